@@ -1,0 +1,1 @@
+//! The peers tidegate is measured against.

@@ -1,0 +1,1 @@
+//! Model checks of the state machines that tidegate's threads share.

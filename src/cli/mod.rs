@@ -1,0 +1,64 @@
+//! The command line: parse, run, exit code.
+
+mod client;
+mod serve;
+mod stress;
+pub mod units;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Exit codes that scripts may rely on.
+pub mod exit {
+    /// Done; a server: drained clean.
+    pub const OK: u8 = 0;
+    /// It could not start or run.
+    pub const FAILED: u8 = 1;
+    /// The command line, the environment or the configuration file is wrong.
+    pub const USAGE: u8 = 2;
+    /// A server: drained, but work was cut off. A stress run: its result is not valid.
+    pub const CUT: u8 = 3;
+    /// A threshold of a stress run failed (the number is k6's).
+    pub const THRESHOLD: u8 = 99;
+    /// A stress run was interrupted; its report covers what ran (the number is k6's).
+    pub const INTERRUPTED: u8 = 105;
+}
+
+/// A bounded server that stays up when the load does not stop.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (what is done without a subcommand too).
+    Serve(serve::ServeArgs),
+    /// Talk to a server as one polite client: send lines, print the replies and the total time.
+    Client(client::ClientArgs),
+    /// Load a server and say what it did.
+    Stress(stress::StressArgs),
+}
+
+/// Runs the program with the process's own arguments.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        None => serve::run(cli.serve),
+        Some(Command::Serve(args)) => serve::run(args),
+        Some(Command::Client(args)) => client::run(args),
+        Some(Command::Stress(args)) => stress::run(args),
+    }
+}
+
+/// Says one line of what went wrong and gives the code to exit with.
+fn fail(code: u8, message: impl std::fmt::Display) -> ExitCode {
+    use std::io::Write;
+    // Nobody can be told when stderr is closed; the code still says it.
+    let _ = writeln!(std::io::stderr(), "tidegate: {message}");
+    ExitCode::from(code)
+}

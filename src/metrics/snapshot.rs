@@ -1,0 +1,206 @@
+//! One reading of everything that a server counts: plain data, consistent in itself.
+//!
+//! In every snapshot and for each listener
+//! `accepted = dropped + closed + queued + active + idle` holds.
+
+use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use std::time::Duration;
+
+/// The upper bounds of every latency histogram, in seconds.
+pub const BUCKETS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+
+/// What a server is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It is bound, and not serving yet.
+    #[default]
+    Starting,
+    /// It serves.
+    Serving,
+    /// It was told to end, still accepts (`drain_delay`), and asks for no more traffic.
+    Leaving,
+    /// It no longer accepts, and finishes what it admitted.
+    Draining,
+    /// It has ended.
+    Stopped,
+}
+
+impl Phase {
+    /// The word for it in logs and pages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Serving => "serving",
+            Phase::Leaving => "leaving",
+            Phase::Draining => "draining",
+            Phase::Stopped => "stopped",
+        }
+    }
+}
+
+/// A latency histogram: counts per bucket (not cumulative), the last one for what is above
+/// [`BUCKETS`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HistogramSnapshot {
+    /// How many observations fell in each bucket.
+    pub counts: [u64; BUCKETS.len() + 1],
+    /// The sum of all observations.
+    pub sum: Duration,
+}
+
+impl HistogramSnapshot {
+    /// How many observations there are in all.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Adds another histogram to this one.
+    pub fn merge(&mut self, other: &HistogramSnapshot) {
+        for (mine, theirs) in self.counts.iter_mut().zip(other.counts) {
+            *mine += theirs;
+        }
+        self.sum += other.sum;
+    }
+}
+
+/// A listener's own queue in the kernel: connections whose handshake is complete and that wait
+/// to be accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many wait now.
+    pub connections: u64,
+    /// How many may wait.
+    pub limit: u64,
+    /// How many handshakes the kernel has dropped since the listener was opened.
+    pub drops: u64,
+}
+
+/// What is known of one listener.
+#[derive(Clone, Debug, Default)]
+pub struct ListenerSnapshot {
+    /// Its address as a URL with the real port: the `listener` label.
+    pub listener: String,
+    /// The name of its service: the `service` label.
+    pub service: String,
+    /// Whether it takes datagrams and not connections.
+    pub datagram: bool,
+    /// Accepts that returned a socket.
+    pub accepted: u64,
+    /// Connections turned away before a first turn, by [`DropReason`].
+    pub dropped: [u64; DropReason::COUNT],
+    /// Connections ended after that, by [`CloseReason`].
+    pub closed: [u64; CloseReason::COUNT],
+    /// Connections that wait for a worker.
+    pub queued: u64,
+    /// Connections that have a worker.
+    pub active: u64,
+    /// Connections that wait for their client and own no thread.
+    pub idle: u64,
+    /// Errors of accept, by [`AcceptError`].
+    pub accept_errors: [u64; AcceptError::COUNT],
+    /// The kernel's accept queue, where the system tells; `None` when the listener is closed.
+    pub backlog: Option<Backlog>,
+    /// Turns of the service, by [`TurnOutcome`].
+    pub turns: [u64; TurnOutcome::COUNT],
+    /// How long the turns took, the service alone.
+    pub turn_duration: HistogramSnapshot,
+    /// Bytes read from clients.
+    pub received_bytes: u64,
+    /// Bytes the kernel took for clients.
+    pub sent_bytes: u64,
+    /// Datagrams taken from the kernel.
+    pub datagrams_received: u64,
+    /// Datagrams not answered, by [`DatagramDrop`].
+    pub datagrams_dropped: [u64; DatagramDrop::COUNT],
+}
+
+impl ListenerSnapshot {
+    /// All connections turned away before a first turn.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+
+    /// All connections ended after their admission.
+    pub fn closed_total(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> u64 {
+        self.queued + self.active + self.idle
+    }
+
+    /// Whether every accepted connection is accounted for.
+    pub fn conserved(&self) -> bool {
+        self.accepted == self.dropped_total() + self.closed_total() + self.open()
+    }
+}
+
+/// One reading of everything a server counts.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// What the server is doing.
+    pub phase: Phase,
+    /// Time since the server began to serve.
+    pub uptime: Duration,
+    /// Every listener, in the order they were given.
+    pub listeners: Vec<ListenerSnapshot>,
+    /// How many connections may be open.
+    pub connections_limit: u64,
+    /// Entries in the queue, newcomers and connections with more to do.
+    pub queue_length: u64,
+    /// How many may wait before a newcomer is refused.
+    pub queue_limit: u64,
+    /// From entering the queue to meeting a worker.
+    pub queue_wait: HistogramSnapshot,
+    /// Configured workers.
+    pub workers_limit: u64,
+    /// Workers in a turn.
+    pub workers_busy: u64,
+    /// Workers in one turn for longer than `stuck_threshold`.
+    pub workers_stuck: u64,
+    /// Time that all workers together have spent in turns.
+    pub worker_busy: Duration,
+    /// Panics caught in services.
+    pub handler_panics: u64,
+    /// Polite closes under way.
+    pub lingering: u64,
+    /// Bytes of replies that clients have not taken yet.
+    pub pending_output_bytes: u64,
+    /// Why newcomers are being refused at this moment, if they are.
+    pub shedding: Option<DropReason>,
+}
+
+impl Snapshot {
+    /// Whether every listener accounts for every connection it accepted.
+    pub fn conserved(&self) -> bool {
+        self.listeners.iter().all(ListenerSnapshot::conserved)
+    }
+}
+
+/// One refusal, for the status page: no address of a client is kept.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+    /// Index into [`Snapshot::listeners`].
+    pub listener: usize,
+    /// Why.
+    pub reason: DropReason,
+    /// How many in this entry: a flood is one entry a second for each listener and reason.
+    pub count: u64,
+}
+
+/// Something that can be observed: a server, seen by the admin endpoint and the metrics.
+pub trait Observe: Send + Sync {
+    /// Reads everything, at the cost of one pass over the counters.
+    fn snapshot(&self) -> Snapshot;
+
+    /// The last refusals, newest first, at most 50.
+    fn refusals(&self) -> Vec<Refusal>;
+
+    /// The effective limits as names and values for people, in the order of the documentation.
+    fn limits(&self) -> Vec<(&'static str, String)>;
+}

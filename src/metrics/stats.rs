@@ -1,0 +1,383 @@
+//! Counters without a shared hot line: each thread that counts owns a [`Ledger`], and only it
+//! writes there. Every update is zero-sum (queued -1, active +1) and made under a sequence number,
+//! so a reader sees each ledger balanced, and a sum of balanced ledgers is balanced.
+
+use super::snapshot::{BUCKETS, HistogramSnapshot, ListenerSnapshot};
+use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, fence};
+use std::time::Duration;
+
+const BUCKET_NANOS: [u64; BUCKETS.len()] = [
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+];
+
+/// Where a connection is, as far as counting goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// It waits for a worker.
+    Queued,
+    /// It has a worker.
+    Active,
+    /// It waits for its client.
+    Idle,
+}
+
+/// A counter that one thread writes and any thread reads: no locked instruction.
+#[derive(Debug, Default)]
+struct Owned(AtomicI64);
+
+impl Owned {
+    fn add(&self, n: i64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A histogram that one thread writes.
+#[derive(Debug, Default)]
+struct OwnedHistogram {
+    counts: [Owned; BUCKETS.len() + 1],
+    sum_nanos: Owned,
+}
+
+impl OwnedHistogram {
+    fn observe(&self, nanos: u64) {
+        // Most observations are short, so a scan from below is the fast search.
+        let bucket = BUCKET_NANOS
+            .iter()
+            .position(|&bound| nanos <= bound)
+            .unwrap_or(BUCKETS.len());
+        self.counts[bucket].add(1);
+        self.sum_nanos.add(nanos as i64);
+    }
+
+    fn add_to(&self, out: &mut HistogramSnapshot) {
+        for (out, count) in out.counts.iter_mut().zip(&self.counts) {
+            *out += count.get() as u64;
+        }
+        out.sum += Duration::from_nanos(self.sum_nanos.get() as u64);
+    }
+}
+
+/// One thread's counts for one listener.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Ledger {
+    sequence: AtomicUsize,
+    accepted: Owned,
+    places: [Owned; 3],
+    dropped: [Owned; DropReason::COUNT],
+    closed: [Owned; CloseReason::COUNT],
+    turns: [Owned; TurnOutcome::COUNT],
+    turn_duration: OwnedHistogram,
+    queue_wait: OwnedHistogram,
+    received_bytes: Owned,
+    sent_bytes: Owned,
+    datagrams_received: Owned,
+    datagrams_dropped: [Owned; DatagramDrop::COUNT],
+}
+
+impl Ledger {
+    /// Makes one balanced update; only the thread that owns this ledger may call what calls this.
+    fn update(&self, change: impl FnOnce(&Self)) {
+        let sequence = self.sequence.load(Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Relaxed);
+        fence(Release);
+        change(self);
+        self.sequence.store(sequence.wrapping_add(2), Release);
+    }
+
+    /// A connection was accepted and waits for a worker.
+    pub fn admitted(&self) {
+        self.update(|l| {
+            l.accepted.add(1);
+            l.places[Place::Queued as usize].add(1);
+        });
+    }
+
+    /// A connection was accepted and turned away.
+    pub fn refused(&self, reason: DropReason) {
+        self.update(|l| {
+            l.accepted.add(1);
+            l.dropped[reason as usize].add(1);
+        });
+    }
+
+    /// A connection went from one place to another.
+    pub fn moved(&self, from: Place, to: Place) {
+        self.update(|l| {
+            l.places[from as usize].add(-1);
+            l.places[to as usize].add(1);
+        });
+    }
+
+    /// A connection that waited for its first turn was turned away.
+    pub fn shed(&self, from: Place, reason: DropReason) {
+        self.update(|l| {
+            l.places[from as usize].add(-1);
+            l.dropped[reason as usize].add(1);
+        });
+    }
+
+    /// A connection ended.
+    pub fn closed(&self, from: Place, reason: CloseReason) {
+        self.update(|l| {
+            l.places[from as usize].add(-1);
+            l.closed[reason as usize].add(1);
+        });
+    }
+
+    /// A turn ended; `queue_wait` and `duration` in nanoseconds.
+    pub fn turn(&self, outcome: TurnOutcome, duration: u64) {
+        self.turns[outcome as usize].add(1);
+        self.turn_duration.observe(duration);
+    }
+
+    /// An entry met its worker after so many nanoseconds in the queue.
+    pub fn waited(&self, nanos: u64) {
+        self.queue_wait.observe(nanos);
+    }
+
+    /// Bytes came in and went out.
+    pub fn bytes(&self, received: u64, sent: u64) {
+        self.received_bytes.add(received as i64);
+        self.sent_bytes.add(sent as i64);
+    }
+
+    /// Datagrams were taken from the kernel.
+    pub fn datagrams(&self, received: u64) {
+        self.datagrams_received.add(received as i64);
+    }
+
+    /// Datagrams will not be answered.
+    pub fn datagrams_dropped(&self, reason: DatagramDrop, count: u64) {
+        self.datagrams_dropped[reason as usize].add(count as i64);
+    }
+
+    /// Reads this ledger into a sum, balanced.
+    fn add_to(&self, out: &mut Sum) {
+        loop {
+            let before = self.sequence.load(Acquire);
+            if before % 2 == 1 {
+                // The owner is within four stores of the end, or was descheduled there.
+                std::thread::yield_now();
+                continue;
+            }
+            let balanced = (
+                self.accepted.get(),
+                self.places.each_ref().map(Owned::get),
+                self.dropped.each_ref().map(Owned::get),
+                self.closed.each_ref().map(Owned::get),
+            );
+            fence(Acquire);
+            if self.sequence.load(Relaxed) == before {
+                out.add(balanced);
+                break;
+            }
+        }
+        let listener = &mut out.listener;
+        for (out, n) in listener.turns.iter_mut().zip(&self.turns) {
+            *out += n.get() as u64;
+        }
+        self.turn_duration.add_to(&mut listener.turn_duration);
+        self.queue_wait.add_to(&mut out.queue_wait);
+        listener.received_bytes += self.received_bytes.get() as u64;
+        listener.sent_bytes += self.sent_bytes.get() as u64;
+        listener.datagrams_received += self.datagrams_received.get() as u64;
+        for (out, n) in listener.datagrams_dropped.iter_mut().zip(&self.datagrams_dropped) {
+            *out += n.get() as u64;
+        }
+    }
+}
+
+type Balanced = (i64, [i64; 3], [i64; DropReason::COUNT], [i64; CloseReason::COUNT]);
+
+/// A sum of ledgers in the making: places may be negative until they are settled.
+#[derive(Debug, Default)]
+struct Sum {
+    listener: ListenerSnapshot,
+    queue_wait: HistogramSnapshot,
+    places: [i64; 3],
+}
+
+impl Sum {
+    fn add(&mut self, (accepted, places, dropped, closed): Balanced) {
+        self.listener.accepted += accepted as u64;
+        for (out, n) in self.places.iter_mut().zip(places) {
+            *out += n;
+        }
+        for (out, n) in self.listener.dropped.iter_mut().zip(dropped) {
+            *out += n as u64;
+        }
+        for (out, n) in self.listener.closed.iter_mut().zip(closed) {
+            *out += n as u64;
+        }
+    }
+
+    /// Ledgers are read one after the other, so a connection that moves meanwhile can be seen to
+    /// leave a place (in one thread's ledger) that it was not seen to enter (in another's). That
+    /// makes a place negative by as many as moved, and another too large by the same number: take
+    /// it from there. The sum stays what it is.
+    fn settle(&mut self) {
+        for place in 0..3 {
+            while self.places[place] < 0 {
+                let missing = -self.places[place];
+                let largest = (0..3).max_by_key(|&p| self.places[p]).unwrap_or(place);
+                let taken = missing.min(self.places[largest].max(0));
+                if taken == 0 {
+                    // More were seen to end than to be accepted: they were accepted meanwhile.
+                    self.listener.accepted += missing as u64;
+                    self.places[place] = 0;
+                    break;
+                }
+                self.places[largest] -= taken;
+                self.places[place] += taken;
+            }
+        }
+        [self.listener.queued, self.listener.active, self.listener.idle] = self.places.map(|n| n as u64);
+    }
+}
+
+/// All ledgers of a server: one row for each counting thread, one column for each listener.
+#[derive(Debug)]
+pub struct Ledgers {
+    rows: Box<[Box<[Ledger]>]>,
+}
+
+impl Ledgers {
+    /// Makes the ledgers for a known set of threads and listeners.
+    pub fn new(threads: usize, listeners: usize) -> Self {
+        let row = || (0..listeners).map(|_| Ledger::default()).collect();
+        Self {
+            rows: (0..threads).map(|_| row()).collect(),
+        }
+    }
+
+    /// The ledger that thread number `thread` keeps for listener number `listener`.
+    pub fn of(&self, thread: usize, listener: usize) -> &Ledger {
+        &self.rows[thread][listener]
+    }
+
+    /// Sums one listener's ledgers; its queue waits are added to `queue_wait`.
+    pub fn read(&self, listener: usize, queue_wait: &mut HistogramSnapshot) -> ListenerSnapshot {
+        let mut sum = Sum::default();
+        // Read backwards: row 0 is the acceptor's, so that an accept is seen after what followed it.
+        for row in self.rows.iter().rev() {
+            row[listener].add_to(&mut sum);
+        }
+        sum.settle();
+        queue_wait.merge(&sum.queue_wait);
+        sum.listener
+    }
+}
+
+/// What one worker is doing, for utilisation and stuck workers.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerClock {
+    /// Nanoseconds since the server's start at which the present turn began; 0 between turns.
+    busy_since: AtomicU64,
+    busy_nanos: AtomicU64,
+}
+
+impl WorkerClock {
+    /// A turn begins at `now` (nanoseconds since the server's start, never 0).
+    pub fn begin(&self, now: u64) {
+        self.busy_since.store(now, Relaxed);
+    }
+
+    /// The turn ends at `now`.
+    pub fn end(&self, now: u64) {
+        let since = self.busy_since.load(Relaxed);
+        self.busy_nanos
+            .store(self.busy_nanos.load(Relaxed) + now.saturating_sub(since), Relaxed);
+        self.busy_since.store(0, Relaxed);
+    }
+
+    /// How long the present turn has lasted at `now`, if there is one, and the time in all turns,
+    /// the present one included.
+    pub fn read(&self, now: u64) -> (Option<u64>, u64) {
+        let (since, total) = (self.busy_since.load(Relaxed), self.busy_nanos.load(Relaxed));
+        match since {
+            0 => (None, total),
+            since => (Some(now.saturating_sub(since)), total + now.saturating_sub(since)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_read_while_connections_move_is_conserved() {
+        let ledgers = Ledgers::new(3, 1);
+        let stop = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            let (ledgers, stop) = (&ledgers, &stop);
+            // Thread 0 admits, thread 1 takes, thread 2 ends, each as fast as it can.
+            let pipeline: Vec<_> = (0..2).map(|_| crossbeam_channel::bounded::<()>(64)).collect();
+            let (first, second) = (pipeline[0].clone(), pipeline[1].clone());
+            scope.spawn(move || {
+                while stop.load(Relaxed) == 0 {
+                    ledgers.of(0, 0).admitted();
+                    if first.0.send(()).is_err() {
+                        break;
+                    }
+                }
+            });
+            scope.spawn(move || {
+                while let Ok(()) = first.1.recv_timeout(Duration::from_millis(100)) {
+                    ledgers.of(1, 0).moved(Place::Queued, Place::Active);
+                    let _ = second.0.send(());
+                }
+            });
+            scope.spawn(move || {
+                while let Ok(()) = second.1.recv_timeout(Duration::from_millis(100)) {
+                    ledgers.of(2, 0).closed(Place::Active, CloseReason::Client);
+                }
+            });
+            for _ in 0..20_000 {
+                let seen = ledgers.read(0, &mut HistogramSnapshot::default());
+                assert!(seen.conserved(), "{seen:?}");
+                assert!(seen.open() < 1_000, "{seen:?}");
+            }
+            stop.store(1, Relaxed);
+            drop(pipeline);
+        });
+    }
+
+    #[test]
+    fn observations_fall_in_the_bucket_that_bounds_them() {
+        let histogram = OwnedHistogram::default();
+        for nanos in [0, 100_000, 100_001, 10_000_000_000, 10_000_000_001] {
+            histogram.observe(nanos);
+        }
+        let mut seen = HistogramSnapshot::default();
+        histogram.add_to(&mut seen);
+        assert_eq!(
+            (seen.counts[0], seen.counts[1], seen.counts[15], seen.counts[16]),
+            (2, 1, 1, 1)
+        );
+        assert_eq!(seen.count(), 5);
+    }
+}

@@ -1,0 +1,124 @@
+//! Why a connection was refused, why it ended, and what accept can say: each an enum whose
+//! [`as_str`](DropReason::as_str) is the metric label, so that code, logs and metrics use one word.
+
+macro_rules! labels {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $label:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vmeta])* $variant,)* }
+
+        impl $name {
+            /// Every value, in the order of its discriminant.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// How many values there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The label that metrics and logs use.
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $label,)* }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+labels! {
+    /// Why an accepted connection was turned away before its first turn.
+    DropReason {
+        /// As many connections wait for a worker as `queue` allows.
+        QueueFull = "queue_full",
+        /// As many connections are open as `max_connections` allows.
+        MaxConnections = "max_connections",
+        /// Its source already has as many connections as `max_per_source` allows.
+        PerSource = "per_source",
+        /// Its source connects faster than its rate allows.
+        Rate = "rate",
+        /// It waited for a worker longer than `queue_timeout`.
+        QueueTimeout = "queue_timeout",
+        /// The process is out of descriptors; it was accepted on a spare one to be told so.
+        FdReserve = "fd_reserve",
+        /// The client left before its first turn.
+        ClientGone = "client_gone",
+        /// The server is draining, or the service's `verify` hook said no while it did.
+        Draining = "draining",
+        /// The service's `verify` hook said no.
+        Denied = "denied",
+    }
+}
+
+labels! {
+    /// Why a served connection ended.
+    CloseReason {
+        /// The client ended it.
+        Client = "client",
+        /// The service ended it.
+        Server = "server",
+        /// Nothing was asked for longer than `idle_timeout`.
+        IdleTimeout = "idle_timeout",
+        /// A request was not whole `read_timeout` after its first byte.
+        ReadTimeout = "read_timeout",
+        /// The client took none of its replies for `write_timeout`.
+        WriteTimeout = "write_timeout",
+        /// The connection was reset, or failed in another way.
+        Reset = "reset",
+        /// The client broke the protocol (a line over `max_line`, say).
+        Protocol = "protocol",
+        /// The service's turn panicked.
+        Panic = "panic",
+        /// Its unsent replies outgrew `output_per_connection` or `output_total`.
+        OutputLimit = "output_limit",
+        /// The service's turn returned an error.
+        Error = "error",
+        /// The server ended.
+        Shutdown = "shutdown",
+    }
+}
+
+labels! {
+    /// The classes of errors that accept reports; after each of them accepting goes on.
+    AcceptError {
+        /// The process has no descriptor left.
+        Emfile = "emfile",
+        /// The system has no descriptor left.
+        Enfile = "enfile",
+        /// The kernel has no memory left for sockets (`ENOBUFS`, `ENOMEM`).
+        Nobufs = "nobufs",
+        /// The client gave up before it was accepted.
+        Aborted = "aborted",
+        /// Any other.
+        Other = "other",
+    }
+}
+
+labels! {
+    /// How a turn of a service ended.
+    TurnOutcome {
+        /// It returned.
+        Ok = "ok",
+        /// It returned an error, or panicked.
+        Error = "error",
+        /// It gave up waiting for the client.
+        Timeout = "timeout",
+    }
+}
+
+labels! {
+    /// Why a datagram was not answered.
+    DatagramDrop {
+        /// As many datagrams wait for a worker as `queue` allows, or every buffer is in use.
+        QueueFull = "queue_full",
+        /// The kernel's receive buffer was full.
+        KernelBuffer = "kernel_buffer",
+        /// It was longer than `max_datagram`.
+        Oversize = "oversize",
+        /// Answering its source port could loop or reflect.
+        RefusedSource = "refused_source",
+    }
+}

@@ -4,5 +4,7 @@
 pub mod cli;
 pub mod metrics;
 pub mod reason;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod stress;
 mod sys;
 pub mod url;

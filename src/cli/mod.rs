@@ -41,7 +41,7 @@ enum Command {
     /// Talk to a server as one polite client: send lines, print the replies and the total time.
     Client(client::ClientArgs),
     /// Load a server and say what it did.
-    Stress(stress::StressArgs),
+    Stress(Box<stress::StressArgs>),
 }
 
 /// Runs the program with the process's own arguments.
@@ -51,7 +51,7 @@ pub fn run() -> ExitCode {
         None => serve::run(cli.serve),
         Some(Command::Serve(args)) => serve::run(args),
         Some(Command::Client(args)) => client::run(args),
-        Some(Command::Stress(args)) => stress::run(args),
+        Some(Command::Stress(args)) => stress::run(&args),
     }
 }
 

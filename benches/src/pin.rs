@@ -1,7 +1,8 @@
 //! Which processors a server and its clients run on.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::process::{Command, Output};
 
 /// A set of processors.
 #[derive(Clone)]
@@ -42,6 +43,20 @@ impl Cpus {
     /// This thread, and what it starts from now on, runs on these only.
     pub(crate) fn pin_this_thread(&self) -> Result<()> {
         sched_setaffinity(None, &self.set).context("cannot choose the processors of a thread")
+    }
+
+    /// Runs a program on these, to its end.
+    pub(crate) fn output(&self, mut command: Command) -> Result<Output> {
+        let cpus = self.clone();
+        let run = move || {
+            cpus.pin_this_thread()?;
+            command
+                .output()
+                .with_context(|| format!("cannot run {:?}", command.get_program()))
+        };
+        std::thread::spawn(run)
+            .join()
+            .map_err(|_| anyhow!("the starting thread panicked"))?
     }
 }
 

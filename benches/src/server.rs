@@ -160,8 +160,6 @@ pub(crate) struct Server {
     child: Child,
     /// Where it listens.
     pub(crate) addr: SocketAddr,
-    /// From the start of its process to its first word.
-    pub(crate) announced: Duration,
 }
 
 /// What a server has cost so far.
@@ -178,9 +176,22 @@ pub(crate) struct Cost {
 impl Server {
     /// Starts it on these processors.
     pub(crate) fn start(spec: &Spec, service: Service, cpus: &Cpus) -> Result<Self> {
+        Self::start_under(&[], spec, service, cpus)
+    }
+
+    /// Starts it under a tool that takes the server's command line after its own.
+    pub(crate) fn start_under(tool: &[&str], spec: &Spec, service: Service, cpus: &Cpus) -> Result<Self> {
         let mut command = spec
             .command(service)
             .with_context(|| format!("cannot start {}", spec.name))?;
+        if let [program, args @ ..] = tool {
+            let mut under = Command::new(program);
+            under
+                .args(args)
+                .arg(command.get_program())
+                .args(command.get_args());
+            command = under;
+        }
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -190,7 +201,6 @@ impl Server {
                 command.env_remove(name);
             }
         }
-        let started = Instant::now();
         let cpus = cpus.clone();
         // A thread of its own has its own processors, and the child has its parent thread's.
         let spawned = std::thread::spawn(move || {
@@ -203,11 +213,7 @@ impl Server {
             .map_err(|_| anyhow!("the starting thread panicked"))??;
         let scheme = if service.udp { "udp://" } else { "tcp://" };
         match find_address(&mut child, scheme) {
-            Ok(addr) => Ok(Self {
-                child,
-                addr,
-                announced: started.elapsed(),
-            }),
+            Ok(addr) => Ok(Self { child, addr }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -239,6 +245,11 @@ impl Server {
             peak_rss: number("VmHWM:").context("a process has a peak")? << 10,
             threads: number("Threads:").context("a process has threads")?,
         })
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
     }
 
     /// Its process.

@@ -1,3 +1,18 @@
-//! The only unsafe code: system calls that no well-kept crate wraps, each with the reason why it
-//! is sound.
+//! What the system gives: the only place where unsafe code may stand, each use with the reason why
+//! it is sound.
 #![allow(unsafe_code)]
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// Raises the soft limit of open files to at least `wanted`, as far as the hard one goes, and says
+/// what it is then.
+pub(crate) fn raise_open_files(wanted: u64) -> u64 {
+    let mut limit = getrlimit(Resource::Nofile);
+    let soft = limit.current.unwrap_or(u64::MAX);
+    if soft >= wanted {
+        return soft;
+    }
+    let aim = limit.maximum.unwrap_or(u64::MAX).min(wanted);
+    limit.current = Some(aim);
+    if setrlimit(Resource::Nofile, limit).is_ok() { aim } else { soft }
+}

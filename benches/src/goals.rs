@@ -157,10 +157,7 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
     for sockets in [1, 32, 1_000] {
         for name in ["echo", "time"] {
             let key = format!("udp-{name}-{sockets}");
-            let work = format!(
-                "UDP {name}, {} sockets",
-                crate::plots::thousands(f64::from(sockets))
-            );
+            let work = format!("UDP {name}, {} sockets", crate::plots::thousands(f64::from(sockets)));
             goals.push(rate(&work, &key, "python", 20.0));
             goals.push(rate(&work, &key, "udp", 0.9));
         }
@@ -168,10 +165,7 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
     for (connections, rates) in &results.clients {
         let pairs = rates.stress.iter().zip(&rates.bare);
         goals.push(Goal {
-            work: format!(
-                "`tidegate stress`, {} connections",
-                crate::plots::thousands(*connections as f64)
-            ),
+            work: format!("`tidegate stress`, {} connections", crate::plots::thousands(*connections as f64)),
             figure: "replies/s over the bare client".into(),
             bound: Bound::AtLeast(1.0),
             values: pairs.map(|(stress, bare)| stress / bare).collect(),
@@ -182,20 +176,10 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
 }
 
 fn survival(results: &Results) -> Vec<Goal> {
-    let points = results
-        .survival
-        .as_ref()
-        .map(|survival| survival.points.as_slice())
-        .unwrap_or_default();
+    let points = results.survival.as_ref().map(|survival| survival.points.as_slice()).unwrap_or_default();
     let values = |figure: fn(&Sample) -> f64| -> Vec<f64> {
         let last = points.last();
-        let at = last.and_then(|point| {
-            point
-                .comparison
-                .servers
-                .iter()
-                .position(|name| name == "tidegate")
-        });
+        let at = last.and_then(|point| point.comparison.servers.iter().position(|name| name == "tidegate"));
         match (last, at) {
             (Some(last), Some(at)) => last.comparison.values(at, figure),
             _ => Vec::new(),
@@ -244,9 +228,6 @@ mod tests {
         assert_eq!(goal(Bound::AtLeast(0.9), &[0.1, 0.89, 1.0]).met(), Some(false));
         assert_eq!(goal(Bound::AtMost(1.1), &[1.2]).verdict(), "**missed**");
         assert_eq!(goal(Bound::AtMost(1.1), &[]).verdict(), "not measured");
-        assert_eq!(
-            goal(Bound::AtMost(1.1), &[1.0, 1.25]).measured(),
-            "1.12 (1.00 to 1.25)"
-        );
+        assert_eq!(goal(Bound::AtMost(1.1), &[1.0, 1.25]).measured(), "1.12 (1.00 to 1.25)");
     }
 }

@@ -16,10 +16,7 @@ const WORKS: &[(&str, &str)] = &[
     ("echo-65536-32", "Echo of 64 KiB, 32 connections"),
     ("churn", "Connect, echo of 64 bytes, close; 32 at once"),
     ("refuse", "Connect, be refused; 32 at once"),
-    (
-        "features",
-        "Echo of 64 bytes, 32 connections: metrics, limits and timeouts",
-    ),
+    ("features", "Echo of 64 bytes, 32 connections: metrics, limits and timeouts"),
     ("udp-echo-1", "UDP echo of 64 bytes, 1 socket"),
     ("udp-echo-32", "UDP echo of 64 bytes, 32 sockets"),
     ("udp-echo-1000", "UDP echo of 64 bytes, 1,000 sockets"),
@@ -50,17 +47,7 @@ pub(crate) fn markdown(results: &Results) -> String {
 }
 
 fn head(page: &mut String, machine: &Machine) -> std::fmt::Result {
-    let Machine {
-        processor,
-        cores,
-        memory_gib,
-        kernel,
-        rustc,
-        python,
-        revision,
-        date,
-        pinned,
-    } = machine;
+    let Machine { processor, cores, memory_gib, kernel, rustc, python, revision, date, pinned } = machine;
     let where_ = match (pinned, cores) {
         (true, 2..) => "Servers run on one core, clients on the others.",
         _ => "Servers and clients share all cores.",
@@ -89,19 +76,10 @@ fn head(page: &mut String, machine: &Machine) -> std::fmt::Result {
 }
 
 fn goal_table(page: &mut String, results: &Results) -> std::fmt::Result {
-    writeln!(
-        page,
-        "\n## Goals\n\n| work | figure | goal | measured | |\n|---|---|---|---|---|"
-    )?;
+    writeln!(page, "\n## Goals\n\n| work | figure | goal | measured | |\n|---|---|---|---|---|")?;
     for goal in goals::all(results) {
         let (measured, verdict) = (goal.measured(), goal.verdict());
-        writeln!(
-            page,
-            "| {} | {} | {} | {measured} | {verdict} |",
-            goal.work,
-            goal.figure,
-            goal.promise()
-        )?;
+        writeln!(page, "| {} | {} | {} | {measured} | {verdict} |", goal.work, goal.figure, goal.promise())?;
     }
     Ok(())
 }
@@ -140,9 +118,7 @@ fn survival_table(page: &mut String, points: &[SurvivalPoint]) -> std::fmt::Resu
         write!(page, "| {}x |", point.factor)?;
         for name in &point.comparison.servers {
             let rate = point.of(name, |sample| sample.outcome.rate).unwrap_or(f64::NAN);
-            let p99 = point
-                .of(name, |sample| sample.outcome.p99 * 1e3)
-                .unwrap_or(f64::NAN);
+            let p99 = point.of(name, |sample| sample.outcome.p99 * 1e3).unwrap_or(f64::NAN);
             match rate < 0.5 {
                 true => write!(page, " 0 |")?,
                 false => write!(page, " {rate:.0} ({p99:.0}) |")?,
@@ -188,18 +164,11 @@ fn start_table(page: &mut String, results: &Results) -> std::fmt::Result {
     if results.starts.is_empty() {
         return Ok(());
     }
-    writeln!(
-        page,
-        "\n### Start to first reply\n\n| server | ms | least to most |\n|---|---:|---:|"
-    )?;
+    writeln!(page, "\n### Start to first reply\n\n| server | ms | least to most |\n|---|---:|---:|")?;
     for (name, starts) in &results.starts {
         let (least, most) = spread(starts);
         let (middle, least, most) = (median(starts) * 1e3, least * 1e3, most * 1e3);
-        writeln!(
-            page,
-            "| {} | {middle:.1} | {least:.1} to {most:.1} |",
-            title_of(name)
-        )?;
+        writeln!(page, "| {} | {middle:.1} | {least:.1} to {most:.1} |", title_of(name))?;
     }
     Ok(())
 }

@@ -106,10 +106,7 @@ pub(crate) fn run(args: AllArgs) -> Result<()> {
     let file = args.out.join("benchmarks.json");
     let results = match args.only.is_empty() {
         true => Results::new(machine),
-        false => Results {
-            machine,
-            ..Results::load(&file)?
-        },
+        false => Results { machine, ..Results::load(&file)? },
     };
     let mut suite = Suite {
         bench: Bench::new(true)?,
@@ -124,9 +121,7 @@ pub(crate) fn run(args: AllArgs) -> Result<()> {
         some => some,
     };
     for &section in sections {
-        suite
-            .measure(section)
-            .with_context(|| format!("section {section:?}"))?;
+        suite.measure(section).with_context(|| format!("section {section:?}"))?;
         // Kept after each section, so that a failure late in the run costs only what follows.
         std::fs::create_dir_all(&args.out)?;
         suite.results.save(&file)?;
@@ -163,11 +158,7 @@ fn build() -> Result<()> {
 impl Suite {
     /// A line of progress, on stderr.
     fn note(&self, what: &str) {
-        let _ = writeln!(
-            std::io::stderr(),
-            "[{:4.0} s] {what}",
-            self.started.elapsed().as_secs_f64()
-        );
+        let _ = writeln!(std::io::stderr(), "[{:4.0} s] {what}", self.started.elapsed().as_secs_f64());
     }
 
     fn measure(&mut self, section: Section) -> Result<()> {
@@ -184,10 +175,8 @@ impl Suite {
             Section::Survival => self.survival(),
             Section::Start => self.starts(),
             Section::Features => {
-                let servers = vec![
-                    Spec::with("tidegate:on", TIDEGATE_ON),
-                    Spec::with("tidegate:off", TIDEGATE_OFF),
-                ];
+                let servers =
+                    vec![Spec::with("tidegate:on", TIDEGATE_ON), Spec::with("tidegate:off", TIDEGATE_OFF)];
                 self.work("features", Shape::Echo, Mode::Echo, 32, 64, servers)
             }
             Section::Udp => self.datagrams(),
@@ -221,19 +210,8 @@ impl Suite {
     ) -> Result<()> {
         self.note(name);
         // So many connections take turns that are longer than a short run.
-        let duration = if connections >= 10_000 {
-            self.duration * 2
-        } else {
-            self.duration
-        };
-        let load = Load {
-            shape,
-            mode,
-            connections,
-            size,
-            rate: 0.0,
-            duration,
-        };
+        let duration = if connections >= 10_000 { self.duration * 2 } else { self.duration };
+        let load = Load { shape, mode, connections, size, rate: 0.0, duration };
         let comparison = compare(&load, &servers, self.rounds, &self.bench)?;
         self.results.work.insert(name.to_owned(), comparison);
         Ok(())
@@ -247,14 +225,7 @@ impl Suite {
             (10_000, "tidegate tokio tokio-4k epoll", false),
         ] {
             let peers = self.peers(peers, python);
-            self.work(
-                &format!("echo-64-{connections}"),
-                Shape::Echo,
-                Mode::Echo,
-                connections,
-                64,
-                peers,
-            )?;
+            self.work(&format!("echo-64-{connections}"), Shape::Echo, Mode::Echo, connections, 64, peers)?;
         }
         let peers = self.peers("tidegate tokio thread pool epoll", true);
         self.work("echo-65536-32", Shape::Echo, Mode::Echo, 32, 65_536, peers)
@@ -264,14 +235,7 @@ impl Suite {
         for (name, mode, size) in [("echo", Mode::Echo, 64), ("time", Mode::Time, 8)] {
             for sockets in [1, 32, 1_000] {
                 let peers = self.peers("tidegate udp", true);
-                self.work(
-                    &format!("udp-{name}-{sockets}"),
-                    Shape::Udp,
-                    mode,
-                    sockets,
-                    size,
-                    peers,
-                )?;
+                self.work(&format!("udp-{name}-{sockets}"), Shape::Udp, mode, sockets, size, peers)?;
             }
         }
         Ok(())
@@ -283,11 +247,7 @@ impl Suite {
         for _ in 0..self.rounds.max(5) * 2 {
             for spec in &servers {
                 let seconds = start_to_first_reply(spec, &self.bench)?.as_secs_f64();
-                self.results
-                    .starts
-                    .entry(spec.name.clone())
-                    .or_default()
-                    .push(seconds);
+                self.results.starts.entry(spec.name.clone()).or_default().push(seconds);
             }
         }
         Ok(())
@@ -312,11 +272,7 @@ impl Suite {
             *spec = Spec::with(spec.name.as_str(), BACKLOG_SMALL);
         }
         let points_small = self.survival_points(capacity, &FACTORS_SMALL, &small)?;
-        self.results.survival = Some(Survival {
-            capacity,
-            points,
-            points_small,
-        });
+        self.results.survival = Some(Survival { capacity, points, points_small });
         Ok(())
     }
 
@@ -375,35 +331,19 @@ impl Suite {
 
     fn stress_rate(&self, server: &Server, connections: usize) -> Result<f64> {
         let mut command = Command::new(server::default_tidegate());
-        command.args([
-            "stress",
-            &format!("tcp://{}", server.addr),
-            "-o",
-            "json",
-            "--size",
-            "64",
-        ]);
+        command.args(["stress", &format!("tcp://{}", server.addr), "-o", "json", "--size", "64"]);
         command.args(["-c", &connections.to_string()]);
         command.args(["-d", &format!("{}ms", self.duration.as_millis())]);
         command.args(["--warmup", &format!("{}ms", self.duration.as_millis() / 2)]);
         command.args(["--threads", &self.bench.client_cpus.count().to_string()]);
         let output = self.bench.client_cpus.output(command)?;
         if !output.status.success() {
-            bail!(
-                "tidegate stress: {}: {}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            bail!("tidegate stress: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
         }
         let report: serde_json::Value =
             serde_json::from_slice(&output.stdout).context("what tidegate stress printed is not JSON")?;
-        report["rate"]
-            .as_f64()
-            .context("the report of tidegate stress has no rate")
+        report["rate"].as_f64().context("the report of tidegate stress has no rate")
     }
 }
 
-const ECHO: Service = Service {
-    udp: false,
-    mode: Mode::Echo,
-};
+const ECHO: Service = Service { udp: false, mode: Mode::Echo };

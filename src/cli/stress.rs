@@ -43,21 +43,14 @@ fn stress(plan: Arc<Plan>, args: &StressArgs) -> Result<u8, String> {
     let outturn = run_plan(&plan, &control, &mut Quiet)?;
     let report = Report::of(&plan, &outturn);
     if let Ending::Hopeless(outcome) = outturn.ending {
-        return Err(format!(
-            "no connection to {}: {}",
-            plan.url,
-            outcome.explain(&plan)
-        ));
+        return Err(format!("no connection to {}: {}", plan.url, outcome.explain(&plan)));
     }
     print_report(&report, args)?;
     if report.interrupted {
         return Ok(exit::INTERRUPTED);
     }
     if report.measured.done == 0 {
-        return Err(format!(
-            "nothing was done: no request to {} was answered well",
-            plan.url
-        ));
+        return Err(format!("nothing was done: no request to {} was answered well", plan.url));
     }
     if args.strict && !report.valid {
         return Ok(exit::CUT);

@@ -172,10 +172,7 @@ impl Plan {
             warmup => format!(" (+{} warmup)", show_duration(warmup)),
         };
         let connections = self.connections;
-        format!(
-            "{}  {mode}{pace}, {connections} connections, {length}{warmup}",
-            self.url
-        )
+        format!("{}  {mode}{pace}, {connections} connections, {length}{warmup}", self.url)
     }
 
     /// Says why the run cannot be made on this machine, before it is begun.

@@ -37,12 +37,7 @@ pub(super) fn run(plan: &Plan, barrier: &Barrier) -> Result<Tally> {
     for (index, slot) in connections.iter_mut().enumerate() {
         let Some(connection) = slot else { continue };
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(
-            &epoll,
-            &connection.stream,
-            EventData::new_u64(index as u64),
-            flags,
-        )?;
+        epoll::add(&epoll, &connection.stream, EventData::new_u64(index as u64), flags)?;
         connection.started = Instant::now();
         turn(connection, &request, &mut buffer, &window, &mut tally)?;
     }
@@ -83,13 +78,7 @@ fn connect(plan: &Plan) -> Result<Vec<Option<Connection>>> {
                 .with_context(|| format!("cannot open connection {index} of {}", plan.connections))?;
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
-            Ok(Some(Connection {
-                stream,
-                sent: 0,
-                received: 0,
-                started: Instant::now(),
-                checked: false,
-            }))
+            Ok(Some(Connection { stream, sent: 0, received: 0, started: Instant::now(), checked: false }))
         })
         .collect()
 }

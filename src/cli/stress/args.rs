@@ -145,17 +145,11 @@ pub(super) struct ArgsError {
 }
 
 fn usage(message: impl Into<String>) -> ArgsError {
-    ArgsError {
-        code: exit::USAGE,
-        message: message.into(),
-    }
+    ArgsError { code: exit::USAGE, message: message.into() }
 }
 
 fn failed(message: impl Into<String>) -> ArgsError {
-    ArgsError {
-        code: exit::FAILED,
-        message: message.into(),
-    }
+    ArgsError { code: exit::FAILED, message: message.into() }
 }
 
 fn reuse(text: &str) -> Result<Reuse, String> {
@@ -164,9 +158,7 @@ fn reuse(text: &str) -> Result<Reuse, String> {
         "never" => Ok(Reuse::Times(1)),
         _ => match units::positive(text).map(u32::try_from) {
             Ok(Ok(times)) => Ok(Reuse::Times(times)),
-            _ => Err(format!(
-                "`{text}` is not one of forever, never and a number of requests"
-            )),
+            _ => Err(format!("`{text}` is not one of forever, never and a number of requests")),
         },
     }
 }
@@ -188,10 +180,7 @@ impl StressArgs {
         if self.threads > MAX_THREADS as u64 {
             return Err(usage(format!("--threads: at most {MAX_THREADS}")));
         }
-        for (option, time) in [
-            ("--timeout", self.timeout),
-            ("--connect-timeout", self.connect_timeout),
-        ] {
+        for (option, time) in [("--timeout", self.timeout), ("--connect-timeout", self.connect_timeout)] {
             if time.is_zero() {
                 return Err(usage(format!("{option}: it must be longer than 0")));
             }
@@ -227,17 +216,13 @@ impl StressArgs {
         let holds = matches!(self.mode, Mode::Hold | Mode::SlowSend | Mode::SlowRead);
         let mode = self.mode.as_str();
         if self.url.scheme == Scheme::Udp && self.mode != Mode::Request {
-            return Err(usage(format!(
-                "--mode {mode} is about connections, and udp has none"
-            )));
+            return Err(usage(format!("--mode {mode} is about connections, and udp has none")));
         }
         if holds && self.requests.is_some() {
             return Err(usage(format!("--mode {mode} goes on for a time: use -d, not -n")));
         }
         if holds && self.warmup.is_some_and(|warmup| !warmup.is_zero()) {
-            return Err(usage(format!(
-                "--mode {mode} has no --warmup: what it opens stays"
-            )));
+            return Err(usage(format!("--mode {mode} has no --warmup: what it opens stays")));
         }
         if holds && self.drip.is_zero() {
             return Err(usage("--drip: it must be longer than 0"));
@@ -245,9 +230,7 @@ impl StressArgs {
         if let Some(sources) = &self.source_ip
             && self.url.host.parse().is_ok_and(|host| !sources.reaches(host))
         {
-            return Err(usage(
-                "--source-ip and the target are not of one kind: IPv4 or IPv6",
-            ));
+            return Err(usage("--source-ip and the target are not of one kind: IPv4 or IPv6"));
         }
         Ok(())
     }
@@ -312,19 +295,14 @@ impl StressArgs {
             (Scheme::Udp, _) if payload.largest() > MAX_DATAGRAM => {
                 return Err(usage(format!("a datagram has at most {MAX_DATAGRAM} bytes")));
             }
-            (Scheme::Udp, expect) => Framing::Datagram {
-                numbered: is_ours && expect.is_none() && payload.largest() >= HEADER,
-            },
+            (Scheme::Udp, expect) => {
+                Framing::Datagram { numbered: is_ours && expect.is_none() && payload.largest() >= HEADER }
+            }
             (Scheme::Tcp, _) if payload.is_lines() || payload.largest() == 0 => Framing::Line,
             (Scheme::Tcp, Some(expect)) => Framing::Exact(expect.clone()),
             (Scheme::Tcp, None) => Framing::Echo,
         };
-        Ok(Wire {
-            framing,
-            payload,
-            expect,
-            busy,
-        })
+        Ok(Wire { framing, payload, expect, busy })
     }
 
     fn payload(&self) -> Result<Payload, ArgsError> {

@@ -73,7 +73,7 @@ impl Plan {
             given => given.iter().map(String::as_str).collect(),
         };
         if !asked {
-            let possible = crate::server::connections_possible(&limits, listen.len());
+            let possible = Server::connections_possible(&limits, listen.len());
             if possible < limits.max_connections {
                 lowered_from = Some(limits.max_connections);
                 limits.max_connections = possible.max(1);

@@ -194,7 +194,7 @@ impl Builder {
 }
 
 /// How many connections the limit of open files allows, beside what the server itself needs.
-pub(crate) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
+pub(super) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
     let limit = crate::sys::raise_open_files(u64::MAX) as usize;
     limit.saturating_sub(limits.fd_reserve + listeners * 2 + limits.lingering)
 }

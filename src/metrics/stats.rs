@@ -307,6 +307,11 @@ impl WorkerClock {
         self.busy_since.store(0, Relaxed);
     }
 
+    /// Whether there is a turn now.
+    pub fn is_busy(&self) -> bool {
+        self.busy_since.load(Relaxed) != 0
+    }
+
     /// How long the present turn has lasted at `now`, if there is one, and the time in all turns,
     /// the present one included.
     pub fn read(&self, now: u64) -> (Option<u64>, u64) {

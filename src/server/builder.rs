@@ -1,0 +1,353 @@
+//! From a description to a running server: describe, bind, serve.
+
+use super::acceptor::Acceptor;
+use super::admission::Admission;
+use super::clock::Clock;
+use super::core::{Core, Listener, WORKER_ROWS};
+use super::dormitory::Dormitory;
+use super::drain::{Drain, Orders};
+use super::handle::Handle;
+use super::parker::Parker;
+use super::poller::Poller;
+use super::queue::Queue;
+use super::refusals::Refusals;
+use super::table::Table;
+use super::worker::Worker;
+use crate::limits::{LimitError, Limits, Overload};
+use crate::metrics::snapshot::Phase;
+use crate::metrics::stats::{Ledgers, WorkerClock};
+use crate::service::Service;
+use mio::{Poll, Token, Waker};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+
+/// Why a server cannot be had, by the phase that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A limit, or a relation between limits, cannot hold.
+    #[error(transparent)]
+    Limits(#[from] LimitError),
+    /// No listener was given.
+    #[error("there is no listener: give at least one")]
+    NoListener,
+    /// An address could not be resolved.
+    #[error("cannot resolve {address}: {source}")]
+    Resolve {
+        /// What was given.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// An address could not be bound.
+    #[error("cannot listen on {address}: {}", explain_bind(.source))]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There are not enough descriptors for the connections that are allowed.
+    #[error(
+        "max-connections is {wanted}, which with {reserve} for the server itself is more than the {limit} open files \
+         this process may have: lower it, or raise the limit (ulimit -n)"
+    )]
+    Descriptors {
+        /// `max_connections`.
+        wanted: usize,
+        /// `fd_reserve` and what the threads need.
+        reserve: usize,
+        /// The limit of the process.
+        limit: usize,
+    },
+    /// The system did not give what serving needs.
+    #[error("cannot start {what}: {source}")]
+    Start {
+        /// What could not be had.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn explain_bind(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "the address is in use: end what listens there, or choose another port".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "permission denied: ports below 1024 need a privilege, choose a higher one".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn cannot_start(what: &'static str) -> impl Fn(io::Error) -> BuildError {
+    move |source| BuildError::Start { what, source }
+}
+
+/// A server in the making; see [`Server::builder`](super::Server::builder).
+pub struct Builder {
+    limits: Limits,
+    listeners: Vec<(SocketAddr, Arc<dyn Service>)>,
+    reuse_address: bool,
+    busy_reply: Option<Box<[u8]>>,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let addresses: Vec<_> = self.listeners.iter().map(|(address, _)| address).collect();
+        f.debug_struct("Builder").field("limits", &self.limits).field("listeners", &addresses).finish()
+    }
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self { limits: Limits::default(), listeners: Vec::new(), reuse_address: true, busy_reply: None }
+    }
+
+    /// Threads that run services. Default 32.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.limits.workers = workers;
+        self
+    }
+
+    /// Newcomers that may wait for a worker. Default 128.
+    #[must_use]
+    pub fn queue(mut self, queue: usize) -> Self {
+        self.limits.queue = queue;
+        self
+    }
+
+    /// What is done with a newcomer when the queue is full. Default [`Overload::Reject`].
+    #[must_use]
+    pub fn overload(mut self, overload: Overload) -> Self {
+        self.limits.overload = overload;
+        self
+    }
+
+    /// All limits at once; those set before are replaced.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What every refused client is told, instead of what its service would say
+    /// ([`Service::busy_reply`]). Empty: nothing, and the refusal is a reset.
+    #[must_use]
+    pub fn busy_reply(mut self, words: impl Into<Vec<u8>>) -> Self {
+        self.busy_reply = Some(words.into().into_boxed_slice());
+        self
+    }
+
+    /// Whether an address can be bound while old connections of it linger in the kernel
+    /// (`SO_REUSEADDR`). Default: yes.
+    #[must_use]
+    pub fn reuse_address(mut self, reuse: bool) -> Self {
+        self.reuse_address = reuse;
+        self
+    }
+
+    /// Adds a listener with its service. Port 0 picks a free port. All listeners share the workers
+    /// and the queue. Fails when the address cannot be resolved.
+    pub fn listen(
+        mut self,
+        address: impl ToSocketAddrs + std::fmt::Debug,
+        service: impl Service,
+    ) -> Result<Self, BuildError> {
+        let resolve = |source| BuildError::Resolve { address: format!("{address:?}"), source };
+        let resolved = address.to_socket_addrs().map_err(resolve)?.next();
+        let none = || resolve(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+        self.listeners.push((resolved.ok_or_else(none)?, Arc::new(service)));
+        Ok(self)
+    }
+
+    /// Adds a listener whose service is shared with its owner, or was chosen at run time.
+    #[must_use]
+    pub fn listen_shared(mut self, address: SocketAddr, service: Arc<dyn Service>) -> Self {
+        self.listeners.push((address, service));
+        self
+    }
+
+    /// Checks the limits and binds the addresses. From then on clients can connect (they wait in the
+    /// kernel's backlog), and nothing is served yet.
+    pub fn bind(self) -> Result<BoundServer, BuildError> {
+        self.limits.check()?;
+        if self.listeners.is_empty() {
+            return Err(BuildError::NoListener);
+        }
+        check_descriptors(&self.limits, self.listeners.len())?;
+        let mut listeners = Vec::with_capacity(self.listeners.len());
+        for (address, service) in self.listeners {
+            let bind_error = |source| BuildError::Bind { address, source };
+            let socket = bind(address, &self.limits, self.reuse_address).map_err(bind_error)?;
+            let address = socket.local_addr().map_err(bind_error)?;
+            listeners.push((socket, address, service));
+        }
+        Ok(BoundServer { limits: self.limits, listeners, busy_reply: self.busy_reply })
+    }
+}
+
+/// How many connections the limit of open files allows, beside what the server itself needs.
+pub(crate) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
+    let limit = crate::sys::raise_open_files(u64::MAX) as usize;
+    limit.saturating_sub(limits.fd_reserve + listeners * 2 + limits.lingering)
+}
+
+/// Raises the soft limit of open files as far as needed, and checks that it is enough.
+fn check_descriptors(limits: &Limits, listeners: usize) -> Result<(), BuildError> {
+    let reserve = limits.fd_reserve + listeners * 2;
+    let wanted = limits.max_connections + limits.lingering + reserve;
+    let limit = crate::sys::raise_open_files(wanted as u64);
+    if (limit as usize) < limits.max_connections + reserve {
+        return Err(BuildError::Descriptors {
+            wanted: limits.max_connections,
+            reserve,
+            limit: limit as usize,
+        });
+    }
+    Ok(())
+}
+
+fn bind(address: SocketAddr, limits: &Limits, reuse_address: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(reuse_address)?;
+    if address.is_ipv6() {
+        // One listener, one family: `[::]` next to `0.0.0.0` on the same port must work.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    // Accepted sockets inherit it, so it costs no call for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(limits.effective_backlog() as i32)?;
+    Ok(socket.into())
+}
+
+/// A server whose addresses are bound; clients wait until it [serves](Self::serve).
+pub struct BoundServer {
+    limits: Limits,
+    listeners: Vec<(TcpListener, SocketAddr, Arc<dyn Service>)>,
+    busy_reply: Option<Box<[u8]>>,
+}
+
+impl std::fmt::Debug for BoundServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BoundServer").field("addresses", &self.addresses()).finish_non_exhaustive()
+    }
+}
+
+impl BoundServer {
+    /// The real addresses, in the order they were given.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|(_, address, _)| *address).collect()
+    }
+
+    /// Starts the threads: one acceptor, one parker, and the workers.
+    pub fn serve(self) -> Result<Handle, BuildError> {
+        let doors: Vec<TcpListener> = self
+            .listeners
+            .iter()
+            .map(|(socket, ..)| socket.try_clone())
+            .collect::<io::Result<_>>()
+            .map_err(cannot_start("the acceptor"))?;
+        let acceptor_poll = Poll::new().map_err(cannot_start("the acceptor"))?;
+        let parker_poll = Poll::new().map_err(cannot_start("the parker"))?;
+        let (lingerers, incoming) = crossbeam_channel::bounded(self.limits.lingering.max(1));
+        let core = self.core(&acceptor_poll, &parker_poll, lingerers)?;
+        let orders = Arc::new(Orders::default());
+        let acceptor =
+            Acceptor::new(core.clone(), acceptor_poll, doors).map_err(cannot_start("the acceptor"))?;
+        let parker = Parker::new(core.clone(), parker_poll, incoming, Drain::new(orders.clone()));
+        core.enter(Phase::Serving);
+        start_workers(&core)?;
+        spawn("tidegate-parker", move || parker.run()).map_err(cannot_start("the parker"))?;
+        // From here on dropping the handle ends what was started.
+        let handle = Handle { core, orders };
+        spawn("tidegate-accept", move || acceptor.run()).map_err(|source| {
+            // Without an acceptor nobody would close the listeners.
+            handle.core.accepting.store(false, std::sync::atomic::Ordering::SeqCst);
+            BuildError::Start { what: "the acceptor", source }
+        })?;
+        Ok(handle)
+    }
+
+    fn core(
+        self,
+        acceptor_poll: &Poll,
+        parker_poll: &Poll,
+        lingerers: crossbeam_channel::Sender<super::closing::Lingering>,
+    ) -> Result<Arc<Core>, BuildError> {
+        let limits = self.limits;
+        let listeners: Vec<Listener> = self
+            .listeners
+            .into_iter()
+            .map(|(socket, address, service)| {
+                Listener::new(format!("tcp://{address}"), address, service, socket)
+            })
+            .collect();
+        let workers = limits.workers;
+        let poller = Poller::new().map_err(cannot_start("the poller"))?;
+        let acceptor =
+            Waker::new(acceptor_poll.registry(), Token(usize::MAX)).map_err(cannot_start("the acceptor"))?;
+        let parker =
+            Waker::new(parker_poll.registry(), Token(usize::MAX)).map_err(cannot_start("the parker"))?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Arc::new(Core {
+            clock: Clock::start(),
+            phase: AtomicU8::new(0),
+            admission: Admission::new(&limits),
+            table: Table::new(limits.max_connections),
+            queue: Queue::new(limits.max_connections),
+            poller,
+            dormitory: Dormitory::new(workers),
+            ledgers: Ledgers::new(WORKER_ROWS + workers, listeners.len()),
+            worker_clocks: (0..workers).map(|_| WorkerClock::default()).collect(),
+            output_total: AtomicUsize::new(0),
+            panics: AtomicU64::new(0),
+            refusals: Refusals::new(listeners.len()),
+            busy_reply: self.busy_reply,
+            queue_was_empty: AtomicU64::new(0),
+            lingerers,
+            lingering: Arc::new(AtomicUsize::new(0)),
+            stopping: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            workers_alive: AtomicUsize::new(workers),
+            accepting: AtomicBool::new(true),
+            cut_in_turns: AtomicU64::new(0),
+            acceptor_waits: AtomicU8::new(0),
+            acceptor,
+            parker_sleeps: AtomicBool::new(false),
+            activity: AtomicBool::new(false),
+            parker,
+            processors,
+            listeners,
+            limits,
+        }))
+    }
+}
+
+/// Starts the pool: each worker is one job that ends with the server.
+fn start_workers(core: &Arc<Core>) -> Result<(), BuildError> {
+    let workers = core.limits.workers;
+    let builder = threadpool::Builder::new().num_threads(workers).thread_name("tidegate-worker".to_owned());
+    // The pool panics when the system has no thread for it.
+    let pool = std::panic::catch_unwind(|| builder.build()).map_err(|_| BuildError::Start {
+        what: "the workers",
+        source: io::Error::other(format!("the system does not give {workers} threads")),
+    })?;
+    for me in 0..workers {
+        let worker = Worker::new(core.clone(), me);
+        pool.execute(move || worker.run());
+    }
+    Ok(())
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+}

@@ -13,6 +13,7 @@
 
 mod acceptor;
 mod admission;
+mod bound;
 mod builder;
 mod clock;
 mod closing;
@@ -33,7 +34,8 @@ mod sync;
 mod table;
 mod worker;
 
-pub use builder::{BoundServer, BuildError, Builder};
+pub use bound::BoundServer;
+pub use builder::{BuildError, Builder};
 pub use drain::ShutdownReport;
 pub use handle::{Handle, Trigger};
 

@@ -300,11 +300,13 @@ impl WorkerClock {
         self.busy_since.store(now, Relaxed);
     }
 
-    /// The turn ends at `now`.
+    /// The turn ends at `now`; without a turn nothing happens.
     pub fn end(&self, now: u64) {
         let since = self.busy_since.load(Relaxed);
-        self.busy_nanos.store(self.busy_nanos.load(Relaxed) + now.saturating_sub(since), Relaxed);
-        self.busy_since.store(0, Relaxed);
+        if since != 0 {
+            self.busy_nanos.store(self.busy_nanos.load(Relaxed) + now.saturating_sub(since), Relaxed);
+            self.busy_since.store(0, Relaxed);
+        }
     }
 
     /// Whether there is a turn now.
@@ -363,6 +365,16 @@ mod tests {
             stop.store(1, Relaxed);
             drop(pipeline);
         });
+    }
+
+    #[test]
+    fn a_turn_is_counted_once_however_often_it_ends() {
+        let clock = WorkerClock::default();
+        clock.begin(100);
+        assert_eq!(clock.read(150), (Some(50), 50));
+        clock.end(300);
+        clock.end(900);
+        assert_eq!(clock.read(1_000), (None, 200));
     }
 
     #[test]

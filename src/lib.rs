@@ -7,6 +7,8 @@ pub mod metrics;
 pub mod reason;
 pub mod server;
 pub mod service;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod stress;
 mod sys;
 pub mod url;
 

@@ -21,6 +21,7 @@ mod core;
 mod dormitory;
 mod drain;
 mod handle;
+mod leadership;
 mod observe;
 mod parker;
 mod poller;

@@ -17,7 +17,7 @@ pub(super) enum LogFormat {
 /// Options of `tidegate serve`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServeArgs {
-    /// A listener and its service (echo, hello, work): repeat for more [default: echo=tcp://127.0.0.1:5000]
+    /// A listener and its service (echo, hello, time, work), tcp or udp: repeat for more [default: echo=tcp://127.0.0.1:5000]
     #[arg(long, value_name = "SERVICE=URL", env = "TIDEGATE_LISTEN", value_delimiter = ',')]
     pub(super) listen: Vec<String>,
     /// Threads that run services [default: 32]
@@ -68,6 +68,9 @@ pub(super) struct ServeArgs {
     /// The longest line of a line service [default: 64KiB]
     #[arg(long, value_name = "SIZE", env = "TIDEGATE_MAX_LINE", value_parser = units::size)]
     max_line: Option<u64>,
+    /// The largest datagram that is taken [default: 2KiB]
+    #[arg(long, value_name = "SIZE", env = "TIDEGATE_MAX_DATAGRAM", value_parser = units::size)]
+    max_datagram: Option<u64>,
     /// Replies kept for one client that does not read [default: 1MiB]
     #[arg(long, value_name = "SIZE", env = "TIDEGATE_OUTPUT_PER_CONNECTION", value_parser = units::size)]
     output_per_connection: Option<u64>,
@@ -122,7 +125,7 @@ impl ServeArgs {
         first_said!(self or other:
             workers, queue, admin, overload, busy_reply, max_connections, max_per_source, source_rate,
             source_prefix, queue_timeout, queue_target, refusal_rate, read_timeout, write_timeout, idle_timeout,
-            max_line, output_per_connection, output_total, drain_delay, drain_timeout, worker_nice, backlog,
+            max_line, max_datagram, output_per_connection, output_total, drain_delay, drain_timeout, worker_nice, backlog,
             stuck_threshold, fd_reserve, work, log_format,
         );
         self
@@ -150,6 +153,7 @@ impl ServeArgs {
         set(&mut limits.write_timeout, self.write_timeout);
         set(&mut limits.idle_timeout, self.idle_timeout);
         set(&mut limits.max_line, self.max_line);
+        set(&mut limits.max_datagram, self.max_datagram);
         set(&mut limits.output_per_connection, self.output_per_connection);
         set(&mut limits.output_total, self.output_total);
         set(&mut limits.drain_delay, self.drain_delay);

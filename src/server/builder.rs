@@ -4,6 +4,7 @@ use super::acceptor::Acceptor;
 use super::admission::Admission;
 use super::clock::Clock;
 use super::core::{Core, Listener, WORKER_ROWS};
+use super::datagram::{DatagramSocket, Datagrams};
 use super::dormitory::Dormitory;
 use super::drain::{Drain, Orders};
 use super::handle::Handle;
@@ -16,11 +17,12 @@ use super::worker::Worker;
 use crate::limits::{LimitError, Limits, Overload};
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::{Ledgers, WorkerClock};
-use crate::service::Service;
+use crate::service::{DatagramService, Service};
 use mio::{Poll, Token, Waker};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
@@ -93,6 +95,8 @@ fn cannot_start(what: &'static str) -> impl Fn(io::Error) -> BuildError {
 pub struct Builder {
     limits: Limits,
     listeners: Vec<(SocketAddr, Arc<dyn Service>)>,
+    /// With their places among all listeners.
+    datagrams: Vec<(usize, SocketAddr, Arc<dyn DatagramService>)>,
     reuse_address: bool,
     busy_reply: Option<Box<[u8]>>,
 }
@@ -106,7 +110,13 @@ impl std::fmt::Debug for Builder {
 
 impl Builder {
     pub(super) fn new() -> Self {
-        Self { limits: Limits::default(), listeners: Vec::new(), reuse_address: true, busy_reply: None }
+        Self {
+            limits: Limits::default(),
+            listeners: Vec::new(),
+            datagrams: Vec::new(),
+            reuse_address: true,
+            busy_reply: None,
+        }
     }
 
     /// Threads that run services. Default 32.
@@ -160,11 +170,27 @@ impl Builder {
         address: impl ToSocketAddrs + std::fmt::Debug,
         service: impl Service,
     ) -> Result<Self, BuildError> {
-        let resolve = |source| BuildError::Resolve { address: format!("{address:?}"), source };
-        let resolved = address.to_socket_addrs().map_err(resolve)?.next();
-        let none = || resolve(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
-        self.listeners.push((resolved.ok_or_else(none)?, Arc::new(service)));
+        self.listeners.push((resolve(address)?, Arc::new(service)));
         Ok(self)
+    }
+
+    /// Adds a listener for datagrams with its service, as [`listen`](Self::listen) does for
+    /// connections; they share the workers and the queue.
+    pub fn listen_datagrams(
+        self,
+        address: impl ToSocketAddrs + std::fmt::Debug,
+        service: impl DatagramService,
+    ) -> Result<Self, BuildError> {
+        let address = resolve(address)?;
+        Ok(self.listen_datagrams_shared(address, Arc::new(service)))
+    }
+
+    /// Adds a listener for datagrams whose service is shared, or was chosen at run time.
+    #[must_use]
+    pub fn listen_datagrams_shared(mut self, address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
+        let position = self.listeners.len() + self.datagrams.len();
+        self.datagrams.push((position, address, service));
+        self
     }
 
     /// Adds a listener whose service is shared with its owner, or was chosen at run time.
@@ -178,10 +204,11 @@ impl Builder {
     /// kernel's backlog), and nothing is served yet.
     pub fn bind(self) -> Result<BoundServer, BuildError> {
         self.limits.check()?;
-        if self.listeners.is_empty() {
+        let all = self.listeners.len() + self.datagrams.len();
+        if all == 0 {
             return Err(BuildError::NoListener);
         }
-        check_descriptors(&self.limits, self.listeners.len())?;
+        check_descriptors(&self.limits, all)?;
         let mut listeners = Vec::with_capacity(self.listeners.len());
         for (address, service) in self.listeners {
             let bind_error = |source| BuildError::Bind { address, source };
@@ -189,8 +216,23 @@ impl Builder {
             let address = socket.local_addr().map_err(bind_error)?;
             listeners.push((socket, address, service));
         }
-        Ok(BoundServer { limits: self.limits, listeners, busy_reply: self.busy_reply })
+        let mut datagrams = Vec::with_capacity(self.datagrams.len());
+        for (position, address, service) in self.datagrams {
+            let bind_error = |source| BuildError::Bind { address, source };
+            let socket = bind_datagrams(address, &self.limits).map_err(bind_error)?;
+            let address = socket.local_addr().map_err(bind_error)?;
+            let column = listeners.len() + datagrams.len();
+            datagrams.push(DatagramSocket::new(socket, address, service, position, column));
+        }
+        Ok(BoundServer { limits: self.limits, listeners, datagrams, busy_reply: self.busy_reply })
     }
+}
+
+/// The first address of what is given.
+fn resolve(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<SocketAddr, BuildError> {
+    let error = |source| BuildError::Resolve { address: format!("{address:?}"), source };
+    let resolved = address.to_socket_addrs().map_err(error)?.next();
+    resolved.ok_or_else(|| error(io::Error::new(io::ErrorKind::NotFound, "it has no address")))
 }
 
 /// How many connections the limit of open files allows, beside what the server itself needs.
@@ -229,10 +271,32 @@ fn bind(address: SocketAddr, limits: &Limits, reuse_address: bool) -> io::Result
     Ok(socket.into())
 }
 
+/// The receive buffer that is asked for: the kernel gives at most `net.core.rmem_max`. About 1,300
+/// small datagrams, what a worker answers in a few milliseconds.
+const RECEIVE_BUFFER: usize = 1024 * 1024;
+
+/// Binds a datagram socket. Without `SO_REUSEADDR`, which for datagrams lets two servers have the
+/// same address and one of them hear nothing.
+fn bind_datagrams(address: SocketAddr, limits: &Limits) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    // It fails only where a system has a stricter maximum, and then its own size has to do.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER.max(limits.max_datagram));
+    if address.ip().is_unspecified() {
+        crate::sys::report_local_address(socket.as_fd(), address.is_ipv6())?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
 /// A server whose addresses are bound; clients wait until it [serves](Self::serve).
 pub struct BoundServer {
     limits: Limits,
     listeners: Vec<(TcpListener, SocketAddr, Arc<dyn Service>)>,
+    datagrams: Vec<DatagramSocket>,
     busy_reply: Option<Box<[u8]>>,
 }
 
@@ -245,7 +309,12 @@ impl std::fmt::Debug for BoundServer {
 impl BoundServer {
     /// The real addresses, in the order they were given.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|(_, address, _)| *address).collect()
+        let mut all: Vec<_> = self.listeners.iter().map(|(_, address, _)| *address).collect();
+        // In ascending order of position, so each is right when it is put in.
+        for socket in &self.datagrams {
+            all.insert(socket.position, socket.address);
+        }
+        all
     }
 
     /// Starts the threads: one acceptor, one parker, and the workers.
@@ -264,6 +333,9 @@ impl BoundServer {
         let acceptor =
             Acceptor::new(core.clone(), acceptor_poll, doors).map_err(cannot_start("the acceptor"))?;
         let parker = Parker::new(core.clone(), parker_poll, incoming, Drain::new(orders.clone()));
+        for (number, socket) in core.datagrams.sockets.iter().enumerate() {
+            socket.register(&core, number).map_err(cannot_start("the datagram listeners"))?;
+        }
         core.enter(Phase::Serving);
         start_workers(&core)?;
         spawn("tidegate-parker", move || parker.run()).map_err(cannot_start("the parker"))?;
@@ -292,6 +364,8 @@ impl BoundServer {
             })
             .collect();
         let workers = limits.workers;
+        let datagrams = Datagrams::new(self.datagrams, &limits);
+        let columns = listeners.len() + datagrams.sockets.len();
         let poller = Poller::new().map_err(cannot_start("the poller"))?;
         let acceptor =
             Waker::new(acceptor_poll.registry(), Token(usize::MAX)).map_err(cannot_start("the acceptor"))?;
@@ -303,10 +377,11 @@ impl BoundServer {
             phase: AtomicU8::new(0),
             admission: Admission::new(&limits),
             table: Table::new(limits.max_connections),
-            queue: Queue::new(limits.max_connections),
+            queue: Queue::new(limits.max_connections + datagrams.entries()),
+            datagrams,
             poller,
             dormitory: Dormitory::new(workers),
-            ledgers: Ledgers::new(WORKER_ROWS + workers, listeners.len()),
+            ledgers: Ledgers::new(WORKER_ROWS + workers, columns),
             worker_clocks: (0..workers).map(|_| WorkerClock::default()).collect(),
             output_total: AtomicUsize::new(0),
             panics: AtomicU64::new(0),

@@ -13,6 +13,7 @@ use crate::service::{Peer, Reply};
 use crate::sys::{DATAGRAMS_AT_ONCE, Given, Taken};
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -23,6 +24,10 @@ const HOLD_BACK: Nanos = 200_000;
 /// brings in a millisecond.
 const PARKER_BATCHES: usize = 16;
 
+/// A worker that is free takes datagrams within microseconds; after so long none is. Short enough
+/// that a flood does not fill the kernel's buffer meanwhile.
+const OVERDUE: Nanos = 2_000_000;
+
 /// No reply.
 const NONE: usize = usize::MAX;
 
@@ -32,25 +37,29 @@ impl Worker {
         let core = self.core.clone();
         let number = entry.slot as usize;
         let socket = &core.datagrams.sockets[number];
-        let row = WORKER_ROWS + self.me;
-        let ledger = core.ledger(row, socket.column);
+        let ledger = core.ledger(WORKER_ROWS + self.me, socket.column);
         // Before receiving: who finds the socket ready from now on puts it into the queue again.
-        socket.unschedule();
+        socket.unschedule(&core);
         socket.begin();
         let mut batch = self.batch.take().unwrap_or_else(|| Batch::new(&core.limits));
+        let slow = socket.cost.get() > SLOW_TURN;
+        // Of what is slow no more than there is room for: the rest is better off in the kernel, where
+        // whoever is free first takes it. One at least, for this worker itself.
+        let most = if slow { core.queue_room().clamp(1, DATAGRAMS_AT_ONCE) } else { DATAGRAMS_AT_ONCE };
         let left = socket.batches_left();
-        let taken = socket.receive(&mut batch, ledger);
-        let full = taken == DATAGRAMS_AT_ONCE;
-        socket.count_last(left, full);
-        if full {
+        let taken = socket.receive(&mut batch, most, ledger);
+        socket.count_last(left, taken == most);
+        if slow {
+            self.post_batch(&core, number, &mut batch, 0..taken);
+        }
+        if taken == most {
             // There may be more, for which no event will come.
             socket.schedule(&core, number, self.now);
         }
-        if socket.cost.get() <= SLOW_TURN {
-            self.answer_batch(&core, number, &mut batch, taken);
-        } else {
-            post_batch(&core, number, &batch, 0..taken, row, self.now);
+        if slow {
             self.share_work(socket.cost.get());
+        } else {
+            self.answer_batch(&core, number, &mut batch, taken);
         }
         self.batch = Some(batch);
         socket.end();
@@ -59,8 +68,7 @@ impl Worker {
     /// Answers a batch; from a surprisingly slow answer on, others get the rest.
     fn answer_batch(&mut self, core: &Core, number: usize, batch: &mut Batch, taken: usize) {
         let socket = &core.datagrams.sockets[number];
-        let row = WORKER_ROWS + self.me;
-        let ledger = core.ledger(row, socket.column);
+        let ledger = core.ledger(WORKER_ROWS + self.me, socket.column);
         if taken == 0 {
             return;
         }
@@ -83,12 +91,42 @@ impl Worker {
             if self.now - began > SLOW_TURN && index + 1 < taken {
                 send(socket, ledger, batch, &lens, unsent..index + 1);
                 unsent = taken;
-                post_batch(core, number, batch, index + 1..taken, row, self.now);
+                self.post_batch(core, number, batch, index + 1..taken);
                 break;
             }
         }
         send(socket, ledger, batch, &lens, unsent..taken);
         self.finish_clock();
+    }
+
+    /// Puts part of a batch into the queue; what has no place there is answered here.
+    fn post_batch(&mut self, core: &Core, number: usize, batch: &mut Batch, part: Range<usize>) {
+        let socket = &core.datagrams.sockets[number];
+        let ledger = core.ledger(WORKER_ROWS + self.me, socket.column);
+        for index in part {
+            let taken = batch.taken[index];
+            if !acceptable(core, &taken, ledger) {
+                continue;
+            }
+            let request = &batch.requests[index * batch.request_size..][..taken.len];
+            if core.post(number, &taken, request, self.now) {
+                continue;
+            }
+            let busy = self.clock().is_busy();
+            if !busy {
+                self.clock().begin(self.now);
+            }
+            self.share_work(socket.cost.get());
+            let room = &mut batch.replies[..batch.reply_size];
+            let len = self.answer(core, socket, ledger, request, taken.peer, room);
+            if len != NONE {
+                let reply = Given { data: &batch.replies[..len], to: taken.peer, from: taken.local };
+                socket.send(&[reply], ledger);
+            }
+            if !busy {
+                self.finish_clock();
+            }
+        }
     }
 
     /// Calls the service for one datagram; the length of its reply, or [`NONE`].
@@ -165,13 +203,7 @@ impl Worker {
 }
 
 /// Sends the replies of part of a batch with as few calls as possible.
-fn send(
-    socket: &DatagramSocket,
-    ledger: &Ledger,
-    batch: &Batch,
-    lens: &[usize],
-    part: std::ops::Range<usize>,
-) {
+fn send(socket: &DatagramSocket, ledger: &Ledger, batch: &Batch, lens: &[usize], part: Range<usize>) {
     let nobody = Given { data: &[], to: Taken::NONE.peer, from: None };
     let mut replies = [nobody; DATAGRAMS_AT_ONCE];
     let mut count = 0;
@@ -184,25 +216,6 @@ fn send(
         }
     }
     socket.send(&replies[..count], ledger);
-}
-
-/// Puts part of a batch into the queue.
-fn post_batch(
-    core: &Core,
-    number: usize,
-    batch: &Batch,
-    part: std::ops::Range<usize>,
-    row: usize,
-    now: Nanos,
-) {
-    let ledger = core.ledger(row, core.datagrams.sockets[number].column);
-    for index in part {
-        let taken = &batch.taken[index];
-        if acceptable(core, taken, ledger) {
-            let request = &batch.requests[index * batch.request_size..][..taken.len];
-            core.post(number, taken, request, row, now);
-        }
-    }
 }
 
 /// Whether a datagram is one to answer; one that is not is counted.
@@ -219,22 +232,28 @@ fn acceptable(core: &Core, taken: &Taken, ledger: &Ledger) -> bool {
 }
 
 impl Core {
-    /// For the parker: while every worker is in a turn, takes datagrams that a worker should have
-    /// taken, so that the queue's bound is what drops them.
+    /// For the parker: while every worker is in a turn, takes datagrams that none came to take for
+    /// [`OVERDUE`], so that the queue's bound is what drops them.
     pub(crate) fn receive_for_busy_workers(&self, batch: &mut Option<Box<Batch>>) {
-        if !self.datagrams.sockets.iter().any(DatagramSocket::is_scheduled) || self.free_workers() > 0 {
+        let then = self.clock.now().saturating_sub(OVERDUE);
+        let overdue = |socket: &DatagramSocket| socket.is_scheduled_since(then);
+        if !self.datagrams.sockets.iter().any(overdue) || self.free_workers() > 0 {
             return;
         }
         let batch = batch.get_or_insert_with(|| Batch::new(&self.limits));
-        for (number, socket) in self.datagrams.sockets.iter().enumerate() {
+        for (number, socket) in self.datagrams.sockets.iter().enumerate().filter(|(_, s)| overdue(s)) {
             let ledger = self.ledger(PARKER_ROW, socket.column);
             for _ in 0..PARKER_BATCHES {
                 // Still scheduled: the worker that takes the entry will look once more.
-                if !socket.is_scheduled() {
-                    break;
+                let taken = socket.receive(batch, DATAGRAMS_AT_ONCE, ledger);
+                let now = self.clock.now();
+                for index in 0..taken {
+                    let taken = &batch.taken[index];
+                    if acceptable(self, taken, ledger) {
+                        let request = &batch.requests[index * batch.request_size..][..taken.len];
+                        self.post_or_drop(number, taken, request, PARKER_ROW, now);
+                    }
                 }
-                let taken = socket.receive(batch, ledger);
-                post_batch(self, number, batch, 0..taken, PARKER_ROW, self.clock.now());
                 if taken < DATAGRAMS_AT_ONCE {
                     break;
                 }

@@ -236,8 +236,18 @@ impl Core {
     /// Whether one more newcomer may wait: fewer wait for a worker than `queue` says, those that a
     /// free worker is about to take not counted.
     pub(crate) fn has_queue_place(&self) -> bool {
-        let (waiting, limit) = (self.queue.len(), self.limits.queue);
+        let (waiting, limit) = (self.waiting(), self.limits.queue);
         waiting < limit || waiting < limit + self.free_workers()
+    }
+
+    /// How many datagrams could be put into the queue now.
+    pub(crate) fn queue_room(&self) -> usize {
+        (self.limits.queue + self.free_workers()).saturating_sub(self.waiting())
+    }
+
+    /// Entries that wait for a worker; that a socket has datagrams is no such entry.
+    fn waiting(&self) -> usize {
+        self.queue.len().saturating_sub(self.datagrams.scheduled.load(Relaxed))
     }
 
     /// How long a newcomer may wait for its first turn: `queue_timeout`, or `queue_target` while

@@ -61,6 +61,8 @@ pub(crate) struct DatagramSocket {
     socket: RwLock<Option<UdpSocket>>,
     /// An entry that says "receive" is in the queue.
     scheduled: AtomicBool,
+    /// Since when.
+    scheduled_at: AtomicU64,
     /// The kernel failed to give datagrams: ask again without an event.
     retry: AtomicBool,
     /// Batches and waiting datagrams that somebody works at.
@@ -90,6 +92,7 @@ impl DatagramSocket {
             cost: TurnCost::unknown(),
             socket: RwLock::new(Some(socket)),
             scheduled: AtomicBool::new(false),
+            scheduled_at: AtomicU64::new(0),
             retry: AtomicBool::new(false),
             pending: AtomicUsize::new(0),
             batches_left: AtomicU32::new(u32::MAX),
@@ -115,6 +118,8 @@ impl DatagramSocket {
         if self.batches_left.load(Relaxed) == 0 || self.scheduled.swap(true, SeqCst) {
             return;
         }
+        self.scheduled_at.store(now, Relaxed);
+        core.datagrams.scheduled.fetch_add(1, Relaxed);
         let entry = Entry {
             since: now,
             slot: number as u32,
@@ -127,19 +132,23 @@ impl DatagramSocket {
     }
 
     /// The entry left the queue: whatever comes from now on needs another.
-    pub(crate) fn unschedule(&self) {
+    pub(crate) fn unschedule(&self, core: &Core) {
+        core.datagrams.scheduled.fetch_sub(1, Relaxed);
         self.scheduled.store(false, SeqCst);
     }
 
-    pub(crate) fn is_scheduled(&self) -> bool {
-        self.scheduled.load(SeqCst)
+    /// Whether the entry has been in the queue since `then` or longer.
+    pub(crate) fn is_scheduled_since(&self, then: Nanos) -> bool {
+        self.scheduled.load(SeqCst) && self.scheduled_at.load(Relaxed) <= then
     }
 
-    /// Takes a batch; how many datagrams it has.
-    pub(crate) fn receive(&self, batch: &mut Batch, ledger: &Ledger) -> usize {
+    /// Takes a batch of at most `most` datagrams; how many it has.
+    pub(crate) fn receive(&self, batch: &mut Batch, most: usize, ledger: &Ledger) -> usize {
         let guard = self.socket();
         let Some(socket) = &*guard else { return 0 };
-        match receive_datagrams(socket.as_fd(), &mut batch.requests, batch.request_size, &mut batch.taken) {
+        let size = batch.request_size;
+        let room = &mut batch.requests[..most * size];
+        match receive_datagrams(socket.as_fd(), room, size, &mut batch.taken) {
             Ok(taken) => {
                 let bytes: usize = batch.taken[..taken].iter().map(|taken| taken.len).sum();
                 ledger.datagrams(taken as u64);
@@ -283,6 +292,8 @@ fn reply_size(limits: &Limits) -> usize {
 /// All datagram listeners of a server.
 pub(crate) struct Datagrams {
     pub(crate) sockets: Vec<DatagramSocket>,
+    /// How many of them have an entry in the queue.
+    pub(crate) scheduled: AtomicUsize,
     pub(crate) waiting: Waiting,
     refused_ports: Vec<u16>,
 }
@@ -293,7 +304,8 @@ impl Datagrams {
         let own = sockets.iter().map(|socket| socket.address.port());
         let refused_ports = REFUSED_PORTS.into_iter().chain(own).collect();
         let places = if sockets.is_empty() { 0 } else { Self::places(limits) };
-        Self { sockets, waiting: Waiting::new(places, limits.max_datagram), refused_ports }
+        let waiting = Waiting::new(places, limits.max_datagram);
+        Self { sockets, scheduled: AtomicUsize::new(0), waiting, refused_ports }
     }
 
     /// Datagrams that wait, and one at each worker.
@@ -380,17 +392,15 @@ impl Core {
         dropped
     }
 
-    /// Gives a datagram a place in the queue; false when it has none and was dropped.
-    pub(crate) fn post(&self, number: usize, taken: &Taken, request: &[u8], row: usize, now: Nanos) -> bool {
-        let socket = &self.datagrams.sockets[number];
-        let room = self.has_queue_place()
-            || (self.limits.overload == Overload::DropOldest && self.drop_oldest_datagram(row));
-        let place = if room { self.datagrams.waiting.put(number, taken, request) } else { None };
-        let Some(place) = place else {
-            self.ledger(row, socket.column).datagrams_dropped(DatagramDrop::QueueFull, 1);
+    /// Puts a datagram into the queue; false when there is no place for it.
+    pub(crate) fn post(&self, number: usize, taken: &Taken, request: &[u8], now: Nanos) -> bool {
+        if !self.has_queue_place() {
+            return false;
+        }
+        let Some(place) = self.datagrams.waiting.put(number, taken, request) else {
             return false;
         };
-        socket.begin();
+        self.datagrams.sockets[number].begin();
         let entry = Entry {
             since: now,
             slot: place,
@@ -401,6 +411,19 @@ impl Core {
         let refused = self.queue.push(entry);
         debug_assert!(refused.is_none(), "the queue has room for each waiting datagram");
         true
+    }
+
+    /// Puts a datagram into the queue; when it is full this one, or the one that has waited longest,
+    /// is dropped.
+    pub(crate) fn post_or_drop(&self, number: usize, taken: &Taken, request: &[u8], row: usize, now: Nanos) {
+        let posted = self.post(number, taken, request, now)
+            || self.limits.overload == Overload::DropOldest
+                && self.drop_oldest_datagram(row)
+                && self.post(number, taken, request, now);
+        if !posted {
+            let column = self.datagrams.sockets[number].column;
+            self.ledger(row, column).datagrams_dropped(DatagramDrop::QueueFull, 1);
+        }
     }
 
     /// Drops the datagram that has waited longest, if one is near the head of the queue.

@@ -17,7 +17,7 @@ pub(super) enum LogFormat {
 /// Options of `tidegate serve`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServeArgs {
-    /// A listener and its service (echo, hello, work): repeat for more [default: echo=tcp://127.0.0.1:5000]
+    /// A listener and its service (echo, hello, time, work), tcp or udp: repeat for more [default: echo=tcp://127.0.0.1:5000]
     #[arg(long, value_name = "SERVICE=URL", env = "TIDEGATE_LISTEN", value_delimiter = ',')]
     pub(super) listen: Vec<String>,
     /// Threads that run services [default: 32]
@@ -166,6 +166,7 @@ impl ServeArgs {
         set(&mut limits.write_timeout, self.write_timeout);
         set(&mut limits.idle_timeout, self.idle_timeout);
         set(&mut limits.max_line, self.max_line);
+        set(&mut limits.max_datagram, self.max_datagram);
         set(&mut limits.output_per_connection, self.output_per_connection);
         set(&mut limits.output_total, self.output_total);
         set(&mut limits.drain_delay, self.drain_delay);
@@ -178,7 +179,6 @@ impl ServeArgs {
         set(&mut limits.lingering, self.lingering);
         set(&mut limits.linger_timeout, self.linger_timeout);
         set(&mut limits.linger_bytes, self.linger_bytes);
-        set(&mut limits.max_datagram, self.max_datagram);
         (limits, self.max_connections.is_some())
     }
 }

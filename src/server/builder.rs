@@ -193,15 +193,22 @@ impl Builder {
     }
 }
 
+/// What is kept for everything but connections: `fd_reserve`, and each listener's socket, which its acceptor
+/// and its observers hold.
+fn reserve(limits: &Limits, listeners: usize) -> usize {
+    limits.fd_reserve + listeners * 2
+}
+
 /// How many connections the limit of open files allows, beside what the server itself needs.
+#[cfg(feature = "cli")]
 pub(crate) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
     let limit = crate::sys::raise_open_files(u64::MAX) as usize;
-    limit.saturating_sub(limits.fd_reserve + listeners * 2 + limits.lingering)
+    limit.saturating_sub(reserve(limits, listeners) + limits.lingering)
 }
 
 /// Raises the soft limit of open files as far as needed, and checks that it is enough.
-fn check_descriptors(limits: &Limits, listeners: usize) -> Result<(), BuildError> {
-    let reserve = limits.fd_reserve + listeners * 2;
+pub(crate) fn check_descriptors(limits: &Limits, listeners: usize) -> Result<(), BuildError> {
+    let reserve = reserve(limits, listeners);
     let wanted = limits.max_connections + limits.lingering + reserve;
     let limit = crate::sys::raise_open_files(wanted as u64);
     if (limit as usize) < limits.max_connections + reserve {
@@ -266,7 +273,12 @@ impl BoundServer {
         let parker = Parker::new(core.clone(), parker_poll, incoming, Drain::new(orders.clone()));
         core.enter(Phase::Serving);
         start_workers(&core)?;
-        spawn("tidegate-parker", move || parker.run()).map_err(cannot_start("the parker"))?;
+        spawn("tidegate-parker", move || parker.run()).map_err(|source| {
+            core.stopped.store(true, std::sync::atomic::Ordering::SeqCst);
+            core.dormitory.wake_all();
+            core.poller.wake();
+            BuildError::Start { what: "the parker", source }
+        })?;
         // From here on dropping the handle ends what was started.
         let handle = Handle { core, orders };
         spawn("tidegate-accept", move || acceptor.run()).map_err(|source| {

@@ -33,8 +33,9 @@ mod sync;
 mod table;
 mod worker;
 
-pub(crate) use builder::connections_possible;
 pub use builder::{BoundServer, BuildError, Builder};
+#[cfg(feature = "cli")]
+pub(crate) use builder::{check_descriptors, connections_possible};
 pub use drain::ShutdownReport;
 pub use handle::{Handle, Trigger};
 

@@ -57,3 +57,13 @@ pub(crate) fn bind_address_no_port(socket: &impl std::os::fd::AsRawFd) -> Result
             .unwrap_or(rustix::io::Errno::INVAL)),
     }
 }
+
+/// Bytes given to the kernel for a client that has not acknowledged them (`SIOCOUTQ`); 0 where that cannot be
+/// told.
+pub(crate) fn unacknowledged(socket: &std::net::TcpStream) -> usize {
+    use std::os::fd::AsRawFd;
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, since `socket` is borrowed; the kernel writes one int to `bytes`.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}

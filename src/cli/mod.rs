@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod config;
+mod log;
 mod serve;
 mod stress;
 pub mod units;
@@ -50,7 +51,10 @@ enum Command {
 
 /// Runs the program with the process's own arguments.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
     match cli.command {
         None => serve::run(cli.serve),
         Some(Command::Serve(args)) => serve::run(args),
@@ -58,6 +62,19 @@ pub fn run() -> ExitCode {
         Some(Command::Client(args)) => client::run(args),
         Some(Command::Stress(args)) => stress::run(&args),
     }
+}
+
+/// Prints what was asked for (help, version), or says in one line what is wrong with the arguments.
+fn explain(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader that went away has what it wanted.
+        let _ = error.print();
+        return ExitCode::from(exit::OK);
+    }
+    let text = error.render().to_string();
+    let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said: Vec<_> = said.filter(|line| !line.is_empty() && !line.starts_with("For more info")).collect();
+    fail(exit::USAGE, said.join(" ").trim_start_matches("error: "))
 }
 
 /// Says one line of what went wrong and gives the code to exit with.

@@ -10,7 +10,7 @@ use super::datagram::Batch;
 use super::drain::Drain;
 use super::queue::Kind;
 use super::state::Generation;
-use super::table::Slot;
+use super::table::{NEVER, Slot};
 use crate::metrics::stats::Place;
 use crate::reason::{CloseReason, DropReason};
 use crossbeam_channel::Receiver;
@@ -218,6 +218,7 @@ impl Parker {
         // It may have had a turn between the look and the claim: look again, as its owner.
         if slot.deadline.load(Relaxed) > now {
             if slot.state.park() == super::state::Parked::Again {
+                slot.deadline.store(NEVER, Relaxed);
                 ledger.moved(Place::Idle, Place::Queued);
                 slot.state.requeue();
                 core.enqueue(index, generation, false, now);

@@ -58,6 +58,11 @@ impl Client {
         Ok(Self(Some(stream)))
     }
 
+    /// Whether it was reset before it knew that it was connected.
+    pub(crate) fn was_reset(&self) -> bool {
+        self.0.is_none()
+    }
+
     #[track_caller]
     pub(crate) fn stream(&self) -> &TcpStream {
         self.0.as_ref().expect("it was not reset while it connected")

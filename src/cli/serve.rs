@@ -2,8 +2,9 @@
 
 use super::args::{LogFormat, ServeArgs, unescape};
 use super::{config, exit, fail};
+use crate::admin::{Admin, AdminHandle};
 use crate::limits::Limits;
-use crate::server::{BoundServer, BuildError, Server};
+use crate::server::{BoundServer, BuildError, Handle, Server};
 use crate::service::{Cost, Echo, Service, Work, hello};
 use crate::url::{Scheme, Url};
 use std::io::Write;
@@ -13,12 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const DEFAULT_LISTEN: &str = "echo=tcp://127.0.0.1:5000";
+const DEFAULT_ADMIN: &str = "127.0.0.1:9464";
 
 /// What the options come to.
 struct Plan {
     limits: Limits,
     listeners: Vec<(String, SocketAddr, Arc<dyn Service>)>,
     busy_reply: Option<Vec<u8>>,
+    /// Where the admin endpoint listens; `None` for nowhere.
+    admin: Option<SocketAddr>,
     /// The number of connections is less than the default, since descriptors do not allow more.
     lowered_from: Option<usize>,
 }
@@ -85,7 +89,8 @@ impl Plan {
             listeners.push(listener(text, work)?);
         }
         let busy_reply = args.busy_reply.as_deref().map(unescape).transpose()?;
-        Ok(Self { limits, listeners, busy_reply, lowered_from })
+        let admin = admin_address(args.admin.as_deref().unwrap_or(DEFAULT_ADMIN))?;
+        Ok(Self { limits, listeners, busy_reply, admin, lowered_from })
     }
 
     fn bind(self) -> Result<(Self, BoundServer), BuildError> {
@@ -145,9 +150,29 @@ fn listener(text: &str, work: Cost) -> Result<(String, SocketAddr, Arc<dyn Servi
     Ok((name.to_owned(), address, service))
 }
 
+/// Reads where the admin endpoint listens: an address, or `off`.
+fn admin_address(text: &str) -> Result<Option<SocketAddr>, String> {
+    use std::net::ToSocketAddrs;
+    if text == "off" {
+        return Ok(None);
+    }
+    let mut addresses = text.to_socket_addrs().map_err(|error| {
+        format!("admin address `{text}`: {error}; write HOST:PORT, like {DEFAULT_ADMIN}, or off")
+    })?;
+    addresses.next().map(Some).ok_or_else(|| format!("admin address `{text}` has no address"))
+}
+
+/// Starts the admin endpoint, if there is to be one.
+fn start_admin(plan: &Plan, handle: &Handle) -> Result<Option<AdminHandle>, BuildError> {
+    let Some(address) = plan.admin else { return Ok(None) };
+    let started = Admin::bind(address, handle.observe()).and_then(Admin::serve);
+    started.map(Some).map_err(|source| BuildError::Bind { address, source })
+}
+
 fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildError> {
     let addresses = bound.addresses();
     let handle = bound.serve()?;
+    let admin = start_admin(plan, &handle)?;
     let trigger = handle.trigger();
     let signals = std::sync::atomic::AtomicUsize::new(0);
     let on_signal = move || match signals.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
@@ -160,7 +185,7 @@ fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildE
         source: std::io::Error::other(error),
     })?;
     if !args.quiet {
-        announce(plan, &addresses);
+        announce(plan, &addresses, admin.as_ref().map(AdminHandle::address));
     }
     let report = handle.wait();
     if !args.quiet {
@@ -170,10 +195,13 @@ fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildE
 }
 
 /// One line per listener with its real address, then the limits.
-fn announce(plan: &Plan, addresses: &[SocketAddr]) {
+fn announce(plan: &Plan, addresses: &[SocketAddr], admin: Option<SocketAddr>) {
     let mut text = String::new();
     for ((name, ..), address) in plan.listeners.iter().zip(addresses) {
         text.push_str(&format!("{name} on tcp://{address}\n"));
+    }
+    if let Some(admin) = admin {
+        text.push_str(&format!("admin on http://{admin}\n"));
     }
     text.push_str(&plan.summary());
     text.push('\n');

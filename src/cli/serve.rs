@@ -4,25 +4,24 @@ use super::args::{LogFormat, ServeArgs, unescape};
 use super::{config, exit, fail};
 use crate::admin::{Admin, AdminHandle};
 use crate::limits::Limits;
-use crate::server::{BoundServer, BuildError, Handle, Server};
+use crate::metrics::snapshot::Observe;
+use crate::server::{BoundServer, BuildError, Server};
 use crate::service::{Cost, Echo, Service, Work, hello};
 use crate::url::{Scheme, Url};
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-const DEFAULT_LISTEN: &str = "echo=tcp://127.0.0.1:5000";
 const DEFAULT_ADMIN: &str = "127.0.0.1:9464";
+const DEFAULT_LISTEN: &str = "echo=tcp://127.0.0.1:5000";
 
 /// What the options come to.
 struct Plan {
     limits: Limits,
     listeners: Vec<(String, SocketAddr, Arc<dyn Service>)>,
     busy_reply: Option<Vec<u8>>,
-    /// Where the admin endpoint listens; `None` for nowhere.
-    admin: Option<SocketAddr>,
     /// The number of connections is less than the default, since descriptors do not allow more.
     lowered_from: Option<usize>,
 }
@@ -77,7 +76,7 @@ impl Plan {
             given => given.iter().map(String::as_str).collect(),
         };
         if !asked {
-            let possible = crate::server::connections_possible(&limits, listen.len());
+            let possible = Server::connections_possible(&limits, listen.len());
             if possible < limits.max_connections {
                 lowered_from = Some(limits.max_connections);
                 limits.max_connections = possible.max(1);
@@ -89,8 +88,7 @@ impl Plan {
             listeners.push(listener(text, work)?);
         }
         let busy_reply = args.busy_reply.as_deref().map(unescape).transpose()?;
-        let admin = admin_address(args.admin.as_deref().unwrap_or(DEFAULT_ADMIN))?;
-        Ok(Self { limits, listeners, busy_reply, admin, lowered_from })
+        Ok(Self { limits, listeners, busy_reply, lowered_from })
     }
 
     fn bind(self) -> Result<(Self, BoundServer), BuildError> {
@@ -150,29 +148,10 @@ fn listener(text: &str, work: Cost) -> Result<(String, SocketAddr, Arc<dyn Servi
     Ok((name.to_owned(), address, service))
 }
 
-/// Reads where the admin endpoint listens: an address, or `off`.
-fn admin_address(text: &str) -> Result<Option<SocketAddr>, String> {
-    use std::net::ToSocketAddrs;
-    if text == "off" {
-        return Ok(None);
-    }
-    let mut addresses = text.to_socket_addrs().map_err(|error| {
-        format!("admin address `{text}`: {error}; write HOST:PORT, like {DEFAULT_ADMIN}, or off")
-    })?;
-    addresses.next().map(Some).ok_or_else(|| format!("admin address `{text}` has no address"))
-}
-
-/// Starts the admin endpoint, if there is to be one.
-fn start_admin(plan: &Plan, handle: &Handle) -> Result<Option<AdminHandle>, BuildError> {
-    let Some(address) = plan.admin else { return Ok(None) };
-    let started = Admin::bind(address, handle.observe()).and_then(Admin::serve);
-    started.map(Some).map_err(|source| BuildError::Bind { address, source })
-}
-
 fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildError> {
     let addresses = bound.addresses();
+    let admin = admin(args.admin.as_deref(), bound.observe())?;
     let handle = bound.serve()?;
-    let admin = start_admin(plan, &handle)?;
     let trigger = handle.trigger();
     let signals = std::sync::atomic::AtomicUsize::new(0);
     let on_signal = move || match signals.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
@@ -188,10 +167,25 @@ fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildE
         announce(plan, &addresses, admin.as_ref().map(AdminHandle::address));
     }
     let report = handle.wait();
+    drop(admin);
     if !args.quiet {
         tracing::info!("{report}");
     }
     Ok(if report.is_clean() { exit::OK } else { exit::CUT })
+}
+
+/// Binds and serves the admin endpoint, unless it is off.
+fn admin(option: Option<&str>, observe: Arc<dyn Observe>) -> Result<Option<AdminHandle>, BuildError> {
+    let text = option.unwrap_or(DEFAULT_ADMIN);
+    if text == "off" {
+        return Ok(None);
+    }
+    let resolve = |source| BuildError::Resolve { address: text.to_owned(), source };
+    let none = || resolve(std::io::Error::new(std::io::ErrorKind::NotFound, "it has no address"));
+    let address = text.to_socket_addrs().map_err(resolve)?.next().ok_or_else(none)?;
+    let bind = |source| BuildError::Bind { address, source };
+    let admin = Admin::bind(address, observe).map_err(bind)?;
+    admin.serve().map(Some).map_err(|source| BuildError::Start { what: "the admin endpoint", source })
 }
 
 /// One line per listener with its real address, then the limits.
@@ -200,8 +194,8 @@ fn announce(plan: &Plan, addresses: &[SocketAddr], admin: Option<SocketAddr>) {
     for ((name, ..), address) in plan.listeners.iter().zip(addresses) {
         text.push_str(&format!("{name} on tcp://{address}\n"));
     }
-    if let Some(admin) = admin {
-        text.push_str(&format!("admin on http://{admin}\n"));
+    if let Some(address) = admin {
+        text.push_str(&format!("metrics on http://{address}/metrics, status on http://{address}/status\n"));
     }
     text.push_str(&plan.summary());
     text.push('\n');

@@ -1,20 +1,11 @@
 //! A server as the metrics and the admin endpoint see it.
 
-use super::core::{Core, Listener};
-use crate::metrics::kernel::listen_backlog;
-use crate::metrics::snapshot::{Backlog, ListenerSnapshot, Observe, Refusal, Snapshot};
+use super::core::Core;
+use crate::metrics::kernel;
+use crate::metrics::snapshot::{ListenerSnapshot, Observe, Refusal, Snapshot};
 use std::os::fd::AsFd;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-
-impl Listener {
-    /// The kernel's accept queue; `None` when the listener is closed, or the system does not tell.
-    fn backlog(&self) -> Option<Backlog> {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        socket.as_ref().and_then(|socket| listen_backlog(socket.as_fd()))
-    }
-}
 
 impl Core {
     fn listener_snapshot(&self, index: usize, out: &mut Snapshot) -> ListenerSnapshot {
@@ -23,7 +14,7 @@ impl Core {
             listener: listener.url.clone(),
             service: listener.service.name().to_owned(),
             accept_errors: listener.accept_errors.each_ref().map(|n| n.load(Relaxed)),
-            backlog: listener.backlog(),
+            backlog: self.lock_socket(index).as_ref().and_then(|s| kernel::listen_backlog(s.as_fd())),
             ..self.ledgers.read(index, &mut out.queue_wait)
         }
     }

@@ -23,7 +23,7 @@ const SCRIPT: &str = include_str!("status.js");
 /// What the page may do: nothing but its own style, its own script and `status.json`. The hashes
 /// are those of the two files (a test compares them).
 pub(super) const CSP: &str = concat!(
-    "default-src 'none'; style-src 'sha256-c8z9gzZMmWHK+8Sgmswj3lg//ThU9JSo9Al1K0aMfao='; ",
+    "default-src 'none'; style-src 'sha256-9Lw2qKD6HY74RySU7Cb4Ff5N+VPBUbMbvaBaQxjdhnI='; ",
     "script-src 'sha256-Mjv5H00z440vTw2xFozmz2qhJBos7uyzF0xgWG5L0To='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 );

@@ -9,9 +9,7 @@ use super::schedule::Spread;
 use super::verdict::{Evidence, judge};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hdrhistogram::Histogram;
-#[cfg(test)]
-use hdrhistogram::serialization::Deserializer;
-use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -225,7 +223,6 @@ impl Latency {
     }
 
     /// The times again.
-    #[cfg(test)]
     pub(crate) fn times(&self) -> Result<Times, String> {
         Ok(Times {
             histogram: decode(&self.histogram)?,
@@ -234,14 +231,14 @@ impl Latency {
     }
 }
 
-fn encode(histogram: &Histogram<u64>) -> String {
+/// A histogram as HdrHistogram's own tools write it in text: V2, deflated, base64.
+pub(crate) fn encode(histogram: &Histogram<u64>) -> String {
     let mut bytes = Vec::new();
     // Writing to memory does not fail; without its histogram a report is still a report.
     let _ = V2DeflateSerializer::new().serialize(histogram, &mut bytes);
     BASE64.encode(&bytes)
 }
 
-#[cfg(test)]
 fn decode(text: &str) -> Result<Histogram<u64>, String> {
     let bytes = BASE64.decode(text).map_err(|_| "a histogram is not base64")?;
     Deserializer::new()

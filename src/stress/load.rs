@@ -437,7 +437,7 @@ impl<'a> Loader<'a> {
     fn is_exhausted(&self) -> bool {
         match &self.open {
             None => self.quota == 0,
-            Some(open) => open.waiting == 0 && (self.quota == 0 || open.due.peek().is_none()),
+            Some(open) => self.quota == 0 && open.waiting == 0,
         }
     }
 

@@ -52,13 +52,9 @@ impl FromStr for Url {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let error = |why| UrlError {
-            text: text.to_owned(),
-            why,
-        };
-        let (scheme, rest) = text
-            .split_once("://")
-            .ok_or_else(|| error("write it like tcp://127.0.0.1:5000"))?;
+        let error = |why| UrlError { text: text.to_owned(), why };
+        let (scheme, rest) =
+            text.split_once("://").ok_or_else(|| error("write it like tcp://127.0.0.1:5000"))?;
         let scheme = match scheme {
             "tcp" => Scheme::Tcp,
             "udp" => Scheme::Udp,
@@ -79,13 +75,9 @@ impl FromStr for Url {
         };
         let (host, port) = match authority.strip_prefix('[') {
             Some(rest) => {
-                let (host, port) = rest
-                    .split_once(']')
-                    .ok_or_else(|| error("an IPv6 address ends with `]`"))?;
-                let valid = host
-                    .split('%')
-                    .next()
-                    .is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_ok());
+                let (host, port) =
+                    rest.split_once(']').ok_or_else(|| error("an IPv6 address ends with `]`"))?;
+                let valid = host.split('%').next().is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_ok());
                 if !valid {
                     return Err(error("what is in [ ] is not an IPv6 address"));
                 }
@@ -103,18 +95,11 @@ impl FromStr for Url {
             return Err(error("it has no host"));
         }
         let port = match (port, scheme) {
-            (Some(port), _) => port
-                .parse()
-                .map_err(|_| error("its port is not a number from 0 to 65535"))?,
+            (Some(port), _) => port.parse().map_err(|_| error("its port is not a number from 0 to 65535"))?,
             (None, Scheme::Http) => 80,
             (None, _) => return Err(error("it has no port")),
         };
-        Ok(Self {
-            scheme,
-            host: host.to_owned(),
-            port,
-            path,
-        })
+        Ok(Self { scheme, host: host.to_owned(), port, path })
     }
 }
 
@@ -122,31 +107,19 @@ impl Url {
     /// All addresses the host has; at least one, or an error that names the host.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let named = |why: String| {
-            io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("cannot resolve {}: {why}", self.host),
-            )
+            io::Error::new(io::ErrorKind::NotFound, format!("cannot resolve {}: {why}", self.host))
         };
         let found: Vec<_> = (self.host.as_str(), self.port)
             .to_socket_addrs()
             .map_err(|error| named(error.to_string()))?
             .collect();
-        if found.is_empty() {
-            Err(named("it has no address".to_owned()))
-        } else {
-            Ok(found)
-        }
+        if found.is_empty() { Err(named("it has no address".to_owned())) } else { Ok(found) }
     }
 }
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            scheme,
-            host,
-            port,
-            path,
-        } = self;
+        let Self { scheme, host, port, path } = self;
         if host.contains(':') {
             write!(f, "{}://[{host}]:{port}{path}", scheme.as_str())
         } else {

@@ -21,10 +21,7 @@ fn a_closed_loop_makes_exactly_its_requests() {
         let value = |name: &str| latency[name].as_f64().unwrap();
         let names = ["min", "p50", "p90", "p95", "p99", "p999", "p9999", "max"];
         assert!(value("min") > 0.0, "{report:#}");
-        assert!(
-            names.windows(2).all(|two| value(two[0]) <= value(two[1])),
-            "{latency:#}"
-        );
+        assert!(names.windows(2).all(|two| value(two[0]) <= value(two[1])), "{latency:#}");
     }
 }
 
@@ -101,19 +98,8 @@ fn each_failure_has_its_name() {
         (Behaviour::Silent, "read_timeout"),
     ] {
         let server = Server::start(behaviour);
-        let run = stress(&[
-            &server.url(),
-            "-c",
-            "4",
-            "-n",
-            "20",
-            "--busy",
-            "busy",
-            "-t",
-            "200ms",
-            "-o",
-            "json",
-        ]);
+        let run =
+            stress(&[&server.url(), "-c", "4", "-n", "20", "--busy", "busy", "-t", "200ms", "-o", "json"]);
         let report = run.json();
         support::check_sums(&report);
         assert_eq!(count(&report, outcome), 20, "{report:#}");
@@ -129,10 +115,7 @@ fn what_was_given_up_is_counted_as_at_least_that_long() {
     let server = Server::start(Behaviour::Silent);
     let run = stress(&[&server.url(), "-c", "4", "-n", "8", "-t", "200ms", "-o", "json"]);
     let response = &run.json()["latency"]["response"];
-    assert_eq!(
-        (&response["count"], &response["censored"]),
-        (&8.into(), &8.into())
-    );
+    assert_eq!((&response["count"], &response["censored"]), (&8.into(), &8.into()));
     assert!(response["min"].as_f64().unwrap() >= 0.199, "{response:#}");
 }
 
@@ -141,10 +124,7 @@ fn a_server_that_closes_between_requests_is_no_failure() {
     let server = Server::start(Behaviour::EchoThenClose(1));
     let (code, report) = report(&[&server.url(), "-c", "2", "-n", "50", "--think", "5ms"]);
     assert_eq!((code, &report["done"]), (0, &50.into()), "{report:#}");
-    assert!(
-        report["connections"]["closed_idle"].as_u64().unwrap() > 0,
-        "{report:#}"
-    );
+    assert!(report["connections"]["closed_idle"].as_u64().unwrap() > 0, "{report:#}");
 }
 
 #[test]
@@ -161,9 +141,7 @@ fn replies_are_what_is_expected() {
         assert_eq!(count(&run.json(), if ok { "ok" } else { "bad_reply" }), 20);
     }
     let file = temporary("lines.txt", "ann\n\nbob\ncarl");
-    let (code, _) = report(&[
-        &url, "-n", "30", "-c", "2", "--lines", &file, "--expect", "hello ",
-    ]);
+    let (code, _) = report(&[&url, "-n", "30", "-c", "2", "--lines", &file, "--expect", "hello "]);
     assert_eq!(code, 0);
     let echo = Server::start(Behaviour::Echo);
     for args in [
@@ -183,10 +161,7 @@ fn replies_are_what_is_expected() {
 fn http_responses_are_told_apart() {
     for (response, outcome) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "ok"),
-        (
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-            "ok",
-        ),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "ok"),
         ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello", "ok"),
         ("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "busy"),
         ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "bad_reply"),
@@ -215,11 +190,7 @@ fn datagrams_are_counted_exactly() {
     let counts = server.counts();
     assert_eq!(code, 0, "{report:#}");
     assert_eq!(counts.values().sum::<u64>(), 500);
-    assert_eq!(
-        count(&report, "ok"),
-        counts["answered"] + counts["twice"],
-        "{report:#}"
-    );
+    assert_eq!(count(&report, "ok"), counts["answered"] + counts["twice"], "{report:#}");
     assert_eq!(count(&report, "lost"), counts["dropped"], "{report:#}");
     assert_eq!(count(&report, "late"), counts["delayed"], "{report:#}");
     assert_eq!(count(&report, "duplicate"), counts["twice"], "{report:#}");
@@ -228,50 +199,20 @@ fn datagrams_are_counted_exactly() {
 #[test]
 fn source_addresses_are_walked() {
     let server = Server::start(Behaviour::Echo);
-    let (code, report) = report(&[
-        &server.url(),
-        "-c",
-        "8",
-        "-n",
-        "80",
-        "--reuse",
-        "never",
-        "--source-ip",
-        "127.0.9.0/29",
-    ]);
-    assert_eq!(
-        (code, &report["connections"]["opened"]),
-        (0, &80.into()),
-        "{report:#}"
-    );
+    let (code, report) =
+        report(&[&server.url(), "-c", "8", "-n", "80", "--reuse", "never", "--source-ip", "127.0.9.0/29"]);
+    assert_eq!((code, &report["connections"]["opened"]), (0, &80.into()), "{report:#}");
 }
 
 #[test]
 fn modes_do_what_they_say() {
     let echo = Server::start(Behaviour::Echo);
-    let (code, flood) = report(&[
-        &echo.url(),
-        "--mode",
-        "connect-flood",
-        "-n",
-        "300",
-        "-c",
-        "10",
-        "--close",
-        "rst",
-    ]);
-    assert_eq!(
-        (code, &flood["done"], echo.accepted()),
-        (0, &300.into(), 300),
-        "{flood:#}"
-    );
+    let (code, flood) =
+        report(&[&echo.url(), "--mode", "connect-flood", "-n", "300", "-c", "10", "--close", "rst"]);
+    assert_eq!((code, &flood["done"], echo.accepted()), (0, &300.into(), 300), "{flood:#}");
 
     let (code, hold) = report(&[&echo.url(), "--mode", "hold", "-c", "50", "-d", "500ms"]);
-    assert_eq!(
-        (code, &hold["done"], &hold["sent"]),
-        (0, &50.into(), &50.into()),
-        "{hold:#}"
-    );
+    assert_eq!((code, &hold["done"], &hold["sent"]), (0, &50.into(), &50.into()), "{hold:#}");
 
     let evicting = Server::start(Behaviour::Evict(Duration::from_millis(200)));
     let (_, hold) = report(&[&evicting.url(), "--mode", "hold", "-c", "5", "-d", "1s"]);
@@ -311,10 +252,7 @@ fn modes_do_what_they_say() {
     ]);
     let received = slow["connections"]["bytes_received"].as_u64().unwrap();
     assert!(code == 0 && (2..=16).contains(&received), "{slow:#}");
-    assert!(
-        slow["connections"]["bytes_sent"].as_u64().unwrap() > 100_000,
-        "{slow:#}"
-    );
+    assert!(slow["connections"]["bytes_sent"].as_u64().unwrap() > 100_000, "{slow:#}");
 }
 
 #[test]
@@ -335,11 +273,7 @@ fn a_probe_is_measured_apart() {
     ];
     let (code, report) = report(&args);
     assert_eq!(code, 0, "{report:#}");
-    assert_eq!(
-        (&report["done"], &report["probe"]["offered"]),
-        (&20.into(), &50.into()),
-        "{report:#}"
-    );
+    assert_eq!((&report["done"], &report["probe"]["offered"]), (&20.into(), &50.into()), "{report:#}");
     assert!(report["probe"]["latency"]["response"]["p50"].as_f64().unwrap() > 0.0);
     assert_eq!(report["thresholds"][0]["passed"], true);
 }

@@ -64,11 +64,7 @@ fn wrong_input_gets_one_clear_line_and_the_right_code() {
         (&[&url, "--mode", "hold", "-n", "5"], 2, "-d, not -n"),
         (&[&url, "--mode", "hold", "--warmup", "1s"], 2, "--warmup"),
         (&["udp://127.0.0.1:9", "--mode", "hold"], 2, "udp has none"),
-        (
-            &["udp://127.0.0.1:9", "--size", "70000"],
-            2,
-            "a datagram has at most",
-        ),
+        (&["udp://127.0.0.1:9", "--size", "70000"], 2, "a datagram has at most"),
         (&[&url, "--hlog", "/no/such/dir/x"], 1, "/no/such/dir/x"),
         (&[&url, "--html", "/no/such/dir/x"], 1, "/no/such/dir/x"),
         (&[&url, "--baseline", "/no/such/file"], 1, "/no/such/file"),
@@ -88,11 +84,7 @@ fn wrong_input_gets_one_clear_line_and_the_right_code() {
         // Usage errors end with a hint at --help; all else is one line.
         assert!(code == 2 || lines == 1, "{args:?}: {run:?}");
         assert!(!run.stderr.contains("panicked"), "{args:?}: {run:?}");
-        assert!(
-            began.elapsed() < Duration::from_secs(9),
-            "{args:?} took {:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() < Duration::from_secs(9), "{args:?} took {:?}", began.elapsed());
     }
 }
 
@@ -102,26 +94,14 @@ fn descriptors_and_ports_that_would_not_do_are_said_before_the_run() {
     let url = server.url();
     let run = stress(&[&url, "-c", "25k"]);
     assert_eq!(run.code, 1, "{run:?}");
-    assert!(
-        run.stderr.contains("descriptors") && run.stderr.contains("ask for at most"),
-        "{run:?}"
-    );
+    assert!(run.stderr.contains("descriptors") && run.stderr.contains("ask for at most"), "{run:?}");
     assert_eq!(server.accepted(), 0);
     // A limit of 300 descriptors stands for a smaller machine.
-    let shell = format!(
-        "ulimit -n 300; exec {} stress {url} -c 500 -n 500",
-        env!("CARGO_BIN_EXE_tidegate")
-    );
-    let output = std::process::Command::new("sh")
-        .args(["-c", &shell])
-        .output()
-        .unwrap();
+    let shell = format!("ulimit -n 300; exec {} stress {url} -c 500 -n 500", env!("CARGO_BIN_EXE_tidegate"));
+    let output = std::process::Command::new("sh").args(["-c", &shell]).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(
-        stderr.contains("500 connections need") && stderr.contains("300"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("500 connections need") && stderr.contains("300"), "{stderr}");
 }
 
 #[test]
@@ -153,10 +133,7 @@ fn the_text_is_one_screen_with_the_plan_beside_what_happened() {
     let run = stress(&[&url, "-d", "500ms", "--warmup", "100ms", "-r", "200", "-c", "5"]);
     assert_eq!(run.code, 0, "{run:?}");
     let lines: Vec<_> = run.stdout.lines().collect();
-    assert!(
-        lines.len() <= 24 && lines.iter().all(|l| l.len() <= 110),
-        "{run:?}"
-    );
+    assert!(lines.len() <= 24 && lines.iter().all(|l| l.len() <= 110), "{run:?}");
     let headline = format!("stress: {url}  open 200/s uniform, 5 connections, 500ms (+100ms warmup)");
     assert_eq!(lines[0], headline);
     assert!(
@@ -164,13 +141,7 @@ fn the_text_is_one_screen_with_the_plan_beside_what_happened() {
         "{}",
         lines[1]
     );
-    for word in [
-        "response",
-        "service",
-        "connect",
-        "Outcomes   ok 100",
-        "Generator  cpu",
-    ] {
+    for word in ["response", "service", "connect", "Outcomes   ok 100", "Generator  cpu"] {
         assert!(run.stdout.contains(word), "{word}: {run:?}");
     }
     assert_eq!(run.stderr, "", "a short run off a terminal is silent");
@@ -179,13 +150,7 @@ fn the_text_is_one_screen_with_the_plan_beside_what_happened() {
 #[test]
 fn stages_go_up_and_down() {
     let server = Server::start(Behaviour::Echo);
-    let (code, report) = report(&[
-        &server.url(),
-        "--stages",
-        "500ms:400,500ms:400,500ms:0",
-        "-c",
-        "5",
-    ]);
+    let (code, report) = report(&[&server.url(), "--stages", "500ms:400,500ms:400,500ms:0", "-c", "5"]);
     // 100 while it rises, 200 on top, 100 while it falls.
     assert_eq!((code, &report["offered"]), (0, &400.into()), "{report:#}");
     let points = report["timeline"].as_array().unwrap();
@@ -222,17 +187,7 @@ fn the_highest_rate_is_searched() {
     assert!(trials.iter().any(|t| t["passed"] == false), "{search:#}");
 
     let silent = Server::start(Behaviour::Garbage);
-    let run = stress(&[
-        &silent.url(),
-        "--find-max",
-        "p50<2s",
-        "-d",
-        "50ms",
-        "--warmup",
-        "0s",
-        "-r",
-        "4",
-    ]);
+    let run = stress(&[&silent.url(), "--find-max", "p50<2s", "-d", "50ms", "--warmup", "0s", "-r", "4"]);
     assert_eq!(run.code, 1, "{run:?}");
 }
 
@@ -264,26 +219,13 @@ fn files_hold_what_the_report_says() {
     let header = rows.next().unwrap();
     let column = |name: &str| header.iter().position(|h| *h == name).unwrap();
     let rows: Vec<_> = rows.collect();
-    assert!(
-        rows.len() >= 2 && rows.iter().all(|row| row.len() == header.len()),
-        "{table}"
-    );
-    let sum = |name| {
-        rows.iter()
-            .map(|row| row[column(name)].parse::<u64>().unwrap())
-            .sum::<u64>()
-    };
+    assert!(rows.len() >= 2 && rows.iter().all(|row| row.len() == header.len()), "{table}");
+    let sum = |name| rows.iter().map(|row| row[column(name)].parse::<u64>().unwrap()).sum::<u64>();
     assert_eq!((sum("offered"), sum("ok")), (600, 600), "{table}");
 
     let log = std::fs::read_to_string(&hlog).unwrap();
     assert!(log.contains("#[Histogram log format version 1.3]\n"), "{log}");
-    assert!(
-        log.lines()
-            .filter(|line| line.starts_with("Tag=service,"))
-            .count()
-            >= 2,
-        "{log}"
-    );
+    assert!(log.lines().filter(|line| line.starts_with("Tag=service,")).count() >= 2, "{log}");
 
     let page = std::fs::read_to_string(&html).unwrap();
     assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
@@ -303,17 +245,7 @@ fn the_histogram_log_is_read_alike_by_another_language() {
     };
     let server = Server::start(Behaviour::Echo);
     let hlog = temporary("python.hlog");
-    let (code, report) = report(&[
-        &server.url(),
-        "-r",
-        "400",
-        "-d",
-        "2s",
-        "--warmup",
-        "0s",
-        "--hlog",
-        &hlog,
-    ]);
+    let (code, report) = report(&[&server.url(), "-r", "400", "-d", "2s", "--warmup", "0s", "--hlog", &hlog]);
     assert_eq!(code, 0, "{report:#}");
     let script = "
 import sys
@@ -329,9 +261,7 @@ while True:
         total.add(one)
 print(total.get_total_count(), *[total.get_value_at_percentile(p) for p in (50, 90, 95, 99, 100)])
 ";
-    let output = std::process::Command::new(&python)
-        .args(["-c", script, &hlog])
-        .output();
+    let output = std::process::Command::new(&python).args(["-c", script, &hlog]).output();
     let output =
         output.unwrap_or_else(|error| panic!("tests/setup.sh installs what this needs: {python}: {error}"));
     let said = String::from_utf8(output.stdout).unwrap();
@@ -344,10 +274,7 @@ print(total.get_total_count(), *[total.get_value_at_percentile(p) for p in (50, 
         let ours = response[name].as_f64().unwrap() * 1e9;
         let theirs = numbers[n + 1] as f64;
         // Both keep three digits.
-        assert!(
-            (ours - theirs).abs() <= ours * 0.001 + 1.0,
-            "{name}: {ours} and {theirs}"
-        );
+        assert!((ours - theirs).abs() <= ours * 0.001 + 1.0, "{name}: {ours} and {theirs}");
     }
 }
 
@@ -367,68 +294,29 @@ fn reports_are_kept_compared_and_merged() {
 
     let shown = stress(&["report", &one]);
     assert_eq!(shown.code, 0, "{shown:?}");
-    assert!(
-        shown.stdout.starts_with(&format!("stress: {url}  closed loop")),
-        "{shown:?}"
-    );
+    assert!(shown.stdout.starts_with(&format!("stress: {url}  closed loop")), "{shown:?}");
     let again = stress(&["report", &one, "-o", "json"]);
     assert_eq!(again.stdout, first.stdout, "a report survives its reading");
     assert_eq!(stress(&["report", &one, "--threshold", "p50<1ns"]).code, 99);
 
     let merged = stress(&["merge", &one, &two, "-o", "json"]).json();
     support::check_sums(&merged);
-    assert_eq!(
-        (&merged["done"], &merged["plan"]["connections"]),
-        (&500.into(), &5.into()),
-        "{merged:#}"
-    );
+    assert_eq!((&merged["done"], &merged["plan"]["connections"]), (&500.into(), &5.into()), "{merged:#}");
     let max = |report: &serde_json::Value| report["latency"]["response"]["max"].as_f64().unwrap();
     let both = max(&first.json()).max(max(&second.json()));
-    assert_eq!(
-        (max(&merged), &merged["latency"]["response"]["count"]),
-        (both, &500.into())
-    );
+    assert_eq!((max(&merged), &merged["latency"]["response"]["count"]), (both, &500.into()));
 
     let same = stress(&["compare", &one, &one]);
     assert_eq!(same.code, 0, "{same:?}");
-    assert!(
-        same.stdout.contains("same") && !same.stdout.contains("WORSE"),
-        "{same:?}"
-    );
+    assert!(same.stdout.contains("same") && !same.stdout.contains("WORSE"), "{same:?}");
     // With a pause between requests the rate is far lower.
     let worse = stress(&["compare", &one, &two, "--noise", "5%"]);
     assert_eq!(worse.code, 99, "{worse:?}");
-    assert!(
-        worse
-            .stdout
-            .lines()
-            .any(|l| l.starts_with("rate") && l.ends_with("WORSE")),
-        "{worse:?}"
-    );
+    assert!(worse.stdout.lines().any(|l| l.starts_with("rate") && l.ends_with("WORSE")), "{worse:?}");
 
-    let base = stress(&[
-        &url,
-        "-n",
-        "100",
-        "-c",
-        "2",
-        "--think",
-        "20ms",
-        "--baseline",
-        &one,
-    ]);
+    let base = stress(&[&url, "-n", "100", "-c", "2", "--think", "20ms", "--baseline", &one]);
     assert_eq!(base.code, 99, "{base:?}");
-    let wide = stress(&[
-        &url,
-        "-n",
-        "300",
-        "-c",
-        "3",
-        "--baseline",
-        &one,
-        "--noise",
-        "1000",
-    ]);
+    let wide = stress(&[&url, "-n", "300", "-c", "3", "--baseline", &one, "--noise", "1000"]);
     assert_eq!(wide.code, 0, "{wide:?}");
 }
 
@@ -436,30 +324,14 @@ fn reports_are_kept_compared_and_merged() {
 fn an_interrupted_run_reports_what_it_did() {
     let server = Server::start(Behaviour::Echo);
     let table = temporary("interrupted.csv");
-    let mut child = command(&[
-        &server.url(),
-        "-r",
-        "200",
-        "-d",
-        "60s",
-        "--warmup",
-        "0s",
-        "-o",
-        "json",
-        "--csv",
-        &table,
-    ])
-    .stdout(Stdio::piped())
-    .spawn()
-    .unwrap();
+    let mut child =
+        command(&[&server.url(), "-r", "200", "-d", "60s", "--warmup", "0s", "-o", "json", "--csv", &table])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
     // The table has a row as soon as a second was measured.
     let end = Instant::now() + Duration::from_secs(10);
-    while std::fs::read_to_string(&table)
-        .unwrap_or_default()
-        .lines()
-        .count()
-        < 2
-    {
+    while std::fs::read_to_string(&table).unwrap_or_default().lines().count() < 2 {
         assert!(Instant::now() < end, "no second was measured");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -470,10 +342,7 @@ fn an_interrupted_run_reports_what_it_did() {
     assert_eq!(child.wait().unwrap().code(), Some(105), "{said}");
     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
     support::check_sums(&report);
-    assert!(
-        report["interrupted"] == true && count(&report, "ok") > 50,
-        "{report:#}"
-    );
+    assert!(report["interrupted"] == true && count(&report, "ok") > 50, "{report:#}");
     assert!(report["elapsed"].as_f64().unwrap() < 30.0, "{report:#}");
 }
 
@@ -496,18 +365,7 @@ fn a_closed_stdout_is_no_panic() {
 fn a_run_of_which_the_generator_was_the_limit_is_not_valid_with_strict() {
     let server = Server::start(Behaviour::Echo);
     // A rate that no single thread makes.
-    let run = stress(&[
-        &server.url(),
-        "-r",
-        "5M",
-        "-d",
-        "1s",
-        "--warmup",
-        "0s",
-        "--strict",
-        "-o",
-        "json",
-    ]);
+    let run = stress(&[&server.url(), "-r", "5M", "-d", "1s", "--warmup", "0s", "--strict", "-o", "json"]);
     let report = run.json();
     support::check_sums(&report);
     assert_eq!((run.code, &report["valid"]), (3, &false.into()), "{report:#}");

@@ -19,48 +19,24 @@ fn alone() -> MutexGuard<'static, ()> {
 fn a_stalling_server_shows_in_the_response_time() {
     let _alone = alone();
     let server = Server::start(Behaviour::Stall(Duration::from_secs(4), Duration::from_secs(1)));
-    let (_, report) = report(&[
-        &server.url(),
-        "-r",
-        "200",
-        "-c",
-        "8",
-        "-d",
-        "8s",
-        "--warmup",
-        "0s",
-    ]);
+    let (_, report) = report(&[&server.url(), "-r", "200", "-c", "8", "-d", "8s", "--warmup", "0s"]);
     let p95 = |latency: &str| report["latency"][latency]["p95"].as_f64().unwrap();
     // A quarter of the requests meet a stall and wait evenly between 0 and 1 s: a twentieth of all wait over 0.8 s.
     assert!((0.72..=0.88).contains(&p95("response")), "{report:#}");
     // Only the eight requests that were on their way when a stall began show it when counted from sending.
     assert!(p95("service") < 0.1, "{report:#}");
     assert_eq!(report["offered"], 1600);
-    assert_eq!(
-        report["done"].as_u64().unwrap() + report["unsent"].as_u64().unwrap(),
-        1600,
-        "{report:#}"
-    );
+    assert_eq!(report["done"].as_u64().unwrap() + report["unsent"].as_u64().unwrap(), 1600, "{report:#}");
 }
 
 #[test]
 fn a_starved_generator_is_called_the_limit() {
     let _alone = alone();
     let server = Server::start(Behaviour::Echo);
-    let child = command(&[
-        &server.url(),
-        "-r",
-        "500",
-        "-d",
-        "3s",
-        "--warmup",
-        "0s",
-        "-o",
-        "json",
-    ])
-    .stdout(Stdio::piped())
-    .spawn()
-    .unwrap();
+    let child = command(&[&server.url(), "-r", "500", "-d", "3s", "--warmup", "0s", "-o", "json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let pid = rustix::process::Pid::from_child(&child);
     // Stopped for 150 ms of every 200 ms, as on a machine with too much to do.
     let starving = std::thread::spawn(move || {
@@ -84,10 +60,7 @@ fn a_starved_generator_is_called_the_limit() {
         (&"generator-limited".into(), &false.into()),
         "{report:#}"
     );
-    assert!(
-        report["generator"]["lag_p99"].as_f64().unwrap() > 0.05,
-        "{report:#}"
-    );
+    assert!(report["generator"]["lag_p99"].as_f64().unwrap() > 0.05, "{report:#}");
     // It does not catch up: what it noticed too late is counted, and not sent in a burst.
     assert!(report["outcomes"]["skipped"].as_u64().unwrap() > 0, "{report:#}");
 }
@@ -95,23 +68,9 @@ fn a_starved_generator_is_called_the_limit() {
 #[test]
 fn a_server_that_has_no_room_is_called_the_limit() {
     let _alone = alone();
-    let server = Server::start(Behaviour::Stall(
-        Duration::from_millis(500),
-        Duration::from_millis(499),
-    ));
-    let (_, report) = report(&[
-        &server.url(),
-        "-r",
-        "100",
-        "-c",
-        "4",
-        "-d",
-        "3s",
-        "--warmup",
-        "0s",
-        "-t",
-        "2s",
-    ]);
+    let server = Server::start(Behaviour::Stall(Duration::from_millis(500), Duration::from_millis(499)));
+    let (_, report) =
+        report(&[&server.url(), "-r", "100", "-c", "4", "-d", "3s", "--warmup", "0s", "-t", "2s"]);
     assert_eq!(
         (&report["verdict"], &report["valid"]),
         (&"server-limited".into(), &true.into()),
@@ -124,20 +83,10 @@ fn a_server_that_has_no_room_is_called_the_limit() {
 fn fifteen_thousand_connections_are_held_in_64_mib() {
     let _alone = alone();
     let server = Server::start(Behaviour::Echo);
-    let child = command(&[
-        &server.url(),
-        "--mode",
-        "hold",
-        "-c",
-        "15k",
-        "-d",
-        "6s",
-        "-o",
-        "json",
-    ])
-    .stdout(Stdio::piped())
-    .spawn()
-    .unwrap();
+    let child = command(&[&server.url(), "--mode", "hold", "-c", "15k", "-d", "6s", "-o", "json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let status = format!("/proc/{}/status", child.id());
     let peak = std::thread::spawn(move || {
         let mut peak = 0;
@@ -184,7 +133,7 @@ impl Nginx {
         std::fs::create_dir_all(&folder).unwrap();
         let config = format!(
             "daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
-             events {{ worker_connections 4096; }}
+             events {{ worker_connections 4096; multi_accept on; }}
              http {{ access_log off; keepalive_requests 1000000000;
                      client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
                      uwsgi_temp_path {folder}; scgi_temp_path {folder};
@@ -203,7 +152,7 @@ impl Nginx {
             std::thread::sleep(Duration::from_millis(10));
         }
         // The pattern above tries every way to split the letters: work for the server, so that it is the limit.
-        let url = format!("http://127.0.0.1:{port}/{}b", "a".repeat(13));
+        let url = format!("http://127.0.0.1:{port}/{}b", "a".repeat(11));
         Self { child, url, folder }
     }
 }
@@ -244,26 +193,15 @@ fn rates_agree_with_other_generators() {
     // All three load one server at the same time with as many clients each, so each gets a third of it, and what
     // else this machine does meets all alike.
     for _ in 0..3 {
-        let ours = [
-            "stress", url, "-c", "32", "-d", "3s", "--warmup", "0s", "-o", "json",
-        ];
+        let ours = ["stress", url, "-c", "32", "-d", "3s", "--warmup", "0s", "-o", "json"];
         let ours = generator(env!("CARGO_BIN_EXE_tidegate"), &ours);
         let wrk = generator("wrk", &["-t", "1", "-c", "32", "-d", "3s", url]);
         let h2load = generator("h2load", &["--h1", "-t", "1", "-c", "32", "-D", "3", url]);
-        let ours = rate_of(ours, |said| {
-            serde_json::from_str::<serde_json::Value>(said).ok()?["rate"].as_f64()
-        });
-        let wrk = rate_of(wrk, |said| {
-            said.split("Requests/sec:")
-                .nth(1)?
-                .split_whitespace()
-                .next()?
-                .parse()
-                .ok()
-        });
-        let h2load = rate_of(h2load, |said| {
-            said.split(" req/s").next()?.rsplit(' ').next()?.parse().ok()
-        });
+        let ours =
+            rate_of(ours, |said| serde_json::from_str::<serde_json::Value>(said).ok()?["rate"].as_f64());
+        let wrk =
+            rate_of(wrk, |said| said.split("Requests/sec:").nth(1)?.split_whitespace().next()?.parse().ok());
+        let h2load = rate_of(h2load, |said| said.split(" req/s").next()?.rsplit(' ').next()?.parse().ok());
         rounds.push((ours, wrk, h2load));
         let near = |other: f64| (0.9..=1.1).contains(&(ours / other));
         if near(wrk) && near(h2load) {

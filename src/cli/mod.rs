@@ -1,6 +1,8 @@
 //! The command line: parse, run, exit code.
 
+mod args;
 mod client;
+mod config;
 mod serve;
 mod stress;
 pub mod units;
@@ -31,13 +33,15 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    serve: serve::ServeArgs,
+    serve: args::ServeArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve (what is done without a subcommand too).
-    Serve(serve::ServeArgs),
+    Serve(args::ServeArgs),
+    /// Check options and configuration file, print the effective limits, start nothing.
+    Check(args::ServeArgs),
     /// Talk to a server as one polite client: send lines, print the replies and the total time.
     Client(client::ClientArgs),
     /// Load a server and say what it did.
@@ -50,6 +54,7 @@ pub fn run() -> ExitCode {
     match cli.command {
         None => serve::run(cli.serve),
         Some(Command::Serve(args)) => serve::run(args),
+        Some(Command::Check(args)) => serve::check(args),
         Some(Command::Client(args)) => client::run(args),
         Some(Command::Stress(args)) => stress::run(&args),
     }

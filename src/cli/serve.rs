@@ -1,12 +1,231 @@
-//! `tidegate serve`.
+//! `tidegate serve`: from options to a running server, and `tidegate check`, which stops before.
 
+use super::args::{LogFormat, ServeArgs, unescape};
+use super::{config, exit, fail};
+use crate::admin::{Admin, AdminHandle};
+use crate::limits::Limits;
+use crate::metrics::snapshot::Observe;
+use crate::server::{BoundServer, BuildError, Server};
+use crate::service::{Cost, Echo, Service, Work, hello};
+use crate::url::{Scheme, Url};
+use std::io::Write;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Options of `tidegate serve`.
-#[derive(Debug, clap::Args)]
-pub(super) struct ServeArgs {}
+const DEFAULT_ADMIN: &str = "127.0.0.1:9464";
+const DEFAULT_LISTEN: &str = "echo=tcp://127.0.0.1:5000";
 
-/// Runs it.
-pub(super) fn run(_args: ServeArgs) -> ExitCode {
-    super::fail(super::exit::FAILED, "not here yet")
+/// What the options come to.
+struct Plan {
+    limits: Limits,
+    listeners: Vec<(String, SocketAddr, Arc<dyn Service>)>,
+    busy_reply: Option<Vec<u8>>,
+    /// The number of connections is less than the default, since descriptors do not allow more.
+    lowered_from: Option<usize>,
+}
+
+/// Serves until a signal ends it.
+pub(super) fn run(args: ServeArgs) -> ExitCode {
+    let args = match config::merge(args) {
+        Ok(args) => args,
+        Err(why) => return fail(exit::USAGE, why),
+    };
+    start_log(&args);
+    let plan = match Plan::new(&args) {
+        Ok(plan) => plan,
+        Err(why) => return fail(exit::USAGE, why),
+    };
+    match plan.bind().and_then(|(plan, bound)| serve(&args, &plan, bound)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error @ BuildError::Limits(_)) => fail(exit::USAGE, error),
+        Err(error) => fail(exit::FAILED, error),
+    }
+}
+
+/// Checks the options and prints the effective limits.
+pub(super) fn check(args: ServeArgs) -> ExitCode {
+    let checked = config::merge(args).and_then(|args| Plan::new(&args));
+    match checked {
+        Ok(plan) => match plan.limits.check() {
+            Ok(()) => print(&plan.describe()),
+            Err(error) => fail(exit::USAGE, error),
+        },
+        Err(why) => fail(exit::USAGE, why),
+    }
+}
+
+/// Prints a text to stdout; a reader that went away is no failure, a full disk is.
+pub(super) fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            fail(exit::FAILED, format_args!("cannot write to stdout: {error}"))
+        }
+        _ => ExitCode::from(exit::OK),
+    }
+}
+
+impl Plan {
+    fn new(args: &ServeArgs) -> Result<Self, String> {
+        let (mut limits, asked) = args.limits();
+        let mut lowered_from = None;
+        let listen: Vec<&str> = match args.listen.as_slice() {
+            [] => vec![DEFAULT_LISTEN],
+            given => given.iter().map(String::as_str).collect(),
+        };
+        if !asked {
+            let possible = Server::connections_possible(&limits, listen.len());
+            if possible < limits.max_connections {
+                lowered_from = Some(limits.max_connections);
+                limits.max_connections = possible.max(1);
+            }
+        }
+        let work = args.work.unwrap_or(Cost::Cpu(Duration::from_millis(1)));
+        let mut listeners = Vec::new();
+        for text in listen {
+            listeners.push(listener(text, work)?);
+        }
+        let busy_reply = args.busy_reply.as_deref().map(unescape).transpose()?;
+        Ok(Self { limits, listeners, busy_reply, lowered_from })
+    }
+
+    fn bind(self) -> Result<(Self, BoundServer), BuildError> {
+        let mut builder = Server::builder().limits(self.limits.clone());
+        for (_, address, service) in &self.listeners {
+            builder = builder.listen_shared(*address, service.clone());
+        }
+        if let Some(words) = &self.busy_reply {
+            builder = builder.busy_reply(words.clone());
+        }
+        let bound = builder.bind()?;
+        Ok((self, bound))
+    }
+
+    /// The effective limits, for people.
+    fn describe(&self) -> String {
+        use std::fmt::Write;
+        let mut out = String::new();
+        for row in self.limits.table() {
+            let _ = writeln!(out, "  {:<22} {:<12} {}", row.name, row.value, row.why);
+        }
+        out
+    }
+
+    /// The limits in one line: threads, places, descriptors, memory.
+    fn summary(&self) -> String {
+        let limits = &self.limits;
+        format!(
+            "limits: {} workers, {} may wait, {} connections, {} descriptors, at most {} MiB",
+            limits.workers,
+            limits.queue,
+            limits.max_connections,
+            limits.max_connections + limits.lingering + limits.fd_reserve,
+            limits.memory_ceiling().div_ceil(1 << 20),
+        )
+    }
+}
+
+/// Reads `SERVICE=URL`.
+fn listener(text: &str, work: Cost) -> Result<(String, SocketAddr, Arc<dyn Service>), String> {
+    let (name, url) = text
+        .split_once('=')
+        .ok_or_else(|| format!("listener `{text}` is not SERVICE=URL: write echo=tcp://127.0.0.1:5000"))?;
+    let service: Arc<dyn Service> = match name {
+        "echo" => Arc::new(Echo),
+        "hello" => Arc::new(hello()),
+        "work" => Arc::new(Work(work)),
+        _ => {
+            return Err(format!("`{name}` is not a service: there are echo, hello and work"));
+        }
+    };
+    let url: Url = url.parse().map_err(|error| format!("listener `{text}`: {error}"))?;
+    if url.scheme != Scheme::Tcp {
+        return Err(format!("listener `{text}`: a listener is tcp://"));
+    }
+    let address = url.resolve().map_err(|error| format!("listener `{text}`: {error}"))?[0];
+    Ok((name.to_owned(), address, service))
+}
+
+fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildError> {
+    let addresses = bound.addresses();
+    let admin = admin(args.admin.as_deref(), bound.observe())?;
+    let handle = bound.serve()?;
+    let trigger = handle.trigger();
+    let signals = std::sync::atomic::AtomicUsize::new(0);
+    let on_signal = move || match signals.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        0 => trigger.drain(),
+        // Ends at once, whatever still runs.
+        _ => std::process::exit(i32::from(exit::CUT)),
+    };
+    ctrlc::set_handler(on_signal).map_err(|error| BuildError::Start {
+        what: "the signal handler",
+        source: std::io::Error::other(error),
+    })?;
+    if !args.quiet {
+        announce(plan, &addresses, admin.as_ref().map(AdminHandle::address));
+    }
+    let report = handle.wait();
+    drop(admin);
+    if !args.quiet {
+        tracing::info!("{report}");
+    }
+    Ok(if report.is_clean() { exit::OK } else { exit::CUT })
+}
+
+/// Binds and serves the admin endpoint, unless it is off.
+fn admin(option: Option<&str>, observe: Arc<dyn Observe>) -> Result<Option<AdminHandle>, BuildError> {
+    let text = option.unwrap_or(DEFAULT_ADMIN);
+    if text == "off" {
+        return Ok(None);
+    }
+    let resolve = |source| BuildError::Resolve { address: text.to_owned(), source };
+    let none = || resolve(std::io::Error::new(std::io::ErrorKind::NotFound, "it has no address"));
+    let address = text.to_socket_addrs().map_err(resolve)?.next().ok_or_else(none)?;
+    let bind = |source| BuildError::Bind { address, source };
+    let admin = Admin::bind(address, observe).map_err(bind)?;
+    admin.serve().map(Some).map_err(|source| BuildError::Start { what: "the admin endpoint", source })
+}
+
+/// One line per listener with its real address, then the limits.
+fn announce(plan: &Plan, addresses: &[SocketAddr], admin: Option<SocketAddr>) {
+    let mut text = String::new();
+    for ((name, ..), address) in plan.listeners.iter().zip(addresses) {
+        text.push_str(&format!("{name} on tcp://{address}\n"));
+    }
+    if let Some(address) = admin {
+        text.push_str(&format!("metrics on http://{address}/metrics, status on http://{address}/status\n"));
+    }
+    text.push_str(&plan.summary());
+    text.push('\n');
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // The server serves without an audience too.
+        tracing::warn!(%error, "cannot write to stdout");
+    }
+    if let Some(wanted) = plan.lowered_from {
+        tracing::warn!(
+            max_connections = plan.limits.max_connections,
+            wanted,
+            "the limit of open files allows fewer connections than the default; raise it with ulimit -n"
+        );
+    }
+}
+
+/// Log lines go to stderr.
+fn start_log(args: &ServeArgs) {
+    let level = match (args.quiet, args.verbose) {
+        (true, _) => tracing::Level::ERROR,
+        (_, 0) => tracing::Level::INFO,
+        (_, 1) => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(std::io::stderr);
+    let set = match args.log_format {
+        Some(LogFormat::Json) => log.json().flatten_event(true).try_init(),
+        _ => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+    };
+    // A second call in one process keeps the first log.
+    let _ = set;
 }

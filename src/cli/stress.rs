@@ -57,11 +57,7 @@ fn stress(plan: Plan, args: &LoadArgs) -> Result<u8, String> {
     };
     let (timeline, file_error) = outputs.finish();
     if let Ending::Hopeless(outcome) = ending {
-        return Err(format!(
-            "no connection to {}: {}",
-            plan.url,
-            outcome.explain(&plan)
-        ));
+        return Err(format!("no connection to {}: {}", plan.url, outcome.explain(&plan)));
     }
     if report.find_max.is_none() {
         report.timeline = timeline;
@@ -87,18 +83,12 @@ fn judge(report: &Report, plan: &Plan, args: &LoadArgs, worse: bool) -> Result<u
         return Ok(exit::INTERRUPTED);
     }
     if archive::is_empty(report) {
-        return Err(format!(
-            "nothing was done: no request to {} was answered well",
-            plan.url
-        ));
+        return Err(format!("nothing was done: no request to {} was answered well", plan.url));
     }
     if args.strict && !report.valid {
         return Ok(exit::CUT);
     }
-    let found = report
-        .find_max
-        .as_ref()
-        .is_none_or(|search| search.rate.is_some());
+    let found = report.find_max.as_ref().is_none_or(|search| search.rate.is_some());
     match found && !worse && report.thresholds.iter().all(|t| t.passed) {
         true => Ok(exit::OK),
         false => Ok(exit::THRESHOLD),
@@ -113,9 +103,7 @@ fn compare(before: &Report, after: &Report, args: &LoadArgs) -> Result<bool, Str
     let changes = archive::compare(before, after, args.noise);
     // The exit code says the same to one who closed stderr.
     let _ = std::io::stderr().write_all(archive::show(&changes, args.noise).as_bytes());
-    Ok(changes
-        .iter()
-        .any(|change| change.judgement == archive::Judgement::Worse))
+    Ok(changes.iter().any(|change| change.judgement == archive::Judgement::Worse))
 }
 
 /// One run, with its probe beside it.
@@ -134,9 +122,7 @@ fn load(
         let (probe, control) = (probe.clone(), control.clone());
         let run = move || run_plan(&probe, &control, &mut Quiet);
         let thread = std::thread::Builder::new().name("stress-probe".to_owned());
-        thread
-            .spawn(run)
-            .map_err(|error| format!("cannot start the probe: {error}"))?
+        thread.spawn(run).map_err(|error| format!("cannot start the probe: {error}"))?
     };
     let outturn = run_plan(&Arc::new(plan.clone()), &stop.control(), watch);
     if !matches!(&outturn, Ok(outturn) if outturn.ending == Ending::Complete) {
@@ -197,20 +183,14 @@ struct Stop {
 impl Stop {
     /// The first signal ends the run with a report, the second ends the process.
     fn on_signal() -> Result<Self, String> {
-        let stop = Self {
-            asked: Arc::default(),
-            controls: Arc::default(),
-        };
+        let stop = Self { asked: Arc::default(), controls: Arc::default() };
         let (asked, controls) = (stop.asked.clone(), stop.controls.clone());
         ctrlc::set_handler(move || {
             if asked.swap(true, Ordering::SeqCst) {
                 std::process::exit(exit::INTERRUPTED.into());
             }
             let controls = controls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            controls
-                .iter()
-                .filter_map(std::sync::Weak::upgrade)
-                .for_each(|control| control.stop());
+            controls.iter().filter_map(std::sync::Weak::upgrade).for_each(|control| control.stop());
         })
         .map_err(|error| format!("cannot handle signals: {error}"))?;
         Ok(stop)
@@ -219,10 +199,7 @@ impl Stop {
     /// The control of a new run, which a signal stops.
     fn control(&self) -> Arc<Control> {
         let control = Arc::new(Control::default());
-        let mut controls = self
-            .controls
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut controls = self.controls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         controls.retain(|control| control.strong_count() > 0);
         controls.push(Arc::downgrade(&control));
         if self.asked.load(Ordering::SeqCst) {

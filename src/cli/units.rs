@@ -85,9 +85,7 @@ pub fn rate(text: &str) -> Result<f64, String> {
     };
     match digits.parse::<f64>() {
         Ok(number) if number.is_finite() && number >= 0.0 => Ok(number * unit),
-        _ => Err(format!(
-            "`{text}` is not a rate: write how many a second, like `500` or `10k`"
-        )),
+        _ => Err(format!("`{text}` is not a rate: write how many a second, like `500` or `10k`")),
     }
 }
 

@@ -62,10 +62,7 @@ struct OwnedHistogram {
 impl OwnedHistogram {
     fn observe(&self, nanos: u64) {
         // Most observations are short, so a scan from below is the fast search.
-        let bucket = BUCKET_NANOS
-            .iter()
-            .position(|&bound| nanos <= bound)
-            .unwrap_or(BUCKETS.len());
+        let bucket = BUCKET_NANOS.iter().position(|&bound| nanos <= bound).unwrap_or(BUCKETS.len());
         self.counts[bucket].add(1);
         self.sum_nanos.add(nanos as i64);
     }
@@ -267,9 +264,7 @@ impl Ledgers {
     /// Makes the ledgers for a known set of threads and listeners.
     pub fn new(threads: usize, listeners: usize) -> Self {
         let row = || (0..listeners).map(|_| Ledger::default()).collect();
-        Self {
-            rows: (0..threads).map(|_| row()).collect(),
-        }
+        Self { rows: (0..threads).map(|_| row()).collect() }
     }
 
     /// The ledger that thread number `thread` keeps for listener number `listener`.
@@ -308,9 +303,13 @@ impl WorkerClock {
     /// The turn ends at `now`.
     pub fn end(&self, now: u64) {
         let since = self.busy_since.load(Relaxed);
-        self.busy_nanos
-            .store(self.busy_nanos.load(Relaxed) + now.saturating_sub(since), Relaxed);
+        self.busy_nanos.store(self.busy_nanos.load(Relaxed) + now.saturating_sub(since), Relaxed);
         self.busy_since.store(0, Relaxed);
+    }
+
+    /// Whether there is a turn now.
+    pub fn is_busy(&self) -> bool {
+        self.busy_since.load(Relaxed) != 0
     }
 
     /// How long the present turn has lasted at `now`, if there is one, and the time in all turns,
@@ -374,10 +373,7 @@ mod tests {
         }
         let mut seen = HistogramSnapshot::default();
         histogram.add_to(&mut seen);
-        assert_eq!(
-            (seen.counts[0], seen.counts[1], seen.counts[15], seen.counts[16]),
-            (2, 1, 1, 1)
-        );
+        assert_eq!((seen.counts[0], seen.counts[1], seen.counts[15], seen.counts[16]), (2, 1, 1, 1));
         assert_eq!(seen.count(), 5);
     }
 }

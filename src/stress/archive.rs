@@ -20,11 +20,8 @@ pub(crate) fn read(path: &Path) -> Result<Report, String> {
         return Err(cannot(&"it is too large for a report"));
     }
     let text = std::fs::read(path).map_err(|error| cannot(&error))?;
-    let report: Report = serde_json::from_slice(&text).map_err(|error| {
-        cannot(&format_args!(
-            "it is no report of `tidegate stress -o json`: {error}"
-        ))
-    })?;
+    let report: Report = serde_json::from_slice(&text)
+        .map_err(|error| cannot(&format_args!("it is no report of `tidegate stress -o json`: {error}")))?;
     if report.schema > SCHEMA {
         return Err(cannot(&format_args!(
             "it has form {}, and this tidegate knows forms up to {SCHEMA}",
@@ -71,10 +68,7 @@ pub(crate) fn compare(before: &Report, after: &Report, noise: f64) -> Vec<Change
         change("error_rate", Unit::Share, error_rate(old), error_rate(new), noise),
     ];
     for (measure, part) in [
-        (
-            "response p50",
-            (|m: &Measured| at(&m.latency.response, |l| l.p50)) as fn(&Measured) -> Option<f64>,
-        ),
+        ("response p50", (|m: &Measured| at(&m.latency.response, |l| l.p50)) as fn(&Measured) -> Option<f64>),
         ("response p99", |m| at(&m.latency.response, |l| l.p99)),
         ("response p99.9", |m| at(&m.latency.response, |l| l.p999)),
         ("service p50", |m| at(&m.latency.service, |l| l.p50)),
@@ -107,22 +101,12 @@ fn change(measure: &'static str, unit: Unit, before: f64, after: f64, noise: f64
         difference if (difference > 0.0) == more_is_worse => Judgement::Worse,
         _ => Judgement::Better,
     };
-    Change {
-        measure,
-        before,
-        after,
-        change: (before > 0.0).then(|| after / before - 1.0),
-        judgement,
-        unit,
-    }
+    Change { measure, before, after, change: (before > 0.0).then(|| after / before - 1.0), judgement, unit }
 }
 
 /// A comparison for people.
 pub(crate) fn show(changes: &[Change], noise: f64) -> String {
-    let mut table = format!(
-        "{:<15}{:>12}{:>12}{:>9}\n",
-        "Compared", "before", "after", "change"
-    );
+    let mut table = format!("{:<15}{:>12}{:>12}{:>9}\n", "Compared", "before", "after", "change");
     for change in changes {
         let value = |value| match change.unit {
             Unit::Rate => format!("{value:.1}/s"),
@@ -139,10 +123,7 @@ pub(crate) fn show(changes: &[Change], noise: f64) -> String {
             Judgement::Worse => "WORSE",
         };
         let (before, after) = (value(change.before), value(change.after));
-        table += &format!(
-            "{:<15}{before:>12}{after:>12}{share:>9}  {judgement}\n",
-            change.measure
-        );
+        table += &format!("{:<15}{before:>12}{after:>12}{share:>9}  {judgement}\n", change.measure);
     }
     table + &format!("Differences up to {:.1}% are taken for noise\n", 100.0 * noise)
 }
@@ -265,11 +246,7 @@ mod tests {
             (Unit::Share, 0.0, 0.002, Judgement::Worse),
             (Unit::Share, 0.5, 0.52, Judgement::Same),
         ] {
-            assert_eq!(
-                change("m", unit, before, after, 0.05).judgement,
-                judgement,
-                "{before} {after}"
-            );
+            assert_eq!(change("m", unit, before, after, 0.05).judgement, judgement, "{before} {after}");
         }
     }
 }

@@ -38,32 +38,16 @@ impl Axis {
             .find(|step| to / step <= 6.0)
             .unwrap_or(to);
         let count = (to / step).ceil() as usize;
-        let ticks = (0..=count)
-            .map(|n| (n as f64 * step, show(n as f64 * step)))
-            .collect();
-        Self {
-            scale: Scale::Linear,
-            from: 0.0,
-            to: count as f64 * step,
-            ticks,
-            label,
-        }
+        let ticks = (0..=count).map(|n| (n as f64 * step, show(n as f64 * step))).collect();
+        Self { scale: Scale::Linear, from: 0.0, to: count as f64 * step, ticks, label }
     }
 
     /// Powers of ten around the values.
     pub(super) fn logarithmic(from: f64, to: f64, label: &'static str, show: fn(f64) -> String) -> Self {
         let low = from.max(1e-9).log10().floor() as i32;
         let high = (to.max(1e-9).log10().ceil() as i32).max(low + 1);
-        let ticks = (low..=high)
-            .map(|n| (10f64.powi(n), show(10f64.powi(n))))
-            .collect();
-        Self {
-            scale: Scale::Logarithmic,
-            from: 10f64.powi(low),
-            to: 10f64.powi(high),
-            ticks,
-            label,
-        }
+        let ticks = (low..=high).map(|n| (10f64.powi(n), show(10f64.powi(n)))).collect();
+        Self { scale: Scale::Logarithmic, from: 10f64.powi(low), to: 10f64.powi(high), ticks, label }
     }
 
     /// Where a value lies, 0 to 1.
@@ -98,11 +82,7 @@ pub(super) fn draw(title: &str, x: &Axis, y: &Axis, series: &[Series]) -> String
 fn write_chart(out: &mut String, title: &str, x: &Axis, y: &Axis, series: &[Series]) -> std::fmt::Result {
     write!(out, "<figure><figcaption>{title}<span class=legend>")?;
     for one in series {
-        write!(
-            out,
-            "<span><i style=\"background:var(--{})\"></i>{}</span>",
-            one.colour, one.name
-        )?;
+        write!(out, "<span><i style=\"background:var(--{})\"></i>{}</span>", one.colour, one.name)?;
     }
     write!(
         out,
@@ -117,11 +97,7 @@ fn write_chart(out: &mut String, title: &str, x: &Axis, y: &Axis, series: &[Seri
             floor = points;
         } else {
             let path = path(&points);
-            write!(
-                out,
-                "<path class=line d=\"{path}\" style=\"stroke:var(--{})\"/>",
-                one.colour
-            )?;
+            write!(out, "<path class=line d=\"{path}\" style=\"stroke:var(--{})\"/>", one.colour)?;
         }
     }
     writeln!(out, "</svg></figure>")
@@ -176,18 +152,11 @@ fn write_area(
         }
         outline.push('Z');
     }
-    write!(
-        out,
-        "<path class=area d=\"{outline}\" style=\"fill:var(--{})\"/>",
-        series.colour
-    )
+    write!(out, "<path class=area d=\"{outline}\" style=\"fill:var(--{})\"/>", series.colour)
 }
 
 fn place(x: &Axis, y: &Axis, (at, value): (f64, f64)) -> (f64, f64) {
-    (
-        LEFT + x.at(at) * (WIDTH - RIGHT - LEFT),
-        HEIGHT - BOTTOM - y.at(value) * (HEIGHT - BOTTOM - TOP),
-    )
+    (LEFT + x.at(at) * (WIDTH - RIGHT - LEFT), HEIGHT - BOTTOM - y.at(value) * (HEIGHT - BOTTOM - TOP))
 }
 
 fn path(points: &[(f64, f64)]) -> String {

@@ -42,8 +42,5 @@ pub(crate) fn from_seconds(time: f64) -> Nanos {
 
 /// A duration for a system call.
 pub(crate) fn timespec(time: Nanos) -> Timespec {
-    Timespec {
-        tv_sec: (time / 1_000_000_000) as i64,
-        tv_nsec: (time % 1_000_000_000) as i64,
-    }
+    Timespec { tv_sec: (time / 1_000_000_000) as i64, tv_nsec: (time % 1_000_000_000) as i64 }
 }

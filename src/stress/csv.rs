@@ -65,11 +65,7 @@ impl<W: Write> Csv<W> {
             }
         }
         let connections = &interval.connections;
-        writeln!(
-            out,
-            ",{},{},{}",
-            connections.opened, connections.bytes_sent, connections.bytes_received
-        )?;
+        writeln!(out, ",{},{},{}", connections.opened, connections.bytes_sent, connections.bytes_received)?;
         out.flush()
     }
 }

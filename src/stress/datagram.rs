@@ -76,11 +76,7 @@ pub(crate) struct Datagrams {
 impl Datagrams {
     /// For one thread of a run with this seed.
     pub(crate) fn new(numbered: bool, seed: u64) -> Self {
-        Self {
-            run: Random::new(seed, u64::MAX).next() as u32,
-            numbered,
-            request: Vec::new(),
-        }
+        Self { run: Random::new(seed, u64::MAX).next() as u32, numbered, request: Vec::new() }
     }
 
     /// The datagram to send: the payload, with its number where it has one.
@@ -125,9 +121,7 @@ fn write_hex(to: &mut [u8], mut number: u32) {
 }
 
 fn read_hex(from: &[u8]) -> Option<u32> {
-    from.iter().try_fold(0, |number: u32, digit| {
-        Some(number << 4 | (*digit as char).to_digit(16)?)
-    })
+    from.iter().try_fold(0, |number: u32, digit| Some(number << 4 | (*digit as char).to_digit(16)?))
 }
 
 #[cfg(test)]

@@ -85,11 +85,7 @@ impl Loader<'_> {
 
     /// Opens a socket, and waits for its connection.
     fn connect(&mut self, i: usize, now: Nanos) -> Result<(), Errno> {
-        let source = self
-            .plan
-            .sources
-            .as_ref()
-            .map(|sources| sources.get(self.next_source));
+        let source = self.plan.sources.as_ref().map(|sources| sources.get(self.next_source));
         self.next_source = self.next_source.wrapping_add(1);
         let slot = &mut self.slots[i];
         slot.generation = slot.generation.wrapping_add(1);
@@ -319,9 +315,7 @@ impl Loader<'_> {
         }
         let payload = wire.request(slot.payload);
         let newest = slot.window.newest();
-        let number = self
-            .datagrams
-            .number(payload, reply, newest, wire.expect.as_deref());
+        let number = self.datagrams.number(payload, reply, newest, wire.expect.as_deref());
         match number.and_then(|number| slot.window.reply(number)) {
             Some((Outcome::Ok, _)) if slot.requesting => {
                 if !self.established {
@@ -354,8 +348,7 @@ impl Loader<'_> {
         let timed = matches!(self.plan.mode, Mode::Request | Mode::ConnectFlood);
         let response = timed.then(|| now.saturating_sub(slot.intended));
         let service = slot.sent_at.filter(|_| timed).map(|at| now.saturating_sub(at));
-        self.recorder
-            .ended(slot.measured, outcome, now, response, service);
+        self.recorder.ended(slot.measured, outcome, now, response, service);
         let fresh = match self.plan.reuse {
             Reuse::Forever => true,
             Reuse::Times(times) => slot.used < times,

@@ -40,10 +40,7 @@ impl Usage {
         let time = later.at.saturating_sub(self.at).max(1) as f64;
         let cpu = later.cpu.saturating_sub(self.cpu) as f64;
         let waited = later.waited.saturating_sub(self.waited) as f64;
-        Load {
-            cpu: (cpu / time).min(1.0),
-            busy: ((cpu + waited) / time).min(1.0),
-        }
+        Load { cpu: (cpu / time).min(1.0), busy: ((cpu + waited) / time).min(1.0) }
     }
 }
 

@@ -56,10 +56,6 @@ impl<W: Write> HistogramLog<W> {
             return Ok(());
         }
         let max = histogram.max() as f64 / MAX_DIVISOR;
-        writeln!(
-            self.out,
-            "{tag}{at:.3},{length:.3},{max:.3},{}",
-            encode(histogram)
-        )
+        writeln!(self.out, "{tag}{at:.3},{length:.3},{max:.3},{}", encode(histogram))
     }
 }

@@ -56,11 +56,7 @@ fn write_page(out: &mut String, report: &Report) -> std::fmt::Result {
     let class = if report.valid { "good" } else { "poor" };
     let valid = if report.valid { "valid" } else { "not valid" };
     let reason = escape(&report.verdict_reason);
-    writeln!(
-        out,
-        "<p><span class=\"verdict {class}\">{}: {valid}</span> {reason}</p>",
-        report.verdict
-    )?;
+    writeln!(out, "<p><span class=\"verdict {class}\">{}: {valid}</span> {reason}</p>", report.verdict)?;
     if report.interrupted {
         writeln!(out, "<p>Interrupted: this is what was measured until then.</p>")?;
     }
@@ -135,11 +131,7 @@ fn time_label(seconds: f64) -> String {
 
 fn time_axis(timeline: &[Point]) -> Axis {
     let end = timeline.last().map_or(1.0, |point| point.at + point.seconds);
-    Axis {
-        to: end,
-        ..Axis::linear(end, "seconds into the run", seconds_label)
-    }
-    .without_ticks_beyond()
+    Axis { to: end, ..Axis::linear(end, "seconds into the run", seconds_label) }.without_ticks_beyond()
 }
 
 impl Axis {
@@ -149,6 +141,9 @@ impl Axis {
         self
     }
 }
+
+/// Which outcomes a layer counts.
+type Chosen<'a> = &'a dyn Fn(&str) -> bool;
 
 /// Stacked: what became of the requests of each second.
 fn throughput(timeline: &[Point]) -> String {
@@ -162,7 +157,7 @@ fn throughput(timeline: &[Point]) -> String {
     let no_request = |name: &str| name == Outcome::Duplicate.as_str();
     let failed = |name: &str| !ok(name) && !busy(name) && !unsent.contains(&name) && !no_request(name);
     let not_sent = |name: &str| unsent.contains(&name);
-    let layers: [(&'static str, &'static str, &dyn Fn(&str) -> bool); 4] = [
+    let layers: [(&'static str, &'static str, Chosen<'_>); 4] = [
         ("ok", "ok", &ok),
         ("busy", "busy", &busy),
         ("failed", "bad", &failed),
@@ -177,12 +172,7 @@ fn throughput(timeline: &[Point]) -> String {
             points.push((point.at, *base));
             points.push((point.at + point.seconds, *base));
         }
-        series.push(Series {
-            name,
-            colour,
-            area: true,
-            points,
-        });
+        series.push(Series { name, colour, area: true, points });
     }
     let top = base.iter().copied().fold(0.0, f64::max);
     let y = Axis::linear(top, "requests a second", rate_label);
@@ -193,18 +183,10 @@ fn latency_over_time(timeline: &[Point]) -> String {
     let line = |name, colour, part: fn(&Point) -> Option<f64>| {
         let at = |point: &Point| part(point).map(|value| (point.at + point.seconds / 2.0, value));
         let points: Vec<_> = timeline.iter().filter_map(at).collect();
-        Series {
-            name,
-            colour,
-            area: false,
-            points,
-        }
+        Series { name, colour, area: false, points }
     };
-    let series = [
-        line("max", "three", |p| p.max),
-        line("p99", "two", |p| p.p99),
-        line("p50", "one", |p| p.p50),
-    ];
+    let series =
+        [line("max", "three", |p| p.max), line("p99", "two", |p| p.p99), line("p50", "one", |p| p.p50)];
     let values = || series.iter().flat_map(|s| s.points.iter().map(|p| p.1));
     let (low, high) = (values().fold(f64::MAX, f64::min), values().fold(0.0, f64::max));
     let y = Axis::logarithmic(low.min(high), high, "response time", time_label);
@@ -239,21 +221,12 @@ fn percentiles_titled(title: &str, measured: &Measured) -> String {
     ] {
         let points = curve(latency);
         if !points.is_empty() {
-            series.push(Series {
-                name,
-                colour,
-                area: false,
-                points,
-            });
+            series.push(Series { name, colour, area: false, points });
         }
     }
     let values = || series.iter().flat_map(|s| s.points.iter().map(|p| p.1));
     let (low, high) = (values().fold(f64::MAX, f64::min), values().fold(0.0, f64::max));
-    let end = series
-        .iter()
-        .flat_map(|s| s.points.last())
-        .map(|p| p.0)
-        .fold(10.0, f64::max);
+    let end = series.iter().flat_map(|s| s.points.last()).map(|p| p.0).fold(10.0, f64::max);
     let nines = [
         (1.0, "0"),
         (2.0, "50%"),
@@ -288,11 +261,9 @@ fn write_measured(out: &mut String, measured: &Measured, title: &str) -> std::fm
         measured.offered, measured.sent, measured.done, measured.rate, measured.elapsed
     )?;
     let latency = &measured.latency;
-    for (name, latency) in [
-        ("response", &latency.response),
-        ("service", &latency.service),
-        ("connect", &latency.connect),
-    ] {
+    for (name, latency) in
+        [("response", &latency.response), ("service", &latency.service), ("connect", &latency.connect)]
+    {
         let Some(l) = latency else { continue };
         write!(out, "<tr><td>{name}")?;
         for value in [l.min, l.mean, l.p50, l.p90, l.p95, l.p99, l.p999, l.p9999, l.max] {
@@ -300,10 +271,7 @@ fn write_measured(out: &mut String, measured: &Measured, title: &str) -> std::fm
         }
         writeln!(out, "<td>{}<td>{}", l.count, l.censored)?;
     }
-    write!(
-        out,
-        "</table></div><h2>Outcomes</h2><div class=scroll><table><tr>"
-    )?;
+    write!(out, "</table></div><h2>Outcomes</h2><div class=scroll><table><tr>")?;
     let seen: Vec<_> = Outcome::ALL.iter().filter(|o| measured.count(**o) > 0).collect();
     for outcome in &seen {
         write!(out, "<th>{}", outcome.as_str())?;
@@ -319,21 +287,14 @@ fn write_thresholds(out: &mut String, report: &Report) -> std::fmt::Result {
     if report.thresholds.is_empty() {
         return Ok(());
     }
-    write!(
-        out,
-        "<h2>Thresholds</h2><div class=scroll><table><tr><th>condition<th>measured<th>"
-    )?;
+    write!(out, "<h2>Thresholds</h2><div class=scroll><table><tr><th>condition<th>measured<th>")?;
     for threshold in &report.thresholds {
         let verdict = match threshold.passed {
             true => "<td>ok",
             false => "<td class=failed>failed",
         };
         let value = threshold.value.as_deref().unwrap_or("not measured");
-        write!(
-            out,
-            "<tr><td>{}<td>{value}{verdict}",
-            escape(&threshold.expression)
-        )?;
+        write!(out, "<tr><td>{}<td>{value}{verdict}", escape(&threshold.expression))?;
     }
     writeln!(out, "</table></div>")
 }

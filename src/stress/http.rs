@@ -251,11 +251,7 @@ impl Chunk {
             }
             (Chunk::Data(left), _) => {
                 let taken = left.min(bytes.len() as u64);
-                let next = if left == taken {
-                    Chunk::DataEnd
-                } else {
-                    Chunk::Data(left - taken)
-                };
+                let next = if left == taken { Chunk::DataEnd } else { Chunk::Data(left - taken) };
                 return Ok((next, taken as usize, false));
             }
             (Chunk::DataEnd, b'\r') => Chunk::DataEnd,
@@ -299,42 +295,18 @@ mod tests {
     #[test]
     fn responses_are_judged() {
         for (response, expect, step) in [
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
-                None,
-                Step::Done(Outcome::Ok, true),
-            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", None, Step::Done(Outcome::Ok, true)),
             ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi", None, Step::More),
-            (
-                "HTTP/1.1 204 No Content\r\n\r\n",
-                None,
-                Step::Done(Outcome::Ok, true),
-            ),
-            (
-                "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
-                None,
-                Step::Done(Outcome::Ok, false),
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhi",
-                None,
-                Step::Done(Outcome::Ok, false),
-            ),
+            ("HTTP/1.1 204 No Content\r\n\r\n", None, Step::Done(Outcome::Ok, true)),
+            ("HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", None, Step::Done(Outcome::Ok, false)),
+            ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhi", None, Step::Done(Outcome::Ok, false)),
             (
                 "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
                 None,
                 Step::Done(Outcome::Ok, true),
             ),
-            (
-                "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
-                None,
-                Step::Done(Outcome::Busy, true),
-            ),
-            (
-                "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n",
-                None,
-                Step::Done(Outcome::BadReply, true),
-            ),
+            ("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", None, Step::Done(Outcome::Busy, true)),
+            ("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", None, Step::Done(Outcome::BadReply, true)),
             (
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0a;x=1\r\n0123456789\r\n0\r\n\r\n",
                 Some("c01"),
@@ -345,11 +317,7 @@ mod tests {
                 None,
                 Step::Done(Outcome::Ok, true),
             ),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-                None,
-                BAD,
-            ),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", None, BAD),
             ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", None, BAD),
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
@@ -366,20 +334,9 @@ mod tests {
     fn requests_are_whole() {
         let text = |request: &HttpRequest| String::from_utf8(request.bytes(0).to_vec()).unwrap();
         let get = text(&HttpRequest::new("h:1", "/a?b", None, false));
-        assert!(
-            get.starts_with("GET /a?b HTTP/1.1\r\nHost: h:1\r\n") && get.ends_with("\r\n\r\n"),
-            "{get}"
-        );
-        let post = text(&HttpRequest::new(
-            "h:1",
-            "/",
-            Some(&Payload::whole(b"body".to_vec())),
-            true,
-        ));
-        assert!(
-            post.starts_with("POST / ") && post.contains("Connection: close\r\n"),
-            "{post}"
-        );
+        assert!(get.starts_with("GET /a?b HTTP/1.1\r\nHost: h:1\r\n") && get.ends_with("\r\n\r\n"), "{get}");
+        let post = text(&HttpRequest::new("h:1", "/", Some(&Payload::whole(b"body".to_vec())), true));
+        assert!(post.starts_with("POST / ") && post.contains("Connection: close\r\n"), "{post}");
         assert!(post.ends_with("Content-Length: 4\r\n\r\nbody"), "{post}");
     }
 }

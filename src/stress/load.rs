@@ -167,12 +167,7 @@ impl<'a> Loader<'a> {
             control,
             clock,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            timeouts: Timeouts::new(
-                slots,
-                nanos(plan.connect_timeout),
-                nanos(plan.timeout),
-                HALF_CLOSE,
-            ),
+            timeouts: Timeouts::new(slots, nanos(plan.connect_timeout), nanos(plan.timeout), HALF_CLOSE),
             slots: std::iter::repeat_with(Slot::default).take(slots).collect(),
             wakes: BinaryHeap::with_capacity(slots),
             open,
@@ -208,13 +203,7 @@ impl<'a> Loader<'a> {
     pub(super) fn run(mut self) -> Result<(Summary, Box<super::recorder::Interval>), Errno> {
         // The kernel may delay a wake-up by its default slack of 50 us; without leave to, it does not.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
-        let mut events = vec![
-            Event {
-                flags: EventFlags::empty(),
-                data: EventData::new_u64(0)
-            };
-            EVENTS
-        ];
+        let mut events = vec![Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
         let mut now = self.clock.now();
         self.next_ship = now + SHIP;
         self.step(now);
@@ -316,8 +305,7 @@ impl<'a> Loader<'a> {
             // With nobody waiting for a connection, it was the generator that came too late.
             if lag > SKIP && open.waiting == 0 {
                 open.head.advance();
-                self.recorder
-                    .ended(measured, Outcome::Skipped, now, Some(lag), None);
+                self.recorder.ended(measured, Outcome::Skipped, now, Some(lag), None);
             } else {
                 open.waiting += 1;
             }
@@ -343,8 +331,7 @@ impl<'a> Loader<'a> {
         // Void wake-ups are swept out before they could pile up.
         if self.wakes.len() > 4 * self.slots.len() + WAKES {
             let slots = &self.slots;
-            self.wakes
-                .retain(|Reverse((_, slot, wake))| slots[*slot as usize].wake == *wake);
+            self.wakes.retain(|Reverse((_, slot, wake))| slots[*slot as usize].wake == *wake);
         }
     }
 
@@ -453,8 +440,7 @@ impl<'a> Loader<'a> {
                 let intended = self.start + due;
                 let waited = Some(self.stop_at.saturating_sub(intended));
                 let measured = intended >= self.measure_from;
-                self.recorder
-                    .ended(measured, Outcome::UnsentAtEnd, now, waited, None);
+                self.recorder.ended(measured, Outcome::UnsentAtEnd, now, waited, None);
             }
             open.waiting = 0;
         }

@@ -145,10 +145,7 @@ impl Loader<'_> {
     /// The run's time is over: what is still held has done what it should.
     pub(super) fn end_mode(&mut self, now: Nanos) {
         for i in 0..self.slots.len() {
-            let held = matches!(
-                self.slots[i].state,
-                State::Holding | State::Dripping | State::Sipping
-            );
+            let held = matches!(self.slots[i].state, State::Holding | State::Dripping | State::Sipping);
             if held && self.slots[i].requesting {
                 self.complete(i, Outcome::Ok, false, now);
             }

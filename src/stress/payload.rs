@@ -17,18 +17,12 @@ pub(crate) struct Payload {
 impl Payload {
     /// The same bytes in every request.
     pub(crate) fn whole(bytes: Vec<u8>) -> Self {
-        Self {
-            parts: std::iter::once(0..bytes.len()).collect(),
-            bytes,
-        }
+        Self { parts: std::iter::once(0..bytes.len()).collect(), bytes }
     }
 
     /// Each of these in turn; at least one.
     pub(crate) fn collect(requests: impl Iterator<Item = Vec<u8>>) -> Self {
-        let mut payload = Self {
-            bytes: Vec::new(),
-            parts: Vec::new(),
-        };
+        let mut payload = Self { bytes: Vec::new(), parts: Vec::new() };
         for request in requests {
             let begin = payload.bytes.len();
             payload.bytes.extend_from_slice(&request);
@@ -69,11 +63,7 @@ impl Payload {
 
     /// The bytes of request number `n`, counted from 0; the parts come round again.
     pub(crate) fn part(&self, n: usize) -> &[u8] {
-        let range = if self.parts.len() == 1 {
-            &self.parts[0]
-        } else {
-            &self.parts[n % self.parts.len()]
-        };
+        let range = if self.parts.len() == 1 { &self.parts[0] } else { &self.parts[n % self.parts.len()] };
         &self.bytes[range.clone()]
     }
 
@@ -89,9 +79,7 @@ impl Payload {
 
     /// Whether every request ends with a line end, so that a line is expected back.
     pub(crate) fn is_lines(&self) -> bool {
-        self.parts
-            .iter()
-            .all(|part| self.bytes[part.clone()].ends_with(b"\n"))
+        self.parts.iter().all(|part| self.bytes[part.clone()].ends_with(b"\n"))
     }
 }
 
@@ -99,9 +87,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
     let size = std::fs::metadata(path).map_err(|error| cannot(&error))?.len();
     if size > MAX_PAYLOAD {
-        return Err(cannot(&format_args!(
-            "it has {size} bytes, and a payload has at most {MAX_PAYLOAD}"
-        )));
+        return Err(cannot(&format_args!("it has {size} bytes, and a payload has at most {MAX_PAYLOAD}")));
     }
     let bytes = std::fs::read(path).map_err(|error| cannot(&error))?;
     if bytes.is_empty() {
@@ -152,10 +138,7 @@ mod tests {
 
     #[test]
     fn escapes_stand_for_their_bytes() {
-        assert_eq!(
-            unescape(r"a\n\r\t\0\\\x7fé"),
-            Ok("a\n\r\t\0\\\x7fé".as_bytes().to_vec())
-        );
+        assert_eq!(unescape(r"a\n\r\t\0\\\x7fé"), Ok("a\n\r\t\0\\\x7fé".as_bytes().to_vec()));
         for text in ["\\", "\\q", "\\x1", "\\xgg"] {
             assert!(unescape(text).is_err(), "{text}");
         }
@@ -163,14 +146,8 @@ mod tests {
 
     #[test]
     fn parts_come_round() {
-        let payload = Payload {
-            bytes: b"ab\nc\n".to_vec(),
-            parts: vec![0..3, 3..5],
-        };
-        assert_eq!(
-            [payload.part(0), payload.part(1), payload.part(2)],
-            [&b"ab\n"[..], b"c\n", b"ab\n"]
-        );
+        let payload = Payload { bytes: b"ab\nc\n".to_vec(), parts: vec![0..3, 3..5] };
+        assert_eq!([payload.part(0), payload.part(1), payload.part(2)], [&b"ab\n"[..], b"c\n", b"ab\n"]);
         assert!(payload.is_lines());
         assert!(!Payload::sized(64).is_lines());
         assert_eq!(Payload::sized(64).part(9).len(), 64);

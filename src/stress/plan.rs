@@ -170,10 +170,7 @@ impl Plan {
             Pace::Open { spread, .. } => *spread,
             Pace::Closed(_) => Spread::Uniform,
         };
-        Self {
-            pace: Pace::constant(rate, spread, self.warmup, self.duration),
-            ..self.clone()
-        }
+        Self { pace: Pace::constant(rate, spread, self.warmup, self.duration), ..self.clone() }
     }
 
     /// A polite client beside this run: a few requests a second, each on a connection of its own.
@@ -222,10 +219,7 @@ impl Plan {
             warmup => format!(" (+{} warmup)", show_duration(warmup)),
         };
         let connections = self.connections;
-        format!(
-            "{}  {mode}{pace}, {connections} connections, {length}{warmup}",
-            self.url
-        )
+        format!("{}  {mode}{pace}, {connections} connections, {length}{warmup}", self.url)
     }
 
     /// Says why the run cannot be made on this machine, before it is begun.

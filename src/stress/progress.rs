@@ -40,13 +40,7 @@ impl Progress {
             (true, true) => Form::Bar(bar(whole)),
             (true, false) => Form::Lines(Instant::now()),
         };
-        Self {
-            form,
-            began: Instant::now(),
-            outcomes: Outcomes::default(),
-            whole,
-            by_requests,
-        }
+        Self { form, began: Instant::now(), outcomes: Outcomes::default(), whole, by_requests }
     }
 
     /// Takes what one second measured.
@@ -82,11 +76,8 @@ impl Progress {
                 *last = Instant::now();
                 let unit = if self.by_requests { "" } else { "s" };
                 // Nobody can be told that stderr is closed.
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "stress: {position}{unit} of {}{unit}  {state}",
-                    self.whole
-                );
+                let _ =
+                    writeln!(std::io::stderr(), "stress: {position}{unit} of {}{unit}  {state}", self.whole);
             }
             Form::Lines(_) => {}
         }

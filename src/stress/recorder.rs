@@ -26,10 +26,7 @@ impl Times {
     pub(crate) fn new() -> Self {
         let histogram = Histogram::new_with_bounds(1, LONGEST, DIGITS)
             .expect("constant bounds and digits that the histogram documents as valid");
-        Self {
-            histogram,
-            censored: 0,
-        }
+        Self { histogram, censored: 0 }
     }
 
     /// Adds one time.
@@ -152,12 +149,7 @@ impl Interval {
         self.warm = Tally::default();
         self.connections = Connections::default();
         self.last_done = 0;
-        for times in [
-            &mut self.response,
-            &mut self.service,
-            &mut self.connect,
-            &mut self.lag,
-        ] {
+        for times in [&mut self.response, &mut self.service, &mut self.connect, &mut self.lag] {
             times.clear();
         }
     }
@@ -183,21 +175,11 @@ impl Recorder {
         empty: Receiver<Box<Interval>>,
         now: Nanos,
     ) -> Self {
-        Self {
-            thread,
-            current: Box::new(Interval::new(now)),
-            made: 1,
-            full,
-            empty,
-        }
+        Self { thread, current: Box::new(Interval::new(now)), made: 1, full, empty }
     }
 
     fn tally(&mut self, measured: bool) -> &mut Tally {
-        if measured {
-            &mut self.current.tally
-        } else {
-            &mut self.current.warm
-        }
+        if measured { &mut self.current.tally } else { &mut self.current.warm }
     }
 
     /// A request became due and was noticed `lag` later.

@@ -195,9 +195,7 @@ pub(crate) struct Point {
 
 /// Counts by name; every outcome is there.
 pub(crate) fn outcome_map(outcomes: &Outcomes) -> BTreeMap<String, u64> {
-    let named = outcomes
-        .iter()
-        .map(|(outcome, n)| (outcome.as_str().to_owned(), n));
+    let named = outcomes.iter().map(|(outcome, n)| (outcome.as_str().to_owned(), n));
     named.collect()
 }
 
@@ -224,10 +222,7 @@ impl Latency {
 
     /// The times again.
     pub(crate) fn times(&self) -> Result<Times, String> {
-        Ok(Times {
-            histogram: decode(&self.histogram)?,
-            censored: self.censored,
-        })
+        Ok(Times { histogram: decode(&self.histogram)?, censored: self.censored })
     }
 }
 
@@ -371,10 +366,7 @@ impl Report {
             tidegate: env!("CARGO_PKG_VERSION").to_owned(),
             schema: SCHEMA,
             plan: PlanReport::of(plan),
-            started: outturn
-                .started
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0.0, |t| t.as_secs_f64()),
+            started: outturn.started.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64()),
             measured,
             generator,
             verdict: verdict.name.to_owned(),
@@ -401,10 +393,7 @@ mod tests {
             times.record(n * 1_000_000, n > 990);
         }
         let latency = Latency::of(&times).unwrap();
-        assert!(
-            (latency.p50 - 0.5).abs() < 0.001 && (latency.p99 - 0.99).abs() < 0.001,
-            "{latency:?}"
-        );
+        assert!((latency.p50 - 0.5).abs() < 0.001 && (latency.p99 - 0.99).abs() < 0.001, "{latency:?}");
         let again = latency.times().unwrap();
         assert_eq!(again.histogram, times.histogram);
         assert_eq!(again.censored, 10);

@@ -62,19 +62,9 @@ pub(crate) fn run(
         .iter()
         .map(|summary| summary.ending)
         .find(|ending| matches!(ending, Ending::Hopeless(_)))
-        .or_else(|| {
-            summaries
-                .iter()
-                .map(|s| s.ending)
-                .find(|e| *e == Ending::Interrupted)
-        })
+        .or_else(|| summaries.iter().map(|s| s.ending).find(|e| *e == Ending::Interrupted))
         .unwrap_or(Ending::Complete);
-    Ok(Outturn {
-        total,
-        summaries,
-        ending,
-        started,
-    })
+    Ok(Outturn { total, summaries, ending, started })
 }
 
 fn start(
@@ -122,11 +112,7 @@ struct Gathered {
 impl Gathered {
     fn new(clock: Clock) -> Self {
         let now = clock.now();
-        Self {
-            total: Interval::new(now),
-            second: Interval::new(now),
-            beat: Instant::now(),
-        }
+        Self { total: Interval::new(now), second: Interval::new(now), beat: Instant::now() }
     }
 
     fn beat(&mut self, watch: &mut dyn Watch) {

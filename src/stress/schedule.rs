@@ -32,11 +32,7 @@ impl Segment {
         let slope = (self.to - self.from) / self.length;
         // The root of from*t + slope/2*t^2 = count, in the form that stays exact when slope is 0.
         let root = (self.from * self.from + 2.0 * slope * count).max(0.0).sqrt();
-        if self.from + root > 0.0 {
-            2.0 * count / (self.from + root)
-        } else {
-            0.0
-        }
+        if self.from + root > 0.0 { 2.0 * count / (self.from + root) } else { 0.0 }
     }
 }
 
@@ -51,13 +47,7 @@ impl Profile {
         let mut segments: Vec<Segment> = Vec::with_capacity(stages.len());
         let (mut begin, mut before, mut rate) = (0.0, 0.0, from);
         for &(length, to) in stages {
-            let segment = Segment {
-                begin,
-                length: length.as_secs_f64(),
-                from: rate,
-                to,
-                before,
-            };
+            let segment = Segment { begin, length: length.as_secs_f64(), from: rate, to, before };
             begin += segment.length;
             before += segment.total();
             rate = to;
@@ -82,9 +72,7 @@ impl Profile {
     /// How long it is.
     #[cfg(test)]
     pub(crate) fn length(&self) -> Duration {
-        self.0
-            .last()
-            .map_or(Duration::ZERO, |s| Duration::from_secs_f64(s.begin + s.length))
+        self.0.last().map_or(Duration::ZERO, |s| Duration::from_secs_f64(s.begin + s.length))
     }
 
     /// When `count` requests have become due, as nanoseconds from the start; none beyond the end.
@@ -174,10 +162,7 @@ mod tests {
     #[test]
     fn instants_are_where_the_plan_puts_them() {
         let constant = Profile::constant(100.0, seconds(10));
-        let ramp = Profile::stages(
-            0.0,
-            &[(seconds(10), 100.0), (seconds(10), 100.0), (seconds(10), 0.0)],
-        );
+        let ramp = Profile::stages(0.0, &[(seconds(10), 100.0), (seconds(10), 100.0), (seconds(10), 0.0)]);
         for (profile, count, due) in [
             (&constant, 0.0, Some(0)),
             (&constant, 1.0, Some(S / 100)),
@@ -193,16 +178,8 @@ mod tests {
             (&ramp, 2000.0, None),
             (&Profile::constant(0.0, seconds(1)), 0.0, None),
             (&Profile::stages(5.0, &[]), 0.0, None),
-            (
-                &Profile::stages(0.0, &[(seconds(5), 0.0), (seconds(1), 2.0)]),
-                0.0,
-                Some(5 * S),
-            ),
-            (
-                &Profile::stages(0.0, &[(seconds(0), 50.0), (seconds(2), 50.0)]),
-                50.0,
-                Some(S),
-            ),
+            (&Profile::stages(0.0, &[(seconds(5), 0.0), (seconds(1), 2.0)]), 0.0, Some(5 * S)),
+            (&Profile::stages(0.0, &[(seconds(0), 50.0), (seconds(2), 50.0)]), 50.0, Some(S)),
         ] {
             let got = profile.instant(count);
             let near = match (got, due) {

@@ -23,12 +23,7 @@ pub(crate) struct Search {
 impl Search {
     /// A search that begins at this rate a second.
     pub(crate) fn new(first: f64) -> Self {
-        Self {
-            next: first,
-            good: None,
-            bad: None,
-            trials: Vec::new(),
-        }
+        Self { next: first, good: None, bad: None, trials: Vec::new() }
     }
 
     /// The rate to try next; none when the search is over.
@@ -91,13 +86,7 @@ mod tests {
             tries += 1;
             assert!(tries <= TRIALS);
             let passed = rate <= limit;
-            search.trials.push(Trial {
-                rate,
-                done_rate: rate,
-                value: None,
-                passed,
-                verdict: String::new(),
-            });
+            search.trials.push(Trial { rate, done_rate: rate, value: None, passed, verdict: String::new() });
             search.note(rate, passed);
         }
         (search.best(), tries)

@@ -30,19 +30,8 @@ fn write_report(out: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 fn write_measured(out: &mut String, measured: &Measured) -> std::fmt::Result {
-    let Measured {
-        elapsed,
-        offered,
-        sent,
-        done,
-        rate,
-        ..
-    } = measured;
-    let offered_rate = if *elapsed > 0.0 {
-        *offered as f64 / elapsed
-    } else {
-        0.0
-    };
+    let Measured { elapsed, offered, sent, done, rate, .. } = measured;
+    let offered_rate = if *elapsed > 0.0 { *offered as f64 / elapsed } else { 0.0 };
     let late = 100.0 * measured.sent_late as f64 / (*sent).max(1) as f64;
     writeln!(
         out,
@@ -90,11 +79,7 @@ fn write_measured(out: &mut String, measured: &Measured) -> std::fmt::Result {
         write!(out, "  {} failed to open", connections.open_failed)?;
     }
     if connections.closed_idle > 0 {
-        write!(
-            out,
-            "  {} closed by the server while idle",
-            connections.closed_idle
-        )?;
+        write!(out, "  {} closed by the server while idle", connections.closed_idle)?;
     }
     writeln!(out)
 }
@@ -200,9 +185,6 @@ mod tests {
         ] {
             assert_eq!(time(seconds), text);
         }
-        assert_eq!(
-            [bytes(900), bytes(2048), bytes(5 << 40)],
-            ["900B", "2.0KiB", "5.0TiB"]
-        );
+        assert_eq!([bytes(900), bytes(2048), bytes(5 << 40)], ["900B", "2.0KiB", "5.0TiB"]);
     }
 }

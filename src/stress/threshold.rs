@@ -130,9 +130,7 @@ fn metric(name: &str, limit: &str) -> Option<Metric> {
         "max" => Statistic::Max,
         _ => {
             let percent: f64 = name.strip_prefix('p')?.parse().ok()?;
-            (0.0..=100.0)
-                .contains(&percent)
-                .then_some(Statistic::Quantile(percent / 100.0))?
+            (0.0..=100.0).contains(&percent).then_some(Statistic::Quantile(percent / 100.0))?
         }
     };
     Some(Metric::Latency(kind, statistic))

@@ -123,11 +123,7 @@ mod tests {
             timeline.push(&interval);
         }
         let points = timeline.finish();
-        assert!(
-            points.len() <= POINTS && points.len() > POINTS / 2,
-            "{}",
-            points.len()
-        );
+        assert!(points.len() <= POINTS && points.len() > POINTS / 2, "{}", points.len());
         assert_eq!(points.iter().map(|p| p.offered).sum::<u64>(), 2 * SECONDS);
         assert_eq!(points.iter().map(|p| p.outcomes["ok"]).sum::<u64>(), SECONDS);
         assert_eq!(points.iter().map(|p| p.seconds).sum::<f64>(), SECONDS as f64);

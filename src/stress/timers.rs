@@ -39,17 +39,8 @@ pub(crate) struct Timeouts {
 impl Timeouts {
     /// No timeouts yet, for `slots` slots; how long a wait of each kind may take.
     pub(crate) fn new(slots: usize, connect: Nanos, reply: Nanos, close: Nanos) -> Self {
-        let idle = Link {
-            before: NONE,
-            after: NONE,
-            deadline: 0,
-            list: u8::MAX,
-        };
-        Self {
-            after: [connect, reply, close],
-            links: vec![idle; slots],
-            ends: [(NONE, NONE); KINDS],
-        }
+        let idle = Link { before: NONE, after: NONE, deadline: 0, list: u8::MAX };
+        Self { after: [connect, reply, close], links: vec![idle; slots], ends: [(NONE, NONE); KINDS] }
     }
 
     /// Begins a wait of this kind now, in place of any other wait of the slot.
@@ -72,9 +63,7 @@ impl Timeouts {
 
     /// Ends the slot's wait, if it has one.
     pub(crate) fn clear(&mut self, slot: usize) {
-        let Link {
-            before, after, list, ..
-        } = self.links[slot];
+        let Link { before, after, list, .. } = self.links[slot];
         if list == u8::MAX {
             return;
         }
@@ -91,11 +80,7 @@ impl Timeouts {
 
     /// The earliest deadline of all.
     pub(crate) fn next(&self) -> Option<Nanos> {
-        self.ends
-            .iter()
-            .filter(|ends| ends.0 != NONE)
-            .map(|ends| self.links[ends.0 as usize].deadline)
-            .min()
+        self.ends.iter().filter(|ends| ends.0 != NONE).map(|ends| self.links[ends.0 as usize].deadline).min()
     }
 
     /// Takes one slot whose wait is over, with what it waited for.

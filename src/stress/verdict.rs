@@ -70,10 +70,7 @@ fn generator_limit(evidence: &Evidence<'_>) -> Option<String> {
         ));
     }
     if outcomes[Outcome::Skipped] * 1000 > evidence.offered {
-        return Some(format!(
-            "{} requests were noticed too late to be sent",
-            outcomes[Outcome::Skipped]
-        ));
+        return Some(format!("{} requests were noticed too late to be sent", outcomes[Outcome::Skipped]));
     }
     if let (Some(lag), Some(response)) = (evidence.lag_p99, evidence.response_p99)
         && lag > LAG
@@ -109,16 +106,7 @@ mod tests {
             (true, 900, 0, 0, 0.3, Some(0.0002), Some(0.001), "server-limited"),
             (false, 1000, 0, 0, 0.5, None, Some(0.001), "server-limited"),
             (false, 1000, 0, 0, 0.95, None, Some(0.001), "generator-limited"),
-            (
-                true,
-                1000,
-                0,
-                0,
-                0.3,
-                Some(0.004),
-                Some(0.005),
-                "generator-limited",
-            ),
+            (true, 1000, 0, 0, 0.3, Some(0.004), Some(0.005), "generator-limited"),
             (true, 1000, 0, 0, 0.3, Some(0.004), Some(0.8), "kept-up"),
             (true, 990, 10, 0, 0.3, Some(0.0), Some(0.1), "generator-limited"),
             (true, 999, 0, 1, 0.3, Some(0.0), Some(0.1), "generator-limited"),
@@ -134,11 +122,7 @@ mod tests {
                 thinks: false,
             });
             assert_eq!(verdict.name, name);
-            assert_eq!(
-                verdict.valid,
-                !matches!(name, "generator-limited" | "nothing-done"),
-                "{name}"
-            );
+            assert_eq!(verdict.valid, !matches!(name, "generator-limited" | "nothing-done"), "{name}");
         }
     }
 }

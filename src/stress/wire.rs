@@ -114,10 +114,7 @@ impl Wire {
 
     /// The server has ended the connection: an ok reply only where that end is the reply's end.
     pub(crate) fn end(&self, reply: &mut Reply) -> Option<Step> {
-        let http = reply
-            .http
-            .as_mut()
-            .filter(|_| matches!(self.framing, Framing::Http(_)))?;
+        let http = reply.http.as_mut().filter(|_| matches!(self.framing, Framing::Http(_)))?;
         http.end(self.expect.as_deref(), self.busy.as_deref())
     }
 
@@ -164,11 +161,7 @@ impl Wire {
                 contains(&reply.held, text)
             }
         };
-        if good {
-            OK
-        } else {
-            Step::Done(Outcome::BadReply, true)
-        }
+        if good { OK } else { Step::Done(Outcome::BadReply, true) }
     }
 }
 
@@ -240,12 +233,7 @@ mod tests {
             (Framing::Line, None, &["any", "thing\n"], OK),
             (Framing::Line, None, &["one\ntwo\n"], BAD),
             (Framing::Line, Some("thing"), &["anyth", "ing\n"], OK),
-            (
-                Framing::Line,
-                Some("nothing"),
-                &["anything\n"],
-                Step::Done(Outcome::BadReply, true),
-            ),
+            (Framing::Line, Some("nothing"), &["anything\n"], Step::Done(Outcome::BadReply, true)),
             (Framing::Line, None, &["hold on\n"], BUSY),
         ] {
             assert_eq!(judge(framing, expect, pieces), step, "{pieces:?}");

@@ -62,9 +62,7 @@ impl Server {
     pub(crate) fn start(behaviour: Behaviour) -> Self {
         raise_descriptor_limit();
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket
-            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
-            .unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         socket.listen(4096).unwrap();
         socket.set_nonblocking(true).unwrap();
         let listener = TcpListener::from_std(socket.into());
@@ -85,14 +83,7 @@ impl Server {
         };
         let until = stop.clone();
         let thread = std::thread::spawn(move || serving.run(&until));
-        Self {
-            address,
-            stop,
-            waker,
-            accepted,
-            bytes,
-            thread: Some(thread),
-        }
+        Self { address, stop, waker, accepted, bytes, thread: Some(thread) }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -129,9 +120,7 @@ impl Serving {
     fn run(&mut self, stop: &AtomicBool) {
         let mut events = Events::with_capacity(1024);
         let registry = self.poll.registry();
-        registry
-            .register(&mut self.listener, LISTENER, Interest::READABLE)
-            .unwrap();
+        registry.register(&mut self.listener, LISTENER, Interest::READABLE).unwrap();
         while !stop.load(Ordering::SeqCst) {
             let _ = self.poll.poll(&mut events, Some(Duration::from_millis(20)));
             self.stall();
@@ -162,16 +151,8 @@ impl Serving {
         while let Ok((mut stream, _)) = self.listener.accept() {
             self.accepted.fetch_add(1, Ordering::SeqCst);
             let token = Token(self.next);
-            self.poll
-                .registry()
-                .register(&mut stream, token, Interest::READABLE)
-                .unwrap();
-            let connection = Connection {
-                stream,
-                since: Instant::now(),
-                held: Vec::new(),
-                echoes: 0,
-            };
+            self.poll.registry().register(&mut stream, token, Interest::READABLE).unwrap();
+            let connection = Connection { stream, since: Instant::now(), held: Vec::new(), echoes: 0 };
             self.connections.insert(self.next, connection);
             self.next += 1;
         }
@@ -320,11 +301,7 @@ impl Datagrams {
             }
             counts
         });
-        Self {
-            address,
-            stop,
-            thread: Some(thread),
-        }
+        Self { address, stop, thread: Some(thread) }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -342,14 +319,7 @@ impl Datagrams {
 pub(crate) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let hard = getrlimit(Resource::Nofile).maximum;
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: hard,
-            maximum: hard,
-        },
-    )
-    .unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }).unwrap();
 }
 
 /// What a run of `tidegate stress` said.
@@ -409,7 +379,5 @@ pub(crate) fn check_sums(report: &serde_json::Value) {
 
 /// How many requests ended so.
 pub(crate) fn count(report: &serde_json::Value, outcome: &str) -> u64 {
-    report["outcomes"][outcome]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no outcome {outcome} in {report:#}"))
+    report["outcomes"][outcome].as_u64().unwrap_or_else(|| panic!("no outcome {outcome} in {report:#}"))
 }

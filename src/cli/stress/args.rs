@@ -215,17 +215,11 @@ pub(super) struct ArgsError {
 }
 
 fn usage(message: impl Into<String>) -> ArgsError {
-    ArgsError {
-        code: exit::USAGE,
-        message: message.into(),
-    }
+    ArgsError { code: exit::USAGE, message: message.into() }
 }
 
 fn failed(message: impl Into<String>) -> ArgsError {
-    ArgsError {
-        code: exit::FAILED,
-        message: message.into(),
-    }
+    ArgsError { code: exit::FAILED, message: message.into() }
 }
 
 fn reuse(text: &str) -> Result<Reuse, String> {
@@ -234,9 +228,7 @@ fn reuse(text: &str) -> Result<Reuse, String> {
         "never" => Ok(Reuse::Times(1)),
         _ => match units::positive(text).map(u32::try_from) {
             Ok(Ok(times)) => Ok(Reuse::Times(times)),
-            _ => Err(format!(
-                "`{text}` is not one of forever, never and a number of requests"
-            )),
+            _ => Err(format!("`{text}` is not one of forever, never and a number of requests")),
         },
     }
 }
@@ -267,10 +259,7 @@ fn stages(text: &str) -> Result<Stages, String> {
     if list.iter().any(|(_, rate)| *rate > MAX_RATE) {
         return Err(format!("a rate is at most {MAX_RATE}"));
     }
-    Ok(Stages {
-        list,
-        text: text.to_owned(),
-    })
+    Ok(Stages { list, text: text.to_owned() })
 }
 
 /// A share, like 5%.
@@ -289,10 +278,7 @@ impl LoadArgs {
         if self.threads > MAX_THREADS as u64 {
             return Err(usage(format!("--threads: at most {MAX_THREADS}")));
         }
-        for (option, time) in [
-            ("--timeout", self.timeout),
-            ("--connect-timeout", self.connect_timeout),
-        ] {
+        for (option, time) in [("--timeout", self.timeout), ("--connect-timeout", self.connect_timeout)] {
             if time.is_zero() {
                 return Err(usage(format!("{option}: it must be longer than 0")));
             }
@@ -328,17 +314,13 @@ impl LoadArgs {
         let holds = matches!(self.mode, Mode::Hold | Mode::SlowSend | Mode::SlowRead);
         let mode = self.mode.as_str();
         if url.scheme == Scheme::Udp && self.mode != Mode::Request {
-            return Err(usage(format!(
-                "--mode {mode} is about connections, and udp has none"
-            )));
+            return Err(usage(format!("--mode {mode} is about connections, and udp has none")));
         }
         if holds && self.requests.is_some() {
             return Err(usage(format!("--mode {mode} goes on for a time: use -d, not -n")));
         }
         if holds && self.warmup.is_some_and(|warmup| !warmup.is_zero()) {
-            return Err(usage(format!(
-                "--mode {mode} has no --warmup: what it opens stays"
-            )));
+            return Err(usage(format!("--mode {mode} has no --warmup: what it opens stays")));
         }
         if self.find_max.is_some() && self.mode != Mode::Request {
             return Err(usage("--find-max is about requests: it has no --mode"));
@@ -346,22 +328,15 @@ impl LoadArgs {
         if let Some(condition) = &self.find_max
             && condition.is_of_probe()
         {
-            return Err(usage(
-                "--find-max: the condition is about the load, and there is no probe",
-            ));
+            return Err(usage("--find-max: the condition is about the load, and there is no probe"));
         }
         if self.probe.is_none()
             && let Some(threshold) = self.threshold.iter().find(|t| t.is_of_probe())
         {
-            return Err(usage(format!(
-                "--threshold {}: there is no --probe",
-                threshold.text()
-            )));
+            return Err(usage(format!("--threshold {}: there is no --probe", threshold.text())));
         }
         if self.probe.is_some_and(|rate| rate <= 0.0 || rate > MAX_PROBE) {
-            return Err(usage(format!(
-                "--probe: more than 0 and at most {MAX_PROBE} a second"
-            )));
+            return Err(usage(format!("--probe: more than 0 and at most {MAX_PROBE} a second")));
         }
         if holds && self.drip.is_zero() {
             return Err(usage("--drip: it must be longer than 0"));
@@ -369,9 +344,7 @@ impl LoadArgs {
         if let Some(sources) = &self.source_ip
             && url.host.parse().is_ok_and(|host| !sources.reaches(host))
         {
-            return Err(usage(
-                "--source-ip and the target are not of one kind: IPv4 or IPv6",
-            ));
+            return Err(usage("--source-ip and the target are not of one kind: IPv4 or IPv6"));
         }
         Ok(())
     }
@@ -447,19 +420,14 @@ impl LoadArgs {
             (Scheme::Udp, _) if payload.largest() > MAX_DATAGRAM => {
                 return Err(usage(format!("a datagram has at most {MAX_DATAGRAM} bytes")));
             }
-            (Scheme::Udp, expect) => Framing::Datagram {
-                numbered: is_ours && expect.is_none() && payload.largest() >= HEADER,
-            },
+            (Scheme::Udp, expect) => {
+                Framing::Datagram { numbered: is_ours && expect.is_none() && payload.largest() >= HEADER }
+            }
             (Scheme::Tcp, _) if payload.is_lines() || payload.largest() == 0 => Framing::Line,
             (Scheme::Tcp, Some(expect)) => Framing::Exact(expect.clone()),
             (Scheme::Tcp, None) => Framing::Echo,
         };
-        Ok(Wire {
-            framing,
-            payload,
-            expect,
-            busy,
-        })
+        Ok(Wire { framing, payload, expect, busy })
     }
 
     fn payload(&self) -> Result<Payload, ArgsError> {

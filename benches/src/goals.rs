@@ -1,0 +1,233 @@
+//! What was promised, and what was measured.
+
+use crate::measure::Sample;
+use crate::results::Results;
+use crate::stats::{median, spread};
+
+/// A promise as a number: at least or at most so much.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// One line of the table of goals.
+pub(crate) struct Goal {
+    /// What is done.
+    pub(crate) work: String,
+    /// What is compared with what.
+    pub(crate) figure: String,
+    pub(crate) bound: Bound,
+    /// One value for each round; empty when it was not measured.
+    pub(crate) values: Vec<f64>,
+    /// What the values are in, after the number.
+    pub(crate) unit: &'static str,
+}
+
+impl Goal {
+    /// Whether the median keeps the promise; none when nothing was measured.
+    pub(crate) fn met(&self) -> Option<bool> {
+        let value = median(&self.values);
+        match self.bound {
+            _ if value.is_nan() => None,
+            Bound::AtLeast(bound) => Some(value >= bound),
+            Bound::AtMost(bound) => Some(value <= bound),
+        }
+    }
+
+    /// `met`, `missed` or `not measured`.
+    pub(crate) fn verdict(&self) -> &'static str {
+        match self.met() {
+            Some(true) => "met",
+            Some(false) => "**missed**",
+            None => "not measured",
+        }
+    }
+
+    /// The median, and the least and the most of the rounds.
+    pub(crate) fn measured(&self) -> String {
+        let (least, most) = spread(&self.values);
+        match self.values.len() {
+            0 => String::new(),
+            1 => format!("{}{}", digits(median(&self.values)), self.unit),
+            _ => format!(
+                "{}{} ({} to {})",
+                digits(median(&self.values)),
+                self.unit,
+                digits(least),
+                digits(most)
+            ),
+        }
+    }
+
+    /// The promise in words.
+    pub(crate) fn promise(&self) -> String {
+        match self.bound {
+            Bound::AtLeast(bound) => format!("at least {}{}", digits(bound), self.unit),
+            Bound::AtMost(bound) => format!("at most {}{}", digits(bound), self.unit),
+        }
+    }
+}
+
+/// Three digits that matter.
+fn digits(value: f64) -> String {
+    match value.abs() {
+        large if large >= 100.0 => format!("{value:.0}"),
+        middle if middle >= 10.0 => format!("{value:.1}"),
+        small if small >= 0.1 || small == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+const RATE: fn(&Sample) -> f64 = |sample| sample.outcome.rate;
+const P50: fn(&Sample) -> f64 = |sample| sample.outcome.p50;
+const MEMORY: fn(&Sample) -> f64 = |sample| sample.peak_rss as f64;
+
+/// All of them.
+pub(crate) fn all(results: &Results) -> Vec<Goal> {
+    let ratio = |key: &str, server: &str, other: &str, figure: fn(&Sample) -> f64| {
+        results
+            .work
+            .get(key)
+            .and_then(|comparison| {
+                let at = |name: &str| comparison.servers.iter().position(|server| server == name);
+                Some(comparison.ratios(at(server)?, at(other)?, figure))
+            })
+            .unwrap_or_default()
+    };
+    let rate = |work: &str, key: &str, other: &str, bound: f64| Goal {
+        work: work.to_owned(),
+        figure: format!("replies/s over {}", crate::plots::title_of(other)),
+        bound: Bound::AtLeast(bound),
+        values: ratio(key, "tidegate", other, RATE),
+        unit: "",
+    };
+    let mut goals = vec![
+        Goal {
+            work: "echo 64 B, 1 connection".into(),
+            figure: "p50 over thread per connection".into(),
+            bound: Bound::AtMost(1.1),
+            values: ratio("echo-64-1", "tidegate", "thread", P50),
+            unit: "",
+        },
+        rate("echo 64 B, 32 connections", "echo-64-32", "tokio", 1.3),
+        rate("echo 64 B, 32 connections", "echo-64-32", "epoll", 0.85),
+        rate("echo 64 B, 1,000 connections", "echo-64-1000", "tokio", 1.1),
+        rate("echo 64 B, 1,000 connections", "echo-64-1000", "epoll", 0.9),
+        rate("echo 64 B, 10,000 connections", "echo-64-10000", "tokio", 1.1),
+        rate("echo 64 B, 10,000 connections", "echo-64-10000", "epoll", 0.9),
+        rate("echo 64 KiB, 32 connections", "echo-65536-32", "tokio", 1.0),
+        rate("connect + echo + close", "churn", "tokio", 1.0),
+        rate("connect + echo + close", "churn", "epoll", 0.95),
+        rate("refusals", "refuse", "reset", 0.9),
+        Goal {
+            work: "peak memory, 10,000 connections active".into(),
+            figure: "bytes over tokio".into(),
+            bound: Bound::AtMost(1.0 / 15.0),
+            values: ratio("echo-64-10000", "tidegate", "tokio", MEMORY),
+            unit: "",
+        },
+        Goal {
+            work: "peak memory, 10,000 connections active".into(),
+            figure: "bytes over tokio with 4 KiB buffers".into(),
+            bound: Bound::AtMost(1.0 / 15.0),
+            values: ratio("echo-64-10000", "tidegate", "tokio-4k", MEMORY),
+            unit: "",
+        },
+    ];
+    goals.extend(survival(results));
+    goals.push(Goal {
+        work: "start to first reply".into(),
+        figure: "time".into(),
+        bound: Bound::AtMost(20.0),
+        values: results
+            .starts
+            .get("tidegate")
+            .map(|starts| starts.iter().map(|seconds| seconds * 1e3).collect())
+            .unwrap_or_default(),
+        unit: " ms",
+    });
+    goals.push(Goal {
+        work: "metrics, limits and timeouts all on".into(),
+        figure: "replies/s over all off".into(),
+        bound: Bound::AtLeast(0.97),
+        values: ratio("features", "tidegate:on", "tidegate:off", RATE),
+        unit: "",
+    });
+    for sockets in [1, 32, 1_000] {
+        for name in ["echo", "time"] {
+            let key = format!("udp-{name}-{sockets}");
+            let work = format!("UDP {name}, {} sockets", crate::plots::thousands(f64::from(sockets)));
+            goals.push(rate(&work, &key, "python", 20.0));
+            goals.push(rate(&work, &key, "udp", 0.9));
+        }
+    }
+    for (connections, rates) in &results.clients {
+        let pairs = rates.stress.iter().zip(&rates.bare);
+        goals.push(Goal {
+            work: format!("`tidegate stress`, {} connections", crate::plots::thousands(*connections as f64)),
+            figure: "replies/s over the bare client".into(),
+            bound: Bound::AtLeast(1.0),
+            values: pairs.map(|(stress, bare)| stress / bare).collect(),
+            unit: "",
+        });
+    }
+    goals
+}
+
+fn survival(results: &Results) -> Vec<Goal> {
+    let points = results.survival.as_ref().map(|survival| survival.points.as_slice()).unwrap_or_default();
+    let values = |figure: fn(&Sample) -> f64| -> Vec<f64> {
+        let last = points.last();
+        let at = last.and_then(|point| point.comparison.servers.iter().position(|name| name == "tidegate"));
+        match (last, at) {
+            (Some(last), Some(at)) => last.comparison.values(at, figure),
+            _ => Vec::new(),
+        }
+    };
+    let rates = points.iter().filter_map(|point| point.of("tidegate", RATE));
+    let peak = rates.fold(f64::MIN_POSITIVE, f64::max);
+    // All that may wait and all that may be served at once, at the rate at which they are served.
+    let promise = f64::from(QUEUE + WORKERS) / peak * 1e3;
+    vec![
+        Goal {
+            work: "useful work at 10 times the load".into(),
+            figure: "replies/s over the peak".into(),
+            bound: Bound::AtLeast(0.95),
+            values: values(RATE).iter().map(|rate| rate / peak).collect(),
+            unit: "",
+        },
+        Goal {
+            work: "useful work at 10 times the load".into(),
+            figure: "p99; the queue's promise is (queue 128 + workers 32) / peak".into(),
+            bound: Bound::AtMost(promise),
+            values: values(|sample| sample.outcome.p99 * 1e3),
+            unit: " ms",
+        },
+    ]
+}
+
+/// Of the measured tidegate.
+const WORKERS: u32 = 32;
+const QUEUE: u32 = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goal_is_met_by_its_median_and_only_when_measured() {
+        let goal = |bound, values: &[f64]| Goal {
+            work: String::new(),
+            figure: String::new(),
+            bound,
+            values: values.to_vec(),
+            unit: "",
+        };
+        assert_eq!(goal(Bound::AtLeast(0.9), &[0.1, 0.9, 1.0]).met(), Some(true));
+        assert_eq!(goal(Bound::AtLeast(0.9), &[0.1, 0.89, 1.0]).met(), Some(false));
+        assert_eq!(goal(Bound::AtMost(1.1), &[1.2]).verdict(), "**missed**");
+        assert_eq!(goal(Bound::AtMost(1.1), &[]).verdict(), "not measured");
+        assert_eq!(goal(Bound::AtMost(1.1), &[1.0, 1.25]).measured(), "1.12 (1.00 to 1.25)");
+    }
+}

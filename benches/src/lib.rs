@@ -1,1 +1,0 @@
-//! The peers tidegate is measured against.

@@ -1,0 +1,68 @@
+//! Measures tidegate against its peers. `tidegate-bench --help` says how.
+
+mod chart;
+mod cost;
+mod goals;
+mod load;
+mod machine;
+mod measure;
+mod peers;
+mod pin;
+mod plots;
+mod quick;
+mod report;
+mod results;
+mod server;
+mod stats;
+mod suite;
+mod svg;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Measures tidegate against its peers.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate-bench")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Be one of the peers, until killed.
+    Peer(peers::PeerArgs),
+    /// Measure everything and write docs/benchmarks.md and its pictures.
+    All(suite::AllArgs),
+    /// Write the report and its pictures again from what was measured.
+    Render(suite::RenderArgs),
+    /// Count the instructions and system calls of one request, and check them against what is stored.
+    Cost(cost::CostArgs),
+    /// Compare some servers under one load and print a table.
+    Quick(quick::QuickArgs),
+    /// Load a server that runs already, from all processors this process may use, and print JSON.
+    Load(load::LoadArgs),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "tidegate-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Peer(args) => peers::run(args),
+        Command::All(args) => suite::run(args),
+        Command::Render(args) => suite::render(args),
+        Command::Cost(args) => cost::run(args),
+        Command::Quick(args) => quick::run(args),
+        Command::Load(args) => load::command(args),
+    }
+}

@@ -1,0 +1,84 @@
+//! The servers tidegate is measured against. Each is what a good engineer writes first, nothing tuned and nothing left
+//! out: `TCP_NODELAY` is on, the port can be reused, an error ends one connection and not the server.
+
+mod epoll;
+mod pool;
+mod reset;
+mod thread;
+mod tokio_tasks;
+mod udp;
+mod work;
+
+use anyhow::Result;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+pub(crate) use work::Mode;
+
+/// Which peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Peer {
+    /// A thread for each connection.
+    Thread,
+    /// A tokio task for each connection.
+    Tokio,
+    /// An acceptor, a bounded channel and 32 blocking workers; what finds the channel full is closed.
+    Pool,
+    /// One thread, one edge-triggered epoll: the limit.
+    Epoll,
+    /// One thread that accepts and resets: the limit of refusing.
+    Reset,
+    /// One thread, recvfrom and sendto: the limit for datagrams.
+    Udp,
+}
+
+/// Options of a peer.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PeerArgs {
+    /// Which one.
+    name: Peer,
+    /// Where it listens; port 0 picks one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// What it does with a request: echo, time (UDP), work-cpu:1ms or work-sleep:20ms and then echo.
+    #[arg(long, default_value = "echo")]
+    mode: Mode,
+    /// Bytes of a connection's buffer (thread, tokio, pool).
+    #[arg(long, default_value_t = 64 << 10)]
+    buffer: usize,
+    /// Connections that may wait in the kernel to be accepted (TCP).
+    #[arg(long, default_value_t = 4096)]
+    backlog: i32,
+}
+
+/// Runs one until it is killed.
+pub(crate) fn run(args: PeerArgs) -> Result<()> {
+    let PeerArgs { name, listen, mode, buffer, backlog } = args;
+    match name {
+        Peer::Thread => thread::serve(tcp(listen, backlog)?, mode, buffer),
+        Peer::Tokio => tokio_tasks::serve(tcp(listen, backlog)?, mode, buffer),
+        Peer::Pool => pool::serve(tcp(listen, backlog)?, mode, buffer),
+        Peer::Epoll => epoll::serve(tcp(listen, backlog)?, mode),
+        Peer::Reset => reset::serve(tcp(listen, backlog)?),
+        Peer::Udp => udp::serve(listen, mode),
+    }
+}
+
+/// A listener; accepted sockets inherit `TCP_NODELAY` from it.
+fn tcp(listen: SocketAddr, backlog: i32) -> Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&listen.into())?;
+    socket.listen(backlog)?;
+    let listener = TcpListener::from(socket);
+    announce("tcp", listener.local_addr()?)?;
+    Ok(listener)
+}
+
+/// The line the runner waits for.
+fn announce(scheme: &str, addr: SocketAddr) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "listening on {scheme}://{addr}")?;
+    Ok(out.flush()?)
+}

@@ -1,0 +1,200 @@
+//! The report: `docs/benchmarks.md`.
+
+use crate::measure::{Comparison, Sample};
+use crate::plots::{thousands, title_of};
+use crate::results::{Results, Survival, SurvivalPoint};
+use crate::stats::{median, spread};
+use crate::{goals, machine::Machine};
+use std::fmt::Write;
+
+/// What each work is, in the order of the report.
+const WORKS: &[(&str, &str)] = &[
+    ("echo-64-1", "Echo of 64 bytes, 1 connection"),
+    ("echo-64-32", "Echo of 64 bytes, 32 connections"),
+    ("echo-64-1000", "Echo of 64 bytes, 1,000 connections"),
+    ("echo-64-10000", "Echo of 64 bytes, 10,000 connections"),
+    ("echo-65536-32", "Echo of 64 KiB, 32 connections"),
+    ("churn", "Connect, echo of 64 bytes, close; 32 at once"),
+    ("refuse", "Connect, be refused; 32 at once"),
+    ("features", "Echo of 64 bytes, 32 connections: metrics, limits and timeouts"),
+    ("udp-echo-1", "UDP echo of 64 bytes, 1 socket"),
+    ("udp-echo-32", "UDP echo of 64 bytes, 32 sockets"),
+    ("udp-echo-1000", "UDP echo of 64 bytes, 1,000 sockets"),
+    ("udp-time-1", "UDP time, 1 socket"),
+    ("udp-time-32", "UDP time, 32 sockets"),
+    ("udp-time-1000", "UDP time, 1,000 sockets"),
+];
+
+/// The whole report.
+pub(crate) fn markdown(results: &Results) -> String {
+    let mut page = String::new();
+    // Writing to a String cannot fail.
+    let _ = head(&mut page, &results.machine);
+    let _ = goal_table(&mut page, results);
+    if let Some(survival) = &results.survival {
+        let _ = survive(&mut page, survival);
+    }
+    page += "\n## Speed and memory\n\n![Echo of 64 bytes](img/echo.svg)\n\n\
+             ![Peak memory with 10,000 connections](img/memory.svg)\n";
+    for (key, title) in WORKS {
+        if let Some(comparison) = results.work.get(*key) {
+            let _ = work_table(&mut page, title, comparison);
+        }
+    }
+    let _ = start_table(&mut page, results);
+    let _ = client_table(&mut page, results);
+    page
+}
+
+fn head(page: &mut String, machine: &Machine) -> std::fmt::Result {
+    let Machine { processor, cores, memory_gib, kernel, rustc, python, revision, date, pinned } = machine;
+    let where_ = match (pinned, cores) {
+        (true, 2..) => "Servers run on one core, clients on the others.",
+        _ => "Servers and clients share all cores.",
+    };
+    writeln!(
+        page,
+        "# Benchmarks\n\n\
+         What tidegate costs and what it survives, beside what else one could use. One command measures all of it and \
+         writes this page and its pictures:\n\n\
+         ```sh\ncargo run --release -p tidegate-bench -- all\n```\n\n\
+         It needs Linux and takes about a quarter of an hour; `python3` is one of the peers (`--no-python` leaves it \
+         out). `tidegate-bench quick --help` compares a few servers under one load.\n\n\
+         | machine | |\n|---|---|\n\
+         | processor | {processor}, {cores} cores |\n| memory | {memory_gib} GiB |\n| kernel | Linux {kernel} |\n\
+         | compiler | {rustc} |\n| Python | {python} |\n| revision | {revision} |\n| date | {date} |\n\n\
+         How it is measured. {where_} All servers are measured in turn, each round beginning with another one, and \
+         figures are compared within a round, so that what else the machine does falls on all of them alike. A figure \
+         is the median of the rounds; a ratio is the median of the rounds' ratios, with the least and the most behind \
+         it. Compare ratios; the absolute figures are this machine's. *CPU* is the server's CPU time for each request, \
+         which says more than the rate where the client, not the server, was what could go no faster.\n\n\
+         The peers are in `benches/`, each what a good engineer writes first, with `TCP_NODELAY` and buffers of 64 KiB: \
+         Python's `ThreadingTCPServer` and `ThreadingUDPServer`, a thread per connection in Rust, tokio with a task per \
+         connection, a bare bounded pool (an acceptor, a bounded channel, 32 blocking workers, nothing else), and what \
+         no server can beat: one-thread loops over epoll, over `recvfrom`, and over accept and reset."
+    )
+}
+
+fn goal_table(page: &mut String, results: &Results) -> std::fmt::Result {
+    writeln!(page, "\n## Goals\n\n| work | figure | goal | measured | |\n|---|---|---|---|---|")?;
+    for goal in goals::all(results) {
+        let (measured, verdict) = (goal.measured(), goal.verdict());
+        writeln!(page, "| {} | {} | {} | {measured} | {verdict} |", goal.work, goal.figure, goal.promise())?;
+    }
+    Ok(())
+}
+
+fn survive(page: &mut String, survival: &Survival) -> std::fmt::Result {
+    writeln!(
+        page,
+        "\n## Survival\n\n![Useful replies over offered load](img/survival.svg)\n\n\
+         Each request takes 1 ms of CPU, the server has one core, each request comes on a connection of its own, and a \
+         client that has no reply one second after it wanted to ask leaves. Requests come at a rate, whatever becomes of \
+         them (open loop). One core can do {} a second, measured with the one-thread loop. The figures are useful \
+         replies a second, with the p99 in ms behind them. tidegate runs with its defaults. The peers listen with a \
+         backlog of 4096, the kernel's own limit (`somaxconn`), which Go and others use as it is.",
+        thousands(survival.capacity)
+    )?;
+    survival_table(page, &survival.points)?;
+    writeln!(
+        page,
+        "\nWith a backlog of 128, as Rust's standard library has it, the kernel turns most clients away before a server \
+         sees them, by dropping their first packet, and the peers keep some of their work; Python's own default is 5. \
+         It helps by being small: nothing tells the clients, or the operator, that they were turned away."
+    )?;
+    survival_table(page, &survival.points_small)
+}
+
+fn survival_table(page: &mut String, points: &[SurvivalPoint]) -> std::fmt::Result {
+    let Some(first) = points.first() else {
+        return Ok(());
+    };
+    write!(page, "\n| offered |")?;
+    for name in &first.comparison.servers {
+        write!(page, " {} |", title_of(name))?;
+    }
+    writeln!(page, "\n|---:|{}", "---:|".repeat(first.comparison.servers.len()))?;
+    for point in points {
+        write!(page, "| {}x |", point.factor)?;
+        for name in &point.comparison.servers {
+            let rate = point.of(name, |sample| sample.outcome.rate).unwrap_or(f64::NAN);
+            let p99 = point.of(name, |sample| sample.outcome.p99 * 1e3).unwrap_or(f64::NAN);
+            match rate < 0.5 {
+                true => write!(page, " 0 |")?,
+                false => write!(page, " {rate:.0} ({p99:.0}) |")?,
+            }
+        }
+        writeln!(page)?;
+    }
+    Ok(())
+}
+
+fn work_table(page: &mut String, title: &str, comparison: &Comparison) -> std::fmt::Result {
+    let first = &comparison.servers[0];
+    writeln!(
+        page,
+        "\n### {title}\n\n| server | replies/s | p50 µs | p99 µs | CPU µs | peak MB | lost | {} over it |\n\
+         |---|---:|---:|---:|---:|---:|---:|---:|",
+        title_of(first)
+    )?;
+    for (at, name) in comparison.servers.iter().enumerate() {
+        let value = |figure: fn(&Sample) -> f64| median(&comparison.values(at, figure));
+        let ratios = comparison.ratios(0, at, |sample| sample.outcome.rate);
+        let (least, most) = spread(&ratios);
+        let ratio = match at {
+            0 => String::new(),
+            _ => format!("{:.2} ({least:.2} to {most:.2})", median(&ratios)),
+        };
+        writeln!(
+            page,
+            "| {} | {} | {} | {} | {:.2} | {:.1} | {} | {ratio} |",
+            title_of(name),
+            thousands(value(|sample| sample.outcome.rate)),
+            thousands(value(|sample| sample.outcome.p50 * 1e6)),
+            thousands(value(|sample| sample.outcome.p99 * 1e6)),
+            value(|sample| sample.cpu_per_request * 1e6),
+            value(|sample| sample.peak_rss as f64 / 1e6),
+            thousands(value(|sample| sample.outcome.errors.sum() as f64)),
+        )?;
+    }
+    Ok(())
+}
+
+fn start_table(page: &mut String, results: &Results) -> std::fmt::Result {
+    if results.starts.is_empty() {
+        return Ok(());
+    }
+    writeln!(page, "\n### Start to first reply\n\n| server | ms | least to most |\n|---|---:|---:|")?;
+    for (name, starts) in &results.starts {
+        let (least, most) = spread(starts);
+        let (middle, least, most) = (median(starts) * 1e3, least * 1e3, most * 1e3);
+        writeln!(page, "| {} | {middle:.1} | {least:.1} to {most:.1} |", title_of(name))?;
+    }
+    Ok(())
+}
+
+fn client_table(page: &mut String, results: &Results) -> std::fmt::Result {
+    if results.clients.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        page,
+        "\n### The load clients\n\n`tidegate stress` and the bare client of `benches/`, in turn, closed loop against the \
+         one-thread epoll loop: what the stress client can ask for, and what it costs that it knows so much.\n\n\
+         | connections | `tidegate stress`, replies/s | bare client, replies/s | ratio |\n|---:|---:|---:|---:|"
+    )?;
+    for (connections, rates) in &results.clients {
+        let pairs = rates.stress.iter().zip(&rates.bare);
+        let ratios: Vec<f64> = pairs.map(|(stress, bare)| stress / bare).collect();
+        let (least, most) = spread(&ratios);
+        writeln!(
+            page,
+            "| {} | {} | {} | {:.2} ({least:.2} to {most:.2}) |",
+            thousands(*connections as f64),
+            thousands(median(&rates.stress)),
+            thousands(median(&rates.bare)),
+            median(&ratios),
+        )?;
+    }
+    Ok(())
+}

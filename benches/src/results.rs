@@ -1,0 +1,78 @@
+//! All that a run of everything measured, as it is kept beside the report, so that the report and its pictures can be
+//! made again without measuring again.
+
+use crate::machine::Machine;
+use crate::measure::Comparison;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Everything.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) machine: Machine,
+    /// By the name of the work: `echo-64-32`, `churn`, `udp-time-1000`, ...
+    pub(crate) work: BTreeMap<String, Comparison>,
+    /// Seconds from the start of the process to the first reply, by server.
+    pub(crate) starts: BTreeMap<String, Vec<f64>>,
+    pub(crate) survival: Option<Survival>,
+    /// Closed-loop rates of the two load clients against one server, by connections.
+    pub(crate) clients: BTreeMap<usize, ClientRates>,
+}
+
+/// Useful work while more is offered than can be done.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Survival {
+    /// Requests a second that one core can do, measured with the one-thread loop before the rest.
+    pub(crate) capacity: f64,
+    /// With what the peers listen with in the picture, and with the small backlog, in order of `factor`.
+    pub(crate) points: Vec<SurvivalPoint>,
+    pub(crate) points_small: Vec<SurvivalPoint>,
+}
+
+/// All servers under one offered load.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SurvivalPoint {
+    /// Offered load over capacity.
+    pub(crate) factor: f64,
+    pub(crate) comparison: Comparison,
+}
+
+/// Rates of `tidegate stress` and of the bare client, round by round.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ClientRates {
+    pub(crate) stress: Vec<f64>,
+    pub(crate) bare: Vec<f64>,
+}
+
+impl Results {
+    pub(crate) fn new(machine: Machine) -> Self {
+        Self {
+            machine,
+            work: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            survival: None,
+            clients: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}: measure first, with `all`", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is not of this version", path.display()))
+    }
+
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string(self)?;
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+impl SurvivalPoint {
+    /// One server's figure, median over the rounds; none when it was not measured.
+    pub(crate) fn of(&self, server: &str, figure: impl Fn(&crate::measure::Sample) -> f64) -> Option<f64> {
+        let at = self.comparison.servers.iter().position(|name| name == server)?;
+        Some(crate::stats::median(&self.comparison.values(at, figure)))
+    }
+}

@@ -1,0 +1,349 @@
+//! Everything that is measured, in one run.
+
+use crate::load::{self, Plan, Shape};
+use crate::machine::Machine;
+use crate::measure::{Bench, Load, compare, start_to_first_reply};
+use crate::peers::Mode;
+use crate::pin::Cpus;
+use crate::results::{ClientRates, Results, Survival, SurvivalPoint};
+use crate::server::{self, Server, Service, Spec};
+use crate::{plots, report, stats};
+use anyhow::{Context, Result, bail, ensure};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// As tidegate is started unless a work says otherwise: its defaults, but without the admin endpoint's fixed port.
+const TIDEGATE: &str = "--workers 32 --queue 128 --admin off";
+/// Everything that can be switched off is off.
+const TIDEGATE_OFF: &str =
+    "--admin off --read-timeout 0s --write-timeout 0s --idle-timeout 0s --queue-timeout 0s";
+/// Everything that can be switched on is on.
+const TIDEGATE_ON: &str = "--admin 127.0.0.1:0 --read-timeout 10s --write-timeout 10s --idle-timeout 60s \
+                           --queue-timeout 5s --max-per-source 20000 --refusal-rate 500/s";
+/// One place, which somebody holds; everybody else is refused, as fast as it goes.
+const TIDEGATE_FULL: &str = "--admin off --max-connections 1 --refusal-rate 1000000/s";
+/// Offered load over capacity.
+const FACTORS: [f64; 7] = [0.5, 1.0, 1.5, 2.0, 4.0, 7.0, 10.0];
+/// The same with the small backlog.
+const FACTORS_SMALL: [f64; 3] = [1.0, 4.0, 10.0];
+/// The backlog the standard library of Rust listens with.
+const BACKLOG_SMALL: &str = "--backlog 128";
+/// The work of a request in the picture of survival.
+const SURVIVAL_WORK: Mode = Mode::Cpu(Duration::from_millis(1));
+
+/// What there is to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Section {
+    /// Echo over connections that stay, and memory.
+    Echo,
+    /// Connect, echo, close.
+    Churn,
+    /// Refusals.
+    Refuse,
+    /// Useful work under overload.
+    Survival,
+    /// Start to first reply.
+    Start,
+    /// Metrics, limits and timeouts on and off.
+    Features,
+    /// Datagrams.
+    Udp,
+    /// The load clients.
+    Stress,
+}
+
+/// Options of the whole run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AllArgs {
+    /// Only these sections; what an earlier run kept of the others stays.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Section>,
+    /// How often each server is measured under each work.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Measured time of each run.
+    #[arg(short, long, default_value = "1s", value_parser = crate::quick::seconds)]
+    duration: Duration,
+    /// The tidegate binary; without it, `cargo build --release` makes one.
+    #[arg(long)]
+    tidegate: Option<PathBuf>,
+    /// Leave Python's servers out.
+    #[arg(long)]
+    no_python: bool,
+    /// The folder of the report.
+    #[arg(long, default_value = "docs")]
+    out: PathBuf,
+}
+
+/// Options of making the report again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RenderArgs {
+    /// The folder of the report.
+    #[arg(long, default_value = "docs")]
+    out: PathBuf,
+}
+
+struct Suite {
+    bench: Bench,
+    rounds: usize,
+    duration: Duration,
+    python: bool,
+    results: Results,
+    started: Instant,
+}
+
+/// Measures everything and writes the report.
+pub(crate) fn run(args: AllArgs) -> Result<()> {
+    ensure!(args.rounds > 0, "--rounds is at least 1");
+    match &args.tidegate {
+        Some(path) => server::set_tidegate(path.clone()),
+        None => build()?,
+    }
+    let cpus = Cpus::all()?;
+    let machine = Machine::of(cpus.count(), true);
+    let file = args.out.join("benchmarks.json");
+    let results = match args.only.is_empty() {
+        true => Results::new(machine),
+        false => Results { machine, ..Results::load(&file)? },
+    };
+    let mut suite = Suite {
+        bench: Bench::new(true)?,
+        rounds: args.rounds,
+        duration: args.duration,
+        python: !args.no_python,
+        results,
+        started: Instant::now(),
+    };
+    let sections: &[Section] = match args.only.as_slice() {
+        [] => <Section as clap::ValueEnum>::value_variants(),
+        some => some,
+    };
+    for &section in sections {
+        suite.measure(section).with_context(|| format!("section {section:?}"))?;
+        // Kept after each section, so that a failure late in the run costs only what follows.
+        std::fs::create_dir_all(&args.out)?;
+        suite.results.save(&file)?;
+    }
+    suite.note("done");
+    write_report(&suite.results, &args.out)
+}
+
+/// Makes the report again from what was kept.
+pub(crate) fn render(args: RenderArgs) -> Result<()> {
+    write_report(&Results::load(&args.out.join("benchmarks.json"))?, &args.out)
+}
+
+fn write_report(results: &Results, out: &std::path::Path) -> Result<()> {
+    let pictures = out.join("img");
+    std::fs::create_dir_all(&pictures)?;
+    for (name, picture) in plots::all(results) {
+        std::fs::write(pictures.join(name), picture)?;
+    }
+    std::fs::write(out.join("benchmarks.md"), report::markdown(results))?;
+    Ok(())
+}
+
+fn build() -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["build", "--release", "--package", "tidegate"])
+        .status()
+        .context("cannot run cargo; say where tidegate is with --tidegate")?;
+    ensure!(status.success(), "tidegate does not build");
+    Ok(())
+}
+
+impl Suite {
+    /// A line of progress, on stderr.
+    fn note(&self, what: &str) {
+        let _ = writeln!(std::io::stderr(), "[{:4.0} s] {what}", self.started.elapsed().as_secs_f64());
+    }
+
+    fn measure(&mut self, section: Section) -> Result<()> {
+        match section {
+            Section::Echo => self.echo(),
+            Section::Churn => {
+                let peers = self.peers("tidegate tokio thread pool epoll", true);
+                self.work("churn", Shape::Churn, Mode::Echo, 32, 64, peers)
+            }
+            Section::Refuse => {
+                let servers = vec![Spec::with("tidegate", TIDEGATE_FULL), Spec::new("reset")];
+                self.work("refuse", Shape::Refuse, Mode::Echo, 32, 64, servers)
+            }
+            Section::Survival => self.survival(),
+            Section::Start => self.starts(),
+            Section::Features => {
+                let servers =
+                    vec![Spec::with("tidegate:on", TIDEGATE_ON), Spec::with("tidegate:off", TIDEGATE_OFF)];
+                self.work("features", Shape::Echo, Mode::Echo, 32, 64, servers)
+            }
+            Section::Udp => self.datagrams(),
+            Section::Stress => self.clients(),
+        }
+    }
+
+    /// Servers by name, tidegate with its usual arguments; Python at the end where it can do the work.
+    fn peers(&self, names: &str, python: bool) -> Vec<Spec> {
+        let mut specs: Vec<Spec> = names
+            .split_whitespace()
+            .map(|name| match name {
+                "tidegate" => Spec::with(name, TIDEGATE),
+                _ => Spec::new(name),
+            })
+            .collect();
+        if python && self.python {
+            specs.push(Spec::new("python"));
+        }
+        specs
+    }
+
+    fn work(
+        &mut self,
+        name: &str,
+        shape: Shape,
+        mode: Mode,
+        connections: usize,
+        size: usize,
+        servers: Vec<Spec>,
+    ) -> Result<()> {
+        self.note(name);
+        // So many connections take turns that are longer than a short run.
+        let duration = if connections >= 10_000 { self.duration * 2 } else { self.duration };
+        let load = Load { shape, mode, connections, size, rate: 0.0, duration };
+        let comparison = compare(&load, &servers, self.rounds, &self.bench)?;
+        self.results.work.insert(name.to_owned(), comparison);
+        Ok(())
+    }
+
+    fn echo(&mut self) -> Result<()> {
+        for (connections, peers, python) in [
+            (1, "tidegate tokio thread pool epoll", true),
+            (32, "tidegate tokio thread pool epoll", true),
+            (1_000, "tidegate tokio thread epoll", false),
+            (10_000, "tidegate tokio tokio-4k epoll", false),
+        ] {
+            let peers = self.peers(peers, python);
+            self.work(&format!("echo-64-{connections}"), Shape::Echo, Mode::Echo, connections, 64, peers)?;
+        }
+        let peers = self.peers("tidegate tokio thread pool epoll", true);
+        self.work("echo-65536-32", Shape::Echo, Mode::Echo, 32, 65_536, peers)
+    }
+
+    fn datagrams(&mut self) -> Result<()> {
+        for (name, mode, size) in [("echo", Mode::Echo, 64), ("time", Mode::Time, 8)] {
+            for sockets in [1, 32, 1_000] {
+                let peers = self.peers("tidegate udp", true);
+                self.work(&format!("udp-{name}-{sockets}"), Shape::Udp, mode, sockets, size, peers)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn starts(&mut self) -> Result<()> {
+        self.note("start to first reply");
+        let servers = self.peers("tidegate tokio thread epoll", true);
+        for _ in 0..self.rounds.max(5) * 2 {
+            for spec in &servers {
+                let seconds = start_to_first_reply(spec, &self.bench)?.as_secs_f64();
+                self.results.starts.entry(spec.name.clone()).or_default().push(seconds);
+            }
+        }
+        Ok(())
+    }
+
+    fn survival(&mut self) -> Result<()> {
+        self.note("capacity of one core");
+        let load = Load {
+            shape: Shape::Churn,
+            mode: SURVIVAL_WORK,
+            connections: 4,
+            size: 64,
+            rate: 0.0,
+            duration: self.duration,
+        };
+        let capacity = compare(&load, &[Spec::new("epoll")], self.rounds.max(3), &self.bench)?;
+        let capacity = stats::median(&capacity.values(0, |sample| sample.outcome.rate));
+        let servers = self.peers("tidegate tokio thread pool epoll", true);
+        let points = self.survival_points(capacity, &FACTORS, &servers)?;
+        let mut small = self.peers("tokio thread pool epoll", true);
+        for spec in &mut small {
+            *spec = Spec::with(spec.name.as_str(), BACKLOG_SMALL);
+        }
+        let points_small = self.survival_points(capacity, &FACTORS_SMALL, &small)?;
+        self.results.survival = Some(Survival { capacity, points, points_small });
+        Ok(())
+    }
+
+    fn survival_points(
+        &self,
+        capacity: f64,
+        factors: &[f64],
+        servers: &[Spec],
+    ) -> Result<Vec<SurvivalPoint>> {
+        let mut points = Vec::new();
+        for &factor in factors {
+            self.note(&format!("survival at {factor} of capacity"));
+            let load = Load {
+                shape: Shape::Open,
+                mode: SURVIVAL_WORK,
+                connections: 1,
+                size: 64,
+                rate: factor * capacity,
+                duration: self.duration * 2,
+            };
+            // Each point is longer than the other works, so fewer rounds do.
+            let comparison = compare(&load, servers, self.rounds.div_ceil(2), &self.bench)?;
+            points.push(SurvivalPoint { factor, comparison });
+        }
+        Ok(points)
+    }
+
+    /// `tidegate stress` and the bare client, in turn, against the one-thread loop.
+    fn clients(&mut self) -> Result<()> {
+        let server = Server::start(&Spec::new("epoll"), ECHO, &self.bench.server_cpus)?;
+        for connections in [32, 1_000, 10_000] {
+            self.note(&format!("load clients at {connections} connections"));
+            let mut rates = ClientRates::default();
+            for _ in 0..self.rounds {
+                rates.stress.push(self.stress_rate(&server, connections)?);
+                rates.bare.push(self.bare_rate(&server, connections)?);
+            }
+            self.results.clients.insert(connections, rates);
+        }
+        Ok(())
+    }
+
+    fn bare_rate(&self, server: &Server, connections: usize) -> Result<f64> {
+        let plan = Plan {
+            shape: Shape::Echo,
+            target: server.addr,
+            connections,
+            size: 64,
+            rate: 0.0,
+            warmup: self.duration / 2,
+            duration: self.duration,
+            threads: self.bench.client_cpus.count(),
+        };
+        Ok(load::run(&plan, &self.bench.client_cpus, || {})?.rate)
+    }
+
+    fn stress_rate(&self, server: &Server, connections: usize) -> Result<f64> {
+        let mut command = Command::new(server::default_tidegate());
+        command.args(["stress", &format!("tcp://{}", server.addr), "-o", "json", "--size", "64"]);
+        command.args(["-c", &connections.to_string()]);
+        command.args(["-d", &format!("{}ms", self.duration.as_millis())]);
+        command.args(["--warmup", &format!("{}ms", self.duration.as_millis() / 2)]);
+        command.args(["--threads", &self.bench.client_cpus.count().to_string()]);
+        let output = self.bench.client_cpus.output(command)?;
+        if !output.status.success() {
+            bail!("tidegate stress: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        }
+        let report: serde_json::Value =
+            serde_json::from_slice(&output.stdout).context("what tidegate stress printed is not JSON")?;
+        report["rate"].as_f64().context("the report of tidegate stress has no rate")
+    }
+}
+
+const ECHO: Service = Service { udp: false, mode: Mode::Echo };

@@ -1,0 +1,378 @@
+//! Every limit of a server in one place: what it bounds, its default, and why that default.
+//!
+//! Nothing in a server grows past a limit that is named here. [`Limits::check`] asserts the
+//! relations between them before anything starts.
+
+use std::time::Duration;
+
+/// What is done with a newcomer when the queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overload {
+    /// Refuse it at once: with the service's busy reply, or with RST when it has none.
+    Reject,
+    /// Stop accepting for at most so long, then refuse. Meanwhile newcomers wait in the kernel's
+    /// backlog.
+    Wait(Duration),
+    /// Refuse the newcomer that has waited longest, and admit this one.
+    DropOldest,
+}
+
+impl std::fmt::Display for Overload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Overload::Reject => f.write_str("reject"),
+            Overload::Wait(time) => write!(f, "wait:{}", show_time(*time)),
+            Overload::DropOldest => f.write_str("drop-oldest"),
+        }
+    }
+}
+
+/// Every limit of a server. Start from [`Limits::default`] and change what must differ.
+///
+/// ```
+/// use std::time::Duration;
+/// let limits = tidegate::Limits { queue: 16, idle_timeout: Duration::from_secs(5), ..Default::default() };
+/// assert!(limits.check().is_ok());
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Threads that run services. Default 32.
+    pub workers: usize,
+    /// Newcomers that may wait for a worker; one more is refused. 0 means hand-over only: a
+    /// newcomer is admitted when a worker is free. Default 128.
+    pub queue: usize,
+    /// Connections open at once, whatever they do. Default 10,000.
+    pub max_connections: usize,
+    /// Connections open at once from one source; 0 means no such limit. Default 0.
+    pub max_per_source: usize,
+    /// New connections a second from one source, with a burst of as many; 0 means no such limit.
+    /// Default 0.
+    pub source_rate: f64,
+    /// How many leading bits of an IPv4 and of an IPv6 address make a source. Default 32 and 128.
+    pub source_prefix: (u8, u8),
+    /// What is done with a newcomer when the queue is full. Default [`Overload::Reject`].
+    pub overload: Overload,
+    /// A newcomer that waited longer for a worker is shed. Default 5 s.
+    pub queue_timeout: Duration,
+    /// When the queue has not been empty for 100 ms, newcomers that waited longer than this are
+    /// shed (controlled delay); zero means off. Default zero.
+    pub queue_target: Duration,
+    /// Explicit refusals a second; past it newcomers stay in the kernel's backlog, and what does
+    /// not fit there is refused by the kernel. A refusal costs an accept and a close, work that a
+    /// flood must not be able to order without end. Default 500 (measured: 869 of 900 useful
+    /// replies a second at nine times the load).
+    pub refusal_rate: f64,
+    /// A request must be whole so long after its first byte. Default 10 s.
+    pub read_timeout: Duration,
+    /// A client must take some of its replies within this time. Default 10 s.
+    pub write_timeout: Duration,
+    /// A connection on which nothing is asked for so long is closed. Default 60 s.
+    pub idle_timeout: Duration,
+    /// The longest line of a line service, its end not counted, in bytes. Default 64 KiB.
+    pub max_line: usize,
+    /// Replies kept for one connection whose client does not read, in bytes. Default 1 MiB.
+    pub output_per_connection: usize,
+    /// Replies kept for all connections together, in bytes. Default 64 MiB.
+    pub output_total: usize,
+    /// Bytes that one turn may read before others have theirs. Default 256 KiB.
+    pub turn_bytes: usize,
+    /// Polite closes under way at once; past it a close does not wait for the client. Default 256.
+    pub lingering: usize,
+    /// How long a polite close waits for the client's FIN. Default 1 s.
+    pub linger_timeout: Duration,
+    /// Bytes that a polite close reads and discards. Default 64 KiB.
+    pub linger_bytes: usize,
+    /// After the order to end: how long the server goes on as before while `/readyz` says 503, so
+    /// that load balancers can look away. Default 0.
+    pub drain_delay: Duration,
+    /// How long admitted work may take to finish after that. Default 30 s.
+    pub drain_timeout: Duration,
+    /// Niceness of the workers above that of the process, 0 to 19: acceptor, parker and admin run
+    /// first, or under load the server falls behind its own queue. Default 10.
+    pub worker_nice: i32,
+    /// Connections the kernel may hold for accept, per listener; 0 means as many as `queue`, and
+    /// at least 16. Default 0. (A deep backlog is a queue without a bound on time.)
+    pub backlog: usize,
+    /// A worker in one turn for longer is reported as stuck. Default 10 s.
+    pub stuck_threshold: Duration,
+    /// Descriptors kept for everything that is not a connection. Default 128.
+    pub fd_reserve: usize,
+    /// The largest datagram that is taken, in bytes. Default 2,048.
+    pub max_datagram: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            workers: 32,
+            queue: 128,
+            max_connections: 10_000,
+            max_per_source: 0,
+            source_rate: 0.0,
+            source_prefix: (32, 128),
+            overload: Overload::Reject,
+            queue_timeout: Duration::from_secs(5),
+            queue_target: Duration::ZERO,
+            refusal_rate: 500.0,
+            read_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            max_line: 64 * 1024,
+            output_per_connection: 1024 * 1024,
+            output_total: 64 * 1024 * 1024,
+            turn_bytes: 256 * 1024,
+            lingering: 256,
+            linger_timeout: Duration::from_secs(1),
+            linger_bytes: 64 * 1024,
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(30),
+            worker_nice: 10,
+            backlog: 0,
+            stuck_threshold: Duration::from_secs(10),
+            fd_reserve: 128,
+            max_datagram: 2048,
+        }
+    }
+}
+
+/// A limit, or a relation between limits, that cannot hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LimitError(pub(crate) String);
+
+impl Limits {
+    /// The most workers that make sense to ask for: each is a thread.
+    pub const WORKERS_MAX: usize = 4096;
+    /// The most connections a table can name.
+    pub const CONNECTIONS_MAX: usize = 1 << 24;
+
+    /// The kernel's backlog that follows from these limits.
+    pub fn effective_backlog(&self) -> usize {
+        match self.backlog {
+            0 => self.queue.clamp(16, 4096),
+            n => n,
+        }
+    }
+
+    /// The bytes these limits can make the server hold, thread stacks aside: connections, the
+    /// queue, workers' buffers and kept output.
+    pub fn memory_ceiling(&self) -> usize {
+        // Sizes of a table slot and of a queue entry with its stamp; a test compares them.
+        self.max_connections * (crate::server::SLOT_BYTES + 32)
+            + self.workers * crate::server::WORKER_BUFFER_BYTES
+            + self.output_total
+    }
+
+    /// Checks each limit and the relations between them.
+    pub fn check(&self) -> Result<(), LimitError> {
+        let ensure = |ok: bool, why: String| if ok { Ok(()) } else { Err(LimitError(why)) };
+        let workers_max = Self::WORKERS_MAX;
+        ensure(
+            (1..=workers_max).contains(&self.workers),
+            format!("workers is {}: it must be from 1 to {workers_max}", self.workers),
+        )?;
+        ensure(
+            (1..=Self::CONNECTIONS_MAX).contains(&self.max_connections),
+            format!(
+                "max-connections is {}: it must be from 1 to {}",
+                self.max_connections,
+                Self::CONNECTIONS_MAX
+            ),
+        )?;
+        ensure(
+            self.queue <= self.max_connections,
+            format!(
+                "queue is {} and max-connections {}: who waits is connected, so queue must not be larger",
+                self.queue, self.max_connections
+            ),
+        )?;
+        ensure(
+            self.source_prefix.0 <= 32 && self.source_prefix.1 <= 128,
+            format!("source-prefix is {},{}: at most 32,128", self.source_prefix.0, self.source_prefix.1),
+        )?;
+        ensure(
+            (0..=19).contains(&self.worker_nice),
+            format!("worker-nice is {}: it must be from 0 to 19", self.worker_nice),
+        )?;
+        ensure(
+            self.refusal_rate.is_finite() && self.refusal_rate >= 0.0,
+            format!("refusal-rate is {}: it must be 0 or more", self.refusal_rate),
+        )?;
+        ensure(
+            self.source_rate.is_finite() && self.source_rate >= 0.0,
+            format!("source-rate is {}: it must be 0 or more", self.source_rate),
+        )?;
+        ensure(self.max_line >= 1, "max-line is 0: it must be at least 1 byte".to_owned())?;
+        ensure(
+            self.max_line <= self.output_per_connection,
+            format!(
+                "max-line is {} and output-per-connection {}: a reply to the longest line must fit",
+                self.max_line, self.output_per_connection
+            ),
+        )?;
+        ensure(
+            self.output_per_connection <= self.output_total,
+            format!(
+                "output-per-connection is {} and output-total {}: one must fit in all",
+                self.output_per_connection, self.output_total
+            ),
+        )?;
+        ensure(self.backlog <= i32::MAX as usize, format!("backlog is {}: too large", self.backlog))?;
+        ensure(
+            (1..=65_507).contains(&self.max_datagram),
+            format!("max-datagram is {}: it must be from 1 to 65507", self.max_datagram),
+        )?;
+        let times = [
+            ("read-timeout", self.read_timeout),
+            ("write-timeout", self.write_timeout),
+            ("idle-timeout", self.idle_timeout),
+            ("queue-timeout", self.queue_timeout),
+        ];
+        for (name, time) in times {
+            ensure(
+                time >= Duration::from_millis(1) && time <= Duration::from_secs(30 * 86_400),
+                format!("{name} is {}: it must be from 1ms to 30 days", show_time(time)),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Names, values and meanings, in the order people look for them.
+    pub fn table(&self) -> Vec<LimitRow> {
+        let row = |name, value: String, why| LimitRow { name, value, why };
+        let or_off = |on: bool, value: String| if on { value } else { "off".to_owned() };
+        vec![
+            row("workers", self.workers.to_string(), "threads that run services"),
+            row("queue", self.queue.to_string(), "newcomers that may wait for a worker; 0: hand-over only"),
+            row("max-connections", self.max_connections.to_string(), "connections open at once"),
+            row(
+                "max-per-source",
+                or_off(self.max_per_source > 0, self.max_per_source.to_string()),
+                "connections open at once from one source",
+            ),
+            row(
+                "source-rate",
+                or_off(self.source_rate > 0.0, format!("{}/s", self.source_rate)),
+                "new connections a second from one source",
+            ),
+            row(
+                "source-prefix",
+                format!("{},{}", self.source_prefix.0, self.source_prefix.1),
+                "leading bits of an IPv4 and an IPv6 address that make a source",
+            ),
+            row("overload", self.overload.to_string(), "what is done with a newcomer when the queue is full"),
+            row("queue-timeout", show_time(self.queue_timeout), "a newcomer that waited longer is shed"),
+            row(
+                "queue-target",
+                or_off(!self.queue_target.is_zero(), show_time(self.queue_target)),
+                "the wait above which a standing queue sheds newcomers",
+            ),
+            row(
+                "refusal-rate",
+                format!("{}/s", self.refusal_rate),
+                "explicit refusals; past it the kernel refuses",
+            ),
+            row("read-timeout", show_time(self.read_timeout), "from a request's first byte to its last"),
+            row(
+                "write-timeout",
+                show_time(self.write_timeout),
+                "without the client taking any of its replies",
+            ),
+            row("idle-timeout", show_time(self.idle_timeout), "without a request"),
+            row("max-line", show_size(self.max_line), "the longest line of a line service"),
+            row(
+                "output-per-connection",
+                show_size(self.output_per_connection),
+                "replies kept for a client that does not read",
+            ),
+            row("output-total", show_size(self.output_total), "replies kept for all clients together"),
+            row("turn-bytes", show_size(self.turn_bytes), "read in one turn before others have theirs"),
+            row("lingering", self.lingering.to_string(), "polite closes under way at once"),
+            row(
+                "linger-timeout",
+                show_time(self.linger_timeout),
+                "for the client to end after a polite close",
+            ),
+            row("linger-bytes", show_size(self.linger_bytes), "discarded in a polite close"),
+            row("drain-delay", show_time(self.drain_delay), "from the order to end until listeners close"),
+            row("drain-timeout", show_time(self.drain_timeout), "for admitted work to finish after that"),
+            row(
+                "worker-nice",
+                self.worker_nice.to_string(),
+                "niceness of workers, so that control threads run first",
+            ),
+            row(
+                "backlog",
+                self.effective_backlog().to_string(),
+                "connections the kernel holds for accept; follows queue",
+            ),
+            row(
+                "stuck-threshold",
+                show_time(self.stuck_threshold),
+                "a turn that lasts longer is reported as stuck",
+            ),
+            row("fd-reserve", self.fd_reserve.to_string(), "descriptors for all that is not a connection"),
+            row("max-datagram", show_size(self.max_datagram), "the largest datagram that is taken"),
+        ]
+    }
+}
+
+/// One limit, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitRow {
+    /// Its name: the option without `--`.
+    pub name: &'static str,
+    /// Its value with its unit.
+    pub value: String,
+    /// What it bounds.
+    pub why: &'static str,
+}
+
+/// A time as people read it, exact: `1500ms`, `10s`.
+pub fn show_time(time: Duration) -> String {
+    if time.is_zero() {
+        return "0s".to_owned();
+    }
+    let nanos = time.as_nanos();
+    for (unit, name) in [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")] {
+        if nanos.is_multiple_of(unit) {
+            return format!("{}{name}", nanos / unit);
+        }
+    }
+    format!("{nanos}ns")
+}
+
+/// A count of bytes as people read it, exact: `64KiB`, `1000B`.
+pub fn show_size(bytes: usize) -> String {
+    for (unit, name) in [(1usize << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{}{name}", bytes / unit);
+        }
+    }
+    format!("{bytes}B")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_hold_and_impossible_relations_do_not() {
+        assert_eq!(Limits::default().check(), Ok(()));
+        let wrong: [fn(&mut Limits); 8] = [
+            |l| l.workers = 0,
+            |l| l.max_connections = 0,
+            |l| l.queue = 20_000,
+            |l| l.source_prefix = (33, 128),
+            |l| l.worker_nice = 20,
+            |l| l.output_per_connection = 100 << 20,
+            |l| l.max_line = 2 << 20,
+            |l| l.idle_timeout = Duration::ZERO,
+        ];
+        for change in wrong {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            assert!(limits.check().is_err(), "{limits:?}");
+        }
+    }
+}

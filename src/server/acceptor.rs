@@ -1,0 +1,378 @@
+//! The acceptor: one thread that takes what is waiting, admits or refuses it, and never waits for a
+//! client.
+
+use super::admission::Bucket;
+use super::clock::nanos;
+use super::connection::{Connection, Registered, Waiting};
+use super::core::{ACCEPTOR_ROW, AcceptorWaits, Core};
+use crate::limits::Overload;
+use crate::metrics::snapshot::Phase;
+use crate::metrics::stats::Place;
+use crate::reason::{AcceptError, DropReason};
+use crate::service::Kept;
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The wake token; listeners have their index.
+const WAKE: Token = Token(usize::MAX);
+
+/// Accepts from one listener before the next has its turn.
+const ACCEPT_BATCH: usize = 64;
+
+/// The longest wait without a reason; wakes and connections end it.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// How often a wait for a place looks by itself, should nobody call.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A full queue is a burst, which workers may be about to take, before it is an overload: so long
+/// newcomers are left in the kernel's backlog instead of being refused.
+const BURST: Duration = Duration::from_millis(25);
+
+/// Back-off after an error of accept.
+const BACK_OFF_FIRST: Duration = Duration::from_millis(5);
+const BACK_OFF_LAST: Duration = Duration::from_secs(1);
+
+/// Descriptors held so that a connection can be accepted and refused when there is no other.
+const SPARES: usize = 2;
+
+pub(crate) struct Acceptor {
+    core: Arc<Core>,
+    poll: Poll,
+    doors: Vec<Door>,
+    budget: Bucket,
+    spares: Vec<OwnedFd>,
+    back_off: Duration,
+    /// Since when the queue has been full, for `wait:D`.
+    full_since: Option<Instant>,
+    /// Since when newcomers have found a full queue, until the kernel had no more of them.
+    burst_since: Option<Instant>,
+}
+
+/// One listener's socket.
+struct Door {
+    socket: TcpListener,
+    /// The kernel may have connections for us: true until it says that it has none.
+    ready: bool,
+}
+
+/// What came of trying to accept one connection.
+enum Step {
+    /// Try the next.
+    Next,
+    /// The kernel has no more.
+    Empty,
+    /// Accept nothing for so long, or until somebody calls.
+    Hold(Duration),
+}
+
+/// Whether a newcomer can be admitted now.
+enum Gate {
+    Open,
+    /// Not for this reason.
+    Shut(DropReason),
+}
+
+impl Acceptor {
+    pub(crate) fn new(core: Arc<Core>, poll: Poll, sockets: Vec<std::net::TcpListener>) -> io::Result<Self> {
+        let mut doors = Vec::with_capacity(sockets.len());
+        for (index, socket) in sockets.into_iter().enumerate() {
+            let mut socket = TcpListener::from_std(socket);
+            poll.registry().register(&mut socket, Token(index), Interest::READABLE)?;
+            doors.push(Door { socket, ready: true });
+        }
+        let rate = core.limits.refusal_rate;
+        // A tenth of a second's worth at once: bursts of refusals are as costly as floods.
+        let budget = Bucket::with_depth(rate, (rate / 10.0).max(f64::from(rate > 0.0)), Instant::now());
+        let spares = (0..SPARES).map_while(|_| spare().ok()).collect();
+        Ok(Self {
+            core,
+            poll,
+            doors,
+            budget,
+            spares,
+            back_off: BACK_OFF_FIRST,
+            full_since: None,
+            burst_since: None,
+        })
+    }
+
+    /// Accepts until the server drains; then takes what the kernel had completed, and ends.
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(self.doors.len() + 1);
+        let mut hold = None;
+        while self.core.phase() < Phase::Draining {
+            let timeout =
+                hold.unwrap_or(if self.doors.iter().any(|d| d.ready) { Duration::ZERO } else { WAIT });
+            if !timeout.is_zero() || hold.is_some() {
+                self.wait(&mut events, timeout);
+            }
+            self.core.set_acceptor_waits(AcceptorWaits::Nothing);
+            hold = self.accept_all();
+        }
+        self.drain();
+    }
+
+    fn wait(&mut self, events: &mut Events, timeout: Duration) {
+        // It fails with EINTR only, and then the loop looks at everything again.
+        if self.poll.poll(events, Some(timeout)).is_err() {
+            return;
+        }
+        for event in events.iter().filter(|event| event.token() != WAKE) {
+            if let Some(door) = self.doors.get_mut(event.token().0) {
+                door.ready = true;
+            }
+        }
+    }
+
+    /// Takes from every listener in turn until the kernel has no more, or until accepting must
+    /// pause: then for how long.
+    fn accept_all(&mut self) -> Option<Duration> {
+        for index in 0..self.doors.len() {
+            for _ in 0..ACCEPT_BATCH {
+                if !self.doors[index].ready {
+                    break;
+                }
+                match self.step(index) {
+                    Step::Next => {}
+                    Step::Empty => {
+                        self.doors[index].ready = false;
+                        self.burst_since = None;
+                    }
+                    Step::Hold(time) => return Some(time),
+                }
+            }
+        }
+        None
+    }
+
+    fn step(&mut self, index: usize) -> Step {
+        match self.gate() {
+            Gate::Open => {
+                self.full_since = None;
+                match self.accept(index) {
+                    Ok((socket, peer)) => self.admit(index, socket, peer),
+                    Err(step) => step,
+                }
+            }
+            Gate::Shut(reason) => self.overload(index, reason),
+        }
+    }
+
+    fn gate(&self) -> Gate {
+        if self.core.admission.is_full() {
+            Gate::Shut(DropReason::MaxConnections)
+        } else if !self.core.has_queue_place() {
+            Gate::Shut(DropReason::QueueFull)
+        } else {
+            Gate::Open
+        }
+    }
+
+    /// The gate is shut: refuse one within the budget, or leave it in the kernel's backlog until
+    /// there is a place, a token, or no patience left.
+    fn overload(&mut self, index: usize, reason: DropReason) -> Step {
+        let now = Instant::now();
+        if reason == DropReason::QueueFull {
+            let full = now.saturating_duration_since(*self.full_since.get_or_insert(now));
+            let burst = now.saturating_duration_since(*self.burst_since.get_or_insert(now));
+            let patience = match self.core.limits.overload {
+                Overload::Wait(patience) => patience.saturating_sub(full),
+                _ => BURST.saturating_sub(burst),
+            };
+            if !patience.is_zero() {
+                return self.hold(reason, patience);
+            }
+        }
+        if !self.budget.take(now) {
+            let next = self.budget.next(now).unwrap_or(WAIT);
+            return self.hold(reason, next);
+        }
+        let (socket, peer) = match self.accept(index) {
+            Ok(accepted) => accepted,
+            Err(step) => return step,
+        };
+        let ledger = self.core.ledger(ACCEPTOR_ROW, index);
+        if reason == DropReason::QueueFull && self.core.limits.overload == Overload::DropOldest {
+            self.drop_oldest();
+            return self.admit(index, socket, peer);
+        }
+        self.core.refuse(index, socket, ledger, reason);
+        Step::Next
+    }
+
+    /// Waits for a place, at most so long, unless there is one by now.
+    fn hold(&self, reason: DropReason, time: Duration) -> Step {
+        self.core.set_acceptor_waits(match reason {
+            DropReason::MaxConnections => AcceptorWaits::ConnectionPlace,
+            _ => AcceptorWaits::QueuePlace,
+        });
+        if matches!(self.gate(), Gate::Open) {
+            return Step::Next;
+        }
+        Step::Hold(time.min(LOOK))
+    }
+
+    /// Refuses the newcomer that has waited longest. Connections with more to do are in the queue
+    /// too; they were admitted and are not refused, but go behind the others.
+    fn drop_oldest(&self) {
+        for _ in 0..self.core.queue.len().min(64) {
+            let Some(entry) = self.core.queue.pop() else {
+                return;
+            };
+            let Some(slot) = self.core.table.get(entry.slot) else {
+                continue;
+            };
+            if !entry.newcomer {
+                self.core.enqueue(entry.slot, entry.generation, false, entry.since);
+                continue;
+            }
+            if slot.state.take(entry.generation).is_some() {
+                let ledger = self.core.ledger(ACCEPTOR_ROW, slot.listener());
+                self.core.shed(entry.slot, slot, ledger, Place::Queued, DropReason::QueueFull);
+                return;
+            }
+        }
+    }
+
+    /// Gives a socket its place and puts it into the queue.
+    fn admit(&mut self, index: usize, socket: TcpStream, peer: SocketAddr) -> Step {
+        let ledger = self.core.ledger(ACCEPTOR_ROW, index);
+        let permit = match self.core.admission.admit(peer.ip(), Instant::now()) {
+            Ok(permit) => permit,
+            Err(reason) => {
+                self.core.refuse(index, socket, ledger, reason);
+                return Step::Next;
+            }
+        };
+        // A permit is given back after its slot, so there is a slot for every permit.
+        let Some((number, slot)) = self.core.table.take() else {
+            self.core.refuse(index, socket, ledger, DropReason::MaxConnections);
+            return Step::Next;
+        };
+        let generation = slot.state.open();
+        slot.set_listener(index);
+        *slot.connection() = Some(Connection {
+            socket,
+            peer,
+            registered: Registered::No,
+            waiting: Waiting::Request,
+            ending: false,
+            session: None,
+            kept: Kept::default(),
+            _permit: permit,
+        });
+        ledger.admitted();
+        let now = self.core.clock.now();
+        let patience = nanos(self.core.limits.queue_timeout);
+        slot.deadline.store(now.saturating_add(patience), std::sync::atomic::Ordering::Relaxed);
+        slot.state.requeue();
+        self.core.enqueue(number, generation, true, now);
+        self.core.work_queued();
+        Step::Next
+    }
+
+    fn accept(&mut self, index: usize) -> Result<(TcpStream, SocketAddr), Step> {
+        match self.doors[index].socket.accept() {
+            Ok((socket, peer)) => {
+                self.back_off = BACK_OFF_FIRST;
+                Ok((TcpStream::from(OwnedFd::from(socket)), peer))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Step::Empty),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(Step::Next),
+            Err(error) => Err(self.accept_failed(index, &error)),
+        }
+    }
+
+    /// Counts an error of accept by its class and says how to go on: never by ending, never by
+    /// trying again at once for ever.
+    fn accept_failed(&mut self, index: usize, error: &io::Error) -> Step {
+        let class = classify(error);
+        let counters = &self.core.listeners[index].accept_errors;
+        counters[class as usize].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if class == AcceptError::Aborted {
+            // The client is at fault, and only this one.
+            return Step::Next;
+        }
+        if matches!(class, AcceptError::Emfile | AcceptError::Enfile) && self.refuse_on_spare(index) {
+            return Step::Next;
+        }
+        let pause = self.back_off;
+        self.back_off = (pause * 2).min(BACK_OFF_LAST);
+        Step::Hold(pause)
+    }
+
+    /// Out of descriptors: gives up a spare one, accepts on it, refuses, and takes it back. Within
+    /// the budget of refusals; false when nothing could be done.
+    fn refuse_on_spare(&mut self, index: usize) -> bool {
+        if !self.budget.take(Instant::now()) {
+            return false;
+        }
+        self.spares.pop();
+        let accepted = self.doors[index].socket.accept();
+        let refused = accepted.is_ok();
+        if let Ok((socket, _)) = accepted {
+            let ledger = self.core.ledger(ACCEPTOR_ROW, index);
+            self.core.refuse(index, TcpStream::from(OwnedFd::from(socket)), ledger, DropReason::FdReserve);
+        }
+        while self.spares.len() < SPARES {
+            match spare() {
+                Ok(fd) => self.spares.push(fd),
+                Err(_) => break,
+            }
+        }
+        refused
+    }
+
+    /// Closes the listeners without resetting clients that the kernel has welcomed already: no
+    /// more handshakes, then accept what there is.
+    fn drain(&mut self) {
+        for index in 0..self.doors.len() {
+            let _ = rustix::net::listen(&self.doors[index].socket, 0);
+            // Bounded: with a backlog of 0 the kernel still completes one handshake at a time.
+            for _ in 0..self.core.limits.effective_backlog() + ACCEPT_BATCH {
+                match self.accept(index) {
+                    Ok((socket, peer)) => {
+                        self.admit(index, socket, peer);
+                    }
+                    Err(Step::Next) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        for index in 0..self.doors.len() {
+            self.core.lock_socket(index).take();
+        }
+        self.doors.clear();
+        self.core.accepting.store(false, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+fn spare() -> io::Result<OwnedFd> {
+    std::fs::File::open("/dev/null").map(OwnedFd::from)
+}
+
+fn classify(error: &io::Error) -> AcceptError {
+    use rustix::io::Errno;
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE) => AcceptError::Emfile,
+        Some(Errno::NFILE) => AcceptError::Enfile,
+        Some(Errno::NOBUFS | Errno::NOMEM) => AcceptError::Nobufs,
+        // accept(2) asks to treat the network's errors like a client that gave up.
+        Some(
+            Errno::CONNABORTED
+            | Errno::PROTO
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::PERM,
+        ) => AcceptError::Aborted,
+        _ => AcceptError::Other,
+    }
+}

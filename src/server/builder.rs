@@ -1,0 +1,215 @@
+//! From a description to a bound server.
+
+use super::bound::BoundServer;
+use super::core::Listener;
+use crate::limits::{LimitError, Limits, Overload};
+use crate::service::Service;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+
+/// Why a server cannot be had, by the phase that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A limit, or a relation between limits, cannot hold.
+    #[error(transparent)]
+    Limits(#[from] LimitError),
+    /// No listener was given.
+    #[error("there is no listener: give at least one")]
+    NoListener,
+    /// An address could not be resolved.
+    #[error("cannot resolve {address}: {source}")]
+    Resolve {
+        /// What was given.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// An address could not be bound.
+    #[error("cannot listen on {address}: {}", explain_bind(.source))]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There are not enough descriptors for the connections that are allowed.
+    #[error(
+        "max-connections is {wanted}, which with {reserve} for the server itself is more than the {limit} open files \
+         this process may have: lower it, or raise the limit (ulimit -n)"
+    )]
+    Descriptors {
+        /// `max_connections`.
+        wanted: usize,
+        /// `fd_reserve` and what the threads need.
+        reserve: usize,
+        /// The limit of the process.
+        limit: usize,
+    },
+    /// The system did not give what serving needs.
+    #[error("cannot start {what}: {source}")]
+    Start {
+        /// What could not be had.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn explain_bind(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "the address is in use: end what listens there, or choose another port".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "permission denied: ports below 1024 need a privilege, choose a higher one".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+pub(super) fn cannot_start(what: &'static str) -> impl Fn(io::Error) -> BuildError {
+    move |source| BuildError::Start { what, source }
+}
+
+/// A server in the making; see [`Server::builder`](super::Server::builder).
+pub struct Builder {
+    limits: Limits,
+    listeners: Vec<(SocketAddr, Arc<dyn Service>)>,
+    reuse_address: bool,
+    busy_reply: Option<Box<[u8]>>,
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let addresses: Vec<_> = self.listeners.iter().map(|(address, _)| address).collect();
+        f.debug_struct("Builder").field("limits", &self.limits).field("listeners", &addresses).finish()
+    }
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self { limits: Limits::default(), listeners: Vec::new(), reuse_address: true, busy_reply: None }
+    }
+
+    /// Threads that run services. Default 32.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.limits.workers = workers;
+        self
+    }
+
+    /// Newcomers that may wait for a worker. Default 128.
+    #[must_use]
+    pub fn queue(mut self, queue: usize) -> Self {
+        self.limits.queue = queue;
+        self
+    }
+
+    /// What is done with a newcomer when the queue is full. Default [`Overload::Reject`].
+    #[must_use]
+    pub fn overload(mut self, overload: Overload) -> Self {
+        self.limits.overload = overload;
+        self
+    }
+
+    /// All limits at once; those set before are replaced.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What every refused client is told, instead of what its service would say
+    /// ([`Service::busy_reply`]). Empty: nothing, and the refusal is a reset.
+    #[must_use]
+    pub fn busy_reply(mut self, words: impl Into<Vec<u8>>) -> Self {
+        self.busy_reply = Some(words.into().into_boxed_slice());
+        self
+    }
+
+    /// Whether an address can be bound while old connections of it linger in the kernel
+    /// (`SO_REUSEADDR`). Default: yes.
+    #[must_use]
+    pub fn reuse_address(mut self, reuse: bool) -> Self {
+        self.reuse_address = reuse;
+        self
+    }
+
+    /// Adds a listener with its service. Port 0 picks a free port. All listeners share the workers
+    /// and the queue. Fails when the address cannot be resolved.
+    pub fn listen(
+        mut self,
+        address: impl ToSocketAddrs + std::fmt::Debug,
+        service: impl Service,
+    ) -> Result<Self, BuildError> {
+        let resolve = |source| BuildError::Resolve { address: format!("{address:?}"), source };
+        let resolved = address.to_socket_addrs().map_err(resolve)?.next();
+        let none = || resolve(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+        self.listeners.push((resolved.ok_or_else(none)?, Arc::new(service)));
+        Ok(self)
+    }
+
+    /// Adds a listener whose service is shared with its owner, or was chosen at run time.
+    #[must_use]
+    pub fn listen_shared(mut self, address: SocketAddr, service: Arc<dyn Service>) -> Self {
+        self.listeners.push((address, service));
+        self
+    }
+
+    /// Checks the limits and binds the addresses. From then on clients can connect (they wait in the
+    /// kernel's backlog), and nothing is served yet.
+    pub fn bind(self) -> Result<BoundServer, BuildError> {
+        self.limits.check()?;
+        if self.listeners.is_empty() {
+            return Err(BuildError::NoListener);
+        }
+        check_descriptors(&self.limits, self.listeners.len())?;
+        let mut listeners = Vec::with_capacity(self.listeners.len());
+        for (address, service) in self.listeners {
+            let bind_error = |source| BuildError::Bind { address, source };
+            let socket = bind(address, &self.limits, self.reuse_address).map_err(bind_error)?;
+            let address = socket.local_addr().map_err(bind_error)?;
+            listeners.push(Listener::new(format!("tcp://{address}"), address, service, socket));
+        }
+        BoundServer::new(self.limits, listeners, self.busy_reply)
+    }
+}
+
+/// How many connections the limit of open files allows, beside what the server itself needs.
+pub(super) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
+    let limit = crate::sys::raise_open_files(u64::MAX) as usize;
+    limit.saturating_sub(limits.fd_reserve + listeners * 2 + limits.lingering)
+}
+
+/// Raises the soft limit of open files as far as needed, and checks that it is enough.
+fn check_descriptors(limits: &Limits, listeners: usize) -> Result<(), BuildError> {
+    let reserve = limits.fd_reserve + listeners * 2;
+    let wanted = limits.max_connections + limits.lingering + reserve;
+    let limit = crate::sys::raise_open_files(wanted as u64);
+    if (limit as usize) < limits.max_connections + reserve {
+        return Err(BuildError::Descriptors {
+            wanted: limits.max_connections,
+            reserve,
+            limit: limit as usize,
+        });
+    }
+    Ok(())
+}
+
+fn bind(address: SocketAddr, limits: &Limits, reuse_address: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(reuse_address)?;
+    if address.is_ipv6() {
+        // One listener, one family: `[::]` next to `0.0.0.0` on the same port must work.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    // Accepted sockets inherit it, so it costs no call for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(limits.effective_backlog() as i32)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,239 @@
+//! How a server ends: from the order to the last connection, with a deadline for each step.
+
+use super::clock::{Nanos, nanos};
+use super::connection::Waiting;
+use super::core::{Core, PARKER_ROW};
+use super::worker::has_input;
+use crate::metrics::snapshot::Phase;
+use crate::metrics::stats::Place;
+use crate::reason::CloseReason;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// After the cut, turns in progress get so long to return before their threads are left behind.
+const CUT_GRACE: Duration = Duration::from_millis(500);
+
+/// What became of the connections that were open when the server was told to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// How long it took, `drain_delay` included.
+    pub elapsed: Duration,
+    /// Connections that ended in good order.
+    pub drained: u64,
+    /// Connections that were cut.
+    pub aborted: u64,
+    /// Workers whose turn did not return; their threads are left behind.
+    pub workers_left: usize,
+}
+
+impl ShutdownReport {
+    /// Whether nothing was cut.
+    pub fn is_clean(&self) -> bool {
+        self.aborted == 0 && self.workers_left == 0
+    }
+}
+
+impl std::fmt::Display for ShutdownReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { elapsed, drained, aborted, workers_left } = self;
+        write!(f, "drained {drained} connections in {:.1} s, cut {aborted}", elapsed.as_secs_f64())?;
+        if *workers_left > 0 {
+            write!(f, ", left {workers_left} workers in turns that do not return")?;
+        }
+        Ok(())
+    }
+}
+
+/// The orders to end, and the report when they were carried out.
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    drain: AtomicBool,
+    cut: AtomicBool,
+    grace: Mutex<Option<Duration>>,
+    report: Mutex<Option<ShutdownReport>>,
+    done: Condvar,
+}
+
+impl Orders {
+    pub(crate) fn drain(&self) {
+        self.drain.store(true, SeqCst);
+    }
+
+    pub(crate) fn cut(&self) {
+        self.drain.store(true, SeqCst);
+        self.cut.store(true, SeqCst);
+    }
+
+    pub(crate) fn set_grace(&self, grace: Duration) {
+        *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = Some(grace);
+    }
+
+    fn finish(&self, report: ShutdownReport) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+        self.done.notify_all();
+    }
+
+    /// Waits for the report.
+    pub(crate) fn wait(&self) -> ShutdownReport {
+        let guard = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        let report = self.done.wait_while(guard, |report| report.is_none());
+        report.unwrap_or_else(PoisonError::into_inner).unwrap_or_default()
+    }
+}
+
+enum Stage {
+    Serving,
+    Leaving,
+    Draining { until: Nanos },
+    Cutting { until: Nanos },
+    Stopping { until: Nanos, report: ShutdownReport },
+}
+
+/// The drain in progress; stepped by the parker.
+pub(crate) struct Drain {
+    orders: std::sync::Arc<Orders>,
+    stage: Stage,
+    ordered_at: Nanos,
+    closed_before: u64,
+    aborted: u64,
+}
+
+impl Drain {
+    pub(crate) fn new(orders: std::sync::Arc<Orders>) -> Self {
+        Self { orders, stage: Stage::Serving, ordered_at: 0, closed_before: 0, aborted: 0 }
+    }
+
+    /// Whether connections are being ended: then the parker looks often.
+    pub(crate) fn is_draining(&self) -> bool {
+        !matches!(self.stage, Stage::Serving | Stage::Leaving)
+    }
+
+    /// Goes as far as it can now; true when the server has stopped.
+    pub(crate) fn step(&mut self, core: &Core, now: Nanos) -> bool {
+        match self.stage {
+            Stage::Serving if self.orders.drain.load(SeqCst) => self.leave(core, now),
+            Stage::Leaving => {
+                let delay = nanos(core.limits.drain_delay);
+                if now.saturating_sub(self.ordered_at) >= delay || self.orders.cut.load(SeqCst) {
+                    self.begin(core, now);
+                }
+            }
+            Stage::Draining { until } => {
+                self.end_idle(core, now);
+                let empty = core.admission.open() == 0 && !core.accepting.load(SeqCst);
+                if empty && core.lingering.load(SeqCst) == 0 {
+                    self.stop(core, now);
+                } else if now >= until || self.orders.cut.load(SeqCst) {
+                    core.stopping.store(true, SeqCst);
+                    self.stage = Stage::Cutting { until: now.saturating_add(nanos(CUT_GRACE)) };
+                }
+            }
+            Stage::Cutting { until } => {
+                self.cut(core);
+                if core.admission.open() == 0 || now >= until {
+                    self.stop(core, now);
+                }
+            }
+            Stage::Stopping { until, mut report } => {
+                let left = core.workers_alive.load(SeqCst);
+                if left == 0 || now >= until {
+                    report.workers_left = left;
+                    self.orders.finish(report);
+                    return true;
+                }
+                core.dormitory.wake_all();
+                core.poller.wake();
+            }
+            Stage::Serving => {}
+        }
+        false
+    }
+
+    fn leave(&mut self, core: &Core, now: Nanos) {
+        self.ordered_at = now;
+        self.closed_before = core.closed_total();
+        core.enter(Phase::Leaving);
+        self.stage = Stage::Leaving;
+        if core.limits.drain_delay.is_zero() {
+            self.begin(core, now);
+        }
+    }
+
+    fn begin(&mut self, core: &Core, now: Nanos) {
+        core.enter(Phase::Draining);
+        let _ = core.acceptor.wake();
+        let grace = *self.orders.grace.lock().unwrap_or_else(PoisonError::into_inner);
+        let timeout = nanos(grace.unwrap_or(core.limits.drain_timeout));
+        self.stage = Stage::Draining { until: now.saturating_add(timeout) };
+    }
+
+    /// Ends connections between two requests with FIN; those that have sent one already get their
+    /// turn first. A half request has until its own deadline.
+    fn end_idle(&self, core: &Core, now: Nanos) {
+        for (index, slot) in core.table.iter() {
+            if !slot.state.is_idle() {
+                continue;
+            }
+            let Some(generation) = slot.state.generation() else {
+                continue;
+            };
+            if !slot.state.claim(generation) {
+                continue;
+            }
+            let ledger = core.ledger(PARKER_ROW, slot.listener());
+            let (waiting, more) = match slot.connection().as_ref() {
+                Some(connection) => (connection.waiting, has_input(&connection.socket)),
+                None => (Waiting::Request, false),
+            };
+            if waiting == Waiting::Request && !more {
+                core.close(index, slot, ledger, Place::Idle, CloseReason::Shutdown);
+            } else if more || slot.state.park() == super::state::Parked::Again {
+                ledger.moved(Place::Idle, Place::Queued);
+                slot.state.requeue();
+                core.enqueue(index, generation, false, now);
+                core.work_queued();
+            }
+        }
+    }
+
+    /// Resets what is idle or queued; what has a worker is cut by it when its turn returns.
+    fn cut(&mut self, core: &Core) {
+        while let Some(entry) = core.queue.pop() {
+            let Some(slot) = core.table.get(entry.slot) else {
+                continue;
+            };
+            if slot.state.take(entry.generation).is_some() {
+                self.aborted += 1;
+                core.cut(entry.slot, slot, core.ledger(PARKER_ROW, slot.listener()), Place::Queued);
+            }
+        }
+        for (index, slot) in core.table.iter() {
+            let Some(generation) = slot.state.generation() else {
+                continue;
+            };
+            if slot.state.claim(generation) {
+                self.aborted += 1;
+                core.cut(index, slot, core.ledger(PARKER_ROW, slot.listener()), Place::Idle);
+            }
+        }
+    }
+
+    /// Everything has ended, or has had its time: the threads return.
+    fn stop(&mut self, core: &Core, now: Nanos) {
+        core.stopping.store(true, SeqCst);
+        core.enter(Phase::Stopped);
+        core.stopped.store(true, SeqCst);
+        let cut_in_turns = core.cut_in_turns.load(Relaxed) + core.admission.open() as u64;
+        let aborted = self.aborted + cut_in_turns;
+        let closed = core.closed_total() - self.closed_before;
+        let report = ShutdownReport {
+            elapsed: Duration::from_nanos(now - self.ordered_at),
+            drained: closed.saturating_sub(self.aborted + core.cut_in_turns.load(Relaxed)),
+            aborted,
+            workers_left: 0,
+        };
+        self.stage = Stage::Stopping { until: now.saturating_add(nanos(CUT_GRACE)), report };
+    }
+}

@@ -1,0 +1,90 @@
+//! A running server in the hands of its owner.
+
+use super::core::Core;
+use super::drain::{Orders, ShutdownReport};
+use crate::metrics::snapshot::{Observe, Snapshot};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A running server. Dropping it cuts what is open and ends the server; [`shutdown`](Self::shutdown)
+/// ends it in good order.
+pub struct Handle {
+    pub(super) core: Arc<Core>,
+    pub(super) orders: Arc<Orders>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("addresses", &self.addresses()).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// The real addresses of the listeners, in the order they were given.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.core.listeners.iter().map(|listener| listener.address).collect()
+    }
+
+    /// Everything that is counted, consistent in itself.
+    pub fn stats(&self) -> Snapshot {
+        self.core.snapshot()
+    }
+
+    /// What the admin endpoint and the metrics look at.
+    pub fn observe(&self) -> Arc<dyn Observe> {
+        self.core.clone()
+    }
+
+    /// A cloneable order to end, for signal handlers and other threads.
+    pub fn trigger(&self) -> Trigger {
+        Trigger { core: self.core.clone(), orders: self.orders.clone() }
+    }
+
+    /// Waits until the server has ended, by a [`Trigger`].
+    pub fn wait(&self) -> ShutdownReport {
+        self.orders.wait()
+    }
+
+    /// Ends the server: listeners close, idle connections end, requests already sent are answered,
+    /// and what is left after `grace` is cut. Waits for that.
+    pub fn shutdown(self, grace: Duration) -> ShutdownReport {
+        self.orders.set_grace(grace);
+        self.trigger().drain();
+        self.orders.wait()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.trigger().cut();
+        self.orders.wait();
+    }
+}
+
+/// The order to end a server.
+#[derive(Clone)]
+pub struct Trigger {
+    core: Arc<Core>,
+    orders: Arc<Orders>,
+}
+
+impl std::fmt::Debug for Trigger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trigger").finish_non_exhaustive()
+    }
+}
+
+impl Trigger {
+    /// Ends the server in good order; returns at once.
+    pub fn drain(&self) {
+        self.orders.drain();
+        let _ = self.core.parker.wake();
+    }
+
+    /// Cuts what is open and ends the server; returns at once.
+    pub fn cut(&self) {
+        self.orders.cut();
+        let _ = self.core.parker.wake();
+    }
+}

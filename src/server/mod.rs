@@ -1,0 +1,76 @@
+//! The server: an acceptor, a queue, a fixed set of workers, and a parker.
+//!
+//! ```text
+//!  kernel                       tidegate
+//!  SYN -> [accept backlog] -> acceptor -> admission -> [queue] -> worker -> service turn
+//!                                |            |           ^          |
+//!                                |         refusal        |          +-> close (all endings, one place)
+//!                             accept errors   |           |          |
+//!                             (back off)      |        poller <------+  idle: an fd in one epoll,
+//!                                             |           |             no thread, no buffer
+//!                                             +---> parker: lingering closes, deadlines, the drain
+//! ```
+
+mod acceptor;
+mod admission;
+mod bound;
+mod builder;
+mod clock;
+mod closing;
+mod connection;
+mod core;
+mod dormitory;
+mod drain;
+mod handle;
+mod leadership;
+mod observe;
+mod parker;
+mod poller;
+mod queue;
+mod refusals;
+mod sleepers;
+mod state;
+mod sync;
+mod table;
+mod worker;
+
+pub use bound::BoundServer;
+pub use builder::{BuildError, Builder};
+pub use drain::ShutdownReport;
+pub use handle::{Handle, Trigger};
+
+/// Bytes of the table for one connection; the socket itself is the kernel's.
+pub(crate) const SLOT_BYTES: usize = size_of::<table::Slot>();
+/// Bytes of a worker's buffers.
+pub(crate) const WORKER_BUFFER_BYTES: usize = crate::service::Buffers::BYTES;
+
+/// Where a server begins: see [`Server::builder`].
+#[derive(Debug)]
+pub struct Server;
+
+impl Server {
+    /// Begins to describe a server.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidegate::{Echo, Server};
+    ///
+    /// let server = Server::builder().workers(4).queue(16).listen("127.0.0.1:0", Echo)?.bind()?;
+    /// let address = server.addresses()[0];
+    /// let handle = server.serve()?;
+    /// // ... clients talk to `address` ...
+    /// let report = handle.shutdown(Duration::from_secs(1));
+    /// assert!(report.is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// How many connections the limit of open files allows with these limits and so many
+    /// listeners, the soft limit raised to the hard one. For who would rather have fewer
+    /// connections than a server that does not start.
+    pub fn connections_possible(limits: &crate::Limits, listeners: usize) -> usize {
+        builder::connections_possible(limits, listeners)
+    }
+}

@@ -1,0 +1,51 @@
+//! The queue between those who find work and the workers: one bounded channel.
+//!
+//! Its capacity is all connections that can be admitted, and each of them is in it at most once: it
+//! cannot overflow and nobody blocks on sending. What bounds waiting is admission, which refuses a newcomer while as many wait as `--queue` says.
+
+use super::clock::Nanos;
+use super::state::Generation;
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// An entry: a connection that wants a turn, and since when it waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) since: Nanos,
+    pub(crate) slot: u32,
+    pub(crate) generation: Generation,
+    /// It is its first turn: until then it may be turned away.
+    pub(crate) newcomer: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    sender: Sender<Entry>,
+    receiver: Receiver<Entry>,
+}
+
+impl Queue {
+    pub(crate) fn new(capacity: usize) -> Self {
+        let (sender, receiver) = bounded(capacity);
+        Self { sender, receiver }
+    }
+
+    /// Adds an entry. A full queue is impossible by construction; should that construction be
+    /// wrong, the entry comes back instead of a blocked thread.
+    #[must_use]
+    pub(crate) fn push(&self, entry: Entry) -> Option<Entry> {
+        self.sender.try_send(entry).err().map(|refused| refused.into_inner())
+    }
+
+    /// The entry that has waited longest.
+    pub(crate) fn pop(&self) -> Option<Entry> {
+        self.receiver.try_recv().ok()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+}

@@ -1,0 +1,198 @@
+//! Handlers in plain blocking style: they keep their worker until they return, as the handlers of
+//! Python's `socketserver` do, with deadlines.
+
+use super::stream::{Fault, receive};
+use super::{Peer, Service, Session, Stream, Turn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io::{self, BufRead, Read, Write};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// A wait looks this often whether the server is ending.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A service from a closure that handles a whole connection and then returns. It keeps its worker
+/// meanwhile: as many connections are served at once as there are workers, and the others wait in
+/// the queue.
+///
+/// ```no_run
+/// use std::io::{BufRead, Write};
+/// use tidegate::{Server, handler};
+///
+/// let shout = handler(|stream| {
+///     let mut line = String::new();
+///     stream.read_line(&mut line)?;
+///     stream.write_all(line.to_uppercase().as_bytes())
+/// });
+/// let server = Server::builder().listen("127.0.0.1:0", shout)?.bind()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn handler<F>(handle: F) -> impl Service
+where
+    F: Fn(&mut Blocking<'_, '_>) -> io::Result<()> + Send + Sync + 'static,
+{
+    Handler { handle: std::sync::Arc::new(handle) }
+}
+
+struct Handler<F> {
+    handle: std::sync::Arc<F>,
+}
+
+impl<F> Service for Handler<F>
+where
+    F: Fn(&mut Blocking<'_, '_>) -> io::Result<()> + Send + Sync + 'static,
+{
+    fn name(&self) -> &str {
+        "handler"
+    }
+
+    fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(Handling(self.handle.clone()))
+    }
+
+    fn client_speaks_first(&self) -> bool {
+        false
+    }
+}
+
+struct Handling<F>(std::sync::Arc<F>);
+
+impl<F> Session for Handling<F>
+where
+    F: Fn(&mut Blocking<'_, '_>) -> io::Result<()> + Send + Sync,
+{
+    fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+        let mut blocking = stream.blocking();
+        (self.0)(&mut blocking)?;
+        blocking.flush()?;
+        Ok(Turn::Close)
+    }
+}
+
+/// A connection that waits: [`Read`], [`BufRead`] and [`Write`]. All reads together must end within
+/// `read_timeout` of each other's start of waiting, and a write within `write_timeout`.
+#[derive(Debug)]
+pub struct Blocking<'s, 'a> {
+    stream: &'s mut Stream<'a>,
+    buffer: Vec<u8>,
+    at: usize,
+    read_deadline: Option<Instant>,
+}
+
+impl<'s, 'a> Blocking<'s, 'a> {
+    const BUFFER_BYTES: usize = 8 * 1024;
+
+    pub(super) fn new(stream: &'s mut Stream<'a>) -> Self {
+        Self { stream, buffer: Vec::new(), at: 0, read_deadline: None }
+    }
+
+    /// The client.
+    pub fn peer(&self) -> &Peer {
+        self.stream.peer()
+    }
+
+    /// Reads until all reads have taken so long together; from now. Default: each read may wait
+    /// for `read_timeout`.
+    pub fn set_total_deadline(&mut self, from_now: Duration) {
+        self.read_deadline = Some(Instant::now() + from_now);
+    }
+
+    /// Waits until the socket is ready, at most until the deadline.
+    fn wait(&self, flags: PollFlags, deadline: Instant, late: Fault) -> io::Result<()> {
+        let (input, output) = self.stream.halves();
+        loop {
+            if output.context.stopping.load(Ordering::Relaxed) {
+                return Err(Fault::Shutdown.into());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(late.into());
+            }
+            let timeout = Timespec::try_from(left.min(LOOK)).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+            match poll(&mut [PollFd::new(input.socket, flags)], Some(&timeout)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Read for Blocking<'_, '_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.buffer.len() && out.len() >= Self::BUFFER_BYTES {
+            return self.read_socket(out);
+        }
+        let available = self.fill_buf()?;
+        let n = available.len().min(out.len());
+        out[..n].copy_from_slice(&available[..n]);
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl Blocking<'_, '_> {
+    fn read_socket(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        // What was answered so far is sent before waiting for more, or both sides could wait.
+        self.flush()?;
+        let deadline =
+            self.read_deadline.unwrap_or_else(|| Instant::now() + self.stream.limits().read_timeout);
+        loop {
+            let (input, _) = self.stream.split();
+            if let Some(n) = receive(input.socket, out)? {
+                input.account(n, out.len());
+                return Ok(n);
+            }
+            self.wait(PollFlags::IN, deadline, Fault::ReadTimeout)?;
+        }
+    }
+}
+
+impl BufRead for Blocking<'_, '_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.buffer.len() {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            buffer.resize(Self::BUFFER_BYTES, 0);
+            let read = self.read_socket(&mut buffer);
+            buffer.truncate(*read.as_ref().unwrap_or(&0));
+            self.buffer = buffer;
+            self.at = 0;
+            read?;
+        }
+        Ok(&self.buffer[self.at..])
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.at = (self.at + n).min(self.buffer.len());
+    }
+}
+
+impl Write for Blocking<'_, '_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let (_, output) = self.stream.split();
+        // In pieces below the output limit, so that a large reply waits instead of failing.
+        let piece = data.len().min(output.context.limits.output_per_connection.min(16 * 1024));
+        if !output.kept.is_empty() {
+            self.flush()?;
+        }
+        self.stream.send(&data[..piece])?;
+        Ok(piece)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.split().1.flush()?;
+        let mut deadline = Instant::now() + self.stream.limits().write_timeout;
+        loop {
+            let (_, output) = self.stream.split();
+            let flushed = output.kept.flush(output.socket, output.context.output_total)?;
+            output.sent += flushed as u64;
+            if output.kept.is_empty() {
+                return Ok(());
+            }
+            if flushed > 0 {
+                deadline = Instant::now() + self.stream.limits().write_timeout;
+            }
+            self.wait(PollFlags::OUT, deadline, Fault::WriteTimeout)?;
+        }
+    }
+}

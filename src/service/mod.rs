@@ -1,0 +1,94 @@
+//! What a person writes: a [`Service`] that opens a [`Session`] for each connection, and the
+//! closures for the common cases ([`handler`], [`lines`]).
+
+mod blocking;
+mod echo;
+mod hello;
+mod lines;
+mod stream;
+mod work;
+
+pub use blocking::{Blocking, handler};
+pub use echo::Echo;
+pub use hello::hello;
+pub use lines::{LineReply, lines};
+pub(crate) use stream::{Buffers, Context, Kept, Turned};
+pub use stream::{Fault, Input, Output, Received, Stream};
+pub use work::{Cost, Work};
+
+use crate::reason::CloseReason;
+use std::io;
+use std::net::SocketAddr;
+
+/// The client of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+}
+
+/// A stream service: says who it is and opens a session for each connection.
+///
+/// All methods but [`busy_reply`](Self::busy_reply) run on a worker, never on the acceptor, so a
+/// slow one costs a worker and nothing else.
+pub trait Service: Send + Sync + 'static {
+    /// The `service` label of its metrics. Default: `service`.
+    fn name(&self) -> &str {
+        "service"
+    }
+
+    /// Whether this client is served at all, asked before its first turn. Default: yes.
+    fn verify(&self, peer: &Peer) -> bool {
+        let _ = peer;
+        true
+    }
+
+    /// Opens the session of a connection, at its first turn. A session without fields costs no
+    /// allocation.
+    fn connect(&self, peer: &Peer) -> Box<dyn Session>;
+
+    /// What a refused client is told, where the protocol has a word for it. Default: nothing, and
+    /// the refusal is a reset.
+    fn busy_reply(&self) -> &[u8] {
+        b""
+    }
+
+    /// Whether the client speaks first, so that one that has left without a word needs no turn.
+    /// Default: yes.
+    fn client_speaks_first(&self) -> bool {
+        true
+    }
+
+    /// A turn returned an error, or panicked (then `error` says so). The connection ends.
+    fn turn_failed(&self, peer: &Peer, error: &io::Error) {
+        let _ = (peer, error);
+    }
+}
+
+/// One connection's side of a service.
+pub trait Session: Send {
+    /// Called when there is something to do: at the start, when the client has sent something, or
+    /// when it has taken what it was sent. Do what can be done without waiting, and say what next.
+    /// What a session needs to remember of a half request it keeps in its own fields.
+    ///
+    /// An error ends the connection: `InvalidData` counts as a broken protocol, the errors of a
+    /// reset connection as a reset, others as an error.
+    fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn>;
+
+    /// The connection has ended, and why. Runs on the thread that ended it: be brief.
+    fn finish(&mut self, reason: CloseReason) {
+        let _ = reason;
+    }
+}
+
+/// What a turn wants next.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Between requests: wait for the next one, at most `idle_timeout`.
+    Park,
+    /// In the middle of a request: wait for its rest, at most `read_timeout` from its first byte.
+    Partial,
+    /// Send what is kept and end the connection.
+    Close,
+}

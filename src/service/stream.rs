@@ -1,0 +1,389 @@
+//! A connection as a service sees it during a turn: reads and writes that never wait.
+
+use super::{Blocking, Peer};
+use crate::limits::Limits;
+use rustix::net::{RecvFlags, SendFlags};
+use std::cell::Cell;
+use std::io;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Replies smaller than this are gathered and sent with one call.
+const GATHER_BYTES: usize = 16 * 1024;
+
+/// Replies that the kernel has not taken: nothing allocated while it takes all.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Kept {
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes bytes into account, within the limits.
+    fn keep(&mut self, data: &[u8], limits: &Limits, total: &AtomicUsize) -> io::Result<()> {
+        if self.len() + data.len() > limits.output_per_connection {
+            return Err(Fault::OutputLimit.into());
+        }
+        let before = total.fetch_add(data.len(), Ordering::Relaxed);
+        if before + data.len() > limits.output_total {
+            total.fetch_sub(data.len(), Ordering::Relaxed);
+            return Err(Fault::OutputLimit.into());
+        }
+        if self.sent > 0 && self.bytes.len() + data.len() > self.bytes.capacity() {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    /// Sends what the kernel takes now; how much that was.
+    pub(crate) fn flush(&mut self, socket: &TcpStream, total: &AtomicUsize) -> io::Result<usize> {
+        let mut flushed = 0;
+        while !self.is_empty() {
+            match send(socket, &self.bytes[self.sent..])? {
+                0 => break,
+                n => {
+                    self.sent += n;
+                    flushed += n;
+                }
+            }
+        }
+        total.fetch_sub(flushed, Ordering::Relaxed);
+        if self.is_empty() {
+            *self = Self::default();
+        }
+        Ok(flushed)
+    }
+
+    /// Gives up what was not sent.
+    pub(crate) fn discard(&mut self, total: &AtomicUsize) {
+        total.fetch_sub(self.len(), Ordering::Relaxed);
+        *self = Self::default();
+    }
+}
+
+/// Sends without waiting; 0 if the kernel takes nothing now.
+fn send(socket: &TcpStream, data: &[u8]) -> io::Result<usize> {
+    loop {
+        match rustix::net::send(socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(n) => return Ok(n),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return Ok(0),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Failures that end a connection for a reason of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The client does not read, and its replies outgrew `output_per_connection` or
+    /// `output_total`.
+    #[error("the client does not take its replies, and there are more than may be kept")]
+    OutputLimit,
+    /// The client did not send in time.
+    #[error("the client did not send its request in time")]
+    ReadTimeout,
+    /// The client did not take its replies in time.
+    #[error("the client did not take its replies in time")]
+    WriteTimeout,
+    /// The server is ending.
+    #[error("the server is ending")]
+    Shutdown,
+    /// A line is longer than `max_line`.
+    #[error("the client sent a line longer than allowed")]
+    LineTooLong,
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        let kind = match fault {
+            Fault::OutputLimit => io::ErrorKind::OutOfMemory,
+            Fault::ReadTimeout | Fault::WriteTimeout => io::ErrorKind::TimedOut,
+            Fault::Shutdown => io::ErrorKind::ConnectionAborted,
+            Fault::LineTooLong => io::ErrorKind::InvalidData,
+        };
+        io::Error::new(kind, fault)
+    }
+}
+
+impl Fault {
+    /// The fault inside an error, if it is one.
+    pub fn of(error: &io::Error) -> Option<Fault> {
+        error.get_ref()?.downcast_ref::<Fault>().copied()
+    }
+}
+
+/// What came in.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received<'a> {
+    /// Some bytes; never empty.
+    Data(&'a [u8]),
+    /// Nothing now: end the turn with [`Turn::Park`](super::Turn::Park) or
+    /// [`Turn::Partial`](super::Turn::Partial).
+    Nothing,
+    /// The client has said all it will say. It may still be listening.
+    End,
+}
+
+/// A worker's buffers, lent to one turn after the other.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    input: Box<[u8]>,
+    gather: Vec<u8>,
+    /// The kernel does not take replies: nothing more is read, so that the client feels it.
+    blocked: Cell<bool>,
+}
+
+impl Buffers {
+    /// Bytes of both buffers; touched only as far as data goes.
+    pub(crate) const BYTES: usize = Self::INPUT_BYTES + GATHER_BYTES;
+    const INPUT_BYTES: usize = 64 * 1024;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            input: vec![0; Self::INPUT_BYTES].into_boxed_slice(),
+            gather: Vec::with_capacity(GATHER_BYTES),
+            blocked: Cell::new(false),
+        }
+    }
+}
+
+/// What a turn did with its stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Turned {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    /// The last read emptied the kernel's buffer: an event will tell of more.
+    pub(crate) drained: bool,
+    /// The client has said all it will say.
+    pub(crate) ended: bool,
+}
+
+/// A connection during a turn. Nothing here waits; see [`Stream::blocking`] for what does.
+#[derive(Debug)]
+pub struct Stream<'a> {
+    input: Input<'a>,
+    output: Output<'a>,
+    peer: &'a Peer,
+}
+
+impl<'a> Stream<'a> {
+    pub(crate) fn new(
+        socket: &'a TcpStream,
+        peer: &'a Peer,
+        buffers: &'a mut Buffers,
+        kept: &'a mut Kept,
+        context: Context<'a>,
+        hangup: bool,
+    ) -> Self {
+        let Buffers { input, gather, blocked } = buffers;
+        let blocked = &*blocked;
+        gather.clear();
+        blocked.set(!kept.is_empty());
+        let budget = context.limits.turn_bytes;
+        let input = Input {
+            socket,
+            buffer: input,
+            blocked,
+            budget,
+            hangup,
+            drained: false,
+            ended: false,
+            received: 0,
+        };
+        Self { input, output: Output { socket, kept, gather, blocked, context, sent: 0 }, peer }
+    }
+
+    /// The client.
+    pub fn peer(&self) -> &Peer {
+        self.peer
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        self.output.context.limits
+    }
+
+    /// Both halves, so that a reply can be written while its request is still borrowed.
+    pub fn split(&mut self) -> (&mut Input<'a>, &mut Output<'a>) {
+        (&mut self.input, &mut self.output)
+    }
+
+    /// Takes what the client has sent; see [`Input::receive`].
+    pub fn receive(&mut self) -> io::Result<Received<'_>> {
+        self.input.receive()
+    }
+
+    /// Sends, without waiting; see [`Output::send`].
+    pub fn send(&mut self, data: &[u8]) -> io::Result<()> {
+        self.output.send(data)
+    }
+
+    /// A view that waits, for code in plain blocking style; it holds the worker meanwhile.
+    pub fn blocking(&mut self) -> Blocking<'_, 'a> {
+        Blocking::new(self)
+    }
+
+    pub(crate) fn halves(&self) -> (&Input<'a>, &Output<'a>) {
+        (&self.input, &self.output)
+    }
+
+    /// Ends the turn: sends what was gathered and says what happened.
+    pub(crate) fn finish(mut self) -> (Turned, io::Result<()>) {
+        let flushed = self.output.flush();
+        let Input { received, drained, ended, hangup, .. } = self.input;
+        // After a hangup the end is still to be read, and no further event will tell of it.
+        let drained = drained && !hangup;
+        (Turned { received, sent: self.output.sent, drained, ended }, flushed)
+    }
+}
+
+/// What all turns share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) output_total: &'a AtomicUsize,
+    pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct Input<'a> {
+    pub(super) socket: &'a TcpStream,
+    buffer: &'a mut [u8],
+    blocked: &'a Cell<bool>,
+    budget: usize,
+    hangup: bool,
+    drained: bool,
+    ended: bool,
+    received: u64,
+}
+
+impl Input<'_> {
+    /// Takes what the client has sent, as much as fits the worker's buffer (64 KiB), without
+    /// waiting. After `turn_bytes` it says [`Received::Nothing`] for this turn, so that other
+    /// connections have theirs; the rest follows in the next turn.
+    pub fn receive(&mut self) -> io::Result<Received<'_>> {
+        let room = self.buffer.len();
+        match self.take(room)? {
+            Some(0) => Ok(Received::End),
+            Some(n) => Ok(Received::Data(&self.buffer[..n])),
+            None => Ok(Received::Nothing),
+        }
+    }
+
+    /// Reads into the buffer: `None` for nothing now, 0 for the end.
+    fn take(&mut self, room: usize) -> io::Result<Option<usize>> {
+        if self.ended {
+            return Ok(Some(0));
+        }
+        // A short read empties the kernel's buffer, so a second read would find nothing; unless
+        // the client has hung up, when it would find the end.
+        if self.budget == 0 || self.blocked.get() || (self.drained && !self.hangup) {
+            return Ok(None);
+        }
+        let Some(n) = receive(self.socket, &mut self.buffer[..room])? else {
+            self.drained = true;
+            self.hangup = false;
+            return Ok(None);
+        };
+        self.account(n, room);
+        Ok(Some(n))
+    }
+
+    pub(super) fn account(&mut self, n: usize, room: usize) {
+        self.ended = n == 0;
+        self.drained = n < room;
+        self.budget = self.budget.saturating_sub(n);
+        self.received += n as u64;
+    }
+}
+
+/// Receives without waiting: `None` for nothing now, 0 for the end.
+pub(super) fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((n, _)) => return Ok(Some(n)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct Output<'a> {
+    pub(super) socket: &'a TcpStream,
+    pub(super) kept: &'a mut Kept,
+    gather: &'a mut Vec<u8>,
+    blocked: &'a Cell<bool>,
+    pub(super) context: Context<'a>,
+    pub(super) sent: u64,
+}
+
+impl Output<'_> {
+    /// Sends bytes without waiting. What the kernel does not take is kept and sent when it does;
+    /// until then nothing more is read from this client.
+    ///
+    /// Fails with [`Fault::OutputLimit`] when more would have to be kept than the limits allow,
+    /// and with the socket's error when the connection is broken.
+    pub fn send(&mut self, data: &[u8]) -> io::Result<()> {
+        if self.gather.len() + data.len() <= GATHER_BYTES {
+            self.gather.extend_from_slice(data);
+            return Ok(());
+        }
+        self.flush()?;
+        self.pass(data)
+    }
+
+    /// Sends what was gathered.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if self.gather.is_empty() {
+            return Ok(());
+        }
+        let gathered = std::mem::take(self.gather);
+        let passed = self.pass(&gathered);
+        *self.gather = gathered;
+        self.gather.clear();
+        passed
+    }
+
+    /// Gives bytes to the kernel, and keeps what it does not take.
+    fn pass(&mut self, mut data: &[u8]) -> io::Result<()> {
+        while self.kept.is_empty() && !data.is_empty() {
+            match send(self.socket, data)? {
+                0 => break,
+                n => {
+                    self.sent += n as u64;
+                    data = &data[n..];
+                }
+            }
+        }
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.blocked.set(true);
+        self.kept.keep(data, self.context.limits, self.context.output_total)
+    }
+}
+
+impl io::Write for Output<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.send(data).map(|()| data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Output::flush(self)
+    }
+}

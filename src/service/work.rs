@@ -1,0 +1,98 @@
+//! `work`: an echo that costs something, to size a pool before the real handler exists.
+
+use super::{Peer, Received, Service, Session, Stream, Turn};
+use std::io;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+/// What each request costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// So much time of a processor.
+    Cpu(Duration),
+    /// So much time without a processor, as a call to a database would.
+    Sleep(Duration),
+}
+
+impl FromStr for Cost {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || format!("`{text}` is not a kind of work: write cpu:1ms or sleep:20ms");
+        let (kind, time) = text.split_once(':').ok_or_else(form)?;
+        let digits = time.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(form)?;
+        let number: f64 = time[..digits].parse().map_err(|_| form())?;
+        let unit = match &time[digits..] {
+            "us" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            _ => return Err(form()),
+        };
+        let time = Duration::try_from_secs_f64(number * unit).map_err(|_| form())?;
+        if time > Duration::from_secs(60) {
+            return Err(format!("`{text}` is more than a minute of work for one request"));
+        }
+        match kind {
+            "cpu" => Ok(Cost::Cpu(time)),
+            "sleep" => Ok(Cost::Sleep(time)),
+            _ => Err(form()),
+        }
+    }
+}
+
+impl Cost {
+    /// Pays it.
+    pub fn pay(self) {
+        match self {
+            Cost::Sleep(time) => std::thread::sleep(time),
+            Cost::Cpu(time) => burn(time),
+        }
+    }
+}
+
+/// Uses so much processor time of this thread, whatever else runs: wall time would make the work
+/// of a preempted worker look done.
+fn burn(time: Duration) {
+    let spent = || {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+    };
+    let end = spent() + time;
+    while spent() < end {
+        let pause = Instant::now();
+        // The thread clock is a system call; look at it every few microseconds only.
+        while pause.elapsed() < Duration::from_micros(5) {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// Sends back what it receives after doing the work, once for each time something came.
+#[derive(Clone, Copy, Debug)]
+pub struct Work(pub Cost);
+
+impl Service for Work {
+    fn name(&self) -> &str {
+        "work"
+    }
+
+    fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(*self)
+    }
+}
+
+impl Session for Work {
+    fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+        let (input, output) = stream.split();
+        loop {
+            match input.receive()? {
+                Received::Data(data) => {
+                    self.0.pay();
+                    output.send(data)?;
+                }
+                Received::Nothing => return Ok(Turn::Park),
+                Received::End => return Ok(Turn::Close),
+            }
+        }
+    }
+}

@@ -119,7 +119,7 @@ fn write_axes(out: &mut String, x: &Axis, y: &Axis) -> std::fmt::Result {
         write!(
             out,
             "<path class=grid d=\"M{at:.1} {TOP}V{bottom}\"/><text class=x x={at:.1} y={}>{label}</text>",
-            bottom + 14.0
+            bottom + 16.0
         )?;
     }
     write!(

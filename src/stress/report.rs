@@ -357,6 +357,7 @@ impl Report {
             open: matches!(plan.pace, Pace::Open { .. }),
             offered: measured.offered,
             outcomes: &outturn.total.tally.outcomes,
+            cpu: generator.cpu,
             busy: generator.busy,
             lag_p99: generator.lag_p99,
             response_p99: measured.latency.response.as_ref().map(|l| l.p99),

@@ -28,10 +28,7 @@ impl Scale {
         match self {
             Scale::Linear { max } => {
                 let step = nice_step(max / 4.0);
-                (0..)
-                    .map(|n| f64::from(n) * step)
-                    .take_while(|&tick| tick <= max)
-                    .collect()
+                (0..).map(|n| f64::from(n) * step).take_while(|&tick| tick <= max).collect()
             }
             Scale::Log { min, max } => {
                 let powers = (0..).map(|n| min * 10f64.powi(n));
@@ -84,52 +81,29 @@ impl Field<'_> {
         for &tick in self.ticks_across {
             let x = left + width * tick / self.across;
             svg.line("axis", (x, top + height), (x, top + height + 4.0));
-            svg.text(
-                "small",
-                (x, top + height + LINE + 2.0),
-                Anchor::Middle,
-                &format!("{tick}×"),
-            );
+            svg.text("small", (x, top + height + LINE + 2.0), Anchor::Middle, &format!("{tick}×"));
         }
-        svg.text(
-            "small",
-            (left + width / 2.0, top + height + 2.3 * LINE),
-            Anchor::Middle,
-            self.below,
-        );
+        svg.text("small", (left + width / 2.0, top + height + 2.3 * LINE), Anchor::Middle, self.below);
         for line in lines.iter().rev() {
-            let known = line
-                .points
-                .iter()
-                .filter_map(|&(across, value)| Some((across, value?)));
-            let points: Vec<(f64, f64)> = known
-                .map(|(across, value)| self.place_of(across, value))
-                .collect();
+            let known = line.points.iter().filter_map(|&(across, value)| Some((across, value?)));
+            let points: Vec<(f64, f64)> = known.map(|(across, value)| self.place_of(across, value)).collect();
             svg.polyline(line.class, &points);
             for &point in &points {
-                svg.dot(
-                    line.class,
-                    point,
-                    if line.class == "tidegate" { 4.0 } else { 3.0 },
-                );
+                svg.dot(line.class, point, if line.class == "tidegate" { 4.0 } else { 3.0 });
             }
         }
     }
 
     fn place_of(&self, across: f64, value: f64) -> (f64, f64) {
         let (left, top, width, height) = self.place;
-        (
-            left + width * across / self.across,
-            top + height * (1.0 - self.scale.at(value)),
-        )
+        (left + width * across / self.across, top + height * (1.0 - self.scale.at(value)))
     }
 
-    /// A dashed line with words above it.
-    pub(crate) fn mark(&self, svg: &mut Svg, value: f64, words: &str) {
+    /// A dashed line across.
+    pub(crate) fn mark(&self, svg: &mut Svg, value: f64) {
         let (left, _, width, _) = self.place;
         let y = self.place_of(0.0, value).1;
         svg.line("mark", (left, y), (left + width, y));
-        svg.text("small", (left + width, y - 5.0), Anchor::End, words);
     }
 
     /// Words at a place of the field.
@@ -170,33 +144,15 @@ pub(crate) fn groups(
     let unit = width / (count as f64 + 1.5 * groups.len().saturating_sub(1) as f64).max(1.0);
     let mut x = left;
     for group in groups {
-        let highest = group
-            .bars
-            .iter()
-            .fold(f64::MIN_POSITIVE, |most, bar| most.max(bar.1));
+        let highest = group.bars.iter().fold(f64::MIN_POSITIVE, |most, bar| most.max(bar.1));
         let middle = x + unit * group.bars.len() as f64 / 2.0;
         for (class, value) in &group.bars {
             let tall = height * value / highest;
-            svg.bar(
-                class,
-                (x + unit * 0.08, top + height - tall),
-                unit * 0.84,
-                tall.max(1.0),
-            );
-            svg.text(
-                "value",
-                (x + unit / 2.0, top + height - tall - 4.0),
-                Anchor::Middle,
-                &show(*value),
-            );
+            svg.bar(class, (x + unit * 0.08, top + height - tall), unit * 0.84, tall.max(1.0));
+            svg.text("value", (x + unit / 2.0, top + height - tall - 4.0), Anchor::Middle, &show(*value));
             x += unit;
         }
-        svg.text(
-            "small",
-            (middle, top + height + LINE + 2.0),
-            Anchor::Middle,
-            &group.name,
-        );
+        svg.text("small", (middle, top + height + LINE + 2.0), Anchor::Middle, &group.name);
         x += unit * 1.5;
     }
     svg.line("axis", (left, top + height), (left + width, top + height));

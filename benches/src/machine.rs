@@ -67,15 +67,7 @@ fn said(program: &str, args: &[&str]) -> String {
 fn revision() -> String {
     let commit = said("git", &["rev-parse", "--short", "HEAD"]);
     // The results themselves may differ; the sources may not.
-    let sources = [
-        "status",
-        "--porcelain",
-        "--",
-        "src",
-        "benches/src",
-        "Cargo.toml",
-        "Cargo.lock",
-    ];
+    let sources = ["status", "--porcelain", "--", "src", "benches/src", "Cargo.toml", "Cargo.lock"];
     match said("git", &sources).as_str() {
         "" | "unknown" => commit,
         _ => commit + "+",

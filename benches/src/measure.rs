@@ -26,10 +26,7 @@ impl Bench {
     pub(crate) fn new(pinned: bool) -> Result<Self> {
         let all = Cpus::all()?;
         let (server_cpus, client_cpus) = if pinned { all.apart() } else { (all.clone(), all) };
-        Ok(Self {
-            server_cpus,
-            client_cpus,
-        })
+        Ok(Self { server_cpus, client_cpus })
     }
 }
 
@@ -78,17 +75,13 @@ impl Load {
     }
 
     fn service(&self) -> Service {
-        Service {
-            udp: self.shape == Shape::Udp,
-            mode: self.mode,
-        }
+        Service { udp: self.shape == Shape::Udp, mode: self.mode }
     }
 
     /// Runs it against a fresh server.
     pub(crate) fn run(&self, spec: &Spec, bench: &Bench) -> Result<Sample> {
         let server = Server::start(spec, self.service(), &bench.server_cpus)?;
-        self.run_against(&server, bench)
-            .with_context(|| format!("measuring {}", spec.name))
+        self.run_against(&server, bench).with_context(|| format!("measuring {}", spec.name))
     }
 
     fn run_against(&self, server: &Server, bench: &Bench) -> Result<Sample> {
@@ -99,9 +92,7 @@ impl Load {
             _ => None,
         };
         let mut costs = Vec::with_capacity(2);
-        let outcome = load::run(&plan, &bench.client_cpus, || {
-            costs.push((Instant::now(), server.cost()))
-        })?;
+        let outcome = load::run(&plan, &bench.client_cpus, || costs.push((Instant::now(), server.cost())))?;
         let after = server.cost()?;
         let mut costs = costs.into_iter();
         let (Some((from, first)), Some((to, last))) = (costs.next(), costs.next()) else {
@@ -131,21 +122,12 @@ fn hold(server: &Server) -> Result<TcpStream> {
 /// From the start of a server's process to the first reply: what a user of a restarted server waits.
 pub(crate) fn start_to_first_reply(spec: &Spec, bench: &Bench) -> Result<Duration> {
     let started = Instant::now();
-    let server = Server::start(
-        spec,
-        Service {
-            udp: false,
-            mode: Mode::Echo,
-        },
-        &bench.server_cpus,
-    )?;
+    let server = Server::start(spec, Service { udp: false, mode: Mode::Echo }, &bench.server_cpus)?;
     let mut stream = TcpStream::connect(server.addr)?;
     stream.set_read_timeout(Some(FIRST_REPLY_TIMEOUT))?;
     stream.write_all(b"first")?;
     let mut reply = [0; 5];
-    stream
-        .read_exact(&mut reply)
-        .with_context(|| format!("{} did not reply", spec.name))?;
+    stream.read_exact(&mut reply).with_context(|| format!("{} did not reply", spec.name))?;
     ensure!(&reply == b"first", "{} did not echo", spec.name);
     Ok(started.elapsed())
 }
@@ -167,10 +149,7 @@ pub(crate) fn compare(load: &Load, specs: &[Spec], rounds: usize, bench: &Bench)
             samples[at].push(load.run(&specs[at], bench)?);
         }
     }
-    Ok(Comparison {
-        servers: specs.iter().map(|spec| spec.name.clone()).collect(),
-        samples,
-    })
+    Ok(Comparison { servers: specs.iter().map(|spec| spec.name.clone()).collect(), samples })
 }
 
 impl Comparison {

@@ -50,13 +50,9 @@ impl Cpus {
         let cpus = self.clone();
         let run = move || {
             cpus.pin_this_thread()?;
-            command
-                .output()
-                .with_context(|| format!("cannot run {:?}", command.get_program()))
+            command.output().with_context(|| format!("cannot run {:?}", command.get_program()))
         };
-        std::thread::spawn(run)
-            .join()
-            .map_err(|_| anyhow!("the starting thread panicked"))?
+        std::thread::spawn(run).join().map_err(|_| anyhow!("the starting thread panicked"))?
     }
 }
 

@@ -28,26 +28,19 @@ pub(crate) fn all(results: &Results) -> Vec<(&'static str, String)> {
     if let Some(survival) = &results.survival {
         pictures.push(("survival.svg", survival_picture(survival)));
     }
-    let echo: Vec<(String, &str)> = [1, 32, 1_000, 10_000]
+    let echo: Vec<(String, &str)> = [1u32, 32, 1_000, 10_000]
         .into_iter()
-        .map(|connections| {
-            (
-                format!("{} connections", thousands(connections as f64)),
-                connections,
-            )
+        .map(|connections| match connections {
+            1 => ("1 connection".to_owned(), connections),
+            _ => (format!("{} connections", thousands(f64::from(connections))), connections),
         })
         .filter_map(|(name, connections)| {
-            results
-                .work
-                .get_key_value(&format!("echo-64-{connections}"))
-                .map(|(key, _)| (name, key.as_str()))
+            results.work.get_key_value(&format!("echo-64-{connections}")).map(|(key, _)| (name, key.as_str()))
         })
         .collect();
     if !echo.is_empty() {
-        pictures.push((
-            "echo.svg",
-            rates_picture(results, "Echo of 64 bytes, thousand replies a second", &echo),
-        ));
+        pictures
+            .push(("echo.svg", rates_picture(results, "Echo of 64 bytes, thousand replies a second", &echo)));
     }
     if results.work.contains_key("echo-64-10000") {
         pictures.push(("memory.svg", memory_picture(results)));
@@ -58,7 +51,7 @@ pub(crate) fn all(results: &Results) -> Vec<(&'static str, String)> {
 const PICTURE_WIDTH: f64 = 880.0;
 
 fn survival_picture(survival: &Survival) -> String {
-    let mut svg = Svg::new(PICTURE_WIDTH, 400.0);
+    let mut svg = Svg::new(PICTURE_WIDTH, 414.0);
     let Some(first) = survival.points.first() else {
         return svg.finish("nothing was measured", "");
     };
@@ -72,15 +65,11 @@ fn survival_picture(survival: &Survival) -> String {
                     .points
                     .iter()
                     .map(|point| {
-                        let has = point
-                            .of(name, |sample| sample.outcome.rate)
-                            .is_some_and(|rate| rate >= 1.0);
+                        let has =
+                            point.of(name, |sample| sample.outcome.rate).is_some_and(|rate| rate >= 1.0);
                         let value = point.of(name, |sample| figure(sample).unwrap_or(f64::NAN));
                         // The useful rate is shown when it is nothing, a latency of nothing is not.
-                        (
-                            point.factor,
-                            value.filter(|value| !value.is_nan() && (has || *value == 0.0)),
-                        )
+                        (point.factor, value.filter(|value| !value.is_nan() && (has || *value == 0.0)))
                     })
                     .collect(),
             })
@@ -93,12 +82,10 @@ fn survival_picture(survival: &Survival) -> String {
         place: (60.0, 92.0, 440.0, 250.0),
         across: 10.2,
         ticks_across: &ticks,
-        scale: Scale::Linear {
-            max: survival.capacity * 1.15,
-        },
+        scale: Scale::Linear { max: survival.capacity * 1.15 },
         show: |value| format!("{value:.0}"),
     };
-    useful.mark(&mut svg, survival.capacity, "what one core can do");
+    useful.mark(&mut svg, survival.capacity);
     useful.draw(&mut svg, &lines(|sample| Some(sample.outcome.rate)));
     if let Some(last) = survival.points.last() {
         let gone: Vec<&str> = servers
@@ -126,32 +113,19 @@ fn survival_picture(survival: &Survival) -> String {
         ticks_across: &ticks,
         scale: Scale::Log { min: 0.001, max: 1.0 },
         show: |value| {
-            if value >= 1.0 {
-                format!("{value:.0} s")
-            } else {
-                format!("{:.0} ms", value * 1e3)
-            }
+            if value >= 1.0 { format!("{value:.0} s") } else { format!("{:.0} ms", value * 1e3) }
         },
     };
-    late.draw(
-        &mut svg,
-        &lines(|sample| (sample.outcome.replies > 0).then_some(sample.outcome.p99)),
-    );
-    let entries: Vec<(&str, &str)> = servers
-        .iter()
-        .map(|name| (name.as_str(), title_of(name)))
-        .collect();
+    late.draw(&mut svg, &lines(|sample| (sample.outcome.replies > 0).then_some(sample.outcome.p99)));
+    let entries: Vec<(&str, &str)> = servers.iter().map(|name| (name.as_str(), title_of(name))).collect();
     legend(&mut svg, (24.0, 30.0), &entries);
     svg.text(
         "small",
-        (24.0, 392.0),
+        (24.0, 404.0),
         Anchor::Start,
-        "Each request takes 1 ms of CPU on one core and has a connection of its own; a reply is useful within 1 s.",
+        "One core does 1 ms of work for each request, at most at the dashed rate; a reply is useful within 1 s.",
     );
-    svg.finish(
-        "Useful replies and their p99 over offered load",
-        &in_words(survival),
-    )
+    svg.finish("Useful replies and their p99 over offered load", &in_words(survival))
 }
 
 /// What the picture shows, for those who do not see it.
@@ -166,11 +140,7 @@ fn in_words(survival: &Survival) -> String {
         .filter_map(|name| Some((name, last.of(name, |sample| sample.outcome.rate)?)))
         .map(|(name, rate)| format!("{} {rate:.0}", title_of(name)))
         .collect();
-    format!(
-        "Useful replies a second at {} times the capacity: {}.",
-        last.factor,
-        rates.join(", ")
-    )
+    format!("Useful replies a second at {} times the capacity: {}.", last.factor, rates.join(", "))
 }
 
 fn rates_picture(results: &Results, title: &str, works: &[(String, &str)]) -> String {
@@ -187,10 +157,7 @@ fn rates_picture(results: &Results, title: &str, works: &[(String, &str)]) -> St
                     if !seen.contains(&server) {
                         seen.push(server);
                     }
-                    (
-                        server,
-                        median(&comparison.values(at, |sample| sample.outcome.rate)),
-                    )
+                    (server, median(&comparison.values(at, |sample| sample.outcome.rate)))
                 })
                 .collect(),
         })
@@ -198,18 +165,8 @@ fn rates_picture(results: &Results, title: &str, works: &[(String, &str)]) -> St
     svg.text("title", (24.0, 26.0), Anchor::Start, title);
     let entries: Vec<(&str, &str)> = seen.iter().map(|name| (*name, short_title_of(name))).collect();
     legend(&mut svg, (24.0, 52.0), &entries);
-    groups(
-        &mut svg,
-        (24.0, 88.0, PICTURE_WIDTH - 48.0, 170.0),
-        &bars,
-        |rate| format!("{:.0}", rate / 1e3),
-    );
-    svg.text(
-        "small",
-        (24.0, 292.0),
-        Anchor::Start,
-        "Each group is drawn to its own scale.",
-    );
+    groups(&mut svg, (24.0, 88.0, PICTURE_WIDTH - 48.0, 170.0), &bars, |rate| format!("{:.0}", rate / 1e3));
+    svg.text("small", (24.0, 292.0), Anchor::Start, "Each group is drawn to its own scale.");
     svg.finish(title, "Higher is better. The figures are in the table.")
 }
 
@@ -236,12 +193,7 @@ fn memory_picture(results: &Results) -> String {
             let width = (PICTURE_WIDTH - 290.0) * memory(at) / most;
             svg.text("", (200.0, y + 16.0), Anchor::End, title_of(server));
             svg.bar(server, (212.0, y), width.max(2.0), 22.0);
-            svg.text(
-                "",
-                (220.0 + width, y + 16.0),
-                Anchor::Start,
-                &format!("{:.1}", memory(at)),
-            );
+            svg.text("", (220.0 + width, y + 16.0), Anchor::Start, &format!("{:.1}", memory(at)));
         }
     }
     svg.finish(title, "Lower is better. The figures are in the table.")

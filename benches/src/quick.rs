@@ -68,10 +68,7 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
 
 /// Runs it.
 pub(crate) fn run(args: QuickArgs) -> Result<()> {
-    ensure!(
-        args.repeat > 0 && !args.servers.is_empty(),
-        "there is nothing to measure"
-    );
+    ensure!(args.repeat > 0 && !args.servers.is_empty(), "there is nothing to measure");
     if let Some(path) = &args.tidegate {
         server::set_tidegate(path.clone());
     }
@@ -113,13 +110,7 @@ fn spec(name: &str, args: &QuickArgs) -> Spec {
 }
 
 fn table(out: &mut impl Write, load: &Load, comparison: &Comparison) -> Result<()> {
-    let Load {
-        shape,
-        connections,
-        size,
-        rate,
-        ..
-    } = load;
+    let Load { shape, connections, size, rate, .. } = load;
     match shape {
         Shape::Open => writeln!(out, "{shape:?}, {rate} a second, {size} B")?,
         _ => writeln!(out, "{shape:?}, {connections} connections, {size} B")?,

@@ -4,6 +4,7 @@ use crate::measure::{Comparison, Sample};
 use crate::plots::{thousands, title_of};
 use crate::results::{Results, Survival, SurvivalPoint};
 use crate::stats::{median, spread};
+use crate::suite::SHARED;
 use crate::{goals, machine::Machine};
 use std::fmt::Write;
 
@@ -16,10 +17,7 @@ const WORKS: &[(&str, &str)] = &[
     ("echo-65536-32", "Echo of 64 KiB, 32 connections"),
     ("churn", "Connect, echo of 64 bytes, close; 32 at once"),
     ("refuse", "Connect, be refused; 32 at once"),
-    (
-        "features",
-        "Echo of 64 bytes, 32 connections: metrics, limits and timeouts",
-    ),
+    ("features", "Echo of 64 bytes, 32 connections: metrics, limits and timeouts"),
     ("udp-echo-1", "UDP echo of 64 bytes, 1 socket"),
     ("udp-echo-32", "UDP echo of 64 bytes, 32 sockets"),
     ("udp-echo-1000", "UDP echo of 64 bytes, 1,000 sockets"),
@@ -41,7 +39,12 @@ pub(crate) fn markdown(results: &Results) -> String {
              ![Peak memory with 10,000 connections](img/memory.svg)\n";
     for (key, title) in WORKS {
         if let Some(comparison) = results.work.get(*key) {
-            let _ = work_table(&mut page, title, comparison);
+            let _ = writeln!(page, "\n### {title}");
+            let _ = work_table(&mut page, comparison);
+        }
+        if let Some(comparison) = results.work.get(&format!("{key}{SHARED}")) {
+            let _ = writeln!(page, "\nSharing all cores:");
+            let _ = work_table(&mut page, comparison);
         }
     }
     let _ = start_table(&mut page, results);
@@ -50,17 +53,7 @@ pub(crate) fn markdown(results: &Results) -> String {
 }
 
 fn head(page: &mut String, machine: &Machine) -> std::fmt::Result {
-    let Machine {
-        processor,
-        cores,
-        memory_gib,
-        kernel,
-        rustc,
-        python,
-        revision,
-        date,
-        pinned,
-    } = machine;
+    let Machine { processor, cores, memory_gib, kernel, rustc, python, revision, date, pinned } = machine;
     let where_ = match (pinned, cores) {
         (true, 2..) => "Servers run on one core, clients on the others.",
         _ => "Servers and clients share all cores.",
@@ -91,17 +84,14 @@ fn head(page: &mut String, machine: &Machine) -> std::fmt::Result {
 fn goal_table(page: &mut String, results: &Results) -> std::fmt::Result {
     writeln!(
         page,
-        "\n## Goals\n\n| work | figure | goal | measured | |\n|---|---|---|---|---|"
+        "\n## Goals\n\n*Apart*: servers have one core to themselves and clients the others. *Sharing*: both share all \
+         cores, so that a server may use more than one, and a client's work is in its way.\n\n\
+         | work | figure | goal | apart | sharing |\n|---|---|---|---|---|"
     )?;
     for goal in goals::all(results) {
-        let (measured, verdict) = (goal.measured(), goal.verdict());
-        writeln!(
-            page,
-            "| {} | {} | {} | {measured} | {verdict} |",
-            goal.work,
-            goal.figure,
-            goal.promise()
-        )?;
+        let (apart, sharing) = (goal.measured(&goal.values), goal.measured(&goal.shared));
+        let apart = if apart.is_empty() && sharing.is_empty() { "not measured".to_owned() } else { apart };
+        writeln!(page, "| {} | {} | {} | {apart} | {sharing} |", goal.work, goal.figure, goal.promise())?;
     }
     Ok(())
 }
@@ -140,9 +130,7 @@ fn survival_table(page: &mut String, points: &[SurvivalPoint]) -> std::fmt::Resu
         write!(page, "| {}x |", point.factor)?;
         for name in &point.comparison.servers {
             let rate = point.of(name, |sample| sample.outcome.rate).unwrap_or(f64::NAN);
-            let p99 = point
-                .of(name, |sample| sample.outcome.p99 * 1e3)
-                .unwrap_or(f64::NAN);
+            let p99 = point.of(name, |sample| sample.outcome.p99 * 1e3).unwrap_or(f64::NAN);
             match rate < 0.5 {
                 true => write!(page, " 0 |")?,
                 false => write!(page, " {rate:.0} ({p99:.0}) |")?,
@@ -153,11 +141,11 @@ fn survival_table(page: &mut String, points: &[SurvivalPoint]) -> std::fmt::Resu
     Ok(())
 }
 
-fn work_table(page: &mut String, title: &str, comparison: &Comparison) -> std::fmt::Result {
+fn work_table(page: &mut String, comparison: &Comparison) -> std::fmt::Result {
     let first = &comparison.servers[0];
     writeln!(
         page,
-        "\n### {title}\n\n| server | replies/s | p50 µs | p99 µs | CPU µs | peak MB | lost | {} over it |\n\
+        "\n| server | replies/s | p50 µs | p99 µs | CPU µs | peak MB | lost | {} over it |\n\
          |---|---:|---:|---:|---:|---:|---:|---:|",
         title_of(first)
     )?;
@@ -188,18 +176,11 @@ fn start_table(page: &mut String, results: &Results) -> std::fmt::Result {
     if results.starts.is_empty() {
         return Ok(());
     }
-    writeln!(
-        page,
-        "\n### Start to first reply\n\n| server | ms | least to most |\n|---|---:|---:|"
-    )?;
+    writeln!(page, "\n### Start to first reply\n\n| server | ms | least to most |\n|---|---:|---:|")?;
     for (name, starts) in &results.starts {
         let (least, most) = spread(starts);
         let (middle, least, most) = (median(starts) * 1e3, least * 1e3, most * 1e3);
-        writeln!(
-            page,
-            "| {} | {middle:.1} | {least:.1} to {most:.1} |",
-            title_of(name)
-        )?;
+        writeln!(page, "| {} | {middle:.1} | {least:.1} to {most:.1} |", title_of(name))?;
     }
     Ok(())
 }

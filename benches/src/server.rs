@@ -36,18 +36,12 @@ pub(crate) struct Spec {
 impl Spec {
     /// A server without more arguments.
     pub(crate) fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            args: Vec::new(),
-        }
+        Self { name: name.into(), args: Vec::new() }
     }
 
     /// The same with these arguments (text split at blanks).
     pub(crate) fn with(name: impl Into<String>, args: &str) -> Self {
-        Self {
-            name: name.into(),
-            args: args.split_whitespace().map(str::to_owned).collect(),
-        }
+        Self { name: name.into(), args: args.split_whitespace().map(str::to_owned).collect() }
     }
 
     fn command(&self, service: Service) -> Result<Command> {
@@ -60,11 +54,7 @@ impl Spec {
         let mut command = match base {
             "tidegate" => tidegate(path.unwrap_or_else(default_tidegate), service)?,
             "python" => {
-                let script = if service.udp {
-                    "threading_udp.py"
-                } else {
-                    "threading_tcp.py"
-                };
+                let script = if service.udp { "threading_udp.py" } else { "threading_tcp.py" };
                 let mut command = Command::new(python()?);
                 command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/").to_owned() + script);
                 command.args(["--listen", "127.0.0.1:0", "--mode", &show_mode(service.mode)]);
@@ -76,14 +66,7 @@ impl Spec {
                     Some((name, "4k")) => (name, "4096"),
                     _ => (peer, "65536"),
                 };
-                command.args([
-                    "peer",
-                    name,
-                    "--buffer",
-                    buffer,
-                    "--mode",
-                    &show_mode(service.mode),
-                ]);
+                command.args(["peer", name, "--buffer", buffer, "--mode", &show_mode(service.mode)]);
                 command
             }
         };
@@ -116,9 +99,7 @@ fn tidegate(path: PathBuf, service: Service) -> Result<Command> {
         Mode::Sleep(amount) => ("work", Some(format!("sleep:{}us", amount.as_micros()))),
     };
     let mut command = Command::new(path);
-    command
-        .arg("--listen")
-        .arg(format!("{name}={scheme}://127.0.0.1:0"));
+    command.arg("--listen").arg(format!("{name}={scheme}://127.0.0.1:0"));
     if let Some(work) = work {
         command.arg("--work").arg(work);
     }
@@ -144,15 +125,11 @@ pub(crate) fn default_tidegate() -> PathBuf {
 fn python() -> Result<PathBuf> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
-        let output = Command::new("python3")
-            .args(["-c", "import sys; print(sys.executable)"])
-            .output()
-            .ok()?;
+        let output =
+            Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().ok()?;
         Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
     });
-    found
-        .clone()
-        .context("python3 is not installed; leave `python` out of --servers, or install it")
+    found.clone().context("python3 is not installed; leave `python` out of --servers, or install it")
 }
 
 /// A running server; dropping it ends it.
@@ -181,21 +158,13 @@ impl Server {
 
     /// Starts it under a tool that takes the server's command line after its own.
     pub(crate) fn start_under(tool: &[&str], spec: &Spec, service: Service, cpus: &Cpus) -> Result<Self> {
-        let mut command = spec
-            .command(service)
-            .with_context(|| format!("cannot start {}", spec.name))?;
+        let mut command = spec.command(service).with_context(|| format!("cannot start {}", spec.name))?;
         if let [program, args @ ..] = tool {
             let mut under = Command::new(program);
-            under
-                .args(args)
-                .arg(command.get_program())
-                .args(command.get_args());
+            under.args(args).arg(command.get_program()).args(command.get_args());
             command = under;
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TIDEGATE_") {
                 command.env_remove(name);
@@ -208,9 +177,7 @@ impl Server {
             let child = command.spawn();
             child.with_context(|| format!("cannot start {:?}", command.get_program()))
         });
-        let mut child = spawned
-            .join()
-            .map_err(|_| anyhow!("the starting thread panicked"))??;
+        let mut child = spawned.join().map_err(|_| anyhow!("the starting thread panicked"))??;
         let scheme = if service.udp { "udp://" } else { "tcp://" };
         match find_address(&mut child, scheme) {
             Ok(addr) => Ok(Self { child, addr }),
@@ -229,16 +196,11 @@ impl Server {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         // The command's name is in parentheses and may hold anything; user and system time are fields 14 and 15.
         let after = stat.rsplit_once(')').context("a stat line has a name")?.1;
-        let ticks: Vec<f64> = after
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse().ok())
-            .collect();
+        let ticks: Vec<f64> =
+            after.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
         let number = |key: &str| {
             let line = status.lines().find(|line| line.starts_with(key));
-            line.and_then(|line| line.split_whitespace().nth(1))
-                .and_then(|word| word.parse::<u64>().ok())
+            line.and_then(|line| line.split_whitespace().nth(1)).and_then(|word| word.parse::<u64>().ok())
         };
         Ok(Cost {
             cpu: ticks.iter().sum::<f64>() / TICKS_PER_SECOND,
@@ -277,13 +239,11 @@ fn find_address(child: &mut Child, scheme: &'static str) -> Result<SocketAddr> {
 
 /// Reads all a server says, so that it never waits for a reader; only the first lines are handed on.
 fn read_lines(from: impl Read + Send + 'static, to: SyncSender<String>) -> Result<()> {
-    std::thread::Builder::new()
-        .name("server output".into())
-        .spawn(move || {
-            for line in BufReader::new(from).lines().map_while(Result::ok) {
-                let _ = to.try_send(line);
-            }
-        })?;
+    std::thread::Builder::new().name("server output".into()).spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            let _ = to.try_send(line);
+        }
+    })?;
     Ok(())
 }
 
@@ -302,9 +262,7 @@ fn wait_for_address(lines: &Receiver<String>, scheme: &str) -> Result<SocketAddr
 
 fn address_in(line: &str, scheme: &str) -> Option<SocketAddr> {
     let rest = &line[line.find(scheme)? + scheme.len()..];
-    let end = rest
-        .find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)))
-        .unwrap_or(rest.len());
+    let end = rest.find(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c))).unwrap_or(rest.len());
     rest[..end].parse().ok()
 }
 
@@ -316,14 +274,8 @@ mod tests {
     fn addresses_are_found_in_what_servers_say() {
         let addr = Some("127.0.0.1:5000".parse().unwrap());
         assert_eq!(address_in("listening on tcp://127.0.0.1:5000", "tcp://"), addr);
-        assert_eq!(
-            address_in("echo=tcp://127.0.0.1:5000, 32 workers", "tcp://"),
-            addr
-        );
-        assert_eq!(
-            address_in("tcp://[::1]:7", "tcp://"),
-            Some("[::1]:7".parse().unwrap())
-        );
+        assert_eq!(address_in("echo=tcp://127.0.0.1:5000, 32 workers", "tcp://"), addr);
+        assert_eq!(address_in("tcp://[::1]:7", "tcp://"), Some("[::1]:7".parse().unwrap()));
         assert_eq!(address_in("udp://127.0.0.1:5000", "tcp://"), None);
         assert_eq!(address_in("cannot listen on tcp://nowhere", "tcp://"), None);
     }

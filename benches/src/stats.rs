@@ -15,9 +15,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 pub(crate) fn spread(values: &[f64]) -> (f64, f64) {
     values
         .iter()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &value| {
-            (low.min(value), high.max(value))
-        })
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &value| (low.min(value), high.max(value)))
 }
 
 #[cfg(test)]

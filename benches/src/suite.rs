@@ -23,15 +23,18 @@ const TIDEGATE_OFF: &str =
 const TIDEGATE_ON: &str = "--admin 127.0.0.1:0 --read-timeout 10s --write-timeout 10s --idle-timeout 60s \
                            --queue-timeout 5s --max-per-source 20000 --refusal-rate 500/s";
 /// One place, which somebody holds; everybody else is refused, as fast as it goes.
-const TIDEGATE_FULL: &str = "--admin off --max-connections 1 --refusal-rate 1000000/s";
+const TIDEGATE_FULL: &str = "--admin off --max-connections 1 --queue 1 --refusal-rate 1000000/s";
 /// Offered load over capacity.
-const FACTORS: [f64; 7] = [0.5, 1.0, 1.5, 2.0, 4.0, 7.0, 10.0];
+const FACTORS: [f64; 6] = [0.5, 1.0, 1.5, 2.0, 4.0, 10.0];
 /// The same with the small backlog.
 const FACTORS_SMALL: [f64; 3] = [1.0, 4.0, 10.0];
 /// The backlog the standard library of Rust listens with.
 const BACKLOG_SMALL: &str = "--backlog 128";
 /// The work of a request in the picture of survival.
 const SURVIVAL_WORK: Mode = Mode::Cpu(Duration::from_millis(1));
+
+/// What the name of a work ends with when servers and clients share all cores.
+pub(crate) const SHARED: &str = "-shared";
 
 /// What there is to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -86,7 +89,10 @@ pub(crate) struct RenderArgs {
 }
 
 struct Suite {
+    /// Servers on one core, clients on the others.
     bench: Bench,
+    /// All on all.
+    shared: Bench,
     rounds: usize,
     duration: Duration,
     python: bool,
@@ -106,13 +112,11 @@ pub(crate) fn run(args: AllArgs) -> Result<()> {
     let file = args.out.join("benchmarks.json");
     let results = match args.only.is_empty() {
         true => Results::new(machine),
-        false => Results {
-            machine,
-            ..Results::load(&file)?
-        },
+        false => Results { machine, ..Results::load(&file)? },
     };
     let mut suite = Suite {
         bench: Bench::new(true)?,
+        shared: Bench::new(false)?,
         rounds: args.rounds,
         duration: args.duration,
         python: !args.no_python,
@@ -124,9 +128,7 @@ pub(crate) fn run(args: AllArgs) -> Result<()> {
         some => some,
     };
     for &section in sections {
-        suite
-            .measure(section)
-            .with_context(|| format!("section {section:?}"))?;
+        suite.measure(section).with_context(|| format!("section {section:?}"))?;
         // Kept after each section, so that a failure late in the run costs only what follows.
         std::fs::create_dir_all(&args.out)?;
         suite.results.save(&file)?;
@@ -163,33 +165,17 @@ fn build() -> Result<()> {
 impl Suite {
     /// A line of progress, on stderr.
     fn note(&self, what: &str) {
-        let _ = writeln!(
-            std::io::stderr(),
-            "[{:4.0} s] {what}",
-            self.started.elapsed().as_secs_f64()
-        );
+        let _ = writeln!(std::io::stderr(), "[{:4.0} s] {what}", self.started.elapsed().as_secs_f64());
     }
 
     fn measure(&mut self, section: Section) -> Result<()> {
         match section {
             Section::Echo => self.echo(),
-            Section::Churn => {
-                let peers = self.peers("tidegate tokio thread pool epoll", true);
-                self.work("churn", Shape::Churn, Mode::Echo, 32, 64, peers)
-            }
-            Section::Refuse => {
-                let servers = vec![Spec::with("tidegate", TIDEGATE_FULL), Spec::new("reset")];
-                self.work("refuse", Shape::Refuse, Mode::Echo, 32, 64, servers)
-            }
+            Section::Churn => self.churn(),
+            Section::Refuse => self.refuse(),
             Section::Survival => self.survival(),
             Section::Start => self.starts(),
-            Section::Features => {
-                let servers = vec![
-                    Spec::with("tidegate:on", TIDEGATE_ON),
-                    Spec::with("tidegate:off", TIDEGATE_OFF),
-                ];
-                self.work("features", Shape::Echo, Mode::Echo, 32, 64, servers)
-            }
+            Section::Features => self.features(),
             Section::Udp => self.datagrams(),
             Section::Stress => self.clients(),
         }
@@ -221,57 +207,60 @@ impl Suite {
     ) -> Result<()> {
         self.note(name);
         // So many connections take turns that are longer than a short run.
-        let duration = if connections >= 10_000 {
-            self.duration * 2
-        } else {
-            self.duration
-        };
-        let load = Load {
-            shape,
-            mode,
-            connections,
-            size,
-            rate: 0.0,
-            duration,
-        };
-        let comparison = compare(&load, &servers, self.rounds, &self.bench)?;
+        let duration = if connections >= 10_000 { self.duration * 2 } else { self.duration };
+        let load = Load { shape, mode, connections, size, rate: 0.0, duration };
+        let bench = if name.ends_with(SHARED) { &self.shared } else { &self.bench };
+        let comparison = compare(&load, &servers, self.rounds, bench)?;
         self.results.work.insert(name.to_owned(), comparison);
         Ok(())
     }
 
     fn echo(&mut self) -> Result<()> {
-        for (connections, peers, python) in [
-            (1, "tidegate tokio thread pool epoll", true),
-            (32, "tidegate tokio thread pool epoll", true),
-            (1_000, "tidegate tokio thread epoll", false),
-            (10_000, "tidegate tokio tokio-4k epoll", false),
+        for (connections, size, peers, python, rivals) in [
+            (1, 64, "tidegate tokio thread pool epoll", true, "tidegate tokio thread epoll"),
+            (32, 64, "tidegate tokio thread pool epoll", true, "tidegate tokio thread epoll"),
+            (1_000, 64, "tidegate tokio thread epoll", false, "tidegate tokio epoll"),
+            (10_000, 64, "tidegate tokio tokio-4k epoll", false, "tidegate tokio epoll"),
+            (32, 65_536, "tidegate tokio thread pool epoll", true, "tidegate tokio epoll"),
         ] {
+            let name = format!("echo-{size}-{connections}");
             let peers = self.peers(peers, python);
-            self.work(
-                &format!("echo-64-{connections}"),
-                Shape::Echo,
-                Mode::Echo,
-                connections,
-                64,
-                peers,
-            )?;
+            self.work(&name, Shape::Echo, Mode::Echo, connections, size, peers)?;
+            let rivals = self.peers(rivals, false);
+            self.work(&(name + SHARED), Shape::Echo, Mode::Echo, connections, size, rivals)?;
         }
+        Ok(())
+    }
+
+    fn churn(&mut self) -> Result<()> {
         let peers = self.peers("tidegate tokio thread pool epoll", true);
-        self.work("echo-65536-32", Shape::Echo, Mode::Echo, 32, 65_536, peers)
+        self.work("churn", Shape::Churn, Mode::Echo, 32, 64, peers)?;
+        let rivals = self.peers("tidegate tokio epoll", false);
+        self.work("churn-shared", Shape::Churn, Mode::Echo, 32, 64, rivals)
+    }
+
+    fn refuse(&mut self) -> Result<()> {
+        for name in ["refuse", "refuse-shared"] {
+            let servers = vec![Spec::with("tidegate", TIDEGATE_FULL), Spec::new("reset")];
+            self.work(name, Shape::Refuse, Mode::Echo, 32, 64, servers)?;
+        }
+        Ok(())
+    }
+
+    fn features(&mut self) -> Result<()> {
+        for name in ["features", "features-shared"] {
+            let servers =
+                vec![Spec::with("tidegate:on", TIDEGATE_ON), Spec::with("tidegate:off", TIDEGATE_OFF)];
+            self.work(name, Shape::Echo, Mode::Echo, 32, 64, servers)?;
+        }
+        Ok(())
     }
 
     fn datagrams(&mut self) -> Result<()> {
         for (name, mode, size) in [("echo", Mode::Echo, 64), ("time", Mode::Time, 8)] {
             for sockets in [1, 32, 1_000] {
                 let peers = self.peers("tidegate udp", true);
-                self.work(
-                    &format!("udp-{name}-{sockets}"),
-                    Shape::Udp,
-                    mode,
-                    sockets,
-                    size,
-                    peers,
-                )?;
+                self.work(&format!("udp-{name}-{sockets}"), Shape::Udp, mode, sockets, size, peers)?;
             }
         }
         Ok(())
@@ -283,11 +272,7 @@ impl Suite {
         for _ in 0..self.rounds.max(5) * 2 {
             for spec in &servers {
                 let seconds = start_to_first_reply(spec, &self.bench)?.as_secs_f64();
-                self.results
-                    .starts
-                    .entry(spec.name.clone())
-                    .or_default()
-                    .push(seconds);
+                self.results.starts.entry(spec.name.clone()).or_default().push(seconds);
             }
         }
         Ok(())
@@ -312,11 +297,7 @@ impl Suite {
             *spec = Spec::with(spec.name.as_str(), BACKLOG_SMALL);
         }
         let points_small = self.survival_points(capacity, &FACTORS_SMALL, &small)?;
-        self.results.survival = Some(Survival {
-            capacity,
-            points,
-            points_small,
-        });
+        self.results.survival = Some(Survival { capacity, points, points_small });
         Ok(())
     }
 
@@ -375,35 +356,19 @@ impl Suite {
 
     fn stress_rate(&self, server: &Server, connections: usize) -> Result<f64> {
         let mut command = Command::new(server::default_tidegate());
-        command.args([
-            "stress",
-            &format!("tcp://{}", server.addr),
-            "-o",
-            "json",
-            "--size",
-            "64",
-        ]);
+        command.args(["stress", &format!("tcp://{}", server.addr), "-o", "json", "--size", "64"]);
         command.args(["-c", &connections.to_string()]);
         command.args(["-d", &format!("{}ms", self.duration.as_millis())]);
         command.args(["--warmup", &format!("{}ms", self.duration.as_millis() / 2)]);
         command.args(["--threads", &self.bench.client_cpus.count().to_string()]);
         let output = self.bench.client_cpus.output(command)?;
         if !output.status.success() {
-            bail!(
-                "tidegate stress: {}: {}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            bail!("tidegate stress: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
         }
         let report: serde_json::Value =
             serde_json::from_slice(&output.stdout).context("what tidegate stress printed is not JSON")?;
-        report["rate"]
-            .as_f64()
-            .context("the report of tidegate stress has no rate")
+        report["rate"].as_f64().context("the report of tidegate stress has no rate")
     }
 }
 
-const ECHO: Service = Service {
-    udp: false,
-    mode: Mode::Echo,
-};
+const ECHO: Service = Service { udp: false, mode: Mode::Echo };

@@ -43,11 +43,7 @@ pub(crate) struct Svg {
 
 impl Svg {
     pub(crate) fn new(width: f64, height: f64) -> Self {
-        Self {
-            width,
-            height,
-            body: String::new(),
-        }
+        Self { width, height, body: String::new() }
     }
 
     pub(crate) fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
@@ -59,16 +55,11 @@ impl Svg {
 
     pub(crate) fn polyline(&mut self, class: &str, points: &[(f64, f64)]) {
         let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        self.add(format_args!(
-            r#"<polyline class="{class}" points="{}"/>"#,
-            points.join(" ")
-        ));
+        self.add(format_args!(r#"<polyline class="{class}" points="{}"/>"#, points.join(" ")));
     }
 
     pub(crate) fn dot(&mut self, class: &str, (x, y): (f64, f64), radius: f64) {
-        self.add(format_args!(
-            r#"<circle class="dot {class}" cx="{x:.1}" cy="{y:.1}" r="{radius}"/>"#
-        ));
+        self.add(format_args!(r#"<circle class="dot {class}" cx="{x:.1}" cy="{y:.1}" r="{radius}"/>"#));
     }
 
     pub(crate) fn bar(&mut self, class: &str, (x, y): (f64, f64), width: f64, height: f64) {
@@ -107,9 +98,7 @@ impl Svg {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

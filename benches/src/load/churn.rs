@@ -84,12 +84,7 @@ impl Client<'_> {
         let stream = TcpStream::from(self.sources.connect(self.plan.target)?);
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&self.epoll, &stream, EventData::new_u64(index as u64), flags)?;
-        let mut slot = Slot {
-            stream,
-            sent: 0,
-            received: 0,
-            started,
-        };
+        let mut slot = Slot { stream, sent: 0, received: 0, started };
         // On loopback the handshake is over by now, so the request can go at once.
         if self.plan.shape == Shape::Churn {
             slot.sent = slot.stream.write(&self.request).unwrap_or(0);
@@ -121,12 +116,7 @@ impl Client<'_> {
 }
 
 fn exchange(slot: &mut Slot, request: &[u8], buffer: &mut [u8]) -> Progress {
-    let Slot {
-        stream,
-        sent,
-        received,
-        ..
-    } = slot;
+    let Slot { stream, sent, received, .. } = slot;
     progress(stream, sent, received, request, buffer)
 }
 

@@ -81,10 +81,7 @@ fn sockets(plan: &Plan) -> Result<Vec<Client>> {
             let socket = UdpSocket::bind(SocketAddr::new(any(plan.target), 0))?;
             socket.connect(plan.target)?;
             socket.set_nonblocking(true)?;
-            Ok(Client {
-                socket,
-                started: Instant::now(),
-            })
+            Ok(Client { socket, started: Instant::now() })
         })
         .collect()
 }

@@ -86,26 +86,8 @@ pub(crate) struct LoadArgs {
 /// Loads a server and prints what it saw.
 pub(crate) fn command(args: LoadArgs) -> Result<()> {
     use std::io::Write;
-    let LoadArgs {
-        shape,
-        target,
-        connections,
-        size,
-        rate,
-        duration,
-        warmup,
-        threads,
-    } = args;
-    let plan = Plan {
-        shape,
-        target,
-        connections,
-        size,
-        rate,
-        warmup,
-        duration,
-        threads,
-    };
+    let LoadArgs { shape, target, connections, size, rate, duration, warmup, threads } = args;
+    let plan = Plan { shape, target, connections, size, rate, warmup, duration, threads };
     let outcome = run(&plan, &Cpus::all()?, || {})?;
     let mut out = std::io::stdout().lock();
     serde_json::to_writer(&mut out, &outcome)?;
@@ -171,21 +153,14 @@ impl Tally {
     }
 
     fn reply(&mut self, latency: Duration) {
-        self.latency
-            .saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).max(1));
+        self.latency.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).max(1));
     }
 
     fn merge(&mut self, other: Tally) -> Result<()> {
         self.latency.add(&other.latency)?;
         self.requests += other.requests;
         self.measured = self.measured.max(other.measured);
-        let Errors {
-            reset,
-            eof,
-            timeout,
-            unsent,
-            lost,
-        } = other.errors;
+        let Errors { reset, eof, timeout, unsent, lost } = other.errors;
         self.errors.reset += reset;
         self.errors.eof += eof;
         self.errors.timeout += timeout;
@@ -223,10 +198,7 @@ struct Window {
 impl Window {
     fn of(plan: &Plan) -> Self {
         let start = Instant::now() + plan.warmup;
-        Self {
-            start,
-            end: start + plan.duration,
-        }
+        Self { start, end: start + plan.duration }
     }
 
     fn contains(&self, instant: Instant) -> bool {
@@ -236,10 +208,7 @@ impl Window {
 
 /// Runs a plan on these processors. `probe` is called when the measured time begins and when it ends.
 pub(crate) fn run(plan: &Plan, cpus: &Cpus, mut probe: impl FnMut()) -> Result<Outcome> {
-    ensure!(
-        plan.size > 0 && plan.connections > 0,
-        "a request has at least one byte and one connection"
-    );
+    ensure!(plan.size > 0 && plan.connections > 0, "a request has at least one byte and one connection");
     let threads = plan.threads.clamp(1, plan.connections);
     let barrier = Barrier::new(threads + 1);
     let tallies: Vec<Result<Tally>> = std::thread::scope(|scope| {
@@ -267,11 +236,7 @@ pub(crate) fn run(plan: &Plan, cpus: &Cpus, mut probe: impl FnMut()) -> Result<O
         probe();
         clients
             .into_iter()
-            .map(|client| {
-                client
-                    .join()
-                    .unwrap_or_else(|_| anyhow::bail!("a client thread panicked"))
-            })
+            .map(|client| client.join().unwrap_or_else(|_| anyhow::bail!("a client thread panicked")))
             .collect()
     });
     let mut all = Tally::new()?;

@@ -77,16 +77,10 @@ pub(super) fn run(plan: &Plan, index: usize, barrier: &Barrier) -> Result<Tally>
         events.clear();
         // A millisecond is as exact as some kernels wait; a client alone on its processor can look more often.
         let wait = match next < last {
-            true => due(next)
-                .saturating_duration_since(Instant::now())
-                .min(Duration::from_micros(200)),
+            true => due(next).saturating_duration_since(Instant::now()).min(Duration::from_micros(200)),
             false => Duration::from_millis(1),
         };
-        match epoll::wait(
-            &client.epoll,
-            spare_capacity(&mut events),
-            Some(&wait.try_into()?),
-        ) {
+        match epoll::wait(&client.epoll, spare_capacity(&mut events), Some(&wait.try_into()?)) {
             Err(Errno::INTR) => continue,
             other => other?,
         };
@@ -115,29 +109,15 @@ impl Client<'_> {
         epoll::add(&self.epoll, &stream, EventData::new_u64(n), flags)?;
         let sent = stream.write(&self.request).unwrap_or(0);
         self.living += 1;
-        self.open.push_back(Some(Request {
-            stream,
-            sent,
-            received: 0,
-            due,
-        }));
+        self.open.push_back(Some(Request { stream, sent, received: 0, due }));
         Ok(())
     }
 
     fn event(&mut self, n: u64) {
-        let Some(slot) = n
-            .checked_sub(self.first)
-            .and_then(|at| self.open.get_mut(at as usize))
-        else {
+        let Some(slot) = n.checked_sub(self.first).and_then(|at| self.open.get_mut(at as usize)) else {
             return;
         };
-        let Some(Request {
-            stream,
-            sent,
-            received,
-            due,
-        }) = slot
-        else {
+        let Some(Request { stream, sent, received, due }) = slot else {
             return;
         };
         let due = *due;

@@ -60,11 +60,7 @@ fn accept(listener: &TcpListener, epoll: &OwnedFd, connections: &mut Vec<Option<
         if at >= connections.len() {
             connections.resize_with(at + 1, || None);
         }
-        connections[at] = Some(Connection {
-            stream: TcpStream::from(fd),
-            pending: Vec::new(),
-            written: 0,
-        });
+        connections[at] = Some(Connection { stream: TcpStream::from(fd), pending: Vec::new(), written: 0 });
     }
     Ok(())
 }

@@ -53,13 +53,7 @@ pub(crate) struct PeerArgs {
 
 /// Runs one until it is killed.
 pub(crate) fn run(args: PeerArgs) -> Result<()> {
-    let PeerArgs {
-        name,
-        listen,
-        mode,
-        buffer,
-        backlog,
-    } = args;
+    let PeerArgs { name, listen, mode, buffer, backlog } = args;
     match name {
         Peer::Thread => thread::serve(tcp(listen, backlog)?, mode, buffer),
         Peer::Tokio => tokio_tasks::serve(tcp(listen, backlog)?, mode, buffer),

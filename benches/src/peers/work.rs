@@ -29,10 +29,8 @@ impl FromStr for Mode {
             _ => {}
         }
         let (kind, amount) = text.split_once(':').ok_or_else(not_a_mode)?;
-        let millis: f64 = amount
-            .strip_suffix("ms")
-            .and_then(|number| number.parse().ok())
-            .ok_or_else(not_a_mode)?;
+        let millis: f64 =
+            amount.strip_suffix("ms").and_then(|number| number.parse().ok()).ok_or_else(not_a_mode)?;
         let amount = Duration::try_from_secs_f64(millis / 1e3).map_err(|_| not_a_mode())?;
         match kind {
             "work-cpu" => Ok(Mode::Cpu(amount)),
@@ -57,10 +55,7 @@ impl Mode {
 fn burn(amount: Duration) {
     let spent = |start: Timespec| clock_gettime(ClockId::ThreadCPUTime) - start;
     let start = clock_gettime(ClockId::ThreadCPUTime);
-    let amount = Timespec {
-        tv_sec: amount.as_secs() as i64,
-        tv_nsec: i64::from(amount.subsec_nanos()),
-    };
+    let amount = Timespec { tv_sec: amount.as_secs() as i64, tv_nsec: i64::from(amount.subsec_nanos()) };
     let mut value = 1u64;
     while spent(start) < amount {
         // A few microseconds, so that asking for the time is a small part of the work.
@@ -78,10 +73,7 @@ mod tests {
     fn modes_are_read() {
         assert_eq!("echo".parse(), Ok(Mode::Echo));
         assert_eq!("work-cpu:1ms".parse(), Ok(Mode::Cpu(Duration::from_millis(1))));
-        assert_eq!(
-            "work-sleep:0.5ms".parse(),
-            Ok(Mode::Sleep(Duration::from_micros(500)))
-        );
+        assert_eq!("work-sleep:0.5ms".parse(), Ok(Mode::Sleep(Duration::from_micros(500))));
         for text in ["", "work", "work-cpu:1", "work-nap:1ms", "work-cpu:-1ms"] {
             assert!(text.parse::<Mode>().is_err(), "{text}");
         }
@@ -92,19 +84,7 @@ mod tests {
         let before = clock_gettime(ClockId::ThreadCPUTime);
         Mode::Cpu(Duration::from_millis(5)).work();
         let spent = clock_gettime(ClockId::ThreadCPUTime) - before;
-        assert!(
-            spent
-                >= Timespec {
-                    tv_sec: 0,
-                    tv_nsec: 5_000_000
-                }
-        );
-        assert!(
-            spent
-                < Timespec {
-                    tv_sec: 0,
-                    tv_nsec: 8_000_000
-                }
-        );
+        assert!(spent >= Timespec { tv_sec: 0, tv_nsec: 5_000_000 });
+        assert!(spent < Timespec { tv_sec: 0, tv_nsec: 8_000_000 });
     }
 }

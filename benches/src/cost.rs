@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Requests of the short and of the long run.
-const FEW: u32 = 100;
-const MANY: u32 = 600;
-/// Measurements of each work, of which the least counts.
+const FEW: u32 = 500;
+const MANY: u32 = 2_500;
+/// Runs of each kind, of which the least counts.
 const TRIES: usize = 3;
 /// Longest wait for a reply; under callgrind a server is some fifty times slower.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -125,7 +125,7 @@ pub(crate) fn run(args: CostArgs) -> Result<()> {
 }
 
 fn store(file: &Path, measured: BTreeMap<String, Cost>) -> Result<()> {
-    let mut stored = load(file).unwrap_or(Stored { tolerance: 0.2, works: BTreeMap::new() });
+    let mut stored = load(file).unwrap_or(Stored { tolerance: 0.12, works: BTreeMap::new() });
     stored.works.extend(measured);
     let text = serde_json::to_string_pretty(&stored)?;
     std::fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))
@@ -191,29 +191,27 @@ fn judge(now: f64, then: f64, tolerance: f64, slack: f64) -> Verdict {
 }
 
 impl Work {
-    /// The least of a few measurements: what may come on top is threads that met by chance.
+    /// What may come on top of a run's cost is threads that met by chance, so the least of a few runs counts.
     fn cost(&self, cpus: &Cpus) -> Result<Cost> {
-        let mut least = self.measure(cpus)?;
-        for _ in 1..TRIES {
-            let next = self.measure(cpus)?;
-            least.instructions = least.instructions.min(next.instructions);
-            if next.calls < least.calls {
-                least = Cost { instructions: least.instructions, ..next };
-            }
-        }
-        Ok(least)
-    }
-
-    fn measure(&self, cpus: &Cpus) -> Result<Cost> {
         let per_request = |few: f64, many: f64| (many - few) / f64::from(MANY - FEW);
-        let instructions = per_request(self.instructions(FEW, cpus)?, self.instructions(MANY, cpus)?);
-        let (few, many) = (self.calls(FEW, cpus)?, self.calls(MANY, cpus)?);
-        let by_name: BTreeMap<String, f64> = many
+        let least = |requests| -> Result<f64> {
+            (0..TRIES).try_fold(f64::MAX, |least, _| Ok(least.min(self.instructions(requests, cpus)?)))
+        };
+        let instructions = per_request(least(FEW)?, least(MANY)?);
+        let sum = |calls: &BTreeMap<String, f64>| calls.values().sum::<f64>();
+        let fewest = |requests| -> Result<BTreeMap<String, f64>> {
+            (1..TRIES).try_fold(self.calls(requests, cpus)?, |fewest, _| {
+                let next = self.calls(requests, cpus)?;
+                Ok(if sum(&next) < sum(&fewest) { next } else { fewest })
+            })
+        };
+        let (few, many) = (fewest(FEW)?, fewest(MANY)?);
+        let by_name = many
             .iter()
             .map(|(name, calls)| (name.clone(), per_request(few.get(name).copied().unwrap_or(0.0), *calls)))
+            .filter(|(_, calls)| *calls >= 0.01)
             .collect();
-        let calls = by_name.values().sum();
-        let by_name = by_name.into_iter().filter(|(_, calls)| *calls >= 0.01).collect();
+        let calls = per_request(sum(&few), sum(&many));
         ensure!(instructions > 0.0 && calls > 0.0, "nothing was counted");
         Ok(Cost { instructions, calls, by_name })
     }

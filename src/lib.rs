@@ -1,5 +1,6 @@
 //! tidegate: a bounded thread-pool server that stays up when the load does not stop.
 
+pub mod admin;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod limits;
@@ -7,6 +8,8 @@ pub mod metrics;
 pub mod reason;
 pub mod server;
 pub mod service;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod stress;
 mod sys;
 pub mod url;
 

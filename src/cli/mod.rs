@@ -45,7 +45,7 @@ enum Command {
     /// Talk to a server as one polite client: send lines, print the replies and the total time.
     Client(client::ClientArgs),
     /// Load a server and say what it did.
-    Stress(stress::StressArgs),
+    Stress(Box<stress::StressArgs>),
 }
 
 /// Runs the program with the process's own arguments.
@@ -56,7 +56,7 @@ pub fn run() -> ExitCode {
         Some(Command::Serve(args)) => serve::run(args),
         Some(Command::Check(args)) => serve::check(args),
         Some(Command::Client(args)) => client::run(args),
-        Some(Command::Stress(args)) => stress::run(args),
+        Some(Command::Stress(args)) => stress::run(&args),
     }
 }
 

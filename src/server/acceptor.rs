@@ -30,6 +30,10 @@ const WAIT: Duration = Duration::from_secs(1);
 /// How often a wait for a place looks by itself, should nobody call.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// A full queue is a burst, which workers may be about to take, before it is an overload: so long
+/// newcomers are left in the kernel's backlog instead of being refused.
+const BURST: Duration = Duration::from_millis(25);
+
 /// Back-off after an error of accept.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(5);
 const BACK_OFF_LAST: Duration = Duration::from_secs(1);
@@ -46,6 +50,8 @@ pub(crate) struct Acceptor {
     back_off: Duration,
     /// Since when the queue has been full, for `wait:D`.
     full_since: Option<Instant>,
+    /// Since when newcomers have found a full queue, until the kernel had no more of them.
+    burst_since: Option<Instant>,
 }
 
 /// One listener's socket.
@@ -84,7 +90,16 @@ impl Acceptor {
         // A tenth of a second's worth at once: bursts of refusals are as costly as floods.
         let budget = Bucket::with_depth(rate, (rate / 10.0).max(f64::from(rate > 0.0)), Instant::now());
         let spares = (0..SPARES).map_while(|_| spare().ok()).collect();
-        Ok(Self { core, poll, doors, budget, spares, back_off: BACK_OFF_FIRST, full_since: None })
+        Ok(Self {
+            core,
+            poll,
+            doors,
+            budget,
+            spares,
+            back_off: BACK_OFF_FIRST,
+            full_since: None,
+            burst_since: None,
+        })
     }
 
     /// Accepts until the server drains; then takes what the kernel had completed, and ends.
@@ -125,7 +140,10 @@ impl Acceptor {
                 }
                 match self.step(index) {
                     Step::Next => {}
-                    Step::Empty => self.doors[index].ready = false,
+                    Step::Empty => {
+                        self.doors[index].ready = false;
+                        self.burst_since = None;
+                    }
                     Step::Hold(time) => return Some(time),
                 }
             }
@@ -160,11 +178,15 @@ impl Acceptor {
     /// there is a place, a token, or no patience left.
     fn overload(&mut self, index: usize, reason: DropReason) -> Step {
         let now = Instant::now();
-        if let (Overload::Wait(patience), DropReason::QueueFull) = (self.core.limits.overload, reason) {
-            let since = *self.full_since.get_or_insert(now);
-            let waited = now.saturating_duration_since(since);
-            if waited < patience {
-                return self.hold(reason, patience - waited);
+        if reason == DropReason::QueueFull {
+            let full = now.saturating_duration_since(*self.full_since.get_or_insert(now));
+            let burst = now.saturating_duration_since(*self.burst_since.get_or_insert(now));
+            let patience = match self.core.limits.overload {
+                Overload::Wait(patience) => patience.saturating_sub(full),
+                _ => BURST.saturating_sub(burst),
+            };
+            if !patience.is_zero() {
+                return self.hold(reason, patience);
             }
         }
         if !self.budget.take(now) {

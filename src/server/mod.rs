@@ -13,6 +13,7 @@
 
 mod acceptor;
 mod admission;
+mod bound;
 mod builder;
 mod clock;
 mod closing;
@@ -21,6 +22,7 @@ mod core;
 mod dormitory;
 mod drain;
 mod handle;
+mod leadership;
 mod observe;
 mod parker;
 mod poller;
@@ -32,8 +34,8 @@ mod sync;
 mod table;
 mod worker;
 
-pub(crate) use builder::connections_possible;
-pub use builder::{BoundServer, BuildError, Builder};
+pub use bound::BoundServer;
+pub use builder::{BuildError, Builder};
 pub use drain::ShutdownReport;
 pub use handle::{Handle, Trigger};
 
@@ -63,5 +65,12 @@ impl Server {
     /// ```
     pub fn builder() -> Builder {
         Builder::new()
+    }
+
+    /// How many connections the limit of open files allows with these limits and so many
+    /// listeners, the soft limit raised to the hard one. For who would rather have fewer
+    /// connections than a server that does not start.
+    pub fn connections_possible(limits: &crate::Limits, listeners: usize) -> usize {
+        builder::connections_possible(limits, listeners)
     }
 }

@@ -6,7 +6,7 @@
 //! itself. So an event costs no hand-off, and while the leader works the kernel wakes nobody. When
 //! all workers are in turns, the parker leads for a moment at every tick.
 
-use super::sync::{AtomicBool, Ordering, fence};
+use super::leadership::Leadership;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use std::io;
@@ -49,8 +49,7 @@ impl Source {
 
 #[derive(Debug)]
 pub(crate) struct Poller {
-    led: AtomicBool,
-    blocked: AtomicBool,
+    leadership: Leadership,
     poll: Mutex<(Poll, Events)>,
     registry: Registry,
     waker: Waker,
@@ -65,7 +64,7 @@ impl Poller {
         let registry = poll.registry().try_clone()?;
         let waker = Waker::new(&registry, WAKE)?;
         let poll = Mutex::new((poll, Events::with_capacity(BATCH)));
-        Ok(Self { led: AtomicBool::new(false), blocked: AtomicBool::new(false), poll, registry, waker })
+        Ok(Self { leadership: Leadership::new(), poll, registry, waker })
     }
 
     /// Registers a source: an event follows for whatever is ready already.
@@ -92,30 +91,28 @@ impl Poller {
 
     /// Becomes the leader, if there is none.
     pub(crate) fn lead(&self) -> Option<Lead<'_>> {
-        let free = !self.led.load(Ordering::Relaxed) && !self.led.swap(true, Ordering::SeqCst);
         // Lazily: a `Lead` that is made only to be dropped would end another's.
-        free.then(|| Lead(self))
+        self.leadership.take().then(|| Lead(self))
     }
 
     /// Whether a thread leads, after everything the caller has published.
     pub(crate) fn is_led_after_publishing(&self) -> bool {
-        fence(Ordering::SeqCst);
-        self.led.load(Ordering::SeqCst)
+        self.leadership.is_led_after_publishing()
     }
 
     /// Whether a thread leads, roughly.
     pub(crate) fn is_led(&self) -> bool {
-        self.led.load(Ordering::Relaxed)
+        self.leadership.is_led()
     }
 
     /// Whether the leader sleeps in the poll, where an event or [`wake`](Self::wake) reaches it.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::SeqCst)
+        self.leadership.is_blocked()
     }
 
     /// Makes a sleeping leader return from the poll; false if none sleeps or another woke it.
     pub(crate) fn wake(&self) -> bool {
-        let mine = self.blocked.swap(false, Ordering::SeqCst);
+        let mine = self.leadership.unblock();
         if mine {
             // It fails only when the kernel has no memory; the leader's own timeout is the way out.
             let _ = self.waker.wake();
@@ -133,12 +130,12 @@ impl Poller {
 impl Lead<'_> {
     /// Says that the next poll may sleep, so that who queues work wakes it.
     pub(crate) fn will_block(&self) {
-        self.0.blocked.store(true, Ordering::SeqCst);
+        self.0.leadership.block();
     }
 
     /// Takes that back; false if somebody woke the leader meanwhile.
     pub(crate) fn unblock(&self) -> bool {
-        self.0.blocked.swap(false, Ordering::SeqCst)
+        self.0.leadership.unblock()
     }
 
     /// Waits for events for at most `timeout` and gives each to `found`; how many there were.
@@ -169,6 +166,6 @@ impl Lead<'_> {
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
-        self.0.led.store(false, Ordering::SeqCst);
+        self.0.leadership.release();
     }
 }

@@ -56,6 +56,16 @@ impl Refusals {
         let mut worst = (0, if core.acceptor_waits() { DropReason::QueueFull as u8 } else { NONE });
         for (index, listener) in core.listeners.iter().enumerate() {
             let now = core.ledgers.read(index, &mut HistogramSnapshot::default());
+            tracing::debug!(
+                listener = %listener.url,
+                accepted = now.accepted,
+                turns = now.turns[0],
+                queued = now.queued,
+                active = now.active,
+                idle = now.idle,
+                closed = ?now.closed,
+                "state"
+            );
             for (at, &reason) in DropReason::ALL.iter().enumerate() {
                 let count = now.dropped[at]
                     .saturating_sub(self.seen[index].dropped[at].swap(now.dropped[at], Relaxed));

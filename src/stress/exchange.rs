@@ -1,0 +1,456 @@
+//! How one client moves on: connect, send, read, end, again.
+//!
+//! ```text
+//! begin -> connect -> established -> flush -> read -> complete -> release -> (closed loop) begin
+//! ```
+//! Whatever goes wrong on the way ends in `complete` too, with its outcome.
+
+use super::clock::{NEVER, Nanos, nanos};
+use super::load::{Loader, Phase, RETRY};
+use super::outcome::Outcome;
+use super::plan::{Mode, Pace, Reuse, Think};
+use super::slot::State;
+use super::socket;
+use super::timers::Wait;
+use super::wire::Step;
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+
+/// So many failures to connect, and no success ever, end the run (or as many as there are clients).
+const HOPELESS: usize = 10;
+/// Reads of one connection in a row before others have their turn.
+const READS: usize = 64;
+
+impl Loader<'_> {
+    /// Opens a connection before the run begins.
+    pub(super) fn open_ahead(&mut self, i: usize) {
+        let now = self.clock.now();
+        self.opening += 1;
+        match self.connect(i, now) {
+            Ok(()) if self.plan.is_datagram() => {
+                self.opening -= 1;
+                self.slots[i].state = State::Idle;
+            }
+            Ok(()) => {}
+            Err(error) => self.open_failed(i, socket::outcome(error, true), now),
+        }
+    }
+
+    fn open_failed(&mut self, i: usize, outcome: Outcome, now: Nanos) {
+        self.opening -= 1;
+        self.timeouts.clear(i);
+        self.recorder.connections().open_failed += 1;
+        self.connect_failed(i, outcome, now);
+        self.disconnect(i);
+    }
+
+    /// A closed loop's next request.
+    fn begin_closed(&mut self, i: usize, now: Nanos) {
+        if self.phase != Phase::Running || now >= self.stop_at || self.quota == 0 {
+            return;
+        }
+        let measured = now >= self.measure_from;
+        self.quota -= u64::from(measured && self.quota != NEVER);
+        self.recorder.offered(measured);
+        self.begin(i, now, now);
+    }
+
+    /// Begins a request that was intended for an instant, on a slot that has none under way.
+    pub(super) fn begin(&mut self, i: usize, intended: Nanos, now: Nanos) {
+        let slot = &mut self.slots[i];
+        slot.requesting = true;
+        slot.intended = intended;
+        slot.measured = intended >= self.measure_from;
+        slot.sent = 0;
+        slot.sent_at = None;
+        slot.reply.reset();
+        slot.payload = self.next_payload;
+        self.next_payload = self.next_payload.wrapping_add(self.plan.threads);
+        self.in_flight += 1;
+        if slot.fd.is_some() {
+            return self.send_first(i, now);
+        }
+        if let Err(error) = self.connect(i, now) {
+            return self.failed(i, error);
+        }
+        if self.plan.is_datagram() {
+            self.send_first(i, now);
+        } else if self.plan.mode == Mode::Request {
+            // On a fast path the connection stands before connect() is back: sending tells, at once.
+            let now = self.clock.now();
+            self.flush(i, now);
+        }
+    }
+
+    /// Opens a socket, and waits for its connection.
+    fn connect(&mut self, i: usize, now: Nanos) -> Result<(), Errno> {
+        let source = self.plan.sources.as_ref().map(|sources| sources.get(self.next_source));
+        self.next_source = self.next_source.wrapping_add(1);
+        let slot = &mut self.slots[i];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.state = State::Connecting;
+        slot.connecting_since = now;
+        slot.used = 0;
+        slot.unread = false;
+        let token = u64::from(slot.generation) << 32 | i as u64;
+        let fd = socket::open(self.plan, source)?;
+        socket::register(&self.epoll, &fd, self.plan.is_datagram(), token)?;
+        slot.fd = Some(fd);
+        if !self.plan.is_datagram() {
+            self.timeouts.set(i, Wait::Connect, now);
+        }
+        Ok(())
+    }
+
+    /// The connection stands since `now`.
+    fn established(&mut self, i: usize, now: Nanos) {
+        if !self.established {
+            self.established = true;
+            self.control.establish();
+        }
+        let since = self.slots[i].connecting_since;
+        self.recorder.connected(now.saturating_sub(since), false);
+        if !self.slots[i].requesting {
+            self.opening -= 1;
+            self.timeouts.clear(i);
+            self.slots[i].state = State::Idle;
+        } else if self.plan.mode != Mode::Request {
+            self.enter_mode(i, now);
+        }
+    }
+
+    /// Sends the first bytes of a request on a connection that stands.
+    pub(super) fn send_first(&mut self, i: usize, now: Nanos) {
+        let slot = &mut self.slots[i];
+        slot.state = State::Busy;
+        slot.sent_at = Some(now);
+        self.timeouts.set(i, Wait::Reply, now);
+        if self.plan.is_datagram() {
+            return self.send_datagram(i);
+        }
+        let unread = std::mem::take(&mut slot.unread);
+        self.flush(i, now);
+        if unread && self.slots[i].state == State::Busy {
+            self.read(i, false);
+        }
+    }
+
+    /// Sends as much of the request as the kernel takes. On a connection that does not stand yet, success
+    /// means that it stands since `now`.
+    fn flush(&mut self, i: usize, now: Nanos) {
+        loop {
+            let slot = &mut self.slots[i];
+            let Some(fd) = &slot.fd else { return };
+            let request = self.plan.wire.request(slot.payload);
+            if slot.sent == request.len() && slot.state == State::Busy {
+                return;
+            }
+            match rustix::net::send(fd, &request[slot.sent..], SendFlags::NOSIGNAL) {
+                Ok(sent) => {
+                    slot.sent += sent;
+                    self.recorder.connections().bytes_sent += sent as u64;
+                    if slot.state == State::Connecting {
+                        self.established(i, now);
+                        self.slots[i].state = State::Busy;
+                        self.slots[i].sent_at = Some(now);
+                        self.timeouts.set(i, Wait::Reply, now);
+                    }
+                }
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR) => {}
+                // The server may have said why before it hung up: a busy reply is worth reading.
+                Err(Errno::PIPE | Errno::CONNRESET) if slot.state == State::Busy => {
+                    return self.read(i, true);
+                }
+                Err(error) => return self.failed(i, error),
+            }
+        }
+    }
+
+    /// Something happened to a socket.
+    pub(super) fn on_event(&mut self, token: u64, flags: EventFlags) {
+        let i = (token & u64::from(u32::MAX)) as usize;
+        let slot = &mut self.slots[i];
+        if u64::from(slot.generation) != token >> 32 || slot.fd.is_none() {
+            return;
+        }
+        if self.plan.is_datagram() {
+            return self.read_datagrams(i);
+        }
+        let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        let readable = ended || flags.contains(EventFlags::IN);
+        match slot.state {
+            State::Connecting if ended || flags.contains(EventFlags::OUT) => {
+                self.on_connected(i, readable, ended);
+            }
+            State::Idle if ended => {
+                self.recorder.connections().closed_idle += 1;
+                self.disconnect(i);
+            }
+            State::Idle => slot.unread |= readable,
+            State::Busy => {
+                if flags.contains(EventFlags::OUT) {
+                    let now = self.clock.now();
+                    self.flush(i, now);
+                }
+                if readable && self.slots[i].state == State::Busy {
+                    self.read(i, ended);
+                }
+            }
+            State::Closing if ended => {
+                self.timeouts.clear(i);
+                self.disconnect(i);
+                let now = self.clock.now();
+                self.release(i, false, now);
+            }
+            State::Holding | State::Dripping | State::Sipping => self.on_mode_event(i, flags, ended),
+            State::Connecting | State::Closing | State::Vacant => {}
+        }
+    }
+
+    fn on_connected(&mut self, i: usize, readable: bool, ended: bool) {
+        let Some(fd) = &self.slots[i].fd else { return };
+        let now = self.clock.now();
+        if let Err(error) = socket::error(fd) {
+            if self.slots[i].requesting {
+                return self.failed(i, error);
+            }
+            return self.open_failed(i, socket::outcome(error, true), now);
+        }
+        self.established(i, now);
+        if self.slots[i].requesting && self.plan.mode == Mode::Request {
+            self.send_first(i, now);
+            if readable && self.slots[i].state == State::Busy {
+                self.read(i, ended);
+            }
+        } else if self.slots[i].state == State::Idle {
+            self.slots[i].unread = readable;
+        }
+    }
+
+    /// Reads what has come of a reply. `ended`: the server has ended the connection, perhaps after it.
+    fn read(&mut self, i: usize, ended: bool) {
+        for _ in 0..READS {
+            let slot = &mut self.slots[i];
+            let Some(fd) = &slot.fd else { return };
+            let got = match rustix::net::recv(fd, &mut self.buffer[..], RecvFlags::empty()) {
+                Ok((got, _)) => got,
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR) => continue,
+                Err(error) => return self.failed(i, error),
+            };
+            let now = self.clock.now();
+            let step = if got == 0 {
+                let end = self.plan.wire.end(&mut slot.reply);
+                end.unwrap_or(Step::Done(Outcome::EofEarly, false))
+            } else {
+                self.recorder.connections().bytes_received += got as u64;
+                let request = self.plan.wire.request(slot.payload);
+                self.plan.wire.read(&mut slot.reply, request, &self.buffer[..got])
+            };
+            match step {
+                Step::Done(outcome, keep) => {
+                    // A whole reply to half a request leaves the connection out of step.
+                    let whole = slot.sent == self.plan.wire.request(slot.payload).len();
+                    return self.complete(i, outcome, keep && !ended && whole, now);
+                }
+                Step::More if got < self.buffer.len() && !ended => return,
+                Step::More => {}
+            }
+        }
+        // Still more to read: as an edge it would not be reported again, so the slot wakes itself.
+        let now = self.clock.now();
+        self.wake_at(i, now);
+    }
+
+    /// Reads once more what may have come before the slot began to look.
+    pub(super) fn read_again(&mut self, i: usize) {
+        self.read(i, false);
+    }
+
+    /// Sends the request as one datagram.
+    fn send_datagram(&mut self, i: usize) {
+        let slot = &mut self.slots[i];
+        let number = slot.window.send(slot.measured);
+        let Some(fd) = &slot.fd else { return };
+        let payload = self.plan.wire.request(slot.payload);
+        let request = self.datagrams.request(payload, number);
+        match rustix::net::send(fd, request, SendFlags::NOSIGNAL) {
+            Ok(sent) => {
+                slot.sent = sent;
+                self.recorder.connections().bytes_sent += sent as u64;
+            }
+            // No room in the kernel: as lost as on the way.
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => {}
+            Err(error) => self.failed(i, error),
+        }
+    }
+
+    /// Reads the datagrams that have come.
+    fn read_datagrams(&mut self, i: usize) {
+        for _ in 0..READS {
+            let slot = &mut self.slots[i];
+            let Some(fd) = &slot.fd else { return };
+            let got = match rustix::net::recv(fd, &mut self.buffer[..], RecvFlags::empty()) {
+                Ok((got, _)) => got,
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR) => continue,
+                // The other end's kernel says that nothing listens.
+                Err(error) if slot.requesting => return self.failed(i, error),
+                Err(_) => return,
+            };
+            let now = self.clock.now();
+            self.recorder.connections().bytes_received += got as u64;
+            self.on_datagram(i, got, now);
+        }
+    }
+
+    fn on_datagram(&mut self, i: usize, got: usize, now: Nanos) {
+        let slot = &mut self.slots[i];
+        let wire = &self.plan.wire;
+        let reply = &self.buffer[..got];
+        if slot.requesting && wire.busy.as_deref().is_some_and(|text| reply.starts_with(text)) {
+            return self.complete(i, Outcome::Busy, true, now);
+        }
+        let payload = wire.request(slot.payload);
+        let newest = slot.window.newest();
+        let number = self.datagrams.number(payload, reply, newest, wire.expect.as_deref());
+        match number.and_then(|number| slot.window.reply(number)) {
+            Some((Outcome::Ok, _)) if slot.requesting => {
+                if !self.established {
+                    self.established = true;
+                    self.control.establish();
+                }
+                self.complete(i, Outcome::Ok, true, now);
+            }
+            Some((Outcome::Ok, _)) => {}
+            Some((outcome, measured)) => self.recorder.noted(measured, outcome),
+            None if slot.requesting => self.complete(i, Outcome::BadReply, true, now),
+            None => {}
+        }
+    }
+
+    /// A system call on the slot's connection failed.
+    pub(super) fn failed(&mut self, i: usize, error: Errno) {
+        let connecting = self.slots[i].state == State::Connecting;
+        let now = self.clock.now();
+        self.complete(i, socket::outcome(error, connecting), false, now);
+    }
+
+    /// A request has ended.
+    pub(super) fn complete(&mut self, i: usize, outcome: Outcome, keep: bool, now: Nanos) {
+        self.timeouts.clear(i);
+        self.in_flight -= 1;
+        let slot = &mut self.slots[i];
+        slot.requesting = false;
+        slot.used = slot.used.saturating_add(1);
+        let timed = matches!(self.plan.mode, Mode::Request | Mode::ConnectFlood);
+        let response = timed.then(|| now.saturating_sub(slot.intended));
+        let service = slot.sent_at.filter(|_| timed).map(|at| now.saturating_sub(at));
+        self.recorder.ended(slot.measured, outcome, now, response, service);
+        let fresh = match self.plan.reuse {
+            Reuse::Forever => true,
+            Reuse::Times(times) => slot.used < times,
+        };
+        if slot.state == State::Connecting || outcome == Outcome::Refused {
+            self.connect_failed(i, outcome, now);
+        }
+        let good = matches!(outcome, Outcome::Ok | Outcome::Busy);
+        if keep && fresh {
+            self.slots[i].state = State::Idle;
+        } else if self.end_connection(i, good, now) {
+            return;
+        }
+        self.release(i, !good, now);
+    }
+
+    /// Counts a connection that was not established, and despairs when none ever is.
+    fn connect_failed(&mut self, i: usize, outcome: Outcome, now: Nanos) {
+        if outcome == Outcome::ConnectTimeout {
+            let since = self.slots[i].connecting_since;
+            self.recorder.connected(now.saturating_sub(since), true);
+        }
+        self.connect_failures += 1;
+        if !self.established
+            && self.connect_failures >= HOPELESS.max(self.slots.len())
+            && !self.control.is_established()
+        {
+            self.hopeless = Some(outcome);
+        }
+    }
+
+    /// Ends the slot's connection; true if the server's end is awaited first.
+    fn end_connection(&mut self, i: usize, good: bool, now: Nanos) -> bool {
+        if good
+            && let Some(fd) = self.slots[i].fd.take()
+            && let Some(fd) = socket::close(fd, self.plan.close)
+        {
+            self.slots[i].fd = Some(fd);
+            self.slots[i].state = State::Closing;
+            self.timeouts.set(i, Wait::Close, now);
+            return true;
+        }
+        self.disconnect(i);
+        false
+    }
+
+    /// Drops the slot's socket.
+    pub(super) fn disconnect(&mut self, i: usize) {
+        self.slots[i].fd = None;
+        self.slots[i].state = State::Vacant;
+    }
+
+    /// The slot is free for its next request.
+    fn release(&mut self, i: usize, failed: bool, now: Nanos) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        if let Some(open) = &mut self.open {
+            return open.free.push_back(i as u32);
+        }
+        let think = match &self.plan.pace {
+            Pace::Closed(Think::Fixed(time)) => nanos(*time),
+            Pace::Closed(Think::Exponential(mean)) => {
+                (nanos(*mean) as f64 * self.random.exponential()) as Nanos
+            }
+            Pace::Open { .. } => 0,
+        };
+        match (failed, think) {
+            (true, _) => self.wake_at(i, now + think.max(RETRY)),
+            (false, 0) => self.begin_closed(i, now),
+            (false, _) => self.wake_at(i, now + think),
+        }
+    }
+
+    /// The slot's own wake-up.
+    pub(super) fn on_wake(&mut self, i: usize) {
+        let now = self.clock.now();
+        match self.slots[i].state {
+            State::Vacant | State::Idle if self.open.is_none() => self.begin_closed(i, now),
+            State::Busy => self.read(i, false),
+            State::Dripping | State::Sipping => self.on_mode_wake(i, now),
+            _ => {}
+        }
+    }
+
+    /// A wait is over.
+    pub(super) fn on_timeout(&mut self, i: usize, wait: Wait, now: Nanos) {
+        match wait {
+            Wait::Connect if self.slots[i].requesting => {
+                self.complete(i, Outcome::ConnectTimeout, false, now);
+            }
+            Wait::Connect => self.open_failed(i, Outcome::ConnectTimeout, now),
+            Wait::Reply if self.plan.is_datagram() => {
+                self.lost = true;
+                self.slots[i].window.give_up();
+                self.complete(i, Outcome::Lost, true, now);
+            }
+            Wait::Reply => self.complete(i, Outcome::ReadTimeout, false, now),
+            Wait::Close => {
+                self.disconnect(i);
+                self.release(i, false, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! The load: one thread, one epoll, many clients.
+//!
+//! ```text
+//! opening -> ready -> running -> draining -> lingering -> done
+//! (connections    (until all     (requests)  (replies on  (datagrams
+//!  are opened)     threads are)               their way)   that are late)
+//! ```
+//!
+//! Each pass waits for events or the next deadline, whichever is first; [`exchange`](super::exchange) moves
+//! the clients on.
+
+use super::clock::{Clock, NEVER, Nanos, nanos, timespec};
+use super::control::Control;
+use super::datagram::Datagrams;
+use super::generator::{Load, Usage};
+use super::outcome::Outcome;
+use super::plan::{Mode, Pace, Plan};
+use super::random::Random;
+use super::recorder::Recorder;
+use super::schedule::Arrivals;
+use super::slot::{Slot, State};
+use super::timers::Timeouts;
+use super::wire::Framing;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+/// Events taken in one system call.
+const EVENTS: usize = 1024;
+/// The read buffer of a thread, in bytes.
+const BUFFER: usize = 256 << 10;
+/// Connections being opened at once before the run, and how many are begun at a time. Together with the
+/// pause they keep a usual listen backlog from overflowing, which would cost a second for each one dropped.
+const OPENING: usize = 256;
+const OPENING_STEP: usize = 32;
+const OPENING_PAUSE: Nanos = 2_000_000;
+/// Wake-ups handled before events are looked at again.
+const WAKES: usize = 64;
+/// How often flags are looked at.
+const TICK: Nanos = 50_000_000;
+/// How often measurements are handed over.
+const SHIP: Nanos = 1_000_000_000;
+/// A closed loop's client waits this long after a failure before it tries again.
+pub(super) const RETRY: Nanos = 10_000_000;
+/// An arrival noticed later than this is not sent: it would be one of a burst that nobody planned.
+const SKIP: Nanos = 100_000_000;
+/// A request sent later than this counts as sent late.
+const LATE: Nanos = 1_000_000;
+/// How long a half-closed connection waits for the server's end.
+const HALF_CLOSE: Nanos = 1_000_000_000;
+/// How long datagrams are awaited after the last request: after losses up to the timeout, at least this.
+const LINGER: Nanos = 200_000_000;
+
+/// Where a thread is in its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Opening,
+    Ready,
+    Running,
+    Draining,
+    Lingering,
+    Done,
+}
+
+/// Why a thread ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// As planned.
+    Complete,
+    /// It was asked to.
+    Interrupted,
+    /// No connection could ever be established; what the last attempt said.
+    Hopeless(Outcome),
+}
+
+/// What a thread says when it ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Summary {
+    pub(crate) ending: Ending,
+    /// How busy it was in the measured part.
+    pub(crate) load: Load,
+    /// When the measured part began and ended.
+    pub(crate) measured: (Nanos, Nanos),
+}
+
+/// The part of an open loop that one thread makes.
+pub(super) struct Open {
+    /// The next instant to notice.
+    pub(super) due: Arrivals,
+    /// The next request to send; behind `due` by as many as wait for a free connection.
+    pub(super) head: Arrivals,
+    pub(super) waiting: u64,
+    pub(super) free: VecDeque<u32>,
+}
+
+/// One load thread.
+pub(super) struct Loader<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) control: &'a Control,
+    pub(super) clock: Clock,
+    pub(super) epoll: OwnedFd,
+    pub(super) slots: Vec<Slot>,
+    pub(super) timeouts: Timeouts,
+    pub(super) wakes: BinaryHeap<Reverse<(Nanos, u32, u32)>>,
+    pub(super) open: Option<Open>,
+    pub(super) recorder: Recorder,
+    pub(super) buffer: Box<[u8]>,
+    pub(super) datagrams: Datagrams,
+    pub(super) random: Random,
+    pub(super) phase: Phase,
+    /// Requests that may still begin.
+    pub(super) quota: u64,
+    pub(super) in_flight: usize,
+    pub(super) opening: usize,
+    next_to_open: usize,
+    next_opening: Nanos,
+    pub(super) next_source: u64,
+    pub(super) next_payload: usize,
+    pub(super) connect_failures: usize,
+    pub(super) established: bool,
+    pub(super) hopeless: Option<Outcome>,
+    pub(super) lost: bool,
+    start: Nanos,
+    pub(super) measure_from: Nanos,
+    pub(super) stop_at: Nanos,
+    linger_until: Nanos,
+    next_tick: Nanos,
+    next_ship: Nanos,
+    usage: Option<Usage>,
+    load: Option<Load>,
+}
+
+/// Share `n` among `threads`: what thread `thread` gets.
+fn share(n: u64, thread: usize, threads: usize) -> u64 {
+    let (thread, threads) = (thread as u64, threads as u64);
+    n / threads + u64::from(thread < n % threads)
+}
+
+impl<'a> Loader<'a> {
+    /// Thread number `thread` of a run.
+    pub(super) fn new(
+        plan: &'a Plan,
+        control: &'a Control,
+        clock: Clock,
+        recorder: Recorder,
+        thread: usize,
+    ) -> Result<Self, Errno> {
+        let threads = plan.threads;
+        let slots = share(plan.connections as u64, thread, threads) as usize;
+        let open = match &plan.pace {
+            Pace::Closed(_) => None,
+            Pace::Open { profile, spread, .. } => {
+                let arrivals = Arrivals::new(profile.clone(), *spread, plan.seed, thread, threads);
+                Some(Open {
+                    due: arrivals.clone(),
+                    head: arrivals,
+                    waiting: 0,
+                    free: (0..slots as u32).collect(),
+                })
+            }
+        };
+        let numbered = plan.wire.framing == Framing::Datagram { numbered: true };
+        Ok(Self {
+            plan,
+            control,
+            clock,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            timeouts: Timeouts::new(slots, nanos(plan.connect_timeout), nanos(plan.timeout), HALF_CLOSE),
+            slots: std::iter::repeat_with(Slot::default).take(slots).collect(),
+            wakes: BinaryHeap::with_capacity(slots),
+            open,
+            recorder,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            datagrams: Datagrams::new(numbered, plan.seed),
+            random: Random::new(plan.seed, 1000 + thread as u64),
+            phase: Phase::Opening,
+            quota: plan.requests.map_or(NEVER, |n| share(n, thread, threads)),
+            in_flight: 0,
+            opening: 0,
+            next_to_open: 0,
+            next_opening: 0,
+            // Threads begin far apart in the range of sources, and walk it in the same way.
+            next_source: thread as u64 * plan.connections as u64 / threads as u64,
+            next_payload: thread,
+            connect_failures: 0,
+            established: false,
+            hopeless: None,
+            lost: false,
+            start: 0,
+            measure_from: NEVER,
+            stop_at: NEVER,
+            linger_until: NEVER,
+            next_tick: 0,
+            next_ship: 0,
+            usage: None,
+            load: None,
+        })
+    }
+
+    /// Runs to the end.
+    pub(super) fn run(mut self) -> Result<(Summary, Box<super::recorder::Interval>), Errno> {
+        // The kernel may delay a wake-up by its default slack of 50 us; without leave to, it does not.
+        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+        let mut events = vec![Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
+        let mut now = self.clock.now();
+        self.next_ship = now + SHIP;
+        self.step(now);
+        while self.phase != Phase::Done {
+            let wait = timespec(self.next_deadline().saturating_sub(now));
+            let count = match epoll::wait(&self.epoll, &mut events[..], Some(&wait)) {
+                Ok(count) => count,
+                Err(Errno::INTR) => 0,
+                Err(error) => return Err(error),
+            };
+            now = self.clock.now();
+            self.dispatch(now);
+            for event in &events[..count] {
+                self.on_event(event.data.u64(), event.flags);
+                self.dispatch_if_due();
+            }
+            now = self.clock.now();
+            self.expire(now);
+            self.step(now);
+        }
+        let ending = match self.hopeless {
+            Some(outcome) => Ending::Hopeless(outcome),
+            None if self.control.stopped() => Ending::Interrupted,
+            None => Ending::Complete,
+        };
+        let summary = Summary {
+            ending,
+            load: self.load.unwrap_or_default(),
+            measured: (self.measure_from, self.stop_at),
+        };
+        Ok((summary, self.recorder.finish(now)))
+    }
+
+    /// When the thread must wake up at the latest.
+    fn next_deadline(&self) -> Nanos {
+        let wake = self.wakes.peek().map_or(NEVER, |Reverse((at, ..))| *at);
+        let timeout = self.timeouts.next().unwrap_or(NEVER);
+        let phase = match self.phase {
+            Phase::Opening => self.next_opening,
+            // Another thread will say when to start; a millisecond late at most.
+            Phase::Ready => self.clock.now() + LATE,
+            Phase::Running => self.stop_at.min(self.next_due()),
+            Phase::Lingering => self.linger_until,
+            Phase::Draining | Phase::Done => NEVER,
+        };
+        wake.min(timeout).min(phase).min(self.next_tick)
+    }
+
+    /// The next intended instant that is to be noticed.
+    fn next_due(&self) -> Nanos {
+        let next = self.open.as_ref().and_then(|open| open.due.peek());
+        next.map_or(NEVER, |due| self.start.saturating_add(due))
+    }
+
+    fn dispatch_if_due(&mut self) {
+        if let Some(open) = &self.open
+            && (open.waiting > 0 || self.next_due() <= self.clock.now())
+        {
+            self.dispatch(self.clock.now());
+        }
+    }
+
+    /// Notices the requests that are due, and sends as many as there are free connections.
+    pub(super) fn dispatch(&mut self, now: Nanos) {
+        if self.phase != Phase::Running || self.open.is_none() {
+            return;
+        }
+        self.notice(now);
+        while let Some(open) = &mut self.open {
+            if open.waiting == 0 {
+                return;
+            }
+            let (Some(slot), Some(due)) = (open.free.pop_front(), open.head.peek()) else {
+                return;
+            };
+            open.waiting -= 1;
+            open.head.advance();
+            let intended = self.start + due;
+            let now = self.clock.now();
+            if now.saturating_sub(intended) > LATE {
+                self.recorder.sent_late(intended >= self.measure_from);
+            }
+            self.begin(slot as usize, intended, now);
+        }
+    }
+
+    fn notice(&mut self, now: Nanos) {
+        let Some(open) = &mut self.open else { return };
+        while let Some(due) = open.due.peek() {
+            let intended = self.start + due;
+            let measured = intended >= self.measure_from;
+            if intended > now || intended >= self.stop_at || self.quota == 0 {
+                return;
+            }
+            open.due.advance();
+            self.quota -= u64::from(measured && self.quota != NEVER);
+            let lag = now - intended;
+            self.recorder.due(measured, lag);
+            // With nobody waiting for a connection, it was the generator that came too late.
+            if lag > SKIP && open.waiting == 0 {
+                open.head.advance();
+                self.recorder.ended(measured, Outcome::Skipped, now, Some(lag), None);
+            } else {
+                open.waiting += 1;
+            }
+        }
+    }
+
+    /// Handles all waits that are over, and some of the wake-ups.
+    fn expire(&mut self, now: Nanos) {
+        while let Some((slot, wait)) = self.timeouts.expired(now) {
+            self.on_timeout(slot, wait, now);
+        }
+        for _ in 0..WAKES {
+            match self.wakes.peek() {
+                Some(Reverse((at, ..))) if *at <= now => {}
+                _ => break,
+            }
+            if let Some(Reverse((_, slot, wake))) = self.wakes.pop()
+                && self.slots[slot as usize].wake == wake
+            {
+                self.on_wake(slot as usize);
+            }
+        }
+        // Void wake-ups are swept out before they could pile up.
+        if self.wakes.len() > 4 * self.slots.len() + WAKES {
+            let slots = &self.slots;
+            self.wakes.retain(|Reverse((_, slot, wake))| slots[*slot as usize].wake == *wake);
+        }
+    }
+
+    /// Wakes a slot at an instant, in place of any other wake-up of it.
+    pub(super) fn wake_at(&mut self, slot: usize, at: Nanos) {
+        self.slots[slot].wake = self.slots[slot].wake.wrapping_add(1);
+        self.wakes.push(Reverse((at, slot as u32, self.slots[slot].wake)));
+    }
+
+    /// Moves the run on where its time has come.
+    fn step(&mut self, now: Nanos) {
+        if now >= self.next_ship {
+            self.recorder.ship(now);
+            self.next_ship = now + SHIP;
+        }
+        self.next_tick = now + TICK;
+        if self.usage.is_none() && now >= self.measure_from {
+            self.usage = Some(Usage::read(now));
+        }
+        if self.phase != Phase::Done && (self.control.stopped() || self.hopeless.is_some()) {
+            self.stop_at = self.stop_at.min(now);
+            self.enter_draining(now);
+            self.abandon(now);
+            self.phase = Phase::Done;
+        }
+        match self.phase {
+            Phase::Opening => self.open_more(now),
+            Phase::Ready => self.start_if_ready(),
+            Phase::Running if now >= self.stop_at || self.is_exhausted() => {
+                self.stop_at = self.stop_at.min(now);
+                self.enter_draining(now);
+            }
+            _ => {}
+        }
+        if self.phase == Phase::Draining && self.in_flight == 0 {
+            let linger = match (self.plan.is_datagram(), self.lost) {
+                (false, _) => 0,
+                (true, false) => LINGER,
+                (true, true) => LINGER.max(nanos(self.plan.timeout)),
+            };
+            self.linger_until = now + linger;
+            self.phase = Phase::Lingering;
+        }
+        if self.phase == Phase::Lingering && now >= self.linger_until {
+            self.phase = Phase::Done;
+        }
+    }
+
+    /// Begins to open connections, as many as may be under way.
+    fn open_more(&mut self, now: Nanos) {
+        let all = match self.plan.opens_ahead() {
+            true => self.slots.len(),
+            false => 0,
+        };
+        if now >= self.next_opening {
+            for _ in 0..OPENING_STEP {
+                if self.next_to_open >= all || self.opening >= OPENING {
+                    break;
+                }
+                self.next_to_open += 1;
+                self.open_ahead(self.next_to_open - 1);
+            }
+            self.next_opening = now + OPENING_PAUSE;
+        }
+        if self.next_to_open >= all && self.opening == 0 && self.hopeless.is_none() {
+            self.phase = Phase::Ready;
+            self.control.ready(self.plan.threads, now);
+            self.start_if_ready();
+        }
+    }
+
+    fn start_if_ready(&mut self) {
+        let Some(start) = self.control.start() else { return };
+        self.start = start;
+        self.measure_from = start + nanos(self.plan.warmup);
+        self.stop_at = match (self.plan.duration, &self.plan.pace) {
+            (Some(duration), _) => self.measure_from.saturating_add(nanos(duration)),
+            (None, _) => NEVER,
+        };
+        self.phase = Phase::Running;
+        if self.open.is_none() {
+            // As wake-ups they begin a few at a time, with replies read in between.
+            for slot in 0..self.slots.len() {
+                self.wake_at(slot, start);
+            }
+        }
+    }
+
+    /// Whether every request that the plan has was made.
+    fn is_exhausted(&self) -> bool {
+        match &self.open {
+            None => self.quota == 0,
+            Some(open) => open.waiting == 0 && (self.quota == 0 || open.due.peek().is_none()),
+        }
+    }
+
+    /// No request begins from now on; those that were due and not sent are counted.
+    fn enter_draining(&mut self, now: Nanos) {
+        if self.phase == Phase::Running {
+            self.notice(now);
+        }
+        if let Some(open) = &mut self.open {
+            for _ in 0..open.waiting {
+                let Some(due) = open.head.peek() else { break };
+                open.head.advance();
+                let intended = self.start + due;
+                let waited = Some(self.stop_at.saturating_sub(intended));
+                let measured = intended >= self.measure_from;
+                self.recorder.ended(measured, Outcome::UnsentAtEnd, now, waited, None);
+            }
+            open.waiting = 0;
+        }
+        self.phase = Phase::Draining;
+        if let Some(usage) = &self.usage {
+            self.load = Some(usage.until(&Usage::read(now)));
+        }
+        if self.plan.mode != Mode::Request {
+            self.end_mode(now);
+        }
+    }
+
+    /// Ends every request that is still under way, without its reply.
+    fn abandon(&mut self, now: Nanos) {
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].requesting {
+                self.complete(slot, Outcome::UnansweredAtEnd, false, now);
+            } else if self.slots[slot].state == State::Connecting {
+                self.disconnect(slot);
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What is sent: one text, bytes of a size, a file, or the lines of a file in turn.
+
+use std::ops::Range;
+use std::path::Path;
+
+/// The largest payload. It is held once, not once per connection.
+pub(crate) const MAX_PAYLOAD: u64 = 64 << 20;
+
+/// What requests carry.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Payload {
+    bytes: Vec<u8>,
+    /// The requests, sent in turn; at least one.
+    parts: Vec<Range<usize>>,
+}
+
+impl Payload {
+    /// The same bytes in every request.
+    pub(crate) fn whole(bytes: Vec<u8>) -> Self {
+        Self { parts: std::iter::once(0..bytes.len()).collect(), bytes }
+    }
+
+    /// Each of these in turn; at least one.
+    pub(crate) fn collect(requests: impl Iterator<Item = Vec<u8>>) -> Self {
+        let mut payload = Self { bytes: Vec::new(), parts: Vec::new() };
+        for request in requests {
+            let begin = payload.bytes.len();
+            payload.bytes.extend_from_slice(&request);
+            payload.parts.push(begin..payload.bytes.len());
+        }
+        payload
+    }
+
+    /// `size` bytes of printable text without a line end.
+    pub(crate) fn sized(size: usize) -> Self {
+        Self::whole((0..size).map(|n| b'a' + (n % 26) as u8).collect())
+    }
+
+    /// A file's bytes.
+    pub(crate) fn file(path: &Path) -> Result<Self, String> {
+        read(path).map(Self::whole)
+    }
+
+    /// Each line of a file is one request, with its line end; empty lines are left out.
+    pub(crate) fn lines(path: &Path) -> Result<Self, String> {
+        let mut bytes = read(path)?;
+        if bytes.last().is_some_and(|&last| last != b'\n') {
+            bytes.push(b'\n');
+        }
+        let mut parts = Vec::new();
+        let mut begin = 0;
+        for (at, _) in bytes.iter().enumerate().filter(|(_, b)| **b == b'\n') {
+            if at > begin {
+                parts.push(begin..at + 1);
+            }
+            begin = at + 1;
+        }
+        if parts.is_empty() {
+            return Err(format!("{} has no line with text", path.display()));
+        }
+        Ok(Self { bytes, parts })
+    }
+
+    /// The bytes of request number `n`, counted from 0; the parts come round again.
+    pub(crate) fn part(&self, n: usize) -> &[u8] {
+        let range = if self.parts.len() == 1 { &self.parts[0] } else { &self.parts[n % self.parts.len()] };
+        &self.bytes[range.clone()]
+    }
+
+    /// How many different requests there are.
+    pub(crate) fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// The size of the largest request, in bytes.
+    pub(crate) fn largest(&self) -> usize {
+        self.parts.iter().map(ExactSizeIterator::len).max().unwrap_or(0)
+    }
+
+    /// Whether every request ends with a line end, so that a line is expected back.
+    pub(crate) fn is_lines(&self) -> bool {
+        self.parts.iter().all(|part| self.bytes[part.clone()].ends_with(b"\n"))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let cannot = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
+    let size = std::fs::metadata(path).map_err(|error| cannot(&error))?.len();
+    if size > MAX_PAYLOAD {
+        return Err(cannot(&format_args!("it has {size} bytes, and a payload has at most {MAX_PAYLOAD}")));
+    }
+    let bytes = std::fs::read(path).map_err(|error| cannot(&error))?;
+    if bytes.is_empty() {
+        return Err(cannot(&"it is empty"));
+    }
+    Ok(bytes)
+}
+
+/// A text with the escapes `\n`, `\r`, `\t`, `\0`, `\\` and `\xHH` as the bytes they stand for.
+pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'\\' {
+            bytes.push(*first);
+            continue;
+        }
+        let (byte, used) = match rest {
+            [b'n', ..] => (b'\n', 1),
+            [b'r', ..] => (b'\r', 1),
+            [b't', ..] => (b'\t', 1),
+            [b'0', ..] => (0, 1),
+            [b'\\', ..] => (b'\\', 1),
+            [b'x', high, low, ..] => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, 3),
+                _ => return Err(bad_escape(text)),
+            },
+            _ => return Err(bad_escape(text)),
+        };
+        bytes.push(byte);
+        rest = &rest[used..];
+    }
+    Ok(bytes)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    (digit as char).to_digit(16).map(|d| d as u8)
+}
+
+fn bad_escape(text: &str) -> String {
+    format!("`{text}` has an unknown escape: there are \\n, \\r, \\t, \\0, \\\\ and \\xHH")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_stand_for_their_bytes() {
+        assert_eq!(unescape(r"a\n\r\t\0\\\x7fé"), Ok("a\n\r\t\0\\\x7fé".as_bytes().to_vec()));
+        for text in ["\\", "\\q", "\\x1", "\\xgg"] {
+            assert!(unescape(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_come_round() {
+        let payload = Payload { bytes: b"ab\nc\n".to_vec(), parts: vec![0..3, 3..5] };
+        assert_eq!([payload.part(0), payload.part(1), payload.part(2)], [&b"ab\n"[..], b"c\n", b"ab\n"]);
+        assert!(payload.is_lines());
+        assert!(!Payload::sized(64).is_lines());
+        assert_eq!(Payload::sized(64).part(9).len(), 64);
+    }
+}

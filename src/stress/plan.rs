@@ -1,0 +1,202 @@
+//! What a run shall do, checked before it begins.
+
+use super::schedule::{Profile, Spread};
+use super::source::Sources;
+use super::wire::Wire;
+use crate::url::{Scheme, Url};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The most load threads.
+pub(crate) const MAX_THREADS: usize = 64;
+/// The most connections: beyond it the descriptor limit of any usual system is passed anyway.
+pub(crate) const MAX_CONNECTIONS: u64 = 1_000_000;
+/// The highest rate a second.
+pub(crate) const MAX_RATE: f64 = 10_000_000.0;
+/// Descriptors a run needs beside its connections: standard streams, epolls, report files.
+pub(crate) const SPARE_DESCRIPTORS: u64 = 32;
+
+/// What is done with each connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Mode {
+    /// Requests are sent and replies awaited.
+    Request,
+    /// Connections are opened and closed at once.
+    ConnectFlood,
+    /// Connections are opened and kept open in silence.
+    Hold,
+    /// Requests are sent one byte at a time.
+    SlowSend,
+    /// Requests are sent as fast as they are taken, and replies read one byte at a time.
+    SlowRead,
+}
+
+impl Mode {
+    /// The name on the command line and in reports.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Mode::Request => "request",
+            Mode::ConnectFlood => "connect-flood",
+            Mode::Hold => "hold",
+            Mode::SlowSend => "slow-send",
+            Mode::SlowRead => "slow-read",
+        }
+    }
+}
+
+/// How many requests a connection serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// All.
+    Forever,
+    /// This many (1: never used again).
+    Times(u32),
+}
+
+/// How the generator ends a connection that is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Close {
+    /// An orderly end.
+    Fin,
+    /// A reset, which leaves no port in TIME_WAIT.
+    Rst,
+    /// The sending half first; then the server's end is awaited, at most a second.
+    Half,
+}
+
+impl Close {
+    /// The name on the command line and in reports.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Close::Fin => "fin",
+            Close::Rst => "rst",
+            Close::Half => "half",
+        }
+    }
+}
+
+/// A closed loop's pause between a reply and the next request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Think {
+    /// Always this long.
+    Fixed(Duration),
+    /// Exponentially distributed with this mean.
+    Exponential(Duration),
+}
+
+/// What decides when a request is sent.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Pace {
+    /// The reply before it: as many clients as connections, each waiting for its reply.
+    Closed(Think),
+    /// A schedule that does not wait for the server.
+    Open {
+        /// The rate over time, the warm-up included.
+        profile: Arc<Profile>,
+        /// How arrivals spread.
+        spread: Spread,
+        /// The rate as the report shows it.
+        label: String,
+    },
+}
+
+/// Everything about one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) url: Url,
+    /// Where the URL's host was found.
+    pub(crate) address: SocketAddr,
+    pub(crate) mode: Mode,
+    pub(crate) connections: usize,
+    pub(crate) threads: usize,
+    pub(crate) pace: Pace,
+    /// Runs before the measured part; requests that begin in it are not measured.
+    pub(crate) warmup: Duration,
+    /// Length of the measured part; without it `requests` ends the run.
+    pub(crate) duration: Option<Duration>,
+    /// How many measured requests are made.
+    pub(crate) requests: Option<u64>,
+    /// From a request to its whole reply.
+    pub(crate) timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) reuse: Reuse,
+    pub(crate) close: Close,
+    pub(crate) wire: Wire,
+    pub(crate) sources: Option<Sources>,
+    /// Between two bytes in the slow modes.
+    pub(crate) drip: Duration,
+    /// Of all random numbers of the run.
+    pub(crate) seed: u64,
+}
+
+impl Plan {
+    /// Whether requests are datagrams.
+    pub(crate) fn is_datagram(&self) -> bool {
+        self.url.scheme == Scheme::Udp
+    }
+
+    /// Whether connections are opened before the run begins.
+    pub(crate) fn opens_ahead(&self) -> bool {
+        self.mode == Mode::Request && self.reuse != Reuse::Times(1)
+    }
+
+    /// The line that says what is planned.
+    pub(crate) fn headline(&self) -> String {
+        use crate::cli::units::show_duration;
+        let pace = match &self.pace {
+            Pace::Closed(Think::Fixed(Duration::ZERO)) => "closed loop".to_owned(),
+            Pace::Closed(Think::Fixed(think)) => format!("closed loop, think {}", show_duration(*think)),
+            Pace::Closed(Think::Exponential(mean)) => {
+                format!("closed loop, think exp:{}", show_duration(*mean))
+            }
+            Pace::Open { spread, label, .. } => {
+                let spread = match spread {
+                    Spread::Uniform => "uniform",
+                    Spread::Poisson => "poisson",
+                };
+                format!("open {label} {spread}")
+            }
+        };
+        let mode = match self.mode {
+            Mode::Request => String::new(),
+            mode => format!("{} ", mode.as_str()),
+        };
+        let length = match (self.requests, self.duration) {
+            (Some(requests), Some(time)) => format!("{requests} requests or {}", show_duration(time)),
+            (Some(requests), None) => format!("{requests} requests"),
+            (None, time) => show_duration(time.unwrap_or_default()),
+        };
+        let warmup = match self.warmup {
+            Duration::ZERO => String::new(),
+            warmup => format!(" (+{} warmup)", show_duration(warmup)),
+        };
+        let connections = self.connections;
+        format!("{}  {mode}{pace}, {connections} connections, {length}{warmup}", self.url)
+    }
+
+    /// Says why the run cannot be made on this machine, before it is begun.
+    pub(crate) fn check_resources(&self) -> Result<(), String> {
+        let needed = self.connections as u64 + self.threads as u64 + SPARE_DESCRIPTORS;
+        let limit = crate::sys::raise_descriptor_limit();
+        if needed > limit {
+            return Err(format!(
+                "{} connections need {needed} descriptors, and this process may open {limit}: \
+                 ask for at most {} connections, or raise the hard limit (ulimit -Hn)",
+                self.connections,
+                limit.saturating_sub(self.threads as u64 + SPARE_DESCRIPTORS),
+            ));
+        }
+        let ports = crate::sys::local_ports();
+        let sources = self.sources.as_ref().map_or(1, Sources::len);
+        if self.connections as u64 > ports.saturating_mul(sources) {
+            return Err(format!(
+                "{} connections from {sources} address{} need more than the {ports} ports each has: \
+                 spread them with --source-ip, like --source-ip 127.0.1.0/24",
+                self.connections,
+                if sources == 1 { "" } else { "es" },
+            ));
+        }
+        Ok(())
+    }
+}

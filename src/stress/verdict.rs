@@ -1,0 +1,128 @@
+//! Whether the run can be believed: was the server the limit, or the generator?
+
+use super::outcome::{Outcome, Outcomes};
+
+/// From this share of its threads' time on, the generator has no room left.
+const BUSY: f64 = 0.9;
+/// A generator lag under this is never the limit, in seconds.
+const LAG: f64 = 0.001;
+/// Of the response time's 99th percentile, the generator's own lag may be no more than this share.
+const LAG_SHARE: f64 = 0.2;
+/// An open loop that answers this share of what was offered kept up.
+const KEPT_UP: f64 = 0.99;
+
+/// What limited the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// The name in reports: `server-limited`, `kept-up`, `generator-limited` or `nothing-done`.
+    pub(crate) name: &'static str,
+    /// Whether the numbers speak of the server.
+    pub(crate) valid: bool,
+    /// Why, where it is not plain.
+    pub(crate) reason: String,
+}
+
+/// What the verdict looks at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Evidence<'a> {
+    pub(crate) open: bool,
+    pub(crate) offered: u64,
+    pub(crate) outcomes: &'a Outcomes,
+    /// Of the busiest thread: on a processor or waiting for one.
+    pub(crate) busy: f64,
+    /// Seconds; none in a closed loop.
+    pub(crate) lag_p99: Option<f64>,
+    /// Seconds.
+    pub(crate) response_p99: Option<f64>,
+    /// Time to think is time not spent at the server.
+    pub(crate) thinks: bool,
+}
+
+/// Judges a run.
+pub(crate) fn judge(evidence: Evidence<'_>) -> Verdict {
+    let verdict = |name, valid, reason: String| Verdict { name, valid, reason };
+    let outcomes = evidence.outcomes;
+    if outcomes[Outcome::Ok] == 0 {
+        return verdict("nothing-done", false, "no request was answered well".to_owned());
+    }
+    if let Some(reason) = generator_limit(&evidence) {
+        return verdict("generator-limited", false, reason);
+    }
+    let kept_up = outcomes[Outcome::Ok] as f64 >= KEPT_UP * evidence.offered as f64;
+    match evidence.open || evidence.thinks {
+        true if kept_up => verdict("kept-up", true, String::new()),
+        _ => verdict("server-limited", true, String::new()),
+    }
+}
+
+fn generator_limit(evidence: &Evidence<'_>) -> Option<String> {
+    let outcomes = evidence.outcomes;
+    if outcomes[Outcome::AddressUnavailable] > 0 {
+        return Some(format!(
+            "{} connections found no free port: use --reuse, --close rst or --source-ip",
+            outcomes[Outcome::AddressUnavailable]
+        ));
+    }
+    if outcomes[Outcome::DescriptorLimit] > 0 {
+        return Some(format!(
+            "{} connections found no free descriptor: use fewer connections",
+            outcomes[Outcome::DescriptorLimit]
+        ));
+    }
+    if outcomes[Outcome::Skipped] * 1000 > evidence.offered {
+        return Some(format!("{} requests were noticed too late to be sent", outcomes[Outcome::Skipped]));
+    }
+    if let (Some(lag), Some(response)) = (evidence.lag_p99, evidence.response_p99)
+        && lag > LAG
+        && lag > LAG_SHARE * response
+    {
+        let share = (100.0 * lag / response).min(100.0);
+        return Some(format!("its lag is {share:.0}% of the response time (p99)"));
+    }
+    if evidence.busy >= BUSY {
+        return Some(format!(
+            "its busiest thread had no rest ({:.0}% busy): use --threads, fewer connections or a lower rate",
+            100.0 * evidence.busy
+        ));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_is_named() {
+        let outcomes = |ok, skipped, no_port| {
+            let mut outcomes = Outcomes::default();
+            outcomes[Outcome::Ok] = ok;
+            outcomes[Outcome::Skipped] = skipped;
+            outcomes[Outcome::AddressUnavailable] = no_port;
+            outcomes
+        };
+        for (open, ok, skipped, no_port, busy, lag, response, name) in [
+            (true, 1000, 0, 0, 0.3, Some(0.0002), Some(0.001), "kept-up"),
+            (true, 900, 0, 0, 0.3, Some(0.0002), Some(0.001), "server-limited"),
+            (false, 1000, 0, 0, 0.5, None, Some(0.001), "server-limited"),
+            (false, 1000, 0, 0, 0.95, None, Some(0.001), "generator-limited"),
+            (true, 1000, 0, 0, 0.3, Some(0.004), Some(0.005), "generator-limited"),
+            (true, 1000, 0, 0, 0.3, Some(0.004), Some(0.8), "kept-up"),
+            (true, 990, 10, 0, 0.3, Some(0.0), Some(0.1), "generator-limited"),
+            (true, 999, 0, 1, 0.3, Some(0.0), Some(0.1), "generator-limited"),
+            (true, 0, 0, 0, 0.3, None, None, "nothing-done"),
+        ] {
+            let verdict = judge(Evidence {
+                open,
+                offered: 1000,
+                outcomes: &outcomes(ok, skipped, no_port),
+                busy,
+                lag_p99: lag,
+                response_p99: response,
+                thinks: false,
+            });
+            assert_eq!(verdict.name, name);
+            assert_eq!(verdict.valid, !matches!(name, "generator-limited" | "nothing-done"), "{name}");
+        }
+    }
+}

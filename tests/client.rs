@@ -1,0 +1,302 @@
+//! `tidegate client`: what it sends, what it prints, and each way it can fail, with the real program
+//! and real sockets.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const TIDEGATE: &str = env!("CARGO_BIN_EXE_tidegate");
+
+/// Runs the client with this text as its standard input.
+fn client(args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(TIDEGATE)
+        .arg("client")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // It may end without reading its input.
+    let _ = child.stdin.take().expect("stdin is piped").write_all(input.as_bytes());
+    child.wait_with_output().expect("the program ends")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A failure: its code, nothing but one line on stderr, which is returned.
+#[track_caller]
+fn failure(output: &Output, code: i32) -> String {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+    assert!(said.starts_with("tidegate: "), "{said}");
+    said
+}
+
+/// A server of one connection.
+fn once(serve: impl FnOnce(TcpStream) + Send + 'static) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || serve(listener.accept().unwrap().0));
+    (url, server)
+}
+
+/// Answers each line with `re: ` and the line; says what it got.
+fn answer_lines(socket: TcpStream) -> Vec<String> {
+    let mut got = Vec::new();
+    for line in BufReader::new(socket.try_clone().unwrap()).lines() {
+        let line = line.unwrap();
+        (&socket).write_all(format!("re: {line}\n").as_bytes()).unwrap();
+        got.push(line);
+    }
+    got
+}
+
+#[test]
+fn lines_from_a_pipe_are_answered_in_turn() {
+    let (url, server) = once(|socket| assert_eq!(answer_lines(socket), ["a", "b", "last"]));
+    let output = client(&[&url], "a\n\n\r\nb\r\nlast");
+    assert_eq!(text(&output.stdout), "re: a\nre: b\nre: last\n");
+    let said = text(&output.stderr);
+    assert!(said.starts_with("3 lines sent, 3 replies, ") && said.ends_with(" s in all\n"), "{said}");
+    assert!(output.status.success());
+    server.join().unwrap();
+}
+
+#[test]
+fn a_file_is_sent_with_time_to_think_between_its_lines() {
+    let path = std::env::temp_dir().join(format!("tidegate-client-{}", std::process::id()));
+    std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
+    let (url, server) = once(|socket| assert_eq!(answer_lines(socket).len(), 3));
+    let began = Instant::now();
+    let output = client(&[&url, "--file", path.to_str().unwrap(), "--think", "200ms"], "");
+    std::fs::remove_file(&path).unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // Between three lines there are two thoughts.
+    assert!(began.elapsed() >= Duration::from_millis(400));
+    server.join().unwrap();
+}
+
+#[test]
+fn replies_are_printed_as_they_come() {
+    let (url, server) = once(|socket| {
+        answer_lines(socket);
+    });
+    let mut child = Command::new(TIDEGATE)
+        .args(["client", &url, "-q"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    for word in ["first", "second"] {
+        // Nothing else is written before the reply has been read.
+        writeln!(stdin, "{word}").unwrap();
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert_eq!(line, format!("re: {word}\n"));
+    }
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+    server.join().unwrap();
+}
+
+#[test]
+fn one_message_is_sent_with_its_escapes() {
+    let (url, server) = once(|socket| assert_eq!(answer_lines(socket), ["a\tb", "c"]));
+    let output = client(&[&url, "--data", r"a\tb\nc"], "this is not read\n");
+    assert_eq!(text(&output.stdout), "re: a\tb\nre: c\n");
+    server.join().unwrap();
+}
+
+#[test]
+fn a_server_that_speaks_first_is_only_listened_to() {
+    for args in [vec!["--data", ""], vec![]] {
+        let (url, server) = once(|mut socket| {
+            socket.write_all(b"the time\n").unwrap();
+            assert_eq!(socket.read(&mut [0; 8]).unwrap(), 0, "it half-closes");
+        });
+        let args: Vec<&str> = [url.as_str()].into_iter().chain(args).collect();
+        let output = client(&args, "");
+        assert_eq!(text(&output.stdout), "the time\n", "{}", text(&output.stderr));
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn a_reply_that_the_end_of_the_connection_ends_counts() {
+    let (url, server) = once(|mut socket| {
+        assert_eq!(socket.read(&mut [0; 64]).unwrap(), 2);
+        socket.write_all(b"no newline").unwrap();
+    });
+    let output = client(&[&url], "x\n");
+    assert_eq!(text(&output.stdout), "no newline");
+    assert!(text(&output.stderr).starts_with("1 line sent, 1 reply, "), "{}", text(&output.stderr));
+    server.join().unwrap();
+}
+
+#[test]
+fn datagrams_are_sent_and_answered_one_by_one() {
+    let socket = UdpSocket::bind("[::1]:0").unwrap();
+    let url = format!("udp://{}", socket.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        let mut got = Vec::new();
+        for _ in 0..2 {
+            let (n, peer) = socket.recv_from(&mut buffer).unwrap();
+            got.push(text(&buffer[..n]));
+            socket.send_to(format!("<{}>", text(&buffer[..n])).as_bytes(), peer).unwrap();
+        }
+        got
+    });
+    let output = client(&[&url], "a\nb\n");
+    assert_eq!(text(&output.stdout), "<a>\n<b>\n", "{}", text(&output.stderr));
+    assert!(output.status.success());
+    assert_eq!(server.join().unwrap(), ["a", "b"]);
+}
+
+#[test]
+fn a_line_larger_than_the_socket_buffers_meets_an_echo() {
+    let (url, server) = once(|mut socket| {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = socket.read(&mut buffer) {
+            socket.write_all(&buffer[..n]).unwrap();
+        }
+    });
+    let line = "x".repeat(1_000_000);
+    let output = client(&[&url, "-q"], &format!("{line}\n"));
+    assert_eq!(output.stdout.len(), 1_000_001, "{}", text(&output.stderr));
+    server.join().unwrap();
+}
+
+/// An address where nothing listens.
+fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn what_is_wrong_before_the_connection_is_said() {
+    let refused = format!("tcp://{}", nobody());
+    let said = failure(&client(&[&refused, "--data", "x"], ""), 1);
+    assert!(said.contains(&refused) && said.contains("connection refused"), "{said}");
+    let refused = format!("udp://{}", UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let said = failure(&client(&[&refused, "--data", "x"], ""), 1);
+    assert!(said.contains("nothing listens there"), "{said}");
+    let said = failure(&client(&["tcp://no-such-host.invalid:5000"], ""), 1);
+    assert!(said.contains("cannot resolve no-such-host.invalid"), "{said}");
+    let said = failure(&client(&["tcp://127.0.0.1:5000", "--file", "/no/such/file"], ""), 1);
+    assert!(said.contains("cannot read /no/such/file"), "{said}");
+    let said = failure(&client(&["127.0.0.1:5000"], ""), 2);
+    assert!(said.contains("is not a URL"), "{said}");
+    failure(&client(&["http://127.0.0.1:5000"], ""), 2);
+    failure(&client(&["tcp://127.0.0.1:0"], ""), 2);
+    failure(&client(&["tcp://127.0.0.1:5000", "--timeout", "0"], ""), 2);
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_given_up() {
+    let (url, server) = once(|mut socket| {
+        let _ = socket.read_to_end(&mut Vec::new());
+    });
+    let began = Instant::now();
+    let said = failure(&client(&[&url, "--timeout", "300ms"], "x\n"), 1);
+    assert!(said.contains("did not answer line 1 within 300ms"), "{said}");
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    server.join().unwrap();
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let url = format!("udp://{}", silent.local_addr().unwrap());
+    let said = failure(&client(&[&url, "--timeout", "300ms"], "x\n"), 1);
+    assert!(said.contains("did not answer line 1 within 300ms"), "{said}");
+}
+
+#[test]
+fn a_server_that_does_not_end_is_given_up() {
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let (url, server) = once(move |mut socket| {
+        socket.write_all(b"hello\n").unwrap();
+        let _ = wait.recv();
+    });
+    let output = client(&[&url, "--timeout", "300ms"], "");
+    let said = failure(&output, 1);
+    assert!(said.contains("did not end the connection within 300ms"), "{said}");
+    assert_eq!(text(&output.stdout), "hello\n", "what was said is printed");
+    drop(done);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_connection_closed_early_is_a_failure() {
+    let (url, server) = once(|mut socket| {
+        let _ = socket.read(&mut [0; 64]);
+    });
+    let said = failure(&client(&[&url], "x\ny\n"), 1);
+    assert!(said.contains("closed the connection before it answered line 1"), "{said}");
+    server.join().unwrap();
+
+    let (url, server) = once(|mut socket| {
+        let n = socket.read(&mut [0; 64]).unwrap();
+        assert_eq!(n, 2);
+        socket.write_all(b"bye\n").unwrap();
+    });
+    let output = client(&[&url, "--think", "100ms"], "x\ny\n");
+    let said = failure(&output, 1);
+    assert!(said.contains("closed the connection after line 1, and there were more"), "{said}");
+    assert_eq!(text(&output.stdout), "bye\n");
+    server.join().unwrap();
+}
+
+#[test]
+fn a_reset_is_told_as_one() {
+    let (url, server) = once(|socket| {
+        // Unread input makes the close a reset.
+        let mut byte = [0; 1];
+        (&socket).read_exact(&mut byte).unwrap();
+    });
+    let said = failure(&client(&[&url], "a longer line\n"), 1);
+    assert!(said.contains("reset the connection"), "{said}");
+    server.join().unwrap();
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_quietly() {
+    let (url, server) = once(|mut socket| {
+        // Until the client has ended.
+        while socket.write_all(&[b'x'; 1024]).is_ok() && socket.write_all(b"\n").is_ok() {}
+    });
+    let mut child = Command::new(TIDEGATE)
+        .args(["client", &url])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 100]).unwrap();
+    drop(stdout);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+    server.join().unwrap();
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_a_failure() {
+    let (url, server) = once(|mut socket| {
+        socket.write_all(b"hello\n").unwrap();
+        let _ = socket.read_to_end(&mut Vec::new());
+    });
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output =
+        Command::new(TIDEGATE).args(["client", &url]).stdin(Stdio::null()).stdout(full).output().unwrap();
+    let said = failure(&output, 1);
+    assert!(said.contains("cannot write to standard output"), "{said}");
+    server.join().unwrap();
+}

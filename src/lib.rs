@@ -15,4 +15,7 @@ pub mod url;
 
 pub use limits::{Limits, Overload};
 pub use server::{BoundServer, BuildError, Builder, Handle, Server, ShutdownReport, Trigger};
-pub use service::{Echo, Peer, Received, Service, Session, Stream, Turn, handler, lines};
+pub use service::{
+    DatagramService, Echo, Peer, Received, Reply, Service, Session, Stream, Time, Turn, datagrams, handler,
+    lines,
+};

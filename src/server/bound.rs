@@ -6,6 +6,7 @@ use super::builder::{BuildError, cannot_start};
 use super::clock::Clock;
 use super::closing::Lingering;
 use super::core::{Core, Listener, WORKER_ROWS};
+use super::datagram::{DatagramSocket, Datagrams};
 use super::dormitory::Dormitory;
 use super::drain::{Drain, Orders};
 use super::handle::Handle;
@@ -44,6 +45,7 @@ impl BoundServer {
     pub(super) fn new(
         limits: Limits,
         listeners: Vec<Listener>,
+        datagrams: Vec<DatagramSocket>,
         busy_reply: Option<Box<[u8]>>,
     ) -> Result<Self, BuildError> {
         let acceptor_poll = Poll::new().map_err(cannot_start("the acceptor"))?;
@@ -54,13 +56,13 @@ impl BoundServer {
             Waker::new(parker_poll.registry(), Token(usize::MAX)).map_err(cannot_start("the parker"))?,
         );
         let poller = Poller::new().map_err(cannot_start("the poller"))?;
-        let core = Arc::new(core(limits, listeners, busy_reply, poller, wakers, sender));
+        let core = Arc::new(core(limits, listeners, datagrams, busy_reply, poller, wakers, sender));
         Ok(Self { core, acceptor_poll, parker_poll, lingerers })
     }
 
     /// The real addresses, in the order they were given.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.core.listeners.iter().map(|listener| listener.address).collect()
+        self.core.addresses()
     }
 
     /// What the admin endpoint and the metrics look at.
@@ -79,6 +81,9 @@ impl BoundServer {
         let acceptor =
             Acceptor::new(core.clone(), acceptor_poll, doors).map_err(cannot_start("the acceptor"))?;
         let parker = Parker::new(core.clone(), parker_poll, lingerers, Drain::new(orders.clone()));
+        for (number, socket) in core.datagrams.sockets.iter().enumerate() {
+            socket.register(&core, number).map_err(cannot_start("the datagram listeners"))?;
+        }
         core.enter(Phase::Serving);
         start_workers(&core)?;
         spawn("tidegate-parker", move || parker.run()).map_err(cannot_start("the parker"))?;
@@ -96,21 +101,25 @@ impl BoundServer {
 fn core(
     limits: Limits,
     listeners: Vec<Listener>,
+    datagrams: Vec<DatagramSocket>,
     busy_reply: Option<Box<[u8]>>,
     poller: Poller,
     (acceptor, parker): (Waker, Waker),
     lingerers: Sender<Lingering>,
 ) -> Core {
     let workers = limits.workers;
+    let datagrams = Datagrams::new(datagrams, &limits);
+    let columns = listeners.len() + datagrams.sockets.len();
     Core {
         clock: Clock::start(),
         phase: AtomicU8::new(0),
         admission: Admission::new(&limits),
         table: Table::new(limits.max_connections),
-        queue: Queue::new(limits.max_connections),
+        queue: Queue::new(limits.max_connections + datagrams.entries()),
+        datagrams,
         poller,
         dormitory: Dormitory::new(workers),
-        ledgers: Ledgers::new(WORKER_ROWS + workers, listeners.len()),
+        ledgers: Ledgers::new(WORKER_ROWS + workers, columns),
         worker_clocks: (0..workers).map(|_| WorkerClock::default()).collect(),
         output_total: AtomicUsize::new(0),
         panics: AtomicU64::new(0),

@@ -2,11 +2,13 @@
 
 use super::bound::BoundServer;
 use super::core::Listener;
+use super::datagram::DatagramSocket;
 use crate::limits::{LimitError, Limits, Overload};
-use crate::service::Service;
+use crate::service::{DatagramService, Service};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// Why a server cannot be had, by the phase that failed.
@@ -78,6 +80,8 @@ pub(super) fn cannot_start(what: &'static str) -> impl Fn(io::Error) -> BuildErr
 pub struct Builder {
     limits: Limits,
     listeners: Vec<(SocketAddr, Arc<dyn Service>)>,
+    /// With their places among all listeners.
+    datagrams: Vec<(usize, SocketAddr, Arc<dyn DatagramService>)>,
     reuse_address: bool,
     busy_reply: Option<Box<[u8]>>,
 }
@@ -91,7 +95,13 @@ impl std::fmt::Debug for Builder {
 
 impl Builder {
     pub(super) fn new() -> Self {
-        Self { limits: Limits::default(), listeners: Vec::new(), reuse_address: true, busy_reply: None }
+        Self {
+            limits: Limits::default(),
+            listeners: Vec::new(),
+            datagrams: Vec::new(),
+            reuse_address: true,
+            busy_reply: None,
+        }
     }
 
     /// Threads that run services. Default 32.
@@ -145,11 +155,27 @@ impl Builder {
         address: impl ToSocketAddrs + std::fmt::Debug,
         service: impl Service,
     ) -> Result<Self, BuildError> {
-        let resolve = |source| BuildError::Resolve { address: format!("{address:?}"), source };
-        let resolved = address.to_socket_addrs().map_err(resolve)?.next();
-        let none = || resolve(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
-        self.listeners.push((resolved.ok_or_else(none)?, Arc::new(service)));
+        self.listeners.push((resolve(address)?, Arc::new(service)));
         Ok(self)
+    }
+
+    /// Adds a listener for datagrams with its service, as [`listen`](Self::listen) does for
+    /// connections; they share the workers and the queue.
+    pub fn listen_datagrams(
+        self,
+        address: impl ToSocketAddrs + std::fmt::Debug,
+        service: impl DatagramService,
+    ) -> Result<Self, BuildError> {
+        let address = resolve(address)?;
+        Ok(self.listen_datagrams_shared(address, Arc::new(service)))
+    }
+
+    /// Adds a listener for datagrams whose service is shared, or was chosen at run time.
+    #[must_use]
+    pub fn listen_datagrams_shared(mut self, address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
+        let position = self.listeners.len() + self.datagrams.len();
+        self.datagrams.push((position, address, service));
+        self
     }
 
     /// Adds a listener whose service is shared with its owner, or was chosen at run time.
@@ -163,10 +189,11 @@ impl Builder {
     /// kernel's backlog), and nothing is served yet.
     pub fn bind(self) -> Result<BoundServer, BuildError> {
         self.limits.check()?;
-        if self.listeners.is_empty() {
+        let all = self.listeners.len() + self.datagrams.len();
+        if all == 0 {
             return Err(BuildError::NoListener);
         }
-        check_descriptors(&self.limits, self.listeners.len())?;
+        check_descriptors(&self.limits, all)?;
         let mut listeners = Vec::with_capacity(self.listeners.len());
         for (address, service) in self.listeners {
             let bind_error = |source| BuildError::Bind { address, source };
@@ -174,8 +201,23 @@ impl Builder {
             let address = socket.local_addr().map_err(bind_error)?;
             listeners.push(Listener::new(format!("tcp://{address}"), address, service, socket));
         }
-        BoundServer::new(self.limits, listeners, self.busy_reply)
+        let mut datagrams = Vec::with_capacity(self.datagrams.len());
+        for (position, address, service) in self.datagrams {
+            let bind_error = |source| BuildError::Bind { address, source };
+            let socket = bind_datagrams(address, &self.limits).map_err(bind_error)?;
+            let address = socket.local_addr().map_err(bind_error)?;
+            let column = listeners.len() + datagrams.len();
+            datagrams.push(DatagramSocket::new(socket, address, service, position, column));
+        }
+        BoundServer::new(self.limits, listeners, datagrams, self.busy_reply)
     }
+}
+
+/// The first address of what is given.
+fn resolve(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<SocketAddr, BuildError> {
+    let error = |source| BuildError::Resolve { address: format!("{address:?}"), source };
+    let resolved = address.to_socket_addrs().map_err(error)?.next();
+    resolved.ok_or_else(|| error(io::Error::new(io::ErrorKind::NotFound, "it has no address")))
 }
 
 /// How many connections the limit of open files allows, beside what the server itself needs.
@@ -211,5 +253,26 @@ fn bind(address: SocketAddr, limits: &Limits, reuse_address: bool) -> io::Result
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(limits.effective_backlog() as i32)?;
+    Ok(socket.into())
+}
+
+/// The receive buffer that is asked for: the kernel gives at most `net.core.rmem_max`. About 1,300
+/// small datagrams, what a worker answers in a few milliseconds.
+const RECEIVE_BUFFER: usize = 1024 * 1024;
+
+/// Binds a datagram socket. Without `SO_REUSEADDR`, which for datagrams lets two servers have the
+/// same address and one of them hear nothing.
+fn bind_datagrams(address: SocketAddr, limits: &Limits) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    // It fails only where a system has a stricter maximum, and then its own size has to do.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER.max(limits.max_datagram));
+    if address.ip().is_unspecified() {
+        crate::sys::report_local_address(socket.as_fd(), address.is_ipv6())?;
+    }
+    socket.bind(&address.into())?;
     Ok(socket.into())
 }

@@ -3,9 +3,11 @@
 use super::admission::Admission;
 use super::clock::{Clock, Nanos, nanos};
 use super::closing::Lingering;
+use super::cost::TurnCost;
+use super::datagram::{DatagramSocket, Datagrams, SOCKET_BIT};
 use super::dormitory::Dormitory;
 use super::poller::Poller;
-use super::queue::{Entry, Queue};
+use super::queue::{Entry, Kind, Queue};
 use super::refusals::Refusals;
 use super::state::{Generation, Ready};
 use super::table::Table;
@@ -18,10 +20,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, fence};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// A turn that is expected to last longer than this is worth waking another worker for: several
-/// times what waking costs (about 5 us with the switch to it).
-pub(crate) const SLOW_TURN: Nanos = 50_000;
 
 /// A queue that was not empty for so long is a standing one (CoDel's interval, RFC 8289).
 const STANDING: Nanos = 100_000_000;
@@ -37,8 +35,7 @@ pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
     pub(crate) service: Arc<dyn Service>,
     pub(crate) accept_errors: [AtomicU64; AcceptError::COUNT],
-    /// How long a turn of this service takes: a moving average in nanoseconds.
-    cost: AtomicU64,
+    pub(crate) cost: TurnCost,
     /// Open until the server drains; locked by the acceptor to take it, and by scrapes.
     pub(crate) socket: Mutex<Option<TcpListener>>,
 }
@@ -50,22 +47,9 @@ impl Listener {
         service: Arc<dyn Service>,
         socket: TcpListener,
     ) -> Self {
-        // Unknown services count as slow: waking one worker too many costs little.
-        let cost = AtomicU64::new(2 * SLOW_TURN);
+        let cost = TurnCost::unknown();
         let accept_errors = Default::default();
         Self { url, address, service, accept_errors, cost, socket: Mutex::new(Some(socket)) }
-    }
-
-    /// Notes how long a turn took. An outlier (a preempted worker) counts as a millisecond at
-    /// most, so that it is forgotten after some eight turns.
-    pub(crate) fn note_cost(&self, took: Nanos) {
-        let cost = self.cost.load(Relaxed);
-        let took = took.min(1_000_000);
-        self.cost.store((cost * 7 + took) / 8, Relaxed);
-    }
-
-    pub(crate) fn cost(&self) -> Nanos {
-        self.cost.load(Relaxed)
     }
 }
 
@@ -85,6 +69,7 @@ pub(crate) struct Core {
     pub(crate) admission: Arc<Admission>,
     pub(crate) table: Table,
     pub(crate) queue: Queue,
+    pub(crate) datagrams: Datagrams,
     pub(crate) poller: Poller,
     pub(crate) dormitory: Dormitory,
     pub(crate) ledgers: Ledgers,
@@ -144,7 +129,7 @@ impl Core {
 
     /// Puts a connection into the queue whose state says that it is there.
     pub(crate) fn enqueue(&self, slot: u32, generation: Generation, newcomer: bool, since: Nanos) {
-        let refused = self.queue.push(Entry { since, slot, generation, newcomer });
+        let refused = self.queue.push(Entry { since, slot, generation, newcomer, kind: Kind::Connection });
         debug_assert!(refused.is_none(), "the queue holds every admitted connection once");
     }
 
@@ -158,6 +143,9 @@ impl Core {
         let mut now = 0;
         lead.poll(timeout, |event| {
             let Some(slot) = self.table.get(event.slot) else {
+                if let Some(socket) = self.datagrams.sockets.get((event.slot ^ SOCKET_BIT) as usize) {
+                    socket.schedule(self, (event.slot ^ SOCKET_BIT) as usize, self.clock.now());
+                }
                 return;
             };
             if slot.state.ready(event.generation, event.hangup) == Ready::Enqueue {
@@ -248,8 +236,18 @@ impl Core {
     /// Whether one more newcomer may wait: fewer wait for a worker than `queue` says, those that a
     /// free worker is about to take not counted.
     pub(crate) fn has_queue_place(&self) -> bool {
-        let (waiting, limit) = (self.queue.len(), self.limits.queue);
+        let (waiting, limit) = (self.waiting(), self.limits.queue);
         waiting < limit || waiting < limit + self.free_workers()
+    }
+
+    /// How many datagrams could be put into the queue now.
+    pub(crate) fn queue_room(&self) -> usize {
+        (self.limits.queue + self.free_workers()).saturating_sub(self.waiting())
+    }
+
+    /// Entries that wait for a worker; that a socket has datagrams is no such entry.
+    fn waiting(&self) -> usize {
+        self.queue.len().saturating_sub(self.datagrams.scheduled.load(Relaxed))
     }
 
     /// How long a newcomer may wait for its first turn: `queue_timeout`, or `queue_target` while
@@ -262,9 +260,24 @@ impl Core {
         nanos(self.limits.queue_timeout)
     }
 
+    /// The real addresses of all listeners, as they were given.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let mut all: Vec<_> = self.listeners.iter().map(|listener| listener.address).collect();
+        for socket in &self.datagrams.sockets {
+            all.insert(socket.position, socket.address);
+        }
+        all
+    }
+
     /// What a refused client of this listener is told.
     pub(crate) fn busy_reply(&self, listener: usize) -> &[u8] {
         self.busy_reply.as_deref().unwrap_or_else(|| self.listeners[listener].service.busy_reply())
+    }
+
+    /// The place of a stream listener among all listeners, as they were given.
+    pub(crate) fn position(&self, listener: usize) -> usize {
+        let before = |at: usize, socket: &DatagramSocket| at + usize::from(socket.position <= at);
+        self.datagrams.sockets.iter().fold(listener, before)
     }
 
     pub(crate) fn ledger(&self, row: usize, listener: usize) -> &Ledger {

@@ -13,12 +13,15 @@
 
 mod acceptor;
 mod admission;
+mod answer;
 mod bound;
 mod builder;
 mod clock;
 mod closing;
 mod connection;
 mod core;
+mod cost;
+mod datagram;
 mod dormitory;
 mod drain;
 mod handle;
@@ -32,6 +35,7 @@ mod sleepers;
 mod state;
 mod sync;
 mod table;
+mod waiting;
 mod worker;
 
 pub use bound::BoundServer;
@@ -43,6 +47,11 @@ pub use handle::{Handle, Trigger};
 pub(crate) const SLOT_BYTES: usize = size_of::<table::Slot>();
 /// Bytes of a worker's buffers.
 pub(crate) const WORKER_BUFFER_BYTES: usize = crate::service::Buffers::BYTES;
+
+/// The bytes that datagrams can make a server hold, where it has a listener for them.
+pub(crate) fn datagram_memory_ceiling(limits: &crate::Limits) -> usize {
+    datagram::Datagrams::memory_ceiling(limits)
+}
 
 /// Where a server begins: see [`Server::builder`].
 #[derive(Debug)]

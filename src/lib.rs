@@ -1,5 +1,6 @@
 //! tidegate: a bounded thread-pool server that stays up when the load does not stop.
 
+pub mod admin;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod limits;

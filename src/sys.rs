@@ -61,6 +61,27 @@ pub(crate) fn bind_address_no_port(socket: &impl std::os::fd::AsRawFd) -> Result
     }
 }
 
+/// What `TCP_INFO` tells of a listening socket.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TcpListenInfo {
+    /// Connections in the accept queue.
+    pub(crate) unacked: u32,
+    /// The accept queue's limit.
+    pub(crate) sacked: u32,
+}
+
+/// Reads `TCP_INFO`; `None` when the socket does not listen.
+#[cfg(target_os = "linux")]
+pub(crate) fn tcp_listen_info(socket: std::os::fd::BorrowedFd<'_>) -> std::io::Result<Option<TcpListenInfo>> {
+    const TCP_LISTEN: u8 = 10;
+    // The first eight words of `struct tcp_info`: eight bytes (the first is the state), then rto,
+    // ato, snd_mss, rcv_mss, unacked, sacked.
+    let words = getsockopt_words::<8>(socket, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    let listens = words[0].to_ne_bytes()[0] == TCP_LISTEN;
+    Ok(listens.then(|| TcpListenInfo { unacked: words[6], sacked: words[7] }))
+}
+
 /// Reads how many packets a socket has dropped (`SK_MEMINFO_DROPS` of `SO_MEMINFO`).
 #[cfg(target_os = "linux")]
 pub(crate) fn socket_drops(socket: std::os::fd::BorrowedFd<'_>) -> std::io::Result<u32> {

@@ -2,16 +2,19 @@
 
 use super::args::{LogFormat, ServeArgs, unescape};
 use super::{config, exit, fail};
+use crate::admin::{Admin, AdminHandle};
 use crate::limits::Limits;
+use crate::metrics::snapshot::Observe;
 use crate::server::{BoundServer, BuildError, Server};
 use crate::service::{Cost, DatagramService, Echo, Service, Time, Work, hello, hello_datagrams};
 use crate::url::{Scheme, Url};
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+const DEFAULT_ADMIN: &str = "127.0.0.1:9464";
 const DEFAULT_LISTEN: &str = "echo=tcp://127.0.0.1:5000";
 
 /// What the options come to.
@@ -88,7 +91,7 @@ impl Plan {
             given => given.iter().map(String::as_str).collect(),
         };
         if !asked {
-            let possible = crate::server::connections_possible(&limits, listen.len());
+            let possible = Server::connections_possible(&limits, listen.len());
             if possible < limits.max_connections {
                 lowered_from = Some(limits.max_connections);
                 limits.max_connections = possible.max(1);
@@ -187,6 +190,7 @@ fn datagram_service(name: &str, work: Cost) -> Option<Arc<dyn DatagramService>> 
 
 fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildError> {
     let addresses = bound.addresses();
+    let admin = admin(args.admin.as_deref(), bound.observe())?;
     let handle = bound.serve()?;
     let trigger = handle.trigger();
     let signals = std::sync::atomic::AtomicUsize::new(0);
@@ -200,20 +204,38 @@ fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildE
         source: std::io::Error::other(error),
     })?;
     if !args.quiet {
-        announce(plan, &addresses);
+        announce(plan, &addresses, admin.as_ref().map(AdminHandle::address));
     }
     let report = handle.wait();
+    drop(admin);
     if !args.quiet {
         tracing::info!("{report}");
     }
     Ok(if report.is_clean() { exit::OK } else { exit::CUT })
 }
 
+/// Binds and serves the admin endpoint, unless it is off.
+fn admin(option: Option<&str>, observe: Arc<dyn Observe>) -> Result<Option<AdminHandle>, BuildError> {
+    let text = option.unwrap_or(DEFAULT_ADMIN);
+    if text == "off" {
+        return Ok(None);
+    }
+    let resolve = |source| BuildError::Resolve { address: text.to_owned(), source };
+    let none = || resolve(std::io::Error::new(std::io::ErrorKind::NotFound, "it has no address"));
+    let address = text.to_socket_addrs().map_err(resolve)?.next().ok_or_else(none)?;
+    let bind = |source| BuildError::Bind { address, source };
+    let admin = Admin::bind(address, observe).map_err(bind)?;
+    admin.serve().map(Some).map_err(|source| BuildError::Start { what: "the admin endpoint", source })
+}
+
 /// One line per listener with its real address, then the limits.
-fn announce(plan: &Plan, addresses: &[SocketAddr]) {
+fn announce(plan: &Plan, addresses: &[SocketAddr], admin: Option<SocketAddr>) {
     let mut text = String::new();
     for ((name, _, offer), address) in plan.listeners.iter().zip(addresses) {
         text.push_str(&format!("{name} on {}://{address}\n", offer.scheme().as_str()));
+    }
+    if let Some(address) = admin {
+        text.push_str(&format!("metrics on http://{address}/metrics, status on http://{address}/status\n"));
     }
     text.push_str(&plan.summary());
     text.push('\n');

@@ -1,30 +1,15 @@
-//! From a description to a running server: describe, bind, serve.
+//! From a description to a bound server.
 
-use super::acceptor::Acceptor;
-use super::admission::Admission;
-use super::clock::Clock;
-use super::core::{Core, Listener, WORKER_ROWS};
-use super::datagram::{DatagramSocket, Datagrams};
-use super::dormitory::Dormitory;
-use super::drain::{Drain, Orders};
-use super::handle::Handle;
-use super::parker::Parker;
-use super::poller::Poller;
-use super::queue::Queue;
-use super::refusals::Refusals;
-use super::table::Table;
-use super::worker::Worker;
+use super::bound::BoundServer;
+use super::core::Listener;
+use super::datagram::DatagramSocket;
 use crate::limits::{LimitError, Limits, Overload};
-use crate::metrics::snapshot::Phase;
-use crate::metrics::stats::{Ledgers, WorkerClock};
 use crate::service::{DatagramService, Service};
-use mio::{Poll, Token, Waker};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
 /// Why a server cannot be had, by the phase that failed.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +72,7 @@ fn explain_bind(error: &io::Error) -> String {
     }
 }
 
-fn cannot_start(what: &'static str) -> impl Fn(io::Error) -> BuildError {
+pub(super) fn cannot_start(what: &'static str) -> impl Fn(io::Error) -> BuildError {
     move |source| BuildError::Start { what, source }
 }
 
@@ -214,7 +199,7 @@ impl Builder {
             let bind_error = |source| BuildError::Bind { address, source };
             let socket = bind(address, &self.limits, self.reuse_address).map_err(bind_error)?;
             let address = socket.local_addr().map_err(bind_error)?;
-            listeners.push((socket, address, service));
+            listeners.push(Listener::new(format!("tcp://{address}"), address, service, socket));
         }
         let mut datagrams = Vec::with_capacity(self.datagrams.len());
         for (position, address, service) in self.datagrams {
@@ -224,7 +209,7 @@ impl Builder {
             let column = listeners.len() + datagrams.len();
             datagrams.push(DatagramSocket::new(socket, address, service, position, column));
         }
-        Ok(BoundServer { limits: self.limits, listeners, datagrams, busy_reply: self.busy_reply })
+        BoundServer::new(self.limits, listeners, datagrams, self.busy_reply)
     }
 }
 
@@ -236,7 +221,7 @@ fn resolve(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<SocketAddr, 
 }
 
 /// How many connections the limit of open files allows, beside what the server itself needs.
-pub(crate) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
+pub(super) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
     let limit = crate::sys::raise_open_files(u64::MAX) as usize;
     limit.saturating_sub(limits.fd_reserve + listeners * 2 + limits.lingering)
 }
@@ -290,139 +275,4 @@ fn bind_datagrams(address: SocketAddr, limits: &Limits) -> io::Result<UdpSocket>
     }
     socket.bind(&address.into())?;
     Ok(socket.into())
-}
-
-/// A server whose addresses are bound; clients wait until it [serves](Self::serve).
-pub struct BoundServer {
-    limits: Limits,
-    listeners: Vec<(TcpListener, SocketAddr, Arc<dyn Service>)>,
-    datagrams: Vec<DatagramSocket>,
-    busy_reply: Option<Box<[u8]>>,
-}
-
-impl std::fmt::Debug for BoundServer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BoundServer").field("addresses", &self.addresses()).finish_non_exhaustive()
-    }
-}
-
-impl BoundServer {
-    /// The real addresses, in the order they were given.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        let mut all: Vec<_> = self.listeners.iter().map(|(_, address, _)| *address).collect();
-        // In ascending order of position, so each is right when it is put in.
-        for socket in &self.datagrams {
-            all.insert(socket.position, socket.address);
-        }
-        all
-    }
-
-    /// Starts the threads: one acceptor, one parker, and the workers.
-    pub fn serve(self) -> Result<Handle, BuildError> {
-        let doors: Vec<TcpListener> = self
-            .listeners
-            .iter()
-            .map(|(socket, ..)| socket.try_clone())
-            .collect::<io::Result<_>>()
-            .map_err(cannot_start("the acceptor"))?;
-        let acceptor_poll = Poll::new().map_err(cannot_start("the acceptor"))?;
-        let parker_poll = Poll::new().map_err(cannot_start("the parker"))?;
-        let (lingerers, incoming) = crossbeam_channel::bounded(self.limits.lingering.max(1));
-        let core = self.core(&acceptor_poll, &parker_poll, lingerers)?;
-        let orders = Arc::new(Orders::default());
-        let acceptor =
-            Acceptor::new(core.clone(), acceptor_poll, doors).map_err(cannot_start("the acceptor"))?;
-        let parker = Parker::new(core.clone(), parker_poll, incoming, Drain::new(orders.clone()));
-        for (number, socket) in core.datagrams.sockets.iter().enumerate() {
-            socket.register(&core, number).map_err(cannot_start("the datagram listeners"))?;
-        }
-        core.enter(Phase::Serving);
-        start_workers(&core)?;
-        spawn("tidegate-parker", move || parker.run()).map_err(cannot_start("the parker"))?;
-        // From here on dropping the handle ends what was started.
-        let handle = Handle { core, orders };
-        spawn("tidegate-accept", move || acceptor.run()).map_err(|source| {
-            // Without an acceptor nobody would close the listeners.
-            handle.core.accepting.store(false, std::sync::atomic::Ordering::SeqCst);
-            BuildError::Start { what: "the acceptor", source }
-        })?;
-        Ok(handle)
-    }
-
-    fn core(
-        self,
-        acceptor_poll: &Poll,
-        parker_poll: &Poll,
-        lingerers: crossbeam_channel::Sender<super::closing::Lingering>,
-    ) -> Result<Arc<Core>, BuildError> {
-        let limits = self.limits;
-        let listeners: Vec<Listener> = self
-            .listeners
-            .into_iter()
-            .map(|(socket, address, service)| {
-                Listener::new(format!("tcp://{address}"), address, service, socket)
-            })
-            .collect();
-        let workers = limits.workers;
-        let datagrams = Datagrams::new(self.datagrams, &limits);
-        let columns = listeners.len() + datagrams.sockets.len();
-        let poller = Poller::new().map_err(cannot_start("the poller"))?;
-        let acceptor =
-            Waker::new(acceptor_poll.registry(), Token(usize::MAX)).map_err(cannot_start("the acceptor"))?;
-        let parker =
-            Waker::new(parker_poll.registry(), Token(usize::MAX)).map_err(cannot_start("the parker"))?;
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Arc::new(Core {
-            clock: Clock::start(),
-            phase: AtomicU8::new(0),
-            admission: Admission::new(&limits),
-            table: Table::new(limits.max_connections),
-            queue: Queue::new(limits.max_connections + datagrams.entries()),
-            datagrams,
-            poller,
-            dormitory: Dormitory::new(workers),
-            ledgers: Ledgers::new(WORKER_ROWS + workers, columns),
-            worker_clocks: (0..workers).map(|_| WorkerClock::default()).collect(),
-            output_total: AtomicUsize::new(0),
-            panics: AtomicU64::new(0),
-            refusals: Refusals::new(listeners.len()),
-            busy_reply: self.busy_reply,
-            queue_was_empty: AtomicU64::new(0),
-            lingerers,
-            lingering: Arc::new(AtomicUsize::new(0)),
-            stopping: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            workers_alive: AtomicUsize::new(workers),
-            accepting: AtomicBool::new(true),
-            cut_in_turns: AtomicU64::new(0),
-            acceptor_waits: AtomicU8::new(0),
-            acceptor,
-            parker_sleeps: AtomicBool::new(false),
-            activity: AtomicBool::new(false),
-            parker,
-            processors,
-            listeners,
-            limits,
-        }))
-    }
-}
-
-/// Starts the pool: each worker is one job that ends with the server.
-fn start_workers(core: &Arc<Core>) -> Result<(), BuildError> {
-    let workers = core.limits.workers;
-    let builder = threadpool::Builder::new().num_threads(workers).thread_name("tidegate-worker".to_owned());
-    // The pool panics when the system has no thread for it.
-    let pool = std::panic::catch_unwind(|| builder.build()).map_err(|_| BuildError::Start {
-        what: "the workers",
-        source: io::Error::other(format!("the system does not give {workers} threads")),
-    })?;
-    for me in 0..workers {
-        let worker = Worker::new(core.clone(), me);
-        pool.execute(move || worker.run());
-    }
-    Ok(())
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
 }

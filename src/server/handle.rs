@@ -23,11 +23,7 @@ impl std::fmt::Debug for Handle {
 impl Handle {
     /// The real addresses of the listeners, in the order they were given.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        let mut all: Vec<_> = self.core.listeners.iter().map(|listener| listener.address).collect();
-        for socket in &self.core.datagrams.sockets {
-            all.insert(socket.position, socket.address);
-        }
-        all
+        self.core.addresses()
     }
 
     /// Everything that is counted, consistent in itself.

@@ -14,6 +14,7 @@
 mod acceptor;
 mod admission;
 mod answer;
+mod bound;
 mod builder;
 mod clock;
 mod closing;
@@ -37,8 +38,8 @@ mod table;
 mod waiting;
 mod worker;
 
-pub(crate) use builder::connections_possible;
-pub use builder::{BoundServer, BuildError, Builder};
+pub use bound::BoundServer;
+pub use builder::{BuildError, Builder};
 pub use drain::ShutdownReport;
 pub use handle::{Handle, Trigger};
 
@@ -73,5 +74,12 @@ impl Server {
     /// ```
     pub fn builder() -> Builder {
         Builder::new()
+    }
+
+    /// How many connections the limit of open files allows with these limits and so many
+    /// listeners, the soft limit raised to the hard one. For who would rather have fewer
+    /// connections than a server that does not start.
+    pub fn connections_possible(limits: &crate::Limits, listeners: usize) -> usize {
+        builder::connections_possible(limits, listeners)
     }
 }

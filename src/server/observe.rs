@@ -2,8 +2,10 @@
 
 use super::core::Core;
 use super::datagram::DatagramSocket;
+use crate::metrics::kernel;
 use crate::metrics::snapshot::{ListenerSnapshot, Observe, Refusal, Snapshot};
 use crate::reason::DatagramDrop;
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ impl Core {
             listener: listener.url.clone(),
             service: listener.service.name().to_owned(),
             accept_errors: listener.accept_errors.each_ref().map(|n| n.load(Relaxed)),
-            backlog: None,
+            backlog: self.lock_socket(index).as_ref().and_then(|s| kernel::listen_backlog(s.as_fd())),
             ..self.ledgers.read(index, &mut out.queue_wait)
         }
     }

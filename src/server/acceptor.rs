@@ -17,6 +17,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 /// The wake token; listeners have their index.
@@ -49,6 +50,8 @@ pub(crate) struct Acceptor {
     budget: Bucket,
     spares: Vec<OwnedFd>,
     back_off: Duration,
+    /// Connections admitted so far.
+    admitted: u64,
     /// Since when the queue has been full, for `wait:D`.
     full_since: Option<Instant>,
     /// Since when newcomers have found a full queue, until the kernel had no more of them.
@@ -98,6 +101,7 @@ impl Acceptor {
             budget,
             spares,
             back_off: BACK_OFF_FIRST,
+            admitted: 0,
             full_since: None,
             burst_since: None,
         })
@@ -108,6 +112,9 @@ impl Acceptor {
         let mut events = Events::with_capacity(self.doors.len() + 1);
         let mut hold = None;
         while self.core.phase() < Phase::Draining {
+            if self.core.enough.load(Relaxed) {
+                self.close_doors();
+            }
             let timeout =
                 hold.unwrap_or(if self.doors.iter().any(|d| d.ready) { Duration::ZERO } else { WAIT });
             if !timeout.is_zero() || hold.is_some() {
@@ -136,7 +143,7 @@ impl Acceptor {
     fn accept_all(&mut self) -> Option<Duration> {
         for index in 0..self.doors.len() {
             for _ in 0..ACCEPT_BATCH {
-                if !self.doors[index].ready {
+                if !self.doors[index].ready || self.core.enough.load(Relaxed) {
                     break;
                 }
                 match self.step(index) {
@@ -273,13 +280,24 @@ impl Acceptor {
             _permit: permit,
         });
         ledger.admitted();
+        self.admitted += 1;
+        if self.core.end_after.is_some_and(|enough| self.admitted >= enough) {
+            self.core.enough.store(true, SeqCst);
+        }
         let now = self.core.clock.now();
         let patience = nanos(self.core.limits.queue_timeout);
-        slot.deadline.store(now.saturating_add(patience), std::sync::atomic::Ordering::Relaxed);
+        slot.deadline.store(now.saturating_add(patience), Relaxed);
         slot.state.requeue();
         self.core.enqueue(number, generation, true, now);
         self.core.work_queued();
         Step::Next
+    }
+
+    fn close_doors(&mut self) {
+        for index in 0..self.doors.len() {
+            self.core.lock_socket(index).take();
+        }
+        self.doors.clear();
     }
 
     fn accept(&mut self, index: usize) -> Result<(TcpStream, SocketAddr), Step> {
@@ -299,7 +317,7 @@ impl Acceptor {
     fn accept_failed(&mut self, index: usize, error: &io::Error) -> Step {
         let class = classify(error);
         let counters = &self.core.listeners[index].accept_errors;
-        counters[class as usize].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counters[class as usize].fetch_add(1, Relaxed);
         if class == AcceptError::Aborted {
             // The client is at fault, and only this one.
             return Step::Next;
@@ -350,11 +368,8 @@ impl Acceptor {
                 }
             }
         }
-        for index in 0..self.doors.len() {
-            self.core.lock_socket(index).take();
-        }
-        self.doors.clear();
-        self.core.accepting.store(false, std::sync::atomic::Ordering::SeqCst);
+        self.close_doors();
+        self.core.accepting.store(false, SeqCst);
     }
 }
 

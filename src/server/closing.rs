@@ -53,8 +53,7 @@ impl Core {
 
     /// Turns a connection away before its first turn; the caller owns it.
     pub(crate) fn shed(&self, index: u32, slot: &Slot, ledger: &Ledger, from: Place, reason: DropReason) {
-        let service = &self.listeners[slot.listener()].service;
-        let says = if reason == DropReason::ClientGone { &b""[..] } else { service.busy_reply() };
+        let says = if reason == DropReason::ClientGone { &b""[..] } else { self.busy_reply(slot.listener()) };
         let ending = if says.is_empty() { Ending::Reset } else { Ending::Polite };
         self.end(index, slot, ending, None, |socket| {
             say(socket, says);

@@ -86,7 +86,12 @@ impl BoundServer {
         }
         core.enter(Phase::Serving);
         start_workers(&core)?;
-        spawn("tidegate-parker", move || parker.run()).map_err(cannot_start("the parker"))?;
+        spawn("tidegate-parker", move || parker.run()).map_err(|source| {
+            core.stopped.store(true, std::sync::atomic::Ordering::SeqCst);
+            core.dormitory.wake_all();
+            core.poller.wake();
+            BuildError::Start { what: "the parker", source }
+        })?;
         // From here on dropping the handle ends what was started.
         let handle = Handle { core, orders };
         spawn("tidegate-accept", move || acceptor.run()).map_err(|source| {

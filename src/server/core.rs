@@ -18,6 +18,7 @@ use crate::metrics::stats::{Ledger, Ledgers, Place, WorkerClock};
 use crate::reason::AcceptError;
 use crate::service::Service;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, fence};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -143,6 +144,10 @@ impl Core {
 
     /// Puts a connection into the queue whose state says that it is there.
     pub(crate) fn enqueue(&self, slot: u32, generation: Generation, newcomer: bool, since: Nanos) {
+        if !self.limits.queue_target.is_zero() && self.queue.is_empty() {
+            // Seen empty here too: workers in long turns do not look.
+            self.queue_was_empty.store(self.clock.now(), Relaxed);
+        }
         let refused = self.queue.push(Entry { since, slot, generation, newcomer, kind: Kind::Connection });
         debug_assert!(refused.is_none(), "the queue holds every admitted connection once");
     }
@@ -277,19 +282,26 @@ impl Core {
         nanos(self.limits.queue_timeout)
     }
 
-    /// What a refused client of this listener is told.
-    pub(crate) fn busy_reply(&self, listener: usize) -> &[u8] {
-        self.busy_reply.as_deref().unwrap_or_else(|| self.listeners[listener].service.busy_reply())
-    }
-
-    /// The addresses of all listeners, in the order they were given.
+    /// The real addresses of all listeners, as they were given.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let mut all: Vec<_> = self.listeners.iter().map(|listener| listener.address).collect();
-        // In ascending order of position, so each is right when it is put in.
         for socket in &self.datagrams.sockets {
             all.insert(socket.position, socket.address);
         }
         all
+    }
+
+    /// What a refused client of this listener is told. The acceptor asks, so a service that panics
+    /// over it is caught: its clients are told nothing.
+    pub(crate) fn busy_reply(&self, listener: usize) -> &[u8] {
+        if let Some(words) = self.busy_reply.as_deref() {
+            return words;
+        }
+        let service = &self.listeners[listener].service;
+        catch_unwind(AssertUnwindSafe(|| service.busy_reply())).unwrap_or_else(|_| {
+            self.panics.fetch_add(1, Relaxed);
+            b""
+        })
     }
 
     /// The place of a stream listener among all listeners, as they were given.

@@ -4,6 +4,7 @@ use super::clock::{Nanos, nanos};
 use super::connection::Waiting;
 use super::core::{Core, PARKER_ROW};
 use super::queue::Kind;
+use super::table::NEVER;
 use super::worker::has_input;
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Place;
@@ -202,6 +203,7 @@ impl Drain {
             if waiting == Waiting::Request && !more {
                 core.close(index, slot, ledger, Place::Idle, CloseReason::Shutdown);
             } else if more || slot.state.park() == super::state::Parked::Again {
+                slot.deadline.store(NEVER, Relaxed);
                 ledger.moved(Place::Idle, Place::Queued);
                 slot.state.requeue();
                 core.enqueue(index, generation, false, now);

@@ -40,6 +40,8 @@ mod waiting;
 mod worker;
 
 pub use bound::BoundServer;
+#[cfg(feature = "cli")]
+pub(crate) use builder::check_descriptors;
 pub use builder::{BuildError, Builder};
 pub use drain::ShutdownReport;
 pub use handle::{Handle, Trigger};

@@ -10,7 +10,7 @@ use super::datagram::Batch;
 use super::drain::Drain;
 use super::queue::Kind;
 use super::state::Generation;
-use super::table::Slot;
+use super::table::{NEVER, Slot};
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Place;
 use crate::reason::{CloseReason, DropReason};
@@ -165,7 +165,10 @@ impl Parker {
         }
         core.receive_for_busy_workers(&mut self.batch);
         // After leading: a worker that saw the parker lead may have gone to sleep over it.
-        core.work_queued();
+        // Where a worker leads and nothing waits, nobody needs waking.
+        if !core.queue.is_empty() || !core.poller.is_led_after_publishing() {
+            core.work_queued();
+        }
         let stalled = !core.queue.is_empty() || !core.poller.is_led();
         if stalled && !core.activity.load(Relaxed) && core.dormitory.sleeping() > 0 {
             core.dormitory.wake_one();
@@ -237,6 +240,7 @@ impl Parker {
         // It may have had a turn between the look and the claim: look again, as its owner.
         if slot.deadline.load(Relaxed) > now {
             if slot.state.park() == super::state::Parked::Again {
+                slot.deadline.store(NEVER, Relaxed);
                 ledger.moved(Place::Idle, Place::Queued);
                 slot.state.requeue();
                 core.enqueue(index, generation, false, now);

@@ -170,8 +170,10 @@ impl Parker {
             core.work_queued();
         }
         let stalled = !core.queue.is_empty() || !core.poller.is_led();
-        if stalled && !core.activity.load(Relaxed) && core.dormitory.sleeping() > 0 {
-            core.dormitory.wake_one();
+        if stalled && !core.activity.load(Relaxed) {
+            // The leader first: with all others in long turns it may be the only one left, and it sleeps in
+            // the poll, where what the acceptor queues does not reach it.
+            core.wake_worker();
         }
     }
 

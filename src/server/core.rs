@@ -282,15 +282,6 @@ impl Core {
         nanos(self.limits.queue_timeout)
     }
 
-    /// The real addresses of all listeners, as they were given.
-    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        let mut all: Vec<_> = self.listeners.iter().map(|listener| listener.address).collect();
-        for socket in &self.datagrams.sockets {
-            all.insert(socket.position, socket.address);
-        }
-        all
-    }
-
     /// What a refused client of this listener is told. The acceptor asks, so a service that panics
     /// over it is caught: its clients are told nothing.
     pub(crate) fn busy_reply(&self, listener: usize) -> &[u8] {

@@ -295,6 +295,16 @@ impl Core {
         })
     }
 
+    /// The addresses of all listeners, in the order they were given.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let mut all: Vec<_> = self.listeners.iter().map(|listener| listener.address).collect();
+        // In ascending order of position, so each is right when it is put in.
+        for socket in &self.datagrams.sockets {
+            all.insert(socket.position, socket.address);
+        }
+        all
+    }
+
     /// The place of a stream listener among all listeners, as they were given.
     pub(crate) fn position(&self, listener: usize) -> usize {
         let before = |at: usize, socket: &DatagramSocket| at + usize::from(socket.position <= at);

@@ -143,7 +143,7 @@ impl Acceptor {
     fn guarded<T>(&mut self, step: impl FnOnce(&mut Self) -> T) -> Option<T> {
         let done = catch_unwind(AssertUnwindSafe(|| step(self)));
         if done.is_err() {
-            self.core.panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.core.panics.fetch_add(1, Relaxed);
         }
         done.ok()
     }

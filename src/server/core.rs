@@ -191,7 +191,7 @@ impl Core {
     }
 
     /// Wakes the leader if it sleeps in the poll, else a sleeper.
-    fn wake_worker(&self) {
+    pub(crate) fn wake_worker(&self) {
         if self.poller.wake() {
             self.dormitory.awake.rise();
         } else {

@@ -1,5 +1,6 @@
 //! tidegate: a bounded thread-pool server that stays up when the load does not stop.
 
+pub mod admin;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod limits;
@@ -14,4 +15,7 @@ pub mod url;
 
 pub use limits::{Limits, Overload};
 pub use server::{BoundServer, BuildError, Builder, Handle, Server, ShutdownReport, Trigger};
-pub use service::{Echo, Peer, Received, Service, Session, Stream, Turn, handler, lines};
+pub use service::{
+    DatagramService, Echo, Peer, Received, Reply, Service, Session, Stream, Time, Turn, datagrams, handler,
+    lines,
+};

@@ -118,7 +118,13 @@ labels! {
         KernelBuffer = "kernel_buffer",
         /// It was longer than `max_datagram`.
         Oversize = "oversize",
-        /// Answering its source port could loop or reflect.
+        /// Answering its source port could loop or reflect, or the service's `verify` said no.
         RefusedSource = "refused_source",
+        /// It waited for a worker longer than `queue_timeout`.
+        QueueTimeout = "queue_timeout",
+        /// Its reply could not be sent.
+        Unsent = "unsent",
+        /// The server ended before it was answered.
+        Draining = "draining",
     }
 }

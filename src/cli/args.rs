@@ -17,7 +17,7 @@ pub(super) enum LogFormat {
 /// Options of `tidegate serve`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServeArgs {
-    /// A listener and its service (echo, hello, work): repeat for more [default: echo=tcp://127.0.0.1:5000]
+    /// A listener and its service (echo, hello, time, work), tcp or udp: repeat for more [default: echo=tcp://127.0.0.1:5000]
     #[arg(long, value_name = "SERVICE=URL", env = "TIDEGATE_LISTEN", value_delimiter = ',')]
     pub(super) listen: Vec<String>,
     /// Threads that run services [default: 32]
@@ -74,6 +74,21 @@ pub(super) struct ServeArgs {
     /// Replies kept for all clients together [default: 64MiB]
     #[arg(long, value_name = "SIZE", env = "TIDEGATE_OUTPUT_TOTAL", value_parser = units::size)]
     output_total: Option<u64>,
+    /// Bytes read in one turn before others have theirs [default: 256KiB]
+    #[arg(long, value_name = "SIZE", env = "TIDEGATE_TURN_BYTES", value_parser = units::size)]
+    turn_bytes: Option<u64>,
+    /// Polite closes under way at once [default: 256]
+    #[arg(long, value_name = "N", env = "TIDEGATE_LINGERING", value_parser = units::count)]
+    lingering: Option<u64>,
+    /// For the client to end after a polite close [default: 1s]
+    #[arg(long, value_name = "TIME", env = "TIDEGATE_LINGER_TIMEOUT", value_parser = units::duration)]
+    linger_timeout: Option<Duration>,
+    /// Discarded in a polite close [default: 64KiB]
+    #[arg(long, value_name = "SIZE", env = "TIDEGATE_LINGER_BYTES", value_parser = units::size)]
+    linger_bytes: Option<u64>,
+    /// The largest datagram that is taken [default: 2KiB]
+    #[arg(long, value_name = "SIZE", env = "TIDEGATE_MAX_DATAGRAM", value_parser = units::size)]
+    max_datagram: Option<u64>,
     /// From the order to end until the listeners close [default: 0s]
     #[arg(long, value_name = "TIME", env = "TIDEGATE_DRAIN_DELAY", value_parser = units::duration)]
     drain_delay: Option<Duration>,
@@ -131,7 +146,8 @@ impl ServeArgs {
             workers, queue, admin, overload, busy_reply, max_connections, max_per_source, source_rate,
             source_prefix, queue_timeout, queue_target, refusal_rate, read_timeout, write_timeout, idle_timeout,
             max_line, output_per_connection, output_total, drain_delay, drain_timeout, worker_nice, backlog,
-            stuck_threshold, fd_reserve, work, log_format,
+            stuck_threshold, fd_reserve, turn_bytes, lingering, linger_timeout, linger_bytes, max_datagram,
+            work, log_format,
         );
         self
     }
@@ -167,6 +183,7 @@ impl ServeArgs {
         set(&mut limits.write_timeout, self.write_timeout);
         set(&mut limits.idle_timeout, self.idle_timeout);
         set(&mut limits.max_line, self.max_line);
+        set(&mut limits.max_datagram, self.max_datagram);
         set(&mut limits.output_per_connection, self.output_per_connection);
         set(&mut limits.output_total, self.output_total);
         set(&mut limits.drain_delay, self.drain_delay);
@@ -175,6 +192,10 @@ impl ServeArgs {
         set(&mut limits.backlog, self.backlog);
         set(&mut limits.stuck_threshold, self.stuck_threshold);
         set(&mut limits.fd_reserve, self.fd_reserve);
+        set(&mut limits.turn_bytes, self.turn_bytes);
+        set(&mut limits.lingering, self.lingering);
+        set(&mut limits.linger_timeout, self.linger_timeout);
+        set(&mut limits.linger_bytes, self.linger_bytes);
         limits
     }
 }

@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod config;
 mod log;
+mod metrics;
 mod serve;
 mod stress;
 pub mod units;
@@ -47,6 +48,8 @@ enum Command {
     Client(client::ClientArgs),
     /// Load a server and say what it did.
     Stress(Box<stress::StressArgs>),
+    /// Print the metric catalogue.
+    Metrics(metrics::MetricsArgs),
 }
 
 /// Runs the program with the process's own arguments.
@@ -61,6 +64,7 @@ pub fn run() -> ExitCode {
         Some(Command::Check(args)) => serve::check(args),
         Some(Command::Client(args)) => client::run(args),
         Some(Command::Stress(args)) => stress::run(&args),
+        Some(Command::Metrics(args)) => metrics::run(&args),
     }
 }
 

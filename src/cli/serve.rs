@@ -2,25 +2,43 @@
 
 use super::args::{Asked, ServeArgs, unescape};
 use super::{config, exit, fail, log};
+use crate::admin::{Admin, AdminHandle};
 use crate::limits::Limits;
+use crate::metrics::snapshot::Observe;
 use crate::server::{BoundServer, BuildError, Server};
-use crate::service::{Cost, Echo, Service, Work, hello};
+use crate::service::{Cost, DatagramService, Echo, Service, Time, Work, hello, hello_datagrams};
 use crate::url::{Scheme, Url};
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+const DEFAULT_ADMIN: &str = "127.0.0.1:9464";
 const DEFAULT_LISTEN: &str = "echo=tcp://127.0.0.1:5000";
 
 /// What the options come to.
 struct Plan {
     limits: Limits,
-    listeners: Vec<(String, SocketAddr, Arc<dyn Service>)>,
+    listeners: Vec<(String, SocketAddr, Offer)>,
     busy_reply: Option<Vec<u8>>,
     /// The limit of open files allows fewer connections than the default.
     lowered: bool,
+}
+
+/// What a listener offers.
+enum Offer {
+    Stream(Arc<dyn Service>),
+    Datagrams(Arc<dyn DatagramService>),
+}
+
+impl Offer {
+    fn scheme(&self) -> Scheme {
+        match self {
+            Offer::Stream(_) => Scheme::Tcp,
+            Offer::Datagrams(_) => Scheme::Udp,
+        }
+    }
 }
 
 /// Serves until a signal ends it.
@@ -91,7 +109,10 @@ impl Plan {
     fn bind(self) -> Result<(Self, BoundServer), BuildError> {
         let mut builder = Server::builder().limits(self.limits.clone());
         for (_, address, service) in &self.listeners {
-            builder = builder.listen_shared(*address, service.clone());
+            builder = match service {
+                Offer::Stream(service) => builder.listen_shared(*address, service.clone()),
+                Offer::Datagrams(service) => builder.listen_datagrams_shared(*address, service.clone()),
+            };
         }
         if let Some(words) = &self.busy_reply {
             builder = builder.busy_reply(words.clone());
@@ -110,6 +131,12 @@ impl Plan {
         out
     }
 
+    fn memory_ceiling(&self) -> usize {
+        let datagrams = self.listeners.iter().any(|(.., offer)| offer.scheme() == Scheme::Udp);
+        let more = if datagrams { crate::server::datagram_memory_ceiling(&self.limits) } else { 0 };
+        self.limits.memory_ceiling() + more
+    }
+
     /// The limits in one line: threads, places, descriptors, memory.
     fn summary(&self) -> String {
         let limits = &self.limits;
@@ -119,7 +146,7 @@ impl Plan {
             limits.queue,
             limits.max_connections,
             limits.max_connections + limits.lingering + limits.fd_reserve,
-            limits.memory_ceiling().div_ceil(1 << 20),
+            self.memory_ceiling().div_ceil(1 << 20),
         )
     }
 }
@@ -136,7 +163,7 @@ fn fit_descriptors(limits: &mut Limits, asked: Asked, listeners: usize) -> bool 
         limits.fd_reserve = limits.fd_reserve.min(open_files / 4);
     }
     limits.lingering = limits.lingering.min(open_files / 8);
-    let possible = crate::server::connections_possible(limits, listeners);
+    let possible = Server::connections_possible(limits, listeners);
     if possible >= limits.max_connections {
         return false;
     }
@@ -148,28 +175,45 @@ fn fit_descriptors(limits: &mut Limits, asked: Asked, listeners: usize) -> bool 
 }
 
 /// Reads `SERVICE=URL`.
-fn listener(text: &str, work: Cost) -> Result<(String, SocketAddr, Arc<dyn Service>), String> {
+fn listener(text: &str, work: Cost) -> Result<(String, SocketAddr, Offer), String> {
     let (name, url) = text
         .split_once('=')
         .ok_or_else(|| format!("listener `{text}` is not SERVICE=URL: write echo=tcp://127.0.0.1:5000"))?;
-    let service: Arc<dyn Service> = match name {
+    let url: Url = url.parse().map_err(|error| format!("listener `{text}`: {error}"))?;
+    let offer = match url.scheme {
+        Scheme::Tcp => stream_service(name, work).map(Offer::Stream),
+        Scheme::Udp => datagram_service(name, work).map(Offer::Datagrams),
+        Scheme::Http => return Err(format!("listener `{text}`: a listener is tcp:// or udp://")),
+    };
+    let unknown = || format!("`{name}` is not a service: there are echo, hello, time and work");
+    let offer = offer.ok_or_else(unknown)?;
+    let address = url.resolve().map_err(|error| format!("listener `{text}`: {error}"))?[0];
+    Ok((name.to_owned(), address, offer))
+}
+
+fn stream_service(name: &str, work: Cost) -> Option<Arc<dyn Service>> {
+    Some(match name {
         "echo" => Arc::new(Echo),
         "hello" => Arc::new(hello()),
+        "time" => Arc::new(Time),
         "work" => Arc::new(Work(work)),
-        _ => {
-            return Err(format!("`{name}` is not a service: there are echo, hello and work"));
-        }
-    };
-    let url: Url = url.parse().map_err(|error| format!("listener `{text}`: {error}"))?;
-    if url.scheme != Scheme::Tcp {
-        return Err(format!("listener `{text}`: a listener is tcp://"));
-    }
-    let address = url.resolve().map_err(|error| format!("listener `{text}`: {error}"))?[0];
-    Ok((name.to_owned(), address, service))
+        _ => return None,
+    })
+}
+
+fn datagram_service(name: &str, work: Cost) -> Option<Arc<dyn DatagramService>> {
+    Some(match name {
+        "echo" => Arc::new(Echo),
+        "hello" => Arc::new(hello_datagrams()),
+        "time" => Arc::new(Time),
+        "work" => Arc::new(Work(work)),
+        _ => return None,
+    })
 }
 
 fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildError> {
     let addresses = bound.addresses();
+    let admin = admin(args.admin.as_deref(), bound.observe())?;
     let handle = bound.serve()?;
     let trigger = handle.trigger();
     let signals = std::sync::atomic::AtomicUsize::new(0);
@@ -183,20 +227,38 @@ fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildE
         source: std::io::Error::other(error),
     })?;
     if !args.quiet {
-        announce(plan, &addresses);
+        announce(plan, &addresses, admin.as_ref().map(AdminHandle::address));
     }
     let report = handle.wait();
+    drop(admin);
     if !args.quiet {
         tracing::info!("{report}");
     }
     Ok(if report.is_clean() { exit::OK } else { exit::CUT })
 }
 
+/// Binds and serves the admin endpoint, unless it is off.
+fn admin(option: Option<&str>, observe: Arc<dyn Observe>) -> Result<Option<AdminHandle>, BuildError> {
+    let text = option.unwrap_or(DEFAULT_ADMIN);
+    if text == "off" {
+        return Ok(None);
+    }
+    let resolve = |source| BuildError::Resolve { address: text.to_owned(), source };
+    let none = || resolve(std::io::Error::new(std::io::ErrorKind::NotFound, "it has no address"));
+    let address = text.to_socket_addrs().map_err(resolve)?.next().ok_or_else(none)?;
+    let bind = |source| BuildError::Bind { address, source };
+    let admin = Admin::bind(address, observe).map_err(bind)?;
+    admin.serve().map(Some).map_err(|source| BuildError::Start { what: "the admin endpoint", source })
+}
+
 /// One line per listener with its real address, then the limits.
-fn announce(plan: &Plan, addresses: &[SocketAddr]) {
+fn announce(plan: &Plan, addresses: &[SocketAddr], admin: Option<SocketAddr>) {
     let mut text = String::new();
-    for ((name, ..), address) in plan.listeners.iter().zip(addresses) {
-        text.push_str(&format!("{name} on tcp://{address}\n"));
+    for ((name, _, offer), address) in plan.listeners.iter().zip(addresses) {
+        text.push_str(&format!("{name} on {}://{address}\n", offer.scheme().as_str()));
+    }
+    if let Some(address) = admin {
+        text.push_str(&format!("metrics on http://{address}/metrics, status on http://{address}/status\n"));
     }
     text.push_str(&plan.summary());
     text.push('\n');

@@ -78,7 +78,10 @@ pub fn rate(text: &str) -> Result<f64, String> {
     let digits = text.strip_suffix("/s").unwrap_or(text);
     let (digits, unit) = match digits.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1_000.0),
-        None => (digits, 1.0),
+        None => match digits.strip_suffix('M') {
+            Some(digits) => (digits, 1_000_000.0),
+            None => (digits, 1.0),
+        },
     };
     match digits.parse::<f64>() {
         Ok(number) if number.is_finite() && number >= 0.0 => Ok(number * unit),

@@ -1,4 +1,8 @@
 //! What is counted, how it is counted without a shared hot counter, and how it is read.
 
+pub mod catalogue;
+pub mod kernel;
+pub mod process;
+pub mod registry;
 pub mod snapshot;
 pub mod stats;

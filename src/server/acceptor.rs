@@ -5,6 +5,7 @@ use super::admission::Bucket;
 use super::clock::nanos;
 use super::connection::{Connection, Registered, Waiting};
 use super::core::{ACCEPTOR_ROW, AcceptorWaits, Core};
+use super::queue::Kind;
 use crate::limits::Overload;
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Place;
@@ -257,6 +258,10 @@ impl Acceptor {
             let Some(entry) = self.core.queue.pop() else {
                 return false;
             };
+            if entry.kind != Kind::Connection {
+                let _ = self.core.queue.push(entry);
+                continue;
+            }
             let Some(slot) = self.core.table.get(entry.slot) else {
                 continue;
             };

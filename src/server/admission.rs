@@ -70,7 +70,7 @@ impl Drop for Permit {
 
 /// An address with its host bits cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct SourceKey(u128);
+struct SourceKey([u8; 16]);
 
 /// What each source has: connections and tokens. At most one entry for each open connection, plus
 /// those whose rate still has to recover, bounded by [`Sources::room`].
@@ -107,11 +107,12 @@ impl Sources {
             IpAddr::V4(v4) => {
                 let bits = u32::from(v4);
                 let kept = bits & u32::MAX.checked_shl(32 - u32::from(self.prefix.0)).unwrap_or(0);
-                SourceKey(u128::from(kept) | 0xffff << 32)
+                SourceKey((u128::from(kept) | 0xffff << 32).to_be_bytes())
             }
             IpAddr::V6(v6) => {
                 let bits = u128::from(v6);
-                SourceKey(bits & u128::MAX.checked_shl(128 - u32::from(self.prefix.1)).unwrap_or(0))
+                let kept = bits & u128::MAX.checked_shl(128 - u32::from(self.prefix.1)).unwrap_or(0);
+                SourceKey(kept.to_be_bytes())
             }
         }
     }

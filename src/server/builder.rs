@@ -1,28 +1,15 @@
-//! From a description to a running server: describe, bind, serve.
+//! From a description to a bound server.
 
-use super::acceptor::Acceptor;
-use super::admission::Admission;
-use super::clock::Clock;
-use super::core::{Core, Listener, WORKER_ROWS};
-use super::dormitory::Dormitory;
-use super::drain::{Drain, Orders};
-use super::handle::Handle;
-use super::parker::Parker;
-use super::poller::Poller;
-use super::queue::Queue;
-use super::refusals::Refusals;
-use super::table::Table;
-use super::worker::Worker;
+use super::bound::BoundServer;
+use super::core::Listener;
+use super::datagram::DatagramSocket;
 use crate::limits::{LimitError, Limits, Overload};
-use crate::metrics::snapshot::Phase;
-use crate::metrics::stats::{Ledgers, WorkerClock};
-use crate::service::Service;
-use mio::{Poll, Token, Waker};
+use crate::service::{DatagramService, Service};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
 /// Why a server cannot be had, by the phase that failed.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +72,7 @@ fn explain_bind(error: &io::Error) -> String {
     }
 }
 
-fn cannot_start(what: &'static str) -> impl Fn(io::Error) -> BuildError {
+pub(super) fn cannot_start(what: &'static str) -> impl Fn(io::Error) -> BuildError {
     move |source| BuildError::Start { what, source }
 }
 
@@ -93,6 +80,8 @@ fn cannot_start(what: &'static str) -> impl Fn(io::Error) -> BuildError {
 pub struct Builder {
     limits: Limits,
     listeners: Vec<(SocketAddr, Arc<dyn Service>)>,
+    /// With their places among all listeners.
+    datagrams: Vec<(usize, SocketAddr, Arc<dyn DatagramService>)>,
     reuse_address: bool,
     busy_reply: Option<Box<[u8]>>,
 }
@@ -106,7 +95,13 @@ impl std::fmt::Debug for Builder {
 
 impl Builder {
     pub(super) fn new() -> Self {
-        Self { limits: Limits::default(), listeners: Vec::new(), reuse_address: true, busy_reply: None }
+        Self {
+            limits: Limits::default(),
+            listeners: Vec::new(),
+            datagrams: Vec::new(),
+            reuse_address: true,
+            busy_reply: None,
+        }
     }
 
     /// Threads that run services. Default 32.
@@ -160,11 +155,27 @@ impl Builder {
         address: impl ToSocketAddrs + std::fmt::Debug,
         service: impl Service,
     ) -> Result<Self, BuildError> {
-        let resolve = |source| BuildError::Resolve { address: format!("{address:?}"), source };
-        let resolved = address.to_socket_addrs().map_err(resolve)?.next();
-        let none = || resolve(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
-        self.listeners.push((resolved.ok_or_else(none)?, Arc::new(service)));
+        self.listeners.push((resolve(address)?, Arc::new(service)));
         Ok(self)
+    }
+
+    /// Adds a listener for datagrams with its service, as [`listen`](Self::listen) does for
+    /// connections; they share the workers and the queue.
+    pub fn listen_datagrams(
+        self,
+        address: impl ToSocketAddrs + std::fmt::Debug,
+        service: impl DatagramService,
+    ) -> Result<Self, BuildError> {
+        let address = resolve(address)?;
+        Ok(self.listen_datagrams_shared(address, Arc::new(service)))
+    }
+
+    /// Adds a listener for datagrams whose service is shared, or was chosen at run time.
+    #[must_use]
+    pub fn listen_datagrams_shared(mut self, address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
+        let position = self.listeners.len() + self.datagrams.len();
+        self.datagrams.push((position, address, service));
+        self
     }
 
     /// Adds a listener whose service is shared with its owner, or was chosen at run time.
@@ -178,19 +189,35 @@ impl Builder {
     /// kernel's backlog), and nothing is served yet.
     pub fn bind(self) -> Result<BoundServer, BuildError> {
         self.limits.check()?;
-        if self.listeners.is_empty() {
+        let all = self.listeners.len() + self.datagrams.len();
+        if all == 0 {
             return Err(BuildError::NoListener);
         }
-        check_descriptors(&self.limits, self.listeners.len())?;
+        check_descriptors(&self.limits, all)?;
         let mut listeners = Vec::with_capacity(self.listeners.len());
         for (address, service) in self.listeners {
             let bind_error = |source| BuildError::Bind { address, source };
             let socket = bind(address, &self.limits, self.reuse_address).map_err(bind_error)?;
             let address = socket.local_addr().map_err(bind_error)?;
-            listeners.push((socket, address, service));
+            listeners.push(Listener::new(format!("tcp://{address}"), address, service, socket));
         }
-        Ok(BoundServer { limits: self.limits, listeners, busy_reply: self.busy_reply })
+        let mut datagrams = Vec::with_capacity(self.datagrams.len());
+        for (position, address, service) in self.datagrams {
+            let bind_error = |source| BuildError::Bind { address, source };
+            let socket = bind_datagrams(address, &self.limits).map_err(bind_error)?;
+            let address = socket.local_addr().map_err(bind_error)?;
+            let column = listeners.len() + datagrams.len();
+            datagrams.push(DatagramSocket::new(socket, address, service, position, column));
+        }
+        BoundServer::new(self.limits, listeners, datagrams, self.busy_reply)
     }
+}
+
+/// The first address of what is given.
+fn resolve(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<SocketAddr, BuildError> {
+    let error = |source| BuildError::Resolve { address: format!("{address:?}"), source };
+    let resolved = address.to_socket_addrs().map_err(error)?.next();
+    resolved.ok_or_else(|| error(io::Error::new(io::ErrorKind::NotFound, "it has no address")))
 }
 
 /// What is kept for everything but connections: `fd_reserve`, and each listener's socket, which its acceptor
@@ -200,8 +227,7 @@ fn reserve(limits: &Limits, listeners: usize) -> usize {
 }
 
 /// How many connections the limit of open files allows, beside what the server itself needs.
-#[cfg(feature = "cli")]
-pub(crate) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
+pub(super) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
     let limit = crate::sys::raise_open_files(u64::MAX) as usize;
     limit.saturating_sub(reserve(limits, listeners) + limits.lingering)
 }
@@ -236,130 +262,23 @@ fn bind(address: SocketAddr, limits: &Limits, reuse_address: bool) -> io::Result
     Ok(socket.into())
 }
 
-/// A server whose addresses are bound; clients wait until it [serves](Self::serve).
-pub struct BoundServer {
-    limits: Limits,
-    listeners: Vec<(TcpListener, SocketAddr, Arc<dyn Service>)>,
-    busy_reply: Option<Box<[u8]>>,
-}
+/// The receive buffer that is asked for: the kernel gives at most `net.core.rmem_max`. About 1,300
+/// small datagrams, what a worker answers in a few milliseconds.
+const RECEIVE_BUFFER: usize = 1024 * 1024;
 
-impl std::fmt::Debug for BoundServer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BoundServer").field("addresses", &self.addresses()).finish_non_exhaustive()
+/// Binds a datagram socket. Without `SO_REUSEADDR`, which for datagrams lets two servers have the
+/// same address and one of them hear nothing.
+fn bind_datagrams(address: SocketAddr, limits: &Limits) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
     }
-}
-
-impl BoundServer {
-    /// The real addresses, in the order they were given.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(|(_, address, _)| *address).collect()
+    socket.set_nonblocking(true)?;
+    // It fails only where a system has a stricter maximum, and then its own size has to do.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER.max(limits.max_datagram));
+    if address.ip().is_unspecified() {
+        crate::sys::report_local_address(socket.as_fd(), address.is_ipv6())?;
     }
-
-    /// Starts the threads: one acceptor, one parker, and the workers.
-    pub fn serve(self) -> Result<Handle, BuildError> {
-        let doors: Vec<TcpListener> = self
-            .listeners
-            .iter()
-            .map(|(socket, ..)| socket.try_clone())
-            .collect::<io::Result<_>>()
-            .map_err(cannot_start("the acceptor"))?;
-        let acceptor_poll = Poll::new().map_err(cannot_start("the acceptor"))?;
-        let parker_poll = Poll::new().map_err(cannot_start("the parker"))?;
-        let (lingerers, incoming) = crossbeam_channel::bounded(self.limits.lingering.max(1));
-        let core = self.core(&acceptor_poll, &parker_poll, lingerers)?;
-        let orders = Arc::new(Orders::default());
-        let acceptor =
-            Acceptor::new(core.clone(), acceptor_poll, doors).map_err(cannot_start("the acceptor"))?;
-        let parker = Parker::new(core.clone(), parker_poll, incoming, Drain::new(orders.clone()));
-        core.enter(Phase::Serving);
-        start_workers(&core)?;
-        spawn("tidegate-parker", move || parker.run()).map_err(|source| {
-            core.stopped.store(true, std::sync::atomic::Ordering::SeqCst);
-            core.dormitory.wake_all();
-            core.poller.wake();
-            BuildError::Start { what: "the parker", source }
-        })?;
-        // From here on dropping the handle ends what was started.
-        let handle = Handle { core, orders };
-        spawn("tidegate-accept", move || acceptor.run()).map_err(|source| {
-            // Without an acceptor nobody would close the listeners.
-            handle.core.accepting.store(false, std::sync::atomic::Ordering::SeqCst);
-            BuildError::Start { what: "the acceptor", source }
-        })?;
-        Ok(handle)
-    }
-
-    fn core(
-        self,
-        acceptor_poll: &Poll,
-        parker_poll: &Poll,
-        lingerers: crossbeam_channel::Sender<super::closing::Lingering>,
-    ) -> Result<Arc<Core>, BuildError> {
-        let limits = self.limits;
-        let listeners: Vec<Listener> = self
-            .listeners
-            .into_iter()
-            .map(|(socket, address, service)| {
-                Listener::new(format!("tcp://{address}"), address, service, socket)
-            })
-            .collect();
-        let workers = limits.workers;
-        let poller = Poller::new().map_err(cannot_start("the poller"))?;
-        let acceptor =
-            Waker::new(acceptor_poll.registry(), Token(usize::MAX)).map_err(cannot_start("the acceptor"))?;
-        let parker =
-            Waker::new(parker_poll.registry(), Token(usize::MAX)).map_err(cannot_start("the parker"))?;
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Arc::new(Core {
-            clock: Clock::start(),
-            phase: AtomicU8::new(0),
-            admission: Admission::new(&limits),
-            table: Table::new(limits.max_connections),
-            queue: Queue::new(limits.max_connections),
-            poller,
-            dormitory: Dormitory::new(workers),
-            ledgers: Ledgers::new(WORKER_ROWS + workers, listeners.len()),
-            worker_clocks: (0..workers).map(|_| WorkerClock::default()).collect(),
-            output_total: AtomicUsize::new(0),
-            panics: AtomicU64::new(0),
-            refusals: Refusals::new(listeners.len()),
-            busy_reply: self.busy_reply,
-            queue_was_empty: AtomicU64::new(0),
-            lingerers,
-            lingering: Arc::new(AtomicUsize::new(0)),
-            stopping: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            workers_alive: AtomicUsize::new(workers),
-            accepting: AtomicBool::new(true),
-            cut_in_turns: AtomicU64::new(0),
-            acceptor_waits: AtomicU8::new(0),
-            acceptor,
-            parker_sleeps: AtomicBool::new(false),
-            activity: AtomicBool::new(false),
-            parker,
-            processors,
-            listeners,
-            limits,
-        }))
-    }
-}
-
-/// Starts the pool: each worker is one job that ends with the server.
-fn start_workers(core: &Arc<Core>) -> Result<(), BuildError> {
-    let workers = core.limits.workers;
-    let builder = threadpool::Builder::new().num_threads(workers).thread_name("tidegate-worker".to_owned());
-    // The pool panics when the system has no thread for it.
-    let pool = std::panic::catch_unwind(|| builder.build()).map_err(|_| BuildError::Start {
-        what: "the workers",
-        source: io::Error::other(format!("the system does not give {workers} threads")),
-    })?;
-    for me in 0..workers {
-        let worker = Worker::new(core.clone(), me);
-        pool.execute(move || worker.run());
-    }
-    Ok(())
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+    socket.bind(&address.into())?;
+    Ok(socket.into())
 }

@@ -3,9 +3,11 @@
 use super::admission::Admission;
 use super::clock::{Clock, Nanos, nanos};
 use super::closing::Lingering;
+use super::cost::TurnCost;
+use super::datagram::{DatagramSocket, Datagrams, SOCKET_BIT};
 use super::dormitory::Dormitory;
 use super::poller::Poller;
-use super::queue::{Entry, Queue};
+use super::queue::{Entry, Kind, Queue};
 use super::refusals::Refusals;
 use super::state::{Generation, Ready};
 use super::table::Table;
@@ -19,10 +21,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, fence};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// A turn that is expected to last longer than this is worth waking another worker for: several
-/// times what waking costs (about 5 us with the switch to it).
-pub(crate) const SLOW_TURN: Nanos = 50_000;
 
 /// A queue that was not empty for so long is a standing one (CoDel's interval, RFC 8289).
 const STANDING: Nanos = 100_000_000;
@@ -38,8 +36,7 @@ pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
     pub(crate) service: Arc<dyn Service>,
     pub(crate) accept_errors: [AtomicU64; AcceptError::COUNT],
-    /// How long a turn of this service takes: a moving average in nanoseconds.
-    cost: AtomicU64,
+    pub(crate) cost: TurnCost,
     /// Open until the server drains; locked by the acceptor to take it, and by scrapes.
     pub(crate) socket: Mutex<Option<TcpListener>>,
 }
@@ -51,22 +48,9 @@ impl Listener {
         service: Arc<dyn Service>,
         socket: TcpListener,
     ) -> Self {
-        // Unknown services count as slow: waking one worker too many costs little.
-        let cost = AtomicU64::new(2 * SLOW_TURN);
+        let cost = TurnCost::unknown();
         let accept_errors = Default::default();
         Self { url, address, service, accept_errors, cost, socket: Mutex::new(Some(socket)) }
-    }
-
-    /// Notes how long a turn took. An outlier (a preempted worker) counts as a millisecond at
-    /// most, so that it is forgotten after some eight turns.
-    pub(crate) fn note_cost(&self, took: Nanos) {
-        let cost = self.cost.load(Relaxed);
-        let took = took.min(1_000_000);
-        self.cost.store((cost * 7 + took) / 8, Relaxed);
-    }
-
-    pub(crate) fn cost(&self) -> Nanos {
-        self.cost.load(Relaxed)
     }
 }
 
@@ -86,6 +70,7 @@ pub(crate) struct Core {
     pub(crate) admission: Arc<Admission>,
     pub(crate) table: Table,
     pub(crate) queue: Queue,
+    pub(crate) datagrams: Datagrams,
     pub(crate) poller: Poller,
     pub(crate) dormitory: Dormitory,
     pub(crate) ledgers: Ledgers,
@@ -149,7 +134,7 @@ impl Core {
             // Seen empty here too: workers in long turns do not look.
             self.queue_was_empty.store(self.clock.now(), Relaxed);
         }
-        let refused = self.queue.push(Entry { since, slot, generation, newcomer });
+        let refused = self.queue.push(Entry { since, slot, generation, newcomer, kind: Kind::Connection });
         debug_assert!(refused.is_none(), "the queue holds every admitted connection once");
     }
 
@@ -163,6 +148,9 @@ impl Core {
         let mut now = 0;
         lead.poll(timeout, |event| {
             let Some(slot) = self.table.get(event.slot) else {
+                if let Some(socket) = self.datagrams.sockets.get((event.slot ^ SOCKET_BIT) as usize) {
+                    socket.schedule(self, (event.slot ^ SOCKET_BIT) as usize, self.clock.now());
+                }
                 return;
             };
             if slot.state.ready(event.generation, event.hangup) == Ready::Enqueue {
@@ -253,8 +241,18 @@ impl Core {
     /// Whether one more newcomer may wait: fewer wait for a worker than `queue` says, those that a
     /// free worker is about to take not counted.
     pub(crate) fn has_queue_place(&self) -> bool {
-        let (waiting, limit) = (self.queue.len(), self.limits.queue);
+        let (waiting, limit) = (self.waiting(), self.limits.queue);
         waiting < limit || waiting < limit + self.free_workers()
+    }
+
+    /// How many datagrams could be put into the queue now.
+    pub(crate) fn queue_room(&self) -> usize {
+        (self.limits.queue + self.free_workers()).saturating_sub(self.waiting())
+    }
+
+    /// Entries that wait for a worker; that a socket has datagrams is no such entry.
+    fn waiting(&self) -> usize {
+        self.queue.len().saturating_sub(self.datagrams.scheduled.load(Relaxed))
     }
 
     /// How long a newcomer may wait for its first turn: `queue_timeout`, or `queue_target` while
@@ -265,6 +263,15 @@ impl Core {
             return target;
         }
         nanos(self.limits.queue_timeout)
+    }
+
+    /// The real addresses of all listeners, as they were given.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let mut all: Vec<_> = self.listeners.iter().map(|listener| listener.address).collect();
+        for socket in &self.datagrams.sockets {
+            all.insert(socket.position, socket.address);
+        }
+        all
     }
 
     /// What a refused client of this listener is told. The acceptor asks, so a service that panics
@@ -278,6 +285,12 @@ impl Core {
             self.panics.fetch_add(1, Relaxed);
             b""
         })
+    }
+
+    /// The place of a stream listener among all listeners, as they were given.
+    pub(crate) fn position(&self, listener: usize) -> usize {
+        let before = |at: usize, socket: &DatagramSocket| at + usize::from(socket.position <= at);
+        self.datagrams.sockets.iter().fold(listener, before)
     }
 
     pub(crate) fn ledger(&self, row: usize, listener: usize) -> &Ledger {

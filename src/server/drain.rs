@@ -3,11 +3,12 @@
 use super::clock::{Nanos, nanos};
 use super::connection::Waiting;
 use super::core::{Core, PARKER_ROW};
+use super::queue::Kind;
 use super::table::NEVER;
 use super::worker::has_input;
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Place;
-use crate::reason::CloseReason;
+use crate::reason::{CloseReason, DatagramDrop};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -123,7 +124,8 @@ impl Drain {
             }
             Stage::Draining { until } => {
                 self.end_idle(core, now);
-                let empty = core.admission.open() == 0 && !core.accepting.load(SeqCst);
+                let answered = core.datagrams.drained();
+                let empty = core.admission.open() == 0 && !core.accepting.load(SeqCst) && answered;
                 if empty && core.lingering.load(SeqCst) == 0 {
                     self.stop(core, now);
                 } else if now >= until || self.orders.cut.load(SeqCst) {
@@ -165,6 +167,7 @@ impl Drain {
     fn begin(&mut self, core: &Core, now: Nanos) {
         core.enter(Phase::Draining);
         let _ = core.acceptor.wake();
+        core.datagrams.begin_drain(core, now);
         let grace = *self.orders.grace.lock().unwrap_or_else(PoisonError::into_inner);
         let timeout = nanos(grace.unwrap_or(core.limits.drain_timeout));
         self.stage = Stage::Draining { until: now.saturating_add(timeout) };
@@ -203,6 +206,14 @@ impl Drain {
     /// Resets what is idle or queued; what has a worker is cut by it when its turn returns.
     fn cut(&mut self, core: &Core) {
         while let Some(entry) = core.queue.pop() {
+            match entry.kind {
+                Kind::Connection => {}
+                Kind::Datagram => {
+                    core.drop_waiting(&entry, PARKER_ROW, DatagramDrop::Draining);
+                    continue;
+                }
+                Kind::Receive => continue,
+            }
             let Some(slot) = core.table.get(entry.slot) else {
                 continue;
             };
@@ -226,6 +237,7 @@ impl Drain {
     fn stop(&mut self, core: &Core, now: Nanos) {
         core.stopping.store(true, SeqCst);
         core.enter(Phase::Stopped);
+        core.datagrams.close();
         core.stopped.store(true, SeqCst);
         let cut_in_turns = core.cut_in_turns.load(Relaxed) + core.admission.open() as u64;
         let aborted = self.aborted + cut_in_turns;

@@ -23,7 +23,7 @@ impl std::fmt::Debug for Handle {
 impl Handle {
     /// The real addresses of the listeners, in the order they were given.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.core.listeners.iter().map(|listener| listener.address).collect()
+        self.core.addresses()
     }
 
     /// Everything that is counted, consistent in itself.

@@ -13,11 +13,15 @@
 
 mod acceptor;
 mod admission;
+mod answer;
+mod bound;
 mod builder;
 mod clock;
 mod closing;
 mod connection;
 mod core;
+mod cost;
+mod datagram;
 mod dormitory;
 mod drain;
 mod handle;
@@ -31,11 +35,13 @@ mod sleepers;
 mod state;
 mod sync;
 mod table;
+mod waiting;
 mod worker;
 
-pub use builder::{BoundServer, BuildError, Builder};
+pub use bound::BoundServer;
 #[cfg(feature = "cli")]
-pub(crate) use builder::{check_descriptors, connections_possible};
+pub(crate) use builder::check_descriptors;
+pub use builder::{BuildError, Builder};
 pub use drain::ShutdownReport;
 pub use handle::{Handle, Trigger};
 
@@ -43,6 +49,11 @@ pub use handle::{Handle, Trigger};
 pub(crate) const SLOT_BYTES: usize = size_of::<table::Slot>();
 /// Bytes of a worker's buffers.
 pub(crate) const WORKER_BUFFER_BYTES: usize = crate::service::Buffers::BYTES;
+
+/// The bytes that datagrams can make a server hold, where it has a listener for them.
+pub(crate) fn datagram_memory_ceiling(limits: &crate::Limits) -> usize {
+    datagram::Datagrams::memory_ceiling(limits)
+}
 
 /// Where a server begins: see [`Server::builder`].
 #[derive(Debug)]
@@ -65,5 +76,12 @@ impl Server {
     /// ```
     pub fn builder() -> Builder {
         Builder::new()
+    }
+
+    /// How many connections the limit of open files allows with these limits and so many
+    /// listeners, the soft limit raised to the hard one. For who would rather have fewer
+    /// connections than a server that does not start.
+    pub fn connections_possible(limits: &crate::Limits, listeners: usize) -> usize {
+        builder::connections_possible(limits, listeners)
     }
 }

@@ -1,7 +1,11 @@
 //! A server as the metrics and the admin endpoint see it.
 
 use super::core::Core;
+use super::datagram::DatagramSocket;
+use crate::metrics::kernel;
 use crate::metrics::snapshot::{ListenerSnapshot, Observe, Refusal, Snapshot};
+use crate::reason::DatagramDrop;
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -12,9 +16,20 @@ impl Core {
             listener: listener.url.clone(),
             service: listener.service.name().to_owned(),
             accept_errors: listener.accept_errors.each_ref().map(|n| n.load(Relaxed)),
-            backlog: None,
+            backlog: self.lock_socket(index).as_ref().and_then(|s| kernel::listen_backlog(s.as_fd())),
             ..self.ledgers.read(index, &mut out.queue_wait)
         }
+    }
+
+    fn datagram_snapshot(&self, socket: &DatagramSocket, out: &mut Snapshot) -> ListenerSnapshot {
+        let mut snapshot = ListenerSnapshot {
+            listener: socket.url.clone(),
+            service: socket.service.name().to_owned(),
+            datagram: true,
+            ..self.ledgers.read(socket.column, &mut out.queue_wait)
+        };
+        snapshot.datagrams_dropped[DatagramDrop::KernelBuffer as usize] += socket.dropped_in_kernel();
+        snapshot
     }
 
     /// Connections that have ended since the start, on all listeners.
@@ -49,6 +64,11 @@ impl Observe for Core {
         }
         out.listeners =
             (0..self.listeners.len()).map(|index| self.listener_snapshot(index, &mut out)).collect();
+        // In ascending order of position, so each is right when it is put in.
+        for socket in &self.datagrams.sockets {
+            let snapshot = self.datagram_snapshot(socket, &mut out);
+            out.listeners.insert(socket.position, snapshot);
+        }
         out
     }
 

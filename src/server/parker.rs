@@ -6,7 +6,9 @@ use super::clock::{Nanos, nanos};
 use super::closing::{Discarded, Lingering, discard};
 use super::connection::Waiting;
 use super::core::{Core, PARKER_ROW};
+use super::datagram::Batch;
 use super::drain::Drain;
+use super::queue::Kind;
 use super::state::Generation;
 use super::table::{NEVER, Slot};
 use crate::metrics::stats::Place;
@@ -44,6 +46,8 @@ pub(crate) struct Parker {
     next_scan: Nanos,
     next_summary: Nanos,
     quiet: u32,
+    /// For datagrams, when all workers are in turns.
+    batch: Option<Box<Batch>>,
     drain: Drain,
 }
 
@@ -63,6 +67,7 @@ impl Parker {
             next_scan: 0,
             next_summary: SECOND,
             quiet: 0,
+            batch: None,
             drain,
         }
     }
@@ -95,6 +100,7 @@ impl Parker {
         self.take_lingerers();
         self.mind_workers();
         let now = self.core.clock.now();
+        self.core.datagrams.retry(&self.core, now);
         if now >= self.next_scan || self.drain.is_draining() {
             self.next_scan = now + self.scan_every;
             self.expire_lingering(now);
@@ -104,6 +110,7 @@ impl Parker {
         if now >= self.next_summary {
             self.next_summary = now + SECOND;
             self.core.refusals.sum_up(&self.core);
+            self.core.datagrams.sum_up(&self.core);
         }
         self.drain.step(&self.core, now)
     }
@@ -132,11 +139,12 @@ impl Parker {
 
     /// Sees to it that events are taken while all workers are in turns, and that a queue that does
     /// not move gets another worker.
-    fn mind_workers(&self) {
+    fn mind_workers(&mut self) {
         let core = &*self.core;
         if let Some(lead) = core.poller.lead() {
             core.harvest(&lead, Duration::ZERO, PARKER_ROW);
         }
+        core.receive_for_busy_workers(&mut self.batch);
         // After leading: a worker that saw the parker lead may have gone to sleep over it.
         core.work_queued();
         let stalled = !core.queue.is_empty() || !core.poller.is_led();
@@ -233,6 +241,10 @@ impl Parker {
         let patience = nanos(core.limits.queue_timeout);
         for _ in 0..expired {
             let Some(entry) = core.queue.pop() else { return };
+            if entry.kind != Kind::Connection {
+                let _ = core.queue.push(entry);
+                continue;
+            }
             let Some(slot) = core.table.get(entry.slot) else {
                 continue;
             };

@@ -72,6 +72,12 @@ impl Poller {
         self.registry.register(&mut SourceFd(&fd.as_raw_fd()), source.token(), Interest::READABLE)
     }
 
+    /// Registers a datagram socket under a number that no slot has.
+    pub(crate) fn add_datagrams(&self, fd: BorrowedFd<'_>, number: u32) -> io::Result<()> {
+        let token = Source { slot: number, generation: Generation(0) }.token();
+        self.registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
+    }
+
     /// Asks for events of writability too: one follows at once if it is writable already, so no
     /// edge is lost.
     pub(crate) fn add_writable(

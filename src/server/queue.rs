@@ -1,13 +1,25 @@
 //! The queue between those who find work and the workers: one bounded channel.
 //!
-//! Its capacity is all connections that can be admitted, and each of them is in it at most once: it
-//! cannot overflow and nobody blocks on sending. What bounds waiting is admission, which refuses a newcomer while as many wait as `--queue` says.
+//! Its capacity is all connections that can be admitted, all places for datagrams and all datagram
+//! sockets, and each of them is in it at most once: it cannot overflow and nobody blocks on sending.
+//! What bounds waiting is admission, which refuses newcomers while as many wait as `--queue` says.
 
 use super::clock::Nanos;
 use super::state::Generation;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// An entry: a connection that wants a turn, and since when it waits.
+/// What an entry is about, and so what its `slot` is a number of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A connection wants a turn.
+    Connection,
+    /// A datagram wants an answer.
+    Datagram,
+    /// A socket has datagrams.
+    Receive,
+}
+
+/// An entry: what wants to be worked at, and since when it waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) since: Nanos,
@@ -15,6 +27,7 @@ pub(crate) struct Entry {
     pub(crate) generation: Generation,
     /// It is its first turn: until then it may be turned away.
     pub(crate) newcomer: bool,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Debug)]

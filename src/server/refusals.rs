@@ -73,7 +73,8 @@ impl Refusals {
                     continue;
                 }
                 tracing::warn!(listener = %listener.url, reason = %reason, count, "connections dropped");
-                self.push(Refusal { at_unix_ms: unix_ms(), listener: index, reason, count });
+                let listener = core.position(index);
+                self.push(Refusal { at_unix_ms: unix_ms(), listener, reason, count });
                 if count > worst.0 && reason != DropReason::ClientGone {
                     worst = (count, reason as u8);
                 }

@@ -2,9 +2,11 @@
 
 use super::clock::{Nanos, nanos};
 use super::connection::{Connection, Registered, Waiting};
-use super::core::{Core, Listener, SLOW_TURN, WORKER_ROWS};
+use super::core::{Core, Listener, WORKER_ROWS};
+use super::cost::SLOW_TURN;
+use super::datagram::Batch;
 use super::poller::Source;
-use super::queue::Entry;
+use super::queue::{Entry, Kind};
 use super::state::{Generation, Parked};
 use super::table::{NEVER, Slot};
 use crate::metrics::snapshot::Phase;
@@ -29,10 +31,12 @@ const LOOK_AFTER: Nanos = 5_000_000;
 const SPREAD: Nanos = 500_000;
 
 pub(crate) struct Worker {
-    core: Arc<Core>,
-    me: usize,
+    pub(super) core: Arc<Core>,
+    pub(super) me: usize,
     buffers: Buffers,
-    now: Nanos,
+    /// For datagrams; made when the first come.
+    pub(super) batch: Option<Box<Batch>>,
+    pub(super) now: Nanos,
 }
 
 /// The connection of the present turn.
@@ -51,7 +55,7 @@ enum Verdict {
 
 impl Worker {
     pub(crate) fn new(core: Arc<Core>, me: usize) -> Self {
-        Self { core, me, buffers: Buffers::new(), now: 0 }
+        Self { core, me, buffers: Buffers::new(), batch: None, now: 0 }
     }
 
     /// Works until the server has stopped. A panic outside of services would be a bug of ours; it
@@ -76,7 +80,11 @@ impl Worker {
         let core = self.core.clone();
         self.now = core.clock.now();
         while let Some(entry) = core.queue.pop() {
-            self.serve(entry);
+            match entry.kind {
+                Kind::Connection => self.serve(entry),
+                Kind::Datagram => self.answer_waiting(&entry),
+                Kind::Receive => self.receive(&entry),
+            }
             if core.stopped.load(Relaxed) {
                 return;
             }
@@ -104,7 +112,7 @@ impl Worker {
         }
     }
 
-    fn clock(&self) -> &WorkerClock {
+    pub(super) fn clock(&self) -> &WorkerClock {
         &self.core.worker_clocks[self.me]
     }
 
@@ -124,7 +132,7 @@ impl Worker {
         let present = Present { index: entry.slot, generation: entry.generation, slot, ledger };
         // The service's `verify` and `connect` are part of the first turn: they may be slow too.
         self.clock().begin(self.now);
-        self.share_work(core.listeners[slot.listener()].cost());
+        self.share_work(core.listeners[slot.listener()].cost.get());
         if entry.newcomer {
             core.queue_place_made();
             if let Some(reason) = self.unwelcome(slot, waited, hangup) {
@@ -139,7 +147,7 @@ impl Worker {
 
     /// Before a turn of which a whole queue may be waiting for the end: sees to it that others take
     /// what else there is, and that somebody polls.
-    fn share_work(&self, cost: Nanos) {
+    pub(super) fn share_work(&self, cost: Nanos) {
         let core = &*self.core;
         if !core.activity.load(Relaxed) {
             core.activity.store(true, Relaxed);
@@ -279,7 +287,7 @@ impl Worker {
         let began = self.now;
         self.finish_clock();
         let took = self.now.saturating_sub(began);
-        listener.note_cost(took);
+        listener.cost.note(took);
         present.ledger.bytes(turned.received, turned.sent);
         let (outcome, verdict) = match result {
             // What a failing service had said before it failed was sent, if it could be.
@@ -302,7 +310,7 @@ impl Worker {
         (turned, verdict)
     }
 
-    fn finish_clock(&mut self) {
+    pub(super) fn finish_clock(&mut self) {
         self.now = self.core.clock.now();
         self.clock().end(self.now);
     }

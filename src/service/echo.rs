@@ -1,6 +1,6 @@
 //! `echo`: what comes goes back.
 
-use super::{Peer, Received, Service, Session, Stream, Turn};
+use super::{DatagramService, Peer, Received, Reply, Service, Session, Stream, Turn};
 use std::io;
 
 /// Sends back what it receives, and ends when the client does.
@@ -27,5 +27,19 @@ impl Session for Echo {
                 Received::End => return Ok(Turn::Close),
             }
         }
+    }
+}
+
+impl DatagramService for Echo {
+    fn name(&self) -> &str {
+        "echo"
+    }
+
+    fn reply_max(&self, request: usize) -> usize {
+        request
+    }
+
+    fn datagram(&self, request: &[u8], reply: &mut Reply<'_>) -> io::Result<()> {
+        reply.send(request)
     }
 }

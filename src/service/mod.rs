@@ -2,18 +2,22 @@
 //! closures for the common cases ([`handler`], [`lines`]).
 
 mod blocking;
+mod datagram;
 mod echo;
 mod hello;
 mod lines;
 mod stream;
+mod time;
 mod work;
 
 pub use blocking::{Blocking, handler};
+pub use datagram::{DatagramService, Datagrams, Reply, datagrams};
 pub use echo::Echo;
-pub use hello::hello;
+pub use hello::{hello, hello_datagrams};
 pub use lines::{LineReply, lines};
 pub(crate) use stream::{Buffers, Context, Kept, Turned};
 pub use stream::{Fault, Input, Output, Received, Stream};
+pub use time::Time;
 pub use work::{Cost, Work};
 
 use crate::reason::CloseReason;

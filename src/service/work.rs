@@ -1,6 +1,6 @@
 //! `work`: an echo that costs something, to size a pool before the real handler exists.
 
-use super::{Peer, Received, Service, Session, Stream, Turn};
+use super::{DatagramService, Peer, Received, Reply, Service, Session, Stream, Turn};
 use std::io;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -94,5 +94,20 @@ impl Session for Work {
                 Received::End => return Ok(Turn::Close),
             }
         }
+    }
+}
+
+impl DatagramService for Work {
+    fn name(&self) -> &str {
+        "work"
+    }
+
+    fn reply_max(&self, request: usize) -> usize {
+        request
+    }
+
+    fn datagram(&self, request: &[u8], reply: &mut Reply<'_>) -> io::Result<()> {
+        self.0.pay();
+        reply.send(request)
     }
 }

@@ -50,8 +50,10 @@ const SKIP: Nanos = 100_000_000;
 const LATE: Nanos = 1_000_000;
 /// How long a half-closed connection waits for the server's end.
 const HALF_CLOSE: Nanos = 1_000_000_000;
-/// How long datagrams are awaited after the last request: after losses up to the timeout, at least this.
+/// How long repeated datagrams are awaited after the last request.
 const LINGER: Nanos = 200_000_000;
+/// How long late datagrams are awaited after a loss: as long as the timeout, and at least this.
+const LINGER_LOST: Nanos = 1_000_000_000;
 
 /// Where a thread is in its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -370,7 +372,7 @@ impl<'a> Loader<'a> {
             let linger = match (self.plan.is_datagram(), self.lost) {
                 (false, _) => 0,
                 (true, false) => LINGER,
-                (true, true) => LINGER.max(nanos(self.plan.timeout)),
+                (true, true) => LINGER_LOST.max(nanos(self.plan.timeout)),
             };
             self.linger_until = now + linger;
             self.phase = Phase::Lingering;
@@ -424,7 +426,7 @@ impl<'a> Loader<'a> {
     fn is_exhausted(&self) -> bool {
         match &self.open {
             None => self.quota == 0,
-            Some(open) => open.waiting == 0 && (self.quota == 0 || open.due.peek().is_none()),
+            Some(open) => self.quota == 0 && open.waiting == 0,
         }
     }
 

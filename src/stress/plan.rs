@@ -17,6 +17,9 @@ pub(crate) const MAX_RATE: f64 = 10_000_000.0;
 /// Descriptors a run needs beside its connections: standard streams, epolls, report files.
 pub(crate) const SPARE_DESCRIPTORS: u64 = 32;
 
+/// The most connections of a probe at a time.
+const MAX_PROBE_CLIENTS: usize = 500;
+
 /// What is done with each connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mode {
@@ -101,6 +104,18 @@ pub(crate) enum Pace {
     },
 }
 
+impl Pace {
+    /// An open loop of one rate. Without a length, a number of requests ends the run.
+    pub(crate) fn constant(rate: f64, spread: Spread, warmup: Duration, length: Option<Duration>) -> Self {
+        let length = length.unwrap_or(Duration::from_secs(1 << 30));
+        Pace::Open {
+            profile: Arc::new(Profile::constant(rate, warmup + length)),
+            spread,
+            label: format!("{rate}/s"),
+        }
+    }
+}
+
 /// Everything about one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -141,6 +156,38 @@ impl Plan {
         self.mode == Mode::Request && self.reuse != Reuse::Times(1)
     }
 
+    /// The rate at which an open loop begins.
+    pub(crate) fn first_rate(&self) -> Option<f64> {
+        match &self.pace {
+            Pace::Open { profile, .. } => profile.first_rate(),
+            Pace::Closed(_) => None,
+        }
+    }
+
+    /// The same run as an open loop of this rate.
+    pub(crate) fn at_rate(&self, rate: f64) -> Self {
+        let spread = match &self.pace {
+            Pace::Open { spread, .. } => *spread,
+            Pace::Closed(_) => Spread::Uniform,
+        };
+        Self { pace: Pace::constant(rate, spread, self.warmup, self.duration), ..self.clone() }
+    }
+
+    /// A polite client beside this run: a few requests a second, each on a connection of its own.
+    pub(crate) fn probe(&self, rate: f64) -> Self {
+        // Enough clients that none of its requests waits for another, within reason.
+        let clients = (rate * (self.timeout + self.connect_timeout).as_secs_f64()).ceil();
+        Self {
+            mode: Mode::Request,
+            reuse: Reuse::Times(1),
+            connections: (clients as usize).clamp(1, MAX_PROBE_CLIENTS),
+            threads: 1,
+            pace: Pace::constant(rate, Spread::Uniform, self.warmup, self.duration),
+            seed: self.seed ^ 1,
+            ..self.clone()
+        }
+    }
+
     /// The line that says what is planned.
     pub(crate) fn headline(&self) -> String {
         use crate::cli::units::show_duration;
@@ -176,16 +223,22 @@ impl Plan {
     }
 
     /// Says why the run cannot be made on this machine, before it is begun.
-    pub(crate) fn check_resources(&self) -> Result<(), String> {
-        let needed = self.connections as u64 + self.threads as u64 + SPARE_DESCRIPTORS;
+    /// `beside` more connections are opened by a probe.
+    pub(crate) fn check_resources(&self, beside: usize) -> Result<(), String> {
+        let other = beside as u64 + self.threads as u64 + SPARE_DESCRIPTORS;
+        let needed = self.connections as u64 + other;
         let limit = crate::sys::raise_descriptor_limit();
         if needed > limit {
             return Err(format!(
                 "{} connections need {needed} descriptors, and this process may open {limit}: \
                  ask for at most {} connections, or raise the hard limit (ulimit -Hn)",
                 self.connections,
-                limit.saturating_sub(self.threads as u64 + SPARE_DESCRIPTORS),
+                limit.saturating_sub(other),
             ));
+        }
+        if self.is_datagram() {
+            // Ports of datagram sockets are found when they are opened.
+            return Ok(());
         }
         let ports = crate::sys::local_ports();
         let sources = self.sources.as_ref().map_or(1, Sources::len);

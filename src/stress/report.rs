@@ -9,9 +9,7 @@ use super::schedule::Spread;
 use super::verdict::{Evidence, judge};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hdrhistogram::Histogram;
-#[cfg(test)]
-use hdrhistogram::serialization::Deserializer;
-use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -223,20 +221,19 @@ impl Latency {
     }
 
     /// The times again.
-    #[cfg(test)]
     pub(crate) fn times(&self) -> Result<Times, String> {
         Ok(Times { histogram: decode(&self.histogram)?, censored: self.censored })
     }
 }
 
-fn encode(histogram: &Histogram<u64>) -> String {
+/// A histogram as HdrHistogram's own tools write it in text: V2, deflated, base64.
+pub(crate) fn encode(histogram: &Histogram<u64>) -> String {
     let mut bytes = Vec::new();
     // Writing to memory does not fail; without its histogram a report is still a report.
     let _ = V2DeflateSerializer::new().serialize(histogram, &mut bytes);
     BASE64.encode(&bytes)
 }
 
-#[cfg(test)]
 fn decode(text: &str) -> Result<Histogram<u64>, String> {
     let bytes = BASE64.decode(text).map_err(|_| "a histogram is not base64")?;
     Deserializer::new()
@@ -360,6 +357,7 @@ impl Report {
             open: matches!(plan.pace, Pace::Open { .. }),
             offered: measured.offered,
             outcomes: &outturn.total.tally.outcomes,
+            cpu: generator.cpu,
             busy: generator.busy,
             lag_p99: generator.lag_p99,
             response_p99: measured.latency.response.as_ref().map(|l| l.p99),

@@ -58,6 +58,11 @@ impl Profile {
         Self(segments)
     }
 
+    /// The rate a second at the start.
+    pub(crate) fn first_rate(&self) -> Option<f64> {
+        self.0.first().map(|segment| segment.from)
+    }
+
     /// How many requests are due in all.
     #[cfg(test)]
     pub(crate) fn total(&self) -> f64 {

@@ -28,6 +28,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) open: bool,
     pub(crate) offered: u64,
     pub(crate) outcomes: &'a Outcomes,
+    /// Of the busiest thread: on a processor.
+    pub(crate) cpu: f64,
     /// Of the busiest thread: on a processor or waiting for one.
     pub(crate) busy: f64,
     /// Seconds; none in a closed loop.
@@ -79,6 +81,13 @@ fn generator_limit(evidence: &Evidence<'_>) -> Option<String> {
         let share = (100.0 * lag / response).min(100.0);
         return Some(format!("its lag is {share:.0}% of the response time (p99)"));
     }
+    if evidence.busy >= BUSY && evidence.cpu < evidence.busy / 2.0 {
+        return Some(format!(
+            "its busiest thread wanted a processor {:.0}% of the time and had one {:.0}%: this machine is too busy",
+            100.0 * evidence.busy,
+            100.0 * evidence.cpu
+        ));
+    }
     if evidence.busy >= BUSY {
         return Some(format!(
             "its busiest thread had no rest ({:.0}% busy): use --threads, fewer connections or a lower rate",
@@ -116,6 +125,7 @@ mod tests {
                 open,
                 offered: 1000,
                 outcomes: &outcomes(ok, skipped, no_port),
+                cpu: busy,
                 busy,
                 lag_p99: lag,
                 response_p99: response,

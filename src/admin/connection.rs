@@ -1,0 +1,197 @@
+//! One connection to the admin endpoint: read one request, send one answer, close politely.
+
+use super::AdminLimits;
+use super::request::{self, Refusal, Request};
+use mio::net::TcpStream;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How many bytes are read and thrown away after an answer before the connection is cut.
+const LINGER_BYTES_MAX: usize = 64 * 1024;
+
+#[derive(Debug)]
+enum State {
+    /// The head so far.
+    Reading(Vec<u8>),
+    /// The request is whole and its answer is being made.
+    Asked(Request),
+    /// The answer, and how much of it the kernel has taken.
+    Writing(Arc<[u8]>, usize),
+    /// The answer is sent; what still comes is thrown away until the client closes.
+    Lingering(usize),
+    /// It is over.
+    Done,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    state: State,
+    /// When the head must be whole, then when all must be over.
+    deadline: Instant,
+    end: Instant,
+    /// Order of arrival.
+    pub(super) number: u64,
+}
+
+impl Connection {
+    pub(super) fn new(stream: TcpStream, number: u64, now: Instant, limits: &AdminLimits) -> Self {
+        Self {
+            stream,
+            state: State::Reading(Vec::new()),
+            deadline: now + limits.head_time,
+            end: now + limits.total_time,
+            number,
+        }
+    }
+
+    /// Goes as far as it can without waiting.
+    pub(super) fn advance(&mut self, now: Instant, limits: &AdminLimits) {
+        loop {
+            let step = match &mut self.state {
+                State::Reading(head) => match read_head(&mut self.stream, head, limits.head_bytes) {
+                    Ok(None) => return,
+                    Ok(Some(Ok(request))) => {
+                        self.deadline = self.end;
+                        State::Asked(request)
+                    }
+                    Ok(Some(Err(refusal))) => {
+                        self.deadline = self.end;
+                        State::Writing(refusal.response(false).into(), 0)
+                    }
+                    Err(_) => State::Done,
+                },
+                State::Asked(_) | State::Done => return,
+                State::Writing(answer, sent) => match write(&mut self.stream, answer, sent) {
+                    Ok(false) => return,
+                    Ok(true) => {
+                        self.deadline = self.end.min(now + limits.linger_time);
+                        match self.stream.shutdown(Shutdown::Write) {
+                            Ok(()) => State::Lingering(0),
+                            Err(_) => State::Done,
+                        }
+                    }
+                    Err(_) => State::Done,
+                },
+                State::Lingering(bytes) => match discard(&mut self.stream, bytes) {
+                    Ok(false) => return,
+                    Ok(true) | Err(_) => State::Done,
+                },
+            };
+            self.state = step;
+        }
+    }
+
+    /// The request that waits for its answer.
+    pub(super) fn asked(&self) -> Option<&Request> {
+        match &self.state {
+            State::Asked(request) => Some(request),
+            _ => None,
+        }
+    }
+
+    /// Gives the answer.
+    pub(super) fn answer(&mut self, answer: Arc<[u8]>) {
+        self.state = State::Writing(answer, 0);
+    }
+
+    /// Acts on a deadline that has passed.
+    pub(super) fn expire(&mut self, now: Instant, limits: &AdminLimits) {
+        if now < self.deadline {
+            return;
+        }
+        // Who began a request is told why it ends; who said nothing is not.
+        let began = matches!(&self.state, State::Reading(head) if !head.is_empty());
+        if began && now < self.end {
+            self.deadline = self.end;
+            self.state = State::Writing(Refusal::TooSlow.response(false).into(), 0);
+            self.advance(now, limits);
+        } else {
+            self.state = State::Done;
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// Who goes first when there is no room: those already answered, then those without a whole
+    /// request, then those that do not take their answer; the oldest of each first.
+    pub(super) fn eviction_order(&self) -> (u8, u64) {
+        let class = match &self.state {
+            State::Done => 0,
+            State::Lingering(_) => 1,
+            State::Reading(_) => 2,
+            State::Writing(..) => 3,
+            State::Asked(_) => 4,
+        };
+        (class, self.number)
+    }
+
+    /// Whether it ended as it should: then it is closed with FIN, else with RST.
+    pub(super) fn was_answered(&self) -> bool {
+        matches!(self.state, State::Done | State::Lingering(_))
+    }
+}
+
+type Head = Option<Result<Request, Refusal>>;
+
+/// Reads until the head is whole, refused, or no more has come.
+fn read_head(stream: &mut TcpStream, head: &mut Vec<u8>, bytes_max: usize) -> io::Result<Head> {
+    let mut buffer = [0; 2048];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                head.extend_from_slice(&buffer[..n]);
+                // A head that is over the limit is refused by then, so this stays bounded.
+                if let Some(parsed) = request::parse(head, bytes_max) {
+                    return Ok(Some(parsed));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Sends what the kernel takes; whether all is sent.
+fn write(stream: &mut TcpStream, answer: &[u8], sent: &mut usize) -> io::Result<bool> {
+    while *sent < answer.len() {
+        match stream.write(&answer[*sent..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => *sent += n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+/// Throws away what comes; whether the client has closed.
+fn discard(stream: &mut TcpStream, bytes: &mut usize) -> io::Result<bool> {
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(true),
+            Ok(n) => {
+                *bytes += n;
+                if *bytes > LINGER_BYTES_MAX {
+                    return Err(io::ErrorKind::FileTooLarge.into());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

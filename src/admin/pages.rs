@@ -1,0 +1,87 @@
+//! What each path answers. Nothing here changes the server.
+
+use super::history::{History, Sample};
+use super::relay::Answer;
+use super::status;
+use crate::metrics::process::ProcessReader;
+use crate::metrics::registry::{CONTENT_TYPE, Exporter};
+use crate::metrics::snapshot::{Observe, Phase};
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// Makes the answers.
+pub(super) struct Pages {
+    observe: Arc<dyn Observe>,
+    exporter: Exporter,
+    process: ProcessReader,
+    history: History,
+}
+
+impl Pages {
+    pub(super) fn new(observe: Arc<dyn Observe>) -> io::Result<Self> {
+        let exporter = Exporter::new(Arc::clone(&observe))?;
+        Ok(Self { observe, exporter, process: ProcessReader::new(), history: History::default() })
+    }
+
+    /// Adds a sample to the history.
+    pub(super) fn sample(&mut self, now: Instant) {
+        self.history.push(Sample::new(now, &self.observe.snapshot()));
+    }
+
+    /// Answers one target: a path, perhaps with a query, which is not looked at.
+    pub(super) fn answer(&self, target: &str) -> Answer {
+        match target.split(['?', '#']).next().unwrap_or_default() {
+            "/metrics" => match self.exporter.render() {
+                Ok(text) => answer(200, CONTENT_TYPE, text),
+                Err(error) => answer(500, TEXT, format!("the metrics cannot be shown: {error}\n").into()),
+            },
+            "/livez" => answer(200, TEXT, "ok\n".into()),
+            "/readyz" => self.ready(),
+            "/status" => {
+                let mut page = answer(200, HTML, self.report().to_html());
+                page.headers.push(("Content-Security-Policy", status::CSP.to_owned()));
+                page.headers.push(("Referrer-Policy", "no-referrer".to_owned()));
+                page
+            }
+            "/status.json" => answer(200, JSON, self.report().to_json()),
+            "/" => {
+                let mut page = answer(302, TEXT, "see /status\n".into());
+                page.headers.push(("Location", "/status".to_owned()));
+                page
+            }
+            _ => answer(
+                404,
+                TEXT,
+                "not here; there are /metrics, /livez, /readyz, /status and /status.json\n".into(),
+            ),
+        }
+    }
+
+    fn ready(&self) -> Answer {
+        match self.observe.snapshot().phase {
+            Phase::Serving => answer(200, TEXT, "ready\n".into()),
+            phase => answer(503, TEXT, format!("not ready: {}\n", phase.as_str()).into()),
+        }
+    }
+
+    fn report(&self) -> status::Report {
+        status::Report::new(Instant::now(), self.observe.as_ref(), &self.process.read(), &self.history)
+    }
+}
+
+fn answer(status: u16, content_type: &str, body: Vec<u8>) -> Answer {
+    Answer {
+        status,
+        headers: vec![
+            ("Content-Type", content_type.to_owned()),
+            ("Cache-Control", "no-store".to_owned()),
+            ("X-Content-Type-Options", "nosniff".to_owned()),
+        ],
+        body,
+    }
+}

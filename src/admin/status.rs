@@ -1,0 +1,462 @@
+//! The status page and its JSON: one report, shown in two ways.
+//!
+//! What the page shows is made here once, as words, paths and rows; the page is rendered with
+//! them, and its script only puts newer ones in their places. So it says the same without a script.
+
+use super::history::{History, SAMPLES_MAX, Sample, between, quantile};
+use super::show;
+use super::verdict::{Lately, Verdict};
+use crate::metrics::process::ProcessSnapshot;
+use crate::metrics::registry::{REVISION, VERSION};
+use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Observe, Refusal, Snapshot};
+use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::{Duration, Instant, SystemTime};
+
+const TEMPLATE: &str = include_str!("status.html");
+const STYLE: &str = include_str!("status.css");
+const SCRIPT: &str = include_str!("status.js");
+
+/// What the page may do: nothing but its own style, its own script and `status.json`. The hashes
+/// are those of the two files (a test compares them).
+pub(super) const CSP: &str = concat!(
+    "default-src 'none'; style-src 'sha256-9Lw2qKD6HY74RySU7Cb4Ff5N+VPBUbMbvaBaQxjdhnI='; ",
+    "script-src 'sha256-Mjv5H00z440vTw2xFozmz2qhJBos7uyzF0xgWG5L0To='; ",
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+);
+
+/// How far back latencies and the drops "lately" go.
+const WINDOW: Duration = Duration::from_secs(60);
+/// How far back the banner looks for drops.
+const BANNER_WINDOW: Duration = Duration::from_secs(3);
+/// The height of a sparkline, in its own units; it is as wide as there are samples.
+const SPARK_HEIGHT: f64 = 40.0;
+
+/// What the page shows, by the names that its elements carry.
+#[derive(Debug, Default, Serialize)]
+struct View {
+    state: &'static str,
+    text: BTreeMap<&'static str, String>,
+    /// Sparklines: the `d` of a path.
+    path: BTreeMap<&'static str, String>,
+    /// Gauges: 0 to 100.
+    meter: BTreeMap<&'static str, f64>,
+    /// Tables: rows of cells.
+    rows: BTreeMap<&'static str, Vec<Vec<String>>>,
+}
+
+/// Everything that the status page says.
+#[derive(Debug)]
+pub(super) struct Report {
+    seen: Snapshot,
+    verdict: Verdict,
+    process: ProcessSnapshot,
+    refusals: Vec<Refusal>,
+    limits: Vec<(&'static str, String)>,
+    recent: Recent,
+    view: View,
+}
+
+/// What happened in the windows that the page looks back on.
+#[derive(Debug, Default)]
+struct Recent {
+    /// Seconds that the window of latencies and drops has.
+    seconds: f64,
+    accepted_rate: f64,
+    dropped_rate: f64,
+    turn_rate: f64,
+    utilisation: f64,
+    dropped: [u64; DropReason::COUNT],
+    queue_wait: HistogramSnapshot,
+    turn_duration: HistogramSnapshot,
+}
+
+impl Report {
+    pub(super) fn new(
+        now: Instant,
+        observe: &dyn Observe,
+        process: &ProcessSnapshot,
+        history: &History,
+    ) -> Self {
+        let seen = observe.snapshot();
+        let sample = Sample::new(now, &seen);
+        let recent = Recent::new(&sample, history);
+        let verdict = Verdict::new(&seen, &lately(&sample, history));
+        let mut report = Self {
+            verdict,
+            process: *process,
+            refusals: observe.refusals(),
+            limits: observe.limits(),
+            recent,
+            view: View::default(),
+            seen,
+        };
+        report.view = report.view(history);
+        report
+    }
+
+    /// The page, whole.
+    pub(super) fn to_html(&self) -> Vec<u8> {
+        let mut out = String::with_capacity(TEMPLATE.len() + STYLE.len() + SCRIPT.len() + 32 * 1024);
+        let mut rest = TEMPLATE;
+        while let Some((before, after)) = rest.split_once("{{") {
+            out.push_str(before);
+            let (name, after) = after.split_once("}}").unwrap_or((after, ""));
+            self.fill(name, &mut out);
+            rest = after;
+        }
+        out.push_str(rest);
+        out.into_bytes()
+    }
+
+    fn fill(&self, name: &str, out: &mut String) {
+        let view = &self.view;
+        match name.split_once(':') {
+            Some(("text", name)) => escape(view.text.get(name).map_or("", String::as_str), out),
+            Some(("path", name)) => out.push_str(view.path.get(name).map_or("", String::as_str)),
+            Some(("meter", name)) => {
+                let _ = write!(out, "{}", view.meter.get(name).copied().unwrap_or_default());
+            }
+            Some(("rows", name)) => {
+                for row in view.rows.get(name).into_iter().flatten() {
+                    render_row(row, out);
+                }
+            }
+            _ => out.push_str(match name {
+                "state" => view.state,
+                "style" => STYLE,
+                "script" => SCRIPT,
+                _ => "",
+            }),
+        }
+    }
+
+    /// The same for programs: numbers first, and what the page shows beside them.
+    pub(super) fn to_json(&self) -> Vec<u8> {
+        let Self { seen, verdict, process, recent, .. } = self;
+        let total = |count: fn(&ListenerSnapshot) -> u64| seen.listeners.iter().map(count).sum::<u64>();
+        let page = json!({
+            "version": VERSION,
+            "revision": REVISION,
+            "phase": seen.phase.as_str(),
+            "state": verdict.state.as_str(),
+            "title": verdict.title,
+            "why": verdict.why,
+            "uptime_seconds": seen.uptime.as_secs_f64(),
+            "shedding": seen.shedding.map(DropReason::as_str),
+            "workers": {
+                "limit": seen.workers_limit, "busy": seen.workers_busy, "stuck": seen.workers_stuck,
+                "busy_seconds_total": seen.worker_busy.as_secs_f64(), "utilization": recent.utilisation,
+            },
+            "handler_panics_total": seen.handler_panics,
+            "queue": { "length": seen.queue_length, "limit": seen.queue_limit },
+            "connections": {
+                "open": total(ListenerSnapshot::open), "queued": total(|l| l.queued),
+                "active": total(|l| l.active), "idle": total(|l| l.idle),
+                "lingering": seen.lingering, "limit": seen.connections_limit,
+            },
+            "rates_per_second": {
+                "accepted": recent.accepted_rate, "dropped": recent.dropped_rate, "turns": recent.turn_rate,
+            },
+            "latency_seconds": {
+                "window": recent.seconds,
+                "queue_wait": percentiles(&recent.queue_wait),
+                "turn": percentiles(&recent.turn_duration),
+            },
+            "listeners": seen.listeners.iter().map(listener_json).collect::<Vec<_>>(),
+            "pending_output_bytes": seen.pending_output_bytes,
+            "process": {
+                "cpu_seconds_total": process.cpu.as_secs_f64(), "open_fds": process.open_fds,
+                "max_fds": process.max_fds, "resident_bytes": process.resident_bytes,
+                "threads": process.threads,
+            },
+            "refusals": self.refusals.iter().map(|r| self.refusal_json(r)).collect::<Vec<_>>(),
+            "limits": self.limits.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into()))
+                .collect::<Map<_, _>>(),
+            "view": self.view,
+        });
+        page.to_string().into_bytes()
+    }
+
+    fn refusal_json(&self, refusal: &Refusal) -> Value {
+        json!({
+            "at_unix_ms": refusal.at_unix_ms, "listener": self.listener_name(refusal.listener),
+            "reason": refusal.reason.as_str(), "count": refusal.count,
+        })
+    }
+
+    fn listener_name(&self, at: usize) -> &str {
+        self.seen.listeners.get(at).map_or("", |l| l.listener.as_str())
+    }
+
+    fn view(&self, history: &History) -> View {
+        let mut view = View { state: self.verdict.state.as_str(), ..View::default() };
+        self.put_head(&mut view);
+        self.put_gauges(&mut view);
+        self.put_sparklines(&mut view, history);
+        self.put_tables(&mut view);
+        view
+    }
+
+    fn put_head(&self, view: &mut View) {
+        let now = unix_ms();
+        let mut text = |name, value: String| view.text.insert(name, value);
+        text("title", self.verdict.title.to_owned());
+        text("why", self.verdict.why.clone());
+        text("version", format!("tidegate {VERSION}"));
+        text("uptime", show::age(self.seen.uptime));
+        text("time", format!("{} UTC", show::time_of_day(now)));
+        text("window", format!("last {:.0} s", self.recent.seconds.max(1.0)));
+    }
+
+    fn put_gauges(&self, view: &mut View) {
+        let Self { seen, process, .. } = self;
+        let open = seen.listeners.iter().map(ListenerSnapshot::open).sum();
+        let mut gauge = |name, used: u64, limit: u64| {
+            view.text.insert(name, show::number(used));
+            let share = used as f64 / limit.max(1) as f64;
+            view.meter.insert(name, (share.clamp(0.0, 1.0) * 1000.0).round() / 10.0);
+        };
+        gauge("workers", seen.workers_busy, seen.workers_limit);
+        gauge("queue", seen.queue_length, seen.queue_limit);
+        gauge("connections", open, seen.connections_limit);
+        let max_fds = process.max_fds.unwrap_or(u64::MAX);
+        gauge("descriptors", process.open_fds.unwrap_or(0), max_fds);
+        let mut text = |name, value: String| view.text.insert(name, value);
+        text("workers-limit", show::number(seen.workers_limit));
+        text("queue-limit", show::number(seen.queue_limit));
+        text("connections-limit", show::number(seen.connections_limit));
+        text("descriptors-limit", process.max_fds.map_or("no limit".to_owned(), show::number));
+        text("workers-note", format!("{} of their time", show::percent(self.recent.utilisation)));
+        let wait = quantile(&self.recent.queue_wait, 0.99);
+        text("queue-note", format!("p99 wait {}", show::latency(wait)));
+        let sum = |count: fn(&ListenerSnapshot) -> u64| show::number(seen.listeners.iter().map(count).sum());
+        text(
+            "connections-note",
+            format!("{} idle, {} lingering", sum(|l| l.idle), show::number(seen.lingering)),
+        );
+        let memory = process.resident_bytes.map_or("-".to_owned(), show::size);
+        let threads = process.threads.map_or("-".to_owned(), show::number);
+        text("descriptors-note", format!("{memory} resident, {threads} threads"));
+    }
+
+    fn put_sparklines(&self, view: &mut View, history: &History) {
+        let rate = |count: fn(&Sample) -> u64| history.each_step(|from, to| to.rate(from, count));
+        let waits = history
+            .each_step(|from, to| quantile(&between(&from.queue_wait, &to.queue_wait), 0.99).unwrap_or(0.0));
+        let n = |value: f64| show::number(value.round() as u64);
+        view.spark("turns", &rate(|s| s.turns), 1.0, show::rate);
+        view.spark("accepted", &rate(|s| s.accepted), 1.0, show::rate);
+        view.spark("dropped", &rate(|s| s.dropped_total()), 1.0, show::rate);
+        view.spark("busy", &history.each_step(|from, to| to.utilisation(from)), 1.0, show::percent);
+        view.spark("waiting", &history.each(|s| s.queue_length as f64), 1.0, n);
+        view.spark("wait", &waits, 0.001, |seconds| show::latency(Some(seconds)));
+        view.spark("open", &history.each(|s| s.open as f64), 1.0, n);
+        let bytes = |rate: f64| format!("{}/s", show::size(rate as u64));
+        view.spark("sent", &rate(|s| s.sent_bytes), 1.0, bytes);
+    }
+
+    fn put_tables(&self, view: &mut View) {
+        let Self { seen, recent, .. } = self;
+        let n = show::number;
+        let latency = |name: &str, seen: &HistogramSnapshot| {
+            let q = |q| show::latency(quantile(seen, q));
+            vec![name.to_owned(), q(0.5), q(0.9), q(0.99), q(0.999), n(seen.count())]
+        };
+        view.rows.insert(
+            "latency",
+            vec![latency("queue wait", &recent.queue_wait), latency("turn", &recent.turn_duration)],
+        );
+        let sum = |count: &dyn Fn(&ListenerSnapshot) -> u64| seen.listeners.iter().map(count).sum::<u64>();
+        let dropped = DropReason::ALL.iter().map(|&reason| {
+            let (at, total) = (reason as usize, sum(&|l| l.dropped[reason as usize]));
+            vec![reason.to_string(), n(recent.dropped[at]), n(total)]
+        });
+        view.rows.insert("drops", dropped.collect());
+        let closed = CloseReason::ALL.iter();
+        let closed = closed.map(|&r| vec![r.to_string(), n(sum(&|l| l.closed[r as usize]))]);
+        view.rows.insert("closes", closed.collect());
+        view.rows.insert("listeners", seen.listeners.iter().map(listener_row).collect());
+        let now = unix_ms();
+        view.rows.insert("refusals", self.refusals.iter().map(|r| self.refusal_row(r, now)).collect());
+        let limits = self.limits.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]);
+        view.rows.insert("limits", limits.collect());
+    }
+
+    fn refusal_row(&self, refusal: &Refusal, now: u64) -> Vec<String> {
+        let ago = Duration::from_millis(now.saturating_sub(refusal.at_unix_ms));
+        vec![
+            format!("{} ago", show::age(ago)),
+            refusal.reason.to_string(),
+            show::number(refusal.count),
+            self.listener_name(refusal.listener).to_owned(),
+            show::time_of_day(refusal.at_unix_ms),
+        ]
+    }
+}
+
+impl Recent {
+    fn new(sample: &Sample, history: &History) -> Self {
+        let Some(minute_ago) = history.before(sample.at, WINDOW) else {
+            return Self::default();
+        };
+        let ten_ago = history.before(sample.at, Duration::from_secs(10)).unwrap_or(minute_ago);
+        let second_ago = history.before(sample.at, Duration::from_secs(1)).unwrap_or(minute_ago);
+        let mut dropped = sample.dropped;
+        for (n, before) in dropped.iter_mut().zip(minute_ago.dropped) {
+            *n = n.saturating_sub(before);
+        }
+        Self {
+            seconds: (sample.at - minute_ago.at).as_secs_f64(),
+            accepted_rate: sample.rate(second_ago, |s| s.accepted),
+            dropped_rate: sample.rate(second_ago, Sample::dropped_total),
+            turn_rate: sample.rate(second_ago, |s| s.turns),
+            utilisation: sample.utilisation(ten_ago),
+            dropped,
+            queue_wait: between(&minute_ago.queue_wait, &sample.queue_wait),
+            turn_duration: between(&minute_ago.turn_duration, &sample.turn_duration),
+        }
+    }
+}
+
+fn lately(sample: &Sample, history: &History) -> Lately {
+    let before = |age| history.before(sample.at, age).unwrap_or(sample);
+    let banner = before(BANNER_WINDOW);
+    let mut dropped = sample.dropped;
+    for (n, earlier) in dropped.iter_mut().zip(banner.dropped) {
+        *n = n.saturating_sub(earlier);
+    }
+    Lately {
+        dropped,
+        seconds: (sample.at - banner.at).as_secs_f64(),
+        utilisation: sample.utilisation(before(Duration::from_secs(10))),
+        panics: sample.handler_panics - before(WINDOW).handler_panics.min(sample.handler_panics),
+    }
+}
+
+impl View {
+    /// One sparkline: its path, its newest value and its peak. It is drawn to its own peak, or to
+    /// `least` if that is more.
+    fn spark(&mut self, name: &'static str, values: &[f64], least: f64, show: impl Fn(f64) -> String) {
+        let peak = values.iter().copied().fold(0.0, f64::max);
+        self.path.insert(name, spark_path(values, peak.max(least)));
+        let now = values.last().copied().unwrap_or(0.0);
+        let (now_name, peak_name) =
+            SPARK_TEXTS.iter().find(|texts| texts.0 == name).map_or(("", ""), |texts| (texts.1, texts.2));
+        self.text.insert(now_name, show(now));
+        self.text.insert(peak_name, format!("peak {}", show(peak)));
+    }
+}
+
+/// The names of the words that go with each sparkline.
+const SPARK_TEXTS: [(&str, &str, &str); 8] = [
+    ("turns", "turns-now", "turns-peak"),
+    ("accepted", "accepted-now", "accepted-peak"),
+    ("dropped", "dropped-now", "dropped-peak"),
+    ("busy", "busy-now", "busy-peak"),
+    ("waiting", "waiting-now", "waiting-peak"),
+    ("wait", "wait-now", "wait-peak"),
+    ("open", "open-now", "open-peak"),
+    ("sent", "sent-now", "sent-peak"),
+];
+
+/// A closed area under the values, the newest at the right; one unit is one second.
+fn spark_path(values: &[f64], top: f64) -> String {
+    let height = |value: f64| SPARK_HEIGHT - (value / top * (SPARK_HEIGHT - 2.0)).round();
+    let Some(&first) = values.first() else {
+        return String::new();
+    };
+    let start = SAMPLES_MAX - values.len();
+    let mut path = format!("M{start} {SPARK_HEIGHT}V{}", height(first));
+    for pair in values.windows(2) {
+        let _ = write!(path, "l1 {}", height(pair[1]) - height(pair[0]));
+    }
+    let _ = write!(path, "V{SPARK_HEIGHT}z");
+    path
+}
+
+fn percentiles(seen: &HistogramSnapshot) -> Value {
+    json!({
+        "count": seen.count(), "p50": quantile(seen, 0.5), "p90": quantile(seen, 0.9),
+        "p99": quantile(seen, 0.99), "p999": quantile(seen, 0.999),
+    })
+}
+
+fn listener_row(listener: &ListenerSnapshot) -> Vec<String> {
+    let n = show::number;
+    let name = vec![listener.listener.clone(), listener.service.clone()];
+    let numbers = if listener.datagram {
+        let dropped: u64 = listener.datagrams_dropped.iter().sum();
+        let dash = || "-".to_owned();
+        vec![dash(), dash(), dash(), n(listener.datagrams_received), n(dropped), dash()]
+    } else {
+        let backlog = listener.backlog;
+        let backlog = backlog.map_or("-".to_owned(), |b| format!("{} of {}", n(b.connections), n(b.limit)));
+        vec![
+            n(listener.queued),
+            n(listener.active),
+            n(listener.idle),
+            n(listener.accepted),
+            n(listener.dropped_total()),
+            backlog,
+        ]
+    };
+    [name, numbers].concat()
+}
+
+fn listener_json(l: &ListenerSnapshot) -> Value {
+    json!({
+        "listener": l.listener, "service": l.service, "datagram": l.datagram,
+        "accepted": l.accepted, "queued": l.queued, "active": l.active, "idle": l.idle,
+        "dropped": counts(DropReason::ALL.iter().map(|r| r.as_str()), &l.dropped),
+        "closed": counts(CloseReason::ALL.iter().map(|r| r.as_str()), &l.closed),
+        "accept_errors": counts(AcceptError::ALL.iter().map(|r| r.as_str()), &l.accept_errors),
+        "turns": counts(TurnOutcome::ALL.iter().map(|r| r.as_str()), &l.turns),
+        "received_bytes": l.received_bytes, "sent_bytes": l.sent_bytes,
+        "datagrams_received": l.datagrams_received,
+        "datagrams_dropped": counts(DatagramDrop::ALL.iter().map(|r| r.as_str()), &l.datagrams_dropped),
+        "backlog": l.backlog.map(|b| json!({
+            "connections": b.connections, "limit": b.limit, "drops": b.drops,
+        })),
+    })
+}
+
+fn counts(names: impl Iterator<Item = &'static str>, counts: &[u64]) -> Map<String, Value> {
+    names.zip(counts).map(|(name, &count)| (name.to_owned(), count.into())).collect()
+}
+
+fn render_row(cells: &[String], out: &mut String) {
+    out.push_str("<tr>");
+    for (at, cell) in cells.iter().enumerate() {
+        let tag = if at == 0 { "th" } else { "td" };
+        let zero = if cell == "0" { " class=\"zero\"" } else { "" };
+        let _ = write!(out, "<{tag}{zero}>");
+        escape(cell, out);
+        let _ = write!(out, "</{tag}>");
+    }
+    out.push_str("</tr>");
+}
+
+fn escape(text: &str, out: &mut String) {
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests;

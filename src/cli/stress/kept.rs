@@ -1,0 +1,130 @@
+//! `tidegate stress report|compare|merge`: what is done with reports that were kept.
+
+use super::args::{Output, noise};
+use super::outputs::write_file;
+use super::{print, print_report};
+use crate::cli::{exit, fail};
+use crate::stress::archive::{self, Judgement};
+use crate::stress::html;
+use crate::stress::report::Report;
+use crate::stress::threshold::Threshold;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What is done with reports that were kept.
+#[derive(Debug, clap::Subcommand)]
+pub(in crate::cli) enum Kept {
+    /// Show reports again.
+    Report(ShowArgs),
+    /// Compare each report with the first, and exit with 99 if anything is worse.
+    Compare(CompareArgs),
+    /// Make one report of the reports of generators that ran beside each other.
+    Merge(ShowArgs),
+}
+
+/// Which reports, and how they are shown.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct ShowArgs {
+    /// Reports that `tidegate stress -o json` wrote.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The form of the report on stdout.
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
+    output: Output,
+    /// Write the report as a page with plots (of one report).
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Exit with 99 unless this holds; may be repeated.
+    #[arg(long, value_name = "CONDITION")]
+    threshold: Vec<Threshold>,
+}
+
+/// Which reports are compared, and how.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct CompareArgs {
+    /// Reports that `tidegate stress -o json` wrote; the first is what the others are compared with.
+    #[arg(required = true, num_args = 2.., value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// What differs by no more than this is the same.
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = noise)]
+    noise: f64,
+    /// The form of the comparison on stdout.
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
+    output: Output,
+}
+
+/// Runs it.
+pub(super) fn run(kept: &Kept) -> ExitCode {
+    let done = match kept {
+        Kept::Report(args) => report(args),
+        Kept::Merge(args) => merge(args),
+        Kept::Compare(args) => compare(args),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(message) => fail(exit::FAILED, message),
+    }
+}
+
+fn report(args: &ShowArgs) -> Result<u8, String> {
+    if args.html.is_some() && args.files.len() > 1 {
+        return Err("--html shows one report: name one file".to_owned());
+    }
+    let mut code = exit::OK;
+    for file in &args.files {
+        code = code.max(show(archive::read(file)?, args)?);
+    }
+    Ok(code)
+}
+
+fn merge(args: &ShowArgs) -> Result<u8, String> {
+    let reports: Result<Vec<_>, _> = args.files.iter().map(|file| archive::read(file)).collect();
+    show(archive::merge(reports?)?, args)
+}
+
+fn show(mut report: Report, args: &ShowArgs) -> Result<u8, String> {
+    if !args.threshold.is_empty() {
+        report.thresholds = args.threshold.iter().map(|t| t.judge(&report)).collect();
+    }
+    print_report(&report, args.output)?;
+    if let Some(path) = &args.html {
+        write_file(path, &html::render(&report))?;
+    }
+    if archive::is_empty(&report) {
+        return Err("nothing was done in this run: no request was answered well".to_owned());
+    }
+    match report.thresholds.iter().all(|t| t.passed) {
+        true => Ok(exit::OK),
+        false => Ok(exit::THRESHOLD),
+    }
+}
+
+fn compare(args: &CompareArgs) -> Result<u8, String> {
+    let (first, others) = args.files.split_first().ok_or("there is nothing to compare")?;
+    let before = archive::read(first)?;
+    let mut worse = false;
+    for file in others {
+        let after = archive::read(file)?;
+        worse |= print_comparison(&before, &after, args.noise, args.output)?;
+    }
+    Ok(if worse { exit::THRESHOLD } else { exit::OK })
+}
+
+/// Prints a comparison; true if anything is worse.
+pub(super) fn print_comparison(
+    before: &Report,
+    after: &Report,
+    noise: f64,
+    output: Output,
+) -> Result<bool, String> {
+    let changes = archive::compare(before, after, noise);
+    let text = match output {
+        Output::Text => archive::show(&changes, noise),
+        Output::Json => {
+            let json = serde_json::to_string_pretty(&changes);
+            json.map_err(|error| format!("cannot write the comparison: {error}"))? + "\n"
+        }
+    };
+    print(&text)?;
+    Ok(changes.iter().any(|change| change.judgement == Judgement::Worse))
+}

@@ -1,0 +1,330 @@
+//! Every metric as data: the one source of the exporter, of `tidegate metrics` and of
+//! `docs/metrics.md`.
+
+use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use std::fmt;
+
+/// How a metric behaves over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only goes up, until the process ends.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations in cumulative buckets (see [`BUCKETS`](super::snapshot::BUCKETS)).
+    Histogram,
+}
+
+impl Kind {
+    /// The word of the text format's `# TYPE` line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// When a metric has samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// From the start to the end, at 0 where nothing happened.
+    Always,
+    /// The same, for each listener of `tcp://`.
+    Tcp,
+    /// The same, for each listener of `udp://`.
+    Udp,
+    /// For each listener of `tcp://` that is open, where the system tells (Linux).
+    OpenTcp,
+    /// Where `/proc` tells (Linux).
+    Linux,
+}
+
+impl Presence {
+    /// What the documentation says of it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Presence::Always => "always",
+            Presence::Tcp => "for each TCP listener",
+            Presence::Udp => "for each UDP listener",
+            Presence::OpenTcp => "for each open TCP listener, on Linux",
+            Presence::Linux => "on Linux",
+        }
+    }
+}
+
+/// A label and what its values mean.
+#[derive(Clone, Copy, Debug)]
+pub struct Label {
+    /// Its name.
+    pub name: &'static str,
+    /// What it tells apart.
+    pub meaning: &'static str,
+    /// Its values and their meanings; none where they come from the configuration.
+    pub values: &'static [(&'static str, &'static str)],
+}
+
+macro_rules! metrics {
+    ($($id:ident $name:literal $kind:ident $unit:literal $presence:ident [$($label:ident),*] $help:literal;)*) => {
+        /// Names each metric, so that the compiler sees that every one is exported.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Id {
+            $(#[doc = concat!("`", $name, "`: ", $help)] $id,)*
+        }
+
+        /// Every metric, in the order of the documentation.
+        pub const CATALOGUE: &[Metric] = &[
+            $(Metric {
+                id: Id::$id,
+                name: $name,
+                kind: Kind::$kind,
+                unit: $unit,
+                presence: Presence::$presence,
+                labels: &[$($label),*],
+                help: $help,
+            },)*
+        ];
+    };
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// What the exporter knows it by.
+    pub id: Id,
+    /// Its full name.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// What one is: a unit, or the thing that is counted.
+    pub unit: &'static str,
+    /// When it has samples.
+    pub presence: Presence,
+    /// Its labels, in the order of its samples' values.
+    pub labels: &'static [Label],
+    /// The `# HELP` line.
+    pub help: &'static str,
+}
+
+const fn label(
+    name: &'static str,
+    meaning: &'static str,
+    values: &'static [(&'static str, &'static str)],
+) -> Label {
+    Label { name, meaning, values }
+}
+
+const LISTENER: Label =
+    label("listener", "the listener's URL with its real port, like `tcp://127.0.0.1:5000`", &[]);
+const SERVICE: Label = label("service", "the service's name, like `echo`", &[]);
+const VERSION: Label = label("version", "the version of tidegate", &[]);
+const REVISION: Label = label("revision", "the commit it was built from, or `unknown`", &[]);
+const STATE: Label = label(
+    "state",
+    "where the connection is",
+    &[
+        ("queued", "it waits for a worker"),
+        ("active", "it has a worker"),
+        ("idle", "it waits for its client and owns no thread"),
+    ],
+);
+const WORKER_STATE: Label = label(
+    "state",
+    "what the worker does",
+    &[("busy", "it runs a turn of a service"), ("idle", "it waits for work")],
+);
+const DROP: Label = label(
+    "reason",
+    "why it was turned away before its first turn",
+    &[
+        (DropReason::QueueFull.as_str(), "as many connections waited for a worker as `queue` allows"),
+        (DropReason::MaxConnections.as_str(), "as many connections were open as `max_connections` allows"),
+        (DropReason::PerSource.as_str(), "its source had as many connections as `max_per_source` allows"),
+        (DropReason::Rate.as_str(), "its source connected faster than its rate allows"),
+        (DropReason::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
+        (DropReason::FdReserve.as_str(), "the process was out of file descriptors"),
+        (DropReason::ClientGone.as_str(), "the client left before its first turn"),
+        (DropReason::Draining.as_str(), "the server was draining"),
+        (DropReason::Denied.as_str(), "the service's `verify` hook said no"),
+    ],
+);
+const CLOSE: Label = label(
+    "reason",
+    "why it ended",
+    &[
+        (CloseReason::Client.as_str(), "the client ended it"),
+        (CloseReason::Server.as_str(), "the service ended it"),
+        (CloseReason::IdleTimeout.as_str(), "nothing was asked for longer than `idle_timeout`"),
+        (CloseReason::ReadTimeout.as_str(), "a request was not whole within `read_timeout`"),
+        (CloseReason::WriteTimeout.as_str(), "the client took none of its replies for `write_timeout`"),
+        (CloseReason::Reset.as_str(), "the connection was reset, or failed in another way"),
+        (CloseReason::Protocol.as_str(), "the client broke the protocol (a line over `max_line`, say)"),
+        (CloseReason::Panic.as_str(), "the service's turn panicked"),
+        (CloseReason::OutputLimit.as_str(), "its unsent replies outgrew their limit"),
+        (CloseReason::Error.as_str(), "the service's turn returned an error"),
+        (CloseReason::Shutdown.as_str(), "the server ended"),
+    ],
+);
+const ACCEPT_ERROR: Label = label(
+    "error",
+    "the class of the error",
+    &[
+        (AcceptError::Emfile.as_str(), "the process has no file descriptor left"),
+        (AcceptError::Enfile.as_str(), "the system has no file descriptor left"),
+        (AcceptError::Nobufs.as_str(), "the kernel has no memory left for sockets"),
+        (AcceptError::Aborted.as_str(), "the client gave up before it was accepted"),
+        (AcceptError::Other.as_str(), "any other"),
+    ],
+);
+const OUTCOME: Label = label(
+    "outcome",
+    "how the turn ended",
+    &[
+        (TurnOutcome::Ok.as_str(), "it returned"),
+        (TurnOutcome::Error.as_str(), "it returned an error, or panicked"),
+        (TurnOutcome::Timeout.as_str(), "it gave up waiting for the client"),
+    ],
+);
+const DATAGRAM_DROP: Label = label(
+    "reason",
+    "why it was not answered",
+    &[
+        (DatagramDrop::QueueFull.as_str(), "as many datagrams waited for a worker as `queue` allows"),
+        (DatagramDrop::KernelBuffer.as_str(), "the kernel's receive buffer was full"),
+        (DatagramDrop::Oversize.as_str(), "it was longer than `max_datagram`"),
+        (DatagramDrop::RefusedSource.as_str(), "answering its source port could loop or reflect"),
+    ],
+);
+
+metrics! {
+    BuildInfo "tidegate_build_info" Gauge "1" Always [VERSION, REVISION]
+        "What is running; always 1.";
+    Accepted "tidegate_connections_accepted_total" Counter "connections" Tcp [LISTENER]
+        "Accepts that returned a socket.";
+    Dropped "tidegate_connections_dropped_total" Counter "connections" Tcp [LISTENER, DROP]
+        "Accepted connections turned away before a first turn.";
+    Closed "tidegate_connections_closed_total" Counter "connections" Tcp [LISTENER, CLOSE]
+        "Connections ended after a first turn.";
+    Connections "tidegate_connections" Gauge "connections" Tcp [LISTENER, STATE]
+        "Connections open now, by where they are.";
+    Active "tidegate_connections_active" Gauge "connections" Always []
+        "Connections with a worker now.";
+    ConnectionsLimit "tidegate_connections_limit" Gauge "connections" Always []
+        "How many connections may be open.";
+    AcceptErrors "tidegate_accept_errors_total" Counter "errors" Tcp [LISTENER, ACCEPT_ERROR]
+        "Errors of accept; accepting goes on after each.";
+    BacklogConnections "tidegate_listen_backlog_connections" Gauge "connections" OpenTcp [LISTENER]
+        "Connections that wait in the kernel to be accepted.";
+    BacklogLimit "tidegate_listen_backlog_limit" Gauge "connections" OpenTcp [LISTENER]
+        "How many connections may wait in the kernel.";
+    BacklogDrops "tidegate_listen_backlog_drops_total" Counter "handshakes" OpenTcp [LISTENER]
+        "Handshakes the kernel dropped, mostly because its accept queue was full.";
+    Workers "tidegate_workers" Gauge "threads" Always [WORKER_STATE]
+        "Workers, by what they do.";
+    WorkersLimit "tidegate_workers_limit" Gauge "threads" Always []
+        "Configured workers.";
+    WorkerBusy "tidegate_worker_busy_seconds_total" Counter "seconds" Always []
+        "Time that all workers together have spent in turns.";
+    WorkersStuck "tidegate_workers_stuck" Gauge "threads" Always []
+        "Workers in one turn for longer than `stuck_threshold`.";
+    HandlerPanics "tidegate_handler_panics_total" Counter "panics" Always []
+        "Panics caught in services; each closed one connection.";
+    QueueLength "tidegate_queue_length" Gauge "entries" Always []
+        "Entries that wait for a worker: newcomers, and connections with more to do.";
+    QueueLimit "tidegate_queue_limit" Gauge "entries" Always []
+        "How many entries may wait before a newcomer is refused.";
+    QueueWait "tidegate_queue_wait_seconds" Histogram "seconds" Always []
+        "Time from entering the queue to meeting a worker.";
+    Turns "tidegate_turns_total" Counter "turns" Always [SERVICE, OUTCOME]
+        "Turns of a service.";
+    TurnDuration "tidegate_turn_duration_seconds" Histogram "seconds" Always [SERVICE]
+        "How long a turn took, the service's own code alone.";
+    ReceivedBytes "tidegate_received_bytes_total" Counter "bytes" Always [SERVICE]
+        "Bytes read from clients.";
+    SentBytes "tidegate_sent_bytes_total" Counter "bytes" Always [SERVICE]
+        "Bytes the kernel took for clients.";
+    PendingOutput "tidegate_pending_output_bytes" Gauge "bytes" Always []
+        "Bytes of replies that clients have not taken yet.";
+    DatagramsReceived "tidegate_datagrams_received_total" Counter "datagrams" Udp [LISTENER]
+        "Datagrams taken from the kernel.";
+    DatagramsDropped "tidegate_datagrams_dropped_total" Counter "datagrams" Udp [LISTENER, DATAGRAM_DROP]
+        "Datagrams that were not answered.";
+    Lingering "tidegate_lingering_connections" Gauge "connections" Always []
+        "Polite closes under way.";
+    Draining "tidegate_draining" Gauge "1" Always []
+        "1 from the moment the server was told to end, else 0.";
+    ProcessCpu "process_cpu_seconds_total" Counter "seconds" Always []
+        "Processor time spent, user and system.";
+    ProcessOpenFds "process_open_fds" Gauge "descriptors" Linux []
+        "Open file descriptors.";
+    ProcessMaxFds "process_max_fds" Gauge "descriptors" Always []
+        "How many file descriptors may be open.";
+    ProcessVirtual "process_virtual_memory_bytes" Gauge "bytes" Linux []
+        "Virtual memory.";
+    ProcessVirtualMax "process_virtual_memory_max_bytes" Gauge "bytes" Always []
+        "How much virtual memory the process may have.";
+    ProcessResident "process_resident_memory_bytes" Gauge "bytes" Linux []
+        "Resident memory.";
+    ProcessThreads "process_threads" Gauge "threads" Linux []
+        "Threads of the process.";
+    ProcessStart "process_start_time_seconds" Gauge "seconds" Linux []
+        "When the process started, in seconds since the Unix epoch.";
+}
+
+impl Metric {
+    /// The labels as `{a,b}`, or nothing.
+    pub fn label_names(&self) -> String {
+        if self.labels.is_empty() {
+            return String::new();
+        }
+        let names: Vec<_> = self.labels.iter().map(|label| label.name).collect();
+        format!("{{{}}}", names.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(label: &Label) -> Vec<&'static str> {
+        label.values.iter().map(|&(value, _)| value).collect()
+    }
+
+    #[test]
+    fn label_values_are_those_of_the_code() {
+        let all = |names: &[&'static str]| names.to_vec();
+        macro_rules! same {
+            ($label:ident, $type:ident) => {
+                assert_eq!(values(&$label), all(&$type::ALL.iter().map(|v| v.as_str()).collect::<Vec<_>>()));
+            };
+        }
+        same!(DROP, DropReason);
+        same!(CLOSE, CloseReason);
+        same!(ACCEPT_ERROR, AcceptError);
+        same!(OUTCOME, TurnOutcome);
+        same!(DATAGRAM_DROP, DatagramDrop);
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for metric in CATALOGUE {
+            let Metric { name, kind, unit, .. } = metric;
+            assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            if ["seconds", "bytes"].contains(unit) {
+                let base = name.strip_suffix("_total").unwrap_or(name);
+                assert!(base.ends_with(unit), "{name} is in {unit}");
+            }
+            assert!(metric.help.ends_with('.'), "{name}: {}", metric.help);
+            assert!(!metric.help.contains('\n') && !metric.help.contains('\\'), "{name}");
+            let same = CATALOGUE.iter().filter(|other| other.name == *name).count();
+            assert_eq!(same, 1, "{name}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The process's own numbers, read so that they can be had while no descriptor is left.
+
+use std::time::Duration;
+
+/// One reading of the process. What the system does not tell is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ProcessSnapshot {
+    /// Processor time, user and system.
+    pub cpu: Duration,
+    /// Open file descriptors.
+    pub open_fds: Option<u64>,
+    /// How many may be open; `None` where there is no limit.
+    pub max_fds: Option<u64>,
+    /// Virtual memory in bytes.
+    pub virtual_bytes: Option<u64>,
+    /// The limit of virtual memory in bytes; `None` where there is none.
+    pub virtual_bytes_max: Option<u64>,
+    /// Resident memory in bytes.
+    pub resident_bytes: Option<u64>,
+    /// Threads.
+    pub threads: Option<u64>,
+    /// When the process started, in seconds since the Unix epoch.
+    pub start_time: Option<f64>,
+}
+
+/// Reads the process. It opens what it needs once, so a reading needs no free descriptor.
+#[derive(Debug)]
+pub struct ProcessReader {
+    #[cfg(target_os = "linux")]
+    proc: Option<linux::Proc>,
+}
+
+impl ProcessReader {
+    /// Opens what it needs; without `/proc` some numbers are missing.
+    pub fn new() -> Self {
+        Self {
+            #[cfg(target_os = "linux")]
+            proc: linux::Proc::open().ok(),
+        }
+    }
+
+    /// Reads everything.
+    pub fn read(&self) -> ProcessSnapshot {
+        use rustix::process::{Resource, getrlimit};
+        let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let mut seen = ProcessSnapshot {
+            cpu: Duration::new(cpu.tv_sec.max(0) as u64, cpu.tv_nsec.clamp(0, 999_999_999) as u32),
+            max_fds: getrlimit(Resource::Nofile).current,
+            virtual_bytes_max: getrlimit(Resource::As).current,
+            ..ProcessSnapshot::default()
+        };
+        #[cfg(target_os = "linux")]
+        if let Some(proc) = &self.proc {
+            proc.read(&mut seen);
+        }
+        seen
+    }
+}
+
+impl Default for ProcessReader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use super::ProcessSnapshot;
+    use rustix::fs::{Dir, Mode, OFlags, fstat, open};
+    use std::os::fd::OwnedFd;
+    use std::time::SystemTime;
+
+    #[derive(Debug)]
+    pub(super) struct Proc {
+        stat: OwnedFd,
+        fds: OwnedFd,
+        ticks_per_second: f64,
+        page_bytes: u64,
+    }
+
+    impl Proc {
+        pub(super) fn open() -> rustix::io::Result<Self> {
+            let file = OFlags::RDONLY | OFlags::CLOEXEC;
+            Ok(Self {
+                stat: open("/proc/self/stat", file, Mode::empty())?,
+                fds: open("/proc/self/fd", file | OFlags::DIRECTORY, Mode::empty())?,
+                ticks_per_second: rustix::param::clock_ticks_per_second() as f64,
+                page_bytes: rustix::param::page_size() as u64,
+            })
+        }
+
+        pub(super) fn read(&self, seen: &mut ProcessSnapshot) {
+            seen.open_fds = self.open_fds();
+            let mut buffer = [0; 1024];
+            let Ok(len) = rustix::io::pread(&self.stat, &mut buffer, 0) else {
+                return;
+            };
+            let text = String::from_utf8_lossy(&buffer[..len]);
+            // The name, in parentheses, may hold anything; the third field follows the last `)`.
+            let Some((_, rest)) = text.rsplit_once(')') else {
+                return;
+            };
+            let fields: Vec<_> = rest.split_ascii_whitespace().collect();
+            let field = |number: usize| fields.get(number - 3).and_then(|f| f.parse::<u64>().ok());
+            seen.threads = field(20);
+            seen.start_time = field(22).and_then(|ticks| self.start_time(ticks));
+            seen.virtual_bytes = field(23);
+            seen.resident_bytes = field(24).map(|pages| pages * self.page_bytes);
+        }
+
+        /// The size of `/proc/self/fd` is how many there are since Linux 6.2; before, they are
+        /// counted.
+        fn open_fds(&self) -> Option<u64> {
+            match fstat(&self.fds) {
+                Ok(stat) if stat.st_size > 0 => Some(stat.st_size as u64),
+                _ => self.count_fds(),
+            }
+        }
+
+        fn count_fds(&self) -> Option<u64> {
+            rustix::fs::seek(&self.fds, rustix::fs::SeekFrom::Start(0)).ok()?;
+            // `Dir` reads a descriptor of its own, so one must be free; it is not counted.
+            let dir = Dir::read_from(&self.fds).ok()?;
+            let entries =
+                dir.filter(|entry| entry.as_ref().is_ok_and(|e| !e.file_name().to_bytes().starts_with(b".")));
+            Some((entries.count() as u64).saturating_sub(1))
+        }
+
+        /// The start is told in ticks since the machine started.
+        fn start_time(&self, ticks: u64) -> Option<f64> {
+            let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            let booted = now.as_secs_f64() - (up.tv_sec as f64 + up.tv_nsec as f64 * 1e-9);
+            // To a hundredth, so that two readings are equal though the clocks are read apart.
+            Some(((booted + ticks as f64 / self.ticks_per_second) * 100.0).round() / 100.0)
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn counted_descriptors_are_those_the_kernel_tells() {
+            let proc = Proc::open().unwrap();
+            // Other tests of this process open and close some meanwhile.
+            let close = |a: u64, b: u64| a.abs_diff(b) <= 64;
+            let told = proc.open_fds().unwrap();
+            assert!(told > 2 && close(told, proc.count_fds().unwrap()));
+            assert!(close(proc.count_fds().unwrap(), proc.count_fds().unwrap()));
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::time::{Instant, SystemTime};
+
+    #[test]
+    fn the_process_is_seen() {
+        let reader = ProcessReader::new();
+        let before = reader.read();
+        let spin = Instant::now();
+        while spin.elapsed() < Duration::from_millis(20) {}
+        let after = reader.read();
+        let spent = after.cpu - before.cpu;
+        assert!(spent >= Duration::from_millis(5), "{spent:?} is a fraction of a second, and seen");
+        assert!(after.threads.unwrap() >= 1);
+        assert!(after.resident_bytes.unwrap() > 100_000);
+        assert!(after.virtual_bytes.unwrap() > after.resident_bytes.unwrap());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+        let age = now - after.start_time.unwrap();
+        assert!((-1.0..3600.0).contains(&age), "started {age} s ago");
+        assert!((before.start_time.unwrap() - after.start_time.unwrap()).abs() < 0.1);
+    }
+}

@@ -1,0 +1,170 @@
+//! A server that is bound, and the threads it starts to serve.
+
+use super::acceptor::Acceptor;
+use super::admission::Admission;
+use super::builder::{BuildError, cannot_start};
+use super::clock::Clock;
+use super::closing::Lingering;
+use super::core::{Core, Listener, WORKER_ROWS};
+use super::datagram::{DatagramSocket, Datagrams};
+use super::dormitory::Dormitory;
+use super::drain::{Drain, Orders};
+use super::handle::Handle;
+use super::parker::Parker;
+use super::poller::Poller;
+use super::queue::Queue;
+use super::refusals::Refusals;
+use super::table::Table;
+use super::worker::Worker;
+use crate::limits::Limits;
+use crate::metrics::snapshot::{Observe, Phase};
+use crate::metrics::stats::{Ledgers, WorkerClock};
+use crossbeam_channel::{Receiver, Sender};
+use mio::{Poll, Token, Waker};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+
+/// A server whose addresses are bound; clients wait in the kernel's backlog until it
+/// [serves](Self::serve).
+pub struct BoundServer {
+    core: Arc<Core>,
+    acceptor_poll: Poll,
+    parker_poll: Poll,
+    lingerers: Receiver<Lingering>,
+}
+
+impl std::fmt::Debug for BoundServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BoundServer").field("addresses", &self.addresses()).finish_non_exhaustive()
+    }
+}
+
+impl BoundServer {
+    pub(super) fn new(
+        limits: Limits,
+        listeners: Vec<Listener>,
+        datagrams: Vec<DatagramSocket>,
+        busy_reply: Option<Box<[u8]>>,
+    ) -> Result<Self, BuildError> {
+        let acceptor_poll = Poll::new().map_err(cannot_start("the acceptor"))?;
+        let parker_poll = Poll::new().map_err(cannot_start("the parker"))?;
+        let (sender, lingerers) = crossbeam_channel::bounded(limits.lingering.max(1));
+        let wakers = (
+            Waker::new(acceptor_poll.registry(), Token(usize::MAX)).map_err(cannot_start("the acceptor"))?,
+            Waker::new(parker_poll.registry(), Token(usize::MAX)).map_err(cannot_start("the parker"))?,
+        );
+        let poller = Poller::new().map_err(cannot_start("the poller"))?;
+        let core = Arc::new(core(limits, listeners, datagrams, busy_reply, poller, wakers, sender));
+        Ok(Self { core, acceptor_poll, parker_poll, lingerers })
+    }
+
+    /// The real addresses, in the order they were given.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.core.addresses()
+    }
+
+    /// What the admin endpoint and the metrics look at.
+    pub fn observe(&self) -> Arc<dyn Observe> {
+        self.core.clone()
+    }
+
+    /// Starts the threads: one acceptor, one parker, and the workers.
+    pub fn serve(self) -> Result<Handle, BuildError> {
+        let Self { core, acceptor_poll, parker_poll, lingerers } = self;
+        let doors: Vec<TcpListener> = (0..core.listeners.len())
+            .filter_map(|index| core.lock_socket(index).as_ref().map(TcpListener::try_clone))
+            .collect::<io::Result<_>>()
+            .map_err(cannot_start("the acceptor"))?;
+        let orders = Arc::new(Orders::default());
+        let acceptor =
+            Acceptor::new(core.clone(), acceptor_poll, doors).map_err(cannot_start("the acceptor"))?;
+        let parker = Parker::new(core.clone(), parker_poll, lingerers, Drain::new(orders.clone()));
+        for (number, socket) in core.datagrams.sockets.iter().enumerate() {
+            socket.register(&core, number).map_err(cannot_start("the datagram listeners"))?;
+        }
+        core.enter(Phase::Serving);
+        start_workers(&core)?;
+        spawn("tidegate-parker", move || parker.run()).map_err(|source| {
+            core.stopped.store(true, std::sync::atomic::Ordering::SeqCst);
+            core.dormitory.wake_all();
+            core.poller.wake();
+            BuildError::Start { what: "the parker", source }
+        })?;
+        // From here on dropping the handle ends what was started.
+        let handle = Handle { core, orders };
+        spawn("tidegate-accept", move || acceptor.run()).map_err(|source| {
+            // Without an acceptor nobody would close the listeners.
+            handle.core.accepting.store(false, std::sync::atomic::Ordering::SeqCst);
+            BuildError::Start { what: "the acceptor", source }
+        })?;
+        Ok(handle)
+    }
+}
+
+fn core(
+    limits: Limits,
+    listeners: Vec<Listener>,
+    datagrams: Vec<DatagramSocket>,
+    busy_reply: Option<Box<[u8]>>,
+    poller: Poller,
+    (acceptor, parker): (Waker, Waker),
+    lingerers: Sender<Lingering>,
+) -> Core {
+    let workers = limits.workers;
+    let datagrams = Datagrams::new(datagrams, &limits);
+    let columns = listeners.len() + datagrams.sockets.len();
+    Core {
+        clock: Clock::start(),
+        phase: AtomicU8::new(0),
+        admission: Admission::new(&limits),
+        table: Table::new(limits.max_connections),
+        queue: Queue::new(limits.max_connections + datagrams.entries()),
+        datagrams,
+        poller,
+        dormitory: Dormitory::new(workers),
+        ledgers: Ledgers::new(WORKER_ROWS + workers, columns),
+        worker_clocks: (0..workers).map(|_| WorkerClock::default()).collect(),
+        output_total: AtomicUsize::new(0),
+        panics: AtomicU64::new(0),
+        refusals: Refusals::new(listeners.len()),
+        busy_reply,
+        queue_was_empty: AtomicU64::new(0),
+        lingerers,
+        lingering: Arc::new(AtomicUsize::new(0)),
+        stopping: AtomicBool::new(false),
+        stopped: AtomicBool::new(false),
+        workers_alive: AtomicUsize::new(workers),
+        accepting: AtomicBool::new(true),
+        cut_in_turns: AtomicU64::new(0),
+        acceptor_waits: AtomicU8::new(0),
+        acceptor,
+        parker_sleeps: AtomicBool::new(false),
+        activity: AtomicBool::new(false),
+        parker,
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+        listeners,
+        limits,
+    }
+}
+
+/// Starts the pool: each worker is one job that ends with the server.
+fn start_workers(core: &Arc<Core>) -> Result<(), BuildError> {
+    let workers = core.limits.workers;
+    let builder = threadpool::Builder::new().num_threads(workers).thread_name("tidegate-worker".to_owned());
+    // The pool panics when the system has no thread for it.
+    let pool = std::panic::catch_unwind(|| builder.build()).map_err(|_| BuildError::Start {
+        what: "the workers",
+        source: io::Error::other(format!("the system does not give {workers} threads")),
+    })?;
+    for me in 0..workers {
+        let worker = Worker::new(core.clone(), me);
+        pool.execute(move || worker.run());
+    }
+    Ok(())
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+}

@@ -1,0 +1,71 @@
+//! A table of the run, one row a second.
+
+use super::clock::{Nanos, seconds};
+use super::outcome::{Outcome, Outcomes};
+use super::recorder::Interval;
+use std::io::{self, Write};
+
+/// Writes the table as the run goes on.
+#[derive(Debug)]
+pub(crate) struct Csv<W> {
+    out: W,
+    begin: Option<Nanos>,
+}
+
+impl<W: Write> Csv<W> {
+    /// A table that begins with the names of its columns.
+    pub(crate) fn new(mut out: W) -> io::Result<Self> {
+        write!(out, "at_seconds,length_seconds,phase,offered,sent")?;
+        for outcome in Outcome::ALL {
+            write!(out, ",{}", outcome.as_str())?;
+        }
+        writeln!(
+            out,
+            ",response_p50_seconds,response_p99_seconds,response_max_seconds,service_p50_seconds,\
+             service_p99_seconds,connections_opened,bytes_sent,bytes_received"
+        )?;
+        Ok(Self { out, begin: None })
+    }
+
+    /// One second's row. A second in which the warm-up ended counts both parts.
+    pub(crate) fn write(&mut self, interval: &Interval) -> io::Result<()> {
+        let begin = *self.begin.get_or_insert(interval.begin);
+        let phase = match interval.tally.offered + interval.tally.outcomes[Outcome::Ok] {
+            0 => "warmup",
+            _ => "measured",
+        };
+        let mut outcomes: Outcomes = interval.tally.outcomes.clone();
+        outcomes += &interval.warm.outcomes;
+        let out = &mut self.out;
+        write!(
+            out,
+            "{:.3},{:.3},{phase},{},{}",
+            seconds(interval.begin.saturating_sub(begin)),
+            seconds(interval.end.saturating_sub(interval.begin)),
+            interval.tally.offered + interval.warm.offered,
+            outcomes.sent(),
+        )?;
+        for (_, n) in outcomes.iter() {
+            write!(out, ",{n}")?;
+        }
+        for (histogram, quantile) in [
+            (&interval.response.histogram, 0.5),
+            (&interval.response.histogram, 0.99),
+            (&interval.response.histogram, 1.0),
+            (&interval.service.histogram, 0.5),
+            (&interval.service.histogram, 0.99),
+        ] {
+            // Nothing measured is an empty field, not a 0.
+            match histogram.is_empty() {
+                true => write!(out, ",")?,
+                false => {
+                    let value = histogram.value_at_quantile(quantile).min(histogram.max());
+                    write!(out, ",{:.9}", seconds(value))?;
+                }
+            }
+        }
+        let connections = &interval.connections;
+        writeln!(out, ",{},{},{}", connections.opened, connections.bytes_sent, connections.bytes_received)?;
+        out.flush()
+    }
+}

@@ -1,0 +1,102 @@
+//! Signs of life on stderr: a bar on a terminal, a line every ten seconds elsewhere.
+
+use super::outcome::{Outcome, Outcomes};
+use super::plan::Plan;
+use super::recorder::Interval;
+use super::text;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// How often a line is written where there is no terminal.
+const LINE: Duration = Duration::from_secs(10);
+
+/// Shows how a run goes on.
+pub(crate) struct Progress {
+    form: Form,
+    began: Instant,
+    outcomes: Outcomes,
+    /// Seconds, or requests where their number ends the run; 0 if neither is known.
+    whole: u64,
+    by_requests: bool,
+}
+
+enum Form {
+    Off,
+    Bar(ProgressBar),
+    Lines(Instant),
+}
+
+impl Progress {
+    /// For a run of this plan; `label` comes first in every line.
+    pub(crate) fn new(plan: &Plan, on: bool) -> Self {
+        let by_requests = plan.duration.is_none();
+        let whole = match (plan.duration, plan.requests) {
+            (Some(duration), _) => (plan.warmup + duration).as_secs_f64().ceil() as u64,
+            (None, requests) => requests.unwrap_or(0),
+        };
+        let form = match (on, std::io::stderr().is_terminal()) {
+            (false, _) => Form::Off,
+            (true, true) => Form::Bar(bar(whole)),
+            (true, false) => Form::Lines(Instant::now()),
+        };
+        Self { form, began: Instant::now(), outcomes: Outcomes::default(), whole, by_requests }
+    }
+
+    /// Takes what one second measured.
+    pub(crate) fn second(&mut self, interval: &Interval) {
+        if matches!(self.form, Form::Off) {
+            return;
+        }
+        let mut second = interval.tally.outcomes.clone();
+        second += &interval.warm.outcomes;
+        self.outcomes += &second;
+        let length = interval.end.saturating_sub(interval.begin).max(1) as f64 / 1e9;
+        let mut state = format!("{:.0}/s", second[Outcome::Ok] as f64 / length);
+        let histogram = &interval.response.histogram;
+        if !histogram.is_empty() {
+            let p99 = histogram.value_at_quantile(0.99).min(histogram.max());
+            state += &format!("  p99 {}", text::time(p99 as f64 / 1e9));
+        }
+        for (outcome, n) in self.outcomes.iter().filter(|(_, n)| *n > 0) {
+            state += &format!("  {} {n}", outcome.as_str());
+        }
+        let elapsed = self.began.elapsed();
+        let position = match self.by_requests {
+            true => self.outcomes.sent(),
+            false => elapsed.as_secs(),
+        };
+        match &mut self.form {
+            Form::Off => {}
+            Form::Bar(bar) => {
+                bar.set_position(position.min(self.whole));
+                bar.set_message(state);
+            }
+            Form::Lines(last) if last.elapsed() >= LINE => {
+                *last = Instant::now();
+                let unit = if self.by_requests { "" } else { "s" };
+                // Nobody can be told that stderr is closed.
+                let _ =
+                    writeln!(std::io::stderr(), "stress: {position}{unit} of {}{unit}  {state}", self.whole);
+            }
+            Form::Lines(_) => {}
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(&self) {
+        if let Form::Bar(bar) = &self.form {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(whole: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(whole), ProgressDrawTarget::stderr_with_hz(4));
+    if let Ok(style) = ProgressStyle::with_template("{bar:24} {elapsed}  {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar.set_message("opening connections");
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}

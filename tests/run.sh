@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Installs what the tests need, and runs them all: `tests/run.sh`. Arguments go to `cargo test`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ -x tests/setup.sh ]; then
+    tests/setup.sh
+fi
+
+# Tests flood real sockets: they get the descriptors the system allows.
+ulimit -n "$(ulimit -Hn)"
+
+# The promises, against the real binary. One test at a time within a file: each may use both cores.
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-2} cargo test --profile checked "$@"
+
+# The state machines, in every interleaving.
+cargo test --profile checked -p tidegate-model

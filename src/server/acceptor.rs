@@ -19,6 +19,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 /// The wake token; listeners have their index.
@@ -53,6 +54,8 @@ pub(crate) struct Acceptor {
     budget: Bucket,
     spares: Vec<OwnedFd>,
     back_off: Duration,
+    /// Connections admitted so far.
+    admitted: u64,
 }
 
 /// One listener's socket.
@@ -116,7 +119,7 @@ impl Acceptor {
         // A tenth of a second's worth at once: bursts of refusals are as costly as floods.
         let budget = Bucket::with_depth(rate, (rate / 10.0).max(f64::from(rate > 0.0)), Instant::now());
         let spares = (0..SPARES).map_while(|_| spare().ok()).collect();
-        Ok(Self { core, poll, doors, first: 0, budget, spares, back_off: BACK_OFF_FIRST })
+        Ok(Self { core, poll, doors, first: 0, budget, spares, back_off: BACK_OFF_FIRST, admitted: 0 })
     }
 
     /// Accepts until the server drains; then takes what the kernel had completed, and ends.
@@ -124,6 +127,9 @@ impl Acceptor {
         let mut events = Events::with_capacity(self.doors.len() + 1);
         let mut hold = None;
         while self.core.phase() < Phase::Draining {
+            if self.core.enough.load(Relaxed) {
+                self.close_doors();
+            }
             let ready = self.doors.iter().any(|door| door.ready);
             // Even when one door has more: others are heard of by this alone.
             self.wait(&mut events, hold.unwrap_or(if ready { Duration::ZERO } else { WAIT }));
@@ -158,12 +164,15 @@ impl Acceptor {
     /// Takes from every listener in turn until the kernel has no more, or until accepting must
     /// pause: then for how long.
     fn accept_all(&mut self) -> Option<Duration> {
+        if self.doors.is_empty() {
+            return None;
+        }
         // Each begins in turn, so that a pause that one calls for does not fall to the others always.
         self.first = (self.first + 1) % self.doors.len();
         for nth in 0..self.doors.len() {
             let index = (self.first + nth) % self.doors.len();
             for _ in 0..ACCEPT_BATCH {
-                if !self.doors[index].ready {
+                if !self.doors[index].ready || self.core.enough.load(Relaxed) {
                     break;
                 }
                 match self.step(index) {
@@ -306,13 +315,24 @@ impl Acceptor {
             _permit: permit,
         });
         ledger.admitted();
+        self.admitted += 1;
+        if self.core.end_after.is_some_and(|enough| self.admitted >= enough) {
+            self.core.enough.store(true, SeqCst);
+        }
         let now = self.core.clock.now();
         let patience = nanos(self.core.limits.queue_timeout);
-        slot.deadline.store(now.saturating_add(patience), std::sync::atomic::Ordering::Relaxed);
+        slot.deadline.store(now.saturating_add(patience), Relaxed);
         slot.state.requeue();
         self.core.enqueue(number, generation, true, now);
         self.core.work_queued();
         Step::Next
+    }
+
+    fn close_doors(&mut self) {
+        for index in 0..self.doors.len() {
+            self.core.lock_socket(index).take();
+        }
+        self.doors.clear();
     }
 
     fn accept(&mut self, index: usize) -> Result<(TcpStream, SocketAddr), Step> {
@@ -332,7 +352,7 @@ impl Acceptor {
     fn accept_failed(&mut self, index: usize, error: &io::Error) -> Step {
         let class = classify(error);
         let counters = &self.core.listeners[index].accept_errors;
-        counters[class as usize].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counters[class as usize].fetch_add(1, Relaxed);
         if class == AcceptError::Aborted {
             // The client is at fault, and only this one.
             return Step::Next;
@@ -389,10 +409,7 @@ impl Acceptor {
                 }
             }
         }
-        for index in 0..self.doors.len() {
-            self.core.lock_socket(index).take();
-        }
-        self.doors.clear();
+        self.close_doors();
     }
 }
 

@@ -35,6 +35,7 @@ mod sleepers;
 mod state;
 mod sync;
 mod table;
+mod tick;
 mod waiting;
 mod worker;
 

@@ -84,6 +84,7 @@ impl Worker {
                 Kind::Connection => self.serve(entry),
                 Kind::Datagram => self.answer_waiting(&entry),
                 Kind::Receive => self.receive(&entry),
+                Kind::Tick => self.tick(),
             }
             if core.stopped.load(Relaxed) {
                 return;

@@ -65,6 +65,12 @@ impl Program {
         self.arg("--listen", format!("{name}=tcp://127.0.0.1:0"))
     }
 
+    /// With the admin endpoint, on a port of its own.
+    pub(crate) fn admin(mut self) -> Self {
+        self.args[1] = "127.0.0.1:0".into();
+        self
+    }
+
     /// The limit of open files it is started with.
     pub(crate) fn open_files(mut self, limit: u64) -> Self {
         self.open_files = Some(limit);
@@ -123,6 +129,14 @@ impl Running {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.addresses()[0]
+    }
+
+    /// Where it said its admin endpoint is.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        let text = self.stdout.text();
+        let found =
+            text.lines().find_map(|line| line.split_once("http://")?.1.split('/').next()?.parse().ok());
+        found.expect("it was started with one")
     }
 
     pub(crate) fn client(&self) -> super::Client {

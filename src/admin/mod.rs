@@ -9,6 +9,18 @@
 //! takes one complete, size-capped request from each of few connections, within deadlines, and
 //! relays it over a socket that nobody else can reach. Nothing that is asked here changes the
 //! server.
+//!
+//! ```
+//! use tidegate::{Echo, Server, admin::Admin};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::builder().listen("127.0.0.1:0", Echo)?.bind()?.serve()?;
+//! let admin = Admin::bind("127.0.0.1:0".parse()?, server.observe())?.serve()?;
+//! println!("curl http://{}/metrics", admin.address());
+//! # admin.shutdown();
+//! # Ok(())
+//! # }
+//! ```
 
 mod connection;
 mod front;

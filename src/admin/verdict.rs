@@ -132,13 +132,14 @@ fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String 
 fn dropping_datagrams(lately: &Lately) -> Option<String> {
     let count = |reason: DatagramDrop| lately.dropped.datagrams[reason as usize];
     // Who sends what is not meant for a service says nothing of the load.
-    let (full, kernel) = (count(DatagramDrop::QueueFull), count(DatagramDrop::KernelBuffer));
+    let full = count(DatagramDrop::QueueFull) + count(DatagramDrop::QueueTimeout);
+    let kernel = count(DatagramDrop::KernelBuffer);
     let why = match (full, kernel) {
         (0, 0) => return None,
         (full, kernel) if kernel > full => {
             "They come faster than they are read: the kernel's buffer is full."
         }
-        _ => "The workers do not keep up: the queue is full.",
+        _ => "The workers do not keep up with the queue.",
     };
     let seconds = lately.seconds.max(1.0);
     Some(format!("{why} {} dropped in the last {seconds:.0} s.", show::number(full + kernel)))

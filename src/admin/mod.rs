@@ -44,9 +44,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How many completed handshakes may wait in the kernel: idle connections are accepted and ended
-/// at once, so this only covers the time between two looks.
-const BACKLOG: i32 = 1024;
+/// How many completed handshakes may wait in the kernel, which lowers it to `net.core.somaxconn`.
+/// It covers a flood between two looks: a handshake beyond it is tried again after a second.
+const BACKLOG: i32 = 4096;
 
 /// The limits of the admin endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod config;
 mod serve;
+#[cfg(target_os = "linux")]
 mod stress;
 pub mod units;
 
@@ -45,6 +46,7 @@ enum Command {
     /// Talk to a server as one polite client: send lines, print the replies and the total time.
     Client(client::ClientArgs),
     /// Load a server and say what it did.
+    #[cfg(target_os = "linux")]
     Stress(Box<stress::StressArgs>),
 }
 
@@ -56,6 +58,7 @@ pub fn run() -> ExitCode {
         Some(Command::Serve(args)) => serve::run(args),
         Some(Command::Check(args)) => serve::check(args),
         Some(Command::Client(args)) => client::run(args),
+        #[cfg(target_os = "linux")]
         Some(Command::Stress(args)) => stress::run(&args),
     }
 }

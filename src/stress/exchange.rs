@@ -190,7 +190,9 @@ impl Loader<'_> {
             }
             State::Idle => slot.unread |= readable,
             State::Busy => {
-                if flags.contains(EventFlags::OUT) {
+                // Edges report room on every event; it matters while there is something to send.
+                let unsent = slot.sent < self.plan.wire.request(slot.payload).len();
+                if unsent && flags.contains(EventFlags::OUT) {
                     let now = self.clock.now();
                     self.flush(i, now);
                 }
@@ -287,6 +289,9 @@ impl Loader<'_> {
         let response = timed.then(|| now.saturating_sub(slot.intended));
         let service = slot.sent_at.filter(|_| timed).map(|at| now.saturating_sub(at));
         self.recorder.ended(slot.measured, outcome, now, response, service);
+        if outcome == Outcome::Ok && (self.measure_from..=self.stop_at).contains(&now) {
+            self.recorder.replied();
+        }
         let fresh = match self.plan.reuse {
             Reuse::Forever => true,
             Reuse::Times(times) => slot.used < times,

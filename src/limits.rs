@@ -146,6 +146,9 @@ impl Limits {
     /// The most connections a table can name.
     pub const CONNECTIONS_MAX: usize = 1 << 24;
 
+    /// The most bytes that a limit of bytes can be: more than any machine has.
+    pub const BYTES_MAX: usize = 1 << 44;
+
     /// The kernel's backlog that follows from these limits.
     pub fn effective_backlog(&self) -> usize {
         match self.backlog {
@@ -201,6 +204,27 @@ impl Limits {
         ensure(
             self.source_rate.is_finite() && self.source_rate >= 0.0,
             format!("source-rate is {}: it must be 0 or more", self.source_rate),
+        )?;
+        let bytes_max = Self::BYTES_MAX;
+        let sizes = [
+            ("output-total", self.output_total),
+            ("turn-bytes", self.turn_bytes),
+            ("linger-bytes", self.linger_bytes),
+        ];
+        for (name, bytes) in sizes {
+            ensure(
+                (1..=bytes_max).contains(&bytes),
+                format!("{name} is {bytes}: it must be from 1 to {bytes_max} bytes"),
+            )?;
+        }
+        ensure(
+            self.lingering <= Self::CONNECTIONS_MAX && self.fd_reserve <= Self::CONNECTIONS_MAX,
+            format!(
+                "lingering is {} and fd-reserve {}: at most {}",
+                self.lingering,
+                self.fd_reserve,
+                Self::CONNECTIONS_MAX
+            ),
         )?;
         ensure(self.max_line >= 1, "max-line is 0: it must be at least 1 byte".to_owned())?;
         ensure(

@@ -413,3 +413,13 @@ pub(crate) fn send_datagrams(socket: BorrowedFd<'_>, given: &[Given<'_>]) -> std
 pub(crate) fn report_local_address(_socket: BorrowedFd<'_>, _ipv6: bool) -> std::io::Result<()> {
     Ok(())
 }
+
+/// Bytes given to the kernel for a client that has not acknowledged them (`SIOCOUTQ`); 0 where that cannot be
+/// told.
+pub(crate) fn unacknowledged(socket: &std::net::TcpStream) -> usize {
+    use std::os::fd::AsRawFd;
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, since `socket` is borrowed; the kernel writes one int to `bytes`.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}

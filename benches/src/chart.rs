@@ -99,12 +99,11 @@ impl Field<'_> {
         (left + width * across / self.across, top + height * (1.0 - self.scale.at(value)))
     }
 
-    /// A dashed line with words above it.
-    pub(crate) fn mark(&self, svg: &mut Svg, value: f64, words: &str) {
+    /// A dashed line across.
+    pub(crate) fn mark(&self, svg: &mut Svg, value: f64) {
         let (left, _, width, _) = self.place;
         let y = self.place_of(0.0, value).1;
         svg.line("mark", (left, y), (left + width, y));
-        svg.text("small", (left + width, y - 5.0), Anchor::End, words);
     }
 
     /// Words at a place of the field.

@@ -28,9 +28,12 @@ pub(crate) fn all(results: &Results) -> Vec<(&'static str, String)> {
     if let Some(survival) = &results.survival {
         pictures.push(("survival.svg", survival_picture(survival)));
     }
-    let echo: Vec<(String, &str)> = [1, 32, 1_000, 10_000]
+    let echo: Vec<(String, &str)> = [1u32, 32, 1_000, 10_000]
         .into_iter()
-        .map(|connections| (format!("{} connections", thousands(connections as f64)), connections))
+        .map(|connections| match connections {
+            1 => ("1 connection".to_owned(), connections),
+            _ => (format!("{} connections", thousands(f64::from(connections))), connections),
+        })
         .filter_map(|(name, connections)| {
             results.work.get_key_value(&format!("echo-64-{connections}")).map(|(key, _)| (name, key.as_str()))
         })
@@ -48,7 +51,7 @@ pub(crate) fn all(results: &Results) -> Vec<(&'static str, String)> {
 const PICTURE_WIDTH: f64 = 880.0;
 
 fn survival_picture(survival: &Survival) -> String {
-    let mut svg = Svg::new(PICTURE_WIDTH, 400.0);
+    let mut svg = Svg::new(PICTURE_WIDTH, 414.0);
     let Some(first) = survival.points.first() else {
         return svg.finish("nothing was measured", "");
     };
@@ -82,7 +85,7 @@ fn survival_picture(survival: &Survival) -> String {
         scale: Scale::Linear { max: survival.capacity * 1.15 },
         show: |value| format!("{value:.0}"),
     };
-    useful.mark(&mut svg, survival.capacity, "what one core can do");
+    useful.mark(&mut svg, survival.capacity);
     useful.draw(&mut svg, &lines(|sample| Some(sample.outcome.rate)));
     if let Some(last) = survival.points.last() {
         let gone: Vec<&str> = servers
@@ -118,9 +121,9 @@ fn survival_picture(survival: &Survival) -> String {
     legend(&mut svg, (24.0, 30.0), &entries);
     svg.text(
         "small",
-        (24.0, 392.0),
+        (24.0, 404.0),
         Anchor::Start,
-        "Each request takes 1 ms of CPU on one core and has a connection of its own; a reply is useful within 1 s.",
+        "One core does 1 ms of work for each request, at most at the dashed rate; a reply is useful within 1 s.",
     );
     svg.finish("Useful replies and their p99 over offered load", &in_words(survival))
 }

@@ -4,6 +4,7 @@ use crate::measure::{Comparison, Sample};
 use crate::plots::{thousands, title_of};
 use crate::results::{Results, Survival, SurvivalPoint};
 use crate::stats::{median, spread};
+use crate::suite::SHARED;
 use crate::{goals, machine::Machine};
 use std::fmt::Write;
 
@@ -38,7 +39,12 @@ pub(crate) fn markdown(results: &Results) -> String {
              ![Peak memory with 10,000 connections](img/memory.svg)\n";
     for (key, title) in WORKS {
         if let Some(comparison) = results.work.get(*key) {
-            let _ = work_table(&mut page, title, comparison);
+            let _ = writeln!(page, "\n### {title}");
+            let _ = work_table(&mut page, comparison);
+        }
+        if let Some(comparison) = results.work.get(&format!("{key}{SHARED}")) {
+            let _ = writeln!(page, "\nSharing all cores:");
+            let _ = work_table(&mut page, comparison);
         }
     }
     let _ = start_table(&mut page, results);
@@ -76,10 +82,16 @@ fn head(page: &mut String, machine: &Machine) -> std::fmt::Result {
 }
 
 fn goal_table(page: &mut String, results: &Results) -> std::fmt::Result {
-    writeln!(page, "\n## Goals\n\n| work | figure | goal | measured | |\n|---|---|---|---|---|")?;
+    writeln!(
+        page,
+        "\n## Goals\n\n*Apart*: servers have one core to themselves and clients the others. *Sharing*: both share all \
+         cores, so that a server may use more than one, and a client's work is in its way.\n\n\
+         | work | figure | goal | apart | sharing |\n|---|---|---|---|---|"
+    )?;
     for goal in goals::all(results) {
-        let (measured, verdict) = (goal.measured(), goal.verdict());
-        writeln!(page, "| {} | {} | {} | {measured} | {verdict} |", goal.work, goal.figure, goal.promise())?;
+        let (apart, sharing) = (goal.measured(&goal.values), goal.measured(&goal.shared));
+        let apart = if apart.is_empty() && sharing.is_empty() { "not measured".to_owned() } else { apart };
+        writeln!(page, "| {} | {} | {} | {apart} | {sharing} |", goal.work, goal.figure, goal.promise())?;
     }
     Ok(())
 }
@@ -129,11 +141,11 @@ fn survival_table(page: &mut String, points: &[SurvivalPoint]) -> std::fmt::Resu
     Ok(())
 }
 
-fn work_table(page: &mut String, title: &str, comparison: &Comparison) -> std::fmt::Result {
+fn work_table(page: &mut String, comparison: &Comparison) -> std::fmt::Result {
     let first = &comparison.servers[0];
     writeln!(
         page,
-        "\n### {title}\n\n| server | replies/s | p50 µs | p99 µs | CPU µs | peak MB | lost | {} over it |\n\
+        "\n| server | replies/s | p50 µs | p99 µs | CPU µs | peak MB | lost | {} over it |\n\
          |---|---:|---:|---:|---:|---:|---:|---:|",
         title_of(first)
     )?;

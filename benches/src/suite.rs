@@ -23,15 +23,18 @@ const TIDEGATE_OFF: &str =
 const TIDEGATE_ON: &str = "--admin 127.0.0.1:0 --read-timeout 10s --write-timeout 10s --idle-timeout 60s \
                            --queue-timeout 5s --max-per-source 20000 --refusal-rate 500/s";
 /// One place, which somebody holds; everybody else is refused, as fast as it goes.
-const TIDEGATE_FULL: &str = "--admin off --max-connections 1 --refusal-rate 1000000/s";
+const TIDEGATE_FULL: &str = "--admin off --max-connections 1 --queue 1 --refusal-rate 1000000/s";
 /// Offered load over capacity.
-const FACTORS: [f64; 7] = [0.5, 1.0, 1.5, 2.0, 4.0, 7.0, 10.0];
+const FACTORS: [f64; 6] = [0.5, 1.0, 1.5, 2.0, 4.0, 10.0];
 /// The same with the small backlog.
 const FACTORS_SMALL: [f64; 3] = [1.0, 4.0, 10.0];
 /// The backlog the standard library of Rust listens with.
 const BACKLOG_SMALL: &str = "--backlog 128";
 /// The work of a request in the picture of survival.
 const SURVIVAL_WORK: Mode = Mode::Cpu(Duration::from_millis(1));
+
+/// What the name of a work ends with when servers and clients share all cores.
+pub(crate) const SHARED: &str = "-shared";
 
 /// What there is to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -86,7 +89,10 @@ pub(crate) struct RenderArgs {
 }
 
 struct Suite {
+    /// Servers on one core, clients on the others.
     bench: Bench,
+    /// All on all.
+    shared: Bench,
     rounds: usize,
     duration: Duration,
     python: bool,
@@ -110,6 +116,7 @@ pub(crate) fn run(args: AllArgs) -> Result<()> {
     };
     let mut suite = Suite {
         bench: Bench::new(true)?,
+        shared: Bench::new(false)?,
         rounds: args.rounds,
         duration: args.duration,
         python: !args.no_python,
@@ -164,21 +171,11 @@ impl Suite {
     fn measure(&mut self, section: Section) -> Result<()> {
         match section {
             Section::Echo => self.echo(),
-            Section::Churn => {
-                let peers = self.peers("tidegate tokio thread pool epoll", true);
-                self.work("churn", Shape::Churn, Mode::Echo, 32, 64, peers)
-            }
-            Section::Refuse => {
-                let servers = vec![Spec::with("tidegate", TIDEGATE_FULL), Spec::new("reset")];
-                self.work("refuse", Shape::Refuse, Mode::Echo, 32, 64, servers)
-            }
+            Section::Churn => self.churn(),
+            Section::Refuse => self.refuse(),
             Section::Survival => self.survival(),
             Section::Start => self.starts(),
-            Section::Features => {
-                let servers =
-                    vec![Spec::with("tidegate:on", TIDEGATE_ON), Spec::with("tidegate:off", TIDEGATE_OFF)];
-                self.work("features", Shape::Echo, Mode::Echo, 32, 64, servers)
-            }
+            Section::Features => self.features(),
             Section::Udp => self.datagrams(),
             Section::Stress => self.clients(),
         }
@@ -212,23 +209,51 @@ impl Suite {
         // So many connections take turns that are longer than a short run.
         let duration = if connections >= 10_000 { self.duration * 2 } else { self.duration };
         let load = Load { shape, mode, connections, size, rate: 0.0, duration };
-        let comparison = compare(&load, &servers, self.rounds, &self.bench)?;
+        let bench = if name.ends_with(SHARED) { &self.shared } else { &self.bench };
+        let comparison = compare(&load, &servers, self.rounds, bench)?;
         self.results.work.insert(name.to_owned(), comparison);
         Ok(())
     }
 
     fn echo(&mut self) -> Result<()> {
-        for (connections, peers, python) in [
-            (1, "tidegate tokio thread pool epoll", true),
-            (32, "tidegate tokio thread pool epoll", true),
-            (1_000, "tidegate tokio thread epoll", false),
-            (10_000, "tidegate tokio tokio-4k epoll", false),
+        for (connections, size, peers, python, rivals) in [
+            (1, 64, "tidegate tokio thread pool epoll", true, "tidegate tokio thread epoll"),
+            (32, 64, "tidegate tokio thread pool epoll", true, "tidegate tokio thread epoll"),
+            (1_000, 64, "tidegate tokio thread epoll", false, "tidegate tokio epoll"),
+            (10_000, 64, "tidegate tokio tokio-4k epoll", false, "tidegate tokio epoll"),
+            (32, 65_536, "tidegate tokio thread pool epoll", true, "tidegate tokio epoll"),
         ] {
+            let name = format!("echo-{size}-{connections}");
             let peers = self.peers(peers, python);
-            self.work(&format!("echo-64-{connections}"), Shape::Echo, Mode::Echo, connections, 64, peers)?;
+            self.work(&name, Shape::Echo, Mode::Echo, connections, size, peers)?;
+            let rivals = self.peers(rivals, false);
+            self.work(&(name + SHARED), Shape::Echo, Mode::Echo, connections, size, rivals)?;
         }
+        Ok(())
+    }
+
+    fn churn(&mut self) -> Result<()> {
         let peers = self.peers("tidegate tokio thread pool epoll", true);
-        self.work("echo-65536-32", Shape::Echo, Mode::Echo, 32, 65_536, peers)
+        self.work("churn", Shape::Churn, Mode::Echo, 32, 64, peers)?;
+        let rivals = self.peers("tidegate tokio epoll", false);
+        self.work("churn-shared", Shape::Churn, Mode::Echo, 32, 64, rivals)
+    }
+
+    fn refuse(&mut self) -> Result<()> {
+        for name in ["refuse", "refuse-shared"] {
+            let servers = vec![Spec::with("tidegate", TIDEGATE_FULL), Spec::new("reset")];
+            self.work(name, Shape::Refuse, Mode::Echo, 32, 64, servers)?;
+        }
+        Ok(())
+    }
+
+    fn features(&mut self) -> Result<()> {
+        for name in ["features", "features-shared"] {
+            let servers =
+                vec![Spec::with("tidegate:on", TIDEGATE_ON), Spec::with("tidegate:off", TIDEGATE_OFF)];
+            self.work(name, Shape::Echo, Mode::Echo, 32, 64, servers)?;
+        }
+        Ok(())
     }
 
     fn datagrams(&mut self) -> Result<()> {

@@ -15,6 +15,7 @@ pub(super) struct Sample {
     pub(super) accepted: u64,
     pub(super) dropped: [u64; DropReason::COUNT],
     pub(super) turns: u64,
+    pub(super) sent_bytes: u64,
     pub(super) queue_length: u64,
     pub(super) open: u64,
     pub(super) workers_limit: u64,
@@ -31,6 +32,7 @@ impl Sample {
             accepted: 0,
             dropped: [0; DropReason::COUNT],
             turns: 0,
+            sent_bytes: 0,
             queue_length: seen.queue_length,
             open: 0,
             workers_limit: seen.workers_limit,
@@ -42,6 +44,7 @@ impl Sample {
         for listener in &seen.listeners {
             sample.accepted += listener.accepted;
             sample.open += listener.open();
+            sample.sent_bytes += listener.sent_bytes;
             sample.turns += listener.turns.iter().sum::<u64>();
             sample.turn_duration.merge(&listener.turn_duration);
             for (sum, n) in sample.dropped.iter_mut().zip(listener.dropped) {

@@ -35,7 +35,11 @@ impl Relay {
     /// Starts `tiny_http` behind its private socket.
     pub(super) fn start() -> io::Result<Self> {
         let (listener, link) = private_pair()?;
-        let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
+        // Its threads have no names of their own: they get that of the thread which starts it.
+        let start = move || tiny_http::Server::from_listener(listener, None);
+        let started = std::thread::Builder::new().name("admin-http".to_owned()).spawn(start)?.join();
+        let server =
+            started.map_err(|_| io::Error::other("tiny_http panicked"))?.map_err(io::Error::other)?;
         link.set_nonblocking(true)?;
         Ok(Self { server: ManuallyDrop::new(server), link })
     }

@@ -23,7 +23,7 @@ const SCRIPT: &str = include_str!("status.js");
 /// What the page may do: nothing but its own style, its own script and `status.json`. The hashes
 /// are those of the two files (a test compares them).
 pub(super) const CSP: &str = concat!(
-    "default-src 'none'; style-src 'sha256-OnSz+GonnbONucXr0rD5ECmKsSshB8CiesrbiAAFkqg='; ",
+    "default-src 'none'; style-src 'sha256-9Lw2qKD6HY74RySU7Cb4Ff5N+VPBUbMbvaBaQxjdhnI='; ",
     "script-src 'sha256-Mjv5H00z440vTw2xFozmz2qhJBos7uyzF0xgWG5L0To='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 );
@@ -255,6 +255,8 @@ impl Report {
         view.spark("waiting", &history.each(|s| s.queue_length as f64), 1.0, n);
         view.spark("wait", &waits, 0.001, |seconds| show::latency(Some(seconds)));
         view.spark("open", &history.each(|s| s.open as f64), 1.0, n);
+        let bytes = |rate: f64| format!("{}/s", show::size(rate as u64));
+        view.spark("sent", &rate(|s| s.sent_bytes), 1.0, bytes);
     }
 
     fn put_tables(&self, view: &mut View) {
@@ -287,11 +289,11 @@ impl Report {
     fn refusal_row(&self, refusal: &Refusal, now: u64) -> Vec<String> {
         let ago = Duration::from_millis(now.saturating_sub(refusal.at_unix_ms));
         vec![
-            show::time_of_day(refusal.at_unix_ms),
             format!("{} ago", show::age(ago)),
-            self.listener_name(refusal.listener).to_owned(),
             refusal.reason.to_string(),
             show::number(refusal.count),
+            self.listener_name(refusal.listener).to_owned(),
+            show::time_of_day(refusal.at_unix_ms),
         ]
     }
 }
@@ -350,7 +352,7 @@ impl View {
 }
 
 /// The names of the words that go with each sparkline.
-const SPARK_TEXTS: [(&str, &str, &str); 7] = [
+const SPARK_TEXTS: [(&str, &str, &str); 8] = [
     ("turns", "turns-now", "turns-peak"),
     ("accepted", "accepted-now", "accepted-peak"),
     ("dropped", "dropped-now", "dropped-peak"),
@@ -358,6 +360,7 @@ const SPARK_TEXTS: [(&str, &str, &str); 7] = [
     ("waiting", "waiting-now", "waiting-peak"),
     ("wait", "wait-now", "wait-peak"),
     ("open", "open-now", "open-peak"),
+    ("sent", "sent-now", "sent-peak"),
 ];
 
 /// A closed area under the values, the newest at the right; one unit is one second.

@@ -97,7 +97,7 @@ fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String 
     let n = show::number;
     let why = match reason {
         DropReason::QueueFull => format!(
-            "The queue is full: {} of {} places taken, {} of {} workers busy.",
+            "The queue is full: {} wait for a worker, newcomers get in below {}; {} of {} workers are busy.",
             n(seen.queue_length),
             n(seen.queue_limit),
             n(seen.workers_busy),
@@ -153,7 +153,7 @@ fn warning(seen: &Snapshot, lately: &Lately) -> Option<String> {
     }
     (lately.utilisation > 0.9).then(|| {
         format!(
-            "The workers were busy {:.0} % of the last ten seconds; {} of {} places of the queue are taken.",
+            "The workers were busy {:.0} % of the last ten seconds; {} wait for one (limit {}).",
             lately.utilisation * 100.0,
             n(seen.queue_length),
             n(seen.queue_limit)
@@ -165,7 +165,7 @@ fn why_well(seen: &Snapshot) -> String {
     let n = show::number;
     let queue = match seen.queue_length {
         0 => "nobody waits".to_owned(),
-        waiting => format!("{} of {} places of the queue taken", n(waiting), n(seen.queue_limit)),
+        waiting => format!("{} waiting (limit {})", n(waiting), n(seen.queue_limit)),
     };
     format!(
         "{} of {} workers busy, {queue}, nobody turned away.",
@@ -217,7 +217,7 @@ mod tests {
                 &serving(),
                 dropped(DropReason::QueueFull, 1204),
                 State::Shedding,
-                "The queue is full: 128 of 128",
+                "The queue is full: 128 wait",
             ),
             (
                 &serving(),

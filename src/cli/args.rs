@@ -124,6 +124,14 @@ pub(super) struct ServeArgs {
     pub(super) quiet: bool,
 }
 
+/// See [`ServeArgs::asked`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) connections: bool,
+    pub(super) queue: bool,
+    pub(super) fd_reserve: bool,
+}
+
 macro_rules! first_said {
     ($mine:ident or $other:ident: $($field:ident),* $(,)?) => { $($mine.$field = $mine.$field.or($other.$field);)* };
 }
@@ -144,8 +152,17 @@ impl ServeArgs {
         self
     }
 
-    /// The limits these options ask for, and whether the number of connections was asked for.
-    pub(super) fn limits(&self) -> (Limits, bool) {
+    /// Which of the limits that descriptors bound were asked for: they are not lowered.
+    pub(super) fn asked(&self) -> Asked {
+        Asked {
+            connections: self.max_connections.is_some(),
+            queue: self.queue.is_some(),
+            fd_reserve: self.fd_reserve.is_some(),
+        }
+    }
+
+    /// The limits these options ask for.
+    pub(super) fn limits(&self) -> Limits {
         let mut limits = Limits::default();
         fn set<T, V: TryInto<T>>(place: &mut T, value: Option<V>) {
             if let Some(value) = value.and_then(|value| value.try_into().ok()) {
@@ -166,7 +183,6 @@ impl ServeArgs {
         set(&mut limits.write_timeout, self.write_timeout);
         set(&mut limits.idle_timeout, self.idle_timeout);
         set(&mut limits.max_line, self.max_line);
-        set(&mut limits.max_datagram, self.max_datagram);
         set(&mut limits.output_per_connection, self.output_per_connection);
         set(&mut limits.output_total, self.output_total);
         set(&mut limits.drain_delay, self.drain_delay);
@@ -179,7 +195,7 @@ impl ServeArgs {
         set(&mut limits.lingering, self.lingering);
         set(&mut limits.linger_timeout, self.linger_timeout);
         set(&mut limits.linger_bytes, self.linger_bytes);
-        (limits, self.max_connections.is_some())
+        limits
     }
 }
 

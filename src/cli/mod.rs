@@ -3,6 +3,8 @@
 mod args;
 mod client;
 mod config;
+mod log;
+mod metrics;
 mod serve;
 #[cfg(target_os = "linux")]
 mod stress;
@@ -48,11 +50,16 @@ enum Command {
     /// Load a server and say what it did.
     #[cfg(target_os = "linux")]
     Stress(Box<stress::StressArgs>),
+    /// Print the metric catalogue.
+    Metrics(metrics::MetricsArgs),
 }
 
 /// Runs the program with the process's own arguments.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
     match cli.command {
         None => serve::run(cli.serve),
         Some(Command::Serve(args)) => serve::run(args),
@@ -60,7 +67,21 @@ pub fn run() -> ExitCode {
         Some(Command::Client(args)) => client::run(args),
         #[cfg(target_os = "linux")]
         Some(Command::Stress(args)) => stress::run(&args),
+        Some(Command::Metrics(args)) => metrics::run(&args),
     }
+}
+
+/// Prints what was asked for (help, version), or says in one line what is wrong with the arguments.
+fn explain(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader that went away has what it wanted.
+        let _ = error.print();
+        return ExitCode::from(exit::OK);
+    }
+    let text = error.render().to_string();
+    let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said: Vec<_> = said.filter(|line| !line.is_empty() && !line.starts_with("For more info")).collect();
+    fail(exit::USAGE, said.join(" ").trim_start_matches("error: "))
 }
 
 /// Says one line of what went wrong and gives the code to exit with.

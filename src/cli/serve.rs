@@ -1,7 +1,7 @@
 //! `tidegate serve`: from options to a running server, and `tidegate check`, which stops before.
 
-use super::args::{LogFormat, ServeArgs, unescape};
-use super::{config, exit, fail};
+use super::args::{Asked, ServeArgs, unescape};
+use super::{config, exit, fail, log};
 use crate::admin::{Admin, AdminHandle};
 use crate::limits::Limits;
 use crate::metrics::snapshot::Observe;
@@ -22,8 +22,8 @@ struct Plan {
     limits: Limits,
     listeners: Vec<(String, SocketAddr, Offer)>,
     busy_reply: Option<Vec<u8>>,
-    /// The number of connections is less than the default, since descriptors do not allow more.
-    lowered_from: Option<usize>,
+    /// The limit of open files allows fewer connections than the default.
+    lowered: bool,
 }
 
 /// What a listener offers.
@@ -47,7 +47,7 @@ pub(super) fn run(args: ServeArgs) -> ExitCode {
         Ok(args) => args,
         Err(why) => return fail(exit::USAGE, why),
     };
-    start_log(&args);
+    log::start(&args);
     let plan = match Plan::new(&args) {
         Ok(plan) => plan,
         Err(why) => return fail(exit::USAGE, why),
@@ -63,9 +63,10 @@ pub(super) fn run(args: ServeArgs) -> ExitCode {
 pub(super) fn check(args: ServeArgs) -> ExitCode {
     let checked = config::merge(args).and_then(|args| Plan::new(&args));
     match checked {
-        Ok(plan) => match plan.limits.check() {
+        Ok(plan) => match plan.check() {
             Ok(()) => print(&plan.describe()),
-            Err(error) => fail(exit::USAGE, error),
+            Err(error @ BuildError::Limits(_)) => fail(exit::USAGE, error),
+            Err(error) => fail(exit::FAILED, error),
         },
         Err(why) => fail(exit::USAGE, why),
     }
@@ -84,26 +85,25 @@ pub(super) fn print(text: &str) -> ExitCode {
 
 impl Plan {
     fn new(args: &ServeArgs) -> Result<Self, String> {
-        let (mut limits, asked) = args.limits();
-        let mut lowered_from = None;
+        let mut limits = args.limits();
         let listen: Vec<&str> = match args.listen.as_slice() {
             [] => vec![DEFAULT_LISTEN],
             given => given.iter().map(String::as_str).collect(),
         };
-        if !asked {
-            let possible = Server::connections_possible(&limits, listen.len());
-            if possible < limits.max_connections {
-                lowered_from = Some(limits.max_connections);
-                limits.max_connections = possible.max(1);
-            }
-        }
+        let lowered = fit_descriptors(&mut limits, args.asked(), listen.len());
         let work = args.work.unwrap_or(Cost::Cpu(Duration::from_millis(1)));
         let mut listeners = Vec::new();
         for text in listen {
             listeners.push(listener(text, work)?);
         }
         let busy_reply = args.busy_reply.as_deref().map(unescape).transpose()?;
-        Ok(Self { limits, listeners, busy_reply, lowered_from })
+        Ok(Self { limits, listeners, busy_reply, lowered })
+    }
+
+    /// What [`bind`](Self::bind) would find wrong with the limits.
+    fn check(&self) -> Result<(), BuildError> {
+        self.limits.check()?;
+        crate::server::check_descriptors(&self.limits, self.listeners.len())
     }
 
     fn bind(self) -> Result<(Self, BoundServer), BuildError> {
@@ -149,6 +149,29 @@ impl Plan {
             self.memory_ceiling().div_ceil(1 << 20),
         )
     }
+}
+
+/// Lowers the limits that were not asked for to what the limit of open files allows; true if that
+/// is less than the default.
+fn fit_descriptors(limits: &mut Limits, asked: Asked, listeners: usize) -> bool {
+    if asked.connections {
+        return false;
+    }
+    let open_files = crate::sys::raise_open_files(u64::MAX) as usize;
+    // In a small process the reserves are small too: connections are what it is for.
+    if !asked.fd_reserve {
+        limits.fd_reserve = limits.fd_reserve.min(open_files / 4);
+    }
+    limits.lingering = limits.lingering.min(open_files / 8);
+    let possible = Server::connections_possible(limits, listeners);
+    if possible >= limits.max_connections {
+        return false;
+    }
+    limits.max_connections = possible.max(1);
+    if !asked.queue {
+        limits.queue = limits.queue.min(limits.max_connections);
+    }
+    true
 }
 
 /// Reads `SERVICE=URL`.
@@ -244,28 +267,11 @@ fn announce(plan: &Plan, addresses: &[SocketAddr], admin: Option<SocketAddr>) {
         // The server serves without an audience too.
         tracing::warn!(%error, "cannot write to stdout");
     }
-    if let Some(wanted) = plan.lowered_from {
+    if plan.lowered {
         tracing::warn!(
             max_connections = plan.limits.max_connections,
-            wanted,
+            queue = plan.limits.queue,
             "the limit of open files allows fewer connections than the default; raise it with ulimit -n"
         );
     }
-}
-
-/// Log lines go to stderr.
-fn start_log(args: &ServeArgs) {
-    let level = match (args.quiet, args.verbose) {
-        (true, _) => tracing::Level::ERROR,
-        (_, 0) => tracing::Level::INFO,
-        (_, 1) => tracing::Level::DEBUG,
-        _ => tracing::Level::TRACE,
-    };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(std::io::stderr);
-    let set = match args.log_format {
-        Some(LogFormat::Json) => log.json().flatten_event(true).try_init(),
-        _ => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-    };
-    // A second call in one process keeps the first log.
-    let _ = set;
 }

@@ -200,6 +200,9 @@ const DATAGRAM_DROP: Label = label(
         (DatagramDrop::KernelBuffer.as_str(), "the kernel's receive buffer was full"),
         (DatagramDrop::Oversize.as_str(), "it was longer than `max_datagram`"),
         (DatagramDrop::RefusedSource.as_str(), "answering its source port could loop or reflect"),
+        (DatagramDrop::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
+        (DatagramDrop::Unsent.as_str(), "the kernel did not take its answer"),
+        (DatagramDrop::Draining.as_str(), "the server ended before its turn"),
     ],
 );
 

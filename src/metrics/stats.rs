@@ -318,13 +318,14 @@ impl WorkerClock {
         self.busy_since.store(now, Relaxed);
     }
 
-    /// The turn ends at `now`; without a turn nothing happens.
+    /// The turn ends at `now`; nothing when there is none.
     pub fn end(&self, now: u64) {
         let since = self.busy_since.load(Relaxed);
-        if since != 0 {
-            self.busy_nanos.store(self.busy_nanos.load(Relaxed) + now.saturating_sub(since), Relaxed);
-            self.busy_since.store(0, Relaxed);
+        if since == 0 {
+            return;
         }
+        self.busy_nanos.store(self.busy_nanos.load(Relaxed) + now.saturating_sub(since), Relaxed);
+        self.busy_since.store(0, Relaxed);
     }
 
     /// Whether there is a turn now.

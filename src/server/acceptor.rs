@@ -13,10 +13,13 @@ use crate::reason::{AcceptError, DropReason};
 use crate::service::Kept;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 /// The wake token; listeners have their index.
@@ -46,13 +49,13 @@ pub(crate) struct Acceptor {
     core: Arc<Core>,
     poll: Poll,
     doors: Vec<Door>,
+    /// The door that is looked at first.
+    first: usize,
     budget: Bucket,
     spares: Vec<OwnedFd>,
     back_off: Duration,
-    /// Since when the queue has been full, for `wait:D`.
-    full_since: Option<Instant>,
-    /// Since when newcomers have found a full queue, until the kernel had no more of them.
-    burst_since: Option<Instant>,
+    /// Connections admitted so far.
+    admitted: u64,
 }
 
 /// One listener's socket.
@@ -60,6 +63,31 @@ struct Door {
     socket: TcpListener,
     /// The kernel may have connections for us: true until it says that it has none.
     ready: bool,
+    /// Since when newcomers have found a full queue, until there was a place, for `wait:D`.
+    full_since: Option<Instant>,
+    /// The same, until the kernel had no more of them.
+    burst_since: Option<Instant>,
+}
+
+impl Door {
+    fn new(socket: TcpListener) -> Self {
+        Self { socket, ready: true, full_since: None, burst_since: None }
+    }
+
+    /// The kernel has no more; an event will tell of the next.
+    fn empty(&mut self) {
+        self.ready = false;
+        self.full_since = None;
+        self.burst_since = None;
+    }
+
+    /// Whether the kernel has a connection for us, without taking it.
+    fn is_waited_at(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let polled = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&now));
+        // When the kernel cannot say, accept will.
+        polled.map_or(true, |ready| ready > 0)
+    }
 }
 
 /// What came of trying to accept one connection.
@@ -85,22 +113,13 @@ impl Acceptor {
         for (index, socket) in sockets.into_iter().enumerate() {
             let mut socket = TcpListener::from_std(socket);
             poll.registry().register(&mut socket, Token(index), Interest::READABLE)?;
-            doors.push(Door { socket, ready: true });
+            doors.push(Door::new(socket));
         }
         let rate = core.limits.refusal_rate;
         // A tenth of a second's worth at once: bursts of refusals are as costly as floods.
         let budget = Bucket::with_depth(rate, (rate / 10.0).max(f64::from(rate > 0.0)), Instant::now());
         let spares = (0..SPARES).map_while(|_| spare().ok()).collect();
-        Ok(Self {
-            core,
-            poll,
-            doors,
-            budget,
-            spares,
-            back_off: BACK_OFF_FIRST,
-            full_since: None,
-            burst_since: None,
-        })
+        Ok(Self { core, poll, doors, first: 0, budget, spares, back_off: BACK_OFF_FIRST, admitted: 0 })
     }
 
     /// Accepts until the server drains; then takes what the kernel had completed, and ends.
@@ -108,15 +127,26 @@ impl Acceptor {
         let mut events = Events::with_capacity(self.doors.len() + 1);
         let mut hold = None;
         while self.core.phase() < Phase::Draining {
-            let timeout =
-                hold.unwrap_or(if self.doors.iter().any(|d| d.ready) { Duration::ZERO } else { WAIT });
-            if !timeout.is_zero() || hold.is_some() {
-                self.wait(&mut events, timeout);
+            if self.core.enough.load(Relaxed) {
+                self.close_doors();
             }
+            let ready = self.doors.iter().any(|door| door.ready);
+            // Even when one door has more: others are heard of by this alone.
+            self.wait(&mut events, hold.unwrap_or(if ready { Duration::ZERO } else { WAIT }));
             self.core.set_acceptor_waits(AcceptorWaits::Nothing);
-            hold = self.accept_all();
+            hold = self.guarded(Self::accept_all).flatten();
         }
-        self.drain();
+        self.guarded(Self::drain);
+        self.core.accepting.store(false, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// A panic here would be a bug of ours; it ends the step and not the thread.
+    fn guarded<T>(&mut self, step: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(|| step(self)));
+        if done.is_err() {
+            self.core.panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        done.ok()
     }
 
     fn wait(&mut self, events: &mut Events, timeout: Duration) {
@@ -134,17 +164,20 @@ impl Acceptor {
     /// Takes from every listener in turn until the kernel has no more, or until accepting must
     /// pause: then for how long.
     fn accept_all(&mut self) -> Option<Duration> {
-        for index in 0..self.doors.len() {
+        if self.doors.is_empty() {
+            return None;
+        }
+        // Each begins in turn, so that a pause that one calls for does not fall to the others always.
+        self.first = (self.first + 1) % self.doors.len();
+        for nth in 0..self.doors.len() {
+            let index = (self.first + nth) % self.doors.len();
             for _ in 0..ACCEPT_BATCH {
-                if !self.doors[index].ready {
+                if !self.doors[index].ready || self.core.enough.load(Relaxed) {
                     break;
                 }
                 match self.step(index) {
                     Step::Next => {}
-                    Step::Empty => {
-                        self.doors[index].ready = false;
-                        self.burst_since = None;
-                    }
+                    Step::Empty => self.doors[index].empty(),
                     Step::Hold(time) => return Some(time),
                 }
             }
@@ -155,7 +188,7 @@ impl Acceptor {
     fn step(&mut self, index: usize) -> Step {
         match self.gate() {
             Gate::Open => {
-                self.full_since = None;
+                self.doors[index].full_since = None;
                 match self.accept(index) {
                     Ok((socket, peer)) => self.admit(index, socket, peer),
                     Err(step) => step,
@@ -178,10 +211,14 @@ impl Acceptor {
     /// The gate is shut: refuse one within the budget, or leave it in the kernel's backlog until
     /// there is a place, a token, or no patience left.
     fn overload(&mut self, index: usize, reason: DropReason) -> Step {
+        let door = &mut self.doors[index];
+        if !door.is_waited_at() {
+            return Step::Empty;
+        }
         let now = Instant::now();
         if reason == DropReason::QueueFull {
-            let full = now.saturating_duration_since(*self.full_since.get_or_insert(now));
-            let burst = now.saturating_duration_since(*self.burst_since.get_or_insert(now));
+            let full = now.saturating_duration_since(*door.full_since.get_or_insert(now));
+            let burst = now.saturating_duration_since(*door.burst_since.get_or_insert(now));
             let patience = match self.core.limits.overload {
                 Overload::Wait(patience) => patience.saturating_sub(full),
                 _ => BURST.saturating_sub(burst),
@@ -196,11 +233,14 @@ impl Acceptor {
         }
         let (socket, peer) = match self.accept(index) {
             Ok(accepted) => accepted,
-            Err(step) => return step,
+            Err(step) => {
+                self.budget.give_back();
+                return step;
+            }
         };
         let ledger = self.core.ledger(ACCEPTOR_ROW, index);
-        if reason == DropReason::QueueFull && self.core.limits.overload == Overload::DropOldest {
-            self.drop_oldest();
+        let oldest = reason == DropReason::QueueFull && self.core.limits.overload == Overload::DropOldest;
+        if oldest && self.drop_oldest() {
             return self.admit(index, socket, peer);
         }
         self.core.refuse(index, socket, ledger, reason);
@@ -220,11 +260,12 @@ impl Acceptor {
     }
 
     /// Refuses the newcomer that has waited longest. Connections with more to do are in the queue
-    /// too; they were admitted and are not refused, but go behind the others.
-    fn drop_oldest(&self) {
+    /// too; they were admitted and are not refused, but go behind the others. False if there was no
+    /// newcomer to refuse.
+    fn drop_oldest(&self) -> bool {
         for _ in 0..self.core.queue.len().min(64) {
             let Some(entry) = self.core.queue.pop() else {
-                return;
+                return false;
             };
             if entry.kind != Kind::Connection {
                 let _ = self.core.queue.push(entry);
@@ -240,9 +281,10 @@ impl Acceptor {
             if slot.state.take(entry.generation).is_some() {
                 let ledger = self.core.ledger(ACCEPTOR_ROW, slot.listener());
                 self.core.shed(entry.slot, slot, ledger, Place::Queued, DropReason::QueueFull);
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// Gives a socket its place and puts it into the queue.
@@ -267,19 +309,30 @@ impl Acceptor {
             peer,
             registered: Registered::No,
             waiting: Waiting::Request,
-            ending: false,
+            ending: None,
             session: None,
             kept: Kept::default(),
             _permit: permit,
         });
         ledger.admitted();
+        self.admitted += 1;
+        if self.core.end_after.is_some_and(|enough| self.admitted >= enough) {
+            self.core.enough.store(true, SeqCst);
+        }
         let now = self.core.clock.now();
         let patience = nanos(self.core.limits.queue_timeout);
-        slot.deadline.store(now.saturating_add(patience), std::sync::atomic::Ordering::Relaxed);
+        slot.deadline.store(now.saturating_add(patience), Relaxed);
         slot.state.requeue();
         self.core.enqueue(number, generation, true, now);
         self.core.work_queued();
         Step::Next
+    }
+
+    fn close_doors(&mut self) {
+        for index in 0..self.doors.len() {
+            self.core.lock_socket(index).take();
+        }
+        self.doors.clear();
     }
 
     fn accept(&mut self, index: usize) -> Result<(TcpStream, SocketAddr), Step> {
@@ -299,7 +352,7 @@ impl Acceptor {
     fn accept_failed(&mut self, index: usize, error: &io::Error) -> Step {
         let class = classify(error);
         let counters = &self.core.listeners[index].accept_errors;
-        counters[class as usize].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counters[class as usize].fetch_add(1, Relaxed);
         if class == AcceptError::Aborted {
             // The client is at fault, and only this one.
             return Step::Next;
@@ -321,6 +374,9 @@ impl Acceptor {
         self.spares.pop();
         let accepted = self.doors[index].socket.accept();
         let refused = accepted.is_ok();
+        if !refused {
+            self.budget.give_back();
+        }
         if let Ok((socket, _)) = accepted {
             let ledger = self.core.ledger(ACCEPTOR_ROW, index);
             self.core.refuse(index, TcpStream::from(OwnedFd::from(socket)), ledger, DropReason::FdReserve);
@@ -338,8 +394,11 @@ impl Acceptor {
     /// more handshakes, then accept what there is.
     fn drain(&mut self) {
         for index in 0..self.doors.len() {
-            let _ = rustix::net::listen(&self.doors[index].socket, 0);
-            // Bounded: with a backlog of 0 the kernel still completes one handshake at a time.
+            let socket = &self.doors[index].socket;
+            ignore_newcomers(socket);
+            let _ = rustix::net::listen(socket, 0);
+            // Bounded, should the filter be impossible: with a backlog of 0 the kernel still completes
+            // one handshake at a time.
             for _ in 0..self.core.limits.effective_backlog() + ACCEPT_BATCH {
                 match self.accept(index) {
                     Ok((socket, peer)) => {
@@ -350,12 +409,36 @@ impl Acceptor {
                 }
             }
         }
-        for index in 0..self.doors.len() {
-            self.core.lock_socket(index).take();
-        }
-        self.doors.clear();
-        self.core.accepting.store(false, std::sync::atomic::Ordering::SeqCst);
+        self.close_doors();
     }
+}
+
+/// From here on the kernel drops what asks for a new connection, so that none is completed between the last
+/// accept and the close of the listener, which would reset it. Who asked asks again, and finds the next server
+/// or none.
+fn ignore_newcomers(socket: &TcpListener) {
+    #[cfg(target_os = "linux")]
+    {
+        use socket2::SockFilter;
+        const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+        const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+        const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+        const FLAGS_AT: u32 = 13;
+        const SYN: u32 = 0x02;
+        const SYN_ACK: u32 = 0x12;
+        let program = [
+            SockFilter::new(LOAD_BYTE, 0, 0, FLAGS_AT),
+            SockFilter::new(AND, 0, 0, SYN_ACK),
+            SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+            SockFilter::new(RETURN, 0, 0, 0),
+            SockFilter::new(RETURN, 0, 0, u32::MAX),
+        ];
+        // It fails only without memory; then a newcomer at the wrong moment is reset.
+        let _ = socket2::SockRef::from(socket).attach_filter(&program);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
 }
 
 fn spare() -> io::Result<OwnedFd> {

@@ -186,6 +186,11 @@ impl Bucket {
         enough
     }
 
+    /// Gives a token back that was taken for nothing.
+    pub(crate) fn give_back(&mut self) {
+        self.tokens = (self.tokens + 1.0).min(self.depth);
+    }
+
     fn is_full(&self, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens + elapsed * self.rate >= self.depth
@@ -197,7 +202,8 @@ impl Bucket {
         if self.tokens >= 1.0 {
             return Some(Duration::ZERO);
         }
-        (self.rate > 0.0).then(|| Duration::from_secs_f64((1.0 - self.tokens) / self.rate))
+        let wait = || Duration::try_from_secs_f64((1.0 - self.tokens) / self.rate).unwrap_or(Duration::MAX);
+        (self.rate > 0.0).then(wait)
     }
 }
 
@@ -254,5 +260,8 @@ mod tests {
         assert_eq!(bucket.next(now), Some(Duration::from_millis(100)));
         assert!(bucket.take(now + Duration::from_millis(101)));
         assert_eq!(Bucket::with_depth(0.0, 0.0, now).next(now), None);
+        let mut slow = Bucket::with_depth(1e-300, 1.0, now);
+        assert!(slow.take(now));
+        assert_eq!(slow.next(now), Some(Duration::MAX), "longer than a Duration can say");
     }
 }

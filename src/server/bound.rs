@@ -5,7 +5,7 @@ use super::admission::Admission;
 use super::builder::{BuildError, cannot_start};
 use super::clock::Clock;
 use super::closing::Lingering;
-use super::core::{Core, Listener, WORKER_ROWS};
+use super::core::{Core, Extras, Listener, WORKER_ROWS};
 use super::datagram::{DatagramSocket, Datagrams};
 use super::dormitory::Dormitory;
 use super::drain::{Drain, Orders};
@@ -46,7 +46,7 @@ impl BoundServer {
         limits: Limits,
         listeners: Vec<Listener>,
         datagrams: Vec<DatagramSocket>,
-        busy_reply: Option<Box<[u8]>>,
+        extras: Extras,
     ) -> Result<Self, BuildError> {
         let acceptor_poll = Poll::new().map_err(cannot_start("the acceptor"))?;
         let parker_poll = Poll::new().map_err(cannot_start("the parker"))?;
@@ -56,7 +56,7 @@ impl BoundServer {
             Waker::new(parker_poll.registry(), Token(usize::MAX)).map_err(cannot_start("the parker"))?,
         );
         let poller = Poller::new().map_err(cannot_start("the poller"))?;
-        let core = Arc::new(core(limits, listeners, datagrams, busy_reply, poller, wakers, sender));
+        let core = Arc::new(core(limits, listeners, datagrams, extras, poller, wakers, sender));
         Ok(Self { core, acceptor_poll, parker_poll, lingerers })
     }
 
@@ -86,7 +86,12 @@ impl BoundServer {
         }
         core.enter(Phase::Serving);
         start_workers(&core)?;
-        spawn("tidegate-parker", move || parker.run()).map_err(cannot_start("the parker"))?;
+        spawn("tidegate-parker", move || parker.run()).map_err(|source| {
+            core.stopped.store(true, std::sync::atomic::Ordering::SeqCst);
+            core.dormitory.wake_all();
+            core.poller.wake();
+            BuildError::Start { what: "the parker", source }
+        })?;
         // From here on dropping the handle ends what was started.
         let handle = Handle { core, orders };
         spawn("tidegate-accept", move || acceptor.run()).map_err(|source| {
@@ -102,7 +107,7 @@ fn core(
     limits: Limits,
     listeners: Vec<Listener>,
     datagrams: Vec<DatagramSocket>,
-    busy_reply: Option<Box<[u8]>>,
+    extras: Extras,
     poller: Poller,
     (acceptor, parker): (Waker, Waker),
     lingerers: Sender<Lingering>,
@@ -115,7 +120,7 @@ fn core(
         phase: AtomicU8::new(0),
         admission: Admission::new(&limits),
         table: Table::new(limits.max_connections),
-        queue: Queue::new(limits.max_connections + datagrams.entries()),
+        queue: Queue::new(limits.max_connections + datagrams.entries() + usize::from(extras.tick.is_some())),
         datagrams,
         poller,
         dormitory: Dormitory::new(workers),
@@ -124,7 +129,10 @@ fn core(
         output_total: AtomicUsize::new(0),
         panics: AtomicU64::new(0),
         refusals: Refusals::new(listeners.len()),
-        busy_reply,
+        busy_reply: extras.busy_reply,
+        tick: extras.tick,
+        end_after: extras.end_after,
+        enough: AtomicBool::new(extras.end_after == Some(0)),
         queue_was_empty: AtomicU64::new(0),
         lingerers,
         lingering: Arc::new(AtomicUsize::new(0)),

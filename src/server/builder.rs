@@ -1,8 +1,9 @@
 //! From a description to a bound server.
 
 use super::bound::BoundServer;
-use super::core::Listener;
+use super::core::{Extras, Listener};
 use super::datagram::DatagramSocket;
+use super::tick::Tick;
 use crate::limits::{LimitError, Limits, Overload};
 use crate::service::{DatagramService, Service};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -83,7 +84,7 @@ pub struct Builder {
     /// With their places among all listeners.
     datagrams: Vec<(usize, SocketAddr, Arc<dyn DatagramService>)>,
     reuse_address: bool,
-    busy_reply: Option<Box<[u8]>>,
+    extras: Extras,
 }
 
 impl std::fmt::Debug for Builder {
@@ -100,7 +101,7 @@ impl Builder {
             listeners: Vec::new(),
             datagrams: Vec::new(),
             reuse_address: true,
-            busy_reply: None,
+            extras: Extras::default(),
         }
     }
 
@@ -136,7 +137,57 @@ impl Builder {
     /// ([`Service::busy_reply`]). Empty: nothing, and the refusal is a reset.
     #[must_use]
     pub fn busy_reply(mut self, words: impl Into<Vec<u8>>) -> Self {
-        self.busy_reply = Some(words.into().into_boxed_slice());
+        self.extras.busy_reply = Some(words.into().into_boxed_slice());
+        self
+    }
+
+    /// Something to be done every `interval` (at least 1 ms) while the server serves: it runs on a
+    /// worker, through the queue, so it costs a worker while it runs and nothing else; it is not
+    /// begun again before it has ended, and a time that was missed is not made up for. Default:
+    /// nothing.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    /// use std::time::Duration;
+    /// use tidegate::{Echo, Server};
+    ///
+    /// let ticks = Arc::new(AtomicU32::new(0));
+    /// let count = ticks.clone();
+    /// let action = move || { count.fetch_add(1, Ordering::SeqCst); };
+    /// let handle = Server::builder()
+    ///     .listen("127.0.0.1:0", Echo)?
+    ///     .tick(Duration::from_millis(5), action)
+    ///     .bind()?
+    ///     .serve()?;
+    /// while ticks.load(Ordering::SeqCst) < 2 {
+    ///     std::thread::yield_now();
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn tick(mut self, interval: std::time::Duration, action: impl Fn() + Send + Sync + 'static) -> Self {
+        self.extras.tick = Some(Tick::new(interval, Box::new(action)));
+        self
+    }
+
+    /// Ends the server in good order after it has admitted so many connections and the last of them
+    /// has ended; when the last one is admitted the listeners close, so later clients are refused.
+    /// Datagrams do not count. Default: it serves until it is told to end.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use tidegate::{Server, Time};
+    ///
+    /// let handle = Server::builder().listen("127.0.0.1:0", Time)?.end_after(1).bind()?.serve()?;
+    /// let mut said = String::new();
+    /// std::net::TcpStream::connect(handle.addresses()[0])?.read_to_string(&mut said)?;
+    /// assert!(handle.wait().is_clean());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn end_after(mut self, connections: u64) -> Self {
+        self.extras.end_after = Some(connections);
         self
     }
 
@@ -209,7 +260,7 @@ impl Builder {
             let column = listeners.len() + datagrams.len();
             datagrams.push(DatagramSocket::new(socket, address, service, position, column));
         }
-        BoundServer::new(self.limits, listeners, datagrams, self.busy_reply)
+        BoundServer::new(self.limits, listeners, datagrams, self.extras)
     }
 }
 
@@ -220,15 +271,21 @@ fn resolve(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<SocketAddr, 
     resolved.ok_or_else(|| error(io::Error::new(io::ErrorKind::NotFound, "it has no address")))
 }
 
+/// What is kept for everything but connections: `fd_reserve`, and each listener's socket, which its acceptor
+/// and its observers hold.
+fn reserve(limits: &Limits, listeners: usize) -> usize {
+    limits.fd_reserve + listeners * 2
+}
+
 /// How many connections the limit of open files allows, beside what the server itself needs.
 pub(super) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
     let limit = crate::sys::raise_open_files(u64::MAX) as usize;
-    limit.saturating_sub(limits.fd_reserve + listeners * 2 + limits.lingering)
+    limit.saturating_sub(reserve(limits, listeners) + limits.lingering)
 }
 
 /// Raises the soft limit of open files as far as needed, and checks that it is enough.
-fn check_descriptors(limits: &Limits, listeners: usize) -> Result<(), BuildError> {
-    let reserve = limits.fd_reserve + listeners * 2;
+pub(crate) fn check_descriptors(limits: &Limits, listeners: usize) -> Result<(), BuildError> {
+    let reserve = reserve(limits, listeners);
     let wanted = limits.max_connections + limits.lingering + reserve;
     let limit = crate::sys::raise_open_files(wanted as u64);
     if (limit as usize) < limits.max_connections + reserve {

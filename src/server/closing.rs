@@ -53,8 +53,10 @@ impl Core {
 
     /// Turns a connection away before its first turn; the caller owns it.
     pub(crate) fn shed(&self, index: u32, slot: &Slot, ledger: &Ledger, from: Place, reason: DropReason) {
-        let service = &self.listeners[slot.listener()].service;
-        let says = if reason == DropReason::ClientGone { &b""[..] } else { service.busy_reply() };
+        let says = match reason {
+            DropReason::ClientGone => b"",
+            _ => self.busy_reply(slot.listener()),
+        };
         let ending = if says.is_empty() { Ending::Reset } else { Ending::Polite };
         self.end(index, slot, ending, None, |socket| {
             say(socket, says);
@@ -90,13 +92,13 @@ impl Core {
     }
 
     fn finish_session(&self, mut session: Box<dyn crate::service::Session>, reason: CloseReason) {
-        // Dropping a session runs its author's code too.
-        let finished = catch_unwind(AssertUnwindSafe(move || {
-            session.finish(reason);
-            drop(session);
-        }));
-        if finished.is_err() {
-            self.panics.fetch_add(1, Ordering::Relaxed);
+        // Dropping a session runs its author's code too; apart, since a panic while another unwinds
+        // would abort the process.
+        let finished = catch_unwind(AssertUnwindSafe(|| session.finish(reason)));
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(session)));
+        let panics = u64::from(finished.is_err()) + u64::from(dropped.is_err());
+        if panics > 0 {
+            self.panics.fetch_add(panics, Ordering::Relaxed);
         }
     }
 
@@ -205,9 +207,12 @@ impl Lingering {
         Some(Self { socket, left, deadline, gauge: gauge.clone() })
     }
 
-    /// Past its deadline a lingering socket is reset: its client had its time.
+    /// Past its deadline a lingering socket is reset, unless its client is still taking what it was
+    /// sent: a reset would destroy that, so the rest is the kernel's to deliver.
     pub(crate) fn give_up(self) {
-        reset_on_close(&self.socket);
+        if crate::sys::unacknowledged(&self.socket) == 0 {
+            reset_on_close(&self.socket);
+        }
     }
 }
 

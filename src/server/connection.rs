@@ -2,6 +2,7 @@
 
 use super::admission::Permit;
 use super::clock::Nanos;
+use crate::reason::CloseReason;
 use crate::service::{Kept, Session};
 use std::net::{SocketAddr, TcpStream};
 
@@ -29,8 +30,8 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     pub(crate) registered: Registered,
     pub(crate) waiting: Waiting,
-    /// The service has ended it; it closes when its replies are flushed.
-    pub(crate) ending: bool,
+    /// It has ended for this reason, and closes when its replies are flushed.
+    pub(crate) ending: Option<CloseReason>,
     /// Made at the first turn.
     pub(crate) session: Option<Box<dyn Session>>,
     /// Replies the kernel did not take.

@@ -11,12 +11,14 @@ use super::queue::{Entry, Kind, Queue};
 use super::refusals::Refusals;
 use super::state::{Generation, Ready};
 use super::table::Table;
+use super::tick::Tick;
 use crate::limits::Limits;
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::{Ledger, Ledgers, Place, WorkerClock};
 use crate::reason::AcceptError;
 use crate::service::Service;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, fence};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,6 +63,14 @@ pub(crate) enum AcceptorWaits {
     ConnectionPlace = 2,
 }
 
+/// What a server may be told beside its limits and listeners.
+#[derive(Default)]
+pub(crate) struct Extras {
+    pub(crate) busy_reply: Option<Box<[u8]>>,
+    pub(crate) tick: Option<Tick>,
+    pub(crate) end_after: Option<u64>,
+}
+
 pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
@@ -78,6 +88,11 @@ pub(crate) struct Core {
     pub(crate) panics: AtomicU64,
     pub(crate) refusals: Refusals,
     pub(crate) busy_reply: Option<Box<[u8]>>,
+    pub(crate) tick: Option<Tick>,
+    /// Connections that are admitted before no more are wanted.
+    pub(crate) end_after: Option<u64>,
+    /// No more connections are wanted.
+    pub(crate) enough: AtomicBool,
     /// When the queue was last seen empty.
     pub(crate) queue_was_empty: AtomicU64,
     /// Lingering sockets on their way to the parker, and how many there are in all.
@@ -129,6 +144,10 @@ impl Core {
 
     /// Puts a connection into the queue whose state says that it is there.
     pub(crate) fn enqueue(&self, slot: u32, generation: Generation, newcomer: bool, since: Nanos) {
+        if !self.limits.queue_target.is_zero() && self.queue.is_empty() {
+            // Seen empty here too: workers in long turns do not look.
+            self.queue_was_empty.store(self.clock.now(), Relaxed);
+        }
         let refused = self.queue.push(Entry { since, slot, generation, newcomer, kind: Kind::Connection });
         debug_assert!(refused.is_none(), "the queue holds every admitted connection once");
     }
@@ -206,6 +225,9 @@ impl Core {
 
     /// A connection gave its place back.
     pub(crate) fn connection_place_made(&self) {
+        if self.enough.load(Relaxed) && self.admission.open() == 0 {
+            let _ = self.parker.wake();
+        }
         let waits = AcceptorWaits::ConnectionPlace as u8;
         if self.acceptor_waits.load(Relaxed) == waits {
             self.rouse_acceptor(waits);
@@ -260,18 +282,27 @@ impl Core {
         nanos(self.limits.queue_timeout)
     }
 
-    /// The real addresses of all listeners, as they were given.
+    /// What a refused client of this listener is told. The acceptor asks, so a service that panics
+    /// over it is caught: its clients are told nothing.
+    pub(crate) fn busy_reply(&self, listener: usize) -> &[u8] {
+        if let Some(words) = self.busy_reply.as_deref() {
+            return words;
+        }
+        let service = &self.listeners[listener].service;
+        catch_unwind(AssertUnwindSafe(|| service.busy_reply())).unwrap_or_else(|_| {
+            self.panics.fetch_add(1, Relaxed);
+            b""
+        })
+    }
+
+    /// The addresses of all listeners, in the order they were given.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let mut all: Vec<_> = self.listeners.iter().map(|listener| listener.address).collect();
+        // In ascending order of position, so each is right when it is put in.
         for socket in &self.datagrams.sockets {
             all.insert(socket.position, socket.address);
         }
         all
-    }
-
-    /// What a refused client of this listener is told.
-    pub(crate) fn busy_reply(&self, listener: usize) -> &[u8] {
-        self.busy_reply.as_deref().unwrap_or_else(|| self.listeners[listener].service.busy_reply())
     }
 
     /// The place of a stream listener among all listeners, as they were given.

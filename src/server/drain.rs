@@ -4,6 +4,7 @@ use super::clock::{Nanos, nanos};
 use super::connection::Waiting;
 use super::core::{Core, PARKER_ROW};
 use super::queue::Kind;
+use super::table::NEVER;
 use super::worker::has_input;
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Place;
@@ -76,6 +77,13 @@ impl Orders {
         self.done.notify_all();
     }
 
+    /// Waits for the report, at most so long.
+    pub(crate) fn wait_timeout(&self, time: Duration) -> Option<ShutdownReport> {
+        let guard = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        let report = self.done.wait_timeout_while(guard, time, |report| report.is_none());
+        *report.unwrap_or_else(PoisonError::into_inner).0
+    }
+
     /// Waits for the report.
     pub(crate) fn wait(&self) -> ShutdownReport {
         let guard = self.report.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,6 +123,8 @@ impl Drain {
     pub(crate) fn step(&mut self, core: &Core, now: Nanos) -> bool {
         match self.stage {
             Stage::Serving if self.orders.drain.load(SeqCst) => self.leave(core, now),
+            // As many connections as were wanted have come, and the last of them has ended.
+            Stage::Serving if core.enough.load(SeqCst) && core.admission.open() == 0 => self.leave(core, now),
             Stage::Leaving => {
                 let delay = nanos(core.limits.drain_delay);
                 if now.saturating_sub(self.ordered_at) >= delay || self.orders.cut.load(SeqCst) {
@@ -193,6 +203,7 @@ impl Drain {
             if waiting == Waiting::Request && !more {
                 core.close(index, slot, ledger, Place::Idle, CloseReason::Shutdown);
             } else if more || slot.state.park() == super::state::Parked::Again {
+                slot.deadline.store(NEVER, Relaxed);
                 ledger.moved(Place::Idle, Place::Queued);
                 slot.state.requeue();
                 core.enqueue(index, generation, false, now);
@@ -210,7 +221,7 @@ impl Drain {
                     core.drop_waiting(&entry, PARKER_ROW, DatagramDrop::Draining);
                     continue;
                 }
-                Kind::Receive => continue,
+                Kind::Receive | Kind::Tick => continue,
             }
             let Some(slot) = core.table.get(entry.slot) else {
                 continue;

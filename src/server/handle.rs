@@ -46,6 +46,11 @@ impl Handle {
         self.orders.wait()
     }
 
+    /// Waits until the server has ended, at most so long: `None` if it has not by then.
+    pub fn wait_timeout(&self, time: Duration) -> Option<ShutdownReport> {
+        self.orders.wait_timeout(time)
+    }
+
     /// Ends the server: listeners close, idle connections end, requests already sent are answered,
     /// and what is left after `grace` is cut. Waits for that.
     pub fn shutdown(self, grace: Duration) -> ShutdownReport {

@@ -35,10 +35,13 @@ mod sleepers;
 mod state;
 mod sync;
 mod table;
+mod tick;
 mod waiting;
 mod worker;
 
 pub use bound::BoundServer;
+#[cfg(feature = "cli")]
+pub(crate) use builder::check_descriptors;
 pub use builder::{BuildError, Builder};
 pub use drain::ShutdownReport;
 pub use handle::{Handle, Trigger};

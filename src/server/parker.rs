@@ -10,7 +10,8 @@ use super::datagram::Batch;
 use super::drain::Drain;
 use super::queue::Kind;
 use super::state::Generation;
-use super::table::Slot;
+use super::table::{NEVER, Slot};
+use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Place;
 use crate::reason::{CloseReason, DropReason};
 use crossbeam_channel::Receiver;
@@ -45,6 +46,7 @@ pub(crate) struct Parker {
     scan_every: Nanos,
     next_scan: Nanos,
     next_summary: Nanos,
+    next_tick: Nanos,
     quiet: u32,
     /// For datagrams, when all workers are in turns.
     batch: Option<Box<Batch>>,
@@ -66,6 +68,7 @@ impl Parker {
             scan_every,
             next_scan: 0,
             next_summary: SECOND,
+            next_tick: 0,
             quiet: 0,
             batch: None,
             drain,
@@ -112,7 +115,19 @@ impl Parker {
             self.core.refusals.sum_up(&self.core);
             self.core.datagrams.sum_up(&self.core);
         }
+        self.tick(now);
         self.drain.step(&self.core, now)
+    }
+
+    /// Asks for the owner's housekeeping when it is due.
+    fn tick(&mut self, now: Nanos) {
+        if let Some(tick) = &self.core.tick
+            && now >= self.next_tick
+            && self.core.phase() < Phase::Draining
+        {
+            self.next_tick = now + tick.interval();
+            tick.ask(&self.core, now);
+        }
     }
 
     /// A tick while there is work, longer when the leader sleeps in the poll and nothing is queued:
@@ -134,7 +149,11 @@ impl Parker {
             core.parker_sleeps.store(false, Relaxed);
             return TICK;
         }
-        SLEEP.min(Duration::from_nanos(self.scan_every))
+        let until_tick = match core.tick {
+            Some(_) => Duration::from_nanos(self.next_tick.saturating_sub(core.clock.now())),
+            None => SLEEP,
+        };
+        SLEEP.min(Duration::from_nanos(self.scan_every)).min(until_tick)
     }
 
     /// Sees to it that events are taken while all workers are in turns, and that a queue that does
@@ -218,6 +237,7 @@ impl Parker {
         // It may have had a turn between the look and the claim: look again, as its owner.
         if slot.deadline.load(Relaxed) > now {
             if slot.state.park() == super::state::Parked::Again {
+                slot.deadline.store(NEVER, Relaxed);
                 ledger.moved(Place::Idle, Place::Queued);
                 slot.state.requeue();
                 core.enqueue(index, generation, false, now);

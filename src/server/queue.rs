@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Datagram,
     /// A socket has datagrams.
     Receive,
+    /// The owner's housekeeping is due.
+    Tick,
 }
 
 /// An entry: what wants to be worked at, and since when it waits.

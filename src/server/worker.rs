@@ -2,7 +2,7 @@
 
 use super::clock::{Nanos, nanos};
 use super::connection::{Connection, Registered, Waiting};
-use super::core::{Core, WORKER_ROWS};
+use super::core::{Core, Listener, WORKER_ROWS};
 use super::cost::SLOW_TURN;
 use super::datagram::Batch;
 use super::poller::Source;
@@ -84,6 +84,7 @@ impl Worker {
                 Kind::Connection => self.serve(entry),
                 Kind::Datagram => self.answer_waiting(&entry),
                 Kind::Receive => self.receive(&entry),
+                Kind::Tick => self.tick(),
             }
             if core.stopped.load(Relaxed) {
                 return;
@@ -130,16 +131,18 @@ impl Worker {
         let waited = self.now.saturating_sub(entry.since);
         ledger.waited(waited);
         let present = Present { index: entry.slot, generation: entry.generation, slot, ledger };
+        // The service's `verify` and `connect` are part of the first turn: they may be slow too.
+        self.clock().begin(self.now);
+        self.share_work(core.listeners[slot.listener()].cost.get());
         if entry.newcomer {
             core.queue_place_made();
             if let Some(reason) = self.unwelcome(slot, waited, hangup) {
+                self.finish_clock();
                 core.shed(entry.slot, slot, ledger, Place::Queued, reason);
                 return;
             }
         }
         ledger.moved(Place::Queued, Place::Active);
-        self.clock().begin(self.now);
-        self.share_work(core.listeners[slot.listener()].cost.get());
         self.turn(&core, &present, hangup);
     }
 
@@ -176,14 +179,17 @@ impl Worker {
         let mut guard = slot.connection();
         let connection = guard.as_mut()?;
         let service = &core.listeners[slot.listener()].service;
-        if (waited > LOOK_AFTER || hangup) && has_left(&connection.socket, service.client_speaks_first()) {
-            return Some(DropReason::ClientGone);
-        }
+        let look = waited > LOOK_AFTER || hangup;
         let peer = Peer { address: connection.peer };
-        let opened = catch_unwind(AssertUnwindSafe(|| service.verify(&peer).then(|| service.connect(&peer))));
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            if look && has_left(&connection.socket, service.client_speaks_first()) {
+                return Err(DropReason::ClientGone);
+            }
+            if service.verify(&peer) { Ok(service.connect(&peer)) } else { Err(DropReason::Denied) }
+        }));
         match opened {
-            Ok(Some(session)) => connection.session = Some(session),
-            Ok(None) => return Some(DropReason::Denied),
+            Ok(Ok(session)) => connection.session = Some(session),
+            Ok(Err(reason)) => return Some(reason),
             // Without a session the turn ends it, as a panic.
             Err(_) => {}
         }
@@ -207,31 +213,41 @@ impl Worker {
                 }
             }
             let done = connection.kept.is_empty();
-            if !done || connection.ending {
-                let waiting = connection.waiting;
-                drop(guard);
-                if done {
-                    return self.end(core, present, CloseReason::Server);
+            match connection.ending {
+                Some(reason) if done => {
+                    drop(guard);
+                    return self.end(core, present, reason);
                 }
-                self.finish_clock();
-                return self.park(core, present, waiting);
+                None if done => {}
+                _ => {
+                    let waiting = connection.waiting;
+                    drop(guard);
+                    self.finish_clock();
+                    return self.park(core, present, waiting);
+                }
             }
         }
         let was_waiting = connection.waiting;
         let (turned, verdict) = self.run_service(core, present, connection, hangup);
-        let ended = turned.ended;
         let kept = !connection.kept.is_empty();
+        let closing = if turned.ended { CloseReason::Client } else { CloseReason::Server };
         match verdict {
+            Verdict::Failed(CloseReason::Shutdown) => {
+                // It waited for its client when the time for that was over.
+                drop(guard);
+                core.cut_in_turns.fetch_add(1, Relaxed);
+                core.cut(present.index, present.slot, present.ledger, Place::Active);
+            }
             Verdict::Failed(reason) => {
                 drop(guard);
                 self.end(core, present, reason);
             }
             Verdict::Next(Turn::Close) if !kept => {
                 drop(guard);
-                self.end(core, present, if ended { CloseReason::Client } else { CloseReason::Server });
+                self.end(core, present, closing);
             }
             Verdict::Next(turn) => {
-                connection.ending = turn == Turn::Close;
+                connection.ending = (turn == Turn::Close).then_some(closing);
                 drop(guard);
                 let next = match (kept, turn, was_waiting) {
                     (true, ..) => Waiting::Flush { since: self.now },
@@ -242,7 +258,7 @@ impl Worker {
                     (_, Turn::Partial, _) => Waiting::Rest { since: self.now },
                     _ => Waiting::Request,
                 };
-                if !kept && !turned.drained && turned.received > 0 && !ended {
+                if !kept && !turned.drained && turned.received > 0 && !turned.ended {
                     return self.again(core, present);
                 }
                 self.park(core, present, next);
@@ -280,15 +296,14 @@ impl Worker {
                 Ok(turn) => (TurnOutcome::Ok, Verdict::Next(turn)),
                 Err(error) => {
                     let reason = failure(&error, core);
-                    let _ = catch_unwind(AssertUnwindSafe(|| listener.service.turn_failed(&peer, &error)));
+                    tell_failed(core, listener, &peer, &error);
                     let timeout = matches!(reason, CloseReason::ReadTimeout | CloseReason::WriteTimeout);
                     (if timeout { TurnOutcome::Timeout } else { TurnOutcome::Error }, Verdict::Failed(reason))
                 }
             },
             None => {
                 core.panics.fetch_add(1, Relaxed);
-                let error = io::Error::other("the service panicked");
-                let _ = catch_unwind(AssertUnwindSafe(|| listener.service.turn_failed(&peer, &error)));
+                tell_failed(core, listener, &peer, &io::Error::other("the service panicked"));
                 (TurnOutcome::Error, Verdict::Failed(CloseReason::Panic))
             }
         };
@@ -362,6 +377,13 @@ impl Worker {
             return self.again(core, present);
         }
         core.close(present.index, present.slot, present.ledger, Place::Active, CloseReason::Shutdown);
+    }
+}
+
+/// Tells a service that a turn of it failed.
+fn tell_failed(core: &Core, listener: &Listener, peer: &Peer, error: &io::Error) {
+    if catch_unwind(AssertUnwindSafe(|| listener.service.turn_failed(peer, error))).is_err() {
+        core.panics.fetch_add(1, Relaxed);
     }
 }
 

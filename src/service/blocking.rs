@@ -69,21 +69,34 @@ where
     }
 }
 
-/// A connection that waits: [`Read`], [`BufRead`] and [`Write`]. All reads together must end within
-/// `read_timeout` of each other's start of waiting, and a write within `write_timeout`.
+/// A connection that waits: [`Read`], [`BufRead`] and [`Write`], as `rfile` and `wfile` are in
+/// Python's `StreamRequestHandler`. Every wait has a deadline, and none of them starts anew with
+/// each byte, so that a client that drips cannot hold a worker:
+///
+/// - Reading: `read_timeout` in all, from the first wait after the start or after something was
+///   written (that is, for each request).
+/// - Writing: `write_timeout` for each piece of at most 16 KiB.
+/// - [`set_total_deadline`](Self::set_total_deadline): for everything, in place of both.
+///
+/// Past a deadline the operation fails with [`io::ErrorKind::TimedOut`]; return that error and the
+/// connection ends, counted as a timeout. When the server is told to end at once, waits fail with
+/// [`io::ErrorKind::ConnectionAborted`].
 #[derive(Debug)]
 pub struct Blocking<'s, 'a> {
     stream: &'s mut Stream<'a>,
     buffer: Vec<u8>,
     at: usize,
+    /// The present request must be read by then.
     read_deadline: Option<Instant>,
+    total_deadline: Option<Instant>,
 }
 
 impl<'s, 'a> Blocking<'s, 'a> {
     const BUFFER_BYTES: usize = 8 * 1024;
+    const PIECE_BYTES: usize = 16 * 1024;
 
     pub(super) fn new(stream: &'s mut Stream<'a>) -> Self {
-        Self { stream, buffer: Vec::new(), at: 0, read_deadline: None }
+        Self { stream, buffer: Vec::new(), at: 0, read_deadline: None, total_deadline: None }
     }
 
     /// The client.
@@ -91,10 +104,10 @@ impl<'s, 'a> Blocking<'s, 'a> {
         self.stream.peer()
     }
 
-    /// Reads until all reads have taken so long together; from now. Default: each read may wait
-    /// for `read_timeout`.
+    /// From now on all reads and writes together must end within this time, instead of each request
+    /// within `read_timeout` and each piece of a reply within `write_timeout`.
     pub fn set_total_deadline(&mut self, from_now: Duration) {
-        self.read_deadline = Some(Instant::now() + from_now);
+        self.total_deadline = Some(Instant::now() + from_now);
     }
 
     /// Waits until the socket is ready, at most until the deadline.
@@ -135,8 +148,10 @@ impl Blocking<'_, '_> {
     fn read_socket(&mut self, out: &mut [u8]) -> io::Result<usize> {
         // What was answered so far is sent before waiting for more, or both sides could wait.
         self.flush()?;
-        let deadline =
-            self.read_deadline.unwrap_or_else(|| Instant::now() + self.stream.limits().read_timeout);
+        let allowed = self.stream.limits().read_timeout;
+        let deadline = self
+            .total_deadline
+            .unwrap_or_else(|| *self.read_deadline.get_or_insert_with(|| Instant::now() + allowed));
         loop {
             let (input, _) = self.stream.split();
             if let Some(n) = receive(input.socket, out)? {
@@ -171,26 +186,29 @@ impl Write for Blocking<'_, '_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let (_, output) = self.stream.split();
         // In pieces below the output limit, so that a large reply waits instead of failing.
-        let piece = data.len().min(output.context.limits.output_per_connection.min(16 * 1024));
+        let piece = data.len().min(output.context.limits.output_per_connection.min(Self::PIECE_BYTES));
         if !output.kept.is_empty() {
             self.flush()?;
         }
         self.stream.send(&data[..piece])?;
+        // The request was read: the next one has its own time.
+        self.read_deadline = None;
         Ok(piece)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.stream.split().1.flush()?;
-        let mut deadline = Instant::now() + self.stream.limits().write_timeout;
+        if self.stream.split().1.kept.is_empty() {
+            return Ok(());
+        }
+        let allowed = self.stream.limits().write_timeout;
+        let deadline = self.total_deadline.unwrap_or_else(|| Instant::now() + allowed);
         loop {
             let (_, output) = self.stream.split();
             let flushed = output.kept.flush(output.socket, output.context.output_total)?;
             output.sent += flushed as u64;
             if output.kept.is_empty() {
                 return Ok(());
-            }
-            if flushed > 0 {
-                deadline = Instant::now() + self.stream.limits().write_timeout;
             }
             self.wait(PollFlags::OUT, deadline, Fault::WriteTimeout)?;
         }

@@ -1,0 +1,167 @@
+//! The catalogue, its document and a live scrape say the same, and every scrape adds up.
+
+#[path = "support/admin_http.rs"]
+mod http;
+#[path = "support/admin_process.rs"]
+mod process;
+
+use http::{Reply, get, sample};
+use process::Tidegate;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+fn printed(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_document_is_the_one_that_is_printed() {
+    let document = std::fs::read_to_string("docs/metrics.md").unwrap();
+    let printed = printed(&["metrics", "--output", "markdown"]);
+    assert!(document == printed, "write it anew: tidegate metrics --output markdown > docs/metrics.md");
+}
+
+/// Metric and label names with label values, of samples and of the catalogue alike.
+type Shape = BTreeMap<String, (String, String, BTreeMap<String, BTreeSet<String>>)>;
+
+fn shape_of_scrape(scrape: &str) -> Shape {
+    let mut shape = Shape::new();
+    for line in scrape.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
+            shape.entry(name.to_owned()).or_default().1 = help.to_owned();
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
+            shape.entry(name.to_owned()).or_default().0 = kind.to_owned();
+        } else {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| {
+                name.strip_suffix(suffix).filter(|base| shape.get(*base).is_some_and(|s| s.0 == "histogram"))
+            });
+            let entry =
+                shape.get_mut(family.unwrap_or(name)).unwrap_or_else(|| panic!("{line} has no # TYPE"));
+            for label in labels.trim_end_matches('}').split("\",").filter(|label| !label.is_empty()) {
+                let (label, value) = label.trim_end_matches('"').split_once("=\"").unwrap();
+                if label != "le" {
+                    entry.2.entry(label.to_owned()).or_default().insert(value.to_owned());
+                }
+            }
+        }
+    }
+    shape
+}
+
+/// Whether this build takes datagrams; if it does, their metrics are looked for too.
+fn takes_datagrams() -> bool {
+    let listen = ["check", "--listen", "echo=udp://127.0.0.1:0"];
+    let check = Command::new(env!("CARGO_BIN_EXE_tidegate")).args(listen).output().unwrap();
+    check.status.success()
+}
+
+fn listeners() -> Vec<&'static str> {
+    let mut listeners = vec!["--listen", "echo=tcp://127.0.0.1:0", "--listen", "hello=tcp://127.0.0.1:0"];
+    if takes_datagrams() {
+        listeners.extend(["--listen", "echo=udp://127.0.0.1:0"]);
+    }
+    listeners
+}
+
+#[test]
+fn a_live_scrape_shows_what_the_catalogue_promises_from_the_start() {
+    let server = Tidegate::start(&listeners());
+    let scrape = get(server.admin, "/metrics").unwrap();
+    assert_eq!(scrape.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let live = shape_of_scrape(&scrape.body);
+    let catalogue: Vec<serde_json::Value> =
+        serde_json::from_str(&printed(&["metrics", "--output", "json"])).unwrap();
+    let mut promised = BTreeSet::new();
+    for metric in &catalogue {
+        let name = metric["name"].as_str().unwrap();
+        if metric["present"].as_str().unwrap().contains("UDP") && !takes_datagrams() {
+            continue;
+        }
+        promised.insert(name.to_owned());
+        let (kind, help, labels) =
+            live.get(name).unwrap_or_else(|| panic!("{name} is promised and not there"));
+        assert_eq!(
+            (metric["type"].as_str(), metric["help"].as_str()),
+            (Some(&**kind), Some(&**help)),
+            "{name}"
+        );
+        let named: BTreeSet<_> = metric["labels"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|label| label["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(named, labels.keys().map(String::as_str).collect(), "the labels of {name}");
+        for label in metric["labels"].as_array().unwrap() {
+            let values: BTreeSet<_> = label["values"].as_object().unwrap().keys().cloned().collect();
+            let seen = &labels[label["name"].as_str().unwrap()];
+            assert!(values.is_empty() || values == *seen, "{label} of {name}: {seen:?}");
+        }
+    }
+    assert_eq!(promised, live.into_keys().collect(), "nothing is there that is not in the catalogue");
+    promtool_finds_nothing_to_say_of(&scrape);
+}
+
+fn promtool_finds_nothing_to_say_of(scrape: &Reply) {
+    let mut promtool = Command::new("promtool");
+    let promtool = promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = promtool.spawn().expect("promtool is there: tests/setup.sh installs it");
+    child.stdin.take().unwrap().write_all(scrape.body.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "promtool: {said}");
+}
+
+/// Adds up all samples of a metric that have these labels.
+fn sum(scrape: &str, name: &str, label: &str) -> i64 {
+    let samples =
+        scrape.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
+    samples.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap() as i64).sum()
+}
+
+/// Ten scrapes a second of an overload, none of which is off. A minute by default is long for every
+/// run: `TIDEGATE_TEST_OVERLOAD_SECONDS=60` makes it one.
+#[test]
+fn every_scrape_adds_up_under_overload() {
+    let seconds = std::env::var("TIDEGATE_TEST_OVERLOAD_SECONDS").map_or(10, |s| s.parse().unwrap());
+    let listen = ["--listen", "work=tcp://127.0.0.1:0", "--work", "cpu:200us", "--workers", "4"];
+    let rest = ["--queue", "8", "--max-connections", "200", "--refusal-rate", "2000"];
+    let server = Tidegate::start(&[&listen[..], &rest[..]].concat());
+    let duration = format!("{}s", seconds + 5);
+    let flood = server.stress(&["-c", "400", "-d", &duration, "--warmup", "0s", "--reuse", "never"]);
+    let held = server.stress(&["-c", "50", "-d", &duration, "--warmup", "0s", "--reuse", "7"]);
+    let label = format!("listener=\"{}\"", server.listeners[0]);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let (mut scrapes, mut last_accepted, mut slowest) = (0, 0, Duration::ZERO);
+    let mut scrape = String::new();
+    while Instant::now() < end {
+        let begun = Instant::now();
+        scrape = get(server.admin, "/metrics").unwrap().body;
+        slowest = slowest.max(begun.elapsed());
+        let of = |name: &str| sum(&scrape, &format!("tidegate_connections{name}"), &label);
+        let accepted = of("_accepted_total");
+        let (dropped, closed, open) = (of("_dropped_total"), of("_closed_total"), of(""));
+        assert_eq!(accepted, dropped + closed + open, "{dropped} + {closed} + {open}\n{scrape}");
+        assert!(accepted >= last_accepted, "{accepted} after {last_accepted}");
+        assert!(open <= 200, "{open} open of 200");
+        last_accepted = accepted;
+        scrapes += 1;
+        std::thread::sleep(Duration::from_millis(100).saturating_sub(begun.elapsed()));
+    }
+    let dropped = sum(&scrape, "tidegate_connections_dropped_total", &label);
+    assert!(dropped > 100 && last_accepted > dropped, "{dropped} of {last_accepted} dropped: an overload");
+    assert!(sample(&scrape, "tidegate_worker_busy_seconds_total").unwrap() > 1.0);
+    flood.end();
+    held.end();
+    eprintln!(
+        "{scrapes} scrapes in {seconds} s add up; {last_accepted} accepted, {dropped} dropped; slowest scrape {slowest:?}"
+    );
+}

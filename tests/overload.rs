@@ -1,0 +1,330 @@
+//! What exceeds the bounds is refused quickly and visibly, and what was admitted is finished.
+
+mod support;
+
+use std::time::{Duration, Instant};
+use support::{Client, End, Gate, Held, Site, eventually, throughout};
+use tidegate::reason::{CloseReason, DropReason};
+use tidegate::{Echo, Limits, Overload, Server};
+
+/// One worker, held; `queue` may wait.
+fn narrow(queue: usize) -> Limits {
+    Limits { workers: 1, queue, ..Default::default() }
+}
+
+/// A client whose request holds the worker.
+fn occupy(site: &Site) -> Client {
+    let mut client = site.client();
+    client.say("first");
+    site.until("a worker is held", |now| now.active == 1);
+    client
+}
+
+/// Clients that wait in the queue, each having sent a request; the oldest first.
+fn line_up(site: &Site, count: u64) -> Vec<Client> {
+    (1..=count)
+        .map(|n| {
+            let mut client = site.client();
+            client.say("next");
+            site.until("it waits in the queue", |now| now.queued == n);
+            client
+        })
+        .collect()
+}
+
+#[test]
+fn a_full_queue_refuses_with_a_reset_and_serves_whom_it_admitted() {
+    let gate = Gate::new();
+    let site = Site::serve(narrow(2), Held(gate.clone()));
+    let mut first = occupy(&site);
+    let mut waiting = line_up(&site, 2);
+    for n in 1..=3 {
+        assert_eq!(site.client().end(), End::Reset);
+        site.until_dropped(DropReason::QueueFull, n);
+    }
+    gate.open();
+    first.hear("first");
+    for client in &mut waiting {
+        client.hear("next");
+    }
+    site.end();
+}
+
+#[test]
+fn a_busy_reply_arrives_whole_though_the_client_had_sent_more_than_was_read() {
+    let gate = Gate::new();
+    let builder = Server::builder().limits(narrow(1)).busy_reply("try later\n");
+    let site = Site::build(builder, Held(gate.clone()));
+    let mut first = occupy(&site);
+    let mut waiting = line_up(&site, 1);
+    for _ in 0..3 {
+        let mut refused = site.client();
+        refused.mutter(vec![b'x'; 32 * 1024]);
+        let (said, end) = refused.rest();
+        assert_eq!((String::from_utf8_lossy(&said).as_ref(), end), ("try later\n", End::Fin));
+    }
+    site.until_dropped(DropReason::QueueFull, 3);
+    eventually("the polite closes are over", || (site.stats().lingering == 0).then_some(()));
+    gate.open();
+    first.hear("first");
+    waiting[0].hear("next");
+    site.end();
+}
+
+#[test]
+fn a_client_that_never_ends_its_half_is_not_lingered_for_for_ever() {
+    let gate = Gate::new();
+    let limits = Limits { linger_timeout: Duration::from_millis(100), lingering: 4, ..narrow(1) };
+    let site = Site::build(Server::builder().limits(limits).busy_reply("busy\n"), Held(gate.clone()));
+    let _first = occupy(&site);
+    let _waiting = line_up(&site, 1);
+    let mut stubborn: Vec<Client> = (0..20).map(|_| site.client()).collect();
+    for client in &mut stubborn {
+        client.hear("busy\n");
+        assert!(site.stats().lingering <= 4, "polite closes have a budget");
+    }
+    eventually("the polite closes are given up", || (site.stats().lingering == 0).then_some(()));
+    gate.open();
+    site.end();
+}
+
+#[test]
+fn waiting_for_a_place_ends_with_service_or_with_the_deadline() {
+    let gate = Gate::new();
+    let patience = Duration::from_millis(300);
+    let site = Site::serve(Limits { overload: Overload::Wait(patience), ..narrow(1) }, Held(gate.clone()));
+    let _first = occupy(&site);
+    let _waiting = line_up(&site, 1);
+    let began = Instant::now();
+    assert_eq!(site.client().end(), End::Reset);
+    assert!(began.elapsed() >= patience, "refused after {:?}", began.elapsed());
+    site.until_dropped(DropReason::QueueFull, 1);
+    gate.open();
+    site.client().say("late").hear("late");
+    site.end();
+
+    let gate = Gate::new();
+    let patience = Duration::from_secs(60);
+    let site = Site::serve(Limits { overload: Overload::Wait(patience), ..narrow(1) }, Held(gate.clone()));
+    let _first = occupy(&site);
+    let _waiting = line_up(&site, 1);
+    let mut held_back = site.client();
+    held_back.say("patient");
+    throughout(Duration::from_millis(200), "it waits in the kernel", || site.counts().accepted == 2);
+    gate.open();
+    held_back.hear("patient");
+    assert_eq!(site.counts().dropped_total(), 0);
+    site.end();
+}
+
+#[test]
+fn drop_oldest_refuses_who_has_waited_longest() {
+    let gate = Gate::new();
+    let site = Site::serve(Limits { overload: Overload::DropOldest, ..narrow(2) }, Held(gate.clone()));
+    let mut first = occupy(&site);
+    let mut waiting = line_up(&site, 2);
+    let mut newest = site.client();
+    newest.say("newest");
+    site.until_dropped(DropReason::QueueFull, 1);
+    assert_eq!(waiting[0].end(), End::Reset);
+    gate.open();
+    first.hear("first");
+    waiting[1].hear("next");
+    newest.hear("newest");
+    site.end();
+}
+
+#[test]
+fn drop_oldest_with_nobody_to_drop_refuses_the_newcomer() {
+    let gate = Gate::new();
+    let site = Site::serve(Limits { overload: Overload::DropOldest, ..narrow(0) }, Held(gate.clone()));
+    let mut first = occupy(&site);
+    assert_eq!(site.client().end(), End::Reset);
+    site.until_dropped(DropReason::QueueFull, 1);
+    gate.open();
+    first.hear("first");
+    site.end();
+}
+
+#[test]
+fn a_queue_of_0_hands_over_and_lets_nobody_wait() {
+    let gate = Gate::new();
+    let site = Site::serve(Limits { workers: 2, ..narrow(0) }, Held(gate.clone()));
+    let mut served: Vec<Client> = (1..=2)
+        .map(|n| {
+            let mut client = site.client();
+            client.say("me");
+            site.until("it has a worker", |now| now.active == n);
+            client
+        })
+        .collect();
+    assert_eq!(site.client().end(), End::Reset);
+    site.until_dropped(DropReason::QueueFull, 1);
+    gate.open();
+    for client in &mut served {
+        client.hear("me");
+    }
+    site.client().say("again").hear("again");
+    site.end();
+}
+
+#[test]
+fn without_a_budget_for_refusals_the_kernel_holds_and_refuses() {
+    let gate = Gate::new();
+    let site = Site::serve(Limits { refusal_rate: 0.0, backlog: 8, ..narrow(1) }, Held(gate.clone()));
+    let mut first = occupy(&site);
+    let mut waiting = line_up(&site, 1);
+    let mut held: Vec<Client> = (0..8).map(|_| site.client()).collect();
+    throughout(Duration::from_millis(300), "nobody is refused by us", || {
+        let now = site.counts();
+        (now.accepted, now.dropped_total()) == (2, 0)
+    });
+    // The backlog takes one more than its number; what is past it is not answered by the kernel.
+    let late = (0..3).filter_map(|_| Client::try_connect(site.address, Duration::from_millis(200)).ok());
+    held.extend(late);
+    assert!(held.len() <= 10, "the backlog of 8 took {}", held.len());
+    gate.open();
+    first.hear("first");
+    waiting[0].hear("next");
+    for client in &mut held {
+        client.say("held").hear("held");
+    }
+    site.end();
+}
+
+#[test]
+fn refusals_keep_to_their_rate_and_the_rest_waits() {
+    let gate = Gate::new();
+    let site = Site::serve(Limits { refusal_rate: 20.0, backlog: 256, ..narrow(1) }, Held(gate.clone()));
+    let _first = occupy(&site);
+    let _waiting = line_up(&site, 1);
+    let began = Instant::now();
+    let _crowd: Vec<Client> = (0..100).map(|_| site.client()).collect();
+    site.until("ten are refused", |now| now.dropped_total() >= 10);
+    let refused = site.dropped(DropReason::QueueFull);
+    // A tenth of a second's worth may come at once.
+    let most = 2.0 + 20.0 * began.elapsed().as_secs_f64();
+    assert!(refused as f64 <= most + 1.0, "{refused} refusals in {:?}", began.elapsed());
+    gate.open();
+    site.end();
+}
+
+#[test]
+fn who_waits_too_long_is_shed_though_no_worker_is_free() {
+    let gate = Gate::new();
+    let limits = Limits { queue_timeout: Duration::from_millis(200), ..narrow(8) };
+    let site = Site::build(Server::builder().limits(limits).busy_reply("too late\n"), Held(gate.clone()));
+    let mut first = occupy(&site);
+    let mut waiting: Vec<Client> = (0..3).map(|_| site.client()).collect();
+    for client in &mut waiting {
+        let (said, end) = client.rest();
+        assert_eq!((said.as_slice(), end), (&b"too late\n"[..], End::Fin));
+    }
+    site.until_dropped(DropReason::QueueTimeout, 3);
+    assert_eq!(site.counts().active, 1, "the worker is still held");
+    gate.open();
+    first.hear("first");
+    site.end();
+}
+
+#[test]
+fn who_left_while_waiting_gets_no_turn() {
+    let gate = Gate::new();
+    let site = Site::serve(narrow(8), Held(gate.clone()));
+    let mut first = occupy(&site);
+    drop(site.client());
+    site.client().reset();
+    let mut half_closed = site.client();
+    half_closed.say("still listening").finish();
+    site.until("three wait", |now| now.queued == 3);
+    // A younger one is not looked at.
+    let since = Instant::now();
+    eventually("they have waited", || (since.elapsed() > Duration::from_millis(20)).then_some(()));
+    gate.open();
+    first.hear("first");
+    assert_eq!(half_closed.rest(), (b"still listening".to_vec(), End::Fin));
+    site.until_dropped(DropReason::ClientGone, 2);
+    assert_eq!(site.closed(CloseReason::Client), 1);
+    site.end();
+}
+
+#[test]
+fn connections_have_a_limit_and_a_place_comes_back() {
+    let site = Site::serve(Limits { max_connections: 3, queue: 2, ..Default::default() }, Echo);
+    let mut open: Vec<Client> = (0..3).map(|_| site.client()).collect();
+    for client in &mut open {
+        client.say("in").hear("in");
+    }
+    assert_eq!(site.client().end(), End::Reset);
+    site.until_dropped(DropReason::MaxConnections, 1);
+    drop(open.pop());
+    site.until("the place is free", |now| now.open() == 2);
+    site.client().say("next").hear("next");
+    for client in &mut open {
+        client.say("still").hear("still");
+    }
+    site.end();
+}
+
+#[test]
+fn a_source_has_its_own_limit_and_its_own_rate() {
+    let site = Site::serve(Limits { max_per_source: 2, ..Default::default() }, Echo);
+    let mut greedy: Vec<Client> = (0..2).map(|_| Client::from("127.0.0.2", site.address)).collect();
+    for client in &mut greedy {
+        client.say("in").hear("in");
+    }
+    assert_eq!(Client::from("127.0.0.2", site.address).end(), End::Reset);
+    site.until_dropped(DropReason::PerSource, 1);
+    Client::from("127.0.0.3", site.address).say("other").hear("other");
+    drop(greedy.pop());
+    site.until("it has left", |now| now.open() <= 1);
+    Client::from("127.0.0.2", site.address).say("again").hear("again");
+    site.end();
+
+    let site = Site::serve(Limits { source_rate: 0.5, ..Default::default() }, Echo);
+    Client::from("127.0.0.2", site.address).say("first").hear("first");
+    assert_eq!(Client::from("127.0.0.2", site.address).end(), End::Reset);
+    site.until_dropped(DropReason::Rate, 1);
+    Client::from("127.0.0.3", site.address).say("other").hear("other");
+    eventually("its rate recovers", || {
+        let mut client = Client::from("127.0.0.2", site.address);
+        client.mutter("back");
+        let mut heard = [0; 4];
+        client.heard(&mut heard).then_some(())
+    });
+    site.end();
+}
+
+#[test]
+fn a_standing_queue_sheds_to_its_target_and_a_lone_newcomer_is_not_one() {
+    let gate = Gate::new();
+    let limits = Limits { queue_target: Duration::from_millis(20), ..narrow(64) };
+    let site = Site::serve(limits.clone(), Held(gate.clone()));
+    let mut first = occupy(&site);
+    let mut standing = line_up(&site, 8);
+    let since = Instant::now();
+    eventually("the queue has stood", || (since.elapsed() > Duration::from_millis(150)).then_some(()));
+    gate.open();
+    first.hear("first");
+    for client in &mut standing {
+        assert_eq!(client.end(), End::Reset);
+    }
+    site.until_dropped(DropReason::QueueTimeout, 8);
+    site.end();
+
+    // The turn was long, the queue was not: it was empty until this one came.
+    let gate = Gate::new();
+    let site = Site::serve(limits, Held(gate.clone()));
+    let mut first = occupy(&site);
+    let since = Instant::now();
+    eventually("the turn is long", || (since.elapsed() > Duration::from_millis(200)).then_some(()));
+    let mut lone = line_up(&site, 1).remove(0);
+    let since = Instant::now();
+    eventually("it waited more than the target", || {
+        (since.elapsed() > Duration::from_millis(30)).then_some(())
+    });
+    gate.open();
+    first.hear("first");
+    lone.hear("next");
+    site.end();
+}

@@ -1,0 +1,62 @@
+//! An idle connection owns no thread and no buffer.
+
+mod support;
+
+use std::time::{Duration, Instant};
+use support::{Client, Program, raise_open_files};
+
+const CONNECTIONS: usize = 10_000;
+const WORKERS: u64 = 32;
+
+/// How long a newcomer waits for its answer: the median of some, since the machine has other things to do.
+fn median_answer(server: &support::Running) -> Duration {
+    let mut times: Vec<Duration> = (0..101)
+        .map(|_| {
+            let began = Instant::now();
+            server.client().say("ping").hear("ping");
+            began.elapsed()
+        })
+        .collect();
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[test]
+fn ten_thousand_open_connections_cost_no_thread_little_memory_and_no_time() {
+    raise_open_files();
+    let server = Program::new()
+        .arg("--workers", WORKERS)
+        .arg("--idle-timeout", "10m")
+        .arg("--max-connections", CONNECTIONS + 200)
+        .start();
+    let address = server.address();
+    let empty = server.status("VmRSS");
+    let mut open: Vec<Client> = Vec::with_capacity(CONNECTIONS);
+    let message = [b'm'; 4096];
+    for n in 0..CONNECTIONS {
+        let mut client = Client::connect(address);
+        // Some use buffers that a server could be tempted to keep.
+        match n % 10 {
+            0 => client.say(message).hear(message),
+            _ => client.say("x").hear("x"),
+        };
+        open.push(client);
+    }
+    let (threads, resident) = (server.status("Threads"), server.status("VmRSS"));
+    let answer = median_answer(&server);
+    println!(
+        "{CONNECTIONS} open: {threads} threads, {resident} KiB resident, a newcomer's answer in {answer:?}"
+    );
+    assert!(threads <= WORKERS + 10, "{threads} threads");
+    // 700 bytes each, the queue's and the table's included.
+    assert!(resident - empty <= 7 * 1024, "{resident} KiB resident, {empty} KiB without connections");
+    // The code of an unoptimised program alone is several MiB.
+    let most = if cfg!(debug_assertions) { 14 * 1024 } else { 10 * 1024 };
+    assert!(resident <= most, "{resident} KiB resident");
+    assert!(answer <= Duration::from_millis(10), "a newcomer is answered in {answer:?}");
+    // They are connections still, the last as the first.
+    for client in open.iter_mut().step_by(997) {
+        client.say("still here").hear("still here");
+    }
+    assert!(server.status("Threads") <= WORKERS + 10);
+}

@@ -1,0 +1,271 @@
+//! Neither a silent client, nor one that sends half a request, nor one that never reads its replies holds a worker.
+
+mod support;
+
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+use support::{Client, End, PATIENCE, Site, eventually};
+use tidegate::reason::CloseReason;
+use tidegate::service::hello;
+use tidegate::{Echo, Limits, Peer, Received, Service, Session, Stream, Turn, handler};
+
+const MIB: usize = 1 << 20;
+
+fn one_worker() -> Limits {
+    Limits { workers: 1, queue: 64, ..Default::default() }
+}
+
+/// Answers each byte that comes with this many.
+#[derive(Clone, Copy)]
+struct Generous(usize);
+
+impl Service for Generous {
+    fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(*self)
+    }
+}
+
+impl Session for Generous {
+    fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+        let (input, output) = stream.split();
+        loop {
+            match input.receive()? {
+                Received::Data(data) => {
+                    let total = self.0 * data.len();
+                    for at in (0..total).step_by(64 * 1024) {
+                        output.send(&[b'x'; 64 * 1024][..(total - at).min(64 * 1024)])?;
+                    }
+                }
+                Received::Nothing => return Ok(Turn::Park),
+                Received::End => return Ok(Turn::Close),
+            }
+        }
+    }
+}
+
+/// Connects clients one after the other, so that none is refused.
+fn clients(site: &Site, count: u64) -> Vec<Client> {
+    let before = site.counts().idle;
+    (1..=count)
+        .map(|n| {
+            let client = Client::narrow(site.address);
+            site.until("it was served and is idle", |now| now.idle == before + n);
+            client
+        })
+        .collect()
+}
+
+#[test]
+fn silent_clients_hold_no_worker_and_end_in_good_order() {
+    let limits = Limits { idle_timeout: Duration::from_millis(1500), ..one_worker() };
+    let site = Site::serve(limits, Echo);
+    let mut silent = clients(&site, 200);
+    site.client().say("hello").hear("hello");
+    site.until("no worker is held", |now| (now.active, now.idle) == (0, 200));
+    for client in &mut silent {
+        assert_eq!(client.end(), End::Fin);
+    }
+    site.until_closed(CloseReason::IdleTimeout, 200);
+    site.end();
+}
+
+#[test]
+fn half_a_request_holds_no_worker_and_has_a_deadline() {
+    let limits = Limits { read_timeout: Duration::from_millis(1500), ..one_worker() };
+    let site = Site::serve(limits, hello());
+    let mut halves = clients(&site, 100);
+    let turns = site.counts().turns[0];
+    for client in &mut halves {
+        client.say("wor");
+    }
+    site.until("all halves were read", |now| now.turns[0] == turns + 100 && now.idle == 100);
+    site.client().say("world\n").hear("hello world\n");
+    // One that goes on in time is answered.
+    halves[0].say("ld\n").hear("hello world\n");
+    for client in &mut halves[1..] {
+        assert_eq!(client.end(), End::Fin);
+    }
+    site.until_closed(CloseReason::ReadTimeout, 99);
+    site.end();
+}
+
+#[test]
+fn a_request_that_trickles_has_a_total_deadline() {
+    let limits = Limits { read_timeout: Duration::from_millis(600), ..one_worker() };
+    let site = Site::serve(limits, hello());
+    let trickle = site.client();
+    let mut stream = trickle.stream();
+    let began = Instant::now();
+    eventually("it is ended though it goes on", || {
+        let ended = stream.write_all(b"x").is_err();
+        site.client().say("me\n").hear("hello me\n");
+        ended.then_some(())
+    });
+    assert!(began.elapsed() >= Duration::from_millis(600), "{:?}", began.elapsed());
+    assert_eq!(site.closed(CloseReason::ReadTimeout), 1);
+    site.end();
+}
+
+#[test]
+fn clients_that_never_read_hold_no_worker_and_have_a_deadline() {
+    let limits = Limits {
+        write_timeout: Duration::from_millis(1500),
+        output_per_connection: 16 * MIB,
+        output_total: 256 * MIB,
+        ..one_worker()
+    };
+    let site = Site::serve(limits, Generous(8 * MIB));
+    let mut deaf = clients(&site, 10);
+    let turns = site.counts().turns[0];
+    for client in &mut deaf {
+        client.say("x");
+    }
+    site.until("all are parked with their replies", |now| now.turns[0] == turns + 10 && now.idle == 10);
+    assert!(site.stats().pending_output_bytes > 0);
+    let mut reader = site.client();
+    reader.say("x");
+    let mut reply = vec![0; 8 * MIB];
+    reader.stream().read_exact(&mut reply).expect("a whole reply");
+    site.until_closed(CloseReason::WriteTimeout, 10);
+    assert_eq!(site.stats().pending_output_bytes, 0);
+    for client in &mut deaf {
+        assert_eq!(client.rest().1, End::Reset);
+    }
+    site.end();
+}
+
+#[test]
+fn a_reader_that_comes_back_late_gets_every_byte() {
+    let limits = Limits { output_per_connection: 16 * MIB, write_timeout: PATIENCE, ..one_worker() };
+    let site = Site::serve(limits, Generous(12 * MIB));
+    let mut late = Client::narrow(site.address);
+    late.say("x").finish();
+    eventually("its reply is kept", || (site.stats().pending_output_bytes > 0).then_some(()));
+    site.until("it holds no worker", |now| now.active == 0);
+    let (reply, end) = late.rest();
+    assert_eq!((reply.len(), end), (12 * MIB, End::Fin));
+    site.until_closed(CloseReason::Client, 1);
+    site.end();
+}
+
+#[test]
+fn an_echo_that_is_not_read_stops_reading_and_loses_nothing() {
+    let site = Site::serve(Limits { write_timeout: PATIENCE, ..one_worker() }, Echo);
+    let client = Client::narrow(site.address);
+    let sent: Vec<u8> = (0..16 * MIB).map(|n| (n / 7) as u8).collect();
+    std::thread::scope(|scope| {
+        let mut writer = client.stream();
+        let all = &sent;
+        scope.spawn(move || {
+            writer.write_all(all).unwrap();
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        eventually("the server keeps what is not read", || {
+            (site.stats().pending_output_bytes > 0).then_some(())
+        });
+        let most = Limits::default().turn_bytes as u64 + 64 * 1024;
+        assert!(site.stats().pending_output_bytes <= most, "it reads on though nothing is taken");
+        let mut received = Vec::new();
+        client.stream().read_to_end(&mut received).unwrap();
+        assert!(received == sent, "{} of {} bytes, or wrong ones", received.len(), sent.len());
+    });
+    site.end();
+}
+
+#[test]
+fn a_reply_past_the_limit_ends_that_connection_alone() {
+    let limits = Limits { output_per_connection: 256 * 1024, ..one_worker() };
+    let site = Site::serve(limits, Generous(32 * MIB));
+    let mut others = clients(&site, 3);
+    let mut deaf = Client::narrow(site.address);
+    deaf.say("x");
+    site.until_closed(CloseReason::OutputLimit, 1);
+    assert_eq!(deaf.rest().1, End::Reset);
+    assert_eq!(site.stats().pending_output_bytes, 0);
+    assert_eq!(site.counts().idle, 3);
+    for client in &mut others {
+        client.finish();
+        assert_eq!(client.end(), End::Fin);
+    }
+    site.end();
+}
+
+#[test]
+fn replies_for_all_have_a_limit_and_those_within_it_are_whole() {
+    let reply = 8 * MIB;
+    let limits = Limits {
+        output_per_connection: reply,
+        output_total: 16 * MIB,
+        write_timeout: PATIENCE,
+        ..one_worker()
+    };
+    let site = Site::serve(limits, Generous(reply));
+    let mut deaf = clients(&site, 12);
+    for client in &mut deaf {
+        client.say("x");
+        let pending = site.stats().pending_output_bytes;
+        assert!(pending <= 16 * MIB as u64, "{pending} bytes are kept");
+    }
+    site.until("each is parked or ended", |now| now.active == 0 && now.queued == 0);
+    site.until("some were too many", |now| now.closed[CloseReason::OutputLimit as usize] > 0);
+    let ended = site.closed(CloseReason::OutputLimit);
+    let (mut whole, mut cut) = (0, 0);
+    for client in &mut deaf {
+        let _ = client.finish_quietly();
+        match client.rest() {
+            (said, End::Fin) if said.len() == reply => whole += 1,
+            (_, End::Reset) => cut += 1,
+            (said, End::Fin) => panic!("an end in good order after {} of {reply} bytes", said.len()),
+        }
+    }
+    assert_eq!((whole, cut), (12 - ended, ended));
+    assert!(whole >= 2, "two at least fit");
+    site.end();
+}
+
+#[test]
+fn a_reply_before_the_close_is_delivered_however_late_it_is_read() {
+    // The kernel takes it all; the server closes, and its polite close ends long before the client reads.
+    let limits = Limits { linger_timeout: Duration::from_millis(100), ..one_worker() };
+    let reply = 2 * MIB;
+    let service = handler(move |stream| {
+        let mut request = [0];
+        stream.read_exact(&mut request)?;
+        stream.write_all(&vec![b'y'; reply])
+    });
+    let site = Site::serve(Limits { output_per_connection: 4 * MIB, ..limits }, service);
+    let mut late = Client::narrow(site.address);
+    late.say("x");
+    site.until_closed(CloseReason::Server, 1);
+    eventually("the polite close is over", || (site.stats().lingering == 0).then_some(()));
+    let (said, end) = late.rest();
+    assert_eq!((said.len(), end), (reply, End::Fin));
+    site.end();
+}
+
+#[test]
+fn a_blocking_handler_is_held_no_longer_than_its_timeouts() {
+    let limits = Limits {
+        workers: 2,
+        read_timeout: Duration::from_millis(500),
+        write_timeout: Duration::from_millis(500),
+        ..Default::default()
+    };
+    let service = handler(|stream| {
+        let mut request = [0];
+        stream.read_exact(&mut request)?;
+        stream.write_all(&vec![b'y'; 32 * MIB])
+    });
+    let site = Site::serve(limits, service);
+    let mut silent = site.client();
+    let mut deaf = site.client();
+    deaf.say("x");
+    assert_eq!(silent.end(), End::Fin);
+    site.until_closed(CloseReason::ReadTimeout, 1);
+    site.until_closed(CloseReason::WriteTimeout, 1);
+    assert_eq!(deaf.rest().1, End::Reset);
+    let mut served = site.client();
+    served.say("x");
+    assert_eq!(served.rest().0.len(), 32 * MIB);
+    site.end();
+}

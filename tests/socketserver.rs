@@ -1,0 +1,168 @@
+//! What a person coming from Python's `socketserver` relies on: plain Python sockets against the real
+//! program, and the examples, which must do what they say.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+#[test]
+fn plain_python_sockets_are_served() {
+    let output = Command::new("python3")
+        .arg(format!("{ROOT}/tests/python/outside.py"))
+        .env("TIDEGATE", env!("CARGO_BIN_EXE_tidegate"))
+        .output()
+        .expect("python3 runs: tests/run.sh installs it");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("\nRan 17 tests"), "{said}");
+}
+
+/// The directory with the examples, built once: `cargo test --test` alone does not.
+fn examples() -> &'static PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        // target/<profile>/deps/this-test
+        let this = std::env::current_exe().unwrap();
+        let directory = this.parent().and_then(|deps| deps.parent()).unwrap().to_owned();
+        let profile = match directory.file_name().unwrap().to_str().unwrap() {
+            "debug" => "dev",
+            other => other,
+        };
+        let built = Command::new(env!("CARGO"))
+            .current_dir(ROOT)
+            .args(["build", "--examples", "--profile", profile, "--target-dir"])
+            .arg(directory.parent().unwrap())
+            .output()
+            .expect("cargo runs");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        directory.join("examples")
+    })
+}
+
+/// A server program that says its addresses, one a line; ended when dropped.
+struct Program {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+    address: SocketAddr,
+}
+
+impl Program {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let address = line.trim().parse().unwrap_or_else(|_| panic!("{line:?} is not an address"));
+        Self { child, out, address }
+    }
+
+    fn example(name: &str) -> Self {
+        let mut command = Command::new(examples().join(name));
+        command.arg("127.0.0.1:0");
+        Self::start(command)
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream
+    }
+
+    /// Sends this, half-closes, and gives all that is said.
+    fn talk(&self, words: &[u8]) -> String {
+        let mut stream = self.connect();
+        stream.write_all(words).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said
+    }
+
+    fn ask(&self, request: &[u8]) -> String {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket.send_to(request, self.address).unwrap();
+        let mut buffer = [0; 4096];
+        let n = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..n]).into_owned()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_closure_echoes() {
+    assert_eq!(Program::example("echo").talk(b"one\ntwo\n"), "one\ntwo\n");
+}
+
+#[test]
+fn the_session_keeps_its_sum() {
+    let program = Program::example("sum");
+    assert_eq!(program.talk(b"1\n2\n-10\n"), "1\n3\n-7\n");
+    // Another connection has a sum of its own, and what is no number ends it.
+    assert_eq!(program.talk(b"5\n"), "5\n");
+    assert_eq!(program.talk(b"5\nfive\n6\n"), "5\n");
+}
+
+#[test]
+fn the_port_does_what_the_python_server_does() {
+    let mut python = Command::new("python3");
+    python.arg(format!("{ROOT}/tests/python/upper.py")).arg("127.0.0.1:0");
+    let (theirs, ours) = (Program::start(python), Program::example("upper"));
+    let long = [b"x".repeat(3000), b"\n".to_vec()].concat();
+    for words in [&b"hello\nWorld\n"[..], b"no newline", b"", b"\n\n", &long] {
+        assert_eq!(ours.talk(words), theirs.talk(words));
+    }
+}
+
+#[test]
+fn the_time_is_said_over_both() {
+    let mut program = Program::example("time");
+    assert_eq!(program.talk(b"").len(), 25);
+    let mut line = String::new();
+    program.out.read_line(&mut line).unwrap();
+    program.address = line.trim().parse().unwrap();
+    assert_eq!(program.ask(b"").len(), 25);
+}
+
+#[test]
+fn datagrams_come_back_in_upper_case() {
+    assert_eq!(Program::example("udp").ask(b"hello"), "HELLO");
+}
+
+#[test]
+fn every_hook_is_called() {
+    let mut program = Program::example("hooks");
+    assert_eq!(program.talk(b"hello\n"), "welcome\n");
+    let mut second = program.connect();
+    second.write_all(b"fail\n").unwrap();
+    assert!(
+        matches!(second.read(&mut [0; 1]), Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset)
+    );
+    // It ends by itself.
+    let mut said = String::new();
+    program.out.read_to_string(&mut said).unwrap();
+    let lines: Vec<_> = said.lines().filter(|line| *line != "tick").collect();
+    let expected = [
+        "set up: 127.0.0.1",
+        "finished: server",
+        "set up: 127.0.0.1",
+        "failed: as asked",
+        "finished: error",
+        "ended: clean is true",
+    ];
+    assert_eq!(lines, expected);
+    assert!(said.lines().any(|line| line == "tick"), "{said}");
+    assert!(program.child.wait().unwrap().success());
+}

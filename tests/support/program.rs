@@ -1,0 +1,233 @@
+//! The real program as a child process.
+
+use super::{PATIENCE, eventually};
+use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsStr;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+pub(crate) const PATH: &str = env!("CARGO_BIN_EXE_tidegate");
+
+/// The program without what the environment of the tests may say to it.
+pub(crate) fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TIDEGATE_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end; it is killed when that does not come.
+#[track_caller]
+pub(crate) fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
+    finish(command(PATH).args(args))
+}
+
+/// Runs a command to its end, with its output.
+#[track_caller]
+pub(crate) fn finish(command: &mut Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut running = Running::of(child);
+    let status = running.exit();
+    let (stdout, stderr) = (running.stdout.take(), running.stderr.take());
+    Output { status, stdout, stderr }
+}
+
+/// How to start a server: port 0, no admin endpoint unless asked for.
+pub(crate) struct Program {
+    args: Vec<String>,
+    open_files: Option<u64>,
+    listen: bool,
+}
+
+impl Program {
+    pub(crate) fn new() -> Self {
+        Self { args: vec!["--admin".into(), "off".into()], open_files: None, listen: true }
+    }
+
+    pub(crate) fn arg(mut self, name: &str, value: impl ToString) -> Self {
+        self.args.extend([name.to_owned(), value.to_string()]);
+        self
+    }
+
+    /// Adds a listener of a service, instead of the echo.
+    pub(crate) fn service(mut self, name: &str) -> Self {
+        self.listen = false;
+        self.arg("--listen", format!("{name}=tcp://127.0.0.1:0"))
+    }
+
+    /// The limit of open files it is started with.
+    pub(crate) fn open_files(mut self, limit: u64) -> Self {
+        self.open_files = Some(limit);
+        self
+    }
+
+    /// Starts it, and waits until it says that it serves.
+    #[track_caller]
+    pub(crate) fn start(mut self) -> Running {
+        if self.listen {
+            self = self.service("echo");
+        }
+        let mut command = match self.open_files {
+            None => command(PATH),
+            Some(limit) => {
+                let mut shell = command("/bin/sh");
+                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), PATH]);
+                shell
+            }
+        };
+        let child = command
+            .args(&self.args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut running = Running::of(child);
+        eventually("the program says that it serves", || {
+            let ended = running.child.try_wait().unwrap();
+            assert!(ended.is_none(), "it ended: {}", running.stderr.text());
+            running.stdout.text().contains("limits:").then_some(())
+        });
+        running
+    }
+}
+
+/// A child that is killed when the test is over.
+pub(crate) struct Running {
+    child: Child,
+    stdout: Heard,
+    stderr: Heard,
+}
+
+impl Running {
+    fn of(mut child: Child) -> Self {
+        let stdout = Heard::listen(child.stdout.take().expect("piped"));
+        let stderr = Heard::listen(child.stderr.take().expect("piped"));
+        Self { child, stdout, stderr }
+    }
+
+    /// The addresses it said it listens on.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let text = self.stdout.text();
+        text.lines().filter_map(|line| line.split_once("tcp://")?.1.parse().ok()).collect()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.addresses()[0]
+    }
+
+    pub(crate) fn client(&self) -> super::Client {
+        super::Client::connect(self.address())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn rustix_pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.rustix_pid(), signal).expect("it runs");
+    }
+
+    /// A number of `/proc/PID/status`.
+    #[track_caller]
+    pub(crate) fn status(&self, key: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).expect("a known key");
+        line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    /// Processor time it has used, in seconds.
+    #[track_caller]
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        // The second field is the name in parentheses; user and system time are the 14th and 15th.
+        let fields: Vec<&str> = text.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+        let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+        ticks / rustix::param::clock_ticks_per_second() as f64
+    }
+
+    /// Waits for its end; for ever is not an option.
+    #[track_caller]
+    pub(crate) fn exit(&mut self) -> std::process::ExitStatus {
+        let status = eventually("the program ends", || self.child.try_wait().unwrap());
+        self.stdout.close();
+        self.stderr.close();
+        status
+    }
+
+    /// Waits for its end and gives its exit code and what it said on stderr.
+    #[track_caller]
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
+        (self.exit().code(), self.stderr.text())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a child says, read as it comes so that it never waits for us.
+struct Heard {
+    text: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Heard {
+    /// More than this is not kept.
+    const MOST: usize = 1 << 20;
+
+    fn listen(mut pipe: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let kept = text.clone();
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+                let mut kept = kept.lock().unwrap();
+                let room = Self::MOST.saturating_sub(kept.len()).min(n);
+                kept.extend_from_slice(&buffer[..room]);
+            }
+        });
+        Self { text, reader: Some(reader) }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.text.lock().unwrap()).into_owned()
+    }
+
+    /// After the child's end: everything is there when this returns.
+    fn close(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            let began = std::time::Instant::now();
+            while !reader.is_finished() && began.elapsed() < PATIENCE {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.text.lock().unwrap())
+    }
+}

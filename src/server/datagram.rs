@@ -450,3 +450,24 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::Echo;
+
+    #[test]
+    fn sources_that_would_answer_the_answer_are_refused() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let socket = DatagramSocket::new(socket, address, Arc::new(Echo), 0, 0);
+        let datagrams = Datagrams::new(vec![socket], &Limits::default());
+        let refused = [0, 7, 13, 17, 19, 37, address.port()];
+        for port in (0..=1024).chain([address.port(), 65_535]) {
+            for ip in ["192.0.2.1", "2001:db8::1"] {
+                let peer = SocketAddr::new(ip.parse().unwrap(), port);
+                assert_eq!(datagrams.refuses(peer), refused.contains(&port), "{peer}");
+            }
+        }
+    }
+}

@@ -136,6 +136,7 @@ pub(crate) struct Given<'a> {
     pub(crate) data: &'a [u8],
     pub(crate) to: SocketAddr,
     /// The address it leaves from; `None`: the kernel chooses.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(crate) from: Option<IpAddr>,
 }
 

@@ -166,6 +166,12 @@ impl Limits {
             + self.output_total
     }
 
+    /// The bytes that datagrams can make the server hold beside that, where it has a listener for
+    /// them: a place for each that waits or is answered, and a batch for each thread that receives.
+    pub fn datagram_memory_ceiling(&self) -> usize {
+        crate::server::datagram_memory_ceiling(self)
+    }
+
     /// Checks each limit and the relations between them.
     pub fn check(&self) -> Result<(), LimitError> {
         let ensure = |ok: bool, why: String| if ok { Ok(()) } else { Err(LimitError(why)) };

@@ -65,7 +65,8 @@ impl Worker {
         socket.end();
     }
 
-    /// Answers a batch; from a surprisingly slow answer on, others get the rest.
+    /// Answers a batch; after a second slow answer (the first may be a worker that was preempted)
+    /// others get the rest.
     fn answer_batch(&mut self, core: &Core, number: usize, batch: &mut Batch, taken: usize) {
         let socket = &core.datagrams.sockets[number];
         let ledger = core.ledger(WORKER_ROWS + self.me, socket.column);
@@ -75,7 +76,7 @@ impl Worker {
         self.clock().begin(self.now);
         self.share_work(socket.cost.get());
         let mut lens = [NONE; DATAGRAMS_AT_ONCE];
-        let (mut unsent, mut since) = (0, self.now);
+        let (mut unsent, mut since, mut slow) = (0, self.now, 0);
         for index in 0..taken {
             if !acceptable(core, &batch.taken[index], ledger) {
                 continue;
@@ -88,7 +89,8 @@ impl Worker {
                 send(socket, ledger, batch, &lens, unsent..index + 1);
                 (unsent, since) = (index + 1, self.now);
             }
-            if self.now - began > SLOW_TURN && index + 1 < taken {
+            slow += usize::from(self.now - began > SLOW_TURN);
+            if slow > 1 && index + 1 < taken {
                 send(socket, ledger, batch, &lens, unsent..index + 1);
                 unsent = taken;
                 self.post_batch(core, number, batch, index + 1..taken);
@@ -152,7 +154,9 @@ impl Worker {
         }));
         self.now = core.clock.now();
         let took = self.now.saturating_sub(began);
-        socket.cost.note(took);
+        // A worker that was preempted looks slow. One such answer must not turn a cheap service into
+        // one whose datagrams are handed over one by one; six in a row do.
+        socket.cost.note(took.min(2 * SLOW_TURN));
         let error = match called {
             Ok(Ok(Some(len))) => {
                 ledger.turn(TurnOutcome::Ok, took);

@@ -108,7 +108,7 @@ impl DatagramSocket {
     /// Registers the socket with the poller; an event follows for what is there already.
     pub(crate) fn register(&self, core: &Core, number: usize) -> io::Result<()> {
         match &*self.socket() {
-            Some(socket) => core.poller.add_datagrams(socket.as_fd(), SOCKET_BIT | number as u32),
+            Some(socket) => core.poller.add_number(socket.as_fd(), SOCKET_BIT | number as u32),
             None => Ok(()),
         }
     }

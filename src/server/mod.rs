@@ -24,6 +24,7 @@ mod cost;
 mod datagram;
 mod dormitory;
 mod drain;
+mod entrance;
 mod handle;
 mod leadership;
 mod observe;

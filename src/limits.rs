@@ -11,7 +11,7 @@ pub enum Overload {
     /// Refuse it at once: with the service's busy reply, or with RST when it has none.
     Reject,
     /// Stop accepting for at most so long, then refuse. Meanwhile newcomers wait in the kernel's
-    /// backlog.
+    /// backlog. (A datagram is dropped at once.)
     Wait(Duration),
     /// Refuse the newcomer that has waited longest, and admit this one.
     DropOldest,
@@ -38,7 +38,7 @@ impl std::fmt::Display for Overload {
 pub struct Limits {
     /// Threads that run services. Default 32.
     pub workers: usize,
-    /// Newcomers that may wait for a worker; one more is refused. 0 means hand-over only: a
+    /// Newcomers and datagrams that may wait for a worker; one more is refused. 0 means hand-over only: a
     /// newcomer is admitted when a worker is free. Default 128.
     pub queue: usize,
     /// Connections open at once, whatever they do. Default 10,000.

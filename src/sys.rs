@@ -136,6 +136,7 @@ pub(crate) struct Given<'a> {
     pub(crate) data: &'a [u8],
     pub(crate) to: SocketAddr,
     /// The address it leaves from; `None`: the kernel chooses.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(crate) from: Option<IpAddr>,
 }
 
@@ -390,13 +391,24 @@ pub(crate) fn receive_datagrams(
     size: usize,
     taken: &mut [Taken; DATAGRAMS_AT_ONCE],
 ) -> std::io::Result<usize> {
-    use rustix::net::{RecvFlags, recvfrom};
-    let (_, len, peer) = recvfrom(socket, &mut room[..size], RecvFlags::DONTWAIT | RecvFlags::TRUNC)?;
-    let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) else {
-        return Ok(0);
-    };
-    taken[0] = Taken { len: len.min(size), peer, local: None, truncated: len > size };
-    Ok(1)
+    use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, recvmsg};
+    let mut count = 0;
+    for (piece, place) in room.chunks_exact_mut(size).zip(taken) {
+        let mut pieces = [std::io::IoSliceMut::new(piece)];
+        let mut nothing = RecvAncillaryBuffer::default();
+        let received = match recvmsg(socket, &mut pieces, &mut nothing, RecvFlags::DONTWAIT) {
+            Ok(received) => received,
+            Err(_) if count > 0 => break,
+            Err(error) => return Err(error.into()),
+        };
+        let peer = received.address.and_then(|peer| SocketAddr::try_from(peer).ok());
+        let truncated = received.flags.contains(ReturnFlags::TRUNC);
+        // A source without an address has port 0 here, which is not answered.
+        let peer = peer.unwrap_or(Taken::NONE.peer);
+        *place = Taken { len: received.bytes.min(size), peer, local: None, truncated };
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// Elsewhere: one datagram.

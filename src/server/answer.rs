@@ -1,10 +1,11 @@
 //! A worker (or the parker, when there is none free) and datagrams: receiving a batch, answering it
 //! or posting it, answering what was posted.
 
-use super::clock::{Nanos, nanos};
+use super::batch::Batch;
+use super::clock::Nanos;
 use super::core::{Core, PARKER_ROW, WORKER_ROWS};
 use super::cost::SLOW_TURN;
-use super::datagram::{Batch, DatagramSocket};
+use super::datagram::DatagramSocket;
 use super::queue::Entry;
 use super::worker::Worker;
 use crate::metrics::stats::Ledger;
@@ -182,7 +183,7 @@ impl Worker {
         let core = self.core.clone();
         let row = WORKER_ROWS + self.me;
         let waited = self.now.saturating_sub(entry.since);
-        if waited > nanos(core.limits.queue_timeout) {
+        if waited > core.patience(self.now) {
             return core.drop_waiting(entry, row, DatagramDrop::QueueTimeout);
         }
         let place = core.datagrams.waiting.lock(entry.slot);

@@ -14,6 +14,7 @@
 mod acceptor;
 mod admission;
 mod answer;
+mod batch;
 mod bound;
 mod builder;
 mod clock;
@@ -30,6 +31,7 @@ mod leadership;
 mod observe;
 mod parker;
 mod poller;
+mod post;
 mod queue;
 mod refusals;
 mod sleepers;

@@ -2,11 +2,11 @@
 //! closes, sees to it that somebody polls while all workers are in turns, sums up refusals once a
 //! second, and leads the drain. Nothing in it blocks.
 
+use super::batch::Batch;
 use super::clock::{Nanos, nanos};
 use super::closing::{Discarded, Lingering, discard};
 use super::connection::Waiting;
 use super::core::{Core, PARKER_ROW};
-use super::datagram::Batch;
 use super::drain::Drain;
 use super::queue::Kind;
 use super::state::Generation;

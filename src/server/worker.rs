@@ -1,10 +1,10 @@
 //! A worker: takes entries, gives each a turn, and polls when there are none.
 
+use super::batch::Batch;
 use super::clock::{Nanos, nanos};
 use super::connection::{Connection, Registered, Waiting};
 use super::core::{Core, Listener, WORKER_ROWS};
 use super::cost::SLOW_TURN;
-use super::datagram::Batch;
 use super::poller::Source;
 use super::queue::{Entry, Kind};
 use super::state::{Generation, Parked};

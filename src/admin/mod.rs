@@ -5,7 +5,7 @@
 //! ```
 //!
 //! It answers while the server is saturated, while the process is out of descriptors, and while it
-//! is itself attacked. `tiny_http` does the HTTP, and never meets the outside: the [front](front)
+//! is itself attacked. `tiny_http` does the HTTP, and never meets the outside: the front
 //! takes one complete, size-capped request from each of few connections, within deadlines, and
 //! relays it over a socket that nobody else can reach. Nothing that is asked here changes the
 //! server.

@@ -37,6 +37,8 @@ const BUFFER: usize = 256 << 10;
 const OPENING: usize = 256;
 const OPENING_STEP: usize = 32;
 const OPENING_PAUSE: Nanos = 2_000_000;
+/// Between the first requests of two clients that have no connection yet.
+const START_PAUSE: Nanos = 125_000;
 /// Wake-ups handled before events are looked at again.
 const WAKES: usize = 64;
 /// How often a thread that is ready looks whether all are.
@@ -344,9 +346,11 @@ impl<'a> Loader<'a> {
         };
         self.phase = Phase::Running;
         if self.open.is_none() {
-            // As wake-ups they begin a few at a time, with replies read in between.
+            // As wake-ups they begin a few at a time, with replies read in between; and those that have yet to
+            // connect, no faster than a usual backlog is emptied.
+            let pause = if self.plan.opens_ahead() { 0 } else { START_PAUSE };
             for slot in 0..self.slots.len() {
-                self.wake_at(slot, start);
+                self.wake_at(slot, start + slot as Nanos * pause);
             }
         }
     }

@@ -16,6 +16,9 @@ need nginx nginx-light
 need wrk wrk
 need h2load nghttp2-client
 need ip iproute2
+# What a request costs, counted.
+need valgrind valgrind
+need strace strace
 need unshare util-linux
 need taskset util-linux
 # The page is looked at with a font that has every letter it uses.

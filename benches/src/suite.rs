@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 /// As tidegate is started unless a work says otherwise: its defaults, but without the admin endpoint's fixed port.
 const TIDEGATE: &str = "--workers 32 --queue 128 --admin off";
-/// Everything that can be switched off is off.
+/// Everything that can be switched off is off, and timeouts are as long as they can be.
 const TIDEGATE_OFF: &str =
-    "--admin off --read-timeout 0s --write-timeout 0s --idle-timeout 0s --queue-timeout 0s";
+    "--admin off --read-timeout 30d --write-timeout 30d --idle-timeout 30d --queue-timeout 30d";
 /// Everything that can be switched on is on.
 const TIDEGATE_ON: &str = "--admin 127.0.0.1:0 --read-timeout 10s --write-timeout 10s --idle-timeout 60s \
                            --queue-timeout 5s --max-per-source 20000 --refusal-rate 500/s";
@@ -210,7 +210,9 @@ impl Suite {
         let duration = if connections >= 10_000 { self.duration * 2 } else { self.duration };
         let load = Load { shape, mode, connections, size, rate: 0.0, duration };
         let bench = if name.ends_with(SHARED) { &self.shared } else { &self.bench };
-        let comparison = compare(&load, &servers, self.rounds, bench)?;
+        // A few percent show only in many pairs.
+        let rounds = if name.starts_with("features") { self.rounds * 4 } else { self.rounds };
+        let comparison = compare(&load, &servers, rounds, bench)?;
         self.results.work.insert(name.to_owned(), comparison);
         Ok(())
     }
@@ -269,6 +271,7 @@ impl Suite {
     fn starts(&mut self) -> Result<()> {
         self.note("start to first reply");
         let servers = self.peers("tidegate tokio thread epoll", true);
+        self.results.starts.clear();
         for _ in 0..self.rounds.max(5) * 2 {
             for spec in &servers {
                 let seconds = start_to_first_reply(spec, &self.bench)?.as_secs_f64();

@@ -81,7 +81,8 @@ fn explain(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let said: Vec<_> = said.filter(|line| !line.is_empty() && !line.starts_with("For more info")).collect();
-    fail(exit::USAGE, said.join(" ").trim_start_matches("error: "))
+    let line = said.join(" ").replace(" tip: ", "; ");
+    fail(exit::USAGE, line.trim_start_matches("error: "))
 }
 
 /// Says one line of what went wrong and gives the code to exit with.

@@ -213,7 +213,6 @@ fn replies_for_all_have_a_limit_and_those_within_it_are_whole() {
         turns(now) == before + 12 && now.active == 0 && now.queued == 0
     });
     site.until("some were too many", |now| now.closed[CloseReason::OutputLimit as usize] > 0);
-    let ended = site.closed(CloseReason::OutputLimit);
     let (mut whole, mut cut) = (0, 0);
     for client in &mut deaf {
         let _ = client.finish_quietly();
@@ -223,6 +222,7 @@ fn replies_for_all_have_a_limit_and_those_within_it_are_whole() {
             (said, End::Fin) => panic!("an end in good order after {} of {reply} bytes", said.len()),
         }
     }
+    let ended = site.closed(CloseReason::OutputLimit);
     assert_eq!((whole, cut), (12 - ended, ended));
     assert!(whole >= 2, "two at least fit");
     site.end();

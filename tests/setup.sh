@@ -10,6 +10,8 @@ need prometheus prometheus
 need promtool prometheus
 need chromium chromium
 need node nodejs
+need valgrind valgrind
+need strace strace
 # The page is looked at with a font that has every letter it uses.
 [ -d /usr/share/fonts/truetype/dejavu ] || missing+=(fonts-dejavu-core)
 

@@ -19,3 +19,8 @@ pub use service::{
     DatagramService, Echo, Peer, Received, Reply, Service, Session, Stream, Time, Turn, datagrams, handler,
     lines,
 };
+
+/// The programs in the documents are compiled as the tests are.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/from-socketserver.md")]
+struct FromSocketserver;

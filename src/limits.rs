@@ -11,7 +11,7 @@ pub enum Overload {
     /// Refuse it at once: with the service's busy reply, or with RST when it has none.
     Reject,
     /// Stop accepting for at most so long, then refuse. Meanwhile newcomers wait in the kernel's
-    /// backlog.
+    /// backlog. (A datagram is dropped at once.)
     Wait(Duration),
     /// Refuse the newcomer that has waited longest, and admit this one.
     DropOldest,
@@ -38,7 +38,7 @@ impl std::fmt::Display for Overload {
 pub struct Limits {
     /// Threads that run services. Default 32.
     pub workers: usize,
-    /// Newcomers that may wait for a worker; one more is refused. 0 means hand-over only: a
+    /// Newcomers and datagrams that may wait for a worker; one more is refused. 0 means hand-over only: a
     /// newcomer is admitted when a worker is free. Default 128.
     pub queue: usize,
     /// Connections open at once, whatever they do. Default 10,000.
@@ -164,6 +164,12 @@ impl Limits {
         self.max_connections * (crate::server::SLOT_BYTES + 32)
             + self.workers * crate::server::WORKER_BUFFER_BYTES
             + self.output_total
+    }
+
+    /// The bytes that datagrams can make the server hold beside that, where it has a listener for
+    /// them: a place for each that waits or is answered, and a batch for each thread that receives.
+    pub fn datagram_memory_ceiling(&self) -> usize {
+        crate::server::datagram_memory_ceiling(self)
     }
 
     /// Checks each limit and the relations between them.

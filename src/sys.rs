@@ -136,6 +136,7 @@ pub(crate) struct Given<'a> {
     pub(crate) data: &'a [u8],
     pub(crate) to: SocketAddr,
     /// The address it leaves from; `None`: the kernel chooses.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(crate) from: Option<IpAddr>,
 }
 
@@ -390,13 +391,24 @@ pub(crate) fn receive_datagrams(
     size: usize,
     taken: &mut [Taken; DATAGRAMS_AT_ONCE],
 ) -> std::io::Result<usize> {
-    use rustix::net::{RecvFlags, recvfrom};
-    let (_, len, peer) = recvfrom(socket, &mut room[..size], RecvFlags::DONTWAIT | RecvFlags::TRUNC)?;
-    let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) else {
-        return Ok(0);
-    };
-    taken[0] = Taken { len: len.min(size), peer, local: None, truncated: len > size };
-    Ok(1)
+    use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, recvmsg};
+    let mut count = 0;
+    for (piece, place) in room.chunks_exact_mut(size).zip(taken) {
+        let mut pieces = [std::io::IoSliceMut::new(piece)];
+        let mut nothing = RecvAncillaryBuffer::default();
+        let received = match recvmsg(socket, &mut pieces, &mut nothing, RecvFlags::DONTWAIT) {
+            Ok(received) => received,
+            Err(_) if count > 0 => break,
+            Err(error) => return Err(error.into()),
+        };
+        let peer = received.address.and_then(|peer| SocketAddr::try_from(peer).ok());
+        let truncated = received.flags.contains(ReturnFlags::TRUNC);
+        // A source without an address has port 0 here, which is not answered.
+        let peer = peer.unwrap_or(Taken::NONE.peer);
+        *place = Taken { len: received.bytes.min(size), peer, local: None, truncated };
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// Elsewhere: one datagram.
@@ -422,4 +434,33 @@ pub(crate) fn unacknowledged(socket: &std::net::TcpStream) -> usize {
     // SAFETY: the descriptor is open, since `socket` is borrowed; the kernel writes one int to `bytes`.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// What the calling thread has used so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThreadUsage {
+    /// Processor time in nanoseconds.
+    pub(crate) processor: u64,
+    /// How often it gave up the processor to wait for something.
+    pub(crate) waits: u64,
+}
+
+/// Reads what the calling thread has used; `None` where the system does not tell of threads.
+pub(crate) fn thread_usage() -> Option<ThreadUsage> {
+    #[cfg(target_os = "linux")]
+    {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
+        // SAFETY: the pointer is to writable memory of the struct's size, which the call fills.
+        let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
+        if result != 0 {
+            return None;
+        }
+        // SAFETY: the call succeeded, so the kernel has written the whole struct.
+        let usage = unsafe { usage.assume_init() };
+        let nanos = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1_000;
+        let processor = nanos(usage.ru_utime) + nanos(usage.ru_stime);
+        Some(ThreadUsage { processor, waits: usage.ru_nvcsw as u64 })
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
 }

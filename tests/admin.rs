@@ -102,6 +102,20 @@ fn what_is_not_a_small_get_is_refused() {
 }
 
 #[test]
+fn a_client_that_half_closes_gets_its_answer() {
+    let (admin, _fake) = start();
+    for (request, status) in [("GET /metrics HTTP/1.1\r\n\r\n", 200), ("nonsense\r\n\r\n", 400)] {
+        for _ in 0..50 {
+            let mut stream = TcpStream::connect(admin.address()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            assert_eq!(read_reply(&mut stream).unwrap().status, status);
+        }
+    }
+}
+
+#[test]
 fn a_slow_request_is_told_so_and_a_silent_one_is_cut() {
     let limits = AdminLimits { head_time: Duration::from_millis(300), ..AdminLimits::default() };
     let (admin, _fake) = start_with(limits);

@@ -15,3 +15,7 @@ RUST_TEST_THREADS=${RUST_TEST_THREADS:-2} cargo test --profile checked "$@"
 
 # The state machines, in every interleaving.
 cargo test --profile checked -p tidegate-model
+
+# What a request costs in instructions and system calls: figures that noise does not move.
+cargo build --release -p tidegate -p tidegate-bench
+cargo run --release -p tidegate-bench -- cost --check

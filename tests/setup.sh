@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need and is not there: quick when all of it is.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 missing=()
 need() { # COMMAND PACKAGE
@@ -10,8 +11,16 @@ need prometheus prometheus
 need promtool prometheus
 need chromium chromium
 need node nodejs
+# Other load generators and a server to load, to compare rates; a place with few ports.
+need nginx nginx-light
+need wrk wrk
+need h2load nghttp2-client
+need ip iproute2
+# What a request costs, counted.
 need valgrind valgrind
 need strace strace
+need unshare util-linux
+need taskset util-linux
 # The page is looked at with a font that has every letter it uses.
 [ -d /usr/share/fonts/truetype/dejavu ] || missing+=(fonts-dejavu-core)
 
@@ -21,4 +30,10 @@ if [ "${#missing[@]}" -gt 0 ]; then
     # No service is to start: the tests start what they need.
     $sudo apt-get update -q
     $sudo env RUNLEVEL=1 apt-get install -qy --no-install-recommends "${missing[@]}"
+fi
+
+# Another language's reader of HdrHistogram logs.
+if ! target/test-venv/bin/python -c 'import hdrh' 2>/dev/null; then
+    python3 -m venv target/test-venv
+    target/test-venv/bin/pip install -q hdrhistogram
 fi

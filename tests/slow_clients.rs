@@ -4,7 +4,7 @@ mod support;
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
-use support::{Client, End, PATIENCE, Site, eventually};
+use support::{Client, End, Gate, PATIENCE, Site, eventually};
 use tidegate::reason::CloseReason;
 use tidegate::service::hello;
 use tidegate::{Echo, Limits, Peer, Received, Service, Session, Stream, Turn, handler};
@@ -267,5 +267,41 @@ fn a_blocking_handler_is_held_no_longer_than_its_timeouts() {
     let mut served = site.client();
     served.say("x");
     assert_eq!(served.rest().0.len(), 32 * MIB);
+    site.end();
+}
+
+/// Asks somebody slow whether a client may come in.
+struct Suspicious {
+    asked: std::sync::atomic::AtomicUsize,
+    gate: std::sync::Arc<Gate>,
+}
+
+impl Service for Suspicious {
+    fn verify(&self, _peer: &Peer) -> bool {
+        if self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+            self.gate.pass();
+        }
+        true
+    }
+
+    fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(Generous(1))
+    }
+}
+
+#[test]
+fn a_slow_verify_holds_its_own_worker_and_nobody_elses() {
+    let gate = Gate::new();
+    let service = Suspicious { asked: Default::default(), gate: gate.clone() };
+    let site = Site::serve(Limits { workers: 2, ..Default::default() }, service);
+    let mut first = site.client();
+    eventually("a worker asks", || (site.stats().workers_busy == 1).then_some(()));
+    let began = Instant::now();
+    for _ in 0..50 {
+        site.client().say("x").hear("x");
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "others waited: {:?}", began.elapsed());
+    gate.open();
+    first.say("x").hear("x");
     site.end();
 }

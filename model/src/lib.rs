@@ -244,3 +244,88 @@ fn a_passing_leader_leaves_somebody_to_poll() {
         assert!(!rests || led || woken == 1, "the worker sleeps as a follower of nobody");
     });
 }
+
+#[test]
+fn a_claim_that_is_put_back_loses_no_edge() {
+    // The parker claims a connection, finds that its deadline has moved, and puts it back, while an
+    // event arrives for it.
+    loom::model(|| {
+        let world = Arc::new(World::new());
+        world.turn();
+        let (parker, leader) = (world.clone(), world.clone());
+        let parker = thread::spawn(move || {
+            if parker.state.claim(state::Generation(0)) {
+                assert_eq!(parker.owners.fetch_add(1, Ordering::SeqCst), 0, "one owner at a time");
+                parker.owners.fetch_sub(1, Ordering::SeqCst);
+                if parker.state.park() == Parked::Again {
+                    parker.state.requeue();
+                    parker.push();
+                }
+            }
+        });
+        let leader = thread::spawn(move || {
+            leader.arrive(false);
+            leader.turn();
+        });
+        parker.join().unwrap();
+        leader.join().unwrap();
+        world.turn();
+        assert_eq!(world.read.load(Ordering::SeqCst), 1, "it was put back, and nobody will look");
+        assert_eq!(*world.queue.lock().unwrap(), 0);
+    });
+}
+
+#[test]
+fn an_event_of_an_earlier_life_does_nothing_to_the_next() {
+    loom::model(|| {
+        let world = Arc::new(World::new());
+        world.turn();
+        let (parker, leader) = (world.clone(), world.clone());
+        // The connection ends and its slot is given to another, which is queued as a newcomer.
+        let parker = thread::spawn(move || {
+            if parker.state.claim(state::Generation(0)) {
+                parker.state.release();
+                assert_eq!(parker.state.open(), state::Generation(1));
+                parker.state.requeue();
+                return true;
+            }
+            false
+        });
+        let leader = thread::spawn(move || leader.state.ready(state::Generation(0), true));
+        let reborn = parker.join().unwrap();
+        let said = leader.join().unwrap();
+        if reborn {
+            assert_eq!(said, Ready::Known, "an old event queued the new connection once more");
+            assert_eq!(world.state.take(state::Generation(0)), None, "an old entry takes it");
+            assert_eq!(world.state.take(state::Generation(1)), Some(false), "an old hangup is its own");
+        } else {
+            assert_eq!(said, Ready::Enqueue);
+        }
+    });
+}
+
+#[test]
+fn work_wakes_one_of_two_that_are_going_to_rest() {
+    let mut model = loom::model::Builder::new();
+    // Without a bound three threads take minutes.
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let hall = Arc::new(Hall::new(2));
+        let workers: Vec<_> = (0..2)
+            .map(|_| {
+                let worker = hall.clone();
+                thread::spawn(move || worker.rest())
+            })
+            .collect();
+        hall.publish();
+        let resting = workers.into_iter().map(|worker| worker.join().unwrap());
+        let resting = resting.filter(|&rests| rests).count();
+        let woken = hall.woken.load(Ordering::SeqCst);
+        let awake = hall.awake.count_after_publishing();
+        assert!(resting < 2 || woken == 1, "work is queued, both rest, and nobody wakes one");
+        assert!(woken <= 1, "one entry wakes one worker");
+        // Who was woken may have been about to get up by itself.
+        assert!((2 - resting..=2 - resting + woken).contains(&awake), "{awake} awake, {resting} rest");
+        assert!(awake >= 1, "work is queued and nobody is awake");
+    });
+}

@@ -21,8 +21,10 @@ enum State {
     Writing(Arc<[u8]>, usize),
     /// The answer is sent; what still comes is thrown away until the client closes.
     Lingering(usize),
-    /// It is over.
+    /// It is over, with nothing left to say.
     Done,
+    /// It is over, and what is not sent is thrown away.
+    Cut,
 }
 
 /// One connection.
@@ -64,7 +66,7 @@ impl Connection {
                     }
                     Err(_) => State::Done,
                 },
-                State::Asked(_) | State::Done => return,
+                State::Asked(_) | State::Done | State::Cut => return,
                 State::Writing(answer, sent) => match write(&mut self.stream, answer, sent) {
                     Ok(false) => return,
                     Ok(true) => {
@@ -95,6 +97,8 @@ impl Connection {
 
     /// Gives the answer.
     pub(super) fn answer(&mut self, answer: Arc<[u8]>) {
+        // Without it the end of an answer could wait for the client's acknowledgement.
+        let _ = self.stream.set_nodelay(true);
         self.state = State::Writing(answer, 0);
     }
 
@@ -109,8 +113,10 @@ impl Connection {
             self.deadline = self.end;
             self.state = State::Writing(Refusal::TooSlow.response(false).into(), 0);
             self.advance(now, limits);
-        } else {
+        } else if matches!(self.state, State::Lingering(_)) {
             self.state = State::Done;
+        } else {
+            self.state = State::Cut;
         }
     }
 
@@ -119,14 +125,14 @@ impl Connection {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
+        matches!(self.state, State::Done | State::Cut)
     }
 
     /// Who goes first when there is no room: those already answered, then those without a whole
     /// request, then those that do not take their answer; the oldest of each first.
     pub(super) fn eviction_order(&self) -> (u8, u64) {
         let class = match &self.state {
-            State::Done => 0,
+            State::Done | State::Cut => 0,
             State::Lingering(_) => 1,
             State::Reading(_) => 2,
             State::Writing(..) => 3,
@@ -135,8 +141,9 @@ impl Connection {
         (class, self.number)
     }
 
-    /// Whether it ended as it should: then it is closed with FIN, else with RST.
-    pub(super) fn was_answered(&self) -> bool {
+    /// Whether nothing is lost when it is closed: then it ends with FIN, else with RST, which leaves
+    /// nothing of it in the kernel.
+    pub(super) fn is_settled(&self) -> bool {
         matches!(self.state, State::Done | State::Lingering(_))
     }
 }

@@ -172,18 +172,20 @@ impl Front {
             self.reserve.close(abort(stream));
             return;
         };
-        // Without it a small answer could wait for the client's acknowledgement.
-        let _ = stream.set_nodelay(true);
         self.arrivals += 1;
         let mut connection = Connection::new(stream, self.arrivals, now, &self.limits);
+        // A flood of connections that say nothing must cost little, so what is not needed yet waits:
+        // who has left already is not even registered.
+        connection.advance(now, &self.limits);
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Token(FIRST + place);
-        if self.poll.registry().register(&mut connection.stream, token, interest).is_err() {
-            self.reserve.close(abort(connection.stream));
-            return;
+        let registered = !connection.is_done()
+            && self.poll.registry().register(&mut connection.stream, token, interest).is_ok();
+        if registered {
+            self.connections[place] = Some(connection);
+        } else {
+            self.end(connection);
         }
-        connection.advance(now, &self.limits);
-        self.connections[place] = Some(connection);
     }
 
     /// Ends the connection that has the least claim to stay; whether there was one.
@@ -204,10 +206,14 @@ impl Front {
         let Some(connection) = self.connections[place].take() else {
             return;
         };
-        let polite = connection.was_answered();
-        let mut stream = connection.stream;
-        let _ = self.poll.registry().deregister(&mut stream);
-        self.reserve.close(if polite { stream.into() } else { abort(stream) });
+        self.end(connection);
+    }
+
+    /// Closes a connection, which takes it out of the epoll too: nobody else holds its socket.
+    fn end(&mut self, connection: Connection) {
+        let settled = connection.is_settled();
+        let stream = connection.stream;
+        self.reserve.close(if settled { stream.into() } else { abort(stream) });
     }
 
     /// Answers every whole request. Those for the same page share one answer: each had arrived

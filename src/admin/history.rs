@@ -1,7 +1,7 @@
 //! The last five minutes in a fixed ring, one sample a second: what the status page draws.
 
 use crate::metrics::snapshot::{BUCKETS, HistogramSnapshot, Snapshot};
-use crate::reason::DropReason;
+use crate::reason::{DatagramDrop, DropReason};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ pub(super) struct Sample {
     pub(super) at: Instant,
     pub(super) accepted: u64,
     pub(super) dropped: [u64; DropReason::COUNT],
+    pub(super) datagrams_dropped: [u64; DatagramDrop::COUNT],
     pub(super) turns: u64,
     pub(super) sent_bytes: u64,
     pub(super) queue_length: u64,
@@ -31,6 +32,7 @@ impl Sample {
             at,
             accepted: 0,
             dropped: [0; DropReason::COUNT],
+            datagrams_dropped: [0; DatagramDrop::COUNT],
             turns: 0,
             sent_bytes: 0,
             queue_length: seen.queue_length,
@@ -50,12 +52,24 @@ impl Sample {
             for (sum, n) in sample.dropped.iter_mut().zip(listener.dropped) {
                 *sum += n;
             }
+            for (sum, n) in sample.datagrams_dropped.iter_mut().zip(listener.datagrams_dropped) {
+                *sum += n;
+            }
         }
         sample
     }
 
+    /// All that was turned away, connections and datagrams.
     pub(super) fn dropped_total(&self) -> u64 {
-        self.dropped.iter().sum()
+        self.dropped.iter().chain(&self.datagrams_dropped).sum()
+    }
+
+    /// What was turned away since `earlier`, by reason: connections and datagrams.
+    pub(super) fn dropped_since(&self, earlier: &Sample) -> Dropped {
+        Dropped {
+            connections: since(&self.dropped, &earlier.dropped),
+            datagrams: since(&self.datagrams_dropped, &earlier.datagrams_dropped),
+        }
     }
 
     /// Seconds since `earlier`, never 0.
@@ -74,6 +88,17 @@ impl Sample {
         let all = self.seconds_since(earlier) * self.workers_limit.max(1) as f64;
         (busy / all).clamp(0.0, 1.0)
     }
+}
+
+/// What was turned away in some time, by reason.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Dropped {
+    pub(super) connections: [u64; DropReason::COUNT],
+    pub(super) datagrams: [u64; DatagramDrop::COUNT],
+}
+
+fn since<const N: usize>(later: &[u64; N], earlier: &[u64; N]) -> [u64; N] {
+    std::array::from_fn(|at| later[at].saturating_sub(earlier[at]))
 }
 
 /// The ring.

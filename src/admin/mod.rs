@@ -5,10 +5,22 @@
 //! ```
 //!
 //! It answers while the server is saturated, while the process is out of descriptors, and while it
-//! is itself attacked. `tiny_http` does the HTTP, and never meets the outside: the [front](front)
+//! is itself attacked. `tiny_http` does the HTTP, and never meets the outside: the front
 //! takes one complete, size-capped request from each of few connections, within deadlines, and
 //! relays it over a socket that nobody else can reach. Nothing that is asked here changes the
 //! server.
+//!
+//! ```
+//! use tidegate::{Echo, Server, admin::Admin};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::builder().listen("127.0.0.1:0", Echo)?.bind()?.serve()?;
+//! let admin = Admin::bind("127.0.0.1:0".parse()?, server.observe())?.serve()?;
+//! println!("curl http://{}/metrics", admin.address());
+//! # admin.shutdown();
+//! # Ok(())
+//! # }
+//! ```
 
 mod connection;
 mod front;
@@ -32,9 +44,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How many completed handshakes may wait in the kernel: idle connections are accepted and ended
-/// at once, so this only covers the time between two looks.
-const BACKLOG: i32 = 1024;
+/// How many completed handshakes may wait in the kernel, which lowers it to `net.core.somaxconn`.
+/// It covers a flood between two looks: a handshake beyond it is tried again after a second.
+const BACKLOG: i32 = 4096;
 
 /// The limits of the admin endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! What the page shows is made here once, as words, paths and rows; the page is rendered with
 //! them, and its script only puts newer ones in their places. So it says the same without a script.
 
-use super::history::{History, SAMPLES_MAX, Sample, between, quantile};
+use super::history::{Dropped, History, SAMPLES_MAX, Sample, between, quantile};
 use super::show;
 use super::verdict::{Lately, Verdict};
 use crate::metrics::process::ProcessSnapshot;
@@ -69,7 +69,7 @@ struct Recent {
     dropped_rate: f64,
     turn_rate: f64,
     utilisation: f64,
-    dropped: [u64; DropReason::COUNT],
+    dropped: Dropped,
     queue_wait: HistogramSnapshot,
     turn_duration: HistogramSnapshot,
 }
@@ -273,9 +273,15 @@ impl Report {
         let sum = |count: &dyn Fn(&ListenerSnapshot) -> u64| seen.listeners.iter().map(count).sum::<u64>();
         let dropped = DropReason::ALL.iter().map(|&reason| {
             let (at, total) = (reason as usize, sum(&|l| l.dropped[reason as usize]));
-            vec![reason.to_string(), n(recent.dropped[at]), n(total)]
+            vec![reason.to_string(), n(recent.dropped.connections[at]), n(total)]
         });
-        view.rows.insert("drops", dropped.collect());
+        let datagrams = DatagramDrop::ALL.iter().filter(|_| seen.listeners.iter().any(|l| l.datagram));
+        let datagrams = datagrams.map(|&reason| {
+            let at = reason as usize;
+            let total = sum(&|l| l.datagrams_dropped[at]);
+            vec![format!("datagram: {reason}"), n(recent.dropped.datagrams[at]), n(total)]
+        });
+        view.rows.insert("drops", dropped.chain(datagrams).collect());
         let closed = CloseReason::ALL.iter();
         let closed = closed.map(|&r| vec![r.to_string(), n(sum(&|l| l.closed[r as usize]))]);
         view.rows.insert("closes", closed.collect());
@@ -305,17 +311,13 @@ impl Recent {
         };
         let ten_ago = history.before(sample.at, Duration::from_secs(10)).unwrap_or(minute_ago);
         let second_ago = history.before(sample.at, Duration::from_secs(1)).unwrap_or(minute_ago);
-        let mut dropped = sample.dropped;
-        for (n, before) in dropped.iter_mut().zip(minute_ago.dropped) {
-            *n = n.saturating_sub(before);
-        }
         Self {
             seconds: (sample.at - minute_ago.at).as_secs_f64(),
             accepted_rate: sample.rate(second_ago, |s| s.accepted),
             dropped_rate: sample.rate(second_ago, Sample::dropped_total),
             turn_rate: sample.rate(second_ago, |s| s.turns),
             utilisation: sample.utilisation(ten_ago),
-            dropped,
+            dropped: sample.dropped_since(minute_ago),
             queue_wait: between(&minute_ago.queue_wait, &sample.queue_wait),
             turn_duration: between(&minute_ago.turn_duration, &sample.turn_duration),
         }
@@ -325,12 +327,8 @@ impl Recent {
 fn lately(sample: &Sample, history: &History) -> Lately {
     let before = |age| history.before(sample.at, age).unwrap_or(sample);
     let banner = before(BANNER_WINDOW);
-    let mut dropped = sample.dropped;
-    for (n, earlier) in dropped.iter_mut().zip(banner.dropped) {
-        *n = n.saturating_sub(earlier);
-    }
     Lately {
-        dropped,
+        dropped: sample.dropped_since(banner),
         seconds: (sample.at - banner.at).as_secs_f64(),
         utilisation: sample.utilisation(before(Duration::from_secs(10))),
         panics: sample.handler_panics - before(WINDOW).handler_panics.min(sample.handler_panics),

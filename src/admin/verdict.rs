@@ -1,8 +1,9 @@
 //! How the server is, in a word, and why, in a sentence: the status page's banner.
 
+use super::history::Dropped;
 use super::show;
 use crate::metrics::snapshot::{Phase, Snapshot};
-use crate::reason::DropReason;
+use crate::reason::{DatagramDrop, DropReason};
 
 /// The banner's states, each with a colour of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +35,8 @@ impl State {
 /// What happened lately, beside the snapshot.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lately {
-    /// Newcomers turned away in the last seconds, by reason.
-    pub(super) dropped: [u64; DropReason::COUNT],
+    /// What was turned away in the last seconds.
+    pub(super) dropped: Dropped,
     /// How many seconds those are.
     pub(super) seconds: f64,
     /// The share of the workers' time spent in turns, in the last ten seconds.
@@ -77,6 +78,9 @@ impl Verdict {
         if let Some(reason) = shedding(seen, lately) {
             return say(State::Shedding, "Shedding load", why_shedding(reason, seen, lately));
         }
+        if let Some(why) = dropping_datagrams(lately) {
+            return say(State::Shedding, "Dropping datagrams", why);
+        }
         if let Some(why) = warning(seen, lately) {
             return say(State::Warning, "Serving, under strain", why);
         }
@@ -86,7 +90,7 @@ impl Verdict {
 
 /// Why newcomers are turned away now, if they are: what was said most often.
 fn shedding(seen: &Snapshot, lately: &Lately) -> Option<DropReason> {
-    let count = |reason: DropReason| lately.dropped[reason as usize];
+    let count = |reason: DropReason| lately.dropped.connections[reason as usize];
     // A client that leaves by itself, or that a service denies, says nothing of the load.
     let of_load = |reason: &DropReason| !matches!(reason, DropReason::ClientGone | DropReason::Denied);
     let most = DropReason::ALL.iter().copied().filter(of_load).max_by_key(|&r| count(r));
@@ -117,11 +121,28 @@ fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String 
         DropReason::Draining => "The server is draining.".to_owned(),
         DropReason::ClientGone | DropReason::Denied => "Newcomers are turned away.".to_owned(),
     };
-    let dropped = lately.dropped[reason as usize];
+    let dropped = lately.dropped.connections[reason as usize];
     match dropped {
         0 => why,
         _ => format!("{why} {} refused in the last {:.0} s.", n(dropped), lately.seconds.max(1.0)),
     }
+}
+
+/// Why datagrams are dropped now, if they are.
+fn dropping_datagrams(lately: &Lately) -> Option<String> {
+    let count = |reason: DatagramDrop| lately.dropped.datagrams[reason as usize];
+    // Who sends what is not meant for a service says nothing of the load.
+    let full = count(DatagramDrop::QueueFull) + count(DatagramDrop::QueueTimeout);
+    let kernel = count(DatagramDrop::KernelBuffer);
+    let why = match (full, kernel) {
+        (0, 0) => return None,
+        (full, kernel) if kernel > full => {
+            "They come faster than they are read: the kernel's buffer is full."
+        }
+        _ => "The workers do not keep up with the queue.",
+    };
+    let seconds = lately.seconds.max(1.0);
+    Some(format!("{why} {} dropped in the last {seconds:.0} s.", show::number(full + kernel)))
 }
 
 /// What a person should look at though nobody is turned away.
@@ -194,7 +215,7 @@ mod tests {
 
     fn dropped(reason: DropReason, count: u64) -> Lately {
         let mut lately = Lately { seconds: 3.0, ..Lately::default() };
-        lately.dropped[reason as usize] = count;
+        lately.dropped.connections[reason as usize] = count;
         lately
     }
 
@@ -207,6 +228,10 @@ mod tests {
         let at = |phase| Snapshot { phase, ..serving() };
         let shedding = Snapshot { shedding: Some(DropReason::QueueFull), ..serving() };
         let calm = Lately::default();
+        let mut kernel = Lately { seconds: 3.0, ..calm };
+        kernel.dropped.datagrams[DatagramDrop::KernelBuffer as usize] = 70;
+        let mut reflected = calm;
+        reflected.dropped.datagrams[DatagramDrop::RefusedSource as usize] = 70;
         for (seen, lately, state, words) in [
             (&well, calm, State::Serving, "2 of 32 workers busy, nobody waits, nobody turned away."),
             (&stuck, calm, State::Warning, "3 of 32 workers have been in one turn"),
@@ -228,6 +253,8 @@ mod tests {
             (&shedding, calm, State::Shedding, "The queue is full"),
             (&well, dropped(DropReason::FdReserve, 1), State::Shedding, "out of file descriptors"),
             (&well, dropped(DropReason::ClientGone, 9), State::Serving, "nobody turned away"),
+            (&well, kernel, State::Shedding, "the kernel's buffer is full. 70 dropped in the last 3 s."),
+            (&well, reflected, State::Serving, "nobody turned away"),
             (&at(Phase::Starting), calm, State::Down, "does not serve yet"),
             (&at(Phase::Leaving), calm, State::Draining, "still accepts"),
             (&at(Phase::Draining), calm, State::Draining, "3 connections left"),

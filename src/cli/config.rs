@@ -4,6 +4,7 @@
 use super::args::ServeArgs;
 use clap::{Args, Command, FromArgMatches};
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::Path;
 
 /// A configuration file larger than this is a mistake.
@@ -16,7 +17,7 @@ pub(super) fn merge(args: ServeArgs) -> Result<ServeArgs, String> {
     };
     let told = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
     let text = read(&path).map_err(|why| told(&why))?;
-    let table: toml::Table = toml::from_str(&text).map_err(|error| told(&first_line(&error)))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|error| told(&wrong_toml(&text, &error)))?;
     let mut command = ServeArgs::augment_args(Command::new("config").no_binary_name(true));
     command.build();
     let mut given: Vec<OsString> = Vec::new();
@@ -42,11 +43,21 @@ pub(super) fn first_line(error: &impl std::fmt::Display) -> String {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if size > SIZE_MAX {
-        return Err(format!("it has {size} bytes: a configuration has at most {SIZE_MAX}"));
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut text = Vec::new();
+    // Not by its size, which a device does not have.
+    file.take(SIZE_MAX + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > SIZE_MAX {
+        return Err(format!("it has more than {SIZE_MAX} bytes, the most a configuration may have"));
     }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
+    String::from_utf8(text).map_err(|_| "it is not a text in UTF-8".to_owned())
+}
+
+/// What is wrong with a text that is not TOML, and in which line.
+fn wrong_toml(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
+    format!("line {line}: {}", first_line(&error.message()))
 }
 
 /// A value as the texts that the command line would have: several for a list.

@@ -6,6 +6,7 @@ mod config;
 mod log;
 mod metrics;
 mod serve;
+#[cfg(target_os = "linux")]
 mod stress;
 pub mod units;
 
@@ -47,6 +48,7 @@ enum Command {
     /// Talk to a server as one polite client: send lines, print the replies and the total time.
     Client(client::ClientArgs),
     /// Load a server and say what it did.
+    #[cfg(target_os = "linux")]
     Stress(Box<stress::StressArgs>),
     /// Print the metric catalogue.
     Metrics(metrics::MetricsArgs),
@@ -63,6 +65,7 @@ pub fn run() -> ExitCode {
         Some(Command::Serve(args)) => serve::run(args),
         Some(Command::Check(args)) => serve::check(args),
         Some(Command::Client(args)) => client::run(args),
+        #[cfg(target_os = "linux")]
         Some(Command::Stress(args)) => stress::run(&args),
         Some(Command::Metrics(args)) => metrics::run(&args),
     }
@@ -78,7 +81,8 @@ fn explain(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let said: Vec<_> = said.filter(|line| !line.is_empty() && !line.starts_with("For more info")).collect();
-    fail(exit::USAGE, said.join(" ").trim_start_matches("error: "))
+    let line = said.join(" ").replace(" tip: ", "; ");
+    fail(exit::USAGE, line.trim_start_matches("error: "))
 }
 
 /// Says one line of what went wrong and gives the code to exit with.

@@ -133,7 +133,7 @@ impl Plan {
 
     fn memory_ceiling(&self) -> usize {
         let datagrams = self.listeners.iter().any(|(.., offer)| offer.scheme() == Scheme::Udp);
-        let more = if datagrams { crate::server::datagram_memory_ceiling(&self.limits) } else { 0 };
+        let more = if datagrams { self.limits.datagram_memory_ceiling() } else { 0 };
         self.limits.memory_ceiling() + more
     }
 

@@ -3,6 +3,7 @@
 mod args;
 mod kept;
 mod outputs;
+mod planning;
 
 use super::{exit, fail};
 use crate::stress::control::Control;

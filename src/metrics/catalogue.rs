@@ -199,10 +199,13 @@ const DATAGRAM_DROP: Label = label(
         (DatagramDrop::QueueFull.as_str(), "as many datagrams waited for a worker as `queue` allows"),
         (DatagramDrop::KernelBuffer.as_str(), "the kernel's receive buffer was full"),
         (DatagramDrop::Oversize.as_str(), "it was longer than `max_datagram`"),
-        (DatagramDrop::RefusedSource.as_str(), "answering its source port could loop or reflect"),
+        (
+            DatagramDrop::RefusedSource.as_str(),
+            "answering its source port could loop or reflect, or `verify` said no",
+        ),
         (DatagramDrop::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
-        (DatagramDrop::Unsent.as_str(), "the kernel did not take its answer"),
-        (DatagramDrop::Draining.as_str(), "the server ended before its turn"),
+        (DatagramDrop::Unsent.as_str(), "its reply could not be sent"),
+        (DatagramDrop::Draining.as_str(), "the server ended before it was answered"),
     ],
 );
 

@@ -38,6 +38,18 @@ impl Exporter {
 }
 
 /// The same as a [`Collector`], for a program that has a [`Registry`] of its own.
+///
+/// ```
+/// use tidegate::{Echo, Server, metrics::registry::ServerCollector};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::builder().listen("127.0.0.1:0", Echo)?.bind()?.serve()?;
+/// let registry = prometheus::Registry::new();
+/// registry.register(Box::new(ServerCollector::new(server.observe())?))?;
+/// assert!(registry.gather().iter().any(|family| family.name() == "tidegate_workers_limit"));
+/// # Ok(())
+/// # }
+/// ```
 pub struct ServerCollector {
     observe: Arc<dyn Observe>,
     process: ProcessReader,

@@ -1,18 +1,18 @@
 //! The acceptor: one thread that takes what is waiting, admits or refuses it, and never waits for a
-//! client.
+//! client. While there is no overload the leader takes newcomers on the way (see
+//! [`entrance`](super::entrance)) and the acceptor sleeps; it is called when one must be refused,
+//! held, or cannot be had.
 
 use super::admission::Bucket;
-use super::clock::nanos;
-use super::connection::{Connection, Registered, Waiting};
 use super::core::{ACCEPTOR_ROW, AcceptorWaits, Core};
+use super::entrance::Gate;
 use super::queue::Kind;
 use crate::limits::Overload;
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Place;
 use crate::reason::{AcceptError, DropReason};
-use crate::service::Kept;
 use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -21,9 +21,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
-
-/// The wake token; listeners have their index.
-const WAKE: Token = Token(usize::MAX);
 
 /// Accepts from one listener before the next has its turn.
 const ACCEPT_BATCH: usize = 64;
@@ -54,8 +51,6 @@ pub(crate) struct Acceptor {
     budget: Bucket,
     spares: Vec<OwnedFd>,
     back_off: Duration,
-    /// Connections admitted so far.
-    admitted: u64,
 }
 
 /// One listener's socket.
@@ -100,65 +95,57 @@ enum Step {
     Hold(Duration),
 }
 
-/// Whether a newcomer can be admitted now.
-enum Gate {
-    Open,
-    /// Not for this reason.
-    Shut(DropReason),
-}
-
 impl Acceptor {
-    pub(crate) fn new(core: Arc<Core>, poll: Poll, sockets: Vec<std::net::TcpListener>) -> io::Result<Self> {
-        let mut doors = Vec::with_capacity(sockets.len());
-        for (index, socket) in sockets.into_iter().enumerate() {
-            let mut socket = TcpListener::from_std(socket);
-            poll.registry().register(&mut socket, Token(index), Interest::READABLE)?;
-            doors.push(Door::new(socket));
-        }
+    pub(crate) fn new(core: Arc<Core>, poll: Poll, sockets: Vec<std::net::TcpListener>) -> Self {
+        let doors = sockets.into_iter().map(TcpListener::from_std).map(Door::new).collect();
         let rate = core.limits.refusal_rate;
         // A tenth of a second's worth at once: bursts of refusals are as costly as floods.
         let budget = Bucket::with_depth(rate, (rate / 10.0).max(f64::from(rate > 0.0)), Instant::now());
         let spares = (0..SPARES).map_while(|_| spare().ok()).collect();
-        Ok(Self { core, poll, doors, first: 0, budget, spares, back_off: BACK_OFF_FIRST, admitted: 0 })
+        Self { core, poll, doors, first: 0, budget, spares, back_off: BACK_OFF_FIRST }
     }
 
-    /// Accepts until the server drains; then takes what the kernel had completed, and ends.
+    /// Accepts when called until the server drains; then takes what the kernel had completed, and
+    /// ends.
     pub(crate) fn run(mut self) {
-        let mut events = Events::with_capacity(self.doors.len() + 1);
+        let mut events = Events::with_capacity(1);
         let mut hold = None;
         while self.core.phase() < Phase::Draining {
             if self.core.enough.load(Relaxed) {
                 self.close_doors();
             }
             let ready = self.doors.iter().any(|door| door.ready);
-            // Even when one door has more: others are heard of by this alone.
-            self.wait(&mut events, hold.unwrap_or(if ready { Duration::ZERO } else { WAIT }));
+            let timeout = hold.unwrap_or(if ready { Duration::ZERO } else { WAIT });
+            // It fails with EINTR only, and then the loop looks at everything again.
+            let _ = self.poll.poll(&mut events, Some(timeout));
             self.core.set_acceptor_waits(AcceptorWaits::Nothing);
+            self.take_calls();
             hold = self.guarded(Self::accept_all).flatten();
+            if self.core.entrance.acceptor_holds(hold.is_some()) && hold.is_none() {
+                // The leader passed newcomers by until just now: look once more, for their sake.
+                self.doors.iter_mut().for_each(|door| door.ready = true);
+                hold = self.guarded(Self::accept_all).flatten();
+                self.core.entrance.acceptor_holds(hold.is_some());
+            }
         }
         self.guarded(Self::drain);
-        self.core.accepting.store(false, std::sync::atomic::Ordering::SeqCst);
+        self.core.accepting.store(false, SeqCst);
+    }
+
+    /// Marks the doors at which the leader has left newcomers standing.
+    fn take_calls(&mut self) {
+        for (index, door) in self.doors.iter_mut().enumerate() {
+            door.ready |= self.core.entrance.take_call(index);
+        }
     }
 
     /// A panic here would be a bug of ours; it ends the step and not the thread.
     fn guarded<T>(&mut self, step: impl FnOnce(&mut Self) -> T) -> Option<T> {
         let done = catch_unwind(AssertUnwindSafe(|| step(self)));
         if done.is_err() {
-            self.core.panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.core.panics.fetch_add(1, Relaxed);
         }
         done.ok()
-    }
-
-    fn wait(&mut self, events: &mut Events, timeout: Duration) {
-        // It fails with EINTR only, and then the loop looks at everything again.
-        if self.poll.poll(events, Some(timeout)).is_err() {
-            return;
-        }
-        for event in events.iter().filter(|event| event.token() != WAKE) {
-            if let Some(door) = self.doors.get_mut(event.token().0) {
-                door.ready = true;
-            }
-        }
     }
 
     /// Takes from every listener in turn until the kernel has no more, or until accepting must
@@ -186,7 +173,7 @@ impl Acceptor {
     }
 
     fn step(&mut self, index: usize) -> Step {
-        match self.gate() {
+        match self.core.gate() {
             Gate::Open => {
                 self.doors[index].full_since = None;
                 match self.accept(index) {
@@ -195,16 +182,6 @@ impl Acceptor {
                 }
             }
             Gate::Shut(reason) => self.overload(index, reason),
-        }
-    }
-
-    fn gate(&self) -> Gate {
-        if self.core.admission.is_full() {
-            Gate::Shut(DropReason::MaxConnections)
-        } else if !self.core.has_queue_place() {
-            Gate::Shut(DropReason::QueueFull)
-        } else {
-            Gate::Open
         }
     }
 
@@ -253,7 +230,7 @@ impl Acceptor {
             DropReason::MaxConnections => AcceptorWaits::ConnectionPlace,
             _ => AcceptorWaits::QueuePlace,
         });
-        if matches!(self.gate(), Gate::Open) {
+        if matches!(self.core.gate(), Gate::Open) {
             return Step::Next;
         }
         Step::Hold(time.min(LOOK))
@@ -287,43 +264,9 @@ impl Acceptor {
         false
     }
 
-    /// Gives a socket its place and puts it into the queue.
-    fn admit(&mut self, index: usize, socket: TcpStream, peer: SocketAddr) -> Step {
-        let ledger = self.core.ledger(ACCEPTOR_ROW, index);
-        let permit = match self.core.admission.admit(peer.ip(), Instant::now()) {
-            Ok(permit) => permit,
-            Err(reason) => {
-                self.core.refuse(index, socket, ledger, reason);
-                return Step::Next;
-            }
-        };
-        // A permit is given back after its slot, so there is a slot for every permit.
-        let Some((number, slot)) = self.core.table.take() else {
-            self.core.refuse(index, socket, ledger, DropReason::MaxConnections);
-            return Step::Next;
-        };
-        let generation = slot.state.open();
-        slot.set_listener(index);
-        *slot.connection() = Some(Connection {
-            socket,
-            peer,
-            registered: Registered::No,
-            waiting: Waiting::Request,
-            ending: None,
-            session: None,
-            kept: Kept::default(),
-            _permit: permit,
-        });
-        ledger.admitted();
-        self.admitted += 1;
-        if self.core.end_after.is_some_and(|enough| self.admitted >= enough) {
-            self.core.enough.store(true, SeqCst);
-        }
-        let now = self.core.clock.now();
-        let patience = nanos(self.core.limits.queue_timeout);
-        slot.deadline.store(now.saturating_add(patience), Relaxed);
-        slot.state.requeue();
-        self.core.enqueue(number, generation, true, now);
+    /// Admits a socket, and wakes a worker for it if none is awake.
+    fn admit(&self, index: usize, socket: TcpStream, peer: SocketAddr) -> Step {
+        self.core.admit(index, socket, peer, ACCEPTOR_ROW);
         self.core.work_queued();
         Step::Next
     }

@@ -1,10 +1,11 @@
 //! A worker (or the parker, when there is none free) and datagrams: receiving a batch, answering it
 //! or posting it, answering what was posted.
 
-use super::clock::{Nanos, nanos};
+use super::batch::Batch;
+use super::clock::Nanos;
 use super::core::{Core, PARKER_ROW, WORKER_ROWS};
 use super::cost::SLOW_TURN;
-use super::datagram::{Batch, DatagramSocket};
+use super::datagram::DatagramSocket;
 use super::queue::Entry;
 use super::worker::Worker;
 use crate::metrics::stats::Ledger;
@@ -65,7 +66,8 @@ impl Worker {
         socket.end();
     }
 
-    /// Answers a batch; from a surprisingly slow answer on, others get the rest.
+    /// Answers a batch; after a second slow answer (the first may be a worker that was preempted)
+    /// others get the rest.
     fn answer_batch(&mut self, core: &Core, number: usize, batch: &mut Batch, taken: usize) {
         let socket = &core.datagrams.sockets[number];
         let ledger = core.ledger(WORKER_ROWS + self.me, socket.column);
@@ -75,7 +77,7 @@ impl Worker {
         self.clock().begin(self.now);
         self.share_work(socket.cost.get());
         let mut lens = [NONE; DATAGRAMS_AT_ONCE];
-        let (mut unsent, mut since) = (0, self.now);
+        let (mut unsent, mut since, mut slow) = (0, self.now, 0);
         for index in 0..taken {
             if !acceptable(core, &batch.taken[index], ledger) {
                 continue;
@@ -88,7 +90,8 @@ impl Worker {
                 send(socket, ledger, batch, &lens, unsent..index + 1);
                 (unsent, since) = (index + 1, self.now);
             }
-            if self.now - began > SLOW_TURN && index + 1 < taken {
+            slow += usize::from(self.now - began > SLOW_TURN);
+            if slow > 1 && index + 1 < taken {
                 send(socket, ledger, batch, &lens, unsent..index + 1);
                 unsent = taken;
                 self.post_batch(core, number, batch, index + 1..taken);
@@ -152,7 +155,9 @@ impl Worker {
         }));
         self.now = core.clock.now();
         let took = self.now.saturating_sub(began);
-        socket.cost.note(took);
+        // A worker that was preempted looks slow. One such answer must not turn a cheap service into
+        // one whose datagrams are handed over one by one; six in a row do.
+        socket.cost.note(took.min(2 * SLOW_TURN));
         let error = match called {
             Ok(Ok(Some(len))) => {
                 ledger.turn(TurnOutcome::Ok, took);
@@ -178,7 +183,7 @@ impl Worker {
         let core = self.core.clone();
         let row = WORKER_ROWS + self.me;
         let waited = self.now.saturating_sub(entry.since);
-        if waited > nanos(core.limits.queue_timeout) {
+        if waited > core.patience(self.now) {
             return core.drop_waiting(entry, row, DatagramDrop::QueueTimeout);
         }
         let place = core.datagrams.waiting.lock(entry.slot);

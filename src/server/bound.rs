@@ -9,6 +9,7 @@ use super::core::{Core, Extras, Listener, WORKER_ROWS};
 use super::datagram::{DatagramSocket, Datagrams};
 use super::dormitory::Dormitory;
 use super::drain::{Drain, Orders};
+use super::entrance::Entrance;
 use super::handle::Handle;
 use super::parker::Parker;
 use super::poller::Poller;
@@ -78,12 +79,12 @@ impl BoundServer {
             .collect::<io::Result<_>>()
             .map_err(cannot_start("the acceptor"))?;
         let orders = Arc::new(Orders::default());
-        let acceptor =
-            Acceptor::new(core.clone(), acceptor_poll, doors).map_err(cannot_start("the acceptor"))?;
+        let acceptor = Acceptor::new(core.clone(), acceptor_poll, doors);
         let parker = Parker::new(core.clone(), parker_poll, lingerers, Drain::new(orders.clone()));
         for (number, socket) in core.datagrams.sockets.iter().enumerate() {
             socket.register(&core, number).map_err(cannot_start("the datagram listeners"))?;
         }
+        core.open_entrance().map_err(cannot_start("the acceptor"))?;
         core.enter(Phase::Serving);
         start_workers(&core)?;
         spawn("tidegate-parker", move || parker.run()).map_err(|source| {
@@ -123,6 +124,7 @@ fn core(
         queue: Queue::new(limits.max_connections + datagrams.entries() + usize::from(extras.tick.is_some())),
         datagrams,
         poller,
+        entrance: Entrance::new(listeners.len()),
         dormitory: Dormitory::new(workers),
         ledgers: Ledgers::new(WORKER_ROWS + workers, columns),
         worker_clocks: (0..workers).map(|_| WorkerClock::default()).collect(),

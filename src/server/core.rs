@@ -6,6 +6,7 @@ use super::closing::Lingering;
 use super::cost::TurnCost;
 use super::datagram::{DatagramSocket, Datagrams, SOCKET_BIT};
 use super::dormitory::Dormitory;
+use super::entrance::{DOOR_BIT, Entrance};
 use super::poller::Poller;
 use super::queue::{Entry, Kind, Queue};
 use super::refusals::Refusals;
@@ -81,6 +82,7 @@ pub(crate) struct Core {
     pub(crate) queue: Queue,
     pub(crate) datagrams: Datagrams,
     pub(crate) poller: Poller,
+    pub(crate) entrance: Entrance,
     pub(crate) dormitory: Dormitory,
     pub(crate) ledgers: Ledgers,
     pub(crate) worker_clocks: Box<[WorkerClock]>,
@@ -162,8 +164,11 @@ impl Core {
         let mut now = 0;
         lead.poll(timeout, |event| {
             let Some(slot) = self.table.get(event.slot) else {
-                if let Some(socket) = self.datagrams.sockets.get((event.slot ^ SOCKET_BIT) as usize) {
-                    socket.schedule(self, (event.slot ^ SOCKET_BIT) as usize, self.clock.now());
+                let index = (event.slot & !(SOCKET_BIT | DOOR_BIT)) as usize;
+                if event.slot & DOOR_BIT != 0 {
+                    self.take_newcomers(index, row);
+                } else if let Some(socket) = self.datagrams.sockets.get(index) {
+                    socket.schedule(self, index, self.clock.now());
                 }
                 return;
             };
@@ -186,7 +191,7 @@ impl Core {
     }
 
     /// Wakes the leader if it sleeps in the poll, else a sleeper.
-    fn wake_worker(&self) {
+    pub(crate) fn wake_worker(&self) {
         if self.poller.wake() {
             self.dormitory.awake.rise();
         } else {

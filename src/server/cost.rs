@@ -18,15 +18,45 @@ impl TurnCost {
         Self(AtomicU64::new(2 * SLOW_TURN))
     }
 
-    /// Notes how long a turn took. An outlier (a preempted worker) counts as a millisecond at
-    /// most, so that it is forgotten after some eight turns.
+    /// Notes how long a turn took by the clock on the wall, which a preempted worker sees go on. An
+    /// outlier counts as a millisecond at most: enough to have the next turns looked at closely.
     pub(crate) fn note(&self, took: Nanos) {
         let cost = self.get();
         let took = took.min(1_000_000);
         self.0.store((cost * 7 + took) / 8, Relaxed);
     }
 
+    /// Notes what a turn really cost: see [`Probe`].
+    pub(crate) fn note_probed(&self, cost: Nanos) {
+        self.0.store(u64::midpoint(self.get(), cost.min(1_000_000)), Relaxed);
+    }
+
+    /// Begins to look closely at a turn, if turns of this service seem slow.
+    pub(crate) fn probe(&self) -> Option<Probe> {
+        if self.get() <= SLOW_TURN {
+            return None;
+        }
+        crate::sys::thread_usage().map(Probe)
+    }
+
     pub(crate) fn get(&self) -> Nanos {
         self.0.load(Relaxed)
+    }
+}
+
+/// A close look at a turn that is expected to be slow. On a busy machine a cheap turn can seem slow,
+/// since its worker was preempted; to wake another worker then would only add to the load. What
+/// counts is whether it waited (the thread gave up the processor by itself), and else the processor
+/// time it used.
+#[derive(Debug)]
+pub(crate) struct Probe(crate::sys::ThreadUsage);
+
+impl Probe {
+    /// What the turn cost that lasted so long.
+    pub(crate) fn cost(self, took: Nanos) -> Nanos {
+        match crate::sys::thread_usage() {
+            Some(now) if now.waits == self.0.waits => now.processor.saturating_sub(self.0.processor),
+            _ => took,
+        }
     }
 }

@@ -15,17 +15,18 @@
 //! workers are in turns the parker receives, so that what does not fit is dropped here, by our rules
 //! and counted, and not only in the kernel's buffer.
 
+use super::batch::Batch;
 use super::clock::Nanos;
 use super::core::Core;
 use super::cost::TurnCost;
 use super::queue::{Entry, Kind};
 use super::state::Generation;
 use super::waiting::Waiting;
-use crate::limits::{Limits, Overload};
+use crate::limits::Limits;
 use crate::metrics::stats::Ledger;
 use crate::reason::DatagramDrop;
 use crate::service::DatagramService;
-use crate::sys::{DATAGRAMS_AT_ONCE, Given, Taken, receive_datagrams, send_datagrams};
+use crate::sys::{Given, receive_datagrams, send_datagrams};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -108,7 +109,7 @@ impl DatagramSocket {
     /// Registers the socket with the poller; an event follows for what is there already.
     pub(crate) fn register(&self, core: &Core, number: usize) -> io::Result<()> {
         match &*self.socket() {
-            Some(socket) => core.poller.add_datagrams(socket.as_fd(), SOCKET_BIT | number as u32),
+            Some(socket) => core.poller.add_number(socket.as_fd(), SOCKET_BIT | number as u32),
             None => Ok(()),
         }
     }
@@ -255,40 +256,6 @@ fn wait_writable(socket: &UdpSocket) {
     let _ = poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&timeout));
 }
 
-/// Room for a batch of requests and their replies; made once by each thread that receives, and
-/// touched only as far as data goes.
-pub(crate) struct Batch {
-    pub(crate) requests: Box<[u8]>,
-    pub(crate) request_size: usize,
-    pub(crate) replies: Box<[u8]>,
-    pub(crate) reply_size: usize,
-    pub(crate) taken: [Taken; DATAGRAMS_AT_ONCE],
-}
-
-impl Batch {
-    pub(crate) fn new(limits: &Limits) -> Box<Self> {
-        let request_size = limits.max_datagram;
-        let reply_size = reply_size(limits);
-        Box::new(Self {
-            requests: vec![0; request_size * DATAGRAMS_AT_ONCE].into_boxed_slice(),
-            request_size,
-            replies: vec![0; reply_size * DATAGRAMS_AT_ONCE].into_boxed_slice(),
-            reply_size,
-            taken: [Taken::NONE; DATAGRAMS_AT_ONCE],
-        })
-    }
-
-    /// Bytes of a batch under these limits.
-    pub(crate) fn bytes(limits: &Limits) -> usize {
-        (limits.max_datagram + reply_size(limits)) * DATAGRAMS_AT_ONCE + size_of::<Self>()
-    }
-}
-
-/// Replies may be a little longer than the longest request: for a greeting.
-fn reply_size(limits: &Limits) -> usize {
-    (limits.max_datagram + 64).min(65_507)
-}
-
 /// All datagram listeners of a server.
 pub(crate) struct Datagrams {
     pub(crate) sockets: Vec<DatagramSocket>,
@@ -385,68 +352,23 @@ impl Datagrams {
     }
 }
 
-impl Core {
-    fn datagrams_dropped(&self, socket: &DatagramSocket) -> [u64; DatagramDrop::COUNT] {
-        let mut dropped = self.ledgers.read(socket.column, &mut Default::default()).datagrams_dropped;
-        dropped[DatagramDrop::KernelBuffer as usize] += socket.dropped_in_kernel();
-        dropped
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::Echo;
 
-    /// Puts a datagram into the queue; false when there is no place for it.
-    pub(crate) fn post(&self, number: usize, taken: &Taken, request: &[u8], now: Nanos) -> bool {
-        if !self.has_queue_place() {
-            return false;
-        }
-        let Some(place) = self.datagrams.waiting.put(number, taken, request) else {
-            return false;
-        };
-        self.datagrams.sockets[number].begin();
-        let entry = Entry {
-            since: now,
-            slot: place,
-            generation: Generation(0),
-            newcomer: false,
-            kind: Kind::Datagram,
-        };
-        let refused = self.queue.push(entry);
-        debug_assert!(refused.is_none(), "the queue has room for each waiting datagram");
-        true
-    }
-
-    /// Puts a datagram into the queue; when it is full this one, or the one that has waited longest,
-    /// is dropped.
-    pub(crate) fn post_or_drop(&self, number: usize, taken: &Taken, request: &[u8], row: usize, now: Nanos) {
-        let posted = self.post(number, taken, request, now)
-            || self.limits.overload == Overload::DropOldest
-                && self.drop_oldest_datagram(row)
-                && self.post(number, taken, request, now);
-        if !posted {
-            let column = self.datagrams.sockets[number].column;
-            self.ledger(row, column).datagrams_dropped(DatagramDrop::QueueFull, 1);
-        }
-    }
-
-    /// Drops the datagram that has waited longest, if one is near the head of the queue.
-    fn drop_oldest_datagram(&self, row: usize) -> bool {
-        for _ in 0..self.queue.len().min(64) {
-            let Some(entry) = self.queue.pop() else { return false };
-            if entry.kind == Kind::Datagram {
-                self.drop_waiting(&entry, row, DatagramDrop::QueueFull);
-                return true;
+    #[test]
+    fn sources_that_would_answer_the_answer_are_refused() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let socket = DatagramSocket::new(socket, address, Arc::new(Echo), 0, 0);
+        let datagrams = Datagrams::new(vec![socket], &Limits::default());
+        let refused = [0, 7, 13, 17, 19, 37, address.port()];
+        for port in (0..=1024).chain([address.port(), 65_535]) {
+            for ip in ["192.0.2.1", "2001:db8::1"] {
+                let peer = SocketAddr::new(ip.parse().unwrap(), port);
+                assert_eq!(datagrams.refuses(peer), refused.contains(&port), "{peer}");
             }
-            // Connections keep their claim, behind the others.
-            let _ = self.queue.push(entry);
-        }
-        false
-    }
-
-    /// Drops a datagram whose entry the caller has taken from the queue.
-    pub(crate) fn drop_waiting(&self, entry: &Entry, row: usize, reason: DatagramDrop) {
-        let number = self.datagrams.waiting.lock(entry.slot).socket;
-        self.datagrams.waiting.give_back(entry.slot);
-        if let Some(socket) = self.datagrams.sockets.get(number) {
-            self.ledger(row, socket.column).datagrams_dropped(reason, 1);
-            socket.end();
         }
     }
 }

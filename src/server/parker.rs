@@ -2,11 +2,11 @@
 //! closes, sees to it that somebody polls while all workers are in turns, sums up refusals once a
 //! second, and leads the drain. Nothing in it blocks.
 
+use super::batch::Batch;
 use super::clock::{Nanos, nanos};
 use super::closing::{Discarded, Lingering, discard};
 use super::connection::Waiting;
 use super::core::{Core, PARKER_ROW};
-use super::datagram::Batch;
 use super::drain::Drain;
 use super::queue::Kind;
 use super::state::Generation;
@@ -165,10 +165,15 @@ impl Parker {
         }
         core.receive_for_busy_workers(&mut self.batch);
         // After leading: a worker that saw the parker lead may have gone to sleep over it.
-        core.work_queued();
+        // Where a worker leads and nothing waits, nobody needs waking.
+        if !core.queue.is_empty() || !core.poller.is_led_after_publishing() {
+            core.work_queued();
+        }
         let stalled = !core.queue.is_empty() || !core.poller.is_led();
-        if stalled && !core.activity.load(Relaxed) && core.dormitory.sleeping() > 0 {
-            core.dormitory.wake_one();
+        if stalled && !core.activity.load(Relaxed) {
+            // The leader first: with all others in long turns it may be the only one left, and it sleeps in
+            // the poll, where what the acceptor queues does not reach it.
+            core.wake_worker();
         }
     }
 

@@ -72,8 +72,8 @@ impl Poller {
         self.registry.register(&mut SourceFd(&fd.as_raw_fd()), source.token(), Interest::READABLE)
     }
 
-    /// Registers a datagram socket under a number that no slot has.
-    pub(crate) fn add_datagrams(&self, fd: BorrowedFd<'_>, number: u32) -> io::Result<()> {
+    /// Registers a listener or a datagram socket under a number that no slot has.
+    pub(crate) fn add_number(&self, fd: BorrowedFd<'_>, number: u32) -> io::Result<()> {
         let token = Source { slot: number, generation: Generation(0) }.token();
         self.registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)
     }

@@ -152,7 +152,8 @@ impl State {
     /// The owner ends this life; whatever still names it is stale from now on.
     pub(crate) fn release(&self) {
         let generation = (self.0.load(Ordering::Relaxed) >> GENERATION_SHIFT).wrapping_add(1);
-        self.0.store(generation << GENERATION_SHIFT | FREE, Ordering::Release);
+        // A swap, so that an event that marked this life meanwhile comes before its end for everyone.
+        self.0.swap(generation << GENERATION_SHIFT | FREE, Ordering::AcqRel);
     }
 
     /// The present life, if the slot is in use: for scans, which must claim before they act.

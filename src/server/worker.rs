@@ -1,10 +1,10 @@
 //! A worker: takes entries, gives each a turn, and polls when there are none.
 
+use super::batch::Batch;
 use super::clock::{Nanos, nanos};
 use super::connection::{Connection, Registered, Waiting};
 use super::core::{Core, Listener, WORKER_ROWS};
 use super::cost::SLOW_TURN;
-use super::datagram::Batch;
 use super::poller::Source;
 use super::queue::{Entry, Kind};
 use super::state::{Generation, Parked};
@@ -278,6 +278,7 @@ impl Worker {
         let peer = Peer { address: connection.peer };
         let context =
             Context { limits: &core.limits, output_total: &core.output_total, stopping: &core.stopping };
+        let probe = listener.cost.probe();
         let Connection { socket, session, kept, .. } = connection;
         let mut stream = Stream::new(socket, &peer, &mut self.buffers, kept, context, hangup);
         let result = match session {
@@ -288,7 +289,10 @@ impl Worker {
         let began = self.now;
         self.finish_clock();
         let took = self.now.saturating_sub(began);
-        listener.cost.note(took);
+        match probe {
+            Some(probe) => listener.cost.note_probed(probe.cost(took)),
+            None => listener.cost.note(took),
+        }
         present.ledger.bytes(turned.received, turned.sent);
         let (outcome, verdict) = match result {
             // What a failing service had said before it failed was sent, if it could be.

@@ -138,7 +138,8 @@ pub enum Received<'a> {
 /// A worker's buffers, lent to one turn after the other.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    input: Box<[u8]>,
+    /// Made at the worker's first turn: most workers of a quiet server never have one.
+    input: Vec<u8>,
     gather: Vec<u8>,
     /// The kernel does not take replies: nothing more is read, so that the client feels it.
     blocked: Cell<bool>,
@@ -150,11 +151,7 @@ impl Buffers {
     const INPUT_BYTES: usize = 64 * 1024;
 
     pub(crate) fn new() -> Self {
-        Self {
-            input: vec![0; Self::INPUT_BYTES].into_boxed_slice(),
-            gather: Vec::with_capacity(GATHER_BYTES),
-            blocked: Cell::new(false),
-        }
+        Self { input: Vec::new(), gather: Vec::new(), blocked: Cell::new(false) }
     }
 }
 
@@ -188,6 +185,10 @@ impl<'a> Stream<'a> {
     ) -> Self {
         let Buffers { input, gather, blocked } = buffers;
         let blocked = &*blocked;
+        if input.is_empty() {
+            input.resize(Buffers::INPUT_BYTES, 0);
+            gather.reserve_exact(GATHER_BYTES);
+        }
         gather.clear();
         blocked.set(!kept.is_empty());
         let budget = context.limits.turn_bytes;

@@ -199,7 +199,7 @@ fn merge_measured(to: &mut Measured, from: &Measured) -> Result<(), String> {
     to.done += from.done;
     to.unsent += from.unsent;
     to.sent_late += from.sent_late;
-    to.rate = to.done as f64 / to.elapsed.max(f64::MIN_POSITIVE);
+    to.rate += from.rate;
     add_counts(&mut to.outcomes, &from.outcomes);
     to.latency = Latencies {
         response: merge_latency(&to.latency.response, &from.latency.response)?,

@@ -20,7 +20,7 @@ use rustix::net::{RecvFlags, SendFlags};
 /// So many failures to connect, and no success ever, end the run (or as many as there are clients).
 const HOPELESS: usize = 10;
 /// Reads of one connection in a row before others have their turn.
-const READS: usize = 64;
+pub(super) const READS: usize = 64;
 
 impl Loader<'_> {
     /// Opens a connection before the run begins.
@@ -190,7 +190,9 @@ impl Loader<'_> {
             }
             State::Idle => slot.unread |= readable,
             State::Busy => {
-                if flags.contains(EventFlags::OUT) {
+                // Edges report room on every event; it matters while there is something to send.
+                let unsent = slot.sent < self.plan.wire.request(slot.payload).len();
+                if unsent && flags.contains(EventFlags::OUT) {
                     let now = self.clock.now();
                     self.flush(i, now);
                 }
@@ -269,68 +271,6 @@ impl Loader<'_> {
         self.read(i, false);
     }
 
-    /// Sends the request as one datagram.
-    fn send_datagram(&mut self, i: usize) {
-        let slot = &mut self.slots[i];
-        let number = slot.window.send(slot.measured);
-        let Some(fd) = &slot.fd else { return };
-        let payload = self.plan.wire.request(slot.payload);
-        let request = self.datagrams.request(payload, number);
-        match rustix::net::send(fd, request, SendFlags::NOSIGNAL) {
-            Ok(sent) => {
-                slot.sent = sent;
-                self.recorder.connections().bytes_sent += sent as u64;
-            }
-            // No room in the kernel: as lost as on the way.
-            Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => {}
-            Err(error) => self.failed(i, error),
-        }
-    }
-
-    /// Reads the datagrams that have come.
-    fn read_datagrams(&mut self, i: usize) {
-        for _ in 0..READS {
-            let slot = &mut self.slots[i];
-            let Some(fd) = &slot.fd else { return };
-            let got = match rustix::net::recv(fd, &mut self.buffer[..], RecvFlags::empty()) {
-                Ok((got, _)) => got,
-                Err(Errno::AGAIN) => return,
-                Err(Errno::INTR) => continue,
-                // The other end's kernel says that nothing listens.
-                Err(error) if slot.requesting => return self.failed(i, error),
-                Err(_) => return,
-            };
-            let now = self.clock.now();
-            self.recorder.connections().bytes_received += got as u64;
-            self.on_datagram(i, got, now);
-        }
-    }
-
-    fn on_datagram(&mut self, i: usize, got: usize, now: Nanos) {
-        let slot = &mut self.slots[i];
-        let wire = &self.plan.wire;
-        let reply = &self.buffer[..got];
-        if slot.requesting && wire.busy.as_deref().is_some_and(|text| reply.starts_with(text)) {
-            return self.complete(i, Outcome::Busy, true, now);
-        }
-        let payload = wire.request(slot.payload);
-        let newest = slot.window.newest();
-        let number = self.datagrams.number(payload, reply, newest, wire.expect.as_deref());
-        match number.and_then(|number| slot.window.reply(number)) {
-            Some((Outcome::Ok, _)) if slot.requesting => {
-                if !self.established {
-                    self.established = true;
-                    self.control.establish();
-                }
-                self.complete(i, Outcome::Ok, true, now);
-            }
-            Some((Outcome::Ok, _)) => {}
-            Some((outcome, measured)) => self.recorder.noted(measured, outcome),
-            None if slot.requesting => self.complete(i, Outcome::BadReply, true, now),
-            None => {}
-        }
-    }
-
     /// A system call on the slot's connection failed.
     pub(super) fn failed(&mut self, i: usize, error: Errno) {
         let connecting = self.slots[i].state == State::Connecting;
@@ -349,6 +289,9 @@ impl Loader<'_> {
         let response = timed.then(|| now.saturating_sub(slot.intended));
         let service = slot.sent_at.filter(|_| timed).map(|at| now.saturating_sub(at));
         self.recorder.ended(slot.measured, outcome, now, response, service);
+        if outcome == Outcome::Ok && (self.measure_from..=self.stop_at).contains(&now) {
+            self.recorder.replied();
+        }
         let fresh = match self.plan.reuse {
             Reuse::Forever => true,
             Reuse::Times(times) => slot.used < times,

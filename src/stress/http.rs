@@ -2,7 +2,7 @@
 
 use super::outcome::Outcome;
 use super::payload::Payload;
-use super::wire::{Step, contains};
+use super::wire::{Step, clear, contains};
 
 const BAD: Step = Step::Done(Outcome::BadReply, false);
 /// The longest head of a response, in bytes.
@@ -91,7 +91,7 @@ pub(crate) struct HttpReply {
 impl HttpReply {
     /// Forgets the response before.
     pub(crate) fn reset(&mut self) {
-        self.held.clear();
+        clear(&mut self.held);
         self.body = Body::Head;
     }
 

@@ -9,6 +9,7 @@
 //! Each pass waits for events or the next deadline, whichever is first; [`exchange`](super::exchange) moves
 //! the clients on.
 
+use super::arrive::Open;
 use super::clock::{Clock, NEVER, Nanos, nanos, timespec};
 use super::control::Control;
 use super::datagram::Datagrams;
@@ -25,7 +26,7 @@ use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 
 /// Events taken in one system call.
 const EVENTS: usize = 1024;
@@ -36,18 +37,18 @@ const BUFFER: usize = 256 << 10;
 const OPENING: usize = 256;
 const OPENING_STEP: usize = 32;
 const OPENING_PAUSE: Nanos = 2_000_000;
+/// Between the first requests of two clients that have no connection yet.
+const START_PAUSE: Nanos = 125_000;
 /// Wake-ups handled before events are looked at again.
 const WAKES: usize = 64;
+/// How often a thread that is ready looks whether all are.
+const START_LOOK: Nanos = 1_000_000;
 /// How often flags are looked at.
 const TICK: Nanos = 50_000_000;
 /// How often measurements are handed over.
 const SHIP: Nanos = 1_000_000_000;
 /// A closed loop's client waits this long after a failure before it tries again.
 pub(super) const RETRY: Nanos = 10_000_000;
-/// An arrival noticed later than this is not sent: it would be one of a burst that nobody planned.
-const SKIP: Nanos = 100_000_000;
-/// A request sent later than this counts as sent late.
-const LATE: Nanos = 1_000_000;
 /// How long a half-closed connection waits for the server's end.
 const HALF_CLOSE: Nanos = 1_000_000_000;
 /// How long repeated datagrams are awaited after the last request.
@@ -87,16 +88,6 @@ pub(crate) struct Summary {
     pub(crate) measured: (Nanos, Nanos),
 }
 
-/// The part of an open loop that one thread makes.
-pub(super) struct Open {
-    /// The next instant to notice.
-    pub(super) due: Arrivals,
-    /// The next request to send; behind `due` by as many as wait for a free connection.
-    pub(super) head: Arrivals,
-    pub(super) waiting: u64,
-    pub(super) free: VecDeque<u32>,
-}
-
 /// One load thread.
 pub(super) struct Loader<'a> {
     pub(super) plan: &'a Plan,
@@ -124,7 +115,7 @@ pub(super) struct Loader<'a> {
     pub(super) established: bool,
     pub(super) hopeless: Option<Outcome>,
     pub(super) lost: bool,
-    start: Nanos,
+    pub(super) start: Nanos,
     pub(super) measure_from: Nanos,
     pub(super) stop_at: Nanos,
     linger_until: Nanos,
@@ -246,72 +237,12 @@ impl<'a> Loader<'a> {
         let phase = match self.phase {
             Phase::Opening => self.next_opening,
             // Another thread will say when to start; a millisecond late at most.
-            Phase::Ready => self.clock.now() + LATE,
+            Phase::Ready => self.clock.now() + START_LOOK,
             Phase::Running => self.stop_at.min(self.next_due()),
             Phase::Lingering => self.linger_until,
             Phase::Draining | Phase::Done => NEVER,
         };
         wake.min(timeout).min(phase).min(self.next_tick)
-    }
-
-    /// The next intended instant that is to be noticed.
-    fn next_due(&self) -> Nanos {
-        let next = self.open.as_ref().and_then(|open| open.due.peek());
-        next.map_or(NEVER, |due| self.start.saturating_add(due))
-    }
-
-    fn dispatch_if_due(&mut self) {
-        if let Some(open) = &self.open
-            && (open.waiting > 0 || self.next_due() <= self.clock.now())
-        {
-            self.dispatch(self.clock.now());
-        }
-    }
-
-    /// Notices the requests that are due, and sends as many as there are free connections.
-    pub(super) fn dispatch(&mut self, now: Nanos) {
-        if self.phase != Phase::Running || self.open.is_none() {
-            return;
-        }
-        self.notice(now);
-        while let Some(open) = &mut self.open {
-            if open.waiting == 0 {
-                return;
-            }
-            let (Some(slot), Some(due)) = (open.free.pop_front(), open.head.peek()) else {
-                return;
-            };
-            open.waiting -= 1;
-            open.head.advance();
-            let intended = self.start + due;
-            let now = self.clock.now();
-            if now.saturating_sub(intended) > LATE {
-                self.recorder.sent_late(intended >= self.measure_from);
-            }
-            self.begin(slot as usize, intended, now);
-        }
-    }
-
-    fn notice(&mut self, now: Nanos) {
-        let Some(open) = &mut self.open else { return };
-        while let Some(due) = open.due.peek() {
-            let intended = self.start + due;
-            let measured = intended >= self.measure_from;
-            if intended > now || intended >= self.stop_at || self.quota == 0 {
-                return;
-            }
-            open.due.advance();
-            self.quota -= u64::from(measured && self.quota != NEVER);
-            let lag = now - intended;
-            self.recorder.due(measured, lag);
-            // With nobody waiting for a connection, it was the generator that came too late.
-            if lag > SKIP && open.waiting == 0 {
-                open.head.advance();
-                self.recorder.ended(measured, Outcome::Skipped, now, Some(lag), None);
-            } else {
-                open.waiting += 1;
-            }
-        }
     }
 
     /// Handles all waits that are over, and some of the wake-ups.
@@ -415,9 +346,11 @@ impl<'a> Loader<'a> {
         };
         self.phase = Phase::Running;
         if self.open.is_none() {
-            // As wake-ups they begin a few at a time, with replies read in between.
+            // As wake-ups they begin a few at a time, with replies read in between; and those that have yet to
+            // connect, no faster than a usual backlog is emptied.
+            let pause = if self.plan.opens_ahead() { 0 } else { START_PAUSE };
             for slot in 0..self.slots.len() {
-                self.wake_at(slot, start);
+                self.wake_at(slot, start + slot as Nanos * pause);
             }
         }
     }

@@ -11,6 +11,7 @@
 //! it measured once a second. Nothing here knows the server.
 
 pub(crate) mod archive;
+mod arrive;
 mod chart;
 pub(crate) mod clock;
 pub(crate) mod control;

@@ -110,6 +110,8 @@ pub(crate) struct Interval {
     pub(crate) lag: Times,
     /// When the last measured request was answered.
     pub(crate) last_done: Nanos,
+    /// Good replies that came in the measured part, whenever their requests began.
+    pub(crate) replies: u64,
 }
 
 impl Interval {
@@ -126,6 +128,7 @@ impl Interval {
             connect: Times::new(),
             lag: Times::new(),
             last_done: 0,
+            replies: 0,
         }
     }
 
@@ -141,6 +144,7 @@ impl Interval {
         self.connect.add(&other.connect);
         self.lag.add(&other.lag);
         self.last_done = self.last_done.max(other.last_done);
+        self.replies += other.replies;
     }
 
     /// Forgets everything, keeping its memory.
@@ -149,6 +153,7 @@ impl Interval {
         self.warm = Tally::default();
         self.connections = Connections::default();
         self.last_done = 0;
+        self.replies = 0;
         for times in [&mut self.response, &mut self.service, &mut self.connect, &mut self.lag] {
             times.clear();
         }
@@ -227,6 +232,11 @@ impl Recorder {
         if outcome == Outcome::Ok {
             self.current.last_done = now;
         }
+    }
+
+    /// A good reply came in the measured part.
+    pub(crate) fn replied(&mut self) {
+        self.current.replies += 1;
     }
 
     /// Something happened that is not the end of a request (late and duplicate datagrams).

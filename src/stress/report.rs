@@ -73,14 +73,14 @@ pub(crate) struct PlanReport {
 /// What was measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
-    /// From the start of the measured part to its end, or to the last reply after it.
+    /// Length of the measured part; where a number of requests ends it, up to the last good reply.
     pub(crate) elapsed: f64,
     /// Requests that were due.
     pub(crate) offered: u64,
     pub(crate) sent: u64,
     /// Requests answered well.
     pub(crate) done: u64,
-    /// `done` a second.
+    /// Good replies a second in the measured part.
     pub(crate) rate: f64,
     pub(crate) unsent: u64,
     /// Requests sent more than a millisecond after their instant.
@@ -242,7 +242,7 @@ fn decode(text: &str) -> Result<Histogram<u64>, String> {
 }
 
 impl Measured {
-    fn new(total: &Interval, elapsed: f64) -> Self {
+    fn new(total: &Interval, elapsed: f64, replies: u64) -> Self {
         let outcomes = &total.tally.outcomes;
         let done = outcomes[Outcome::Ok];
         Self {
@@ -250,7 +250,7 @@ impl Measured {
             offered: total.tally.offered,
             sent: outcomes.sent(),
             done,
-            rate: if elapsed > 0.0 { done as f64 / elapsed } else { 0.0 },
+            rate: if elapsed > 0.0 { replies as f64 / elapsed } else { 0.0 },
             unsent: outcomes.unsent(),
             sent_late: total.tally.sent_late,
             outcomes: outcome_map(outcomes),
@@ -269,17 +269,17 @@ impl Measured {
         }
     }
 
-    /// From the measured part's begin to its planned end, or to the last reply after it.
+    /// What a run measured. The rate counts the replies of a span of time, since counting the requests that began
+    /// in it would be wrong by those under way at its ends.
     pub(crate) fn of(plan: &Plan, outturn: &Outturn) -> Self {
         let begin = outturn.summaries.iter().map(|s| s.measured.0).min().unwrap_or(0);
         let end = outturn.summaries.iter().map(|s| s.measured.1).max().unwrap_or(0);
-        let last = outturn.total.last_done;
-        // A run of a number of requests ends with the last reply.
-        let end = match plan.requests {
-            Some(_) if last > 0 => last,
-            _ => end.max(last),
+        let total = &outturn.total;
+        let (end, replies) = match plan.requests {
+            Some(_) if total.last_done > 0 => (total.last_done, total.tally.outcomes[Outcome::Ok]),
+            _ => (end, total.replies),
         };
-        Self::new(&outturn.total, seconds(end.saturating_sub(begin)))
+        Self::new(total, seconds(end.saturating_sub(begin)), replies)
     }
 
     /// The count of one outcome.
@@ -355,6 +355,7 @@ impl Report {
         };
         let verdict = judge(Evidence {
             open: matches!(plan.pace, Pace::Open { .. }),
+            elapsed: measured.elapsed,
             offered: measured.offered,
             outcomes: &outturn.total.tally.outcomes,
             cpu: generator.cpu,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// How often the watcher hears of the run.
 const BEAT: Duration = Duration::from_secs(1);
 /// How often the end of the threads is looked for.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(200);
 /// The stack of a load thread, in bytes; it needs little, since nothing recurses.
 const STACK: usize = 512 << 10;
 

@@ -8,6 +8,8 @@ const BUSY: f64 = 0.9;
 const LAG: f64 = 0.001;
 /// Of the response time's 99th percentile, the generator's own lag may be no more than this share.
 const LAG_SHARE: f64 = 0.2;
+/// Too short a run says nothing of how busy its generator was, in seconds.
+const SHORT: f64 = 0.5;
 /// An open loop that answers this share of what was offered kept up.
 const KEPT_UP: f64 = 0.99;
 
@@ -26,6 +28,8 @@ pub(crate) struct Verdict {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Evidence<'a> {
     pub(crate) open: bool,
+    /// Length of the measured part, in seconds.
+    pub(crate) elapsed: f64,
     pub(crate) offered: u64,
     pub(crate) outcomes: &'a Outcomes,
     /// Of the busiest thread: on a processor.
@@ -81,6 +85,9 @@ fn generator_limit(evidence: &Evidence<'_>) -> Option<String> {
         let share = (100.0 * lag / response).min(100.0);
         return Some(format!("its lag is {share:.0}% of the response time (p99)"));
     }
+    if evidence.elapsed < SHORT {
+        return None;
+    }
     if evidence.busy >= BUSY && evidence.cpu < evidence.busy / 2.0 {
         return Some(format!(
             "its busiest thread wanted a processor {:.0}% of the time and had one {:.0}%: this machine is too busy",
@@ -123,6 +130,7 @@ mod tests {
         ] {
             let verdict = judge(Evidence {
                 open,
+                elapsed: 1.0,
                 offered: 1000,
                 outcomes: &outcomes(ok, skipped, no_port),
                 cpu: busy,

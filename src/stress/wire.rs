@@ -66,7 +66,7 @@ impl Reply {
         self.got = 0;
         self.not_busy = false;
         self.not_body = false;
-        self.held.clear();
+        clear(&mut self.held);
         if let Some(http) = &mut self.http {
             http.reset();
         }
@@ -187,6 +187,13 @@ fn compare(expected: &[u8], got: usize, bytes: &[u8]) -> Compared {
     } else {
         Compared::Other
     }
+}
+
+/// Empties a buffer, and gives back one that has become large: there is one for each connection.
+pub(crate) fn clear(held: &mut Vec<u8>) {
+    const KEPT: usize = 4 << 10;
+    held.clear();
+    held.shrink_to(KEPT);
 }
 
 /// Whether `text` is somewhere in `bytes`.

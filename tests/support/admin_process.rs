@@ -61,8 +61,13 @@ impl Tidegate {
 
     /// Loads it with the stress client, in the background.
     pub(crate) fn stress(&self, arguments: &[&str]) -> Background {
+        self.stress_at(0, arguments)
+    }
+
+    /// The same, at another listener than the first.
+    pub(crate) fn stress_at(&self, listener: usize, arguments: &[&str]) -> Background {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command.arg("stress").arg(&self.listeners[0]).args(arguments);
+        command.arg("stress").arg(&self.listeners[listener]).args(arguments);
         Background::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
     }
 }

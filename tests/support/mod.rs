@@ -8,7 +8,7 @@ mod services;
 mod site;
 
 pub(crate) use client::{Client, End};
-pub(crate) use program::{Program, Running, run};
+pub(crate) use program::{Program, Running, command, finish, path, run};
 pub(crate) use services::{Gate, Held};
 pub(crate) use site::Site;
 

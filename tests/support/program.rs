@@ -9,7 +9,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-pub(crate) const PATH: &str = env!("CARGO_BIN_EXE_tidegate");
+/// The program under test.
+pub(crate) const fn path() -> &'static str {
+    env!("CARGO_BIN_EXE_tidegate")
+}
 
 /// The program without what the environment of the tests may say to it.
 pub(crate) fn command(program: &str) -> Command {
@@ -26,7 +29,7 @@ pub(crate) fn command(program: &str) -> Command {
 /// Runs the program to its end; it is killed when that does not come.
 #[track_caller]
 pub(crate) fn run<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Output {
-    finish(command(PATH).args(args))
+    finish(command(path()).args(args))
 }
 
 /// Runs a command to its end, with its output.
@@ -62,6 +65,12 @@ impl Program {
         self.arg("--listen", format!("{name}=tcp://127.0.0.1:0"))
     }
 
+    /// With the admin endpoint, on a port of its own.
+    pub(crate) fn admin(mut self) -> Self {
+        self.args[1] = "127.0.0.1:0".into();
+        self
+    }
+
     /// The limit of open files it is started with.
     pub(crate) fn open_files(mut self, limit: u64) -> Self {
         self.open_files = Some(limit);
@@ -75,10 +84,10 @@ impl Program {
             self = self.service("echo");
         }
         let mut command = match self.open_files {
-            None => command(PATH),
+            None => command(path()),
             Some(limit) => {
                 let mut shell = command("/bin/sh");
-                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), PATH]);
+                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), path()]);
                 shell
             }
         };
@@ -120,6 +129,14 @@ impl Running {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.addresses()[0]
+    }
+
+    /// Where it said its admin endpoint is.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        let text = self.stdout.text();
+        let found =
+            text.lines().find_map(|line| line.split_once("http://")?.1.split('/').next()?.parse().ok());
+        found.expect("it was started with one")
     }
 
     pub(crate) fn client(&self) -> super::Client {

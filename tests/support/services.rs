@@ -21,7 +21,8 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    fn pass(&self) {
+    /// Waits until it is open.
+    pub(crate) fn pass(&self) {
         let open = self.open.lock().unwrap();
         let waited = self.changed.wait_timeout_while(open, super::PATIENCE, |open| !*open).unwrap();
         assert!(*waited.0, "nobody opened the gate");

@@ -1,23 +1,20 @@
 //! `tidegate client`: one polite client. It sends a line, waits for the reply, thinks, and sends the
 //! next; at the end it half-closes, prints what still comes, and says how long all of it took.
 
+mod source;
+mod wire;
+
+use self::source::Source;
+use self::wire::{Wire, connect};
 use super::args::unescape;
 use super::{exit, fail, units};
 use crate::url::{Scheme, Url};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, Write};
+use std::net::Shutdown;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-
-/// A longer line is not read into memory.
-const LINE_MAX: usize = 1024 * 1024;
-
-/// The most bytes that one datagram holds (IPv4: 65,535 less 28 of headers).
-const DATAGRAM_MAX: usize = 65_507;
 
 /// After the server has ended: how long the input may take to show that it has ended too.
 const INPUT_GRACE: Duration = Duration::from_millis(100);
@@ -109,177 +106,6 @@ fn converse(args: &ClientArgs) -> Result<String, Failure> {
         plural(replies, "reply", "replies"),
         began.elapsed().as_secs_f64()
     ))
-}
-
-/// What there is to send.
-struct Source {
-    input: Option<File>,
-    name: String,
-    /// Read and not sent yet; at most a line and a read's worth.
-    buffer: Vec<u8>,
-    line_max: usize,
-}
-
-impl Source {
-    fn open(args: &ClientArgs, scheme: Scheme) -> Result<Self, Failure> {
-        let line_max = if scheme == Scheme::Udp { DATAGRAM_MAX } else { LINE_MAX };
-        let mut source = Self { input: None, name: String::new(), buffer: Vec::new(), line_max };
-        if args.data.is_some() {
-            return Ok(source);
-        }
-        source.name = match &args.file {
-            Some(path) => path.display().to_string(),
-            None => "standard input".to_owned(),
-        };
-        let opened = match &args.file {
-            Some(path) => File::open(path),
-            None => io::stdin().as_fd().try_clone_to_owned().map(File::from),
-        };
-        source.input = Some(opened.map_err(|error| source.failed(&error))?);
-        Ok(source)
-    }
-
-    fn failed(&self, error: &io::Error) -> Failure {
-        Failure::Failed(format!("cannot read {}: {error}", self.name))
-    }
-
-    /// The next non-empty line that has been read whole, without its end.
-    fn take(&mut self) -> Option<Vec<u8>> {
-        while !self.buffer.is_empty() {
-            let end = self.buffer.iter().position(|&byte| byte == b'\n');
-            if end.is_none() && self.input.is_some() {
-                return None;
-            }
-            let mut line: Vec<u8> = self.buffer.drain(..end.map_or(self.buffer.len(), |at| at + 1)).collect();
-            while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-                line.pop();
-            }
-            if !line.is_empty() {
-                return Some(line);
-            }
-        }
-        None
-    }
-
-    /// Whether a read could bring the next line.
-    fn wants_reading(&self) -> bool {
-        self.input.is_some() && !self.buffer.contains(&b'\n')
-    }
-
-    fn is_exhausted(&self) -> bool {
-        self.input.is_none() && self.buffer.is_empty()
-    }
-
-    /// Reads once; waits if there is nothing yet.
-    fn read(&mut self) -> Result<(), Failure> {
-        let Some(input) = &mut self.input else { return Ok(()) };
-        let mut piece = [0; 16 * 1024];
-        match input.read(&mut piece) {
-            Ok(0) => self.input = None,
-            Ok(n) => self.buffer.extend_from_slice(&piece[..n]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(self.failed(&error)),
-        }
-        let unfinished = self.buffer.iter().rev().take_while(|&&byte| byte != b'\n').count();
-        if unfinished > self.line_max {
-            let why = format!("{}: a line is longer than {} bytes", self.name, self.line_max);
-            return Err(Failure::Failed(why));
-        }
-        Ok(())
-    }
-}
-
-/// The socket, connected and non-blocking.
-enum Wire {
-    Tcp(TcpStream),
-    Udp(UdpSocket),
-}
-
-impl Wire {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Wire::Tcp(socket) => socket.as_fd(),
-            Wire::Udp(socket) => socket.as_fd(),
-        }
-    }
-
-    fn send(&self, data: &[u8]) -> io::Result<usize> {
-        match self {
-            Wire::Tcp(socket) => (&*socket).write(data),
-            Wire::Udp(socket) => socket.send(data),
-        }
-    }
-
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Wire::Tcp(socket) => (&*socket).read(buffer),
-            Wire::Udp(socket) => socket.recv(buffer),
-        }
-    }
-
-    fn is_tcp(&self) -> bool {
-        matches!(self, Wire::Tcp(_))
-    }
-}
-
-fn connect(url: &Url, timeout: Duration) -> Result<Wire, Failure> {
-    let deadline = Instant::now() + timeout;
-    let failed = |why: String| Failure::Failed(format!("cannot connect to {url}: {why}"));
-    let addresses = resolve(url, timeout)?;
-    let mut last = None;
-    for address in addresses {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        match connect_one(url.scheme, address, left) {
-            Ok(wire) => return Ok(wire),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(failed(match last {
-        Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            "connection refused: nothing listens there".to_owned()
-        }
-        Some(error) if error.kind() != io::ErrorKind::TimedOut => error.to_string(),
-        _ => format!("no answer within {}", units::show_duration(timeout)),
-    }))
-}
-
-fn connect_one(scheme: Scheme, address: SocketAddr, timeout: Duration) -> io::Result<Wire> {
-    if scheme == Scheme::Udp {
-        let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
-        let socket = UdpSocket::bind(any)?;
-        socket.connect(address)?;
-        socket.set_nonblocking(true)?;
-        return Ok(Wire::Udp(socket));
-    }
-    let socket = TcpStream::connect_timeout(&address, timeout)?;
-    // Each line is sent with one call, so there is nothing to gather.
-    socket.set_nodelay(true)?;
-    socket.set_nonblocking(true)?;
-    Ok(Wire::Tcp(socket))
-}
-
-/// Resolves in a thread of its own, since the system's resolver has no deadline that we can set.
-fn resolve(url: &Url, timeout: Duration) -> Result<Vec<SocketAddr>, Failure> {
-    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-    let asked = url.clone();
-    std::thread::Builder::new()
-        .name("tidegate-resolve".to_owned())
-        .spawn(move || {
-            // Nobody waits any more after the deadline.
-            let _ = sender.send(asked.resolve());
-        })
-        .map_err(|error| Failure::Failed(format!("cannot start a thread: {error}")))?;
-    match receiver.recv_timeout(timeout) {
-        Ok(Ok(addresses)) => Ok(addresses),
-        Ok(Err(error)) => Err(Failure::Failed(error.to_string())),
-        Err(_) => {
-            let time = units::show_duration(timeout);
-            Err(Failure::Failed(format!("cannot resolve {}: no answer within {time}", url.host)))
-        }
-    }
 }
 
 /// The conversation.

@@ -1,0 +1,38 @@
+//! Room for datagrams that are received with one call, and for their replies.
+
+use crate::limits::Limits;
+use crate::sys::{DATAGRAMS_AT_ONCE, Taken};
+
+/// Room for a batch of requests and their replies; made once by each thread that receives, and
+/// touched only as far as data goes.
+pub(crate) struct Batch {
+    pub(crate) requests: Box<[u8]>,
+    pub(crate) request_size: usize,
+    pub(crate) replies: Box<[u8]>,
+    pub(crate) reply_size: usize,
+    pub(crate) taken: [Taken; DATAGRAMS_AT_ONCE],
+}
+
+impl Batch {
+    pub(crate) fn new(limits: &Limits) -> Box<Self> {
+        let request_size = limits.max_datagram;
+        let reply_size = reply_size(limits);
+        Box::new(Self {
+            requests: vec![0; request_size * DATAGRAMS_AT_ONCE].into_boxed_slice(),
+            request_size,
+            replies: vec![0; reply_size * DATAGRAMS_AT_ONCE].into_boxed_slice(),
+            reply_size,
+            taken: [Taken::NONE; DATAGRAMS_AT_ONCE],
+        })
+    }
+
+    /// Bytes of a batch under these limits.
+    pub(crate) fn bytes(limits: &Limits) -> usize {
+        (limits.max_datagram + reply_size(limits)) * DATAGRAMS_AT_ONCE + size_of::<Self>()
+    }
+}
+
+/// Replies may be a little longer than the longest request: for a greeting.
+fn reply_size(limits: &Limits) -> usize {
+    (limits.max_datagram + 64).min(65_507)
+}

@@ -1,0 +1,85 @@
+//! The open loop: requests are noticed when they are due, wait in line for a free connection, and are sent in
+//! order. The line is two positions in the schedule, so its length costs nothing.
+
+use super::clock::{NEVER, Nanos};
+use super::load::{Loader, Phase};
+use super::outcome::Outcome;
+use super::schedule::Arrivals;
+use std::collections::VecDeque;
+
+/// An arrival noticed later than this is not sent: it would be one of a burst that nobody planned.
+const SKIP: Nanos = 100_000_000;
+/// A request sent later than this counts as sent late.
+const LATE: Nanos = 1_000_000;
+
+/// The part of an open loop that one thread makes.
+pub(super) struct Open {
+    /// The next instant to notice.
+    pub(super) due: Arrivals,
+    /// The next request to send; behind `due` by as many as wait for a free connection.
+    pub(super) head: Arrivals,
+    pub(super) waiting: u64,
+    pub(super) free: VecDeque<u32>,
+}
+
+impl Loader<'_> {
+    /// The next intended instant that is to be noticed.
+    pub(super) fn next_due(&self) -> Nanos {
+        let next = self.open.as_ref().and_then(|open| open.due.peek());
+        next.map_or(NEVER, |due| self.start.saturating_add(due))
+    }
+
+    pub(super) fn dispatch_if_due(&mut self) {
+        if let Some(open) = &self.open
+            && (open.waiting > 0 || self.next_due() <= self.clock.now())
+        {
+            self.dispatch(self.clock.now());
+        }
+    }
+
+    /// Notices the requests that are due, and sends as many as there are free connections.
+    pub(super) fn dispatch(&mut self, now: Nanos) {
+        if self.phase != Phase::Running || self.open.is_none() {
+            return;
+        }
+        self.notice(now);
+        while let Some(open) = &mut self.open {
+            if open.waiting == 0 {
+                return;
+            }
+            let (Some(slot), Some(due)) = (open.free.pop_front(), open.head.peek()) else {
+                return;
+            };
+            open.waiting -= 1;
+            open.head.advance();
+            let intended = self.start + due;
+            let now = self.clock.now();
+            if now.saturating_sub(intended) > LATE {
+                self.recorder.sent_late(intended >= self.measure_from);
+            }
+            self.begin(slot as usize, intended, now);
+        }
+    }
+
+    pub(super) fn notice(&mut self, now: Nanos) {
+        let Some(open) = &mut self.open else { return };
+        while let Some(due) = open.due.peek() {
+            let intended = self.start + due;
+            let measured = intended >= self.measure_from;
+            if intended > now || intended >= self.stop_at || self.quota == 0 {
+                return;
+            }
+            open.due.advance();
+            self.quota -= u64::from(measured && self.quota != NEVER);
+            let lag = now - intended;
+            self.recorder.due(measured, lag);
+            // With nobody waiting for a connection, it was the generator that came too late.
+            if lag > SKIP && open.waiting == 0 {
+                open.head.advance();
+                self.recorder.ended(measured, Outcome::Skipped, now, Some(lag), None);
+            } else {
+                open.waiting += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! Wrong input of any kind: one clear line on stderr, the right exit code, never a panic.
+
+mod support;
+
+use rustix::process::Signal;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+use support::{Client, Program, command, eventually, finish, path, run};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Asserts that the program ended with this code and one line on stderr that says all of this.
+#[track_caller]
+fn says(output: &Output, code: i32, words: &[&str]) {
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "stderr: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+    assert!(stderr.starts_with("tidegate: "), "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "`{word}` is not said in: {stderr}");
+    }
+    for word in ["panicked", "backtrace", "Some(", "Os {"] {
+        assert!(!stderr.contains(word), "a person reads: {stderr}");
+    }
+    assert!(stdout.is_empty(), "nothing is promised on stdout: {stdout}");
+}
+
+/// Each wrong line of arguments is usage, said in one line that names what is wrong.
+#[test]
+fn wrong_arguments_are_usage() {
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["--workers", "many"], &["many", "--workers", "whole number"]),
+        (&["--workers", "0"], &["workers is 0", "from 1 to"]),
+        (&["--workers", "-1"], &["-1"]),
+        (&["--workers", "1.5"], &["1.5", "--workers"]),
+        (&["--workers", ""], &["--workers"]),
+        (&["--workers", "99999999999999999999999"], &["--workers"]),
+        (&["--workers", "5000"], &["workers is 5000", "4096"]),
+        (&["--queue", "lots"], &["lots", "--queue"]),
+        (&["--queue", "20000"], &["queue is 20000", "max-connections"]),
+        (&["--max-connections", "0"], &["max-connections is 0"]),
+        (&["--max-connections", "1000000000"], &["max-connections is 1000000000"]),
+        (&["--idle-timeout", "10"], &["10", "--idle-timeout", "unit"]),
+        (&["--idle-timeout", "10 parsecs"], &["10 parsecs"]),
+        (&["--idle-timeout", "0s"], &["idle-timeout is 0s"]),
+        (&["--read-timeout", "400d"], &["read-timeout"]),
+        (&["--max-line", "64XB"], &["64XB", "--max-line", "size"]),
+        (&["--max-line", "0"], &["max-line is 0"]),
+        (&["--max-line", "2MiB"], &["max-line", "output-per-connection"]),
+        (&["--output-total", "1KiB"], &["output-total"]),
+        (
+            &[
+                "--max-line",
+                "1",
+                "--output-per-connection",
+                "18446744073709551615",
+                "--output-total",
+                "18446744073709551615",
+            ],
+            &["output-total"],
+        ),
+        (&["--refusal-rate", "fast"], &["fast", "--refusal-rate"]),
+        (&["--refusal-rate", "-1"], &["-1"]),
+        (&["--refusal-rate", "nan"], &["nan"]),
+        (&["--source-prefix", "33,128"], &["33,128"]),
+        (&["--source-prefix", "24"], &["24"]),
+        (&["--overload", "panic"], &["panic", "reject", "drop-oldest"]),
+        (&["--overload", "wait:soon"], &["soon"]),
+        (&["--worker-nice", "20"], &["worker-nice is 20"]),
+        (&["--worker-nice", "nicely"], &["nicely"]),
+        (&["--backlog", "9999999999"], &["backlog is 9999999999"]),
+        (&["--work", "nothing"], &["nothing", "cpu:1ms"]),
+        (&["--work", "sleep:2h"], &["sleep:2h"]),
+        (&["--busy-reply", "no\\x"], &["\\x", "escape"]),
+        (&["--log-format", "xml"], &["xml", "text", "json"]),
+        (&["--quiet", "--verbose"], &["--quiet", "--verbose"]),
+        (&["--listen", "tcp://127.0.0.1:0"], &["tcp://127.0.0.1:0", "SERVICE=URL"]),
+        (&["--listen", "nothing=tcp://127.0.0.1:0"], &["nothing", "echo"]),
+        (&["--listen", "echo=127.0.0.1:0"], &["127.0.0.1:0", "tcp://"]),
+        (&["--listen", "echo=http://127.0.0.1:0"], &["tcp://"]),
+        (&["--listen", "echo=tcp://127.0.0.1"], &["no port"]),
+        (&["--listen", "echo=tcp://127.0.0.1:70000"], &["port"]),
+        (&["--listen", "echo=tcp://[::1:0"], &["]"]),
+        (&["--listen", "echo=tcp://no.such.host.invalid:0"], &["no.such.host.invalid"]),
+        (&["--listen", ""], &["SERVICE=URL"]),
+        (&["--works", "3"], &["--works"]),
+        (&["dance"], &["dance"]),
+        (&["serve", "now"], &["now"]),
+        (&["check", "--workers", "0"], &["workers is 0"]),
+    ];
+    for (args, words) in cases {
+        // The option under test stands beside nothing else that could be wrong.
+        says(&run(*args), 2, words);
+    }
+}
+
+#[test]
+fn a_word_misspelt_brings_the_right_one_to_mind() {
+    says(&run(["--worker", "3"]), 2, &["--worker", "--workers"]);
+}
+
+#[test]
+fn a_busy_port_is_said() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let listen = format!("echo=tcp://{address}");
+    says(&run(["--admin", "off", "--listen", &listen]), 1, &[&address, "in use", "another port"]);
+}
+
+#[test]
+fn an_address_of_another_machine_is_said() {
+    says(&run(["--admin", "off", "--listen", "echo=tcp://192.0.2.1:0"]), 1, &["192.0.2.1", "this machine"]);
+}
+
+/// Port 1 needs a privilege wherever the kernel was not told otherwise; as root the test gives it up first.
+#[test]
+fn port_1_without_rights_is_said() {
+    let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        .map_or(1024, |text| text.trim().parse::<u32>().expect("a number"));
+    let args = ["--admin", "off", "--listen", "echo=tcp://127.0.0.1:1"];
+    let root = rustix::process::geteuid().is_root();
+    let mut without_rights = if root {
+        // The program may lie where only root can read it.
+        let copy = Scratch::file("tidegate", &std::fs::read(path()).unwrap());
+        copy.make_executable();
+        let mut setpriv = command("setpriv");
+        setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]);
+        setpriv.arg("--inh-caps=-all").arg(&copy.path).args(args);
+        let output = (first_free > 1).then(|| finish(&mut setpriv));
+        drop(copy);
+        if let Some(output) = output {
+            return says(&output, 1, &["127.0.0.1:1", "permission denied", "1024"]);
+        }
+        command(path())
+    } else {
+        command(path())
+    };
+    if first_free > 1 {
+        says(&finish(without_rights.args(args)), 1, &["127.0.0.1:1", "permission denied", "1024"]);
+    } else {
+        // No port needs a privilege here: then the program must be able to serve there.
+        let mut child =
+            without_rights.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let served = std::panic::catch_unwind(|| {
+            let address = "127.0.0.1:1".parse().unwrap();
+            eventually("it serves", || Client::try_connect(address, Duration::from_secs(1)).ok());
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        served.unwrap();
+    }
+}
+
+#[test]
+fn more_connections_than_descriptors_allow_are_said() {
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let Some(hard) = hard.filter(|&hard| hard < 16_000_000) else {
+        // Without a hard limit the number itself is the limit.
+        return says(&run(["--max-connections", "1000000000"]), 2, &["max-connections"]);
+    };
+    let wanted = (hard + 1).to_string();
+    for command in ["serve", "check"] {
+        let output = run([command, "--admin", "off", "--max-connections", &wanted]);
+        says(&output, 1, &[&wanted, "open files", "ulimit -n"]);
+    }
+}
+
+/// A file or a place for one that goes with the test.
+struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn file(name: &str, content: &[u8]) -> Self {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tidegate-test-{}-{number}-{name}", std::process::id()));
+        std::fs::write(&path, content).unwrap();
+        Self { path }
+    }
+
+    fn make_executable(&self) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&self.path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn arg(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[test]
+fn a_wrong_configuration_file_is_said_with_its_name() {
+    let missing = "/no/such/dir/tidegate.toml";
+    says(&run(["--config", missing]), 2, &[missing, "No such file"]);
+    says(&run(["check", "--config", missing]), 2, &[missing]);
+    let cases: &[(&str, &[&str])] = &[
+        ("workers = 0", &["workers is 0"]),
+        ("workers = \"many\"", &["many"]),
+        ("workers = -3", &["-3"]),
+        ("workers = true", &["workers", "number"]),
+        ("wokers = 3", &["wokers", "not an option"]),
+        ("[serve]\nworkers = 3", &["serve"]),
+        ("workers 3", &["line 1"]),
+        ("workers = 1\nworkers = 2", &["line 2", "duplicate"]),
+        ("idle-timeout = 10", &["10", "unit"]),
+        ("listen = \"nothing=tcp://127.0.0.1:0\"", &["nothing"]),
+        ("config = \"other.toml\"", &["config"]),
+        ("queue = 9\nmax-connections = 3", &["queue is 9"]),
+    ];
+    for (content, words) in cases {
+        let file = Scratch::file("wrong.toml", content.as_bytes());
+        says(&run(["check", "--config", file.arg()]), 2, words);
+    }
+    let file = Scratch::file("not-text.toml", &[0xff, 0xfe, 0x00]);
+    says(&run(["check", "--config", file.arg()]), 2, &[file.arg()]);
+    let file = Scratch::file("huge.toml", &vec![b'#'; 2 << 20]);
+    says(&run(["check", "--config", file.arg()]), 2, &[file.arg(), "bytes"]);
+    says(&run(["check", "--config", "/tmp"]), 2, &["/tmp"]);
+    says(&run(["check", "--config", "/dev/zero"]), 2, &["/dev/zero"]);
+}
+
+/// The effective limit of this name, as `check` prints it.
+#[track_caller]
+fn effective(command: &mut Command, name: &str) -> String {
+    let output = finish(command);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    let line = stdout.lines().find(|line| line.split_whitespace().next() == Some(name));
+    line.unwrap_or_else(|| panic!("no {name} in {stdout}")).split_whitespace().nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn command_line_beats_environment_beats_file_beats_default() {
+    let file = Scratch::file("some.toml", b"workers = 3\nqueue = \"4\"\nidle-timeout = \"5s\"\n");
+    let check = || {
+        let mut check = command(path());
+        check.arg("check");
+        check
+    };
+    assert_eq!(effective(&mut check(), "workers"), "32");
+    assert_eq!(effective(check().args(["--config", file.arg()]), "workers"), "3");
+    assert_eq!(effective(check().env("TIDEGATE_CONFIG", file.arg()), "queue"), "4");
+    let mut env = check();
+    env.args(["--config", file.arg()]).env("TIDEGATE_WORKERS", "6");
+    assert_eq!(effective(&mut env, "workers"), "6");
+    assert_eq!(effective(env.args(["--workers", "7"]), "workers"), "7");
+    assert_eq!(effective(&mut env, "idle-timeout"), "5s");
+    says(&finish(check().env("TIDEGATE_WORKERS", "some")), 2, &["some", "--workers"]);
+}
+
+#[test]
+fn check_prints_every_limit_and_starts_nothing() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("echo=tcp://{}", taken.local_addr().unwrap());
+    let output = run(["check", "--listen", &listen, "--queue", "0"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    for row in tidegate::Limits::default().table() {
+        assert!(stdout.contains(row.name), "{} is not in {stdout}", row.name);
+    }
+    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_queue_of_0_serves() {
+    let server = Program::new().arg("--queue", 0).start();
+    server.client().say("x").hear("x");
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().0, Some(0));
+}
+
+#[test]
+fn the_smallest_of_everything_serves() {
+    let server = Program::new()
+        .arg("--workers", 1)
+        .arg("--queue", 1)
+        .arg("--max-connections", 1)
+        .arg("--refusal-rate", "1e-300")
+        .arg("--fd-reserve", 0)
+        .arg("--backlog", 1)
+        .start();
+    let mut only = server.client();
+    only.say("x").hear("x");
+    // One that is refused, and one for which there is no budget.
+    let mut others = [server.client(), server.client()];
+    only.say("y").hear("y");
+    drop(only);
+    let served =
+        others.iter_mut().filter_map(|other| other.mutter("z").heard(&mut [0]).then_some(())).count();
+    assert_eq!(served, 1, "the one that waited in the kernel");
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for flag in ["--help", "--version", "-h", "-V"] {
+        let output = run([flag]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty());
+    }
+}
+
+/// Runs a line of shell in which `$0` is the program.
+fn shell(line: &str) -> Output {
+    finish(command("/bin/sh").args(["-c", line, path()]))
+}
+
+#[test]
+fn a_closed_stdout_ends_nothing_and_panics_nowhere() {
+    for what in ["--help", "check", "--version"] {
+        for closed in ["| true", ">&-"] {
+            let output = shell(&format!("\"$0\" {what} {closed}"));
+            let stderr = text(&output.stderr);
+            assert!(!stderr.contains("panicked"), "{what} {closed}: {stderr}");
+            assert!(stderr.lines().count() <= 1, "{what} {closed}: {stderr}");
+        }
+    }
+    let output = shell("\"$0\" check > /dev/full");
+    says(&output, 1, &["stdout"]);
+}
+
+#[test]
+fn a_server_serves_without_an_audience() {
+    for (stdout, stderr) in [(true, false), (false, true), (true, true)] {
+        let port = free_port();
+        let mut line = format!("exec \"$0\" --admin off --listen echo=tcp://127.0.0.1:{port}");
+        line.push_str(if stdout { " >&-" } else { " >/dev/null" });
+        line.push_str(if stderr { " 2>&-" } else { " 2>/dev/null" });
+        let child = command("/bin/sh").args(["-c", &line, path()]).spawn().unwrap();
+        let mut child = Ending(child);
+        let address = format!("127.0.0.1:{port}").parse().unwrap();
+        let mut client =
+            eventually("it serves", || Client::try_connect(address, Duration::from_secs(1)).ok());
+        client.say("x").hear("x");
+        drop(client);
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child.0), Signal::TERM).unwrap();
+        let status = eventually("it ends", || child.0.try_wait().unwrap());
+        assert_eq!(status.code(), Some(0), "stdout closed: {stdout}, stderr closed: {stderr}");
+    }
+}
+
+/// A log that nobody reads fills its pipe; the threads of the server must not wait for it.
+#[test]
+fn a_log_that_nobody_reads_holds_nothing_up() {
+    let port = free_port();
+    let listen = format!("echo=tcp://127.0.0.1:{port}");
+    let args = ["--admin", "off", "--workers", "1", "--idle-timeout", "1s", "--listen", &listen];
+    let (reader, writer) = std::io::pipe().unwrap();
+    // Full before it starts.
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while (&writer).write(&[b'.'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    let child = command(path()).args(args).args(["-v"]).stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    let mut child = Ending(child);
+    let address = format!("127.0.0.1:{port}").parse().unwrap();
+    let mut client = eventually("it serves", || Client::try_connect(address, Duration::from_secs(1)).ok());
+    client.say("x").hear("x");
+    // The thread that keeps time writes a line each second, and ends idle connections.
+    assert_eq!(client.end(), support::End::Fin);
+    let mut client = Client::connect(address);
+    client.say("x").hear("x");
+    assert_eq!(client.end(), support::End::Fin);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child.0), Signal::TERM).unwrap();
+    let status = eventually("it ends", || child.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    drop(reader);
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A child that is killed when the test is over.
+struct Ending(std::process::Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,148 @@
+//! Out of descriptors: nothing ends, nothing spins, and service is normal once they are free again.
+
+#[path = "support/admin_http.rs"]
+mod http;
+mod support;
+
+use rustix::process::{Resource, Rlimit, prlimit};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use support::{Client, End, Program, Running, eventually, raise_open_files};
+
+/// How many cores the program uses over a while.
+fn cores_used(server: &Running, over: Duration, mut meanwhile: impl FnMut()) -> f64 {
+    let (began, before) = (Instant::now(), server.cpu_seconds());
+    while began.elapsed() < over {
+        meanwhile();
+    }
+    (server.cpu_seconds() - before) / began.elapsed().as_secs_f64()
+}
+
+/// The metrics, within a second.
+#[track_caller]
+fn scrape(server: &Running) -> String {
+    let began = Instant::now();
+    let reply = http::get(server.admin(), "/metrics").expect("/metrics answers");
+    assert_eq!(reply.status, 200);
+    assert!(began.elapsed() < Duration::from_secs(1), "/metrics took {:?}", began.elapsed());
+    reply.body
+}
+
+/// The sum of all samples of a counter that have this label.
+fn counted(scrape: &str, name: &str, label: &str) -> f64 {
+    let of_it = scrape.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    of_it.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+}
+
+/// Clients that connect and stay, whatever becomes of them; those that the kernel does not take are left out.
+fn crowd(address: SocketAddr, count: usize) -> Vec<Client> {
+    let connect = |_| Client::try_connect(address, Duration::from_millis(20)).ok();
+    (0..count).filter_map(connect).collect()
+}
+
+/// Waits until newcomers are served at once again, many in a row.
+#[track_caller]
+fn serves_normally(server: &Running) {
+    eventually("service is normal", || {
+        let began = Instant::now();
+        let answered = (0..20).all(|_| {
+            let client = Client::try_connect(server.address(), Duration::from_secs(1));
+            client.is_ok_and(|mut client| client.mutter("hi").heard(&mut [0; 2]))
+        });
+        (answered && began.elapsed() < Duration::from_secs(2)).then_some(())
+    });
+}
+
+#[test]
+fn a_small_limit_of_open_files_makes_a_small_server() {
+    raise_open_files();
+    let server = Program::new().admin().open_files(256).start();
+    let told = eventually("it says what the limit of open files means", || {
+        server.stderr().lines().find(|line| line.contains("open files")).map(str::to_owned)
+    });
+    let connections: usize = told
+        .split("max_connections=")
+        .nth(1)
+        .and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
+        .unwrap_or_else(|| panic!("the number of connections stands in `{told}`"));
+    assert!((64..256).contains(&connections), "{connections} connections with 256 descriptors");
+
+    // As many as it said are served at the same time, then newcomers are refused, and nothing else happens.
+    let mut open: Vec<Client> = (0..connections).map(|_| server.client()).collect();
+    for client in &mut open {
+        client.say("in").hear("in");
+    }
+    assert_eq!(server.client().end(), End::Reset);
+    let more = crowd(server.address(), 1000 - connections);
+    let cores = cores_used(&server, Duration::from_secs(2), || {
+        open[0].say("still").hear("still");
+        scrape(&server);
+        std::thread::sleep(Duration::from_millis(100));
+    });
+    println!("{connections} connections with 256 descriptors; with 1,000 clients {cores:.3} of a core");
+    assert!(cores < 0.1, "{cores:.3} of a core with nothing to do");
+    assert!(
+        !server.stderr().contains("emfile"),
+        "it refuses before descriptors run out: {}",
+        server.stderr()
+    );
+    drop((open, more));
+    serves_normally(&server);
+}
+
+#[test]
+fn descriptors_that_run_out_below_it_neither_end_it_nor_make_it_spin() {
+    raise_open_files();
+    let server = Program::new().admin().arg("--max-connections", 2000).start();
+    let mut open: Vec<Client> = (0..60).map(|_| server.client()).collect();
+    for client in &mut open {
+        client.say("in").hear("in");
+    }
+    // What it has is allowed, and nothing more.
+    let used = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count() as u64;
+    let limit = Rlimit { current: Some(used), maximum: Some(used) };
+    prlimit(Some(server.rustix_pid()), Resource::Nofile, limit).expect("a child's limit can be lowered");
+
+    let crowd = crowd(server.address(), 1000);
+    eventually("errors of accept are counted", || {
+        (counted(&scrape(&server), "tidegate_accept_errors_total", "emfile") > 0.0).then_some(())
+    });
+    eventually("some are refused on a spare one", || {
+        (counted(&scrape(&server), "tidegate_connections_dropped_total", "fd_reserve") > 0.0).then_some(())
+    });
+    // Measured with those that wait, and with newcomers that come all the time.
+    let cores = cores_used(&server, Duration::from_secs(3), || {
+        open[0].say("still").hear("still");
+        let _ = Client::try_connect(server.address(), Duration::from_millis(20));
+        scrape(&server);
+        std::thread::sleep(Duration::from_millis(100));
+    });
+    println!("out of descriptors with 1,000 clients: {cores:.3} of a core");
+    assert!(cores < 0.1, "{cores:.3} of a core");
+
+    drop(crowd);
+    // The places of those that leave are there for newcomers, though the limit stays.
+    drop(open);
+    serves_normally(&server);
+    let errors = server.stderr().lines().filter(|line| line.contains("emfile")).count();
+    assert!((1..=60).contains(&errors), "{errors} lines say the same: one a second is enough");
+}
+
+#[test]
+fn a_limit_that_comes_and_goes_leaves_nothing_behind() {
+    raise_open_files();
+    let server = Program::new().arg("--max-connections", 2000).start();
+    let used = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count() as u64;
+    serves_normally(&server);
+    let before = eventually("clients have left", || Some(used()).filter(|&used| used < 64));
+    for _ in 0..3 {
+        let limit = Rlimit { current: Some(used()), maximum: Some(20_000) };
+        let old = prlimit(Some(server.rustix_pid()), Resource::Nofile, limit).unwrap();
+        let crowd = crowd(server.address(), 100);
+        prlimit(Some(server.rustix_pid()), Resource::Nofile, old).unwrap();
+        drop(crowd);
+        serves_normally(&server);
+    }
+    eventually("it holds as many descriptors as before", || (used() <= before).then_some(()));
+    assert_eq!(server.status("Threads"), 32 + 4);
+}

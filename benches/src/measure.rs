@@ -4,7 +4,7 @@
 use crate::load::{self, Outcome, Plan, Shape};
 use crate::peers::Mode;
 use crate::pin::Cpus;
-use crate::server::{Server, Service, Spec};
+use crate::server::{Cost, Server, Service, Spec};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
@@ -93,20 +93,28 @@ impl Load {
         };
         let mut costs = Vec::with_capacity(2);
         let outcome = load::run(&plan, &bench.client_cpus, || costs.push((Instant::now(), server.cost())))?;
-        let after = server.cost()?;
         let mut costs = costs.into_iter();
         let (Some((from, first)), Some((to, last))) = (costs.next(), costs.next()) else {
             bail!("the run ended before it was measured");
         };
-        let (cpu, elapsed) = (last?.cpu - first?.cpu, (to - from).as_secs_f64());
+        // A server that the load has ended has no costs any more: a sample that shows it, and the run goes on.
+        let gone = Cost { cpu: f64::NAN, peak_rss: 0, threads: 0 };
+        let (first, last, after) =
+            (first.unwrap_or(gone), last.unwrap_or(gone), server.cost().unwrap_or(gone));
+        let (cpu, elapsed) = (last.cpu - first.cpu, (to - from).as_secs_f64());
         Ok(Sample {
-            server_cpu: cpu / elapsed,
-            cpu_per_request: cpu / (outcome.replies.max(1) as f64),
+            server_cpu: finite(cpu / elapsed),
+            cpu_per_request: finite(cpu / (outcome.replies.max(1) as f64)),
             peak_rss: after.peak_rss,
             threads: after.threads,
             outcome,
         })
     }
+}
+
+/// JSON has no other numbers.
+fn finite(value: f64) -> f64 {
+    if value.is_finite() { value } else { 0.0 }
 }
 
 fn hold(server: &Server) -> Result<TcpStream> {

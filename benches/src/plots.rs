@@ -39,8 +39,10 @@ pub(crate) fn all(results: &Results) -> Vec<(&'static str, String)> {
         })
         .collect();
     if !echo.is_empty() {
-        pictures
-            .push(("echo.svg", rates_picture(results, "Echo of 64 bytes, thousand replies a second", &echo)));
+        pictures.push((
+            "echo.svg",
+            cpu_picture(results, "Echo of 64 bytes: the server's CPU time for each reply, µs", &echo),
+        ));
     }
     if results.work.contains_key("echo-64-10000") {
         pictures.push(("memory.svg", memory_picture(results)));
@@ -143,7 +145,7 @@ fn in_words(survival: &Survival) -> String {
     format!("Useful replies a second at {} times the capacity: {}.", last.factor, rates.join(", "))
 }
 
-fn rates_picture(results: &Results, title: &str, works: &[(String, &str)]) -> String {
+fn cpu_picture(results: &Results, title: &str, works: &[(String, &str)]) -> String {
     let mut svg = Svg::new(PICTURE_WIDTH, 300.0);
     let mut seen: Vec<&str> = Vec::new();
     let bars: Vec<Group<'_>> = works
@@ -157,7 +159,7 @@ fn rates_picture(results: &Results, title: &str, works: &[(String, &str)]) -> St
                     if !seen.contains(&server) {
                         seen.push(server);
                     }
-                    (server, median(&comparison.values(at, |sample| sample.outcome.rate)))
+                    (server, median(&comparison.values(at, |sample| sample.cpu_per_request * 1e6)))
                 })
                 .collect(),
         })
@@ -165,9 +167,9 @@ fn rates_picture(results: &Results, title: &str, works: &[(String, &str)]) -> St
     svg.text("title", (24.0, 26.0), Anchor::Start, title);
     let entries: Vec<(&str, &str)> = seen.iter().map(|name| (*name, short_title_of(name))).collect();
     legend(&mut svg, (24.0, 52.0), &entries);
-    groups(&mut svg, (24.0, 88.0, PICTURE_WIDTH - 48.0, 170.0), &bars, |rate| format!("{:.0}", rate / 1e3));
-    svg.text("small", (24.0, 292.0), Anchor::Start, "Each group is drawn to its own scale.");
-    svg.finish(title, "Higher is better. The figures are in the table.")
+    groups(&mut svg, (24.0, 88.0, PICTURE_WIDTH - 48.0, 170.0), &bars, |micros| format!("{micros:.1}"));
+    svg.text("small", (24.0, 292.0), Anchor::Start, "Lower is better. Each group is drawn to its own scale.");
+    svg.finish(title, "Lower is better. The figures are in the table.")
 }
 
 /// Short enough for seven of them in a row.

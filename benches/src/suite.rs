@@ -292,7 +292,8 @@ impl Suite {
             duration: self.duration,
         };
         let capacity = compare(&load, &[Spec::new("epoll")], self.rounds.max(3), &self.bench)?;
-        let capacity = stats::median(&capacity.values(0, |sample| sample.outcome.rate));
+        // What it takes of a processor, not what it had of one: other work on the machine does not change it much.
+        let capacity = 1.0 / stats::median(&capacity.values(0, |sample| sample.cpu_per_request));
         let servers = self.peers("tidegate tokio thread pool epoll", true);
         let points = self.survival_points(capacity, &FACTORS, &servers)?;
         let mut small = self.peers("tokio thread pool epoll", true);

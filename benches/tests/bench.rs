@@ -1,0 +1,105 @@
+//! The peers serve, the load client counts, and the report is what the results say.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn bench(args: &[&str]) -> (bool, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_tidegate-bench")).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+/// Runs a quick comparison; the outcome of each server by its name.
+fn quick(args: &[&str]) -> Vec<(String, Value)> {
+    let args = [&["quick"], args, &["--repeat", "1", "--duration", "200ms", "--json"]].concat();
+    let (ok, out, err) = bench(&args);
+    assert!(ok, "{err}");
+    let comparison: Value = serde_json::from_str(&out).unwrap();
+    let servers =
+        comparison["servers"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned());
+    servers.enumerate().map(|(at, name)| (name, comparison["samples"][at][0]["outcome"].clone())).collect()
+}
+
+fn assert_all_replied(outcomes: &[(String, Value)], servers: usize) {
+    assert_eq!(outcomes.len(), servers);
+    for (name, outcome) in outcomes {
+        assert!(outcome["replies"].as_u64().unwrap() > 0, "{name}: {outcome}");
+        let errors = outcome["errors"].as_object().unwrap();
+        assert!(errors.values().all(|count| count == 0), "{name}: {outcome}");
+        assert!(outcome["p50"].as_f64().unwrap() > 0.0 && outcome["p99"].as_f64() >= outcome["p50"].as_f64());
+    }
+}
+
+#[test]
+fn every_peer_echoes_what_comes_in_small_and_large() {
+    for size in ["64", "65536"] {
+        let servers = "epoll,tokio,tokio-4k,thread,pool,python";
+        assert_all_replied(&quick(&["echo", "-c", "4", "--size", size, "--servers", servers]), 6);
+    }
+}
+
+#[test]
+fn every_peer_serves_connections_that_come_and_go() {
+    let servers = "epoll,tokio,thread,pool,python";
+    assert_all_replied(&quick(&["churn", "-c", "4", "--servers", servers]), 5);
+}
+
+#[test]
+fn datagrams_come_back_and_the_time_is_told() {
+    for mode in ["echo", "time"] {
+        assert_all_replied(&quick(&["udp", "-c", "2", "--mode", mode, "--servers", "udp,python"]), 2);
+    }
+}
+
+#[test]
+fn the_reset_peer_refuses_everybody() {
+    assert_all_replied(&quick(&["refuse", "-c", "4", "--servers", "reset"]), 1);
+}
+
+/// Ten in 200 ms are asked for: all are answered, each after its 5 ms of work and none before it was due.
+#[test]
+fn the_open_loop_keeps_its_rate_and_counts_from_the_intended_instant() {
+    let work = ["open", "-r", "50", "--mode", "work-sleep:5ms", "--servers", "thread,tokio"];
+    let outcomes = quick(&work);
+    assert_all_replied(&outcomes, 2);
+    for (name, outcome) in outcomes {
+        assert_eq!(outcome["requests"], 10, "{name}: {outcome}");
+        assert!(outcome["p50"].as_f64().unwrap() >= 0.005, "{name}: {outcome}");
+    }
+}
+
+/// A server that takes longer than a client waits has done nothing useful.
+#[test]
+fn a_reply_after_the_clients_patience_is_of_no_use() {
+    let work = ["open", "-r", "20", "--mode", "work-sleep:1200ms", "--servers", "thread"];
+    let outcomes = quick(&work);
+    assert_eq!(outcomes[0].1["replies"], 0);
+    assert_eq!(outcomes[0].1["errors"]["timeout"], outcomes[0].1["requests"]);
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let (ok, _, err) = bench(&["quick", "echo", "--tidegate", "/nowhere/tidegate"]);
+    assert!(!ok && err.contains("/nowhere/tidegate is not there: build it"), "{err}");
+    let (ok, _, err) = bench(&["render", "--out", "/nowhere"]);
+    assert!(!ok && err.contains("/nowhere/benchmarks.json: measure first"), "{err}");
+    let (ok, _, err) = bench(&["quick", "echo", "--duration", "2"]);
+    assert!(!ok && err.contains("write it like 2s or 500ms"), "{err}");
+}
+
+/// What is in the repository is what `render` makes of the results in it.
+#[test]
+fn the_report_is_what_the_results_say() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("report");
+    std::fs::create_dir_all(&out).unwrap();
+    std::fs::copy(docs.join("benchmarks.json"), out.join("benchmarks.json")).unwrap();
+    let (ok, _, err) = bench(&["render", "--out", out.to_str().unwrap()]);
+    assert!(ok, "{err}");
+    for file in ["benchmarks.md", "img/survival.svg", "img/echo.svg", "img/memory.svg"] {
+        let (kept, made) =
+            (std::fs::read_to_string(docs.join(file)), std::fs::read_to_string(out.join(file)));
+        assert_eq!(kept.unwrap(), made.unwrap(), "{file} is stale: run `tidegate-bench render`");
+    }
+}

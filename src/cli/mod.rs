@@ -56,7 +56,7 @@ enum Command {
 
 /// Runs the program with the process's own arguments.
 pub fn run() -> ExitCode {
-    crate::sys::share_heaps();
+    crate::sys::save_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return explain(&error),

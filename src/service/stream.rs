@@ -186,7 +186,8 @@ impl<'a> Stream<'a> {
         let Buffers { input, gather, blocked } = buffers;
         let blocked = &*blocked;
         if input.is_empty() {
-            input.resize(Buffers::INPUT_BYTES, 0);
+            // Zeroed by the allocator, so that pages which no data reaches are never touched.
+            *input = vec![0; Buffers::INPUT_BYTES];
             gather.reserve_exact(GATHER_BYTES);
         }
         gather.clear();

@@ -464,3 +464,14 @@ pub(crate) fn thread_usage() -> Option<ThreadUsage> {
     #[cfg(not(target_os = "linux"))]
     None
 }
+
+/// Lets all threads share two heaps. The C library's default is a heap for each of the first eight
+/// threads per processor, each with pages of its own; what happens often here does not allocate.
+#[cfg(feature = "cli")]
+pub(crate) fn share_heaps() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: the call takes plain numbers, and is made before there is a second thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}

@@ -12,7 +12,7 @@ use support::{Client, End, Gate, Held, Program, Running, Site, eventually, throu
 use tidegate::metrics::snapshot::Phase;
 use tidegate::reason::CloseReason;
 use tidegate::service::{Cost, Work, hello};
-use tidegate::{Echo, Limits, Server, handler};
+use tidegate::{Echo, Limits, Server, handler, lines};
 
 /// Connections that were served once and wait.
 fn idle_clients(server: &Running, count: usize) -> Vec<Client> {
@@ -123,19 +123,17 @@ fn half_a_request_has_until_its_own_deadline() {
 #[test]
 fn replies_that_wait_for_their_reader_are_flushed() {
     let limits = Limits { output_per_connection: 32 << 20, ..Default::default() };
-    let site = Site::serve(limits, Echo);
-    let client = Client::narrow(site.address);
-    let sent = vec![b'e'; 8 << 20];
-    std::thread::scope(|scope| {
-        let (mut writer, all) = (client.stream(), &sent);
-        scope.spawn(move || writer.write_all(all).unwrap());
-        eventually("replies are kept", || (site.stats().pending_output_bytes > 0).then_some(()));
-        site.handle().trigger().drain();
-        site.until("it drains", |_| site.stats().phase == Phase::Draining);
-        let mut received = Vec::new();
-        client.stream().read_to_end(&mut received).unwrap();
-        assert!(received == sent, "{} of {} bytes", received.len(), sent.len());
-    });
+    let reply = vec![b'r'; 8 << 20];
+    let expected = reply.clone();
+    let site = Site::serve(limits, lines("large", move |_line, out| out.send(&reply)));
+    let mut client = Client::narrow(site.address);
+    client.say("please\n");
+    eventually("its reply is kept", || (site.stats().pending_output_bytes > 0).then_some(()));
+    site.handle().trigger().drain();
+    site.until("it drains", |_| site.stats().phase == Phase::Draining);
+    let (received, end) = client.rest();
+    assert!(received == expected, "{} of {} bytes", received.len(), expected.len());
+    assert_eq!(end, End::Fin);
     drop(client);
     assert!(site.end().is_clean());
 }
@@ -280,7 +278,7 @@ fn the_report_says_what_became_of_connections() {
         client.say("x").hear("x");
     }
     drop(clients.pop());
-    site.until("one has left", |now| now.idle == 2);
+    site.until_closed(CloseReason::Client, 1);
     let report = site.end();
     assert!(report.is_clean(), "{report}");
     assert_eq!((report.drained, report.aborted, report.workers_left), (2, 0, 0));

@@ -50,8 +50,9 @@ fn ten_thousand_open_connections_cost_no_thread_little_memory_and_no_time() {
          a newcomer's answer in {answer:?}"
     );
     assert!(threads <= WORKERS + 10, "{threads} threads");
-    // Some 180 bytes each: a place in the table. A buffer for one in a hundred would not fit.
-    assert!(grown <= 3 * 1024, "{grown} KiB more than without connections");
+    // Some 180 bytes each, a place in the table, and the buffers and stacks of the workers that were needed. A
+    // buffer of 4 KiB for every tenth connection would not fit.
+    assert!(grown <= 5 * 1024, "{grown} KiB more than without connections");
     // The code of an unoptimised program alone is larger than that.
     if !cfg!(debug_assertions) {
         assert!(resident <= 10 * 1024, "{resident} KiB resident");

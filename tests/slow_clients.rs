@@ -5,6 +5,7 @@ mod support;
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 use support::{Client, End, Gate, PATIENCE, Site, eventually};
+use tidegate::metrics::snapshot::ListenerSnapshot;
 use tidegate::reason::CloseReason;
 use tidegate::service::hello;
 use tidegate::{Echo, Limits, Peer, Received, Service, Session, Stream, Turn, handler};
@@ -201,14 +202,17 @@ fn replies_for_all_have_a_limit_and_those_within_it_are_whole() {
     };
     let site = Site::serve(limits, Generous(reply));
     let mut deaf = clients(&site, 12);
+    let turns = |now: &ListenerSnapshot| now.turns.iter().sum::<u64>();
+    let before = turns(&site.counts());
     for client in &mut deaf {
         client.say("x");
         let pending = site.stats().pending_output_bytes;
         assert!(pending <= 16 * MIB as u64, "{pending} bytes are kept");
     }
-    site.until("each is parked or ended", |now| now.active == 0 && now.queued == 0);
+    site.until("each is parked or ended", |now| {
+        turns(now) == before + 12 && now.active == 0 && now.queued == 0
+    });
     site.until("some were too many", |now| now.closed[CloseReason::OutputLimit as usize] > 0);
-    let ended = site.closed(CloseReason::OutputLimit);
     let (mut whole, mut cut) = (0, 0);
     for client in &mut deaf {
         let _ = client.finish_quietly();
@@ -218,6 +222,7 @@ fn replies_for_all_have_a_limit_and_those_within_it_are_whole() {
             (said, End::Fin) => panic!("an end in good order after {} of {reply} bytes", said.len()),
         }
     }
+    let ended = site.closed(CloseReason::OutputLimit);
     assert_eq!((whole, cut), (12 - ended, ended));
     assert!(whole >= 2, "two at least fit");
     site.end();

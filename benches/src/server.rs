@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Longest wait for a server to say where it listens.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(90);
 /// What the kernel counts a process's time in; 100 a second on every Linux that Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 

@@ -40,6 +40,7 @@ pub(super) fn latency(seconds: Option<f64>) -> String {
         return "-".to_owned();
     };
     let (value, unit) = match seconds {
+        s if s <= 0.0 => return "-".to_owned(),
         s if s < 0.001 => (s * 1e6, "µs"),
         s if s < 1.0 => (s * 1e3, "ms"),
         s => (s, "s"),
@@ -95,7 +96,7 @@ mod tests {
         {
             assert_eq!(latency(Some(seconds)), text);
         }
-        assert_eq!(latency(None), "-");
+        assert_eq!((latency(None), latency(Some(0.0))), ("-".to_owned(), "-".to_owned()));
         for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (20 << 20, "20 MiB")] {
             assert_eq!(size(bytes), text);
         }

@@ -56,6 +56,7 @@ enum Command {
 
 /// Runs the program with the process's own arguments.
 pub fn run() -> ExitCode {
+    crate::sys::share_heaps();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return explain(&error),

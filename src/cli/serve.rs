@@ -214,8 +214,8 @@ fn datagram_service(name: &str, work: Cost) -> Option<Arc<dyn DatagramService>> 
 fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildError> {
     let addresses = bound.addresses();
     let admin = admin(args.admin.as_deref(), bound.observe())?;
-    let handle = bound.serve()?;
-    let trigger = handle.trigger();
+    // Before the first client is served, so that no signal finds the default: to be killed.
+    let trigger = bound.trigger();
     let signals = std::sync::atomic::AtomicUsize::new(0);
     let on_signal = move || match signals.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
         0 => trigger.drain(),
@@ -226,6 +226,7 @@ fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildE
         what: "the signal handler",
         source: std::io::Error::other(error),
     })?;
+    let handle = bound.serve()?;
     if !args.quiet {
         announce(plan, &addresses, admin.as_ref().map(AdminHandle::address));
     }

@@ -10,7 +10,7 @@ use super::datagram::{DatagramSocket, Datagrams};
 use super::dormitory::Dormitory;
 use super::drain::{Drain, Orders};
 use super::entrance::Entrance;
-use super::handle::Handle;
+use super::handle::{Handle, Trigger};
 use super::parker::Parker;
 use super::poller::Poller;
 use super::queue::Queue;
@@ -34,6 +34,7 @@ pub struct BoundServer {
     acceptor_poll: Poll,
     parker_poll: Poll,
     lingerers: Receiver<Lingering>,
+    orders: Arc<Orders>,
 }
 
 impl std::fmt::Debug for BoundServer {
@@ -58,7 +59,7 @@ impl BoundServer {
         );
         let poller = Poller::new().map_err(cannot_start("the poller"))?;
         let core = Arc::new(core(limits, listeners, datagrams, extras, poller, wakers, sender));
-        Ok(Self { core, acceptor_poll, parker_poll, lingerers })
+        Ok(Self { core, acceptor_poll, parker_poll, lingerers, orders: Arc::default() })
     }
 
     /// The real addresses, in the order they were given.
@@ -71,14 +72,18 @@ impl BoundServer {
         self.core.clone()
     }
 
+    /// A cloneable order to end, for signal handlers that must be there before the first client is.
+    pub fn trigger(&self) -> Trigger {
+        Trigger { core: self.core.clone(), orders: self.orders.clone() }
+    }
+
     /// Starts the threads: one acceptor, one parker, and the workers.
     pub fn serve(self) -> Result<Handle, BuildError> {
-        let Self { core, acceptor_poll, parker_poll, lingerers } = self;
+        let Self { core, acceptor_poll, parker_poll, lingerers, orders } = self;
         let doors: Vec<TcpListener> = (0..core.listeners.len())
             .filter_map(|index| core.lock_socket(index).as_ref().map(TcpListener::try_clone))
             .collect::<io::Result<_>>()
             .map_err(cannot_start("the acceptor"))?;
-        let orders = Arc::new(Orders::default());
         let acceptor = Acceptor::new(core.clone(), acceptor_poll, doors);
         let parker = Parker::new(core.clone(), parker_poll, lingerers, Drain::new(orders.clone()));
         for (number, socket) in core.datagrams.sockets.iter().enumerate() {

@@ -70,8 +70,8 @@ impl Drop for Handle {
 /// The order to end a server.
 #[derive(Clone)]
 pub struct Trigger {
-    core: Arc<Core>,
-    orders: Arc<Orders>,
+    pub(super) core: Arc<Core>,
+    pub(super) orders: Arc<Orders>,
 }
 
 impl std::fmt::Debug for Trigger {

@@ -27,7 +27,8 @@ impl<W: Write> Csv<W> {
         Ok(Self { out, begin: None })
     }
 
-    /// One second's row. A second in which the warm-up ended counts both parts.
+    /// One second's row. A second in which the warm-up ended counts both parts. A late datagram is in `lost` in
+    /// the second in which it was given up, and in `late` in the one in which it came.
     pub(crate) fn write(&mut self, interval: &Interval) -> io::Result<()> {
         let begin = *self.begin.get_or_insert(interval.begin);
         let phase = match interval.tally.offered + interval.tally.outcomes[Outcome::Ok] {
@@ -43,10 +44,10 @@ impl<W: Write> Csv<W> {
             seconds(interval.begin.saturating_sub(begin)),
             seconds(interval.end.saturating_sub(interval.begin)),
             interval.tally.offered + interval.warm.offered,
-            outcomes.sent(),
+            outcomes.ended(),
         )?;
-        for (_, n) in outcomes.iter() {
-            write!(out, ",{n}")?;
+        for outcome in Outcome::ALL {
+            write!(out, ",{}", outcomes[*outcome])?;
         }
         for (histogram, quantile) in [
             (&interval.response.histogram, 0.5),

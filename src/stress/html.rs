@@ -154,7 +154,8 @@ fn throughput(timeline: &[Point]) -> String {
     let unsent = [Outcome::UnsentAtEnd, Outcome::Skipped].map(Outcome::as_str);
     let ok = |name: &str| name == Outcome::Ok.as_str();
     let busy = |name: &str| name == Outcome::Busy.as_str();
-    let no_request = |name: &str| name == Outcome::Duplicate.as_str();
+    // A late reply was given up before, and is counted there.
+    let no_request = |name: &str| [Outcome::Duplicate, Outcome::Late].map(Outcome::as_str).contains(&name);
     let failed = |name: &str| !ok(name) && !busy(name) && !unsent.contains(&name) && !no_request(name);
     let not_sent = |name: &str| unsent.contains(&name);
     let layers: [(&'static str, &'static str, Chosen<'_>); 4] = [

@@ -144,6 +144,12 @@ impl Outcomes {
         self.iter().filter(|(o, _)| o.is_sent()).map(|(_, n)| n).sum()
     }
 
+    /// How many requests that were tried ended in this part of a run: a late reply ended when it was given up.
+    pub(crate) fn ended(&self) -> u64 {
+        let tried = Outcome::ALL.iter().filter(|o| o.is_sent() && **o != Outcome::Late);
+        tried.map(|outcome| self[*outcome]).sum()
+    }
+
     /// How many requests were due and not tried.
     pub(crate) fn unsent(&self) -> u64 {
         self[Outcome::UnsentAtEnd] + self[Outcome::Skipped]
@@ -163,7 +169,7 @@ mod tests {
         outcomes[Outcome::Duplicate] = 7;
         outcomes[Outcome::UnsentAtEnd] = 2;
         assert_eq!(outcomes.count(Outcome::Lost), 2);
-        assert_eq!(outcomes.sent(), 8);
+        assert_eq!((outcomes.sent(), outcomes.ended()), (8, 8));
         assert_eq!(outcomes.unsent(), 2);
     }
 }

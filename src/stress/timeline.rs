@@ -3,7 +3,7 @@
 use super::clock::{Nanos, seconds};
 use super::outcome::Outcome;
 use super::recorder::Interval;
-use super::report::{Point, outcome_map};
+use super::report::Point;
 
 /// The most points kept. A longer run has points of two seconds, then of four, and so on.
 const POINTS: usize = 600;
@@ -44,9 +44,9 @@ impl Timeline {
         let begin = *self.begin.get_or_insert(interval.begin);
         let mut outcomes = interval.tally.outcomes.clone();
         outcomes += &interval.warm.outcomes;
-        let mut outcomes = outcome_map(&outcomes);
         // Kept small: a point names only what happened. `ok` is always there.
-        outcomes.retain(|name, n| *n > 0 || name == Outcome::Ok.as_str());
+        let happened = Outcome::ALL.iter().filter(|o| outcomes[**o] > 0 || **o == Outcome::Ok);
+        let outcomes = happened.map(|o| (o.as_str().to_owned(), outcomes[*o])).collect();
         let histogram = &interval.response.histogram;
         let time = |value: u64| (!histogram.is_empty()).then(|| seconds(value.min(histogram.max())));
         Point {

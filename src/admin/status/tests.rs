@@ -1,3 +1,4 @@
+use super::view::spark_path;
 use super::*;
 use crate::metrics::snapshot::Phase;
 

@@ -64,7 +64,9 @@ fn the_open_loop_keeps_its_rate_and_counts_from_the_intended_instant() {
     let outcomes = quick(&work);
     assert_all_replied(&outcomes, 2);
     for (name, outcome) in outcomes {
-        assert_eq!(outcome["requests"], 10, "{name}: {outcome}");
+        // One at either end may fall on the other side of it.
+        let requests = outcome["requests"].as_u64().unwrap();
+        assert!((9..=11).contains(&requests) && outcome["replies"] == requests, "{name}: {outcome}");
         assert!(outcome["p50"].as_f64().unwrap() >= 0.005, "{name}: {outcome}");
     }
 }

@@ -122,8 +122,8 @@ fn what_was_given_up_is_counted_as_at_least_that_long() {
 #[test]
 fn a_server_that_closes_between_requests_is_no_failure() {
     let server = Server::start(Behaviour::EchoThenClose(1));
-    let (code, report) = report(&[&server.url(), "-c", "2", "-n", "50", "--think", "5ms"]);
-    assert_eq!((code, &report["done"]), (0, &50.into()), "{report:#}");
+    let (code, report) = report(&[&server.url(), "-c", "2", "-n", "10", "--think", "200ms"]);
+    assert_eq!((code, &report["done"]), (0, &10.into()), "{report:#}");
     assert!(report["connections"]["closed_idle"].as_u64().unwrap() > 0, "{report:#}");
 }
 

@@ -405,4 +405,9 @@ mod tests {
             assert!(limits.check().is_err(), "{limits:?}");
         }
     }
+
+    #[test]
+    fn sizes_are_shown_exactly() {
+        assert_eq!((show_size(65_536), show_size(1000)), ("64KiB".to_owned(), "1000B".to_owned()));
+    }
 }

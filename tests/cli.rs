@@ -73,6 +73,7 @@ fn wrong_arguments_are_usage() {
         (&["--overload", "wait:soon"], &["soon"]),
         (&["--worker-nice", "20"], &["worker-nice is 20"]),
         (&["--worker-nice", "nicely"], &["nicely"]),
+        (&["--busy-poll", "1s"], &["busy-poll is 1s", "10ms"]),
         (&["--backlog", "9999999999"], &["backlog is 9999999999"]),
         (&["--work", "nothing"], &["nothing", "cpu:1ms"]),
         (&["--work", "sleep:2h"], &["sleep:2h"]),

@@ -98,6 +98,9 @@ pub(super) struct ServeArgs {
     /// Niceness of the workers, so that control threads run first; 0: off [default: 10]
     #[arg(long, value_name = "N", env = "TIDEGATE_WORKER_NICE")]
     worker_nice: Option<i32>,
+    /// A worker without work looks on before it sleeps, while clients answer that quickly; 0: off [default: 50us]
+    #[arg(long, value_name = "TIME", env = "TIDEGATE_BUSY_POLL", value_parser = units::duration)]
+    busy_poll: Option<Duration>,
     /// Connections the kernel holds for accept; 0: as many as the queue, at least 16 [default: 0]
     #[arg(long, value_name = "N", env = "TIDEGATE_BACKLOG", value_parser = units::count)]
     backlog: Option<u64>,
@@ -145,8 +148,8 @@ impl ServeArgs {
         first_said!(self or other:
             workers, queue, admin, overload, busy_reply, max_connections, max_per_source, source_rate,
             source_prefix, queue_timeout, queue_target, refusal_rate, read_timeout, write_timeout, idle_timeout,
-            max_line, output_per_connection, output_total, drain_delay, drain_timeout, worker_nice, backlog,
-            stuck_threshold, fd_reserve, turn_bytes, lingering, linger_timeout, linger_bytes, max_datagram,
+            max_line, output_per_connection, output_total, drain_delay, drain_timeout, worker_nice, busy_poll,
+            backlog, stuck_threshold, fd_reserve, turn_bytes, lingering, linger_timeout, linger_bytes, max_datagram,
             work, log_format,
         );
         self
@@ -188,6 +191,7 @@ impl ServeArgs {
         set(&mut limits.drain_delay, self.drain_delay);
         set(&mut limits.drain_timeout, self.drain_timeout);
         set(&mut limits.worker_nice, self.worker_nice);
+        set(&mut limits.busy_poll, self.busy_poll);
         set(&mut limits.backlog, self.backlog);
         set(&mut limits.stuck_threshold, self.stuck_threshold);
         set(&mut limits.fd_reserve, self.fd_reserve);

@@ -197,7 +197,7 @@ impl Drain {
             }
             let ledger = core.ledger(PARKER_ROW, slot.listener());
             let (waiting, more) = match slot.connection().as_ref() {
-                Some(connection) => (connection.waiting, has_input(&connection.socket)),
+                Some(connection) => (connection.waiting.get(), has_input(&connection.socket)),
                 None => (Waiting::Request, false),
             };
             if waiting == Waiting::Request && !more {

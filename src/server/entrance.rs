@@ -10,7 +10,7 @@ use super::connection::{Connection, Registered, Waiting};
 use super::core::Core;
 use crate::metrics::snapshot::Phase;
 use crate::reason::DropReason;
-use crate::service::Kept;
+use crate::service::{Kept, Peer};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -121,13 +121,13 @@ impl Core {
         let generation = slot.state.open();
         slot.set_listener(index);
         *slot.connection() = Some(Connection {
-            socket,
-            peer,
-            registered: Registered::No,
-            waiting: Waiting::Request,
-            ending: None,
             session: None,
             kept: Kept::default(),
+            waiting: Waiting::Request.into(),
+            socket,
+            registered: Registered::No,
+            ending: None,
+            peer: Peer { address: peer },
             _permit: permit,
         });
         ledger.admitted();

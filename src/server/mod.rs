@@ -17,6 +17,7 @@ mod answer;
 mod batch;
 mod bound;
 mod builder;
+mod busy_poll;
 mod clock;
 mod closing;
 mod connection;

@@ -249,7 +249,7 @@ impl Parker {
             }
             return;
         }
-        let waiting = slot.connection().as_ref().map(|connection| connection.waiting);
+        let waiting = slot.connection().as_ref().map(|connection| connection.waiting.get());
         let reason = match waiting {
             Some(Waiting::Rest { .. }) => CloseReason::ReadTimeout,
             Some(Waiting::Flush { .. }) => CloseReason::WriteTimeout,

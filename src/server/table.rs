@@ -12,18 +12,22 @@ const SEGMENT: usize = 64;
 /// "No deadline" and "since no time".
 pub(crate) const NEVER: Nanos = u64::MAX;
 
-/// One place for a connection.
+/// One place for a connection. Its first cache line is what a turn touches when all goes well: see
+/// [`Connection`].
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Slot {
     pub(crate) state: State,
-    /// When the parker must look at it while it is idle.
-    pub(crate) deadline: AtomicU64,
     /// Which listener its connection came from; set before it is first queued.
     listener: AtomicU32,
+    /// When the parker must look at it while it is idle.
+    pub(crate) deadline: AtomicU64,
     /// Only the owner by [`State`] locks it, so the lock is never contended; it is what makes the
     /// ownership visible to the compiler.
     connection: Mutex<Option<Connection>>,
 }
+
+const _: () = assert!(size_of::<Slot>() == 128, "two cache lines: one for turns, one for the rest");
 
 impl Slot {
     fn new() -> Self {

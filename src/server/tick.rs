@@ -45,12 +45,11 @@ impl Tick {
 
 impl Worker {
     /// Does what is to be done at each tick.
-    pub(super) fn tick(&mut self) {
-        let core = self.core.clone();
+    pub(super) fn tick(&mut self, core: &Core) {
         let Some(tick) = &core.tick else { return };
         self.clock().begin(self.now);
         // Nobody knows how long it takes: others go on with what there is.
-        self.share_work(Nanos::MAX);
+        self.share_work(core, Nanos::MAX);
         if catch_unwind(AssertUnwindSafe(|| (tick.action)())).is_err() {
             core.panics.fetch_add(1, Relaxed);
         }

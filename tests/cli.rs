@@ -281,6 +281,49 @@ fn a_queue_of_0_serves() {
     assert_eq!(server.ended().0, Some(0));
 }
 
+/// An option that is read and then forgotten would print its default here.
+#[test]
+fn every_limit_is_what_its_option_says() {
+    let others = [
+        ("workers", "7"),
+        ("queue", "17"),
+        ("max-connections", "700"),
+        ("max-per-source", "9"),
+        ("source-rate", "11/s"),
+        ("source-prefix", "24,64"),
+        ("overload", "wait:70ms"),
+        ("queue-timeout", "4s"),
+        ("queue-target", "20ms"),
+        ("refusal-rate", "70/s"),
+        ("read-timeout", "11s"),
+        ("write-timeout", "12s"),
+        ("idle-timeout", "13s"),
+        ("max-line", "2KiB"),
+        ("output-per-connection", "2MiB"),
+        ("output-total", "16MiB"),
+        ("turn-bytes", "32KiB"),
+        ("lingering", "7"),
+        ("linger-timeout", "300ms"),
+        ("linger-bytes", "8KiB"),
+        ("drain-delay", "2s"),
+        ("drain-timeout", "14s"),
+        ("worker-nice", "3"),
+        ("backlog", "77"),
+        ("stuck-threshold", "3s"),
+        ("fd-reserve", "70"),
+        ("max-datagram", "4KiB"),
+    ];
+    let rows = tidegate::Limits::default().table();
+    let names: Vec<_> = rows.iter().map(|row| row.name).collect();
+    assert_eq!(others.map(|(name, _)| name).as_slice(), names, "each limit has another value here");
+    for (row, (name, value)) in rows.iter().zip(others) {
+        assert_ne!(row.value, value, "the default of {name} would prove nothing");
+        let option = format!("--{name}");
+        let mut check = command(path());
+        assert_eq!(effective(check.args(["check", &option, value]), name), value, "{option} {value}");
+    }
+}
+
 #[test]
 fn the_smallest_of_everything_serves() {
     let server = Program::new()

@@ -195,6 +195,7 @@ impl ServeArgs {
         set(&mut limits.lingering, self.lingering);
         set(&mut limits.linger_timeout, self.linger_timeout);
         set(&mut limits.linger_bytes, self.linger_bytes);
+        set(&mut limits.max_datagram, self.max_datagram);
         limits
     }
 }

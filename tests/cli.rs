@@ -420,6 +420,28 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
     drop(reader);
 }
 
+/// Its owner sees why, and whose turn it was; only when asked for, since clients can make it happen.
+#[test]
+fn a_turn_that_failed_is_logged_at_v() {
+    for verbose in [true, false] {
+        let server = Program::new().service("hello").arg("--max-line", 4);
+        let server = if verbose { server.flag("-v") } else { server }.start();
+        let mut client = server.client();
+        client.say("too long\n");
+        assert_eq!(client.end(), support::End::Fin);
+        let listener = format!("listener=tcp://{}", server.address());
+        let peer = format!("peer={}", client.stream().local_addr().unwrap());
+        server.signal(Signal::TERM);
+        let (code, stderr) = server.ended();
+        assert_eq!(code, Some(0), "{stderr}");
+        let told: Vec<_> = stderr.lines().filter(|line| line.contains("a turn failed")).collect();
+        assert_eq!(told.len(), usize::from(verbose), "{stderr}");
+        for word in [&listener, &peer, "a line longer than allowed"] {
+            assert!(told.iter().all(|line| line.contains(word)), "`{word}` is not in {told:?}");
+        }
+    }
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -88,10 +88,15 @@ fn wrong_arguments_are_usage() {
         (&["--listen", "echo=tcp://[::1:0"], &["]"]),
         (&["--listen", "echo=tcp://no.such.host.invalid:0"], &["no.such.host.invalid"]),
         (&["--listen", ""], &["SERVICE=URL"]),
+        (&["--admin", "nonsense"], &["nonsense", "127.0.0.1:9464", "off"]),
+        (&["--admin", "127.0.0.1:70000"], &["127.0.0.1:70000"]),
+        (&["--admin", "no.such.host.invalid:0"], &["no.such.host.invalid"]),
+        (&["--admin", ""], &["off"]),
         (&["--works", "3"], &["--works"]),
         (&["dance"], &["dance"]),
         (&["serve", "now"], &["now"]),
         (&["check", "--workers", "0"], &["workers is 0"]),
+        (&["check", "--admin", "nonsense"], &["nonsense", "off"]),
     ];
     for (args, words) in cases {
         // The option under test stands beside nothing else that could be wrong.

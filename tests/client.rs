@@ -112,7 +112,7 @@ fn replies_are_printed_as_they_come() {
 #[test]
 fn one_message_is_sent_with_its_escapes() {
     let (url, server) = once(|socket| assert_eq!(answer_lines(socket), ["a\tb", "c"]));
-    let output = client(&[&url, "--data", r"a\tb\nc"], "this is not read\n");
+    let output = client(&[&url, "--data", r"a\tb\n\x63"], "this is not read\n");
     assert_eq!(text(&output.stdout), "re: a\tb\nre: c\n");
     server.join().unwrap();
 }

@@ -32,7 +32,7 @@ pub(super) struct ServeArgs {
     /// What is done with a newcomer when the queue is full: reject, wait:D, drop-oldest [default: reject]
     #[arg(long, value_name = "HOW", env = "TIDEGATE_OVERLOAD", value_parser = overload)]
     overload: Option<Overload>,
-    /// What a refused client is told before the close; \n and \t are understood [default: nothing, a reset]
+    /// What a refused client is told before the close (with \n, \r, \t, \0, \\ and \xHH) [default: nothing, a reset]
     #[arg(long, value_name = "TEXT", env = "TIDEGATE_BUSY_REPLY")]
     pub(super) busy_reply: Option<String>,
     /// Connections open at once [default: 10000, or what descriptors allow]
@@ -217,30 +217,4 @@ fn source_prefix(text: &str) -> Result<(u8, u8), String> {
         Some((v4, v6)) if v4 <= 32 && v6 <= 128 => Ok((v4, v6)),
         _ => Err(format!("`{text}` is not a pair of prefix lengths: write 32,128 or 24,64")),
     }
-}
-
-/// Text with `\n`, `\r`, `\t`, `\0` and `\\` understood.
-pub(super) fn unescape(text: &str) -> Result<Vec<u8>, String> {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('n') => out.push('\n'),
-            Some('r') => out.push('\r'),
-            Some('t') => out.push('\t'),
-            Some('0') => out.push('\0'),
-            Some('\\') => out.push('\\'),
-            other => {
-                let shown = other.map(String::from).unwrap_or_default();
-                return Err(format!(
-                    "`\\{shown}` in `{text}` is not an escape: \\n, \\r, \\t, \\0 and \\\\ are"
-                ));
-            }
-        }
-    }
-    Ok(out.into_bytes())
 }

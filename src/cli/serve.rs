@@ -1,6 +1,7 @@
 //! `tidegate serve`: from options to a running server, and `tidegate check`, which stops before.
 
-use super::args::{Asked, ServeArgs, unescape};
+use super::args::{Asked, ServeArgs};
+use super::escapes::unescape;
 use super::{config, exit, fail, log};
 use crate::admin::{Admin, AdminHandle};
 use crate::limits::Limits;

@@ -4,9 +4,9 @@
 mod source;
 mod wire;
 
-use self::source::Source;
+use self::source::{DATAGRAM_MAX, Source};
 use self::wire::{Wire, connect};
-use super::args::unescape;
+use super::escapes::unescape;
 use super::{exit, fail, units};
 use crate::url::{Scheme, Url};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,7 +27,7 @@ pub(super) struct ClientArgs {
     /// Send the non-empty lines of this file [default: standard input]
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     file: Option<PathBuf>,
-    /// Send this one message; \n and \t are understood (empty: only listen, on udp an empty datagram)
+    /// Send this one message, with \n, \r, \t, \0, \\ and \xHH (empty: only listen, on udp an empty datagram)
     #[arg(long, value_name = "TEXT")]
     data: Option<String>,
     /// Wait so long between a reply and the next line

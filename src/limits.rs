@@ -39,7 +39,7 @@ pub struct Limits {
     /// Threads that run services. Default 32.
     pub workers: usize,
     /// Newcomers and datagrams that may wait for a worker; one more is refused. 0 means hand-over only: a
-    /// newcomer is admitted when a worker is free. Default 128.
+    /// newcomer is admitted while a worker is free. Default 128.
     pub queue: usize,
     /// Connections open at once, whatever they do. Default 10,000.
     pub max_connections: usize,
@@ -58,15 +58,18 @@ pub struct Limits {
     /// shed (controlled delay); zero means off. Default zero.
     pub queue_target: Duration,
     /// Explicit refusals a second; past it newcomers stay in the kernel's backlog, and what does
-    /// not fit there is refused by the kernel. A refusal costs an accept and a close, work that a
-    /// flood must not be able to order without end. Default 500 (measured: 869 of 900 useful
-    /// replies a second at nine times the load).
+    /// not fit there the kernel drops (Linux without a word: that client tries again after a second
+    /// and more). A refusal costs an accept and a close, work that a flood must not be able to order
+    /// without end. Default 500 (measured: 869 of 900 useful replies a second at nine times the
+    /// load).
     pub refusal_rate: f64,
-    /// A request must be whole so long after its first byte. Default 10 s.
+    /// A request must be whole so long after its first byte. Default 10 s. (A `handler`: see
+    /// [`Blocking`](crate::service::Blocking).)
     pub read_timeout: Duration,
     /// A client must take some of its replies within this time. Default 10 s.
     pub write_timeout: Duration,
-    /// A connection on which nothing is asked for so long is closed. Default 60 s.
+    /// A connection on which nothing is asked for so long is closed. Default 60 s. (A `handler`: see
+    /// [`Blocking`](crate::service::Blocking).)
     pub idle_timeout: Duration,
     /// The longest line of a line service, its end not counted, in bytes. Default 64 KiB.
     pub max_line: usize,
@@ -101,7 +104,7 @@ pub struct Limits {
     pub stuck_threshold: Duration,
     /// Descriptors kept for everything that is not a connection. Default 128.
     pub fd_reserve: usize,
-    /// The largest datagram that is taken, in bytes. Default 2,048.
+    /// The largest datagram that is taken, in bytes; a reply may have 64 more. Default 2,048.
     pub max_datagram: usize,
 }
 
@@ -282,7 +285,11 @@ impl Limits {
         let or_off = |on: bool, value: String| if on { value } else { "off".to_owned() };
         vec![
             row("workers", self.workers.to_string(), "threads that run services"),
-            row("queue", self.queue.to_string(), "newcomers that may wait for a worker; 0: hand-over only"),
+            row(
+                "queue",
+                self.queue.to_string(),
+                "newcomers that may wait for a worker; 0: only while one is free",
+            ),
             row("max-connections", self.max_connections.to_string(), "connections open at once"),
             row(
                 "max-per-source",
@@ -309,15 +316,24 @@ impl Limits {
             row(
                 "refusal-rate",
                 format!("{}/s", self.refusal_rate),
-                "explicit refusals; past it the kernel refuses",
+                "explicit refusals; past it clients wait in the kernel, which drops what its backlog \
+                 does not hold",
             ),
-            row("read-timeout", show_time(self.read_timeout), "from a request's first byte to its last"),
+            row(
+                "read-timeout",
+                show_time(self.read_timeout),
+                "a request must be whole so long after its first byte",
+            ),
             row(
                 "write-timeout",
                 show_time(self.write_timeout),
-                "without the client taking any of its replies",
+                "a client that takes none of its replies for so long is ended",
             ),
-            row("idle-timeout", show_time(self.idle_timeout), "without a request"),
+            row(
+                "idle-timeout",
+                show_time(self.idle_timeout),
+                "a connection without a request for so long is ended",
+            ),
             row("max-line", show_size(self.max_line), "the longest line of a line service"),
             row(
                 "output-per-connection",
@@ -330,11 +346,15 @@ impl Limits {
             row(
                 "linger-timeout",
                 show_time(self.linger_timeout),
-                "for the client to end after a polite close",
+                "how long a polite close waits for the client's end",
             ),
-            row("linger-bytes", show_size(self.linger_bytes), "discarded in a polite close"),
-            row("drain-delay", show_time(self.drain_delay), "from the order to end until listeners close"),
-            row("drain-timeout", show_time(self.drain_timeout), "for admitted work to finish after that"),
+            row("linger-bytes", show_size(self.linger_bytes), "what a polite close reads and discards"),
+            row("drain-delay", show_time(self.drain_delay), "how long to serve on after the order to end"),
+            row(
+                "drain-timeout",
+                show_time(self.drain_timeout),
+                "how long admitted work may take to finish after that",
+            ),
             row(
                 "worker-nice",
                 self.worker_nice.to_string(),

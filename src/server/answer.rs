@@ -1,5 +1,5 @@
-//! A worker (or the parker, when there is none free) and datagrams: receiving a batch, answering it
-//! or posting it, answering what was posted.
+//! A worker and datagrams: receiving a batch, answering it or posting it, answering what was posted.
+//! While no worker is free the parker receives and posts; it never answers.
 
 use super::batch::Batch;
 use super::clock::Nanos;

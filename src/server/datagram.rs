@@ -72,6 +72,8 @@ pub(crate) struct DatagramSocket {
     batches_left: AtomicU32,
     /// What the kernel had dropped when the socket was closed.
     dropped_in_kernel: AtomicU64,
+    /// Replies that were made after the socket was closed.
+    pub(crate) too_late: AtomicU64,
     /// What had been dropped at the last summary.
     seen: [AtomicU64; DatagramDrop::COUNT],
 }
@@ -98,6 +100,7 @@ impl DatagramSocket {
             pending: AtomicUsize::new(0),
             batches_left: AtomicU32::new(u32::MAX),
             dropped_in_kernel: AtomicU64::new(0),
+            too_late: AtomicU64::new(0),
             seen: Default::default(),
         }
     }
@@ -192,6 +195,9 @@ impl DatagramSocket {
         }
         if !replies.is_empty() {
             ledger.datagrams_dropped(DatagramDrop::Unsent, replies.len() as u64);
+        }
+        if guard.is_none() {
+            self.too_late.fetch_add(replies.len() as u64, Relaxed);
         }
     }
 

@@ -35,7 +35,7 @@ const QUIET_TICKS: u32 = 16;
 /// The longest sleep; it bounds how late a summary or a scan can be.
 const SLEEP: Duration = Duration::from_millis(250);
 
-/// Services' `tick` and the summaries come this often.
+/// Summaries come this often.
 const SECOND: Nanos = 1_000_000_000;
 
 pub(crate) struct Parker {

@@ -1,5 +1,6 @@
 //! Housekeeping that a server's owner wants done now and then, as `service_actions` of Python's
-//! `socketserver` is: on a worker, one at a time, never instead of serving.
+//! `socketserver` is: on a worker, one at a time. It costs that worker while it runs; with one
+//! worker nobody is served meanwhile, as in Python.
 
 use super::clock::{Nanos, nanos};
 use super::core::Core;

@@ -431,8 +431,9 @@ impl Worker {
     }
 }
 
-/// Tells a service that a turn of it failed.
+/// Tells a service, and who reads the log at `-v`, that a turn failed.
 fn tell_failed(core: &Core, listener: &Listener, peer: &Peer, error: &io::Error) {
+    tracing::debug!(listener = %listener.url, peer = %peer.address, %error, "a turn failed");
     if catch_unwind(AssertUnwindSafe(|| listener.service.turn_failed(peer, error))).is_err() {
         core.panics.fetch_add(1, Relaxed);
     }

@@ -259,7 +259,9 @@ impl<'a> Stream<'a> {
         self.output.send(data)
     }
 
-    /// A view that waits, for code in plain blocking style; it holds the worker meanwhile.
+    /// A view that waits, for code in plain blocking style; it holds the worker meanwhile. What it
+    /// has read ahead and nobody took is lost with it: use it for a conversation that ends with
+    /// [`Turn::Close`](super::Turn::Close).
     pub fn blocking(&mut self) -> Blocking<'_, 'a> {
         Blocking::new(self)
     }

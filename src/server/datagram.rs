@@ -19,7 +19,7 @@ use super::batch::Batch;
 use super::clock::Nanos;
 use super::core::Core;
 use super::cost::TurnCost;
-use super::queue::{Entry, Kind};
+use super::queue::{Claim, Entry, Kind};
 use super::state::Generation;
 use super::waiting::Waiting;
 use crate::limits::Limits;
@@ -128,7 +128,7 @@ impl DatagramSocket {
             since: now,
             slot: number as u32,
             generation: Generation(0),
-            newcomer: false,
+            claim: Claim::Turn,
             kind: Kind::Receive,
         };
         let refused = core.queue.push(entry);

@@ -3,7 +3,7 @@
 use super::clock::{Nanos, nanos};
 use super::connection::Waiting;
 use super::core::{Core, PARKER_ROW};
-use super::queue::Kind;
+use super::queue::{Claim, Kind};
 use super::table::NEVER;
 use super::worker::has_input;
 use crate::metrics::snapshot::Phase;
@@ -214,7 +214,7 @@ impl Drain {
                 slot.deadline.store(NEVER, Relaxed);
                 ledger.moved(Place::Idle, Place::Queued);
                 slot.state.requeue();
-                core.enqueue(index, generation, false, now);
+                core.enqueue(index, generation, Claim::Turn, now);
                 core.work_queued();
             }
         }

@@ -8,6 +8,7 @@
 use super::clock::nanos;
 use super::connection::{Connection, Registered, Waiting};
 use super::core::Core;
+use super::queue::Claim;
 use crate::metrics::snapshot::Phase;
 use crate::reason::DropReason;
 use crate::service::{Kept, Peer};
@@ -139,6 +140,6 @@ impl Core {
         let now = self.clock.now();
         slot.deadline.store(now.saturating_add(nanos(self.limits.queue_timeout)), Relaxed);
         slot.state.requeue();
-        self.enqueue(number, generation, true, now);
+        self.enqueue(number, generation, Claim::Newcomer, now);
     }
 }

@@ -4,7 +4,7 @@
 
 use super::clock::{Nanos, nanos};
 use super::core::Core;
-use super::queue::{Entry, Kind};
+use super::queue::{Claim, Entry, Kind};
 use super::state::Generation;
 use super::worker::Worker;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,7 +37,7 @@ impl Tick {
             return;
         }
         let entry =
-            Entry { since: now, slot: 0, generation: Generation(0), newcomer: false, kind: Kind::Tick };
+            Entry { since: now, slot: 0, generation: Generation(0), claim: Claim::Turn, kind: Kind::Tick };
         let refused = core.queue.push(entry);
         debug_assert!(refused.is_none(), "the queue has room for the tick once");
         core.work_queued();

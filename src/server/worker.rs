@@ -1,5 +1,6 @@
 //! A worker: takes entries, gives each a turn, and polls when there are none.
 
+use super::acceptor::BURST;
 use super::batch::Batch;
 use super::busy_poll::BusyPoll;
 use super::clock::{Nanos, nanos};
@@ -7,7 +8,7 @@ use super::connection::{Connection, Registered, Waiting};
 use super::core::{Core, Listener, WORKER_ROWS};
 use super::cost::SLOW_TURN;
 use super::poller::{Lead, Source};
-use super::queue::{Entry, Kind};
+use super::queue::{Claim, Entry, Kind};
 use super::state::{Generation, Parked};
 use super::table::{NEVER, Slot};
 use crate::metrics::snapshot::Phase;
@@ -174,9 +175,13 @@ impl Worker {
         // The service's `verify` and `connect` are part of the first turn: they may be slow too.
         self.clock().begin(self.now);
         self.share_work(core, core.listeners[slot.listener()].cost.get());
-        if entry.newcomer {
+        if entry.claim != Claim::Turn {
             core.queue_place_made();
-            if let Some(reason) = self.unwelcome(core, slot, waited, hangup) {
+            let unwelcome = match entry.claim {
+                Claim::Surplus => (waited > nanos(BURST)).then_some(DropReason::QueueFull),
+                _ => self.unwelcome(core, slot, waited, hangup),
+            };
+            if let Some(reason) = unwelcome {
                 self.finish_clock();
                 core.shed(entry.slot, slot, ledger, Place::Queued, reason);
                 return;
@@ -297,6 +302,9 @@ impl Worker {
     ) -> Next {
         let was_waiting = connection.waiting.get();
         let (turned, verdict) = self.run_service(core, present, connection, hangup);
+        if turned.received + turned.sent > 0 {
+            present.slot.heard();
+        }
         let kept = !connection.kept.is_empty();
         let turn = match verdict {
             // It waited for its client when the time for that was over.
@@ -383,7 +391,7 @@ impl Worker {
     fn again(&mut self, core: &Core, present: &Present<'_>) {
         present.ledger.moved(Place::Active, Place::Queued);
         present.slot.state.requeue();
-        core.enqueue(present.index, present.generation, false, self.now);
+        core.enqueue(present.index, present.generation, Claim::Turn, self.now);
     }
 
     /// Sees to it that events of the connection will come; while the server drains, it may have to
@@ -425,7 +433,7 @@ impl Worker {
                 present.slot.deadline.store(NEVER, Relaxed);
                 present.ledger.moved(Place::Idle, Place::Queued);
                 present.slot.state.requeue();
-                core.enqueue(present.index, present.generation, false, self.now);
+                core.enqueue(present.index, present.generation, core.claim(present.slot), self.now);
             }
         }
     }

@@ -60,7 +60,9 @@ pub struct Limits {
     /// Explicit refusals a second; past it newcomers stay in the kernel's backlog, and what does
     /// not fit there is refused by the kernel. A refusal costs an accept and a close, work that a
     /// flood must not be able to order without end. Default 500 (measured: 869 of 900 useful
-    /// replies a second at nine times the load).
+    /// replies a second at nine times the load). Who is refused for its source (`max_per_source`,
+    /// `source_rate`) has been accepted already: past this rate such a connection is reset without
+    /// a word.
     pub refusal_rate: f64,
     /// A request must be whole so long after its first byte. Default 10 s.
     pub read_timeout: Duration,

@@ -129,7 +129,7 @@ fn core(
         queue: Queue::new(limits.max_connections + datagrams.entries() + usize::from(extras.tick.is_some())),
         datagrams,
         poller,
-        entrance: Entrance::new(listeners.len()),
+        entrance: Entrance::new(listeners.len(), &limits),
         dormitory: Dormitory::new(workers),
         ledgers: Ledgers::new(WORKER_ROWS + workers, columns),
         worker_clocks: (0..workers).map(|_| WorkerClock::default()).collect(),

@@ -110,6 +110,12 @@ impl Core {
         self.put_away(socket, if told { Ending::Polite } else { Ending::Reset }, false);
     }
 
+    /// Refuses such a socket without a word and without waiting for its client.
+    pub(crate) fn refuse_cheaply(&self, socket: TcpStream, ledger: &Ledger, reason: DropReason) {
+        ledger.refused(reason);
+        self.put_away(socket, Ending::Reset, false);
+    }
+
     fn put_away(&self, socket: TcpStream, ending: Ending, registered: bool) {
         match ending {
             Ending::Fin => {}

@@ -187,6 +187,9 @@ impl Core {
     pub(crate) fn work_queued(&self) {
         if self.dormitory.awake.count_after_publishing() == 0 {
             self.wake_worker();
+        } else {
+            // Who is awake may be in a long turn; the parker sees to that, unless it sleeps long.
+            self.rouse_parker();
         }
     }
 

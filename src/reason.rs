@@ -46,7 +46,7 @@ labels! {
         FdReserve = "fd_reserve",
         /// The client left before its first turn.
         ClientGone = "client_gone",
-        /// The server is draining, or the service's `verify` hook said no while it did.
+        /// The server ended before its first turn.
         Draining = "draining",
         /// The service's `verify` hook said no.
         Denied = "denied",

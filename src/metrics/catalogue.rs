@@ -151,7 +151,7 @@ const DROP: Label = label(
         (DropReason::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
         (DropReason::FdReserve.as_str(), "the process was out of file descriptors"),
         (DropReason::ClientGone.as_str(), "the client left before its first turn"),
-        (DropReason::Draining.as_str(), "the server was draining"),
+        (DropReason::Draining.as_str(), "the server ended before its first turn"),
         (DropReason::Denied.as_str(), "the service's `verify` hook said no"),
     ],
 );

@@ -54,7 +54,7 @@ impl Core {
     /// Turns a connection away before its first turn; the caller owns it.
     pub(crate) fn shed(&self, index: u32, slot: &Slot, ledger: &Ledger, from: Place, reason: DropReason) {
         let says = match reason {
-            DropReason::ClientGone => b"",
+            DropReason::ClientGone | DropReason::Draining => b"",
             _ => self.busy_reply(slot.listener()),
         };
         let ending = if says.is_empty() { Ending::Reset } else { Ending::Polite };

@@ -327,6 +327,11 @@ impl Worker {
 
     /// The connection has more to do: behind the others with it.
     fn again(&mut self, core: &Core, present: &Present<'_>) {
+        if core.stopping.load(Relaxed) {
+            // Nobody comes back to it.
+            core.cut_in_turns.fetch_add(1, Relaxed);
+            return core.cut(present.index, present.slot, present.ledger, Place::Active);
+        }
         present.ledger.moved(Place::Active, Place::Queued);
         present.slot.state.requeue();
         core.enqueue(present.index, present.generation, false, self.now);

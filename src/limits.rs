@@ -162,8 +162,7 @@ impl Limits {
     /// The bytes these limits can make the server hold, thread stacks aside: connections, the
     /// queue, workers' buffers and kept output.
     pub fn memory_ceiling(&self) -> usize {
-        // Sizes of a table slot and of a queue entry with its stamp; a test compares them.
-        self.max_connections * (crate::server::SLOT_BYTES + 32)
+        self.max_connections * crate::server::CONNECTION_BYTES
             + self.workers * crate::server::WORKER_BUFFER_BYTES
             + self.output_total
     }

@@ -3,6 +3,8 @@
 mod support;
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::{Client, End, Gate, PATIENCE, Site, eventually};
 use tidegate::metrics::snapshot::ListenerSnapshot;
@@ -277,13 +279,13 @@ fn a_blocking_handler_is_held_no_longer_than_its_timeouts() {
 
 /// Asks somebody slow whether a client may come in.
 struct Suspicious {
-    asked: std::sync::atomic::AtomicUsize,
-    gate: std::sync::Arc<Gate>,
+    asked: AtomicUsize,
+    gate: Arc<Gate>,
 }
 
 impl Service for Suspicious {
     fn verify(&self, _peer: &Peer) -> bool {
-        if self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+        if self.asked.fetch_add(1, Ordering::SeqCst) == 0 {
             self.gate.pass();
         }
         true
@@ -309,4 +311,53 @@ fn a_slow_verify_holds_its_own_worker_and_nobody_elses() {
     gate.open();
     first.say("x").hear("x");
     site.end();
+}
+
+/// An echo whose first session takes long to take its leave.
+struct Clinging {
+    finished: Arc<AtomicUsize>,
+    gate: Arc<Gate>,
+}
+
+impl Service for Clinging {
+    fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(Clinging { finished: self.finished.clone(), gate: self.gate.clone() })
+    }
+}
+
+impl Session for Clinging {
+    fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+        Echo.turn(stream)
+    }
+
+    fn finish(&mut self, reason: CloseReason) {
+        assert_eq!(reason, CloseReason::IdleTimeout);
+        if self.finished.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.gate.pass();
+        }
+    }
+}
+
+#[test]
+fn a_slow_finish_holds_its_own_worker_and_nobodys_deadline() {
+    let (gate, finished) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
+    let service = Clinging { finished: finished.clone(), gate: gate.clone() };
+    let limits = Limits { workers: 2, idle_timeout: Duration::from_millis(400), ..Default::default() };
+    let site = Site::serve(limits, service);
+    let mut first = site.client();
+    first.say("x").hear("x");
+    assert_eq!(first.end(), End::Fin);
+    eventually("a worker is held", || (finished.load(Ordering::SeqCst) == 1).then_some(()));
+    let began = Instant::now();
+    for _ in 0..3 {
+        let mut next = site.client();
+        next.say("x").hear("x");
+        assert_eq!(next.end(), End::Fin);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "their deadlines waited: {:?}", began.elapsed());
+    site.until_closed(CloseReason::IdleTimeout, 4);
+    eventually("all were told", || (finished.load(Ordering::SeqCst) == 4).then_some(()));
+    assert_eq!(site.stats().workers_busy, 1, "the first one still clings");
+    gate.open();
+    assert!(site.end().is_clean());
 }

@@ -7,6 +7,7 @@ use super::cost::TurnCost;
 use super::datagram::{DatagramSocket, Datagrams, SOCKET_BIT};
 use super::dormitory::Dormitory;
 use super::entrance::{DOOR_BIT, Entrance};
+use super::farewell::Farewells;
 use super::poller::Poller;
 use super::queue::{Entry, Kind, Queue};
 use super::refusals::Refusals;
@@ -87,6 +88,7 @@ pub(crate) struct Core {
     pub(crate) ledgers: Ledgers,
     pub(crate) worker_clocks: Box<[WorkerClock]>,
     pub(crate) output_total: AtomicUsize,
+    pub(crate) farewells: Farewells,
     pub(crate) panics: AtomicU64,
     pub(crate) refusals: Refusals,
     pub(crate) busy_reply: Option<Box<[u8]>>,

@@ -159,6 +159,9 @@ impl Drain {
                 // In this order: what the acceptor still admitted is cut.
                 let all_are_in = !core.accepting.load(SeqCst);
                 self.cut(core);
+                if all_are_in && now >= until {
+                    core.say_last_farewells(CUT_GRACE);
+                }
                 if all_are_in && (core.admission.open() == 0 || now >= until) {
                     self.stop(core, now);
                 }
@@ -232,6 +235,7 @@ impl Drain {
 
     /// Resets what is idle or queued; what has a worker is cut by it when its turn returns.
     fn cut(&mut self, core: &Core) {
+        let mut farewells = false;
         while let Some(entry) = core.queue.pop() {
             match entry.kind {
                 Kind::Connection => {}
@@ -240,6 +244,10 @@ impl Drain {
                     continue;
                 }
                 Kind::Receive | Kind::Tick => continue,
+                Kind::Farewell => {
+                    farewells = true;
+                    continue;
+                }
             }
             let Some(slot) = core.table.get(entry.slot) else {
                 continue;
@@ -265,6 +273,9 @@ impl Drain {
                 core.cut(index, slot, core.ledger(PARKER_ROW, slot.listener()), Place::Idle);
             }
         }
+        if farewells {
+            core.requeue_farewells();
+        }
     }
 
     /// Everything has ended, or has had its time: the threads return.
@@ -273,7 +284,8 @@ impl Drain {
         core.enter(Phase::Stopped);
         core.datagrams.close();
         core.stopped.store(true, SeqCst);
-        let in_turns = core.admission.open() as u64;
+        // Of those that have a place, some have ended already, and only their sessions are being told.
+        let in_turns = core.admission.open().saturating_sub(core.farewells.pending()) as u64;
         let cut = self.cut + core.cut_in_turns.load(Relaxed);
         let closed = core.closed_total() - self.closed_before;
         let report = ShutdownReport {

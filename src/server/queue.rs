@@ -1,8 +1,9 @@
 //! The queue between those who find work and the workers: one bounded channel.
 //!
-//! Its capacity is all connections that can be admitted, all places for datagrams and all datagram
-//! sockets, and each of them is in it at most once: it cannot overflow and nobody blocks on sending.
-//! What bounds waiting is admission, which refuses newcomers while as many wait as `--queue` says.
+//! Its capacity is all connections that can be admitted, all places for datagrams, all datagram
+//! sockets, the tick and the farewell, and each of them is in it at most once: it cannot overflow and
+//! nobody blocks on sending. What bounds waiting is admission, which refuses newcomers while
+//! as many wait as `--queue` says.
 
 use super::clock::Nanos;
 use super::state::Generation;
@@ -23,6 +24,8 @@ pub(crate) enum Kind {
     Receive,
     /// The owner's housekeeping is due.
     Tick,
+    /// Sessions whose connections have ended are to be told.
+    Farewell,
 }
 
 /// An entry: what wants to be worked at, and since when it waits.

@@ -85,6 +85,7 @@ impl Worker {
                 Kind::Datagram => self.answer_waiting(&entry),
                 Kind::Receive => self.receive(&entry),
                 Kind::Tick => self.tick(),
+                Kind::Farewell => self.say_farewell(),
             }
             if core.stopped.load(Relaxed) {
                 return;

@@ -72,6 +72,8 @@ labels! {
         Protocol = "protocol",
         /// The service's turn panicked.
         Panic = "panic",
+        /// Its half-read line did not fit into `input_total` beside those of the others.
+        InputLimit = "input_limit",
         /// Its unsent replies outgrew `output_per_connection` or `output_total`.
         OutputLimit = "output_limit",
         /// The service's turn returned an error.

@@ -52,6 +52,8 @@ fn wrong_arguments_are_usage() {
         (&["--max-line", "64XB"], &["64XB", "--max-line", "size"]),
         (&["--max-line", "0"], &["max-line is 0"]),
         (&["--max-line", "2MiB"], &["max-line", "output-per-connection"]),
+        (&["--max-line", "1MiB", "--input-total", "1MiB"], &["max-line", "input-total"]),
+        (&["--max-line", "18446744073709551615"], &["max-line", "input-total"]),
         (&["--output-total", "1KiB"], &["output-total"]),
         (
             &[
@@ -258,6 +260,54 @@ fn command_line_beats_environment_beats_file_beats_default() {
     assert_eq!(effective(env.args(["--workers", "7"]), "workers"), "7");
     assert_eq!(effective(&mut env, "idle-timeout"), "5s");
     says(&finish(check().env("TIDEGATE_WORKERS", "some")), 2, &["some", "--workers"]);
+}
+
+#[test]
+fn every_limit_that_is_asked_for_is_in_force() {
+    let asked: &[(&str, &str)] = &[
+        ("workers", "7"),
+        ("queue", "9"),
+        ("max-connections", "77"),
+        ("max-per-source", "5"),
+        ("source-rate", "3/s"),
+        ("source-prefix", "24,64"),
+        ("overload", "wait:15ms"),
+        ("queue-timeout", "6s"),
+        ("queue-target", "7ms"),
+        ("refusal-rate", "12/s"),
+        ("read-timeout", "11s"),
+        ("write-timeout", "12s"),
+        ("idle-timeout", "13s"),
+        ("max-line", "1KiB"),
+        ("input-total", "3MiB"),
+        ("output-per-connection", "2MiB"),
+        ("output-total", "5MiB"),
+        ("turn-bytes", "6KiB"),
+        ("lingering", "8"),
+        ("linger-timeout", "14ms"),
+        ("linger-bytes", "7KiB"),
+        ("drain-delay", "15ms"),
+        ("drain-timeout", "16s"),
+        ("worker-nice", "3"),
+        ("backlog", "33"),
+        ("stuck-threshold", "17s"),
+        ("fd-reserve", "99"),
+        ("max-datagram", "1000B"),
+    ];
+    let table = tidegate::Limits::default().table();
+    assert_eq!(
+        table.iter().map(|row| row.name).collect::<Vec<_>>(),
+        asked.iter().map(|a| a.0).collect::<Vec<_>>()
+    );
+    let mut check = command(path());
+    check.arg("check").args(asked.iter().map(|(name, value)| format!("--{name}={value}")));
+    let output = finish(&mut check);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let stdout = text(&output.stdout);
+    for (line, (name, value)) in stdout.lines().zip(asked) {
+        let said: Vec<&str> = line.split_whitespace().take(2).collect();
+        assert_eq!(said, [*name, *value], "{stdout}");
+    }
 }
 
 #[test]

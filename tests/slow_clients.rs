@@ -231,6 +231,47 @@ fn replies_for_all_have_a_limit_and_those_within_it_are_whole() {
 }
 
 #[test]
+fn half_read_lines_have_a_limit_together_and_those_within_it_are_answered() {
+    let limits = Limits { input_total: MIB, read_timeout: PATIENCE, ..one_worker() };
+    let site = Site::serve(limits, hello());
+    let mut halves = clients(&site, 40);
+    let half = "h".repeat(40 * 1024);
+    for client in &mut halves {
+        let before = site.counts();
+        client.say(&half);
+        site.until("it is read, or there is no room for it", |now| {
+            now.received_bytes == before.received_bytes + half.len() as u64
+                || now.closed[CloseReason::InputLimit as usize]
+                    > before.closed[CloseReason::InputLimit as usize]
+        });
+        site.until("it is parked or ended", |now| now.active == 0 && now.queued == 0);
+        let pending = site.stats().pending_input_bytes;
+        assert!(pending <= MIB as u64, "{pending} bytes are held");
+    }
+    // Each took room for 64 KiB.
+    assert_eq!(site.closed(CloseReason::InputLimit), 24);
+    assert_eq!(site.stats().pending_input_bytes, MIB as u64);
+    for client in &mut halves[16..] {
+        assert_eq!(client.end(), End::Fin);
+    }
+    // One goes on in time, one leaves in the middle: both make room.
+    halves[0].say("!\n").hear(format!("hello {half}!\n"));
+    halves[1].finish();
+    assert_eq!(halves[1].rest(), (format!("hello {half}\n").into_bytes(), End::Fin));
+    let left = 14 * 64 * 1024;
+    eventually("what they held is free", || (site.stats().pending_input_bytes == left).then_some(()));
+    let mut next = site.client();
+    next.say(&half);
+    eventually("there is room again", || {
+        (site.stats().pending_input_bytes == left + 64 * 1024).then_some(())
+    });
+    drop(halves);
+    next.say("\n").hear(format!("hello {half}\n"));
+    eventually("nothing is held", || (site.stats().pending_input_bytes == 0).then_some(()));
+    site.end();
+}
+
+#[test]
 fn a_reply_before_the_close_is_delivered_however_late_it_is_read() {
     // The kernel takes it all; the server closes, and its polite close ends long before the client reads.
     let limits = Limits { linger_timeout: Duration::from_millis(100), ..one_worker() };

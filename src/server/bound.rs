@@ -137,6 +137,7 @@ fn core(
         ledgers: Ledgers::new(WORKER_ROWS + workers, columns),
         worker_clocks: (0..workers).map(|_| WorkerClock::default()).collect(),
         output_total: AtomicUsize::new(0),
+        input_total: Arc::default(),
         farewells: Farewells::new(),
         panics: AtomicU64::new(0),
         refusals: Refusals::new(listeners.len()),

@@ -28,9 +28,11 @@ enum Ending {
 fn ending(reason: CloseReason) -> Ending {
     match reason {
         CloseReason::Client | CloseReason::IdleTimeout => Ending::Fin,
-        CloseReason::Server | CloseReason::Protocol | CloseReason::ReadTimeout | CloseReason::Shutdown => {
-            Ending::Polite
-        }
+        CloseReason::Server
+        | CloseReason::Protocol
+        | CloseReason::ReadTimeout
+        | CloseReason::InputLimit
+        | CloseReason::Shutdown => Ending::Polite,
         CloseReason::WriteTimeout
         | CloseReason::Reset
         | CloseReason::Panic

@@ -88,6 +88,8 @@ pub(crate) struct Core {
     pub(crate) ledgers: Ledgers,
     pub(crate) worker_clocks: Box<[WorkerClock]>,
     pub(crate) output_total: AtomicUsize,
+    /// Shared with the sessions that hold some of it.
+    pub(crate) input_total: Arc<AtomicUsize>,
     pub(crate) farewells: Farewells,
     pub(crate) panics: AtomicU64,
     pub(crate) refusals: Refusals,

@@ -277,8 +277,12 @@ impl Worker {
     ) -> (Turned, Verdict) {
         let listener = &core.listeners[present.slot.listener()];
         let peer = Peer { address: connection.peer };
-        let context =
-            Context { limits: &core.limits, output_total: &core.output_total, stopping: &core.stopping };
+        let context = Context {
+            limits: &core.limits,
+            output_total: &core.output_total,
+            input_total: &core.input_total,
+            stopping: &core.stopping,
+        };
         let probe = listener.cost.probe();
         let Connection { socket, session, kept, .. } = connection;
         let mut stream = Stream::new(socket, &peer, &mut self.buffers, kept, context, hangup);
@@ -429,6 +433,7 @@ fn deadline(core: &Core, waiting: Waiting, now: Nanos) -> Nanos {
 fn failure(error: &io::Error, core: &Core) -> CloseReason {
     match Fault::of(error) {
         Some(Fault::OutputLimit) => return CloseReason::OutputLimit,
+        Some(Fault::InputLimit) => return CloseReason::InputLimit,
         Some(Fault::ReadTimeout) => return CloseReason::ReadTimeout,
         Some(Fault::WriteTimeout) => return CloseReason::WriteTimeout,
         Some(Fault::Shutdown) => return CloseReason::Shutdown,

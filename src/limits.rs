@@ -61,7 +61,8 @@ pub struct Limits {
     /// not fit there the kernel drops (Linux without a word: that client tries again after a second
     /// and more). A refusal costs an accept and a close, work that a flood must not be able to order
     /// without end. Default 500 (measured: 869 of 900 useful replies a second at nine times the
-    /// load).
+    /// load). Who is refused for its source (`max_per_source`, `source_rate`) has been accepted
+    /// already: past this rate such a connection is reset without a word.
     pub refusal_rate: f64,
     /// A request must be whole so long after its first byte. Default 10 s. (A `handler`: see
     /// [`Blocking`](crate::service::Blocking).)
@@ -73,6 +74,9 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// The longest line of a line service, its end not counted, in bytes. Default 64 KiB.
     pub max_line: usize,
+    /// What the half-read lines of all clients may take together, in bytes; a client whose line needs
+    /// more room than is left is ended. Default 64 MiB (a thousand lines of the longest kind).
+    pub input_total: usize,
     /// Replies kept for one connection whose client does not read, in bytes. Default 1 MiB.
     pub output_per_connection: usize,
     /// Replies kept for all connections together, in bytes. Default 64 MiB.
@@ -125,6 +129,7 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             max_line: 64 * 1024,
+            input_total: 64 * 1024 * 1024,
             output_per_connection: 1024 * 1024,
             output_total: 64 * 1024 * 1024,
             turn_bytes: 256 * 1024,
@@ -165,12 +170,13 @@ impl Limits {
         }
     }
 
-    /// The bytes these limits can make the server hold, thread stacks aside: connections, the
-    /// queue, workers' buffers and kept output.
+    /// The bytes these limits can make the server hold, thread stacks and what a service keeps in
+    /// sessions of its own aside: connections, the queue, workers' buffers, half-read lines and kept
+    /// output.
     pub fn memory_ceiling(&self) -> usize {
-        // Sizes of a table slot and of a queue entry with its stamp; a test compares them.
-        self.max_connections * (crate::server::SLOT_BYTES + 32)
+        self.max_connections * crate::server::CONNECTION_BYTES
             + self.workers * crate::server::WORKER_BUFFER_BYTES
+            + self.input_total
             + self.output_total
     }
 
@@ -225,6 +231,7 @@ impl Limits {
         )?;
         let bytes_max = Self::BYTES_MAX;
         let sizes = [
+            ("input-total", self.input_total),
             ("output-total", self.output_total),
             ("turn-bytes", self.turn_bytes),
             ("linger-bytes", self.linger_bytes),
@@ -245,6 +252,14 @@ impl Limits {
             ),
         )?;
         ensure(self.max_line >= 1, "max-line is 0: it must be at least 1 byte".to_owned())?;
+        ensure(
+            // With the byte that is too many, and a `\r`.
+            self.max_line.saturating_add(2) <= self.input_total,
+            format!(
+                "max-line is {} and input-total {}: the longest line and 2 bytes must fit",
+                self.max_line, self.input_total
+            ),
+        )?;
         ensure(
             self.max_line <= self.output_per_connection,
             format!(
@@ -335,6 +350,7 @@ impl Limits {
                 "a connection without a request for so long is ended",
             ),
             row("max-line", show_size(self.max_line), "the longest line of a line service"),
+            row("input-total", show_size(self.input_total), "half-read lines of all clients together"),
             row(
                 "output-per-connection",
                 show_size(self.output_per_connection),
@@ -423,7 +439,7 @@ mod tests {
     #[test]
     fn defaults_hold_and_impossible_relations_do_not() {
         assert_eq!(Limits::default().check(), Ok(()));
-        let wrong: [fn(&mut Limits); 9] = [
+        let wrong: [fn(&mut Limits); 10] = [
             |l| l.workers = 0,
             |l| l.max_connections = 0,
             |l| l.queue = 20_000,
@@ -432,6 +448,7 @@ mod tests {
             |l| l.busy_poll = Duration::from_secs(1),
             |l| l.output_per_connection = 100 << 20,
             |l| l.max_line = 2 << 20,
+            |l| l.input_total = l.max_line + 1,
             |l| l.idle_timeout = Duration::ZERO,
         ];
         for change in wrong {

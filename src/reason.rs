@@ -46,7 +46,7 @@ labels! {
         FdReserve = "fd_reserve",
         /// The client left before its first turn.
         ClientGone = "client_gone",
-        /// The server is draining, or the service's `verify` hook said no while it did.
+        /// The server ended before its first turn.
         Draining = "draining",
         /// The service's `verify` hook said no.
         Denied = "denied",
@@ -72,6 +72,8 @@ labels! {
         Protocol = "protocol",
         /// The service's turn panicked.
         Panic = "panic",
+        /// Its half-read line did not fit into `input_total` beside those of the others.
+        InputLimit = "input_limit",
         /// Its unsent replies outgrew `output_per_connection` or `output_total`.
         OutputLimit = "output_limit",
         /// The service's turn returned an error.

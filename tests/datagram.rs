@@ -238,6 +238,35 @@ fn a_reply_longer_than_documented_is_an_error_and_not_sent() {
 }
 
 #[test]
+fn a_reply_has_the_same_limit_whether_its_request_waited_or_not() {
+    let gate = Arc::new(Gate::default());
+    let at = gate.clone();
+    let service = datagrams(move |request, reply| {
+        if request == b"hold" {
+            at.pass();
+            return Ok(());
+        }
+        // One more than the longest request and 64.
+        reply.send(&[b'y'; 64 + 64 + 1])
+    });
+    let limits = tidegate::Limits { workers: 1, max_datagram: 64, ..Default::default() };
+    let builder = Server::builder().limits(limits);
+    let (handle, address) =
+        serve(builder.listen_datagrams("127.0.0.1:0", service.reply_max(65_507)).unwrap());
+    let socket = client(address);
+    let failed = |s: &Snapshot, count| s.listeners[0].turns[TurnOutcome::Error as usize] == count;
+    socket.send(b"at once").unwrap();
+    wait_for(&handle, "an error", |s| failed(s, 1));
+    socket.send(b"hold").unwrap();
+    gate.await_waiting(1);
+    socket.send(b"waits").unwrap();
+    wait_for(&handle, "the one that waits", |s| s.listeners[0].datagrams_received == 3);
+    gate.open();
+    let stats = wait_for(&handle, "another error", |s| failed(s, 2));
+    assert_eq!(stats.listeners[0].sent_bytes, 0);
+}
+
+#[test]
 fn a_panic_costs_one_reply() {
     let service = datagrams(|request, reply| {
         assert_ne!(request, b"panic", "as asked");

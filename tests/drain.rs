@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::{Client, End, Gate, Held, Program, Running, Site, eventually, throughout};
 use tidegate::metrics::snapshot::Phase;
-use tidegate::reason::CloseReason;
+use tidegate::reason::{CloseReason, DropReason};
 use tidegate::service::{Cost, Work, hello};
 use tidegate::{Echo, Limits, Server, handler, lines};
 
@@ -310,6 +310,104 @@ fn a_blocking_handler_that_waits_is_cut_at_the_deadline_and_reported() {
     let report = site.end_within(Duration::from_millis(200));
     assert_eq!((report.aborted, report.workers_left), (1, 0), "{report}");
     assert_eq!(client.end(), End::Reset);
+}
+
+#[test]
+fn a_grace_is_kept_though_the_drain_has_begun_with_more() {
+    let service = handler(|stream| stream.read_exact(&mut [0; 8]));
+    let site = Site::serve(Limits { read_timeout: Duration::from_secs(60), ..Default::default() }, service);
+    let mut client = site.client();
+    client.say("half");
+    site.until("the handler waits for the rest", |now| now.active == 1);
+    site.handle().trigger().drain();
+    site.until("it drains", |_| site.stats().phase == Phase::Draining);
+    let report = site.end_within(Duration::from_millis(200));
+    assert_eq!((report.aborted, report.workers_left), (1, 0), "{report}");
+    assert_eq!(client.end(), End::Reset);
+}
+
+#[test]
+fn newcomers_that_are_cut_are_counted_as_such() {
+    let service = handler(|stream| stream.read_exact(&mut [0; 8]));
+    let limits = Limits { workers: 1, read_timeout: Duration::from_secs(60), ..Default::default() };
+    let site = Site::build(Server::builder().limits(limits).busy_reply("busy\n"), service);
+    let observe = site.handle().observe();
+    let mut clients: Vec<Client> = (0..5)
+        .map(|n| {
+            let client = site.client();
+            site.until("one is served, the others wait", |now| (now.active, now.queued) == (1, n));
+            client
+        })
+        .collect();
+    let report = site.end_within(Duration::from_millis(100));
+    assert_eq!((report.aborted, report.drained, report.workers_left), (5, 0, 0), "{report}");
+    let now = &observe.snapshot().listeners[0];
+    assert_eq!((now.dropped[DropReason::Draining as usize], now.dropped_total()), (4, 4));
+    assert_eq!((now.closed[CloseReason::Shutdown as usize], now.closed_total()), (1, 1));
+    for client in &mut clients {
+        assert_eq!(client.end(), End::Reset);
+    }
+}
+
+#[test]
+fn who_does_not_read_is_not_asked_again_and_again() {
+    let limits = Limits { output_per_connection: 32 << 20, ..Default::default() };
+    let reply = vec![b'r'; 8 << 20];
+    let both = reply.len() * 2;
+    let site = Site::serve(limits, lines("large", move |_line, out| out.send(&reply)));
+    let mut client = Client::narrow(site.address);
+    client.say("please\n");
+    eventually("its reply is kept", || (site.stats().pending_output_bytes > 0).then_some(()));
+    client.say("more\n");
+    site.handle().trigger().drain();
+    site.until("it drains", |now| site.stats().phase == Phase::Draining && now.idle == 1);
+    let turns = || site.stats().queue_wait.count();
+    let (before, since) = (turns(), Instant::now());
+    eventually("a while", || (since.elapsed() > Duration::from_millis(300)).then_some(()));
+    let more = turns() - before;
+    assert!(more <= 5, "{more} turns for a client that does nothing");
+    let (received, end) = client.rest();
+    assert_eq!((received.len(), end), (both, End::Fin));
+    drop(client);
+    assert!(site.end().is_clean());
+}
+
+#[test]
+fn whoever_was_on_the_way_in_sees_an_end_when_the_server_is_cut() {
+    for _ in 0..10 {
+        // Most stand in the backlog when the order comes.
+        let limits = Limits { workers: 1, queue: 1, refusal_rate: 0.0, backlog: 64, ..Default::default() };
+        let site = Site::serve(limits, Work(Cost::Sleep(Duration::from_millis(5))));
+        let mut clients: Vec<Client> = (0..40).map(|_| site.client()).collect();
+        for client in &mut clients {
+            client.mutter("x");
+        }
+        site.handle().trigger().cut();
+        for client in &mut clients {
+            // Answered and ended, or cut; `rest` wants an end.
+            let (said, _) = client.rest();
+            assert!(said.is_empty() || said == b"x");
+        }
+        site.handle().wait();
+        site.end();
+    }
+}
+
+#[test]
+fn a_turn_that_returns_after_the_end_with_more_to_read_is_cut() {
+    let gate = Gate::new();
+    let limits = Limits { workers: 1, turn_bytes: 64 * 1024, ..Default::default() };
+    let builder = Server::builder().limits(limits).listen("127.0.0.1:0", Held(gate.clone())).unwrap();
+    let handle = builder.bind().unwrap().serve().unwrap();
+    let observe = handle.observe();
+    let mut client = Client::connect(handle.addresses()[0]);
+    client.say(vec![b'x'; 200 * 1024]);
+    eventually("a worker is held", || (handle.stats().listeners[0].active == 1).then_some(()));
+    let report = handle.shutdown(Duration::from_millis(100));
+    assert_eq!((report.aborted, report.workers_left), (1, 1), "{report}");
+    gate.open();
+    assert_eq!(client.rest().1, End::Reset);
+    eventually("nothing is open", || (observe.snapshot().listeners[0].open() == 0).then_some(()));
 }
 
 #[test]

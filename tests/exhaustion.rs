@@ -7,7 +7,7 @@ mod support;
 use rustix::process::{Resource, Rlimit, prlimit};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use support::{Client, End, Program, Running, eventually, raise_open_files};
+use support::{Client, End, Program, Running, eventually, raise_open_files, throughout};
 
 /// How many cores the program uses over a while.
 fn cores_used(server: &Running, over: Duration, mut meanwhile: impl FnMut()) -> f64 {
@@ -126,6 +126,72 @@ fn descriptors_that_run_out_below_it_neither_end_it_nor_make_it_spin() {
     serves_normally(&server);
     let errors = server.stderr().lines().filter(|line| line.contains("emfile")).count();
     assert!((1..=60).contains(&errors), "{errors} lines say the same: one a second is enough");
+}
+
+#[test]
+fn out_of_descriptors_it_does_not_back_off_from_nobody() {
+    raise_open_files();
+    let server = Program::new().admin().arg("--max-connections", 2000).start();
+    let mut open: Vec<Client> = (0..60).map(|_| server.client()).collect();
+    for client in &mut open {
+        client.say("in").hear("in");
+    }
+    let used = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count() as u64;
+    let limit = Rlimit { current: Some(used), maximum: Some(used) };
+    prlimit(Some(server.rustix_pid()), Resource::Nofile, limit).expect("a child's limit can be lowered");
+    // Some numbers below the limit may be free.
+    eventually("the last one is taken", || {
+        let mut client = server.client();
+        let served = client.mutter("in").heard(&mut [0; 2]);
+        open.extend(served.then_some(client));
+        (!served).then_some(())
+    });
+    // One after the other: before each there is nobody.
+    let began = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(server.client().end(), End::Reset);
+    }
+    assert!(began.elapsed() < Duration::from_secs(4), "20 refusals took {:?}", began.elapsed());
+    let errors = || counted(&scrape(&server), "tidegate_accept_errors_total", "emfile");
+    let before = errors();
+    assert!((21.0..=25.0).contains(&before), "{before} errors for 21 that came");
+    throughout(Duration::from_millis(500), "no error where nobody waits", || errors() == before);
+}
+
+#[test]
+fn whom_the_acceptor_admits_by_itself_finds_the_free_worker_at_once() {
+    raise_open_files();
+    let server = Program::new()
+        .admin()
+        .service("echo")
+        .service("work")
+        .arg("--work", "sleep:60s")
+        .arg("--workers", 2)
+        .arg("--refusal-rate", 0)
+        .start();
+    let mut holder = Client::connect(server.addresses()[1]);
+    holder.say("x");
+    eventually("one of two workers is held", || {
+        (counted(&scrape(&server), "tidegate_workers{", "busy") == 1.0).then_some(())
+    });
+    let failed = || server.stderr().lines().filter(|line| line.contains("emfile")).count();
+    for _ in 0..5 {
+        let before = failed();
+        // Below what it has already.
+        let limit = Rlimit { current: Some(8), maximum: Some(20_000) };
+        let old = prlimit(Some(server.rustix_pid()), Resource::Nofile, limit).unwrap();
+        let mut client = server.client();
+        eventually("it cannot be accepted", || (failed() > before).then_some(()));
+        // Nothing else happens: the thread that keeps time sleeps too.
+        let since = Instant::now();
+        eventually("all is quiet", || (since.elapsed() > Duration::from_millis(100)).then_some(()));
+        prlimit(Some(server.rustix_pid()), Resource::Nofile, old).unwrap();
+        client.say("hi").hear("hi");
+    }
+    // Where nobody but the clock wakes the free worker, each waits for an eighth of a second on average.
+    let waited = counted(&scrape(&server), "tidegate_queue_wait_seconds_sum", "");
+    println!("five newcomers waited for {waited:.3} s in all");
+    assert!(waited < 0.2, "five newcomers waited for {waited:.3} s in all, with a worker free");
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::{Client, End, Gate, Held, Site, eventually, throughout};
 use tidegate::reason::{CloseReason, DropReason};
-use tidegate::{Echo, Limits, Overload, Server};
+use tidegate::{Echo, Limits, Overload, Server, lines};
 
 /// One worker, held; `queue` may wait.
 fn narrow(queue: usize) -> Limits {
@@ -199,6 +200,42 @@ fn drop_oldest_refuses_who_has_waited_longest() {
 }
 
 #[test]
+fn drop_oldest_leaves_those_with_more_to_do_where_they_stand() {
+    let (gate, said) = (Gate::new(), Arc::new(Mutex::new(Vec::new())));
+    let (at, notes) = (gate.clone(), said.clone());
+    let service = lines("noting", move |line, reply| {
+        notes.lock().unwrap().push(String::from_utf8_lossy(line).into_owned());
+        if line == b"hold" {
+            at.pass();
+        }
+        reply.send(line)?;
+        reply.send(b"\n")
+    });
+    let site = Site::serve(Limits { overload: Overload::DropOldest, ..narrow(3) }, service);
+    let mut early = site.client();
+    early.say("early\n").hear("early\n");
+    let mut holder = site.client();
+    holder.say("hold\n");
+    site.until("the worker is held", |now| (now.active, now.idle) == (1, 1));
+    early.say("more\n");
+    site.until("it has more to do", |now| now.queued == 1);
+    let mut newcomers = Vec::new();
+    for (words, queued) in [("one\n", 2), ("two\n", 3), ("three\n", 3)] {
+        newcomers.push(site.client());
+        newcomers.last_mut().unwrap().say(words);
+        site.until("it waits", |now| now.queued == queued && now.accepted == newcomers.len() as u64 + 2);
+    }
+    site.until_dropped(DropReason::QueueFull, 1);
+    assert_eq!(newcomers[0].end(), End::Reset);
+    gate.open();
+    early.hear("more\n");
+    newcomers[1].hear("two\n");
+    newcomers[2].hear("three\n");
+    assert_eq!(*said.lock().unwrap(), ["early", "hold", "more", "two", "three"]);
+    site.end();
+}
+
+#[test]
 fn drop_oldest_with_nobody_to_drop_refuses_the_newcomer() {
     let gate = Gate::new();
     let site = Site::serve(Limits { overload: Overload::DropOldest, ..narrow(0) }, Held(gate.clone()));
@@ -270,6 +307,29 @@ fn refusals_keep_to_their_rate_and_the_rest_waits() {
     let most = 2.0 + 20.0 * began.elapsed().as_secs_f64();
     assert!(refused as f64 <= most + 1.0, "{refused} refusals in {:?}", began.elapsed());
     gate.open();
+    site.end();
+}
+
+#[test]
+fn a_listener_that_is_overloaded_without_end_does_not_stop_the_others() {
+    let gate = Gate::new();
+    let limits = Limits { refusal_rate: 20.0, backlog: 256, ..narrow(1) };
+    let builder = Server::builder().limits(limits).listen("127.0.0.1:0", Held(gate.clone())).unwrap();
+    let site = Site::build(builder, Echo);
+    let quiet = site.handle().addresses()[1];
+    let _first = occupy(&site);
+    let _waiting = line_up(&site, 1);
+    let _crowd: Vec<Client> = (0..200).map(|_| site.client()).collect();
+    for n in 1..=3 {
+        assert_eq!(Client::connect(quiet).end(), End::Reset);
+        let stats = site.stats();
+        assert_eq!(stats.listeners[1].dropped[DropReason::QueueFull as usize], n);
+        // The crowd is still there: 200 at 20 a second take 10 seconds.
+        let waiting = stats.listeners[0].backlog.map_or(0, |backlog| backlog.connections);
+        assert!(waiting > 0, "its client waited for the end of the crowd: {:?}", stats.listeners);
+    }
+    gate.open();
+    Client::connect(quiet).say("in").hear("in");
     site.end();
 }
 
@@ -349,6 +409,30 @@ fn a_source_has_its_own_limit_and_its_own_rate() {
     site.until_dropped(DropReason::Rate, 1);
     Client::from("127.0.0.3", site.address).say("other").hear("other");
     eventually("its rate recovers", || served(Client::from("127.0.0.2", site.address)));
+    site.end();
+}
+
+#[test]
+fn who_is_refused_for_its_source_is_told_so_at_the_same_rate_and_else_reset() {
+    let limits = Limits { max_per_source: 1, refusal_rate: 20.0, ..Default::default() };
+    let site = Site::build(Server::builder().limits(limits).busy_reply("one is enough\n"), Echo);
+    let mut only = site.client();
+    only.say("in").hear("in");
+    let began = Instant::now();
+    let mut told = 0;
+    for _ in 0..60 {
+        let (said, end) = site.client().rest();
+        match (said.as_slice(), end) {
+            (b"one is enough\n", End::Fin) => told += 1,
+            (b"", End::Reset) => {}
+            other => panic!("neither told nor reset: {other:?}"),
+        }
+    }
+    site.until_dropped(DropReason::PerSource, 60);
+    // A tenth of a second's worth may come at once.
+    let most = 2.0 + 20.0 * began.elapsed().as_secs_f64();
+    assert!(told >= 2 && f64::from(told) <= most + 1.0, "{told} were told in {:?}", began.elapsed());
+    only.say("still").hear("still");
     site.end();
 }
 

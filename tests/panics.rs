@@ -233,7 +233,7 @@ fn in_the_busy_reply_which_the_acceptor_asks_for() {
 }
 
 #[test]
-fn while_idle_connections_expire_on_the_thread_that_keeps_time() {
+fn in_finish_and_drop_when_idle_connections_expire() {
     hush_panics();
     let service = Fragile::new();
     let limits = Limits { idle_timeout: Duration::from_millis(300), ..two_workers() };

@@ -3,6 +3,8 @@
 mod support;
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::{Client, End, Gate, PATIENCE, Site, eventually};
 use tidegate::metrics::snapshot::ListenerSnapshot;
@@ -229,6 +231,47 @@ fn replies_for_all_have_a_limit_and_those_within_it_are_whole() {
 }
 
 #[test]
+fn half_read_lines_have_a_limit_together_and_those_within_it_are_answered() {
+    let limits = Limits { input_total: MIB, read_timeout: PATIENCE, ..one_worker() };
+    let site = Site::serve(limits, hello());
+    let mut halves = clients(&site, 40);
+    let half = "h".repeat(40 * 1024);
+    for client in &mut halves {
+        let before = site.counts();
+        client.say(&half);
+        site.until("it is read, or there is no room for it", |now| {
+            now.received_bytes == before.received_bytes + half.len() as u64
+                || now.closed[CloseReason::InputLimit as usize]
+                    > before.closed[CloseReason::InputLimit as usize]
+        });
+        site.until("it is parked or ended", |now| now.active == 0 && now.queued == 0);
+        let pending = site.stats().pending_input_bytes;
+        assert!(pending <= MIB as u64, "{pending} bytes are held");
+    }
+    // Each took room for 64 KiB.
+    assert_eq!(site.closed(CloseReason::InputLimit), 24);
+    assert_eq!(site.stats().pending_input_bytes, MIB as u64);
+    for client in &mut halves[16..] {
+        assert_eq!(client.end(), End::Fin);
+    }
+    // One goes on in time, one leaves in the middle: both make room.
+    halves[0].say("!\n").hear(format!("hello {half}!\n"));
+    halves[1].finish();
+    assert_eq!(halves[1].rest(), (format!("hello {half}\n").into_bytes(), End::Fin));
+    let left = 14 * 64 * 1024;
+    eventually("what they held is free", || (site.stats().pending_input_bytes == left).then_some(()));
+    let mut next = site.client();
+    next.say(&half);
+    eventually("there is room again", || {
+        (site.stats().pending_input_bytes == left + 64 * 1024).then_some(())
+    });
+    drop(halves);
+    next.say("\n").hear(format!("hello {half}\n"));
+    eventually("nothing is held", || (site.stats().pending_input_bytes == 0).then_some(()));
+    site.end();
+}
+
+#[test]
 fn a_reply_before_the_close_is_delivered_however_late_it_is_read() {
     // The kernel takes it all; the server closes, and its polite close ends long before the client reads.
     let limits = Limits { linger_timeout: Duration::from_millis(100), ..one_worker() };
@@ -277,13 +320,13 @@ fn a_blocking_handler_is_held_no_longer_than_its_timeouts() {
 
 /// Asks somebody slow whether a client may come in.
 struct Suspicious {
-    asked: std::sync::atomic::AtomicUsize,
-    gate: std::sync::Arc<Gate>,
+    asked: AtomicUsize,
+    gate: Arc<Gate>,
 }
 
 impl Service for Suspicious {
     fn verify(&self, _peer: &Peer) -> bool {
-        if self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+        if self.asked.fetch_add(1, Ordering::SeqCst) == 0 {
             self.gate.pass();
         }
         true
@@ -309,4 +352,53 @@ fn a_slow_verify_holds_its_own_worker_and_nobody_elses() {
     gate.open();
     first.say("x").hear("x");
     site.end();
+}
+
+/// An echo whose first session takes long to take its leave.
+struct Clinging {
+    finished: Arc<AtomicUsize>,
+    gate: Arc<Gate>,
+}
+
+impl Service for Clinging {
+    fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(Clinging { finished: self.finished.clone(), gate: self.gate.clone() })
+    }
+}
+
+impl Session for Clinging {
+    fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+        Echo.turn(stream)
+    }
+
+    fn finish(&mut self, reason: CloseReason) {
+        assert_eq!(reason, CloseReason::IdleTimeout);
+        if self.finished.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.gate.pass();
+        }
+    }
+}
+
+#[test]
+fn a_slow_finish_holds_its_own_worker_and_nobodys_deadline() {
+    let (gate, finished) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
+    let service = Clinging { finished: finished.clone(), gate: gate.clone() };
+    let limits = Limits { workers: 2, idle_timeout: Duration::from_millis(400), ..Default::default() };
+    let site = Site::serve(limits, service);
+    let mut first = site.client();
+    first.say("x").hear("x");
+    assert_eq!(first.end(), End::Fin);
+    eventually("a worker is held", || (finished.load(Ordering::SeqCst) == 1).then_some(()));
+    let began = Instant::now();
+    for _ in 0..3 {
+        let mut next = site.client();
+        next.say("x").hear("x");
+        assert_eq!(next.end(), End::Fin);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "their deadlines waited: {:?}", began.elapsed());
+    site.until_closed(CloseReason::IdleTimeout, 4);
+    eventually("all were told", || (finished.load(Ordering::SeqCst) == 4).then_some(()));
+    assert_eq!(site.stats().workers_busy, 1, "the first one still clings");
+    gate.open();
+    assert!(site.end().is_clean());
 }

@@ -153,6 +153,7 @@ impl Report {
                 "turn": percentiles(&recent.turn_duration),
             },
             "listeners": seen.listeners.iter().map(listener_json).collect::<Vec<_>>(),
+            "pending_input_bytes": seen.pending_input_bytes,
             "pending_output_bytes": seen.pending_output_bytes,
             "process": {
                 "cpu_seconds_total": process.cpu.as_secs_f64(), "open_fds": process.open_fds,

@@ -68,6 +68,9 @@ pub(super) struct ServeArgs {
     /// The longest line of a line service [default: 64KiB]
     #[arg(long, value_name = "SIZE", env = "TIDEGATE_MAX_LINE", value_parser = units::size)]
     max_line: Option<u64>,
+    /// Half-read lines of all clients together [default: 64MiB]
+    #[arg(long, value_name = "SIZE", env = "TIDEGATE_INPUT_TOTAL", value_parser = units::size)]
+    input_total: Option<u64>,
     /// Replies kept for one client that does not read [default: 1MiB]
     #[arg(long, value_name = "SIZE", env = "TIDEGATE_OUTPUT_PER_CONNECTION", value_parser = units::size)]
     output_per_connection: Option<u64>,
@@ -148,8 +151,9 @@ impl ServeArgs {
         first_said!(self or other:
             workers, queue, admin, overload, busy_reply, max_connections, max_per_source, source_rate,
             source_prefix, queue_timeout, queue_target, refusal_rate, read_timeout, write_timeout, idle_timeout,
-            max_line, output_per_connection, output_total, drain_delay, drain_timeout, worker_nice, busy_poll,
-            backlog, stuck_threshold, fd_reserve, turn_bytes, lingering, linger_timeout, linger_bytes, max_datagram,
+            max_line, input_total, output_per_connection, output_total, drain_delay, drain_timeout, worker_nice,
+            busy_poll, backlog, stuck_threshold, fd_reserve, turn_bytes, lingering, linger_timeout, linger_bytes,
+            max_datagram,
             work, log_format,
         );
         self
@@ -186,6 +190,7 @@ impl ServeArgs {
         set(&mut limits.write_timeout, self.write_timeout);
         set(&mut limits.idle_timeout, self.idle_timeout);
         set(&mut limits.max_line, self.max_line);
+        set(&mut limits.input_total, self.input_total);
         set(&mut limits.output_per_connection, self.output_per_connection);
         set(&mut limits.output_total, self.output_total);
         set(&mut limits.drain_delay, self.drain_delay);

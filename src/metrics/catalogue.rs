@@ -151,7 +151,7 @@ const DROP: Label = label(
         (DropReason::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
         (DropReason::FdReserve.as_str(), "the process was out of file descriptors"),
         (DropReason::ClientGone.as_str(), "the client left before its first turn"),
-        (DropReason::Draining.as_str(), "the server was draining"),
+        (DropReason::Draining.as_str(), "the server ended before its first turn"),
         (DropReason::Denied.as_str(), "the service's `verify` hook said no"),
     ],
 );
@@ -167,6 +167,7 @@ const CLOSE: Label = label(
         (CloseReason::Reset.as_str(), "the connection was reset, or failed in another way"),
         (CloseReason::Protocol.as_str(), "the client broke the protocol (a line over `max_line`, say)"),
         (CloseReason::Panic.as_str(), "the service's turn panicked"),
+        (CloseReason::InputLimit.as_str(), "its half-read line did not fit beside those of the others"),
         (CloseReason::OutputLimit.as_str(), "its unsent replies outgrew their limit"),
         (CloseReason::Error.as_str(), "the service's turn returned an error"),
         (CloseReason::Shutdown.as_str(), "the server ended"),
@@ -256,6 +257,8 @@ metrics! {
         "Bytes read from clients.";
     SentBytes "tidegate_sent_bytes_total" Counter "bytes" Always [SERVICE]
         "Bytes the kernel took for clients.";
+    PendingInput "tidegate_pending_input_bytes" Gauge "bytes" Always []
+        "Bytes held for lines whose end has not come.";
     PendingOutput "tidegate_pending_output_bytes" Gauge "bytes" Always []
         "Bytes of replies that clients have not taken yet.";
     DatagramsReceived "tidegate_datagrams_received_total" Counter "datagrams" Udp [LISTENER]

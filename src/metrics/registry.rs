@@ -187,6 +187,7 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
         Id::QueueLength => out.count(&[], server.queue_length),
         Id::QueueLimit => out.count(&[], server.queue_limit),
         Id::QueueWait => out.histogram(&[], &server.queue_wait),
+        Id::PendingInput => out.count(&[], server.pending_input_bytes),
         Id::PendingOutput => out.count(&[], server.pending_output_bytes),
         Id::Lingering => out.count(&[], server.lingering),
         Id::Draining => {

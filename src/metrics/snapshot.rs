@@ -166,6 +166,8 @@ pub struct Snapshot {
     pub handler_panics: u64,
     /// Polite closes under way.
     pub lingering: u64,
+    /// Bytes held for lines whose end has not come.
+    pub pending_input_bytes: u64,
     /// Bytes of replies that clients have not taken yet.
     pub pending_output_bytes: u64,
     /// Why newcomers are being refused at this moment, if they are.

@@ -3,10 +3,9 @@
 //! [`entrance`](super::entrance)) and the acceptor sleeps; it is called when one must be refused,
 //! held, or cannot be had.
 
-use super::admission::Bucket;
 use super::core::{ACCEPTOR_ROW, AcceptorWaits, Core};
 use super::entrance::Gate;
-use super::queue::{Claim, Kind};
+use super::queue::{Claim, Entry, Kind};
 use crate::limits::Overload;
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Place;
@@ -39,6 +38,9 @@ pub(super) const BURST: Duration = Duration::from_millis(25);
 const BACK_OFF_FIRST: Duration = Duration::from_millis(5);
 const BACK_OFF_LAST: Duration = Duration::from_secs(1);
 
+/// So many entries are looked at for a newcomer that can be dropped.
+const LOOKED_AT: usize = 64;
+
 /// Descriptors held so that a connection can be accepted and refused when there is no other.
 const SPARES: usize = 2;
 
@@ -48,7 +50,6 @@ pub(crate) struct Acceptor {
     doors: Vec<Door>,
     /// The door that is looked at first.
     first: usize,
-    budget: Bucket,
     spares: Vec<OwnedFd>,
     back_off: Duration,
 }
@@ -98,11 +99,8 @@ enum Step {
 impl Acceptor {
     pub(crate) fn new(core: Arc<Core>, poll: Poll, sockets: Vec<std::net::TcpListener>) -> Self {
         let doors = sockets.into_iter().map(TcpListener::from_std).map(Door::new).collect();
-        let rate = core.limits.refusal_rate;
-        // A tenth of a second's worth at once: bursts of refusals are as costly as floods.
-        let budget = Bucket::with_depth(rate, (rate / 10.0).max(f64::from(rate > 0.0)), Instant::now());
         let spares = (0..SPARES).map_while(|_| spare().ok()).collect();
-        Self { core, poll, doors, first: 0, budget, spares, back_off: BACK_OFF_FIRST }
+        Self { core, poll, doors, first: 0, spares, back_off: BACK_OFF_FIRST }
     }
 
     /// Accepts when called until the server drains; then takes what the kernel had completed, and
@@ -120,10 +118,15 @@ impl Acceptor {
             let _ = self.poll.poll(&mut events, Some(timeout));
             self.core.set_acceptor_waits(AcceptorWaits::Nothing);
             self.take_calls();
+            if hold.is_some() {
+                // The leader passes by and calls to no door meanwhile: without a look at each, the one that is
+                // overloaded would be the only one.
+                self.look_everywhere();
+            }
             hold = self.guarded(Self::accept_all).flatten();
             if self.core.entrance.acceptor_holds(hold.is_some()) && hold.is_none() {
                 // The leader passed newcomers by until just now: look once more, for their sake.
-                self.doors.iter_mut().for_each(|door| door.ready = true);
+                self.look_everywhere();
                 hold = self.guarded(Self::accept_all).flatten();
                 self.core.entrance.acceptor_holds(hold.is_some());
             }
@@ -137,6 +140,10 @@ impl Acceptor {
         for (index, door) in self.doors.iter_mut().enumerate() {
             door.ready |= self.core.entrance.take_call(index);
         }
+    }
+
+    fn look_everywhere(&mut self) {
+        self.doors.iter_mut().for_each(|door| door.ready = true);
     }
 
     /// A panic here would be a bug of ours; it ends the step and not the thread.
@@ -204,14 +211,14 @@ impl Acceptor {
                 return self.hold(reason, patience);
             }
         }
-        if !self.budget.take(now) {
-            let next = self.budget.next(now).unwrap_or(WAIT);
-            return self.hold(reason, next);
+        if !self.core.entrance.budget().take(now) {
+            let next = self.core.entrance.budget().next(now);
+            return self.hold(reason, next.unwrap_or(WAIT));
         }
         let (socket, peer) = match self.accept(index) {
             Ok(accepted) => accepted,
             Err(step) => {
-                self.budget.give_back();
+                self.core.entrance.budget().give_back();
                 return step;
             }
         };
@@ -237,31 +244,20 @@ impl Acceptor {
     }
 
     /// Refuses the newcomer that has waited longest. Connections with more to do are in the queue
-    /// too; they were admitted and are not refused, but go behind the others. False if there was no
+    /// too; they were admitted, are not refused and keep their places. False if there was no
     /// newcomer to refuse.
     fn drop_oldest(&self) -> bool {
-        for _ in 0..self.core.queue.len().min(64) {
-            let Some(entry) = self.core.queue.pop() else {
-                return false;
-            };
-            if entry.kind != Kind::Connection {
-                let _ = self.core.queue.push(entry);
-                continue;
-            }
-            let Some(slot) = self.core.table.get(entry.slot) else {
-                continue;
-            };
-            if entry.claim == Claim::Turn {
-                self.core.enqueue(entry.slot, entry.generation, Claim::Turn, entry.since);
-                continue;
-            }
-            if slot.state.take(entry.generation).is_some() {
-                let ledger = self.core.ledger(ACCEPTOR_ROW, slot.listener());
-                self.core.shed(entry.slot, slot, ledger, Place::Queued, DropReason::QueueFull);
-                return true;
-            }
+        let newcomer = |entry: &Entry| entry.kind == Kind::Connection && entry.claim != Claim::Turn;
+        let oldest = self.core.queue.pop_first(LOOKED_AT, newcomer);
+        self.core.work_queued();
+        let Some(entry) = oldest else { return false };
+        let Some(slot) = self.core.table.get(entry.slot) else { return false };
+        let mine = slot.state.take(entry.generation).is_some();
+        if mine {
+            let ledger = self.core.ledger(ACCEPTOR_ROW, slot.listener());
+            self.core.shed(entry.slot, slot, ledger, Place::Queued, DropReason::QueueFull);
         }
-        false
+        mine
     }
 
     /// Admits a socket, and wakes a worker for it if none is awake.
@@ -294,13 +290,20 @@ impl Acceptor {
     /// trying again at once for ever.
     fn accept_failed(&mut self, index: usize, error: &io::Error) -> Step {
         let class = classify(error);
+        let no_descriptor = matches!(class, AcceptError::Emfile | AcceptError::Enfile);
+        if no_descriptor && !self.doors[index].is_waited_at() {
+            // The kernel says so before it looks whether anybody waits.
+            return Step::Empty;
+        }
         let counters = &self.core.listeners[index].accept_errors;
         counters[class as usize].fetch_add(1, Relaxed);
         if class == AcceptError::Aborted {
             // The client is at fault, and only this one.
             return Step::Next;
         }
-        if matches!(class, AcceptError::Emfile | AcceptError::Enfile) && self.refuse_on_spare(index) {
+        if no_descriptor && self.refuse_on_spare(index) {
+            // Nobody is kept waiting, so there is nothing to back off from.
+            self.back_off = BACK_OFF_FIRST;
             return Step::Next;
         }
         let pause = self.back_off;
@@ -311,14 +314,14 @@ impl Acceptor {
     /// Out of descriptors: gives up a spare one, accepts on it, refuses, and takes it back. Within
     /// the budget of refusals; false when nothing could be done.
     fn refuse_on_spare(&mut self, index: usize) -> bool {
-        if !self.budget.take(Instant::now()) {
+        if !self.core.entrance.budget().take(Instant::now()) {
             return false;
         }
         self.spares.pop();
         let accepted = self.doors[index].socket.accept();
         let refused = accepted.is_ok();
         if !refused {
-            self.budget.give_back();
+            self.core.entrance.budget().give_back();
         }
         if let Ok((socket, _)) = accepted {
             let ledger = self.core.ledger(ACCEPTOR_ROW, index);
@@ -388,7 +391,8 @@ fn spare() -> io::Result<OwnedFd> {
     std::fs::File::open("/dev/null").map(OwnedFd::from)
 }
 
-fn classify(error: &io::Error) -> AcceptError {
+/// The class of an error of accept.
+pub(super) fn classify(error: &io::Error) -> AcceptError {
     use rustix::io::Errno;
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::MFILE) => AcceptError::Emfile,

@@ -80,7 +80,26 @@ struct Sources {
     rate: f64,
     prefix: (u8, u8),
     room: usize,
-    known: Mutex<HashMap<SourceKey, SourceState>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    sources: HashMap<SourceKey, SourceState>,
+    /// When those that have recovered were last taken out.
+    swept: Option<Instant>,
+}
+
+/// Taking out what has recovered is a pass over all sources under their lock: not for each of a flood.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
+
+impl Known {
+    fn sweep(&mut self, now: Instant) {
+        if self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_EVERY) {
+            self.swept = Some(now);
+            self.sources.retain(|_, state| state.open > 0 || !state.tokens.is_full(now));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -97,7 +116,7 @@ impl Sources {
             rate: limits.source_rate,
             prefix: limits.source_prefix,
             room: limits.max_connections * 2,
-            known: Mutex::new(HashMap::new()),
+            known: Mutex::default(),
         })
     }
 
@@ -120,15 +139,15 @@ impl Sources {
     fn admit(&self, address: IpAddr, now: Instant) -> Result<SourceKey, DropReason> {
         let key = self.key(address);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= self.room && !known.contains_key(&key) {
-            known.retain(|_, state| state.open > 0 || !state.tokens.is_full(now));
-            if known.len() >= self.room {
+        if known.sources.len() >= self.room && !known.sources.contains_key(&key) {
+            known.sweep(now);
+            if known.sources.len() >= self.room {
                 // So many sources within a second that none has recovered: the rate of all.
                 return Err(DropReason::Rate);
             }
         }
-        let state =
-            known.entry(key).or_insert_with(|| SourceState { open: 0, tokens: Bucket::new(self.rate, now) });
+        let unknown = || SourceState { open: 0, tokens: Bucket::new(self.rate, now) };
+        let state = known.sources.entry(key).or_insert_with(unknown);
         if self.max > 0 && state.open >= self.max {
             return Err(DropReason::PerSource);
         }
@@ -141,10 +160,10 @@ impl Sources {
 
     fn leave(&self, key: SourceKey) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(state) = known.get_mut(&key) {
+        if let Some(state) = known.sources.get_mut(&key) {
             state.open -= 1;
             if state.open == 0 && self.rate == 0.0 {
-                known.remove(&key);
+                known.sources.remove(&key);
             }
         }
     }
@@ -250,6 +269,19 @@ mod tests {
         }
         assert_eq!(admission.admit(source, now).unwrap_err(), DropReason::Rate);
         assert!(admission.admit(source, now + Duration::from_millis(500)).is_ok());
+    }
+
+    #[test]
+    fn sources_are_bounded_and_swept_now_and_then() {
+        let limits = Limits { max_connections: 1, queue: 1, source_rate: 2.0, ..Default::default() };
+        let (admission, start) = at(&limits);
+        let comes = |source: &str, ms: u64| {
+            admission.admit(source.parse().unwrap(), start + Duration::from_millis(ms)).err()
+        };
+        assert_eq!((comes("127.0.0.1", 0), comes("127.0.0.2", 0)), (None, None));
+        assert_eq!(comes("127.0.0.3", 450), Some(DropReason::Rate), "two are known, none has recovered");
+        assert_eq!(comes("127.0.0.3", 545), Some(DropReason::Rate), "both have, and nobody looks yet");
+        assert_eq!(comes("127.0.0.3", 555), None);
     }
 
     #[test]

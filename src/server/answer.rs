@@ -8,6 +8,7 @@ use super::cost::SLOW_TURN;
 use super::datagram::DatagramSocket;
 use super::queue::Entry;
 use super::worker::Worker;
+use crate::limits::Overload;
 use crate::metrics::stats::Ledger;
 use crate::reason::{DatagramDrop, TurnOutcome};
 use crate::service::{Peer, Reply};
@@ -192,7 +193,7 @@ impl Worker {
         self.clock().begin(self.now);
         self.share_work(core, socket.cost.get());
         let Taken { peer, local, .. } = place.taken;
-        let room = &mut batch.replies[..];
+        let room = &mut batch.replies[..batch.reply_size];
         let len = self.answer(core, socket, ledger, place.request(), peer, room);
         if len != NONE {
             socket.send(&[Given { data: &batch.replies[..len], to: peer, from: local }], ledger);
@@ -244,6 +245,7 @@ impl Core {
             return;
         }
         let batch = batch.get_or_insert_with(|| Batch::new(&self.limits));
+        let mut older = self.limits.overload == Overload::DropOldest;
         for (number, socket) in self.datagrams.sockets.iter().enumerate().filter(|(_, s)| overdue(s)) {
             let ledger = self.ledger(PARKER_ROW, socket.column);
             for _ in 0..PARKER_BATCHES {
@@ -254,7 +256,7 @@ impl Core {
                     let taken = &batch.taken[index];
                     if acceptable(self, taken, ledger) {
                         let request = &batch.requests[index * batch.request_size..][..taken.len];
-                        self.post_or_drop(number, taken, request, PARKER_ROW, now);
+                        self.post_or_drop(number, taken, request, now, &mut older);
                     }
                 }
                 if taken < DATAGRAMS_AT_ONCE {

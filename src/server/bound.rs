@@ -10,6 +10,7 @@ use super::datagram::{DatagramSocket, Datagrams};
 use super::dormitory::Dormitory;
 use super::drain::{Drain, Orders};
 use super::entrance::Entrance;
+use super::farewell::Farewells;
 use super::handle::{Handle, Trigger};
 use super::parker::Parker;
 use super::poller::Poller;
@@ -122,19 +123,23 @@ fn core(
     let workers = limits.workers;
     let datagrams = Datagrams::new(datagrams, &limits);
     let columns = listeners.len() + datagrams.sockets.len();
+    // Each connection, and one entry for all farewells.
+    let entries = limits.max_connections + datagrams.entries() + usize::from(extras.tick.is_some()) + 1;
     Core {
         clock: Clock::start(),
         phase: AtomicU8::new(0),
         admission: Admission::new(&limits),
         table: Table::new(limits.max_connections),
-        queue: Queue::new(limits.max_connections + datagrams.entries() + usize::from(extras.tick.is_some())),
+        queue: Queue::new(entries),
         datagrams,
         poller,
-        entrance: Entrance::new(listeners.len()),
+        entrance: Entrance::new(listeners.len(), &limits),
         dormitory: Dormitory::new(workers),
         ledgers: Ledgers::new(WORKER_ROWS + workers, columns),
         worker_clocks: (0..workers).map(|_| WorkerClock::default()).collect(),
         output_total: AtomicUsize::new(0),
+        input_total: Arc::default(),
+        farewells: Farewells::new(),
         panics: AtomicU64::new(0),
         refusals: Refusals::new(listeners.len()),
         busy_reply: extras.busy_reply,

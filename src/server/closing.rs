@@ -28,9 +28,11 @@ enum Ending {
 fn ending(reason: CloseReason) -> Ending {
     match reason {
         CloseReason::Client | CloseReason::IdleTimeout => Ending::Fin,
-        CloseReason::Server | CloseReason::Protocol | CloseReason::ReadTimeout | CloseReason::Shutdown => {
-            Ending::Polite
-        }
+        CloseReason::Server
+        | CloseReason::Protocol
+        | CloseReason::ReadTimeout
+        | CloseReason::InputLimit
+        | CloseReason::Shutdown => Ending::Polite,
         CloseReason::WriteTimeout
         | CloseReason::Reset
         | CloseReason::Panic
@@ -39,47 +41,64 @@ fn ending(reason: CloseReason) -> Ending {
     }
 }
 
+/// Who tells a session that its connection has ended.
+#[derive(Clone, Copy, Debug)]
+enum Told {
+    /// The worker that ends it.
+    Here(CloseReason),
+    /// Another thread ends it, which has other things to do than to run its code: any worker.
+    Later(CloseReason),
+}
+
+impl Told {
+    fn of(from: Place, reason: CloseReason) -> Self {
+        if from == Place::Active { Told::Here(reason) } else { Told::Later(reason) }
+    }
+}
+
 impl Core {
     /// Ends a connection that the caller owns, whose place is `from`.
     pub(crate) fn close(&self, index: u32, slot: &Slot, ledger: &Ledger, from: Place, reason: CloseReason) {
-        self.end(index, slot, ending(reason), reason, |_| ledger.closed(from, reason));
+        let told = Told::of(from, reason);
+        self.end(index, slot, ending(reason), told, |_| ledger.closed(from, reason));
     }
 
     /// Cuts a connection that the caller owns: RST, whatever it was doing.
     pub(crate) fn cut(&self, index: u32, slot: &Slot, ledger: &Ledger, from: Place) {
         let reason = CloseReason::Shutdown;
-        self.end(index, slot, Ending::Reset, reason, |_| ledger.closed(from, reason));
+        let told = Told::of(from, reason);
+        self.end(index, slot, Ending::Reset, told, |_| ledger.closed(from, reason));
     }
 
     /// Turns a connection away before its first request; the caller owns it.
     pub(crate) fn shed(&self, index: u32, slot: &Slot, ledger: &Ledger, from: Place, reason: DropReason) {
         let says = match reason {
-            DropReason::ClientGone => b"",
+            DropReason::ClientGone | DropReason::Draining => b"",
             _ => self.busy_reply(slot.listener()),
         };
         let ending = if says.is_empty() { Ending::Reset } else { Ending::Polite };
         // Whose first request came late has a session, which learns of its end.
-        self.end(index, slot, ending, CloseReason::Server, |socket| {
+        let told = Told::of(from, CloseReason::Server);
+        self.end(index, slot, ending, told, |socket| {
             say(socket, says);
             ledger.shed(from, reason);
         });
     }
 
-    fn end(
-        &self,
-        index: u32,
-        slot: &Slot,
-        ending: Ending,
-        to_session: CloseReason,
-        count: impl FnOnce(&TcpStream),
-    ) {
+    fn end(&self, index: u32, slot: &Slot, ending: Ending, told: Told, count: impl FnOnce(&TcpStream)) {
         let connection = slot.connection().take();
         slot.deadline.store(NEVER, Ordering::Relaxed);
         if let Some(mut connection) = connection {
             connection.kept.discard(&self.output_total);
-            if let Some(session) = connection.session.take() {
-                self.finish_session(session, to_session);
-            }
+            let session = connection.session.take();
+            let later = match (session, told) {
+                (Some(session), Told::Here(reason)) => {
+                    self.finish_session(session, reason);
+                    None
+                }
+                (Some(session), Told::Later(reason)) => Some((session, reason)),
+                (None, _) => None,
+            };
             // Counted before the client can see it, so that who sees the end can see the count.
             count(&connection.socket);
             let registered = connection.is_registered();
@@ -87,12 +106,16 @@ impl Core {
             slot.state.release();
             self.table.give_back(index);
             self.put_away(socket, ending, registered);
+            if let Some((session, reason)) = later {
+                // The place is given back when the session has been told.
+                return self.bid_farewell(session, reason, permit);
+            }
             drop(permit);
         }
         self.connection_place_made();
     }
 
-    fn finish_session(&self, mut session: Box<dyn crate::service::Session>, reason: CloseReason) {
+    pub(super) fn finish_session(&self, mut session: Box<dyn crate::service::Session>, reason: CloseReason) {
         // Dropping a session runs its author's code too; apart, since a panic while another unwinds
         // would abort the process.
         let finished = catch_unwind(AssertUnwindSafe(|| session.finish(reason)));
@@ -109,6 +132,12 @@ impl Core {
         let says = self.busy_reply(listener);
         let told = !says.is_empty() && say(&socket, says);
         self.put_away(socket, if told { Ending::Polite } else { Ending::Reset }, false);
+    }
+
+    /// Refuses such a socket without a word and without waiting for its client.
+    pub(crate) fn refuse_cheaply(&self, socket: TcpStream, ledger: &Ledger, reason: DropReason) {
+        ledger.refused(reason);
+        self.put_away(socket, Ending::Reset, false);
     }
 
     fn put_away(&self, socket: TcpStream, ending: Ending, registered: bool) {

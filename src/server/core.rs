@@ -7,6 +7,7 @@ use super::cost::TurnCost;
 use super::datagram::{DatagramSocket, Datagrams, SOCKET_BIT};
 use super::dormitory::Dormitory;
 use super::entrance::{DOOR_BIT, Entrance};
+use super::farewell::Farewells;
 use super::poller::Poller;
 use super::queue::{Claim, Entry, Kind, Queue};
 use super::refusals::Refusals;
@@ -87,6 +88,9 @@ pub(crate) struct Core {
     pub(crate) ledgers: Ledgers,
     pub(crate) worker_clocks: Box<[WorkerClock]>,
     pub(crate) output_total: AtomicUsize,
+    /// Shared with the sessions that hold some of it.
+    pub(crate) input_total: Arc<AtomicUsize>,
+    pub(crate) farewells: Farewells,
     pub(crate) panics: AtomicU64,
     pub(crate) refusals: Refusals,
     pub(crate) busy_reply: Option<Box<[u8]>>,
@@ -194,6 +198,9 @@ impl Core {
     pub(crate) fn work_queued(&self) {
         if self.dormitory.awake.count_after_publishing() == 0 {
             self.wake_worker();
+        } else {
+            // Who is awake may be in a long turn; the parker sees to that, unless it sleeps long.
+            self.rouse_parker();
         }
     }
 

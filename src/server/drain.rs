@@ -8,7 +8,7 @@ use super::table::NEVER;
 use super::worker::has_input;
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Place;
-use crate::reason::{CloseReason, DatagramDrop};
+use crate::reason::{CloseReason, DatagramDrop, DropReason};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -77,6 +77,11 @@ impl Orders {
         *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = Some(grace);
     }
 
+    /// The grace that was set since the last call.
+    fn take_grace(&self) -> Option<Nanos> {
+        self.grace.lock().unwrap_or_else(PoisonError::into_inner).take().map(nanos)
+    }
+
     fn finish(&self, report: ShutdownReport) {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
         self.done.notify_all();
@@ -111,12 +116,14 @@ pub(crate) struct Drain {
     stage: Stage,
     ordered_at: Nanos,
     closed_before: u64,
-    aborted: u64,
+    /// Connections that were cut, and newcomers that were before their first turn.
+    cut: u64,
+    shed: u64,
 }
 
 impl Drain {
     pub(crate) fn new(orders: std::sync::Arc<Orders>) -> Self {
-        Self { orders, stage: Stage::Serving, ordered_at: 0, closed_before: 0, aborted: 0 }
+        Self { orders, stage: Stage::Serving, ordered_at: 0, closed_before: 0, cut: 0, shed: 0 }
     }
 
     /// Whether connections are being ended: then the parker looks often.
@@ -136,7 +143,12 @@ impl Drain {
                     self.begin(core, now);
                 }
             }
-            Stage::Draining { until } => {
+            Stage::Draining { mut until } => {
+                if let Some(grace) = self.orders.take_grace() {
+                    // The drain had begun already, with more time.
+                    until = until.min(now.saturating_add(grace));
+                    self.stage = Stage::Draining { until };
+                }
                 self.end_idle(core, now);
                 let answered = core.datagrams.drained();
                 let empty = core.admission.open() == 0 && !core.accepting.load(SeqCst) && answered;
@@ -144,12 +156,18 @@ impl Drain {
                     self.stop(core, now);
                 } else if now >= until || self.orders.cut.load(SeqCst) {
                     core.stopping.store(true, SeqCst);
+                    self.cut(core);
                     self.stage = Stage::Cutting { until: now.saturating_add(nanos(CUT_GRACE)) };
                 }
             }
             Stage::Cutting { until } => {
+                // In this order: what the acceptor still admitted is cut.
+                let all_are_in = !core.accepting.load(SeqCst);
                 self.cut(core);
-                if core.admission.open() == 0 || now >= until {
+                if all_are_in && now >= until {
+                    core.say_last_farewells(CUT_GRACE);
+                }
+                if all_are_in && (core.admission.open() == 0 || now >= until) {
                     self.stop(core, now);
                 }
             }
@@ -158,6 +176,7 @@ impl Drain {
                 if left == 0 || now >= until {
                     // What workers on their way out have put into the queue.
                     self.cut(core);
+                    core.say_last_farewells(CUT_GRACE);
                     report.workers_left = left;
                     report.datagrams_dropped = core.datagrams_dropped_at_end();
                     self.orders.finish(report);
@@ -185,8 +204,7 @@ impl Drain {
         core.enter(Phase::Draining);
         let _ = core.acceptor.wake();
         core.datagrams.begin_drain(core, now);
-        let grace = *self.orders.grace.lock().unwrap_or_else(PoisonError::into_inner);
-        let timeout = nanos(grace.unwrap_or(core.limits.drain_timeout));
+        let timeout = self.orders.take_grace().unwrap_or(nanos(core.limits.drain_timeout));
         self.stage = Stage::Draining { until: now.saturating_add(timeout) };
     }
 
@@ -205,6 +223,10 @@ impl Drain {
             }
             let ledger = core.ledger(PARKER_ROW, slot.listener());
             let (waiting, more) = match slot.connection().as_ref() {
+                // Nothing is read of a client that does not take its replies.
+                Some(connection) if matches!(connection.waiting.get(), Waiting::Flush { .. }) => {
+                    (connection.waiting.get(), false)
+                }
                 Some(connection) => (connection.waiting.get(), has_input(&connection.socket)),
                 None => (Waiting::Request, false),
             };
@@ -222,6 +244,7 @@ impl Drain {
 
     /// Resets what is idle or queued; what has a worker is cut by it when its turn returns.
     fn cut(&mut self, core: &Core) {
+        let mut farewells = false;
         while let Some(entry) = core.queue.pop() {
             match entry.kind {
                 Kind::Connection => {}
@@ -230,13 +253,24 @@ impl Drain {
                     continue;
                 }
                 Kind::Receive | Kind::Tick => continue,
+                Kind::Farewell => {
+                    farewells = true;
+                    continue;
+                }
             }
             let Some(slot) = core.table.get(entry.slot) else {
                 continue;
             };
-            if slot.state.take(entry.generation).is_some() {
-                self.aborted += 1;
-                core.cut(entry.slot, slot, core.ledger(PARKER_ROW, slot.listener()), Place::Queued);
+            if slot.state.take(entry.generation).is_none() {
+                continue;
+            }
+            let ledger = core.ledger(PARKER_ROW, slot.listener());
+            if entry.claim != Claim::Turn {
+                self.shed += 1;
+                core.shed(entry.slot, slot, ledger, Place::Queued, DropReason::Draining);
+            } else {
+                self.cut += 1;
+                core.cut(entry.slot, slot, ledger, Place::Queued);
             }
         }
         for (index, slot) in core.table.iter() {
@@ -244,9 +278,12 @@ impl Drain {
                 continue;
             };
             if slot.state.claim(generation) {
-                self.aborted += 1;
+                self.cut += 1;
                 core.cut(index, slot, core.ledger(PARKER_ROW, slot.listener()), Place::Idle);
             }
+        }
+        if farewells {
+            core.requeue_farewells();
         }
     }
 
@@ -256,13 +293,14 @@ impl Drain {
         core.enter(Phase::Stopped);
         core.datagrams.close();
         core.stopped.store(true, SeqCst);
-        let cut_in_turns = core.cut_in_turns.load(Relaxed) + core.admission.open() as u64;
-        let aborted = self.aborted + cut_in_turns;
+        // Of those that have a place, some have ended already, and only their sessions are being told.
+        let in_turns = core.admission.open().saturating_sub(core.farewells.pending()) as u64;
+        let cut = self.cut + core.cut_in_turns.load(Relaxed);
         let closed = core.closed_total() - self.closed_before;
         let report = ShutdownReport {
             elapsed: Duration::from_nanos(now - self.ordered_at),
-            drained: closed.saturating_sub(self.aborted + core.cut_in_turns.load(Relaxed)),
-            aborted,
+            drained: closed.saturating_sub(cut),
+            aborted: cut + self.shed + in_turns,
             datagrams_dropped: 0,
             workers_left: 0,
         };

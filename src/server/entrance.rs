@@ -5,18 +5,23 @@
 //! more than to accept it. When the gate is shut, or accept fails, it calls the acceptor, whose
 //! thread runs before the workers' and does the rest: refuse, hold, back off.
 
+use super::acceptor::classify;
+use super::admission::Bucket;
 use super::clock::nanos;
 use super::connection::{Connection, Registered, Waiting};
 use super::core::Core;
 use super::queue::Claim;
+use crate::limits::Limits;
 use crate::metrics::snapshot::Phase;
-use crate::reason::DropReason;
+use crate::metrics::stats::Ledger;
+use crate::reason::{AcceptError, DropReason};
 use crate::service::{Kept, Peer};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Marks a listener in the poller, where slots have numbers below 2^24.
@@ -41,15 +46,26 @@ pub(crate) struct Entrance {
     holding: AtomicBool,
     /// Connections admitted so far.
     admitted: AtomicU64,
+    /// Refusals that may be made: locked for each, and they are few.
+    budget: Mutex<Bucket>,
 }
 
 impl Entrance {
-    pub(crate) fn new(listeners: usize) -> Self {
+    pub(crate) fn new(listeners: usize, limits: &Limits) -> Self {
+        let rate = limits.refusal_rate;
+        // A tenth of a second's worth at once: bursts of refusals are as costly as floods.
+        let depth = (rate / 10.0).max(f64::from(rate > 0.0));
         Self {
             calls: (0..listeners).map(|_| AtomicBool::new(false)).collect(),
             holding: AtomicBool::new(false),
             admitted: AtomicU64::new(0),
+            budget: Mutex::new(Bucket::with_depth(rate, depth, Instant::now())),
         }
+    }
+
+    /// The budget of refusals, `refusal_rate`.
+    pub(crate) fn budget(&self) -> MutexGuard<'_, Bucket> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The acceptor says whether it holds newcomers back; whether it did before.
@@ -101,6 +117,12 @@ impl Core {
             match socket.accept() {
                 Ok((newcomer, peer)) => self.admit(index, newcomer, peer, row),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // A client that gave up: no other accept will tell of it.
+                Err(error) if classify(&error) == AcceptError::Aborted => {
+                    let aborted = AcceptError::Aborted as usize;
+                    self.listeners[index].accept_errors[aborted].fetch_add(1, Relaxed);
+                }
+                // The acceptor meets it too, counts it, and knows what to do.
                 Err(_) => break,
             }
         }
@@ -113,11 +135,11 @@ impl Core {
         let ledger = self.ledger(row, index);
         let permit = match self.admission.admit(peer.ip(), Instant::now()) {
             Ok(permit) => permit,
-            Err(reason) => return self.refuse(index, socket, ledger, reason),
+            Err(reason) => return self.turn_away(index, socket, ledger, reason),
         };
         // A permit is given back after its slot, so there is a slot for every permit.
         let Some((number, slot)) = self.table.take() else {
-            return self.refuse(index, socket, ledger, DropReason::MaxConnections);
+            return self.turn_away(index, socket, ledger, DropReason::MaxConnections);
         };
         let generation = slot.state.open();
         slot.set_listener(index);
@@ -141,5 +163,15 @@ impl Core {
         slot.deadline.store(now.saturating_add(nanos(self.limits.queue_timeout)), Relaxed);
         slot.state.requeue();
         self.enqueue(number, generation, Claim::Newcomer, now);
+    }
+
+    /// Refuses a newcomer whose source is known by its accept only, so that it could not be left to the
+    /// kernel. Past the budget that is done as cheaply as it can be.
+    fn turn_away(&self, index: usize, socket: TcpStream, ledger: &Ledger, reason: DropReason) {
+        if self.entrance.budget().take(Instant::now()) {
+            self.refuse(index, socket, ledger, reason);
+        } else {
+            self.refuse_cheaply(socket, ledger, reason);
+        }
     }
 }

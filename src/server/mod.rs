@@ -17,6 +17,7 @@ mod datagram;
 mod dormitory;
 mod drain;
 mod entrance;
+mod farewell;
 mod handle;
 mod leadership;
 mod observe;
@@ -40,8 +41,10 @@ pub use builder::{BuildError, Builder};
 pub use drain::ShutdownReport;
 pub use handle::{Handle, Trigger};
 
-/// Bytes of the table for one connection; the socket itself is the kernel's.
-pub(crate) const SLOT_BYTES: usize = size_of::<table::Slot>();
+/// Bytes for one connection: its slot in the table, its entry in the queue with its stamp, and its
+/// farewell. The socket itself is the kernel's.
+pub(crate) const CONNECTION_BYTES: usize =
+    size_of::<table::Slot>() + size_of::<queue::Entry>() + size_of::<usize>() + farewell::Farewells::BYTES;
 /// Bytes of a worker's buffers.
 pub(crate) const WORKER_BUFFER_BYTES: usize = crate::service::Buffers::BYTES;
 

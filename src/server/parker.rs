@@ -8,7 +8,7 @@ use super::closing::{Discarded, Lingering, discard};
 use super::connection::Waiting;
 use super::core::{Core, PARKER_ROW};
 use super::drain::Drain;
-use super::queue::{Claim, Kind};
+use super::queue::{Claim, Entry, Kind};
 use super::state::Generation;
 use super::table::{NEVER, Slot};
 use crate::metrics::snapshot::Phase;
@@ -34,6 +34,9 @@ const QUIET_TICKS: u32 = 16;
 
 /// The longest sleep; it bounds how late a summary or a scan can be.
 const SLEEP: Duration = Duration::from_millis(250);
+
+/// So many entries are looked at for a newcomer that has waited too long.
+const LOOKED_AT: usize = 64;
 
 /// Summaries come this often.
 const SECOND: Nanos = 1_000_000_000;
@@ -258,27 +261,27 @@ impl Parker {
         core.close(index, slot, ledger, Place::Idle, reason);
     }
 
-    /// Sheds newcomers that have waited too long, without waiting for a worker. The channel is in
-    /// order, so they are at its head: as many entries are taken as were seen to be too old.
+    /// Sheds newcomers that have waited too long, without waiting for a worker: as many as were seen
+    /// to have. The queue is in order, so they are near its head.
     fn shed_expired(&self, expired: usize, now: Nanos) {
         let core = &*self.core;
         let patience = nanos(core.limits.queue_timeout);
+        let overdue = |entry: &Entry| {
+            entry.kind == Kind::Connection
+                && entry.claim == Claim::Newcomer
+                && now.saturating_sub(entry.since) > patience
+        };
         for _ in 0..expired {
-            let Some(entry) = core.queue.pop() else { return };
-            if entry.kind != Kind::Connection {
-                let _ = core.queue.push(entry);
-                continue;
-            }
-            let Some(slot) = core.table.get(entry.slot) else {
-                continue;
-            };
-            if entry.claim != Claim::Newcomer || now.saturating_sub(entry.since) <= patience {
-                // A worker was faster with the one that was meant. This one keeps its claim.
-                core.enqueue(entry.slot, entry.generation, entry.claim, entry.since);
-            } else if slot.state.take(entry.generation).is_some() {
+            let Some(entry) = core.queue.pop_first(LOOKED_AT, overdue) else { break };
+            if let Some(slot) = core.table.get(entry.slot)
+                && slot.state.take(entry.generation).is_some()
+            {
                 let ledger = core.ledger(PARKER_ROW, slot.listener());
                 core.shed(entry.slot, slot, ledger, Place::Queued, DropReason::QueueTimeout);
             }
+        }
+        if expired > 0 {
+            core.work_queued();
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Datagrams and the queue: putting one in, and dropping one that waits.
 
 use super::clock::Nanos;
-use super::core::Core;
+use super::core::{Core, PARKER_ROW};
 use super::datagram::DatagramSocket;
 use super::queue::{Claim, Entry, Kind};
 use super::state::Generation;
-use crate::limits::Overload;
 use crate::reason::DatagramDrop;
 use crate::sys::Taken;
+
+/// So many entries are looked at for a datagram that can be dropped.
+const LOOKED_AT: usize = 64;
 
 impl Core {
     /// What was dropped of a listener's datagrams, by the kernel too.
@@ -39,30 +41,33 @@ impl Core {
     }
 
     /// Puts a datagram into the queue; when it is full this one, or the one that has waited longest,
-    /// is dropped.
-    pub(crate) fn post_or_drop(&self, number: usize, taken: &Taken, request: &[u8], row: usize, now: Nanos) {
-        let posted = self.post(number, taken, request, now)
-            || self.limits.overload == Overload::DropOldest
-                && self.drop_oldest_datagram(row)
-                && self.post(number, taken, request, now);
-        if !posted {
+    /// is dropped. `older` says whether to look for such a one; false from when there is none.
+    pub(crate) fn post_or_drop(
+        &self,
+        number: usize,
+        taken: &Taken,
+        request: &[u8],
+        now: Nanos,
+        older: &mut bool,
+    ) {
+        if self.post(number, taken, request, now) {
+            return;
+        }
+        *older = *older && self.drop_oldest_datagram();
+        if !*older || !self.post(number, taken, request, now) {
             let column = self.datagrams.sockets[number].column;
-            self.ledger(row, column).datagrams_dropped(DatagramDrop::QueueFull, 1);
+            self.ledger(PARKER_ROW, column).datagrams_dropped(DatagramDrop::QueueFull, 1);
         }
     }
 
-    /// Drops the datagram that has waited longest, if one is near the head of the queue.
-    fn drop_oldest_datagram(&self, row: usize) -> bool {
-        for _ in 0..self.queue.len().min(64) {
-            let Some(entry) = self.queue.pop() else { return false };
-            if entry.kind == Kind::Datagram {
-                self.drop_waiting(&entry, row, DatagramDrop::QueueFull);
-                return true;
-            }
-            // Connections keep their claim, behind the others.
-            let _ = self.queue.push(entry);
+    /// Drops the datagram that has waited longest, if one is near the head of the queue. The caller sees
+    /// to it that a worker knows of those before it.
+    fn drop_oldest_datagram(&self) -> bool {
+        let oldest = self.queue.pop_first(LOOKED_AT, |entry| entry.kind == Kind::Datagram);
+        if let Some(entry) = &oldest {
+            self.drop_waiting(entry, PARKER_ROW, DatagramDrop::QueueFull);
         }
-        false
+        oldest.is_some()
     }
 
     /// Drops a datagram whose entry the caller has taken from the queue.

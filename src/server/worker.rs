@@ -100,6 +100,7 @@ impl Worker {
                 Kind::Datagram => self.answer_waiting(core, &entry),
                 Kind::Receive => self.receive(core, &entry),
                 Kind::Tick => self.tick(core),
+                Kind::Farewell => self.say_farewell(core),
             }
             if core.stopped.load(Relaxed) {
                 return;
@@ -338,8 +339,12 @@ impl Worker {
         hangup: bool,
     ) -> (Turned, Verdict) {
         let listener = &core.listeners[present.slot.listener()];
-        let context =
-            Context { limits: &core.limits, output_total: &core.output_total, stopping: &core.stopping };
+        let context = Context {
+            limits: &core.limits,
+            output_total: &core.output_total,
+            input_total: &core.input_total,
+            stopping: &core.stopping,
+        };
         let probe = listener.cost.probe();
         let Connection { socket, session, kept, peer, .. } = connection;
         let mut stream = Stream::new(socket, peer, &mut self.buffers, kept, context, hangup);
@@ -389,6 +394,11 @@ impl Worker {
 
     /// The connection has more to do: behind the others with it.
     fn again(&mut self, core: &Core, present: &Present<'_>) {
+        if core.stopping.load(Relaxed) {
+            // Nobody comes back to it.
+            core.cut_in_turns.fetch_add(1, Relaxed);
+            return core.cut(present.index, present.slot, present.ledger, Place::Active);
+        }
         present.ledger.moved(Place::Active, Place::Queued);
         present.slot.state.requeue();
         core.enqueue(present.index, present.generation, Claim::Turn, self.now);
@@ -479,6 +489,7 @@ fn deadline(core: &Core, waiting: Waiting, now: Nanos) -> Nanos {
 fn failure(error: &io::Error, core: &Core) -> CloseReason {
     match Fault::of(error) {
         Some(Fault::OutputLimit) => return CloseReason::OutputLimit,
+        Some(Fault::InputLimit) => return CloseReason::InputLimit,
         Some(Fault::ReadTimeout) => return CloseReason::ReadTimeout,
         Some(Fault::WriteTimeout) => return CloseReason::WriteTimeout,
         Some(Fault::Shutdown) => return CloseReason::Shutdown,

@@ -1,9 +1,12 @@
 //! Line services: a closure is called for each line; between lines the connection is parked.
 
 use super::{Output, Peer, Received, Service, Session, Stream, Turn};
+use crate::limits::Limits;
 use crate::service::Fault;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Where the reply to a line goes.
 #[derive(Debug)]
@@ -42,7 +45,8 @@ impl io::Write for LineReply<'_, '_> {
 
 /// A service from a closure that answers one line at a time. The line comes without its end
 /// (`\n` or `\r\n`); a last line without one is answered as it is. A line longer than `max_line`
-/// ends the connection, counted as `protocol`.
+/// ends the connection, counted as `protocol`; so does one that comes in parts while there is no room
+/// for them in `input_total`, counted as `input_limit`.
 ///
 /// `name` is the `service` label of its metrics.
 ///
@@ -74,14 +78,56 @@ where
     }
 
     fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(LineSession { partial: Vec::new(), answer: self.answer.clone() })
+        Box::new(LineSession { partial: None, answer: self.answer.clone() })
     }
 }
 
 struct LineSession<F> {
-    /// The beginning of a line whose end has not come; empty, and nothing allocated, between lines.
-    partial: Vec<u8>,
+    /// The beginning of a line whose end has not come; nothing between lines.
+    partial: Option<Partial>,
     answer: Arc<F>,
+}
+
+/// Part of a line; never empty.
+struct Partial {
+    bytes: Vec<u8>,
+    /// What it has taken of `total`: the room for its bytes. Given back when it is dropped.
+    taken: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Partial {
+    /// The least room that is made.
+    const ROOM_MIN: usize = 64;
+
+    fn new(total: &Arc<AtomicUsize>) -> Self {
+        Self { bytes: Vec::new(), taken: 0, total: total.clone() }
+    }
+
+    /// Adds bytes, of which the line has at most `max_line` and 2, if there is room.
+    fn extend(&mut self, data: &[u8], limits: &Limits) -> io::Result<()> {
+        let needed = self.bytes.len() + data.len();
+        if needed > self.taken {
+            // By doubling, up to what the longest line needs: a client that drips makes no work.
+            let doubled = needed.next_power_of_two().max(Self::ROOM_MIN);
+            let room = doubled.min(limits.max_line + 2).max(needed);
+            let more = room - self.taken;
+            if self.total.fetch_add(more, Relaxed) + more > limits.input_total {
+                self.total.fetch_sub(more, Relaxed);
+                return Err(Fault::InputLimit.into());
+            }
+            self.taken = room;
+            self.bytes.reserve_exact(room - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.taken, Relaxed);
+    }
 }
 
 impl<F> Session for LineSession<F>
@@ -90,18 +136,16 @@ where
 {
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
         let peer = *stream.peer();
-        let max_line = stream.limits().max_line;
         let (input, output) = stream.split();
         let mut reply = LineReply { output, peer: &peer, ending: false };
         loop {
             match input.receive()? {
-                Received::Data(data) => self.take(data, max_line, &mut reply)?,
-                Received::Nothing if self.partial.is_empty() => return Ok(Turn::Park),
+                Received::Data(data) => self.take(data, &mut reply)?,
+                Received::Nothing if self.partial.is_none() => return Ok(Turn::Park),
                 Received::Nothing => return Ok(Turn::Partial),
                 Received::End => {
-                    if !self.partial.is_empty() {
-                        let last = std::mem::take(&mut self.partial);
-                        (self.answer)(strip(&last), &mut reply)?;
+                    if let Some(last) = self.partial.take() {
+                        (self.answer)(strip(&last.bytes), &mut reply)?;
                     }
                     return Ok(Turn::Close);
                 }
@@ -118,28 +162,35 @@ where
     F: Fn(&[u8], &mut LineReply<'_, '_>) -> io::Result<()>,
 {
     /// Answers the lines that are whole and keeps the beginning of the next.
-    fn take(&mut self, mut data: &[u8], max_line: usize, reply: &mut LineReply<'_, '_>) -> io::Result<()> {
+    fn take(&mut self, mut data: &[u8], reply: &mut LineReply<'_, '_>) -> io::Result<()> {
+        let context = reply.output.context;
+        let max_line = context.limits.max_line;
         while let Some(end) = data.iter().position(|&byte| byte == b'\n') {
             let (line, rest) = (&data[..end], &data[end + 1..]);
-            if self.partial.is_empty() {
-                self.answer_line(line, max_line, reply)?;
-            } else {
-                let mut whole = std::mem::take(&mut self.partial);
-                // One byte more than allowed is enough to know that the line is too long.
-                whole.extend_from_slice(&line[..line.len().min(max_line + 2)]);
-                self.answer_line(&whole, max_line, reply)?;
+            match self.partial.take() {
+                None => self.answer_line(line, max_line, reply)?,
+                Some(mut whole) => {
+                    // One byte more than allowed, and a `\r`, are enough to know that the line is too long.
+                    let enough = line.len().min(max_line + 2 - whole.bytes.len());
+                    whole.extend(&line[..enough], context.limits)?;
+                    self.answer_line(&whole.bytes, max_line, reply)?;
+                }
             }
             if reply.ending {
                 return Ok(());
             }
             data = rest;
         }
+        if data.is_empty() {
+            return Ok(());
+        }
+        let begun = self.partial.as_ref().map_or(0, |partial| partial.bytes.len());
         // A `\r` may belong to the end of the line, so it does not count yet.
-        if self.partial.len() + data.len() > max_line + 1 {
+        if begun + data.len() > max_line + 1 {
             return Err(Fault::LineTooLong.into());
         }
-        self.partial.extend_from_slice(data);
-        Ok(())
+        let partial = self.partial.get_or_insert_with(|| Partial::new(context.input_total));
+        partial.extend(data, context.limits)
     }
 
     fn answer_line(&self, line: &[u8], max_line: usize, reply: &mut LineReply<'_, '_>) -> io::Result<()> {

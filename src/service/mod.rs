@@ -85,8 +85,9 @@ pub trait Session: Send {
     /// [`Turn::Close`].
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn>;
 
-    /// The connection has ended, and why. Runs on the thread that ended it, perhaps the one that
-    /// keeps time: never wait in it.
+    /// The connection has ended, and why: the last call. Runs on a worker, like a turn; until it
+    /// returns the connection keeps its place among `max_connections`. (When a server is cut and no
+    /// worker is left for it, it runs on another thread or, after a second, not at all.)
     fn finish(&mut self, reason: CloseReason) {
         let _ = reason;
     }

@@ -6,6 +6,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use std::cell::Cell;
 use std::io;
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Replies smaller than this are gathered and sent with one call.
@@ -118,6 +119,9 @@ pub enum Fault {
     /// `output_total`.
     #[error("the client does not take its replies, and there are more than may be kept")]
     OutputLimit,
+    /// There is no room for more of the line that the client has begun: `input_total` is in use.
+    #[error("the half-read lines of all clients are more than may be kept")]
+    InputLimit,
     /// The client did not send in time.
     #[error("the client did not send its request in time")]
     ReadTimeout,
@@ -135,7 +139,7 @@ pub enum Fault {
 impl From<Fault> for io::Error {
     fn from(fault: Fault) -> Self {
         let kind = match fault {
-            Fault::OutputLimit => io::ErrorKind::OutOfMemory,
+            Fault::InputLimit | Fault::OutputLimit => io::ErrorKind::OutOfMemory,
             Fault::ReadTimeout | Fault::WriteTimeout => io::ErrorKind::TimedOut,
             Fault::Shutdown => io::ErrorKind::ConnectionAborted,
             Fault::LineTooLong => io::ErrorKind::InvalidData,
@@ -284,6 +288,7 @@ impl<'a> Stream<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) limits: &'a Limits,
+    pub(crate) input_total: &'a Arc<AtomicUsize>,
     pub(crate) output_total: &'a AtomicUsize,
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
 }

@@ -106,6 +106,7 @@ impl Site {
             assert_eq!(now.open(), 0, "{now:?}");
         }
         assert_eq!(stats.pending_output_bytes, 0, "replies are kept for nobody");
+        assert_eq!(stats.pending_input_bytes, 0, "half a line is kept of nobody");
         let most = stats.uptime * stats.workers_limit as u32;
         assert!(stats.worker_busy <= most, "workers were busy for {:?} of {most:?}", stats.worker_busy);
     }

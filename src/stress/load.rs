@@ -331,7 +331,7 @@ impl<'a> Loader<'a> {
         }
         if self.next_to_open >= all && self.opening == 0 && self.hopeless.is_none() {
             self.phase = Phase::Ready;
-            self.control.ready(self.plan.threads, now);
+            self.control.ready(now);
             self.start_if_ready();
         }
     }

@@ -103,8 +103,9 @@ fn compare(before: &Report, after: &Report, args: &LoadArgs) -> Result<bool, Str
         return kept::print_comparison(before, after, args.noise, Output::Text);
     }
     let changes = archive::compare(before, after, args.noise);
+    let text = archive::show(&changes, args.noise) + &archive::doubts(before, after);
     // The exit code says the same to one who closed stderr.
-    let _ = std::io::stderr().write_all(archive::show(&changes, args.noise).as_bytes());
+    let _ = std::io::stderr().write_all(text.as_bytes());
     Ok(changes.iter().any(|change| change.judgement == archive::Judgement::Worse))
 }
 

@@ -1,4 +1,52 @@
 //! tidegate: a bounded thread-pool server that stays up when the load does not stop.
+//!
+//! Every resource it can spend (threads, connections, places in the queue, bytes, time, even the
+//! work of saying no) has a limit chosen up front: [`Limits`]. What exceeds a limit is refused
+//! quickly, visibly and cheaply, and what was admitted is finished.
+//!
+//! ```text
+//!  kernel                       tidegate
+//!  SYN -> [accept backlog] -> acceptor -> admission -> [queue] -> worker -> service turn
+//!                                |            |           ^          |
+//!                                |         refusal        |          +-> close (all endings, one place)
+//!                             accept errors   |           |          |
+//!                             (back off)      |        poller <------+  idle: an fd in one epoll,
+//!                                             |           |             no thread, no buffer
+//!                                             +---> parker: lingering closes, deadlines, the drain
+//! ```
+//!
+//! A server is described, bound, served and ended:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidegate::{Limits, Server, lines};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let limits = Limits { idle_timeout: Duration::from_secs(30), ..Default::default() };
+//! let upper = lines("upper", |line, reply| {
+//!     reply.send(&line.to_ascii_uppercase())?;
+//!     reply.send(b"\n")
+//! });
+//! let server = Server::builder().limits(limits).listen("127.0.0.1:0", upper)?.bind()?;
+//! println!("listening on {}", server.addresses()[0]);
+//! let handle = server.serve()?;
+//! // ... until it is to end:
+//! let report = handle.shutdown(Duration::from_secs(10));
+//! assert!(report.is_clean(), "{report}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it serves is one of these:
+//!
+//! - [`lines`]: a closure for each line; between lines a connection owns no thread and no buffer.
+//! - [`handler`]: a closure for a whole connection in plain blocking style, which keeps its worker.
+//! - [`datagrams`]: a closure for each datagram.
+//! - [`Service`] with its [`Session`]s, and [`DatagramService`]: the traits, for state per connection
+//!   and for hooks.
+//!
+//! [`Builder`] has what a server can be told, [`Handle`] what a running one can be asked, and
+//! [`admin`] the endpoint that shows it.
 
 pub mod admin;
 #[cfg(feature = "cli")]
@@ -14,13 +62,18 @@ mod sys;
 pub mod url;
 
 pub use limits::{Limits, Overload};
+pub use reason::CloseReason;
 pub use server::{BoundServer, BuildError, Builder, Handle, Server, ShutdownReport, Trigger};
 pub use service::{
-    DatagramService, Echo, Peer, Received, Reply, Service, Session, Stream, Time, Turn, datagrams, handler,
-    lines,
+    Blocking, DatagramService, Datagrams, Echo, Handler, LineReply, Peer, Received, Reply, Service, Session,
+    Stream, Time, Turn, datagrams, handler, lines,
 };
 
 /// The programs in the documents are compiled as the tests are.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(doctest)]
 #[doc = include_str!("../docs/from-socketserver.md")]
 struct FromSocketserver;

@@ -39,7 +39,7 @@ pub struct Limits {
     /// Threads that run services. Default 32.
     pub workers: usize,
     /// Newcomers and datagrams that may wait for a worker; one more is refused. 0 means hand-over only: a
-    /// newcomer is admitted when a worker is free. Default 128.
+    /// newcomer is admitted while a worker is free. Default 128.
     pub queue: usize,
     /// Connections open at once, whatever they do. Default 10,000.
     pub max_connections: usize,
@@ -58,15 +58,18 @@ pub struct Limits {
     /// shed (controlled delay); zero means off. Default zero.
     pub queue_target: Duration,
     /// Explicit refusals a second; past it newcomers stay in the kernel's backlog, and what does
-    /// not fit there is refused by the kernel. A refusal costs an accept and a close, work that a
-    /// flood must not be able to order without end. Default 500 (measured: 869 of 900 useful
-    /// replies a second at nine times the load).
+    /// not fit there the kernel drops (Linux without a word: that client tries again after a second
+    /// and more). A refusal costs an accept and a close, work that a flood must not be able to order
+    /// without end. Default 500 (measured: 869 of 900 useful replies a second at nine times the
+    /// load).
     pub refusal_rate: f64,
-    /// A request must be whole so long after its first byte. Default 10 s.
+    /// A request must be whole so long after its first byte. Default 10 s. (A `handler`: see
+    /// [`Blocking`](crate::service::Blocking).)
     pub read_timeout: Duration,
     /// A client must take some of its replies within this time. Default 10 s.
     pub write_timeout: Duration,
-    /// A connection on which nothing is asked for so long is closed. Default 60 s.
+    /// A connection on which nothing is asked for so long is closed. Default 60 s. (A `handler`: see
+    /// [`Blocking`](crate::service::Blocking).)
     pub idle_timeout: Duration,
     /// The longest line of a line service, its end not counted, in bytes. Default 64 KiB.
     pub max_line: usize,
@@ -90,6 +93,10 @@ pub struct Limits {
     /// Niceness of the workers above that of the process, 0 to 19: acceptor, parker and admin run
     /// first, or under load the server falls behind its own queue. Default 10.
     pub worker_nice: i32,
+    /// How long a worker without work looks on before it sleeps, while clients answer so quickly that
+    /// it pays: it saves both sides a switch of threads. 0 turns it off, 10 ms at most. Default 50 us
+    /// (what a wake-up costs, twice to ten times over).
+    pub busy_poll: Duration,
     /// Connections the kernel may hold for accept, per listener; 0 means as many as `queue`, and
     /// at least 16. Default 0. (A deep backlog is a queue without a bound on time.)
     pub backlog: usize,
@@ -97,7 +104,7 @@ pub struct Limits {
     pub stuck_threshold: Duration,
     /// Descriptors kept for everything that is not a connection. Default 128.
     pub fd_reserve: usize,
-    /// The largest datagram that is taken, in bytes. Default 2,048.
+    /// The largest datagram that is taken, in bytes; a reply may have 64 more. Default 2,048.
     pub max_datagram: usize,
 }
 
@@ -127,6 +134,7 @@ impl Default for Limits {
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
             worker_nice: 10,
+            busy_poll: Duration::from_micros(50),
             backlog: 0,
             stuck_threshold: Duration::from_secs(10),
             fd_reserve: 128,
@@ -204,6 +212,10 @@ impl Limits {
             format!("worker-nice is {}: it must be from 0 to 19", self.worker_nice),
         )?;
         ensure(
+            self.busy_poll <= Duration::from_millis(10),
+            format!("busy-poll is {}: it must be at most 10ms", show_time(self.busy_poll)),
+        )?;
+        ensure(
             self.refusal_rate.is_finite() && self.refusal_rate >= 0.0,
             format!("refusal-rate is {}: it must be 0 or more", self.refusal_rate),
         )?;
@@ -273,7 +285,11 @@ impl Limits {
         let or_off = |on: bool, value: String| if on { value } else { "off".to_owned() };
         vec![
             row("workers", self.workers.to_string(), "threads that run services"),
-            row("queue", self.queue.to_string(), "newcomers that may wait for a worker; 0: hand-over only"),
+            row(
+                "queue",
+                self.queue.to_string(),
+                "newcomers that may wait for a worker; 0: only while one is free",
+            ),
             row("max-connections", self.max_connections.to_string(), "connections open at once"),
             row(
                 "max-per-source",
@@ -300,15 +316,24 @@ impl Limits {
             row(
                 "refusal-rate",
                 format!("{}/s", self.refusal_rate),
-                "explicit refusals; past it the kernel refuses",
+                "explicit refusals; past it clients wait in the kernel, which drops what its backlog \
+                 does not hold",
             ),
-            row("read-timeout", show_time(self.read_timeout), "from a request's first byte to its last"),
+            row(
+                "read-timeout",
+                show_time(self.read_timeout),
+                "a request must be whole so long after its first byte",
+            ),
             row(
                 "write-timeout",
                 show_time(self.write_timeout),
-                "without the client taking any of its replies",
+                "a client that takes none of its replies for so long is ended",
             ),
-            row("idle-timeout", show_time(self.idle_timeout), "without a request"),
+            row(
+                "idle-timeout",
+                show_time(self.idle_timeout),
+                "a connection without a request for so long is ended",
+            ),
             row("max-line", show_size(self.max_line), "the longest line of a line service"),
             row(
                 "output-per-connection",
@@ -321,15 +346,24 @@ impl Limits {
             row(
                 "linger-timeout",
                 show_time(self.linger_timeout),
-                "for the client to end after a polite close",
+                "how long a polite close waits for the client's end",
             ),
-            row("linger-bytes", show_size(self.linger_bytes), "discarded in a polite close"),
-            row("drain-delay", show_time(self.drain_delay), "from the order to end until listeners close"),
-            row("drain-timeout", show_time(self.drain_timeout), "for admitted work to finish after that"),
+            row("linger-bytes", show_size(self.linger_bytes), "what a polite close reads and discards"),
+            row("drain-delay", show_time(self.drain_delay), "how long to serve on after the order to end"),
+            row(
+                "drain-timeout",
+                show_time(self.drain_timeout),
+                "how long admitted work may take to finish after that",
+            ),
             row(
                 "worker-nice",
                 self.worker_nice.to_string(),
                 "niceness of workers, so that control threads run first",
+            ),
+            row(
+                "busy-poll",
+                or_off(!self.busy_poll.is_zero(), show_time(self.busy_poll)),
+                "a worker looks on before it sleeps, while clients answer that quickly",
             ),
             row(
                 "backlog",
@@ -389,12 +423,13 @@ mod tests {
     #[test]
     fn defaults_hold_and_impossible_relations_do_not() {
         assert_eq!(Limits::default().check(), Ok(()));
-        let wrong: [fn(&mut Limits); 8] = [
+        let wrong: [fn(&mut Limits); 9] = [
             |l| l.workers = 0,
             |l| l.max_connections = 0,
             |l| l.queue = 20_000,
             |l| l.source_prefix = (33, 128),
             |l| l.worker_nice = 20,
+            |l| l.busy_poll = Duration::from_secs(1),
             |l| l.output_per_connection = 100 << 20,
             |l| l.max_line = 2 << 20,
             |l| l.idle_timeout = Duration::ZERO,

@@ -73,6 +73,7 @@ fn wrong_arguments_are_usage() {
         (&["--overload", "wait:soon"], &["soon"]),
         (&["--worker-nice", "20"], &["worker-nice is 20"]),
         (&["--worker-nice", "nicely"], &["nicely"]),
+        (&["--busy-poll", "1s"], &["busy-poll is 1s", "10ms"]),
         (&["--backlog", "9999999999"], &["backlog is 9999999999"]),
         (&["--work", "nothing"], &["nothing", "cpu:1ms"]),
         (&["--work", "sleep:2h"], &["sleep:2h"]),
@@ -88,10 +89,15 @@ fn wrong_arguments_are_usage() {
         (&["--listen", "echo=tcp://[::1:0"], &["]"]),
         (&["--listen", "echo=tcp://no.such.host.invalid:0"], &["no.such.host.invalid"]),
         (&["--listen", ""], &["SERVICE=URL"]),
+        (&["--admin", "nonsense"], &["nonsense", "127.0.0.1:9464", "off"]),
+        (&["--admin", "127.0.0.1:70000"], &["127.0.0.1:70000"]),
+        (&["--admin", "no.such.host.invalid:0"], &["no.such.host.invalid"]),
+        (&["--admin", ""], &["off"]),
         (&["--works", "3"], &["--works"]),
         (&["dance"], &["dance"]),
         (&["serve", "now"], &["now"]),
         (&["check", "--workers", "0"], &["workers is 0"]),
+        (&["check", "--admin", "nonsense"], &["nonsense", "off"]),
     ];
     for (args, words) in cases {
         // The option under test stands beside nothing else that could be wrong.
@@ -281,6 +287,49 @@ fn a_queue_of_0_serves() {
     assert_eq!(server.ended().0, Some(0));
 }
 
+/// An option that is read and then forgotten would print its default here.
+#[test]
+fn every_limit_is_what_its_option_says() {
+    let others = [
+        ("workers", "7"),
+        ("queue", "17"),
+        ("max-connections", "700"),
+        ("max-per-source", "9"),
+        ("source-rate", "11/s"),
+        ("source-prefix", "24,64"),
+        ("overload", "wait:70ms"),
+        ("queue-timeout", "4s"),
+        ("queue-target", "20ms"),
+        ("refusal-rate", "70/s"),
+        ("read-timeout", "11s"),
+        ("write-timeout", "12s"),
+        ("idle-timeout", "13s"),
+        ("max-line", "2KiB"),
+        ("output-per-connection", "2MiB"),
+        ("output-total", "16MiB"),
+        ("turn-bytes", "32KiB"),
+        ("lingering", "7"),
+        ("linger-timeout", "300ms"),
+        ("linger-bytes", "8KiB"),
+        ("drain-delay", "2s"),
+        ("drain-timeout", "14s"),
+        ("worker-nice", "3"),
+        ("backlog", "77"),
+        ("stuck-threshold", "3s"),
+        ("fd-reserve", "70"),
+        ("max-datagram", "4KiB"),
+    ];
+    let rows = tidegate::Limits::default().table();
+    let names: Vec<_> = rows.iter().map(|row| row.name).collect();
+    assert_eq!(others.map(|(name, _)| name).as_slice(), names, "each limit has another value here");
+    for (row, (name, value)) in rows.iter().zip(others) {
+        assert_ne!(row.value, value, "the default of {name} would prove nothing");
+        let option = format!("--{name}");
+        let mut check = command(path());
+        assert_eq!(effective(check.args(["check", &option, value]), name), value, "{option} {value}");
+    }
+}
+
 #[test]
 fn the_smallest_of_everything_serves() {
     let server = Program::new()
@@ -375,6 +424,28 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
     let status = eventually("it ends", || child.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
     drop(reader);
+}
+
+/// Its owner sees why, and whose turn it was; only when asked for, since clients can make it happen.
+#[test]
+fn a_turn_that_failed_is_logged_at_v() {
+    for verbose in [true, false] {
+        let server = Program::new().service("hello").arg("--max-line", 4);
+        let server = if verbose { server.flag("-v") } else { server }.start();
+        let mut client = server.client();
+        client.say("too long\n");
+        assert_eq!(client.end(), support::End::Fin);
+        let listener = format!("listener=tcp://{}", server.address());
+        let peer = format!("peer={}", client.stream().local_addr().unwrap());
+        server.signal(Signal::TERM);
+        let (code, stderr) = server.ended();
+        assert_eq!(code, Some(0), "{stderr}");
+        let told: Vec<_> = stderr.lines().filter(|line| line.contains("a turn failed")).collect();
+        assert_eq!(told.len(), usize::from(verbose), "{stderr}");
+        for word in [&listener, &peer, "a line longer than allowed"] {
+            assert!(told.iter().all(|line| line.contains(word)), "`{word}` is not in {told:?}");
+        }
+    }
 }
 
 fn free_port() -> u16 {

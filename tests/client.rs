@@ -63,7 +63,7 @@ fn lines_from_a_pipe_are_answered_in_turn() {
     let output = client(&[&url], "a\n\n\r\nb\r\nlast");
     assert_eq!(text(&output.stdout), "re: a\nre: b\nre: last\n");
     let said = text(&output.stderr);
-    assert!(said.starts_with("3 lines sent, 3 replies, ") && said.ends_with(" s in all\n"), "{said}");
+    assert!(said.starts_with("3 messages sent, 3 replies, ") && said.ends_with(" s in all\n"), "{said}");
     assert!(output.status.success());
     server.join().unwrap();
 }
@@ -112,7 +112,7 @@ fn replies_are_printed_as_they_come() {
 #[test]
 fn one_message_is_sent_with_its_escapes() {
     let (url, server) = once(|socket| assert_eq!(answer_lines(socket), ["a\tb", "c"]));
-    let output = client(&[&url, "--data", r"a\tb\nc"], "this is not read\n");
+    let output = client(&[&url, "--data", r"a\tb\n\x63"], "this is not read\n");
     assert_eq!(text(&output.stdout), "re: a\tb\nre: c\n");
     server.join().unwrap();
 }
@@ -139,7 +139,7 @@ fn a_reply_that_the_end_of_the_connection_ends_counts() {
     });
     let output = client(&[&url], "x\n");
     assert_eq!(text(&output.stdout), "no newline");
-    assert!(text(&output.stderr).starts_with("1 line sent, 1 reply, "), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with("1 message sent, 1 reply, "), "{}", text(&output.stderr));
     server.join().unwrap();
 }
 
@@ -208,13 +208,13 @@ fn a_server_that_does_not_answer_is_given_up() {
     });
     let began = Instant::now();
     let said = failure(&client(&[&url, "--timeout", "300ms"], "x\n"), 1);
-    assert!(said.contains("did not answer line 1 within 300ms"), "{said}");
+    assert!(said.contains("did not answer message 1 within 300ms"), "{said}");
     assert!(began.elapsed() >= Duration::from_millis(300));
     server.join().unwrap();
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let url = format!("udp://{}", silent.local_addr().unwrap());
     let said = failure(&client(&[&url, "--timeout", "300ms"], "x\n"), 1);
-    assert!(said.contains("did not answer line 1 within 300ms"), "{said}");
+    assert!(said.contains("did not answer message 1 within 300ms"), "{said}");
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_connection_closed_early_is_a_failure() {
         let _ = socket.read(&mut [0; 64]);
     });
     let said = failure(&client(&[&url], "x\ny\n"), 1);
-    assert!(said.contains("closed the connection before it answered line 1"), "{said}");
+    assert!(said.contains("closed the connection before it answered message 1"), "{said}");
     server.join().unwrap();
 
     let (url, server) = once(|mut socket| {
@@ -248,9 +248,50 @@ fn a_connection_closed_early_is_a_failure() {
     });
     let output = client(&[&url, "--think", "100ms"], "x\ny\n");
     let said = failure(&output, 1);
-    assert!(said.contains("closed the connection after line 1, and there were more"), "{said}");
+    assert!(said.contains("closed the connection after message 1, before the input ended"), "{said}");
     assert_eq!(text(&output.stdout), "bye\n");
     server.join().unwrap();
+}
+
+#[test]
+fn a_server_that_speaks_first_and_ends_is_told_how_to_be_heard() {
+    let hint = "before the input ended (a server that speaks first: --data \"\")";
+    // Nothing was typed yet.
+    let (url, server) = once(|mut socket| socket.write_all(b"the time\n").unwrap());
+    let mut child = Command::new(TIDEGATE)
+        .args(["client", &url])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let typing = child.stdin.take();
+    let output = child.wait_with_output().unwrap();
+    drop(typing);
+    let said = failure(&output, 1);
+    assert!(said.contains(&format!("the server closed the connection {hint}")), "{said}");
+    assert_eq!(text(&output.stdout), "the time\n");
+    server.join().unwrap();
+    // Lines are left.
+    let (url, server) = once(|mut socket| {
+        assert_eq!(socket.read(&mut [0; 64]).unwrap(), 2);
+        socket.write_all(b"the time\n").unwrap();
+    });
+    let said = failure(&client(&[&url, "--think", "100ms"], "x\ny\n"), 1);
+    assert!(said.contains(&format!("closed the connection after message 1, {hint}")), "{said}");
+    server.join().unwrap();
+}
+
+#[test]
+fn what_no_datagram_holds_is_said() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let url = format!("udp://{}", socket.local_addr().unwrap());
+    let said = failure(&client(&[&url, "--data", &"x".repeat(65_508)], ""), 2);
+    assert!(said.contains("--data has 65508 bytes") && said.contains("at most 65507"), "{said}");
+    // The end of the line is in the same read as the byte too much.
+    let line = format!("{}\n", "x".repeat(65_508));
+    let said = failure(&client(&[&url], &line), 1);
+    assert!(said.contains("standard input: a line is longer than 65507 bytes"), "{said}");
 }
 
 #[test]

@@ -382,7 +382,35 @@ fn a_stuck_handler_does_not_hold_up_the_end() {
     assert_eq!(report.workers_left, 1);
     let listener = &observed.snapshot().listeners[0];
     assert_eq!(dropped(listener, DatagramDrop::Draining), listener.datagrams_received - 1);
+    assert_eq!(report.datagrams_dropped, listener.datagrams_received - 1);
     gate.open();
+}
+
+/// The one in a turn when the time is over, and those that wait: the report tells of them all.
+#[test]
+fn datagrams_that_get_no_answer_make_the_end_unclean() {
+    let (gate, service) = gated();
+    let (handle, address) = serve(server().workers(1).listen_datagrams("127.0.0.1:0", service).unwrap());
+    let socket = client(address);
+    for _ in 0..3 {
+        socket.send(b"x").unwrap();
+    }
+    gate.await_waiting(1);
+    wait_for(&handle, "three datagrams", |s| s.listeners[0].datagrams_received == 3);
+    let report = std::thread::scope(|scope| {
+        let end = scope.spawn(|| handle.shutdown(Duration::ZERO));
+        let deadline = Instant::now() + SOON;
+        // Once the socket is closed, the reply of the turn in progress has nowhere to go.
+        while UdpSocket::bind(address).is_err() {
+            assert!(Instant::now() < deadline, "it does not close its socket");
+            std::thread::yield_now();
+        }
+        gate.open();
+        end.join().unwrap()
+    });
+    assert_eq!((report.aborted, report.workers_left, report.datagrams_dropped), (0, 0, 3), "{report}");
+    assert!(!report.is_clean());
+    assert!(report.to_string().ends_with(", dropped 3 datagrams"), "{report}");
 }
 
 #[test]

@@ -55,6 +55,65 @@ fn a_full_queue_refuses_with_a_reset_and_serves_whom_it_admitted() {
     site.end();
 }
 
+/// Clients that are connected and have not said a word.
+fn silent(site: &Site, count: u64) -> Vec<Client> {
+    (1..=count)
+        .map(|n| {
+            let client = site.client();
+            site.until("it is let in", |now| now.idle == n);
+            client
+        })
+        .collect()
+}
+
+#[test]
+fn who_connects_first_and_asks_later_does_not_get_round_the_queue() {
+    let gate = Gate::new();
+    let site = Site::serve(narrow(2), Held(gate.clone()));
+    let mut clients = silent(&site, 6);
+    clients[0].say("asked");
+    site.until("a worker is held", |now| now.active == 1);
+    for (n, client) in clients.iter_mut().enumerate().skip(1) {
+        client.say("asked");
+        site.until("it waits", |now| now.queued == n as u64);
+    }
+    throughout(Duration::from_millis(50), "all wait", || site.counts().queued == 5);
+    gate.open();
+    for client in &mut clients[..3] {
+        client.hear("asked");
+    }
+    for client in &mut clients[3..] {
+        assert_eq!(client.end(), End::Reset);
+    }
+    site.until_dropped(DropReason::QueueFull, 3);
+    site.end();
+}
+
+#[test]
+fn who_was_served_once_is_not_refused_for_want_of_a_queue_place() {
+    let gate = Gate::new();
+    gate.open();
+    let site = Site::serve(narrow(1), Held(gate.clone()));
+    let mut clients = silent(&site, 5);
+    for client in &mut clients {
+        client.say("once");
+        client.hear("once");
+    }
+    gate.shut();
+    clients[0].say("again");
+    site.until("a worker is held", |now| now.active == 1);
+    for client in &mut clients[1..] {
+        client.say("again");
+    }
+    site.until("they wait", |now| now.queued == 4);
+    throughout(Duration::from_millis(50), "all wait", || site.counts().queued == 4);
+    gate.open();
+    for client in &mut clients {
+        client.hear("again");
+    }
+    site.end();
+}
+
 #[test]
 fn a_busy_reply_arrives_whole_though_the_client_had_sent_more_than_was_read() {
     let gate = Gate::new();

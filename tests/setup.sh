@@ -21,6 +21,9 @@ need valgrind valgrind
 need strace strace
 need unshare util-linux
 need taskset util-linux
+# Clients in another language, and an environment for their packages.
+need python3 python3
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 # The page is looked at with a font that has every letter it uses.
 [ -d /usr/share/fonts/truetype/dejavu ] || missing+=(fonts-dejavu-core)
 

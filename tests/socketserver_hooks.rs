@@ -267,6 +267,27 @@ fn lines_have_a_maximum_and_a_clear_end() {
 }
 
 #[test]
+fn a_peer_that_is_denied_is_told_the_busy_reply() {
+    struct Nobody;
+    impl Service for Nobody {
+        fn verify(&self, _peer: &Peer) -> bool {
+            false
+        }
+        fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
+            Box::new(Echo)
+        }
+        fn busy_reply(&self) -> &[u8] {
+            b"not you\n"
+        }
+    }
+    let (handle, address) = serve(Server::builder().workers(1).listen("127.0.0.1:0", Nobody).unwrap());
+    let mut said = String::new();
+    connect(address).read_to_string(&mut said).unwrap();
+    assert_eq!(said, "not you\n");
+    assert_eq!(handle.stats().listeners[0].dropped[DropReason::Denied as usize], 1);
+}
+
+#[test]
 fn an_error_is_told_to_the_service() {
     struct Failing(Arc<AtomicUsize>);
     impl Service for Failing {
@@ -300,4 +321,38 @@ fn an_error_is_told_to_the_service() {
     connect(address).write_all(b"error").unwrap();
     wait_closed(&handle, CloseReason::Error, 1);
     assert_eq!(told.load(Ordering::SeqCst), 22);
+}
+
+/// As the documentation of `Service` says it is done.
+#[test]
+fn a_closure_can_be_given_a_hook() {
+    struct Hooked<S>(S, Arc<AtomicUsize>);
+    impl<S: Service> Service for Hooked<S> {
+        fn name(&self) -> &str {
+            self.0.name()
+        }
+        fn connect(&self, peer: &Peer) -> Box<dyn Session> {
+            self.0.connect(peer)
+        }
+        fn client_speaks_first(&self) -> bool {
+            self.0.client_speaks_first()
+        }
+        fn turn_failed(&self, _peer: &Peer, error: &io::Error) {
+            assert_eq!(error.to_string(), "as asked");
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let told = Arc::new(AtomicUsize::new(0));
+    let failing = handler(|stream| {
+        stream.write_all(b"who speaks first\n")?;
+        Err(io::Error::other("as asked"))
+    });
+    let service = Hooked(failing.name("hooked"), told.clone());
+    let (handle, address) = serve(Server::builder().workers(1).listen("127.0.0.1:0", service).unwrap());
+    // It says nothing and ends: a service whose client speaks first could pass it by.
+    let client = connect(address);
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    wait_closed(&handle, CloseReason::Error, 1);
+    assert_eq!(told.load(Ordering::SeqCst), 1);
+    assert_eq!(handle.stats().listeners[0].service, "hooked");
 }

@@ -1,6 +1,6 @@
 //! A quick comparison, for the engineer at work.
 
-use crate::load::Shape;
+use crate::load::{LATE, Shape};
 use crate::measure::{Bench, Comparison, Load, Sample, compare};
 use crate::peers::Mode;
 use crate::server::{self, Spec};
@@ -140,6 +140,12 @@ fn table(out: &mut impl Write, load: &Load, comparison: &Comparison) -> Result<(
             ratio(|sample| sample.outcome.p50),
             ratio(|sample| sample.cpu_per_request),
         )?;
+    }
+    for (at, name) in comparison.servers.iter().enumerate() {
+        let late = median(&comparison.values(at, |sample| sample.outcome.late_p99));
+        if late > LATE.as_secs_f64() {
+            writeln!(out, "{name}: the client itself was late, by {:.0} ms or more for 1 %", late * 1e3)?;
+        }
     }
     writeln!(out)?;
     Ok(())

@@ -1,5 +1,6 @@
 //! The report: `docs/benchmarks.md`.
 
+use crate::load::LATE;
 use crate::measure::{Comparison, Sample};
 use crate::plots::{thousands, title_of};
 use crate::results::{Results, Survival, SurvivalPoint};
@@ -154,17 +155,31 @@ fn survival_table(page: &mut String, points: &[SurvivalPoint]) -> std::fmt::Resu
         write!(page, " {} |", title_of(name))?;
     }
     writeln!(page, "\n|---:|{}", "---:|".repeat(first.comparison.servers.len()))?;
+    let mut any_late = false;
     for point in points {
         write!(page, "| {}x |", point.factor)?;
         for name in &point.comparison.servers {
             let rate = point.of(name, |sample| sample.outcome.rate).unwrap_or(f64::NAN);
             let p99 = point.of(name, |sample| sample.outcome.p99 * 1e3).unwrap_or(f64::NAN);
+            let late = point
+                .of(name, |sample| sample.outcome.late_p99)
+                .is_some_and(|late| late > LATE.as_secs_f64());
+            any_late |= late;
+            let mark = if late { "*" } else { "" };
             match rate < 0.5 {
-                true => write!(page, " 0 |")?,
-                false => write!(page, " {rate:.0} ({p99:.0}) |")?,
+                true => write!(page, " 0{mark} |")?,
+                false => write!(page, " {rate:.0} ({p99:.0}){mark} |")?,
             }
         }
         writeln!(page)?;
+    }
+    if any_late {
+        writeln!(
+            page,
+            "\n\\* The client itself was late: it began one request in a hundred {} ms or more after it was due, so \
+             that part of what it saw is its own doing.",
+            LATE.as_millis()
+        )?;
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ pub(super) struct ServeArgs {
     /// Threads that run services [default: 32]
     #[arg(long, value_name = "N", env = "TIDEGATE_WORKERS", value_parser = units::count)]
     workers: Option<u64>,
-    /// Newcomers that may wait for a worker; 0: hand-over only [default: 128]
+    /// Newcomers that may wait for a worker; 0: only while a worker is free [default: 128]
     #[arg(long, value_name = "N", env = "TIDEGATE_QUEUE", value_parser = units::count)]
     queue: Option<u64>,
     /// Where /metrics, /livez, /readyz and /status answer; `off` for nowhere [default: 127.0.0.1:9464]
@@ -32,7 +32,7 @@ pub(super) struct ServeArgs {
     /// What is done with a newcomer when the queue is full: reject, wait:D, drop-oldest [default: reject]
     #[arg(long, value_name = "HOW", env = "TIDEGATE_OVERLOAD", value_parser = overload)]
     overload: Option<Overload>,
-    /// What a refused client is told before the close; \n and \t are understood [default: nothing, a reset]
+    /// What a refused client is told before the close (with \n, \r, \t, \0, \\ and \xHH) [default: nothing, a reset]
     #[arg(long, value_name = "TEXT", env = "TIDEGATE_BUSY_REPLY")]
     pub(super) busy_reply: Option<String>,
     /// Connections open at once [default: 10000, or what descriptors allow]
@@ -53,16 +53,16 @@ pub(super) struct ServeArgs {
     /// The wait above which a standing queue sheds newcomers; 0: off [default: 0]
     #[arg(long, value_name = "TIME", env = "TIDEGATE_QUEUE_TARGET", value_parser = units::duration)]
     queue_target: Option<Duration>,
-    /// Explicit refusals a second; past it the kernel refuses [default: 500]
+    /// Explicit refusals a second; past it clients wait in the kernel, which drops what its backlog does not hold [default: 500]
     #[arg(long, value_name = "N/s", env = "TIDEGATE_REFUSAL_RATE", value_parser = units::rate)]
     refusal_rate: Option<f64>,
-    /// From a request's first byte to its last [default: 10s]
+    /// A request must be whole so long after its first byte [default: 10s]
     #[arg(long, value_name = "TIME", env = "TIDEGATE_READ_TIMEOUT", value_parser = units::duration)]
     read_timeout: Option<Duration>,
-    /// Without the client taking any of its replies [default: 10s]
+    /// A client that takes none of its replies for so long is ended [default: 10s]
     #[arg(long, value_name = "TIME", env = "TIDEGATE_WRITE_TIMEOUT", value_parser = units::duration)]
     write_timeout: Option<Duration>,
-    /// Without a request [default: 60s]
+    /// A connection without a request for so long is ended [default: 60s]
     #[arg(long, value_name = "TIME", env = "TIDEGATE_IDLE_TIMEOUT", value_parser = units::duration)]
     idle_timeout: Option<Duration>,
     /// The longest line of a line service [default: 64KiB]
@@ -80,24 +80,27 @@ pub(super) struct ServeArgs {
     /// Polite closes under way at once [default: 256]
     #[arg(long, value_name = "N", env = "TIDEGATE_LINGERING", value_parser = units::count)]
     lingering: Option<u64>,
-    /// For the client to end after a polite close [default: 1s]
+    /// How long a polite close waits for the client's end [default: 1s]
     #[arg(long, value_name = "TIME", env = "TIDEGATE_LINGER_TIMEOUT", value_parser = units::duration)]
     linger_timeout: Option<Duration>,
-    /// Discarded in a polite close [default: 64KiB]
+    /// What a polite close reads and discards [default: 64KiB]
     #[arg(long, value_name = "SIZE", env = "TIDEGATE_LINGER_BYTES", value_parser = units::size)]
     linger_bytes: Option<u64>,
     /// The largest datagram that is taken [default: 2KiB]
     #[arg(long, value_name = "SIZE", env = "TIDEGATE_MAX_DATAGRAM", value_parser = units::size)]
     max_datagram: Option<u64>,
-    /// From the order to end until the listeners close [default: 0s]
+    /// How long to serve on after the order to end [default: 0s]
     #[arg(long, value_name = "TIME", env = "TIDEGATE_DRAIN_DELAY", value_parser = units::duration)]
     drain_delay: Option<Duration>,
-    /// For admitted work to finish after that [default: 30s]
+    /// How long admitted work may take to finish after that [default: 30s]
     #[arg(long, value_name = "TIME", env = "TIDEGATE_DRAIN_TIMEOUT", value_parser = units::duration)]
     drain_timeout: Option<Duration>,
     /// Niceness of the workers, so that control threads run first; 0: off [default: 10]
     #[arg(long, value_name = "N", env = "TIDEGATE_WORKER_NICE")]
     worker_nice: Option<i32>,
+    /// A worker without work looks on before it sleeps, while clients answer that quickly; 0: off [default: 50us]
+    #[arg(long, value_name = "TIME", env = "TIDEGATE_BUSY_POLL", value_parser = units::duration)]
+    busy_poll: Option<Duration>,
     /// Connections the kernel holds for accept; 0: as many as the queue, at least 16 [default: 0]
     #[arg(long, value_name = "N", env = "TIDEGATE_BACKLOG", value_parser = units::count)]
     backlog: Option<u64>,
@@ -145,8 +148,8 @@ impl ServeArgs {
         first_said!(self or other:
             workers, queue, admin, overload, busy_reply, max_connections, max_per_source, source_rate,
             source_prefix, queue_timeout, queue_target, refusal_rate, read_timeout, write_timeout, idle_timeout,
-            max_line, output_per_connection, output_total, drain_delay, drain_timeout, worker_nice, backlog,
-            stuck_threshold, fd_reserve, turn_bytes, lingering, linger_timeout, linger_bytes, max_datagram,
+            max_line, output_per_connection, output_total, drain_delay, drain_timeout, worker_nice, busy_poll,
+            backlog, stuck_threshold, fd_reserve, turn_bytes, lingering, linger_timeout, linger_bytes, max_datagram,
             work, log_format,
         );
         self
@@ -188,6 +191,7 @@ impl ServeArgs {
         set(&mut limits.drain_delay, self.drain_delay);
         set(&mut limits.drain_timeout, self.drain_timeout);
         set(&mut limits.worker_nice, self.worker_nice);
+        set(&mut limits.busy_poll, self.busy_poll);
         set(&mut limits.backlog, self.backlog);
         set(&mut limits.stuck_threshold, self.stuck_threshold);
         set(&mut limits.fd_reserve, self.fd_reserve);
@@ -195,6 +199,7 @@ impl ServeArgs {
         set(&mut limits.lingering, self.lingering);
         set(&mut limits.linger_timeout, self.linger_timeout);
         set(&mut limits.linger_bytes, self.linger_bytes);
+        set(&mut limits.max_datagram, self.max_datagram);
         limits
     }
 }
@@ -216,30 +221,4 @@ fn source_prefix(text: &str) -> Result<(u8, u8), String> {
         Some((v4, v6)) if v4 <= 32 && v6 <= 128 => Ok((v4, v6)),
         _ => Err(format!("`{text}` is not a pair of prefix lengths: write 32,128 or 24,64")),
     }
-}
-
-/// Text with `\n`, `\r`, `\t`, `\0` and `\\` understood.
-pub(super) fn unescape(text: &str) -> Result<Vec<u8>, String> {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('n') => out.push('\n'),
-            Some('r') => out.push('\r'),
-            Some('t') => out.push('\t'),
-            Some('0') => out.push('\0'),
-            Some('\\') => out.push('\\'),
-            other => {
-                let shown = other.map(String::from).unwrap_or_default();
-                return Err(format!(
-                    "`\\{shown}` in `{text}` is not an escape: \\n, \\r, \\t, \\0 and \\\\ are"
-                ));
-            }
-        }
-    }
-    Ok(out.into_bytes())
 }

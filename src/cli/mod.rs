@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod config;
+mod escapes;
 mod log;
 mod metrics;
 mod serve;

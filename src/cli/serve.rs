@@ -1,6 +1,7 @@
 //! `tidegate serve`: from options to a running server, and `tidegate check`, which stops before.
 
-use super::args::{Asked, ServeArgs, unescape};
+use super::args::{Asked, ServeArgs};
+use super::escapes::unescape;
 use super::{config, exit, fail, log};
 use crate::admin::{Admin, AdminHandle};
 use crate::limits::Limits;
@@ -22,6 +23,8 @@ struct Plan {
     limits: Limits,
     listeners: Vec<(String, SocketAddr, Offer)>,
     busy_reply: Option<Vec<u8>>,
+    /// Where the admin endpoint is, unless it is off.
+    admin: Option<SocketAddr>,
     /// The limit of open files allows fewer connections than the default.
     lowered: bool,
 }
@@ -97,7 +100,8 @@ impl Plan {
             listeners.push(listener(text, work)?);
         }
         let busy_reply = args.busy_reply.as_deref().map(unescape).transpose()?;
-        Ok(Self { limits, listeners, busy_reply, lowered })
+        let admin = admin_address(args.admin.as_deref().unwrap_or(DEFAULT_ADMIN))?;
+        Ok(Self { limits, listeners, busy_reply, admin, lowered })
     }
 
     /// What [`bind`](Self::bind) would find wrong with the limits.
@@ -213,7 +217,7 @@ fn datagram_service(name: &str, work: Cost) -> Option<Arc<dyn DatagramService>> 
 
 fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildError> {
     let addresses = bound.addresses();
-    let admin = admin(args.admin.as_deref(), bound.observe())?;
+    let admin = plan.admin.map(|address| admin(address, bound.observe())).transpose()?;
     // Before the first client is served, so that no signal finds the default: to be killed.
     let trigger = bound.trigger();
     let signals = std::sync::atomic::AtomicUsize::new(0);
@@ -238,18 +242,23 @@ fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, BuildE
     Ok(if report.is_clean() { exit::OK } else { exit::CUT })
 }
 
-/// Binds and serves the admin endpoint, unless it is off.
-fn admin(option: Option<&str>, observe: Arc<dyn Observe>) -> Result<Option<AdminHandle>, BuildError> {
-    let text = option.unwrap_or(DEFAULT_ADMIN);
+/// Reads an address, or `off`. Of a name with several addresses the first is taken.
+fn admin_address(text: &str) -> Result<Option<SocketAddr>, String> {
     if text == "off" {
         return Ok(None);
     }
-    let resolve = |source| BuildError::Resolve { address: text.to_owned(), source };
-    let none = || resolve(std::io::Error::new(std::io::ErrorKind::NotFound, "it has no address"));
-    let address = text.to_socket_addrs().map_err(resolve)?.next().ok_or_else(none)?;
+    let wrong = |why: &dyn std::fmt::Display| {
+        format!("admin address `{text}`: {why}: write one like 127.0.0.1:9464, or off")
+    };
+    let mut found = text.to_socket_addrs().map_err(|error| wrong(&error))?;
+    found.next().map(Some).ok_or_else(|| wrong(&"it has no address"))
+}
+
+/// Binds and serves the admin endpoint.
+fn admin(address: SocketAddr, observe: Arc<dyn Observe>) -> Result<AdminHandle, BuildError> {
     let bind = |source| BuildError::Bind { address, source };
     let admin = Admin::bind(address, observe).map_err(bind)?;
-    admin.serve().map(Some).map_err(|source| BuildError::Start { what: "the admin endpoint", source })
+    admin.serve().map_err(|source| BuildError::Start { what: "the admin endpoint", source })
 }
 
 /// One line per listener with its real address, then the limits.

@@ -6,7 +6,7 @@
 use super::admission::Bucket;
 use super::core::{ACCEPTOR_ROW, AcceptorWaits, Core};
 use super::entrance::Gate;
-use super::queue::Kind;
+use super::queue::{Claim, Kind};
 use crate::limits::Overload;
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Place;
@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// A full queue is a burst, which workers may be about to take, before it is an overload: so long
 /// newcomers are left in the kernel's backlog instead of being refused.
-const BURST: Duration = Duration::from_millis(25);
+pub(super) const BURST: Duration = Duration::from_millis(25);
 
 /// Back-off after an error of accept.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(5);
@@ -251,8 +251,8 @@ impl Acceptor {
             let Some(slot) = self.core.table.get(entry.slot) else {
                 continue;
             };
-            if !entry.newcomer {
-                self.core.enqueue(entry.slot, entry.generation, false, entry.since);
+            if entry.claim == Claim::Turn {
+                self.core.enqueue(entry.slot, entry.generation, Claim::Turn, entry.since);
                 continue;
             }
             if slot.state.take(entry.generation).is_some() {

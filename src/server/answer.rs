@@ -1,5 +1,5 @@
-//! A worker (or the parker, when there is none free) and datagrams: receiving a batch, answering it
-//! or posting it, answering what was posted.
+//! A worker and datagrams: receiving a batch, answering it or posting it, answering what was posted.
+//! While no worker is free the parker receives and posts; it never answers.
 
 use super::batch::Batch;
 use super::clock::Nanos;
@@ -34,13 +34,12 @@ const NONE: usize = usize::MAX;
 
 impl Worker {
     /// A socket has datagrams: takes a batch, and answers or posts it.
-    pub(super) fn receive(&mut self, entry: &Entry) {
-        let core = self.core.clone();
+    pub(super) fn receive(&mut self, core: &Core, entry: &Entry) {
         let number = entry.slot as usize;
         let socket = &core.datagrams.sockets[number];
         let ledger = core.ledger(WORKER_ROWS + self.me, socket.column);
         // Before receiving: who finds the socket ready from now on puts it into the queue again.
-        socket.unschedule(&core);
+        socket.unschedule(core);
         socket.begin();
         let mut batch = self.batch.take().unwrap_or_else(|| Batch::new(&core.limits));
         let slow = socket.cost.get() > SLOW_TURN;
@@ -51,16 +50,16 @@ impl Worker {
         let taken = socket.receive(&mut batch, most, ledger);
         socket.count_last(left, taken == most);
         if slow {
-            self.post_batch(&core, number, &mut batch, 0..taken);
+            self.post_batch(core, number, &mut batch, 0..taken);
         }
         if taken == most {
             // There may be more, for which no event will come.
-            socket.schedule(&core, number, self.now);
+            socket.schedule(core, number, self.now);
         }
         if slow {
-            self.share_work(socket.cost.get());
+            self.share_work(core, socket.cost.get());
         } else {
-            self.answer_batch(&core, number, &mut batch, taken);
+            self.answer_batch(core, number, &mut batch, taken);
         }
         self.batch = Some(batch);
         socket.end();
@@ -75,7 +74,7 @@ impl Worker {
             return;
         }
         self.clock().begin(self.now);
-        self.share_work(socket.cost.get());
+        self.share_work(core, socket.cost.get());
         let mut lens = [NONE; DATAGRAMS_AT_ONCE];
         let (mut unsent, mut since, mut slow) = (0, self.now, 0);
         for index in 0..taken {
@@ -119,7 +118,7 @@ impl Worker {
             if !busy {
                 self.clock().begin(self.now);
             }
-            self.share_work(socket.cost.get());
+            self.share_work(core, socket.cost.get());
             let room = &mut batch.replies[..batch.reply_size];
             let len = self.answer(core, socket, ledger, request, taken.peer, room);
             if len != NONE {
@@ -179,8 +178,7 @@ impl Worker {
     }
 
     /// Answers a datagram that waited in the queue.
-    pub(super) fn answer_waiting(&mut self, entry: &Entry) {
-        let core = self.core.clone();
+    pub(super) fn answer_waiting(&mut self, core: &Core, entry: &Entry) {
         let row = WORKER_ROWS + self.me;
         let waited = self.now.saturating_sub(entry.since);
         if waited > core.patience(self.now) {
@@ -192,10 +190,10 @@ impl Worker {
         ledger.waited(waited);
         let mut batch = self.batch.take().unwrap_or_else(|| Batch::new(&core.limits));
         self.clock().begin(self.now);
-        self.share_work(socket.cost.get());
+        self.share_work(core, socket.cost.get());
         let Taken { peer, local, .. } = place.taken;
         let room = &mut batch.replies[..];
-        let len = self.answer(&core, socket, ledger, place.request(), peer, room);
+        let len = self.answer(core, socket, ledger, place.request(), peer, room);
         if len != NONE {
             socket.send(&[Given { data: &batch.replies[..len], to: peer, from: local }], ledger);
         }

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 
 /// A server whose addresses are bound; clients wait in the kernel's backlog until it
 /// [serves](Self::serve).
+#[must_use = "it serves when `serve` is called"]
 pub struct BoundServer {
     core: Arc<Core>,
     acceptor_poll: Poll,

@@ -142,9 +142,9 @@ impl Builder {
     }
 
     /// Something to be done every `interval` (at least 1 ms) while the server serves: it runs on a
-    /// worker, through the queue, so it costs a worker while it runs and nothing else; it is not
-    /// begun again before it has ended, and a time that was missed is not made up for. Default:
-    /// nothing.
+    /// worker, through the queue, so it costs that worker while it runs (with `workers(1)` nobody is
+    /// served meanwhile); it is not begun again before it has ended, and a time that was missed is
+    /// not made up for. Called again, it replaces the action. Default: nothing.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -192,7 +192,7 @@ impl Builder {
     }
 
     /// Whether an address can be bound while old connections of it linger in the kernel
-    /// (`SO_REUSEADDR`). Default: yes.
+    /// (`SO_REUSEADDR`). For connections only: a datagram listener never has it. Default: yes.
     #[must_use]
     pub fn reuse_address(mut self, reuse: bool) -> Self {
         self.reuse_address = reuse;
@@ -200,7 +200,8 @@ impl Builder {
     }
 
     /// Adds a listener with its service. Port 0 picks a free port. All listeners share the workers
-    /// and the queue. Fails when the address cannot be resolved.
+    /// and the queue. Of a name with several addresses the first is taken. Fails when the address
+    /// cannot be resolved.
     pub fn listen(
         mut self,
         address: impl ToSocketAddrs + std::fmt::Debug,

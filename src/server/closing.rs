@@ -42,23 +42,24 @@ fn ending(reason: CloseReason) -> Ending {
 impl Core {
     /// Ends a connection that the caller owns, whose place is `from`.
     pub(crate) fn close(&self, index: u32, slot: &Slot, ledger: &Ledger, from: Place, reason: CloseReason) {
-        self.end(index, slot, ending(reason), Some(reason), |_| ledger.closed(from, reason));
+        self.end(index, slot, ending(reason), reason, |_| ledger.closed(from, reason));
     }
 
     /// Cuts a connection that the caller owns: RST, whatever it was doing.
     pub(crate) fn cut(&self, index: u32, slot: &Slot, ledger: &Ledger, from: Place) {
         let reason = CloseReason::Shutdown;
-        self.end(index, slot, Ending::Reset, Some(reason), |_| ledger.closed(from, reason));
+        self.end(index, slot, Ending::Reset, reason, |_| ledger.closed(from, reason));
     }
 
-    /// Turns a connection away before its first turn; the caller owns it.
+    /// Turns a connection away before its first request; the caller owns it.
     pub(crate) fn shed(&self, index: u32, slot: &Slot, ledger: &Ledger, from: Place, reason: DropReason) {
         let says = match reason {
             DropReason::ClientGone => b"",
             _ => self.busy_reply(slot.listener()),
         };
         let ending = if says.is_empty() { Ending::Reset } else { Ending::Polite };
-        self.end(index, slot, ending, None, |socket| {
+        // Whose first request came late has a session, which learns of its end.
+        self.end(index, slot, ending, CloseReason::Server, |socket| {
             say(socket, says);
             ledger.shed(from, reason);
         });
@@ -69,15 +70,15 @@ impl Core {
         index: u32,
         slot: &Slot,
         ending: Ending,
-        reason: Option<CloseReason>,
+        to_session: CloseReason,
         count: impl FnOnce(&TcpStream),
     ) {
         let connection = slot.connection().take();
         slot.deadline.store(NEVER, Ordering::Relaxed);
         if let Some(mut connection) = connection {
             connection.kept.discard(&self.output_total);
-            if let (Some(session), Some(reason)) = (connection.session.take(), reason) {
-                self.finish_session(session, reason);
+            if let Some(session) = connection.session.take() {
+                self.finish_session(session, to_session);
             }
             // Counted before the client can see it, so that who sees the end can see the count.
             count(&connection.socket);

@@ -8,10 +8,10 @@ use super::datagram::{DatagramSocket, Datagrams, SOCKET_BIT};
 use super::dormitory::Dormitory;
 use super::entrance::{DOOR_BIT, Entrance};
 use super::poller::Poller;
-use super::queue::{Entry, Kind, Queue};
+use super::queue::{Claim, Entry, Kind, Queue};
 use super::refusals::Refusals;
 use super::state::{Generation, Ready};
-use super::table::Table;
+use super::table::{Slot, Table};
 use super::tick::Tick;
 use crate::limits::Limits;
 use crate::metrics::snapshot::Phase;
@@ -145,13 +145,20 @@ impl Core {
     }
 
     /// Puts a connection into the queue whose state says that it is there.
-    pub(crate) fn enqueue(&self, slot: u32, generation: Generation, newcomer: bool, since: Nanos) {
+    pub(crate) fn enqueue(&self, slot: u32, generation: Generation, claim: Claim, since: Nanos) {
         if !self.limits.queue_target.is_zero() && self.queue.is_empty() {
             // Seen empty here too: workers in long turns do not look.
             self.queue_was_empty.store(self.clock.now(), Relaxed);
         }
-        let refused = self.queue.push(Entry { since, slot, generation, newcomer, kind: Kind::Connection });
+        let refused = self.queue.push(Entry { since, slot, generation, claim, kind: Kind::Connection });
         debug_assert!(refused.is_none(), "the queue holds every admitted connection once");
+    }
+
+    /// What the queue owes a connection that has something to do after its first turn. Whose first
+    /// request comes later than the connection was admitted past the queue's bound, which counts
+    /// those that wait: when more of them ask at once than may wait, the bound holds here.
+    pub(crate) fn claim(&self, slot: &Slot) -> Claim {
+        if slot.is_unheard() && !self.has_queue_place() { Claim::Surplus } else { Claim::Turn }
     }
 
     /// Polls as the leader for at most `timeout`, queues what is ready, and says how many that were.
@@ -178,7 +185,7 @@ impl Core {
                 }
                 slot.deadline.store(super::table::NEVER, Relaxed);
                 self.ledgers.of(row, slot.listener()).moved(Place::Idle, Place::Queued);
-                self.enqueue(event.slot, event.generation, false, now);
+                self.enqueue(event.slot, event.generation, self.claim(slot), now);
             }
         })
     }

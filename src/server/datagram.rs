@@ -19,7 +19,7 @@ use super::batch::Batch;
 use super::clock::Nanos;
 use super::core::Core;
 use super::cost::TurnCost;
-use super::queue::{Entry, Kind};
+use super::queue::{Claim, Entry, Kind};
 use super::state::Generation;
 use super::waiting::Waiting;
 use crate::limits::Limits;
@@ -72,6 +72,8 @@ pub(crate) struct DatagramSocket {
     batches_left: AtomicU32,
     /// What the kernel had dropped when the socket was closed.
     dropped_in_kernel: AtomicU64,
+    /// Replies that were made after the socket was closed.
+    pub(crate) too_late: AtomicU64,
     /// What had been dropped at the last summary.
     seen: [AtomicU64; DatagramDrop::COUNT],
 }
@@ -98,6 +100,7 @@ impl DatagramSocket {
             pending: AtomicUsize::new(0),
             batches_left: AtomicU32::new(u32::MAX),
             dropped_in_kernel: AtomicU64::new(0),
+            too_late: AtomicU64::new(0),
             seen: Default::default(),
         }
     }
@@ -125,7 +128,7 @@ impl DatagramSocket {
             since: now,
             slot: number as u32,
             generation: Generation(0),
-            newcomer: false,
+            claim: Claim::Turn,
             kind: Kind::Receive,
         };
         let refused = core.queue.push(entry);
@@ -192,6 +195,9 @@ impl DatagramSocket {
         }
         if !replies.is_empty() {
             ledger.datagrams_dropped(DatagramDrop::Unsent, replies.len() as u64);
+        }
+        if guard.is_none() {
+            self.too_late.fetch_add(replies.len() as u64, Relaxed);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::clock::{Nanos, nanos};
 use super::connection::Waiting;
 use super::core::{Core, PARKER_ROW};
-use super::queue::Kind;
+use super::queue::{Claim, Kind};
 use super::table::NEVER;
 use super::worker::has_input;
 use crate::metrics::snapshot::Phase;
@@ -17,7 +17,7 @@ use std::time::Duration;
 /// After the cut, turns in progress get so long to return before their threads are left behind.
 const CUT_GRACE: Duration = Duration::from_millis(500);
 
-/// What became of the connections that were open when the server was told to end.
+/// What became of what there was to do when the server was told to end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownReport {
     /// How long it took, `drain_delay` included.
@@ -26,21 +26,26 @@ pub struct ShutdownReport {
     pub drained: u64,
     /// Connections that were cut.
     pub aborted: u64,
+    /// Datagrams that were received and not answered.
+    pub datagrams_dropped: u64,
     /// Workers whose turn did not return; their threads are left behind.
     pub workers_left: usize,
 }
 
 impl ShutdownReport {
-    /// Whether nothing was cut.
+    /// Whether nothing was cut or dropped.
     pub fn is_clean(&self) -> bool {
-        self.aborted == 0 && self.workers_left == 0
+        self.aborted == 0 && self.datagrams_dropped == 0 && self.workers_left == 0
     }
 }
 
 impl std::fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { elapsed, drained, aborted, workers_left } = self;
+        let Self { elapsed, drained, aborted, datagrams_dropped, workers_left } = self;
         write!(f, "drained {drained} connections in {:.1} s, cut {aborted}", elapsed.as_secs_f64())?;
+        if *datagrams_dropped > 0 {
+            write!(f, ", dropped {datagrams_dropped} datagrams")?;
+        }
         if *workers_left > 0 {
             write!(f, ", left {workers_left} workers in turns that do not return")?;
         }
@@ -151,7 +156,10 @@ impl Drain {
             Stage::Stopping { until, mut report } => {
                 let left = core.workers_alive.load(SeqCst);
                 if left == 0 || now >= until {
+                    // What workers on their way out have put into the queue.
+                    self.cut(core);
                     report.workers_left = left;
+                    report.datagrams_dropped = core.datagrams_dropped_at_end();
                     self.orders.finish(report);
                     return true;
                 }
@@ -197,7 +205,7 @@ impl Drain {
             }
             let ledger = core.ledger(PARKER_ROW, slot.listener());
             let (waiting, more) = match slot.connection().as_ref() {
-                Some(connection) => (connection.waiting, has_input(&connection.socket)),
+                Some(connection) => (connection.waiting.get(), has_input(&connection.socket)),
                 None => (Waiting::Request, false),
             };
             if waiting == Waiting::Request && !more {
@@ -206,7 +214,7 @@ impl Drain {
                 slot.deadline.store(NEVER, Relaxed);
                 ledger.moved(Place::Idle, Place::Queued);
                 slot.state.requeue();
-                core.enqueue(index, generation, false, now);
+                core.enqueue(index, generation, Claim::Turn, now);
                 core.work_queued();
             }
         }
@@ -255,6 +263,7 @@ impl Drain {
             elapsed: Duration::from_nanos(now - self.ordered_at),
             drained: closed.saturating_sub(self.aborted + core.cut_in_turns.load(Relaxed)),
             aborted,
+            datagrams_dropped: 0,
             workers_left: 0,
         };
         self.stage = Stage::Stopping { until: now.saturating_add(nanos(CUT_GRACE)), report };

@@ -8,9 +8,10 @@
 use super::clock::nanos;
 use super::connection::{Connection, Registered, Waiting};
 use super::core::Core;
+use super::queue::Claim;
 use crate::metrics::snapshot::Phase;
 use crate::reason::DropReason;
-use crate::service::Kept;
+use crate::service::{Kept, Peer};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -121,13 +122,13 @@ impl Core {
         let generation = slot.state.open();
         slot.set_listener(index);
         *slot.connection() = Some(Connection {
-            socket,
-            peer,
-            registered: Registered::No,
-            waiting: Waiting::Request,
-            ending: None,
             session: None,
             kept: Kept::default(),
+            waiting: Waiting::Request.into(),
+            socket,
+            registered: Registered::No,
+            ending: None,
+            peer: Peer { address: peer },
             _permit: permit,
         });
         ledger.admitted();
@@ -139,6 +140,6 @@ impl Core {
         let now = self.clock.now();
         slot.deadline.store(now.saturating_add(nanos(self.limits.queue_timeout)), Relaxed);
         slot.state.requeue();
-        self.enqueue(number, generation, true, now);
+        self.enqueue(number, generation, Claim::Newcomer, now);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 /// A running server. Dropping it cuts what is open and ends the server; [`shutdown`](Self::shutdown)
 /// ends it in good order.
+#[must_use = "dropping it ends the server"]
 pub struct Handle {
     pub(super) core: Arc<Core>,
     pub(super) orders: Arc<Orders>,
@@ -41,7 +42,7 @@ impl Handle {
         Trigger { core: self.core.clone(), orders: self.orders.clone() }
     }
 
-    /// Waits until the server has ended, by a [`Trigger`].
+    /// Waits until the server has ended, by a [`Trigger`] or [`end_after`](super::Builder::end_after).
     pub fn wait(&self) -> ShutdownReport {
         self.orders.wait()
     }
@@ -52,7 +53,8 @@ impl Handle {
     }
 
     /// Ends the server: listeners close, idle connections end, requests already sent are answered,
-    /// and what is left after `grace` is cut. Waits for that.
+    /// and what is left after `grace` is cut. Waits for that. The grace counts from the end of
+    /// `drain_delay`, and stands in for `drain_timeout`.
     pub fn shutdown(self, grace: Duration) -> ShutdownReport {
         self.orders.set_grace(grace);
         self.trigger().drain();

@@ -1,15 +1,5 @@
-//! The server: an acceptor, a queue, a fixed set of workers, and a parker.
-//!
-//! ```text
-//!  kernel                       tidegate
-//!  SYN -> [accept backlog] -> acceptor -> admission -> [queue] -> worker -> service turn
-//!                                |            |           ^          |
-//!                                |         refusal        |          +-> close (all endings, one place)
-//!                             accept errors   |           |          |
-//!                             (back off)      |        poller <------+  idle: an fd in one epoll,
-//!                                             |           |             no thread, no buffer
-//!                                             +---> parker: lingering closes, deadlines, the drain
-//! ```
+//! The server: an acceptor, a queue, a fixed set of workers, and a parker. The way of a connection
+//! through them is drawn in the [crate's](crate) documentation.
 
 mod acceptor;
 mod admission;
@@ -17,6 +7,7 @@ mod answer;
 mod batch;
 mod bound;
 mod builder;
+mod busy_poll;
 mod clock;
 mod closing;
 mod connection;

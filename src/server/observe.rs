@@ -37,6 +37,15 @@ impl Core {
         let mut waits = Default::default();
         (0..self.listeners.len()).map(|index| self.ledgers.read(index, &mut waits).closed_total()).sum()
     }
+
+    /// Datagrams that were received and not answered because the server ended.
+    pub(crate) fn datagrams_dropped_at_end(&self) -> u64 {
+        let dropped = |socket: &DatagramSocket| {
+            let counts = self.ledgers.read(socket.column, &mut Default::default());
+            counts.datagrams_dropped[DatagramDrop::Draining as usize] + socket.too_late.load(Relaxed)
+        };
+        self.datagrams.sockets.iter().map(dropped).sum()
+    }
 }
 
 impl Observe for Core {

@@ -8,7 +8,7 @@ use super::closing::{Discarded, Lingering, discard};
 use super::connection::Waiting;
 use super::core::{Core, PARKER_ROW};
 use super::drain::Drain;
-use super::queue::Kind;
+use super::queue::{Claim, Kind};
 use super::state::Generation;
 use super::table::{NEVER, Slot};
 use crate::metrics::snapshot::Phase;
@@ -35,7 +35,7 @@ const QUIET_TICKS: u32 = 16;
 /// The longest sleep; it bounds how late a summary or a scan can be.
 const SLEEP: Duration = Duration::from_millis(250);
 
-/// Services' `tick` and the summaries come this often.
+/// Summaries come this often.
 const SECOND: Nanos = 1_000_000_000;
 
 pub(crate) struct Parker {
@@ -245,11 +245,11 @@ impl Parker {
                 slot.deadline.store(NEVER, Relaxed);
                 ledger.moved(Place::Idle, Place::Queued);
                 slot.state.requeue();
-                core.enqueue(index, generation, false, now);
+                core.enqueue(index, generation, core.claim(slot), now);
             }
             return;
         }
-        let waiting = slot.connection().as_ref().map(|connection| connection.waiting);
+        let waiting = slot.connection().as_ref().map(|connection| connection.waiting.get());
         let reason = match waiting {
             Some(Waiting::Rest { .. }) => CloseReason::ReadTimeout,
             Some(Waiting::Flush { .. }) => CloseReason::WriteTimeout,
@@ -272,9 +272,9 @@ impl Parker {
             let Some(slot) = core.table.get(entry.slot) else {
                 continue;
             };
-            if !entry.newcomer || now.saturating_sub(entry.since) <= patience {
+            if entry.claim != Claim::Newcomer || now.saturating_sub(entry.since) <= patience {
                 // A worker was faster with the one that was meant. This one keeps its claim.
-                core.enqueue(entry.slot, entry.generation, entry.newcomer, entry.since);
+                core.enqueue(entry.slot, entry.generation, entry.claim, entry.since);
             } else if slot.state.take(entry.generation).is_some() {
                 let ledger = core.ledger(PARKER_ROW, slot.listener());
                 core.shed(entry.slot, slot, ledger, Place::Queued, DropReason::QueueTimeout);

@@ -3,7 +3,7 @@
 use super::clock::Nanos;
 use super::core::Core;
 use super::datagram::DatagramSocket;
-use super::queue::{Entry, Kind};
+use super::queue::{Claim, Entry, Kind};
 use super::state::Generation;
 use crate::limits::Overload;
 use crate::reason::DatagramDrop;
@@ -30,7 +30,7 @@ impl Core {
             since: now,
             slot: place,
             generation: Generation(0),
-            newcomer: false,
+            claim: Claim::Turn,
             kind: Kind::Datagram,
         };
         let refused = self.queue.push(entry);

@@ -21,14 +21,25 @@ pub(crate) enum Kind {
     Tick,
 }
 
+/// What the queue owes an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// It is a connection's first turn: until then it may be turned away.
+    Newcomer,
+    /// It is a connection's first request, which came later than the connection and found as many
+    /// waiting as may: it waits for a burst to pass, and then is turned away.
+    Surplus,
+    /// Its turn, whatever happens.
+    Turn,
+}
+
 /// An entry: what wants to be worked at, and since when it waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) since: Nanos,
     pub(crate) slot: u32,
     pub(crate) generation: Generation,
-    /// It is its first turn: until then it may be turned away.
-    pub(crate) newcomer: bool,
+    pub(crate) claim: Claim,
     pub(crate) kind: Kind,
 }
 

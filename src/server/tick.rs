@@ -1,9 +1,10 @@
 //! Housekeeping that a server's owner wants done now and then, as `service_actions` of Python's
-//! `socketserver` is: on a worker, one at a time, never instead of serving.
+//! `socketserver` is: on a worker, one at a time. It costs that worker while it runs; with one
+//! worker nobody is served meanwhile, as in Python.
 
 use super::clock::{Nanos, nanos};
 use super::core::Core;
-use super::queue::{Entry, Kind};
+use super::queue::{Claim, Entry, Kind};
 use super::state::Generation;
 use super::worker::Worker;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,7 +37,7 @@ impl Tick {
             return;
         }
         let entry =
-            Entry { since: now, slot: 0, generation: Generation(0), newcomer: false, kind: Kind::Tick };
+            Entry { since: now, slot: 0, generation: Generation(0), claim: Claim::Turn, kind: Kind::Tick };
         let refused = core.queue.push(entry);
         debug_assert!(refused.is_none(), "the queue has room for the tick once");
         core.work_queued();
@@ -45,12 +46,11 @@ impl Tick {
 
 impl Worker {
     /// Does what is to be done at each tick.
-    pub(super) fn tick(&mut self) {
-        let core = self.core.clone();
+    pub(super) fn tick(&mut self, core: &Core) {
         let Some(tick) = &core.tick else { return };
         self.clock().begin(self.now);
         // Nobody knows how long it takes: others go on with what there is.
-        self.share_work(Nanos::MAX);
+        self.share_work(core, Nanos::MAX);
         if catch_unwind(AssertUnwindSafe(|| (tick.action)())).is_err() {
             core.panics.fetch_add(1, Relaxed);
         }

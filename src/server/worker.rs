@@ -1,12 +1,14 @@
 //! A worker: takes entries, gives each a turn, and polls when there are none.
 
+use super::acceptor::BURST;
 use super::batch::Batch;
+use super::busy_poll::BusyPoll;
 use super::clock::{Nanos, nanos};
 use super::connection::{Connection, Registered, Waiting};
 use super::core::{Core, Listener, WORKER_ROWS};
 use super::cost::SLOW_TURN;
-use super::poller::Source;
-use super::queue::{Entry, Kind};
+use super::poller::{Lead, Source};
+use super::queue::{Claim, Entry, Kind};
 use super::state::{Generation, Parked};
 use super::table::{NEVER, Slot};
 use crate::metrics::snapshot::Phase;
@@ -28,7 +30,7 @@ const LEAD_WAIT: Duration = Duration::from_secs(1);
 const LOOK_AFTER: Nanos = 5_000_000;
 
 /// Cheap turns that have piled up to so much work are worth a second processor.
-const SPREAD: Nanos = 500_000;
+const SPREAD: Nanos = 100_000;
 
 pub(crate) struct Worker {
     pub(super) core: Arc<Core>,
@@ -37,6 +39,7 @@ pub(crate) struct Worker {
     /// For datagrams; made when the first come.
     pub(super) batch: Option<Box<Batch>>,
     pub(super) now: Nanos,
+    busy_poll: BusyPoll,
 }
 
 /// The connection of the present turn.
@@ -47,6 +50,16 @@ struct Present<'a> {
     ledger: &'a Ledger,
 }
 
+/// What becomes of the connection after its turn.
+enum Next {
+    Park(Waiting),
+    /// It has more to do, behind the others with it.
+    Again,
+    End(CloseReason),
+    /// The time for turns is over.
+    Cut,
+}
+
 /// How a turn ended, as the worker sees it.
 enum Verdict {
     Next(Turn),
@@ -55,61 +68,90 @@ enum Verdict {
 
 impl Worker {
     pub(crate) fn new(core: Arc<Core>, me: usize) -> Self {
-        Self { core, me, buffers: Buffers::new(), batch: None, now: 0 }
+        let busy_poll = BusyPoll::new(core.limits.busy_poll);
+        Self { core, me, buffers: Buffers::new(), batch: None, now: 0, busy_poll }
     }
 
     /// Works until the server has stopped. A panic outside of services would be a bug of ours; it
     /// ends the round and not the worker.
     pub(crate) fn run(mut self) {
-        be_nice(self.core.limits.worker_nice);
-        self.core.dormitory.register(self.me);
-        while !self.core.stopped.load(Relaxed) {
-            if catch_unwind(AssertUnwindSafe(|| self.round())).is_err() {
-                self.core.panics.fetch_add(1, Relaxed);
-                self.clock().end(self.core.clock.now());
+        // Counted once: the count is a line that all workers share.
+        let core = self.core.clone();
+        be_nice(core.limits.worker_nice);
+        core.dormitory.register(self.me);
+        while !core.stopped.load(Relaxed) {
+            if catch_unwind(AssertUnwindSafe(|| self.round(&core))).is_err() {
+                core.panics.fetch_add(1, Relaxed);
+                self.clock().end(core.clock.now());
             }
         }
         // The last one out tells the parker.
-        if self.core.workers_alive.fetch_sub(1, SeqCst) == 1 {
-            let _ = self.core.parker.wake();
+        if core.workers_alive.fetch_sub(1, SeqCst) == 1 {
+            let _ = core.parker.wake();
         }
     }
 
     /// Empties the queue, then polls for more, or sleeps if another does.
-    fn round(&mut self) {
-        let core = self.core.clone();
+    fn round(&mut self, core: &Core) {
         self.now = core.clock.now();
         while let Some(entry) = core.queue.pop() {
             match entry.kind {
-                Kind::Connection => self.serve(entry),
-                Kind::Datagram => self.answer_waiting(&entry),
-                Kind::Receive => self.receive(&entry),
-                Kind::Tick => self.tick(),
+                Kind::Connection => self.serve(core, entry),
+                Kind::Datagram => self.answer_waiting(core, &entry),
+                Kind::Receive => self.receive(core, &entry),
+                Kind::Tick => self.tick(core),
             }
             if core.stopped.load(Relaxed) {
                 return;
             }
         }
-        core.queue_was_empty.store(self.now, Relaxed);
+        if !core.limits.queue_target.is_zero() {
+            core.queue_was_empty.store(self.now, Relaxed);
+        }
         core.worker_free();
-        if let Some(lead) = core.poller.lead() {
-            let row = WORKER_ROWS + self.me;
-            // A glance first: under load something is ready, and resting costs more than a look.
-            if core.harvest(&lead, Duration::ZERO, row) > 0 {
-                return;
-            }
-            lead.will_block();
-            core.dormitory.awake.rest();
-            if core.queue.is_empty() && !core.stopped.load(Relaxed) {
-                core.harvest(&lead, LEAD_WAIT, row);
-            }
-            if lead.unblock() {
-                core.dormitory.awake.rise();
-            }
-        } else {
-            core.dormitory.sleep(self.me, || {
+        match core.poller.lead() {
+            Some(lead) => self.lead(core, &lead),
+            None => core.dormitory.sleep(self.me, || {
                 !core.queue.is_empty() || !core.poller.is_led_after_publishing() || core.stopped.load(Relaxed)
-            });
+            }),
+        }
+    }
+
+    /// Waits for events as the leader and puts them into the queue.
+    fn lead(&mut self, core: &Core, lead: &Lead<'_>) {
+        let row = WORKER_ROWS + self.me;
+        // A glance first: under load something is ready, and resting costs more than a look.
+        if core.harvest(lead, Duration::ZERO, row) > 0 {
+            return;
+        }
+        let began = self.now;
+        if self.busy_poll.is_worth_it() && self.look_on(core, lead, row) {
+            return;
+        }
+        lead.will_block();
+        core.dormitory.awake.rest();
+        if core.queue.is_empty() && !core.stopped.load(Relaxed) && core.harvest(lead, LEAD_WAIT, row) > 0 {
+            self.busy_poll.slept(core.clock.now() - began);
+        }
+        if lead.unblock() {
+            core.dormitory.awake.rise();
+        }
+    }
+
+    /// Polls for a moment without sleeping; true when there is work.
+    fn look_on(&mut self, core: &Core, lead: &Lead<'_>, row: usize) -> bool {
+        let began = core.clock.now();
+        let mut last = began;
+        loop {
+            if core.harvest(lead, Duration::ZERO, row) > 0 || !core.queue.is_empty() {
+                self.busy_poll.paid();
+                return true;
+            }
+            let now = core.clock.now();
+            if self.busy_poll.is_over(began, last, now) {
+                return false;
+            }
+            last = now;
         }
     }
 
@@ -118,8 +160,7 @@ impl Worker {
     }
 
     /// Gives one entry its turn.
-    fn serve(&mut self, entry: Entry) {
-        let core = self.core.clone();
+    fn serve(&mut self, core: &Core, entry: Entry) {
         let Some(slot) = core.table.get(entry.slot) else {
             return;
         };
@@ -133,23 +174,26 @@ impl Worker {
         let present = Present { index: entry.slot, generation: entry.generation, slot, ledger };
         // The service's `verify` and `connect` are part of the first turn: they may be slow too.
         self.clock().begin(self.now);
-        self.share_work(core.listeners[slot.listener()].cost.get());
-        if entry.newcomer {
+        self.share_work(core, core.listeners[slot.listener()].cost.get());
+        if entry.claim != Claim::Turn {
             core.queue_place_made();
-            if let Some(reason) = self.unwelcome(slot, waited, hangup) {
+            let unwelcome = match entry.claim {
+                Claim::Surplus => (waited > nanos(BURST)).then_some(DropReason::QueueFull),
+                _ => self.unwelcome(core, slot, waited, hangup),
+            };
+            if let Some(reason) = unwelcome {
                 self.finish_clock();
                 core.shed(entry.slot, slot, ledger, Place::Queued, reason);
                 return;
             }
         }
         ledger.moved(Place::Queued, Place::Active);
-        self.turn(&core, &present, hangup);
+        self.turn(core, &present, hangup);
     }
 
     /// Before a turn of which a whole queue may be waiting for the end: sees to it that others take
     /// what else there is, and that somebody polls.
-    pub(super) fn share_work(&self, cost: Nanos) {
-        let core = &*self.core;
+    pub(super) fn share_work(&self, core: &Core, cost: Nanos) {
         if !core.activity.load(Relaxed) {
             core.activity.store(true, Relaxed);
             // The parker announces its sleep and then looks at the mark; this is the other half.
@@ -171,8 +215,7 @@ impl Worker {
     }
 
     /// Why a newcomer gets no turn, if it gets none.
-    fn unwelcome(&self, slot: &Slot, waited: Nanos, hangup: bool) -> Option<DropReason> {
-        let core = &*self.core;
+    fn unwelcome(&self, core: &Core, slot: &Slot, waited: Nanos, hangup: bool) -> Option<DropReason> {
         if waited > core.patience(self.now) {
             return Some(DropReason::QueueTimeout);
         }
@@ -180,7 +223,7 @@ impl Worker {
         let connection = guard.as_mut()?;
         let service = &core.listeners[slot.listener()].service;
         let look = waited > LOOK_AFTER || hangup;
-        let peer = Peer { address: connection.peer };
+        let peer = connection.peer;
         let opened = catch_unwind(AssertUnwindSafe(|| {
             if look && has_left(&connection.socket, service.client_speaks_first()) {
                 return Err(DropReason::ClientGone);
@@ -196,74 +239,94 @@ impl Worker {
         None
     }
 
-    /// One turn, from the flush of what is kept to the parking.
+    /// One turn, from the flush of what is kept to the parking. The slot is locked once for all of
+    /// it, and free before the connection is anybody else's.
     fn turn(&mut self, core: &Core, present: &Present<'_>, hangup: bool) {
         let mut guard = present.slot.connection();
         let Some(connection) = guard.as_mut() else { return };
-        if !connection.kept.is_empty() {
-            match connection.kept.flush(&connection.socket, &core.output_total) {
-                Ok(0) => {}
-                Ok(n) => {
-                    connection.waiting = Waiting::Flush { since: self.now };
-                    present.ledger.bytes(0, n as u64);
-                }
-                Err(_) => {
-                    drop(guard);
-                    return self.end(core, present, CloseReason::Reset);
-                }
-            }
-            let done = connection.kept.is_empty();
-            match connection.ending {
-                Some(reason) if done => {
-                    drop(guard);
-                    return self.end(core, present, reason);
-                }
-                None if done => {}
-                _ => {
-                    let waiting = connection.waiting;
-                    drop(guard);
-                    self.finish_clock();
-                    return self.park(core, present, waiting);
-                }
-            }
-        }
-        let was_waiting = connection.waiting;
-        let (turned, verdict) = self.run_service(core, present, connection, hangup);
-        let kept = !connection.kept.is_empty();
-        let closing = if turned.ended { CloseReason::Client } else { CloseReason::Server };
-        match verdict {
-            Verdict::Failed(CloseReason::Shutdown) => {
-                // It waited for its client when the time for that was over.
-                drop(guard);
+        let next = match self.flush_kept(core, present, connection) {
+            Some(next) => next,
+            None => self.converse(core, present, connection, hangup),
+        };
+        let next = match next {
+            Next::Park(waiting) => self.prepare_parking(core, present, connection, waiting),
+            other => other,
+        };
+        drop(guard);
+        match next {
+            Next::Park(waiting) => self.park(core, present, waiting),
+            Next::Again => self.again(core, present),
+            Next::End(reason) => self.end(core, present, reason),
+            Next::Cut => {
                 core.cut_in_turns.fetch_add(1, Relaxed);
                 core.cut(present.index, present.slot, present.ledger, Place::Active);
             }
-            Verdict::Failed(reason) => {
-                drop(guard);
-                self.end(core, present, reason);
-            }
-            Verdict::Next(Turn::Close) if !kept => {
-                drop(guard);
-                self.end(core, present, closing);
-            }
-            Verdict::Next(turn) => {
-                connection.ending = (turn == Turn::Close).then_some(closing);
-                drop(guard);
-                let next = match (kept, turn, was_waiting) {
-                    (true, ..) => Waiting::Flush { since: self.now },
-                    // An answer was sent, so what is half read now is another request.
-                    (_, Turn::Partial, Waiting::Rest { since }) if turned.sent == 0 => {
-                        Waiting::Rest { since }
-                    }
-                    (_, Turn::Partial, _) => Waiting::Rest { since: self.now },
-                    _ => Waiting::Request,
-                };
-                if !kept && !turned.drained && turned.received > 0 && !turned.ended {
-                    return self.again(core, present);
-                }
-                self.park(core, present, next);
-            }
         }
+    }
+
+    /// Sends what is kept from earlier turns; nothing when all has gone and the service has its turn.
+    fn flush_kept(
+        &mut self,
+        core: &Core,
+        present: &Present<'_>,
+        connection: &mut Connection,
+    ) -> Option<Next> {
+        if connection.kept.is_empty() {
+            return None;
+        }
+        match connection.kept.flush(&connection.socket, &core.output_total) {
+            Ok(0) => {}
+            Ok(n) => {
+                connection.waiting = Waiting::Flush { since: self.now }.into();
+                present.ledger.bytes(0, n as u64);
+            }
+            Err(_) => return Some(Next::End(CloseReason::Reset)),
+        }
+        match connection.ending {
+            _ if !connection.kept.is_empty() => {
+                self.finish_clock();
+                Some(Next::Park(connection.waiting.get()))
+            }
+            Some(reason) => Some(Next::End(reason)),
+            None => None,
+        }
+    }
+
+    /// Gives the service its turn, and says what follows from it.
+    fn converse(
+        &mut self,
+        core: &Core,
+        present: &Present<'_>,
+        connection: &mut Connection,
+        hangup: bool,
+    ) -> Next {
+        let was_waiting = connection.waiting.get();
+        let (turned, verdict) = self.run_service(core, present, connection, hangup);
+        if turned.received + turned.sent > 0 {
+            present.slot.heard();
+        }
+        let kept = !connection.kept.is_empty();
+        let turn = match verdict {
+            // It waited for its client when the time for that was over.
+            Verdict::Failed(CloseReason::Shutdown) => return Next::Cut,
+            Verdict::Failed(reason) => return Next::End(reason),
+            Verdict::Next(turn) => turn,
+        };
+        let closing = if turned.ended { CloseReason::Client } else { CloseReason::Server };
+        if turn == Turn::Close && !kept {
+            return Next::End(closing);
+        }
+        connection.ending = (turn == Turn::Close).then_some(closing);
+        if !kept && !turned.drained && turned.received > 0 && !turned.ended {
+            return Next::Again;
+        }
+        Next::Park(match (kept, turn, was_waiting) {
+            (true, ..) => Waiting::Flush { since: self.now },
+            // An answer was sent, so what is half read now is another request.
+            (_, Turn::Partial, Waiting::Rest { since }) if turned.sent == 0 => Waiting::Rest { since },
+            (_, Turn::Partial, _) => Waiting::Rest { since: self.now },
+            _ => Waiting::Request,
+        })
     }
 
     /// Calls the service, and counts what it did.
@@ -275,12 +338,11 @@ impl Worker {
         hangup: bool,
     ) -> (Turned, Verdict) {
         let listener = &core.listeners[present.slot.listener()];
-        let peer = Peer { address: connection.peer };
         let context =
             Context { limits: &core.limits, output_total: &core.output_total, stopping: &core.stopping };
         let probe = listener.cost.probe();
-        let Connection { socket, session, kept, .. } = connection;
-        let mut stream = Stream::new(socket, &peer, &mut self.buffers, kept, context, hangup);
+        let Connection { socket, session, kept, peer, .. } = connection;
+        let mut stream = Stream::new(socket, peer, &mut self.buffers, kept, context, hangup);
         let result = match session {
             Some(session) => catch_unwind(AssertUnwindSafe(|| session.turn(&mut stream))).ok(),
             None => None,
@@ -300,14 +362,14 @@ impl Worker {
                 Ok(turn) => (TurnOutcome::Ok, Verdict::Next(turn)),
                 Err(error) => {
                     let reason = failure(&error, core);
-                    tell_failed(core, listener, &peer, &error);
+                    tell_failed(core, listener, peer, &error);
                     let timeout = matches!(reason, CloseReason::ReadTimeout | CloseReason::WriteTimeout);
                     (if timeout { TurnOutcome::Timeout } else { TurnOutcome::Error }, Verdict::Failed(reason))
                 }
             },
             None => {
                 core.panics.fetch_add(1, Relaxed);
-                tell_failed(core, listener, &peer, &io::Error::other("the service panicked"));
+                tell_failed(core, listener, peer, &io::Error::other("the service panicked"));
                 (TurnOutcome::Error, Verdict::Failed(CloseReason::Panic))
             }
         };
@@ -329,37 +391,40 @@ impl Worker {
     fn again(&mut self, core: &Core, present: &Present<'_>) {
         present.ledger.moved(Place::Active, Place::Queued);
         present.slot.state.requeue();
-        core.enqueue(present.index, present.generation, false, self.now);
+        core.enqueue(present.index, present.generation, Claim::Turn, self.now);
+    }
+
+    /// Sees to it that events of the connection will come; while the server drains, it may have to
+    /// end instead.
+    fn prepare_parking(
+        &self,
+        core: &Core,
+        present: &Present<'_>,
+        connection: &mut Connection,
+        waiting: Waiting,
+    ) -> Next {
+        let source = Source { slot: present.index, generation: present.generation };
+        connection.waiting = waiting.into();
+        if register(core, connection, source, matches!(waiting, Waiting::Flush { .. })).is_err() {
+            // The kernel's memory or `fs.epoll.max_user_watches`: this connection cannot be parked.
+            return Next::End(CloseReason::Error);
+        }
+        if core.phase() < Phase::Draining {
+            return Next::Park(waiting);
+        }
+        if core.stopping.load(Relaxed) {
+            return Next::Cut;
+        }
+        // Between two requests it ends, unless the next request has come meanwhile.
+        match waiting {
+            Waiting::Request if has_input(&connection.socket) => Next::Again,
+            Waiting::Request => Next::End(CloseReason::Shutdown),
+            _ => Next::Park(waiting),
+        }
     }
 
     /// Lets go of the connection until its client does something or a deadline passes.
     fn park(&mut self, core: &Core, present: &Present<'_>, waiting: Waiting) {
-        let source = Source { slot: present.index, generation: present.generation };
-        let registered = {
-            let mut guard = present.slot.connection();
-            let Some(connection) = guard.as_mut() else { return };
-            connection.waiting = waiting;
-            register(core, connection, source, matches!(waiting, Waiting::Flush { .. }))
-        };
-        if registered.is_err() {
-            // The kernel's memory or `fs.epoll.max_user_watches`: this connection cannot be parked.
-            return core.close(
-                present.index,
-                present.slot,
-                present.ledger,
-                Place::Active,
-                CloseReason::Error,
-            );
-        }
-        if core.phase() >= Phase::Draining {
-            if core.stopping.load(Relaxed) {
-                core.cut_in_turns.fetch_add(1, Relaxed);
-                return core.cut(present.index, present.slot, present.ledger, Place::Active);
-            }
-            if waiting == Waiting::Request {
-                return self.leave_drained(core, present);
-            }
-        }
         present.slot.deadline.store(deadline(core, waiting, self.now), Relaxed);
         present.ledger.moved(Place::Active, Place::Idle);
         match present.slot.state.park() {
@@ -368,24 +433,15 @@ impl Worker {
                 present.slot.deadline.store(NEVER, Relaxed);
                 present.ledger.moved(Place::Idle, Place::Queued);
                 present.slot.state.requeue();
-                core.enqueue(present.index, present.generation, false, self.now);
+                core.enqueue(present.index, present.generation, core.claim(present.slot), self.now);
             }
         }
     }
-
-    /// While the server drains, a connection between two requests ends, unless the next request has
-    /// come meanwhile.
-    fn leave_drained(&mut self, core: &Core, present: &Present<'_>) {
-        let more = present.slot.connection().as_ref().is_some_and(|c| has_input(&c.socket));
-        if more {
-            return self.again(core, present);
-        }
-        core.close(present.index, present.slot, present.ledger, Place::Active, CloseReason::Shutdown);
-    }
 }
 
-/// Tells a service that a turn of it failed.
+/// Tells a service, and who reads the log at `-v`, that a turn failed.
 fn tell_failed(core: &Core, listener: &Listener, peer: &Peer, error: &io::Error) {
+    tracing::debug!(listener = %listener.url, peer = %peer.address, %error, "a turn failed");
     if catch_unwind(AssertUnwindSafe(|| listener.service.turn_failed(peer, error))).is_err() {
         core.panics.fetch_add(1, Relaxed);
     }

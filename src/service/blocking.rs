@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A service from a closure that handles a whole connection and then returns. It keeps its worker
-/// meanwhile: as many connections are served at once as there are workers, and the others wait in
-/// the queue.
+/// meanwhile, while its client is silent too: as many connections are served at once as there are
+/// workers, and the others wait in the queue. How long it waits for its client: see [`Blocking`].
 ///
 /// ```no_run
 /// use std::io::{BufRead, Write};
@@ -27,15 +27,32 @@ const LOOK: Duration = Duration::from_millis(100);
 /// let server = Server::builder().listen("127.0.0.1:0", shout)?.bind()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn handler<F>(handle: F) -> impl Service
+pub fn handler<F>(handle: F) -> Handler<F>
 where
     F: Fn(&mut Blocking<'_, '_>) -> io::Result<()> + Send + Sync + 'static,
 {
-    Handler { handle: std::sync::Arc::new(handle) }
+    Handler { name: "handler".to_owned(), handle: std::sync::Arc::new(handle) }
 }
 
-struct Handler<F> {
+/// What [`handler`] makes.
+pub struct Handler<F> {
+    name: String,
     handle: std::sync::Arc<F>,
+}
+
+impl<F> Handler<F> {
+    /// The `service` label of its metrics. Default: `handler`.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+}
+
+impl<F> std::fmt::Debug for Handler<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handler").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl<F> Service for Handler<F>
@@ -43,7 +60,7 @@ where
     F: Fn(&mut Blocking<'_, '_>) -> io::Result<()> + Send + Sync + 'static,
 {
     fn name(&self) -> &str {
-        "handler"
+        &self.name
     }
 
     fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
@@ -74,7 +91,9 @@ where
 /// each byte, so that a client that drips cannot hold a worker:
 ///
 /// - Reading: `read_timeout` in all, from the first wait after the start or after something was
-///   written (that is, for each request).
+///   written (that is, for each request, silence before it included; `idle_timeout` is for `lines`
+///   and [`Session`]s). A handler that only reads must end within it, or call
+///   [`set_total_deadline`](Self::set_total_deadline).
 /// - Writing: `write_timeout` for each piece of at most 16 KiB.
 /// - [`set_total_deadline`](Self::set_total_deadline): for everything, in place of both.
 ///

@@ -23,7 +23,8 @@ pub trait DatagramService: Send + Sync + 'static {
 
     /// The most bytes with which a request of `request` bytes is answered; a longer reply is an
     /// error and is not sent. The source of a datagram can be forged, so whatever a service answers
-    /// can be made to hit somebody who did not ask: keep it small. Default: 512.
+    /// can be made to hit somebody who did not ask: keep it small. Default: 512. Never more than
+    /// `max_datagram` and 64 bytes.
     fn reply_max(&self, request: usize) -> usize {
         let _ = request;
         REPLY_MAX
@@ -132,7 +133,8 @@ impl<F> Datagrams<F> {
         self
     }
 
-    /// The most bytes of a reply; see [`DatagramService::reply_max`]. Default: 512.
+    /// The most bytes of a reply; see [`DatagramService::reply_max`]. Default: 512. Never more than
+    /// `max_datagram` and 64 bytes.
     #[must_use]
     pub fn reply_max(mut self, bytes: usize) -> Self {
         self.reply_max = bytes;

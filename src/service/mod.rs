@@ -10,7 +10,7 @@ mod stream;
 mod time;
 mod work;
 
-pub use blocking::{Blocking, handler};
+pub use blocking::{Blocking, Handler, handler};
 pub use datagram::{DatagramService, Datagrams, Reply, datagrams};
 pub use echo::Echo;
 pub use hello::{hello, hello_datagrams};
@@ -33,15 +33,19 @@ pub struct Peer {
 
 /// A stream service: says who it is and opens a session for each connection.
 ///
-/// All methods but [`busy_reply`](Self::busy_reply) run on a worker, never on the acceptor, so a
-/// slow one costs a worker and nothing else.
+/// All methods but [`name`](Self::name) and [`busy_reply`](Self::busy_reply) run on a worker, never
+/// on the acceptor, so a slow one costs a worker and nothing else.
+///
+/// The closures ([`lines`], [`handler`]) have no hooks. To add a hook to a closure, write a
+/// `Service` that holds it and forwards `name`, `connect` and `client_speaks_first`.
 pub trait Service: Send + Sync + 'static {
     /// The `service` label of its metrics. Default: `service`.
     fn name(&self) -> &str {
         "service"
     }
 
-    /// Whether this client is served at all, asked before its first turn. Default: yes.
+    /// Whether this client is served at all, asked before its first turn. One that is not is told
+    /// the busy reply, if there is one, and counted as `denied`. Default: yes.
     fn verify(&self, peer: &Peer) -> bool {
         let _ = peer;
         true
@@ -51,8 +55,8 @@ pub trait Service: Send + Sync + 'static {
     /// allocation.
     fn connect(&self, peer: &Peer) -> Box<dyn Session>;
 
-    /// What a refused client is told, where the protocol has a word for it. Default: nothing, and
-    /// the refusal is a reset.
+    /// What a refused client is told, where the protocol has a word for it. Asked by whatever thread
+    /// refuses, so never wait in it. Default: nothing, and the refusal is a reset.
     fn busy_reply(&self) -> &[u8] {
         b""
     }
@@ -76,10 +80,13 @@ pub trait Session: Send {
     /// What a session needs to remember of a half request it keeps in its own fields.
     ///
     /// An error ends the connection: `InvalidData` counts as a broken protocol, the errors of a
-    /// reset connection as a reset, others as an error.
+    /// reset connection as a reset, others as an error. A broken protocol ends with FIN after the
+    /// replies, an error with a reset: what the client is to read, send and return
+    /// [`Turn::Close`].
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn>;
 
-    /// The connection has ended, and why. Runs on the thread that ended it: be brief.
+    /// The connection has ended, and why. Runs on the thread that ended it, perhaps the one that
+    /// keeps time: never wait in it.
     fn finish(&mut self, reason: CloseReason) {
         let _ = reason;
     }

@@ -11,24 +11,47 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Replies smaller than this are gathered and sent with one call.
 const GATHER_BYTES: usize = 16 * 1024;
 
-/// Replies that the kernel has not taken: nothing allocated while it takes all.
+/// Replies that the kernel has not taken: nothing allocated while it takes all, and one word in
+/// the connection, which is as small as can be.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct Kept(Option<Box<Backlog>>);
+
+/// Bytes to send, of which so many went already.
+#[derive(Debug, Default)]
+struct Backlog {
     bytes: Vec<u8>,
     sent: usize,
 }
 
+impl Backlog {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    /// Gives memory back when most of it has gone, so that what is counted is what is held.
+    fn shrink(&mut self) {
+        if self.sent > self.rest().len() {
+            self.bytes.drain(..self.sent);
+            self.bytes.shrink_to_fit();
+            self.sent = 0;
+        }
+    }
+}
+
 impl Kept {
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.sent
+        self.0.as_ref().map_or(0, |backlog| backlog.rest().len())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.0.is_none()
     }
 
     /// Takes bytes into account, within the limits.
     fn keep(&mut self, data: &[u8], limits: &Limits, total: &AtomicUsize) -> io::Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
         if self.len() + data.len() > limits.output_per_connection {
             return Err(Fault::OutputLimit.into());
         }
@@ -37,37 +60,42 @@ impl Kept {
             total.fetch_sub(data.len(), Ordering::Relaxed);
             return Err(Fault::OutputLimit.into());
         }
-        if self.sent > 0 && self.bytes.len() + data.len() > self.bytes.capacity() {
-            self.bytes.drain(..self.sent);
-            self.sent = 0;
+        let Backlog { bytes, sent } = &mut **self.0.get_or_insert_default();
+        if *sent > 0 && bytes.len() + data.len() > bytes.capacity() {
+            bytes.drain(..*sent);
+            *sent = 0;
         }
-        self.bytes.extend_from_slice(data);
+        bytes.extend_from_slice(data);
         Ok(())
     }
 
     /// Sends what the kernel takes now; how much that was.
     pub(crate) fn flush(&mut self, socket: &TcpStream, total: &AtomicUsize) -> io::Result<usize> {
+        let Some(backlog) = &mut self.0 else { return Ok(0) };
         let mut flushed = 0;
-        while !self.is_empty() {
-            match send(socket, &self.bytes[self.sent..])? {
+        while !backlog.rest().is_empty() {
+            match send(socket, backlog.rest())? {
                 0 => break,
                 n => {
-                    self.sent += n;
+                    backlog.sent += n;
                     flushed += n;
+                    total.fetch_sub(n, Ordering::Relaxed);
                 }
             }
         }
-        total.fetch_sub(flushed, Ordering::Relaxed);
-        if self.is_empty() {
-            *self = Self::default();
+        match backlog.rest().is_empty() {
+            true => self.0 = None,
+            false => backlog.shrink(),
         }
         Ok(flushed)
     }
 
     /// Gives up what was not sent.
     pub(crate) fn discard(&mut self, total: &AtomicUsize) {
-        total.fetch_sub(self.len(), Ordering::Relaxed);
-        *self = Self::default();
+        if self.0.is_some() {
+            total.fetch_sub(self.len(), Ordering::Relaxed);
+            self.0 = None;
+        }
     }
 }
 
@@ -231,7 +259,9 @@ impl<'a> Stream<'a> {
         self.output.send(data)
     }
 
-    /// A view that waits, for code in plain blocking style; it holds the worker meanwhile.
+    /// A view that waits, for code in plain blocking style; it holds the worker meanwhile. What it
+    /// has read ahead and nobody took is lost with it: use it for a conversation that ends with
+    /// [`Turn::Close`](super::Turn::Close).
     pub fn blocking(&mut self) -> Blocking<'_, 'a> {
         Blocking::new(self)
     }
@@ -387,5 +417,62 @@ impl io::Write for Output<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Output::flush(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    /// A client that resets while its replies are flushed must not leave them counted: the count is
+    /// a limit for all clients.
+    #[test]
+    fn nothing_stays_counted_of_a_client_that_resets_in_the_middle() {
+        let limits = Limits { output_per_connection: 8 << 20, ..Limits::default() };
+        let total = AtomicUsize::new(0);
+        let mut failed = 0;
+        for _ in 0..50 {
+            let (near, mut far) = pair();
+            socket2::SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            let mut kept = Kept::default();
+            kept.keep(&vec![1; 8 << 20], &limits, &total).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(move || far.read_exact(&mut [0; 1]).map(|()| drop(far)));
+                while let Ok(flushed) = kept.flush(&near, &total) {
+                    if flushed == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            failed += 1;
+            kept.discard(&total);
+            assert_eq!(total.load(Ordering::Relaxed), 0, "attempt {failed}");
+        }
+    }
+
+    #[test]
+    fn what_has_gone_is_not_held() {
+        let limits = Limits { output_per_connection: 8 << 20, ..Limits::default() };
+        let total = AtomicUsize::new(0);
+        let (near, mut far) = pair();
+        let mut kept = Kept::default();
+        kept.keep(&vec![1; 8 << 20], &limits, &total).unwrap();
+        let held = |kept: &Kept| kept.0.as_ref().map_or(0, |backlog| backlog.bytes.capacity());
+        let mut buffer = vec![0; 1 << 20];
+        while !kept.is_empty() {
+            kept.flush(&near, &total).unwrap();
+            assert_eq!(total.load(Ordering::Relaxed), kept.len());
+            assert!(held(&kept) <= 2 * kept.len(), "{} bytes for {}", held(&kept), kept.len());
+            let _ = far.read(&mut buffer).unwrap();
+        }
+        assert_eq!(held(&kept), 0);
     }
 }

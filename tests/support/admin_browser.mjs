@@ -20,7 +20,7 @@ class Browser {
       "--disable-background-networking", "--disable-component-update", "--disable-sync",
       "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe",
       `--user-data-dir=${this.profile}`, "about:blank",
-    ], { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"] });
+    ], { stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"], detached: true });
     this.next = 1;
     this.waiting = new Map();
     this.events = [];
@@ -61,7 +61,8 @@ class Browser {
 
   async close() {
     const ended = new Promise((resolve) => this.child.once("exit", resolve));
-    this.child.kill("SIGKILL");
+    // Its helpers write to the profile until they end too: they are of its process group.
+    process.kill(-this.child.pid, "SIGKILL");
     await ended;
     rmSync(this.profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
   }

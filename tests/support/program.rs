@@ -59,6 +59,11 @@ impl Program {
         self
     }
 
+    pub(crate) fn flag(mut self, name: &str) -> Self {
+        self.args.push(name.to_owned());
+        self
+    }
+
     /// Adds a listener of a service, instead of the echo.
     pub(crate) fn service(mut self, name: &str) -> Self {
         self.listen = false;

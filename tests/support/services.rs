@@ -21,6 +21,10 @@ impl Gate {
         self.changed.notify_all();
     }
 
+    pub(crate) fn shut(&self) {
+        *self.open.lock().unwrap() = false;
+    }
+
     /// Waits until it is open.
     pub(crate) fn pass(&self) {
         let open = self.open.lock().unwrap();

@@ -20,6 +20,10 @@ const LATENCY_MAX: Duration = Duration::from_secs(60);
 /// Longest wait for a connection, a first reply, or an event in a run that should be busy.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// A client that begins more than a request in a hundred so much later than intended has too little of its processor:
+/// what it sees is its own doing too.
+pub(crate) const LATE: Duration = Duration::from_millis(50);
+
 /// What the clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -100,6 +104,8 @@ pub(crate) struct Tally {
     latency: Histogram<u64>,
     /// Requests whose intended instant lies in the measured time (open loop), or that ended in it.
     requests: u64,
+    /// How much later than intended each request was begun (open loop), in nanoseconds: the client's own doing.
+    late: Histogram<u64>,
     errors: Errors,
     measured: Duration,
 }
@@ -138,6 +144,9 @@ pub(crate) struct Outcome {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) max: f64,
+    /// How much later than intended the client itself began one request in a hundred (open loop).
+    #[serde(default)]
+    pub(crate) late_p99: f64,
     pub(crate) errors: Errors,
     pub(crate) seconds: f64,
 }
@@ -147,6 +156,7 @@ impl Tally {
         Ok(Self {
             latency: Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, 3)?,
             requests: 0,
+            late: Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, 2)?,
             errors: Errors::default(),
             measured: Duration::ZERO,
         })
@@ -156,9 +166,14 @@ impl Tally {
         self.latency.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).max(1));
     }
 
+    fn begun(&mut self, late: Duration) {
+        self.late.saturating_record(u64::try_from(late.as_nanos()).unwrap_or(u64::MAX).max(1));
+    }
+
     fn merge(&mut self, other: Tally) -> Result<()> {
         self.latency.add(&other.latency)?;
         self.requests += other.requests;
+        self.late.add(&other.late)?;
         self.measured = self.measured.max(other.measured);
         let Errors { reset, eof, timeout, unsent, lost } = other.errors;
         self.errors.reset += reset;
@@ -182,6 +197,7 @@ impl Tally {
             p50: quantile(0.5),
             p99: quantile(0.99),
             max: quantile(1.0),
+            late_p99: self.late.value_at_quantile(0.99) as f64 / 1e9,
             errors: self.errors,
             seconds,
         }

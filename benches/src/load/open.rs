@@ -96,6 +96,9 @@ impl Client<'_> {
     fn begin(&mut self, n: u64, due: Instant) -> Result<()> {
         let counts = self.window.contains(due);
         self.tally.requests += u64::from(counts);
+        if counts {
+            self.tally.begun(due.elapsed());
+        }
         let stream = match self.living < self.living_max {
             true => self.sources.connect(self.plan.target).ok().map(TcpStream::from),
             false => None,

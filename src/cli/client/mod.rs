@@ -4,9 +4,9 @@
 mod source;
 mod wire;
 
-use self::source::Source;
+use self::source::{DATAGRAM_MAX, Source};
 use self::wire::{Wire, connect};
-use super::args::unescape;
+use super::escapes::unescape;
 use super::{exit, fail, units};
 use crate::url::{Scheme, Url};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,7 +27,7 @@ pub(super) struct ClientArgs {
     /// Send the non-empty lines of this file [default: standard input]
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     file: Option<PathBuf>,
-    /// Send this one message; \n and \t are understood (empty: only listen, on udp an empty datagram)
+    /// Send this one message, with \n, \r, \t, \0, \\ and \xHH (empty: only listen, on udp an empty datagram)
     #[arg(long, value_name = "TEXT")]
     data: Option<String>,
     /// Wait so long between a reply and the next line
@@ -81,6 +81,12 @@ fn converse(args: &ClientArgs) -> Result<String, Failure> {
         return Err(Failure::Usage("--timeout is 0: it must be more, like 5s".to_owned()));
     }
     let data = args.data.as_deref().map(unescape).transpose().map_err(Failure::Usage)?;
+    if let Some(size) = data.as_ref().map(Vec::len).filter(|size| *size > DATAGRAM_MAX)
+        && url.scheme == Scheme::Udp
+    {
+        let why = format!("--data has {size} bytes, and a datagram has at most {DATAGRAM_MAX}");
+        return Err(Failure::Usage(why));
+    }
     let source = Source::open(args, url.scheme)?;
     let began = Instant::now();
     let wire = connect(&url, args.timeout)?;
@@ -102,7 +108,7 @@ fn converse(args: &ClientArgs) -> Result<String, Failure> {
     let plural = |n: u64, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
     Ok(format!(
         "{} sent, {}, {:.3} s in all",
-        plural(sent, "line", "lines"),
+        plural(sent, "message", "messages"),
         plural(replies, "reply", "replies"),
         began.elapsed().as_secs_f64()
     ))
@@ -119,9 +125,9 @@ struct Talk {
     buffer: Vec<u8>,
     sent: u64,
     replies: u64,
-    /// What the kernel has not taken of the present line.
+    /// What the kernel has not taken of the present message.
     pending: Vec<u8>,
-    /// Something came since the present line was sent.
+    /// Something came since the present message was sent.
     answered: bool,
 }
 
@@ -130,7 +136,7 @@ struct Talk {
 enum Waits {
     /// For the next line to be there and the time to send it to come.
     Line { not_before: Instant },
-    /// For the reply to the line that was sent.
+    /// For the reply to the message that was sent.
     Reply { until: Instant },
     /// For the server to end, after this side has.
     End { until: Instant },
@@ -207,7 +213,7 @@ impl Talk {
         Ok(Waits::Reply { until: Instant::now() + self.timeout })
     }
 
-    /// Gives the kernel what it takes of the present line.
+    /// Gives the kernel what it takes of the present message.
     fn push(&mut self) -> Result<(), Failure> {
         loop {
             match self.wire.send(&self.pending) {
@@ -312,7 +318,7 @@ impl Talk {
         if let Waits::Reply { .. } = waits {
             if !self.answered {
                 return Err(
-                    self.failed(format!("closed the connection before it answered line {}", self.sent))
+                    self.failed(format!("closed the connection before it answered message {}", self.sent))
                 );
             }
             // A reply without a newline that the end of the connection ends.
@@ -322,26 +328,32 @@ impl Talk {
             let Some(input) = &self.source.input else { break };
             let mut fds = [PollFd::new(input, PollFlags::IN)];
             if !matches!(poll(&mut fds, Some(&timespec(INPUT_GRACE))), Ok(n) if n > 0) {
-                return Err(self.failed("closed the connection".to_owned()));
+                return Err(self.input_left());
             }
             self.source.read()?;
             if self.source.take().is_some() {
-                return Err(self.lines_left());
+                return Err(self.input_left());
             }
         }
-        if self.source.take().is_some() { Err(self.lines_left()) } else { Ok(()) }
+        if self.source.take().is_some() { Err(self.input_left()) } else { Ok(()) }
     }
 
-    fn lines_left(&self) -> Failure {
-        self.failed(format!("closed the connection after line {}, and there were more to send", self.sent))
+    fn input_left(&self) -> Failure {
+        let after = match self.sent {
+            0 => String::new(),
+            sent => format!(" after message {sent},"),
+        };
+        self.failed(format!(
+            "closed the connection{after} before the input ended (a server that speaks first: --data \"\")"
+        ))
     }
 
     fn no_reply(&self) -> Failure {
         let time = units::show_duration(self.timeout);
         self.failed(match (self.pending.is_empty(), self.answered) {
-            (false, _) => format!("did not take line {} within {time}", self.sent),
-            (_, true) => format!("did not end its reply to line {} within {time}", self.sent),
-            _ => format!("did not answer line {} within {time}", self.sent),
+            (false, _) => format!("did not take message {} within {time}", self.sent),
+            (_, true) => format!("did not end its reply to message {} within {time}", self.sent),
+            _ => format!("did not answer message {} within {time}", self.sent),
         })
     }
 

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 const LINE_MAX: usize = 1024 * 1024;
 
 /// The most bytes that one datagram holds (IPv4: 65,535 less 28 of headers).
-const DATAGRAM_MAX: usize = 65_507;
+pub(super) const DATAGRAM_MAX: usize = 65_507;
 
 /// What there is to send.
 pub(super) struct Source {
@@ -81,8 +81,7 @@ impl Source {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(self.failed(&error)),
         }
-        let unfinished = self.buffer.iter().rev().take_while(|&&byte| byte != b'\n').count();
-        if unfinished > self.line_max {
+        if self.buffer.split(|&byte| byte == b'\n').any(|line| line.len() > self.line_max) {
             let why = format!("{}: a line is longer than {} bytes", self.name, self.line_max);
             return Err(Failure::Failed(why));
         }

@@ -1,10 +1,11 @@
 //! The plan that the options make, or why they make none.
 
 use super::args::{Arrival, LoadArgs};
+use crate::cli::escapes::unescape;
 use crate::cli::{exit, units};
 use crate::stress::datagram::{HEADER, MAX_DATAGRAM};
 use crate::stress::http::HttpRequest;
-use crate::stress::payload::{MAX_PAYLOAD, Payload, unescape};
+use crate::stress::payload::{MAX_PAYLOAD, Payload};
 use crate::stress::plan::{MAX_CONNECTIONS, MAX_RATE, MAX_THREADS, Mode, Pace, Plan, Reuse, Think};
 use crate::stress::schedule::{Profile, Spread};
 use crate::stress::source::Sources;

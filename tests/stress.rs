@@ -3,8 +3,8 @@
 #[path = "support/stress_server.rs"]
 mod support;
 
-use std::time::Duration;
-use support::{Behaviour, Datagrams, Fate, Server, count, report, stress};
+use std::time::{Duration, Instant};
+use support::{Behaviour, Datagrams, Fate, Full, Server, count, report, spawn, stress, wait_within};
 
 #[test]
 fn a_closed_loop_makes_exactly_its_requests() {
@@ -111,6 +111,52 @@ fn each_failure_has_its_name() {
 }
 
 #[test]
+fn a_reset_that_sending_meets_first_is_a_reset() {
+    let server = Server::start(Behaviour::Reset);
+    // More than the kernel takes at once, so that the reset comes while there is something to send.
+    let run = stress(&[&server.url(), "-c", "2", "-n", "10", "--size", "16MiB", "-o", "json"]);
+    let report = run.json();
+    support::check_sums(&report);
+    assert_eq!(count(&report, "reset"), 10, "{report:#}");
+}
+
+/// A run that sleeps while its connections are established, and wakes up when the server has done with each.
+fn asleep_while_connected(behaviour: Behaviour, clients: u64, args: &[&str]) -> support::Run {
+    use rustix::process::{Pid, Signal, kill_process};
+    let full = Full::start();
+    let table = temporary(&format!("asleep-{clients}.csv"), "");
+    let clients_text = clients.to_string();
+    let always =
+        [&full.url(), "-c", &clients_text, "--connect-timeout", "20s", "--csv", &table, "-o", "json"];
+    let child = spawn(&[&always[..], args].concat());
+    // The table has a row as soon as a second was measured.
+    let end = Instant::now() + Duration::from_secs(20);
+    while std::fs::read_to_string(&table).unwrap().lines().count() < 2 {
+        assert!(Instant::now() < end, "no second was measured");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::STOP).unwrap();
+    let server = full.open(behaviour);
+    // One more filled the backlog.
+    while server.accepted() <= clients {
+        assert!(Instant::now() < end, "{} of {clients} connected", server.accepted());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    kill_process(pid, Signal::CONT).unwrap();
+    let run = wait_within(child, Duration::from_secs(20));
+    support::check_sums(&run.json());
+    run
+}
+
+#[test]
+fn a_target_that_resets_at_once_is_there() {
+    let run = asleep_while_connected(Behaviour::ResetAtOnce, 20, &["-n", "200"]);
+    assert_eq!((run.code, run.json()["sent"].as_u64()), (1, Some(200)), "{run:?}");
+    assert_eq!(count(&run.json(), "reset"), 200, "{run:?}");
+}
+
+#[test]
 fn what_was_given_up_is_counted_as_at_least_that_long() {
     let server = Server::start(Behaviour::Silent);
     let run = stress(&[&server.url(), "-c", "4", "-n", "8", "-t", "200ms", "-o", "json"]);
@@ -197,6 +243,23 @@ fn datagrams_are_counted_exactly() {
 }
 
 #[test]
+fn a_reply_to_an_older_datagram_is_none_to_the_newest() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let url = format!("udp://{}", socket.local_addr().unwrap());
+    let child = spawn(&[&url, "-c", "1", "-n", "2", "-t", "300ms", "--busy", "busy", "-o", "json"]);
+    let (mut first, mut second) = ([0; 64], [0; 64]);
+    let (_, from) = socket.recv_from(&mut first).unwrap();
+    socket.send_to(b"busy", from).unwrap();
+    socket.recv_from(&mut second).unwrap();
+    assert_ne!(first, second);
+    socket.send_to(&first, from).unwrap();
+    let report = wait_within(child, Duration::from_secs(20)).json();
+    support::check_sums(&report);
+    let counts = ["busy", "lost", "ok"].map(|outcome| count(&report, outcome));
+    assert_eq!(counts, [1, 1, 0], "{report:#}");
+}
+
+#[test]
 fn source_addresses_are_walked() {
     let server = Server::start(Behaviour::Echo);
     let (code, report) =
@@ -220,10 +283,13 @@ fn modes_do_what_they_say() {
 
     let (code, hold) = report(&[&echo.url(), "--mode", "hold", "-c", "50", "-d", "500ms"]);
     assert_eq!((code, &hold["done"], &hold["sent"]), (0, &50.into(), &50.into()), "{hold:#}");
+    assert_eq!((&hold["verdict"], &hold["valid"]), (&"kept-up".into(), &true.into()), "{hold:#}");
+    assert!((50.0..=100.5).contains(&hold["rate"].as_f64().unwrap()), "{hold:#}");
 
     let evicting = Server::start(Behaviour::Evict(Duration::from_millis(200)));
     let (_, hold) = report(&[&evicting.url(), "--mode", "hold", "-c", "5", "-d", "1s"]);
     assert!(count(&hold, "eof_early") + count(&hold, "reset") >= 5, "{hold:#}");
+    assert_eq!(hold["verdict"], "server-limited", "{hold:#}");
 
     let before = echo.bytes.load(std::sync::atomic::Ordering::SeqCst);
     let (code, slow) = report(&[
@@ -239,7 +305,9 @@ fn modes_do_what_they_say() {
         "--size",
         "10",
     ]);
-    assert!(code == 0 && slow["done"].as_u64().unwrap() >= 3, "{slow:#}");
+    // Each is answered, and its connection used again as slowly.
+    assert!(code == 0 && count(&slow, "ok") >= 6, "{slow:#}");
+    assert_eq!((&slow["sent"], &slow["connections"]["opened"]), (&slow["done"], &3.into()), "{slow:#}");
     let sent = echo.bytes.load(std::sync::atomic::Ordering::SeqCst) - before;
     // At most a byte each 20 ms on each of three connections.
     assert!((30..=3 * 55).contains(&sent), "{sent}");
@@ -260,6 +328,88 @@ fn modes_do_what_they_say() {
     let received = slow["connections"]["bytes_received"].as_u64().unwrap();
     assert!(code == 0 && (2..=16).contains(&received), "{slow:#}");
     assert!(slow["connections"]["bytes_sent"].as_u64().unwrap() > 100_000, "{slow:#}");
+
+    // Small requests fill a server as large ones do.
+    let silent = Server::start(Behaviour::Silent);
+    let args = ["--mode", "slow-read", "-c", "1", "-d", "300ms", "--drip", "50ms", "--size", "7"];
+    let (code, slow) = report(&[&[&silent.url()[..]], &args[..]].concat());
+    assert!(code == 0 && slow["connections"]["bytes_sent"].as_u64().unwrap() > 1_000_000, "{slow:#}");
+}
+
+#[test]
+fn a_refusal_while_a_request_drips_is_heard() {
+    for (scheme, said, outcome) in [
+        ("tcp", "busy, come back later\n", "busy"),
+        ("http", "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "busy"),
+        ("http", "HTTP/1.1 408 Slow\r\nContent-Length: 0\r\n\r\n", "bad_reply"),
+    ] {
+        let server = Server::start(Behaviour::Busy(said));
+        let url = format!("{scheme}://{}", server.address);
+        let args = [
+            "--mode",
+            "slow-send",
+            "-c",
+            "2",
+            "-d",
+            "300ms",
+            "--drip",
+            "50ms",
+            "--busy",
+            "busy",
+            "--think",
+            "20ms",
+        ];
+        let run = stress(&[&[&url[..], "-o", "json"], &args[..]].concat());
+        let report = run.json();
+        support::check_sums(&report);
+        // Those that had just connected at the end were still on their way.
+        assert!(count(&report, outcome) >= 4, "{report:#}");
+        assert!(count(&report, outcome) + 2 >= report["sent"].as_u64().unwrap(), "{report:#}");
+    }
+}
+
+#[test]
+fn a_busy_word_that_comes_with_the_connection_is_heard() {
+    let args = ["--mode", "hold", "-d", "3s", "--busy", "busy", "--think", "100ms"];
+    let run = asleep_while_connected(Behaviour::BusyAtOnce("busy\n"), 5, &args);
+    let (busy, ok) = (count(&run.json(), "busy"), count(&run.json(), "ok"));
+    assert!(busy >= 5 && busy + ok == run.json()["sent"], "{run:?}");
+}
+
+#[test]
+fn connections_that_stand_only_after_the_end_are_let_go() {
+    let full = Full::start();
+    let url = full.url();
+    let spawn = |mode| {
+        let args = ["-c", "4", "-d", "100ms", "--connect-timeout", "20s", "-o", "json", "--mode", mode];
+        spawn(&[&[&url[..]], &args[..]].concat())
+    };
+    let children = ["hold", "slow-send", "slow-read"].map(spawn);
+    // Their time ends in between; the kernel asks again after a second.
+    std::thread::sleep(Duration::from_millis(600));
+    let _server = full.open(Behaviour::Silent);
+    for child in children {
+        let run = wait_within(child, Duration::from_secs(30));
+        support::check_sums(&run.json());
+        assert_eq!((run.code, count(&run.json(), "ok")), (0, 4), "{run:?}");
+    }
+}
+
+#[test]
+fn a_probe_begins_with_its_load() {
+    let full = Full::start();
+    let args = ["-c", "4", "-d", "500ms", "--warmup", "0s", "--connect-timeout", "20s", "--probe", "40"];
+    let child = spawn(&[&[&full.url()[..], "-o", "json"], &args[..]].concat());
+    // The load opens its connections first, which takes it until the kernel asks again.
+    std::thread::sleep(Duration::from_millis(300));
+    let _server = full.open(Behaviour::Echo);
+    let run = wait_within(child, Duration::from_secs(30));
+    let report = run.json();
+    support::check_sums(&report);
+    let probe = &report["probe"];
+    assert_eq!((run.code, &probe["offered"], &probe["done"]), (0, &20.into(), &20.into()), "{report:#}");
+    // None of its requests met the full backlog.
+    assert!(probe["latency"]["response"]["max"].as_f64().unwrap() < 0.5, "{report:#}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod support;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use support::{Behaviour, Server, command, count, report, stress};
+use support::{Behaviour, Full, Server, command, count, report, spawn, stress, wait_within};
 
 /// A port of this machine on which nothing listens.
 fn closed_port() -> u16 {
@@ -44,6 +44,11 @@ fn wrong_input_gets_one_clear_line_and_the_right_code() {
         (&[&url, "-r", "1e12"], 2, "--rate: at most"),
         (&[&url, "-d", "10"], 2, "not a time"),
         (&[&url, "-d", "0s"], 2, "--duration"),
+        (&[&url, "-d", "18446744073709551615s"], 2, "a year"),
+        (&[&url, "--warmup", "1000y"], 2, "a year"),
+        (&[&url, "--think", "1000y"], 2, "a year"),
+        (&[&url, "--stages", "360d:1,360d:1"], 2, "a year"),
+        (&[&url, "--stages", "1s:5", "--think", "5ms"], 2, "cannot be used with"),
         (&[&url, "-c", "0"], 2, "at least 1"),
         (&[&url, "-c", "many"], 2, "not a count"),
         (&[&url, "-t", "0s"], 2, "--timeout"),
@@ -86,6 +91,32 @@ fn wrong_input_gets_one_clear_line_and_the_right_code() {
         assert!(!run.stderr.contains("panicked"), "{args:?}: {run:?}");
         assert!(began.elapsed() < Duration::from_secs(9), "{args:?} took {:?}", began.elapsed());
     }
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_said_soon() {
+    let full = Full::start();
+    let began = Instant::now();
+    let run = stress(&[&full.url(), "-c", "10k", "--connect-timeout", "200ms"]);
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.stderr.contains("does not answer within 200ms"), "{run:?}");
+    // 10,000 clients, 256 at a time, would take eight seconds.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_name_is_taken_for_its_addresses_that_the_sources_reach() {
+    use std::net::ToSocketAddrs;
+    let server = Server::start(Behaviour::Echo);
+    let url = format!("tcp://localhost:{}", server.address.port());
+    let run = stress(&[&url, "-n", "4", "-c", "2", "--source-ip", "127.0.0.2"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let run = stress(&[&url, "-n", "4", "-c", "2", "--source-ip", "::1"]);
+    let says = match ("localhost", 1).to_socket_addrs().unwrap().any(|address| address.is_ipv6()) {
+        true => "nothing listens",
+        false => "localhost has no address of the kind of --source-ip",
+    };
+    assert!(run.code == 1 && run.stderr.contains(says), "{run:?}");
 }
 
 #[test]
@@ -220,6 +251,54 @@ fn the_highest_rate_is_searched() {
 }
 
 #[test]
+fn a_search_survives_its_server() {
+    let server = Server::start(Behaviour::Echo);
+    let (url, table, log) = (server.url(), temporary("search.csv"), temporary("search.hlog"));
+    let args = ["--find-max", "p50<2s", "-d", "300ms", "--warmup", "0s", "-r", "50", "-c", "4", "-o", "json"];
+    let child = spawn(&[&[&url[..], "--csv", &table, "--hlog", &log], &args[..]].concat());
+    // The table has a row as soon as the first trial was made.
+    let end = Instant::now() + Duration::from_secs(10);
+    while std::fs::read_to_string(&table).unwrap_or_default().lines().count() < 2 {
+        assert!(Instant::now() < end, "no trial was made");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(server);
+    let run = wait_within(child, Duration::from_secs(60));
+    let report = run.json();
+    support::check_sums(&report);
+    let trials = report["find_max"]["trials"].as_array().unwrap();
+    // On a busy machine even the first trial may not be valid.
+    let code = if report["find_max"]["rate"].is_null() { 99 } else { 0 };
+    assert_eq!(run.code, code, "{run:?}");
+    assert!(trials.iter().any(|trial| trial["verdict"] == "nothing-done"), "{report:#}");
+    assert!(count(&report, "ok") > 0, "the report is that of the best trial: {report:#}");
+}
+
+#[test]
+fn the_trials_of_a_search_follow_each_other_in_time() {
+    let server = Server::start(Behaviour::Echo);
+    let (table, log) = (temporary("trials.csv"), temporary("trials.hlog"));
+    let args = ["--find-max", "p50<1ns", "-d", "200ms", "--warmup", "0s", "-r", "60", "-c", "4"];
+    let run = stress(&[&[&server.url()[..], "--csv", &table, "--hlog", &log], &args[..]].concat());
+    assert_eq!(run.code, 99, "{run:?}");
+    for (path, comment) in [(&table, "at_seconds"), (&log, "#")] {
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines =
+            text.lines().filter(|l| ![comment, "\"", "Tag="].iter().any(|begin| l.starts_with(begin)));
+        let times: Vec<(f64, f64)> = lines
+            .map(|line| {
+                let mut columns = line.split(',').map(|column| column.parse().unwrap());
+                (columns.next().unwrap(), columns.next().unwrap())
+            })
+            .collect();
+        assert!(times.len() >= 3, "{text}");
+        // Times are rounded to milliseconds.
+        let follow = |pair: &[(f64, f64)]| pair[0].0 + pair[0].1 <= pair[1].0 + 0.002;
+        assert!(times.windows(2).all(follow), "{text}");
+    }
+}
+
+#[test]
 fn files_hold_what_the_report_says() {
     let server = Server::start(Behaviour::Echo);
     let (hlog, csv, html) = (temporary("a.hlog"), temporary("a.csv"), temporary("a.html"));
@@ -334,13 +413,32 @@ fn reports_are_kept_compared_and_merged() {
     let both = max(&first.json()).max(max(&second.json()));
     assert_eq!((max(&merged), &merged["latency"]["response"]["count"]), (both, &500.into()));
 
+    // Of the verdicts the worse counts, in whichever order.
+    assert_eq!(
+        (&first.json()["verdict"], &second.json()["verdict"]),
+        (&"server-limited".into(), &"kept-up".into())
+    );
+    for files in [[&one, &two], [&two, &one]] {
+        let merged = stress(&["merge", files[0], files[1], "-o", "json"]).json();
+        assert_eq!(merged["verdict"], "server-limited", "{merged:#}");
+    }
+
     let same = stress(&["compare", &one, &one]);
+    assert!(!same.stdout.contains("differ:"), "{same:?}");
     assert_eq!(same.code, 0, "{same:?}");
     assert!(same.stdout.contains("same") && !same.stdout.contains("WORSE"), "{same:?}");
     // With a pause between requests the rate is far lower.
     let worse = stress(&["compare", &one, &two, "--noise", "5%"]);
     assert_eq!(worse.code, 99, "{worse:?}");
     assert!(worse.stdout.lines().any(|l| l.starts_with("rate") && l.ends_with("WORSE")), "{worse:?}");
+
+    assert!(worse.stdout.contains("The plans differ: connections was 3 and is 2\n"), "{worse:?}");
+    let interrupted = temporary("interrupted.json");
+    let text = first.stdout.replace("\"valid\": true", "\"valid\": false");
+    std::fs::write(&interrupted, text.replace("server-limited", "generator-limited")).unwrap();
+    let doubtful = stress(&["compare", &interrupted, &one, "-o", "json"]);
+    assert_eq!(doubtful.stderr, "The run before was not valid: generator-limited\n", "{doubtful:?}");
+    assert!(doubtful.json().is_array(), "{doubtful:?}");
 
     let base = stress(&[&url, "-n", "100", "-c", "2", "--think", "20ms", "--baseline", &one]);
     assert_eq!(base.code, 99, "{base:?}");
@@ -372,6 +470,25 @@ fn an_interrupted_run_reports_what_it_did() {
     support::check_sums(&report);
     assert!(report["interrupted"] == true && count(&report, "ok") > 50, "{report:#}");
     assert!(report["elapsed"].as_f64().unwrap() < 30.0, "{report:#}");
+}
+
+#[test]
+fn a_run_interrupted_before_it_connected_reports_too() {
+    let full = Full::start();
+    let table = temporary("unconnected.csv");
+    let args = ["--mode", "hold", "-c", "20", "-d", "60s", "--connect-timeout", "30s", "-o", "json", "--csv"];
+    let child = spawn(&[&[&full.url()[..]], &args[..], &[&table]].concat());
+    let end = Instant::now() + Duration::from_secs(10);
+    while std::fs::read_to_string(&table).unwrap_or_default().lines().count() < 2 {
+        assert!(Instant::now() < end, "no second was measured");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let run = wait_within(child, Duration::from_secs(10));
+    let report = run.json();
+    support::check_sums(&report);
+    assert_eq!((run.code, count(&report, "unanswered_at_end")), (105, 20), "{run:?}");
 }
 
 #[test]

@@ -87,6 +87,15 @@ fn fifteen_thousand_connections_are_held_in_64_mib() {
     // Time enough for the kernel to ask again where this machine is too busy to accept at once.
     let args = ["--mode", "hold", "-c", "15k", "-d", "8s", "--connect-timeout", "6s", "-o", "json"];
     let child = command(&[&[&server_url[..]], &args[..]].concat()).stdout(Stdio::piped()).spawn().unwrap();
+    let (output, peak) = peak(child);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["done"], 15_000, "{report:#}");
+    assert_eq!(server.accepted(), 15_000);
+    assert!((1..64 << 10).contains(&peak), "{peak} KiB");
+}
+
+/// Waits for a program's end: its output, and the most memory it had, in KiB.
+fn peak(child: std::process::Child) -> (std::process::Output, u64) {
     let status = format!("/proc/{}/status", child.id());
     let peak = std::thread::spawn(move || {
         let mut peak = 0;
@@ -100,11 +109,35 @@ fn fifteen_thousand_connections_are_held_in_64_mib() {
         peak
     });
     let output = child.wait_with_output().unwrap();
+    (output, peak.join().unwrap())
+}
+
+#[test]
+fn sixteen_threads_leave_room_for_connections() {
+    let _alone = alone();
+    let server = Server::start(Behaviour::Echo);
+    let args = ["-r", "2000", "-c", "64", "-d", "4s", "--threads", "16", "--reuse", "20", "--probe", "10"];
+    let child = command(&[&[&server.url()[..]], &args[..]].concat()).stdout(Stdio::piped()).spawn().unwrap();
+    let (output, peak) = peak(child);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    // Of 64 MiB; 15,000 connections take less than the rest.
+    assert!((1..40 << 10).contains(&peak), "{peak} KiB");
+}
+
+#[test]
+fn replies_without_an_end_take_no_memory() {
+    let _alone = alone();
+    let server = Server::start(Behaviour::Garbage);
+    // A line of 60 KiB is answered with as many bytes and no line end.
+    let file = format!("{}/long-line.txt", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(&file, "x".repeat(60 << 10) + "\n").unwrap();
+    let args = ["-c", "1000", "-n", "1000", "-t", "5s", "-o", "json", "--data-file", &file];
+    let child = command(&[&[&server.url()[..]], &args[..]].concat()).stdout(Stdio::piped()).spawn().unwrap();
+    let (output, peak) = peak(child);
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["done"], 15_000, "{report:#}");
-    assert_eq!(server.accepted(), 15_000);
-    let peak = peak.join().unwrap();
-    assert!((1..64 << 10).contains(&peak), "{peak} KiB");
+    assert_eq!(support::count(&report, "read_timeout"), 1000, "{report:#}");
+    assert_eq!(report["connections"]["bytes_received"], 1000 * ((60 << 10) + 1), "{report:#}");
+    assert!((1..40 << 10).contains(&peak), "{peak} KiB");
 }
 
 #[test]

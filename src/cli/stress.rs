@@ -6,7 +6,8 @@ mod outputs;
 mod planning;
 
 use super::{exit, fail};
-use crate::stress::control::Control;
+use crate::stress::clock::Clock;
+use crate::stress::control::{Control, Start};
 use crate::stress::load::Ending;
 use crate::stress::plan::{MAX_RATE, Plan};
 use crate::stress::recorder::Interval;
@@ -102,8 +103,9 @@ fn compare(before: &Report, after: &Report, args: &LoadArgs) -> Result<bool, Str
         return kept::print_comparison(before, after, args.noise, Output::Text);
     }
     let changes = archive::compare(before, after, args.noise);
+    let text = archive::show(&changes, args.noise) + &archive::doubts(before, after);
     // The exit code says the same to one who closed stderr.
-    let _ = std::io::stderr().write_all(archive::show(&changes, args.noise).as_bytes());
+    let _ = std::io::stderr().write_all(text.as_bytes());
     Ok(changes.iter().any(|change| change.judgement == archive::Judgement::Worse))
 }
 
@@ -114,18 +116,28 @@ fn load(
     stop: &Stop,
     watch: &mut dyn Watch,
 ) -> Result<(Report, Ending), String> {
+    let threads = plan.threads + probe.as_ref().map_or(0, |probe| probe.threads);
+    let start = Start::new(Clock::start(), threads);
+    let main = stop.control(&start);
     let Some(probe) = probe else {
-        let outturn = run_plan(&Arc::new(plan.clone()), &stop.control(), watch)?;
+        let outturn = run_plan(&Arc::new(plan.clone()), &main, watch)?;
         return Ok((Report::of(plan, &outturn), outturn.ending));
     };
-    let (probe, control) = (Arc::new(probe), stop.control());
+    let (probe, control) = (Arc::new(probe), stop.control(&start));
     let beside = {
-        let (probe, control) = (probe.clone(), control.clone());
-        let run = move || run_plan(&probe, &control, &mut Quiet);
+        let (probe, control, main) = (probe.clone(), control.clone(), main.clone());
+        let run = move || {
+            let probed = run_plan(&probe, &control, &mut Quiet);
+            if probed.is_err() {
+                // The load would wait for it for ever.
+                main.stop();
+            }
+            probed
+        };
         let thread = std::thread::Builder::new().name("stress-probe".to_owned());
         thread.spawn(run).map_err(|error| format!("cannot start the probe: {error}"))?
     };
-    let outturn = run_plan(&Arc::new(plan.clone()), &stop.control(), watch);
+    let outturn = run_plan(&Arc::new(plan.clone()), &main, watch);
     if !matches!(&outturn, Ok(outturn) if outturn.ending == Ending::Complete) {
         control.stop();
     }
@@ -150,11 +162,18 @@ fn search(
     let mut search = Search::new(first);
     let mut best: Option<Report> = None;
     let mut ending = Ending::Complete;
+    // One clock for all trials: what is written as they go on has one time.
+    let clock = Clock::start();
     while let Some(rate) = search.next(MAX_RATE) {
         let trial = plan.at_rate(rate);
-        let outturn = run_plan(&Arc::new(trial.clone()), &stop.control(), watch)?;
+        let control = stop.control(&Start::new(clock, trial.threads));
+        let outturn = run_plan(&Arc::new(trial.clone()), &control, watch)?;
         let mut report = Report::of(&trial, &outturn);
-        ending = outturn.ending;
+        ending = match outturn.ending {
+            // It could be reached before: that it no longer can is what this rate did.
+            Ending::Hopeless(_) if best.is_some() => Ending::Complete,
+            ending => ending,
+        };
         if ending != Ending::Complete {
             report.interrupted = ending == Ending::Interrupted;
             let mut shown = best.unwrap_or(report);
@@ -198,8 +217,8 @@ impl Stop {
     }
 
     /// The control of a new run, which a signal stops.
-    fn control(&self) -> Arc<Control> {
-        let control = Arc::new(Control::default());
+    fn control(&self, start: &Arc<Start>) -> Arc<Control> {
+        let control = Arc::new(Control::new(start.clone()));
         let mut controls = self.controls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         controls.retain(|control| control.strong_count() > 0);
         controls.push(Arc::downgrade(&control));

@@ -2,8 +2,18 @@
 
 use std::time::Duration;
 
-/// A time: a number and one of ns, us, ms, s, m, h, d; several may follow each other (`1m30s`).
+/// The longest time that is taken: a year, so that sums of times stay far from what a clock can say.
+pub const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+/// A time up to [`LONGEST`]: a number and one of ns, us, ms, s, m, h, d; several may follow each other (`1m30s`).
 pub fn duration(text: &str) -> Result<Duration, String> {
+    match any_duration(text)? {
+        time if time > LONGEST => Err(format!("`{text}` is too long a time: a year (365d) at most")),
+        time => Ok(time),
+    }
+}
+
+fn any_duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -107,6 +117,10 @@ mod tests {
         ] {
             assert_eq!(duration(text).as_ref(), Ok(&time), "{text}");
             assert_eq!(duration(&show_duration(time)), Ok(time), "{text}");
+        }
+        assert_eq!(duration("365d"), Ok(LONGEST));
+        for text in ["366d", "2y", "18446744073709551615s", "99999999999999999999999s"] {
+            assert!(duration(text).is_err(), "{text}");
         }
         for text in ["", "10", "s", "10 parsecs", "-1s", "1e3s", "10x"] {
             assert!(duration(text).is_err(), "{text}");

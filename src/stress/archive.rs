@@ -1,7 +1,6 @@
 //! Reports that were kept: read again, compared, and merged.
 
 use super::outcome::Outcome;
-use super::recorder::Times;
 use super::report::{ConnectionsReport, Latencies, Latency, Measured, Report, SCHEMA};
 use super::text;
 use serde::Serialize;
@@ -104,6 +103,30 @@ fn change(measure: &'static str, unit: Unit, before: f64, after: f64, noise: f64
     Change { measure, before, after, change: (before > 0.0).then(|| after / before - 1.0), judgement, unit }
 }
 
+/// Why two runs may not be comparable, a line for each reason.
+pub(crate) fn doubts(before: &Report, after: &Report) -> String {
+    let mut doubts = String::new();
+    for (name, report) in [("before", before), ("after", after)] {
+        if !report.valid {
+            doubts += &format!("The run {name} was not valid: {}\n", report.verdict);
+        }
+        if report.interrupted {
+            doubts += &format!("The run {name} was interrupted\n");
+        }
+    }
+    let (Ok(old), Ok(new)) = (serde_json::to_value(&before.plan), serde_json::to_value(&after.plan)) else {
+        return doubts;
+    };
+    // Two runs of one plan have seeds of their own, and the headline only says the rest again.
+    let names = old.as_object().into_iter().flat_map(|plan| plan.keys());
+    for name in names.filter(|name| !matches!(name.as_str(), "seed" | "headline")) {
+        if old[name] != new[name] {
+            doubts += &format!("The plans differ: {name} was {} and is {}\n", old[name], new[name]);
+        }
+    }
+    doubts
+}
+
 /// A comparison for people.
 pub(crate) fn show(changes: &[Change], noise: f64) -> String {
     let mut table = format!("{:<15}{:>12}{:>12}{:>9}\n", "Compared", "before", "after", "change");
@@ -140,6 +163,7 @@ pub(crate) fn merge(reports: Vec<Report>) -> Result<Report, String> {
                 merged.plan.url, report.plan.url
             ));
         }
+        let worse_verdict = badness(&report) > badness(&merged);
         merge_measured(&mut merged.measured, &report.measured)?;
         merged.probe = match (merged.probe.take(), report.probe) {
             (Some(mut one), Some(two)) => {
@@ -158,8 +182,8 @@ pub(crate) fn merge(reports: Vec<Report>) -> Result<Report, String> {
         one.busy = one.busy.max(two.busy);
         one.lag_p99 = worse(one.lag_p99, two.lag_p99);
         one.lag_max = worse(one.lag_max, two.lag_max);
-        if merged.valid && !report.valid {
-            merged.valid = false;
+        if worse_verdict {
+            merged.valid = report.valid;
             merged.verdict = report.verdict;
             merged.verdict_reason = report.verdict_reason;
         }
@@ -175,6 +199,15 @@ pub(crate) fn merge(reports: Vec<Report>) -> Result<Report, String> {
         merged.timeline.clear();
     }
     Ok(merged)
+}
+
+/// Where a run's verdict stands among all, from the best.
+fn badness(report: &Report) -> u8 {
+    match (report.valid, report.verdict.as_str()) {
+        (true, "kept-up") => 0,
+        (true, _) => 1,
+        (false, _) => 2,
+    }
 }
 
 fn worse(one: Option<f64>, two: Option<f64>) -> Option<f64> {
@@ -218,10 +251,11 @@ fn merge_measured(to: &mut Measured, from: &Measured) -> Result<(), String> {
 }
 
 fn merge_latency(one: &Option<Latency>, two: &Option<Latency>) -> Result<Option<Latency>, String> {
-    let mut times = Times::new();
-    for latency in [one, two].into_iter().flatten() {
-        times.add(&latency.times()?);
-    }
+    let (Some(one), Some(two)) = (one, two) else {
+        return Ok(one.as_ref().or(two.as_ref()).cloned());
+    };
+    let mut times = one.times()?;
+    times.add(&two.times()?);
     Ok(Latency::of(&times))
 }
 

@@ -1,19 +1,47 @@
 //! The few words that load threads share.
 
-use super::clock::Nanos;
+use super::clock::{Clock, Nanos};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+/// The one start of runs that go on beside each other, such as a load and its probe: none begins before the threads
+/// of all are ready.
+#[derive(Debug)]
+pub(crate) struct Start {
+    clock: Clock,
+    /// Of all runs.
+    threads: usize,
+    ready: AtomicUsize,
+    /// When the schedule begins, plus 1; 0 while it is not known.
+    at: AtomicU64,
+}
+
+impl Start {
+    /// For so many threads, whose times are this clock's.
+    pub(crate) fn new(clock: Clock, threads: usize) -> Arc<Self> {
+        Arc::new(Self { clock, threads, ready: AtomicUsize::new(0), at: AtomicU64::new(0) })
+    }
+}
+
 /// Shared by the threads of one run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Control {
     stop: AtomicBool,
     established: AtomicBool,
-    ready: AtomicUsize,
-    /// When the schedule begins, plus 1; 0 while it is not known.
-    start: AtomicU64,
+    start: Arc<Start>,
 }
 
 impl Control {
+    /// For a run that begins with this start.
+    pub(crate) fn new(start: Arc<Start>) -> Self {
+        Self { stop: AtomicBool::new(false), established: AtomicBool::new(false), start }
+    }
+
+    /// The clock of the run.
+    pub(crate) fn clock(&self) -> Clock {
+        self.start.clock
+    }
+
     /// Asks all threads to end at once.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -34,15 +62,15 @@ impl Control {
         self.established.load(Ordering::Relaxed)
     }
 
-    /// A thread has opened its connections. When all of `threads` have, the schedule begins.
-    pub(crate) fn ready(&self, threads: usize, now: Nanos) {
-        if self.ready.fetch_add(1, Ordering::AcqRel) + 1 == threads {
-            self.start.store(now + 1, Ordering::Release);
+    /// A thread has opened its connections. When all have, the schedule begins.
+    pub(crate) fn ready(&self, now: Nanos) {
+        if self.start.ready.fetch_add(1, Ordering::AcqRel) + 1 == self.start.threads {
+            self.start.at.store(now + 1, Ordering::Release);
         }
     }
 
     /// When the schedule begins; none before all threads are ready.
     pub(crate) fn start(&self) -> Option<Nanos> {
-        self.start.load(Ordering::Acquire).checked_sub(1)
+        self.start.at.load(Ordering::Acquire).checked_sub(1)
     }
 }

@@ -167,7 +167,8 @@ impl Loader<'_> {
         let newest = slot.window.newest();
         let number = self.datagrams.number(payload, reply, newest, wire.expect.as_deref());
         match number.and_then(|number| slot.window.reply(number)) {
-            Some((Outcome::Ok, _)) if slot.requesting => {
+            // A request before it may have ended otherwise, and then this is no reply to the newest.
+            Some((Outcome::Ok, _)) if slot.requesting && number == Some(newest) => {
                 if !self.established {
                     self.established = true;
                     self.control.establish();

@@ -6,7 +6,7 @@
 //! Whatever goes wrong on the way ends in `complete` too, with its outcome.
 
 use super::clock::{NEVER, Nanos, nanos};
-use super::load::{Loader, Phase, RETRY};
+use super::load::{Loader, OPENING, Phase, RETRY};
 use super::outcome::Outcome;
 use super::plan::{Mode, Pace, Reuse, Think};
 use super::slot::State;
@@ -17,7 +17,8 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-/// So many failures to connect, and no success ever, end the run (or as many as there are clients).
+/// So many failures to connect, and no success ever, end the run (or as many as there are clients, of whom a few
+/// hundred are enough).
 const HOPELESS: usize = 10;
 /// Reads of one connection in a row before others have their turn.
 pub(super) const READS: usize = 64;
@@ -64,12 +65,14 @@ impl Loader<'_> {
         slot.measured = intended >= self.measure_from;
         slot.sent = 0;
         slot.sent_at = None;
-        slot.reply.reset();
         slot.payload = self.next_payload;
         self.next_payload = self.next_payload.wrapping_add(self.plan.threads);
         self.in_flight += 1;
-        if slot.fd.is_some() {
-            return self.send_first(i, now);
+        match (slot.fd.is_some(), self.plan.mode) {
+            (true, Mode::Request) => return self.send_first(i, now),
+            // A slow sender is as slow with its next request.
+            (true, _) => return self.enter_mode(i, now),
+            (false, _) => {}
         }
         if let Err(error) = self.connect(i, now) {
             return self.failed(i, error);
@@ -159,9 +162,8 @@ impl Loader<'_> {
                 }
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => {}
-                // The server may have said why before it hung up: a busy reply is worth reading.
-                Err(Errno::PIPE | Errno::CONNRESET) if slot.state == State::Busy => {
-                    return self.read(i, true);
+                Err(error @ (Errno::PIPE | Errno::CONNRESET)) if slot.state == State::Busy => {
+                    return self.read_last(i, error);
                 }
                 Err(error) => return self.failed(i, error),
             }
@@ -228,11 +230,26 @@ impl Loader<'_> {
             }
         } else if self.slots[i].state == State::Idle {
             self.slots[i].unread = readable;
+        } else if readable && self.slots[i].state.stays() {
+            // As an edge it would not be reported again.
+            self.on_mode_event(i, EventFlags::empty(), ended);
         }
     }
 
     /// Reads what has come of a reply. `ended`: the server has ended the connection, perhaps after it.
     fn read(&mut self, i: usize, ended: bool) {
+        self.read_until(i, ended, Outcome::EofEarly);
+    }
+
+    /// Reads what came before sending failed: the server may have said why it hung up, and a busy reply is worth
+    /// reading. The error is told only once, so that reading sees no more than an end.
+    pub(super) fn read_last(&mut self, i: usize, error: Errno) {
+        let early = if error == Errno::CONNRESET { Outcome::Reset } else { Outcome::EofEarly };
+        self.read_until(i, true, early);
+    }
+
+    /// Reads it, where an end before the whole reply means `early`.
+    fn read_until(&mut self, i: usize, ended: bool, early: Outcome) {
         for _ in 0..READS {
             let slot = &mut self.slots[i];
             let Some(fd) = &slot.fd else { return };
@@ -244,8 +261,12 @@ impl Loader<'_> {
             };
             let now = self.clock.now();
             let step = if got == 0 {
-                let end = self.plan.wire.end(&mut slot.reply);
-                end.unwrap_or(Step::Done(Outcome::EofEarly, false))
+                // Only an end in order can be the end of a reply.
+                let end = match early {
+                    Outcome::Reset => None,
+                    _ => self.plan.wire.end(&mut slot.reply),
+                };
+                end.unwrap_or(Step::Done(early, false))
             } else {
                 self.recorder.connections().bytes_received += got as u64;
                 let request = self.plan.wire.request(slot.payload);
@@ -267,8 +288,8 @@ impl Loader<'_> {
     }
 
     /// Reads once more what may have come before the slot began to look.
-    pub(super) fn read_again(&mut self, i: usize) {
-        self.read(i, false);
+    pub(super) fn read_again(&mut self, i: usize, ended: bool) {
+        self.read(i, ended);
     }
 
     /// A system call on the slot's connection failed.
@@ -284,6 +305,7 @@ impl Loader<'_> {
         self.in_flight -= 1;
         let slot = &mut self.slots[i];
         slot.requesting = false;
+        slot.reply.reset();
         slot.used = slot.used.saturating_add(1);
         let timed = matches!(self.plan.mode, Mode::Request | Mode::ConnectFlood);
         let response = timed.then(|| now.saturating_sub(slot.intended));
@@ -310,13 +332,22 @@ impl Loader<'_> {
 
     /// Counts a connection that was not established, and despairs when none ever is.
     fn connect_failed(&mut self, i: usize, outcome: Outcome, now: Nanos) {
+        // The end of the run says nothing of the target.
+        if outcome == Outcome::UnansweredAtEnd {
+            return;
+        }
+        // Only what stands can be reset: the target exists.
+        if outcome == Outcome::Reset {
+            self.established = true;
+            return self.control.establish();
+        }
         if outcome == Outcome::ConnectTimeout {
             let since = self.slots[i].connecting_since;
             self.recorder.connected(now.saturating_sub(since), true);
         }
         self.connect_failures += 1;
         if !self.established
-            && self.connect_failures >= HOPELESS.max(self.slots.len())
+            && self.connect_failures >= HOPELESS.max(self.slots.len().min(OPENING))
             && !self.control.is_established()
         {
             self.hopeless = Some(outcome);

@@ -6,7 +6,7 @@ use super::wire::{Step, clear, contains};
 
 const BAD: Step = Step::Done(Outcome::BadReply, false);
 /// The longest head of a response, in bytes.
-const MAX_HEAD: usize = 64 << 10;
+const MAX_HEAD: usize = 16 << 10;
 /// Of a body no more than this is kept to look for a text in.
 const MAX_KEPT: usize = 64 << 10;
 /// The most header lines of a response.

@@ -34,7 +34,7 @@ const EVENTS: usize = 1024;
 const BUFFER: usize = 256 << 10;
 /// Connections being opened at once before the run, and how many are begun at a time. Together with the
 /// pause they keep a usual listen backlog from overflowing, which would cost a second for each one dropped.
-const OPENING: usize = 256;
+pub(super) const OPENING: usize = 256;
 const OPENING_STEP: usize = 32;
 const OPENING_PAUSE: Nanos = 2_000_000;
 /// Between the first requests of two clients that have no connection yet.
@@ -214,8 +214,11 @@ impl<'a> Loader<'a> {
                 self.dispatch_if_due();
             }
             now = self.clock.now();
-            self.expire(now);
+            let expired = self.expire(now);
             self.step(now);
+            if expired {
+                now = self.clock.now();
+            }
         }
         let ending = match self.hopeless {
             Some(outcome) => Ending::Hopeless(outcome),
@@ -245,10 +248,14 @@ impl<'a> Loader<'a> {
         wake.min(timeout).min(phase).min(self.next_tick)
     }
 
-    /// Handles all waits that are over, and some of the wake-ups.
-    fn expire(&mut self, now: Nanos) {
+    /// Handles all waits that are over, and some of the wake-ups; true if any wait was.
+    fn expire(&mut self, now: Nanos) -> bool {
+        let mut expired = false;
         while let Some((slot, wait)) = self.timeouts.expired(now) {
             self.on_timeout(slot, wait, now);
+            expired = true;
+            // Many may be over at once, and what is due does not wait for them.
+            self.dispatch_if_due();
         }
         for _ in 0..WAKES {
             match self.wakes.peek() {
@@ -266,6 +273,7 @@ impl<'a> Loader<'a> {
             let slots = &self.slots;
             self.wakes.retain(|Reverse((_, slot, wake))| slots[*slot as usize].wake == *wake);
         }
+        expired
     }
 
     /// Wakes a slot at an instant, in place of any other wake-up of it.
@@ -331,7 +339,7 @@ impl<'a> Loader<'a> {
         }
         if self.next_to_open >= all && self.opening == 0 && self.hopeless.is_none() {
             self.phase = Phase::Ready;
-            self.control.ready(self.plan.threads, now);
+            self.control.ready(now);
             self.start_if_ready();
         }
     }

@@ -1,7 +1,7 @@
 //! The clients that are not polite: floods, silent ones, slow senders and slow readers.
 
 use super::clock::{Nanos, nanos};
-use super::load::Loader;
+use super::load::{Loader, Phase};
 use super::outcome::Outcome;
 use super::plan::Mode;
 use super::slot::State;
@@ -10,12 +10,21 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-/// How often a slow reader's requests are repeated in one go.
-const FILLS: usize = 64;
+/// Reads in a row of what the server says to a silent client.
+const DISCARDS: usize = 64;
+/// A slow reader's requests are repeated up to so many bytes in one go: more than the kernel takes from one who is
+/// not read.
+const FILL: usize = 4 << 20;
+/// Short requests go out together, up to so many bytes in one system call.
+const BATCH: usize = 64 << 10;
 
 impl Loader<'_> {
     /// A connection stands, and its mode takes over.
     pub(super) fn enter_mode(&mut self, i: usize, now: Nanos) {
+        if self.plan.mode.stays() && self.phase != Phase::Running {
+            // It stands after the end: there is nothing left to stay for.
+            return self.complete(i, Outcome::Ok, false, now);
+        }
         match self.plan.mode {
             Mode::Request => {}
             Mode::ConnectFlood => return self.complete(i, Outcome::Ok, false, now),
@@ -44,6 +53,8 @@ impl Loader<'_> {
             }
             // A slow reader leaves the server's bytes, but its end counts.
             State::Sipping => self.ended_by_server(i),
+            // A reply may begin, or be whole, before its request is: an echo, or a word of refusal.
+            State::Dripping => self.read_again(i, ended),
             _ => self.discard(i),
         }
     }
@@ -59,7 +70,8 @@ impl Loader<'_> {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return self.failed(i, error),
             }
-            return self.wake_at(i, next);
+            self.wake_at(i, next);
+            return self.fill(i);
         }
         let slot = &mut self.slots[i];
         let Some(fd) = &slot.fd else { return };
@@ -71,6 +83,7 @@ impl Loader<'_> {
                     self.recorder.connections().bytes_sent += sent as u64;
                 }
                 Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error @ (Errno::PIPE | Errno::CONNRESET)) => return self.read_last(i, error),
                 Err(error) => return self.failed(i, error),
             }
         }
@@ -81,21 +94,32 @@ impl Loader<'_> {
             self.slots[i].state = State::Busy;
             self.slots[i].sent_at = Some(now);
             self.timeouts.set(i, Wait::Reply, now);
-            self.read_again(i);
+            self.read_again(i, false);
         }
     }
 
     /// Sends requests until the kernel takes no more, without reading their replies.
     fn fill(&mut self, i: usize) {
-        for _ in 0..FILLS {
+        let mut filled = 0;
+        while filled < FILL {
             let slot = &mut self.slots[i];
             let Some(fd) = &slot.fd else { return };
             let request = self.plan.wire.request(slot.payload);
             if request.is_empty() {
                 return;
             }
-            match rustix::net::send(fd, &request[slot.sent..], SendFlags::NOSIGNAL) {
+            let bytes = match request.len() {
+                BATCH.. => &request[slot.sent..],
+                _ => {
+                    let batch = &mut self.buffer[..BATCH];
+                    let again = request.iter().cycle().skip(slot.sent);
+                    batch.iter_mut().zip(again).for_each(|(to, from)| *to = *from);
+                    &*batch
+                }
+            };
+            match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL) {
                 Ok(sent) => {
+                    filled += sent;
                     slot.sent = (slot.sent + sent) % request.len();
                     self.recorder.connections().bytes_sent += sent as u64;
                 }
@@ -108,7 +132,7 @@ impl Loader<'_> {
 
     /// Reads and drops what the server says to a silent client, up to its end.
     fn discard(&mut self, i: usize) {
-        for _ in 0..FILLS {
+        for _ in 0..DISCARDS {
             let Some(fd) = &self.slots[i].fd else { return };
             match rustix::net::recv(fd, &mut self.buffer[..], RecvFlags::empty()) {
                 Ok((0, _)) => return self.ended_by_server(i),
@@ -145,8 +169,7 @@ impl Loader<'_> {
     /// The run's time is over: what is still held has done what it should.
     pub(super) fn end_mode(&mut self, now: Nanos) {
         for i in 0..self.slots.len() {
-            let held = matches!(self.slots[i].state, State::Holding | State::Dripping | State::Sipping);
-            if held && self.slots[i].requesting {
+            if self.slots[i].state.stays() && self.slots[i].requesting {
                 self.complete(i, Outcome::Ok, false, now);
             }
         }

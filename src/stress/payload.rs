@@ -2,33 +2,34 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The largest payload. It is held once, not once per connection.
 pub(crate) const MAX_PAYLOAD: u64 = 64 << 20;
 
-/// What requests carry.
+/// What requests carry. A clone shares the bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Payload {
-    bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
     /// The requests, sent in turn; at least one.
-    parts: Vec<Range<usize>>,
+    parts: Arc<[Range<usize>]>,
 }
 
 impl Payload {
     /// The same bytes in every request.
     pub(crate) fn whole(bytes: Vec<u8>) -> Self {
-        Self { parts: std::iter::once(0..bytes.len()).collect(), bytes }
+        Self { parts: std::iter::once(0..bytes.len()).collect(), bytes: bytes.into() }
     }
 
     /// Each of these in turn; at least one.
     pub(crate) fn collect(requests: impl Iterator<Item = Vec<u8>>) -> Self {
-        let mut payload = Self { bytes: Vec::new(), parts: Vec::new() };
+        let (mut bytes, mut parts) = (Vec::new(), Vec::new());
         for request in requests {
-            let begin = payload.bytes.len();
-            payload.bytes.extend_from_slice(&request);
-            payload.parts.push(begin..payload.bytes.len());
+            let begin = bytes.len();
+            bytes.extend_from_slice(&request);
+            parts.push(begin..bytes.len());
         }
-        payload
+        Self { bytes: bytes.into(), parts: parts.into() }
     }
 
     /// `size` bytes of printable text without a line end.
@@ -58,7 +59,7 @@ impl Payload {
         if parts.is_empty() {
             return Err(format!("{} has no line with text", path.display()));
         }
-        Ok(Self { bytes, parts })
+        Ok(Self { bytes: bytes.into(), parts: parts.into() })
     }
 
     /// The bytes of request number `n`, counted from 0; the parts come round again.
@@ -102,7 +103,8 @@ mod tests {
 
     #[test]
     fn parts_come_round() {
-        let payload = Payload { bytes: b"ab\nc\n".to_vec(), parts: vec![0..3, 3..5] };
+        let payload = Payload::collect([b"ab\n".to_vec(), b"c\n".to_vec()].into_iter());
+        assert!(Arc::ptr_eq(&payload.bytes, &payload.clone().bytes), "held once");
         assert_eq!([payload.part(0), payload.part(1), payload.part(2)], [&b"ab\n"[..], b"c\n", b"ab\n"]);
         assert!(payload.is_lines());
         assert!(!Payload::sized(64).is_lines());

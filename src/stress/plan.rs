@@ -46,6 +46,11 @@ impl Mode {
             Mode::SlowRead => "slow-read",
         }
     }
+
+    /// Whether a connection in this mode is there to stay: its end, or the run's, ends its request.
+    pub(crate) const fn stays(self) -> bool {
+        matches!(self, Mode::Hold | Mode::SlowSend | Mode::SlowRead)
+    }
 }
 
 /// How many requests a connection serves.

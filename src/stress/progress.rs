@@ -43,6 +43,15 @@ impl Progress {
         Self { form, began: Instant::now(), outcomes: Outcomes::default(), whole, by_requests }
     }
 
+    /// A run begins: it is shown from its start.
+    pub(crate) fn begin(&mut self) {
+        self.began = Instant::now();
+        self.outcomes = Outcomes::default();
+        if let Form::Bar(bar) = &self.form {
+            bar.reset();
+        }
+    }
+
     /// Takes what one second measured.
     pub(crate) fn second(&mut self, interval: &Interval) {
         if matches!(self.form, Form::Off) {

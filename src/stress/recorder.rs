@@ -8,8 +8,10 @@ use hdrhistogram::Histogram;
 
 /// Times longer than this are recorded as this: an hour.
 const LONGEST: Nanos = 3_600_000_000_000;
-/// Decimal digits that histograms keep.
+/// Decimal digits that histograms keep: 264 KiB for each.
 const DIGITS: u8 = 3;
+/// The same of those of which less is asked: 36 KiB.
+const FEW_DIGITS: u8 = 2;
 /// How many intervals of one thread exist at once.
 pub(crate) const INTERVALS: usize = 3;
 
@@ -24,7 +26,16 @@ pub(crate) struct Times {
 impl Times {
     /// None yet.
     pub(crate) fn new() -> Self {
-        let histogram = Histogram::new_with_bounds(1, LONGEST, DIGITS)
+        Self::with_digits(DIGITS)
+    }
+
+    /// None yet, to be kept in little memory.
+    fn coarse() -> Self {
+        Self::with_digits(FEW_DIGITS)
+    }
+
+    fn with_digits(digits: u8) -> Self {
+        let histogram = Histogram::new_with_bounds(1, LONGEST, digits)
             .expect("constant bounds and digits that the histogram documents as valid");
         Self { histogram, censored: 0 }
     }
@@ -37,13 +48,17 @@ impl Times {
 
     /// Adds all of another's.
     pub(crate) fn add(&mut self, other: &Times) {
-        // Only a histogram with wider bounds could fail to be added, and all have the same.
+        // Only a histogram with wider bounds could fail to be added, and all have the same; where the digits differ,
+        // those of this one count.
         let _ = self.histogram.add(&other.histogram);
         self.censored += other.censored;
     }
 
     fn clear(&mut self) {
-        self.histogram.reset();
+        // An empty one was perhaps never written to, and takes no memory until it is.
+        if !self.histogram.is_empty() {
+            self.histogram.reset();
+        }
         self.censored = 0;
     }
 }
@@ -125,8 +140,8 @@ impl Interval {
             connections: Connections::default(),
             response: Times::new(),
             service: Times::new(),
-            connect: Times::new(),
-            lag: Times::new(),
+            connect: Times::coarse(),
+            lag: Times::coarse(),
             last_done: 0,
             replies: 0,
         }

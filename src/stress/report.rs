@@ -277,6 +277,8 @@ impl Measured {
         let total = &outturn.total;
         let (end, replies) = match plan.requests {
             Some(_) if total.last_done > 0 => (total.last_done, total.tally.outcomes[Outcome::Ok]),
+            // What stays is done when the run is over.
+            _ if plan.mode.stays() => (end, total.tally.outcomes[Outcome::Ok]),
             _ => (end, total.replies),
         };
         Self::new(total, seconds(end.saturating_sub(begin)), replies)
@@ -354,7 +356,7 @@ impl Report {
             lag_max: lag_at(lag.max()),
         };
         let verdict = judge(Evidence {
-            open: matches!(plan.pace, Pace::Open { .. }),
+            open: matches!(plan.pace, Pace::Open { .. }) || plan.mode.stays(),
             elapsed: measured.elapsed,
             offered: measured.offered,
             outcomes: &outturn.total.tally.outcomes,

@@ -27,6 +27,9 @@ pub(crate) struct Outturn {
 
 /// Hears of a run while it goes on.
 pub(crate) trait Watch {
+    /// A run begins; several may follow each other.
+    fn begin(&mut self) {}
+
     /// What was measured since the last call; about a second.
     fn second(&mut self, measured: &Interval);
 }
@@ -42,7 +45,8 @@ pub(crate) fn run(
     control: &std::sync::Arc<Control>,
     watch: &mut dyn Watch,
 ) -> Result<Outturn, String> {
-    let clock = Clock::start();
+    let clock = control.clock();
+    watch.begin();
     let started = SystemTime::now();
     let (full, shipments) = bounded(INTERVALS * plan.threads);
     let mut hands = Vec::with_capacity(plan.threads);

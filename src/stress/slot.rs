@@ -27,6 +27,13 @@ pub(crate) enum State {
     Closing,
 }
 
+impl State {
+    /// Whether a mode has the connection.
+    pub(crate) const fn stays(self) -> bool {
+        matches!(self, State::Holding | State::Dripping | State::Sipping)
+    }
+}
+
 /// One client.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {

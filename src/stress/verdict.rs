@@ -27,6 +27,7 @@ pub(crate) struct Verdict {
 /// What the verdict looks at.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Evidence<'a> {
+    /// Whether the server's speed leaves alone what it is asked: an open loop, or connections that stay.
     pub(crate) open: bool,
     /// Length of the measured part, in seconds.
     pub(crate) elapsed: f64,

@@ -42,7 +42,7 @@ pub(crate) struct Reply {
     got: usize,
     not_busy: bool,
     not_body: bool,
-    /// A line that came in pieces.
+    /// A line that came in pieces, where a text is looked for in it.
     held: Vec<u8>,
     pub(crate) http: Option<Box<HttpReply>>,
 }
@@ -144,10 +144,12 @@ impl Wire {
     fn match_line(&self, reply: &mut Reply, bytes: &[u8]) -> Step {
         reply.got += bytes.len();
         let Some(end) = bytes.iter().position(|&b| b == b'\n') else {
-            if reply.held.len() + bytes.len() > MAX_LINE {
+            if reply.got > MAX_LINE {
                 return BAD;
             }
-            reply.held.extend_from_slice(bytes);
+            if self.expect.is_some() {
+                reply.held.extend_from_slice(bytes);
+            }
             return Step::More;
         };
         if end + 1 != bytes.len() {
@@ -246,6 +248,10 @@ mod tests {
             assert_eq!(judge(framing, expect, pieces), step, "{pieces:?}");
         }
         let long = "x".repeat(MAX_LINE + 1);
-        assert_eq!(judge(Framing::Line, None, &[&long]), BAD);
+        let (half, rest) = long.split_at(MAX_LINE / 2);
+        for expect in [None, Some("x")] {
+            assert_eq!(judge(Framing::Line, expect, &[&long]), BAD);
+            assert_eq!(judge(Framing::Line, expect, &[half, rest]), BAD);
+        }
     }
 }

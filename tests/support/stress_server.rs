@@ -22,17 +22,21 @@ pub(crate) enum Behaviour {
     Hello,
     /// Says this and closes, whatever comes.
     Busy(&'static str),
+    /// Says this to who connects, and closes.
+    BusyAtOnce(&'static str),
     /// Answers with other bytes than came.
     Garbage,
     /// Closes after reading, without an answer.
     CloseEarly,
     /// Resets after reading.
     Reset,
+    /// Resets without a look.
+    ResetAtOnce,
     /// Reads and never answers.
     Silent,
     /// Answers each request (which ends with an empty line) with this HTTP response.
     Http(&'static str),
-    /// Echoes this many times on each connection, then closes it in order.
+    /// Echoes this many times on each connection, then closes it in order, 50 ms later.
     EchoThenClose(usize),
     /// Closes a connection this long after it came.
     Evict(Duration),
@@ -56,13 +60,16 @@ struct Connection {
     since: Instant,
     held: Vec<u8>,
     echoes: usize,
+    ends: Option<Instant>,
 }
 
 impl Server {
     pub(crate) fn start(behaviour: Behaviour) -> Self {
+        Self::serve(bound_socket(), behaviour)
+    }
+
+    fn serve(socket: socket2::Socket, behaviour: Behaviour) -> Self {
         raise_descriptor_limit();
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         socket.listen(4096).unwrap();
         socket.set_nonblocking(true).unwrap();
         let listener = TcpListener::from_std(socket.into());
@@ -105,6 +112,36 @@ impl Drop for Server {
     }
 }
 
+fn bound_socket() -> socket2::Socket {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket
+}
+
+/// A server whose backlog is full: who connects waits, until it opens and the kernel asks again.
+pub(crate) struct Full {
+    socket: socket2::Socket,
+    first: std::net::TcpStream,
+}
+
+impl Full {
+    pub(crate) fn start() -> Self {
+        let socket = bound_socket();
+        socket.listen(0).unwrap();
+        let first = std::net::TcpStream::connect(socket.local_addr().unwrap().as_socket().unwrap()).unwrap();
+        Self { socket, first }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("tcp://{}", self.first.peer_addr().unwrap())
+    }
+
+    pub(crate) fn open(self, behaviour: Behaviour) -> Server {
+        drop(self.first);
+        Server::serve(self.socket, behaviour)
+    }
+}
+
 struct Serving {
     poll: Poll,
     listener: TcpListener,
@@ -135,6 +172,9 @@ impl Serving {
             if let Behaviour::Evict(after) = self.behaviour {
                 self.connections.retain(|_, c| c.since.elapsed() < after);
             }
+            if let Behaviour::EchoThenClose(_) = self.behaviour {
+                self.connections.retain(|_, c| c.ends.is_none_or(|end| Instant::now() < end));
+            }
         }
     }
 
@@ -150,9 +190,18 @@ impl Serving {
     fn accept(&mut self) {
         while let Ok((mut stream, _)) = self.listener.accept() {
             self.accepted.fetch_add(1, Ordering::SeqCst);
+            if self.behaviour == Behaviour::ResetAtOnce {
+                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+                continue;
+            }
+            if let Behaviour::BusyAtOnce(text) = self.behaviour {
+                write_all(&mut stream, text.as_bytes());
+                continue;
+            }
             let token = Token(self.next);
             self.poll.registry().register(&mut stream, token, Interest::READABLE).unwrap();
-            let connection = Connection { stream, since: Instant::now(), held: Vec::new(), echoes: 0 };
+            let connection =
+                Connection { stream, since: Instant::now(), held: Vec::new(), echoes: 0, ends: None };
             self.connections.insert(self.next, connection);
             self.next += 1;
         }
@@ -188,7 +237,11 @@ impl Connection {
             Behaviour::Echo | Behaviour::Stall(..) => write_all(stream, got),
             Behaviour::EchoThenClose(times) => {
                 self.echoes += 1;
-                write_all(stream, got) && self.echoes < times
+                if self.echoes == times {
+                    // The client has read the echo by then, so that it meets the end while it is idle.
+                    self.ends = Some(Instant::now() + Duration::from_millis(50));
+                }
+                write_all(stream, got)
             }
             Behaviour::Hello => {
                 self.held.extend_from_slice(got);
@@ -199,14 +252,14 @@ impl Connection {
                 }
                 good
             }
-            Behaviour::Busy(text) => {
+            Behaviour::Busy(text) | Behaviour::BusyAtOnce(text) => {
                 write_all(stream, text.as_bytes());
                 let _ = stream.shutdown(std::net::Shutdown::Write);
                 false
             }
             Behaviour::Garbage => write_all(stream, &vec![b'#'; got.len()]),
             Behaviour::CloseEarly => false,
-            Behaviour::Reset => {
+            Behaviour::Reset | Behaviour::ResetAtOnce => {
                 let _ = socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
                 false
             }
@@ -331,6 +384,14 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    fn of(output: std::process::Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
@@ -345,12 +406,26 @@ pub(crate) fn command(args: &[&str]) -> Command {
 
 /// Runs `tidegate stress` with these arguments.
 pub(crate) fn stress(args: &[&str]) -> Run {
-    let output = command(args).output().unwrap();
-    Run {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
+    Run::of(command(args).output().unwrap())
+}
+
+/// Starts it; its stdout is read at its end.
+pub(crate) fn spawn(args: &[&str]) -> std::process::Child {
+    use std::process::Stdio;
+    command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits for a program's end; one that goes on past the limit is killed, and the test fails.
+pub(crate) fn wait_within(mut child: std::process::Child, limit: Duration) -> Run {
+    let end = Instant::now() + limit;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            child.kill().unwrap();
+            panic!("it goes on after {limit:?}: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
+    Run::of(child.wait_with_output().unwrap())
 }
 
 /// Runs it with JSON output, and checks what must hold in every report.

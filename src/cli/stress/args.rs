@@ -129,7 +129,7 @@ pub(super) struct LoadArgs {
     pub(super) busy: Option<String>,
 
     /// Closed loop: the pause between a reply and the next request, like 50ms, or exp:50ms at random around it.
-    #[arg(long, value_name = "TIME", conflicts_with = "rate", value_parser = think)]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["rate", "stages"], value_parser = think)]
     pub(super) think: Option<Think>,
 
     /// What is done with each connection.

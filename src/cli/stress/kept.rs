@@ -8,6 +8,7 @@ use crate::stress::archive::{self, Judgement};
 use crate::stress::html;
 use crate::stress::report::Report;
 use crate::stress::threshold::Threshold;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -118,9 +119,12 @@ pub(super) fn print_comparison(
     output: Output,
 ) -> Result<bool, String> {
     let changes = archive::compare(before, after, noise);
+    let doubts = archive::doubts(before, after);
     let text = match output {
-        Output::Text => archive::show(&changes, noise),
+        Output::Text => archive::show(&changes, noise) + &doubts,
         Output::Json => {
+            // Nobody can be told that stderr is closed.
+            let _ = std::io::stderr().write_all(doubts.as_bytes());
             let json = serde_json::to_string_pretty(&changes);
             json.map_err(|error| format!("cannot write the comparison: {error}"))? + "\n"
         }

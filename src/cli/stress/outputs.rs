@@ -65,6 +65,10 @@ impl Outputs {
 }
 
 impl Watch for Outputs {
+    fn begin(&mut self) {
+        self.progress.begin();
+    }
+
     fn second(&mut self, measured: &Interval) {
         self.progress.second(measured);
         self.timeline.push(measured);

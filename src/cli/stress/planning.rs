@@ -2,12 +2,13 @@
 
 use super::args::{Arrival, LoadArgs};
 use crate::cli::escapes::unescape;
-use crate::cli::exit;
+use crate::cli::{exit, units};
 use crate::stress::datagram::{HEADER, MAX_DATAGRAM};
 use crate::stress::http::HttpRequest;
 use crate::stress::payload::{MAX_PAYLOAD, Payload};
 use crate::stress::plan::{MAX_CONNECTIONS, MAX_RATE, MAX_THREADS, Mode, Pace, Plan, Reuse, Think};
 use crate::stress::schedule::{Profile, Spread};
+use crate::stress::source::Sources;
 use crate::stress::wire::{Framing, Wire};
 use crate::url::{Scheme, Url};
 use std::net::SocketAddr;
@@ -54,7 +55,7 @@ impl LoadArgs {
         let (duration, warmup) = self.times()?;
         let pace = self.pace(duration, warmup)?;
         let wire = self.wire(&url)?;
-        let address = address(&url, self.connect_timeout)?;
+        let address = address(&url, self.source_ip.as_ref(), self.connect_timeout)?;
         Ok(Plan {
             url,
             address,
@@ -78,7 +79,7 @@ impl LoadArgs {
 
     /// Options that say nothing together.
     fn check_together(&self, url: &Url) -> Result<(), ArgsError> {
-        let holds = matches!(self.mode, Mode::Hold | Mode::SlowSend | Mode::SlowRead);
+        let holds = self.mode.stays();
         let mode = self.mode.as_str();
         if url.scheme == Scheme::Udp && self.mode != Mode::Request {
             return Err(usage(format!("--mode {mode} is about connections, and udp has none")));
@@ -121,6 +122,9 @@ impl LoadArgs {
             let length: Duration = stages.list.iter().map(|(time, _)| *time).sum();
             if length.is_zero() || stages.list.iter().all(|(_, rate)| *rate == 0.0) {
                 return Err(usage("--stages: nothing would ever be sent"));
+            }
+            if length > units::LONGEST {
+                return Err(usage("--stages: a year in all at most"));
             }
             return Ok((Some(length), Duration::ZERO));
         }
@@ -168,7 +172,7 @@ impl LoadArgs {
     }
 
     fn wire(&self, url: &Url) -> Result<Wire, ArgsError> {
-        let payload = self.payload()?;
+        let mut payload = self.payload()?;
         let text = |text: &Option<String>| match text {
             Some(text) if text.is_empty() => Err(usage("--expect and --busy: the text is empty")),
             Some(text) => Ok(Some(unescape(text).map_err(usage)?.into_boxed_slice())),
@@ -182,7 +186,10 @@ impl LoadArgs {
             (Scheme::Http, _) => {
                 let body = has_body.then_some(&payload);
                 let close = self.reuse == Reuse::Times(1);
-                Framing::Http(HttpRequest::new(&authority(url), &url.path, body, close))
+                let requests = HttpRequest::new(&authority(url), &url.path, body, close);
+                // The requests have its bytes.
+                payload = Payload::whole(Vec::new());
+                Framing::Http(requests)
             }
             (Scheme::Udp, _) if payload.largest() > MAX_DATAGRAM => {
                 return Err(usage(format!("a datagram has at most {MAX_DATAGRAM} bytes")));
@@ -225,16 +232,18 @@ fn authority(url: &Url) -> String {
     }
 }
 
-/// The first address of the host that answers; with one address there is nothing to try.
-fn address(url: &Url, timeout: Duration) -> Result<SocketAddr, ArgsError> {
+/// The first address of the host that answers, of those that the sources reach; with one address there is nothing to
+/// try.
+fn address(url: &Url, sources: Option<&Sources>, timeout: Duration) -> Result<SocketAddr, ArgsError> {
     if url.port == 0 {
         return Err(usage(format!("{url}: port 0 is no target")));
     }
-    let addresses = url.resolve().map_err(|error| failed(error.to_string()))?;
+    let mut addresses = url.resolve().map_err(|error| failed(error.to_string()))?;
+    addresses.retain(|address| sources.is_none_or(|sources| sources.reaches(address.ip())));
     let (last, others) = match addresses.split_last() {
         Some((last, others)) if url.scheme != Scheme::Udp => (last, others),
         Some((last, others)) => (others.first().unwrap_or(last), &[][..]),
-        None => return Err(failed(format!("{} has no address", url.host))),
+        None => return Err(failed(format!("{} has no address of the kind of --source-ip", url.host))),
     };
     let answers = |a: &&SocketAddr| std::net::TcpStream::connect_timeout(a, timeout).is_ok();
     Ok(*others.iter().find(answers).unwrap_or(last))

@@ -39,7 +39,8 @@ const OPENING_STEP: usize = 32;
 const OPENING_PAUSE: Nanos = 2_000_000;
 /// Between the first requests of two clients that have no connection yet.
 const START_PAUSE: Nanos = 125_000;
-/// Wake-ups handled before events are looked at again.
+/// Wake-ups handled before events are looked at again; more where the last look found more events, so that a crowd
+/// that begins doubles with each look and no reply waits for long.
 const WAKES: usize = 64;
 /// How often a thread that is ready looks whether all are.
 const START_LOOK: Nanos = 1_000_000;
@@ -214,7 +215,7 @@ impl<'a> Loader<'a> {
                 self.dispatch_if_due();
             }
             now = self.clock.now();
-            self.expire(now);
+            self.expire(now, WAKES.max(count));
             self.step(now);
         }
         let ending = match self.hopeless {
@@ -246,11 +247,11 @@ impl<'a> Loader<'a> {
     }
 
     /// Handles all waits that are over, and some of the wake-ups.
-    fn expire(&mut self, now: Nanos) {
+    fn expire(&mut self, now: Nanos, wakes: usize) {
         while let Some((slot, wait)) = self.timeouts.expired(now) {
             self.on_timeout(slot, wait, now);
         }
-        for _ in 0..WAKES {
+        for _ in 0..wakes {
             match self.wakes.peek() {
                 Some(Reverse((at, ..))) if *at <= now => {}
                 _ => break,

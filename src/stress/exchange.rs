@@ -63,6 +63,7 @@ impl Loader<'_> {
         slot.intended = intended;
         slot.measured = intended >= self.measure_from;
         slot.sent = 0;
+        slot.whole = false;
         slot.sent_at = None;
         slot.reply.reset();
         slot.payload = self.next_payload;
@@ -143,18 +144,24 @@ impl Loader<'_> {
             let slot = &mut self.slots[i];
             let Some(fd) = &slot.fd else { return };
             let request = self.plan.wire.request(slot.payload);
-            if slot.sent == request.len() && slot.state == State::Busy {
+            slot.whole = slot.sent == request.len();
+            if slot.whole && slot.state == State::Busy {
                 return;
             }
             match rustix::net::send(fd, &request[slot.sent..], SendFlags::NOSIGNAL) {
                 Ok(sent) => {
                     slot.sent += sent;
+                    slot.whole = slot.sent == request.len();
+                    let whole = slot.whole;
                     self.recorder.connections().bytes_sent += sent as u64;
                     if slot.state == State::Connecting {
                         self.established(i, now);
                         self.slots[i].state = State::Busy;
                         self.slots[i].sent_at = Some(now);
                         self.timeouts.set(i, Wait::Reply, now);
+                    }
+                    if whole {
+                        return;
                     }
                 }
                 Err(Errno::AGAIN) => return,
@@ -191,8 +198,7 @@ impl Loader<'_> {
             State::Idle => slot.unread |= readable,
             State::Busy => {
                 // Edges report room on every event; it matters while there is something to send.
-                let unsent = slot.sent < self.plan.wire.request(slot.payload).len();
-                if unsent && flags.contains(EventFlags::OUT) {
+                if !slot.whole && flags.contains(EventFlags::OUT) {
                     let now = self.clock.now();
                     self.flush(i, now);
                 }
@@ -254,8 +260,8 @@ impl Loader<'_> {
             match step {
                 Step::Done(outcome, keep) => {
                     // A whole reply to half a request leaves the connection out of step.
-                    let whole = slot.sent == self.plan.wire.request(slot.payload).len();
-                    return self.complete(i, outcome, keep && !ended && whole, now);
+                    let keep = keep && !ended && slot.whole;
+                    return self.complete(i, outcome, keep, now);
                 }
                 Step::More if got < self.buffer.len() && !ended => return,
                 Step::More => {}

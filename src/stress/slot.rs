@@ -36,6 +36,8 @@ pub(crate) struct Slot {
     pub(crate) requesting: bool,
     /// The request counts in the measured part.
     pub(crate) measured: bool,
+    /// All of the request was sent.
+    pub(crate) whole: bool,
     /// Bytes came before anything was asked.
     pub(crate) unread: bool,
     /// Of the connection: events of an older one are not meant for this.

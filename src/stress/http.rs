@@ -3,6 +3,7 @@
 use super::outcome::Outcome;
 use super::payload::Payload;
 use super::wire::{Step, clear, contains};
+use std::mem::MaybeUninit;
 
 const BAD: Step = Step::Done(Outcome::BadReply, false);
 /// The longest head of a response, in bytes.

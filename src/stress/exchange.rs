@@ -249,6 +249,7 @@ impl Loader<'_> {
                 Err(error) => return self.failed(i, error),
             };
             let now = self.clock.now();
+            self.read_at = Some(now);
             let step = if got == 0 {
                 let end = self.plan.wire.end(&mut slot.reply);
                 end.unwrap_or(Step::Done(Outcome::EofEarly, false))

@@ -107,6 +107,8 @@ pub(super) struct Loader<'a> {
     /// Requests that may still begin.
     pub(super) quota: u64,
     pub(super) in_flight: usize,
+    /// When the last bytes of this pass were read.
+    pub(super) read_at: Option<Nanos>,
     pub(super) opening: usize,
     next_to_open: usize,
     next_opening: Nanos,
@@ -172,6 +174,7 @@ impl<'a> Loader<'a> {
             phase: Phase::Opening,
             quota: plan.requests.map_or(NEVER, |n| share(n, thread, threads)),
             in_flight: 0,
+            read_at: None,
             opening: 0,
             next_to_open: 0,
             next_opening: 0,
@@ -208,13 +211,19 @@ impl<'a> Loader<'a> {
                 Err(Errno::INTR) => 0,
                 Err(error) => return Err(error),
             };
-            now = self.clock.now();
-            self.dispatch(now);
+            if self.open.is_some() {
+                self.dispatch(self.clock.now());
+            }
+            self.read_at = None;
             for event in &events[..count] {
                 self.on_event(event.data.u64(), event.flags);
                 self.dispatch_if_due();
             }
-            now = self.clock.now();
+            now = match self.read_at {
+                // The last reply of the pass came just now. An open loop's instants are not so patient.
+                Some(at) if self.open.is_none() => at,
+                _ => self.clock.now(),
+            };
             self.expire(now, WAKES.max(count));
             self.step(now);
         }

@@ -19,8 +19,14 @@ struct Seen(usize);
 impl Seen {
     /// How many heads end in these bytes.
     fn heads(&mut self, bytes: &[u8]) -> usize {
-        let mut heads = 0;
-        for &byte in bytes {
+        let (mut heads, mut at) = (0, 0);
+        while let Some(&byte) = bytes.get(at) {
+            // No end is where its last byte should be and none of its bytes is, so long heads cost little more than
+            // short ones.
+            if self.0 == 0 && bytes.get(at + END.len() - 1).is_some_and(|last| !END.contains(last)) {
+                at += END.len();
+                continue;
+            }
             self.0 = match byte {
                 _ if byte == END[self.0] => self.0 + 1,
                 b'\r' => 1,
@@ -30,6 +36,7 @@ impl Seen {
                 heads += 1;
                 self.0 = 0;
             }
+            at += 1;
         }
         heads
     }

@@ -61,10 +61,9 @@ impl Loader<'_> {
         let slot = &mut self.slots[i];
         slot.requesting = true;
         slot.intended = intended;
-        slot.measured = intended >= self.measure_from;
         slot.sent = 0;
         slot.whole = false;
-        slot.sent_at = None;
+        slot.sent_at = NEVER;
         slot.reply.reset();
         slot.payload = self.next_payload;
         self.next_payload = self.next_payload.wrapping_add(self.plan.threads);
@@ -125,7 +124,7 @@ impl Loader<'_> {
     pub(super) fn send_first(&mut self, i: usize, now: Nanos) {
         let slot = &mut self.slots[i];
         slot.state = State::Busy;
-        slot.sent_at = Some(now);
+        slot.sent_at = now;
         self.timeouts.set(i, Wait::Reply, now);
         if self.plan.is_datagram() {
             return self.send_datagram(i);
@@ -157,7 +156,7 @@ impl Loader<'_> {
                     if slot.state == State::Connecting {
                         self.established(i, now);
                         self.slots[i].state = State::Busy;
-                        self.slots[i].sent_at = Some(now);
+                        self.slots[i].sent_at = now;
                         self.timeouts.set(i, Wait::Reply, now);
                     }
                     if whole {
@@ -294,8 +293,9 @@ impl Loader<'_> {
         slot.used = slot.used.saturating_add(1);
         let timed = matches!(self.plan.mode, Mode::Request | Mode::ConnectFlood);
         let response = timed.then(|| now.saturating_sub(slot.intended));
-        let service = slot.sent_at.filter(|_| timed).map(|at| now.saturating_sub(at));
-        self.recorder.ended(slot.measured, outcome, now, response, service);
+        let service = (timed && slot.sent_at != NEVER).then(|| now.saturating_sub(slot.sent_at));
+        let measured = slot.intended >= self.measure_from;
+        self.recorder.ended(measured, outcome, now, response, service);
         if outcome == Outcome::Ok && (self.measure_from..=self.stop_at).contains(&now) {
             self.recorder.replied();
         }

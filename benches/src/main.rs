@@ -1,6 +1,7 @@
 //! Measures tidegate against its peers. `tidegate-bench --help` says how.
 
 mod chart;
+mod clients;
 mod cost;
 mod goals;
 mod load;

@@ -36,6 +36,8 @@ pub(crate) struct Load {
     pub(crate) shape: Shape,
     pub(crate) mode: Mode,
     pub(crate) connections: usize,
+    /// Requests under way on each socket (datagrams).
+    pub(crate) in_flight: usize,
     pub(crate) size: usize,
     pub(crate) rate: f64,
     pub(crate) duration: Duration,
@@ -66,6 +68,7 @@ impl Load {
             shape: self.shape,
             target: server.addr,
             connections: self.connections,
+            in_flight: self.in_flight,
             size: self.size,
             rate: self.rate,
             warmup,

@@ -18,6 +18,9 @@ pub(crate) struct QuickArgs {
     /// Connections at once; several, separated by commas, are measured one after the other.
     #[arg(short, long, value_delimiter = ',', default_value = "32")]
     connections: Vec<usize>,
+    /// Requests under way on each socket (udp).
+    #[arg(long, default_value_t = 1)]
+    in_flight: usize,
     /// Bytes of a request.
     #[arg(long, default_value_t = 64)]
     size: usize,
@@ -80,6 +83,7 @@ pub(crate) fn run(args: QuickArgs) -> Result<()> {
             shape: args.shape,
             mode: args.mode,
             connections,
+            in_flight: args.in_flight,
             size: args.size,
             rate: args.rate,
             duration: args.duration,

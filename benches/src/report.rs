@@ -3,7 +3,7 @@
 use crate::load::LATE;
 use crate::measure::{Comparison, Sample};
 use crate::plots::{thousands, title_of};
-use crate::results::{Results, Survival, SurvivalPoint};
+use crate::results::{ClientRates, Results, Survival, SurvivalPoint};
 use crate::stats::{median, spread};
 use crate::suite::SHARED;
 use crate::{goals, machine::Machine};
@@ -20,9 +20,11 @@ const WORKS: &[(&str, &str)] = &[
     ("refuse", "Connect, be refused; 32 at once"),
     ("features", "Echo of 64 bytes, 32 connections: metrics, limits and timeouts"),
     ("udp-echo-1", "UDP echo of 64 bytes, 1 socket"),
+    ("udp-echo-1x32", "UDP echo of 64 bytes, 1 socket with 32 in flight"),
     ("udp-echo-32", "UDP echo of 64 bytes, 32 sockets"),
     ("udp-echo-1000", "UDP echo of 64 bytes, 1,000 sockets"),
     ("udp-time-1", "UDP time, 1 socket"),
+    ("udp-time-1x32", "UDP time, 1 socket with 32 in flight"),
     ("udp-time-32", "UDP time, 32 sockets"),
     ("udp-time-1000", "UDP time, 1,000 sockets"),
 ];
@@ -67,8 +69,8 @@ fn head(page: &mut String, machine: &Machine) -> std::fmt::Result {
          What tidegate costs and what it survives, beside what else one could use. One command measures all of it and \
          writes this page and its pictures:\n\n\
          ```sh\ncargo run --release -p tidegate-bench -- all\n```\n\n\
-         It needs Linux and takes about a quarter of an hour; `python3` is one of the peers (`--no-python` leaves it \
-         out). `tidegate-bench quick --help` compares a few servers under one load.\n\n\
+         It needs Linux and takes about twenty minutes; `python3` is one of the peers (`--no-python` leaves it \
+         out), and `wrk` is the HTTP client that `tidegate stress` is measured against. `tidegate-bench quick --help` compares a few servers under one load.\n\n\
          | machine | |\n|---|---|\n\
          | processor | {processor}, {cores} cores |\n| memory | {memory_gib} GiB |\n| kernel | Linux {kernel} |\n\
          | compiler | {rustc} |\n| Python | {python} |\n| revision | {revision} |\n| date | {date} |\n\n\
@@ -96,7 +98,7 @@ fn goal_table(page: &mut String, results: &Results) -> std::fmt::Result {
     for goal in goals::all(results) {
         let columns = [&goal.values, &goal.shared, &goal.per_cpu].map(|values| goal.measured(values));
         let [apart, sharing, per_cpu] = match columns.iter().all(String::is_empty) {
-            true => ["not measured".to_owned(), String::new(), String::new()],
+            true => [goal.unmeasured.to_owned(), String::new(), String::new()],
             false => columns,
         };
         let (work, figure, promise) = (&goal.work, &goal.figure, goal.promise());
@@ -229,27 +231,43 @@ fn start_table(page: &mut String, results: &Results) -> std::fmt::Result {
 }
 
 fn client_table(page: &mut String, results: &Results) -> std::fmt::Result {
-    if results.clients.is_empty() {
+    let Results { clients, clients_churn, clients_http, .. } = results;
+    if clients.is_empty() && clients_churn.is_none() && clients_http.is_empty() {
         return Ok(());
     }
     writeln!(
         page,
-        "\n### The load clients\n\n`tidegate stress` and the bare client of `benches/`, in turn, closed loop against the \
-         one-thread epoll loop: what the stress client can ask for, and what it costs that it knows so much.\n\n\
-         | connections | `tidegate stress`, replies/s | bare client, replies/s | ratio |\n|---:|---:|---:|---:|"
+        "\n### The load clients\n\n`tidegate stress` and another client, in turn, closed loop, each with the cores that \
+         the server has not: what the stress client can ask for, and what it costs that it knows so much. The bare \
+         client of `benches/` sends 64 bytes to the one-thread epoll loop, which sends them back; wrk asks the same \
+         loop with a small HTTP response. Two seconds go before the measured time; wrk knows no warm-up, and all of its \
+         time counts.\n\n\
+         | load | `tidegate stress`, replies/s | other client | its replies/s | ratio |\n|---|---:|---|---:|---:|"
     )?;
-    for (connections, rates) in &results.clients {
-        let pairs = rates.stress.iter().zip(&rates.bare);
-        let ratios: Vec<f64> = pairs.map(|(stress, bare)| stress / bare).collect();
-        let (least, most) = spread(&ratios);
-        writeln!(
-            page,
-            "| {} | {} | {} | {:.2} ({least:.2} to {most:.2}) |",
-            thousands(*connections as f64),
-            thousands(median(&rates.stress)),
-            thousands(median(&rates.bare)),
-            median(&ratios),
-        )?;
+    let connections = |n: &usize| format!("{} connections", thousands(*n as f64));
+    for (n, rates) in clients {
+        client_line(page, &format!("echo, {}", connections(n)), "bare", rates)?;
+    }
+    if let Some(rates) = clients_churn {
+        client_line(page, "connect, echo, close; 32 at once", "bare", rates)?;
+    }
+    for (n, rates) in clients_http {
+        client_line(page, &format!("http, {}", connections(n)), "wrk", rates)?;
+    }
+    if !results.wrk {
+        writeln!(page, "| http | {} | wrk | | |", goals::NO_WRK)?;
     }
     Ok(())
+}
+
+fn client_line(page: &mut String, load: &str, other: &str, rates: &ClientRates) -> std::fmt::Result {
+    let ratios = rates.ratios();
+    let (least, most) = spread(&ratios);
+    writeln!(
+        page,
+        "| {load} | {} | {other} | {} | {:.2} ({least:.2} to {most:.2}) |",
+        thousands(median(&rates.stress)),
+        thousands(median(&rates.other)),
+        median(&ratios),
+    )
 }

@@ -17,8 +17,17 @@ pub(crate) struct Results {
     /// Seconds from the start of the process to the first reply, by server.
     pub(crate) starts: BTreeMap<String, Vec<f64>>,
     pub(crate) survival: Option<Survival>,
-    /// Closed-loop rates of the two load clients against one server, by connections.
+    /// Echo: rates of `tidegate stress` and the bare client, by connections.
     pub(crate) clients: BTreeMap<usize, ClientRates>,
+    /// Connect, echo, close: the same two.
+    #[serde(default)]
+    pub(crate) clients_churn: Option<ClientRates>,
+    /// HTTP: rates of `tidegate stress` and wrk, by connections.
+    #[serde(default)]
+    pub(crate) clients_http: BTreeMap<usize, ClientRates>,
+    /// Whether wrk was there to be measured.
+    #[serde(default = "yes")]
+    pub(crate) wrk: bool,
 }
 
 /// Useful work while more is offered than can be done.
@@ -39,11 +48,23 @@ pub(crate) struct SurvivalPoint {
     pub(crate) comparison: Comparison,
 }
 
-/// Rates of `tidegate stress` and of the bare client, round by round.
+fn yes() -> bool {
+    true
+}
+
+/// Rates of `tidegate stress` and of another client, round by round.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ClientRates {
     pub(crate) stress: Vec<f64>,
-    pub(crate) bare: Vec<f64>,
+    #[serde(alias = "bare")]
+    pub(crate) other: Vec<f64>,
+}
+
+impl ClientRates {
+    /// One over the other, round by round.
+    pub(crate) fn ratios(&self) -> Vec<f64> {
+        self.stress.iter().zip(&self.other).map(|(stress, other)| stress / other).collect()
+    }
 }
 
 impl Results {
@@ -54,6 +75,9 @@ impl Results {
             starts: BTreeMap::new(),
             survival: None,
             clients: BTreeMap::new(),
+            clients_churn: None,
+            clients_http: BTreeMap::new(),
+            wrk: true,
         }
     }
 

@@ -24,7 +24,7 @@ pub(crate) struct Service {
 }
 
 /// A server by the name it has on the command line and in the tables: `tidegate`, `tidegate@PATH` (another build of it,
-/// to compare with), `python`, or a peer: `thread`, `tokio`, `tokio-4k`, `pool`, `epoll`, `reset`, `udp`.
+/// to compare with), `python`, or a peer: `thread`, `tokio`, `tokio-4k`, `pool`, `epoll`, `http`, `reset`, `udp`.
 #[derive(Clone, Debug)]
 pub(crate) struct Spec {
     /// As given.

@@ -1,14 +1,16 @@
 //! Everything that is measured, in one run.
 
-use crate::load::{self, Plan, Shape};
+use crate::clients::{self, Clients};
+use crate::goals::{CLIENT_CONNECTIONS, NO_WRK};
+use crate::load::Shape;
 use crate::machine::Machine;
 use crate::measure::{Bench, Load, compare, start_to_first_reply};
 use crate::peers::Mode;
 use crate::pin::Cpus;
-use crate::results::{ClientRates, Results, Survival, SurvivalPoint};
-use crate::server::{self, Server, Service, Spec};
+use crate::results::{Results, Survival, SurvivalPoint};
+use crate::server::{self, Spec};
 use crate::{plots, report, stats};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
@@ -32,6 +34,10 @@ const FACTORS_SMALL: [f64; 3] = [1.0, 4.0, 10.0];
 const BACKLOG_SMALL: &str = "--backlog 128";
 /// The work of a request in the picture of survival.
 const SURVIVAL_WORK: Mode = Mode::Cpu(Duration::from_millis(1));
+
+/// Datagrams: the end of the work's name, sockets, and requests under way on each.
+const UDP_WORKS: [(&str, usize, usize); 4] =
+    [("1", 1, 1), ("1x32", 1, 32), ("32", 32, 1), ("1000", 1_000, 1)];
 
 /// What the name of a work ends with when servers and clients share all cores.
 pub(crate) const SHARED: &str = "-shared";
@@ -196,19 +202,15 @@ impl Suite {
         specs
     }
 
-    fn work(
-        &mut self,
-        name: &str,
-        shape: Shape,
-        mode: Mode,
-        connections: usize,
-        size: usize,
-        servers: Vec<Spec>,
-    ) -> Result<()> {
-        self.note(name);
+    /// A closed loop.
+    fn load(&self, shape: Shape, mode: Mode, connections: usize, size: usize) -> Load {
         // So many connections take turns that are longer than a short run.
         let duration = if connections >= 10_000 { self.duration * 2 } else { self.duration };
-        let load = Load { shape, mode, connections, size, rate: 0.0, duration };
+        Load { shape, mode, connections, in_flight: 1, size, rate: 0.0, duration }
+    }
+
+    fn work(&mut self, name: &str, load: Load, servers: Vec<Spec>) -> Result<()> {
+        self.note(name);
         let bench = if name.ends_with(SHARED) { &self.shared } else { &self.bench };
         // A few percent show only in many pairs.
         let rounds = if name.starts_with("features") { self.rounds * 4 } else { self.rounds };
@@ -227,24 +229,26 @@ impl Suite {
         ] {
             let name = format!("echo-{size}-{connections}");
             let peers = self.peers(peers, python);
-            self.work(&name, Shape::Echo, Mode::Echo, connections, size, peers)?;
+            let load = self.load(Shape::Echo, Mode::Echo, connections, size);
+            self.work(&name, load.clone(), peers)?;
             let rivals = self.peers(rivals, false);
-            self.work(&(name + SHARED), Shape::Echo, Mode::Echo, connections, size, rivals)?;
+            self.work(&(name + SHARED), load, rivals)?;
         }
         Ok(())
     }
 
     fn churn(&mut self) -> Result<()> {
         let peers = self.peers("tidegate tokio thread pool epoll", true);
-        self.work("churn", Shape::Churn, Mode::Echo, 32, 64, peers)?;
+        let load = self.load(Shape::Churn, Mode::Echo, 32, 64);
+        self.work("churn", load.clone(), peers)?;
         let rivals = self.peers("tidegate tokio epoll", false);
-        self.work("churn-shared", Shape::Churn, Mode::Echo, 32, 64, rivals)
+        self.work("churn-shared", load, rivals)
     }
 
     fn refuse(&mut self) -> Result<()> {
         for name in ["refuse", "refuse-shared"] {
             let servers = vec![Spec::with("tidegate", TIDEGATE_FULL), Spec::new("reset")];
-            self.work(name, Shape::Refuse, Mode::Echo, 32, 64, servers)?;
+            self.work(name, self.load(Shape::Refuse, Mode::Echo, 32, 64), servers)?;
         }
         Ok(())
     }
@@ -253,16 +257,17 @@ impl Suite {
         for name in ["features", "features-shared"] {
             let servers =
                 vec![Spec::with("tidegate:on", TIDEGATE_ON), Spec::with("tidegate:off", TIDEGATE_OFF)];
-            self.work(name, Shape::Echo, Mode::Echo, 32, 64, servers)?;
+            self.work(name, self.load(Shape::Echo, Mode::Echo, 32, 64), servers)?;
         }
         Ok(())
     }
 
     fn datagrams(&mut self) -> Result<()> {
         for (name, mode, size) in [("echo", Mode::Echo, 64), ("time", Mode::Time, 8)] {
-            for sockets in [1, 32, 1_000] {
+            for (key, sockets, in_flight) in UDP_WORKS {
+                let load = Load { in_flight, ..self.load(Shape::Udp, mode, sockets, size) };
                 let peers = self.peers("tidegate udp", true);
-                self.work(&format!("udp-{name}-{sockets}"), Shape::Udp, mode, sockets, size, peers)?;
+                self.work(&format!("udp-{name}-{key}"), load, peers)?;
             }
         }
         Ok(())
@@ -283,14 +288,7 @@ impl Suite {
 
     fn survival(&mut self) -> Result<()> {
         self.note("capacity of one core");
-        let load = Load {
-            shape: Shape::Churn,
-            mode: SURVIVAL_WORK,
-            connections: 4,
-            size: 64,
-            rate: 0.0,
-            duration: self.duration,
-        };
+        let load = self.load(Shape::Churn, SURVIVAL_WORK, 4, 64);
         let capacity = compare(&load, &[Spec::new("epoll")], self.rounds.max(3), &self.bench)?;
         // What it takes of a processor, not what it had of one: other work on the machine does not change it much.
         let capacity = 1.0 / stats::median(&capacity.values(0, |sample| sample.cpu_per_request));
@@ -315,12 +313,9 @@ impl Suite {
         for &factor in factors {
             self.note(&format!("survival at {factor} of capacity"));
             let load = Load {
-                shape: Shape::Open,
-                mode: SURVIVAL_WORK,
-                connections: 1,
-                size: 64,
                 rate: factor * capacity,
                 duration: self.duration * 2,
+                ..self.load(Shape::Open, SURVIVAL_WORK, 1, 64)
             };
             // Each point is longer than the other works, so fewer rounds do.
             let comparison = compare(&load, servers, self.rounds.div_ceil(2), &self.bench)?;
@@ -329,50 +324,26 @@ impl Suite {
         Ok(points)
     }
 
-    /// `tidegate stress` and the bare client, in turn, against the one-thread loop.
+    /// `tidegate stress` beside the other load clients.
     fn clients(&mut self) -> Result<()> {
-        let server = Server::start(&Spec::new("epoll"), ECHO, &self.bench.server_cpus)?;
-        for connections in [32, 1_000, 10_000] {
+        let clients = Clients::new(&self.bench, self.rounds, self.duration);
+        self.results.clients.clear();
+        for connections in CLIENT_CONNECTIONS {
             self.note(&format!("load clients at {connections} connections"));
-            let mut rates = ClientRates::default();
-            for _ in 0..self.rounds {
-                rates.stress.push(self.stress_rate(&server, connections)?);
-                rates.bare.push(self.bare_rate(&server, connections)?);
-            }
-            self.results.clients.insert(connections, rates);
+            self.results.clients.insert(connections, clients.echo(connections)?);
+        }
+        self.note("load clients, connections a second");
+        self.results.clients_churn = Some(clients.churn(32)?);
+        self.results.clients_http.clear();
+        self.results.wrk = clients::wrk_is_installed();
+        if !self.results.wrk {
+            self.note(NO_WRK);
+            return Ok(());
+        }
+        for connections in CLIENT_CONNECTIONS {
+            self.note(&format!("load clients, http at {connections} connections"));
+            self.results.clients_http.insert(connections, clients.http(connections)?);
         }
         Ok(())
     }
-
-    fn bare_rate(&self, server: &Server, connections: usize) -> Result<f64> {
-        let plan = Plan {
-            shape: Shape::Echo,
-            target: server.addr,
-            connections,
-            size: 64,
-            rate: 0.0,
-            warmup: self.duration / 2,
-            duration: self.duration,
-            threads: self.bench.client_cpus.count(),
-        };
-        Ok(load::run(&plan, &self.bench.client_cpus, || {})?.rate)
-    }
-
-    fn stress_rate(&self, server: &Server, connections: usize) -> Result<f64> {
-        let mut command = Command::new(server::default_tidegate());
-        command.args(["stress", &format!("tcp://{}", server.addr), "-o", "json", "--size", "64"]);
-        command.args(["-c", &connections.to_string()]);
-        command.args(["-d", &format!("{}ms", self.duration.as_millis())]);
-        command.args(["--warmup", &format!("{}ms", self.duration.as_millis() / 2)]);
-        command.args(["--threads", &self.bench.client_cpus.count().to_string()]);
-        let output = self.bench.client_cpus.output(command)?;
-        if !output.status.success() {
-            bail!("tidegate stress: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
-        }
-        let report: serde_json::Value =
-            serde_json::from_slice(&output.stdout).context("what tidegate stress printed is not JSON")?;
-        report["rate"].as_f64().context("the report of tidegate stress has no rate")
-    }
 }
-
-const ECHO: Service = Service { udp: false, mode: Mode::Echo };

@@ -1,8 +1,10 @@
 //! The peers serve, the load client counts, and the report is what the results say.
 
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 fn bench(args: &[&str]) -> (bool, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_tidegate-bench")).args(args).output().unwrap();
@@ -49,7 +51,36 @@ fn every_peer_serves_connections_that_come_and_go() {
 fn datagrams_come_back_and_the_time_is_told() {
     for mode in ["echo", "time"] {
         assert_all_replied(&quick(&["udp", "-c", "2", "--mode", mode, "--servers", "udp,python"]), 2);
+        let crowd = ["udp", "-c", "1", "--in-flight", "32", "--mode", mode, "--servers", "udp,python"];
+        assert_all_replied(&quick(&crowd), 2);
     }
+}
+
+/// A peer that runs until it is dropped.
+struct Peer(Child);
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_http_peer_answers_every_request_of_a_pipeline() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-bench"));
+    let mut peer = Peer(command.args(["peer", "http"]).stdout(Stdio::piped()).spawn().unwrap());
+    let mut said = String::new();
+    BufReader::new(peer.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let mut stream = TcpStream::connect(said.trim().rsplit_once('/').unwrap().1).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r").unwrap();
+    stream.write_all(b"\nGET / HTTP/1.1").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut replies = String::new();
+    stream.read_to_string(&mut replies).unwrap();
+    let one = "HTTP/1.1 200 OK\r\nContent-Length: 14\r\n";
+    assert_eq!(replies.matches(one).count(), 3, "{replies}");
+    assert_eq!(replies.len() % 3, 0, "{replies}");
 }
 
 #[test]
@@ -104,4 +135,28 @@ fn the_report_is_what_the_results_say() {
             (std::fs::read_to_string(docs.join(file)), std::fs::read_to_string(out.join(file)));
         assert_eq!(kept.unwrap(), made.unwrap(), "{file} is stale: run `tidegate-bench render`");
     }
+}
+
+/// What could not be measured is in the report, with the reason.
+#[test]
+fn without_wrk_the_report_says_so() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let out = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("no-wrk");
+    std::fs::create_dir_all(&out).unwrap();
+    let kept = std::fs::read_to_string(docs.join("benchmarks.json")).unwrap();
+    let mut results: Value = serde_json::from_str(&kept).unwrap();
+    results["wrk"] = false.into();
+    results["clients_http"] = serde_json::json!({});
+    results["clients_churn"] = serde_json::json!({ "stress": [90.0], "other": [100.0] });
+    std::fs::write(out.join("benchmarks.json"), results.to_string()).unwrap();
+    let (ok, _, err) = bench(&["render", "--out", out.to_str().unwrap()]);
+    assert!(ok, "{err}");
+    let page = std::fs::read_to_string(out.join("benchmarks.md")).unwrap();
+    let lines = |start: &str| page.lines().filter(|line| line.starts_with(start)).collect::<Vec<_>>();
+    let goals = lines("| `tidegate stress` over http");
+    assert_eq!(goals.len(), 3, "{page}");
+    assert!(goals.iter().all(|line| line.contains("| not measured: wrk is not installed |")), "{goals:?}");
+    assert!(lines("| http | not measured: wrk is not installed |").len() == 1, "{page}");
+    let churn = lines("| `tidegate stress --reuse never`");
+    assert!(churn.len() == 1 && churn[0].contains("at least 0.90 | 0.90, met"), "{churn:?}");
 }

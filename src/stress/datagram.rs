@@ -122,7 +122,7 @@ impl Loader<'_> {
     /// Sends the request as one datagram.
     pub(super) fn send_datagram(&mut self, i: usize) {
         let slot = &mut self.slots[i];
-        let number = slot.window.send(slot.measured);
+        let number = slot.window.send(slot.intended >= self.measure_from);
         let Some(fd) = &slot.fd else { return };
         let payload = self.plan.wire.request(slot.payload);
         let request = self.datagrams.request(payload, number);

@@ -62,9 +62,9 @@ impl Loader<'_> {
         let slot = &mut self.slots[i];
         slot.requesting = true;
         slot.intended = intended;
-        slot.measured = intended >= self.measure_from;
         slot.sent = 0;
-        slot.sent_at = None;
+        slot.whole = false;
+        slot.sent_at = NEVER;
         slot.payload = self.next_payload;
         self.next_payload = self.next_payload.wrapping_add(self.plan.threads);
         self.in_flight += 1;
@@ -127,7 +127,7 @@ impl Loader<'_> {
     pub(super) fn send_first(&mut self, i: usize, now: Nanos) {
         let slot = &mut self.slots[i];
         slot.state = State::Busy;
-        slot.sent_at = Some(now);
+        slot.sent_at = now;
         self.timeouts.set(i, Wait::Reply, now);
         if self.plan.is_datagram() {
             return self.send_datagram(i);
@@ -146,18 +146,24 @@ impl Loader<'_> {
             let slot = &mut self.slots[i];
             let Some(fd) = &slot.fd else { return };
             let request = self.plan.wire.request(slot.payload);
-            if slot.sent == request.len() && slot.state == State::Busy {
+            slot.whole = slot.sent == request.len();
+            if slot.whole && slot.state == State::Busy {
                 return;
             }
             match rustix::net::send(fd, &request[slot.sent..], SendFlags::NOSIGNAL) {
                 Ok(sent) => {
                     slot.sent += sent;
+                    slot.whole = slot.sent == request.len();
+                    let whole = slot.whole;
                     self.recorder.connections().bytes_sent += sent as u64;
                     if slot.state == State::Connecting {
                         self.established(i, now);
                         self.slots[i].state = State::Busy;
-                        self.slots[i].sent_at = Some(now);
+                        self.slots[i].sent_at = now;
                         self.timeouts.set(i, Wait::Reply, now);
+                    }
+                    if whole {
+                        return;
                     }
                 }
                 Err(Errno::AGAIN) => return,
@@ -193,8 +199,7 @@ impl Loader<'_> {
             State::Idle => slot.unread |= readable,
             State::Busy => {
                 // Edges report room on every event; it matters while there is something to send.
-                let unsent = slot.sent < self.plan.wire.request(slot.payload).len();
-                if unsent && flags.contains(EventFlags::OUT) {
+                if !slot.whole && flags.contains(EventFlags::OUT) {
                     let now = self.clock.now();
                     self.flush(i, now);
                 }
@@ -260,6 +265,7 @@ impl Loader<'_> {
                 Err(error) => return self.failed(i, error),
             };
             let now = self.clock.now();
+            self.read_at = Some(now);
             let step = if got == 0 {
                 // Only an end in order can be the end of a reply.
                 let end = match early {
@@ -275,8 +281,8 @@ impl Loader<'_> {
             match step {
                 Step::Done(outcome, keep) => {
                     // A whole reply to half a request leaves the connection out of step.
-                    let whole = slot.sent == self.plan.wire.request(slot.payload).len();
-                    return self.complete(i, outcome, keep && !ended && whole, now);
+                    let keep = keep && !ended && slot.whole;
+                    return self.complete(i, outcome, keep, now);
                 }
                 Step::More if got < self.buffer.len() && !ended => return,
                 Step::More => {}
@@ -309,8 +315,9 @@ impl Loader<'_> {
         slot.used = slot.used.saturating_add(1);
         let timed = matches!(self.plan.mode, Mode::Request | Mode::ConnectFlood);
         let response = timed.then(|| now.saturating_sub(slot.intended));
-        let service = slot.sent_at.filter(|_| timed).map(|at| now.saturating_sub(at));
-        self.recorder.ended(slot.measured, outcome, now, response, service);
+        let service = (timed && slot.sent_at != NEVER).then(|| now.saturating_sub(slot.sent_at));
+        let measured = slot.intended >= self.measure_from;
+        self.recorder.ended(measured, outcome, now, response, service);
         if outcome == Outcome::Ok && (self.measure_from..=self.stop_at).contains(&now) {
             self.recorder.replied();
         }

@@ -3,6 +3,7 @@
 use super::outcome::Outcome;
 use super::payload::Payload;
 use super::wire::{Step, clear, contains};
+use std::mem::MaybeUninit;
 
 const BAD: Step = Step::Done(Outcome::BadReply, false);
 /// The longest head of a response, in bytes.
@@ -157,9 +158,11 @@ impl HttpReply {
 
     /// Reads the head at the start of `bytes`: how long it is, or none if it is not whole.
     fn head(&mut self, bytes: &[u8]) -> Result<Option<usize>, ()> {
-        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-        let mut response = httparse::Response::new(&mut headers);
-        let used = match response.parse(bytes) {
+        // Clearing so many for each response would cost more than reading it.
+        let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut []);
+        let parser = httparse::ParserConfig::default();
+        let used = match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut headers) {
             Ok(httparse::Status::Complete(used)) => used,
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(_) => return Err(()),

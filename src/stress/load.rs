@@ -39,7 +39,8 @@ const OPENING_STEP: usize = 32;
 const OPENING_PAUSE: Nanos = 2_000_000;
 /// Between the first requests of two clients that have no connection yet.
 const START_PAUSE: Nanos = 125_000;
-/// Wake-ups handled before events are looked at again.
+/// Wake-ups handled before events are looked at again; more where the last look found more events, so that a crowd
+/// that begins doubles with each look and no reply waits for long.
 const WAKES: usize = 64;
 /// How often a thread that is ready looks whether all are.
 const START_LOOK: Nanos = 1_000_000;
@@ -106,6 +107,8 @@ pub(super) struct Loader<'a> {
     /// Requests that may still begin.
     pub(super) quota: u64,
     pub(super) in_flight: usize,
+    /// When the last bytes of this pass were read.
+    pub(super) read_at: Option<Nanos>,
     pub(super) opening: usize,
     next_to_open: usize,
     next_opening: Nanos,
@@ -171,6 +174,7 @@ impl<'a> Loader<'a> {
             phase: Phase::Opening,
             quota: plan.requests.map_or(NEVER, |n| share(n, thread, threads)),
             in_flight: 0,
+            read_at: None,
             opening: 0,
             next_to_open: 0,
             next_opening: 0,
@@ -207,14 +211,20 @@ impl<'a> Loader<'a> {
                 Err(Errno::INTR) => 0,
                 Err(error) => return Err(error),
             };
-            now = self.clock.now();
-            self.dispatch(now);
+            if self.open.is_some() {
+                self.dispatch(self.clock.now());
+            }
+            self.read_at = None;
             for event in &events[..count] {
                 self.on_event(event.data.u64(), event.flags);
                 self.dispatch_if_due();
             }
-            now = self.clock.now();
-            let expired = self.expire(now);
+            now = match self.read_at {
+                // The last reply of the pass came just now. An open loop's instants are not so patient.
+                Some(at) if self.open.is_none() => at,
+                _ => self.clock.now(),
+            };
+            let expired = self.expire(now, WAKES.max(count));
             self.step(now);
             if expired {
                 now = self.clock.now();
@@ -249,7 +259,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Handles all waits that are over, and some of the wake-ups; true if any wait was.
-    fn expire(&mut self, now: Nanos) -> bool {
+    fn expire(&mut self, now: Nanos, wakes: usize) -> bool {
         let mut expired = false;
         while let Some((slot, wait)) = self.timeouts.expired(now) {
             self.on_timeout(slot, wait, now);
@@ -257,7 +267,7 @@ impl<'a> Loader<'a> {
             // Many may be over at once, and what is due does not wait for them.
             self.dispatch_if_due();
         }
-        for _ in 0..WAKES {
+        for _ in 0..wakes {
             match self.wakes.peek() {
                 Some(Reverse((at, ..))) if *at <= now => {}
                 _ => break,

@@ -92,7 +92,8 @@ impl Loader<'_> {
         } else {
             // All of it is out: from here on it is a request like any other.
             self.slots[i].state = State::Busy;
-            self.slots[i].sent_at = Some(now);
+            self.slots[i].whole = true;
+            self.slots[i].sent_at = now;
             self.timeouts.set(i, Wait::Reply, now);
             self.read_again(i, false);
         }

@@ -48,6 +48,10 @@ impl Times {
 
     /// Adds all of another's.
     pub(crate) fn add(&mut self, other: &Times) {
+        // A histogram is 270 KB to go through, and many stay empty.
+        if other.histogram.is_empty() {
+            return;
+        }
         // Only a histogram with wider bounds could fail to be added, and all have the same; where the digits differ,
         // those of this one count.
         let _ = self.histogram.add(&other.histogram);
@@ -119,6 +123,9 @@ pub(crate) struct Interval {
     pub(crate) response: Times,
     /// From sending to the whole reply.
     pub(crate) service: Times,
+    /// Both of these, where a request was sent the instant it was intended, as most of a closed loop are: recorded
+    /// once, and part of both as soon as the interval is added to another.
+    both: Times,
     /// From the start of a connection to its establishment; warm-up included.
     pub(crate) connect: Times,
     /// From the intended instant to the generator's noticing it.
@@ -140,6 +147,7 @@ impl Interval {
             connections: Connections::default(),
             response: Times::new(),
             service: Times::new(),
+            both: Times::new(),
             connect: Times::coarse(),
             lag: Times::coarse(),
             last_done: 0,
@@ -156,6 +164,8 @@ impl Interval {
         self.connections.add(&other.connections);
         self.response.add(&other.response);
         self.service.add(&other.service);
+        self.response.add(&other.both);
+        self.service.add(&other.both);
         self.connect.add(&other.connect);
         self.lag.add(&other.lag);
         self.last_done = self.last_done.max(other.last_done);
@@ -169,7 +179,8 @@ impl Interval {
         self.connections = Connections::default();
         self.last_done = 0;
         self.replies = 0;
-        for times in [&mut self.response, &mut self.service, &mut self.connect, &mut self.lag] {
+        let latencies = [&mut self.response, &mut self.service, &mut self.both];
+        for times in latencies.into_iter().chain([&mut self.connect, &mut self.lag]) {
             times.clear();
         }
     }
@@ -237,11 +248,13 @@ impl Recorder {
         let censored = outcome.is_censored();
         // The time of a refusal or an error says nothing about how long a reply takes.
         if outcome == Outcome::Ok || censored {
-            if let Some(response) = response {
-                self.current.response.record(response, censored);
-            }
-            if let Some(service) = service {
-                self.current.service.record(service, censored);
+            let Interval { response: responses, service: services, both, .. } = &mut *self.current;
+            match (response, service) {
+                (Some(response), Some(service)) if response == service => both.record(response, censored),
+                (response, service) => {
+                    response.into_iter().for_each(|time| responses.record(time, censored));
+                    service.into_iter().for_each(|time| services.record(time, censored));
+                }
             }
         }
         if outcome == Outcome::Ok {
@@ -294,5 +307,28 @@ impl Recorder {
     pub(crate) fn finish(mut self, now: Nanos) -> Box<Interval> {
         self.current.end = now;
         self.current
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_times_are_recorded_once_and_gathered_as_both() {
+        let (full, _shipments) = crossbeam_channel::bounded(1);
+        let (_back, empty) = crossbeam_channel::bounded(1);
+        let mut recorder = Recorder::new(0, full, empty, 0);
+        recorder.ended(true, Outcome::Ok, 1, Some(10), Some(10));
+        recorder.ended(true, Outcome::ReadTimeout, 2, Some(20), Some(20));
+        recorder.ended(true, Outcome::Ok, 3, Some(40), Some(30));
+        recorder.ended(true, Outcome::Lost, 4, Some(50), None);
+        recorder.ended(false, Outcome::Ok, 5, Some(60), Some(60));
+        let mut gathered = Interval::new(0);
+        gathered.add(&recorder.finish(6));
+        let counts = |times: &Times| (times.histogram.len(), times.censored, times.histogram.max());
+        assert_eq!((counts(&gathered.response), counts(&gathered.service)), ((4, 2, 50), (3, 1, 30)));
+        gathered.clear();
+        assert_eq!((counts(&gathered.response), counts(&gathered.service)), ((0, 0, 0), (0, 0, 0)));
     }
 }

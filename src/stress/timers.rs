@@ -1,10 +1,10 @@
-//! Deadlines of slots. Timeouts are constant for a whole run, so each kind of timeout is a list in the
-//! order of its deadlines: setting, clearing and expiring one are a few writes, and memory is one link
-//! per slot however many requests are made.
+//! Deadlines of slots. Nearly every wait ends long before its deadline, so setting and clearing one are a
+//! write: the heap holds one instant of each slot, at which its deadline is looked at again, and is put back if
+//! it has moved on.
 
-use super::clock::Nanos;
-
-const NONE: u32 = u32::MAX;
+use super::clock::{NEVER, Nanos};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// The kinds of timeout; a slot waits for at most one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,80 +21,89 @@ pub(crate) enum Wait {
 const KINDS: usize = 3;
 
 #[derive(Clone, Copy)]
-struct Link {
-    before: u32,
-    after: u32,
-    deadline: Nanos,
-    list: u8,
+struct Deadline {
+    /// [`NEVER`] while the slot does not wait.
+    at: Nanos,
+    /// When it is looked at: not after `at`. Other entries of the slot in the heap are void.
+    look: Nanos,
+    wait: Wait,
 }
 
 /// The timeouts of all slots of a thread.
 pub(crate) struct Timeouts {
     after: [Nanos; KINDS],
-    links: Vec<Link>,
-    /// First and last slot of each list.
-    ends: [(u32, u32); KINDS],
+    deadlines: Vec<Deadline>,
+    looks: BinaryHeap<Reverse<(Nanos, u32)>>,
 }
 
 impl Timeouts {
     /// No timeouts yet, for `slots` slots; how long a wait of each kind may take.
     pub(crate) fn new(slots: usize, connect: Nanos, reply: Nanos, close: Nanos) -> Self {
-        let idle = Link { before: NONE, after: NONE, deadline: 0, list: u8::MAX };
-        Self { after: [connect, reply, close], links: vec![idle; slots], ends: [(NONE, NONE); KINDS] }
+        let idle = Deadline { at: NEVER, look: NEVER, wait: Wait::Connect };
+        let looks = BinaryHeap::with_capacity(slots);
+        Self { after: [connect, reply, close], deadlines: vec![idle; slots], looks }
     }
 
     /// Begins a wait of this kind now, in place of any other wait of the slot.
     pub(crate) fn set(&mut self, slot: usize, wait: Wait, now: Nanos) {
-        self.clear(slot);
-        let list = wait as usize;
-        let last = self.ends[list].1;
-        self.links[slot] = Link {
-            before: last,
-            after: NONE,
-            deadline: now.saturating_add(self.after[list]),
-            list: list as u8,
-        };
-        match last {
-            NONE => self.ends[list].0 = slot as u32,
-            last => self.links[last as usize].after = slot as u32,
+        let at = now.saturating_add(self.after[wait as usize]);
+        let deadline = &mut self.deadlines[slot];
+        deadline.at = at;
+        deadline.wait = wait;
+        if at < deadline.look {
+            deadline.look = at;
+            self.looks.push(Reverse((at, slot as u32)));
+            self.sweep();
         }
-        self.ends[list].1 = slot as u32;
     }
 
     /// Ends the slot's wait, if it has one.
     pub(crate) fn clear(&mut self, slot: usize) {
-        let Link { before, after, list, .. } = self.links[slot];
-        if list == u8::MAX {
-            return;
-        }
-        self.links[slot].list = u8::MAX;
-        match before {
-            NONE => self.ends[list as usize].0 = after,
-            before => self.links[before as usize].after = after,
-        }
-        match after {
-            NONE => self.ends[list as usize].1 = before,
-            after => self.links[after as usize].before = before,
-        }
+        self.deadlines[slot].at = NEVER;
     }
 
-    /// The earliest deadline of all.
+    /// When to look for waits that are over; no wait is over before.
     pub(crate) fn next(&self) -> Option<Nanos> {
-        self.ends.iter().filter(|ends| ends.0 != NONE).map(|ends| self.links[ends.0 as usize].deadline).min()
+        self.looks.peek().map(|Reverse((at, _))| *at)
     }
 
     /// Takes one slot whose wait is over, with what it waited for.
     pub(crate) fn expired(&mut self, now: Nanos) -> Option<(usize, Wait)> {
-        for wait in [Wait::Connect, Wait::Reply, Wait::Close] {
-            let first = self.ends[wait as usize].0;
-            if first != NONE && self.links[first as usize].deadline <= now {
-                self.clear(first as usize);
-                return Some((first as usize, wait));
+        while let Some(&Reverse((look, slot))) = self.looks.peek() {
+            if look > now {
+                return None;
+            }
+            self.looks.pop();
+            let deadline = &mut self.deadlines[slot as usize];
+            if deadline.look != look {
+                continue;
+            }
+            let over = deadline.at == look;
+            if over {
+                deadline.at = NEVER;
+            }
+            deadline.look = deadline.at;
+            if deadline.look != NEVER {
+                self.looks.push(Reverse((deadline.look, slot)));
+            }
+            if over {
+                return Some((slot as usize, deadline.wait));
             }
         }
         None
     }
+
+    /// Drops void entries before they pile up: where a short wait follows a long one again and again.
+    fn sweep(&mut self) {
+        if self.looks.len() > 2 * self.deadlines.len() + SPARE {
+            let deadlines = &self.deadlines;
+            self.looks.retain(|Reverse((look, slot))| deadlines[*slot as usize].look == *look);
+        }
+    }
 }
+
+/// Void entries that are no pile.
+const SPARE: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -120,5 +129,41 @@ mod tests {
         assert_eq!(timeouts.expired(2000), None);
         timeouts.set(1, Wait::Close, 0);
         assert_eq!(timeouts.next(), Some(1000));
+    }
+
+    /// As a slow and certain way finds them: every wait that is not taken back expires at its deadline, once.
+    #[test]
+    fn no_wait_is_missed_and_entries_stay_few() {
+        const SLOTS: usize = 5;
+        let mut timeouts = Timeouts::new(SLOTS, 7, 50, 3);
+        let mut waits: [Option<(Nanos, Wait)>; SLOTS] = [None; SLOTS];
+        let mut random = super::super::random::Random::new(1, 2);
+        let mut expired = 0;
+        for now in 0..100_000 {
+            let slot = (random.next() % SLOTS as u64) as usize;
+            let (wait, after) =
+                [(Wait::Connect, 7), (Wait::Reply, 50), (Wait::Close, 3)][(random.next() % 3) as usize];
+            match random.next() % 4 {
+                0 => {
+                    timeouts.clear(slot);
+                    waits[slot] = None;
+                }
+                1 | 2 => {
+                    timeouts.set(slot, wait, now);
+                    waits[slot] = Some((now + after, wait));
+                }
+                _ => {}
+            }
+            let first = waits.iter().flatten().map(|wait| wait.0).min();
+            assert!(first.is_none_or(|first| timeouts.next().is_some_and(|look| look <= first)));
+            while let Some((slot, wait)) = timeouts.expired(now) {
+                let (at, kind) = waits[slot].take().unwrap();
+                assert!(at == now && kind == wait, "{slot}: {at} {kind:?} at {now}, {wait:?}");
+                expired += 1;
+            }
+            assert!(waits.iter().flatten().all(|wait| wait.0 > now));
+            assert!(timeouts.looks.len() <= 2 * SLOTS + SPARE);
+        }
+        assert!(expired > 1000, "{expired}");
     }
 }

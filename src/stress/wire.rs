@@ -39,12 +39,19 @@ pub(crate) struct Wire {
 /// How far the reply of one request has come.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
-    got: usize,
+    /// Bytes so far; of echoes and fixed texts, which are payloads in size.
+    got: u32,
     not_busy: bool,
     not_body: bool,
+    kept: Option<Box<Kept>>,
+}
+
+/// What few replies need.
+#[derive(Debug, Default)]
+struct Kept {
     /// A line that came in pieces, where a text is looked for in it.
     held: Vec<u8>,
-    pub(crate) http: Option<Box<HttpReply>>,
+    http: HttpReply,
 }
 
 /// What some bytes of a reply mean.
@@ -66,9 +73,9 @@ impl Reply {
         self.got = 0;
         self.not_busy = false;
         self.not_body = false;
-        clear(&mut self.held);
-        if let Some(http) = &mut self.http {
-            http.reset();
+        if let Some(kept) = &mut self.kept {
+            clear(&mut kept.held);
+            kept.http.reset();
         }
     }
 }
@@ -93,12 +100,11 @@ impl Wire {
     /// Takes the next bytes of a stream's reply to `request`; there is at least one.
     pub(crate) fn read(&self, reply: &mut Reply, request: &[u8], bytes: &[u8]) -> Step {
         if let Framing::Http(_) = &self.framing {
-            reply.got += bytes.len();
-            let http = reply.http.get_or_insert_default();
-            return http.read(bytes, self.expect.as_deref(), self.busy.as_deref());
+            let kept = reply.kept.get_or_insert_default();
+            return kept.http.read(bytes, self.expect.as_deref(), self.busy.as_deref());
         }
         if let Some(busy) = self.busy.as_deref().filter(|_| !reply.not_busy) {
-            match compare(busy, reply.got, bytes) {
+            match compare(busy, reply.got as usize, bytes) {
                 Compared::Whole | Compared::Beyond => return BUSY,
                 Compared::Part => {}
                 Compared::Other => reply.not_busy = true,
@@ -114,8 +120,8 @@ impl Wire {
 
     /// The server has ended the connection: an ok reply only where that end is the reply's end.
     pub(crate) fn end(&self, reply: &mut Reply) -> Option<Step> {
-        let http = reply.http.as_mut().filter(|_| matches!(self.framing, Framing::Http(_)))?;
-        http.end(self.expect.as_deref(), self.busy.as_deref())
+        let kept = reply.kept.as_mut().filter(|_| matches!(self.framing, Framing::Http(_)))?;
+        kept.http.end(self.expect.as_deref(), self.busy.as_deref())
     }
 
     /// Whether the start of the reply may still turn out to be the busy text.
@@ -126,9 +132,9 @@ impl Wire {
     fn match_bytes(&self, reply: &mut Reply, expected: &[u8], bytes: &[u8]) -> Step {
         let compared = match reply.not_body {
             true => Compared::Other,
-            false => compare(expected, reply.got, bytes),
+            false => compare(expected, reply.got as usize, bytes),
         };
-        reply.got += bytes.len();
+        reply.got += bytes.len() as u32;
         match compared {
             Compared::Whole => OK,
             Compared::Part => Step::More,
@@ -142,25 +148,26 @@ impl Wire {
     }
 
     fn match_line(&self, reply: &mut Reply, bytes: &[u8]) -> Step {
-        reply.got += bytes.len();
+        reply.got += bytes.len() as u32;
         let Some(end) = bytes.iter().position(|&b| b == b'\n') else {
-            if reply.got > MAX_LINE {
+            if reply.got as usize > MAX_LINE {
                 return BAD;
             }
             if self.expect.is_some() {
-                reply.held.extend_from_slice(bytes);
+                reply.kept.get_or_insert_default().held.extend_from_slice(bytes);
             }
             return Step::More;
         };
         if end + 1 != bytes.len() {
             return BAD;
         }
-        let good = match &self.expect {
-            None => true,
-            Some(text) if reply.held.is_empty() => contains(bytes, text),
-            Some(text) => {
-                reply.held.extend_from_slice(bytes);
-                contains(&reply.held, text)
+        let held = reply.kept.as_mut().map(|kept| &mut kept.held).filter(|held| !held.is_empty());
+        let good = match (&self.expect, held) {
+            (None, _) => true,
+            (Some(text), None) => contains(bytes, text),
+            (Some(text), Some(held)) => {
+                held.extend_from_slice(bytes);
+                contains(held, text)
             }
         };
         if good { OK } else { Step::Done(Outcome::BadReply, true) }

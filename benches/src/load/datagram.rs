@@ -1,21 +1,27 @@
-//! Closed loop over datagrams: each socket sends one, waits for the answer, and sends the next.
+//! Closed loop over datagrams: each socket has so many under way (one, unless the plan says more), and sends the next for
+//! each answer.
 
 use super::{PATIENCE, Plan, Tally, Window, request};
 use anyhow::{Context, Result, ensure};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-/// A datagram without an answer is sent again after this long, and counted as lost.
+/// A socket that has heard nothing for this long takes all it has under way for lost, and sends as many again.
 const RESEND: Duration = Duration::from_millis(200);
 
 struct Client {
     socket: UdpSocket,
-    started: Instant,
+    /// When each request under way was sent. An answer is taken for that to the oldest, since not every service's says
+    /// which it answers; where a server changes the order the latencies are exact in their mean only.
+    started: VecDeque<Instant>,
+    /// When it began to wait in silence.
+    heard: Instant,
 }
 
 pub(super) fn run(plan: &Plan, barrier: &Barrier) -> Result<Tally> {
@@ -30,7 +36,7 @@ pub(super) fn run(plan: &Plan, barrier: &Barrier) -> Result<Tally> {
     for (index, client) in clients.iter_mut().enumerate() {
         let data = EventData::new_u64(index as u64);
         epoll::add(&epoll, &client.socket, data, EventFlags::IN | EventFlags::ET)?;
-        send(client, &request);
+        fill(client, &request, plan.in_flight);
     }
     let mut events = Vec::with_capacity(1024);
     let pause = (RESEND / 4).try_into().context("a pause fits a timespec")?;
@@ -43,9 +49,10 @@ pub(super) fn run(plan: &Plan, barrier: &Barrier) -> Result<Tally> {
         if now - swept > RESEND / 4 {
             swept = now;
             ensure!(now - heard < PATIENCE, "no answer for {PATIENCE:?}");
-            for client in clients.iter_mut().filter(|client| now - client.started > RESEND) {
-                tally.errors.lost += u64::from(window.contains(now));
-                send(client, &request);
+            for client in clients.iter_mut().filter(|client| now - client.heard > RESEND) {
+                tally.errors.lost += u64::from(window.contains(now)) * client.started.len() as u64;
+                client.started.clear();
+                fill(client, &request, plan.in_flight);
             }
         }
         events.clear();
@@ -63,8 +70,10 @@ pub(super) fn run(plan: &Plan, barrier: &Barrier) -> Result<Tally> {
                 }
                 let now = Instant::now();
                 heard = now;
-                if window.contains(now) {
-                    tally.reply(now - client.started);
+                if let Some(started) = client.started.pop_front()
+                    && window.contains(now)
+                {
+                    tally.reply(now - started);
                 }
                 send(client, &request);
             }
@@ -81,7 +90,8 @@ fn sockets(plan: &Plan) -> Result<Vec<Client>> {
             let socket = UdpSocket::bind(SocketAddr::new(any(plan.target), 0))?;
             socket.connect(plan.target)?;
             socket.set_nonblocking(true)?;
-            Ok(Client { socket, started: Instant::now() })
+            let started = VecDeque::with_capacity(plan.in_flight);
+            Ok(Client { socket, started, heard: Instant::now() })
         })
         .collect()
 }
@@ -95,8 +105,16 @@ fn any(target: SocketAddr) -> std::net::IpAddr {
     }
 }
 
+/// Sends all that a socket may have under way.
+fn fill(client: &mut Client, request: &[u8], in_flight: usize) {
+    for _ in 0..in_flight {
+        send(client, request);
+    }
+}
+
 /// One that cannot be sent now is taken for lost, and sent again like it.
 fn send(client: &mut Client, request: &[u8]) {
-    client.started = Instant::now();
+    client.heard = Instant::now();
+    client.started.push_back(client.heard);
     let _ = client.socket.send(request);
 }

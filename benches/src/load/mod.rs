@@ -37,7 +37,7 @@ pub(crate) enum Shape {
     /// Requests come at a rate, whatever the server does, each on a connection of its own; one that is not answered
     /// within a second is of no use.
     Open,
-    /// Each socket sends a datagram, waits for the answer, and sends the next.
+    /// Each socket sends a datagram (or a few), waits for the answer, and sends the next.
     Udp,
 }
 
@@ -48,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) target: SocketAddr,
     /// Connections at once, in all threads; of no meaning for the open loop.
     pub(crate) connections: usize,
+    /// Requests under way on each socket (datagrams).
+    pub(crate) in_flight: usize,
     /// Bytes of a request.
     pub(crate) size: usize,
     /// Requests a second (open loop).
@@ -70,6 +72,9 @@ pub(crate) struct LoadArgs {
     /// Connections at once.
     #[arg(short, long, default_value_t = 32)]
     connections: usize,
+    /// Requests under way on each socket (udp).
+    #[arg(long, default_value_t = 1)]
+    in_flight: usize,
     /// Bytes of a request.
     #[arg(long, default_value_t = 64)]
     size: usize,
@@ -90,8 +95,8 @@ pub(crate) struct LoadArgs {
 /// Loads a server and prints what it saw.
 pub(crate) fn command(args: LoadArgs) -> Result<()> {
     use std::io::Write;
-    let LoadArgs { shape, target, connections, size, rate, duration, warmup, threads } = args;
-    let plan = Plan { shape, target, connections, size, rate, warmup, duration, threads };
+    let LoadArgs { shape, target, connections, in_flight, size, rate, duration, warmup, threads } = args;
+    let plan = Plan { shape, target, connections, in_flight, size, rate, warmup, duration, threads };
     let outcome = run(&plan, &Cpus::all()?, || {})?;
     let mut out = std::io::stdout().lock();
     serde_json::to_writer(&mut out, &outcome)?;
@@ -225,6 +230,7 @@ impl Window {
 /// Runs a plan on these processors. `probe` is called when the measured time begins and when it ends.
 pub(crate) fn run(plan: &Plan, cpus: &Cpus, mut probe: impl FnMut()) -> Result<Outcome> {
     ensure!(plan.size > 0 && plan.connections > 0, "a request has at least one byte and one connection");
+    ensure!(plan.in_flight > 0, "a socket has at least one request under way");
     let threads = plan.threads.clamp(1, plan.connections);
     let barrier = Barrier::new(threads + 1);
     let tallies: Vec<Result<Tally>> = std::thread::scope(|scope| {

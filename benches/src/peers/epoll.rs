@@ -13,7 +13,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 /// The listener's mark among the events; connections are marked with their descriptor.
 const LISTENER: u64 = u64::MAX;
 
-struct Connection {
+pub(super) struct Connection<T> {
+    /// What the service keeps of it.
+    pub(super) state: T,
     stream: TcpStream,
     /// What the kernel did not take yet, and how much of it has gone since.
     pending: Vec<u8>,
@@ -21,10 +23,21 @@ struct Connection {
 }
 
 pub(super) fn serve(listener: TcpListener, mode: Mode) -> Result<()> {
+    run(listener, |connection: &mut Connection<()>, bytes| {
+        mode.work();
+        connection.send(bytes)
+    })
+}
+
+/// Serves with what `answer` does with the bytes that have come; false from it ends the connection.
+pub(super) fn run<T: Default>(
+    listener: TcpListener,
+    answer: impl Fn(&mut Connection<T>, &[u8]) -> bool,
+) -> Result<()> {
     listener.set_nonblocking(true)?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-    let mut connections: Vec<Option<Connection>> = Vec::new();
+    let mut connections: Vec<Option<Connection<T>>> = Vec::new();
     let mut events = Vec::with_capacity(1024);
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -43,7 +56,7 @@ pub(super) fn serve(listener: TcpListener, mode: Mode) -> Result<()> {
             let slot = &mut connections[mark as usize];
             let Some(connection) = slot else { continue };
             let ended = flags.contains(EventFlags::RDHUP);
-            if !turn(connection, mode, ended, &mut buffer) {
+            if !turn(connection, &answer, ended, &mut buffer) {
                 // Closing takes it out of the epoll.
                 *slot = None;
             }
@@ -51,7 +64,11 @@ pub(super) fn serve(listener: TcpListener, mode: Mode) -> Result<()> {
     }
 }
 
-fn accept(listener: &TcpListener, epoll: &OwnedFd, connections: &mut Vec<Option<Connection>>) -> Result<()> {
+fn accept<T: Default>(
+    listener: &TcpListener,
+    epoll: &OwnedFd,
+    connections: &mut Vec<Option<Connection<T>>>,
+) -> Result<()> {
     // Whatever the reason that none comes (none waits, it was aborted, no descriptors): the next event tells.
     while let Ok(fd) = net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         let at = fd.as_raw_fd() as usize;
@@ -60,15 +77,21 @@ fn accept(listener: &TcpListener, epoll: &OwnedFd, connections: &mut Vec<Option<
         if at >= connections.len() {
             connections.resize_with(at + 1, || None);
         }
-        connections[at] = Some(Connection { stream: TcpStream::from(fd), pending: Vec::new(), written: 0 });
+        let stream = TcpStream::from(fd);
+        connections[at] = Some(Connection { state: T::default(), stream, pending: Vec::new(), written: 0 });
     }
     Ok(())
 }
 
 /// Does what can be done now; false when the connection is over. `ended`: the client has sent its last byte.
-fn turn(connection: &mut Connection, mode: Mode, ended: bool, buffer: &mut [u8]) -> bool {
+fn turn<T>(
+    connection: &mut Connection<T>,
+    answer: &impl Fn(&mut Connection<T>, &[u8]) -> bool,
+    ended: bool,
+    buffer: &mut [u8],
+) -> bool {
     loop {
-        if !flush(connection) {
+        if !connection.flush() {
             return false;
         }
         if !connection.pending.is_empty() {
@@ -77,8 +100,7 @@ fn turn(connection: &mut Connection, mode: Mode, ended: bool, buffer: &mut [u8])
         match connection.stream.read(buffer) {
             Ok(0) => return false,
             Ok(n) => {
-                mode.work();
-                if !send(connection, &buffer[..n]) {
+                if !answer(connection, &buffer[..n]) {
                     return false;
                 }
                 // A short read has emptied the socket: what comes later is a new edge. An end that is already there is
@@ -93,30 +115,37 @@ fn turn(connection: &mut Connection, mode: Mode, ended: bool, buffer: &mut [u8])
     }
 }
 
-fn send(connection: &mut Connection, bytes: &[u8]) -> bool {
-    match connection.stream.write(bytes) {
-        Ok(n) if n == bytes.len() => true,
-        Ok(n) => {
-            connection.pending.extend_from_slice(&bytes[n..]);
-            true
+impl<T> Connection<T> {
+    /// Sends these bytes, or keeps what the kernel does not take; false when the connection is over.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> bool {
+        if !self.pending.is_empty() {
+            self.pending.extend_from_slice(bytes);
+            return true;
         }
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-            connection.pending.extend_from_slice(bytes);
-            true
+        match self.stream.write(bytes) {
+            Ok(n) if n == bytes.len() => true,
+            Ok(n) => {
+                self.pending.extend_from_slice(&bytes[n..]);
+                true
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                self.pending.extend_from_slice(bytes);
+                true
+            }
+            Err(_) => false,
         }
-        Err(_) => false,
     }
-}
 
-fn flush(connection: &mut Connection) -> bool {
-    while connection.written < connection.pending.len() {
-        match connection.stream.write(&connection.pending[connection.written..]) {
-            Ok(n) => connection.written += n,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
-            Err(_) => return false,
+    fn flush(&mut self) -> bool {
+        while self.written < self.pending.len() {
+            match self.stream.write(&self.pending[self.written..]) {
+                Ok(n) => self.written += n,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return true,
+                Err(_) => return false,
+            }
         }
+        self.pending.clear();
+        self.written = 0;
+        true
     }
-    connection.pending.clear();
-    connection.written = 0;
-    true
 }

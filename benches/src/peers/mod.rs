@@ -2,6 +2,7 @@
 //! out: `TCP_NODELAY` is on, the port can be reused, an error ends one connection and not the server.
 
 mod epoll;
+mod http;
 mod pool;
 mod reset;
 mod thread;
@@ -26,6 +27,8 @@ pub(crate) enum Peer {
     Pool,
     /// One thread, one edge-triggered epoll: the limit.
     Epoll,
+    /// The same loop, which answers each HTTP request with a small response.
+    Http,
     /// One thread that accepts and resets: the limit of refusing.
     Reset,
     /// One thread, recvfrom and sendto: the limit for datagrams.
@@ -59,6 +62,7 @@ pub(crate) fn run(args: PeerArgs) -> Result<()> {
         Peer::Tokio => tokio_tasks::serve(tcp(listen, backlog)?, mode, buffer),
         Peer::Pool => pool::serve(tcp(listen, backlog)?, mode, buffer),
         Peer::Epoll => epoll::serve(tcp(listen, backlog)?, mode),
+        Peer::Http => http::serve(tcp(listen, backlog)?),
         Peer::Reset => reset::serve(tcp(listen, backlog)?),
         Peer::Udp => udp::serve(listen, mode),
     }

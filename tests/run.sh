@@ -23,6 +23,9 @@ fi
 # The state machines, in every interleaving.
 cargo test --profile checked -p tidegate-model
 
+# The benchmark: each peer does its work, and the report says what was measured.
+cargo test --profile checked -p tidegate-bench
+
 # What a request costs in instructions and system calls: figures that noise does not move.
 cargo build --release -p tidegate -p tidegate-bench
 cargo run --release -p tidegate-bench -- cost --check

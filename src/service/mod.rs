@@ -5,6 +5,7 @@ mod blocking;
 mod datagram;
 mod echo;
 mod hello;
+pub mod http;
 mod lines;
 mod stream;
 mod time;

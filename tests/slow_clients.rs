@@ -10,7 +10,7 @@ use support::{Client, End, Gate, PATIENCE, Site, eventually};
 use tidegate::metrics::snapshot::ListenerSnapshot;
 use tidegate::reason::CloseReason;
 use tidegate::service::hello;
-use tidegate::{Echo, Limits, Peer, Received, Service, Session, Stream, Turn, handler};
+use tidegate::{Echo, Limits, Peer, Received, Service, Session, Stream, Turn, handler, lines};
 
 const MIB: usize = 1 << 20;
 
@@ -401,4 +401,50 @@ fn a_slow_finish_holds_its_own_worker_and_nobodys_deadline() {
     assert_eq!(site.stats().workers_busy, 1, "the first one still clings");
     gate.open();
     assert!(site.end().is_clean());
+}
+
+#[test]
+fn clients_that_send_thousands_of_requests_at_once_hold_no_worker() {
+    let service = lines("slow", |line, reply| {
+        std::thread::sleep(Duration::from_millis(1));
+        reply.send(line)?;
+        reply.send(b"\n")
+    });
+    let limits = Limits { workers: 32, ..Default::default() };
+    let workers = limits.workers;
+    let site = Site::serve(limits, service);
+    let mut established = site.client();
+    established.say("first\n").hear("first\n");
+    // A minute of work each, and as many of them as there are workers.
+    let greedy: Vec<Client> = (0..workers).map(|_| site.client()).collect();
+    for client in &greedy {
+        client.stream().write_all(&[b'\n'; 64 * 1024]).unwrap();
+    }
+    site.until("all have turns", |now| now.sent_bytes > 100 && now.open() == workers as u64 + 1);
+    for _ in 0..10 {
+        let began = Instant::now();
+        site.client().say("new\n").hear("new\n");
+        established.say("old\n").hear("old\n");
+        assert!(began.elapsed() < Duration::from_secs(1), "others waited for {:?}", began.elapsed());
+    }
+    let report = site.end_within(Duration::from_millis(200));
+    assert_eq!((report.workers_left, report.aborted), (0, workers as u64), "{report}");
+    assert!(report.elapsed < Duration::from_secs(2), "{report}");
+}
+
+#[test]
+fn work_that_one_client_orders_all_at_once_is_done_in_turns() {
+    let cost = tidegate::service::Cost::Sleep(Duration::from_millis(20));
+    let site = Site::serve(one_worker(), tidegate::service::Work(cost));
+    let greedy = site.client();
+    // What a worker reads at once is one request of `work`.
+    let all = vec![b'w'; 4 * 64 * 1024];
+    greedy.stream().write_all(&all).unwrap();
+    let mut heard = vec![0; all.len()];
+    greedy.stream().read_exact(&mut heard).unwrap();
+    assert!(heard == all, "what comes goes back");
+    let counts = site.counts();
+    let turns = counts.turns.iter().sum::<u64>();
+    assert!(turns >= counts.received_bytes / (64 * 1024), "{turns} turns");
+    site.end();
 }

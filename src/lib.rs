@@ -59,6 +59,7 @@ pub mod service;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod stress;
 mod sys;
+mod transport;
 pub mod url;
 
 pub use limits::{Limits, Overload};

@@ -49,8 +49,10 @@
 //! [`admin`] the endpoint that shows it.
 
 pub mod admin;
+mod admit;
 #[cfg(feature = "cli")]
 pub mod cli;
+mod clock;
 pub mod limits;
 pub mod metrics;
 pub mod reason;

@@ -5,8 +5,8 @@
 //! nobody blocks on sending. What bounds waiting is admission, which refuses newcomers while
 //! as many wait as `--queue` says.
 
-use super::clock::Nanos;
-use super::state::Generation;
+use crate::clock::Nanos;
+use crate::server::queue::state::Generation;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;

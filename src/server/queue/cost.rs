@@ -1,6 +1,6 @@
 //! How long turns of a service take, from which follows who should run them.
 
-use super::clock::Nanos;
+use crate::clock::Nanos;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 

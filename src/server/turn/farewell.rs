@@ -5,13 +5,13 @@
 //! Until then the session keeps the connection's place among the admitted: that is what bounds how many
 //! can wait here.
 
-use super::admission::Permit;
-use super::core::Core;
-use super::cost::TurnCost;
-use super::queue::{Claim, Entry, Kind};
-use super::state::Generation;
-use super::worker::Worker;
+use crate::admit::places::Permit;
 use crate::reason::CloseReason;
+use crate::server::core::Core;
+use crate::server::queue::cost::TurnCost;
+use crate::server::queue::line::{Claim, Entry, Kind};
+use crate::server::queue::state::Generation;
+use crate::server::turn::worker::Worker;
 use crate::service::Session;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::SeqCst;
@@ -117,7 +117,7 @@ impl Core {
 
 impl Worker {
     /// Tells one session that its connection has ended, and leaves the next to whoever comes first.
-    pub(super) fn say_farewell(&mut self, core: &Core) {
+    pub(crate) fn say_farewell(&mut self, core: &Core) {
         // Before looking: who adds one from now on puts the entry into the queue again.
         core.farewells.called.store(false, SeqCst);
         let Some((farewell, more)) = core.farewells.take() else { return };

@@ -1,7 +1,7 @@
 //! What the server keeps of one connection. An idle one owns no thread and no buffer.
 
-use super::admission::Permit;
-use super::clock::Nanos;
+use crate::admit::places::Permit;
+use crate::clock::Nanos;
 use crate::reason::CloseReason;
 use crate::service::{Kept, Peer, Session};
 use std::net::TcpStream;

@@ -6,7 +6,7 @@
 //! itself. So an event costs no hand-off, and while the leader works the kernel wakes nobody. When
 //! all workers are in turns, the parker leads for a moment at every tick.
 
-use super::leadership::Leadership;
+use crate::server::poll::leadership::Leadership;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use std::io;
@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::state::Generation;
+use crate::server::queue::state::Generation;
 
 /// Events taken from the kernel at once: enough to make the call's own cost small, few enough
 /// that a batch is handled in about a millisecond.

@@ -4,7 +4,7 @@
 //! thread that has made work publishes it, looks whether anybody is awake, and if not wakes one.
 //! Both look after they told (a store, a fence, a load), so one of them sees the other.
 
-use super::sync::{AtomicUsize, Ordering, fence};
+use crate::server::sync::{AtomicUsize, Ordering, fence};
 
 /// How many workers are awake: neither asleep nor blocked in the poll.
 #[derive(Debug)]

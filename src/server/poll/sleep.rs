@@ -1,7 +1,7 @@
 //! Where workers sleep: a stack, so that the one that slept last (whose caches are warm) is woken
 //! first.
 
-use super::sleepers::Awake;
+use crate::server::poll::awake::Awake;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::Thread;

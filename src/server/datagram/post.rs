@@ -1,11 +1,11 @@
 //! Datagrams and the queue: putting one in, and dropping one that waits.
 
-use super::clock::Nanos;
-use super::core::{Core, PARKER_ROW};
-use super::datagram::DatagramSocket;
-use super::queue::{Claim, Entry, Kind};
-use super::state::Generation;
+use crate::clock::Nanos;
 use crate::reason::DatagramDrop;
+use crate::server::core::{Core, PARKER_ROW};
+use crate::server::datagram::socket::DatagramSocket;
+use crate::server::queue::line::{Claim, Entry, Kind};
+use crate::server::queue::state::Generation;
 use crate::sys::Taken;
 
 /// So many entries are looked at for a datagram that can be dropped.

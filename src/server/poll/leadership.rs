@@ -1,6 +1,6 @@
 //! Who polls, and how the one that sleeps in the poll is reached.
 
-use super::sync::{AtomicBool, Ordering, fence};
+use crate::server::sync::{AtomicBool, Ordering, fence};
 
 /// At most one thread leads. While it sleeps in the poll it is *blocked*, and who takes that mark
 /// away has the duty to wake it.

@@ -1,9 +1,9 @@
 //! The table of open connections: as many slots as may be open, made in segments as they are
 //! needed, so that an idle server is small and a full one cannot grow further.
 
-use super::clock::Nanos;
-use super::connection::Connection;
-use super::state::State;
+use crate::clock::Nanos;
+use crate::server::queue::connection::Connection;
+use crate::server::queue::state::State;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 

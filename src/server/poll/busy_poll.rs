@@ -5,7 +5,7 @@
 //! look on is cheaper than to sleep. If not, it is processor time for nothing; so each worker keeps
 //! count of what its looks and its sleeps told, and looks on only while that pays.
 
-use super::clock::{Nanos, nanos};
+use crate::clock::{Nanos, nanos};
 use std::time::Duration;
 
 /// Between two looks lies about a microsecond; after so long another thread has had the processor.
@@ -18,29 +18,29 @@ const FULL: u32 = 1 << 12;
 const ENOUGH: u32 = FULL / 4 * 3;
 
 #[derive(Debug)]
-pub(super) struct BusyPoll {
+pub(crate) struct BusyPoll {
     /// For how long at most; 0 is never.
     limit: Nanos,
     worth: u32,
 }
 
 impl BusyPoll {
-    pub(super) fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         Self { limit: nanos(limit), worth: 0 }
     }
 
     /// Whether to look on now.
-    pub(super) fn is_worth_it(&self) -> bool {
+    pub(crate) fn is_worth_it(&self) -> bool {
         self.limit > 0 && self.worth >= ENOUGH
     }
 
     /// It paid: there was work.
-    pub(super) fn paid(&mut self) {
+    pub(crate) fn paid(&mut self) {
         self.worth += (FULL - self.worth) / 8;
     }
 
     /// Whether to end looking on, which began then and last looked at `last`, and to sleep.
-    pub(super) fn is_over(&mut self, began: Nanos, last: Nanos, now: Nanos) -> bool {
+    pub(crate) fn is_over(&mut self, began: Nanos, last: Nanos, now: Nanos) -> bool {
         let over = now - began > self.limit || now - last > PREEMPTED;
         if over {
             self.worth -= self.worth / 8;
@@ -50,7 +50,7 @@ impl BusyPoll {
 
     /// The worker slept, and an event woke it after so long in all. That includes what waking costs,
     /// so it is a hint, of less weight than what looking on shows.
-    pub(super) fn slept(&mut self, time: Nanos) {
+    pub(crate) fn slept(&mut self, time: Nanos) {
         if time <= 2 * self.limit {
             self.worth += (FULL - self.worth) / 64;
         } else {

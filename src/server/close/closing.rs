@@ -1,11 +1,11 @@
 //! How connections end: every ending is here, and counted here.
 
-use super::clock::{Clock, Nanos, nanos};
-use super::core::Core;
-use super::table::{NEVER, Slot};
+use crate::clock::{Clock, Nanos, nanos};
 use crate::limits::Limits;
 use crate::metrics::stats::{Ledger, Place};
 use crate::reason::{CloseReason, DropReason};
+use crate::server::core::Core;
+use crate::server::queue::table::{NEVER, Slot};
 use rustix::net::{RecvFlags, SendFlags};
 use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -102,7 +102,7 @@ impl Core {
             // Counted before the client can see it, so that who sees the end can see the count.
             count(&connection.socket);
             let registered = connection.is_registered();
-            let super::connection::Connection { socket, _permit: permit, .. } = connection;
+            let crate::server::queue::connection::Connection { socket, _permit: permit, .. } = connection;
             slot.state.release();
             self.table.give_back(index);
             self.put_away(socket, ending, registered);
@@ -115,7 +115,7 @@ impl Core {
         self.connection_place_made();
     }
 
-    pub(super) fn finish_session(&self, mut session: Box<dyn crate::service::Session>, reason: CloseReason) {
+    pub(crate) fn finish_session(&self, mut session: Box<dyn crate::service::Session>, reason: CloseReason) {
         // Dropping a session runs its author's code too; apart, since a panic while another unwinds
         // would abort the process.
         let finished = catch_unwind(AssertUnwindSafe(|| session.finish(reason)));

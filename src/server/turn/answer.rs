@@ -1,16 +1,16 @@
 //! A worker and datagrams: receiving a batch, answering it or posting it, answering what was posted.
 //! While no worker is free the parker receives and posts; it never answers.
 
-use super::batch::Batch;
-use super::clock::Nanos;
-use super::core::{Core, PARKER_ROW, WORKER_ROWS};
-use super::cost::SLOW_TURN;
-use super::datagram::DatagramSocket;
-use super::queue::Entry;
-use super::worker::Worker;
+use crate::clock::Nanos;
 use crate::limits::Overload;
 use crate::metrics::stats::Ledger;
 use crate::reason::{DatagramDrop, TurnOutcome};
+use crate::server::core::{Core, PARKER_ROW, WORKER_ROWS};
+use crate::server::datagram::batch::Batch;
+use crate::server::datagram::socket::DatagramSocket;
+use crate::server::queue::cost::SLOW_TURN;
+use crate::server::queue::line::Entry;
+use crate::server::turn::worker::Worker;
 use crate::service::{Peer, Reply};
 use crate::sys::{DATAGRAMS_AT_ONCE, Given, Taken};
 use std::io;
@@ -35,7 +35,7 @@ const NONE: usize = usize::MAX;
 
 impl Worker {
     /// A socket has datagrams: takes a batch, and answers or posts it.
-    pub(super) fn receive(&mut self, core: &Core, entry: &Entry) {
+    pub(crate) fn receive(&mut self, core: &Core, entry: &Entry) {
         let number = entry.slot as usize;
         let socket = &core.datagrams.sockets[number];
         let ledger = core.ledger(WORKER_ROWS + self.me, socket.column);
@@ -179,7 +179,7 @@ impl Worker {
     }
 
     /// Answers a datagram that waited in the queue.
-    pub(super) fn answer_waiting(&mut self, core: &Core, entry: &Entry) {
+    pub(crate) fn answer_waiting(&mut self, core: &Core, entry: &Entry) {
         let row = WORKER_ROWS + self.me;
         let waited = self.now.saturating_sub(entry.since);
         if waited > core.patience(self.now) {

@@ -15,16 +15,16 @@
 //! workers are in turns the parker receives, so that what does not fit is dropped here, by our rules
 //! and counted, and not only in the kernel's buffer.
 
-use super::batch::Batch;
-use super::clock::Nanos;
-use super::core::Core;
-use super::cost::TurnCost;
-use super::queue::{Claim, Entry, Kind};
-use super::state::Generation;
-use super::waiting::Waiting;
+use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::metrics::stats::Ledger;
 use crate::reason::DatagramDrop;
+use crate::server::core::Core;
+use crate::server::datagram::batch::Batch;
+use crate::server::datagram::slots::Waiting;
+use crate::server::queue::cost::TurnCost;
+use crate::server::queue::line::{Claim, Entry, Kind};
+use crate::server::queue::state::Generation;
 use crate::service::DatagramService;
 use crate::sys::{Given, receive_datagrams, send_datagrams};
 use std::io;

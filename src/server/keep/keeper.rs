@@ -2,18 +2,18 @@
 //! closes, sees to it that somebody polls while all workers are in turns, sums up refusals once a
 //! second, and leads the drain. Nothing in it blocks.
 
-use super::batch::Batch;
-use super::clock::{Nanos, nanos};
-use super::closing::{Discarded, Lingering, discard};
-use super::connection::Waiting;
-use super::core::{Core, PARKER_ROW};
-use super::drain::Drain;
-use super::queue::{Claim, Entry, Kind};
-use super::state::Generation;
-use super::table::{NEVER, Slot};
+use crate::clock::{Nanos, nanos};
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Place;
 use crate::reason::{CloseReason, DropReason};
+use crate::server::close::closing::{Discarded, Lingering, discard};
+use crate::server::core::{Core, PARKER_ROW};
+use crate::server::datagram::batch::Batch;
+use crate::server::keep::drain::Drain;
+use crate::server::queue::connection::Waiting;
+use crate::server::queue::line::{Claim, Entry, Kind};
+use crate::server::queue::state::Generation;
+use crate::server::queue::table::{NEVER, Slot};
 use crossbeam_channel::Receiver;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -244,7 +244,7 @@ impl Parker {
         let ledger = core.ledger(PARKER_ROW, slot.listener());
         // It may have had a turn between the look and the claim: look again, as its owner.
         if slot.deadline.load(Relaxed) > now {
-            if slot.state.park() == super::state::Parked::Again {
+            if slot.state.park() == crate::server::queue::state::Parked::Again {
                 slot.deadline.store(NEVER, Relaxed);
                 ledger.moved(Place::Idle, Place::Queued);
                 slot.state.requeue();

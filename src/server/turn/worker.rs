@@ -1,19 +1,19 @@
 //! A worker: takes entries, gives each a turn, and polls when there are none.
 
-use super::acceptor::BURST;
-use super::batch::Batch;
-use super::busy_poll::BusyPoll;
-use super::clock::{Nanos, nanos};
-use super::connection::{Connection, Registered, Waiting};
-use super::core::{Core, Listener, WORKER_ROWS};
-use super::cost::SLOW_TURN;
-use super::poller::{Lead, Source};
-use super::queue::{Claim, Entry, Kind};
-use super::state::{Generation, Parked};
-use super::table::{NEVER, Slot};
+use crate::clock::{Nanos, nanos};
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::{Ledger, Place, WorkerClock};
 use crate::reason::{CloseReason, DropReason, TurnOutcome};
+use crate::server::accept::acceptor::BURST;
+use crate::server::core::{Core, Listener, WORKER_ROWS};
+use crate::server::datagram::batch::Batch;
+use crate::server::poll::busy_poll::BusyPoll;
+use crate::server::poll::poller::{Lead, Source};
+use crate::server::queue::connection::{Connection, Registered, Waiting};
+use crate::server::queue::cost::SLOW_TURN;
+use crate::server::queue::line::{Claim, Entry, Kind};
+use crate::server::queue::state::{Generation, Parked};
+use crate::server::queue::table::{NEVER, Slot};
 use crate::service::{Buffers, Context, Fault, Peer, Stream, Turn, Turned};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,12 +33,12 @@ const LOOK_AFTER: Nanos = 5_000_000;
 const SPREAD: Nanos = 100_000;
 
 pub(crate) struct Worker {
-    pub(super) core: Arc<Core>,
-    pub(super) me: usize,
+    pub(crate) core: Arc<Core>,
+    pub(crate) me: usize,
     buffers: Buffers,
     /// For datagrams; made when the first come.
-    pub(super) batch: Option<Box<Batch>>,
-    pub(super) now: Nanos,
+    pub(crate) batch: Option<Box<Batch>>,
+    pub(crate) now: Nanos,
     busy_poll: BusyPoll,
 }
 
@@ -156,7 +156,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn clock(&self) -> &WorkerClock {
+    pub(crate) fn clock(&self) -> &WorkerClock {
         &self.core.worker_clocks[self.me]
     }
 
@@ -194,7 +194,7 @@ impl Worker {
 
     /// Before a turn of which a whole queue may be waiting for the end: sees to it that others take
     /// what else there is, and that somebody polls.
-    pub(super) fn share_work(&self, core: &Core, cost: Nanos) {
+    pub(crate) fn share_work(&self, core: &Core, cost: Nanos) {
         if !core.activity.load(Relaxed) {
             core.activity.store(true, Relaxed);
             // The parker announces its sleep and then looks at the mark; this is the other half.
@@ -382,7 +382,7 @@ impl Worker {
         (turned, verdict)
     }
 
-    pub(super) fn finish_clock(&mut self) {
+    pub(crate) fn finish_clock(&mut self) {
         self.now = self.core.clock.now();
         self.clock().end(self.now);
     }

@@ -3,13 +3,13 @@
 //! [`entrance`](super::entrance)) and the acceptor sleeps; it is called when one must be refused,
 //! held, or cannot be had.
 
-use super::core::{ACCEPTOR_ROW, AcceptorWaits, Core};
-use super::entrance::Gate;
-use super::queue::{Claim, Entry, Kind};
 use crate::limits::Overload;
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Place;
 use crate::reason::{AcceptError, DropReason};
+use crate::server::accept::entrance::Gate;
+use crate::server::core::{ACCEPTOR_ROW, AcceptorWaits, Core};
+use crate::server::queue::line::{Claim, Entry, Kind};
 use mio::net::TcpListener;
 use mio::{Events, Poll};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// A full queue is a burst, which workers may be about to take, before it is an overload: so long
 /// newcomers are left in the kernel's backlog instead of being refused.
-pub(super) const BURST: Duration = Duration::from_millis(25);
+pub(crate) const BURST: Duration = Duration::from_millis(25);
 
 /// Back-off after an error of accept.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(5);
@@ -392,7 +392,7 @@ fn spare() -> io::Result<OwnedFd> {
 }
 
 /// The class of an error of accept.
-pub(super) fn classify(error: &io::Error) -> AcceptError {
+pub(crate) fn classify(error: &io::Error) -> AcceptError {
     use rustix::io::Errno;
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::MFILE) => AcceptError::Emfile,

@@ -5,16 +5,16 @@
 //! more than to accept it. When the gate is shut, or accept fails, it calls the acceptor, whose
 //! thread runs before the workers' and does the rest: refuse, hold, back off.
 
-use super::acceptor::classify;
-use super::admission::Bucket;
-use super::clock::nanos;
-use super::connection::{Connection, Registered, Waiting};
-use super::core::Core;
-use super::queue::Claim;
+use crate::admit::places::Bucket;
+use crate::clock::nanos;
 use crate::limits::Limits;
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Ledger;
 use crate::reason::{AcceptError, DropReason};
+use crate::server::accept::acceptor::classify;
+use crate::server::core::Core;
+use crate::server::queue::connection::{Connection, Registered, Waiting};
+use crate::server::queue::line::Claim;
 use crate::service::{Kept, Peer};
 use std::io;
 use std::net::{SocketAddr, TcpStream};

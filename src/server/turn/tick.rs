@@ -2,11 +2,11 @@
 //! `socketserver` is: on a worker, one at a time. It costs that worker while it runs; with one
 //! worker nobody is served meanwhile, as in Python.
 
-use super::clock::{Nanos, nanos};
-use super::core::Core;
-use super::queue::{Claim, Entry, Kind};
-use super::state::Generation;
-use super::worker::Worker;
+use crate::clock::{Nanos, nanos};
+use crate::server::core::Core;
+use crate::server::queue::line::{Claim, Entry, Kind};
+use crate::server::queue::state::Generation;
+use crate::server::turn::worker::Worker;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -46,7 +46,7 @@ impl Tick {
 
 impl Worker {
     /// Does what is to be done at each tick.
-    pub(super) fn tick(&mut self, core: &Core) {
+    pub(crate) fn tick(&mut self, core: &Core) {
         let Some(tick) = &core.tick else { return };
         self.clock().begin(self.now);
         // Nobody knows how long it takes: others go on with what there is.

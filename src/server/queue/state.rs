@@ -16,7 +16,7 @@
 //! An event that finds it owned leaves the mark *again*, so no edge is lost. The generation in the
 //! word makes an event or an entry that outlived its connection harmless.
 
-use super::sync::{AtomicU32, Ordering};
+use crate::server::sync::{AtomicU32, Ordering};
 
 const FREE: u32 = 0;
 const QUEUED: u32 = 1;

@@ -1,14 +1,14 @@
 //! How a server ends: from the order to the last connection, with a deadline for each step.
 
-use super::clock::{Nanos, nanos};
-use super::connection::Waiting;
-use super::core::{Core, PARKER_ROW};
-use super::queue::{Claim, Kind};
-use super::table::NEVER;
-use super::worker::has_input;
+use crate::clock::{Nanos, nanos};
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::Place;
 use crate::reason::{CloseReason, DatagramDrop, DropReason};
+use crate::server::core::{Core, PARKER_ROW};
+use crate::server::queue::connection::Waiting;
+use crate::server::queue::line::{Claim, Kind};
+use crate::server::queue::table::NEVER;
+use crate::server::turn::worker::has_input;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -232,7 +232,7 @@ impl Drain {
             };
             if waiting == Waiting::Request && !more {
                 core.close(index, slot, ledger, Place::Idle, CloseReason::Shutdown);
-            } else if more || slot.state.park() == super::state::Parked::Again {
+            } else if more || slot.state.park() == crate::server::queue::state::Parked::Again {
                 slot.deadline.store(NEVER, Relaxed);
                 ledger.moved(Place::Idle, Place::Queued);
                 slot.state.requeue();

@@ -49,8 +49,10 @@
 //! [`admin`] the endpoint that shows it.
 
 pub mod admin;
+mod admit;
 #[cfg(feature = "cli")]
 pub mod cli;
+mod clock;
 pub mod limits;
 pub mod metrics;
 pub mod reason;
@@ -59,6 +61,7 @@ pub mod service;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod stress;
 mod sys;
+mod transport;
 pub mod url;
 
 pub use limits::{Limits, Overload};

@@ -69,7 +69,7 @@ pub use reason::CloseReason;
 pub use server::{BoundServer, BuildError, Builder, Handle, Server, ShutdownReport, Trigger};
 pub use service::{
     Blocking, DatagramService, Datagrams, Echo, Handler, LineReply, Peer, Received, Reply, Service, Session,
-    Stream, Time, Turn, datagrams, handler, lines,
+    Stream, Time, Turn, datagrams, handler, http, lines,
 };
 
 /// The programs in the documents are compiled as the tests are.

@@ -20,7 +20,7 @@ thread_local! {
 }
 
 /// The present time as `ctime` prints it.
-fn now() -> [u8; LEN] {
+pub(super) fn now() -> [u8; LEN] {
     let now = Timestamp::now();
     let (second, said) = SAID.get();
     if second == now.as_second() {

@@ -59,14 +59,17 @@
 
 #[cfg(feature = "admin")]
 pub mod admin;
+mod admit;
 #[cfg(feature = "cli")]
 pub mod cli;
+mod clock;
 pub mod limits;
 pub mod metrics;
 pub mod reason;
 pub mod server;
 pub mod service;
 mod sys;
+mod transport;
 
 pub use limits::{Limits, Overload};
 pub use reason::CloseReason;

@@ -1,10 +1,10 @@
 //! From a description to a bound server.
 
-use super::bound::BoundServer;
-use super::core::{Extras, Listener};
-use super::datagram::DatagramSocket;
-use super::tick::Tick;
 use crate::limits::{LimitError, Limits, Overload};
+use crate::server::bound::BoundServer;
+use crate::server::core::{Extras, Listener};
+use crate::server::datagram::socket::DatagramSocket;
+use crate::server::turn::tick::Tick;
 use crate::service::{DatagramService, Service};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;

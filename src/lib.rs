@@ -22,7 +22,7 @@
 //! use tidegate::{Limits, Server, lines};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let limits = Limits { idle_timeout: Duration::from_secs(30), ..Default::default() };
+//! let limits = Limits::default().idle_timeout(Duration::from_secs(30));
 //! let upper = lines("upper", |line, reply| {
 //!     reply.send(&line.to_ascii_uppercase())?;
 //!     reply.send(b"\n")

@@ -3,6 +3,7 @@
 mod args;
 mod client;
 mod config;
+mod limit_options;
 mod log;
 mod metrics;
 mod serve;
@@ -79,11 +80,16 @@ fn explain(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::from(exit::OK);
     }
+    fail(exit::USAGE, one_line(error))
+}
+
+/// What is wrong with arguments, in one line.
+fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let said: Vec<_> = said.filter(|line| !line.is_empty() && !line.starts_with("For more info")).collect();
     let line = said.join(" ").replace(" tip: ", "; ");
-    fail(exit::USAGE, line.trim_start_matches("error: "))
+    line.trim_start_matches("error: ").to_owned()
 }
 
 /// Says one line of what went wrong and gives the code to exit with.

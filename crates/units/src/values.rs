@@ -126,7 +126,8 @@ pub fn show_time(time: Duration) -> String {
         return "0s".to_owned();
     }
     let nanos = time.as_nanos();
-    for (unit, name) in [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")] {
+    let day = 86_400 * 1_000_000_000;
+    for (unit, name) in [(day, "d"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")] {
         if nanos.is_multiple_of(unit) {
             return format!("{}{name}", nanos / unit);
         }
@@ -155,6 +156,7 @@ mod tests {
             ("500us", Duration::from_micros(500)),
             ("1.5s", Duration::from_millis(1500)),
             ("1m30s", Duration::from_secs(90)),
+            ("7d", Duration::from_secs(7 * 86_400)),
             ("0", Duration::ZERO),
         ] {
             assert_eq!(duration(text).as_ref(), Ok(&time), "{text}");

@@ -106,20 +106,20 @@ mod tests {
     }
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum ListStep {
         First(u32, u32),
         Last(u32, u32),
         Unlink(u32),
         MoveAll(u32, u32),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = ListStep> {
         let (node, head) = (0..NODES, 0..HEADS);
         prop_oneof![
-            (head.clone(), node.clone()).prop_map(|(head, node)| Step::First(head, node)),
-            (head.clone(), node.clone()).prop_map(|(head, node)| Step::Last(head, node)),
-            node.prop_map(Step::Unlink),
-            (head.clone(), head).prop_map(|(from, into)| Step::MoveAll(from, into)),
+            (head.clone(), node.clone()).prop_map(|(head, node)| ListStep::First(head, node)),
+            (head.clone(), node.clone()).prop_map(|(head, node)| ListStep::Last(head, node)),
+            node.prop_map(ListStep::Unlink),
+            (head.clone(), head).prop_map(|(from, into)| ListStep::MoveAll(from, into)),
         ]
     }
 
@@ -131,19 +131,19 @@ mod tests {
             let free = |plain: &[VecDeque<u32>], node| !plain.iter().any(|list| list.contains(&node));
             for step in steps {
                 match step {
-                    Step::First(head, node) if free(&plain, node) => {
+                    ListStep::First(head, node) if free(&plain, node) => {
                         lists.push_first(NODES + head, node);
                         plain[head as usize].push_front(node);
                     }
-                    Step::Last(head, node) if free(&plain, node) => {
+                    ListStep::Last(head, node) if free(&plain, node) => {
                         lists.push_last(NODES + head, node);
                         plain[head as usize].push_back(node);
                     }
-                    Step::Unlink(node) => {
+                    ListStep::Unlink(node) => {
                         lists.unlink(node);
                         plain.iter_mut().for_each(|list| list.retain(|&other| other != node));
                     }
-                    Step::MoveAll(from, into) if from != into => {
+                    ListStep::MoveAll(from, into) if from != into => {
                         lists.move_all_first(NODES + from, NODES + into);
                         let moved = std::mem::take(&mut plain[from as usize]);
                         moved.into_iter().rev().for_each(|node| plain[into as usize].push_front(node));

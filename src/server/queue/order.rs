@@ -23,8 +23,8 @@
 //! processor while workers compete for it, and none is needed while processors have rest. On each change of
 //! [`Order::stands`] call `listen` again.
 //!
-//! *Worker.* [`Order::take`] in the place of the channel's `pop`. [`Taken::GiveUp`] is to be shed (`client_gone`). For
-//! [`Taken::Turn`]: take the slot by its state word; if the entry has waited long or its client has hung up, look at the
+//! *Worker.* [`Order::take`] in the place of the channel's `pop`. [`Offer::GiveUp`] is to be shed (`client_gone`). For
+//! [`Offer::Turn`]: take the slot by its state word; if the entry has waited long or its client has hung up, look at the
 //! socket; if the client is certainly gone, shed (`client_gone`) and [`Order::refund`] its source. Before the turn, wake
 //! another worker as today, counting [`Order::len`] as waiting. After the turn [`Order::note_cost`]. A worker may sleep
 //! when the channel and [`Order::len`] are both empty; an entry on its way from one to the other is counted.
@@ -39,10 +39,10 @@
 //! What is taken off the shelf by any of these has left it before the caller sees it, so exactly one of them ends or
 //! serves it. The state word decides the same for entries in the channel.
 
-use super::Nanos;
+use super::accounts::{Class, SourceId};
 use super::shelf::{Shelf, ShelfLimits, Shelved};
-use super::sources::{Class, SourceId};
 use super::standing::Standing;
+use crate::clock::Nanos;
 use crate::server::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -66,7 +66,7 @@ pub(crate) struct About {
 /// What a worker gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(crate) enum Taken<E> {
+pub(crate) enum Offer<E> {
     /// It has its turn.
     Turn(E),
     /// Its client has probably left, and there is no more room for such entries: end it without a turn.
@@ -74,7 +74,7 @@ pub(crate) enum Taken<E> {
 }
 
 /// The queue that work comes from.
-pub(crate) trait Line<E> {
+pub(crate) trait Arrivals<E> {
     /// The entry that has waited longest.
     fn pop(&self) -> Option<E>;
     /// What the shelf must know of it; `None` for an entry that is not for a client, which is served at once.
@@ -113,7 +113,7 @@ impl<E: Copy> Order<E> {
     }
 
     /// The entry whose turn it is.
-    pub(crate) fn take(&self, now: Nanos, line: &impl Line<E>) -> Option<Taken<E>> {
+    pub(crate) fn take(&self, now: Nanos, line: &impl Arrivals<E>) -> Option<Offer<E>> {
         if self.len.load(Ordering::Relaxed) > 0 {
             return self.take_from_shelf(now, line, None);
         }
@@ -125,12 +125,12 @@ impl<E: Copy> Order<E> {
             Some(about) if self.standing.observe(now, Some(about.since)) => {
                 self.take_from_shelf(now, line, Some(entry))
             }
-            _ => Some(Taken::Turn(entry)),
+            _ => Some(Offer::Turn(entry)),
         }
     }
 
     /// Moves what has come to the shelf, with `first` before it, and takes from there.
-    fn take_from_shelf(&self, now: Nanos, line: &impl Line<E>, first: Option<E>) -> Option<Taken<E>> {
+    fn take_from_shelf(&self, now: Nanos, line: &impl Arrivals<E>, first: Option<E>) -> Option<Offer<E>> {
         let mut guard = self.lock();
         // Before the first entry leaves the channel: a worker that is going to sleep must see it in one place or the other.
         self.len.fetch_add(1, Ordering::SeqCst);
@@ -144,19 +144,19 @@ impl<E: Copy> Order<E> {
     fn move_and_take(
         shelf: &mut Shelf<E>,
         now: Nanos,
-        line: &impl Line<E>,
+        line: &impl Arrivals<E>,
         mut first: Option<E>,
-    ) -> Option<Taken<E>> {
+    ) -> Option<Offer<E>> {
         for _ in 0..MOVED_AT_ONCE {
             let Some(entry) = first.take().or_else(|| line.pop()) else { break };
-            let Some(about) = line.about(&entry) else { return Some(Taken::Turn(entry)) };
+            let Some(about) = line.about(&entry) else { return Some(Offer::Turn(entry)) };
             let About { slot, generation, since, class, source, hung_up } = about;
             let shelved = Shelved { slot, generation, since, class, source, entry };
             if let Some(given_up) = shelf.put(shelved, hung_up, now) {
-                return Some(Taken::GiveUp(given_up.entry));
+                return Some(Offer::GiveUp(given_up.entry));
             }
         }
-        shelf.next().map(|shelved| Taken::Turn(shelved.entry))
+        shelf.next().map(|shelved| Offer::Turn(shelved.entry))
     }
 
     /// The entry of this source that was taken last had no turn.
@@ -262,7 +262,7 @@ mod tests {
         }
     }
 
-    impl Line<Simple> for Channel {
+    impl Arrivals<Simple> for Channel {
         fn pop(&self) -> Option<Simple> {
             self.0.borrow_mut().pop_front()
         }
@@ -281,8 +281,8 @@ mod tests {
     /// The slot that has its turn at `now`.
     fn turn(order: &Order<Simple>, channel: &Channel, now: Nanos) -> Option<u32> {
         order.take(now * MS, channel).map(|taken| match taken {
-            Taken::Turn(entry) => entry.0,
-            Taken::GiveUp(entry) => panic!("{entry:?} is given up"),
+            Offer::Turn(entry) => entry.0,
+            Offer::GiveUp(entry) => panic!("{entry:?} is given up"),
         })
     }
 
@@ -347,8 +347,8 @@ mod tests {
             channel.0.borrow_mut().push_back((slot, 1_000 * MS, true));
         }
         channel.push(4, 1_001);
-        assert_eq!(order.take(1_130 * MS, &channel), Some(Taken::GiveUp((1, 1_000 * MS, true))));
-        assert_eq!(order.take(1_130 * MS, &channel), Some(Taken::GiveUp((2, 1_000 * MS, true))));
+        assert_eq!(order.take(1_130 * MS, &channel), Some(Offer::GiveUp((1, 1_000 * MS, true))));
+        assert_eq!(order.take(1_130 * MS, &channel), Some(Offer::GiveUp((2, 1_000 * MS, true))));
         assert_eq!([1_131, 1_132].map(|now| turn(&order, &channel, now)), [Some(4), Some(3)]);
     }
 

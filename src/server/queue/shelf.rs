@@ -2,7 +2,7 @@
 //!
 //! While the queue stands the workers move all that comes out of the channel to the shelf, and take from it:
 //!
-//! 1. the source whose turn it is (see [`sources`](super::sources)): no source waits while another has more than its share;
+//! 1. the source whose turn it is (see [`accounts`](super::accounts)): no source waits while another has more than its share;
 //! 2. of that source a newcomer, an established connection or a datagram, in turn;
 //! 3. of those the freshest. An established connection that has had its turn stands behind the source's others until
 //!    each of them has had one, or as many turns were given as waited. Without this rule the clients that ask again
@@ -15,9 +15,9 @@
 //! Each connection and each datagram has one place, so the shelf is bounded by the limits of both, and nothing is
 //! allocated after it was made. An operation takes the same time however many wait.
 
-use super::Nanos;
+use super::accounts::{Accounts, Class, SourceId};
 use super::lists::Lists;
-use super::sources::{Class, SourceId, Sources};
+use crate::clock::Nanos;
 
 /// A client that hangs up sooner than this after its request has closed its sending half, as clients of one request
 /// do. One that waited longer has probably left.
@@ -54,7 +54,7 @@ pub(crate) struct Shelved<T> {
 
 /// The place of one connection or datagram.
 #[derive(Clone, Copy, Debug)]
-struct Place<T> {
+struct Seat<T> {
     since: Nanos,
     /// The turn in which this life of the slot was last served, or 0.
     served: u64,
@@ -103,8 +103,8 @@ impl ShelfLimits {
 #[derive(Debug)]
 pub(crate) struct Shelf<T> {
     limits: ShelfLimits,
-    places: Box<[Place<T>]>,
-    sources: Sources,
+    places: Box<[Seat<T>]>,
+    sources: Accounts,
     rounds: Box<[Round]>,
     /// The entries in their order: those of each source, and the doubtful.
     order: Lists,
@@ -118,13 +118,13 @@ pub(crate) struct Shelf<T> {
 
 impl<T: Copy> Shelf<T> {
     pub(crate) fn new(limits: ShelfLimits) -> Self {
-        let (places, sources) = (limits.places(), Sources::most(limits.places()));
+        let (places, sources) = (limits.places(), Accounts::most(limits.places()));
         let absent =
-            Place { since: 0, served: 0, generation: 0, source: 0, standing: Stand::Absent, entry: None };
+            Seat { since: 0, served: 0, generation: 0, source: 0, standing: Stand::Absent, entry: None };
         Self {
             limits,
             places: vec![absent; places].into(),
-            sources: Sources::new(places, limits.fresh),
+            sources: Accounts::new(places, limits.fresh),
             rounds: vec![Round::default(); sources].into(),
             order: Lists::new(places + sources * OF_SOURCE as usize + 1),
             ages: Lists::new(places + AGES),
@@ -136,9 +136,9 @@ impl<T: Copy> Shelf<T> {
 
     /// The bytes that a shelf of these limits takes.
     pub(crate) fn bytes(limits: &ShelfLimits) -> usize {
-        let source = Sources::SOURCE_BYTES + size_of::<Round>() + OF_SOURCE as usize * Lists::NODE_BYTES;
-        let place = size_of::<Place<T>>() + 2 * Lists::NODE_BYTES;
-        limits.places() * place + Sources::most(limits.places()) * source
+        let source = Accounts::SOURCE_BYTES + size_of::<Round>() + OF_SOURCE as usize * Lists::NODE_BYTES;
+        let place = size_of::<Seat<T>>() + 2 * Lists::NODE_BYTES;
+        limits.places() * place + Accounts::most(limits.places()) * source
     }
 
     /// How many entries are on the shelf.
@@ -240,7 +240,7 @@ impl<T: Copy> Shelf<T> {
         self.sources.refund(source);
     }
 
-    /// What a turn of this source has cost. Sources whose turns are expensive have fewer.
+    /// What a turn of this source has cost. Accounts whose turns are expensive have fewer.
     pub(crate) fn note_cost(&mut self, source: SourceId, cost: Nanos) {
         self.sources.note_cost(source, cost);
     }
@@ -649,7 +649,7 @@ mod tests {
     }
 
     #[derive(Clone, Copy, Debug)]
-    enum Step {
+    enum ShelfStep {
         Put(u32, Class, u128, bool),
         Next,
         Remove(Class, u32),
@@ -661,20 +661,20 @@ mod tests {
         Pass(Nanos),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = ShelfStep> {
         let class = prop::sample::select(&Class::ALL[..]);
         let (slot, source) = (0..12_u32, 0..6_u128);
         prop_oneof![
             8 => (slot.clone(), class.clone(), source.clone(), prop::bool::weighted(0.2))
-                .prop_map(|(slot, class, source, hung_up)| Step::Put(slot, class, source, hung_up)),
-            6 => Just(Step::Next),
-            1 => (class.clone(), slot.clone()).prop_map(|(class, slot)| Step::Remove(class, slot)),
-            1 => (class, slot).prop_map(|(class, slot)| Step::HungUp(class, slot)),
-            1 => Just(Step::Expire),
-            1 => Just(Step::Displace),
-            1 => (source.clone(), 0..50 * MS).prop_map(|(source, cost)| Step::Cost(source, cost)),
-            1 => source.prop_map(Step::Refund),
-            2 => (0..200 * MS).prop_map(Step::Pass),
+                .prop_map(|(slot, class, source, hung_up)| ShelfStep::Put(slot, class, source, hung_up)),
+            6 => Just(ShelfStep::Next),
+            1 => (class.clone(), slot.clone()).prop_map(|(class, slot)| ShelfStep::Remove(class, slot)),
+            1 => (class, slot).prop_map(|(class, slot)| ShelfStep::HungUp(class, slot)),
+            1 => Just(ShelfStep::Expire),
+            1 => Just(ShelfStep::Displace),
+            1 => (source.clone(), 0..50 * MS).prop_map(|(source, cost)| ShelfStep::Cost(source, cost)),
+            1 => source.prop_map(ShelfStep::Refund),
+            2 => (0..200 * MS).prop_map(ShelfStep::Pass),
         ]
     }
 
@@ -710,9 +710,9 @@ mod tests {
     }
 
     /// Does a step with both and compares.
-    fn try_step(shelf: &mut Plain, known: &mut Known, now: &mut Nanos, step: Step) {
+    fn try_step(shelf: &mut Plain, known: &mut Known, now: &mut Nanos, step: ShelfStep) {
         match step {
-            Step::Put(slot, class, source, hung_up) => {
+            ShelfStep::Put(slot, class, source, hung_up) => {
                 let new = entry(slot, class, source, now.saturating_sub(if hung_up { 150 * MS } else { 0 }));
                 if known.contains_key(&key(class, slot)) {
                     assert_eq!(shelf.put(new, hung_up, *now), Some(new));
@@ -724,7 +724,7 @@ mod tests {
                 assert!(given_up.is_none() || doubtful);
                 take(known, given_up);
             }
-            Step::Next => {
+            ShelfStep::Next => {
                 let next = shelf.next();
                 assert_eq!(next.is_some(), !known.is_empty());
                 if let Some(next) = next {
@@ -733,19 +733,19 @@ mod tests {
                 }
                 take(known, next);
             }
-            Step::Remove(class, slot) => {
+            ShelfStep::Remove(class, slot) => {
                 let removed = shelf.remove(class, slot, 0);
                 assert_eq!(removed.is_some(), known.contains_key(&key(class, slot)));
                 take(known, removed);
             }
-            Step::HungUp(class, slot) => {
+            ShelfStep::HungUp(class, slot) => {
                 let given_up = shelf.hung_up(class, slot, 0, *now);
                 if let Some((shelved, doubtful)) = known.get_mut(&key(class, slot)) {
                     *doubtful |= *now - shelved.since > HALF_CLOSE;
                 }
                 take(known, given_up);
             }
-            Step::Expire => {
+            ShelfStep::Expire => {
                 let timeout = 300 * MS;
                 while let Some(expired) = shelf.expire(*now, timeout) {
                     assert!(*now - expired.since > timeout);
@@ -753,7 +753,7 @@ mod tests {
                 }
                 assert!(oldest(known).is_none_or(|since| *now - since <= timeout));
             }
-            Step::Displace => {
+            ShelfStep::Displace => {
                 let newcomers =
                     |(shelved, doubtful): &&(Shelved<()>, bool)| !doubtful && shelved.class == Newcomer;
                 let oldest = known.values().filter(newcomers).map(|(shelved, _)| shelved.since).min();
@@ -761,9 +761,9 @@ mod tests {
                 assert_eq!(displaced.map(|shelved| shelved.since), oldest);
                 take(known, displaced);
             }
-            Step::Cost(source, cost) => shelf.note_cost(SourceId(source), cost),
-            Step::Refund(source) => shelf.refund(SourceId(source)),
-            Step::Pass(time) => *now += time,
+            ShelfStep::Cost(source, cost) => shelf.note_cost(SourceId(source), cost),
+            ShelfStep::Refund(source) => shelf.refund(SourceId(source)),
+            ShelfStep::Pass(time) => *now += time,
         }
     }
 

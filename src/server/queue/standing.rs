@@ -12,7 +12,7 @@
 //! behind it. So an entry that has waited for the target and the interval is proof enough by itself, which matters
 //! where turns are long and entries are taken seldom.
 
-use super::Nanos;
+use crate::clock::Nanos;
 use crate::server::sync::{AtomicU64, Ordering};
 
 /// For how long the wait must be above the target before the queue stands.

@@ -6,6 +6,7 @@ mod datagram;
 mod echo;
 mod hello;
 mod lines;
+mod proxy;
 mod stream;
 mod time;
 mod work;

@@ -1,12 +1,9 @@
 //! Line services: a closure is called for each line; between lines the connection is parked.
 
-use super::{Output, Peer, Received, Service, Session, Stream, Turn};
-use crate::limits::Limits;
-use crate::service::Fault;
+use super::held::Held;
+use super::{Fault, Output, Peer, Received, Service, Session, Stream, Turn};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// Where the reply to a line goes.
 #[derive(Debug)]
@@ -78,56 +75,16 @@ where
     }
 
     fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(LineSession { partial: None, answer: self.answer.clone() })
+        Box::new(LineSession { held: None, behind: false, answer: self.answer.clone() })
     }
 }
 
 struct LineSession<F> {
-    /// The beginning of a line whose end has not come; nothing between lines.
-    partial: Option<Partial>,
+    /// What the client has sent and nobody has answered; nothing between lines.
+    held: Option<Held>,
+    /// What is held has whole lines in it: an earlier turn was over before they were answered.
+    behind: bool,
     answer: Arc<F>,
-}
-
-/// Part of a line; never empty.
-struct Partial {
-    bytes: Vec<u8>,
-    /// What it has taken of `total`: the room for its bytes. Given back when it is dropped.
-    taken: usize,
-    total: Arc<AtomicUsize>,
-}
-
-impl Partial {
-    /// The least room that is made.
-    const ROOM_MIN: usize = 64;
-
-    fn new(total: &Arc<AtomicUsize>) -> Self {
-        Self { bytes: Vec::new(), taken: 0, total: total.clone() }
-    }
-
-    /// Adds bytes, of which the line has at most `max_line` and 2, if there is room.
-    fn extend(&mut self, data: &[u8], limits: &Limits) -> io::Result<()> {
-        let needed = self.bytes.len() + data.len();
-        if needed > self.taken {
-            // By doubling, up to what the longest line needs: a client that drips makes no work.
-            let doubled = needed.next_power_of_two().max(Self::ROOM_MIN);
-            let room = doubled.min(limits.max_line + 2).max(needed);
-            let more = room - self.taken;
-            if self.total.fetch_add(more, Relaxed) + more > limits.input_total {
-                self.total.fetch_sub(more, Relaxed);
-                return Err(Fault::InputLimit.into());
-            }
-            self.taken = room;
-            self.bytes.reserve_exact(room - self.bytes.len());
-        }
-        self.bytes.extend_from_slice(data);
-        Ok(())
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.taken, Relaxed);
-    }
 }
 
 impl<F> Session for LineSession<F>
@@ -138,20 +95,26 @@ where
         let peer = *stream.peer();
         let (input, output) = stream.split();
         let mut reply = LineReply { output, peer: &peer, ending: false };
+        if self.behind {
+            self.catch_up(&mut reply)?;
+        }
         loop {
+            if reply.ending {
+                return Ok(Turn::Close);
+            }
+            if self.behind {
+                return Ok(Turn::Again);
+            }
             match input.receive()? {
                 Received::Data(data) => self.take(data, &mut reply)?,
-                Received::Nothing if self.partial.is_none() => return Ok(Turn::Park),
+                Received::Nothing if self.held.is_none() => return Ok(Turn::Park),
                 Received::Nothing => return Ok(Turn::Partial),
                 Received::End => {
-                    if let Some(last) = self.partial.take() {
-                        (self.answer)(strip(&last.bytes), &mut reply)?;
+                    if let Some(last) = self.held.take() {
+                        (self.answer)(strip(last.bytes()), &mut reply)?;
                     }
                     return Ok(Turn::Close);
                 }
-            }
-            if reply.ending {
-                return Ok(Turn::Close);
             }
         }
     }
@@ -161,47 +124,249 @@ impl<F> LineSession<F>
 where
     F: Fn(&[u8], &mut LineReply<'_, '_>) -> io::Result<()>,
 {
-    /// Answers the lines that are whole and keeps the beginning of the next.
-    fn take(&mut self, mut data: &[u8], reply: &mut LineReply<'_, '_>) -> io::Result<()> {
-        let context = reply.output.context;
-        let max_line = context.limits.max_line;
-        while let Some(end) = data.iter().position(|&byte| byte == b'\n') {
-            let (line, rest) = (&data[..end], &data[end + 1..]);
-            match self.partial.take() {
-                None => self.answer_line(line, max_line, reply)?,
-                Some(mut whole) => {
-                    // One byte more than allowed, and a `\r`, are enough to know that the line is too long.
-                    let enough = line.len().min(max_line + 2 - whole.bytes.len());
-                    whole.extend(&line[..enough], context.limits)?;
-                    self.answer_line(&whole.bytes, max_line, reply)?;
-                }
-            }
-            if reply.ending {
-                return Ok(());
-            }
-            data = rest;
-        }
-        if data.is_empty() {
-            return Ok(());
-        }
-        let begun = self.partial.as_ref().map_or(0, |partial| partial.bytes.len());
-        // A `\r` may belong to the end of the line, so it does not count yet.
-        if begun + data.len() > max_line + 1 {
+    /// Answers lines that came in earlier turns.
+    fn catch_up(&mut self, reply: &mut LineReply<'_, '_>) -> io::Result<()> {
+        let Some(mut held) = self.held.take() else { return Ok(()) };
+        let answered = self.answer_whole(held.bytes(), reply)?;
+        held.answered(answered);
+        if !self.behind && begun_too_long(held.len(), reply) {
             return Err(Fault::LineTooLong.into());
         }
-        let partial = self.partial.get_or_insert_with(|| Partial::new(context.input_total));
-        partial.extend(data, context.limits)
+        if !held.is_empty() {
+            held.shrink();
+            self.held = Some(held);
+        }
+        Ok(())
     }
 
-    fn answer_line(&self, line: &[u8], max_line: usize, reply: &mut LineReply<'_, '_>) -> io::Result<()> {
+    /// Answers the lines that are whole and keeps the rest.
+    fn take(&mut self, mut data: &[u8], reply: &mut LineReply<'_, '_>) -> io::Result<()> {
+        if let Some(mut held) = self.held.take() {
+            let Some(end) = data.iter().position(|&byte| byte == b'\n') else {
+                self.held = Some(held);
+                return self.keep(data, reply);
+            };
+            let (line, rest) = data.split_at(end + 1);
+            if !rest.is_empty() {
+                reply.output.begin_pace();
+            }
+            let context = reply.output.context;
+            let longest = context.limits.max_line + 2;
+            // One byte more than allowed, and a `\r`, are enough to know that the line is too long.
+            let enough = end.min(longest - held.len());
+            held.extend(&line[..enough], longest, context.limits)?;
+            self.answer_line(held.bytes(), reply)?;
+            data = rest;
+            self.behind = !reply.ending && is_whole(data) && reply.output.is_turn_over();
+        }
+        if !self.behind && !reply.ending {
+            data = &data[self.answer_whole(data, reply)?..];
+        }
+        if data.is_empty() || reply.ending { Ok(()) } else { self.keep(data, reply) }
+    }
+
+    /// Answers the whole lines at the beginning of `data` until the turn is over, which leaves the
+    /// session [`behind`](Self::behind). How many bytes they are.
+    fn answer_whole(&mut self, data: &[u8], reply: &mut LineReply<'_, '_>) -> io::Result<usize> {
+        self.behind = false;
+        let mut rest = data;
+        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+            if rest.len() < data.len() && reply.output.is_turn_over() {
+                self.behind = true;
+                break;
+            }
+            if end + 1 < rest.len() {
+                // There may be another line, so the time that this one takes matters.
+                reply.output.begin_pace();
+            }
+            self.answer_line(&rest[..end], reply)?;
+            rest = &rest[end + 1..];
+            if reply.ending {
+                break;
+            }
+        }
+        Ok(data.len() - rest.len())
+    }
+
+    /// Keeps what is not answered: the beginning of a line, or whole lines for another turn.
+    fn keep(&mut self, data: &[u8], reply: &LineReply<'_, '_>) -> io::Result<()> {
+        let context = &reply.output.context;
+        let begun = self.held.as_ref().map_or(0, Held::len);
+        if !self.behind && begun_too_long(begun + data.len(), reply) {
+            return Err(Fault::LineTooLong.into());
+        }
+        let held = self.held.get_or_insert_with(|| Held::new(context.input_total));
+        held.extend(data, context.limits.max_line + 2, context.limits)
+    }
+
+    fn answer_line(&self, line: &[u8], reply: &mut LineReply<'_, '_>) -> io::Result<()> {
         let line = strip(line);
-        if line.len() > max_line {
+        if line.len() > reply.output.context.limits.max_line {
             return Err(Fault::LineTooLong.into());
         }
         (self.answer)(line, reply)
     }
 }
 
+/// Whether a line of which so many bytes have come is longer than allowed. A `\r` may belong to its
+/// end, so that does not count yet.
+fn begun_too_long(begun: usize, reply: &LineReply<'_, '_>) -> bool {
+    begun > reply.output.context.limits.max_line + 1
+}
+
+/// Whether there is a whole line in it.
+fn is_whole(data: &[u8]) -> bool {
+    data.contains(&b'\n')
+}
+
 fn strip(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+    use crate::service::stream::{Buffers, Context, Kept};
+    use proptest::prelude::*;
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
+    use std::time::Duration;
+
+    /// A session with its two ends of a connection, whose turns are given by hand.
+    struct Room {
+        limits: Limits,
+        near: TcpStream,
+        far: TcpStream,
+        input_total: Arc<AtomicUsize>,
+        output_total: AtomicUsize,
+        stopping: AtomicBool,
+        buffers: Buffers,
+        kept: Kept,
+        peer: Peer,
+        session: Box<dyn Session>,
+    }
+
+    impl Room {
+        fn new(limits: Limits, service: &impl Service) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (near, address) = listener.accept().unwrap();
+            let peer = Peer { address };
+            Self {
+                limits,
+                near,
+                far,
+                input_total: Arc::default(),
+                output_total: AtomicUsize::new(0),
+                stopping: AtomicBool::new(false),
+                buffers: Buffers::new(),
+                kept: Kept::default(),
+                peer,
+                session: service.connect(&peer),
+            }
+        }
+
+        fn say(&mut self, words: &[u8]) {
+            self.far.write_all(words).unwrap();
+        }
+
+        fn turn(&mut self) -> io::Result<Turn> {
+            let context = Context {
+                limits: &self.limits,
+                input_total: &self.input_total,
+                output_total: &self.output_total,
+                stopping: &self.stopping,
+            };
+            let mut stream =
+                Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, context, false);
+            let turn = self.session.turn(&mut stream);
+            stream.finish().1.unwrap();
+            turn
+        }
+
+        /// Everything that was said, after the session's end.
+        fn heard(mut self) -> Vec<u8> {
+            drop(self.session);
+            assert_eq!(self.input_total.load(Relaxed), 0, "nothing is held for a session that has ended");
+            self.near.shutdown(Shutdown::Write).unwrap();
+            let mut heard = Vec::new();
+            self.far.read_to_end(&mut heard).unwrap();
+            heard
+        }
+    }
+
+    /// Answers in upper case, and takes long for a line that begins with `s`.
+    fn upper() -> impl Service {
+        lines("upper", |line, reply| {
+            if line.first() == Some(&b's') {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            reply.send(&line.to_ascii_uppercase())?;
+            reply.send(b"\n")
+        })
+    }
+
+    #[test]
+    fn a_turn_ends_after_a_slow_line_and_the_others_have_theirs() {
+        let mut room = Room::new(Limits::default(), &upper());
+        room.say(b"slow\nslow\nslow\nslo");
+        for held in [5 + 5 + 3, 5 + 3, 3] {
+            let turn = room.turn().unwrap();
+            assert!(room.input_total.load(Relaxed) >= held, "what is not answered is counted");
+            assert_eq!(turn, if held == 3 { Turn::Partial } else { Turn::Again });
+        }
+        room.say(b"w\nslow\nd");
+        assert_eq!(room.turn().unwrap(), Turn::Again);
+        assert_eq!(room.turn().unwrap(), Turn::Partial);
+        room.far.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(room.turn().unwrap(), Turn::Close);
+        assert_eq!(room.heard(), b"SLOW\nSLOW\nSLOW\nSLOW\nSLOW\nD\n");
+    }
+
+    #[test]
+    fn a_server_that_is_stopping_waits_for_one_line() {
+        let mut room = Room::new(Limits::default(), &upper());
+        room.say(b"a\nb\nc\n");
+        room.stopping.store(true, Relaxed);
+        assert_eq!(room.turn().unwrap(), Turn::Again);
+        assert_eq!(room.heard(), b"A\n");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        /// However the bytes come and wherever turns end, each line is answered once and in order.
+        #[test]
+        fn lines_are_answered_alike_however_they_come(
+            lines in proptest::collection::vec("s?[a-z\r]{0,12}", 0..12),
+            last in "[a-z]{0,5}",
+            cuts in proptest::collection::vec(1..40usize, 1..30),
+        ) {
+            let limits = Limits { max_line: 16, ..Limits::default() };
+            let mut room = Room::new(limits, &upper());
+            let mut text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+            text += &last;
+            let mut expected = String::new();
+            for line in lines.iter().chain((!last.is_empty()).then_some(&last)) {
+                expected += &line.strip_suffix('\r').unwrap_or(line).to_ascii_uppercase();
+                expected += "\n";
+            }
+            let mut rest = text.as_bytes();
+            for cut in cuts.iter().cycle() {
+                let (piece, after) = rest.split_at((*cut).min(rest.len()));
+                room.say(piece);
+                rest = after;
+                while room.turn().unwrap() == Turn::Again {}
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            room.far.shutdown(Shutdown::Write).unwrap();
+            while room.turn().unwrap() != Turn::Close {}
+            prop_assert_eq!(String::from_utf8(room.heard()).unwrap(), expected);
+        }
+    }
 }

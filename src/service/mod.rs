@@ -4,8 +4,12 @@
 mod blocking;
 mod datagram;
 mod echo;
+mod held;
 mod hello;
+pub mod http;
 mod lines;
+
+mod pace;
 mod proxy;
 mod stream;
 mod time;
@@ -102,6 +106,11 @@ pub enum Turn {
     Park,
     /// In the middle of a request: wait for its rest, at most `read_timeout` from its first byte.
     Partial,
+    /// There is more to do at once, without waiting for the client: another turn, after those that
+    /// wait for one. For a session that keeps requests it has not answered yet, because
+    /// [`Output::is_turn_over`] said so. (If the client has not taken its replies, the turn comes when
+    /// it has.)
+    Again,
     /// Send what is kept and end the connection.
     Close,
 }

@@ -318,7 +318,12 @@ impl Worker {
             return Next::End(closing);
         }
         connection.ending = (turn == Turn::Close).then_some(closing);
-        if !kept && !turned.drained && turned.received > 0 && !turned.ended {
+        let unread = !turned.drained && turned.received > 0 && !turned.ended;
+        if !kept && (turn == Turn::Again || unread) {
+            if turned.sent > 0 {
+                // A request was answered, so what is half read later is another one.
+                connection.waiting = Waiting::Request.into();
+            }
             return Next::Again;
         }
         Next::Park(match (kept, turn, was_waiting) {

@@ -3,17 +3,16 @@
 mod args;
 mod client;
 mod config;
-mod escapes;
 mod limit_options;
 mod log;
 mod metrics;
 mod serve;
 #[cfg(target_os = "linux")]
 mod stress;
-pub mod units;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+pub use tidegate_units as units;
 
 /// Exit codes that scripts may rely on.
 pub mod exit {

@@ -1,7 +1,6 @@
 //! `tidegate serve`: from options to a running server, and `tidegate check`, which stops before.
 
 use super::args::ServeArgs;
-use super::escapes::unescape;
 use super::limit_options::LimitOptions;
 use super::{config, exit, fail, log};
 use crate::admin::{Admin, AdminHandle};
@@ -15,6 +14,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_units::unescape;
 
 const DEFAULT_ADMIN: &str = "127.0.0.1:9464";
 const DEFAULT_LISTEN: &str = "echo=tcp://127.0.0.1:5000";
@@ -208,7 +208,7 @@ fn listener(text: &str, work: Cost) -> Result<(String, SocketAddr, Offer), Strin
     let offer = match url.scheme {
         Scheme::Tcp => stream_service(name, work).map(Offer::Stream),
         Scheme::Udp => datagram_service(name, work).map(Offer::Datagrams),
-        Scheme::Http => return Err(format!("listener `{text}`: a listener is tcp:// or udp://")),
+        _ => return Err(format!("listener `{text}`: a listener is tcp:// or udp://")),
     };
     let unknown = || format!("`{name}` is not a service: there are echo, hello, time and work");
     let offer = offer.ok_or_else(unknown)?;

@@ -81,30 +81,7 @@ impl std::fmt::Display for Value {
     }
 }
 
-/// A time as people read it, exact: `1500ms`, `10s`.
-pub fn show_time(time: Duration) -> String {
-    if time.is_zero() {
-        return "0s".to_owned();
-    }
-    let nanos = time.as_nanos();
-    let day = 86_400 * 1_000_000_000;
-    for (unit, name) in [(day, "d"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")] {
-        if nanos.is_multiple_of(unit) {
-            return format!("{}{name}", nanos / unit);
-        }
-    }
-    format!("{nanos}ns")
-}
-
-/// A count of bytes as people read it, exact: `64KiB`, `1000B`.
-pub fn show_size(bytes: usize) -> String {
-    for (unit, name) in [(1usize << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
-        if bytes >= unit && bytes.is_multiple_of(unit) {
-            return format!("{}{name}", bytes / unit);
-        }
-    }
-    format!("{bytes}B")
-}
+pub use tidegate_units::{show_size, show_time};
 
 #[cfg(test)]
 mod tests {

@@ -8,15 +8,17 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, End, Gate, PATIENCE, Reply, Site, eventually, hush_panics};
-use tidegate::http::{self, Answer, Config, Head, Pull, Request, Response, Streaming};
+use support::{Client, End, Gate, Site, eventually, hush_panics};
+use tidegate::http::{Answer, Config, Head, Pull, Request, Response, Streaming};
 use tidegate::reason::CloseReason;
 use tidegate::{Limits, http};
 
 const MIB: usize = 1 << 20;
+const MIB_U64: u64 = 1 << 20;
 
 fn one_worker() -> Limits {
-    Limits { workers: 1, queue: 64, ..Default::default() }
+    // The tests' clients are still there when their server ends.
+    Limits::default().workers(1).queue(64).linger_timeout(Duration::from_millis(50))
 }
 
 /// Says what it sees of a request.
@@ -96,14 +98,14 @@ fn a_body_is_collected_while_its_connection_is_parked() {
     }
     site.until("they are parked", |now| (now.active, now.queued, now.idle) == (0, 0, 8));
     eventually("their bodies are counted", || {
-        (site.stats().pending_input_bytes >= 8 * (MIB - 1)).then_some(())
+        (site.stats().pending_input_bytes >= 8 * (MIB_U64 - 1)).then_some(())
     });
     assert_eq!(site.client().get("/y").text(), "GET /y None ");
     for client in &mut slow {
         client.say("y");
         assert_eq!(client.reply().body.len(), "PUT /x None ".len() + MIB);
     }
-    assert_eq!(site.stats().pending_input_bytes, 0, "nothing is kept between requests");
+    eventually("nothing is kept between requests", || (site.stats().pending_input_bytes == 0).then_some(()));
     site.end();
 }
 
@@ -316,11 +318,8 @@ fn a_request_that_is_not_one_gets_a_status_and_one_line_and_the_connection_ends(
 
 #[test]
 fn a_silent_and_a_half_request_hold_no_worker_and_have_their_deadlines() {
-    let limits = Limits {
-        read_timeout: Duration::from_millis(700),
-        idle_timeout: Duration::from_millis(1500),
-        ..one_worker()
-    };
+    let limits =
+        one_worker().read_timeout(Duration::from_millis(2500)).idle_timeout(Duration::from_millis(5000));
     let site = Site::serve(limits, http(show));
     let mut silent: Vec<Client> = (0..100).map(|_| site.client()).collect();
     site.until("they are parked", |now| now.idle == 100);
@@ -347,7 +346,7 @@ fn a_silent_and_a_half_request_hold_no_worker_and_have_their_deadlines() {
 
 #[test]
 fn a_request_that_drips_has_its_deadline_from_its_first_byte() {
-    let site = Site::serve(Limits { read_timeout: Duration::from_millis(600), ..one_worker() }, http(show));
+    let site = Site::serve(one_worker().read_timeout(Duration::from_millis(600)), http(show));
     let mut client = site.client();
     let began = Instant::now();
     for byte in "GET / HTTP/1.1\r\nHost: h\r\nX: ".bytes().chain(std::iter::repeat_n(b'x', 1000)) {
@@ -449,7 +448,7 @@ fn large(total: usize, pieces: Arc<AtomicUsize>) -> http::Http {
 
 #[test]
 fn a_slow_reader_of_a_large_answer_owns_no_worker_and_no_more_than_a_piece() {
-    let total = 32 * MIB;
+    let total = 12 * MIB;
     let pieces = Arc::new(AtomicUsize::new(0));
     let site = Site::serve(one_worker(), large(total, pieces.clone()));
     let mut slow: Vec<Client> = (0..20).map(|_| Client::narrow(site.address)).collect();
@@ -459,12 +458,12 @@ fn a_slow_reader_of_a_large_answer_owns_no_worker_and_no_more_than_a_piece() {
     site.until("they are parked", |now| (now.active, now.queued, now.idle) == (0, 0, 20));
     assert!(site.stats().pending_output_bytes <= 20 * (50 << 10), "{}", site.stats().pending_output_bytes);
     let asked = pieces.load(Ordering::SeqCst);
-    assert!(asked < 20 * 400, "{asked} pieces were asked for");
+    assert!(asked < 20 * 200, "{asked} pieces were asked for");
     let began = Instant::now();
     let reply = site.client().ask("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert_eq!(reply.status, 200);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-    for client in slow.iter_mut().take(4) {
+    for client in slow.iter_mut().take(2) {
         let reply = client.reply();
         assert!(reply.body == pattern(0, total), "the body is as it was made");
         // And the connection is in step.
@@ -544,7 +543,7 @@ fn a_pulled_answer_goes_on_while_other_clients_have_their_turns() {
                 }
             });
         }
-        site.until("both are served", |now| now.bytes_out > 10 * MIB as u64);
+        site.until("both are served", |now| now.sent_bytes > 10 * MIB_U64);
         for _ in 0..20 {
             assert_eq!(site.client().get("/other").text(), "hello");
         }
@@ -555,7 +554,7 @@ fn a_pulled_answer_goes_on_while_other_clients_have_their_turns() {
 
 #[test]
 fn a_client_for_whose_body_there_is_no_room_is_told_so() {
-    let limits = Limits { input_total: 200_000, ..one_worker() };
+    let limits = one_worker().input_total(200_000);
     let site = Site::serve(limits, http(show));
     let mut first = site.client();
     first.say("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 150000\r\n\r\n").say(vec![b'x'; 140_000]);
@@ -573,7 +572,7 @@ fn a_client_for_whose_body_there_is_no_room_is_told_so() {
 #[test]
 fn a_client_that_is_refused_at_the_door_is_told_503_and_when_to_come_again() {
     let gate = Gate::new();
-    let limits = Limits { workers: 1, queue: 1, ..Default::default() };
+    let limits = one_worker().queue(1);
     let held = gate.clone();
     let site = Site::serve(
         limits,
@@ -671,8 +670,9 @@ fn a_streaming_service_may_answer_before_the_body() {
         assert_eq!(client.end(), End::Fin);
     }
     let mut client = site.client();
+    let before = site.counts().received_bytes;
     client.say("PUT /stops HTTP/1.1\r\nHost: h\r\nContent-Length: 5000\r\n\r\n").say(vec![b'x'; 1500]);
-    site.until("it is taken", |now| now.idle == 1);
+    site.until("it is taken", |now| now.received_bytes > before + 1500);
     let reply = client.say("x").reply();
     assert_eq!((reply.status, reply.closes()), (422, true));
     site.end();

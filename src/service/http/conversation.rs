@@ -248,27 +248,22 @@ impl<H: Handle> Talk<'_, '_, H> {
     fn begin(&mut self, arrived: &Arrived<'_>, rest: &[u8]) -> io::Result<usize> {
         let Arrived { request, whole, .. } = arrived;
         let head = &request.head;
-        let mut outgoing = Outgoing::new(head.version, head.method == "HEAD", head.keep_alive);
+        let keep = head.keep_alive;
+        // An answer without the rest of the body leaves it unread, so it is the last one.
+        let mut outgoing = Outgoing::new(head.version, head.method == "HEAD", keep && *whole);
         let context = self.output.context;
         let response = Response::new(self.output, &mut outgoing, self.peer);
         match self.handle.begin(arrived, context, response) {
-            Ok(Head::Answered(answer)) => {
-                outgoing.keep &= *whole;
-                self.settle(Ok(answer), outgoing)?;
-                Ok(request.body.len())
-            }
+            Ok(Head::Answered(answer)) => self.settle(Ok(answer), outgoing).map(|()| request.body.len()),
+            Err(error) => self.settle(Err(error), outgoing).map(|()| request.body.len()),
             Ok(Head::Wanted(exchange)) => {
+                outgoing.keep = keep;
                 if head.expects_continue && rest.is_empty() && !whole {
                     self.output.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
                 }
                 let reader = head.body.reader(self.config.body_limits());
                 self.begun.stage = Stage::Body { exchange, reader, outgoing };
                 Ok(0)
-            }
-            Err(error) => {
-                outgoing.keep &= *whole;
-                self.settle(Err(error), outgoing)?;
-                Ok(request.body.len())
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a conversation asks of its service: the closure for whole requests, or the trait for bodies as they
 //! come.
 
-use super::wire::{RequestHead, Slots, decode_path};
+use super::wire::{BodyLength, RequestHead, Slots, decode_path};
 use super::{Answer, Config, Request, Response};
 use crate::service::held::Held;
 use crate::service::{Context, Peer};
@@ -147,6 +147,8 @@ pub(super) struct Collecting<F>(pub(super) F);
 pub(super) struct Collected {
     head: Held,
     body: Held,
+    /// How long the body can be at most.
+    most: usize,
 }
 
 impl<F> Handle for Collecting<F>
@@ -166,11 +168,16 @@ where
         }
         let mut head = Held::new(context.input_total);
         head.extend(arrived.bytes, arrived.bytes.len(), context.limits)?;
-        Ok(Head::Wanted(Collected { head, body: Held::new(context.input_total) }))
+        let most = match arrived.request.head.body {
+            BodyLength::Bytes(length) => usize::try_from(length).unwrap_or(usize::MAX),
+            BodyLength::Chunked | BodyLength::UntilClose => usize::MAX,
+        };
+        Ok(Head::Wanted(Collected { head, body: Held::new(context.input_total), most }))
     }
 
     fn piece(&self, exchange: &mut Collected, piece: &[u8], place: Place<'_>) -> io::Result<()> {
-        exchange.body.extend(piece, place.config.max_body, place.context.limits)
+        let most = exchange.most.min(place.config.max_body);
+        exchange.body.extend(piece, most, place.context.limits)
     }
 
     fn end(&self, exchange: Collected, place: Place<'_>, response: Response<'_, '_>) -> io::Result<Answer> {

@@ -19,7 +19,7 @@ fn each_connection_has_a_state_of_its_own() {
             reply.send(format!("{lines}\n").as_bytes())
         },
     );
-    let site = Site::serve(Limits { workers: 2, ..Default::default() }, service);
+    let site = Site::serve(Limits::default().workers(2), service);
     let (mut one, mut other) = (site.client(), site.client());
     one.say("a\nb\n").hear("1\n2\n");
     other.say("x\n").hear("1\n");
@@ -64,7 +64,7 @@ fn every_hook_of_a_line_service_is_called_in_its_order() {
     .on_close(move |_port, reason| closed(reason.as_str()))
     .on_error(move |_peer, error| failed(&error.to_string()))
     .busy_reply("not you\n");
-    let site = Site::serve(Limits { workers: 1, ..Default::default() }, service);
+    let site = Site::serve(Limits::default().workers(1), service);
     let said = |words: &str| {
         // The greeting comes before the client says anything.
         let mut client = site.client();
@@ -120,7 +120,7 @@ fn a_line_service_has_words_for_a_client_that_is_refused() {
         reply.send(line)
     })
     .busy_reply("come back later\n");
-    let site = Site::serve(Limits { workers: 1, queue: 1, ..Default::default() }, service);
+    let site = Site::serve(Limits::default().workers(1).queue(1), service);
     let mut first = site.client();
     first.say("a\n");
     site.until("the worker is held", |now| now.active == 1);
@@ -135,7 +135,7 @@ fn a_line_service_has_words_for_a_client_that_is_refused() {
 #[test]
 fn lines_come_with_their_ends_where_that_is_wanted() {
     let service = lines("exact", |line, reply| reply.send(format!("{line:?};").as_bytes())).with_ends();
-    let site = Site::serve(Limits { max_line: 4, ..Default::default() }, service);
+    let site = Site::serve(Limits::default().max_line(4), service);
     let mut client = site.client();
     client.say("a\nb\r\n\n\rc").finish();
     let expected: String =
@@ -165,7 +165,7 @@ fn the_state_of_a_connection_lives_as_long_as_the_connection() {
         Counted(count.clone())
     };
     let service = lines_with("counted", open, |_state, line, reply| reply.send(line));
-    let limits = Limits { idle_timeout: Duration::from_millis(300), ..Default::default() };
+    let limits = Limits::default().idle_timeout(Duration::from_millis(300));
     let site = Site::serve(limits, service);
     let mut clients: Vec<Client> = (0..5).map(|_| site.client()).collect();
     for client in &mut clients {

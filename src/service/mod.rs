@@ -8,7 +8,9 @@ mod held;
 mod hello;
 pub mod http;
 mod lines;
+
 mod pace;
+mod proxy;
 mod stream;
 mod time;
 mod work;

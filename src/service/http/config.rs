@@ -23,8 +23,8 @@ impl Default for Config {
 }
 
 impl Config {
-    pub(super) fn body_limits(&self) -> wire::Limits {
+    pub(super) fn body_limits(&self) -> wire::BodyLimits {
         // Extensions and trailers may be as long as a head.
-        wire::Limits { max_body: self.max_body as u64, max_overhead: self.max_head }
+        wire::BodyLimits { max_body: self.max_body as u64, max_overhead: self.max_head }
     }
 }

@@ -12,8 +12,8 @@
 //!
 //! Between requests nothing of it is kept but the session itself.
 
-use super::handle::{Arrived, Handle, Head, Place};
-use super::pull::{Pulled, Pumped};
+use super::handle::{Arrived, Handle, Head, Setting};
+use super::pull::{Pulled, Pulling};
 use super::response::{Answer, Outgoing, Response};
 use super::status::StatusError;
 use super::wire::{
@@ -37,10 +37,10 @@ pub(super) struct Conversation<H: Handle> {
 struct Begun<E> {
     /// Input that no stage has used.
     held: Option<Held>,
-    stage: Stage<E>,
+    stage: HttpStage<E>,
 }
 
-enum Stage<E> {
+enum HttpStage<E> {
     /// A head is expected or comes.
     Head(Scanner),
     /// A body comes.
@@ -51,15 +51,15 @@ enum Stage<E> {
     Closed,
 }
 
-impl<E> Stage<E> {
+impl<E> HttpStage<E> {
     const fn between() -> Self {
-        Stage::Head(Scanner::requests())
+        HttpStage::Head(Scanner::requests())
     }
 }
 
 /// What input came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flow {
+enum Progress {
     /// More input is needed.
     More,
     /// There is more to do, in another turn.
@@ -80,13 +80,13 @@ impl<H: Handle> Session for Conversation<H> {
         let (input, output) = stream.split();
         let begun = match self.begun.take() {
             Some(begun) => *begun,
-            None => Begun { held: None, stage: Stage::between() },
+            None => Begun { held: None, stage: HttpStage::between() },
         };
-        let mut talk = Talk { handle: &*self.handle, config: &self.config, peer: &peer, output, begun };
+        let mut talk = HttpTurn { handle: &*self.handle, config: &self.config, peer: &peer, output, begun };
         let turn = talk.run(input)?;
         let begun = talk.begun;
         match (&begun.stage, &begun.held) {
-            (Stage::Head(scanner), None) if scanner.is_fresh() => {}
+            (HttpStage::Head(scanner), None) if scanner.is_fresh() => {}
             _ => self.begun = Some(Box::new(begun)),
         }
         Ok(turn)
@@ -94,7 +94,7 @@ impl<H: Handle> Session for Conversation<H> {
 }
 
 /// A conversation during a turn.
-struct Talk<'t, 'a, H: Handle> {
+struct HttpTurn<'t, 'a, H: Handle> {
     handle: &'t H,
     config: &'t Config,
     peer: &'t Peer,
@@ -102,14 +102,14 @@ struct Talk<'t, 'a, H: Handle> {
     begun: Begun<H::Exchange>,
 }
 
-impl<H: Handle> Talk<'_, '_, H> {
+impl<H: Handle> HttpTurn<'_, '_, H> {
     fn run(&mut self, input: &mut Input<'_>) -> io::Result<Turn> {
         let mut flow = self.resume()?;
         loop {
             match flow {
-                Flow::Close => return Ok(Turn::Close),
-                Flow::Over => return Ok(Turn::Again),
-                Flow::More => {}
+                Progress::Close => return Ok(Turn::Close),
+                Progress::Over => return Ok(Turn::Again),
+                Progress::More => {}
             }
             flow = match input.receive()? {
                 Received::Data(data) => self.take(data)?,
@@ -123,21 +123,21 @@ impl<H: Handle> Talk<'_, '_, H> {
     /// What the connection waits for when no more has come.
     fn waiting(&self) -> Turn {
         match &self.begun.stage {
-            Stage::Head(scanner) if self.begun.held.is_none() && scanner.is_fresh() => Turn::Park,
+            HttpStage::Head(scanner) if self.begun.held.is_none() && scanner.is_fresh() => Turn::Park,
             _ => Turn::Partial,
         }
     }
 
     /// Goes on with what an earlier turn left.
-    fn resume(&mut self) -> io::Result<Flow> {
+    fn resume(&mut self) -> io::Result<Progress> {
         match (&self.begun.held, &self.begun.stage) {
-            (None, Stage::Head(_) | Stage::Body { .. }) => Ok(Flow::More),
+            (None, HttpStage::Head(_) | HttpStage::Body { .. }) => Ok(Progress::More),
             _ => self.take(&[]),
         }
     }
 
     /// Uses input, and holds what is left of it.
-    fn take(&mut self, data: &[u8]) -> io::Result<Flow> {
+    fn take(&mut self, data: &[u8]) -> io::Result<Progress> {
         let Some(mut held) = self.begun.held.take() else {
             let (used, flow) = self.advance(data)?;
             return self.hold(None, &data[used..]).map(|()| flow);
@@ -171,39 +171,41 @@ impl<H: Handle> Talk<'_, '_, H> {
     }
 
     /// Advances through the stages as far as the input goes, and says how many bytes were used.
-    fn advance(&mut self, data: &[u8]) -> io::Result<(usize, Flow)> {
+    fn advance(&mut self, data: &[u8]) -> io::Result<(usize, Progress)> {
         let mut used = 0;
         loop {
-            let stage = std::mem::replace(&mut self.begun.stage, Stage::Closed);
+            let stage = std::mem::replace(&mut self.begun.stage, HttpStage::Closed);
             match stage {
-                Stage::Closed => return Ok((used, Flow::Close)),
-                Stage::Head(scanner) => match self.head(scanner, &data[used..])? {
+                HttpStage::Closed => return Ok((used, Progress::Close)),
+                HttpStage::Head(scanner) => match self.head(scanner, &data[used..])? {
                     Some(n) => used += n,
-                    None => return Ok((used, Flow::More)),
+                    None => return Ok((used, Progress::More)),
                 },
-                Stage::Body { exchange, reader, outgoing } => {
+                HttpStage::Body { exchange, reader, outgoing } => {
                     let (n, whole) = self.body(exchange, reader, outgoing, &data[used..])?;
                     used += n;
                     if !whole {
-                        return Ok((used, Flow::More));
+                        return Ok((used, Progress::More));
                     }
                 }
-                Stage::Pull { mut pulled, keep } => match pulled.pump(self.output)? {
-                    Pumped::Done => self.begun.stage = if keep { Stage::between() } else { Stage::Closed },
-                    Pumped::Rest => {
-                        self.begun.stage = Stage::Pull { pulled, keep };
-                        return Ok((used, Flow::Over));
+                HttpStage::Pull { mut pulled, keep } => match pulled.pump(self.output)? {
+                    Pulling::Done => {
+                        self.begun.stage = if keep { HttpStage::between() } else { HttpStage::Closed }
+                    }
+                    Pulling::Rest => {
+                        self.begun.stage = HttpStage::Pull { pulled, keep };
+                        return Ok((used, Progress::Over));
                     }
                 },
             }
             if used < data.len() && self.is_between() && self.output.is_turn_over() {
-                return Ok((used, Flow::Over));
+                return Ok((used, Progress::Over));
             }
         }
     }
 
     fn is_between(&self) -> bool {
-        matches!(self.begun.stage, Stage::Head(_))
+        matches!(self.begun.stage, HttpStage::Head(_))
     }
 
     /// Reads a head, and has its request answered if its body is there: how many bytes that were; nothing if the
@@ -212,7 +214,7 @@ impl<H: Handle> Talk<'_, '_, H> {
         let range = match scanner.find(data, self.config.max_head) {
             Ok(Some(range)) => range,
             Ok(None) => {
-                self.begun.stage = Stage::Head(scanner);
+                self.begun.stage = HttpStage::Head(scanner);
                 return Ok(None);
             }
             Err(refused) => return self.refuse(refused).map(|()| Some(0)),
@@ -262,7 +264,7 @@ impl<H: Handle> Talk<'_, '_, H> {
                     self.output.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
                 }
                 let reader = head.body.reader(self.config.body_limits());
-                self.begun.stage = Stage::Body { exchange, reader, outgoing };
+                self.begun.stage = HttpStage::Body { exchange, reader, outgoing };
                 Ok(0)
             }
         }
@@ -284,16 +286,16 @@ impl<H: Handle> Talk<'_, '_, H> {
                 Err(refused) => return self.refuse(refused).map(|()| (used, true)),
             };
             used += n;
-            let place = Place { context: self.output.context, config: self.config, peer: self.peer };
+            let setting = Setting { context: self.output.context, config: self.config, peer: self.peer };
             let failed = match piece {
-                Piece::Data(data) => self.handle.piece(&mut exchange, data, place).err(),
+                Piece::Data(data) => self.handle.piece(&mut exchange, data, setting).err(),
                 Piece::More => {
-                    self.begun.stage = Stage::Body { exchange, reader, outgoing };
+                    self.begun.stage = HttpStage::Body { exchange, reader, outgoing };
                     return Ok((used, false));
                 }
                 Piece::End => {
                     let response = Response::new(self.output, &mut outgoing, self.peer);
-                    let result = self.handle.end(exchange, place, response);
+                    let result = self.handle.end(exchange, setting, response);
                     return self.settle(result, outgoing).map(|()| (used, true));
                 }
             };
@@ -315,9 +317,9 @@ impl<H: Handle> Talk<'_, '_, H> {
             Err(error) => self.fail(&mut outgoing, &error)?,
         }
         self.begun.stage = match outgoing.pulled.take() {
-            Some(pulled) => Stage::Pull { pulled, keep: outgoing.keep },
-            None if outgoing.keep => Stage::between(),
-            None => Stage::Closed,
+            Some(pulled) => HttpStage::Pull { pulled, keep: outgoing.keep },
+            None if outgoing.keep => HttpStage::between(),
+            None => HttpStage::Closed,
         };
         Ok(())
     }
@@ -350,7 +352,7 @@ impl<H: Handle> Talk<'_, '_, H> {
             .status(status)
             .text(&format!("{why}\n"))
             .map(drop)?;
-        self.begun.stage = Stage::Closed;
+        self.begun.stage = HttpStage::Closed;
         Ok(())
     }
 

@@ -91,19 +91,19 @@ pub(super) trait Handle: Send + Sync + 'static {
         response: Response<'_, '_>,
     ) -> io::Result<Head<Self::Exchange>>;
 
-    fn piece(&self, exchange: &mut Self::Exchange, piece: &[u8], place: Place<'_>) -> io::Result<()>;
+    fn piece(&self, exchange: &mut Self::Exchange, piece: &[u8], setting: Setting<'_>) -> io::Result<()>;
 
     fn end(
         &self,
         exchange: Self::Exchange,
-        place: Place<'_>,
+        setting: Setting<'_>,
         response: Response<'_, '_>,
     ) -> io::Result<Answer>;
 }
 
 /// Where a request is answered.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'p> {
+pub(super) struct Setting<'p> {
     pub(super) context: Context<'p>,
     pub(super) config: &'p Config,
     pub(super) peer: &'p Peer,
@@ -126,14 +126,14 @@ impl<S: Streaming> Handle for Passing<S> {
         self.0.head(&request, response)
     }
 
-    fn piece(&self, exchange: &mut S::Exchange, piece: &[u8], _place: Place<'_>) -> io::Result<()> {
+    fn piece(&self, exchange: &mut S::Exchange, piece: &[u8], _place: Setting<'_>) -> io::Result<()> {
         self.0.piece(exchange, piece)
     }
 
     fn end(
         &self,
         exchange: S::Exchange,
-        _place: Place<'_>,
+        _place: Setting<'_>,
         response: Response<'_, '_>,
     ) -> io::Result<Answer> {
         self.0.end(exchange, response)
@@ -175,17 +175,22 @@ where
         Ok(Head::Wanted(Collected { head, body: Held::new(context.input_total), most }))
     }
 
-    fn piece(&self, exchange: &mut Collected, piece: &[u8], place: Place<'_>) -> io::Result<()> {
-        let most = exchange.most.min(place.config.max_body);
-        exchange.body.extend(piece, most, place.context.limits)
+    fn piece(&self, exchange: &mut Collected, piece: &[u8], setting: Setting<'_>) -> io::Result<()> {
+        let most = exchange.most.min(setting.config.max_body);
+        exchange.body.extend(piece, most, setting.context.limits)
     }
 
-    fn end(&self, exchange: Collected, place: Place<'_>, response: Response<'_, '_>) -> io::Result<Answer> {
+    fn end(
+        &self,
+        exchange: Collected,
+        setting: Setting<'_>,
+        response: Response<'_, '_>,
+    ) -> io::Result<Answer> {
         let mut slots = Slots::new();
         // It was parsed when it came, so it cannot fail.
-        let head = RequestHead::parse(exchange.head.bytes(), &mut slots, place.config.max_headers)?;
+        let head = RequestHead::parse(exchange.head.bytes(), &mut slots, setting.config.max_headers)?;
         let path = decode_path(head.target.path())?;
-        let request = Request { head, path, body: exchange.body.bytes(), peer: place.peer };
+        let request = Request { head, path, body: exchange.body.bytes(), peer: setting.peer };
         (self.0)(&request, response)
     }
 }

@@ -1,18 +1,18 @@
 //! The body of an answer that is pulled, between its pieces.
 
-use super::response::{Framing, Next, Pull, send_end, send_piece};
+use super::response::{Framing, NextPiece, Pull, send_end, send_piece};
 use crate::service::Output;
 use std::io;
 
 /// A body of which the rest is still to be pulled.
 pub(super) struct Pulled {
     framing: Framing,
-    next: Next,
+    next: NextPiece,
 }
 
 /// How far a turn has come with a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pumped {
+pub(super) enum Pulling {
     /// It is whole.
     Done,
     /// The rest is for another turn.
@@ -20,12 +20,12 @@ pub(super) enum Pumped {
 }
 
 impl Pulled {
-    pub(super) fn new(framing: Framing, next: Next) -> Self {
+    pub(super) fn new(framing: Framing, next: NextPiece) -> Self {
         Self { framing, next }
     }
 
     /// Sends pieces until the body is whole, the client does not take them, or the turn is over.
-    pub(super) fn pump(&mut self, output: &mut Output<'_>) -> io::Result<Pumped> {
+    pub(super) fn pump(&mut self, output: &mut Output<'_>) -> io::Result<Pulling> {
         let mut piece = Vec::new();
         loop {
             piece.clear();
@@ -39,8 +39,8 @@ impl Pulled {
                 Pull::End if matches!(self.framing, Framing::Length(1..)) => {
                     return Err(io::Error::other("a pulled body is shorter than was said"));
                 }
-                Pull::End => return send_end(output, self.framing).map(|()| Pumped::Done),
-                Pull::More if piece.is_empty() || output.is_turn_over() => return Ok(Pumped::Rest),
+                Pull::End => return send_end(output, self.framing).map(|()| Pulling::Done),
+                Pull::More if piece.is_empty() || output.is_turn_over() => return Ok(Pulling::Rest),
                 Pull::More => {}
             }
         }

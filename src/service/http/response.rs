@@ -195,7 +195,7 @@ impl<'r, 'a> Response<'r, 'a> {
         Ok(Answer(()))
     }
 
-    fn pulled(mut self, framing: Framing, next: Next) -> io::Result<Answer> {
+    fn pulled(mut self, framing: Framing, next: NextPiece) -> io::Result<Answer> {
         let framing = if has_body(self.status) { framing } else { Framing::None };
         if framing == Framing::UntilClose {
             self.outgoing.keep = false;
@@ -256,7 +256,7 @@ pub enum Pull {
     End,
 }
 
-pub(super) type Next = Box<dyn FnMut(&mut Vec<u8>) -> io::Result<Pull> + Send>;
+pub(super) type NextPiece = Box<dyn FnMut(&mut Vec<u8>) -> io::Result<Pull> + Send>;
 
 /// Sends a piece of a body.
 pub(super) fn send_piece(output: &mut Output<'_>, framing: Framing, piece: &[u8]) -> io::Result<()> {

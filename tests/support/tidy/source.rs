@@ -21,7 +21,8 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let (code, prose) = Lexer::new(text).split();
-        let shipped = without_tests(&code);
+        let is_test = path.ends_with("/tests.rs") || path.contains("/tests/");
+        let shipped = if is_test { String::new() } else { without_tests(&code) };
         Self { path: path.to_owned(), text: text.to_owned(), code, shipped, prose }
     }
 
@@ -70,8 +71,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Blanks every `#[cfg(test)] mod name { .. }`, and every module of that kind in a file of its own is left out by its
-/// name, `tests`.
+/// Blanks every `#[cfg(test)] mod name { .. }`. (A file of that kind is known by its name, `tests.rs`.)
 fn without_tests(code: &str) -> String {
     let mut out = code.to_owned();
     let mut from = 0;

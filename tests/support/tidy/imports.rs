@@ -118,14 +118,17 @@ impl Resolver<'_> {
             if self.modules.contains_key(&child) {
                 at = child;
             } else {
-                return self.passed_on(&at, name, depth).or_else(|| self.modules.get(&at).copied());
+                return match self.passed_on(&at, name, depth) {
+                    Some(elsewhere) => elsewhere,
+                    None => self.modules.get(&at).copied(),
+                };
             }
         }
         self.modules.get(&at).copied()
     }
 
-    /// Where a name leads that the module at `at` has from elsewhere.
-    fn passed_on(&self, at: &Module, name: &str, depth: usize) -> Option<usize> {
+    /// Where a name leads that the module at `at` has from elsewhere, which may be another package.
+    fn passed_on(&self, at: &Module, name: &str, depth: usize) -> Option<Option<usize>> {
         if depth > 8 || self.modules.get(at).is_none_or(|&file| self.defines(file, name)) {
             return None;
         }
@@ -133,7 +136,7 @@ impl Resolver<'_> {
         let named = aliases.iter().find(|path| path.alias.as_deref() == Some(name));
         // The names of an alias are seen from its file, whose inner modules are in `within` already.
         let module = at[..at.len() - named.map_or(0, |path| path.within.len())].to_vec();
-        self.file_of(&module, named?, depth + 1)
+        Some(self.file_of(&module, named?, depth + 1))
     }
 
     fn defines(&self, file: usize, name: &str) -> bool {
@@ -144,12 +147,12 @@ impl Resolver<'_> {
     }
 }
 
-/// The module of a file, from its path under `src/`.
+/// The module of a file, from its path under `src/`. (The program, `main.rs`, is taken for a module that nobody names.)
 fn module_of(path: &str) -> Module {
     let stem = path.trim_end_matches(".rs");
     let stem = stem.strip_suffix("mod").map_or(stem, |rest| rest.trim_end_matches('/'));
     match stem {
-        "lib" | "main" | "" => Vec::new(),
+        "lib" | "" => Vec::new(),
         stem => stem.split('/').map(str::to_owned).collect(),
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! Between requests nothing of it is kept but the session itself.
 
-use super::handle::{Arrived, Handle, Head, Setting};
+use super::exchanges::{Arrived, Exchanges, Head, Setting};
 use super::pull::{Pulled, Pulling};
 use super::response::{Answer, Outgoing, Response};
 use super::status::StatusError;
@@ -26,8 +26,8 @@ use std::io;
 use std::sync::Arc;
 
 /// The session of a connection.
-pub(super) struct Conversation<H: Handle> {
-    handle: Arc<H>,
+pub(super) struct Conversation<H: Exchanges> {
+    exchanges: Arc<H>,
     config: Config,
     /// Nothing while the connection is between two requests.
     begun: Option<Box<Begun<H::Exchange>>>,
@@ -59,7 +59,7 @@ impl<E> HttpStage<E> {
 
 /// What input came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+enum InputFlow {
     /// More input is needed.
     More,
     /// There is more to do, in another turn.
@@ -68,13 +68,13 @@ enum Progress {
     Close,
 }
 
-impl<H: Handle> Conversation<H> {
-    pub(super) fn new(handle: Arc<H>, config: Config) -> Self {
-        Self { handle, config, begun: None }
+impl<H: Exchanges> Conversation<H> {
+    pub(super) fn new(exchanges: Arc<H>, config: Config) -> Self {
+        Self { exchanges, config, begun: None }
     }
 }
 
-impl<H: Handle> Session for Conversation<H> {
+impl<H: Exchanges> Session for Conversation<H> {
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
         let peer = *stream.peer();
         let (input, output) = stream.split();
@@ -82,7 +82,8 @@ impl<H: Handle> Session for Conversation<H> {
             Some(begun) => *begun,
             None => Begun { held: None, stage: HttpStage::between() },
         };
-        let mut talk = HttpTurn { handle: &*self.handle, config: &self.config, peer: &peer, output, begun };
+        let mut talk =
+            HttpTurn { exchanges: &*self.exchanges, config: &self.config, peer: &peer, output, begun };
         let turn = talk.run(input)?;
         let begun = talk.begun;
         match (&begun.stage, &begun.held) {
@@ -94,22 +95,22 @@ impl<H: Handle> Session for Conversation<H> {
 }
 
 /// A conversation during a turn.
-struct HttpTurn<'t, 'a, H: Handle> {
-    handle: &'t H,
+struct HttpTurn<'t, 'a, H: Exchanges> {
+    exchanges: &'t H,
     config: &'t Config,
     peer: &'t Peer,
     output: &'t mut Output<'a>,
     begun: Begun<H::Exchange>,
 }
 
-impl<H: Handle> HttpTurn<'_, '_, H> {
+impl<H: Exchanges> HttpTurn<'_, '_, H> {
     fn run(&mut self, input: &mut Input<'_>) -> io::Result<Turn> {
         let mut flow = self.resume()?;
         loop {
             match flow {
-                Progress::Close => return Ok(Turn::Close),
-                Progress::Over => return Ok(Turn::Again),
-                Progress::More => {}
+                InputFlow::Close => return Ok(Turn::Close),
+                InputFlow::Over => return Ok(Turn::Again),
+                InputFlow::More => {}
             }
             flow = match input.receive()? {
                 Received::Data(data) => self.take(data)?,
@@ -129,15 +130,15 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
     }
 
     /// Goes on with what an earlier turn left.
-    fn resume(&mut self) -> io::Result<Progress> {
+    fn resume(&mut self) -> io::Result<InputFlow> {
         match (&self.begun.held, &self.begun.stage) {
-            (None, HttpStage::Head(_) | HttpStage::Body { .. }) => Ok(Progress::More),
+            (None, HttpStage::Head(_) | HttpStage::Body { .. }) => Ok(InputFlow::More),
             _ => self.take(&[]),
         }
     }
 
     /// Uses input, and holds what is left of it.
-    fn take(&mut self, data: &[u8]) -> io::Result<Progress> {
+    fn take(&mut self, data: &[u8]) -> io::Result<InputFlow> {
         let Some(mut held) = self.begun.held.take() else {
             let (used, flow) = self.advance(data)?;
             return self.hold(None, &data[used..]).map(|()| flow);
@@ -171,21 +172,21 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
     }
 
     /// Advances through the stages as far as the input goes, and says how many bytes were used.
-    fn advance(&mut self, data: &[u8]) -> io::Result<(usize, Progress)> {
+    fn advance(&mut self, data: &[u8]) -> io::Result<(usize, InputFlow)> {
         let mut used = 0;
         loop {
             let stage = std::mem::replace(&mut self.begun.stage, HttpStage::Closed);
             match stage {
-                HttpStage::Closed => return Ok((used, Progress::Close)),
+                HttpStage::Closed => return Ok((used, InputFlow::Close)),
                 HttpStage::Head(scanner) => match self.head(scanner, &data[used..])? {
                     Some(n) => used += n,
-                    None => return Ok((used, Progress::More)),
+                    None => return Ok((used, InputFlow::More)),
                 },
                 HttpStage::Body { exchange, reader, outgoing } => {
                     let (n, whole) = self.body(exchange, reader, outgoing, &data[used..])?;
                     used += n;
                     if !whole {
-                        return Ok((used, Progress::More));
+                        return Ok((used, InputFlow::More));
                     }
                 }
                 HttpStage::Pull { mut pulled, keep } => match pulled.pump(self.output)? {
@@ -194,12 +195,12 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
                     }
                     Pulling::Rest => {
                         self.begun.stage = HttpStage::Pull { pulled, keep };
-                        return Ok((used, Progress::Over));
+                        return Ok((used, InputFlow::Over));
                     }
                 },
             }
             if used < data.len() && self.is_between() && self.output.is_turn_over() {
-                return Ok((used, Progress::Over));
+                return Ok((used, InputFlow::Over));
             }
         }
     }
@@ -255,7 +256,7 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
         let mut outgoing = Outgoing::new(head.version, head.method == "HEAD", keep && *whole);
         let context = self.output.context;
         let response = Response::new(self.output, &mut outgoing, self.peer);
-        match self.handle.begin(arrived, context, response) {
+        match self.exchanges.begin(arrived, context, response) {
             Ok(Head::Answered(answer)) => self.settle(Ok(answer), outgoing).map(|()| request.body.len()),
             Err(error) => self.settle(Err(error), outgoing).map(|()| request.body.len()),
             Ok(Head::Wanted(exchange)) => {
@@ -288,14 +289,14 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
             used += n;
             let setting = Setting { context: self.output.context, config: self.config, peer: self.peer };
             let failed = match piece {
-                Piece::Data(data) => self.handle.piece(&mut exchange, data, setting).err(),
+                Piece::Data(data) => self.exchanges.piece(&mut exchange, data, setting).err(),
                 Piece::More => {
                     self.begun.stage = HttpStage::Body { exchange, reader, outgoing };
                     return Ok((used, false));
                 }
                 Piece::End => {
                     let response = Response::new(self.output, &mut outgoing, self.peer);
-                    let result = self.handle.end(exchange, setting, response);
+                    let result = self.exchanges.end(exchange, setting, response);
                     return self.settle(result, outgoing).map(|()| (used, true));
                 }
             };

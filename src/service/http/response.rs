@@ -1,8 +1,9 @@
 //! The answer to a request: written at once, or pulled piece by piece.
 
+use super::date;
+use super::pull::{Framing, NextPiece, Pull, Pulled};
 use super::status::{self, reason};
-use super::wire::{LAST_CHUNK, Version, chunk_head, is_token, is_value};
-use super::{date, pull::Pulled};
+use super::wire::{Version, is_token, is_value};
 use crate::service::{Output, Peer};
 use std::io::{self, Read};
 
@@ -54,17 +55,6 @@ struct Has {
     date: bool,
     server: bool,
     content_type: bool,
-}
-
-/// Where the body of an answer ends, as its headers say it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// There is none, and nothing is said of it.
-    None,
-    Length(u64),
-    Chunked,
-    /// A client of HTTP/1.0 does not know chunks.
-    UntilClose,
 }
 
 impl<'r, 'a> Response<'r, 'a> {
@@ -244,33 +234,6 @@ impl<'r, 'a> Response<'r, 'a> {
             (true, Version::Http11) => out.send(b"\r\n"),
         }
     }
-}
-
-/// What a pulled body has beside the piece that it gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Pull {
-    /// More: ask again. (After no piece: in another turn.)
-    More,
-    /// This was the last piece; it may be empty.
-    End,
-}
-
-pub(super) type NextPiece = Box<dyn FnMut(&mut Vec<u8>) -> io::Result<Pull> + Send>;
-
-/// Sends a piece of a body.
-pub(super) fn send_piece(output: &mut Output<'_>, framing: Framing, piece: &[u8]) -> io::Result<()> {
-    if framing != Framing::Chunked || piece.is_empty() {
-        return output.send(piece);
-    }
-    output.send(chunk_head(piece.len()).as_ref())?;
-    output.send(piece)?;
-    output.send(b"\r\n")
-}
-
-/// Sends what ends a body.
-pub(super) fn send_end(output: &mut Output<'_>, framing: Framing) -> io::Result<()> {
-    if framing == Framing::Chunked { output.send(LAST_CHUNK) } else { Ok(()) }
 }
 
 fn send_length(out: &mut Output<'_>, length: u64) -> io::Result<()> {

@@ -3,6 +3,7 @@
 
 mod epoll;
 mod http;
+mod lines;
 mod pool;
 mod reset;
 mod thread;
@@ -31,6 +32,8 @@ pub(crate) enum Peer {
     Http,
     /// One thread that accepts and resets: the limit of refusing.
     Reset,
+    /// tidegate as a library, with a service for lines.
+    Lines,
     /// One thread, recvfrom and sendto: the limit for datagrams.
     Udp,
 }
@@ -64,6 +67,7 @@ pub(crate) fn run(args: PeerArgs) -> Result<()> {
         Peer::Epoll => epoll::serve(tcp(listen, backlog)?, mode),
         Peer::Http => http::serve(tcp(listen, backlog)?),
         Peer::Reset => reset::serve(tcp(listen, backlog)?),
+        Peer::Lines => lines::serve(listen, mode),
         Peer::Udp => udp::serve(listen, mode),
     }
 }

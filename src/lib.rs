@@ -22,7 +22,7 @@
 //! use tidegate::{Limits, Server, lines};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let limits = Limits { idle_timeout: Duration::from_secs(30), ..Default::default() };
+//! let limits = Limits::default().idle_timeout(Duration::from_secs(30));
 //! let upper = lines("upper", |line, reply| {
 //!     reply.send(&line.to_ascii_uppercase())?;
 //!     reply.send(b"\n")
@@ -39,35 +39,47 @@
 //!
 //! What it serves is one of these:
 //!
-//! - [`lines`]: a closure for each line; between lines a connection owns no thread and no buffer.
+//! - [`lines`] and [`lines_with`]: a closure for each line, with or without a state for each connection;
+//!   between lines a connection owns no thread and no buffer.
 //! - [`handler`]: a closure for a whole connection in plain blocking style, which keeps its worker.
 //! - [`datagrams`]: a closure for each datagram.
-//! - [`Service`] with its [`Session`]s, and [`DatagramService`]: the traits, for state per connection
-//!   and for hooks.
+//! - [`Service`] with its [`Session`]s, and [`DatagramService`]: the traits, for what the closures
+//!   leave out.
 //!
 //! [`Builder`] has what a server can be told, [`Handle`] what a running one can be asked, and
-//! [`admin`] the endpoint that shows it.
+//! `admin` the endpoint that shows it.
+//!
+//! # Features
+//!
+//! All are on by default; without them the library is the bare server.
+//!
+//! - `metrics`: what a server counts as text for Prometheus, or as a collector for a registry of your own
+//!   (`metrics::registry`).
+//! - `admin`: the endpoint with `/metrics`, `/livez`, `/readyz` and `/status`; it needs `metrics`.
+//! - `cli`: the `tidegate` program; it needs both.
 
+#[cfg(feature = "admin")]
 pub mod admin;
+mod admit;
 #[cfg(feature = "cli")]
 pub mod cli;
+mod clock;
 pub mod limits;
 pub mod metrics;
 pub mod reason;
 pub mod server;
 pub mod service;
-#[cfg(all(feature = "cli", target_os = "linux"))]
-mod stress;
 mod sys;
-pub mod url;
+mod transport;
 
 pub use limits::{Limits, Overload};
 pub use reason::CloseReason;
 pub use server::{BoundServer, BuildError, Builder, Handle, Server, ShutdownReport, Trigger};
 pub use service::{
-    Blocking, DatagramService, Datagrams, Echo, Handler, LineReply, Peer, Received, Reply, Service, Session,
-    Stream, Time, Turn, datagrams, handler, lines,
+    Blocking, DatagramService, Datagrams, Echo, Handler, LineReply, Lines, Peer, Received, Reply, Service,
+    Session, Stream, Time, Turn, datagrams, handler, lines, lines_with,
 };
+pub use tidegate_units::url;
 
 /// The programs in the documents are compiled as the tests are.
 #[cfg(doctest)]

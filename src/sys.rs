@@ -20,47 +20,6 @@ pub(crate) fn raise_open_files(wanted: u64) -> u64 {
     if setrlimit(Resource::Nofile, limit).is_ok() { aim } else { soft }
 }
 
-/// Raises this process's soft limit of open descriptors to its hard limit; gives the limit in force.
-#[cfg(feature = "cli")]
-pub(crate) fn raise_descriptor_limit() -> u64 {
-    raise_open_files(u64::MAX)
-}
-
-/// How many local ports the kernel gives to outgoing connections, for each pair of addresses.
-/// From `ip_local_port_range`; its default where that cannot be read.
-#[cfg(feature = "cli")]
-pub(crate) fn local_ports() -> u64 {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut ends = range.split_ascii_whitespace().map(str::parse::<u64>);
-    match (ends.next(), ends.next()) {
-        (Some(Ok(first)), Some(Ok(last))) if first <= last => last - first + 1,
-        _ => 60_999 - 32_768 + 1,
-    }
-}
-
-/// Lets `connect` choose the port of a socket that is bound to an address only (`IP_BIND_ADDRESS_NO_PORT`),
-/// so that a port is taken for each pair of addresses and not for the source alone.
-#[cfg(all(feature = "cli", target_os = "linux"))]
-pub(crate) fn bind_address_no_port(socket: &impl std::os::fd::AsRawFd) -> Result<(), rustix::io::Errno> {
-    let on: libc::c_int = 1;
-    // SAFETY: the pointer and the length describe `on`, which lives through the call; the kernel only reads
-    // it. A descriptor that is no socket makes the call fail.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            std::ptr::from_ref(&on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(rustix::io::Errno::from_io_error(&std::io::Error::last_os_error())
-            .unwrap_or(rustix::io::Errno::INVAL)),
-    }
-}
-
 /// What `TCP_INFO` tells of a listening socket.
 #[cfg(target_os = "linux")]
 #[derive(Clone, Copy, Debug)]
@@ -434,6 +393,59 @@ pub(crate) fn unacknowledged(socket: &std::net::TcpStream) -> usize {
     // SAFETY: the descriptor is open, since `socket` is borrowed; the kernel writes one int to `bytes`.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// A moment in the local time zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LocalTime {
+    pub(crate) year: i64,
+    /// From 0 for January.
+    pub(crate) month: usize,
+    pub(crate) day: i32,
+    /// From 0 for Sunday.
+    pub(crate) weekday: usize,
+    pub(crate) hour: i32,
+    pub(crate) minute: i32,
+    /// 60 in a leap second, where the zone knows of them.
+    pub(crate) second: i32,
+}
+
+/// What the C library says is the local time, so many seconds after 1970; `None` if it cannot say.
+pub(crate) fn local_time(second: i64) -> Option<LocalTime> {
+    let second = libc::time_t::try_from(second).ok()?;
+    let mut tm = std::mem::MaybeUninit::<libc::tm>::uninit();
+    // SAFETY: the call reads one number and writes one struct, both of which are ours alone. It reads the
+    // environment, which safe code cannot change beside other threads, and locks what threads share.
+    let result = unsafe { libc::localtime_r(&raw const second, tm.as_mut_ptr()) };
+    if result.is_null() {
+        return None;
+    }
+    // SAFETY: the call succeeded, so it has written the whole struct.
+    let tm = unsafe { tm.assume_init() };
+    Some(LocalTime {
+        year: i64::from(tm.tm_year) + 1900,
+        month: usize::try_from(tm.tm_mon).ok()?,
+        day: tm.tm_mday,
+        weekday: usize::try_from(tm.tm_wday).ok()?,
+        hour: tm.tm_hour,
+        minute: tm.tm_min,
+        second: tm.tm_sec,
+    })
+}
+
+/// What C's own `ctime` prints, to compare with.
+#[cfg(test)]
+pub(crate) fn print_by_c(second: i64) -> String {
+    unsafe extern "C" {
+        fn ctime_r(time: *const libc::time_t, said: *mut libc::c_char) -> *mut libc::c_char;
+    }
+    let second = second as libc::time_t;
+    let mut said = [0u8; 64];
+    // SAFETY: the call reads one number and writes at most 26 bytes, ended by a 0, into a buffer of 64.
+    let result = unsafe { ctime_r(&raw const second, said.as_mut_ptr().cast()) };
+    assert!(!result.is_null(), "C cannot say {second}");
+    let end = said.iter().position(|&byte| byte == 0).unwrap_or(said.len());
+    String::from_utf8(said[..end].to_vec()).unwrap()
 }
 
 /// What the calling thread has used so far.

@@ -7,23 +7,14 @@
 // The server uses more of these files than the models do.
 #![allow(dead_code)]
 
-#[path = "../../src/server/leadership.rs"]
-mod leadership;
-#[path = "../../src/server/sleepers.rs"]
-mod sleepers;
-#[path = "../../src/server/state.rs"]
-mod state;
+mod server;
 
-mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
-}
-
-use leadership::Leadership;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
-use sleepers::Awake;
-use state::{Parked, Ready, State};
+use server::poll::awake::Awake;
+use server::poll::leadership::Leadership;
+use server::queue::state::{self, Parked, Ready, State};
 
 /// A connection with its kernel's side: bytes that have come, and bytes that were read.
 struct World {

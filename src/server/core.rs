@@ -1,23 +1,23 @@
 //! What the threads of a server share: each stage knows the next one by what stands here.
 
-use super::admission::Admission;
-use super::clock::{Clock, Nanos, nanos};
-use super::closing::Lingering;
-use super::cost::TurnCost;
-use super::datagram::{DatagramSocket, Datagrams, SOCKET_BIT};
-use super::dormitory::Dormitory;
-use super::entrance::{DOOR_BIT, Entrance};
-use super::farewell::Farewells;
-use super::poller::Poller;
-use super::queue::{Claim, Entry, Kind, Queue};
-use super::refusals::Refusals;
-use super::state::{Generation, Ready};
-use super::table::{Slot, Table};
-use super::tick::Tick;
+use crate::admit::places::Admission;
+use crate::clock::{Clock, Nanos, nanos};
 use crate::limits::Limits;
 use crate::metrics::snapshot::Phase;
 use crate::metrics::stats::{Ledger, Ledgers, Place, WorkerClock};
 use crate::reason::AcceptError;
+use crate::server::accept::entrance::{DOOR_BIT, Entrance};
+use crate::server::close::closing::Lingering;
+use crate::server::datagram::socket::{DatagramSocket, Datagrams, SOCKET_BIT};
+use crate::server::poll::poller::Poller;
+use crate::server::poll::sleep::Dormitory;
+use crate::server::queue::cost::TurnCost;
+use crate::server::queue::line::{Claim, Entry, Kind, Queue};
+use crate::server::queue::state::{Generation, Ready};
+use crate::server::queue::table::{Slot, Table};
+use crate::server::refusals::Refusals;
+use crate::server::turn::farewell::Farewells;
+use crate::server::turn::tick::Tick;
 use crate::service::Service;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -168,7 +168,7 @@ impl Core {
     /// Polls as the leader for at most `timeout`, queues what is ready, and says how many that were.
     pub(crate) fn harvest(
         &self,
-        lead: &super::poller::Lead<'_>,
+        lead: &crate::server::poll::poller::Lead<'_>,
         timeout: std::time::Duration,
         row: usize,
     ) -> usize {
@@ -187,7 +187,7 @@ impl Core {
                 if now == 0 {
                     now = self.clock.now();
                 }
-                slot.deadline.store(super::table::NEVER, Relaxed);
+                slot.deadline.store(crate::server::queue::table::NEVER, Relaxed);
                 self.ledgers.of(row, slot.listener()).moved(Place::Idle, Place::Queued);
                 self.enqueue(event.slot, event.generation, self.claim(slot), now);
             }

@@ -1,8 +1,8 @@
 //! A running server in the hands of its owner.
 
-use super::core::Core;
-use super::drain::{Orders, ShutdownReport};
 use crate::metrics::snapshot::{Observe, Snapshot};
+use crate::server::core::Core;
+use crate::server::keep::drain::{Orders, ShutdownReport};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,56 +1,40 @@
 //! The server: an acceptor, a queue, a fixed set of workers, and a parker. The way of a connection
 //! through them is drawn in the [crate's](crate) documentation.
 
-mod acceptor;
-mod admission;
-mod answer;
-mod batch;
+mod accept;
 mod bound;
 mod builder;
-mod busy_poll;
-mod clock;
-mod closing;
-mod connection;
+mod close;
 mod core;
-mod cost;
 mod datagram;
-mod dormitory;
-mod drain;
-mod entrance;
-mod farewell;
 mod handle;
-mod leadership;
+mod keep;
 mod observe;
-mod parker;
-mod poller;
-mod post;
+mod poll;
 mod queue;
 mod refusals;
-mod sleepers;
-mod state;
 mod sync;
-mod table;
-mod tick;
-mod waiting;
-mod worker;
+mod turn;
 
 pub use bound::BoundServer;
 #[cfg(feature = "cli")]
 pub(crate) use builder::check_descriptors;
 pub use builder::{BuildError, Builder};
-pub use drain::ShutdownReport;
 pub use handle::{Handle, Trigger};
+pub use keep::drain::ShutdownReport;
 
 /// Bytes for one connection: its slot in the table, its entry in the queue with its stamp, and its
 /// farewell. The socket itself is the kernel's.
-pub(crate) const CONNECTION_BYTES: usize =
-    size_of::<table::Slot>() + size_of::<queue::Entry>() + size_of::<usize>() + farewell::Farewells::BYTES;
+pub(crate) const CONNECTION_BYTES: usize = size_of::<queue::table::Slot>()
+    + size_of::<queue::line::Entry>()
+    + size_of::<usize>()
+    + turn::farewell::Farewells::BYTES;
 /// Bytes of a worker's buffers.
 pub(crate) const WORKER_BUFFER_BYTES: usize = crate::service::Buffers::BYTES;
 
 /// The bytes that datagrams can make a server hold, where it has a listener for them.
 pub(crate) fn datagram_memory_ceiling(limits: &crate::Limits) -> usize {
-    datagram::Datagrams::memory_ceiling(limits)
+    datagram::socket::Datagrams::memory_ceiling(limits)
 }
 
 /// Where a server begins: see [`Server::builder`].

@@ -1,10 +1,10 @@
 //! A server as the metrics and the admin endpoint see it.
 
-use super::core::Core;
-use super::datagram::DatagramSocket;
 use crate::metrics::kernel;
 use crate::metrics::snapshot::{ListenerSnapshot, Observe, Refusal, Snapshot};
 use crate::reason::DatagramDrop;
+use crate::server::core::Core;
+use crate::server::datagram::socket::DatagramSocket;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl Core {
 impl Observe for Core {
     fn snapshot(&self) -> Snapshot {
         let now = self.clock.now();
-        let stuck = super::clock::nanos(self.limits.stuck_threshold);
+        let stuck = crate::clock::nanos(self.limits.stuck_threshold);
         let mut out = Snapshot {
             phase: self.phase(),
             uptime: self.clock.elapsed(),

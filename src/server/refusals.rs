@@ -1,9 +1,9 @@
 //! What was refused lately, summed up once a second: one log line for each listener and reason,
 //! however many there were, and the list that the status page shows.
 
-use super::core::Core;
 use crate::metrics::snapshot::{HistogramSnapshot, Refusal};
 use crate::reason::{AcceptError, DropReason};
+use crate::server::core::Core;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU64};

@@ -9,6 +9,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::pace::Pace;
+
 /// Replies smaller than this are gathered and sent with one call.
 const GATHER_BYTES: usize = 16 * 1024;
 
@@ -175,6 +177,7 @@ pub(crate) struct Buffers {
     gather: Vec<u8>,
     /// The kernel does not take replies: nothing more is read, so that the client feels it.
     blocked: Cell<bool>,
+    pace: Pace,
 }
 
 impl Buffers {
@@ -183,7 +186,7 @@ impl Buffers {
     const INPUT_BYTES: usize = 64 * 1024;
 
     pub(crate) fn new() -> Self {
-        Self { input: Vec::new(), gather: Vec::new(), blocked: Cell::new(false) }
+        Self { input: Vec::new(), gather: Vec::new(), blocked: Cell::new(false), pace: Pace::new() }
     }
 }
 
@@ -215,8 +218,8 @@ impl<'a> Stream<'a> {
         context: Context<'a>,
         hangup: bool,
     ) -> Self {
-        let Buffers { input, gather, blocked } = buffers;
-        let blocked = &*blocked;
+        let Buffers { input, gather, blocked, pace } = buffers;
+        let (blocked, pace) = (&*blocked, &*pace);
         if input.is_empty() {
             // Zeroed by the allocator, so that pages which no data reaches are never touched.
             *input = vec![0; Buffers::INPUT_BYTES];
@@ -224,18 +227,20 @@ impl<'a> Stream<'a> {
         }
         gather.clear();
         blocked.set(!kept.is_empty());
+        pace.reset();
         let budget = context.limits.turn_bytes;
         let input = Input {
             socket,
             buffer: input,
             blocked,
+            pace,
             budget,
             hangup,
             drained: false,
             ended: false,
             received: 0,
         };
-        Self { input, output: Output { socket, kept, gather, blocked, context, sent: 0 }, peer }
+        Self { input, output: Output { socket, kept, gather, blocked, pace, context, sent: 0 }, peer }
     }
 
     /// The client.
@@ -299,6 +304,7 @@ pub struct Input<'a> {
     pub(super) socket: &'a TcpStream,
     buffer: &'a mut [u8],
     blocked: &'a Cell<bool>,
+    pace: &'a Pace,
     budget: usize,
     hangup: bool,
     drained: bool,
@@ -308,8 +314,9 @@ pub struct Input<'a> {
 
 impl Input<'_> {
     /// Takes what the client has sent, as much as fits the worker's buffer (64 KiB), without
-    /// waiting. After `turn_bytes` it says [`Received::Nothing`] for this turn, so that other
-    /// connections have theirs; the rest follows in the next turn.
+    /// waiting. When this turn has taken `turn_bytes`, or has lasted a millisecond, it says
+    /// [`Received::Nothing`], so that other connections have their turns; the rest follows in this
+    /// connection's next turn.
     pub fn receive(&mut self) -> io::Result<Received<'_>> {
         let room = self.buffer.len();
         match self.take(room)? {
@@ -329,12 +336,19 @@ impl Input<'_> {
         if self.budget == 0 || self.blocked.get() || (self.drained && !self.hangup) {
             return Ok(None);
         }
+        if self.received > 0 && self.pace.look() {
+            return Ok(None);
+        }
         let Some(n) = receive(self.socket, &mut self.buffer[..room])? else {
             self.drained = true;
             self.hangup = false;
             return Ok(None);
         };
         self.account(n, room);
+        if !self.drained {
+            // There may be more, so whether another read is in time will be asked.
+            self.pace.begin();
+        }
         Ok(Some(n))
     }
 
@@ -365,6 +379,7 @@ pub struct Output<'a> {
     pub(super) kept: &'a mut Kept,
     gather: &'a mut Vec<u8>,
     blocked: &'a Cell<bool>,
+    pace: &'a Pace,
     pub(super) context: Context<'a>,
     pub(super) sent: u64,
 }
@@ -382,6 +397,23 @@ impl Output<'_> {
         }
         self.flush()?;
         self.pass(data)
+    }
+
+    /// Whether a session that has more input in its hands than it has answered should leave the rest
+    /// to another turn: this turn has lasted a millisecond, the client does not take its replies, or
+    /// the server is ending. Then keep the rest in the session and return
+    /// [`Turn::Again`](super::Turn::Again).
+    ///
+    /// Ask between two requests. The time counts from the first call of this, or from a read that
+    /// filled the worker's buffer, whichever was first; while requests are answered in microseconds
+    /// the clock is read for every eighth only.
+    pub fn is_turn_over(&self) -> bool {
+        self.blocked.get() || self.context.stopping.load(Ordering::Relaxed) || self.pace.is_over()
+    }
+
+    /// The time of this turn counts from here on, unless it does already.
+    pub(super) fn begin_pace(&self) {
+        self.pace.begin();
     }
 
     /// Sends what was gathered.

@@ -1,0 +1,508 @@
+//! The report: the plan beside what happened. Its JSON is a contract (docs/stress.md); times are seconds.
+
+use super::clock::seconds;
+use super::outcome::{Outcome, Outcomes};
+use super::plan::{Pace, Plan, Reuse, Think};
+use super::recorder::{Interval, Tally, Times};
+use super::run::Outturn;
+use super::threshold::Threshold;
+use super::verdict::{Evidence, judge};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+use tidegate_units::show_time;
+
+/// The version of the JSON's form.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// A whole run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The version of tidegate that made it.
+    pub tidegate: String,
+    /// The form of this report.
+    pub schema: u32,
+    /// What was planned.
+    pub plan: PlanReport,
+    /// Seconds since 1970.
+    pub started: f64,
+    /// What was measured of the load.
+    #[serde(flatten)]
+    pub measured: Measured,
+    /// How the generator itself fared.
+    pub generator: Generator,
+    /// `kept-up`, `server-limited`, `generator-limited` or `nothing-done`.
+    pub verdict: String,
+    /// Whether the numbers speak of the server.
+    pub valid: bool,
+    /// Why, where the verdict alone does not say it.
+    pub verdict_reason: String,
+    /// Whether the run was ended before its time.
+    pub interrupted: bool,
+    /// The conditions it was judged by.
+    pub thresholds: Vec<ThresholdReport>,
+    /// What the warm-up did; it counts nowhere else, but for connections and bytes.
+    pub warmup: Warmup,
+    /// What was measured of the probe.
+    pub probe: Option<Measured>,
+    /// The search that it is the best trial of.
+    pub find_max: Option<FindMax>,
+    /// The run second by second, the warm-up included.
+    pub timeline: Vec<Point>,
+}
+
+/// What was planned.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PlanReport {
+    /// The target.
+    pub url: String,
+    /// The plan in one line.
+    pub headline: String,
+    /// A [`Mode`](crate::Mode)'s name.
+    pub mode: String,
+    /// `open` or `closed`.
+    #[serde(rename = "loop")]
+    pub kind: String,
+    /// Clients, each with one connection at a time.
+    pub connections: usize,
+    /// Load threads.
+    pub threads: usize,
+    /// Length of the measured part, in seconds; none: `requests` ends it.
+    pub duration: Option<f64>,
+    /// The number of requests that ends the run.
+    pub requests: Option<u64>,
+    /// In seconds.
+    pub warmup: f64,
+    /// In seconds, from a request to its whole reply.
+    pub timeout: f64,
+    /// In seconds, from the start of a connection to its establishment.
+    pub connect_timeout: f64,
+    /// The open loop's rate or stages.
+    pub rate: Option<String>,
+    /// A [`Spread`](crate::Spread)'s name, of an open loop.
+    pub arrival: Option<String>,
+    /// A closed loop's pause, as it is written on the command line.
+    pub think: Option<String>,
+    /// Requests on each connection; none: all.
+    pub reuse: Option<u32>,
+    /// A [`Close`](crate::Close)'s name.
+    pub close: String,
+    /// Bytes of the largest request.
+    pub request_bytes: usize,
+    /// Of all random numbers.
+    pub seed: u64,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Measured {
+    /// Length of the measured part; where a number of requests ends it, up to the last good reply.
+    pub elapsed: f64,
+    /// Requests that were due.
+    pub offered: u64,
+    /// Requests that were tried.
+    pub sent: u64,
+    /// Requests answered well.
+    pub done: u64,
+    /// Good replies a second in the measured part.
+    pub rate: f64,
+    /// Requests that were due and not tried.
+    pub unsent: u64,
+    /// Requests sent more than a millisecond after their instant.
+    pub sent_late: u64,
+    /// What became of the requests; every outcome is there.
+    pub outcomes: BTreeMap<String, u64>,
+    /// How long replies took.
+    pub latency: Latencies,
+    /// Warm-up included.
+    pub connections: Connections,
+}
+
+/// The three latencies.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Latencies {
+    /// From the instant at which a request was due to its whole reply.
+    pub response: Option<Latency>,
+    /// From the first byte of a request on a standing connection to the whole reply.
+    pub service: Option<Latency>,
+    /// From the start of a connection to its establishment.
+    pub connect: Option<Latency>,
+}
+
+/// One latency, in seconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Latency {
+    /// How many times there are.
+    pub count: u64,
+    /// How many of them are "at least this long".
+    pub censored: u64,
+    /// The shortest.
+    pub min: f64,
+    /// The mean.
+    pub mean: f64,
+    /// The median.
+    pub p50: f64,
+    /// The 90th percentile.
+    pub p90: f64,
+    /// The 95th percentile.
+    pub p95: f64,
+    /// The 99th percentile.
+    pub p99: f64,
+    /// The 99.9th percentile.
+    pub p999: f64,
+    /// The 99.99th percentile.
+    pub p9999: f64,
+    /// The longest.
+    pub max: f64,
+    /// The whole histogram, in nanoseconds: HdrHistogram V2, deflated, base64.
+    pub histogram: String,
+}
+
+/// Connections and bytes, warm-up included.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Connections {
+    /// Established.
+    pub opened: u64,
+    /// Tried before the run and not established.
+    pub open_failed: u64,
+    /// Ended by the server between requests.
+    pub closed_idle: u64,
+    /// Bytes handed to the kernel.
+    pub bytes_sent: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+}
+
+/// The generator itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Generator {
+    /// Of its busiest thread: on a processor, 0 to 1.
+    pub cpu: f64,
+    /// Of its busiest thread: on a processor or waiting for one, 0 to 1.
+    pub busy: f64,
+    /// From intended instants to their noticing; none in a closed loop.
+    pub lag_p99: Option<f64>,
+    /// The greatest lag.
+    pub lag_max: Option<f64>,
+}
+
+/// One threshold.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ThresholdReport {
+    /// The condition as it was written.
+    pub expression: String,
+    /// The value measured, as text; none where nothing was measured.
+    pub value: Option<String>,
+    /// Whether it holds.
+    pub passed: bool,
+}
+
+/// The warm-up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Warmup {
+    /// Requests that were due.
+    pub offered: u64,
+    /// Requests that were tried.
+    pub sent: u64,
+    /// Requests answered well.
+    pub done: u64,
+    /// What became of the requests; every outcome is there.
+    pub outcomes: BTreeMap<String, u64>,
+}
+
+/// A search for the highest rate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FindMax {
+    /// The condition as it was written.
+    pub condition: String,
+    /// Requests a second; none if no rate met the condition.
+    pub rate: Option<f64>,
+    /// What was tried, in order.
+    pub trials: Vec<Trial>,
+}
+
+/// One try of a search.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Trial {
+    /// Requests a second.
+    pub rate: f64,
+    /// Good replies a second.
+    pub done_rate: f64,
+    /// The value measured, as text.
+    pub value: Option<String>,
+    /// Whether the rate is a good one.
+    pub passed: bool,
+    /// The trial's own verdict.
+    pub verdict: String,
+}
+
+/// Some seconds of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Point {
+    /// When it began, from the run's start; warm-up included.
+    pub at: f64,
+    /// How long it is.
+    pub seconds: f64,
+    /// Requests that were due.
+    pub offered: u64,
+    /// What became of requests that ended in it; what did not happen is not named, but for `ok`.
+    pub outcomes: BTreeMap<String, u64>,
+    /// The median of the response, in seconds.
+    pub p50: Option<f64>,
+    /// The 99th percentile of the response, in seconds.
+    pub p99: Option<f64>,
+    /// The longest response, in seconds.
+    pub max: Option<f64>,
+}
+
+/// Counts by name; every outcome is there.
+pub(crate) fn outcome_map(outcomes: &Outcomes) -> BTreeMap<String, u64> {
+    let named = outcomes.iter().map(|(outcome, n)| (outcome.as_str().to_owned(), n));
+    named.collect()
+}
+
+impl Latency {
+    /// The latency of these times; none without any.
+    pub(crate) fn of(times: &Times) -> Option<Self> {
+        let histogram = &times.histogram;
+        let at = |quantile| seconds(histogram.value_at_quantile(quantile).min(histogram.max()));
+        (!histogram.is_empty()).then(|| Self {
+            count: histogram.len(),
+            censored: times.censored,
+            min: seconds(histogram.min()),
+            mean: histogram.mean() / 1e9,
+            p50: at(0.5),
+            p90: at(0.9),
+            p95: at(0.95),
+            p99: at(0.99),
+            p999: at(0.999),
+            p9999: at(0.9999),
+            max: seconds(histogram.max()),
+            histogram: encode(histogram),
+        })
+    }
+
+    /// The times again.
+    pub(crate) fn times(&self) -> Result<Times, String> {
+        Ok(Times { histogram: decode(&self.histogram)?, censored: self.censored })
+    }
+}
+
+/// A histogram as HdrHistogram's own tools write it in text: V2, deflated, base64.
+pub(crate) fn encode(histogram: &Histogram<u64>) -> String {
+    let mut bytes = Vec::new();
+    // Writing to memory does not fail; without its histogram a report is still a report.
+    let _ = V2DeflateSerializer::new().serialize(histogram, &mut bytes);
+    BASE64.encode(&bytes)
+}
+
+fn decode(text: &str) -> Result<Histogram<u64>, String> {
+    let bytes = BASE64.decode(text).map_err(|_| "a histogram is not base64")?;
+    Deserializer::new()
+        .deserialize(&mut bytes.as_slice())
+        .map_err(|error| format!("a histogram cannot be read: {error}"))
+}
+
+impl Measured {
+    fn new(total: &Interval, elapsed: f64, replies: u64) -> Self {
+        let outcomes = &total.tally.outcomes;
+        let done = outcomes[Outcome::Ok];
+        Self {
+            elapsed,
+            offered: total.tally.offered,
+            sent: outcomes.sent(),
+            done,
+            rate: if elapsed > 0.0 { replies as f64 / elapsed } else { 0.0 },
+            unsent: outcomes.unsent(),
+            sent_late: total.tally.sent_late,
+            outcomes: outcome_map(outcomes),
+            latency: Latencies {
+                response: Latency::of(&total.response),
+                service: Latency::of(&total.service),
+                connect: Latency::of(&total.connect),
+            },
+            connections: Connections {
+                opened: total.connections.opened,
+                open_failed: total.connections.open_failed,
+                closed_idle: total.connections.closed_idle,
+                bytes_sent: total.connections.bytes_sent,
+                bytes_received: total.connections.bytes_received,
+            },
+        }
+    }
+
+    /// What a run measured. The rate counts the replies of a span of time, since counting the requests that began
+    /// in it would be wrong by those under way at its ends.
+    pub(crate) fn of(plan: &Plan, outturn: &Outturn) -> Self {
+        let begin = outturn.summaries.iter().map(|s| s.measured.0).min().unwrap_or(0);
+        let end = outturn.summaries.iter().map(|s| s.measured.1).max().unwrap_or(0);
+        let total = &outturn.total;
+        let (end, replies) = match plan.requests {
+            Some(_) if total.last_done > 0 => (total.last_done, total.tally.outcomes[Outcome::Ok]),
+            // What stays is done when the run is over.
+            _ if plan.mode.stays() => (end, total.tally.outcomes[Outcome::Ok]),
+            _ => (end, total.replies),
+        };
+        Self::new(total, seconds(end.saturating_sub(begin)), replies)
+    }
+
+    /// The count of one outcome.
+    pub(crate) fn count(&self, outcome: Outcome) -> u64 {
+        self.outcomes.get(outcome.as_str()).copied().unwrap_or(0)
+    }
+}
+
+impl Warmup {
+    fn of(tally: &Tally) -> Self {
+        Self {
+            offered: tally.offered,
+            sent: tally.outcomes.sent(),
+            done: tally.outcomes[Outcome::Ok],
+            outcomes: outcome_map(&tally.outcomes),
+        }
+    }
+}
+
+impl PlanReport {
+    fn of(plan: &Plan) -> Self {
+        let (rate, arrival) = match &plan.pace {
+            Pace::Closed(_) => (None, None),
+            Pace::Open { spread, label, .. } => (Some(label.clone()), Some(*spread)),
+        };
+        Self {
+            url: plan.url.to_string(),
+            headline: plan.headline(),
+            mode: plan.mode.as_str().to_owned(),
+            kind: if rate.is_some() { "open" } else { "closed" }.to_owned(),
+            connections: plan.connections,
+            threads: plan.threads,
+            duration: plan.duration.map(|d| d.as_secs_f64()),
+            requests: plan.requests,
+            warmup: plan.warmup.as_secs_f64(),
+            timeout: plan.timeout.as_secs_f64(),
+            connect_timeout: plan.connect_timeout.as_secs_f64(),
+            rate,
+            arrival: arrival.map(|spread| spread.as_str().to_owned()),
+            think: match &plan.pace {
+                Pace::Closed(Think::Fixed(time)) if !time.is_zero() => Some(show_time(*time)),
+                Pace::Closed(Think::Exponential(mean)) => Some(format!("exp:{}", show_time(*mean))),
+                _ => None,
+            },
+            reuse: match plan.reuse {
+                Reuse::Forever => None,
+                Reuse::Times(times) => Some(times),
+            },
+            close: plan.close.as_str().to_owned(),
+            request_bytes: plan.wire.largest(),
+            seed: plan.seed,
+        }
+    }
+}
+
+impl Report {
+    /// The report for people: one screen.
+    pub fn to_text(&self) -> String {
+        super::text::render(self)
+    }
+
+    /// The report for programs; docs/stress.md describes it.
+    ///
+    /// # Errors
+    ///
+    /// A number in it is one that JSON does not have.
+    pub fn to_json(&self) -> Result<String, String> {
+        serde_json::to_string_pretty(self).map_err(|error| format!("cannot write the report: {error}"))
+    }
+
+    /// The report as one page with plots, which loads nothing from elsewhere.
+    pub fn to_html(&self) -> String {
+        super::html::render(self)
+    }
+
+    /// Judges the report by these conditions, in place of those that it was judged by before.
+    pub fn judge(&mut self, thresholds: &[Threshold]) {
+        self.thresholds = thresholds.iter().map(|threshold| threshold.judge(self)).collect();
+    }
+
+    /// Whether no request was answered well.
+    pub fn is_empty(&self) -> bool {
+        self.measured.count(Outcome::Ok) == 0
+    }
+
+    /// The report of a run.
+    pub(crate) fn of(plan: &Plan, outturn: &Outturn) -> Self {
+        let measured = Measured::of(plan, outturn);
+        let lag = &outturn.total.lag.histogram;
+        let lag_at = |value: u64| (!lag.is_empty()).then(|| seconds(value));
+        let most =
+            |part: fn(&super::load::Summary) -> f64| outturn.summaries.iter().map(part).fold(0.0, f64::max);
+        let generator = Generator {
+            cpu: most(|s| s.load.cpu),
+            busy: most(|s| s.load.busy),
+            lag_p99: lag_at(lag.value_at_quantile(0.99)),
+            lag_max: lag_at(lag.max()),
+        };
+        let verdict = judge(Evidence {
+            open: matches!(plan.pace, Pace::Open { .. }) || plan.mode.stays(),
+            elapsed: measured.elapsed,
+            offered: measured.offered,
+            outcomes: &outturn.total.tally.outcomes,
+            cpu: generator.cpu,
+            busy: generator.busy,
+            lag_p99: generator.lag_p99,
+            response_p99: measured.latency.response.as_ref().map(|l| l.p99),
+            thinks: !matches!(plan.pace, Pace::Closed(Think::Fixed(Duration::ZERO))),
+        });
+        Self {
+            tidegate: env!("CARGO_PKG_VERSION").to_owned(),
+            schema: SCHEMA,
+            plan: PlanReport::of(plan),
+            started: outturn.started.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64()),
+            measured,
+            generator,
+            verdict: verdict.name.to_owned(),
+            valid: verdict.valid,
+            verdict_reason: verdict.reason,
+            interrupted: outturn.ending == super::load::Ending::Interrupted,
+            thresholds: Vec::new(),
+            warmup: Warmup::of(&outturn.total.warm),
+            probe: None,
+            find_max: None,
+            timeline: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_keeps_its_histogram() {
+        let mut times = Times::new();
+        for n in 1..=1000u64 {
+            times.record(n * 1_000_000, n > 990);
+        }
+        let latency = Latency::of(&times).unwrap();
+        assert!((latency.p50 - 0.5).abs() < 0.001 && (latency.p99 - 0.99).abs() < 0.001, "{latency:?}");
+        let again = latency.times().unwrap();
+        assert_eq!(again.histogram, times.histogram);
+        assert_eq!(again.censored, 10);
+        assert!(Latency::of(&Times::new()).is_none());
+    }
+}

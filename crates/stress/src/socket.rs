@@ -1,0 +1,91 @@
+//! Sockets of the load: opened without waiting, and their errors by kind.
+
+use super::outcome::Outcome;
+use super::plan::{Close, Plan};
+use rustix::event::epoll::{self, EventFlags};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// A slow reader's receive buffer, in bytes: small, so that the server's output backs up soon.
+const SLOW_READ_BUFFER: usize = 4096;
+/// A payload up to this size goes out in one segment, so Nagle's algorithm cannot delay its end.
+const ONE_SEGMENT: usize = 1400;
+
+/// Opens a socket and begins to connect it.
+pub(crate) fn open(plan: &Plan, source: Option<IpAddr>) -> Result<OwnedFd, Errno> {
+    let family = match plan.address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let kind = match plan.is_datagram() {
+        true => SocketType::DGRAM,
+        false => SocketType::STREAM,
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, kind, flags, None)?;
+    if !plan.is_datagram() && plan.wire.largest() > ONE_SEGMENT {
+        sockopt::set_tcp_nodelay(&socket, true)?;
+    }
+    if plan.mode == super::plan::Mode::SlowRead {
+        sockopt::set_socket_recv_buffer_size(&socket, SLOW_READ_BUFFER)?;
+    }
+    if let Some(source) = source {
+        super::sys::bind_address_no_port(&socket)?;
+        rustix::net::bind(&socket, &SocketAddr::new(source, 0))?;
+    }
+    match rustix::net::connect(&socket, &plan.address) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(error) => Err(error),
+    }
+}
+
+/// Registers a socket for its whole life. Streams are edge-triggered; a datagram socket may hold several
+/// replies at once, so it goes on reporting until it is empty.
+pub(crate) fn register(epoll: &OwnedFd, socket: &OwnedFd, datagram: bool, token: u64) -> Result<(), Errno> {
+    let flags = match datagram {
+        true => EventFlags::IN,
+        false => EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET,
+    };
+    epoll::add(epoll, socket, epoll::EventData::new_u64(token), flags)
+}
+
+/// What became of a connection that was being established.
+pub(crate) fn error(socket: impl AsFd) -> Result<(), Errno> {
+    sockopt::socket_error(socket)?
+}
+
+/// Ends a connection that was used up. Gives the socket back where the server's end is to be awaited.
+pub(crate) fn close(socket: OwnedFd, how: Close) -> Option<OwnedFd> {
+    match how {
+        Close::Fin => None,
+        Close::Rst => {
+            // Where it fails the connection is gone already, and closing it is all there is to do.
+            let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+            None
+        }
+        Close::Half => match rustix::net::shutdown(&socket, rustix::net::Shutdown::Write) {
+            Ok(()) => Some(socket),
+            Err(_) => None,
+        },
+    }
+}
+
+/// The outcome that an error of the operating system stands for.
+pub(crate) fn outcome(error: Errno, connecting: bool) -> Outcome {
+    match error {
+        Errno::CONNREFUSED => Outcome::Refused,
+        Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED | Errno::NOTCONN => Outcome::Reset,
+        Errno::TIMEDOUT if connecting => Outcome::ConnectTimeout,
+        Errno::TIMEDOUT => Outcome::ReadTimeout,
+        Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => Outcome::AddressUnavailable,
+        // A full port range makes connect() say EAGAIN on some kernels.
+        Errno::AGAIN if connecting => Outcome::AddressUnavailable,
+        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Outcome::DescriptorLimit,
+        Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN | Errno::HOSTDOWN => Outcome::Unreachable,
+        Errno::ACCESS | Errno::PERM => Outcome::Unreachable,
+        _ => Outcome::OtherError,
+    }
+}

@@ -1,0 +1,190 @@
+//! The report for people: one screen.
+
+use super::outcome::Outcome;
+use super::report::{Latency, Measured, Report};
+use std::fmt::Write;
+
+/// The whole report.
+pub(crate) fn render(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write_report(&mut text, report);
+    text
+}
+
+fn write_report(out: &mut String, report: &Report) -> std::fmt::Result {
+    writeln!(out, "stress: {}", report.plan.headline)?;
+    if report.interrupted {
+        writeln!(out, "Interrupted: this is what was measured until then")?;
+    }
+    write_measured(out, &report.measured)?;
+    if let Some(probe) = &report.probe {
+        writeln!(out, "Probe: a polite client beside it")?;
+        write_measured(out, probe)?;
+    }
+    write_generator(out, report)?;
+    if let Some(search) = &report.find_max {
+        write_search(out, search)?;
+    }
+    write_thresholds(out, report)
+}
+
+fn write_measured(out: &mut String, measured: &Measured) -> std::fmt::Result {
+    let Measured { elapsed, offered, sent, done, rate, .. } = measured;
+    let offered_rate = if *elapsed > 0.0 { *offered as f64 / elapsed } else { 0.0 };
+    let late = 100.0 * measured.sent_late as f64 / (*sent).max(1) as f64;
+    writeln!(
+        out,
+        "Offered {offered} ({offered_rate:.1}/s)  Sent {sent}  Done {done} ({rate:.1}/s)  Late>1ms {late:.1}%  \
+         Unsent {}",
+        measured.unsent
+    )?;
+    let latency = &measured.latency;
+    writeln!(
+        out,
+        "{:<8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}",
+        "Latency", "min", "p50", "p90", "p95", "p99", "p99.9", "p99.99", "max"
+    )?;
+    let censored = latency.response.as_ref().map_or(0, |l| l.censored);
+    let response = match censored {
+        0 => "  from the intended instant".to_owned(),
+        n => format!("  from the intended instant; {n} are \"at least\""),
+    };
+    write_latency(out, "response", latency.response.as_ref(), &response)?;
+    write_latency(out, "service", latency.service.as_ref(), "  from sending")?;
+    write_latency(out, "connect", latency.connect.as_ref(), "")?;
+    write!(out, "Outcomes  ")?;
+    let mut any = false;
+    for outcome in Outcome::ALL {
+        let n = measured.count(*outcome);
+        if n > 0 {
+            write!(out, " {} {n} ", outcome.as_str())?;
+            any = true;
+        }
+    }
+    if !any {
+        write!(out, " none")?;
+    }
+    out.truncate(out.trim_end().len());
+    writeln!(out)?;
+    let connections = &measured.connections;
+    write!(
+        out,
+        "Traffic    {} connections opened  {} sent  {} received",
+        connections.opened,
+        bytes(connections.bytes_sent),
+        bytes(connections.bytes_received)
+    )?;
+    if connections.open_failed > 0 {
+        write!(out, "  {} failed to open", connections.open_failed)?;
+    }
+    if connections.closed_idle > 0 {
+        write!(out, "  {} closed by the server while idle", connections.closed_idle)?;
+    }
+    writeln!(out)
+}
+
+fn write_latency(out: &mut String, name: &str, latency: Option<&Latency>, note: &str) -> std::fmt::Result {
+    let Some(l) = latency else { return Ok(()) };
+    write!(out, "{name:<8}")?;
+    for value in [l.min, l.p50, l.p90, l.p95, l.p99, l.p999, l.p9999, l.max] {
+        write!(out, "{:>8}", time(value))?;
+    }
+    writeln!(out, "{note}")
+}
+
+fn write_generator(out: &mut String, report: &Report) -> std::fmt::Result {
+    let generator = &report.generator;
+    write!(out, "Generator  cpu {:.0}%", 100.0 * generator.cpu)?;
+    if let Some(lag) = generator.lag_p99 {
+        write!(out, "  lag p99 {}", time(lag))?;
+    }
+    let valid = if report.valid { "valid" } else { "not valid" };
+    write!(out, "   {}: {valid}", report.verdict)?;
+    if !report.verdict_reason.is_empty() {
+        write!(out, ": {}", report.verdict_reason)?;
+    }
+    writeln!(out)
+}
+
+fn write_search(out: &mut String, search: &super::report::FindMax) -> std::fmt::Result {
+    for trial in &search.trials {
+        let passed = if trial.passed { "ok" } else { "no" };
+        writeln!(
+            out,
+            "Trial      {:>10.1}/s  done {:>10.1}/s  {:<10} {passed}  {}",
+            trial.rate,
+            trial.done_rate,
+            trial.value.as_deref().unwrap_or("-"),
+            trial.verdict
+        )?;
+    }
+    match search.rate {
+        Some(rate) => writeln!(out, "Maximum    {rate:.1}/s with {}", search.condition),
+        None => writeln!(out, "Maximum    no rate was found with {}", search.condition),
+    }
+}
+
+fn write_thresholds(out: &mut String, report: &Report) -> std::fmt::Result {
+    if report.thresholds.is_empty() {
+        return Ok(());
+    }
+    write!(out, "Thresholds")?;
+    for threshold in &report.thresholds {
+        let verdict = if threshold.passed { "ok" } else { "FAILED" };
+        let value = threshold.value.as_deref().unwrap_or("not measured");
+        write!(out, " {verdict} {} ({value})  ", threshold.expression)?;
+    }
+    out.truncate(out.trim_end().len());
+    writeln!(out)
+}
+
+/// A time in seconds, short: two or three digits and a unit.
+pub(crate) fn time(seconds: f64) -> String {
+    let (value, unit) = match seconds {
+        s if s < 1e-6 => (s * 1e9, "ns"),
+        s if s < 999.5e-6 => (s * 1e6, "us"),
+        s if s < 999.5e-3 => (s * 1e3, "ms"),
+        s => (s, "s"),
+    };
+    match value {
+        v if v < 9.95 => format!("{v:.1}{unit}"),
+        v => format!("{v:.0}{unit}"),
+    }
+}
+
+/// A count of bytes, short.
+pub(crate) fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if value < 1024.0 {
+            return match unit {
+                "B" => format!("{count}B"),
+                unit => format!("{value:.1}{unit}"),
+            };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1}TiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short() {
+        for (seconds, text) in [
+            (82e-6, "82us"),
+            (4.1e-3, "4.1ms"),
+            (12.2e-3, "12ms"),
+            (0.9999, "1.0s"),
+            (0.00099999, "1.0ms"),
+            (3e-7, "300ns"),
+            (61.0, "61s"),
+        ] {
+            assert_eq!(time(seconds), text);
+        }
+        assert_eq!([bytes(900), bytes(2048), bytes(5 << 40)], ["900B", "2.0KiB", "5.0TiB"]);
+    }
+}

@@ -1,0 +1,7 @@
+//! The server's own files, at the paths by which they name each other.
+
+pub(crate) mod sync {
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
+}
+pub(crate) mod poll;
+pub(crate) mod queue;

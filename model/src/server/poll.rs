@@ -1,0 +1,6 @@
+//! See the server's `poll`.
+
+#[path = "../../../src/server/poll/awake.rs"]
+pub(crate) mod awake;
+#[path = "../../../src/server/poll/leadership.rs"]
+pub(crate) mod leadership;

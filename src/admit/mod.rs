@@ -1,0 +1,3 @@
+//! Who may come in: places, sources, rates.
+
+pub(crate) mod places;

@@ -1,0 +1,380 @@
+//! Datagrams: sockets in the same epoll, the same queue and the same workers as connections.
+//!
+//! ```text
+//!  kernel                 tidegate
+//!  [receive buffer] -> event -> [queue: "receive"] -> worker: a batch -+-> cheap: answered at once,
+//!                                                                      |   replies leave as a batch
+//!                                                                      +-> slow: [queue: datagrams]
+//!                                                                             -> a worker for each
+//! ```
+//!
+//! Why no thread that only receives: handing each datagram to another thread is a switch that costs
+//! as much as the whole answer of a cheap service. So the worker that polls receives, and what it
+//! receives from a cheap service it answers itself; a service whose turns are slow (measured, see
+//! [`TurnCost`]) gets a worker for each datagram, through the queue and within its bounds. While all
+//! workers are in turns the parker receives, so that what does not fit is dropped here, by our rules
+//! and counted, and not only in the kernel's buffer.
+
+use crate::clock::Nanos;
+use crate::limits::Limits;
+use crate::metrics::stats::Ledger;
+use crate::reason::DatagramDrop;
+use crate::server::core::Core;
+use crate::server::datagram::batch::Batch;
+use crate::server::datagram::slots::Waiting;
+use crate::server::queue::cost::TurnCost;
+use crate::server::queue::line::{Claim, Entry, Kind};
+use crate::server::queue::state::Generation;
+use crate::service::DatagramService;
+use crate::sys::{Given, receive_datagrams, send_datagrams};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+/// Events of datagram sockets carry this bit, and their number below it.
+pub(crate) const SOCKET_BIT: u32 = 1 << 31;
+
+/// Services whose answers would be answered in turn, or that are known to be abused as reflectors:
+/// echo, daytime, quote of the day, chargen, time; and 0, to which nothing can be sent.
+const REFUSED_PORTS: [u16; 6] = [0, 7, 13, 17, 19, 37];
+
+/// When a server ends, so many batches are still taken of what the kernel holds: as many datagrams
+/// as a receive buffer of 1 MiB has room for.
+const LAST_BATCHES: u32 = 64;
+
+/// How long a worker waits for room in the send buffer before it gives replies up.
+const SEND_WAIT: Duration = Duration::from_millis(10);
+
+/// One datagram listener.
+pub(crate) struct DatagramSocket {
+    pub(crate) url: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) service: Arc<dyn DatagramService>,
+    /// Its place among all listeners, as they were given.
+    pub(crate) position: usize,
+    /// Its column in the ledgers.
+    pub(crate) column: usize,
+    pub(crate) cost: TurnCost,
+    socket: RwLock<Option<UdpSocket>>,
+    /// An entry that says "receive" is in the queue.
+    scheduled: AtomicBool,
+    /// Since when.
+    scheduled_at: AtomicU64,
+    /// The kernel failed to give datagrams: ask again without an event.
+    retry: AtomicBool,
+    /// Batches and waiting datagrams that somebody works at.
+    pending: AtomicUsize,
+    /// Batches that may still be taken; counted down while the server drains.
+    batches_left: AtomicU32,
+    /// What the kernel had dropped when the socket was closed.
+    dropped_in_kernel: AtomicU64,
+    /// Replies that were made after the socket was closed.
+    pub(crate) too_late: AtomicU64,
+    /// What had been dropped at the last summary.
+    seen: [AtomicU64; DatagramDrop::COUNT],
+}
+
+impl DatagramSocket {
+    pub(crate) fn new(
+        socket: UdpSocket,
+        address: SocketAddr,
+        service: Arc<dyn DatagramService>,
+        position: usize,
+        column: usize,
+    ) -> Self {
+        Self {
+            url: format!("udp://{address}"),
+            address,
+            service,
+            position,
+            column,
+            cost: TurnCost::unknown(),
+            socket: RwLock::new(Some(socket)),
+            scheduled: AtomicBool::new(false),
+            scheduled_at: AtomicU64::new(0),
+            retry: AtomicBool::new(false),
+            pending: AtomicUsize::new(0),
+            batches_left: AtomicU32::new(u32::MAX),
+            dropped_in_kernel: AtomicU64::new(0),
+            too_late: AtomicU64::new(0),
+            seen: Default::default(),
+        }
+    }
+
+    fn socket(&self) -> RwLockReadGuard<'_, Option<UdpSocket>> {
+        self.socket.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers the socket with the poller; an event follows for what is there already.
+    pub(crate) fn register(&self, core: &Core, number: usize) -> io::Result<()> {
+        match &*self.socket() {
+            Some(socket) => core.poller.add_number(socket.as_fd(), SOCKET_BIT | number as u32),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts "receive" into the queue, unless it is there.
+    pub(crate) fn schedule(&self, core: &Core, number: usize, now: Nanos) {
+        if self.batches_left.load(Relaxed) == 0 || self.scheduled.swap(true, SeqCst) {
+            return;
+        }
+        self.scheduled_at.store(now, Relaxed);
+        core.datagrams.scheduled.fetch_add(1, Relaxed);
+        let entry = Entry {
+            since: now,
+            slot: number as u32,
+            generation: Generation(0),
+            claim: Claim::Turn,
+            kind: Kind::Receive,
+        };
+        let refused = core.queue.push(entry);
+        debug_assert!(refused.is_none(), "the queue has room for each socket once");
+    }
+
+    /// The entry left the queue: whatever comes from now on needs another.
+    pub(crate) fn unschedule(&self, core: &Core) {
+        core.datagrams.scheduled.fetch_sub(1, Relaxed);
+        self.scheduled.store(false, SeqCst);
+    }
+
+    /// Whether the entry has been in the queue since `then` or longer.
+    pub(crate) fn is_scheduled_since(&self, then: Nanos) -> bool {
+        self.scheduled.load(SeqCst) && self.scheduled_at.load(Relaxed) <= then
+    }
+
+    /// Takes a batch of at most `most` datagrams; how many it has.
+    pub(crate) fn receive(&self, batch: &mut Batch, most: usize, ledger: &Ledger) -> usize {
+        let guard = self.socket();
+        let Some(socket) = &*guard else { return 0 };
+        let size = batch.request_size;
+        let room = &mut batch.requests[..most * size];
+        match receive_datagrams(socket.as_fd(), room, size, &mut batch.taken) {
+            Ok(taken) => {
+                let bytes: usize = batch.taken[..taken].iter().map(|taken| taken.len).sum();
+                ledger.datagrams(taken as u64);
+                ledger.bytes(bytes as u64, 0);
+                taken
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => {
+                // The kernel's memory, or a signal. No event will come for what is there.
+                self.retry.store(true, SeqCst);
+                tracing::debug!(listener = %self.url, %error, "cannot receive datagrams");
+                0
+            }
+        }
+    }
+
+    /// Sends replies; those that cannot be sent are counted.
+    pub(crate) fn send(&self, mut replies: &[Given<'_>], ledger: &Ledger) {
+        let guard = self.socket();
+        let mut waited = false;
+        while let (Some(socket), false) = (&*guard, replies.is_empty()) {
+            match send_datagrams(socket.as_fd(), replies) {
+                Ok(sent) => {
+                    let bytes: usize = replies[..sent].iter().map(|reply| reply.data.len()).sum();
+                    ledger.bytes(0, bytes as u64);
+                    replies = &replies[sent..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !waited => {
+                    waited = true;
+                    wait_writable(socket);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // About the first of them: no way to its client, say.
+                Err(_) => {
+                    ledger.datagrams_dropped(DatagramDrop::Unsent, 1);
+                    replies = &replies[1..];
+                }
+            }
+        }
+        if !replies.is_empty() {
+            ledger.datagrams_dropped(DatagramDrop::Unsent, replies.len() as u64);
+        }
+        if guard.is_none() {
+            self.too_late.fetch_add(replies.len() as u64, Relaxed);
+        }
+    }
+
+    /// Somebody begins to work at a batch or a datagram.
+    pub(crate) fn begin(&self) {
+        self.pending.fetch_add(1, SeqCst);
+    }
+
+    /// And has ended.
+    pub(crate) fn end(&self) {
+        self.pending.fetch_sub(1, SeqCst);
+    }
+
+    /// How many batches may still be taken.
+    pub(crate) fn batches_left(&self) -> u32 {
+        self.batches_left.load(SeqCst)
+    }
+
+    /// A batch was taken when there were so many left: while the server drains, it is the last one
+    /// if it was not full.
+    pub(crate) fn count_last(&self, left: u32, full: bool) {
+        if left != u32::MAX {
+            self.batches_left.store(if full { left.saturating_sub(1) } else { 0 }, SeqCst);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.batches_left.load(SeqCst) == 0 && self.pending.load(SeqCst) == 0
+    }
+
+    /// What the kernel has dropped because its buffer was full. `SO_MEMINFO` tells at any time what
+    /// `SO_RXQ_OVFL` tells with the next datagram that fits, and costs nothing per datagram.
+    pub(crate) fn dropped_in_kernel(&self) -> u64 {
+        match &*self.socket() {
+            Some(socket) => drops(socket),
+            None => self.dropped_in_kernel.load(Relaxed),
+        }
+    }
+
+    fn close(&self) {
+        let mut guard = self.socket.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(socket) = guard.take() {
+            self.dropped_in_kernel.store(drops(&socket), Relaxed);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn drops(socket: &UdpSocket) -> u64 {
+    crate::sys::socket_drops(socket.as_fd()).map_or(0, u64::from)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn drops(_socket: &UdpSocket) -> u64 {
+    0
+}
+
+fn wait_writable(socket: &UdpSocket) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let timeout = Timespec::try_from(SEND_WAIT).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
+    // Whatever it says, the next attempt to send tells.
+    let _ = poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&timeout));
+}
+
+/// All datagram listeners of a server.
+pub(crate) struct Datagrams {
+    pub(crate) sockets: Vec<DatagramSocket>,
+    /// How many of them have an entry in the queue.
+    pub(crate) scheduled: AtomicUsize,
+    pub(crate) waiting: Waiting,
+    refused_ports: Vec<u16>,
+}
+
+impl Datagrams {
+    pub(crate) fn new(sockets: Vec<DatagramSocket>, limits: &Limits) -> Self {
+        // Two listeners of one server could be made to answer each other, too.
+        let own = sockets.iter().map(|socket| socket.address.port());
+        let refused_ports = REFUSED_PORTS.into_iter().chain(own).collect();
+        let places = if sockets.is_empty() { 0 } else { Self::places(limits) };
+        let waiting = Waiting::new(places, limits.max_datagram);
+        Self { sockets, scheduled: AtomicUsize::new(0), waiting, refused_ports }
+    }
+
+    /// Datagrams that wait, and one at each worker.
+    fn places(limits: &Limits) -> usize {
+        limits.queue + limits.workers
+    }
+
+    /// How many entries the queue must have room for.
+    pub(crate) fn entries(&self) -> usize {
+        self.sockets.len() + self.waiting.capacity()
+    }
+
+    /// The bytes that datagrams can make a server hold.
+    pub(crate) fn memory_ceiling(limits: &Limits) -> usize {
+        Self::places(limits) * (limits.max_datagram + Waiting::PLACE_BYTES)
+            + (limits.workers + 1) * Batch::bytes(limits)
+    }
+
+    /// Whether answering this source could loop or reflect.
+    pub(crate) fn refuses(&self, peer: SocketAddr) -> bool {
+        self.refused_ports.contains(&peer.port())
+    }
+
+    /// Tells all sockets to take what the kernel holds, and then no more.
+    pub(crate) fn begin_drain(&self, core: &Core, now: Nanos) {
+        for (number, socket) in self.sockets.iter().enumerate() {
+            socket.batches_left.store(LAST_BATCHES, SeqCst);
+            socket.schedule(core, number, now);
+        }
+        if !self.sockets.is_empty() {
+            core.work_queued();
+        }
+    }
+
+    /// Closes the sockets that have answered everything; whether all have.
+    pub(crate) fn drained(&self) -> bool {
+        let mut all = true;
+        for socket in &self.sockets {
+            if socket.is_done() {
+                socket.close();
+            } else {
+                all = false;
+            }
+        }
+        all
+    }
+
+    /// Closes all sockets, whatever was still to be answered.
+    pub(crate) fn close(&self) {
+        for socket in &self.sockets {
+            socket.batches_left.store(0, SeqCst);
+            socket.close();
+        }
+    }
+
+    /// Asks the kernel again where it failed.
+    pub(crate) fn retry(&self, core: &Core, now: Nanos) {
+        for (number, socket) in self.sockets.iter().enumerate() {
+            if socket.retry.load(Relaxed) && socket.retry.swap(false, SeqCst) {
+                socket.schedule(core, number, now);
+                core.work_queued();
+            }
+        }
+    }
+
+    /// One log line for each listener and reason with what was dropped since the last call.
+    pub(crate) fn sum_up(&self, core: &Core) {
+        for socket in &self.sockets {
+            let dropped = core.datagrams_dropped(socket);
+            for (at, &reason) in DatagramDrop::ALL.iter().enumerate() {
+                let count = dropped[at].saturating_sub(socket.seen[at].swap(dropped[at], Relaxed));
+                if count > 0 {
+                    tracing::warn!(listener = %socket.url, reason = %reason, count, "datagrams dropped");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::Echo;
+
+    #[test]
+    fn sources_that_would_answer_the_answer_are_refused() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let socket = DatagramSocket::new(socket, address, Arc::new(Echo), 0, 0);
+        let datagrams = Datagrams::new(vec![socket], &Limits::default());
+        let refused = [0, 7, 13, 17, 19, 37, address.port()];
+        for port in (0..=1024).chain([address.port(), 65_535]) {
+            for ip in ["192.0.2.1", "2001:db8::1"] {
+                let peer = SocketAddr::new(ip.parse().unwrap(), port);
+                assert_eq!(datagrams.refuses(peer), refused.contains(&port), "{peer}");
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The timekeeper and the drain: deadlines, summaries, and how a server ends.
+
+pub(crate) mod drain;
+pub(crate) mod keeper;

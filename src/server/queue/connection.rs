@@ -1,0 +1,102 @@
+//! What the server keeps of one connection. An idle one owns no thread and no buffer.
+
+use crate::admit::places::Permit;
+use crate::clock::Nanos;
+use crate::reason::CloseReason;
+use crate::service::{Kept, Peer, Session};
+use std::net::TcpStream;
+
+/// How far a connection's registration with the poller goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Registered {
+    No,
+    Readable,
+    Writable,
+}
+
+/// What an idle connection waits for; each has a deadline of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// For a request: `idle_timeout`.
+    Request,
+    /// For the rest of a request that began then: `read_timeout`, in all.
+    Rest { since: Nanos },
+    /// For its client to take replies, which it last did then: `write_timeout`.
+    Flush { since: Nanos },
+}
+
+/// A [`Waiting`] in one word: two bits say for what, the others since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PackedWaiting(u64);
+
+impl PackedWaiting {
+    const SINCE: u64 = u64::MAX >> 2;
+
+    pub(crate) fn get(self) -> Waiting {
+        // 146 years of nanoseconds fit.
+        let since = self.0 & Self::SINCE;
+        match self.0 >> 62 {
+            0 => Waiting::Request,
+            1 => Waiting::Rest { since },
+            _ => Waiting::Flush { since },
+        }
+    }
+}
+
+impl From<Waiting> for PackedWaiting {
+    fn from(waiting: Waiting) -> Self {
+        let (what, since) = match waiting {
+            Waiting::Request => (0, 0),
+            Waiting::Rest { since } => (1, since),
+            Waiting::Flush { since } => (2, since),
+        };
+        Self(what << 62 | since & Self::SINCE)
+    }
+}
+
+/// In the order of use: with the slot's own words, what a turn touches when all goes well is one
+/// cache line. With thousands of connections each line is a trip to the last cache or to memory.
+#[repr(C)]
+pub(crate) struct Connection {
+    /// Made at the first turn.
+    pub(crate) session: Option<Box<dyn Session>>,
+    /// Replies the kernel did not take.
+    pub(crate) kept: Kept,
+    pub(crate) waiting: PackedWaiting,
+    pub(crate) socket: TcpStream,
+    pub(crate) registered: Registered,
+    /// It has ended for this reason, and closes when its replies are flushed.
+    pub(crate) ending: Option<CloseReason>,
+    pub(crate) peer: Peer,
+    /// Its place among the admitted; given back when it is dropped, after the socket.
+    pub(crate) _permit: Permit,
+}
+
+impl Connection {
+    pub(crate) fn is_registered(&self) -> bool {
+        self.registered != Registered::No
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", &self.peer)
+            .field("waiting", &self.waiting.get())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_comes_out_again() {
+        for since in [1, 5_000_000_000, PackedWaiting::SINCE] {
+            for waiting in [Waiting::Request, Waiting::Rest { since }, Waiting::Flush { since }] {
+                assert_eq!(PackedWaiting::from(waiting).get(), waiting);
+            }
+        }
+    }
+}

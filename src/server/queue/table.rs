@@ -1,0 +1,126 @@
+//! The table of open connections: as many slots as may be open, made in segments as they are
+//! needed, so that an idle server is small and a full one cannot grow further.
+
+use crate::clock::Nanos;
+use crate::server::queue::connection::Connection;
+use crate::server::queue::state::State;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+const SEGMENT: usize = 64;
+
+/// Marks a connection on which nothing was said yet.
+const UNHEARD: u32 = 1 << 31;
+
+/// "No deadline" and "since no time".
+pub(crate) const NEVER: Nanos = u64::MAX;
+
+/// One place for a connection. Its first cache line is what a turn touches when all goes well: see
+/// [`Connection`].
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Slot {
+    pub(crate) state: State,
+    /// Which listener its connection came from, and [`UNHEARD`]; set before it is first queued.
+    listener: AtomicU32,
+    /// When the parker must look at it while it is idle.
+    pub(crate) deadline: AtomicU64,
+    /// Only the owner by [`State`] locks it, so the lock is never contended; it is what makes the
+    /// ownership visible to the compiler.
+    connection: Mutex<Option<Connection>>,
+}
+
+const _: () = assert!(size_of::<Slot>() == 128, "two cache lines: one for turns, one for the rest");
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            state: State::new(),
+            deadline: AtomicU64::new(NEVER),
+            listener: AtomicU32::new(0),
+            connection: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn listener(&self) -> usize {
+        (self.listener.load(Ordering::Relaxed) & !UNHEARD) as usize
+    }
+
+    /// A new connection from this listener.
+    pub(crate) fn set_listener(&self, listener: usize) {
+        self.listener.store(listener as u32 | UNHEARD, Ordering::Relaxed);
+    }
+
+    /// Whether nothing was said on its connection yet, by either side.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.listener.load(Ordering::Relaxed) & UNHEARD != 0
+    }
+
+    /// Something was; only its owner may say so.
+    pub(crate) fn heard(&self) {
+        let word = self.listener.load(Ordering::Relaxed);
+        if word & UNHEARD != 0 {
+            self.listener.store(word & !UNHEARD, Ordering::Relaxed);
+        }
+    }
+
+    /// The connection, for the thread that owns it.
+    pub(crate) fn connection(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    segments: Box<[OnceLock<Box<[Slot]>>]>,
+    free: Mutex<Vec<u32>>,
+    /// Slots below this index have been in use.
+    used: AtomicUsize,
+    capacity: usize,
+}
+
+impl Table {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            segments: (0..capacity.div_ceil(SEGMENT)).map(|_| OnceLock::new()).collect(),
+            free: Mutex::new(Vec::new()),
+            used: AtomicUsize::new(0),
+            capacity,
+        }
+    }
+
+    /// Takes a free slot; `None` when all are in use.
+    pub(crate) fn take(&self) -> Option<(u32, &Slot)> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = match free.pop() {
+            Some(index) => index as usize,
+            None => {
+                let index = self.used.load(Ordering::Relaxed);
+                if index == self.capacity {
+                    return None;
+                }
+                self.used.store(index + 1, Ordering::Release);
+                index
+            }
+        };
+        drop(free);
+        let segment =
+            self.segments[index / SEGMENT].get_or_init(|| (0..SEGMENT).map(|_| Slot::new()).collect());
+        Some((index as u32, &segment[index % SEGMENT]))
+    }
+
+    /// Gives a slot back after its state was released.
+    pub(crate) fn give_back(&self, index: u32) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(index);
+    }
+
+    /// The slot of an index that a token or an entry carries.
+    pub(crate) fn get(&self, index: u32) -> Option<&Slot> {
+        self.segments.get(index as usize / SEGMENT)?.get()?.get(index as usize % SEGMENT)
+    }
+
+    /// All slots that have been in use.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        (0..self.used.load(Ordering::Acquire) as u32).filter_map(|index| Some((index, self.get(index)?)))
+    }
+}

@@ -1,0 +1,3 @@
+//! What carries the bytes: addresses, sockets, and what is said about a connection before its first byte.
+
+pub(crate) mod proxy_header;

@@ -1,0 +1,253 @@
+//! The PROXY protocol: the header in which a load balancer says who its client is.
+//!
+//! Version 1 is a line of text, version 2 is binary; both stand before the first byte of the connection.
+//! [`parse`] reads either from what has come so far, and says as early as possible that something cannot be a
+//! header. [`take`] does so on a socket without a buffer: it looks at what waits in the kernel and takes the
+//! header only when it is whole, so a client that sends half a header owns no memory here.
+//! [`Version::write`] makes one.
+//!
+//! The text that counts is HAProxy's `doc/proxy-protocol.txt`. Where it leaves a choice:
+//!
+//! - A version 2 header is at most [`MAX_BYTES`] long. The text allows 64 KiB; HAProxy's own buffer is as small.
+//! - `UNKNOWN` (v1), `LOCAL` and the families *unspecified* and *Unix* (v2), and datagrams, carry no address that
+//!   a stream could be served under: the connection keeps its own addresses ([`Origin::Connection`]).
+//! - The fields that may follow the addresses (TLVs) are walked and skipped. A checksum (CRC32C) among them is
+//!   verified. Where the header names no address they cannot be found, and are skipped unseen.
+
+// The gate and the acceptor use it once the server can hand a session its client's socket.
+#![cfg_attr(not(test), expect(dead_code, reason = "used when the gate is put into the server"))]
+
+mod v1;
+mod v2;
+
+#[cfg(test)]
+mod tests;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+/// The longest header that is read, in bytes: 16, the 216 of two Unix addresses, and 304 for fields.
+pub(crate) const MAX_BYTES: usize = 536;
+
+/// Which form of the header is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub(crate) enum Version {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+impl std::str::FromStr for Version {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "v1" => Ok(Version::V1),
+            "v2" => Ok(Version::V2),
+            _ => Err("the PROXY protocol has the versions v1 and v2"),
+        }
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Version::V1 => "v1",
+            Version::V2 => "v2",
+        })
+    }
+}
+
+/// Where a connection comes from, by its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The header names nobody: the connection's own addresses count.
+    Connection,
+    /// A client that connected to the balancer.
+    Client {
+        /// The client's address.
+        source: SocketAddr,
+        /// The address it connected to.
+        destination: SocketAddr,
+    },
+}
+
+/// A whole header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// What it says.
+    pub(crate) origin: Origin,
+    /// Its bytes; what follows them is the client's.
+    pub(crate) len: usize,
+}
+
+/// Why bytes are not a header, as the end of a sentence about the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum HeaderError {
+    #[error("it does not begin with a PROXY header")]
+    Missing,
+    #[error("it ended within its PROXY header")]
+    Cut,
+    #[error("its PROXY line is longer than 107 bytes")]
+    LineTooLong,
+    #[error("its PROXY line is not `PROXY TCP4|TCP6 SOURCE DESTINATION PORT PORT`")]
+    Line,
+    #[error("its PROXY line has an address that is none of its family")]
+    LineAddress,
+    #[error("its PROXY line has a port that is not a number from 0 to 65535")]
+    LinePort,
+    #[error("its PROXY header is of version {0}, which nobody has defined")]
+    Version(u8),
+    #[error("its PROXY header has the command {0}, which nobody has defined")]
+    Command(u8),
+    #[error("its PROXY header has the address family {0:#04x}, which nobody has defined")]
+    Family(u8),
+    #[error("its PROXY header has {0} bytes, more than 536")]
+    TooLong(usize),
+    #[error("its PROXY header is too short for the addresses it announces")]
+    Addresses,
+    #[error("its PROXY header has a field that does not end with the header")]
+    Field,
+    #[error("its PROXY header has a checksum that does not fit")]
+    Checksum,
+}
+
+/// Reads a header from the first bytes of a connection; `None` while they may become one.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
+    // The first byte tells the versions apart: `P` and `\r`.
+    match bytes.first() {
+        None => Ok(None),
+        Some(first) if *first == v1::GREETING[0] => v1::parse(bytes),
+        Some(_) => v2::parse(bytes),
+    }
+}
+
+/// Whether `bytes` and `greeting` agree as far as both go.
+fn begins(bytes: &[u8], greeting: &[u8]) -> bool {
+    let both = bytes.len().min(greeting.len());
+    bytes[..both] == greeting[..both]
+}
+
+/// Why no header could be taken from a socket.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TakeError {
+    /// What came is not a header.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The connection failed, or ended before it said a word (`UnexpectedEof`).
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+}
+
+/// Takes the header from a socket without waiting; `None` when not all of it has come. Only the header is
+/// taken: the client's own bytes stay in the kernel. More of it is told by another readiness event.
+pub(crate) fn take(socket: impl AsFd) -> Result<Option<Origin>, TakeError> {
+    let mut bytes = [0; MAX_BYTES];
+    let mut seen = None;
+    loop {
+        let len = match peek(&socket, &mut bytes)? {
+            None => return Ok(None),
+            Some(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Some(len) => len,
+        };
+        if let Some(header) = parse(&bytes[..len])? {
+            discard(&socket, &mut bytes[..header.len])?;
+            return Ok(Some(header.origin));
+        }
+        // A look does not see the end behind half a header. The rest may have come between the look and the
+        // end, so the end counts when a second look finds no more.
+        if seen == Some(len) {
+            return Err(HeaderError::Cut.into());
+        }
+        if !has_hung_up(&socket) {
+            return Ok(None);
+        }
+        seen = Some(len);
+    }
+}
+
+/// What waits in the kernel: `None` for nothing, 0 for the end.
+fn peek(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        match recv(&socket, &mut *bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((len, _)) => return Ok(Some(len)),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Takes bytes that were seen before.
+fn discard(socket: impl AsFd, mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match recv(&socket, &mut *bytes, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((len, _)) => bytes = &mut bytes[len..],
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the other side has closed its half, or the connection failed.
+fn has_hung_up(socket: impl AsFd) -> bool {
+    #[cfg(target_os = "linux")]
+    let end = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    #[cfg(not(target_os = "linux"))]
+    let end = PollFlags::HUP | PollFlags::ERR;
+    let mut look = [PollFd::new(&socket, end)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut look, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+impl Version {
+    /// Appends the header of a connection whose client is known: `source` connected to `destination`. Addresses
+    /// of two families are both written as IPv6, IPv4 as `::ffff:a.b.c.d`.
+    pub(crate) fn write(self, source: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>) {
+        let (source, destination) = same_family(source, destination);
+        match self {
+            Version::V1 => v1::write(source, destination, out),
+            Version::V2 => v2::write(source, destination, out),
+        }
+    }
+
+    /// Appends the header of a client without a network address: one of a Unix socket.
+    pub(crate) fn write_unknown(self, out: &mut Vec<u8>) {
+        match self {
+            Version::V1 => v1::write_unknown(out),
+            Version::V2 => v2::write_without_address(v2::Command::Proxy, out),
+        }
+    }
+
+    /// Appends the header of a connection that has no client: a check of the backend.
+    pub(crate) fn write_local(self, out: &mut Vec<u8>) {
+        match self {
+            Version::V1 => v1::write_unknown(out),
+            Version::V2 => v2::write_without_address(v2::Command::Local, out),
+        }
+    }
+}
+
+/// Both addresses in one family, since a header has room for one.
+fn same_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, SocketAddr) {
+    let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+    let mapped = |address: SocketAddr| match address {
+        SocketAddr::V4(v4) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
+        v6 => v6,
+    };
+    let (source, destination) = (canonical(source), canonical(destination));
+    if source.is_ipv4() == destination.is_ipv4() {
+        (source, destination)
+    } else {
+        (mapped(source), mapped(destination))
+    }
+}

@@ -48,25 +48,25 @@ impl Sources {
     pub(crate) fn connect(&mut self, target: SocketAddr) -> Result<Socket> {
         let mut tries = 0;
         loop {
-            let socket = Socket::new(
-                Domain::for_address(target),
-                Type::STREAM.nonblocking().cloexec(),
-                Some(Protocol::TCP),
-            )?;
-            if self.addresses > 0 {
-                socket.set_reuse_address(true)?;
-                self.bind(&socket)?;
-            }
-            match socket.connect(&target.into()) {
+            let socket = self.prepare(target)?;
+            match begin(&socket, target) {
                 Ok(()) => return Ok(socket),
-                Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {
-                    return Ok(socket);
-                }
                 // A connection from this address and port still stands, or rests: the next is free.
                 Err(error) if error.kind() == ErrorKind::AddrNotAvailable && tries < TRIES => tries += 1,
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// A non-blocking socket with an address and a port, not yet on its way.
+    pub(crate) fn prepare(&mut self, target: SocketAddr) -> Result<Socket> {
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(target), kind, Some(Protocol::TCP))?;
+        if self.addresses > 0 {
+            socket.set_reuse_address(true)?;
+            self.bind(&socket)?;
+        }
+        Ok(socket)
     }
 
     fn bind(&mut self, socket: &Socket) -> Result<()> {
@@ -90,5 +90,13 @@ impl Sources {
             self.port = PORT_FIRST;
             self.address = (self.address + 1) % self.addresses;
         }
+    }
+}
+
+/// Sends a prepared socket on its way.
+pub(crate) fn begin(socket: &Socket, target: SocketAddr) -> std::io::Result<()> {
+    match socket.connect(&target.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+        _ => Ok(()),
     }
 }

@@ -1,7 +1,8 @@
 //! tidegate as a library: a service for lines that does its work for each line. It ends in good order when it reads `end
 //! MILLISECONDS` from standard input, and says how that went.
 
-use super::{Mode, announce};
+use super::announce::announce;
+use super::work::Mode;
 use anyhow::{Context, Result};
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;

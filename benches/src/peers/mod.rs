@@ -1,6 +1,7 @@
 //! The servers tidegate is measured against. Each is what a good engineer writes first, nothing tuned and nothing left
 //! out: `TCP_NODELAY` is on, the port can be reused, an error ends one connection and not the server.
 
+mod announce;
 mod epoll;
 mod http;
 mod lines;
@@ -11,9 +12,9 @@ mod tokio_tasks;
 mod udp;
 mod work;
 
+use announce::announce;
 use anyhow::Result;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 pub(crate) use work::Mode;
 
@@ -82,11 +83,4 @@ fn tcp(listen: SocketAddr, backlog: i32) -> Result<TcpListener> {
     let listener = TcpListener::from(socket);
     announce("tcp", listener.local_addr()?)?;
     Ok(listener)
-}
-
-/// The line the runner waits for.
-fn announce(scheme: &str, addr: SocketAddr) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "listening on {scheme}://{addr}")?;
-    Ok(out.flush()?)
 }

@@ -46,7 +46,7 @@ pub(super) struct Client {
 
 /// How far a request has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum Advance {
     Waiting,
     Replied,
     Reset,
@@ -77,9 +77,9 @@ impl Client {
     }
 
     /// Sends what may be sent and receives what there is.
-    pub(super) fn progress(&mut self, request: &[u8], buffer: &mut [u8]) -> Progress {
+    pub(super) fn progress(&mut self, request: &[u8], buffer: &mut [u8]) -> Advance {
         match &mut self.socket {
-            None => Progress::Waiting,
+            None => Advance::Waiting,
             Some(Socket::Stream(stream)) => {
                 stream_progress(stream, request, self.released, (&mut self.sent, &mut self.received), buffer)
             }
@@ -111,36 +111,36 @@ fn stream_progress(
     released: usize,
     (sent, received): (&mut usize, &mut usize),
     buffer: &mut [u8],
-) -> Progress {
+) -> Advance {
     let not_now =
         |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected);
     while *sent < released {
         match stream.write(&request[*sent..released]) {
             Ok(n) => *sent += n,
             Err(error) if not_now(&error) => break,
-            Err(_) => return Progress::Reset,
+            Err(_) => return Advance::Reset,
         }
     }
     while *received < request.len() {
         let wanted = buffer.len().min(request.len() - *received);
         match stream.read(&mut buffer[..wanted]) {
-            Ok(0) => return Progress::Closed,
+            Ok(0) => return Advance::Closed,
             Ok(n) => *received += n,
-            Err(error) if not_now(&error) => return Progress::Waiting,
-            Err(_) => return Progress::Reset,
+            Err(error) if not_now(&error) => return Advance::Waiting,
+            Err(_) => return Advance::Reset,
         }
     }
-    Progress::Replied
+    Advance::Replied
 }
 
-fn datagram_progress(socket: &UdpSocket, whole: &[u8], buffer: &mut [u8]) -> Progress {
+fn datagram_progress(socket: &UdpSocket, whole: &[u8], buffer: &mut [u8]) -> Advance {
     loop {
         match socket.recv(buffer) {
-            Ok(n) if buffer[..n] == *whole => return Progress::Replied,
+            Ok(n) if buffer[..n] == *whole => return Advance::Replied,
             // A late reply to an earlier request.
             Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Waiting,
-            Err(_) => return Progress::Reset,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Advance::Waiting,
+            Err(_) => return Advance::Reset,
         }
     }
 }

@@ -1,16 +1,16 @@
 //! The clients of a scene: one thread, one epoll, one heap of timers.
 
-use super::client::{Client, Progress, Socket, State, request, stands};
-use super::plan::{Asks, From, Group, Plan, Wire};
-use super::tally::{Ending, GroupFigures, Tally};
-use crate::load::sources::Sources;
+use super::client::{Advance, Client, Socket, State, request, stands};
+use super::plan::{Asks, From, Party, Script, Wire};
+use super::tally::{Ending, GroupFigures, Ledger};
+use crate::load::sources::{Sources, begin};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,7 @@ enum Timer {
 
 /// The clients of a scene.
 struct Engine<'a> {
-    plan: &'a Plan,
+    plan: &'a Script,
     target: SocketAddr,
     epoll: OwnedFd,
     clients: Vec<Client>,
@@ -69,12 +69,12 @@ struct Crowd {
     request: Vec<u8>,
     /// One for each address.
     sources: Vec<Sources>,
-    tally: Tally,
+    tally: Ledger,
 }
 
 /// Plays a scene against a server. `probe` is called at the start of each stage and at the end.
 pub(super) fn run(
-    plan: &Plan,
+    plan: &Script,
     target: SocketAddr,
     mut probe: impl FnMut(usize),
 ) -> Result<Vec<GroupFigures>> {
@@ -109,7 +109,7 @@ pub(super) fn run(
 }
 
 impl<'a> Engine<'a> {
-    fn new(plan: &'a Plan, target: SocketAddr) -> Result<Self> {
+    fn new(plan: &'a Script, target: SocketAddr) -> Result<Self> {
         let now = Instant::now();
         let (mut clients, mut groups, mut to_join) = (Vec::new(), Vec::new(), Vec::new());
         for (at, group) in plan.groups.iter().enumerate() {
@@ -126,7 +126,7 @@ impl<'a> Engine<'a> {
             groups.push(Crowd {
                 request: request(plan.wire, group.size, group.asks == Asks::Flood),
                 sources: sources(group, target, at)?,
-                tally: Tally::new(plan)?,
+                tally: Ledger::new(plan)?,
             });
         }
         to_join.reverse();
@@ -157,7 +157,7 @@ impl<'a> Engine<'a> {
         self.stage == self.plan.stages.len()
     }
 
-    fn group(&self, client: usize) -> &'a Group {
+    fn group(&self, client: usize) -> &'a Party {
         &self.plan.groups[self.clients[client].group]
     }
 
@@ -292,23 +292,54 @@ impl<'a> Engine<'a> {
     /// A newcomer, or a crowd of them.
     fn arrive(&mut self, group: usize, n: u64, at: Instant) {
         let (plan, stage) = (&self.plan.groups[group], self.stage);
-        let (newcomers, next) = match (plan.asks, self.rate(group)) {
-            (Asks::Burst { pause }, _) => (plan.clients, at + pause),
+        let next = match (plan.asks, self.rate(group)) {
+            (Asks::Burst { pause }, _) => {
+                self.crowd(group, plan.clients, at);
+                at + pause
+            }
             (_, Some(rate)) => {
+                let client = self.newcomer(group, at);
+                self.ask(client, at);
                 let start = self.start.unwrap_or(at) + self.plan.begin(stage);
-                (1, start + Duration::from_secs_f64((n + 1) as f64 / rate))
+                start + Duration::from_secs_f64((n + 1) as f64 / rate)
             }
             _ => return,
         };
-        for _ in 0..newcomers {
-            let client = self.free.pop().unwrap_or_else(|| {
-                self.clients.push(Client::new(group, 0, at));
-                self.clients.len() - 1
-            });
-            self.clients[client].group = group;
-            self.ask(client, at);
-        }
         self.timer(next, Timer::Arrive { stage, group, n: n + 1 });
+    }
+
+    fn newcomer(&mut self, group: usize, at: Instant) -> usize {
+        let client = self.free.pop().unwrap_or_else(|| {
+            self.clients.push(Client::new(group, 0, at));
+            self.clients.len() - 1
+        });
+        self.clients[client].group = group;
+        client
+    }
+
+    /// Newcomers who all connect before any of them asks: one after the other as fast as this processor can, which is
+    /// why their sockets are made ready before.
+    fn crowd(&mut self, group: usize, size: usize, at: Instant) {
+        let size = size.min(SOCKETS_MAX - self.sockets);
+        let prepared: Vec<Option<socket2::Socket>> = (0..size)
+            .map(|_| match self.plan.wire {
+                Wire::Datagrams => None,
+                _ => self.groups[group].sources[0].prepare(self.target).ok(),
+            })
+            .collect();
+        let due = Instant::now();
+        let begun: Vec<_> = prepared
+            .into_iter()
+            .map(|socket| socket.filter(|socket| begin(socket, self.target).is_ok()))
+            .collect();
+        for socket in begun {
+            let client = self.newcomer(group, at);
+            if let Some(socket) = socket {
+                // One that cannot be watched gives up when its time is over.
+                let _ = self.adopt(client, Socket::Stream(socket.into()));
+            }
+            self.ask(client, due);
+        }
     }
 
     /// A client that failed is back. It asks at once, as one does who still wants the answer.
@@ -362,22 +393,27 @@ impl<'a> Engine<'a> {
     fn connect(&mut self, client: usize) -> Result<()> {
         ensure!(self.sockets < SOCKETS_MAX, "too many sockets");
         let Client { group, index, .. } = self.clients[client];
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        let data = EventData::new_u64(client as u64);
         let sources = &mut self.groups[group].sources;
         let at = index % sources.len();
         let socket = match self.plan.wire {
-            Wire::Stream | Wire::Lines => {
-                let stream = TcpStream::from(sources[at].connect(self.target)?);
-                epoll::add(&self.epoll, &stream, data, flags)?;
-                Socket::Stream(stream)
-            }
-            Wire::Datagrams => {
-                let socket = datagrams(&self.plan.groups[group], index, self.target)?;
-                epoll::add(&self.epoll, &socket, data, EventFlags::IN | EventFlags::ET)?;
-                Socket::Datagrams(socket)
-            }
+            Wire::Stream | Wire::Lines => Socket::Stream(sources[at].connect(self.target)?.into()),
+            Wire::Datagrams => Socket::Datagrams(datagrams(&self.plan.groups[group], index, self.target)?),
         };
+        self.adopt(client, socket)
+    }
+
+    /// Gives a client its socket, and watches it.
+    fn adopt(&mut self, client: usize, socket: Socket) -> Result<()> {
+        let data = EventData::new_u64(client as u64);
+        match &socket {
+            Socket::Stream(stream) => {
+                let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+                epoll::add(&self.epoll, stream, data, flags)?;
+            }
+            Socket::Datagrams(socket) => {
+                epoll::add(&self.epoll, socket, data, EventFlags::IN | EventFlags::ET)?
+            }
+        }
         self.clients[client].socket = Some(socket);
         self.sockets += 1;
         Ok(())
@@ -392,10 +428,10 @@ impl<'a> Engine<'a> {
     fn progress(&mut self, client: usize) {
         let this = &mut self.clients[client];
         match this.progress(&self.groups[this.group].request, &mut self.buffer) {
-            Progress::Waiting => {}
-            Progress::Replied => self.end(client, Ending::Replied),
-            Progress::Reset => self.end(client, Ending::Reset),
-            Progress::Closed => self.end(client, Ending::Closed),
+            Advance::Waiting => {}
+            Advance::Replied => self.end(client, Ending::Replied),
+            Advance::Reset => self.end(client, Ending::Reset),
+            Advance::Closed => self.end(client, Ending::Closed),
         }
     }
 
@@ -463,7 +499,7 @@ impl<'a> Engine<'a> {
     }
 }
 
-fn sources(group: &Group, target: SocketAddr, index: usize) -> Result<Vec<Sources>> {
+fn sources(group: &Party, target: SocketAddr, index: usize) -> Result<Vec<Sources>> {
     Ok(match group.from {
         From::Spread => vec![Sources::new(target, index)],
         From::Addresses { first, count } => {
@@ -477,7 +513,7 @@ fn nth(first: Ipv4Addr, at: usize) -> Ipv4Addr {
     Ipv4Addr::from_bits(first.to_bits() + at as u32)
 }
 
-fn datagrams(group: &Group, index: usize, target: SocketAddr) -> Result<UdpSocket> {
+fn datagrams(group: &Party, index: usize, target: SocketAddr) -> Result<UdpSocket> {
     let ip = match group.from {
         From::Addresses { first, count } => nth(first, index % count).into(),
         _ => target.ip(),
@@ -493,14 +529,14 @@ mod tests {
     use super::super::plan::Stage;
     use super::*;
     use std::io::{Read, Write};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
-    fn plan(groups: Vec<Group>) -> Plan {
+    fn plan(groups: Vec<Party>) -> Script {
         let stages = ["first", "second"].map(|name| Stage { name, time: Duration::from_secs(1) });
-        Plan { wire: Wire::Stream, stages: stages.to_vec(), groups }
+        Script { wire: Wire::Stream, stages: stages.to_vec(), groups }
     }
 
-    /// A server that answers the first so many requests of each connection, and then does what `then` does.
+    /// A server that answers the first `answers` requests of each connection, and then does what `then` does.
     fn server(answers: usize, then: fn(TcpStream)) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -522,7 +558,7 @@ mod tests {
 
     #[test]
     fn standing_clients_ask_at_the_rate_of_the_stage() {
-        let groups = vec![Group::standing("all", 20, &[40.0, 100.0]), Group::newcomers("new", &[0.0, 30.0])];
+        let groups = vec![Party::standing("all", 20, &[40.0, 100.0]), Party::newcomers("new", &[0.0, 30.0])];
         let mut stages = Vec::new();
         let figures = run(&plan(groups), server(1_000, drop), |stage| stages.push(stage)).unwrap();
         assert_eq!(stages, [0, 1, 2]);
@@ -542,10 +578,10 @@ mod tests {
         let silent = |mut stream: TcpStream| {
             let _ = stream.read_to_end(&mut Vec::new());
         };
-        let group = Group {
+        let group = Party {
             patience: Duration::from_millis(200),
             pause: Duration::from_millis(100),
-            ..Group::standing("all", 4, &[4.0, 0.0])
+            ..Party::standing("all", 4, &[4.0, 0.0])
         };
         let figures = run(&plan(vec![group]), server(1, silent), |_| {}).unwrap();
         let stage = figures[0].stages[0];
@@ -560,7 +596,7 @@ mod tests {
             let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
         };
         let figures =
-            run(&plan(vec![Group::newcomers("new", &[50.0, 0.0])]), server(0, reset), |_| {}).unwrap();
+            run(&plan(vec![Party::newcomers("new", &[50.0, 0.0])]), server(0, reset), |_| {}).unwrap();
         let stage = figures[0].stages[0];
         assert_eq!((stage.asked, stage.useful, stage.timeout), (50, 0, 0), "{stage:?}");
         assert_eq!(stage.reset + stage.closed, 50, "{stage:?}");
@@ -569,7 +605,7 @@ mod tests {
 
     #[test]
     fn a_scene_does_not_begin_when_nobody_can_join() {
-        let groups = vec![Group::standing("all", 1, &[1.0, 1.0])];
+        let groups = vec![Party::standing("all", 1, &[1.0, 1.0])];
         let error = run(&plan(groups), server(0, drop), |_| {}).unwrap_err();
         assert!(error.to_string().contains("no client had a first reply"), "{error}");
     }

@@ -19,7 +19,7 @@ use crate::stats::median;
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 pub(crate) use picture::pictures;
-pub(crate) use plan::Plan;
+pub(crate) use plan::Script;
 pub(crate) use promises::goals;
 pub(crate) use report::report;
 pub(crate) use scenes::{Capacity, Name, Scene};
@@ -218,7 +218,7 @@ impl Meter {
         let _ = self.asks.send(());
     }
 
-    /// The readings, so many; fewer when the kernel does not say them soon.
+    /// The first readings, `count` of them; fewer when the kernel does not say them soon.
     pub(crate) fn costs(&self, count: usize) -> Vec<(Instant, Cost)> {
         let deadline = Instant::now() + METER_TIMEOUT;
         (0..count).map_while(|_| self.costs.recv_deadline(deadline).ok()).collect()
@@ -227,7 +227,7 @@ impl Meter {
 
 /// The clients of a plan, on their processors. `probe` is called at the start of each stage and at the end.
 pub(crate) fn clients(
-    plan: &Plan,
+    plan: &Script,
     target: SocketAddr,
     bench: &Bench,
     probe: impl FnMut(usize) + Send,

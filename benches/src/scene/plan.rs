@@ -33,13 +33,13 @@ pub(crate) enum From {
     /// One address as long as it has ports, and then the next: the kernel keeps the port of a connection that its
     /// client has closed for a minute, and looks through all of them when few are free.
     Spread,
-    /// So many addresses from this one on; client i has the address i modulo `count`.
+    /// `count` addresses from this one on; client i has the address i modulo `count`.
     Addresses { first: Ipv4Addr, count: usize },
 }
 
 /// Clients that behave alike and are measured together.
 #[derive(Clone, Debug)]
-pub(crate) struct Group {
+pub(crate) struct Party {
     pub(crate) name: &'static str,
     pub(crate) asks: Asks,
     pub(crate) from: From,
@@ -57,7 +57,7 @@ pub(crate) struct Group {
     pub(crate) halves: Option<(usize, Duration)>,
 }
 
-impl Group {
+impl Party {
     /// Standing clients with a second of patience that come back half a second after a failure.
     pub(crate) fn standing(name: &'static str, clients: usize, rates: &[f64]) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl Group {
     }
 }
 
-/// How the requests look on the wire.
+/// The form of requests on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wire {
     /// Bytes over TCP, which come back.
@@ -97,13 +97,13 @@ pub(crate) enum Wire {
 
 /// All that the clients of a scene do.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Script {
     pub(crate) wire: Wire,
     pub(crate) stages: Vec<Stage>,
-    pub(crate) groups: Vec<Group>,
+    pub(crate) groups: Vec<Party>,
 }
 
-impl Plan {
+impl Script {
     /// When a stage begins, from the start of the first; that of one past the last is the end.
     pub(super) fn begin(&self, stage: usize) -> Duration {
         self.stages[..stage].iter().map(|stage| stage.time).sum()

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use crate::scene::tally::Second;
 
-    /// A scene of one second of calm and two of a surge, in which so many replies were useful.
+    /// A scene of one second of calm and two of a surge, with this number of useful replies in each.
     fn played(useful: [u32; 2]) -> Played {
         let second = |useful| Second { asked: 10, useful, refused: 1, timeout: 0 };
         let stage =

@@ -1,6 +1,6 @@
 //! The scenes: what is played, and against which servers.
 
-use super::plan::{Asks, From, Group, Plan, Stage, Wire};
+use super::plan::{Asks, From, Party, Script, Stage, Wire};
 use crate::peers::Mode;
 use crate::server::Service;
 use std::net::Ipv4Addr;
@@ -57,7 +57,7 @@ pub(crate) enum Capacity {
     Core,
     /// All cores beside the clients, measured with tidegate.
     Cores,
-    /// So many a second, by arithmetic.
+    /// This rate, by arithmetic.
     Known(f64),
     /// The scene asks for little.
     Ample,
@@ -70,7 +70,7 @@ pub(crate) struct Scene {
     pub(crate) title: &'static str,
     /// What is done, in a sentence or two.
     pub(crate) what: &'static str,
-    pub(crate) plan: Plan,
+    pub(crate) plan: Script,
     pub(crate) service: Service,
     /// Whether server and clients have processors of their own.
     pub(crate) apart: bool,
@@ -117,13 +117,13 @@ impl Name {
         }
     }
 
-    /// The scene, for a server that can do so many requests a second.
+    /// The scene, for a server whose capacity is this rate.
     pub(crate) fn scene(self, capacity: f64) -> Scene {
         let base = Scene {
             key: "",
             title: "",
             what: "",
-            plan: Plan { wire: Wire::Stream, stages: Vec::new(), groups: Vec::new() },
+            plan: Script { wire: Wire::Stream, stages: Vec::new(), groups: Vec::new() },
             service: Service { udp: false, lines: false, mode: self.work() },
             apart: true,
             peers: ALL,
@@ -149,7 +149,7 @@ impl Name {
 }
 
 fn surge(name: Name, base: Scene) -> Scene {
-    let mut all = Group::standing("all", SURGE_CLIENTS, &[CALM_RATE, SURGE_RATE, CALM_RATE, CALM_RATE]);
+    let mut all = Party::standing("all", SURGE_CLIENTS, &[CALM_RATE, SURGE_RATE, CALM_RATE, CALM_RATE]);
     let (mut wire, mut service, mut peers) = (Wire::Stream, base.service, ALL);
     let (key, title, what) = match name {
         Name::SurgeSources => {
@@ -196,57 +196,57 @@ fn surge(name: Name, base: Scene) -> Scene {
         ),
     };
     let apart = name != Name::SurgeCores;
-    let plan = Plan { wire, stages: stages("surge", 10), groups: vec![all] };
+    let plan = Script { wire, stages: stages("surge", 10), groups: vec![all] };
     Scene { key, title, what, plan, service, apart, peers, ..base }
 }
 
 fn sources(base: Scene, capacity: f64) -> Scene {
     let load = 8.0 * capacity;
-    let busy = Group {
+    let busy = Party {
         from: From::Addresses { first: Ipv4Addr::new(127, 0, 2, 1), count: 1 },
-        ..Group::standing("one busy source", 4_000, &[200.0, load, 200.0, 200.0])
+        ..Party::standing("one busy source", 4_000, &[200.0, load, 200.0, 200.0])
     };
-    let polite = Group {
+    let polite = Party {
         from: From::Addresses { first: Ipv4Addr::new(127, 0, 1, 1), count: 50 },
-        ..Group::standing("50 polite sources", 50, &[50.0; 4])
+        ..Party::standing("50 polite sources", 50, &[50.0; 4])
     };
     Scene {
         key: "sources",
         title: "One busy source beside 50 polite ones",
         what: "One address has 4,000 standing connections, which ask for eight times the capacity for ten seconds. \
                Fifty other addresses have one connection each, and ask once a second each.",
-        plan: Plan { wire: Wire::Stream, stages: stages("busy", 10), groups: vec![busy, polite] },
+        plan: Script { wire: Wire::Stream, stages: stages("busy", 10), groups: vec![busy, polite] },
         ..base
     }
 }
 
 fn newcomers(base: Scene) -> Scene {
-    let established = Group { asks: Asks::Closed, ..Group::standing("300 established", 300, &[1.0, 1.0]) };
-    let newcomers = Group::newcomers("newcomers", &[0.0, 50.0]);
+    let established = Party { asks: Asks::Closed, ..Party::standing("300 established", 300, &[1.0, 1.0]) };
+    let newcomers = Party::newcomers("newcomers", &[0.0, 50.0]);
     let stages = [("before", 2), ("newcomers", 6)].map(|(name, time)| Stage { name, time: seconds(time) });
     Scene {
         key: "newcomers",
         title: "Newcomers beside busy clients",
         what: "300 connections ask without a pause, 20 ms of waiting for each request, 32 workers. Beside them 50 \
                newcomers a second connect, ask once, and leave.",
-        plan: Plan { wire: Wire::Stream, stages: stages.to_vec(), groups: vec![established, newcomers] },
+        plan: Script { wire: Wire::Stream, stages: stages.to_vec(), groups: vec![established, newcomers] },
         peers: "tidegate tokio thread pool python asyncio",
         ..base
     }
 }
 
 fn crowd(base: Scene) -> Scene {
-    let crowd = Group {
+    let crowd = Party {
         asks: Asks::Burst { pause: seconds(60) },
         clients: 1_000,
         patience: seconds(10),
-        ..Group::newcomers("1,000 at once", &[1.0])
+        ..Party::newcomers("1,000 at once", &[1.0])
     };
     Scene {
         key: "crowd",
         title: "A crowd at one instant",
         what: "1,000 newcomers connect at one instant and ask for one echo each.",
-        plan: Plan {
+        plan: Script {
             wire: Wire::Stream,
             stages: vec![Stage { name: "crowd", time: seconds(4) }],
             groups: vec![crowd],
@@ -257,19 +257,19 @@ fn crowd(base: Scene) -> Scene {
 }
 
 fn bursts(base: Scene) -> Scene {
-    let bursts = Group {
+    let bursts = Party {
         asks: Asks::Burst { pause: Duration::from_millis(250) },
         clients: 300,
         patience: seconds(5),
-        ..Group::newcomers("bursts of 300", &[1.0])
+        ..Party::newcomers("bursts of 300", &[1.0])
     };
-    let polite = Group { patience: seconds(5), ..Group::newcomers("polite client", &[20.0]) };
+    let polite = Party { patience: seconds(5), ..Party::newcomers("polite client", &[20.0]) };
     Scene {
         key: "bursts",
         title: "Bursts at a low load",
         what: "300 newcomers connect at one instant and ask for one echo each, four times a second: a small part of \
                what a core can do. Beside them one client connects and asks 20 times a second.",
-        plan: Plan {
+        plan: Script {
             wire: Wire::Stream,
             stages: vec![Stage { name: "bursts", time: seconds(6) }],
             groups: vec![bursts, polite],
@@ -284,30 +284,30 @@ fn one_shot(base: Scene, capacity: f64) -> Scene {
         key: "one-shot",
         title: "Connections for one request each, at ten times the load",
         what: "Newcomers connect, ask once and leave, at ten times the capacity. They give up after a second.",
-        plan: Plan {
+        plan: Script {
             wire: Wire::Stream,
             stages: [("first second", 1), ("overload", 6)]
                 .map(|(name, time)| Stage { name, time: seconds(time) })
                 .to_vec(),
-            groups: vec![Group::newcomers("newcomers", &[10.0 * capacity; 2])],
+            groups: vec![Party::newcomers("newcomers", &[10.0 * capacity; 2])],
         },
         ..base
     }
 }
 
 fn absorb(base: Scene) -> Scene {
-    let crowd = Group {
+    let crowd = Party {
         asks: Asks::Burst { pause: seconds(60) },
         clients: 160,
         patience: seconds(10),
-        ..Group::newcomers("160 at once", &[1.0])
+        ..Party::newcomers("160 at once", &[1.0])
     };
     Scene {
         key: "absorb",
         title: "A burst that the queue can hold",
         what: "160 newcomers connect at one instant; each request waits for a second. 32 workers and a queue of 128 \
                can serve them all within 5 s, and the clients wait that long.",
-        plan: Plan {
+        plan: Script {
             wire: Wire::Stream,
             stages: vec![Stage { name: "burst", time: seconds(8) }],
             groups: vec![crowd],
@@ -319,21 +319,21 @@ fn absorb(base: Scene) -> Scene {
 }
 
 fn pipeline(base: Scene) -> Scene {
-    let flood = Group {
+    let flood = Party {
         asks: Asks::Flood,
         clients: 32,
         size: 64 << 10,
-        ..Group::standing("32 floods", 0, &[0.0, 1.0])
+        ..Party::standing("32 floods", 0, &[0.0, 1.0])
     };
-    let established = Group::standing("established client", 1, &[5.0; 2]);
-    let newcomers = Group::newcomers("newcomers", &[2.0; 2]);
+    let established = Party::standing("established client", 1, &[5.0; 2]);
+    let newcomers = Party::newcomers("newcomers", &[2.0; 2]);
     Scene {
         key: "pipeline",
         title: "Lines without end",
         what: "A service for lines takes 1 ms of processor time for each. 32 clients send 64 KiB of newlines at once. \
                An established client asks five times a second, and two newcomers come each second. At the end the \
                server is told to end within two seconds.",
-        plan: Plan {
+        plan: Script {
             wire: Wire::Lines,
             stages: [("before", 2), ("flood", 10)]
                 .map(|(name, time)| Stage { name, time: seconds(time) })

@@ -1,6 +1,6 @@
 //! What a group of clients saw: in each second, and in each stage.
 
-use super::plan::Plan;
+use super::plan::Script;
 use anyhow::Result;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -93,15 +93,15 @@ struct Counted {
 }
 
 /// What one group sees, while it is counted.
-pub(super) struct Tally {
+pub(super) struct Ledger {
     pub(super) joined: usize,
     pub(super) dropped_idle: u64,
     seconds: Vec<Second>,
     stages: Vec<Counted>,
 }
 
-impl Tally {
-    pub(super) fn new(plan: &Plan) -> Result<Self> {
+impl Ledger {
+    pub(super) fn new(plan: &Script) -> Result<Self> {
         let histogram = || Histogram::new_with_bounds(1, LATENCY_MAX.as_micros() as u64, 3);
         let stages = plan.stages.iter().map(|stage| {
             let figures = StageFigures { seconds: stage.time.as_secs_f64(), ..Default::default() };
@@ -184,18 +184,18 @@ fn micros(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::{Group, Stage, Wire};
+    use super::super::plan::{Party, Stage, Wire};
     use super::*;
 
-    fn plan() -> Plan {
+    fn plan() -> Script {
         let stages = ["calm", "surge"].map(|name| Stage { name, time: Duration::from_secs(1) });
-        let groups = vec![Group::standing("all", 1, &[1.0, 1.0])];
-        Plan { wire: Wire::Stream, stages: stages.to_vec(), groups }
+        let groups = vec![Party::standing("all", 1, &[1.0, 1.0])];
+        Script { wire: Wire::Stream, stages: stages.to_vec(), groups }
     }
 
     #[test]
     fn a_request_counts_for_the_stage_that_it_began_in_and_the_second_that_it_ended_in() {
-        let mut tally = Tally::new(&plan()).unwrap();
+        let mut tally = Ledger::new(&plan()).unwrap();
         let ms = Duration::from_millis;
         tally.asked(0, ms(900), ms(0));
         tally.ended(0, ms(1_100), ms(200), Ending::Replied);

@@ -3,5 +3,7 @@
 pub(crate) mod connection;
 pub(crate) mod cost;
 pub(crate) mod line;
+pub(crate) mod owned;
+pub(crate) mod patience;
 pub(crate) mod state;
 pub(crate) mod table;

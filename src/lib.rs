@@ -22,7 +22,7 @@
 //! use tidegate::{Limits, Server, lines};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let limits = Limits { idle_timeout: Duration::from_secs(30), ..Default::default() };
+//! let limits = Limits::default().idle_timeout(Duration::from_secs(30));
 //! let upper = lines("upper", |line, reply| {
 //!     reply.send(&line.to_ascii_uppercase())?;
 //!     reply.send(b"\n")
@@ -46,8 +46,18 @@
 //!   and for hooks.
 //!
 //! [`Builder`] has what a server can be told, [`Handle`] what a running one can be asked, and
-//! [`admin`] the endpoint that shows it.
+//! `admin` the endpoint that shows it.
+//!
+//! # Features
+//!
+//! All are on by default; without them the library is the bare server.
+//!
+//! - `metrics`: what a server counts as text for Prometheus, or as a collector for a registry of your own
+//!   (`metrics::registry`).
+//! - `admin`: the endpoint with `/metrics`, `/livez`, `/readyz` and `/status`; it needs `metrics`.
+//! - `cli`: the `tidegate` program; it needs both.
 
+#[cfg(feature = "admin")]
 pub mod admin;
 mod admit;
 #[cfg(feature = "cli")]
@@ -58,11 +68,8 @@ pub mod metrics;
 pub mod reason;
 pub mod server;
 pub mod service;
-#[cfg(all(feature = "cli", target_os = "linux"))]
-mod stress;
 mod sys;
 mod transport;
-pub mod url;
 
 pub use limits::{Limits, Overload};
 pub use reason::CloseReason;
@@ -71,6 +78,7 @@ pub use service::{
     Blocking, DatagramService, Datagrams, Echo, Handler, LineReply, Peer, Received, Reply, Service, Session,
     Stream, Time, Turn, datagrams, handler, lines,
 };
+pub use tidegate_units::url;
 
 /// The programs in the documents are compiled as the tests are.
 #[cfg(doctest)]

@@ -53,19 +53,10 @@ fn wrong_arguments_are_usage() {
         (&["--max-line", "0"], &["max-line is 0"]),
         (&["--max-line", "2MiB"], &["max-line", "output-per-connection"]),
         (&["--max-line", "1MiB", "--input-total", "1MiB"], &["max-line", "input-total"]),
-        (&["--max-line", "18446744073709551615"], &["max-line", "input-total"]),
+        (&["--max-line", "18446744073709551615"], &["max-line", "from 1B to"]),
+        (&["--max-line", "16TiB"], &["16TiB"]),
         (&["--output-total", "1KiB"], &["output-total"]),
-        (
-            &[
-                "--max-line",
-                "1",
-                "--output-per-connection",
-                "18446744073709551615",
-                "--output-total",
-                "18446744073709551615",
-            ],
-            &["output-total"],
-        ),
+        (&["--output-total", "18446744073709551615"], &["output-total", "from 1B to"]),
         (&["--refusal-rate", "fast"], &["fast", "--refusal-rate"]),
         (&["--refusal-rate", "-1"], &["-1"]),
         (&["--refusal-rate", "nan"], &["nan"]),
@@ -265,7 +256,7 @@ fn command_line_beats_environment_beats_file_beats_default() {
     assert_eq!(effective(&mut env, "workers"), "6");
     assert_eq!(effective(env.args(["--workers", "7"]), "workers"), "7");
     assert_eq!(effective(&mut env, "idle-timeout"), "5s");
-    says(&finish(check().env("TIDEGATE_WORKERS", "some")), 2, &["some", "--workers"]);
+    says(&finish(check().env("TIDEGATE_WORKERS", "some")), 2, &["some", "TIDEGATE_WORKERS"]);
 }
 
 /// An option that is read and then forgotten would print its default here.
@@ -303,18 +294,17 @@ fn every_limit_that_is_asked_for_is_in_force() {
         ("max-datagram", "1000B"),
     ];
     let table = tidegate::Limits::default().table();
-    assert_eq!(
-        table.iter().map(|row| row.name).collect::<Vec<_>>(),
-        asked.iter().map(|a| a.0).collect::<Vec<_>>()
-    );
+    for row in &table {
+        assert!(asked.iter().any(|(name, _)| *name == row.name), "{} is not tried", row.name);
+    }
     let mut check = command(path());
     check.arg("check").args(asked.iter().map(|(name, value)| format!("--{name}={value}")));
     let output = finish(&mut check);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let stdout = text(&output.stdout);
-    for (line, (name, value)) in stdout.lines().zip(asked) {
-        let said: Vec<&str> = line.split_whitespace().take(2).collect();
-        assert_eq!(said, [*name, *value], "{stdout}");
+    for (name, value) in asked {
+        let shown = stdout.lines().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>());
+        assert!(shown.into_iter().any(|shown| shown == [*name, *value]), "{name} {value}: {stdout}");
     }
 }
 

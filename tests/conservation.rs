@@ -34,16 +34,14 @@ fn live(site: &Site, way: u64) -> bool {
 
 /// Clients of every kind for a while, more than can be served, and readings all the while.
 fn churn(overload: Overload) {
-    let limits = Limits {
-        workers: 2,
-        queue: 4,
-        max_connections: 24,
-        queue_timeout: Duration::from_millis(20),
-        idle_timeout: Duration::from_millis(200),
-        refusal_rate: 100_000.0,
-        overload,
-        ..Default::default()
-    };
+    let limits = Limits::default()
+        .workers(2)
+        .queue(4)
+        .max_connections(24)
+        .queue_timeout(Duration::from_millis(20))
+        .idle_timeout(Duration::from_millis(200))
+        .refusal_rate(100_000.0)
+        .overload(overload);
     let site = Site::serve(limits, Work(Cost::Sleep(Duration::from_millis(2))));
     let (stop, answered, readings) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {

@@ -249,7 +249,7 @@ fn a_reply_has_the_same_limit_whether_its_request_waited_or_not() {
         // One more than the longest request and 64.
         reply.send(&[b'y'; 64 + 64 + 1])
     });
-    let limits = tidegate::Limits { workers: 1, max_datagram: 64, ..Default::default() };
+    let limits = tidegate::Limits::default().workers(1).max_datagram(64);
     let builder = Server::builder().limits(limits);
     let (handle, address) =
         serve(builder.listen_datagrams("127.0.0.1:0", service.reply_max(65_507)).unwrap());
@@ -333,8 +333,7 @@ fn a_full_queue_drops_the_oldest_if_told_so() {
 #[test]
 fn what_waited_too_long_is_dropped() {
     let (gate, service) = gated();
-    let limits =
-        tidegate::Limits { workers: 1, queue_timeout: Duration::from_millis(50), ..Default::default() };
+    let limits = tidegate::Limits::default().workers(1).queue_timeout(Duration::from_millis(50));
     let (handle, address) =
         serve(Server::builder().limits(limits).listen_datagrams("127.0.0.1:0", service).unwrap());
     let socket = client(address);

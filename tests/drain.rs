@@ -80,7 +80,7 @@ fn requests_already_sent_are_answered_though_they_wait() {
 fn what_the_kernel_had_completed_is_served() {
     let gate = Gate::new();
     // Nothing is refused, so what finds no place stays in the kernel.
-    let limits = Limits { workers: 1, queue: 1, refusal_rate: 0.0, backlog: 64, ..Default::default() };
+    let limits = Limits::default().workers(1).queue(1).refusal_rate(0.0).backlog(64);
     let site = Site::serve(limits, Held(gate.clone()));
     let mut clients: Vec<Client> = Vec::new();
     for _ in 0..30 {
@@ -102,7 +102,7 @@ fn what_the_kernel_had_completed_is_served() {
 
 #[test]
 fn half_a_request_has_until_its_own_deadline() {
-    let limits = Limits { read_timeout: Duration::from_millis(700), ..Default::default() };
+    let limits = Limits::default().read_timeout(Duration::from_millis(700));
     let site = Site::serve(limits, hello());
     let (mut goes_on, mut stays) = (site.client(), site.client());
     for client in [&mut goes_on, &mut stays] {
@@ -122,7 +122,7 @@ fn half_a_request_has_until_its_own_deadline() {
 
 #[test]
 fn replies_that_wait_for_their_reader_are_flushed() {
-    let limits = Limits { output_per_connection: 32 << 20, ..Default::default() };
+    let limits = Limits::default().output_per_connection(32 << 20);
     let reply = vec![b'r'; 8 << 20];
     let expected = reply.clone();
     let site = Site::serve(limits, lines("large", move |_line, out| out.send(&reply)));
@@ -250,7 +250,7 @@ fn loop_requests(address: SocketAddr, reuse: bool, stop: &AtomicBool, fates: &Fa
 #[test]
 fn no_client_in_a_request_loop_is_reset() {
     for round in 0..5 {
-        let limits = Limits { workers: 4, queue: 64, ..Default::default() };
+        let limits = Limits::default().workers(4).queue(64);
         let site = Site::serve(limits, Work(Cost::Sleep(Duration::from_micros(200))));
         let (stop, fates) = (AtomicBool::new(false), Fates::default());
         let address = site.address;
@@ -303,7 +303,7 @@ fn a_worker_that_does_not_return_is_left_behind_and_reported() {
 #[test]
 fn a_blocking_handler_that_waits_is_cut_at_the_deadline_and_reported() {
     let service = handler(|stream| stream.read_exact(&mut [0; 8]));
-    let site = Site::serve(Limits { read_timeout: Duration::from_secs(60), ..Default::default() }, service);
+    let site = Site::serve(Limits::default().read_timeout(Duration::from_secs(60)), service);
     let mut client = site.client();
     client.say("half");
     site.until("the handler waits for the rest", |now| now.active == 1);
@@ -315,7 +315,7 @@ fn a_blocking_handler_that_waits_is_cut_at_the_deadline_and_reported() {
 #[test]
 fn a_grace_is_kept_though_the_drain_has_begun_with_more() {
     let service = handler(|stream| stream.read_exact(&mut [0; 8]));
-    let site = Site::serve(Limits { read_timeout: Duration::from_secs(60), ..Default::default() }, service);
+    let site = Site::serve(Limits::default().read_timeout(Duration::from_secs(60)), service);
     let mut client = site.client();
     client.say("half");
     site.until("the handler waits for the rest", |now| now.active == 1);
@@ -329,7 +329,7 @@ fn a_grace_is_kept_though_the_drain_has_begun_with_more() {
 #[test]
 fn newcomers_that_are_cut_are_counted_as_such() {
     let service = handler(|stream| stream.read_exact(&mut [0; 8]));
-    let limits = Limits { workers: 1, read_timeout: Duration::from_secs(60), ..Default::default() };
+    let limits = Limits::default().workers(1).read_timeout(Duration::from_secs(60));
     let site = Site::build(Server::builder().limits(limits).busy_reply("busy\n"), service);
     let observe = site.handle().observe();
     let mut clients: Vec<Client> = (0..5)
@@ -351,7 +351,7 @@ fn newcomers_that_are_cut_are_counted_as_such() {
 
 #[test]
 fn who_does_not_read_is_not_asked_again_and_again() {
-    let limits = Limits { output_per_connection: 32 << 20, ..Default::default() };
+    let limits = Limits::default().output_per_connection(32 << 20);
     let reply = vec![b'r'; 8 << 20];
     let both = reply.len() * 2;
     let site = Site::serve(limits, lines("large", move |_line, out| out.send(&reply)));
@@ -376,7 +376,7 @@ fn who_does_not_read_is_not_asked_again_and_again() {
 fn whoever_was_on_the_way_in_sees_an_end_when_the_server_is_cut() {
     for _ in 0..10 {
         // Most stand in the backlog when the order comes.
-        let limits = Limits { workers: 1, queue: 1, refusal_rate: 0.0, backlog: 64, ..Default::default() };
+        let limits = Limits::default().workers(1).queue(1).refusal_rate(0.0).backlog(64);
         let site = Site::serve(limits, Work(Cost::Sleep(Duration::from_millis(5))));
         let mut clients: Vec<Client> = (0..40).map(|_| site.client()).collect();
         for client in &mut clients {
@@ -396,7 +396,7 @@ fn whoever_was_on_the_way_in_sees_an_end_when_the_server_is_cut() {
 #[test]
 fn a_turn_that_returns_after_the_end_with_more_to_read_is_cut() {
     let gate = Gate::new();
-    let limits = Limits { workers: 1, turn_bytes: 64 * 1024, ..Default::default() };
+    let limits = Limits::default().workers(1).turn_bytes(64 * 1024);
     let builder = Server::builder().limits(limits).listen("127.0.0.1:0", Held(gate.clone())).unwrap();
     let handle = builder.bind().unwrap().serve().unwrap();
     let observe = handle.observe();

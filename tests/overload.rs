@@ -10,7 +10,7 @@ use tidegate::{Echo, Limits, Overload, Server, lines};
 
 /// One worker, held; `queue` may wait.
 fn narrow(queue: usize) -> Limits {
-    Limits { workers: 1, queue, ..Default::default() }
+    Limits::default().workers(1).queue(queue)
 }
 
 /// A client whose request holds the worker.
@@ -139,7 +139,7 @@ fn a_busy_reply_arrives_whole_though_the_client_had_sent_more_than_was_read() {
 #[test]
 fn a_client_that_never_ends_its_half_is_not_lingered_for_for_ever() {
     let gate = Gate::new();
-    let limits = Limits { linger_timeout: Duration::from_millis(100), lingering: 4, ..narrow(1) };
+    let limits = narrow(1).linger_timeout(Duration::from_millis(100)).lingering(4);
     let site = Site::build(Server::builder().limits(limits).busy_reply("busy\n"), Held(gate.clone()));
     let _first = occupy(&site);
     let _waiting = line_up(&site, 1);
@@ -157,7 +157,7 @@ fn a_client_that_never_ends_its_half_is_not_lingered_for_for_ever() {
 fn waiting_for_a_place_ends_with_service_or_with_the_deadline() {
     let gate = Gate::new();
     let patience = Duration::from_millis(300);
-    let site = Site::serve(Limits { overload: Overload::Wait(patience), ..narrow(1) }, Held(gate.clone()));
+    let site = Site::serve(narrow(1).overload(Overload::Wait(patience)), Held(gate.clone()));
     let _first = occupy(&site);
     let _waiting = line_up(&site, 1);
     let began = Instant::now();
@@ -170,7 +170,7 @@ fn waiting_for_a_place_ends_with_service_or_with_the_deadline() {
 
     let gate = Gate::new();
     let patience = Duration::from_secs(60);
-    let site = Site::serve(Limits { overload: Overload::Wait(patience), ..narrow(1) }, Held(gate.clone()));
+    let site = Site::serve(narrow(1).overload(Overload::Wait(patience)), Held(gate.clone()));
     let _first = occupy(&site);
     let _waiting = line_up(&site, 1);
     let mut held_back = site.client();
@@ -185,7 +185,7 @@ fn waiting_for_a_place_ends_with_service_or_with_the_deadline() {
 #[test]
 fn drop_oldest_refuses_who_has_waited_longest() {
     let gate = Gate::new();
-    let site = Site::serve(Limits { overload: Overload::DropOldest, ..narrow(2) }, Held(gate.clone()));
+    let site = Site::serve(narrow(2).overload(Overload::DropOldest), Held(gate.clone()));
     let mut first = occupy(&site);
     let mut waiting = line_up(&site, 2);
     let mut newest = site.client();
@@ -211,7 +211,7 @@ fn drop_oldest_leaves_those_with_more_to_do_where_they_stand() {
         reply.send(line)?;
         reply.send(b"\n")
     });
-    let site = Site::serve(Limits { overload: Overload::DropOldest, ..narrow(3) }, service);
+    let site = Site::serve(narrow(3).overload(Overload::DropOldest), service);
     let mut early = site.client();
     early.say("early\n").hear("early\n");
     let mut holder = site.client();
@@ -238,7 +238,7 @@ fn drop_oldest_leaves_those_with_more_to_do_where_they_stand() {
 #[test]
 fn drop_oldest_with_nobody_to_drop_refuses_the_newcomer() {
     let gate = Gate::new();
-    let site = Site::serve(Limits { overload: Overload::DropOldest, ..narrow(0) }, Held(gate.clone()));
+    let site = Site::serve(narrow(0).overload(Overload::DropOldest), Held(gate.clone()));
     let mut first = occupy(&site);
     assert_eq!(site.client().end(), End::Reset);
     site.until_dropped(DropReason::QueueFull, 1);
@@ -250,7 +250,7 @@ fn drop_oldest_with_nobody_to_drop_refuses_the_newcomer() {
 #[test]
 fn a_queue_of_0_hands_over_and_lets_nobody_wait() {
     let gate = Gate::new();
-    let site = Site::serve(Limits { workers: 2, ..narrow(0) }, Held(gate.clone()));
+    let site = Site::serve(narrow(0).workers(2), Held(gate.clone()));
     let mut served: Vec<Client> = (1..=2)
         .map(|n| {
             let mut client = site.client();
@@ -272,7 +272,7 @@ fn a_queue_of_0_hands_over_and_lets_nobody_wait() {
 #[test]
 fn without_a_budget_for_refusals_the_kernel_holds_and_refuses() {
     let gate = Gate::new();
-    let site = Site::serve(Limits { refusal_rate: 0.0, backlog: 8, ..narrow(1) }, Held(gate.clone()));
+    let site = Site::serve(narrow(1).refusal_rate(0.0).backlog(8), Held(gate.clone()));
     let mut first = occupy(&site);
     let mut waiting = line_up(&site, 1);
     let mut held: Vec<Client> = (0..8).map(|_| site.client()).collect();
@@ -296,7 +296,7 @@ fn without_a_budget_for_refusals_the_kernel_holds_and_refuses() {
 #[test]
 fn refusals_keep_to_their_rate_and_the_rest_waits() {
     let gate = Gate::new();
-    let site = Site::serve(Limits { refusal_rate: 20.0, backlog: 256, ..narrow(1) }, Held(gate.clone()));
+    let site = Site::serve(narrow(1).refusal_rate(20.0).backlog(256), Held(gate.clone()));
     let _first = occupy(&site);
     let _waiting = line_up(&site, 1);
     let began = Instant::now();
@@ -313,7 +313,7 @@ fn refusals_keep_to_their_rate_and_the_rest_waits() {
 #[test]
 fn a_listener_that_is_overloaded_without_end_does_not_stop_the_others() {
     let gate = Gate::new();
-    let limits = Limits { refusal_rate: 20.0, backlog: 256, ..narrow(1) };
+    let limits = narrow(1).refusal_rate(20.0).backlog(256);
     let builder = Server::builder().limits(limits).listen("127.0.0.1:0", Held(gate.clone())).unwrap();
     let site = Site::build(builder, Echo);
     let quiet = site.handle().addresses()[1];
@@ -336,7 +336,7 @@ fn a_listener_that_is_overloaded_without_end_does_not_stop_the_others() {
 #[test]
 fn who_waits_too_long_is_shed_though_no_worker_is_free() {
     let gate = Gate::new();
-    let limits = Limits { queue_timeout: Duration::from_millis(200), ..narrow(8) };
+    let limits = narrow(8).queue_timeout(Duration::from_millis(200));
     let site = Site::build(Server::builder().limits(limits).busy_reply("too late\n"), Held(gate.clone()));
     let mut first = occupy(&site);
     let mut waiting: Vec<Client> = (0..3).map(|_| site.client()).collect();
@@ -374,7 +374,7 @@ fn who_left_while_waiting_gets_no_turn() {
 
 #[test]
 fn connections_have_a_limit_and_a_place_comes_back() {
-    let site = Site::serve(Limits { max_connections: 3, queue: 2, ..Default::default() }, Echo);
+    let site = Site::serve(Limits::default().max_connections(3).queue(2), Echo);
     let mut open: Vec<Client> = (0..3).map(|_| site.client()).collect();
     for client in &mut open {
         client.say("in").hear("in");
@@ -391,7 +391,7 @@ fn connections_have_a_limit_and_a_place_comes_back() {
 
 #[test]
 fn a_source_has_its_own_limit_and_its_own_rate() {
-    let site = Site::serve(Limits { max_per_source: 2, ..Default::default() }, Echo);
+    let site = Site::serve(Limits::default().max_per_source(2), Echo);
     let mut greedy: Vec<Client> = (0..2).map(|_| Client::from("127.0.0.2", site.address)).collect();
     for client in &mut greedy {
         client.say("in").hear("in");
@@ -403,7 +403,7 @@ fn a_source_has_its_own_limit_and_its_own_rate() {
     eventually("its place is free", || served(Client::from("127.0.0.2", site.address)));
     site.end();
 
-    let site = Site::serve(Limits { source_rate: 0.5, ..Default::default() }, Echo);
+    let site = Site::serve(Limits::default().source_rate(0.5), Echo);
     Client::from("127.0.0.2", site.address).say("first").hear("first");
     assert_eq!(Client::from("127.0.0.2", site.address).end(), End::Reset);
     site.until_dropped(DropReason::Rate, 1);
@@ -414,7 +414,7 @@ fn a_source_has_its_own_limit_and_its_own_rate() {
 
 #[test]
 fn who_is_refused_for_its_source_is_told_so_at_the_same_rate_and_else_reset() {
-    let limits = Limits { max_per_source: 1, refusal_rate: 20.0, ..Default::default() };
+    let limits = Limits::default().max_per_source(1).refusal_rate(20.0);
     let site = Site::build(Server::builder().limits(limits).busy_reply("one is enough\n"), Echo);
     let mut only = site.client();
     only.say("in").hear("in");
@@ -439,7 +439,7 @@ fn who_is_refused_for_its_source_is_told_so_at_the_same_rate_and_else_reset() {
 #[test]
 fn a_standing_queue_sheds_to_its_target_and_a_lone_newcomer_is_not_one() {
     let gate = Gate::new();
-    let limits = Limits { queue_target: Duration::from_millis(20), ..narrow(64) };
+    let limits = narrow(64).queue_target(Duration::from_millis(20));
     let site = Site::serve(limits.clone(), Held(gate.clone()));
     let mut first = occupy(&site);
     let mut standing = line_up(&site, 8);

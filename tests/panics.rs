@@ -98,7 +98,7 @@ impl Drop for FragileSession {
 const MANY: u64 = 9;
 
 fn two_workers() -> Limits {
-    Limits { workers: 2, ..Default::default() }
+    Limits::default().workers(2)
 }
 
 #[track_caller]
@@ -164,7 +164,7 @@ fn in_finish_and_then_in_drop() {
 fn in_what_is_asked_before_the_first_turn() {
     hush_panics();
     let service = Fragile::new();
-    let limits = Limits { workers: 1, ..Default::default() };
+    let limits = Limits::default().workers(1);
     let gate = Gate::new();
     let held = Held(gate.clone());
     let bound = tidegate::Server::builder()
@@ -212,7 +212,7 @@ impl Service for Speechless {
 fn in_the_busy_reply_which_the_acceptor_asks_for() {
     hush_panics();
     let gate = Gate::new();
-    let limits = Limits { workers: 1, queue: 1, ..Default::default() };
+    let limits = Limits::default().workers(1).queue(1);
     let site = Site::serve(limits, Speechless(Held(gate.clone())));
     let mut first = site.client();
     first.say("x");
@@ -236,7 +236,7 @@ fn in_the_busy_reply_which_the_acceptor_asks_for() {
 fn in_finish_and_drop_when_idle_connections_expire() {
     hush_panics();
     let service = Fragile::new();
-    let limits = Limits { idle_timeout: Duration::from_millis(300), ..two_workers() };
+    let limits = two_workers().idle_timeout(Duration::from_millis(300));
     let site = Site::serve(limits, service.clone());
     let mut idle: Vec<Client> = (0..MANY).map(|_| site.client()).collect();
     for client in &mut idle {

@@ -20,6 +20,9 @@ if ! promises "$@"; then
     promises "$@"
 fi
 
+# The load generator and the units: what each file promises.
+cargo test --profile checked -p tidegate-units -p tidegate-stress
+
 # The state machines, in every interleaving.
 cargo test --profile checked -p tidegate-model
 

@@ -15,7 +15,7 @@ use tidegate::{Echo, Limits, Peer, Received, Service, Session, Stream, Turn, han
 const MIB: usize = 1 << 20;
 
 fn one_worker() -> Limits {
-    Limits { workers: 1, queue: 64, ..Default::default() }
+    Limits::default().workers(1).queue(64)
 }
 
 /// Answers each byte that comes with this many.
@@ -60,7 +60,7 @@ fn clients(site: &Site, count: u64) -> Vec<Client> {
 
 #[test]
 fn silent_clients_hold_no_worker_and_end_in_good_order() {
-    let limits = Limits { idle_timeout: Duration::from_millis(1500), ..one_worker() };
+    let limits = one_worker().idle_timeout(Duration::from_millis(1500));
     let site = Site::serve(limits, Echo);
     let mut silent = clients(&site, 200);
     site.client().say("hello").hear("hello");
@@ -74,7 +74,7 @@ fn silent_clients_hold_no_worker_and_end_in_good_order() {
 
 #[test]
 fn half_a_request_holds_no_worker_and_has_a_deadline() {
-    let limits = Limits { read_timeout: Duration::from_millis(1500), ..one_worker() };
+    let limits = one_worker().read_timeout(Duration::from_millis(1500));
     let site = Site::serve(limits, hello());
     let mut halves = clients(&site, 100);
     let turns = site.counts().turns[0];
@@ -94,7 +94,7 @@ fn half_a_request_holds_no_worker_and_has_a_deadline() {
 
 #[test]
 fn a_request_that_trickles_has_a_total_deadline() {
-    let limits = Limits { read_timeout: Duration::from_millis(600), ..one_worker() };
+    let limits = one_worker().read_timeout(Duration::from_millis(600));
     let site = Site::serve(limits, hello());
     let trickle = site.client();
     let mut stream = trickle.stream();
@@ -111,12 +111,10 @@ fn a_request_that_trickles_has_a_total_deadline() {
 
 #[test]
 fn clients_that_never_read_hold_no_worker_and_have_a_deadline() {
-    let limits = Limits {
-        write_timeout: Duration::from_millis(1500),
-        output_per_connection: 16 * MIB,
-        output_total: 256 * MIB,
-        ..one_worker()
-    };
+    let limits = one_worker()
+        .write_timeout(Duration::from_millis(1500))
+        .output_per_connection(16 * MIB)
+        .output_total(256 * MIB);
     let site = Site::serve(limits, Generous(8 * MIB));
     let mut deaf = clients(&site, 10);
     let turns = site.counts().turns[0];
@@ -139,7 +137,7 @@ fn clients_that_never_read_hold_no_worker_and_have_a_deadline() {
 
 #[test]
 fn a_reader_that_comes_back_late_gets_every_byte() {
-    let limits = Limits { output_per_connection: 16 * MIB, write_timeout: PATIENCE, ..one_worker() };
+    let limits = one_worker().output_per_connection(16 * MIB).write_timeout(PATIENCE);
     let site = Site::serve(limits, Generous(12 * MIB));
     let mut late = Client::narrow(site.address);
     late.say("x").finish();
@@ -153,7 +151,7 @@ fn a_reader_that_comes_back_late_gets_every_byte() {
 
 #[test]
 fn an_echo_that_is_not_read_stops_reading_and_loses_nothing() {
-    let site = Site::serve(Limits { write_timeout: PATIENCE, ..one_worker() }, Echo);
+    let site = Site::serve(one_worker().write_timeout(PATIENCE), Echo);
     let client = Client::narrow(site.address);
     let sent: Vec<u8> = (0..16 * MIB).map(|n| (n / 7) as u8).collect();
     std::thread::scope(|scope| {
@@ -177,7 +175,7 @@ fn an_echo_that_is_not_read_stops_reading_and_loses_nothing() {
 
 #[test]
 fn a_reply_past_the_limit_ends_that_connection_alone() {
-    let limits = Limits { output_per_connection: 256 * 1024, ..one_worker() };
+    let limits = one_worker().output_per_connection(256 * 1024);
     let site = Site::serve(limits, Generous(32 * MIB));
     let mut others = clients(&site, 3);
     let mut deaf = Client::narrow(site.address);
@@ -196,12 +194,7 @@ fn a_reply_past_the_limit_ends_that_connection_alone() {
 #[test]
 fn replies_for_all_have_a_limit_and_those_within_it_are_whole() {
     let reply = 8 * MIB;
-    let limits = Limits {
-        output_per_connection: reply,
-        output_total: 16 * MIB,
-        write_timeout: PATIENCE,
-        ..one_worker()
-    };
+    let limits = one_worker().output_per_connection(reply).output_total(16 * MIB).write_timeout(PATIENCE);
     let site = Site::serve(limits, Generous(reply));
     let mut deaf = clients(&site, 12);
     let turns = |now: &ListenerSnapshot| now.turns.iter().sum::<u64>();
@@ -232,7 +225,7 @@ fn replies_for_all_have_a_limit_and_those_within_it_are_whole() {
 
 #[test]
 fn half_read_lines_have_a_limit_together_and_those_within_it_are_answered() {
-    let limits = Limits { input_total: MIB, read_timeout: PATIENCE, ..one_worker() };
+    let limits = one_worker().input_total(MIB).read_timeout(PATIENCE);
     let site = Site::serve(limits, hello());
     let mut halves = clients(&site, 40);
     let half = "h".repeat(40 * 1024);
@@ -274,14 +267,14 @@ fn half_read_lines_have_a_limit_together_and_those_within_it_are_answered() {
 #[test]
 fn a_reply_before_the_close_is_delivered_however_late_it_is_read() {
     // The kernel takes it all; the server closes, and its polite close ends long before the client reads.
-    let limits = Limits { linger_timeout: Duration::from_millis(100), ..one_worker() };
+    let limits = one_worker().linger_timeout(Duration::from_millis(100));
     let reply = 2 * MIB;
     let service = handler(move |stream| {
         let mut request = [0];
         stream.read_exact(&mut request)?;
         stream.write_all(&vec![b'y'; reply])
     });
-    let site = Site::serve(Limits { output_per_connection: 4 * MIB, ..limits }, service);
+    let site = Site::serve(limits.output_per_connection(4 * MIB), service);
     let mut late = Client::narrow(site.address);
     late.say("x");
     site.until_closed(CloseReason::Server, 1);
@@ -293,12 +286,10 @@ fn a_reply_before_the_close_is_delivered_however_late_it_is_read() {
 
 #[test]
 fn a_blocking_handler_is_held_no_longer_than_its_timeouts() {
-    let limits = Limits {
-        workers: 2,
-        read_timeout: Duration::from_millis(500),
-        write_timeout: Duration::from_millis(500),
-        ..Default::default()
-    };
+    let limits = Limits::default()
+        .workers(2)
+        .read_timeout(Duration::from_millis(500))
+        .write_timeout(Duration::from_millis(500));
     let service = handler(|stream| {
         let mut request = [0];
         stream.read_exact(&mut request)?;
@@ -341,7 +332,7 @@ impl Service for Suspicious {
 fn a_slow_verify_holds_its_own_worker_and_nobody_elses() {
     let gate = Gate::new();
     let service = Suspicious { asked: Default::default(), gate: gate.clone() };
-    let site = Site::serve(Limits { workers: 2, ..Default::default() }, service);
+    let site = Site::serve(Limits::default().workers(2), service);
     let mut first = site.client();
     eventually("a worker asks", || (site.stats().workers_busy == 1).then_some(()));
     let began = Instant::now();
@@ -383,7 +374,7 @@ impl Session for Clinging {
 fn a_slow_finish_holds_its_own_worker_and_nobodys_deadline() {
     let (gate, finished) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
     let service = Clinging { finished: finished.clone(), gate: gate.clone() };
-    let limits = Limits { workers: 2, idle_timeout: Duration::from_millis(400), ..Default::default() };
+    let limits = Limits::default().workers(2).idle_timeout(Duration::from_millis(400));
     let site = Site::serve(limits, service);
     let mut first = site.client();
     first.say("x").hear("x");
@@ -410,7 +401,7 @@ fn clients_that_send_thousands_of_requests_at_once_hold_no_worker() {
         reply.send(line)?;
         reply.send(b"\n")
     });
-    let limits = Limits { workers: 32, ..Default::default() };
+    let limits = Limits::default().workers(32);
     let workers = limits.workers;
     let site = Site::serve(limits, service);
     let mut established = site.client();

@@ -160,12 +160,10 @@ fn another_thread_ends_the_server() {
 
 /// A server with short deadlines.
 fn hasty(service: impl Service) -> (Handle, SocketAddr) {
-    let limits = Limits {
-        workers: 1,
-        read_timeout: Duration::from_secs(1),
-        write_timeout: Duration::from_millis(200),
-        ..Default::default()
-    };
+    let limits = Limits::default()
+        .workers(1)
+        .read_timeout(Duration::from_secs(1))
+        .write_timeout(Duration::from_millis(200));
     serve(Server::builder().limits(limits).listen("127.0.0.1:0", service).unwrap())
 }
 
@@ -237,7 +235,7 @@ fn a_total_deadline_is_for_everything() {
 
 #[test]
 fn lines_have_a_maximum_and_a_clear_end() {
-    let limits = Limits { workers: 1, max_line: 8, ..Default::default() };
+    let limits = Limits::default().workers(1).max_line(8);
     let service = lines("shout", |line, reply| {
         reply.send(&line.to_ascii_uppercase())?;
         reply.send(b"\n")

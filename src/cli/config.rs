@@ -1,45 +1,91 @@
-//! The configuration file: TOML whose keys are the options' names. A value from the file is read by
-//! the option's own parser, and only where neither command line nor environment says something.
+//! The environment and the configuration file: where options come from beside the command line. A value from
+//! either is read by the option's own parser.
 
 use super::args::ServeArgs;
+use super::one_line;
 use clap::{Args, Command, FromArgMatches};
-use std::ffi::OsString;
 use std::io::Read;
 use std::path::Path;
 
 /// A configuration file larger than this is a mistake.
 const SIZE_MAX: u64 = 1024 * 1024;
 
-/// Adds what the configuration file says to what command line and environment said.
+/// Adds what the environment and the configuration file say to what the command line said.
 pub(super) fn merge(args: ServeArgs) -> Result<ServeArgs, String> {
-    let Some(path) = args.config.clone() else {
-        return Ok(args);
-    };
-    let told = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-    let text = read(&path).map_err(|why| told(&why))?;
-    let table: toml::Table = toml::from_str(&text).map_err(|error| told(&wrong_toml(&text, &error)))?;
-    let mut command = ServeArgs::augment_args(Command::new("config").no_binary_name(true));
-    command.build();
-    let mut given: Vec<OsString> = Vec::new();
-    for (key, value) in &table {
-        let known = command.get_arguments().find(|arg| arg.get_long() == Some(key));
-        if known.is_none() || matches!(key.as_str(), "config" | "verbose" | "quiet" | "help") {
-            return Err(told(&format!("`{key}` is not an option: `tidegate --help` lists them")));
-        }
-        for text in values(value).map_err(|why| told(&format!("`{key}` {why}")))? {
-            given.push(format!("--{key}={text}").into());
-        }
+    let parser = Parser::new();
+    let args = args.or(environment(&parser)?);
+    match args.config.clone() {
+        Some(path) => Ok(args.or(file(&parser, &path)?)),
+        None => Ok(args),
     }
-    let parsed = command.try_get_matches_from(given).map_err(|error| told(&first_line(&error)))?;
-    let file = ServeArgs::from_arg_matches(&parsed).map_err(|error| told(&first_line(&error)))?;
-    Ok(args.or(file))
 }
 
-/// The message of an error without its hints and its place in the text.
-pub(super) fn first_line(error: &impl std::fmt::Display) -> String {
-    let text = error.to_string();
-    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    line.trim_start_matches("error: ").to_owned()
+/// The parser of the options, for one option at a time.
+struct Parser(Command);
+
+impl Parser {
+    fn new() -> Self {
+        let mut command = ServeArgs::augment_args(Command::new("option").no_binary_name(true));
+        command.build();
+        Self(command)
+    }
+
+    /// The names of the options that have a value: the others are for the command line only.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let valued = self.0.get_arguments().filter(|arg| arg.get_action().takes_values());
+        valued.filter_map(|arg| arg.get_long())
+    }
+
+    /// One option with its values.
+    fn read(&self, name: &str, values: &[String]) -> Result<ServeArgs, String> {
+        let given = values.iter().map(|value| format!("--{name}={value}"));
+        let parsed = self.0.clone().try_get_matches_from(given);
+        parsed.and_then(|matches| ServeArgs::from_arg_matches(&matches)).map_err(|error| {
+            // The place is named by the caller, so only what is wrong with the value.
+            match std::error::Error::source(&error) {
+                Some(why) => why.to_string(),
+                None => one_line(&error),
+            }
+        })
+    }
+}
+
+/// What `TIDEGATE_...` variables say. Variables of other names are none of our business: a container's
+/// environment is full of them.
+fn environment(parser: &Parser) -> Result<ServeArgs, String> {
+    let mut args = ServeArgs::default();
+    for name in parser.names() {
+        let variable = format!("TIDEGATE_{}", name.to_uppercase().replace('-', "_"));
+        let Some(value) = std::env::var_os(&variable) else {
+            continue;
+        };
+        let value = value.into_string().map_err(|_| format!("{variable} is not text in UTF-8"))?;
+        // Files made on Windows, and tools that read them by lines, leave line ends behind.
+        let value = value.trim_end_matches(['\r', '\n']);
+        if value.is_empty() {
+            continue;
+        }
+        let said = parser.read(name, &[value.to_owned()]).map_err(|why| format!("{variable}: {why}"))?;
+        args = args.or(said);
+    }
+    Ok(args)
+}
+
+/// What the configuration file says.
+fn file(parser: &Parser, path: &Path) -> Result<ServeArgs, String> {
+    let told = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    let text = read(path).map_err(|why| told(&why))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|error| told(&wrong_toml(&text, &error)))?;
+    let mut args = ServeArgs::default();
+    for (key, value) in &table {
+        if key == "config" || !parser.names().any(|name| name == key) {
+            return Err(told(&format!("`{key}` is not an option: `tidegate --help` lists them")));
+        }
+        let values = values(value).map_err(|why| told(&format!("`{key}` {why}")))?;
+        let said = parser.read(key, &values).map_err(|why| told(&format!("`{key}`: {why}")))?;
+        args = args.or(said);
+    }
+    Ok(args)
 }
 
 fn read(path: &Path) -> Result<String, String> {
@@ -50,14 +96,15 @@ fn read(path: &Path) -> Result<String, String> {
     if text.len() as u64 > SIZE_MAX {
         return Err(format!("it has more than {SIZE_MAX} bytes, the most a configuration may have"));
     }
-    String::from_utf8(text).map_err(|_| "it is not a text in UTF-8".to_owned())
+    String::from_utf8(text).map_err(|_| "it is not text in UTF-8".to_owned())
 }
 
 /// What is wrong with a text that is not TOML, and in which line.
 fn wrong_toml(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
-    format!("line {line}: {}", first_line(&error.message()))
+    let message = error.message().to_string();
+    format!("line {line}: {}", message.lines().next().unwrap_or_default())
 }
 
 /// A value as the texts that the command line would have: several for a list.

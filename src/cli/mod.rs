@@ -3,16 +3,16 @@
 mod args;
 mod client;
 mod config;
-mod escapes;
+mod limit_options;
 mod log;
 mod metrics;
 mod serve;
 #[cfg(target_os = "linux")]
 mod stress;
-pub mod units;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+pub use tidegate_units as units;
 
 /// Exit codes that scripts may rely on.
 pub mod exit {
@@ -80,11 +80,16 @@ fn explain(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::from(exit::OK);
     }
+    fail(exit::USAGE, one_line(error))
+}
+
+/// What is wrong with arguments, in one line.
+fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let said: Vec<_> = said.filter(|line| !line.is_empty() && !line.starts_with("For more info")).collect();
     let line = said.join(" ").replace(" tip: ", "; ");
-    fail(exit::USAGE, line.trim_start_matches("error: "))
+    line.trim_start_matches("error: ").to_owned()
 }
 
 /// Says one line of what went wrong and gives the code to exit with.

@@ -1,7 +1,7 @@
 //! `tidegate serve`: from options to a running server, and `tidegate check`, which stops before.
 
-use super::args::{Asked, ServeArgs};
-use super::escapes::unescape;
+use super::args::ServeArgs;
+use super::limit_options::LimitOptions;
 use super::{config, exit, fail, log};
 use crate::admin::{Admin, AdminHandle};
 use crate::limits::Limits;
@@ -14,6 +14,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_units::unescape;
 
 const DEFAULT_ADMIN: &str = "127.0.0.1:9464";
 const DEFAULT_LISTEN: &str = "echo=tcp://127.0.0.1:5000";
@@ -88,16 +89,16 @@ pub(super) fn print(text: &str) -> ExitCode {
 
 impl Plan {
     fn new(args: &ServeArgs) -> Result<Self, String> {
-        let mut limits = args.limits();
-        let listen: Vec<&str> = match args.listen.as_slice() {
-            [] => vec![DEFAULT_LISTEN],
-            given => given.iter().map(String::as_str).collect(),
+        let mut limits = args.limits.limits();
+        let listen: Vec<String> = match args.listen.as_slice() {
+            [] => vec![DEFAULT_LISTEN.to_owned()],
+            given => given.iter().flat_map(|text| split_listeners(text)).collect(),
         };
-        let lowered = fit_descriptors(&mut limits, args.asked(), listen.len());
+        let lowered = fit_descriptors(&mut limits, &args.limits, listen.len());
         let work = args.work.unwrap_or(Cost::Cpu(Duration::from_millis(1)));
         let mut listeners = Vec::new();
         for text in listen {
-            listeners.push(listener(text, work)?);
+            listeners.push(listener(&text, work)?);
         }
         let busy_reply = args.busy_reply.as_deref().map(unescape).transpose()?;
         let admin = admin_address(args.admin.as_deref().unwrap_or(DEFAULT_ADMIN))?;
@@ -157,13 +158,13 @@ impl Plan {
 
 /// Lowers the limits that were not asked for to what the limit of open files allows; true if that
 /// is less than the default.
-fn fit_descriptors(limits: &mut Limits, asked: Asked, listeners: usize) -> bool {
-    if asked.connections {
+fn fit_descriptors(limits: &mut Limits, asked: &LimitOptions, listeners: usize) -> bool {
+    if asked.names("max-connections") {
         return false;
     }
     let open_files = crate::sys::raise_open_files(u64::MAX) as usize;
     // In a small process the reserves are small too: connections are what it is for.
-    if !asked.fd_reserve {
+    if !asked.names("fd-reserve") {
         limits.fd_reserve = limits.fd_reserve.min(open_files / 4);
     }
     limits.lingering = limits.lingering.min(open_files / 8);
@@ -172,10 +173,30 @@ fn fit_descriptors(limits: &mut Limits, asked: Asked, listeners: usize) -> bool 
         return false;
     }
     limits.max_connections = possible.max(1);
-    if !asked.queue {
+    if !asked.names("queue") {
         limits.queue = limits.queue.min(limits.max_connections);
     }
     true
+}
+
+/// The listeners of one `--listen`: several may stand in it with commas between them. A comma before the `=` of
+/// a listener belongs to its service.
+fn split_listeners(text: &str) -> Vec<String> {
+    let mut listeners: Vec<String> = Vec::new();
+    let mut whole = true;
+    for piece in text.split(',') {
+        match listeners.last_mut() {
+            Some(last) if !whole => {
+                last.push(',');
+                last.push_str(piece);
+            }
+            // A comma at the end of a list that was put together by a script.
+            Some(_) if piece.trim().is_empty() => continue,
+            _ => listeners.push(piece.trim().to_owned()),
+        }
+        whole = piece.contains('=');
+    }
+    listeners
 }
 
 /// Reads `SERVICE=URL`.
@@ -187,7 +208,7 @@ fn listener(text: &str, work: Cost) -> Result<(String, SocketAddr, Offer), Strin
     let offer = match url.scheme {
         Scheme::Tcp => stream_service(name, work).map(Offer::Stream),
         Scheme::Udp => datagram_service(name, work).map(Offer::Datagrams),
-        Scheme::Http => return Err(format!("listener `{text}`: a listener is tcp:// or udp://")),
+        _ => return Err(format!("listener `{text}`: a listener is tcp:// or udp://")),
     };
     let unknown = || format!("`{name}` is not a service: there are echo, hello, time and work");
     let offer = offer.ok_or_else(unknown)?;

@@ -3,6 +3,7 @@
 pub mod catalogue;
 pub mod kernel;
 pub mod process;
+#[cfg(feature = "metrics")]
 pub mod registry;
 pub mod snapshot;
 pub mod stats;

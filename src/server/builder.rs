@@ -15,6 +15,7 @@ use std::sync::Arc;
 /// A server in the making; see [`Server::builder`](super::Server::builder).
 pub struct Builder {
     limits: Limits,
+    said: Said,
     listeners: Vec<(SocketAddr, Arc<dyn Service>)>,
     /// With their places among all listeners.
     datagrams: Vec<(usize, SocketAddr, Arc<dyn DatagramService>)>,
@@ -22,10 +23,22 @@ pub struct Builder {
     extras: Extras,
 }
 
+/// The limits that have a method of their own and were set by it: they hold whatever [`Builder::limits`] says,
+/// before or after.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    workers: Option<usize>,
+    queue: Option<usize>,
+    overload: Option<Overload>,
+}
+
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let addresses: Vec<_> = self.listeners.iter().map(|(address, _)| address).collect();
-        f.debug_struct("Builder").field("limits", &self.limits).field("listeners", &addresses).finish()
+        f.debug_struct("Builder")
+            .field("limits", &self.effective_limits())
+            .field("listeners", &addresses)
+            .finish()
     }
 }
 
@@ -33,6 +46,7 @@ impl Builder {
     pub(super) fn new() -> Self {
         Self {
             limits: Limits::default(),
+            said: Said::default(),
             listeners: Vec::new(),
             datagrams: Vec::new(),
             reuse_address: true,
@@ -43,29 +57,47 @@ impl Builder {
     /// Threads that run services. Default 32.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
-        self.limits.workers = workers;
+        self.said.workers = Some(workers);
         self
     }
 
     /// Newcomers that may wait for a worker. Default 128.
     #[must_use]
     pub fn queue(mut self, queue: usize) -> Self {
-        self.limits.queue = queue;
+        self.said.queue = Some(queue);
         self
     }
 
-    /// What is done with a newcomer when the queue is full. Default [`Overload::Reject`].
+    /// What happens to a newcomer when the queue is full. Default [`Overload::Reject`].
     #[must_use]
     pub fn overload(mut self, overload: Overload) -> Self {
-        self.limits.overload = overload;
+        self.said.overload = Some(overload);
         self
     }
 
-    /// All limits at once; those set before are replaced.
+    /// All limits at once, except those that [`workers`](Self::workers), [`queue`](Self::queue) and
+    /// [`overload`](Self::overload) set, before or after.
+    ///
+    /// ```
+    /// use tidegate::{Limits, Server};
+    /// let limits = Limits::default().max_connections(500).workers(8);
+    /// let one = Server::builder().workers(2).limits(limits.clone());
+    /// let other = Server::builder().limits(limits).workers(2);
+    /// assert_eq!(format!("{one:?}"), format!("{other:?}"));
+    /// ```
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// The limits that the server will have.
+    fn effective_limits(&self) -> Limits {
+        let mut limits = self.limits.clone();
+        limits.workers = self.said.workers.unwrap_or(limits.workers);
+        limits.queue = self.said.queue.unwrap_or(limits.queue);
+        limits.overload = self.said.overload.unwrap_or(limits.overload);
+        limits
     }
 
     /// What every refused client is told, instead of what its service would say
@@ -174,7 +206,8 @@ impl Builder {
 
     /// Checks the limits and binds the addresses. From then on clients can connect (they wait in the
     /// kernel's backlog), and nothing is served yet.
-    pub fn bind(self) -> Result<BoundServer, BuildError> {
+    pub fn bind(mut self) -> Result<BoundServer, BuildError> {
+        self.limits = self.effective_limits();
         self.limits.check()?;
         let all = self.listeners.len() + self.datagrams.len();
         if all == 0 {

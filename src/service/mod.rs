@@ -6,6 +6,7 @@ mod datagram;
 mod echo;
 mod held;
 mod hello;
+pub mod http;
 mod lines;
 mod pace;
 mod stream;

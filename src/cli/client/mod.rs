@@ -6,7 +6,6 @@ mod wire;
 
 use self::source::{DATAGRAM_MAX, Source};
 use self::wire::{Wire, connect};
-use super::escapes::unescape;
 use super::{exit, fail, units};
 use crate::url::{Scheme, Url};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,6 +14,7 @@ use std::net::Shutdown;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tidegate_units::unescape;
 
 /// After the server has ended: how long the input may take to show that it has ended too.
 const INPUT_GRACE: Duration = Duration::from_millis(100);
@@ -180,7 +180,7 @@ impl Talk {
                 Waits::End { until } if now >= until => {
                     return Err(self.failed(format!(
                         "did not end the connection within {} after we had",
-                        units::show_duration(self.timeout)
+                        units::show_time(self.timeout)
                     )));
                 }
                 waits => waits,
@@ -349,7 +349,7 @@ impl Talk {
     }
 
     fn no_reply(&self) -> Failure {
-        let time = units::show_duration(self.timeout);
+        let time = units::show_time(self.timeout);
         self.failed(match (self.pending.is_empty(), self.answered) {
             (false, _) => format!("did not take message {} within {time}", self.sent),
             (_, true) => format!("did not end its reply to message {} within {time}", self.sent),

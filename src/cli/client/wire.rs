@@ -61,7 +61,7 @@ pub(super) fn connect(url: &Url, timeout: Duration) -> Result<Wire, Failure> {
             "connection refused: nothing listens there".to_owned()
         }
         Some(error) if error.kind() != io::ErrorKind::TimedOut => error.to_string(),
-        _ => format!("no answer within {}", units::show_duration(timeout)),
+        _ => format!("no answer within {}", units::show_time(timeout)),
     }))
 }
 
@@ -95,7 +95,7 @@ fn resolve(url: &Url, timeout: Duration) -> Result<Vec<SocketAddr>, Failure> {
         Ok(Ok(addresses)) => Ok(addresses),
         Ok(Err(error)) => Err(Failure::Failed(error.to_string())),
         Err(_) => {
-            let time = units::show_duration(timeout);
+            let time = units::show_time(timeout);
             Err(Failure::Failed(format!("cannot resolve {}: no answer within {time}", url.host)))
         }
     }

@@ -1,12 +1,14 @@
 //! The options of `tidegate stress`.
 
 use crate::cli::units;
-use crate::stress::plan::{Close, MAX_RATE, Mode, Reuse, Think};
-use crate::stress::source::Sources;
-use crate::stress::threshold::{Threshold, share};
-use crate::url::Url;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
 use std::time::Duration;
+use tidegate_stress::{
+    Close, Error, Mode, Options, Reuse, Send, Sources, Spread, Stages, Think, Threshold, share,
+};
+use tidegate_units::unescape;
+use tidegate_units::url::Url;
 
 /// The form of the report on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -15,15 +17,6 @@ pub(super) enum Output {
     Text,
     /// For programs: docs/stress.md describes it.
     Json,
-}
-
-/// How arrivals of an open loop are spread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Arrival {
-    /// Evenly.
-    Uniform,
-    /// At random, as separate people come.
-    Poisson,
 }
 
 /// Whether a run shows how it goes on.
@@ -75,8 +68,7 @@ pub(super) struct LoadArgs {
 
     /// Open loop: in each of these times the rate goes in a straight line to its value, from --rate or 0,
     /// like 10s:100,1m:1000,10s:0.
-    #[arg(long, value_name = "TIME:RATE,...", conflicts_with_all = ["duration", "requests", "warmup"],
-          value_parser = stages)]
+    #[arg(long, value_name = "TIME:RATE,...", conflicts_with_all = ["duration", "requests", "warmup"])]
     pub(super) stages: Option<Stages>,
 
     /// Look for the highest rate at which this threshold holds, in trials of --duration [default: 5s].
@@ -84,8 +76,8 @@ pub(super) struct LoadArgs {
     pub(super) find_max: Option<Threshold>,
 
     /// How an open loop's arrivals are spread.
-    #[arg(long, value_enum, default_value = "uniform", value_name = "HOW")]
-    pub(super) arrival: Arrival,
+    #[arg(long, default_value = "uniform", value_name = "HOW", value_parser = spreads())]
+    pub(super) arrival: Spread,
 
     /// From a request to its whole reply.
     #[arg(short, long, value_name = "TIME", default_value = "5s", value_parser = units::duration)]
@@ -96,11 +88,11 @@ pub(super) struct LoadArgs {
     pub(super) connect_timeout: Duration,
 
     /// Requests on each connection: forever, a number, or never (one).
-    #[arg(long, value_name = "HOW", default_value = "forever", value_parser = reuse)]
+    #[arg(long, value_name = "HOW", default_value = "forever")]
     pub(super) reuse: Reuse,
 
     /// How a connection that is used up is closed.
-    #[arg(long, value_enum, default_value = "fin", value_name = "HOW")]
+    #[arg(long, default_value = "fin", value_name = "HOW", value_parser = closes())]
     pub(super) close: Close,
 
     /// Send this text (with \n, \r, \t, \0, \\ and \xHH); if it ends with \n, a line is the reply.
@@ -129,11 +121,11 @@ pub(super) struct LoadArgs {
     pub(super) busy: Option<String>,
 
     /// Closed loop: the pause between a reply and the next request, like 50ms, or exp:50ms at random around it.
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["rate", "stages"], value_parser = think)]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["rate", "stages"])]
     pub(super) think: Option<Think>,
 
     /// What is done with each connection.
-    #[arg(long, value_enum, default_value = "request", value_name = "MODE")]
+    #[arg(long, default_value = "request", value_name = "MODE", value_parser = modes())]
     pub(super) mode: Mode,
 
     /// slow-send and slow-read: the time between two bytes.
@@ -195,44 +187,61 @@ pub(super) struct LoadArgs {
     pub(super) seed: Option<u64>,
 }
 
-fn reuse(text: &str) -> Result<Reuse, String> {
-    match text {
-        "forever" => Ok(Reuse::Forever),
-        "never" => Ok(Reuse::Times(1)),
-        _ => match units::positive(text).map(u32::try_from) {
-            Ok(Ok(times)) => Ok(Reuse::Times(times)),
-            _ => Err(format!("`{text}` is not one of forever, never and a number of requests")),
-        },
-    }
-}
-
-fn think(text: &str) -> Result<Think, String> {
-    match text.strip_prefix("exp:") {
-        Some(mean) => units::duration(mean).map(Think::Exponential),
-        None => units::duration(text).map(Think::Fixed),
-    }
-}
-
-/// The stages of an open loop, and how they were written.
-#[derive(Clone, Debug)]
-pub(super) struct Stages {
-    pub(super) list: Vec<(Duration, f64)>,
-    pub(super) text: String,
-}
-
-fn stages(text: &str) -> Result<Stages, String> {
-    let stage = |stage: &str| {
-        let (time, rate) = stage.split_once(':')?;
-        Some((units::duration(time.trim()).ok()?, units::rate(rate.trim()).ok()?))
+/// The names of a choice, each with what it means, and the value that a name stands for.
+macro_rules! choice {
+    ($name:ident, $kind:ty) => {
+        fn $name() -> impl TypedValueParser<Value = $kind> {
+            let named =
+                <$kind>::ALL.iter().map(|value| PossibleValue::new(value.as_str()).help(value.meaning()));
+            PossibleValuesParser::new(named).try_map(|name| name.parse::<$kind>())
+        }
     };
-    let list: Option<Vec<_>> = text.split(',').map(stage).collect();
-    let list = list.ok_or_else(|| {
-        format!("`{text}` is not a list of stages: write times and rates, like 10s:100,1m:1000,10s:0")
-    })?;
-    if list.iter().any(|(_, rate)| *rate > MAX_RATE) {
-        return Err(format!("a rate is at most {MAX_RATE}"));
+}
+
+choice!(spreads, Spread);
+choice!(closes, Close);
+choice!(modes, Mode);
+
+impl LoadArgs {
+    /// The same for the load generator.
+    pub(super) fn options(&self) -> Result<Options, Error> {
+        let url = self.url.clone().ok_or_else(|| Error::Usage("a URL is missing".to_owned()))?;
+        let bytes = |text: &Option<String>| text.as_deref().map(unescape).transpose().map_err(Error::Usage);
+        let mut options = Options::new(url);
+        options.connections = self.connections;
+        options.duration = self.duration;
+        options.requests = self.requests;
+        options.warmup = self.warmup;
+        options.rate = self.rate;
+        options.stages = self.stages.clone();
+        options.find_max = self.find_max.clone();
+        options.spread = self.arrival;
+        options.timeout = self.timeout;
+        options.connect_timeout = self.connect_timeout;
+        options.reuse = self.reuse;
+        options.close = self.close;
+        options.send = match (bytes(&self.data)?, &self.data_file, &self.lines) {
+            (Some(data), ..) => Some(Send::Data(data)),
+            (_, Some(path), _) => Some(Send::File(path.clone())),
+            (.., Some(path)) => Some(Send::Lines(path.clone())),
+            _ => self.size.map(Send::Size),
+        };
+        options.expect = bytes(&self.expect)?;
+        options.busy = bytes(&self.busy)?;
+        options.think = self.think;
+        options.mode = self.mode;
+        options.drip = self.drip;
+        options.probe = self.probe;
+        options.source_ip = self.source_ip;
+        options.threads = self.threads;
+        options.thresholds = self.threshold.clone();
+        options.hlog = self.hlog.clone();
+        options.csv = self.csv.clone();
+        options.html = self.html.clone();
+        options.progress = self.progress == ProgressWhen::Auto;
+        options.seed = self.seed;
+        Ok(options)
     }
-    Ok(Stages { list, text: text.to_owned() })
 }
 
 /// A share, like 5%.

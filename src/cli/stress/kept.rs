@@ -1,16 +1,13 @@
 //! `tidegate stress report|compare|merge`: what is done with reports that were kept.
 
 use super::args::{Output, noise};
-use super::outputs::write_file;
 use super::{print, print_report};
 use crate::cli::{exit, fail};
-use crate::stress::archive::{self, Judgement};
-use crate::stress::html;
-use crate::stress::report::Report;
-use crate::stress::threshold::Threshold;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tidegate_stress::archive::{self, Judgement};
+use tidegate_stress::{Report, Threshold};
 
 /// What is done with reports that were kept.
 #[derive(Debug, clap::Subcommand)]
@@ -85,13 +82,14 @@ fn merge(args: &ShowArgs) -> Result<u8, String> {
 
 fn show(mut report: Report, args: &ShowArgs) -> Result<u8, String> {
     if !args.threshold.is_empty() {
-        report.thresholds = args.threshold.iter().map(|t| t.judge(&report)).collect();
+        report.judge(&args.threshold);
     }
     print_report(&report, args.output)?;
     if let Some(path) = &args.html {
-        write_file(path, &html::render(&report))?;
+        let written = std::fs::write(path, report.to_html());
+        written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-    if archive::is_empty(&report) {
+    if report.is_empty() {
         return Err("nothing was done in this run: no request was answered well".to_owned());
     }
     match report.thresholds.iter().all(|t| t.passed) {

@@ -1,4 +1,4 @@
-//! Values with units as people type them: `10s`, `500us`, `10k`, `64KiB`, `500/s`.
+//! Numbers with units: `10s`, `500us`, `10k`, `64KiB`, `500/s`.
 
 use std::time::Duration;
 
@@ -6,6 +6,10 @@ use std::time::Duration;
 pub const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// A time up to [`LONGEST`]: a number and one of ns, us, ms, s, m, h, d; several may follow each other (`1m30s`).
+///
+/// # Errors
+///
+/// The text is no time, or a longer one.
 pub fn duration(text: &str) -> Result<Duration, String> {
     match any_duration(text)? {
         time if time > LONGEST => Err(format!("`{text}` is too long a time: a year (365d) at most")),
@@ -44,6 +48,10 @@ fn simple_duration(text: &str) -> Option<Duration> {
 }
 
 /// A count: a whole number, `k` for thousands and `M` for millions.
+///
+/// # Errors
+///
+/// The text is no count, or one beyond 64 bits.
 pub fn count(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1_000),
@@ -57,7 +65,11 @@ pub fn count(text: &str) -> Result<u64, String> {
     number.checked_mul(unit).ok_or_else(not_a_count)
 }
 
-/// A count of at least one.
+/// A [`count`] of at least one.
+///
+/// # Errors
+///
+/// The text is no count, or it is 0.
 pub fn positive(text: &str) -> Result<u64, String> {
     match count(text)? {
         0 => Err("it must be at least 1".to_owned()),
@@ -66,6 +78,10 @@ pub fn positive(text: &str) -> Result<u64, String> {
 }
 
 /// A count of bytes: a whole number, with B, KiB, MiB or GiB (or k, kB, M, MB for powers of ten).
+///
+/// # Errors
+///
+/// The text is no size, or one beyond 64 bits.
 pub fn size(text: &str) -> Result<u64, String> {
     let not_a_size =
         || format!("`{text}` is not a size: write a whole number of bytes, like `64`, `64KiB` or `1MiB`");
@@ -84,6 +100,10 @@ pub fn size(text: &str) -> Result<u64, String> {
 }
 
 /// A rate a second: `500`, `500/s`, `10k/s`; a fraction is allowed (`0.5`).
+///
+/// # Errors
+///
+/// The text is no rate; a rate is neither negative nor infinite.
 pub fn rate(text: &str) -> Result<f64, String> {
     let digits = text.strip_suffix("/s").unwrap_or(text);
     let (digits, unit) = match digits.strip_suffix(['k', 'K']) {
@@ -99,8 +119,31 @@ pub fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A time as people read it, in the form that [`duration`] takes.
-pub use crate::limits::show_time as show_duration;
+/// A time in a form that people read and that [`duration`] takes: exact, with the largest unit that needs no
+/// fraction: `1500ms`, `10s`.
+pub fn show_time(time: Duration) -> String {
+    if time.is_zero() {
+        return "0s".to_owned();
+    }
+    let nanos = time.as_nanos();
+    let day = 86_400 * 1_000_000_000;
+    for (unit, name) in [(day, "d"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")] {
+        if nanos.is_multiple_of(unit) {
+            return format!("{}{name}", nanos / unit);
+        }
+    }
+    format!("{nanos}ns")
+}
+
+/// A count of bytes in a form that people read and that [`size`] takes: exact, like `64KiB` or `1000B`.
+pub fn show_size(bytes: usize) -> String {
+    for (unit, name) in [(1usize << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{}{name}", bytes / unit);
+        }
+    }
+    format!("{bytes}B")
+}
 
 #[cfg(test)]
 mod tests {
@@ -113,10 +156,11 @@ mod tests {
             ("500us", Duration::from_micros(500)),
             ("1.5s", Duration::from_millis(1500)),
             ("1m30s", Duration::from_secs(90)),
+            ("7d", Duration::from_secs(7 * 86_400)),
             ("0", Duration::ZERO),
         ] {
             assert_eq!(duration(text).as_ref(), Ok(&time), "{text}");
-            assert_eq!(duration(&show_duration(time)), Ok(time), "{text}");
+            assert_eq!(duration(&show_time(time)), Ok(time), "{text}");
         }
         assert_eq!(duration("365d"), Ok(LONGEST));
         for text in ["366d", "2y", "18446744073709551615s", "99999999999999999999999s"] {
@@ -133,6 +177,7 @@ mod tests {
         assert!(count("ten").is_err() && count("-1").is_err() && count("99999999999999999999").is_err());
         assert!(positive("0").is_err());
         assert_eq!(size("64KiB"), Ok(65_536));
+        assert_eq!((show_size(65_536), show_size(1000)), ("64KiB".to_owned(), "1000B".to_owned()));
         assert!(size("64XB").is_err() && size("KiB").is_err());
         assert_eq!(rate("10k/s"), Ok(10_000.0));
         assert!(rate("nan").is_err() && rate("-1").is_err() && rate("fast").is_err());

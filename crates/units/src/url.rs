@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 /// What is spoken there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Scheme {
     /// A stream of bytes.
     Tcp,
@@ -29,6 +30,7 @@ impl Scheme {
 
 /// A parsed URL; the host is not resolved yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Url {
     /// What is spoken there.
     pub scheme: Scheme,
@@ -104,7 +106,11 @@ impl FromStr for Url {
 }
 
 impl Url {
-    /// All addresses the host has; at least one, or an error that names the host.
+    /// All addresses the host has, at least one.
+    ///
+    /// # Errors
+    ///
+    /// The host has no address, or the resolver cannot tell; the error names the host.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let named = |why: String| {
             io::Error::new(io::ErrorKind::NotFound, format!("cannot resolve {}: {why}", self.host))

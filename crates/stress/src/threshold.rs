@@ -3,12 +3,12 @@
 use super::outcome::Outcome;
 use super::report::{Latency, Measured, Report, ThresholdReport};
 use super::text;
-use crate::cli::units;
 use std::str::FromStr;
+use tidegate_units as units;
 
 /// One condition.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Threshold {
+pub struct Threshold {
     text: String,
     /// Of the probe, and not of the load.
     probe: bool,
@@ -148,7 +148,7 @@ fn limit_of(metric: Metric, text: &str) -> Option<f64> {
 }
 
 /// `0.1%`, or the same as a number: `0.001`.
-pub(crate) fn share(text: &str) -> Option<f64> {
+pub fn share(text: &str) -> Option<f64> {
     let (number, unit) = match text.strip_suffix('%') {
         Some(number) => (number, 0.01),
         None => (text, 1.0),

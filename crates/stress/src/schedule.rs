@@ -2,7 +2,9 @@
 //! the server or the generator does can move it.
 
 use super::clock::{Nanos, from_seconds};
+use super::plan::named;
 use super::random::Random;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,11 +87,41 @@ impl Profile {
 
 /// How arrivals are spread at a given rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spread {
+#[non_exhaustive]
+pub enum Spread {
     /// Evenly.
     Uniform,
     /// At random and independently, as many separate people arrive.
     Poisson,
+}
+
+impl Spread {
+    /// Every way.
+    pub const ALL: &'static [Spread] = &[Spread::Uniform, Spread::Poisson];
+
+    /// The name on the command line and in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Spread::Uniform => "uniform",
+            Spread::Poisson => "poisson",
+        }
+    }
+
+    /// What it means, in one sentence.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Spread::Uniform => "Evenly",
+            Spread::Poisson => "At random, as separate people come",
+        }
+    }
+}
+
+impl FromStr for Spread {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        named(Spread::ALL, Spread::as_str, text)
+    }
 }
 
 /// The intended instants of one thread, in order. Its state is its position only: a clone left behind

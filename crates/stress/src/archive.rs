@@ -1,7 +1,6 @@
 //! Reports that were kept: read again, compared, and merged.
 
-use super::outcome::Outcome;
-use super::report::{ConnectionsReport, Latencies, Latency, Measured, Report, SCHEMA};
+use super::report::{Connections, Latencies, Latency, Measured, Report, SCHEMA};
 use super::text;
 use serde::Serialize;
 use std::path::Path;
@@ -12,7 +11,11 @@ const MAX_REPORT: u64 = 256 << 20;
 const ERROR_RATE_NOISE: f64 = 0.001;
 
 /// Reads a report that `-o json` wrote.
-pub(crate) fn read(path: &Path) -> Result<Report, String> {
+///
+/// # Errors
+///
+/// The file cannot be read, or it is no such report; the error names the file.
+pub fn read(path: &Path) -> Result<Report, String> {
     let cannot = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
     let size = std::fs::metadata(path).map_err(|error| cannot(&error))?.len();
     if size > MAX_REPORT {
@@ -32,13 +35,18 @@ pub(crate) fn read(path: &Path) -> Result<Report, String> {
 
 /// What two runs say about one measure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Change {
-    pub(crate) measure: &'static str,
-    pub(crate) before: f64,
-    pub(crate) after: f64,
+#[non_exhaustive]
+pub struct Change {
+    /// What is compared.
+    pub measure: &'static str,
+    /// Its value in the first run.
+    pub before: f64,
+    /// Its value in the second run.
+    pub after: f64,
     /// Of `before`: 0.1 is a tenth more.
-    pub(crate) change: Option<f64>,
-    pub(crate) judgement: Judgement,
+    pub change: Option<f64>,
+    /// What to think of it.
+    pub judgement: Judgement,
     #[serde(skip)]
     unit: Unit,
 }
@@ -46,9 +54,13 @@ pub(crate) struct Change {
 /// Whether a change is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Judgement {
+#[non_exhaustive]
+pub enum Judgement {
+    /// It is better.
     Better,
+    /// It differs by no more than noise does.
     Same,
+    /// It is worse.
     Worse,
 }
 
@@ -60,7 +72,7 @@ enum Unit {
 }
 
 /// Compares a run with the one before it. What differs by no more than `noise` of itself is the same.
-pub(crate) fn compare(before: &Report, after: &Report, noise: f64) -> Vec<Change> {
+pub fn compare(before: &Report, after: &Report, noise: f64) -> Vec<Change> {
     let (old, new) = (&before.measured, &after.measured);
     let mut changes = vec![
         change("rate", Unit::Rate, old.rate, new.rate, noise),
@@ -104,7 +116,7 @@ fn change(measure: &'static str, unit: Unit, before: f64, after: f64, noise: f64
 }
 
 /// Why two runs may not be comparable, a line for each reason.
-pub(crate) fn doubts(before: &Report, after: &Report) -> String {
+pub fn doubts(before: &Report, after: &Report) -> String {
     let mut doubts = String::new();
     for (name, report) in [("before", before), ("after", after)] {
         if !report.valid {
@@ -128,7 +140,7 @@ pub(crate) fn doubts(before: &Report, after: &Report) -> String {
 }
 
 /// A comparison for people.
-pub(crate) fn show(changes: &[Change], noise: f64) -> String {
+pub fn show(changes: &[Change], noise: f64) -> String {
     let mut table = format!("{:<15}{:>12}{:>12}{:>9}\n", "Compared", "before", "after", "change");
     for change in changes {
         let value = |value| match change.unit {
@@ -152,7 +164,11 @@ pub(crate) fn show(changes: &[Change], noise: f64) -> String {
 }
 
 /// Makes one report of the reports of generators that ran beside each other. The worst verdict counts.
-pub(crate) fn merge(reports: Vec<Report>) -> Result<Report, String> {
+///
+/// # Errors
+///
+/// There are no reports, they had different targets, or a histogram in one of them cannot be read.
+pub fn merge(reports: Vec<Report>) -> Result<Report, String> {
     let count = reports.len();
     let mut reports = reports.into_iter();
     let mut merged = reports.next().ok_or("there is nothing to merge")?;
@@ -240,7 +256,7 @@ fn merge_measured(to: &mut Measured, from: &Measured) -> Result<(), String> {
         connect: merge_latency(&to.latency.connect, &from.latency.connect)?,
     };
     let (a, b) = (&to.connections, &from.connections);
-    to.connections = ConnectionsReport {
+    to.connections = Connections {
         opened: a.opened + b.opened,
         open_failed: a.open_failed + b.open_failed,
         closed_idle: a.closed_idle + b.closed_idle,
@@ -257,11 +273,6 @@ fn merge_latency(one: &Option<Latency>, two: &Option<Latency>) -> Result<Option<
     let mut times = one.times()?;
     times.add(&two.times()?);
     Ok(Latency::of(&times))
-}
-
-/// Whether a run without a good reply is what this is.
-pub(crate) fn is_empty(report: &Report) -> bool {
-    report.measured.count(Outcome::Ok) == 0
 }
 
 #[cfg(test)]

@@ -6,15 +6,16 @@ macro_rules! outcomes {
     ($($(#[$meta:meta])* $variant:ident = $label:literal,)*) => {
         /// How a request ended.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
         #[repr(usize)]
-        pub(crate) enum Outcome { $($(#[$meta])* $variant,)* }
+        pub enum Outcome { $($(#[$meta])* $variant,)* }
 
         impl Outcome {
             /// Every outcome, in the order in which reports list them.
-            pub(crate) const ALL: &'static [Outcome] = &[$(Outcome::$variant,)*];
+            pub const ALL: &'static [Outcome] = &[$(Outcome::$variant,)*];
 
             /// The name in reports.
-            pub(crate) const fn as_str(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Outcome::$variant => $label,)* }
             }
         }
@@ -68,13 +69,13 @@ impl Outcome {
 
     /// What it means where no connection could be established at all.
     pub(crate) fn explain(self, plan: &super::plan::Plan) -> String {
-        use crate::cli::units::show_duration;
+        use tidegate_units::show_time;
         match self {
             Outcome::Refused => format!("nothing listens at {} (connection refused)", plan.address),
             Outcome::ConnectTimeout => format!(
                 "{} does not answer within {} (--connect-timeout)",
                 plan.address,
-                show_duration(plan.connect_timeout)
+                show_time(plan.connect_timeout)
             ),
             Outcome::Unreachable => format!("there is no way to {}", plan.address),
             Outcome::AddressUnavailable => {

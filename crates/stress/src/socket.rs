@@ -33,7 +33,7 @@ pub(crate) fn open(plan: &Plan, source: Option<IpAddr>) -> Result<OwnedFd, Errno
         sockopt::set_socket_recv_buffer_size(&socket, SLOW_READ_BUFFER)?;
     }
     if let Some(source) = source {
-        crate::sys::bind_address_no_port(&socket)?;
+        super::sys::bind_address_no_port(&socket)?;
         rustix::net::bind(&socket, &SocketAddr::new(source, 0))?;
     }
     match rustix::net::connect(&socket, &plan.address) {

@@ -1,7 +1,11 @@
 //! Bytes as people type them: text with escapes.
 
 /// A text with the escapes `\n`, `\r`, `\t`, `\0`, `\\` and `\xHH` as the bytes they stand for.
-pub(super) fn unescape(text: &str) -> Result<Vec<u8>, String> {
+///
+/// # Errors
+///
+/// There is a backslash with something else behind it.
+pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

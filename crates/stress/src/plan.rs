@@ -3,10 +3,13 @@
 use super::schedule::{Profile, Spread};
 use super::source::Sources;
 use super::wire::Wire;
-use crate::url::{Scheme, Url};
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_units as units;
+use tidegate_units::show_time;
+use tidegate_units::url::{Scheme, Url};
 
 /// The most load threads.
 pub(crate) const MAX_THREADS: usize = 64;
@@ -21,8 +24,9 @@ pub(crate) const SPARE_DESCRIPTORS: u64 = 32;
 const MAX_PROBE_CLIENTS: usize = 500;
 
 /// What is done with each connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Mode {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
     /// Requests are sent and replies awaited.
     Request,
     /// Connections are opened and closed at once.
@@ -36,8 +40,25 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
+    /// Every mode.
+    pub const ALL: &'static [Mode] =
+        &[Mode::Request, Mode::ConnectFlood, Mode::Hold, Mode::SlowSend, Mode::SlowRead];
+
+    /// What a client in this mode does, in one sentence.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Mode::Request => "Requests are sent and replies awaited",
+            Mode::ConnectFlood => "Connections are opened and closed at once",
+            Mode::Hold => "Connections are opened and kept open in silence",
+            Mode::SlowSend => "Requests are sent one byte at a time",
+            Mode::SlowRead => {
+                "Requests are sent as fast as they are taken, and replies read one byte at a time"
+            }
+        }
+    }
+
     /// The name on the command line and in reports.
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Mode::Request => "request",
             Mode::ConnectFlood => "connect-flood",
@@ -53,9 +74,27 @@ impl Mode {
     }
 }
 
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        named(Mode::ALL, Mode::as_str, text)
+    }
+}
+
+/// The value of a name, or an error that lists the names.
+pub(crate) fn named<T: Copy>(all: &[T], name: fn(T) -> &'static str, text: &str) -> Result<T, String> {
+    let found = all.iter().copied().find(|value| name(*value) == text);
+    found.ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|value| name(*value)).collect();
+        format!("`{text}` is not one of {}", names.join(", "))
+    })
+}
+
 /// How many requests a connection serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reuse {
+#[non_exhaustive]
+pub enum Reuse {
     /// All.
     Forever,
     /// This many (1: never used again).
@@ -63,8 +102,9 @@ pub(crate) enum Reuse {
 }
 
 /// How the generator ends a connection that is used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Close {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Close {
     /// An orderly end.
     Fin,
     /// A reset, which leaves no port in TIME_WAIT.
@@ -74,8 +114,20 @@ pub(crate) enum Close {
 }
 
 impl Close {
+    /// Every way.
+    pub const ALL: &'static [Close] = &[Close::Fin, Close::Rst, Close::Half];
+
+    /// What is done, in one sentence.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Close::Fin => "An orderly end",
+            Close::Rst => "A reset, which leaves no port in TIME_WAIT",
+            Close::Half => "The sending half first; then the server's end is awaited, at most a second",
+        }
+    }
+
     /// The name on the command line and in reports.
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Close::Fin => "fin",
             Close::Rst => "rst",
@@ -84,13 +136,48 @@ impl Close {
     }
 }
 
+impl FromStr for Close {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        named(Close::ALL, Close::as_str, text)
+    }
+}
+
+impl FromStr for Reuse {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "forever" => Ok(Reuse::Forever),
+            "never" => Ok(Reuse::Times(1)),
+            _ => match units::positive(text).map(u32::try_from) {
+                Ok(Ok(times)) => Ok(Reuse::Times(times)),
+                _ => Err(format!("`{text}` is not one of forever, never and a number of requests")),
+            },
+        }
+    }
+}
+
 /// A closed loop's pause between a reply and the next request.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Think {
+#[non_exhaustive]
+pub enum Think {
     /// Always this long.
     Fixed(Duration),
     /// Exponentially distributed with this mean.
     Exponential(Duration),
+}
+
+impl FromStr for Think {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("exp:") {
+            Some(mean) => units::duration(mean).map(Think::Exponential),
+            None => units::duration(text).map(Think::Fixed),
+        }
+    }
 }
 
 /// What decides when a request is sent.
@@ -195,19 +282,14 @@ impl Plan {
 
     /// The line that says what is planned.
     pub(crate) fn headline(&self) -> String {
-        use crate::cli::units::show_duration;
         let pace = match &self.pace {
             Pace::Closed(Think::Fixed(Duration::ZERO)) => "closed loop".to_owned(),
-            Pace::Closed(Think::Fixed(think)) => format!("closed loop, think {}", show_duration(*think)),
+            Pace::Closed(Think::Fixed(think)) => format!("closed loop, think {}", show_time(*think)),
             Pace::Closed(Think::Exponential(mean)) => {
-                format!("closed loop, think exp:{}", show_duration(*mean))
+                format!("closed loop, think exp:{}", show_time(*mean))
             }
             Pace::Open { spread, label, .. } => {
-                let spread = match spread {
-                    Spread::Uniform => "uniform",
-                    Spread::Poisson => "poisson",
-                };
-                format!("open {label} {spread}")
+                format!("open {label} {}", spread.as_str())
             }
         };
         let mode = match self.mode {
@@ -215,13 +297,13 @@ impl Plan {
             mode => format!("{} ", mode.as_str()),
         };
         let length = match (self.requests, self.duration) {
-            (Some(requests), Some(time)) => format!("{requests} requests or {}", show_duration(time)),
+            (Some(requests), Some(time)) => format!("{requests} requests or {}", show_time(time)),
             (Some(requests), None) => format!("{requests} requests"),
-            (None, time) => show_duration(time.unwrap_or_default()),
+            (None, time) => show_time(time.unwrap_or_default()),
         };
         let warmup = match self.warmup {
             Duration::ZERO => String::new(),
-            warmup => format!(" (+{} warmup)", show_duration(warmup)),
+            warmup => format!(" (+{} warmup)", show_time(warmup)),
         };
         let connections = self.connections;
         format!("{}  {mode}{pace}, {connections} connections, {length}{warmup}", self.url)
@@ -232,7 +314,7 @@ impl Plan {
     pub(crate) fn check_resources(&self, beside: usize) -> Result<(), String> {
         let other = beside as u64 + self.threads as u64 + SPARE_DESCRIPTORS;
         let needed = self.connections as u64 + other;
-        let limit = crate::sys::raise_descriptor_limit();
+        let limit = super::sys::raise_descriptor_limit();
         if needed > limit {
             return Err(format!(
                 "{} connections need {needed} descriptors, and this process may open {limit}: \
@@ -245,7 +327,7 @@ impl Plan {
             // Ports of datagram sockets are found when they are opened.
             return Ok(());
         }
-        let ports = crate::sys::local_ports();
+        let ports = super::sys::local_ports();
         let sources = self.sources.as_ref().map_or(1, Sources::len);
         if self.connections as u64 > ports.saturating_mul(sources) {
             return Err(format!(

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 /// A range of local addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sources {
+pub struct Sources {
     network: IpAddr,
     prefix: u8,
 }

@@ -1,21 +1,21 @@
 //! Where a run's measurements go while it runs: progress, timeline, HDR log, table.
 
-use super::args::{LoadArgs, ProgressWhen};
-use crate::stress::csv::Csv;
-use crate::stress::hlog::HistogramLog;
-use crate::stress::plan::Plan;
-use crate::stress::progress::Progress;
-use crate::stress::recorder::Interval;
-use crate::stress::report::Point;
-use crate::stress::run::Watch;
-use crate::stress::timeline::Timeline;
+use super::csv::Csv;
+use super::hlog::HistogramLog;
+use super::options::Options;
+use super::plan::Plan;
+use super::progress::Progress;
+use super::recorder::Interval;
+use super::report::Point;
+use super::run::Watch;
+use super::timeline::Timeline;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::Path;
 use std::time::SystemTime;
 
 /// Everything that hears of the run.
-pub(super) struct Outputs {
+pub(crate) struct Outputs {
     progress: Progress,
     timeline: Timeline,
     hlog: Option<HistogramLog<BufWriter<File>>>,
@@ -26,23 +26,23 @@ pub(super) struct Outputs {
 
 impl Outputs {
     /// Opens the files, before the run: a path that cannot be written is known at once.
-    pub(super) fn open(plan: &Plan, args: &LoadArgs) -> Result<Self, String> {
-        let hlog = match &args.hlog {
+    pub(crate) fn open(plan: &Plan, options: &Options) -> Result<Self, String> {
+        let hlog = match &options.hlog {
             None => None,
             Some(path) => Some(
                 HistogramLog::new(create(path)?, &plan.headline(), SystemTime::now())
                     .map_err(|error| cannot_write(path, &error))?,
             ),
         };
-        let csv = match &args.csv {
+        let csv = match &options.csv {
             None => None,
             Some(path) => Some(Csv::new(create(path)?).map_err(|error| cannot_write(path, &error))?),
         };
-        if let Some(path) = &args.html {
+        if let Some(path) = &options.html {
             create(path)?;
         }
         Ok(Self {
-            progress: Progress::new(plan, args.progress == ProgressWhen::Auto),
+            progress: Progress::new(plan, options.progress),
             timeline: Timeline::default(),
             hlog,
             csv,
@@ -51,7 +51,7 @@ impl Outputs {
     }
 
     /// The run is over: its timeline, and the first error of a file.
-    pub(super) fn finish(self) -> (Vec<Point>, Option<String>) {
+    pub(crate) fn finish(self) -> (Vec<Point>, Option<String>) {
         self.progress.finish();
         (self.timeline.finish(), self.error)
     }
@@ -88,11 +88,7 @@ fn create(path: &Path) -> Result<BufWriter<File>, String> {
     Ok(BufWriter::new(file))
 }
 
-/// Writes a whole file.
-pub(super) fn write_file(path: &Path, text: &str) -> Result<(), String> {
-    std::fs::write(path, text).map_err(|error| cannot_write(path, &error))
-}
-
-fn cannot_write(path: &Path, error: &io::Error) -> String {
+/// What is said where a file cannot be written.
+pub(crate) fn cannot_write(path: &Path, error: &io::Error) -> String {
     format!("cannot write {}: {error}", path.display())
 }

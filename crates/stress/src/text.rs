@@ -107,7 +107,7 @@ fn write_generator(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out)
 }
 
-fn write_search(out: &mut String, search: &super::report::FindMaxReport) -> std::fmt::Result {
+fn write_search(out: &mut String, search: &super::report::FindMax) -> std::fmt::Result {
     for trial in &search.trials {
         let passed = if trial.passed { "ok" } else { "no" };
         writeln!(

@@ -5,7 +5,7 @@ use super::outcome::{Outcome, Outcomes};
 use super::plan::{Pace, Plan, Reuse, Think};
 use super::recorder::{Interval, Tally, Times};
 use super::run::Outturn;
-use super::schedule::Spread;
+use super::threshold::Threshold;
 use super::verdict::{Evidence, judge};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hdrhistogram::Histogram;
@@ -13,184 +13,261 @@ use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer}
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
+use tidegate_units::show_time;
 
 /// The version of the JSON's form.
 pub(crate) const SCHEMA: u32 = 1;
 
 /// A whole run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Report {
+#[non_exhaustive]
+pub struct Report {
     /// The version of tidegate that made it.
-    pub(crate) tidegate: String,
-    pub(crate) schema: u32,
-    pub(crate) plan: PlanReport,
+    pub tidegate: String,
+    /// The form of this report.
+    pub schema: u32,
+    /// What was planned.
+    pub plan: PlanReport,
     /// Seconds since 1970.
-    pub(crate) started: f64,
+    pub started: f64,
+    /// What was measured of the load.
     #[serde(flatten)]
-    pub(crate) measured: Measured,
-    pub(crate) generator: Generator,
-    pub(crate) verdict: String,
-    pub(crate) valid: bool,
-    pub(crate) verdict_reason: String,
-    pub(crate) interrupted: bool,
-    pub(crate) thresholds: Vec<ThresholdReport>,
+    pub measured: Measured,
+    /// How the generator itself fared.
+    pub generator: Generator,
+    /// `kept-up`, `server-limited`, `generator-limited` or `nothing-done`.
+    pub verdict: String,
+    /// Whether the numbers speak of the server.
+    pub valid: bool,
+    /// Why, where the verdict alone does not say it.
+    pub verdict_reason: String,
+    /// Whether the run was ended before its time.
+    pub interrupted: bool,
+    /// The conditions it was judged by.
+    pub thresholds: Vec<ThresholdReport>,
     /// What the warm-up did; it counts nowhere else, but for connections and bytes.
-    pub(crate) warmup: WarmupReport,
-    pub(crate) probe: Option<Measured>,
-    pub(crate) find_max: Option<FindMaxReport>,
-    pub(crate) timeline: Vec<Point>,
+    pub warmup: Warmup,
+    /// What was measured of the probe.
+    pub probe: Option<Measured>,
+    /// The search that it is the best trial of.
+    pub find_max: Option<FindMax>,
+    /// The run second by second, the warm-up included.
+    pub timeline: Vec<Point>,
 }
 
 /// What was planned.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct PlanReport {
-    pub(crate) url: String,
+#[non_exhaustive]
+pub struct PlanReport {
+    /// The target.
+    pub url: String,
     /// The plan in one line.
-    pub(crate) headline: String,
-    pub(crate) mode: String,
+    pub headline: String,
+    /// A [`Mode`](crate::Mode)'s name.
+    pub mode: String,
     /// `open` or `closed`.
     #[serde(rename = "loop")]
-    pub(crate) kind: String,
-    pub(crate) connections: usize,
-    pub(crate) threads: usize,
-    pub(crate) duration: Option<f64>,
-    pub(crate) requests: Option<u64>,
-    pub(crate) warmup: f64,
-    pub(crate) timeout: f64,
-    pub(crate) connect_timeout: f64,
+    pub kind: String,
+    /// Clients, each with one connection at a time.
+    pub connections: usize,
+    /// Load threads.
+    pub threads: usize,
+    /// Length of the measured part, in seconds; none: `requests` ends it.
+    pub duration: Option<f64>,
+    /// The number of requests that ends the run.
+    pub requests: Option<u64>,
+    /// In seconds.
+    pub warmup: f64,
+    /// In seconds, from a request to its whole reply.
+    pub timeout: f64,
+    /// In seconds, from the start of a connection to its establishment.
+    pub connect_timeout: f64,
     /// The open loop's rate or stages.
-    pub(crate) rate: Option<String>,
-    pub(crate) arrival: Option<String>,
-    pub(crate) think: Option<String>,
+    pub rate: Option<String>,
+    /// A [`Spread`](crate::Spread)'s name, of an open loop.
+    pub arrival: Option<String>,
+    /// A closed loop's pause, as it is written on the command line.
+    pub think: Option<String>,
     /// Requests on each connection; none: all.
-    pub(crate) reuse: Option<u32>,
-    pub(crate) close: String,
+    pub reuse: Option<u32>,
+    /// A [`Close`](crate::Close)'s name.
+    pub close: String,
     /// Bytes of the largest request.
-    pub(crate) request_bytes: usize,
-    pub(crate) seed: u64,
+    pub request_bytes: usize,
+    /// Of all random numbers.
+    pub seed: u64,
 }
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Measured {
+#[non_exhaustive]
+pub struct Measured {
     /// Length of the measured part; where a number of requests ends it, up to the last good reply.
-    pub(crate) elapsed: f64,
+    pub elapsed: f64,
     /// Requests that were due.
-    pub(crate) offered: u64,
-    pub(crate) sent: u64,
+    pub offered: u64,
+    /// Requests that were tried.
+    pub sent: u64,
     /// Requests answered well.
-    pub(crate) done: u64,
+    pub done: u64,
     /// Good replies a second in the measured part.
-    pub(crate) rate: f64,
-    pub(crate) unsent: u64,
+    pub rate: f64,
+    /// Requests that were due and not tried.
+    pub unsent: u64,
     /// Requests sent more than a millisecond after their instant.
-    pub(crate) sent_late: u64,
-    pub(crate) outcomes: BTreeMap<String, u64>,
-    pub(crate) latency: Latencies,
+    pub sent_late: u64,
+    /// What became of the requests; every outcome is there.
+    pub outcomes: BTreeMap<String, u64>,
+    /// How long replies took.
+    pub latency: Latencies,
     /// Warm-up included.
-    pub(crate) connections: ConnectionsReport,
+    pub connections: Connections,
 }
 
 /// The three latencies.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Latencies {
-    pub(crate) response: Option<Latency>,
-    pub(crate) service: Option<Latency>,
-    pub(crate) connect: Option<Latency>,
+#[non_exhaustive]
+pub struct Latencies {
+    /// From the instant at which a request was due to its whole reply.
+    pub response: Option<Latency>,
+    /// From the first byte of a request on a standing connection to the whole reply.
+    pub service: Option<Latency>,
+    /// From the start of a connection to its establishment.
+    pub connect: Option<Latency>,
 }
 
 /// One latency, in seconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Latency {
-    pub(crate) count: u64,
+#[non_exhaustive]
+pub struct Latency {
+    /// How many times there are.
+    pub count: u64,
     /// How many of them are "at least this long".
-    pub(crate) censored: u64,
-    pub(crate) min: f64,
-    pub(crate) mean: f64,
-    pub(crate) p50: f64,
-    pub(crate) p90: f64,
-    pub(crate) p95: f64,
-    pub(crate) p99: f64,
-    pub(crate) p999: f64,
-    pub(crate) p9999: f64,
-    pub(crate) max: f64,
+    pub censored: u64,
+    /// The shortest.
+    pub min: f64,
+    /// The mean.
+    pub mean: f64,
+    /// The median.
+    pub p50: f64,
+    /// The 90th percentile.
+    pub p90: f64,
+    /// The 95th percentile.
+    pub p95: f64,
+    /// The 99th percentile.
+    pub p99: f64,
+    /// The 99.9th percentile.
+    pub p999: f64,
+    /// The 99.99th percentile.
+    pub p9999: f64,
+    /// The longest.
+    pub max: f64,
     /// The whole histogram, in nanoseconds: HdrHistogram V2, deflated, base64.
-    pub(crate) histogram: String,
+    pub histogram: String,
 }
 
 /// Connections and bytes, warm-up included.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct ConnectionsReport {
-    pub(crate) opened: u64,
+#[non_exhaustive]
+pub struct Connections {
+    /// Established.
+    pub opened: u64,
     /// Tried before the run and not established.
-    pub(crate) open_failed: u64,
+    pub open_failed: u64,
     /// Ended by the server between requests.
-    pub(crate) closed_idle: u64,
-    pub(crate) bytes_sent: u64,
-    pub(crate) bytes_received: u64,
+    pub closed_idle: u64,
+    /// Bytes handed to the kernel.
+    pub bytes_sent: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
 }
 
 /// The generator itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Generator {
+#[non_exhaustive]
+pub struct Generator {
     /// Of its busiest thread: on a processor, 0 to 1.
-    pub(crate) cpu: f64,
+    pub cpu: f64,
     /// Of its busiest thread: on a processor or waiting for one, 0 to 1.
-    pub(crate) busy: f64,
+    pub busy: f64,
     /// From intended instants to their noticing; none in a closed loop.
-    pub(crate) lag_p99: Option<f64>,
-    pub(crate) lag_max: Option<f64>,
+    pub lag_p99: Option<f64>,
+    /// The greatest lag.
+    pub lag_max: Option<f64>,
 }
 
 /// One threshold.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ThresholdReport {
-    pub(crate) expression: String,
+#[non_exhaustive]
+pub struct ThresholdReport {
+    /// The condition as it was written.
+    pub expression: String,
     /// The value measured, as text; none where nothing was measured.
-    pub(crate) value: Option<String>,
-    pub(crate) passed: bool,
+    pub value: Option<String>,
+    /// Whether it holds.
+    pub passed: bool,
 }
 
 /// The warm-up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct WarmupReport {
-    pub(crate) offered: u64,
-    pub(crate) sent: u64,
-    pub(crate) done: u64,
-    pub(crate) outcomes: BTreeMap<String, u64>,
+#[non_exhaustive]
+pub struct Warmup {
+    /// Requests that were due.
+    pub offered: u64,
+    /// Requests that were tried.
+    pub sent: u64,
+    /// Requests answered well.
+    pub done: u64,
+    /// What became of the requests; every outcome is there.
+    pub outcomes: BTreeMap<String, u64>,
 }
 
 /// A search for the highest rate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct FindMaxReport {
-    pub(crate) condition: String,
+#[non_exhaustive]
+pub struct FindMax {
+    /// The condition as it was written.
+    pub condition: String,
     /// Requests a second; none if no rate met the condition.
-    pub(crate) rate: Option<f64>,
-    pub(crate) trials: Vec<Trial>,
+    pub rate: Option<f64>,
+    /// What was tried, in order.
+    pub trials: Vec<Trial>,
 }
 
 /// One try of a search.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Trial {
-    pub(crate) rate: f64,
-    pub(crate) done_rate: f64,
-    pub(crate) value: Option<String>,
-    pub(crate) passed: bool,
-    pub(crate) verdict: String,
+#[non_exhaustive]
+pub struct Trial {
+    /// Requests a second.
+    pub rate: f64,
+    /// Good replies a second.
+    pub done_rate: f64,
+    /// The value measured, as text.
+    pub value: Option<String>,
+    /// Whether the rate is a good one.
+    pub passed: bool,
+    /// The trial's own verdict.
+    pub verdict: String,
 }
 
 /// Some seconds of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Point {
+#[non_exhaustive]
+pub struct Point {
     /// When it began, from the run's start; warm-up included.
-    pub(crate) at: f64,
-    pub(crate) seconds: f64,
-    pub(crate) offered: u64,
-    pub(crate) outcomes: BTreeMap<String, u64>,
-    /// Of the response.
-    pub(crate) p50: Option<f64>,
-    pub(crate) p99: Option<f64>,
-    pub(crate) max: Option<f64>,
+    pub at: f64,
+    /// How long it is.
+    pub seconds: f64,
+    /// Requests that were due.
+    pub offered: u64,
+    /// What became of requests that ended in it; what did not happen is not named, but for `ok`.
+    pub outcomes: BTreeMap<String, u64>,
+    /// The median of the response, in seconds.
+    pub p50: Option<f64>,
+    /// The 99th percentile of the response, in seconds.
+    pub p99: Option<f64>,
+    /// The longest response, in seconds.
+    pub max: Option<f64>,
 }
 
 /// Counts by name; every outcome is there.
@@ -259,7 +336,7 @@ impl Measured {
                 service: Latency::of(&total.service),
                 connect: Latency::of(&total.connect),
             },
-            connections: ConnectionsReport {
+            connections: Connections {
                 opened: total.connections.opened,
                 open_failed: total.connections.open_failed,
                 closed_idle: total.connections.closed_idle,
@@ -290,7 +367,7 @@ impl Measured {
     }
 }
 
-impl WarmupReport {
+impl Warmup {
     fn of(tally: &Tally) -> Self {
         Self {
             offered: tally.offered,
@@ -303,7 +380,6 @@ impl WarmupReport {
 
 impl PlanReport {
     fn of(plan: &Plan) -> Self {
-        use crate::cli::units::show_duration;
         let (rate, arrival) = match &plan.pace {
             Pace::Closed(_) => (None, None),
             Pace::Open { spread, label, .. } => (Some(label.clone()), Some(*spread)),
@@ -321,13 +397,10 @@ impl PlanReport {
             timeout: plan.timeout.as_secs_f64(),
             connect_timeout: plan.connect_timeout.as_secs_f64(),
             rate,
-            arrival: arrival.map(|spread| match spread {
-                Spread::Uniform => "uniform".to_owned(),
-                Spread::Poisson => "poisson".to_owned(),
-            }),
+            arrival: arrival.map(|spread| spread.as_str().to_owned()),
             think: match &plan.pace {
-                Pace::Closed(Think::Fixed(time)) if !time.is_zero() => Some(show_duration(*time)),
-                Pace::Closed(Think::Exponential(mean)) => Some(format!("exp:{}", show_duration(*mean))),
+                Pace::Closed(Think::Fixed(time)) if !time.is_zero() => Some(show_time(*time)),
+                Pace::Closed(Think::Exponential(mean)) => Some(format!("exp:{}", show_time(*mean))),
                 _ => None,
             },
             reuse: match plan.reuse {
@@ -342,6 +415,35 @@ impl PlanReport {
 }
 
 impl Report {
+    /// The report for people: one screen.
+    pub fn to_text(&self) -> String {
+        super::text::render(self)
+    }
+
+    /// The report for programs; docs/stress.md describes it.
+    ///
+    /// # Errors
+    ///
+    /// A number in it is one that JSON does not have.
+    pub fn to_json(&self) -> Result<String, String> {
+        serde_json::to_string_pretty(self).map_err(|error| format!("cannot write the report: {error}"))
+    }
+
+    /// The report as one page with plots, which loads nothing from elsewhere.
+    pub fn to_html(&self) -> String {
+        super::html::render(self)
+    }
+
+    /// Judges the report by these conditions, in place of those that it was judged by before.
+    pub fn judge(&mut self, thresholds: &[Threshold]) {
+        self.thresholds = thresholds.iter().map(|threshold| threshold.judge(self)).collect();
+    }
+
+    /// Whether no request was answered well.
+    pub fn is_empty(&self) -> bool {
+        self.measured.count(Outcome::Ok) == 0
+    }
+
     /// The report of a run.
     pub(crate) fn of(plan: &Plan, outturn: &Outturn) -> Self {
         let measured = Measured::of(plan, outturn);
@@ -378,7 +480,7 @@ impl Report {
             verdict_reason: verdict.reason,
             interrupted: outturn.ending == super::load::Ending::Interrupted,
             thresholds: Vec::new(),
-            warmup: WarmupReport::of(&outturn.total.warm),
+            warmup: Warmup::of(&outturn.total.warm),
             probe: None,
             find_max: None,
             timeline: Vec::new(),

@@ -1,0 +1,136 @@
+//! The options that set a limit: one for each entry of the table of limits.
+
+use super::units;
+use crate::limits::entry::Limit;
+use crate::limits::{Limits, Overload, TABLE, Value};
+use clap::{Arg, ArgMatches, Command};
+
+/// The limits that were given, each with its value.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LimitOptions(Vec<(&'static Limit, Value)>);
+
+impl LimitOptions {
+    /// These limits, and the others' where these say nothing.
+    pub(super) fn or(mut self, other: Self) -> Self {
+        for (limit, value) in other.0 {
+            if !self.names(limit.name) {
+                self.0.push((limit, value));
+            }
+        }
+        self
+    }
+
+    /// Whether this limit was given.
+    pub(super) fn names(&self, name: &str) -> bool {
+        self.0.iter().any(|(limit, _)| limit.name == name)
+    }
+
+    /// The defaults, with what was given in their place.
+    pub(super) fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        for (limit, value) in &self.0 {
+            (limit.set)(&mut limits, *value);
+        }
+        limits
+    }
+}
+
+impl clap::Args for LimitOptions {
+    fn augment_args(command: Command) -> Command {
+        command.args(TABLE.iter().map(option))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for LimitOptions {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |limit: &'static Limit| Some((limit, *matches.get_one::<Value>(limit.name)?));
+        Ok(Self(TABLE.iter().filter_map(given).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?.or(std::mem::take(self));
+        Ok(())
+    }
+}
+
+fn option(limit: &'static Limit) -> Arg {
+    Arg::new(limit.name)
+        .long(limit.name)
+        .value_name(limit.default.placeholder())
+        .help(format!("{} [default: {}]", limit.sentence(), limit.show(limit.default)))
+        .help_heading(limit.group.as_str())
+        .value_parser(move |text: &str| parse(limit, text))
+}
+
+/// Reads the value of a limit in its unit.
+fn parse(limit: &Limit, text: &str) -> Result<Value, String> {
+    if limit.zero.is_some_and(|word| word == text) {
+        return Ok(limit.default.zero());
+    }
+    let fits = |number: u64| usize::try_from(number).map_err(|_| format!("{number} is too large"));
+    match limit.default {
+        Value::Count(_) => units::count(text).and_then(fits).map(Value::Count),
+        Value::Bytes(_) => units::size(text).and_then(fits).map(Value::Bytes),
+        Value::Time(_) => units::duration(text).map(Value::Time),
+        Value::Rate(_) => units::rate(text).map(Value::Rate),
+        Value::Prefix(_) => prefix(text).map(Value::Prefix),
+        Value::Nice(_) => niceness(text).map(Value::Nice),
+        Value::Overload(_) => overload(text).map(Value::Overload),
+    }
+}
+
+fn overload(text: &str) -> Result<Overload, String> {
+    match text {
+        "reject" => Ok(Overload::Reject),
+        "drop-oldest" => Ok(Overload::DropOldest),
+        _ => match text.strip_prefix("wait:") {
+            Some(time) => units::duration(time).map(Overload::Wait),
+            None => Err(format!("`{text}` is not known: write reject, wait:100ms or drop-oldest")),
+        },
+    }
+}
+
+fn prefix(text: &str) -> Result<(u8, u8), String> {
+    let parsed = text.split_once(',').and_then(|(v4, v6)| Some((v4.parse().ok()?, v6.parse().ok()?)));
+    match parsed {
+        Some((v4, v6)) if v4 <= 32 && v6 <= 128 => Ok((v4, v6)),
+        _ => Err(format!("`{text}` is not a pair of prefix lengths: write 32,128 or 24,64")),
+    }
+}
+
+fn niceness(text: &str) -> Result<i32, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a niceness: write a whole number from 0 to 19"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args, FromArgMatches};
+
+    fn given(args: &[&str]) -> LimitOptions {
+        let command = LimitOptions::augment_args(Command::new("test").no_binary_name(true));
+        LimitOptions::from_arg_matches(&command.try_get_matches_from(args).unwrap()).unwrap()
+    }
+
+    /// What `check` and the help print can be given back.
+    #[test]
+    fn every_value_is_read_in_the_form_in_which_it_is_shown() {
+        for limit in TABLE {
+            for value in [limit.default, limit.least, limit.most] {
+                let text = limit.show(value);
+                assert_eq!(parse(limit, &text), Ok(value), "--{} {text}", limit.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_said_first_wins() {
+        let options = given(&["--workers=3"]).or(given(&["--workers=4", "--queue=5"]));
+        assert_eq!(options.limits(), Limits::default().workers(3).queue(5));
+        assert!(options.names("queue") && !options.names("backlog"));
+    }
+}

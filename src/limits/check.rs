@@ -1,0 +1,132 @@
+//! What must hold of limits before a server starts, and what follows from them.
+
+use super::{LimitError, LimitRow, Limits, TABLE, show_size};
+
+impl Limits {
+    /// Checks that each limit is in its range, and the relations between limits.
+    pub fn check(&self) -> Result<(), LimitError> {
+        TABLE.iter().try_for_each(|limit| limit.check(self))?;
+        self.check_relations()
+    }
+
+    /// Every relation that must hold between two limits.
+    fn check_relations(&self) -> Result<(), LimitError> {
+        let ensure = |holds: bool, why: &dyn Fn() -> String| {
+            if holds { Ok(()) } else { Err(LimitError(why())) }
+        };
+        ensure(self.queue <= self.max_connections, &|| {
+            format!(
+                "queue is {} and max-connections {}: a newcomer that waits is connected, so queue must not be larger",
+                self.queue, self.max_connections
+            )
+        })?;
+        // Room for a carriage return, and for the byte that shows that a line is too long.
+        ensure(self.max_line + 2 <= self.input_total, &|| {
+            format!(
+                "max-line is {} and input-total {}: the longest line and 2 bytes must fit",
+                show_size(self.max_line),
+                show_size(self.input_total)
+            )
+        })?;
+        ensure(self.max_line <= self.output_per_connection, &|| {
+            format!(
+                "max-line is {} and output-per-connection {}: a reply to the longest line must fit",
+                show_size(self.max_line),
+                show_size(self.output_per_connection)
+            )
+        })?;
+        ensure(self.output_per_connection <= self.output_total, &|| {
+            format!(
+                "output-per-connection is {} and output-total {}: the replies to one client must fit into the total",
+                show_size(self.output_per_connection),
+                show_size(self.output_total)
+            )
+        })
+    }
+
+    /// The kernel's backlog that follows from these limits.
+    pub fn effective_backlog(&self) -> usize {
+        match self.backlog {
+            0 => self.queue.clamp(16, 4096),
+            n => n,
+        }
+    }
+
+    /// A row for each limit, in the order of the options.
+    pub fn table(&self) -> Vec<LimitRow> {
+        TABLE.iter().map(|limit| limit.row(self)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::value::Value;
+    use super::super::{Group, Overload};
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn defaults_hold_and_impossible_relations_do_not() {
+        assert_eq!(Limits::default().check(), Ok(()));
+        let wrong: [fn(&mut Limits); 14] = [
+            |l| l.workers = 0,
+            |l| l.max_connections = 0,
+            |l| l.queue = 20_000,
+            |l| l.source_prefix = (33, 128),
+            |l| l.source_rate = f64::NAN,
+            |l| l.refusal_rate = f64::INFINITY,
+            |l| l.worker_nice = 20,
+            |l| l.busy_poll = Duration::from_secs(1),
+            |l| l.output_per_connection = 100 << 20,
+            |l| l.max_line = 2 << 20,
+            |l| l.max_line = usize::MAX,
+            |l| l.input_total = l.max_line + 1,
+            |l| l.idle_timeout = Duration::ZERO,
+            |l| l.overload = Overload::Wait(Duration::from_secs(400 * 86_400)),
+        ];
+        for change in wrong {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            assert!(limits.check().is_err(), "{limits:?}");
+        }
+    }
+
+    #[test]
+    fn the_error_names_the_limit_its_value_and_its_range() {
+        let error = |limits: Limits| limits.check().unwrap_err().to_string();
+        assert_eq!(error(Limits::default().workers(0)), "workers is 0: it must be from 1 to 4096");
+        let limits = Limits::default().busy_poll(Duration::from_secs(1));
+        assert_eq!(error(limits), "busy-poll is 1s: it must be from 0s to 10ms");
+    }
+
+    /// The entry of each limit is whole: the least and the most are in range, the field can be set, and it has a sentence.
+    #[test]
+    fn every_entry_of_the_table_is_whole() {
+        for limit in TABLE {
+            let name = limit.name;
+            assert_eq!((limit.get)(&Limits::default()), limit.default, "{name}");
+            for value in [limit.least, limit.most, limit.default] {
+                assert!(value.within(limit.least, limit.most), "{name}: {value}");
+                let mut limits = Limits::default();
+                (limit.set)(&mut limits, value);
+                assert_eq!((limit.get)(&limits), value, "{name}");
+            }
+            let sentence = limit.sentence();
+            assert!(
+                sentence.starts_with(char::is_uppercase) && !sentence.ends_with('.'),
+                "{name}: {sentence}"
+            );
+            assert_eq!(name, name.to_lowercase().replace('_', "-"));
+            assert!(limit.group != Group::Output, "{name}: no limit is about output");
+        }
+    }
+
+    #[test]
+    fn what_is_set_is_what_the_row_shows() {
+        let limits = Limits::default().workers(7).busy_poll(Duration::ZERO).queue(20).backlog(0);
+        let rows = limits.table();
+        let shown = |name: &str| rows.iter().find(|row| row.name == name).unwrap().value.clone();
+        assert_eq!([shown("workers"), shown("busy-poll"), shown("backlog")], ["7", "off", "20"]);
+        assert_eq!(Value::Count(20).to_string(), shown("queue"));
+    }
+}

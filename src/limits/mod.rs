@@ -1,0 +1,50 @@
+//! Every limit of a server in one place: what it bounds, its unit, its default and its range.
+//!
+//! Nothing in a server grows past a limit that is named here. `table.rs` has one entry for each limit, and
+//! everything else follows from that entry: the fields of [`Limits`] and their documentation, the range
+//! checks, the options of the command line with their help, the environment variables, the keys of the
+//! configuration file, `tidegate check`, README's table and the rows of `/status`. [`Limits::check`] asserts
+//! the ranges and the relations between limits before anything starts.
+
+mod check;
+pub(crate) mod entry;
+mod memory;
+mod table;
+mod value;
+
+pub use entry::{Group, LimitRow};
+pub use table::Limits;
+pub(crate) use table::TABLE;
+#[cfg(feature = "cli")]
+pub(crate) use value::Value;
+pub use value::{show_size, show_time};
+
+use std::time::Duration;
+
+/// What happens to a newcomer when the queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overload {
+    /// Refuse it at once: with the service's busy reply, or with RST when it has none.
+    Reject,
+    /// Stop accepting for at most this time, then refuse. Meanwhile newcomers wait in the kernel's
+    /// backlog. (A datagram is dropped at once.)
+    Wait(Duration),
+    /// Refuse the newcomer that has waited longest, and admit this one.
+    DropOldest,
+}
+
+impl std::fmt::Display for Overload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Overload::Reject => f.write_str("reject"),
+            Overload::Wait(time) => write!(f, "wait:{}", show_time(*time)),
+            Overload::DropOldest => f.write_str("drop-oldest"),
+        }
+    }
+}
+
+/// A limit out of its range, or a relation between limits that cannot hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LimitError(pub(crate) String);

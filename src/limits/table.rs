@@ -1,0 +1,165 @@
+//! The table of limits: one entry for each. `entry.rs` says how an entry is written.
+
+use super::Overload;
+use super::entry::{Change, Group, Limit, kebab, limits, spelt};
+use super::value::Value;
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+/// The most bytes that a limit of bytes can be: more than any machine has.
+const BYTES_MAX: usize = 1 << 44;
+/// The most connections that a table can name.
+const CONNECTIONS_MAX: usize = 1 << 24;
+/// The most workers that make sense to ask for: each is a thread.
+const WORKERS_MAX: usize = 4096;
+/// The largest rate a second: more than any machine can do.
+const RATE_MAX: f64 = 1e9;
+/// The shortest time that a thread can keep.
+const SHORTEST: Duration = Duration::from_millis(1);
+const MONTH: Duration = Duration::from_secs(30 * 86_400);
+/// The longest time that is taken, so that sums of times stay far from what a clock can say.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+const OFF: Duration = Duration::ZERO;
+
+limits! {
+    Limits {
+        /// Threads that run services.
+        workers: usize = 32, Count(1..=WORKERS_MAX), Live;
+
+        /// Newcomers and datagrams that may wait for a worker; with 0 a newcomer is admitted only while a
+        /// worker is free.
+        queue: usize = 128, Count(0..=CONNECTIONS_MAX), Live;
+
+        /// Connections that may be open at once.
+        max_connections: usize = 10_000, Count(1..=CONNECTIONS_MAX), Live;
+
+        /// Connections that one source may have open at once.
+        max_per_source: usize = 0, Count(0..=CONNECTIONS_MAX), Live, 0 is "off";
+
+        /// New connections that one source may open in a second.
+        ///
+        /// A source that was quiet may open as many at once.
+        source_rate: f64 = 0.0, Rate(0.0..=RATE_MAX), Live, 0 is "off";
+
+        /// Leading bits of an IPv4 and of an IPv6 address that name a source.
+        source_prefix: (u8, u8) = (32, 128), Prefix((0, 0)..=(32, 128)), Live;
+
+        /// Longest line that a line service accepts, without its line end.
+        max_line: usize = 64 * KIB, Bytes(1..=BYTES_MAX), Live;
+
+        /// Memory for lines that are not complete yet, of all clients together.
+        ///
+        /// A client whose line needs more than is left is closed. The default holds a thousand of the longest
+        /// lines.
+        input_total: usize = 64 * MIB, Bytes(1..=BYTES_MAX), Live;
+
+        /// Memory for replies that one client has not read yet.
+        output_per_connection: usize = MIB, Bytes(1..=BYTES_MAX), Live;
+
+        /// Memory for replies that clients have not read yet, of all clients together.
+        output_total: usize = 64 * MIB, Bytes(1..=BYTES_MAX), Live;
+
+        /// Bytes that one turn may read before its worker serves the next connection.
+        turn_bytes: usize = 256 * KIB, Bytes(1..=BYTES_MAX), Live;
+
+        /// Largest datagram that is accepted; a longer one is dropped and counted.
+        ///
+        /// A reply may have 64 bytes more. Each place in the queue has a buffer of this size.
+        max_datagram: usize = 2 * KIB, Bytes(1..=65_507), Fixed;
+
+        /// Connections that may be in a polite close at once; further ones are closed without waiting for the
+        /// client.
+        lingering: usize = 256, Count(0..=CONNECTIONS_MAX), Live;
+
+        /// Bytes that a polite close reads and discards before it gives up.
+        linger_bytes: usize = 64 * KIB, Bytes(1..=BYTES_MAX), Live;
+
+        /// File descriptors kept for everything that is not a connection.
+        fd_reserve: usize = 128, Count(0..=CONNECTIONS_MAX), Fixed;
+
+        /// Niceness added to the workers, so that the threads which accept and keep time run first.
+        ///
+        /// Without it the server falls behind its own queue under load.
+        worker_nice: i32 = 10, Nice(0..=19), Fixed;
+
+        /// How long an idle worker spins before it sleeps, while that pays.
+        ///
+        /// It pays while clients send their next request within this time: then neither side has to wake a
+        /// thread. The default is two to ten times what a wake-up costs.
+        busy_poll: Duration = Duration::from_micros(50), Time(OFF..=Duration::from_millis(10)), Live, 0 is "off";
+    }
+
+    Listening {
+        /// Connections that the kernel may hold for each listener until they are accepted; with 0 as many as
+        /// the queue, from 16 to 4096.
+        ///
+        /// A deep backlog is a queue without a bound on time.
+        backlog: usize = 0, Count(0..=i32::MAX as usize), Live, 0 follows effective_backlog;
+    }
+
+    Overload {
+        /// What happens to a newcomer when the queue is full: it is refused (reject), it waits in the kernel
+        /// for at most this time (wait:100ms), or the one that has waited longest is refused instead
+        /// (drop-oldest).
+        overload: Overload = Overload::Reject, Overload(Overload::Reject..=Overload::Wait(YEAR)), Live;
+
+        /// Time a newcomer may wait for a worker before it is dropped.
+        queue_timeout: Duration = Duration::from_secs(5), Time(SHORTEST..=MONTH), Live;
+
+        /// Wait above which newcomers are dropped while the queue has not been empty for 100 ms.
+        ///
+        /// This is controlled delay (RFC 8289).
+        queue_target: Duration = OFF, Time(OFF..=YEAR), Live, 0 is "off";
+
+        /// Refusals that are sent in a second; further clients wait in the kernel's backlog, which drops those
+        /// it has no place for.
+        ///
+        /// A refusal costs an accept and a close, work that a flood must not be able to order without end. On
+        /// Linux a client that the backlog has no place for is not told: it tries again after a second. Measured
+        /// with the default: 869 of 900 useful replies a second at nine times the load. A client that is
+        /// refused for its source (`max_per_source`, `source_rate`) has been accepted already: past this rate its
+        /// connection is reset without a word.
+        refusal_rate: f64 = 500.0, Rate(0.0..=RATE_MAX), Live;
+    }
+
+    Timeouts {
+        /// Time a client has to finish a request, from its first byte.
+        ///
+        /// For a `handler` see [`Blocking`](crate::service::Blocking).
+        read_timeout: Duration = Duration::from_secs(10), Time(SHORTEST..=MONTH), Live;
+
+        /// Time a client may leave replies unread before it is closed.
+        write_timeout: Duration = Duration::from_secs(10), Time(SHORTEST..=MONTH), Live;
+
+        /// Time a connection may stay open without a request.
+        ///
+        /// For a `handler` see [`Blocking`](crate::service::Blocking).
+        idle_timeout: Duration = Duration::from_secs(60), Time(SHORTEST..=MONTH), Live;
+
+        /// Time a polite close waits for the client to close its side.
+        linger_timeout: Duration = Duration::from_secs(1), Time(OFF..=YEAR), Live;
+
+        /// Time after which a running turn is reported as stuck.
+        stuck_threshold: Duration = Duration::from_secs(10), Time(OFF..=YEAR), Live;
+    }
+
+    Draining {
+        /// Time the server goes on serving after the order to stop, while /readyz says 503.
+        ///
+        /// Load balancers need it to send their clients elsewhere.
+        drain_delay: Duration = OFF, Time(OFF..=YEAR), Live;
+
+        /// Time that admitted work has to finish, from the end of drain-delay, before it is cut off.
+        drain_timeout: Duration = Duration::from_secs(30), Time(OFF..=YEAR), Live;
+    }
+}
+
+impl Limits {
+    /// The most workers that make sense to ask for: each is a thread.
+    pub const WORKERS_MAX: usize = WORKERS_MAX;
+    /// The most connections that a table can name.
+    pub const CONNECTIONS_MAX: usize = CONNECTIONS_MAX;
+    /// The most bytes that a limit of bytes can be: more than any machine has.
+    pub const BYTES_MAX: usize = BYTES_MAX;
+}

@@ -84,6 +84,8 @@ mod tests {
         assert_eq!([bucket.take(later), bucket.take(later), bucket.take(later)], [true, true, false]);
         let mut slow = Bucket::new(0.5, now);
         assert_eq!([slow.take(now), slow.take(now)], [true, false], "one at least");
-        assert!(!slow.take(now + Duration::from_millis(1_999)) && slow.take(now + Duration::from_millis(2_001)));
+        assert!(
+            !slow.take(now + Duration::from_millis(1_999)) && slow.take(now + Duration::from_millis(2_001))
+        );
     }
 }

@@ -48,7 +48,11 @@ impl Admission {
     }
 
     /// Takes a place for a connection from `source`; one whose address is not an internet address has none.
-    pub(crate) fn admit(self: &Arc<Self>, source: Option<IpAddr>, now: Instant) -> Result<Permit, DropReason> {
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        source: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<Permit, DropReason> {
         let place = self.places.take().ok_or(DropReason::MaxConnections)?;
         // From here on the place is given back on every path.
         let source = match (&self.sources, source) {

@@ -15,7 +15,10 @@ pub(crate) struct Places {
 
 impl std::fmt::Debug for Places {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Places").field("taken", &self.taken).field("limit", &self.limit).finish_non_exhaustive()
+        f.debug_struct("Places")
+            .field("taken", &self.taken)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
     }
 }
 
@@ -37,9 +40,9 @@ impl Places {
     /// Takes a place, unless all are taken.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Place> {
         let limit = self.limit();
-        let taken = self.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |taken| {
-            (taken < limit).then_some(taken + 1)
-        });
+        let taken = self
+            .taken
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |taken| (taken < limit).then_some(taken + 1));
         taken.is_ok().then(|| Place(self.clone()))
     }
 

@@ -227,8 +227,7 @@ mod tests {
 
     #[test]
     fn when_the_table_is_full_the_source_seen_least_recently_is_forgotten() {
-        let (sources, now) =
-            sources(|l| (l.max_connections, l.queue, l.source_rate) = (1, 1, 0.01));
+        let (sources, now) = sources(|l| (l.max_connections, l.queue, l.source_rate) = (1, 1, 0.01));
         let comes = |text: &str| match sources.admit(ip(text), now) {
             Ok(id) => {
                 sources.leave(id);
@@ -267,7 +266,7 @@ mod tests {
         for step in 0..2_000u64 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let pick = state >> 33;
-            if held.len() == 4 || (pick % 3 == 0 && !held.is_empty()) {
+            if held.len() == 4 || (pick.is_multiple_of(3) && !held.is_empty()) {
                 let (_, id) = held.swap_remove(pick as usize % held.len());
                 sources.leave(id);
             } else {

@@ -1,26 +1,32 @@
 //! From a description to a bound server.
 
-use crate::limits::{LimitError, Limits, Overload};
-use crate::server::bound::BoundServer;
-use crate::server::core::{Extras, Listener};
-use crate::server::datagram::socket::DatagramSocket;
-use crate::server::turn::tick::Tick;
+use super::bound::BoundServer;
+use super::capacity::check_descriptors;
+use super::datagram::socket::DatagramSocket;
+use super::error::BuildError;
+use super::extras::{Extras, Tick};
+use super::listener::Listener;
+use crate::limits::{Limits, Overload};
 use crate::service::{DatagramService, Service};
-use socket2::{Domain, Protocol, Socket, Type};
+use crate::transport::listen::{bind, bind_datagrams};
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
-use std::os::fd::AsFd;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 /// A server in the making; see [`Server::builder`](super::Server::builder).
 pub struct Builder {
     limits: Limits,
     said: Said,
-    listeners: Vec<(SocketAddr, Arc<dyn Service>)>,
-    /// With their places among all listeners.
-    datagrams: Vec<(usize, SocketAddr, Arc<dyn DatagramService>)>,
+    /// In the order they were given.
+    listeners: Vec<(SocketAddr, Offer)>,
     reuse_address: bool,
     extras: Extras,
+}
+
+/// What a listener offers.
+enum Offer {
+    Stream(Arc<dyn Service>),
+    Datagrams(Arc<dyn DatagramService>),
 }
 
 /// The limits that have a method of their own and were set by it: they hold whatever [`Builder::limits`] says,
@@ -48,7 +54,6 @@ impl Builder {
             limits: Limits::default(),
             said: Said::default(),
             listeners: Vec::new(),
-            datagrams: Vec::new(),
             reuse_address: true,
             extras: Extras::default(),
         }
@@ -104,7 +109,7 @@ impl Builder {
     /// ([`Service::busy_reply`]). Empty: nothing, and the refusal is a reset.
     #[must_use]
     pub fn busy_reply(mut self, words: impl Into<Vec<u8>>) -> Self {
-        self.extras.busy_reply = Some(words.into().into_boxed_slice());
+        self.extras.busy_reply = Some(words.into().into());
         self
     }
 
@@ -174,7 +179,7 @@ impl Builder {
         address: impl ToSocketAddrs + std::fmt::Debug,
         service: impl Service,
     ) -> Result<Self, BuildError> {
-        self.listeners.push((resolve(address)?, Arc::new(service)));
+        self.listeners.push((resolve(address)?, Offer::Stream(Arc::new(service))));
         Ok(self)
     }
 
@@ -192,15 +197,14 @@ impl Builder {
     /// Adds a listener for datagrams whose service is shared, or was chosen at run time.
     #[must_use]
     pub fn listen_datagrams_shared(mut self, address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
-        let position = self.listeners.len() + self.datagrams.len();
-        self.datagrams.push((position, address, service));
+        self.listeners.push((address, Offer::Datagrams(service)));
         self
     }
 
     /// Adds a listener whose service is shared with its owner, or was chosen at run time.
     #[must_use]
     pub fn listen_shared(mut self, address: SocketAddr, service: Arc<dyn Service>) -> Self {
-        self.listeners.push((address, service));
+        self.listeners.push((address, Offer::Stream(service)));
         self
     }
 
@@ -209,25 +213,30 @@ impl Builder {
     pub fn bind(mut self) -> Result<BoundServer, BuildError> {
         self.limits = self.effective_limits();
         self.limits.check()?;
-        let all = self.listeners.len() + self.datagrams.len();
-        if all == 0 {
+        if self.listeners.is_empty() {
             return Err(BuildError::NoListener);
         }
-        check_descriptors(&self.limits, all)?;
-        let mut listeners = Vec::with_capacity(self.listeners.len());
-        for (address, service) in self.listeners {
+        check_descriptors(&self.limits, self.listeners.len())?;
+        let words = &self.extras.busy_reply;
+        let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
+        for (position, (address, offer)) in self.listeners.into_iter().enumerate() {
             let bind_error = |source| BuildError::Bind { address, source };
-            let socket = bind(address, &self.limits, self.reuse_address).map_err(bind_error)?;
-            let address = socket.local_addr().map_err(bind_error)?;
-            listeners.push(Listener::new(format!("tcp://{address}"), address, service, socket));
+            match offer {
+                Offer::Stream(service) => {
+                    let socket = bind(address, &self.limits, self.reuse_address).map_err(bind_error)?;
+                    let address = socket.local_addr().map_err(bind_error)?;
+                    listeners.push(Listener::new(socket, address, service, position, words.clone()));
+                }
+                Offer::Datagrams(service) => {
+                    let socket = bind_datagrams(address, &self.limits).map_err(bind_error)?;
+                    let address = socket.local_addr().map_err(bind_error)?;
+                    datagrams.push(DatagramSocket::new(socket, address, service, position));
+                }
+            }
         }
-        let mut datagrams = Vec::with_capacity(self.datagrams.len());
-        for (position, address, service) in self.datagrams {
-            let bind_error = |source| BuildError::Bind { address, source };
-            let socket = bind_datagrams(address, &self.limits).map_err(bind_error)?;
-            let address = socket.local_addr().map_err(bind_error)?;
-            let column = listeners.len() + datagrams.len();
-            datagrams.push(DatagramSocket::new(socket, address, service, position, column));
+        // In the ledgers, the columns of datagrams follow those of connections.
+        for (number, socket) in datagrams.iter_mut().enumerate() {
+            socket.column = listeners.len() + number;
         }
         BoundServer::new(self.limits, listeners, datagrams, self.extras)
     }

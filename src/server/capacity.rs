@@ -1,7 +1,36 @@
 //! What limits come to: descriptors and bytes.
 
+use super::close::farewells::Farewells;
+use super::datagram::socket::Datagrams;
 use super::error::BuildError;
+use super::queue::line::Entry;
+use super::queue::table::Slot;
+use crate::admit::sources::Sources;
 use crate::limits::Limits;
+
+/// Bytes for one connection: its slot in the table, its entry in the line with its stamp, and its farewell. The socket
+/// itself is the kernel's.
+const CONNECTION_BYTES: usize =
+    size_of::<Slot>() + size_of::<Entry>() + size_of::<usize>() + Farewells::BYTES;
+
+impl Limits {
+    /// The bytes these limits can make the server hold: connections, the queue, sources, workers' buffers, lines that are
+    /// not complete and replies that were not read. Thread stacks and what a service keeps in sessions of its own come on
+    /// top.
+    pub fn memory_ceiling(&self) -> usize {
+        self.max_connections * CONNECTION_BYTES
+            + self.workers * crate::service::Buffers::BYTES
+            + Sources::memory_ceiling(self)
+            + self.input_total
+            + self.output_total
+    }
+
+    /// The bytes that datagrams can make the server hold on top of that, where it has a listener for them: a place for
+    /// each datagram that waits or is being answered, and a batch for each thread that receives.
+    pub fn datagram_memory_ceiling(&self) -> usize {
+        Datagrams::memory_ceiling(self)
+    }
+}
 
 /// What is kept for everything but connections: `fd_reserve`, and each listener's socket, which its acceptor
 /// and its observers hold.

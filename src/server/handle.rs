@@ -1,8 +1,8 @@
 //! A running server in the hands of its owner.
 
-use crate::metrics::snapshot::{Observe, Snapshot};
-use crate::server::shared::Core;
 use super::keep::orders::{Orders, ShutdownReport};
+use super::shared::Shared;
+use crate::metrics::snapshot::{Observe, Snapshot};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

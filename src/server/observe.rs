@@ -1,10 +1,10 @@
 //! A server as the metrics and the admin endpoint see it.
 
+use super::datagram::socket::DatagramSocket;
+use super::shared::Shared;
 use crate::metrics::kernel;
 use crate::metrics::snapshot::{ListenerSnapshot, Observe, Refusal, Snapshot};
 use crate::reason::DatagramDrop;
-use super::shared::Shared;
-use super::datagram::socket::DatagramSocket;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;

@@ -1,10 +1,10 @@
 //! What was refused lately, summed up once a second: one log line for each listener and reason,
 //! however many there were, and the list that the status page shows.
 
-use crate::metrics::snapshot::Refusal;
-use crate::reason::{AcceptError, DropReason};
 use super::counts::Counts;
 use super::listener::Listener;
+use crate::metrics::snapshot::Refusal;
+use crate::reason::{AcceptError, DropReason};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU64};

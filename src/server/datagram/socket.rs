@@ -80,14 +80,13 @@ impl DatagramSocket {
         address: SocketAddr,
         service: Arc<dyn DatagramService>,
         position: usize,
-        column: usize,
     ) -> Self {
         Self {
             url: format!("udp://{address}"),
             address,
             service,
             position,
-            column,
+            column: position,
             cost: TurnCost::unknown(),
             socket: RwLock::new(Some(socket)),
             scheduled: AtomicBool::new(false),
@@ -349,7 +348,7 @@ mod tests {
     fn sources_that_would_answer_the_answer_are_refused() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let socket = DatagramSocket::new(socket, address, Arc::new(Echo), 0, 0);
+        let socket = DatagramSocket::new(socket, address, Arc::new(Echo), 0);
         let datagrams = Datagrams::new(vec![socket], &Limits::default());
         let refused = [0, 7, 13, 17, 19, 37, address.port()];
         for port in (0..=1024).chain([address.port(), 65_535]) {

@@ -1,8 +1,8 @@
 //! The timekeeper: one thread that ends what has waited too long, runs the lingering closes, sees to it that somebody
 //! polls while all workers are in turns, sums up refusals once a second, and leads the drain. Nothing in it blocks.
 
-use crate::clock::{Nanos, nanos};
 use super::drain::Drain;
+use crate::clock::{Nanos, nanos};
 use crate::reason::{CloseReason, DropReason};
 use crate::server::close::linger::Lingering;
 use crate::server::counts::{KEEPER_ROW, Row};

@@ -89,7 +89,9 @@ impl Line {
         if matches!(entry.job, Job::Receive(_)) {
             self.receives.fetch_add(1, Relaxed);
         }
-        if let Err(TrySendError::Full(entry) | TrySendError::Disconnected(entry)) = self.sender.try_send(entry) {
+        if let Err(TrySendError::Full(entry) | TrySendError::Disconnected(entry)) =
+            self.sender.try_send(entry)
+        {
             debug_assert!(false, "the line has room for every entry there can be");
             self.put_back(&mut std::iter::once(entry));
         }
@@ -152,11 +154,6 @@ impl Line {
         self.front_len.load(SeqCst) == 0 && self.receiver.is_empty()
     }
 
-    /// How many may wait.
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
-    }
-
     /// Entries that wait for a worker.
     pub(crate) fn waiting(&self) -> usize {
         self.len().saturating_sub(self.receives.load(Relaxed))
@@ -201,7 +198,8 @@ mod tests {
     #[test]
     fn what_is_passed_over_keeps_its_place() {
         let line = Line::new(8, 8);
-        let jobs = [turn(0), entry(Job::Receive(1)), entry(Job::Datagram(2)), turn(3), entry(Job::Datagram(4))];
+        let jobs =
+            [turn(0), entry(Job::Receive(1)), entry(Job::Datagram(2)), turn(3), entry(Job::Datagram(4))];
         jobs.into_iter().for_each(|entry| line.push(entry));
         let first = |most| line.pop_first(most, |entry| matches!(entry.job, Job::Datagram(_)));
         assert_eq!(first(2), None, "it stands behind them");

@@ -218,7 +218,10 @@ mod tests {
         assert_eq!(state.take(life), Some(false));
         state.release();
         assert_eq!(state.generation(), None);
-        assert_eq!((state.ready(life, true), state.take(life), state.claim(life)), (Ready::Known, None, false));
+        assert_eq!(
+            (state.ready(life, true), state.take(life), state.claim(life)),
+            (Ready::Known, None, false)
+        );
         assert_eq!(state.open(), Generation(life.0 + 1));
     }
 

@@ -1,5 +1,6 @@
 //! From events to the line.
 
+use crate::metrics::stats::Place;
 use crate::server::accept::newcomers::Newcomers;
 use crate::server::counts::Row;
 use crate::server::poll::ThreadLead;
@@ -8,7 +9,6 @@ use crate::server::queue::line::{Entry, Job};
 use crate::server::queue::state::{ConnectionId, Ready};
 use crate::server::queue::table::NEVER;
 use crate::server::shared::Shared;
-use crate::metrics::stats::Place;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -36,13 +36,7 @@ pub(crate) fn harvest(shared: &Shared, lead: &ThreadLead<'_>, timeout: Duration,
 }
 
 /// Something happened to a connection: puts it into the line, unless it is there or has a worker.
-fn ready(
-    shared: &Shared,
-    id: ConnectionId,
-    hangup: bool,
-    row: Row<'_>,
-    clock: &mut dyn FnMut() -> u64,
-) {
+fn ready(shared: &Shared, id: ConnectionId, hangup: bool, row: Row<'_>, clock: &mut dyn FnMut() -> u64) {
     let Some(slot) = shared.table.get(id.slot) else { return };
     if slot.state.ready(id.generation, hangup) == Ready::Enqueue {
         slot.deadline.store(NEVER, Relaxed);

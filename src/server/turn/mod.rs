@@ -5,6 +5,6 @@ pub(crate) mod farewell;
 pub(crate) mod harvest;
 pub(crate) mod opening;
 pub(crate) mod parking;
+pub(crate) mod serve;
 pub(crate) mod station;
-pub(crate) mod turn;
 pub(crate) mod worker;

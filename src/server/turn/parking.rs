@@ -12,7 +12,7 @@ use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
 use crate::server::queue::table::NEVER;
 use crate::server::shared::Shared;
-use crate::server::turn::turn::Next;
+use crate::server::turn::serve::Next;
 use crate::transport::socket::has_input;
 use std::io;
 use std::os::fd::AsFd;
@@ -46,7 +46,12 @@ pub(crate) fn prepare(
 }
 
 /// Registers a connection as far as it must be.
-fn register(poller: &Poller, connection: &mut Connection, id: ConnectionId, writable: bool) -> io::Result<()> {
+fn register(
+    poller: &Poller,
+    connection: &mut Connection,
+    id: ConnectionId,
+    writable: bool,
+) -> io::Result<()> {
     let (fd, source) = (connection.socket.as_fd(), Source::Connection(id));
     match (connection.registered, writable) {
         (Registered::No, false) => {
@@ -98,14 +103,14 @@ mod tests {
 
     #[test]
     fn each_wait_has_a_deadline_of_its_own() {
-        let mut limits = Limits::default();
-        limits.idle_timeout = Duration::from_nanos(100);
-        limits.read_timeout = Duration::from_nanos(10);
-        limits.write_timeout = Duration::from_nanos(20);
+        let limits = Limits::default()
+            .idle_timeout(Duration::from_nanos(100))
+            .read_timeout(Duration::from_nanos(10))
+            .write_timeout(Duration::from_nanos(20));
         assert_eq!(deadline(&limits, Waiting::Request, 1_000), 1_100);
         assert_eq!(deadline(&limits, Waiting::Rest { since: 500 }, 1_000), 510);
         assert_eq!(deadline(&limits, Waiting::Flush { since: 600 }, 1_000), 620);
-        limits.idle_timeout = Duration::MAX;
+        let limits = limits.idle_timeout(Duration::MAX);
         assert_eq!(deadline(&limits, Waiting::Request, 1_000), u64::MAX);
     }
 }

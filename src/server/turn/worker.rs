@@ -2,7 +2,7 @@
 
 use super::harvest::harvest;
 use super::station::Station;
-use super::{answer, farewell, turn};
+use super::{answer, farewell, serve};
 use crate::admit::bell::Awaited;
 use crate::server::poll::ThreadLead;
 use crate::server::queue::line::Job;
@@ -35,7 +35,7 @@ fn round(station: &mut Station<'_>) {
     station.read_clock();
     while let Some(entry) = shared.line.pop() {
         match entry.job {
-            Job::Turn(id, claim) => turn::serve(station, id, claim, entry.since),
+            Job::Turn(id, claim) => serve::serve(station, id, claim, entry.since),
             Job::Datagram(slot) => answer::answer_waiting(station, slot, entry.since),
             Job::Receive(socket) => answer::receive(station, socket as usize),
             Job::Tick => tick(station),

@@ -238,7 +238,7 @@ impl<R> Drop for Lead<'_, R> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize as Count;

@@ -1,4 +1,4 @@
-//! A token bucket: so many a second, and so many at once.
+//! A token bucket: a rate, and a depth for bursts.
 
 use std::time::{Duration, Instant};
 

@@ -9,7 +9,7 @@ pub(crate) mod sources;
 use crate::limits::Limits;
 use crate::reason::DropReason;
 use places::{Place, Places};
-use sources::{SourceId, Sources};
+use sources::{SourceNumber, Sources};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +25,7 @@ pub(crate) struct Admission {
 #[derive(Debug)]
 pub(crate) struct Permit {
     admission: Arc<Admission>,
-    source: Option<SourceId>,
+    source: Option<SourceNumber>,
     /// Dropped last, after the source was told.
     _place: Place,
 }

@@ -31,7 +31,7 @@ impl SourceKey {
 
 /// Which entry of [`Sources`] a connection belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SourceId(u32);
+pub(crate) struct SourceNumber(u32);
 
 const NONE: u32 = u32::MAX;
 
@@ -50,14 +50,14 @@ pub(crate) struct Sources {
 #[derive(Debug)]
 struct Known {
     by_key: HashMap<SourceKey, u32>,
-    entries: Vec<Entry>,
+    entries: Vec<SourceEntry>,
     /// The sources without a connection, least recently seen first.
     first_idle: u32,
     last_idle: u32,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct SourceEntry {
     key: SourceKey,
     open: usize,
     tokens: Bucket,
@@ -87,12 +87,12 @@ impl Sources {
     /// The most bytes that the table of sources takes: entries, and a map that grows by doubling.
     pub(crate) fn memory_ceiling(limits: &Limits) -> usize {
         let wanted = limits.max_per_source > 0 || limits.source_rate > 0.0;
-        let each = 2 * size_of::<Entry>() + 4 * (size_of::<(SourceKey, u32)>() + 1);
+        let each = 2 * size_of::<SourceEntry>() + 4 * (size_of::<(SourceKey, u32)>() + 1);
         if wanted { limits.max_connections * 2 * each } else { 0 }
     }
 
     /// Counts a connection from `address`, if the limits of its source allow one more.
-    pub(crate) fn admit(&self, address: IpAddr, now: Instant) -> Result<SourceId, DropReason> {
+    pub(crate) fn admit(&self, address: IpAddr, now: Instant) -> Result<SourceNumber, DropReason> {
         let key = SourceKey::new(address, self.prefix);
         let mut known = self.known();
         let number = known.entry(key, self.room, || Bucket::new(self.rate, now));
@@ -107,11 +107,11 @@ impl Sources {
         };
         let idle = entry.open == 0;
         known.touch(number, idle);
-        refused.map_or(Ok(SourceId(number)), Err)
+        refused.map_or(Ok(SourceNumber(number)), Err)
     }
 
     /// A connection of this source has ended.
-    pub(crate) fn leave(&self, id: SourceId) {
+    pub(crate) fn leave(&self, id: SourceNumber) {
         let mut known = self.known();
         let entry = &mut known.entries[id.0 as usize];
         entry.open -= 1;
@@ -131,7 +131,7 @@ impl Known {
         if let Some(&number) = self.by_key.get(&key) {
             return number;
         }
-        let fresh = Entry { key, open: 0, tokens: tokens(), before: NONE, after: NONE };
+        let fresh = SourceEntry { key, open: 0, tokens: tokens(), before: NONE, after: NONE };
         let number = if self.entries.len() < room || self.first_idle == NONE {
             self.entries.push(fresh);
             (self.entries.len() - 1) as u32
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn the_list_of_the_idle_stays_whole_whatever_order_they_go_in() {
         let (sources, now) = sources(|l| (l.max_connections, l.queue, l.max_per_source) = (4, 1, 9));
-        let mut held: Vec<(u64, SourceId)> = Vec::new();
+        let mut held: Vec<(u64, SourceNumber)> = Vec::new();
         let mut state = 7u64;
         for step in 0..2_000u64 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -18,7 +18,7 @@ use super::poll::crew::Crew;
 use super::poll::poller::Poller;
 use super::poll::threads::Threads;
 use super::queue::line::Line;
-use super::queue::patience::Patience;
+use super::queue::patience::WaitLimit;
 use super::queue::table::Table;
 use super::refusals::Refusals;
 use super::shared::Shared;
@@ -174,7 +174,7 @@ fn share(
             refusal_budget: Mutex::new(budget),
             table: Table::new(limits.max_connections),
             line: Line::new(entries, limits.queue),
-            patience: Patience::new(&limits),
+            patience: WaitLimit::new(&limits),
             datagrams,
             poller,
             crew,

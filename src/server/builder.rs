@@ -143,7 +143,7 @@ impl Builder {
         self
     }
 
-    /// Ends the server in good order after it has admitted so many connections and the last of them
+    /// Ends the server in good order after it has admitted this number of connections and the last of them
     /// has ended; when the last one is admitted the listeners close, so later clients are refused.
     /// Datagrams do not count. Default: it serves until it is told to end.
     ///

@@ -12,7 +12,7 @@ use super::listener::Listener;
 use super::poll::ThreadCrew;
 use super::poll::poller::Poller;
 use super::queue::line::{Claim, Line};
-use super::queue::patience::Patience;
+use super::queue::patience::WaitLimit;
 use super::queue::table::{Slot, Table};
 use super::refusals::Refusals;
 use crate::admit::Admission;
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) refusal_budget: Mutex<Bucket>,
     pub(crate) table: Table,
     pub(crate) line: Line,
-    pub(crate) patience: Patience,
+    pub(crate) patience: WaitLimit,
     pub(crate) poller: Poller,
     pub(crate) crew: ThreadCrew,
     pub(crate) counts: Counts,

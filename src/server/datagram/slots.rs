@@ -20,14 +20,14 @@ impl Letter {
 }
 
 #[derive(Debug)]
-pub(crate) struct Slots {
+pub(crate) struct Mailbox {
     /// The thread that has taken a place's entry from the line owns it, so the locks are never contended.
     places: Box<[Mutex<Letter>]>,
     free: Mutex<Vec<u32>>,
     size: usize,
 }
 
-impl Slots {
+impl Mailbox {
     /// Bytes of a place beside its buffer.
     pub(crate) const SLOT_BYTES: usize = size_of::<Mutex<Letter>>() + size_of::<u32>();
 
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn places_are_limited_and_come_back() {
-        let waiting = Slots::new(2, 8);
+        let waiting = Mailbox::new(2, 8);
         let taken = |len| Taken { len, ..Taken::NONE };
         let first = waiting.put(0, &taken(5), b"first").unwrap();
         let second = waiting.put(1, &taken(6), b"second").unwrap();

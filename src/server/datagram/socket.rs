@@ -16,7 +16,7 @@
 //! and counted, and not only in the kernel's buffer.
 
 use super::batch::Batch;
-use super::slots::Slots;
+use super::slots::Mailbox;
 use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::metrics::stats::Ledger;
@@ -38,7 +38,7 @@ use std::time::Duration;
 /// echo, daytime, quote of the day, chargen, time; and 0, to which nothing can be sent.
 const REFUSED_PORTS: [u16; 6] = [0, 7, 13, 17, 19, 37];
 
-/// When a server ends, so many batches are still taken of what the kernel holds: as many datagrams
+/// Batches that are still taken of what the kernel holds when a server ends: as many datagrams
 /// as a receive buffer of 1 MiB has room for.
 const LAST_BATCHES: u32 = 64;
 
@@ -202,7 +202,7 @@ impl DatagramSocket {
         self.batches_left.load(SeqCst)
     }
 
-    /// A batch was taken when there were so many left: while the server drains, it is the last one
+    /// A batch was taken when this number was left: while the server drains, it is the last one
     /// if it was not full.
     pub(crate) fn count_last(&self, left: u32, full: bool) {
         if left != u32::MAX {
@@ -262,7 +262,7 @@ fn wait_writable(socket: &UdpSocket) {
 pub(crate) struct Datagrams {
     pub(crate) sockets: Vec<DatagramSocket>,
     /// The places in which they wait for a worker.
-    pub(crate) slots: Slots,
+    pub(crate) slots: Mailbox,
     refused_ports: Vec<u16>,
 }
 
@@ -272,7 +272,7 @@ impl Datagrams {
         let own = sockets.iter().map(|socket| socket.address.port());
         let refused_ports = REFUSED_PORTS.into_iter().chain(own).collect();
         let places = if sockets.is_empty() { 0 } else { Self::places(limits) };
-        let slots = Slots::new(places, limits.max_datagram);
+        let slots = Mailbox::new(places, limits.max_datagram);
         Self { sockets, slots, refused_ports }
     }
 
@@ -288,7 +288,7 @@ impl Datagrams {
 
     /// The bytes that datagrams can make a server hold.
     pub(crate) fn memory_ceiling(limits: &Limits) -> usize {
-        Self::places(limits) * (limits.max_datagram + Slots::SLOT_BYTES)
+        Self::places(limits) * (limits.max_datagram + Mailbox::SLOT_BYTES)
             + (limits.workers + 1) * Batch::bytes(limits)
     }
 

@@ -171,7 +171,7 @@ impl Line {
         (self.limit + free_workers).saturating_sub(self.waiting())
     }
 
-    /// Whether so many have left that the acceptor is worth waking: an eighth of the places is free. To wake it for each
+    /// Whether it is worth waking the acceptor: an eighth of the places is free. To wake it for each
     /// place would be a switch of threads for each turn under overload.
     pub(crate) fn has_an_eighth_free(&self) -> bool {
         self.len() <= self.limit - self.limit.div_ceil(8)

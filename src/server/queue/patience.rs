@@ -10,14 +10,14 @@ const STANDING: Nanos = 100_000_000;
 
 /// `queue_timeout`, or `queue_target` while the queue stands.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct WaitLimit {
     timeout: Nanos,
     target: Nanos,
     /// When the queue was last seen empty.
     was_empty: AtomicU64,
 }
 
-impl Patience {
+impl WaitLimit {
     pub(crate) fn new(limits: &Limits) -> Self {
         let (timeout, target) = (nanos(limits.queue_timeout), nanos(limits.queue_target));
         Self { timeout, target, was_empty: AtomicU64::new(0) }
@@ -49,10 +49,10 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn patience(target: Duration) -> Patience {
+    fn patience(target: Duration) -> WaitLimit {
         let mut limits = Limits::default();
         (limits.queue_timeout, limits.queue_target) = (Duration::from_secs(5), target);
-        Patience::new(&limits)
+        WaitLimit::new(&limits)
     }
 
     #[test]

@@ -12,11 +12,20 @@ use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
 use crate::server::queue::table::NEVER;
 use crate::server::shared::Shared;
-use crate::server::turn::serve::Next;
 use crate::transport::socket::has_input;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// What becomes of the connection after its turn.
+pub(crate) enum Next {
+    Park(Waiting),
+    /// It has more to do, behind the others with it.
+    Again,
+    End(CloseReason),
+    /// The time for turns is over.
+    Cut,
+}
 
 /// Sees to it that events of the connection will come; while the server drains, it may have to end instead.
 pub(crate) fn prepare(

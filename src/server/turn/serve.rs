@@ -1,5 +1,6 @@
 //! One turn of a connection, from the flush of what is kept to its parking or its end.
 
+use super::parking::Next;
 use super::station::Station;
 use super::{opening, parking};
 use crate::clock::Nanos;
@@ -12,16 +13,6 @@ use crate::server::queue::state::ConnectionId;
 use crate::server::shared::Shared;
 use crate::service::{Fault, Peer, Stream, Turn, Turned};
 use std::io;
-
-/// What becomes of the connection after its turn.
-pub(crate) enum Next {
-    Park(Waiting),
-    /// It has more to do, behind the others with it.
-    Again,
-    End(CloseReason),
-    /// The time for turns is over.
-    Cut,
-}
 
 /// What the service said, as the worker sees it.
 enum Verdict {

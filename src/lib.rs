@@ -64,8 +64,10 @@ mod admit;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;
+mod contain;
 pub mod limits;
 pub mod metrics;
+mod phase;
 pub mod reason;
 pub mod server;
 pub mod service;

@@ -128,7 +128,8 @@ impl<'r, 'a> Response<'r, 'a> {
         self.whole(Some("text/html; charset=utf-8"), &[page.as_bytes()])
     }
 
-    /// Answers with a value as JSON.
+    /// Answers with a value as JSON. (Feature `json`.)
+    #[cfg(feature = "json")]
     pub fn json<T: serde::Serialize + ?Sized>(self, value: &T) -> io::Result<Answer> {
         let body = serde_json::to_vec(value)?;
         self.whole(Some("application/json"), &[&body])

@@ -64,6 +64,7 @@ mod slot;
 mod socket;
 mod source;
 mod sys;
+mod target;
 mod text;
 mod threshold;
 mod timeline;

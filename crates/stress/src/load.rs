@@ -19,7 +19,7 @@ use super::plan::{Mode, Pace, Plan};
 use super::random::Random;
 use super::recorder::Recorder;
 use super::schedule::Arrivals;
-use super::slot::{Slot, State};
+use super::slot::Slot;
 use super::timers::Timeouts;
 use super::wire::Framing;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
@@ -411,7 +411,7 @@ impl<'a> Loader<'a> {
         for slot in 0..self.slots.len() {
             if self.slots[slot].requesting {
                 self.complete(slot, Outcome::UnansweredAtEnd, false, now);
-            } else if self.slots[slot].state == State::Connecting {
+            } else if self.slots[slot].state.is_connecting() {
                 self.disconnect(slot);
             }
         }

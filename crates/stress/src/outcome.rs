@@ -71,18 +71,18 @@ impl Outcome {
     pub(crate) fn explain(self, plan: &super::plan::Plan) -> String {
         use tidegate_units::show_time;
         match self {
-            Outcome::Refused => format!("nothing listens at {} (connection refused)", plan.address),
+            Outcome::Refused => format!("nothing listens at {} (connection refused)", plan.target),
             Outcome::ConnectTimeout => format!(
                 "{} does not answer within {} (--connect-timeout)",
-                plan.address,
+                plan.target,
                 show_time(plan.connect_timeout)
             ),
-            Outcome::Unreachable => format!("there is no way to {}", plan.address),
+            Outcome::Unreachable => format!("there is no way to {}", plan.target),
             Outcome::AddressUnavailable => {
                 "this machine has no free local port, or not the --source-ip".to_owned()
             }
             Outcome::DescriptorLimit => "this process may open no more descriptors".to_owned(),
-            other => format!("{} said {}", plan.address, other.as_str()),
+            other => format!("{} said {}", plan.target, other.as_str()),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::schedule::{Profile, Spread};
 use super::source::Sources;
+use super::target::Target;
 use super::wire::Wire;
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -213,7 +213,7 @@ impl Pace {
 pub(crate) struct Plan {
     pub(crate) url: Url,
     /// Where the URL's host was found.
-    pub(crate) address: SocketAddr,
+    pub(crate) target: Target,
     pub(crate) mode: Mode,
     pub(crate) connections: usize,
     pub(crate) threads: usize,
@@ -323,8 +323,8 @@ impl Plan {
                 limit.saturating_sub(other),
             ));
         }
-        if self.is_datagram() {
-            // Ports of datagram sockets are found when they are opened.
+        if self.is_datagram() || self.target.is_unix() {
+            // Ports of datagram sockets are found when they are opened, and Unix sockets have none.
             return Ok(());
         }
         let ports = super::sys::local_ports();

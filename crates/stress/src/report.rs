@@ -434,6 +434,29 @@ impl Report {
         super::html::render(self)
     }
 
+    /// The same report with every text in it changed by `change`: a report that was kept is a file, and its texts are
+    /// whatever somebody wrote there.
+    pub(crate) fn map_texts(&self, change: impl Fn(&str) -> String) -> Self {
+        let mut mapped = self.clone();
+        let plan = &mut mapped.plan;
+        let mut texts = vec![&mut mapped.tidegate, &mut mapped.verdict, &mut mapped.verdict_reason];
+        texts.extend([&mut plan.url, &mut plan.headline, &mut plan.mode, &mut plan.kind, &mut plan.close]);
+        texts.extend([&mut plan.rate, &mut plan.arrival, &mut plan.think].into_iter().flatten());
+        for threshold in &mut mapped.thresholds {
+            texts.push(&mut threshold.expression);
+            texts.extend(&mut threshold.value);
+        }
+        if let Some(search) = &mut mapped.find_max {
+            texts.push(&mut search.condition);
+            for trial in &mut search.trials {
+                texts.push(&mut trial.verdict);
+                texts.extend(&mut trial.value);
+            }
+        }
+        texts.into_iter().for_each(|text| *text = change(text));
+        mapped
+    }
+
     /// Judges the report by these conditions, in place of those that it was judged by before.
     pub fn judge(&mut self, thresholds: &[Threshold]) {
         self.thresholds = thresholds.iter().map(|threshold| threshold.judge(self)).collect();

@@ -13,6 +13,8 @@ pub(crate) enum State {
     Vacant,
     /// A connection is being established.
     Connecting,
+    /// The backlog of a Unix socket is full: connecting is tried again and again.
+    Knocking,
     /// A connection without a request.
     Idle,
     /// A request was sent, or part of it, and its reply is awaited.
@@ -28,6 +30,11 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// Whether a connection is being established.
+    pub(crate) const fn is_connecting(self) -> bool {
+        matches!(self, State::Connecting | State::Knocking)
+    }
+
     /// Whether a mode has the connection.
     pub(crate) const fn stays(self) -> bool {
         matches!(self, State::Holding | State::Dripping | State::Sipping)

@@ -3,12 +3,13 @@
 use super::outcome::Outcome;
 use super::report::{Latency, Measured, Report};
 use std::fmt::Write;
+use tidegate_units::visible;
 
 /// The whole report.
 pub(crate) fn render(report: &Report) -> String {
     let mut text = String::new();
-    // Writing to a string does not fail.
-    let _ = write_report(&mut text, report);
+    // A terminal shows it, and is to obey nothing in it. Writing to a string does not fail.
+    let _ = write_report(&mut text, &report.map_texts(|text| visible(text).into_owned()));
     text
 }
 

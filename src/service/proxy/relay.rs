@@ -1,0 +1,239 @@
+//! A pair of sockets: what a client says goes to its backend and the other way round, unchanged, with the ends
+//! of both kept apart. FIN stays FIN and a reset stays a reset.
+//!
+//! A turn does what can be done without waiting, on both sockets. It needs an edge of readiness for its next
+//! turn: after one, each direction has either read all there is, or met a reader that takes nothing.
+
+use super::flow::{End, Event, Fault, Flow, Pumped};
+use super::lent::Lent;
+use crate::clock::{Nanos, nanos};
+use rustix::io::Errno;
+use rustix::net::AddressFamily;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// One of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Backend,
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Side::Client => Side::Backend,
+            Side::Backend => Side::Client,
+        }
+    }
+}
+
+/// How a pair has ended, and so how both sockets are to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Both have said all they had to say, this one first. Each was told; both can be closed.
+    Finished(Side),
+    /// This side's connection was reset, or failed; the other one is to be reset.
+    Reset(Side),
+    /// What the pairs keep for slow readers has outgrown its limit; both are to be reset.
+    NoRoom,
+}
+
+/// What is to be done after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Wait for an event on either socket, at most until [`Relay::deadline`].
+    Park,
+    /// There is more to do, after others have had their turns.
+    More,
+    /// Close both.
+    Ended(Ended),
+}
+
+/// What a turn did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turned {
+    pub(crate) progress: Progress,
+    /// Bytes that the backend was given.
+    pub(crate) to_backend: u64,
+    /// Bytes that the client was given.
+    pub(crate) to_client: u64,
+}
+
+/// Events of both sockets since the last turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Events {
+    pub(crate) client: Event,
+    pub(crate) backend: Event,
+}
+
+impl Events {
+    /// Nothing is known: everything is tried.
+    pub(crate) const UNKNOWN: Events = Events { client: Event::Hangup, backend: Event::Hangup };
+}
+
+/// How long a pair may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Patience {
+    /// With both directions open.
+    pub(crate) idle: Duration,
+    /// After one side has ended.
+    pub(crate) half_closed: Duration,
+}
+
+/// The two sockets of a pair.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sockets<'a> {
+    pub(crate) client: BorrowedFd<'a>,
+    pub(crate) backend: BorrowedFd<'a>,
+}
+
+/// A pair's two directions. It does not own the sockets.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    /// From the client to the backend.
+    up: Flow,
+    /// From the backend to the client.
+    down: Flow,
+    /// When the last byte went either way, or the pair began.
+    last: Nanos,
+    first_end: Option<Side>,
+    /// A side whose connection failed while something of it may still be read.
+    failed: Option<Side>,
+    client_is_tcp: bool,
+    backend_is_tcp: bool,
+}
+
+impl Relay {
+    /// Begins with two connected sockets.
+    pub(crate) fn new(sockets: Sockets<'_>, now: Nanos) -> Self {
+        Self {
+            up: Flow::new(),
+            down: Flow::new(),
+            last: now,
+            first_end: None,
+            failed: None,
+            client_is_tcp: is_tcp(sockets.client),
+            backend_is_tcp: is_tcp(sockets.backend),
+        }
+    }
+
+    /// When the pair has been silent for too long, if nothing happens until then.
+    pub(crate) fn deadline(&self, patience: Patience) -> Nanos {
+        let time = match self.first_end {
+            Some(_) => patience.half_closed.min(patience.idle),
+            None => patience.idle,
+        };
+        self.last.saturating_add(nanos(time))
+    }
+
+    /// Bytes that are kept for slow readers.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.up.kept_bytes() + self.down.kept_bytes()
+    }
+
+    /// One turn.
+    pub(crate) fn turn(
+        &mut self,
+        sockets: Sockets<'_>,
+        events: Events,
+        lent: &mut Lent<'_>,
+        now: Nanos,
+    ) -> Turned {
+        let client = End { socket: sockets.client, event: events.client, short_is_all: self.client_is_tcp };
+        let backend =
+            End { socket: sockets.backend, event: events.backend, short_is_all: self.backend_is_tcp };
+        let mut turned = Turned { progress: Progress::Park, to_backend: 0, to_client: 0 };
+        let ended = self.pump(client, backend, lent, &mut turned);
+        if turned.to_backend + turned.to_client > 0 {
+            self.last = now;
+        }
+        if let Err(ended) = ended {
+            turned.progress = Progress::Ended(ended);
+        }
+        turned
+    }
+
+    fn pump(
+        &mut self,
+        client: End<'_>,
+        backend: End<'_>,
+        lent: &mut Lent<'_>,
+        turned: &mut Turned,
+    ) -> Result<(), Ended> {
+        let (mut up, mut down) = (Pumped::default(), Pumped::default());
+        let mut pumped = self.pump_one(Side::Client, client, backend, lent, &mut up);
+        if pumped.is_ok() {
+            pumped = self.pump_one(Side::Backend, backend, client, lent, &mut down);
+        }
+        if pumped.is_ok() && self.failed == Some(Side::Client) {
+            // The client's failure was met by writing to it: what it said before is still to be read.
+            let client = End { event: Event::Hangup, ..client };
+            pumped = self.pump_one(Side::Client, client, backend, lent, &mut up);
+        }
+        turned.to_backend = up.bytes;
+        turned.to_client = down.bytes;
+        pumped?;
+        match (self.up.is_done() && self.down.is_done(), self.failed) {
+            (true, Some(side)) => return Err(Ended::Reset(side)),
+            (true, None) => return Err(Ended::Finished(self.first_end.unwrap_or(Side::Client))),
+            _ => {}
+        }
+        // Of a side whose end was read a reset is told by no read.
+        for (side, end, done) in
+            [(Side::Client, client, self.up.is_done()), (Side::Backend, backend, self.down.is_done())]
+        {
+            if done && end.event == Event::Hangup && has_failed(end.socket) {
+                return Err(Ended::Reset(side));
+            }
+        }
+        turned.progress = if up.more || down.more { Progress::More } else { Progress::Park };
+        Ok(())
+    }
+
+    /// Moves what `side` says to the other.
+    fn pump_one(
+        &mut self,
+        side: Side,
+        from: End<'_>,
+        to: End<'_>,
+        lent: &mut Lent<'_>,
+        pumped: &mut Pumped,
+    ) -> Result<(), Ended> {
+        let flow = match side {
+            Side::Client => &mut self.up,
+            Side::Backend => &mut self.down,
+        };
+        let was_done = flow.is_done();
+        match flow.pump(from, to, lent, pumped) {
+            Ok(()) => {}
+            Err(Fault::Read) => return Err(Ended::Reset(side)),
+            Err(Fault::Room) => return Err(Ended::NoRoom),
+            Err(Fault::Write) => {
+                // The reader is gone. What it said before may still be read, so the other direction decides.
+                flow.give_up();
+                self.failed.get_or_insert(side.other());
+            }
+        }
+        if flow.is_done() && !was_done {
+            self.first_end.get_or_insert(side);
+        }
+        // A client that has left frees its place at once, whatever its backend has not taken. What a backend said
+        // before it failed is delivered first, as slow as the client may be.
+        let gone = || self.failed == Some(side) || from.event == Event::Hangup && has_failed(from.socket);
+        if side == Side::Client && flow.is_blocked() && gone() {
+            return Err(Ended::Reset(side));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a connection was reset or has failed; asking takes the error away.
+fn has_failed(socket: BorrowedFd<'_>) -> bool {
+    !matches!(rustix::net::sockopt::socket_error(socket), Ok(Ok(())) | Err(Errno::INTR))
+}
+
+fn is_tcp(socket: impl AsFd) -> bool {
+    let domain = rustix::net::sockopt::socket_domain(socket);
+    matches!(domain, Ok(AddressFamily::INET | AddressFamily::INET6))
+}

@@ -3,7 +3,7 @@
 #[path = "support/stress_server.rs"]
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use support::{Behaviour, Full, Server, command, count, report, spawn, stress, wait_within};

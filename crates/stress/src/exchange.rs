@@ -6,13 +6,14 @@
 //! Whatever goes wrong on the way ends in `complete` too, with its outcome.
 
 use super::clock::{NEVER, Nanos, nanos};
-use super::load::{Loader, OPENING, Phase, RETRY};
+use super::load::{Loader, OPENING, RETRY};
 use super::outcome::Outcome;
+use super::phase::Phase;
 use super::plan::{Mode, Pace, Reuse, Think};
 use super::slot::State;
 use super::socket;
+use super::step::Step;
 use super::timers::Wait;
-use super::wire::Step;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};

@@ -37,12 +37,14 @@ th{color:var(--soft);font-weight:500}th:first-child,td:first-child{text-align:le
 .failed{color:var(--bad);font-weight:600}
 ";
 
-/// The whole page.
-pub(crate) fn render(report: &Report) -> String {
-    let mut page = String::new();
-    // No text of a report gets into the page as it is. Writing to a string does not fail.
-    let _ = write_page(&mut page, &report.map_texts(|text| escape(&visible(text))));
-    page
+impl Report {
+    /// The report as one page with plots, which loads nothing from elsewhere.
+    pub fn to_html(&self) -> String {
+        let mut page = String::new();
+        // No text of a report gets into the page as it is. Writing to a string does not fail.
+        let _ = write_page(&mut page, &self.map_texts(|text| escape(&visible(text))));
+        page
+    }
 }
 
 fn write_page(out: &mut String, report: &Report) -> std::fmt::Result {

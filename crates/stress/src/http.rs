@@ -5,7 +5,7 @@
 
 use super::outcome::Outcome;
 use super::payload::Payload;
-use super::wire::{Step, clear, contains};
+use super::step::{Step, clear, contains};
 use std::mem::MaybeUninit;
 
 const BAD: Step = Step::Done(Outcome::BadReply, false);

@@ -1,8 +1,8 @@
 //! What a run is asked to do, and the plan that comes of it, or why none does.
 
-use super::datagram::{HEADER, MAX_DATAGRAM};
 use super::error::Error;
 use super::http::HttpRequest;
+use super::numbering::{HEADER, MAX_DATAGRAM};
 use super::payload::{MAX_PAYLOAD, Payload};
 use super::plan::{Close, MAX_CONNECTIONS, MAX_RATE, MAX_THREADS, Mode, Pace, Plan, Reuse, Think};
 use super::schedule::{Profile, Spread};

@@ -5,7 +5,6 @@ use super::outcome::{Outcome, Outcomes};
 use super::plan::{Pace, Plan, Reuse, Think};
 use super::recorder::{Interval, Tally, Times};
 use super::run::Outturn;
-use super::threshold::Threshold;
 use super::verdict::{Evidence, judge};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hdrhistogram::Histogram;
@@ -415,11 +414,6 @@ impl PlanReport {
 }
 
 impl Report {
-    /// The report for people: one screen.
-    pub fn to_text(&self) -> String {
-        super::text::render(self)
-    }
-
     /// The report for programs; docs/stress.md describes it.
     ///
     /// # Errors
@@ -427,11 +421,6 @@ impl Report {
     /// A number in it is one that JSON does not have.
     pub fn to_json(&self) -> Result<String, String> {
         serde_json::to_string_pretty(self).map_err(|error| format!("cannot write the report: {error}"))
-    }
-
-    /// The report as one page with plots, which loads nothing from elsewhere.
-    pub fn to_html(&self) -> String {
-        super::html::render(self)
     }
 
     /// The same report with every text in it changed by `change`: a report that was kept is a file, and its texts are
@@ -455,11 +444,6 @@ impl Report {
         }
         texts.into_iter().for_each(|text| *text = change(text));
         mapped
-    }
-
-    /// Judges the report by these conditions, in place of those that it was judged by before.
-    pub fn judge(&mut self, thresholds: &[Threshold]) {
-        self.thresholds = thresholds.iter().map(|threshold| threshold.judge(self)).collect();
     }
 
     /// Whether no request was answered well.

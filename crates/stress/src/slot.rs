@@ -1,7 +1,7 @@
 //! One client of the load: its connection and the request under way on it.
 
 use super::clock::{NEVER, Nanos};
-use super::datagram::Window;
+use super::numbering::Window;
 use super::wire::Reply;
 use rustix::fd::OwnedFd;
 

@@ -18,3 +18,4 @@ pub(crate) mod shelf;
 pub(crate) mod standing;
 pub(crate) mod state;
 pub(crate) mod table;
+pub(crate) mod wheel;

@@ -1,0 +1,166 @@
+//! Many linked lists over one block of nodes: a node is in at most one list, and no list allocates.
+//!
+//! A list is a node too, its head: the nodes of the list and the head form a circle. So a node leaves its list
+//! without knowing which one that is, and one list is moved into another in one step.
+
+/// The neighbours of a node in its circle; a node that is in no list is a circle by itself, and so is the head of an
+/// empty list.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    before: u32,
+    after: u32,
+}
+
+/// Nodes, numbered from 0; which of them are heads of lists is the caller's choice.
+#[derive(Debug, Default)]
+pub(crate) struct Lists {
+    nodes: Box<[Node]>,
+}
+
+impl Lists {
+    /// Bytes of one node.
+    pub(crate) const NODE_BYTES: usize = size_of::<Node>();
+
+    pub(crate) fn new(nodes: usize) -> Self {
+        let alone = |node: usize| Node { before: node as u32, after: node as u32 };
+        Self { nodes: (0..nodes).map(alone).collect() }
+    }
+
+    /// Whether the list has no node, or the node is in no list.
+    pub(crate) fn is_empty(&self, node: u32) -> bool {
+        self.nodes[node as usize].after == node
+    }
+
+    pub(crate) fn first(&self, list: u32) -> Option<u32> {
+        let first = self.nodes[list as usize].after;
+        (first != list).then_some(first)
+    }
+
+    pub(crate) fn last(&self, list: u32) -> Option<u32> {
+        let last = self.nodes[list as usize].before;
+        (last != list).then_some(last)
+    }
+
+    /// The node before this one in `list`.
+    pub(crate) fn before(&self, list: u32, node: u32) -> Option<u32> {
+        let before = self.nodes[node as usize].before;
+        (before != list).then_some(before)
+    }
+
+    /// Puts a node that is in no list behind `place`, which is a node of a list or its head.
+    pub(crate) fn insert_after(&mut self, place: u32, node: u32) {
+        debug_assert!(self.is_empty(node), "the node is in a list already");
+        let after = self.nodes[place as usize].after;
+        self.nodes[node as usize] = Node { before: place, after };
+        self.nodes[place as usize].after = node;
+        self.nodes[after as usize].before = node;
+    }
+
+    pub(crate) fn push_first(&mut self, list: u32, node: u32) {
+        self.insert_after(list, node);
+    }
+
+    pub(crate) fn push_last(&mut self, list: u32, node: u32) {
+        self.insert_after(self.nodes[list as usize].before, node);
+    }
+
+    /// Takes a node out of its list; nothing if it is in none.
+    pub(crate) fn unlink(&mut self, node: u32) {
+        let Node { before, after } = self.nodes[node as usize];
+        self.nodes[before as usize].after = after;
+        self.nodes[after as usize].before = before;
+        self.nodes[node as usize] = Node { before: node, after: node };
+    }
+
+    /// Moves all nodes of `from` in their order before those of `into`.
+    pub(crate) fn move_all_first(&mut self, from: u32, into: u32) {
+        let Some(first) = self.first(from) else { return };
+        let last = self.nodes[from as usize].before;
+        self.nodes[from as usize] = Node { before: from, after: from };
+        let after = self.nodes[into as usize].after;
+        self.nodes[into as usize].after = first;
+        self.nodes[first as usize].before = into;
+        self.nodes[last as usize].after = after;
+        self.nodes[after as usize].before = last;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    /// Heads of lists in the tests; the nodes come before them.
+    const NODES: u32 = 6;
+    const HEADS: u32 = 3;
+
+    fn contents(lists: &Lists, list: u32) -> VecDeque<u32> {
+        let mut nodes = VecDeque::new();
+        let mut next = lists.last(list);
+        while let Some(node) = next {
+            nodes.push_front(node);
+            next = lists.before(list, node);
+        }
+        nodes
+    }
+
+    #[derive(Clone, Debug)]
+    enum ListStep {
+        First(u32, u32),
+        Last(u32, u32),
+        Unlink(u32),
+        MoveAll(u32, u32),
+    }
+
+    fn step() -> impl Strategy<Value = ListStep> {
+        let (node, head) = (0..NODES, 0..HEADS);
+        prop_oneof![
+            (head.clone(), node.clone()).prop_map(|(head, node)| ListStep::First(head, node)),
+            (head.clone(), node.clone()).prop_map(|(head, node)| ListStep::Last(head, node)),
+            node.prop_map(ListStep::Unlink),
+            (head.clone(), head).prop_map(|(from, into)| ListStep::MoveAll(from, into)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_lists_are_what_plain_queues_would_be(steps in prop::collection::vec(step(), 0..60)) {
+            let mut lists = Lists::new((NODES + HEADS) as usize);
+            let mut plain = vec![VecDeque::new(); HEADS as usize];
+            let free = |plain: &[VecDeque<u32>], node| !plain.iter().any(|list| list.contains(&node));
+            for step in steps {
+                match step {
+                    ListStep::First(head, node) if free(&plain, node) => {
+                        lists.push_first(NODES + head, node);
+                        plain[head as usize].push_front(node);
+                    }
+                    ListStep::Last(head, node) if free(&plain, node) => {
+                        lists.push_last(NODES + head, node);
+                        plain[head as usize].push_back(node);
+                    }
+                    ListStep::Unlink(node) => {
+                        lists.unlink(node);
+                        plain.iter_mut().for_each(|list| list.retain(|&other| other != node));
+                    }
+                    ListStep::MoveAll(from, into) if from != into => {
+                        lists.move_all_first(NODES + from, NODES + into);
+                        let moved = std::mem::take(&mut plain[from as usize]);
+                        moved.into_iter().rev().for_each(|node| plain[into as usize].push_front(node));
+                    }
+                    _ => {}
+                }
+                for (head, plain) in plain.iter().enumerate() {
+                    let list = NODES + head as u32;
+                    prop_assert_eq!(&contents(&lists, list), plain);
+                    prop_assert_eq!(lists.is_empty(list), plain.is_empty());
+                    prop_assert_eq!(lists.first(list), plain.front().copied());
+                    prop_assert_eq!(lists.last(list), plain.back().copied());
+                }
+                for node in 0..NODES {
+                    prop_assert_eq!(lists.is_empty(node), free(&plain, node));
+                }
+            }
+        }
+    }
+}

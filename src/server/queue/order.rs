@@ -1,0 +1,406 @@
+//! The order of turns: what a worker gets when it asks for work, in calm and while the queue stands.
+//!
+//! In calm an entry goes from the channel to the worker, and this module costs it two loads. Once the queue stands (see
+//! [`standing`](super::standing)), and until the shelf is empty again, a worker that asks first moves what has come out of the
+//! channel to the [`shelf`](super::shelf), and then takes the entry whose turn it is. So there is one order for all
+//! that waits: a source without a share is served next, however long the others' heaps are, and a heap is not
+//! starved by sources that come once, because newcomers, established connections and datagrams take turns.
+//!
+//! # What each stage has to do
+//!
+//! *Admission.* `queue` counts newcomers only: [`Class::Newcomer`] is an entry of a connection that has had no turn,
+//! from its admission to its first turn, in the channel or on the shelf. An established connection takes no queue place,
+//! so established connections cannot lock newcomers out at the door, and the turns by class see to it that they are not
+//! locked out inside. The source is computed once, at admission, and kept beside the slot where it can be read
+//! without owning the connection.
+//!
+//! *Acceptor.* While the queue does not stand: a deep backlog (4,096), and accept what is there, at the latest when
+//! the backlog is half full. A full `queue` is a burst, so newcomers wait in the kernel, as today. While it stands: a
+//! backlog as small as `queue` (at most 128), because what waits in the kernel waits in the order of arrival and no one can
+//! choose among it. Accept while fewer than `queue` newcomers wait. Beyond that, each refusal that the budget pays for
+//! accepts the newcomer and sheds the one that has waited longest ([`Order::displace_newcomer`], reason `queue_full`): a
+//! refusal costs the same whoever gets it, and the oldest has the least use for its place. The budget is 5 % of a
+//! processor while workers compete for it, and none is needed while processors have rest. On each change of
+//! [`Order::stands`] call `listen` again.
+//!
+//! *Worker.* [`Order::take`] in the place of the channel's `pop`. [`Offer::GiveUp`] is to be shed (`client_gone`). For
+//! [`Offer::Turn`]: take the slot by its state word; if the entry has waited long or its client has hung up, look at the
+//! socket; if the client is certainly gone, shed (`client_gone`) and [`Order::refund`] its source. Before the turn, wake
+//! another worker as today, counting [`Order::len`] as waiting. After the turn [`Order::note_cost`]. A worker may sleep
+//! when the channel and [`Order::len`] are both empty; an entry on its way from one to the other is counted.
+//!
+//! *Leader.* When an event marks a hang-up of a queued connection: [`Order::hung_up`]; what comes back is shed.
+//!
+//! *Timekeeper.* [`Order::expire`] each scan: what comes back is shed (`queue_timeout`). While all workers are in long turns
+//! nobody takes, so the timekeeper is the one who notices; an entry in the channel is old only then.
+//!
+//! *Drain.* At the deadline, [`Order::drain_one`] until it is empty; before it, entries on the shelf are served like others.
+//!
+//! What is taken off the shelf by any of these has left it before the caller sees it, so exactly one of them ends or
+//! serves it. The state word decides the same for entries in the channel.
+
+use super::accounts::{Class, SourceId};
+use super::shelf::{Shelf, ShelfLimits, Shelved};
+use super::standing::Standing;
+use crate::clock::Nanos;
+use crate::server::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+/// Entries that are moved to the shelf at once, so that the lock is held for some ten microseconds at most. While more
+/// come than that, the next worker goes on.
+const MOVED_AT_ONCE: usize = 256;
+
+/// What must be known of an entry to put it on the shelf.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct About {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+    pub(crate) since: Nanos,
+    pub(crate) class: Class,
+    pub(crate) source: SourceId,
+    /// The client has closed at least its sending half.
+    pub(crate) hung_up: bool,
+}
+
+/// What a worker gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Offer<E> {
+    /// It has its turn.
+    Turn(E),
+    /// Its client has probably left, and there is no more room for such entries: end it without a turn.
+    GiveUp(E),
+}
+
+/// The queue that work comes from.
+pub(crate) trait Arrivals<E> {
+    /// The entry that has waited longest.
+    fn pop(&self) -> Option<E>;
+    /// What the shelf must know of it; `None` for an entry that is not for a client, which is served at once.
+    fn about(&self, entry: &E) -> Option<About>;
+}
+
+/// The shelf behind its lock, and whether it is in use.
+#[derive(Debug)]
+pub(crate) struct Order<E> {
+    standing: Standing,
+    limits: ShelfLimits,
+    /// Entries on the shelf, and one more while a worker moves some there.
+    len: AtomicUsize,
+    /// Made when it is first needed.
+    shelf: Mutex<Option<Box<Shelf<E>>>>,
+}
+
+impl<E: Copy> Order<E> {
+    pub(crate) fn new(limits: ShelfLimits, target: Nanos) -> Self {
+        Self { standing: Standing::new(target), limits, len: AtomicUsize::new(0), shelf: Mutex::new(None) }
+    }
+
+    /// The bytes that it can take.
+    pub(crate) fn bytes(limits: &ShelfLimits) -> usize {
+        Shelf::<E>::bytes(limits)
+    }
+
+    /// Whether the queue stands, and for how long.
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// How many entries are on the shelf. It is never 0 while an entry is on its way there.
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::SeqCst)
+    }
+
+    /// The entry whose turn it is.
+    pub(crate) fn take(&self, now: Nanos, line: &impl Arrivals<E>) -> Option<Offer<E>> {
+        if self.len.load(Ordering::Relaxed) > 0 {
+            return self.take_from_shelf(now, line, None);
+        }
+        let Some(entry) = line.pop() else {
+            self.standing.observe(now, None);
+            return None;
+        };
+        match line.about(&entry) {
+            Some(about) if self.standing.observe(now, Some(about.since)) => {
+                self.take_from_shelf(now, line, Some(entry))
+            }
+            _ => Some(Offer::Turn(entry)),
+        }
+    }
+
+    /// Moves what has come to the shelf, with `first` before it, and takes from there.
+    fn take_from_shelf(&self, now: Nanos, line: &impl Arrivals<E>, first: Option<E>) -> Option<Offer<E>> {
+        let mut guard = self.lock();
+        // Before the first entry leaves the channel: a worker that is going to sleep must see it in one place or the other.
+        self.len.fetch_add(1, Ordering::SeqCst);
+        let shelf = guard.get_or_insert_with(|| Box::new(Shelf::new(self.limits)));
+        let taken = Self::move_and_take(shelf, now, line, first);
+        self.standing.observe(now, shelf.oldest());
+        self.len.store(shelf.len(), Ordering::SeqCst);
+        taken
+    }
+
+    fn move_and_take(
+        shelf: &mut Shelf<E>,
+        now: Nanos,
+        line: &impl Arrivals<E>,
+        mut first: Option<E>,
+    ) -> Option<Offer<E>> {
+        for _ in 0..MOVED_AT_ONCE {
+            let Some(entry) = first.take().or_else(|| line.pop()) else { break };
+            let Some(about) = line.about(&entry) else { return Some(Offer::Turn(entry)) };
+            let About { slot, generation, since, class, source, hung_up } = about;
+            let shelved = Shelved { slot, generation, since, class, source, entry };
+            if let Some(given_up) = shelf.put(shelved, hung_up, now) {
+                return Some(Offer::GiveUp(given_up.entry));
+            }
+        }
+        shelf.next().map(|shelved| Offer::Turn(shelved.entry))
+    }
+
+    /// The entry of this source that was taken last had no turn.
+    pub(crate) fn refund(&self, source: SourceId) {
+        self.with(|shelf| shelf.refund(source));
+    }
+
+    /// What a turn of this source has cost, by the clock: what it kept a worker for. Nothing while the shelf is empty.
+    pub(crate) fn note_cost(&self, source: SourceId, cost: Nanos) {
+        if self.len.load(Ordering::Relaxed) > 0 {
+            self.with(|shelf| shelf.note_cost(source, cost));
+        }
+    }
+
+    /// The client of a queued entry has closed at least its sending half: see [`Shelf::hung_up`].
+    #[must_use = "an entry that is given up has to be ended"]
+    pub(crate) fn hung_up(&self, class: Class, slot: u32, generation: u32, now: Nanos) -> Option<E> {
+        self.take_out(|shelf| shelf.hung_up(class, slot, generation, now))
+    }
+
+    /// Takes an entry off the shelf, if it is there.
+    #[must_use = "the entry has to be ended"]
+    pub(crate) fn remove(&self, class: Class, slot: u32, generation: u32) -> Option<E> {
+        self.take_out(|shelf| shelf.remove(class, slot, generation))
+    }
+
+    /// An entry that has waited for longer than `timeout`; call it until there is none.
+    #[must_use = "the entry has to be ended"]
+    pub(crate) fn expire(&self, now: Nanos, timeout: Nanos) -> Option<E> {
+        self.take_out(|shelf| shelf.expire(now, timeout))
+    }
+
+    /// The newcomer on the shelf that has waited longest.
+    #[must_use = "the entry has to be ended"]
+    pub(crate) fn displace_newcomer(&self) -> Option<E> {
+        self.take_out(Shelf::displace_newcomer)
+    }
+
+    /// The entry on the shelf that has waited longest, whatever it is.
+    #[must_use = "the entry has to be ended"]
+    pub(crate) fn drain_one(&self) -> Option<E> {
+        self.take_out(Shelf::drain_one)
+    }
+
+    /// For how long the oldest entry on the shelf has waited.
+    pub(crate) fn oldest(&self, now: Nanos) -> Option<Nanos> {
+        self.with(|shelf| shelf.oldest()).flatten().map(|since| now.saturating_sub(since))
+    }
+
+    fn take_out(&self, take: impl FnOnce(&mut Shelf<E>) -> Option<Shelved<E>>) -> Option<E> {
+        let taken = self.with(|shelf| {
+            let taken = take(shelf);
+            self.len.store(shelf.len(), Ordering::SeqCst);
+            taken
+        });
+        taken.flatten().map(|shelved| shelved.entry)
+    }
+
+    /// Does something with the shelf, if it was ever needed.
+    fn with<R>(&self, act: impl FnOnce(&mut Shelf<E>) -> R) -> Option<R> {
+        if self.len.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.lock().as_deref_mut().map(act)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Box<Shelf<E>>>> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The shortest and the longest time that a client is told to stay away.
+const RETRY_AFTER_LEAST: Duration = Duration::from_secs(1);
+const RETRY_AFTER_MOST: Duration = Duration::from_secs(120);
+
+/// The time it takes to work off what waits, which is what a client that is turned away can be told: `waiting` turns of
+/// `turn` each, `at_once` of them at a time. It is in whole seconds, rounded up, as `Retry-After` is.
+pub(crate) fn retry_after(waiting: usize, turn: Duration, at_once: usize) -> Duration {
+    let nanos = turn.as_nanos().saturating_mul(waiting as u128) / at_once.max(1) as u128;
+    let seconds = u64::try_from(nanos.div_ceil(1_000_000_000)).unwrap_or(u64::MAX);
+    Duration::from_secs(seconds).clamp(RETRY_AFTER_LEAST, RETRY_AFTER_MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+
+    const MS: Nanos = 1_000_000;
+    const LIMITS: ShelfLimits =
+        ShelfLimits { connections: 1000, datagrams: 10, doubtful_max: 1, fresh: true };
+
+    /// An entry: its slot, since when it waits, and whether its client has hung up; slot 0 is for no client.
+    type Simple = (u32, Nanos, bool);
+
+    #[derive(Default)]
+    struct Channel(RefCell<VecDeque<Simple>>);
+
+    impl Channel {
+        fn push(&self, slot: u32, since: Nanos) {
+            self.0.borrow_mut().push_back((slot, since * MS, false));
+        }
+    }
+
+    impl Arrivals<Simple> for Channel {
+        fn pop(&self) -> Option<Simple> {
+            self.0.borrow_mut().pop_front()
+        }
+
+        fn about(&self, &(slot, since, hung_up): &Simple) -> Option<About> {
+            let source = SourceId(u128::from(slot));
+            let about = About { slot, generation: 0, since, class: Class::Established, source, hung_up };
+            (slot > 0).then_some(about)
+        }
+    }
+
+    fn order() -> (Order<Simple>, Channel) {
+        (Order::new(LIMITS, 20 * MS), Channel::default())
+    }
+
+    /// The slot that has its turn at `now`.
+    fn turn(order: &Order<Simple>, channel: &Channel, now: Nanos) -> Option<u32> {
+        order.take(now * MS, channel).map(|taken| match taken {
+            Offer::Turn(entry) => entry.0,
+            Offer::GiveUp(entry) => panic!("{entry:?} is given up"),
+        })
+    }
+
+    #[test]
+    fn in_calm_entries_come_in_their_order_and_there_is_no_shelf() {
+        let (order, channel) = order();
+        (1..=3).for_each(|slot| channel.push(slot, 1_000));
+        assert_eq!(
+            [1_001, 1_050, 1_099, 1_100].map(|now| turn(&order, &channel, now)),
+            [Some(1), Some(2), Some(3), None]
+        );
+        assert!(order.shelf.lock().unwrap().is_none() && !order.standing().stands());
+    }
+
+    #[test]
+    fn once_the_queue_stands_the_freshest_comes_first_until_nothing_waits() {
+        let (order, channel) = order();
+        (1..=4).for_each(|slot| channel.push(slot, 1_000 + Nanos::from(slot)));
+        assert_eq!(turn(&order, &channel, 1_130), Some(4));
+        assert_eq!((order.len(), order.oldest(1_130 * MS)), (3, Some(129 * MS)));
+        assert_eq!(order.standing().stood_for(1_130 * MS), Some(0));
+        channel.push(5, 1_131);
+        assert_eq!([1_132, 1_133, 1_134].map(|now| turn(&order, &channel, now)), [Some(5), Some(3), Some(2)]);
+        assert!(order.standing().stands());
+        assert_eq!(turn(&order, &channel, 1_135), Some(1));
+        assert_eq!((order.len(), order.standing().stands()), (0, false));
+        channel.push(6, 1_140);
+        channel.push(7, 1_140);
+        assert_eq!([1_165, 1_166].map(|now| turn(&order, &channel, now)), [Some(6), Some(7)], "calm again");
+    }
+
+    #[test]
+    fn the_queue_stands_no_more_when_what_waits_is_young_and_the_shelf_is_still_emptied_first() {
+        let (order, channel) = order();
+        channel.push(1, 1_000);
+        channel.push(2, 1_125);
+        channel.push(3, 1_126);
+        assert_eq!(turn(&order, &channel, 1_130), Some(3));
+        assert!(order.standing().stands(), "the first still waits");
+        assert_eq!(order.remove(Class::Established, 1, 0).map(|entry| entry.0), Some(1));
+        channel.push(4, 1_131);
+        assert_eq!(turn(&order, &channel, 1_132), Some(4));
+        assert_eq!((order.len(), order.standing().stands()), (1, false));
+        assert_eq!(turn(&order, &channel, 1_133), Some(2));
+    }
+
+    #[test]
+    fn what_is_for_no_client_is_served_at_once() {
+        let (order, channel) = order();
+        for slot in [1, 2, 0, 3] {
+            channel.push(slot, 1_000);
+        }
+        assert_eq!(turn(&order, &channel, 1_130), Some(0), "what came before it is on the shelf");
+        assert_eq!(order.len(), 2);
+        assert_eq!([1_131, 1_132, 1_133].map(|now| turn(&order, &channel, now)), [Some(3), Some(2), Some(1)]);
+    }
+
+    #[test]
+    fn what_has_to_be_given_up_is_handed_out() {
+        let (order, channel) = order();
+        for slot in [1, 2, 3] {
+            channel.0.borrow_mut().push_back((slot, 1_000 * MS, true));
+        }
+        channel.push(4, 1_001);
+        assert_eq!(order.take(1_130 * MS, &channel), Some(Offer::GiveUp((1, 1_000 * MS, true))));
+        assert_eq!(order.take(1_130 * MS, &channel), Some(Offer::GiveUp((2, 1_000 * MS, true))));
+        assert_eq!([1_131, 1_132].map(|now| turn(&order, &channel, now)), [Some(4), Some(3)]);
+    }
+
+    #[test]
+    fn everything_that_takes_an_entry_off_the_shelf_counts_it() {
+        let (order, channel) = order();
+        (1..=7).for_each(|slot| channel.push(slot, 1_000));
+        assert_eq!((turn(&order, &channel, 1_130), order.len()), (Some(7), 6));
+        let late = 1_200 * MS;
+        assert_eq!(order.hung_up(Class::Established, 1, 0, late), None);
+        assert_eq!(order.hung_up(Class::Established, 2, 0, late).map(|entry| entry.0), Some(1));
+        assert_eq!((order.len(), order.displace_newcomer()), (5, None));
+        assert_eq!(order.remove(Class::Established, 3, 0).map(|entry| entry.0), Some(3));
+        assert_eq!(order.expire(late, 200 * MS), None);
+        assert!(order.expire(late + 1, 200 * MS).is_some());
+        assert_eq!(order.len(), 3);
+        assert_eq!(std::iter::from_fn(|| order.drain_one()).count(), 3);
+        assert_eq!((order.len(), order.oldest(late), order.drain_one()), (0, None, None));
+    }
+
+    #[test]
+    fn costs_and_refunds_reach_the_shelf() {
+        let (order, channel) = order();
+        (1..=4).for_each(|slot| channel.push(slot, 1_000));
+        assert_eq!(turn(&order, &channel, 1_130), Some(4));
+        order.refund(SourceId(4));
+        channel.push(4, 1_130);
+        assert_eq!(turn(&order, &channel, 1_131), Some(4), "it was not charged");
+        order.note_cost(SourceId(4), 10 * MS);
+        channel.push(4, 1_131);
+        assert_eq!(turn(&order, &channel, 1_132), Some(3), "it was charged now");
+    }
+
+    #[test]
+    fn more_than_is_moved_at_once_is_moved_by_the_next() {
+        let (order, channel) = order();
+        (1..=600).for_each(|slot| channel.push(slot, 1_000));
+        assert_eq!(turn(&order, &channel, 1_130), Some(MOVED_AT_ONCE as u32));
+        assert_eq!(turn(&order, &channel, 1_130), Some(2 * MOVED_AT_ONCE as u32));
+        assert_eq!(turn(&order, &channel, 1_130), Some(600));
+    }
+
+    #[test]
+    fn what_a_client_is_told_is_the_time_to_work_off_what_waits() {
+        let told = |waiting, turn_ms, at_once| {
+            retry_after(waiting, Duration::from_millis(turn_ms), at_once).as_secs()
+        };
+        assert_eq!(told(0, 1, 1), 1);
+        assert_eq!(told(2_000, 1, 1), 2);
+        assert_eq!(told(2_001, 1, 1), 3, "rounded up");
+        assert_eq!(told(2_000, 20, 32), 2);
+        assert_eq!(told(10_000, 1_000, 32), 120);
+        assert_eq!(told(usize::MAX, u64::MAX, 0), 120);
+    }
+}

@@ -11,7 +11,7 @@ mod handle;
 mod keep;
 mod observe;
 mod poll;
-mod queue;
+pub(crate) mod queue;
 mod refusals;
 mod sync;
 mod turn;

@@ -14,6 +14,7 @@
 #![cfg_attr(not(test), expect(dead_code, reason = "used when the gate is put into the server"))]
 
 mod address;
+mod backends;
 mod connect;
 mod flow;
 mod lent;

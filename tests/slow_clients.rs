@@ -250,7 +250,7 @@ fn half_read_lines_have_a_limit_together_and_those_within_it_are_answered() {
     // One goes on in time, one leaves in the middle: both make room.
     halves[0].say("!\n").hear(format!("hello {half}!\n"));
     halves[1].finish();
-    assert_eq!(halves[1].rest(), (format!("hello {half}\n").into_bytes(), End::Fin));
+    assert_eq!(halves[1].rest(), (format!("hello {half}").into_bytes(), End::Fin));
     let left = 14 * 64 * 1024;
     eventually("what they held is free", || (site.stats().pending_input_bytes == left).then_some(()));
     let mut next = site.client();

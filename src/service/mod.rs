@@ -19,7 +19,7 @@ pub use blocking::{Blocking, Handler, handler};
 pub use datagram::{DatagramService, Datagrams, Reply, datagrams};
 pub use echo::Echo;
 pub use hello::{hello, hello_datagrams};
-pub use lines::{LineReply, lines};
+pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
 pub(crate) use stream::{Buffers, Context, Kept, Turned};
 pub use stream::{Fault, Input, Output, Received, Stream};
 pub use time::Time;
@@ -41,8 +41,8 @@ pub struct Peer {
 /// All methods but [`name`](Self::name) and [`busy_reply`](Self::busy_reply) run on a worker, never
 /// on the acceptor, so a slow one costs a worker and nothing else.
 ///
-/// The closures ([`lines`], [`handler`]) have no hooks. To add a hook to a closure, write a
-/// `Service` that holds it and forwards `name`, `connect` and `client_speaks_first`.
+/// [`Lines`] has these hooks as methods that take closures. [`handler`] has none: to add a hook to
+/// one, write a `Service` that holds it and forwards `name`, `connect` and `client_speaks_first`.
 pub trait Service: Send + Sync + 'static {
     /// The `service` label of its metrics. Default: `service`.
     fn name(&self) -> &str {

@@ -53,6 +53,14 @@ labels! {
     }
 }
 
+impl DropReason {
+    /// Whether a client that is turned away for this reason is told so, where the protocol has words for it: not one that
+    /// has left, and none when everything is cut.
+    pub(crate) fn has_words(self) -> bool {
+        !matches!(self, DropReason::ClientGone | DropReason::Draining)
+    }
+}
+
 labels! {
     /// Why a served connection ended.
     CloseReason {

@@ -70,7 +70,7 @@ const STOREYS: &[&[&str]] = &[
     &["metrics"],
     &["limits"],
     &["sys"],
-    &["reason", "phase", "clock"],
+    &["reason", "phase", "clock", "contain"],
     &["units", "url"],
 ];
 
@@ -89,7 +89,6 @@ const IN_RINGS_MAX: &[(&str, usize)] = &[
     ("src/admin", 5),
     ("src/cli", 13),
     ("src/limits", 2),
-    ("src/server", 11),
     ("src/service", 4),
     ("src/transport", 3),
 ];
@@ -98,11 +97,11 @@ const IN_RINGS_MAX: &[(&str, usize)] = &[
 /// `^` is the beginning of a sentence.
 const PHRASES: &[(&str, usize, &str)] = &[
     ("so long", 17, "say how long: name the limit"),
-    ("so many", 19, "say how many: name the limit"),
+    ("so many", 14, "say how many: name the limit"),
     ("so much", 7, "say how much: name the limit"),
-    ("look on", 2, "the field says `spin`"),
-    ("looks on", 6, "the field says `spins`"),
-    ("looking on", 3, "the field says `spinning`"),
+    ("look on", 1, "the field says `spin`"),
+    ("looks on", 4, "the field says `spins`"),
+    ("looking on", 0, "the field says `spinning`"),
     ("line that all", 1, "the field says `cache line`"),
     ("who is refused", 0, "a refused client"),
     ("^Who ", 20, "begin with the subject: the thread, the connection, the client"),

@@ -19,6 +19,7 @@ pub use blocking::{Blocking, Handler, handler};
 pub use datagram::{DatagramService, Datagrams, Reply, datagrams};
 pub use echo::Echo;
 pub use hello::{hello, hello_datagrams};
+pub use http::http;
 pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
 pub(crate) use stream::{Buffers, Context, Kept, Turned};
 pub use stream::{Fault, Input, Output, Received, Stream};

@@ -10,6 +10,8 @@ pub(crate) mod line;
 mod lists;
 #[allow(dead_code)]
 pub(crate) mod order;
+pub(crate) mod owned;
+pub(crate) mod patience;
 #[allow(dead_code)]
 pub(crate) mod shelf;
 #[allow(dead_code)]

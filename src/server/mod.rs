@@ -16,7 +16,7 @@ mod lifecycle;
 mod listener;
 mod observe;
 mod poll;
-pub(crate) mod queue;
+mod queue;
 mod refusals;
 mod shared;
 mod sync;

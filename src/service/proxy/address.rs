@@ -58,7 +58,7 @@ impl FromStr for BackendName {
         let host = match host.strip_prefix('[') {
             Some(rest) => {
                 let ip = rest.strip_suffix(']').ok_or_else(|| error("an IPv6 address ends with `]`"))?;
-                if !ip.split('%').next().is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()) {
+                if ip.split('%').next().is_none_or(|ip| ip.parse::<std::net::Ipv6Addr>().is_err()) {
                     return Err(error("what is in [ ] is not an IPv6 address"));
                 }
                 ip

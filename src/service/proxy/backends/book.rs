@@ -1,8 +1,8 @@
 //! What is written down of backends, places and those who wait, behind one lock.
 
+use super::ask::{Asking, BackendId, Passed, Refusal, Wake};
 use super::health::Health;
 use super::wait::{Joined, Name, WaitLimits, WaitList};
-use super::{Asking, BackendId, Passed, Refusal, Wake};
 use crate::clock::Nanos;
 use crate::metrics::snapshot::{BUCKETS, HistogramSnapshot};
 use crate::reason::BackendFailure;
@@ -101,7 +101,7 @@ pub(super) enum Choice {
 
 /// What a ticket's owner sees.
 #[derive(Debug)]
-pub(super) enum Seen {
+pub(super) enum TicketState {
     Waiting { until: Nanos },
     Granted(Grant),
     Refused(Refusal),
@@ -428,19 +428,19 @@ impl Book {
     }
 
     /// What a ticket says; its slot is free after anything but `Waiting`.
-    pub(super) fn look(&mut self, slot: u32, life: u32, now: Nanos) -> Seen {
+    pub(super) fn look(&mut self, slot: u32, life: u32, now: Nanos) -> TicketState {
         // One that comes at its time sees that it is over.
         self.settle(now);
         let timeout = self.list.timeout();
-        let Some(waiter) = self.waiter(slot, life) else { return Seen::Refused(Refusal::ClientGone) };
+        let Some(waiter) = self.waiter(slot, life) else { return TicketState::Refused(Refusal::ClientGone) };
         if let Stage::Waiting { since, .. } = waiter.stage {
             // Expiry is when it has waited for longer than the timeout.
-            return Seen::Waiting { until: since.saturating_add(timeout).saturating_add(1) };
+            return TicketState::Waiting { until: since.saturating_add(timeout).saturating_add(1) };
         }
         match self.vacate(slot) {
-            Stage::Granted(grant) => Seen::Granted(grant),
-            Stage::Refused(refusal) => Seen::Refused(refusal),
-            Stage::Free | Stage::Waiting { .. } => Seen::Refused(Refusal::ClientGone),
+            Stage::Granted(grant) => TicketState::Granted(grant),
+            Stage::Refused(refusal) => TicketState::Refused(refusal),
+            Stage::Free | Stage::Waiting { .. } => TicketState::Refused(Refusal::ClientGone),
         }
     }
 

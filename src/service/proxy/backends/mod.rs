@@ -15,6 +15,7 @@
 //!
 //! Nothing here knows a socket. The clock and the luck are handed in, so a test can run a day in a moment.
 
+mod ask;
 mod book;
 mod health;
 mod wait;
@@ -22,89 +23,49 @@ mod wait;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use ask::{Asking, BackendId, Refusal, Wake};
 pub(crate) use book::{BackendLimits, BackendsSnapshot};
+#[cfg(test)]
 pub(crate) use wait::WaitLimits;
 
 use super::address::BackendAddress;
 use crate::clock::{Clock, Nanos};
 use crate::reason::BackendFailure;
-use crate::server::queue::accounts::SourceId;
 use book::{Book, Choice, Grant};
-use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(test)]
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Wakes the session that holds a ticket, once or more; it looks at its ticket then.
-pub(crate) trait Wake: Send {
-    fn wake(&self);
-}
-
-/// Why a client gets no place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// As many wait as may; or fresher ones wait, and this one has waited longest.
-    QueueFull,
-    /// It waited for longer than `queue_timeout`.
-    QueueTimeout,
-    /// No backend can be reached.
-    NoBackend,
-    /// The client has hung up, and there are too many such to keep.
-    ClientGone,
-}
-
-/// One backend, in one of its lives: an address that was removed and added again is the same only while a
-/// connection to it was open all the time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BackendId {
-    index: u32,
-    life: u32,
-}
 
 /// Time as the backends read it.
 #[derive(Clone, Debug)]
-pub(crate) enum Time {
+pub(crate) enum BackendClock {
     Real(Clock),
     #[cfg(test)]
     Made(Arc<AtomicU64>),
 }
 
-impl Time {
+impl BackendClock {
     fn now(&self) -> Nanos {
         match self {
-            Time::Real(clock) => clock.now(),
+            BackendClock::Real(clock) => clock.now(),
             #[cfg(test)]
-            Time::Made(now) => now.load(Ordering::Relaxed),
+            BackendClock::Made(now) => now.load(Ordering::Relaxed),
         }
     }
-}
-
-/// Bytes of one backend's connections. Apart from the book, since they are counted without its lock.
-#[derive(Debug, Default)]
-pub(crate) struct Passed {
-    to_backend: AtomicU64,
-    to_client: AtomicU64,
 }
 
 /// All backends of one gate.
 #[derive(Debug)]
 pub(crate) struct Backends {
-    time: Time,
+    time: BackendClock,
     book: Mutex<Book>,
-}
-
-/// Who asks for a place.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asking<'a> {
-    pub(crate) source: SourceId,
-    /// Since when it has waited, in the kernel's backlog and the server's queue.
-    pub(crate) since: Nanos,
-    /// Backends that could not be reached for this client.
-    pub(crate) tried: &'a [BackendId],
 }
 
 /// The answer.
 #[derive(Debug)]
 #[must_use]
-pub(crate) enum Answer {
+pub(crate) enum PlaceAnswer {
     Place(Place),
     /// It waits. Its session is woken when the ticket has more to say.
     Wait(Ticket),
@@ -113,7 +74,7 @@ pub(crate) enum Answer {
 
 impl Backends {
     /// Backends of these limits. `seed` is the luck that spreads the pauses of backends that are set aside.
-    pub(crate) fn new(limits: BackendLimits, time: Time, seed: u64) -> Arc<Self> {
+    pub(crate) fn new(limits: BackendLimits, time: BackendClock, seed: u64) -> Arc<Self> {
         Arc::new(Self { time, book: Mutex::new(Book::new(limits, seed)) })
     }
 
@@ -151,11 +112,11 @@ impl Backends {
         self: &Arc<Self>,
         asking: &Asking<'_>,
         waiter: impl FnOnce() -> Box<dyn Wake>,
-    ) -> Answer {
+    ) -> PlaceAnswer {
         let choice = self.change(|book, now| match book.choose_for_newcomer(asking.tried, now) {
-            Choice::Backend(index) => Ok(Answer::Place(self.place(book.grant(index, now)))),
+            Choice::Backend(index) => Ok(PlaceAnswer::Place(self.place(book.grant(index, now)))),
             Choice::Full => match book.wait(asking, waiter(), now) {
-                Ok((slot, life)) => Ok(Answer::Wait(Ticket { backends: self.clone(), slot, life })),
+                Ok((slot, life)) => Ok(PlaceAnswer::Wait(Ticket { backends: self.clone(), slot, life })),
                 Err(refusal) => Err(refusal),
             },
             Choice::Nothing => Err(Refusal::NoBackend),
@@ -164,7 +125,7 @@ impl Backends {
             Ok(answer) => answer,
             Err(refusal) => {
                 self.book().refused(refusal);
-                Answer::Refused(refusal)
+                PlaceAnswer::Refused(refusal)
             }
         }
     }
@@ -257,9 +218,9 @@ impl Ticket {
     pub(crate) fn look(&mut self) -> Look {
         let seen = self.backends.change(|book, now| book.look(self.slot, self.life, now));
         match seen {
-            book::Seen::Waiting { until } => Look::Waiting { until },
-            book::Seen::Granted(grant) => Look::Place(self.backends.place(grant)),
-            book::Seen::Refused(refusal) => Look::Refused(refusal),
+            book::TicketState::Waiting { until } => Look::Waiting { until },
+            book::TicketState::Granted(grant) => Look::Place(self.backends.place(grant)),
+            book::TicketState::Refused(refusal) => Look::Refused(refusal),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The backends with a made clock and made luck: a day in a moment.
 
 use super::*;
+use crate::admit::turns::accounts::SourceId;
 use crate::reason::BackendFailure::{Local, Refused, Timeout};
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -39,8 +40,11 @@ impl Wake for Bell {
 impl World {
     fn of(limits: BackendLimits, backends: u16) -> Self {
         let now = Arc::new(AtomicU64::new(1_000 * S));
-        let world =
-            Self { backends: Backends::new(limits, Time::Made(now.clone()), 7), now, woken: Arc::default() };
+        let world = Self {
+            backends: Backends::new(limits, BackendClock::Made(now.clone()), 7),
+            now,
+            woken: Arc::default(),
+        };
         world.backends.set_addresses(&(0..backends).map(address).collect::<Vec<_>>());
         world
     }
@@ -53,21 +57,21 @@ impl World {
         self.now.fetch_add(time, Ordering::Relaxed);
     }
 
-    fn ask(&self, source: u128, tried: &[BackendId]) -> Answer {
+    fn ask(&self, source: u128, tried: &[BackendId]) -> PlaceAnswer {
         let asking = Asking { source: SourceId(source), since: self.now(), tried };
         self.backends.take(&asking, || Box::new(Bell(self.woken.clone())))
     }
 
     fn place(&self) -> Place {
         match self.ask(1, &[]) {
-            Answer::Place(place) => place,
+            PlaceAnswer::Place(place) => place,
             other => panic!("no place: {other:?}"),
         }
     }
 
     fn ticket(&self, source: u128) -> Ticket {
         match self.ask(source, &[]) {
-            Answer::Wait(ticket) => ticket,
+            PlaceAnswer::Wait(ticket) => ticket,
             other => panic!("no ticket: {other:?}"),
         }
     }
@@ -75,7 +79,7 @@ impl World {
     #[track_caller]
     fn refused(&self, source: u128, why: Refusal) {
         let answer = self.ask(source, &[]);
-        assert!(matches!(&answer, Answer::Refused(refusal) if *refusal == why), "{answer:?}");
+        assert!(matches!(&answer, PlaceAnswer::Refused(refusal) if *refusal == why), "{answer:?}");
     }
 
     fn snapshot(&self) -> BackendsSnapshot {
@@ -288,7 +292,7 @@ fn a_backend_that_fails_is_set_aside_and_another_is_tried() {
     place.failed(Refused);
     let tried = [place.backend()];
     drop(place);
-    let Answer::Place(second) = world.ask(1, &tried) else { panic!() };
+    let PlaceAnswer::Place(second) = world.ask(1, &tried) else { panic!() };
     assert_eq!(port(&second), 1);
     second.reached(MS);
     let third = world.place();
@@ -468,9 +472,9 @@ fn do_deed(world: &World, places: &mut Vec<Place>, tickets: &mut Vec<Ticket>, de
     let pick = |index: prop::sample::Index, len: usize| (len > 0).then(|| index.index(len));
     match deed {
         Deed::Ask(source) => match world.ask(source, &[]) {
-            Answer::Place(place) => places.push(place),
-            Answer::Wait(ticket) => tickets.push(ticket),
-            Answer::Refused(_) => {}
+            PlaceAnswer::Place(place) => places.push(place),
+            PlaceAnswer::Wait(ticket) => tickets.push(ticket),
+            PlaceAnswer::Refused(_) => {}
         },
         Deed::Drop(index) => drop(pick(index, places.len()).map(|at| places.swap_remove(at))),
         Deed::Leave(index) => drop(pick(index, tickets.len()).map(|at| tickets.swap_remove(at))),
@@ -536,7 +540,7 @@ proptest! {
 #[test]
 fn threads_do_not_lose_or_double_a_place() {
     let limits = BackendLimits { connections: 3, wait: WaitLimits { most: 64, ..LIMITS.wait }, ..LIMITS };
-    let backends = Backends::new(limits, Time::Real(Clock::start()), 3);
+    let backends = Backends::new(limits, BackendClock::Real(Clock::start()), 3);
     backends.set_addresses(&[address(0), address(1)]);
     let held = [AtomicUsize::new(0), AtomicUsize::new(0)];
     struct Unpark(std::thread::Thread);
@@ -548,7 +552,7 @@ fn threads_do_not_lose_or_double_a_place() {
     let work = |place: Place, round: u64| {
         let at = &held[usize::from(port(&place))];
         assert!(at.fetch_add(1, Ordering::SeqCst) < 3, "more than the limit");
-        if round % 5 == 0 {
+        if round.is_multiple_of(5) {
             std::thread::yield_now();
         }
         if round % 50 == 7 {
@@ -566,10 +570,10 @@ fn threads_do_not_lose_or_double_a_place() {
                     let asking = Asking { source: SourceId(thread.into()), since: 0, tried: &[] };
                     let asking = Asking { since: backends.time.now(), ..asking };
                     match backends.take(&asking, || Box::new(Unpark(std::thread::current()))) {
-                        Answer::Place(place) => work(place, round),
-                        Answer::Refused(refusal) => panic!("{refusal:?}"),
-                        Answer::Wait(_) if round % 11 == 3 => {}
-                        Answer::Wait(mut ticket) => loop {
+                        PlaceAnswer::Place(place) => work(place, round),
+                        PlaceAnswer::Refused(refusal) => panic!("{refusal:?}"),
+                        PlaceAnswer::Wait(_) if round % 11 == 3 => {}
+                        PlaceAnswer::Wait(mut ticket) => loop {
                             match ticket.look() {
                                 Look::Place(place) => break work(place, round),
                                 Look::Refused(refusal) => panic!("{refusal:?}"),

@@ -1,11 +1,11 @@
-//! Who waits for a place at a backend, and whose turn it is: the order is the server's own (see
-//! [`shelf`](crate::server::queue::shelf)). In calm the one that has waited longest is first. While the list stands
+//! The clients that wait for a place at a backend, and whose turn it is: the order is the server's own (see
+//! [`shelf`](crate::admit::turns::shelf)). In calm the one that has waited longest is first. While the list stands
 //! the sources take turns, and of each source the freshest is first.
 
+use crate::admit::turns::accounts::{Class, SourceId};
+use crate::admit::turns::shelf::{Shelf, ShelfLimits, Shelved};
+use crate::admit::turns::standing::{INTERVAL, Standing};
 use crate::clock::Nanos;
-use crate::server::queue::accounts::{Class, SourceId};
-use crate::server::queue::shelf::{Shelf, ShelfLimits, Shelved};
-use crate::server::queue::standing::{INTERVAL, Standing};
 
 /// How many may wait and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

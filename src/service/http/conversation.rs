@@ -14,16 +14,18 @@
 
 use super::exchanges::{Arrived, Exchanges, Head, Setting};
 use super::pull::{Pulled, Pulling};
-use super::response::{Answer, Outgoing, Response};
+use super::response::{Answer, Caller, Outgoing, Response};
 use super::status::StatusError;
 use super::wire::{
     BodyLength, BodyReader, Piece, Refused, RequestHead, Scanner, Slots, Version, decode_path,
 };
 use super::{Config, Request};
 use crate::service::held::Held;
-use crate::service::{Fault, Input, Output, Peer, Received, Session, Stream, Turn};
+use crate::service::{Fault, Input, Output, Received, Session, Stream, Turn};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// The session of a connection.
 pub(super) struct Conversation<H: Exchanges> {
@@ -64,6 +66,8 @@ enum InputFlow {
     More,
     /// There is more to do, in another turn.
     Over,
+    /// There will be more to do after this time, or when somebody wakes the session.
+    Waits(Duration),
     /// The connection ends.
     Close,
 }
@@ -76,14 +80,14 @@ impl<H: Exchanges> Conversation<H> {
 
 impl<H: Exchanges> Session for Conversation<H> {
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
-        let peer = *stream.peer();
+        let (peer, seat) = (*stream.peer(), stream.seat());
+        let caller = Caller { peer: &peer, seat };
         let (input, output) = stream.split();
         let begun = match self.begun.take() {
             Some(begun) => *begun,
             None => Begun { held: None, stage: HttpStage::between() },
         };
-        let mut talk =
-            HttpTurn { exchanges: &*self.exchanges, config: &self.config, peer: &peer, output, begun };
+        let mut talk = HttpTurn { exchanges: &*self.exchanges, config: &self.config, caller, output, begun };
         let turn = talk.run(input)?;
         let begun = talk.begun;
         match (&begun.stage, &begun.held) {
@@ -98,7 +102,7 @@ impl<H: Exchanges> Session for Conversation<H> {
 struct HttpTurn<'t, 'a, H: Exchanges> {
     exchanges: &'t H,
     config: &'t Config,
-    peer: &'t Peer,
+    caller: Caller<'t>,
     output: &'t mut Output<'a>,
     begun: Begun<H::Exchange>,
 }
@@ -110,6 +114,7 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
             match flow {
                 InputFlow::Close => return Ok(Turn::Close),
                 InputFlow::Over => return Ok(Turn::Again),
+                InputFlow::Waits(time) => return Ok(Turn::ParkFor(time)),
                 InputFlow::More => {}
             }
             flow = match input.receive()? {
@@ -197,12 +202,23 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
                         self.begun.stage = HttpStage::Pull { pulled, keep };
                         return Ok((used, InputFlow::Over));
                     }
+                    // It would hold up the end of the server; the client sees that the answer is not whole.
+                    Pulling::Waits(_) if self.is_draining() => {}
+                    Pulling::Waits(time) => {
+                        self.begun.stage = HttpStage::Pull { pulled, keep };
+                        return Ok((used, InputFlow::Waits(time)));
+                    }
                 },
             }
             if used < data.len() && self.is_between() && self.output.is_turn_over() {
                 return Ok((used, InputFlow::Over));
             }
         }
+    }
+
+    /// While the server drains, every answer is the last one of its connection.
+    fn is_draining(&self) -> bool {
+        self.output.context.draining.load(Ordering::Relaxed)
     }
 
     fn is_between(&self) -> bool {
@@ -240,7 +256,7 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
                 }
                 let whole = length <= rest.len();
                 let body = if whole { &rest[..length] } else { &[] };
-                let request = Request { head, path, body, peer: self.peer };
+                let request = Request { head, path, body, peer: self.caller.peer };
                 let used = range.end;
                 self.begin(&Arrived { request, bytes, whole }, rest).map(|body| Some(used + body))
             }
@@ -251,11 +267,11 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
     fn begin(&mut self, arrived: &Arrived<'_>, rest: &[u8]) -> io::Result<usize> {
         let Arrived { request, whole, .. } = arrived;
         let head = &request.head;
-        let keep = head.keep_alive;
+        let keep = head.keep_alive && !self.is_draining();
         // An answer without the rest of the body leaves it unread, so it is the last one.
         let mut outgoing = Outgoing::new(head.version, head.method == "HEAD", keep && *whole);
         let context = self.output.context;
-        let response = Response::new(self.output, &mut outgoing, self.peer);
+        let response = Response::new(self.output, &mut outgoing, self.caller);
         match self.exchanges.begin(arrived, context, response) {
             Ok(Head::Answered(answer)) => self.settle(Ok(answer), outgoing).map(|()| request.body.len()),
             Err(error) => self.settle(Err(error), outgoing).map(|()| request.body.len()),
@@ -287,7 +303,8 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
                 Err(refused) => return self.refuse(refused).map(|()| (used, true)),
             };
             used += n;
-            let setting = Setting { context: self.output.context, config: self.config, peer: self.peer };
+            let setting =
+                Setting { context: self.output.context, config: self.config, peer: self.caller.peer };
             let failed = match piece {
                 Piece::Data(data) => self.exchanges.piece(&mut exchange, data, setting).err(),
                 Piece::More => {
@@ -295,7 +312,8 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
                     return Ok((used, false));
                 }
                 Piece::End => {
-                    let response = Response::new(self.output, &mut outgoing, self.peer);
+                    outgoing.keep &= !self.is_draining();
+                    let response = Response::new(self.output, &mut outgoing, self.caller);
                     let result = self.exchanges.end(exchange, setting, response);
                     return self.settle(result, outgoing).map(|()| (used, true));
                 }
@@ -330,10 +348,10 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
         let known = error.get_ref().and_then(|error| error.downcast_ref::<StatusError>());
         let status = known.unwrap_or(&StatusError(500));
         if known.is_none() {
-            tracing::debug!(peer = %self.peer.address, %error, "a request failed");
+            tracing::debug!(peer = %self.caller.peer.address, %error, "a request failed");
         }
         let text = format!("{status}\n");
-        let response = Response::new(self.output, outgoing, self.peer);
+        let response = Response::new(self.output, outgoing, self.caller);
         response.status(status.0).text(&text).map(drop)
     }
 
@@ -349,7 +367,7 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
 
     fn answer_and_close(&mut self, status: u16, why: &str) -> io::Result<()> {
         let mut outgoing = Outgoing::new(Version::Http11, false, false);
-        Response::new(self.output, &mut outgoing, self.peer)
+        Response::new(self.output, &mut outgoing, self.caller)
             .status(status)
             .text(&format!("{why}\n"))
             .map(drop)?;
@@ -361,7 +379,7 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
     fn no_room(&mut self) -> io::Error {
         let mut outgoing = Outgoing::new(Version::Http11, false, false);
         let response =
-            Response::new(self.output, &mut outgoing, self.peer).status(503).header("Retry-After", "1");
+            Response::new(self.output, &mut outgoing, self.caller).status(503).header("Retry-After", "1");
         match response.text("the server has no room for this request now\n") {
             Ok(_) => Fault::InputLimit.into(),
             Err(error) => error,

@@ -3,6 +3,7 @@
 use super::wire::{LAST_CHUNK, chunk_head};
 use crate::service::Output;
 use std::io;
+use std::time::Duration;
 
 /// Where the body of an answer ends, as its headers say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,9 @@ pub(super) enum Framing {
 pub enum Pull {
     /// More: ask again. (After no piece: in another turn.)
     More,
+    /// Nothing more now: ask again after this time, or when the [`Waker`](crate::service::Waker) of the
+    /// [response](super::Response::waker) is used. Meanwhile the connection is parked. While the server drains this ends the connection.
+    Later(Duration),
     /// This was the last piece; it may be empty.
     End,
 }
@@ -40,6 +44,8 @@ pub(super) enum Pulling {
     Done,
     /// The rest is for another turn.
     Rest,
+    /// The rest will be there after this time, or when somebody wakes the session.
+    Waits(Duration),
 }
 
 impl Pulled {
@@ -63,6 +69,7 @@ impl Pulled {
                     return Err(io::Error::other("a pulled body is shorter than was said"));
                 }
                 Pull::End => return send_end(output, self.framing).map(|()| Pulling::Done),
+                Pull::Later(time) => return Ok(Pulling::Waits(time)),
                 Pull::More if piece.is_empty() || output.is_turn_over() => return Ok(Pulling::Rest),
                 Pull::More => {}
             }

@@ -4,7 +4,7 @@ use super::date;
 use super::pull::{Framing, NextPiece, Pull, Pulled};
 use super::status::{self, reason};
 use super::wire::{Version, is_token, is_value};
-use crate::service::{Output, Peer};
+use crate::service::{Output, Peer, Seat, Waker};
 use std::io::{self, Read};
 
 /// What is known of an answer before and after its handler has run.
@@ -27,6 +27,13 @@ impl Outgoing {
     }
 }
 
+/// Who asks, and on which connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller<'c> {
+    pub(super) peer: &'c Peer,
+    pub(super) seat: Seat,
+}
+
 /// Says that a request was answered: what a handler returns. Only a [`Response`] makes it.
 #[derive(Debug)]
 #[must_use = "return it, so that the server knows that the request was answered"]
@@ -41,7 +48,7 @@ pub struct Answer(());
 pub struct Response<'r, 'a> {
     output: &'r mut Output<'a>,
     outgoing: &'r mut Outgoing,
-    peer: &'r Peer,
+    caller: Caller<'r>,
     status: u16,
     /// Lines with their ends.
     headers: Vec<u8>,
@@ -58,8 +65,8 @@ struct Has {
 }
 
 impl<'r, 'a> Response<'r, 'a> {
-    pub(super) fn new(output: &'r mut Output<'a>, outgoing: &'r mut Outgoing, peer: &'r Peer) -> Self {
-        Self { output, outgoing, peer, status: 200, headers: Vec::new(), has: Has::default(), wrong: None }
+    pub(super) fn new(output: &'r mut Output<'a>, outgoing: &'r mut Outgoing, caller: Caller<'r>) -> Self {
+        Self { output, outgoing, caller, status: 200, headers: Vec::new(), has: Has::default(), wrong: None }
     }
 
     /// Sets the status: 200 to 599. Default 200.
@@ -104,7 +111,13 @@ impl<'r, 'a> Response<'r, 'a> {
 
     /// The client.
     pub fn peer(&self) -> &Peer {
-        self.peer
+        self.caller.peer
+    }
+
+    /// Wakes this connection from any thread: a body that is pulled and said [`Pull::Later`] is asked again. So
+    /// news can be sent when there are some (`text/event-stream`).
+    pub fn waker(&self) -> Waker {
+        Waker::new(self.output.context.host.clone(), self.caller.seat)
     }
 
     /// Answers without a body.

@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     pub(crate) refusals: Refusals,
     pub(crate) tick: Option<Tick>,
     /// Bytes of replies that are kept for all connections together.
-    pub(crate) output_total: AtomicUsize,
+    pub(crate) output_total: Arc<AtomicUsize>,
     /// Bytes of half requests that are kept for all connections together; shared with the sessions that hold some.
     pub(crate) input_total: Arc<AtomicUsize>,
     /// Processors this process may use.

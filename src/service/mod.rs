@@ -14,6 +14,7 @@ mod proxy;
 mod stream;
 mod time;
 mod waker;
+pub mod websocket;
 mod work;
 
 pub use blocking::{Blocking, Handler, handler};
@@ -27,6 +28,7 @@ pub use stream::{Fault, Input, Output, Received, Stream};
 pub use time::Time;
 pub use waker::Waker;
 pub(crate) use waker::{Host, Seat};
+pub use websocket::websocket;
 pub use work::{Cost, Work};
 
 use crate::reason::CloseReason;

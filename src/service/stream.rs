@@ -341,7 +341,7 @@ impl<'a> Stream<'a> {
 pub(crate) struct Context<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) input_total: &'a Arc<AtomicUsize>,
-    pub(crate) output_total: &'a AtomicUsize,
+    pub(crate) output_total: &'a Arc<AtomicUsize>,
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
     pub(crate) draining: &'a std::sync::atomic::AtomicBool,
     pub(crate) host: &'a Arc<dyn Host>,

@@ -12,14 +12,17 @@
 //!
 //! Between requests nothing of it is kept but the session itself.
 
+use super::caller::Caller;
 use super::exchanges::{Arrived, Exchanges, Head, Setting};
 use super::pull::{Pulled, Pulling};
-use super::response::{Answer, Caller, Outgoing, Response};
+use super::response::{Answer, Outgoing, Response};
 use super::status::StatusError;
+use super::upgrade::Upgraded;
 use super::wire::{
     BodyLength, BodyReader, Piece, Refused, RequestHead, Scanner, Slots, Version, decode_path,
 };
 use super::{Config, Request};
+use crate::reason::CloseReason;
 use crate::service::held::Held;
 use crate::service::{Fault, Input, Output, Received, Session, Stream, Turn};
 use std::io;
@@ -33,6 +36,8 @@ pub(super) struct Conversation<H: Exchanges> {
     config: Config,
     /// Nothing while the connection is between two requests.
     begun: Option<Box<Begun<H::Exchange>>>,
+    /// What has taken over the connection.
+    upgraded: Option<Box<dyn Upgraded>>,
 }
 
 /// A request that has begun, or input that is not answered yet.
@@ -49,6 +54,8 @@ enum HttpStage<E> {
     Body { exchange: E, reader: BodyReader, outgoing: Outgoing },
     /// An answer goes, and is pulled.
     Pull { pulled: Pulled, keep: bool },
+    /// Another protocol takes over.
+    Upgraded(Box<dyn Upgraded>),
     /// All is said.
     Closed,
 }
@@ -68,13 +75,15 @@ enum InputFlow {
     Over,
     /// There will be more to do after this time, or when somebody wakes the session.
     Waits(Duration),
+    /// Another protocol takes over.
+    Upgrade,
     /// The connection ends.
     Close,
 }
 
 impl<H: Exchanges> Conversation<H> {
     pub(super) fn new(exchanges: Arc<H>, config: Config) -> Self {
-        Self { exchanges, config, begun: None }
+        Self { exchanges, config, begun: None, upgraded: None }
     }
 }
 
@@ -83,18 +92,30 @@ impl<H: Exchanges> Session for Conversation<H> {
         let (peer, seat) = (*stream.peer(), stream.seat());
         let caller = Caller { peer: &peer, seat };
         let (input, output) = stream.split();
+        if let Some(upgraded) = &mut self.upgraded {
+            return upgraded.turn(&[], input, output, caller);
+        }
         let begun = match self.begun.take() {
             Some(begun) => *begun,
             None => Begun { held: None, stage: HttpStage::between() },
         };
-        let mut talk = HttpTurn { exchanges: &*self.exchanges, config: &self.config, caller, output, begun };
-        let turn = talk.run(input)?;
-        let begun = talk.begun;
+        let (exchanges, config) = (&*self.exchanges, &self.config);
+        let mut talk = HttpTurn { exchanges, config, caller, output, begun, upgraded: None };
+        let turn = talk.run(input);
+        let HttpTurn { begun, upgraded, .. } = talk;
+        self.upgraded = upgraded;
+        let turn = turn?;
         match (&begun.stage, &begun.held) {
             (HttpStage::Head(scanner), None) if scanner.is_fresh() => {}
             _ => self.begun = Some(Box::new(begun)),
         }
         Ok(turn)
+    }
+
+    fn finish(&mut self, reason: CloseReason) {
+        if let Some(upgraded) = &mut self.upgraded {
+            upgraded.finish(reason);
+        }
     }
 }
 
@@ -105,6 +126,7 @@ struct HttpTurn<'t, 'a, H: Exchanges> {
     caller: Caller<'t>,
     output: &'t mut Output<'a>,
     begun: Begun<H::Exchange>,
+    upgraded: Option<Box<dyn Upgraded>>,
 }
 
 impl<H: Exchanges> HttpTurn<'_, '_, H> {
@@ -113,6 +135,7 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
         loop {
             match flow {
                 InputFlow::Close => return Ok(Turn::Close),
+                InputFlow::Upgrade => return self.upgrade(input),
                 InputFlow::Over => return Ok(Turn::Again),
                 InputFlow::Waits(time) => return Ok(Turn::ParkFor(time)),
                 InputFlow::More => {}
@@ -124,6 +147,16 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
                 Received::End => return Ok(Turn::Close),
             };
         }
+    }
+
+    /// Gives the connection to the protocol that takes over, with what the client has sent for it.
+    fn upgrade(&mut self, input: &mut Input<'_>) -> io::Result<Turn> {
+        let stage = std::mem::replace(&mut self.begun.stage, HttpStage::between());
+        let HttpStage::Upgraded(upgraded) = stage else { return Ok(Turn::Close) };
+        let held = self.begun.held.take();
+        let first = held.as_ref().map_or(&[][..], Held::bytes);
+        // First, so that it learns of the connection's end if its turn fails.
+        self.upgraded.insert(upgraded).turn(first, input, self.output, self.caller)
     }
 
     /// What the connection waits for when no more has come.
@@ -183,6 +216,10 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
             let stage = std::mem::replace(&mut self.begun.stage, HttpStage::Closed);
             match stage {
                 HttpStage::Closed => return Ok((used, InputFlow::Close)),
+                HttpStage::Upgraded(_) => {
+                    self.begun.stage = stage;
+                    return Ok((used, InputFlow::Upgrade));
+                }
                 HttpStage::Head(scanner) => match self.head(scanner, &data[used..])? {
                     Some(n) => used += n,
                     None => return Ok((used, InputFlow::More)),
@@ -335,10 +372,11 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
             Err(error) if Fault::of(&error) == Some(Fault::InputLimit) => return Err(self.no_room()),
             Err(error) => self.fail(&mut outgoing, &error)?,
         }
-        self.begun.stage = match outgoing.pulled.take() {
-            Some(pulled) => HttpStage::Pull { pulled, keep: outgoing.keep },
-            None if outgoing.keep => HttpStage::between(),
-            None => HttpStage::Closed,
+        self.begun.stage = match (outgoing.upgraded.take(), outgoing.pulled.take()) {
+            (Some(upgraded), _) => HttpStage::Upgraded(upgraded),
+            (None, Some(pulled)) => HttpStage::Pull { pulled, keep: outgoing.keep },
+            (None, None) if outgoing.keep => HttpStage::between(),
+            (None, None) => HttpStage::Closed,
         };
         Ok(())
     }

@@ -22,6 +22,7 @@
 //!
 //! Requests are read strictly: [`wire`] says how.
 
+mod caller;
 mod config;
 mod conversation;
 mod date;
@@ -31,6 +32,7 @@ mod ready;
 mod request;
 mod response;
 mod status;
+mod upgrade;
 pub mod wire;
 
 pub use config::Config;
@@ -41,6 +43,9 @@ pub use request::Request;
 pub use response::{Answer, Response};
 pub use status::{reason, status};
 
+pub(in crate::service) use caller::Caller;
+pub(in crate::service) use upgrade::Upgraded;
+
 use super::{Peer, Service, Session};
 use conversation::Conversation;
 use exchanges::{Collecting, Exchanges, Passing};
@@ -48,7 +53,8 @@ use std::io;
 use std::sync::Arc;
 
 /// What a client is told that is refused before it has asked for anything.
-const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
+pub(in crate::service) const BUSY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
     Content-Type: text/plain\r\nContent-Length: 23\r\n\r\nthe server is too busy\n";
 
 /// An HTTP service from a closure that answers one request. A body up to

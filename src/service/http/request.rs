@@ -64,6 +64,11 @@ impl<'r> Request<'r> {
         self.head.version
     }
 
+    /// Whether the client wants to go on with another protocol.
+    pub(in crate::service) fn upgrades(&self) -> bool {
+        self.head.upgrade
+    }
+
     /// The client.
     pub fn peer(&self) -> &'r Peer {
         self.peer

@@ -1,14 +1,15 @@
 //! The answer to a request: written at once, or pulled piece by piece.
 
+use super::caller::Caller;
 use super::date;
 use super::pull::{Framing, NextPiece, Pull, Pulled};
 use super::status::{self, reason};
+use super::upgrade::Upgraded;
 use super::wire::{Version, is_token, is_value};
-use crate::service::{Output, Peer, Seat, Waker};
+use crate::service::{Output, Peer, Waker};
 use std::io::{self, Read};
 
 /// What is known of an answer before and after its handler has run.
-#[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) version: Version,
     /// The answer to HEAD has no body.
@@ -19,19 +20,14 @@ pub(super) struct Outgoing {
     pub(super) started: bool,
     /// The body that is to be pulled.
     pub(super) pulled: Option<Pulled>,
+    /// What goes on with the connection.
+    pub(super) upgraded: Option<Box<dyn Upgraded>>,
 }
 
 impl Outgoing {
     pub(super) fn new(version: Version, head_only: bool, keep: bool) -> Self {
-        Self { version, head_only, keep, started: false, pulled: None }
+        Self { version, head_only, keep, started: false, pulled: None, upgraded: None }
     }
-}
-
-/// Who asks, and on which connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Caller<'c> {
-    pub(super) peer: &'c Peer,
-    pub(super) seat: Seat,
 }
 
 /// Says that a request was answered: what a handler returns. Only a [`Response`] makes it.
@@ -44,7 +40,6 @@ pub struct Answer(());
 /// Framing is the server's: `Content-Length`, `Transfer-Encoding` and `Connection` cannot be set
 /// ([`close`](Self::close) ends the connection). `Date` and `Server` are added unless they are set. HEAD
 /// gets the same headers as GET and no body.
-#[derive(Debug)]
 pub struct Response<'r, 'a> {
     output: &'r mut Output<'a>,
     outgoing: &'r mut Outgoing,
@@ -186,6 +181,24 @@ impl<'r, 'a> Response<'r, 'a> {
         })
     }
 
+    /// Says which protocols the server would go on with here.
+    pub(in crate::service) fn protocols(mut self, names: &str) -> Self {
+        self.headers.extend(format!("Upgrade: {names}\r\nConnection: Upgrade\r\n").bytes());
+        self
+    }
+
+    /// Gives the connection to another protocol. `open` answers the request itself, and says whether it has begun
+    /// to; if it fails before, the request is answered as one whose handler failed.
+    pub(in crate::service) fn upgrade<F>(self, open: F) -> io::Result<Answer>
+    where
+        F: FnOnce(&mut Output<'a>, Caller<'r>) -> (bool, io::Result<Box<dyn Upgraded>>),
+    {
+        let (begun, upgraded) = open(self.output, self.caller);
+        self.outgoing.started = begun;
+        self.outgoing.upgraded = Some(upgraded?);
+        Ok(Answer(()))
+    }
+
     /// Writes an answer whose body is there, in parts that follow each other.
     pub(super) fn whole(mut self, content_type: Option<&str>, body: &[&[u8]]) -> io::Result<Answer> {
         let length = body.iter().map(|part| part.len() as u64).sum();
@@ -274,4 +287,10 @@ fn has_body(status: u16) -> bool {
 
 fn wrong(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
+}
+
+impl std::fmt::Debug for Response<'_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
+    }
 }

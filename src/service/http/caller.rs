@@ -1,0 +1,10 @@
+//! Who asks.
+
+use crate::service::{Peer, Seat};
+
+/// Who asks, and on which connection.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::service) struct Caller<'c> {
+    pub(in crate::service) peer: &'c Peer,
+    pub(in crate::service) seat: Seat,
+}

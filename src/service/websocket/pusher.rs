@@ -1,0 +1,135 @@
+//! Sending from any thread: what is pushed waits in a mailbox until the session's turn.
+
+use super::message::Prepared;
+use crate::service::Waker;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Why a message was not pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// The client has not taken what was pushed before, and there is more than may be kept for it
+    /// (`output_per_connection`) or for all (`output_total`).
+    #[error("the client does not take its messages")]
+    Full,
+    /// The connection has ended.
+    #[error("the connection has ended")]
+    Gone,
+}
+
+/// Sends to one socket from any thread. A clone sends to the same socket; it may outlive it.
+#[derive(Clone, Debug)]
+pub struct Pusher(Arc<Mailbox>);
+
+impl Pusher {
+    /// Sends a message after those that were pushed before, without waiting. A [`Prepared`] message that is pushed
+    /// to many sockets is in memory once.
+    pub fn push(&self, message: impl Into<Prepared>) -> Result<(), PushError> {
+        self.0.put(message.into().0)
+    }
+
+    /// Ends the connection with this close code once what was pushed is sent.
+    pub fn close(&self, code: u16) {
+        self.0.contents().closing.get_or_insert(code);
+        self.0.waker.wake();
+    }
+}
+
+/// What was pushed and not sent.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    contents: Mutex<Contents>,
+    waker: Waker,
+    limit: usize,
+    total: Arc<AtomicUsize>,
+    total_limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    frames: VecDeque<Arc<[u8]>>,
+    /// Bytes of the frames.
+    bytes: usize,
+    closing: Option<u16>,
+    gone: bool,
+}
+
+/// What a turn takes from a mailbox.
+pub(super) enum Mail {
+    Frame(Arc<[u8]>),
+    Close(u16),
+    Nothing,
+}
+
+impl Mailbox {
+    pub(super) fn new(waker: Waker, limit: usize, total: Arc<AtomicUsize>, total_limit: usize) -> Self {
+        Self { contents: Mutex::default(), waker, limit, total, total_limit }
+    }
+
+    pub(super) fn pusher(self: &Arc<Self>) -> Pusher {
+        Pusher(self.clone())
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, frame: Arc<[u8]>) -> Result<(), PushError> {
+        let mut contents = self.contents();
+        if contents.gone || contents.closing.is_some() {
+            return Err(PushError::Gone);
+        }
+        if contents.bytes + frame.len() > self.limit {
+            return Err(PushError::Full);
+        }
+        if self.total.fetch_add(frame.len(), Ordering::Relaxed) + frame.len() > self.total_limit {
+            self.total.fetch_sub(frame.len(), Ordering::Relaxed);
+            return Err(PushError::Full);
+        }
+        contents.bytes += frame.len();
+        contents.frames.push_back(frame);
+        let first = contents.frames.len() == 1;
+        drop(contents);
+        // Whoever put the first one has woken the session, and its turn takes all.
+        if first {
+            self.waker.wake();
+        }
+        Ok(())
+    }
+
+    pub(super) fn take(&self) -> Mail {
+        let mut contents = self.contents();
+        match contents.frames.pop_front() {
+            Some(frame) => {
+                contents.bytes -= frame.len();
+                self.total.fetch_sub(frame.len(), Ordering::Relaxed);
+                if contents.frames.is_empty() {
+                    // A mailbox that is empty owns no memory.
+                    contents.frames = VecDeque::new();
+                }
+                Mail::Frame(frame)
+            }
+            None => contents.closing.take().map_or(Mail::Nothing, |code| {
+                contents.gone = true;
+                Mail::Close(code)
+            }),
+        }
+    }
+
+    /// The connection has ended: nothing more is taken, and nothing kept.
+    pub(super) fn shut(&self) {
+        let mut contents = self.contents();
+        contents.gone = true;
+        self.total.fetch_sub(contents.bytes, Ordering::Relaxed);
+        contents.bytes = 0;
+        contents.frames = VecDeque::new();
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}

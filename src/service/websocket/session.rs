@@ -1,0 +1,364 @@
+//! One WebSocket: a session that took over from HTTP.
+//!
+//! Between messages it keeps this and nothing else: no buffer, no thread. Its time is its own: the next ping, the
+//! service's timer, the deadline of a message that comes in pieces and of a close that is not answered.
+
+use super::frame::{FramePiece, FrameReader, Opcode, unmask};
+use super::pusher::Mail;
+use super::socket::{Closed, Event, SocketState, WebSocket};
+use super::violation::{Violation, close_payload};
+use crate::reason::CloseReason;
+use crate::service::held::Held;
+use crate::service::http::{Caller, Upgraded};
+use crate::service::{Fault, Input, Output, Received, Turn};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// What a person writes.
+pub(super) type OnEvent = dyn Fn(Event<'_>, &mut WebSocket<'_, '_>) -> io::Result<()> + Send + Sync;
+
+/// Frames are gathered into calls of this size; a longer one must find room first.
+const GATHER: usize = 16 << 10;
+
+pub(super) struct WebSocketSession {
+    on: Arc<OnEvent>,
+    state: SocketState,
+    /// Input that was begun and not finished; nothing between messages.
+    begun: Option<Box<BegunMessage>>,
+    /// When the client is asked for a sign of life.
+    ping_at: Instant,
+    /// It was asked, and nothing has come since.
+    pinged: bool,
+    closed: Option<(Option<u16>, String)>,
+}
+
+struct BegunMessage {
+    reader: FrameReader,
+    /// The message so far.
+    message: Option<Held>,
+    /// Frames that another turn will read.
+    rest: Option<Held>,
+    since: Instant,
+}
+
+/// What input came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReadFlow {
+    /// More must come.
+    More,
+    /// The turn is over, and there is more in hand.
+    Over,
+    /// The connection ends.
+    Close,
+}
+
+impl WebSocketSession {
+    pub(super) fn new(on: Arc<OnEvent>, state: SocketState, now: Instant) -> Self {
+        let ping_at = now + state.config.ping_every;
+        Self { on, state, begun: None, ping_at, pinged: false, closed: None }
+    }
+
+    fn emit(&mut self, event: Event<'_>, output: &mut Output<'_>, caller: Caller<'_>) -> io::Result<()> {
+        let mut socket =
+            WebSocket { output: Some(output), caller: Some(caller), state: &mut self.state, opening: None };
+        (self.on)(event, &mut socket)
+    }
+
+    fn send_frame(&mut self, opcode: Opcode, payload: &[u8], output: &mut Output<'_>) -> io::Result<()> {
+        WebSocket { output: Some(output), caller: None, state: &mut self.state, opening: None }
+            .send_frame(opcode, payload)
+    }
+
+    fn close(&mut self, code: u16, reason: &str, output: &mut Output<'_>) -> io::Result<()> {
+        WebSocket { output: Some(output), caller: None, state: &mut self.state, opening: None }
+            .close(code, reason)
+    }
+
+    /// Tells the client what it has done wrong, and ends the connection for that.
+    fn fail(&mut self, violation: Violation, output: &mut Output<'_>) -> io::Error {
+        match self.close(violation.close_code(), &violation.to_string(), output) {
+            Err(error) if self.state.closing.is_none() => error,
+            _ => violation.into(),
+        }
+    }
+
+    /// There is no room for more input of clients: tells the client to come again later.
+    fn no_room(&mut self, error: io::Error, output: &mut Output<'_>) -> io::Error {
+        match self.close(1013, "the server has no room for this message now", output) {
+            Err(broken) if self.state.closing.is_none() => broken,
+            _ => error,
+        }
+    }
+
+    /// Sends what was pushed, as long as the client takes it.
+    fn deliver(&mut self, output: &mut Output<'_>) -> io::Result<ReadFlow> {
+        let Some(mailbox) = self.state.mailbox.clone() else { return Ok(ReadFlow::More) };
+        while self.state.closing.is_none() {
+            output.flush()?;
+            for _ in 0..64 {
+                if !output.kept.is_empty() {
+                    return Ok(ReadFlow::Over);
+                }
+                match mailbox.take() {
+                    Mail::Frame(frame) => {
+                        output.send(&frame)?;
+                        if frame.len() > GATHER {
+                            break;
+                        }
+                    }
+                    Mail::Close(code) => self.close(code, "", output)?,
+                    Mail::Nothing => return Ok(ReadFlow::More),
+                }
+            }
+            if output.is_turn_over() {
+                return Ok(ReadFlow::Over);
+            }
+        }
+        Ok(ReadFlow::More)
+    }
+
+    /// What is due by now.
+    fn keep_time(
+        &mut self,
+        now: Instant,
+        output: &mut Output<'_>,
+        caller: Caller<'_>,
+    ) -> io::Result<ReadFlow> {
+        let patience = output.context.limits.read_timeout;
+        let since = self.begun.as_ref().filter(|begun| begun.rest.is_none()).map(|begun| begun.since);
+        if since.is_some_and(|since| now >= since + patience) {
+            return Err(Fault::ReadTimeout.into());
+        }
+        if let Some(closing) = self.state.closing {
+            return Ok(if now >= closing + patience { ReadFlow::Close } else { ReadFlow::More });
+        }
+        if self.state.timer.is_some_and(|timer| now >= timer) {
+            self.state.timer = None;
+            self.emit(Event::Timer, output, caller)?;
+        }
+        if now >= self.ping_at && self.state.closing.is_none() {
+            if self.pinged {
+                return Err(Fault::ReadTimeout.into());
+            }
+            self.pinged = true;
+            self.ping_at = now + self.state.config.ping_every;
+            self.send_frame(Opcode::Ping, b"", output)?;
+        }
+        Ok(ReadFlow::More)
+    }
+
+    /// How long nothing is due.
+    fn next(&self, output: &Output<'_>) -> Turn {
+        let patience = output.context.limits.read_timeout;
+        let mut due = self.ping_at;
+        if let Some(timer) = self.state.timer {
+            due = due.min(timer);
+        }
+        if let Some(begun) = &self.begun {
+            due = due.min(begun.since + patience);
+        }
+        if let Some(closing) = self.state.closing {
+            due = closing + patience;
+        }
+        Turn::ParkFor(due.saturating_duration_since(Instant::now()))
+    }
+
+    fn begin(&self, output: &Output<'_>) -> BegunMessage {
+        let max_message = self.state.config.max_message;
+        // Nothing may be kept for a message past what all clients may have, so a longer one need not begin.
+        let max_message = max_message.min(output.context.limits.input_total) as u64;
+        let since = Instant::now();
+        BegunMessage { reader: FrameReader::of_client(max_message), message: None, rest: None, since }
+    }
+
+    /// Takes input, and keeps what is left of it.
+    fn take(&mut self, data: &[u8], output: &mut Output<'_>, caller: Caller<'_>) -> io::Result<ReadFlow> {
+        let mut begun = match self.begun.take() {
+            Some(begun) => *begun,
+            None => self.begin(output),
+        };
+        let context = output.context;
+        let held = match begun.rest.take() {
+            Some(mut rest) => {
+                // The time that it waited for this turn is not the client's.
+                begun.since = Instant::now();
+                rest.extend(data, usize::MAX, context.limits)?;
+                let (used, read) = self.read(&mut begun, rest.bytes(), output, caller)?;
+                rest.answered(used);
+                rest.shrink();
+                (rest, read)
+            }
+            None => {
+                let (used, read) = self.read(&mut begun, data, output, caller)?;
+                let mut rest = Held::new(context.input_total);
+                if used < data.len() && read != ReadFlow::Close {
+                    rest.extend(&data[used..], data.len(), context.limits)?;
+                }
+                (rest, read)
+            }
+        };
+        let (rest, read) = held;
+        begun.rest = Some(rest).filter(|rest| !rest.is_empty());
+        if !begun.reader.is_between() || begun.rest.is_some() {
+            self.begun = Some(Box::new(begun));
+        }
+        Ok(read)
+    }
+
+    /// Reads frames as far as the input goes, and says how many bytes were used.
+    fn read(
+        &mut self,
+        begun: &mut BegunMessage,
+        data: &[u8],
+        output: &mut Output<'_>,
+        caller: Caller<'_>,
+    ) -> io::Result<(usize, ReadFlow)> {
+        let mut used = 0;
+        loop {
+            let (n, piece) =
+                begun.reader.next(&data[used..]).map_err(|violation| self.fail(violation, output))?;
+            used += n;
+            match piece {
+                FramePiece::More => return Ok((used, ReadFlow::More)),
+                FramePiece::Payload(bytes, key) => {
+                    let message = begun.message.get_or_insert_with(|| Held::new(output.context.input_total));
+                    if let Err(error) = extend(message, bytes, key, self.state.config.max_message, output) {
+                        return Err(self.no_room(error, output));
+                    }
+                    continue;
+                }
+                FramePiece::Message(opcode) => {
+                    let message = begun.message.take();
+                    self.message(opcode, message.as_ref().map_or(&[], Held::bytes), output, caller)?;
+                }
+                FramePiece::Control(opcode) => {
+                    if self.control(opcode, begun.reader.control(), output)? == ReadFlow::Close {
+                        return Ok((used, ReadFlow::Close));
+                    }
+                }
+            }
+            if begun.reader.is_between() {
+                begun.since = Instant::now();
+            }
+            if used < data.len() && output.is_turn_over() {
+                return Ok((used, ReadFlow::Over));
+            }
+        }
+    }
+
+    fn message(
+        &mut self,
+        opcode: Opcode,
+        bytes: &[u8],
+        output: &mut Output<'_>,
+        caller: Caller<'_>,
+    ) -> io::Result<()> {
+        if self.state.closing.is_some() {
+            // What a client says after it was told that the socket is closed is not heard.
+            return Ok(());
+        }
+        if opcode == Opcode::Binary {
+            return self.emit(Event::Binary(bytes), output, caller);
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(text) => self.emit(Event::Text(text), output, caller),
+            Err(_) => Err(self.fail(Violation::Utf8, output)),
+        }
+    }
+
+    fn control(&mut self, opcode: Opcode, payload: &[u8], output: &mut Output<'_>) -> io::Result<ReadFlow> {
+        match opcode {
+            Opcode::Close => {
+                let (code, reason) =
+                    close_payload(payload).map_err(|violation| self.fail(violation, output))?;
+                self.closed = Some((code, reason.to_owned()));
+                if self.state.closing.is_none() {
+                    // The answer has the same code.
+                    self.send_frame(Opcode::Close, payload.get(..2).unwrap_or_default(), output)?;
+                }
+                Ok(ReadFlow::Close)
+            }
+            Opcode::Ping if self.state.closing.is_none() => {
+                self.send_frame(Opcode::Pong, payload, output).map(|()| ReadFlow::More)
+            }
+            _ => Ok(ReadFlow::More),
+        }
+    }
+}
+
+/// Appends payload to a message and takes its mask off.
+fn extend(
+    message: &mut Held,
+    masked: &[u8],
+    key: [u8; 4],
+    most: usize,
+    output: &Output<'_>,
+) -> io::Result<()> {
+    let mut piece = [0; 4096];
+    // Its length is a multiple of the mask's, so every piece begins where the mask does.
+    for bytes in masked.chunks(piece.len()) {
+        let piece = &mut piece[..bytes.len()];
+        piece.copy_from_slice(bytes);
+        unmask(piece, key);
+        message.extend(piece, most, output.context.limits)?;
+    }
+    Ok(())
+}
+
+impl Upgraded for WebSocketSession {
+    fn turn(
+        &mut self,
+        first: &[u8],
+        input: &mut Input<'_>,
+        output: &mut Output<'_>,
+        caller: Caller<'_>,
+    ) -> io::Result<Turn> {
+        let now = Instant::now();
+        let mut read = match first.is_empty() && self.begun.as_ref().is_none_or(|begun| begun.rest.is_none())
+        {
+            true => ReadFlow::More,
+            false => self.take(first, output, caller)?,
+        };
+        while read == ReadFlow::More {
+            read = match input.receive()? {
+                Received::Data(data) => {
+                    self.pinged = false;
+                    self.ping_at = now + self.state.config.ping_every;
+                    self.take(data, output, caller)?
+                }
+                Received::Nothing => break,
+                Received::End => ReadFlow::Close,
+            };
+        }
+        if read == ReadFlow::More {
+            read = self.deliver(output)?;
+        }
+        if read == ReadFlow::More {
+            read = self.keep_time(now, output, caller)?;
+        }
+        if output.context.draining.load(Ordering::Relaxed)
+            && self.state.closing.is_none()
+            && read != ReadFlow::Close
+        {
+            self.close(1001, "the server is ending", output)?;
+        }
+        Ok(match read {
+            ReadFlow::Close => Turn::Close,
+            ReadFlow::Over => Turn::Again,
+            ReadFlow::More => self.next(output),
+        })
+    }
+
+    fn finish(&mut self, why: CloseReason) {
+        if let Some(mailbox) = &self.state.mailbox {
+            mailbox.shut();
+        }
+        let (code, reason) = self.closed.take().unwrap_or_default();
+        let closed = Closed { code, reason, why };
+        let mut socket = WebSocket { output: None, caller: None, state: &mut self.state, opening: None };
+        // Nobody is left to be told of an error.
+        let _ = (self.on)(Event::Close(&closed), &mut socket);
+    }
+}

@@ -2,6 +2,10 @@
 //! it is sound.
 #![allow(unsafe_code)]
 
+mod pages;
+
+pub(crate) use pages::{Pages, whole_pages};
+
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::{IpAddr, SocketAddr};
 #[cfg(not(target_os = "linux"))]

@@ -137,7 +137,7 @@ fn core(
         dormitory: Dormitory::new(workers),
         ledgers: Ledgers::new(WORKER_ROWS + workers, columns),
         worker_clocks: (0..workers).map(|_| WorkerClock::default()).collect(),
-        output_total: AtomicUsize::new(0),
+        output_total: Arc::default(),
         input_total: Arc::default(),
         farewells: Farewells::new(),
         panics: AtomicU64::new(0),

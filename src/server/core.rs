@@ -18,7 +18,7 @@ use crate::server::queue::table::{Slot, Table};
 use crate::server::refusals::Refusals;
 use crate::server::turn::farewell::Farewells;
 use crate::server::turn::tick::Tick;
-use crate::service::Service;
+use crate::service::{Pool, Service};
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
@@ -87,9 +87,9 @@ pub(crate) struct Core {
     pub(crate) dormitory: Dormitory,
     pub(crate) ledgers: Ledgers,
     pub(crate) worker_clocks: Box<[WorkerClock]>,
-    pub(crate) output_total: AtomicUsize,
+    pub(crate) output_total: Arc<Pool>,
     /// Shared with the sessions that hold some of it.
-    pub(crate) input_total: Arc<AtomicUsize>,
+    pub(crate) input_total: Arc<Pool>,
     pub(crate) farewells: Farewells,
     pub(crate) panics: AtomicU64,
     pub(crate) refusals: Refusals,

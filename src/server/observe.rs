@@ -61,8 +61,8 @@ impl Observe for Core {
             workers_limit: self.limits.workers as u64,
             handler_panics: self.panics.load(Relaxed),
             lingering: self.lingering.load(Relaxed) as u64,
-            pending_input_bytes: self.input_total.load(Relaxed) as u64,
-            pending_output_bytes: self.output_total.load(Relaxed) as u64,
+            pending_input_bytes: self.input_total.used() as u64,
+            pending_output_bytes: self.output_total.used() as u64,
             shedding: self.refusals.shedding(),
             ..Default::default()
         };

@@ -1,8 +1,8 @@
 //! Handlers in plain blocking style: they keep their worker until they return, as the handlers of
 //! Python's `socketserver` do, with deadlines.
 
-use super::stream::{Fault, receive};
-use super::{Peer, Service, Session, Stream, Turn};
+use super::stream::receive;
+use super::{Fault, Peer, Service, Session, Stream, Turn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, BufRead, Read, Write};
 use std::sync::atomic::Ordering;
@@ -224,7 +224,7 @@ impl Write for Blocking<'_, '_> {
         let deadline = self.total_deadline.unwrap_or_else(|| Instant::now() + allowed);
         loop {
             let (_, output) = self.stream.split();
-            let flushed = output.kept.flush(output.socket, output.context.output_total)?;
+            let flushed = output.kept.flush(output.socket)?;
             output.sent += flushed as u64;
             if output.kept.is_empty() {
                 return Ok(());

@@ -4,12 +4,15 @@
 mod blocking;
 mod datagram;
 mod echo;
+mod fault;
 mod held;
 mod hello;
 pub mod http;
+mod kept;
 mod lines;
-
 mod pace;
+mod parked;
+mod pool;
 mod proxy;
 mod stream;
 mod time;
@@ -18,10 +21,13 @@ mod work;
 pub use blocking::{Blocking, Handler, handler};
 pub use datagram::{DatagramService, Datagrams, Reply, datagrams};
 pub use echo::Echo;
+pub use fault::Fault;
 pub use hello::{hello, hello_datagrams};
+pub(crate) use kept::Kept;
 pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
-pub(crate) use stream::{Buffers, Context, Kept, Turned};
-pub use stream::{Fault, Input, Output, Received, Stream};
+pub(crate) use pool::Pool;
+pub(crate) use stream::{Buffers, Context, Turned};
+pub use stream::{Input, Output, Received, Stream};
 pub use time::Time;
 pub use work::{Cost, Work};
 

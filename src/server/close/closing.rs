@@ -89,7 +89,7 @@ impl Core {
         let connection = slot.connection().take();
         slot.deadline.store(NEVER, Ordering::Relaxed);
         if let Some(mut connection) = connection {
-            connection.kept.discard(&self.output_total);
+            connection.kept.discard();
             let session = connection.session.take();
             let later = match (session, told) {
                 (Some(session), Told::Here(reason)) => {

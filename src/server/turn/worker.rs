@@ -245,7 +245,7 @@ impl Worker {
     fn turn(&mut self, core: &Core, present: &Present<'_>, hangup: bool) {
         let mut guard = present.slot.connection();
         let Some(connection) = guard.as_mut() else { return };
-        let next = match self.flush_kept(core, present, connection) {
+        let next = match self.flush_kept(present, connection) {
             Some(next) => next,
             None => self.converse(core, present, connection, hangup),
         };
@@ -266,16 +266,11 @@ impl Worker {
     }
 
     /// Sends what is kept from earlier turns; nothing when all has gone and the service has its turn.
-    fn flush_kept(
-        &mut self,
-        core: &Core,
-        present: &Present<'_>,
-        connection: &mut Connection,
-    ) -> Option<Next> {
+    fn flush_kept(&mut self, present: &Present<'_>, connection: &mut Connection) -> Option<Next> {
         if connection.kept.is_empty() {
             return None;
         }
-        match connection.kept.flush(&connection.socket, &core.output_total) {
+        match connection.kept.flush(&connection.socket) {
             Ok(0) => {}
             Ok(n) => {
                 connection.waiting = Waiting::Flush { since: self.now }.into();

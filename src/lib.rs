@@ -64,8 +64,10 @@ mod admit;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;
+mod contain;
 pub mod limits;
 pub mod metrics;
+mod phase;
 pub mod reason;
 pub mod server;
 pub mod service;
@@ -77,7 +79,7 @@ pub use reason::CloseReason;
 pub use server::{BoundServer, BuildError, Builder, Handle, Server, ShutdownReport, Trigger};
 pub use service::{
     Blocking, DatagramService, Datagrams, Echo, Handler, LineReply, Lines, Peer, Received, Reply, Service,
-    Session, Stream, Time, Turn, datagrams, handler, lines, lines_with,
+    Session, Stream, Time, Turn, datagrams, handler, http, lines, lines_with,
 };
 pub use tidegate_units::url;
 

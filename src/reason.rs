@@ -53,6 +53,14 @@ labels! {
     }
 }
 
+impl DropReason {
+    /// Whether a client that is turned away for this reason is told so, where the protocol has words for it: not one that
+    /// has left, and none when everything is cut.
+    pub(crate) fn has_words(self) -> bool {
+        !matches!(self, DropReason::ClientGone | DropReason::Draining)
+    }
+}
+
 labels! {
     /// Why a served connection ended.
     CloseReason {
@@ -128,5 +136,23 @@ labels! {
         Unsent = "unsent",
         /// The server ended before it was answered.
         Draining = "draining",
+    }
+}
+
+labels! {
+    /// Why a backend could not be reached.
+    BackendFailure {
+        /// Nobody listens there.
+        Refused = "refused",
+        /// It did not answer within `backend_connect_timeout`.
+        Timeout = "timeout",
+        /// The connection was reset before a byte had passed.
+        Reset = "reset",
+        /// There is no way to it: no route, or no permission to use its socket.
+        Unreachable = "unreachable",
+        /// Its name has no address.
+        Resolve = "resolve",
+        /// This process or machine has no descriptor, port or memory left; the backend is not to blame.
+        Local = "local",
     }
 }

@@ -1,7 +1,7 @@
 //! What each path answers. Nothing here changes the server.
 
 use super::history::{History, Sample};
-use super::relay::Answer;
+use super::link::Answer;
 use super::status;
 use crate::metrics::process::ProcessReader;
 use crate::metrics::registry::{CONTENT_TYPE, Exporter};
@@ -60,6 +60,11 @@ impl Pages {
                 "not here; there are /metrics, /livez, /readyz, /status and /status.json\n".into(),
             ),
         }
+    }
+
+    /// The answer when making one panicked.
+    pub(super) fn panicked() -> Answer {
+        answer(500, TEXT, "a service panicked while it was asked how it is: see the log\n".into())
     }
 
     fn ready(&self) -> Answer {

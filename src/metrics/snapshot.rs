@@ -10,34 +10,7 @@ use std::time::Duration;
 pub const BUCKETS: [f64; 16] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// What a server is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// It is bound, and not serving yet.
-    #[default]
-    Starting,
-    /// It serves.
-    Serving,
-    /// It was told to end, still accepts (`drain_delay`), and asks for no more traffic.
-    Leaving,
-    /// It no longer accepts, and finishes what it admitted.
-    Draining,
-    /// It has ended.
-    Stopped,
-}
-
-impl Phase {
-    /// The word for it in logs and pages.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Phase::Starting => "starting",
-            Phase::Serving => "serving",
-            Phase::Leaving => "leaving",
-            Phase::Draining => "draining",
-            Phase::Stopped => "stopped",
-        }
-    }
-}
+pub use crate::phase::Phase;
 
 /// A latency histogram: counts per bucket (not cumulative), the last one for what is above
 /// [`BUCKETS`].

@@ -40,9 +40,9 @@ pub enum Place {
 
 /// A counter that one thread writes and any thread reads: no locked instruction.
 #[derive(Debug, Default)]
-struct Owned(AtomicI64);
+struct Tally(AtomicI64);
 
-impl Owned {
+impl Tally {
     fn add(&self, n: i64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
@@ -54,12 +54,12 @@ impl Owned {
 
 /// A histogram that one thread writes.
 #[derive(Debug, Default)]
-struct OwnedHistogram {
-    counts: [Owned; BUCKETS.len() + 1],
-    sum_nanos: Owned,
+struct TallyHistogram {
+    counts: [Tally; BUCKETS.len() + 1],
+    sum_nanos: Tally,
 }
 
-impl OwnedHistogram {
+impl TallyHistogram {
     fn observe(&self, nanos: u64) {
         // Most observations are short, so a scan from below is the fast search.
         let bucket = BUCKET_NANOS.iter().position(|&bound| nanos <= bound).unwrap_or(BUCKETS.len());
@@ -80,17 +80,17 @@ impl OwnedHistogram {
 #[repr(align(128))]
 pub struct Ledger {
     sequence: AtomicUsize,
-    accepted: Owned,
-    places: [Owned; 3],
-    dropped: [Owned; DropReason::COUNT],
-    closed: [Owned; CloseReason::COUNT],
-    turns: [Owned; TurnOutcome::COUNT],
-    turn_duration: OwnedHistogram,
-    queue_wait: OwnedHistogram,
-    received_bytes: Owned,
-    sent_bytes: Owned,
-    datagrams_received: Owned,
-    datagrams_dropped: [Owned; DatagramDrop::COUNT],
+    accepted: Tally,
+    places: [Tally; 3],
+    dropped: [Tally; DropReason::COUNT],
+    closed: [Tally; CloseReason::COUNT],
+    turns: [Tally; TurnOutcome::COUNT],
+    turn_duration: TallyHistogram,
+    queue_wait: TallyHistogram,
+    received_bytes: Tally,
+    sent_bytes: Tally,
+    datagrams_received: Tally,
+    datagrams_dropped: [Tally; DatagramDrop::COUNT],
 }
 
 impl Ledger {
@@ -181,9 +181,9 @@ impl Ledger {
             }
             let balanced = (
                 self.accepted.get(),
-                self.places.each_ref().map(Owned::get),
-                self.dropped.each_ref().map(Owned::get),
-                self.closed.each_ref().map(Owned::get),
+                self.places.each_ref().map(Tally::get),
+                self.dropped.each_ref().map(Tally::get),
+                self.closed.each_ref().map(Tally::get),
             );
             fence(Acquire);
             if self.sequence.load(Relaxed) == before {
@@ -400,7 +400,7 @@ mod tests {
 
     #[test]
     fn observations_fall_in_the_bucket_that_bounds_them() {
-        let histogram = OwnedHistogram::default();
+        let histogram = TallyHistogram::default();
         for nanos in [0, 100_000, 100_001, 10_000_000_000, 10_000_000_001] {
             histogram.observe(nanos);
         }

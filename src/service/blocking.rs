@@ -1,8 +1,8 @@
 //! Handlers in plain blocking style: they keep their worker until they return, as the handlers of
 //! Python's `socketserver` do, with deadlines.
 
-use super::stream::receive;
 use super::{Fault, Peer, Service, Session, Stream, Turn};
+use crate::transport::socket::receive;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, BufRead, Read, Write};
 use std::sync::atomic::Ordering;

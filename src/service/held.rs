@@ -1,11 +1,11 @@
 //! Input that a session holds from one turn to the next, counted in `input_total`.
 
-use super::parked::{Source, Ticket};
+use super::parked::Ticket;
 use super::pool::{Buffer, Pool};
 use super::{Context, Fault, Peer};
+use crate::admit::sources::SourceKey;
 use crate::limits::Limits;
 use std::io;
-use std::sync::Arc;
 
 /// Bytes that a client has sent and nobody has answered: the beginning of a request, or requests
 /// that another turn will answer.
@@ -13,18 +13,13 @@ use std::sync::Arc;
 pub(super) struct Held {
     buffer: Buffer,
     /// Who sent it: see [`parked`](super::parked).
-    source: Source,
+    source: SourceKey,
 }
 
 impl Held {
-    /// Nothing yet.
-    pub(super) fn new(pool: &Arc<Pool>) -> Self {
-        Self { buffer: Buffer::new(pool), source: Source::UNKNOWN }
-    }
-
     /// Nothing yet of this client's.
     pub(super) fn of(peer: &Peer, context: &Context<'_>) -> Self {
-        let source = Source::of(peer.address.ip(), context.limits.source_prefix);
+        let source = SourceKey::new(peer.address.ip(), context.limits.source_prefix);
         Self { buffer: Buffer::new(context.input_total), source }
     }
 

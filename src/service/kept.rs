@@ -2,8 +2,8 @@
 
 use super::Fault;
 use super::pool::{Buffer, Pool};
-use super::stream::send;
 use crate::limits::Limits;
+use crate::transport::socket::send;
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;

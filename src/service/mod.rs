@@ -23,6 +23,7 @@ pub use datagram::{DatagramService, Datagrams, Reply, datagrams};
 pub use echo::Echo;
 pub use fault::Fault;
 pub use hello::{hello, hello_datagrams};
+pub use http::http;
 pub(crate) use kept::Kept;
 pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
 pub(crate) use pool::Pool;
@@ -34,6 +35,17 @@ pub use work::{Cost, Work};
 use crate::reason::CloseReason;
 use std::io;
 use std::net::SocketAddr;
+
+/// What the session of a ready service takes of the allocator, at most.
+const SESSION_BYTES: usize = 256;
+
+/// What a ready service can make the server hold for one connection, beside what is counted in the
+/// pools of input and of replies.
+pub(crate) const CONNECTION_BYTES: usize =
+    SESSION_BYTES + Kept::BYTES + Pool::SMALL_BYTES + parked::Parked::CONNECTION_BYTES;
+
+/// What the pools of input and of replies hold for the next connection.
+pub(crate) const SPARE_BYTES: usize = 2 * Pool::SPARE_BYTES;
 
 /// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

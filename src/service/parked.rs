@@ -8,37 +8,17 @@
 //! never taken away.
 
 use super::pool::{Buffer, Parts, Pool};
+use crate::admit::sources::SourceKey;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
-
-/// The leading bits of a client's address: who shares one part of the limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Source(u128);
-
-impl Source {
-    /// All whose address nobody knows.
-    pub(super) const UNKNOWN: Self = Self(0);
-
-    /// The source of an address, of which so many bits count (of an IPv4 and of an IPv6 one).
-    pub(super) fn of(address: IpAddr, prefix: (u8, u8)) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V4(v4) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(prefix.0)).unwrap_or(0);
-                u128::from(u32::from(v4) & mask) | 0xffff << 32
-            }
-            IpAddr::V6(v6) => u128::from(v6) & u128::MAX.checked_shl(128 - u32::from(prefix.1)).unwrap_or(0),
-        })
-    }
-}
 
 /// All that is parked in a [`Pool`].
 #[derive(Debug, Default)]
 pub(super) struct Parked {
     places: Vec<Place>,
     free: Vec<u32>,
-    by_source: HashMap<Source, usize>,
+    by_source: HashMap<SourceKey, usize>,
 }
 
 /// One place in the table, for one session after the other.
@@ -46,16 +26,16 @@ pub(super) struct Parked {
 struct Place {
     /// Which of its sessions is meant.
     generation: u32,
-    piece: Option<(Source, Parts)>,
+    piece: Option<(SourceKey, Parts)>,
 }
 
 impl Parked {
     /// The most that the table takes for one connection: it grows by doubling.
     pub(super) const CONNECTION_BYTES: usize =
-        2 * (size_of::<Place>() + size_of::<u32>()) + 4 * (size_of::<(Source, usize)>() + 1);
+        2 * (size_of::<Place>() + size_of::<u32>()) + 4 * (size_of::<(SourceKey, usize)>() + 1);
 
     /// Takes what is in a place, if it is still that of this generation.
-    fn take(&mut self, index: u32, generation: u32) -> Option<(Source, Parts)> {
+    fn take(&mut self, index: u32, generation: u32) -> Option<(SourceKey, Parts)> {
         let place = self.places.get_mut(index as usize).filter(|place| place.generation == generation)?;
         let (source, parts) = place.piece.take()?;
         place.generation = generation.wrapping_add(1);
@@ -71,7 +51,7 @@ impl Parked {
 
     /// The piece that is given up for `source`, which wants a piece of `size`: the largest of the source
     /// that has most, if that is larger than what `source` would have.
-    fn victim(&self, source: Source, size: usize) -> Option<(u32, u32)> {
+    fn victim(&self, source: SourceKey, size: usize) -> Option<(u32, u32)> {
         let own = self.by_source.get(&source).copied().unwrap_or(0) + size;
         let (&largest, &total) = self.by_source.iter().max_by_key(|(_, total)| **total)?;
         let (from, at_least) = if total > own { (largest, 0) } else { (source, size) };
@@ -89,7 +69,7 @@ impl Pool {
     }
 
     /// Parks a buffer until its session has another turn; `None` if there is no memory for that.
-    pub(super) fn park(buffer: Buffer, source: Source) -> Option<Ticket> {
+    pub(super) fn park(buffer: Buffer, source: SourceKey) -> Option<Ticket> {
         let pool = buffer.pool().clone();
         let mut parked = pool.parked();
         if parked.free.is_empty() {
@@ -114,7 +94,7 @@ impl Pool {
 
     /// Makes room for a piece of `size` that `source` wants, by taking another away; `false` if `source`
     /// itself holds most, and nothing larger than this.
-    pub(super) fn make_room(self: &Arc<Self>, source: Source, size: usize) -> bool {
+    pub(super) fn make_room(self: &Arc<Self>, source: SourceKey, size: usize) -> bool {
         let mut parked = self.parked();
         let victim = parked.victim(source, size);
         let piece = victim.and_then(|(index, generation)| parked.take(index, generation));
@@ -134,11 +114,11 @@ pub(super) struct Ticket {
 
 impl Ticket {
     /// Takes the input back for a turn; `None` if it was given up for another source.
-    pub(super) fn redeem(self) -> Option<(Buffer, Source)> {
+    pub(super) fn redeem(self) -> Option<(Buffer, SourceKey)> {
         self.take()
     }
 
-    fn take(&self) -> Option<(Buffer, Source)> {
+    fn take(&self) -> Option<(Buffer, SourceKey)> {
         let (source, parts) = self.pool.parked().take(self.index, self.generation)?;
         Some((Buffer::from_parts(&self.pool, parts), source))
     }
@@ -154,15 +134,12 @@ impl Drop for Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
     const PAGE: usize = 4096;
 
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    fn source(number: u8) -> Source {
-        Source::of(IpAddr::from([127, 0, 0, number]), (32, 64))
+    fn source(number: u8) -> SourceKey {
+        SourceKey::new(IpAddr::from([127, 0, 0, number]), (32, 64))
     }
 
     fn piece(pool: &Arc<Pool>, bytes: usize) -> Buffer {
@@ -210,17 +187,5 @@ mod tests {
         assert!(!pool.make_room(source(1), 2 * PAGE));
         assert!(pool.make_room(source(1), PAGE));
         assert!(!pool.make_room(source(1), PAGE), "there is nobody left");
-    }
-
-    #[test]
-    fn a_source_is_a_prefix_of_an_address_of_either_family() {
-        let of = |text: &str| Source::of(ip(text), (24, 64));
-        assert_eq!(of("127.0.0.1"), of("127.0.0.200"));
-        assert_eq!(of("127.0.0.1"), of("::ffff:127.0.0.9"));
-        assert_ne!(of("127.0.0.1"), of("127.0.1.1"));
-        assert_eq!(of("fd00::1"), of("fd00::ffff:2"));
-        assert_ne!(of("fd00::1"), of("fd00:0:0:1::1"));
-        let any = |text: &str| Source::of(ip(text), (0, 0));
-        assert_eq!(any("127.0.0.1"), any("10.0.0.1"));
     }
 }

@@ -27,10 +27,17 @@ const SPARE_BYTES: usize = 1024 * 1024;
 /// Larger pieces are not kept as spare ones.
 const SPARE_PIECE: usize = 64 * 1024;
 
+/// Address space that is set aside, and given up when the system has no more: what the rest of the process
+/// needs then (for a session, say) is there. An allocation that fails would end the process.
+const BALLAST_BYTES: usize = 2 * 1024 * 1024;
+
 /// Memory of one kind (input, or replies), of all connections together.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     used: AtomicUsize,
+    /// How much the system would not give (`RLIMIT_AS`), less what it should have left; 0 while that is
+    /// not known.
+    exhausted: AtomicUsize,
     spare: Mutex<Spare>,
     pub(super) parked: Mutex<Parked>,
 }
@@ -40,6 +47,7 @@ pub(crate) struct Pool {
 struct Spare {
     pieces: Vec<Pages>,
     bytes: usize,
+    ballast: Option<Pages>,
 }
 
 impl Pool {
@@ -56,6 +64,10 @@ impl Pool {
     }
 
     fn charge(&self, bytes: usize, limit: usize) -> bool {
+        let limit = match self.exhausted.load(Relaxed) {
+            0 => limit,
+            system => limit.min(system),
+        };
         let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= limit);
         self.used.fetch_update(Relaxed, Relaxed, fits).is_ok()
     }
@@ -71,8 +83,25 @@ impl Pool {
             spare.bytes -= len;
             return Some(spare.pieces.swap_remove(at));
         }
+        let system = self.exhausted.load(Relaxed);
+        if spare.ballast.is_none() && (system == 0 || self.used() < system / 2) {
+            // What was given up is set aside again once there is room.
+            spare.ballast = Pages::new(BALLAST_BYTES);
+            self.exhausted.store(0, Relaxed);
+        }
         drop(spare);
-        Pages::new(len)
+        let pages = Pages::new(len);
+        if pages.is_none() {
+            self.exhaust();
+        }
+        pages
+    }
+
+    /// The system has no more: gives the ballast up, and makes do with a quarter less from now on.
+    fn exhaust(&self) {
+        let system = self.used() / 4 * 3;
+        self.exhausted.store(system.max(1), Relaxed);
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).ballast = None;
     }
 
     fn give_back(&self, pages: Pages) {
@@ -256,7 +285,13 @@ impl Buffer {
             return Err(Full { wanted: new });
         }
         let resized = match &mut self.memory {
-            Memory::Pages(pages) if room > SMALL_MAX => pages.resize(new),
+            Memory::Pages(pages) if room > SMALL_MAX => {
+                let resized = pages.resize(new);
+                if !resized {
+                    self.pool.exhaust();
+                }
+                resized
+            }
             _ => self.replace(room, new),
         };
         if !resized {

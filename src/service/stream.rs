@@ -3,7 +3,7 @@
 use super::pace::Pace;
 use super::{Blocking, Kept, Peer, Pool};
 use crate::limits::Limits;
-use rustix::net::{RecvFlags, SendFlags};
+use crate::transport::socket::{receive, send};
 use std::cell::Cell;
 use std::io;
 use std::net::TcpStream;
@@ -12,18 +12,6 @@ use std::sync::atomic::Ordering;
 
 /// Replies smaller than this are gathered and sent with one call.
 const GATHER_BYTES: usize = 16 * 1024;
-
-/// Sends without waiting; 0 if the kernel takes nothing now.
-pub(super) fn send(socket: &TcpStream, data: &[u8]) -> io::Result<usize> {
-    loop {
-        match rustix::net::send(socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(n) => return Ok(n),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => return Ok(0),
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
 
 /// What came in.
 #[derive(Debug, PartialEq, Eq)]
@@ -225,18 +213,6 @@ impl Input<'_> {
         self.drained = n < room;
         self.budget = self.budget.saturating_sub(n);
         self.received += n as u64;
-    }
-}
-
-/// Receives without waiting: `None` for nothing now, 0 for the end.
-pub(super) fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-    loop {
-        match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
-            Ok((n, _)) => return Ok(Some(n)),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 

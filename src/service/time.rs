@@ -35,7 +35,7 @@ fn second(now: SystemTime) -> i64 {
 }
 
 /// The present time as `ctime` prints it.
-fn now() -> [u8; LEN] {
+pub(super) fn now() -> [u8; LEN] {
     let now = second(SystemTime::now());
     let (last, said) = SAID.get();
     if now == last {

@@ -1,11 +1,13 @@
 //! A server that is only numbers, for tests of the admin endpoint.
+#![allow(dead_code)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate::metrics::snapshot::{Backlog, ListenerSnapshot, Observe, Phase, Refusal, Snapshot};
 
 /// Shows whatever snapshot it was given.
-pub(crate) struct Fake(Mutex<Snapshot>);
+pub(crate) struct Fake(Mutex<Snapshot>, AtomicBool);
 
 impl Fake {
     /// A server with a TCP and a UDP listener that serves and has done nothing.
@@ -22,7 +24,7 @@ impl Fake {
             datagram: true,
             ..ListenerSnapshot::default()
         };
-        Self(Mutex::new(Snapshot {
+        let seen = Snapshot {
             phase: Phase::Serving,
             uptime: Duration::from_secs(5),
             listeners: vec![tcp, udp],
@@ -30,7 +32,13 @@ impl Fake {
             queue_limit: 128,
             workers_limit: 32,
             ..Snapshot::default()
-        }))
+        };
+        Self(Mutex::new(seen), AtomicBool::new(false))
+    }
+
+    /// Whether every snapshot panics.
+    pub(crate) fn panic(&self, panics: bool) {
+        self.1.store(panics, Ordering::SeqCst);
     }
 
     /// The numbers, to change them.
@@ -41,6 +49,7 @@ impl Fake {
 
 impl Observe for Fake {
     fn snapshot(&self) -> Snapshot {
+        assert!(!self.1.load(Ordering::SeqCst), "the test wants a panic");
         self.change().clone()
     }
 

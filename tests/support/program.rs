@@ -46,12 +46,18 @@ pub(crate) fn finish(command: &mut Command) -> Output {
 pub(crate) struct Program {
     args: Vec<String>,
     open_files: Option<u64>,
+    address_space: Option<u64>,
     listen: bool,
 }
 
 impl Program {
     pub(crate) fn new() -> Self {
-        Self { args: vec!["--admin".into(), "off".into()], open_files: None, listen: true }
+        Self {
+            args: vec!["--admin".into(), "off".into()],
+            open_files: None,
+            address_space: None,
+            listen: true,
+        }
     }
 
     pub(crate) fn arg(mut self, name: &str, value: impl ToString) -> Self {
@@ -82,17 +88,30 @@ impl Program {
         self
     }
 
+    /// The limit of its address space, in KiB.
+    pub(crate) fn address_space(mut self, limit: u64) -> Self {
+        self.address_space = Some(limit);
+        self
+    }
+
     /// Starts it, and waits until it says that it serves.
     #[track_caller]
     pub(crate) fn start(mut self) -> Running {
         if self.listen {
             self = self.service("echo");
         }
-        let mut command = match self.open_files {
-            None => command(path()),
-            Some(limit) => {
+        let limits =
+            [self.open_files.map(|limit| ("-n", limit)), self.address_space.map(|limit| ("-v", limit))];
+        let limits: String = limits
+            .into_iter()
+            .flatten()
+            .map(|(which, limit)| format!("ulimit {which} {limit} && "))
+            .collect();
+        let mut command = match limits.is_empty() {
+            true => command(path()),
+            false => {
                 let mut shell = command("/bin/sh");
-                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), path()]);
+                shell.args(["-c", &format!("{limits}exec \"$0\" \"$@\""), path()]);
                 shell
             }
         };

@@ -1,3 +1,5 @@
+//! The page as a whole, made of a snapshot that the test chooses.
+
 use super::view::spark_path;
 use super::*;
 use crate::metrics::snapshot::Phase;

@@ -2,3 +2,4 @@
 
 pub(crate) mod drain;
 pub(crate) mod keeper;
+pub(crate) mod orders;

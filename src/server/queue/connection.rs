@@ -1,6 +1,6 @@
 //! What the server keeps of one connection. An idle one owns no thread and no buffer.
 
-use crate::admit::places::Permit;
+use crate::admit::Permit;
 use crate::clock::Nanos;
 use crate::reason::CloseReason;
 use crate::service::{Kept, Peer, Session};

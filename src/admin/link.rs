@@ -24,14 +24,14 @@ pub(super) struct Answer {
 }
 
 /// The connection to `tiny_http`.
-pub(super) struct Relay {
+pub(super) struct PrivateLink {
     // Dropping a `tiny_http::Server` on a socket without a path panics. It owns nothing but two
     // small allocations once its accept thread has ended, so it is left alone.
     server: ManuallyDrop<tiny_http::Server>,
     link: UnixStream,
 }
 
-impl Relay {
+impl PrivateLink {
     /// Starts `tiny_http` behind its private socket.
     pub(super) fn start() -> io::Result<Self> {
         let (listener, link) = private_pair()?;
@@ -199,10 +199,10 @@ mod tests {
 
     #[test]
     fn answers_of_any_size_come_whole_and_in_turn() {
-        let mut relay = Relay::start().unwrap();
+        let mut link = PrivateLink::start().unwrap();
         for size in [0, 1, 1023, 1024, 8191, 8192, 8193, 300_000, 5_000_000, 0, 17] {
             let body: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
-            let answer = relay.answer(&get("/x"), page(body.clone())).unwrap();
+            let answer = link.answer(&get("/x"), page(body.clone())).unwrap();
             let head = head_len(&answer).unwrap();
             let text = String::from_utf8_lossy(&answer[..head]).into_owned();
             assert!(text.starts_with("HTTP/1.1 200 OK\r\nConnection: close\r\n"), "{text}");
@@ -213,13 +213,13 @@ mod tests {
 
     #[test]
     fn head_has_no_body_and_the_next_answer_is_right() {
-        let mut relay = Relay::start().unwrap();
+        let mut link = PrivateLink::start().unwrap();
         let head = Request { head: true, target: "/x".to_owned() };
-        let answer = relay.answer(&head, page(vec![b'x'; 100])).unwrap();
+        let answer = link.answer(&head, page(vec![b'x'; 100])).unwrap();
         assert_eq!(head_len(&answer), Some(answer.len()));
         assert!(String::from_utf8_lossy(&answer).contains("Content-Length: 100\r\n"));
         let seen = |url: &str| Answer { status: 404, headers: Vec::new(), body: url.into() };
-        let answer = relay.answer(&get("/seen?by=page"), seen).unwrap();
+        let answer = link.answer(&get("/seen?by=page"), seen).unwrap();
         assert!(answer.ends_with(b"\r\n\r\n/seen?by=page"));
     }
 

@@ -1,0 +1,67 @@
+//! One listener: its service, its socket while it is open, and what accept said.
+
+use super::counts::Counts;
+use super::queue::cost::TurnCost;
+use crate::reason::AcceptError;
+use crate::service::Service;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub(crate) struct Listener {
+    pub(crate) url: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) service: Arc<dyn Service>,
+    /// Its place among all listeners, datagram listeners included, as they were given.
+    pub(crate) position: usize,
+    /// How long a turn of its service takes.
+    pub(crate) cost: TurnCost,
+    /// What a refused client is told, instead of what the service would say.
+    words: Option<Arc<[u8]>>,
+    accept_errors: [AtomicU64; AcceptError::COUNT],
+    /// Open until the server drains; locked by the acceptor to take it, by the leader to accept, and by scrapes.
+    socket: Mutex<Option<TcpListener>>,
+}
+
+impl Listener {
+    pub(crate) fn new(
+        socket: TcpListener,
+        address: SocketAddr,
+        service: Arc<dyn Service>,
+        position: usize,
+        words: Option<Arc<[u8]>>,
+    ) -> Self {
+        Self {
+            url: format!("tcp://{address}"),
+            address,
+            service,
+            position,
+            cost: TurnCost::unknown(),
+            words,
+            accept_errors: Default::default(),
+            socket: Mutex::new(Some(socket)),
+        }
+    }
+
+    pub(crate) fn socket(&self) -> MutexGuard<'_, Option<TcpListener>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a refused client is told. The thread that refuses asks the service, so a panic over it is contained: then
+    /// clients are told nothing.
+    pub(crate) fn words(&self, counts: &Counts) -> &[u8] {
+        match &self.words {
+            Some(words) => words,
+            None => counts.contain(|| self.service.busy_reply()).unwrap_or(b""),
+        }
+    }
+
+    pub(crate) fn accept_failed(&self, error: AcceptError) {
+        self.accept_errors[error as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn accept_errors(&self) -> [u64; AcceptError::COUNT] {
+        self.accept_errors.each_ref().map(|count| count.load(Relaxed))
+    }
+}

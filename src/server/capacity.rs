@@ -5,14 +5,16 @@ use super::datagram::socket::Datagrams;
 use super::error::BuildError;
 use super::queue::line::Entry;
 use super::queue::table::Slot;
+use super::queue::wheel::Wheel;
 use crate::admit::sources::Sources;
 use crate::limits::Limits;
 
-/// Bytes for one connection: its slot in the table, its entry in the line with its stamp, its farewell, and what a ready
-/// service has for it. The socket itself is the kernel's.
+/// Bytes for one connection: its slot in the table, its entry in the line with its stamp, its timer, its farewell, and what a
+/// ready service has for it. The socket itself is the kernel's.
 const CONNECTION_BYTES: usize = size_of::<Slot>()
     + size_of::<Entry>()
     + size_of::<usize>()
+    + Wheel::BYTES
     + Farewells::BYTES
     + crate::service::CONNECTION_BYTES;
 

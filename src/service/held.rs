@@ -1,10 +1,9 @@
 //! Input that a session holds from one turn to the next, counted in `input_total`.
 
-use super::parked::Ticket;
-use super::pool::{Buffer, Pool};
-use super::{Context, Fault, Peer};
+use super::holdings::Deposit;
+use super::pool::Buffer;
+use super::{Context, Fault, Peer, Seat};
 use crate::admit::sources::SourceKey;
-use crate::limits::Limits;
 use std::io;
 
 /// Bytes that a client has sent and nobody has answered: the beginning of a request, or requests
@@ -12,7 +11,7 @@ use std::io;
 #[derive(Debug)]
 pub(super) struct Held {
     buffer: Buffer,
-    /// Who sent it: see [`parked`](super::parked).
+    /// Who sent it: see [`holdings`](super::holdings).
     source: SourceKey,
 }
 
@@ -20,7 +19,7 @@ impl Held {
     /// Nothing yet of this client's.
     pub(super) fn of(peer: &Peer, context: &Context<'_>) -> Self {
         let source = SourceKey::new(peer.address.ip(), context.limits.source_prefix);
-        Self { buffer: Buffer::new(context.input_total), source }
+        Self { buffer: Buffer::new(context.input_total.pool()), source }
     }
 
     /// The bytes that are not answered.
@@ -43,23 +42,26 @@ impl Held {
 
     /// Adds bytes, if there is room or the source that holds most can make some. A request has at
     /// most `most` bytes.
-    pub(super) fn extend(&mut self, data: &[u8], most: usize, limits: &Limits) -> io::Result<()> {
-        while let Err(full) = self.buffer.extend(data, most, limits.input_total) {
-            if !self.buffer.pool().make_room(self.source, full.wanted) {
+    pub(super) fn extend(&mut self, data: &[u8], most: usize, context: &Context<'_>) -> io::Result<()> {
+        while let Err(full) = self.buffer.extend(data, most, context.limits.input_total) {
+            let Some(robbed) = context.input_total.make_room(self.source, full.wanted) else {
                 return Err(Fault::InputLimit.into());
-            }
+            };
+            // It has a turn, in which it ends.
+            context.host.wake(robbed);
         }
         Ok(())
     }
 
-    /// Puts it where it can be taken away, until the session's next turn.
-    pub(super) fn park(self) -> io::Result<Ticket> {
-        Pool::park(self.buffer, self.source).ok_or_else(|| Fault::InputLimit.into())
+    /// Puts it where it can be taken away, until the next turn of its connection, which is this one.
+    pub(super) fn park(self, seat: Seat, context: &Context<'_>) -> io::Result<Deposit> {
+        let deposit = context.input_total.deposit(self.buffer, self.source, seat);
+        deposit.ok_or_else(|| Fault::InputLimit.into())
     }
 
     /// What was parked, for a turn of its session; an error if it was taken away.
-    pub(super) fn resume(ticket: Ticket) -> io::Result<Self> {
-        let (buffer, source) = ticket.redeem().ok_or(Fault::InputLimit)?;
+    pub(super) fn resume(deposit: Deposit) -> io::Result<Self> {
+        let (source, buffer) = deposit.redeem().ok_or(Fault::InputLimit)?;
         Ok(Self { buffer, source })
     }
 }

@@ -1,7 +1,7 @@
 //! Line services: a closure is called for each line; between lines the connection is parked.
 
 use super::held::Held;
-use super::parked::Ticket;
+use super::holdings::Deposit;
 use super::{Fault, Output, Peer, Received, Service, Session, Stream, Turn};
 use crate::reason::CloseReason;
 use memchr::memchr;
@@ -244,7 +244,7 @@ impl<S: Send + 'static, F: AnswerLine<S>> Service for Lines<S, F> {
 
 struct LineSession<S, F> {
     /// What the client has sent and nobody has answered; nothing between lines.
-    parked: Option<Ticket>,
+    parked: Option<Deposit>,
     /// What is held has whole lines in it: an earlier turn was over before they were answered.
     behind: bool,
     /// There is no greeting, or it was said.
@@ -258,7 +258,7 @@ impl<S: Send, F: AnswerLine<S>> Session for LineSession<S, F> {
         let mut held = self.parked.take().map(Held::resume).transpose()?;
         let turn = self.converse(stream, &mut held)?;
         if turn != Turn::Close {
-            self.parked = held.map(Held::park).transpose()?;
+            self.parked = held.map(|held| held.park(stream.seat(), stream.context())).transpose()?;
         }
         Ok(turn)
     }
@@ -341,8 +341,8 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
             if begun_too_long(line.len() + end, reply) {
                 return Err(Fault::LineTooLong.into());
             }
-            let limits = reply.output.context.limits;
-            line.extend(rest_of_line, limits.max_line + 2, limits)?;
+            let context = &reply.output.context;
+            line.extend(rest_of_line, context.limits.max_line + 2, context)?;
             self.answer(line.bytes(), reply)?;
             data = rest;
             self.behind = !reply.ending && memchr(b'\n', data).is_some() && reply.output.is_turn_over();
@@ -384,7 +384,7 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
         }
         let context = &reply.output.context;
         let held = held.get_or_insert_with(|| Held::of(reply.peer, context));
-        held.extend(data, context.limits.max_line + 2, context.limits)
+        held.extend(data, context.limits.max_line + 2, context)
     }
 
     /// Answers a line that comes with its end, if it has one.
@@ -397,7 +397,7 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
     }
 }
 
-/// Whether a line of which so many bytes have come is longer than allowed. A `\r` may belong to its
+/// Whether a line of which this number of bytes has come is longer than allowed. A `\r` may belong to its
 /// end, so that does not count yet.
 fn begun_too_long(begun: usize, reply: &LineReply<'_, '_>) -> bool {
     begun > reply.output.context.limits.max_line + 1
@@ -413,8 +413,7 @@ fn strip(line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
     use crate::limits::Limits;
-    use crate::service::pool::Pool;
-    use crate::service::{Buffers, Context, Kept};
+    use crate::service::{Buffers, Context, Holdings, Kept, Pool};
     use proptest::prelude::*;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
@@ -427,7 +426,7 @@ mod tests {
         limits: Limits,
         near: TcpStream,
         far: TcpStream,
-        input_total: Arc<Pool>,
+        input_total: Arc<Holdings>,
         output_total: Arc<Pool>,
         stopping: AtomicBool,
         buffers: Buffers,
@@ -461,14 +460,17 @@ mod tests {
         }
 
         fn turn(&mut self) -> io::Result<Turn> {
+            let (host, seat) = crate::service::waker::nobody();
             let context = Context {
                 limits: &self.limits,
                 input_total: &self.input_total,
                 output_total: &self.output_total,
                 stopping: &self.stopping,
+                draining: &self.stopping,
+                host: &host,
             };
             let mut stream =
-                Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, context, false);
+                Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, context, seat, false);
             let turn = self.session.turn(&mut stream);
             stream.finish().1.unwrap();
             turn

@@ -7,15 +7,16 @@ mod echo;
 mod fault;
 mod held;
 mod hello;
+mod holdings;
 pub mod http;
 mod kept;
 mod lines;
 mod pace;
-mod parked;
 mod pool;
 mod proxy;
 mod stream;
 mod time;
+mod waker;
 mod work;
 
 pub use blocking::{Blocking, Handler, handler};
@@ -23,6 +24,7 @@ pub use datagram::{DatagramService, Datagrams, Reply, datagrams};
 pub use echo::Echo;
 pub use fault::Fault;
 pub use hello::{hello, hello_datagrams};
+pub(crate) use holdings::Holdings;
 pub use http::http;
 pub(crate) use kept::Kept;
 pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
@@ -30,11 +32,14 @@ pub(crate) use pool::Pool;
 pub(crate) use stream::{Buffers, Context, Turned};
 pub use stream::{Input, Output, Received, Stream};
 pub use time::Time;
+pub use waker::Waker;
+pub(crate) use waker::{Host, Seat};
 pub use work::{Cost, Work};
 
 use crate::reason::CloseReason;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// What the session of a ready service takes of the allocator, at most.
 const SESSION_BYTES: usize = 256;
@@ -42,7 +47,7 @@ const SESSION_BYTES: usize = 256;
 /// What a ready service can make the server hold for one connection, beside what is counted in the
 /// pools of input and of replies.
 pub(crate) const CONNECTION_BYTES: usize =
-    SESSION_BYTES + Kept::BYTES + Pool::SMALL_BYTES + parked::Parked::CONNECTION_BYTES;
+    SESSION_BYTES + Kept::BYTES + Pool::SMALL_BYTES + Holdings::CONNECTION_BYTES;
 
 /// What the pools of input and of replies hold for the next connection.
 pub(crate) const SPARE_BYTES: usize = 2 * Pool::SPARE_BYTES;
@@ -124,6 +129,10 @@ pub enum Turn {
     Park,
     /// In the middle of a request: wait for its rest, at most `read_timeout` from its first byte.
     Partial,
+    /// Wait for the client, and have a turn after this time at the latest: it may come earlier, when the
+    /// client does something or a [`Waker`] wakes the session. Times are kept to about a millisecond.
+    /// Meanwhile `idle_timeout` and `read_timeout` do not hold: the session keeps its own time.
+    ParkFor(Duration),
     /// There is more to do at once, without waiting for the client: another turn, after those that
     /// wait for one. For a session that keeps requests it has not answered yet, because
     /// [`Output::is_turn_over`] said so. (If the client has not taken its replies, the turn comes when

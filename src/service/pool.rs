@@ -6,8 +6,7 @@
 //! given back stays with the process, however sizes were mixed, and where the system has no more
 //! memory, one connection ends instead of the process.
 
-use super::parked::Parked;
-use crate::sys::{Pages, whole_pages};
+use crate::sys::{Mapping, whole_pages};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,20 +38,19 @@ pub(crate) struct Pool {
     /// not known.
     exhausted: AtomicUsize,
     spare: Mutex<Spare>,
-    pub(super) parked: Mutex<Parked>,
 }
 
 /// Pages for the next who needs some.
 #[derive(Debug, Default)]
 struct Spare {
-    pieces: Vec<Pages>,
+    pieces: Vec<Mapping>,
     bytes: usize,
-    ballast: Option<Pages>,
+    ballast: Option<Mapping>,
 }
 
 impl Pool {
     /// What a pool may hold beside what is counted in it: spare pages, and their list.
-    pub(crate) const SPARE_BYTES: usize = SPARE_BYTES + 2 * size_of::<Pages>() * (SPARE_BYTES / 4096);
+    pub(crate) const SPARE_BYTES: usize = SPARE_BYTES + 2 * size_of::<Mapping>() * (SPARE_BYTES / 4096);
 
     /// What one connection can make the allocator hold for good: its small blocks may lie between
     /// others.
@@ -77,7 +75,7 @@ impl Pool {
     }
 
     /// Pages of this size from the spare ones, or else from the kernel.
-    fn pages(&self, len: usize) -> Option<Pages> {
+    fn pages(&self, len: usize) -> Option<Mapping> {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = spare.pieces.iter().rposition(|piece| piece.len() == len) {
             spare.bytes -= len;
@@ -86,11 +84,11 @@ impl Pool {
         let system = self.exhausted.load(Relaxed);
         if spare.ballast.is_none() && (system == 0 || self.used() < system / 2) {
             // What was given up is set aside again once there is room.
-            spare.ballast = Pages::new(BALLAST_BYTES);
+            spare.ballast = Mapping::new(BALLAST_BYTES);
             self.exhausted.store(0, Relaxed);
         }
         drop(spare);
-        let pages = Pages::new(len);
+        let pages = Mapping::new(len);
         if pages.is_none() {
             self.exhaust();
         }
@@ -104,7 +102,7 @@ impl Pool {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).ballast = None;
     }
 
-    fn give_back(&self, pages: Pages) {
+    fn give_back(&self, pages: Mapping) {
         if pages.len() > SPARE_PIECE {
             return;
         }
@@ -122,7 +120,7 @@ enum Memory {
     #[default]
     None,
     Small(Vec<u8>),
-    Pages(Pages),
+    Pages(Mapping),
 }
 
 impl Memory {
@@ -151,27 +149,13 @@ impl Memory {
         }
     }
 
-    /// What room for so many bytes costs.
+    /// What room for this number of bytes costs.
     fn cost_of(bytes: usize) -> usize {
         match bytes {
             0 => 0,
             1..=SMALL_MAX => (bytes + BLOCK_OVERHEAD).next_power_of_two().max(SMALL_MIN + BLOCK_OVERHEAD),
             _ => whole_pages(bytes),
         }
-    }
-}
-
-/// A [`Buffer`] without its pool.
-#[derive(Debug)]
-pub(super) struct Parts {
-    memory: Memory,
-    at: usize,
-    end: usize,
-}
-
-impl Parts {
-    pub(super) fn cost(&self) -> usize {
-        self.memory.cost()
     }
 }
 
@@ -197,20 +181,6 @@ impl Buffer {
     /// A buffer without bytes, which takes nothing.
     pub(crate) fn new(pool: &Arc<Pool>) -> Self {
         Self { pool: pool.clone(), memory: Memory::None, at: 0, end: 0 }
-    }
-
-    pub(super) fn pool(&self) -> &Arc<Pool> {
-        &self.pool
-    }
-
-    /// Takes it apart, for a place where the pool is known. It is still counted.
-    pub(super) fn into_parts(mut self) -> Parts {
-        let memory = std::mem::take(&mut self.memory);
-        Parts { memory, at: std::mem::take(&mut self.at), end: std::mem::take(&mut self.end) }
-    }
-
-    pub(super) fn from_parts(pool: &Arc<Pool>, parts: Parts) -> Self {
-        Self { pool: pool.clone(), memory: parts.memory, at: parts.at, end: parts.end }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -274,7 +244,7 @@ impl Buffer {
         (self.at, self.end) = (0, end - at);
     }
 
-    /// Moves to a room for so many bytes, of which its own are the first.
+    /// Moves to a room for this number of bytes, of which its own are the first.
     fn resize(&mut self, room: usize, limit: usize) -> Result<(), Full> {
         self.compact();
         let (old, new) = (self.memory.cost(), Memory::cost_of(room));

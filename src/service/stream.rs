@@ -1,7 +1,7 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
 use super::pace::Pace;
-use super::{Blocking, Kept, Peer, Pool};
+use super::{Holdings, Host, Kept, Peer, Pool, Seat, Waker};
 use crate::limits::Limits;
 use crate::transport::socket::{receive, send};
 use std::cell::Cell;
@@ -55,6 +55,8 @@ pub(crate) struct Turned {
     pub(crate) drained: bool,
     /// The client has said all it will say.
     pub(crate) ended: bool,
+    /// The session moves bytes itself: events are wanted when the client takes more, too.
+    pub(crate) both_ways: bool,
 }
 
 /// A connection during a turn. Nothing here waits; see [`Stream::blocking`] for what does.
@@ -63,6 +65,8 @@ pub struct Stream<'a> {
     input: Input<'a>,
     output: Output<'a>,
     peer: &'a Peer,
+    seat: Seat,
+    both_ways: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -72,6 +76,7 @@ impl<'a> Stream<'a> {
         buffers: &'a mut Buffers,
         kept: &'a mut Kept,
         context: Context<'a>,
+        seat: Seat,
         hangup: bool,
     ) -> Self {
         let Buffers { input, gather, blocked, pace } = buffers;
@@ -96,7 +101,8 @@ impl<'a> Stream<'a> {
             ended: false,
             received: 0,
         };
-        Self { input, output: Output { socket, kept, gather, blocked, pace, context, sent: 0 }, peer }
+        let output = Output { socket, kept, gather, blocked, pace, context, sent: 0 };
+        Self { input, output, peer, seat, both_ways: false }
     }
 
     /// The client.
@@ -104,9 +110,53 @@ impl<'a> Stream<'a> {
         self.peer
     }
 
+    pub(super) fn context(&self) -> &Context<'a> {
+        &self.output.context
+    }
+
+    /// Which connection this is.
+    pub(super) fn seat(&self) -> Seat {
+        self.seat
+    }
+
     /// The limits in force.
     pub fn limits(&self) -> &Limits {
         self.output.context.limits
+    }
+
+    /// Whether the server is ending: a session that keeps its connection between requests should not any more.
+    pub fn is_draining(&self) -> bool {
+        self.output.context.draining.load(Ordering::Relaxed)
+    }
+
+    /// Wakes this session from any thread: it gives it a turn though its client has said nothing.
+    pub fn waker(&self) -> Waker {
+        Waker::new(self.output.context.host.clone(), self.seat)
+    }
+
+    /// The client's socket, for a session that moves bytes itself: it reads and writes until the kernel says that it would
+    /// block, and tells [`moved`](Self::moved) what it did. From then on the session has a turn when the client can take
+    /// more, too.
+    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
+    pub(crate) fn socket(&mut self) -> &'a TcpStream {
+        self.both_ways = true;
+        self.input.socket
+    }
+
+    /// Bytes that the session has moved itself.
+    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
+    pub(crate) fn moved(&mut self, received: u64, sent: u64) {
+        self.input.received += received;
+        self.input.drained = true;
+        self.input.hangup = false;
+        self.output.sent += sent;
+    }
+
+    /// From now on events of this descriptor give the session a turn, as those of the client's socket do, until it is
+    /// closed.
+    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
+    pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+        self.output.context.host.watch(self.seat, fd)
     }
 
     /// Both halves, so that a reply can be written while its request is still borrowed.
@@ -124,13 +174,6 @@ impl<'a> Stream<'a> {
         self.output.send(data)
     }
 
-    /// A view that waits, for code in plain blocking style; it holds the worker meanwhile. What it
-    /// has read ahead and nobody took is lost with it: use it for a conversation that ends with
-    /// [`Turn::Close`](super::Turn::Close).
-    pub fn blocking(&mut self) -> Blocking<'_, 'a> {
-        Blocking::new(self)
-    }
-
     pub(crate) fn halves(&self) -> (&Input<'a>, &Output<'a>) {
         (&self.input, &self.output)
     }
@@ -141,17 +184,26 @@ impl<'a> Stream<'a> {
         let Input { received, drained, ended, hangup, .. } = self.input;
         // After a hangup the end is still to be read, and no further event will tell of it.
         let drained = drained && !hangup;
-        (Turned { received, sent: self.output.sent, drained, ended }, flushed)
+        let (sent, both_ways) = (self.output.sent, self.both_ways);
+        (Turned { received, sent, drained, ended, both_ways }, flushed)
     }
 }
 
 /// What all turns share.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) limits: &'a Limits,
-    pub(crate) input_total: &'a Arc<Pool>,
+    pub(crate) input_total: &'a Arc<Holdings>,
     pub(crate) output_total: &'a Arc<Pool>,
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
+    pub(crate) draining: &'a std::sync::atomic::AtomicBool,
+    pub(crate) host: &'a Arc<dyn Host>,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("limits", self.limits).finish_non_exhaustive()
+    }
 }
 
 /// The receiving half.

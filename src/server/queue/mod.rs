@@ -10,6 +10,7 @@ pub(crate) mod owned;
 pub(crate) mod patience;
 pub(crate) mod state;
 pub(crate) mod table;
+pub(crate) mod wheel;
 
 // The order of those who wait is the gate's too.
 pub(crate) use crate::admit::turns::{accounts, shelf, standing};

@@ -166,7 +166,7 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
     }
 
     fn extend(&self, held: &mut Held, data: &[u8]) -> io::Result<()> {
-        held.extend(data, self.config.max_head, self.output.context.limits)
+        held.extend(data, self.config.max_head, &self.output.context)
     }
 
     /// Advances through the stages as far as the input goes, and says how many bytes were used.

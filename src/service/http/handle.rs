@@ -168,7 +168,7 @@ where
         }
         let peer = arrived.request.peer;
         let mut head = Held::of(peer, &context);
-        head.extend(arrived.bytes, arrived.bytes.len(), context.limits)?;
+        head.extend(arrived.bytes, arrived.bytes.len(), &context)?;
         let most = match arrived.request.head.body {
             BodyLength::Bytes(length) => usize::try_from(length).unwrap_or(usize::MAX),
             BodyLength::Chunked | BodyLength::UntilClose => usize::MAX,
@@ -178,7 +178,7 @@ where
 
     fn piece(&self, exchange: &mut Collected, piece: &[u8], setting: Setting<'_>) -> io::Result<()> {
         let most = exchange.most.min(setting.config.max_body);
-        exchange.body.extend(piece, most, setting.context.limits)
+        exchange.body.extend(piece, most, &setting.context)
     }
 
     fn end(

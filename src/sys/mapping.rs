@@ -7,26 +7,26 @@
 use std::ops::{Deref, DerefMut};
 use std::ptr::{NonNull, null_mut};
 
-/// Some whole pages, zeroed when they are new.
+/// Some whole pages of memory, zeroed when they are new.
 #[derive(Debug)]
-pub(crate) struct Pages {
+pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: usize,
 }
 
 // SAFETY: the pages belong to this value alone, and what can be reached through a shared reference can
 // only be read.
-unsafe impl Send for Pages {}
+unsafe impl Send for Mapping {}
 // SAFETY: as above.
-unsafe impl Sync for Pages {}
+unsafe impl Sync for Mapping {}
 
-/// So many bytes in whole pages; at least one.
+/// This number of bytes in whole pages; at least one.
 pub(crate) fn whole_pages(bytes: usize) -> usize {
     bytes.max(1).next_multiple_of(rustix::param::page_size())
 }
 
-impl Pages {
-    /// Pages for at least so many bytes; `None` if the system has no more.
+impl Mapping {
+    /// Mapping for at least so many bytes; `None` if the system has no more.
     pub(crate) fn new(bytes: usize) -> Option<Self> {
         let len = whole_pages(bytes);
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
@@ -38,7 +38,7 @@ impl Pages {
         Some(Self { start: NonNull::new(start.cast())?, len })
     }
 
-    /// Makes them more or fewer, for at least so many bytes; what they hold stays, as far as it fits.
+    /// Makes them more or fewer, for at least this number of bytes; what they hold stays, as far as it fits.
     /// `false`, and nothing has changed, if the system has no more.
     pub(crate) fn resize(&mut self, bytes: usize) -> bool {
         let len = whole_pages(bytes);
@@ -68,7 +68,7 @@ impl Pages {
     }
 }
 
-impl Deref for Pages {
+impl Deref for Mapping {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -78,14 +78,14 @@ impl Deref for Pages {
     }
 }
 
-impl DerefMut for Pages {
+impl DerefMut for Mapping {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above, and `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
-impl Drop for Pages {
+impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range is the one that was mapped for this value, which nobody can use any more.
         let result = unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn what_pages_hold_stays_when_they_become_more_and_fewer() {
         let page = whole_pages(1);
-        let mut pages = Pages::new(1).unwrap();
+        let mut pages = Mapping::new(1).unwrap();
         assert_eq!((pages.len(), pages[page - 1]), (page, 0));
         pages[0] = 7;
         assert!(pages.resize(100 * page + 1));
@@ -112,8 +112,8 @@ mod tests {
 
     #[test]
     fn more_than_the_system_has_is_refused_and_nothing_is_lost() {
-        assert!(Pages::new(1 << 46).is_none());
-        let mut pages = Pages::new(1).unwrap();
+        assert!(Mapping::new(1 << 46).is_none());
+        let mut pages = Mapping::new(1).unwrap();
         pages[0] = 7;
         assert!(!pages.resize(1 << 46));
         assert_eq!(pages[0], 7);

@@ -114,11 +114,6 @@ impl<'a> Stream<'a> {
         &self.output.context
     }
 
-    /// Which connection this is.
-    pub(super) fn seat(&self) -> Seat {
-        self.seat
-    }
-
     /// The limits in force.
     pub fn limits(&self) -> &Limits {
         self.output.context.limits

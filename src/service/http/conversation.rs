@@ -160,7 +160,7 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
         let mut held = match held {
             Some(held) => held,
             None if data.is_empty() => return Ok(()),
-            None => Held::of(self.peer, &self.output.context),
+            None => Held::of(self.caller.peer, &self.output.context),
         };
         if self.extend(&mut held, data).is_err() {
             return Err(self.no_room());

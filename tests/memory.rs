@@ -160,7 +160,7 @@ fn a_server_without_address_space_ends_connections_and_not_itself() {
     let start = roomy.status("VmSize");
     drop(roomy);
     // A fifth of what the half lines want.
-    let server = program("256MiB").address_space(start + 20 * 1024).start();
+    let server = program("256MiB").prelude(&format!("ulimit -v {}", start + 20 * 1024)).start();
     let [hello, _] = server.addresses()[..] else { panic!("two listeners") };
     let halves = Crowd::connect(hello, "127.0.0.2", 2500, false);
     for _ in 0..4 {

@@ -45,19 +45,14 @@ pub(crate) fn finish(command: &mut Command) -> Output {
 /// How to start a server: port 0, no admin endpoint unless asked for.
 pub(crate) struct Program {
     args: Vec<String>,
-    open_files: Option<u64>,
-    address_space: Option<u64>,
+    /// What a shell does before it becomes the program.
+    prelude: Option<String>,
     listen: bool,
 }
 
 impl Program {
     pub(crate) fn new() -> Self {
-        Self {
-            args: vec!["--admin".into(), "off".into()],
-            open_files: None,
-            address_space: None,
-            listen: true,
-        }
+        Self { args: vec!["--admin".into(), "off".into()], prelude: None, listen: true }
     }
 
     pub(crate) fn arg(mut self, name: &str, value: impl ToString) -> Self {
@@ -83,14 +78,13 @@ impl Program {
     }
 
     /// The limit of open files it is started with.
-    pub(crate) fn open_files(mut self, limit: u64) -> Self {
-        self.open_files = Some(limit);
-        self
+    pub(crate) fn open_files(self, limit: u64) -> Self {
+        self.prelude(&format!("ulimit -n {limit}"))
     }
 
-    /// The limit of its address space, in KiB.
-    pub(crate) fn address_space(mut self, limit: u64) -> Self {
-        self.address_space = Some(limit);
+    /// What a shell does before it becomes the program.
+    pub(crate) fn prelude(mut self, line: &str) -> Self {
+        self.prelude = Some(line.to_owned());
         self
     }
 
@@ -100,18 +94,11 @@ impl Program {
         if self.listen {
             self = self.service("echo");
         }
-        let limits =
-            [self.open_files.map(|limit| ("-n", limit)), self.address_space.map(|limit| ("-v", limit))];
-        let limits: String = limits
-            .into_iter()
-            .flatten()
-            .map(|(which, limit)| format!("ulimit {which} {limit} && "))
-            .collect();
-        let mut command = match limits.is_empty() {
-            true => command(path()),
-            false => {
+        let mut command = match self.prelude {
+            None => command(path()),
+            Some(line) => {
                 let mut shell = command("/bin/sh");
-                shell.args(["-c", &format!("{limits}exec \"$0\" \"$@\""), path()]);
+                shell.args(["-c", &format!("{line} && exec \"$0\" \"$@\""), path()]);
                 shell
             }
         };
@@ -125,7 +112,10 @@ impl Program {
         eventually("the program says that it serves", || {
             let ended = running.child.try_wait().unwrap();
             assert!(ended.is_none(), "it ended: {}", running.stderr.text());
-            running.stdout.text().contains("limits:").then_some(())
+            {
+                let said = running.stdout.text();
+                (said.contains("limits:") || said.contains("\"limits\"")).then_some(())
+            }
         });
         running
     }
@@ -227,6 +217,16 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A child that is killed when the test is over.
+pub(crate) struct Ending(pub(crate) Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -1,7 +1,7 @@
 //! What each path answers. Nothing here changes the server.
 
 use super::history::{History, Sample};
-use super::link::Answer;
+use super::link::AdminAnswer;
 use super::status;
 use crate::metrics::process::ProcessReader;
 use crate::metrics::registry::{CONTENT_TYPE, Exporter};
@@ -34,7 +34,7 @@ impl Pages {
     }
 
     /// Answers one target: a path, perhaps with a query, which is not looked at.
-    pub(super) fn answer(&self, target: &str) -> Answer {
+    pub(super) fn answer(&self, target: &str) -> AdminAnswer {
         match target.split(['?', '#']).next().unwrap_or_default() {
             "/metrics" => match self.exporter.render() {
                 Ok(text) => answer(200, CONTENT_TYPE, text),
@@ -63,11 +63,11 @@ impl Pages {
     }
 
     /// The answer when making one panicked.
-    pub(super) fn panicked() -> Answer {
+    pub(super) fn panicked() -> AdminAnswer {
         answer(500, TEXT, "a service panicked while it was asked how it is: see the log\n".into())
     }
 
-    fn ready(&self) -> Answer {
+    fn ready(&self) -> AdminAnswer {
         match self.observe.snapshot().phase {
             Phase::Serving => answer(200, TEXT, "ready\n".into()),
             phase => answer(503, TEXT, format!("not ready: {}\n", phase.as_str()).into()),
@@ -79,8 +79,8 @@ impl Pages {
     }
 }
 
-fn answer(status: u16, content_type: &str, body: Vec<u8>) -> Answer {
-    Answer {
+fn answer(status: u16, content_type: &str, body: Vec<u8>) -> AdminAnswer {
+    AdminAnswer {
         status,
         headers: vec![
             ("Content-Type", content_type.to_owned()),

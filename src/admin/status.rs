@@ -3,8 +3,8 @@
 //! What the page shows is made here once, as words, paths and rows; the page is rendered with
 //! them, and its script only puts newer ones in their places. So it says the same without a script.
 
+use super::banner::{Banner, Lately};
 use super::history::{Dropped, History, Sample, between, quantile};
-use super::verdict::{Lately, Verdict};
 use crate::metrics::process::ProcessSnapshot;
 use crate::metrics::registry::{REVISION, VERSION};
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Observe, Refusal, Snapshot};
@@ -38,7 +38,7 @@ const BANNER_WINDOW: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(super) struct Report {
     seen: Snapshot,
-    verdict: Verdict,
+    banner: Banner,
     process: ProcessSnapshot,
     refusals: Vec<Refusal>,
     limits: Vec<(&'static str, String)>,
@@ -70,9 +70,9 @@ impl Report {
         let seen = observe.snapshot();
         let sample = Sample::new(now, &seen);
         let recent = Recent::new(&sample, history);
-        let verdict = Verdict::new(&seen, &lately(&sample, history));
+        let banner = Banner::new(&seen, &lately(&sample, history));
         let mut report = Self {
-            verdict,
+            banner,
             process: *process,
             refusals: observe.refusals(),
             limits: observe.limits(),
@@ -122,15 +122,15 @@ impl Report {
 
     /// The same for programs: numbers first, and what the page shows beside them.
     pub(super) fn to_json(&self) -> Vec<u8> {
-        let Self { seen, verdict, process, recent, .. } = self;
+        let Self { seen, banner, process, recent, .. } = self;
         let total = |count: fn(&ListenerSnapshot) -> u64| seen.listeners.iter().map(count).sum::<u64>();
         let page = json!({
             "version": VERSION,
             "revision": REVISION,
             "phase": seen.phase.as_str(),
-            "state": verdict.state.as_str(),
-            "title": verdict.title,
-            "why": verdict.why,
+            "state": banner.state.as_str(),
+            "title": banner.title,
+            "why": banner.why,
             "uptime_seconds": seen.uptime.as_secs_f64(),
             "shedding": seen.shedding.map(DropReason::as_str),
             "workers": {

@@ -29,7 +29,7 @@ pub(super) struct View {
 
 impl Report {
     pub(super) fn view(&self, history: &History) -> View {
-        let mut view = View { state: self.verdict.state.as_str(), ..View::default() };
+        let mut view = View { state: self.banner.state.as_str(), ..View::default() };
         self.put_head(&mut view);
         self.put_gauges(&mut view);
         self.put_sparklines(&mut view, history);
@@ -40,8 +40,8 @@ impl Report {
     fn put_head(&self, view: &mut View) {
         let now = unix_ms();
         let mut text = |name, value: String| view.text.insert(name, value);
-        text("title", self.verdict.title.to_owned());
-        text("why", self.verdict.why.clone());
+        text("title", self.banner.title.to_owned());
+        text("why", self.banner.why.clone());
         text("version", format!("tidegate {VERSION}"));
         text("uptime", show::age(self.seen.uptime));
         text("time", format!("{} UTC", show::time_of_day(now)));

@@ -7,7 +7,7 @@ use crate::reason::{DatagramDrop, DropReason};
 
 /// The banner's states, each with a colour of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum Condition {
     /// All is well.
     Serving,
     /// It serves, and a person should look.
@@ -20,14 +20,14 @@ pub(super) enum State {
     Down,
 }
 
-impl State {
+impl Condition {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
-            State::Serving => "serving",
-            State::Warning => "warning",
-            State::Shedding => "shedding",
-            State::Draining => "draining",
-            State::Down => "down",
+            Condition::Serving => "serving",
+            Condition::Warning => "warning",
+            Condition::Shedding => "shedding",
+            Condition::Draining => "draining",
+            Condition::Down => "down",
         }
     }
 }
@@ -47,44 +47,44 @@ pub(super) struct Lately {
 
 /// The banner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) state: State,
+pub(super) struct Banner {
+    pub(super) state: Condition,
     pub(super) title: &'static str,
     pub(super) why: String,
 }
 
-impl Verdict {
+impl Banner {
     pub(super) fn new(seen: &Snapshot, lately: &Lately) -> Self {
         let open: u64 = seen.listeners.iter().map(|l| l.open()).sum();
         let say = |state, title, why| Self { state, title, why };
         match seen.phase {
             Phase::Starting => {
-                return say(State::Down, "Starting", "It is bound and does not serve yet.".to_owned());
+                return say(Condition::Down, "Starting", "It is bound and does not serve yet.".to_owned());
             }
-            Phase::Stopped => return say(State::Down, "Stopped", "It has ended.".to_owned()),
+            Phase::Stopped => return say(Condition::Down, "Stopped", "It has ended.".to_owned()),
             Phase::Leaving => {
                 let why = "It was told to end. It still accepts, and /readyz asks for no more traffic.";
-                return say(State::Draining, "Leaving", why.to_owned());
+                return say(Condition::Draining, "Leaving", why.to_owned());
             }
             Phase::Draining => {
                 let why = format!(
                     "It was told to end and accepts no more; {} left to finish.",
                     show::some(open, "connection")
                 );
-                return say(State::Draining, "Draining", why);
+                return say(Condition::Draining, "Draining", why);
             }
             Phase::Serving => {}
         }
         if let Some(reason) = shedding(seen, lately) {
-            return say(State::Shedding, "Shedding load", why_shedding(reason, seen, lately));
+            return say(Condition::Shedding, "Shedding load", why_shedding(reason, seen, lately));
         }
         if let Some(why) = dropping_datagrams(lately) {
-            return say(State::Shedding, "Dropping datagrams", why);
+            return say(Condition::Shedding, "Dropping datagrams", why);
         }
         if let Some(why) = warning(seen, lately) {
-            return say(State::Warning, "Serving, under strain", why);
+            return say(Condition::Warning, "Serving, under strain", why);
         }
-        say(State::Serving, "Serving", why_well(seen))
+        say(Condition::Serving, "Serving", why_well(seen))
     }
 }
 
@@ -233,36 +233,36 @@ mod tests {
         let mut reflected = calm;
         reflected.dropped.datagrams[DatagramDrop::RefusedSource as usize] = 70;
         for (seen, lately, state, words) in [
-            (&well, calm, State::Serving, "2 of 32 workers busy, nobody waits, nobody turned away."),
-            (&stuck, calm, State::Warning, "3 of 32 workers have been in one turn"),
-            (&backlog, calm, State::Warning, "9 of 10 places of the kernel's accept queue"),
-            (&well, Lately { panics: 1, ..calm }, State::Warning, "1 handler panic in the last minute"),
-            (&well, Lately { utilisation: 0.97, ..calm }, State::Warning, "busy 97 %"),
+            (&well, calm, Condition::Serving, "2 of 32 workers busy, nobody waits, nobody turned away."),
+            (&stuck, calm, Condition::Warning, "3 of 32 workers have been in one turn"),
+            (&backlog, calm, Condition::Warning, "9 of 10 places of the kernel's accept queue"),
+            (&well, Lately { panics: 1, ..calm }, Condition::Warning, "1 handler panic in the last minute"),
+            (&well, Lately { utilisation: 0.97, ..calm }, Condition::Warning, "busy 97 %"),
             (
                 &serving(),
                 dropped(DropReason::QueueFull, 1204),
-                State::Shedding,
+                Condition::Shedding,
                 "The queue is full: 128 wait",
             ),
             (
                 &serving(),
                 dropped(DropReason::QueueFull, 1204),
-                State::Shedding,
+                Condition::Shedding,
                 "1,204 refused in the last 3 s",
             ),
-            (&shedding, calm, State::Shedding, "The queue is full"),
-            (&well, dropped(DropReason::FdReserve, 1), State::Shedding, "out of file descriptors"),
-            (&well, dropped(DropReason::ClientGone, 9), State::Serving, "nobody turned away"),
-            (&well, kernel, State::Shedding, "the kernel's buffer is full. 70 dropped in the last 3 s."),
-            (&well, reflected, State::Serving, "nobody turned away"),
-            (&at(Phase::Starting), calm, State::Down, "does not serve yet"),
-            (&at(Phase::Leaving), calm, State::Draining, "still accepts"),
-            (&at(Phase::Draining), calm, State::Draining, "3 connections left"),
-            (&at(Phase::Stopped), calm, State::Down, "ended"),
+            (&shedding, calm, Condition::Shedding, "The queue is full"),
+            (&well, dropped(DropReason::FdReserve, 1), Condition::Shedding, "out of file descriptors"),
+            (&well, dropped(DropReason::ClientGone, 9), Condition::Serving, "nobody turned away"),
+            (&well, kernel, Condition::Shedding, "the kernel's buffer is full. 70 dropped in the last 3 s."),
+            (&well, reflected, Condition::Serving, "nobody turned away"),
+            (&at(Phase::Starting), calm, Condition::Down, "does not serve yet"),
+            (&at(Phase::Leaving), calm, Condition::Draining, "still accepts"),
+            (&at(Phase::Draining), calm, Condition::Draining, "3 connections left"),
+            (&at(Phase::Stopped), calm, Condition::Down, "ended"),
         ] {
-            let verdict = Verdict::new(seen, &lately);
-            assert_eq!(verdict.state, state, "{verdict:?}");
-            assert!(verdict.why.contains(words), "{verdict:?} lacks {words:?}");
+            let banner = Banner::new(seen, &lately);
+            assert_eq!(banner.state, state, "{banner:?}");
+            assert!(banner.why.contains(words), "{banner:?} lacks {words:?}");
         }
     }
 

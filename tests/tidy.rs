@@ -30,7 +30,6 @@ const LONG: &[&str] = &[
 
 /// Types of one package that share a name.
 const TWICE: &[&str] = &[
-    "Backlog",
     "Client",
     "Command",
     "Connection",
@@ -39,22 +38,20 @@ const TWICE: &[&str] = &[
     "Datagrams",
     "Event",
     "Fault",
+    "Handle",
     "Kept",
     "Kind",
     "Limits",
     "Offer",
     "Output",
     "Place",
-    "Refusal",
-    "Relay",
+    "Progress",
+    "Side",
     "Source",
     "Stage",
-    "State",
     "Step",
     "Turned",
-    "Verdict",
     "Version",
-    "Waiting",
 ];
 
 /// The folders (or files) of `src/`, the highest first. Each may need what is below it, and nothing else.
@@ -86,10 +83,9 @@ const UPWARD: &[(&str, &str)] = &[("limits", "server")];
 const IN_RINGS_MAX: &[(&str, usize)] = &[
     ("benches/src", 12),
     ("crates/stress/src", 14),
-    ("src/admin", 5),
     ("src/cli", 13),
     ("src/limits", 2),
-    ("src/service", 4),
+    ("src/service", 6),
     ("src/transport", 3),
 ];
 

@@ -10,12 +10,12 @@ use super::link::{AdminAnswer, PrivateLink};
 use super::pages::Pages;
 use super::request::{AdminRequest, Rejected};
 use super::reserve::Reserve;
+use crate::contain::contain;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire};
 use std::time::{Duration, Instant};
@@ -101,7 +101,7 @@ impl Front {
             let now = Instant::now();
             if now >= sample_at {
                 // A service's own code may be called for a sample: should it panic, the next one comes in a second.
-                let _ = catch_unwind(AssertUnwindSafe(|| self.pages.sample(now)));
+                let _ = contain(|| self.pages.sample(now));
                 // Never catches up with samples that were missed.
                 sample_at = (sample_at + SAMPLE_INTERVAL).max(now);
             }
@@ -294,7 +294,7 @@ impl Front {
 
 /// Makes an answer. It may call a service's own code, whose panic must not end this thread.
 fn answer_or_panic(pages: &Pages, target: &str) -> AdminAnswer {
-    catch_unwind(AssertUnwindSafe(|| pages.answer(target))).unwrap_or_else(|_| Pages::panicked())
+    contain(|| pages.answer(target)).unwrap_or_else(|_| Pages::panicked())
 }
 
 /// Makes the close of a connection a reset, which leaves nothing behind.

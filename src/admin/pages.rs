@@ -1,6 +1,6 @@
 //! What each path answers. Nothing here changes the server.
 
-use super::history::{History, Sample};
+use super::history::History;
 use super::link::AdminAnswer;
 use super::status;
 use crate::metrics::process::ProcessReader;
@@ -30,7 +30,7 @@ impl Pages {
 
     /// Adds a sample to the history.
     pub(super) fn sample(&mut self, now: Instant) {
-        self.history.push(Sample::new(now, &self.observe.snapshot()));
+        self.history.push(now, &self.observe.snapshot());
     }
 
     /// Answers one target: a path, perhaps with a query, which is not looked at.
@@ -43,12 +43,12 @@ impl Pages {
             "/livez" => answer(200, TEXT, "ok\n".into()),
             "/readyz" => self.ready(),
             "/status" => {
-                let mut page = answer(200, HTML, self.report().to_html());
+                let mut page = answer(200, HTML, self.status().to_html());
                 page.headers.push(("Content-Security-Policy", status::CSP.to_owned()));
                 page.headers.push(("Referrer-Policy", "no-referrer".to_owned()));
                 page
             }
-            "/status.json" => answer(200, JSON, self.report().to_json()),
+            "/status.json" => answer(200, JSON, self.status().to_json()),
             "/" => {
                 let mut page = answer(302, TEXT, "see /status\n".into());
                 page.headers.push(("Location", "/status".to_owned()));
@@ -74,8 +74,8 @@ impl Pages {
         }
     }
 
-    fn report(&self) -> status::Report {
-        status::Report::new(Instant::now(), self.observe.as_ref(), &self.process.read(), &self.history)
+    fn status(&self) -> status::StatusPage {
+        status::StatusPage::new(Instant::now(), self.observe.as_ref(), &self.process.read(), &self.history)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Blocking, Peer};
 use crate::limits::Limits;
+use crate::reason::TurnOutcome;
 use rustix::net::{RecvFlags, SendFlags};
 use std::cell::Cell;
 use std::io;
@@ -199,6 +200,17 @@ pub(crate) struct Turned {
     pub(crate) drained: bool,
     /// The client has said all it will say.
     pub(crate) ended: bool,
+}
+
+impl Turned {
+    /// How a turn that returned is counted: a turn that found nothing is no measure of what a request costs.
+    pub(crate) fn outcome(&self) -> TurnOutcome {
+        match (self.received + self.sent, self.ended) {
+            (0, true) => TurnOutcome::End,
+            (0, false) => TurnOutcome::Empty,
+            _ => TurnOutcome::Ok,
+        }
+    }
 }
 
 /// A connection during a turn. Nothing here waits; see [`Stream::blocking`] for what does.

@@ -40,7 +40,8 @@ fn ready(shared: &Shared, id: ConnectionId, hangup: bool, row: Row<'_>, clock: &
     let Some(slot) = shared.table.get(id.slot) else { return };
     if slot.state.ready(id.generation, hangup) == Ready::Enqueue {
         slot.deadline.store(NEVER, Relaxed);
-        row.of(slot.listener()).moved(Place::Idle, Place::Queued);
-        shared.line.push(Entry { since: clock(), job: Job::Turn(id, shared.claim(slot)) });
+        let claim = shared.claim(slot);
+        row.of(slot.listener()).moved(Place::Idle, claim.place());
+        shared.line.push(Entry { since: clock(), job: Job::Turn(id, claim) });
     }
 }

@@ -79,7 +79,7 @@ pub use reason::CloseReason;
 pub use server::{BoundServer, BuildError, Builder, Handle, Server, ShutdownReport, Trigger};
 pub use service::{
     Blocking, DatagramService, Datagrams, Echo, Handler, LineReply, Lines, Peer, Received, Reply, Service,
-    Session, Stream, Time, Turn, datagrams, handler, http, lines, lines_with,
+    Session, Stream, Time, Turn, Waker, datagrams, handler, http, lines, lines_with,
 };
 pub use tidegate_units::url;
 

@@ -143,3 +143,21 @@ labels! {
         Draining = "draining",
     }
 }
+
+labels! {
+    /// Why a backend could not be reached.
+    BackendFailure {
+        /// Nobody listens there.
+        Refused = "refused",
+        /// It did not answer within `backend_connect_timeout`.
+        Timeout = "timeout",
+        /// The connection was reset before a byte had passed.
+        Reset = "reset",
+        /// There is no way to it: no route, or no permission to use its socket.
+        Unreachable = "unreachable",
+        /// Its name has no address.
+        Resolve = "resolve",
+        /// This process or machine has no descriptor, port or memory left; the backend is not to blame.
+        Local = "local",
+    }
+}

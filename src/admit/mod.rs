@@ -5,6 +5,9 @@ pub(crate) mod bell;
 pub(crate) mod bucket;
 pub(crate) mod places;
 pub(crate) mod sources;
+// Until the server and the gate use all of it.
+#[allow(dead_code)]
+pub(crate) mod turns;
 
 use crate::limits::Limits;
 use crate::reason::DropReason;

@@ -20,9 +20,11 @@ use super::poll::threads::Threads;
 use super::queue::line::Line;
 use super::queue::patience::WaitLimit;
 use super::queue::table::Table;
+use super::queue::wheel::Wheel;
 use super::refusals::Refusals;
 use super::shared::Shared;
 use super::turn::worker;
+use super::waking::Hub;
 use crate::admit::Admission;
 use crate::admit::bell::{Awaited, Bell};
 use crate::admit::bucket::Bucket;
@@ -153,6 +155,7 @@ fn share(
     let rate = limits.refusal_rate;
     let budget = Bucket::with_depth(rate, (rate / 10.0).max(f64::from(rate > 0.0)), Instant::now());
     Arc::new_cyclic(|shared: &std::sync::Weak<Shared>| {
+        let host = Arc::new(Hub(shared.clone()));
         let (ring, shared) = (bell.clone(), shared.clone());
         let freed = move |left| {
             ring.ring(Awaited::ConnectionPlace);
@@ -172,6 +175,8 @@ fn share(
             calls: (0..listeners.len()).map(|_| AtomicBool::new(false)).collect(),
             holding: AtomicBool::new(false),
             refusal_budget: Mutex::new(budget),
+            host,
+            wheel: Wheel::new(),
             table: Table::new(limits.max_connections),
             line: Line::new(entries, limits.queue),
             patience: WaitLimit::new(&limits),

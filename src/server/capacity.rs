@@ -5,13 +5,14 @@ use super::datagram::socket::Datagrams;
 use super::error::BuildError;
 use super::queue::line::Entry;
 use super::queue::table::Slot;
+use super::queue::wheel::Wheel;
 use crate::admit::sources::Sources;
 use crate::limits::Limits;
 
-/// Bytes for one connection: its slot in the table, its entry in the line with its stamp, and its farewell. The socket
+/// Bytes for one connection: its slot in the table, its entry in the line with its stamp, its timer, and its farewell. The socket
 /// itself is the kernel's.
 const CONNECTION_BYTES: usize =
-    size_of::<Slot>() + size_of::<Entry>() + size_of::<usize>() + Farewells::BYTES;
+    size_of::<Slot>() + size_of::<Entry>() + size_of::<usize>() + Farewells::BYTES + Wheel::BYTES;
 
 impl Limits {
     /// The bytes these limits can make the server hold: connections, the queue, sources, workers' buffers, lines that are

@@ -5,16 +5,21 @@ use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot};
 use crate::metrics::stats::{Ledger, Ledgers, WorkerClock};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, PoisonError};
 
-/// Rows of the ledgers: the acceptor's, the timekeeper's, then one for each worker.
+/// Rows of the ledgers: the acceptor's, the timekeeper's, one for all threads that are not the server's, then one for each
+/// worker.
 pub(crate) const ACCEPTOR_ROW: usize = 0;
 pub(crate) const KEEPER_ROW: usize = 1;
-const WORKER_ROWS: usize = 2;
+const FOREIGN_ROW: usize = 2;
+const WORKER_ROWS: usize = 3;
 
 #[derive(Debug)]
 pub(crate) struct Counts {
     ledgers: Ledgers,
     meters: Box<[WorkerClock]>,
+    /// A ledger has one writer at a time: threads that are not the server's take turns.
+    foreign: Mutex<()>,
     panics: AtomicU64,
     /// Connections that were cut when their turn returned too late.
     cut_in_turns: AtomicU64,
@@ -39,6 +44,7 @@ impl Counts {
         Self {
             ledgers: Ledgers::new(WORKER_ROWS + workers, columns),
             meters: (0..workers).map(|_| WorkerClock::default()).collect(),
+            foreign: Mutex::new(()),
             panics: AtomicU64::new(0),
             cut_in_turns: AtomicU64::new(0),
         }
@@ -47,6 +53,12 @@ impl Counts {
     /// The ledgers of the thread with this row.
     pub(crate) fn row(&self, row: usize) -> Row<'_> {
         Row { ledgers: &self.ledgers, row }
+    }
+
+    /// Counts something on a thread that may be anybody's.
+    pub(crate) fn foreign(&self, count: impl FnOnce(Row<'_>)) {
+        let _one_at_a_time = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        count(self.row(FOREIGN_ROW));
     }
 
     /// The ledgers of a worker.
@@ -116,7 +128,8 @@ mod tests {
         counts.row(KEEPER_ROW).of(1).admitted();
         counts.worker_row(0).of(1).admitted();
         counts.worker_row(1).of(0).admitted();
-        assert_eq!((counts.read_counts(0).accepted, counts.read_counts(1).accepted), (1, 3));
+        counts.foreign(|row| row.of(0).admitted());
+        assert_eq!((counts.read_counts(0).accepted, counts.read_counts(1).accepted), (2, 3));
     }
 
     #[test]

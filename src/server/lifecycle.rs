@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
     phase: AtomicU8,
+    /// The phase is [`Phase::Draining`] or later; for turns, which look at it.
+    draining: AtomicBool,
     /// Turns that wait in plain blocking style must give up.
     stopping: AtomicBool,
     /// Workers must return.
@@ -25,6 +27,7 @@ impl Lifecycle {
     pub(crate) fn new(workers: usize, end_after: Option<u64>) -> Self {
         Self {
             phase: AtomicU8::new(0),
+            draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             accepting: AtomicBool::new(true),
@@ -48,11 +51,19 @@ impl Lifecycle {
     /// Goes on to a later phase; never back.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, SeqCst);
+        if phase >= Phase::Draining {
+            self.draining.store(true, SeqCst);
+        }
     }
 
     /// Whether the server has begun to end what it admitted.
     pub(crate) fn is_draining(&self) -> bool {
-        self.phase() >= Phase::Draining
+        self.draining.load(Relaxed)
+    }
+
+    /// For turns, which look at it.
+    pub(crate) fn draining_flag(&self) -> &AtomicBool {
+        &self.draining
     }
 
     /// Tells turns that wait for their clients to give up.
@@ -120,8 +131,9 @@ mod tests {
         let life = Lifecycle::new(1, None);
         assert_eq!(life.phase(), Phase::Starting);
         for phase in [Phase::Serving, Phase::Leaving, Phase::Draining, Phase::Stopped] {
-            assert_eq!(life.is_draining(), phase == Phase::Stopped);
             life.enter(phase);
+            assert_eq!(life.is_draining(), phase >= Phase::Draining);
+            assert_eq!(life.draining_flag().load(Relaxed), life.is_draining());
             life.enter(Phase::Starting);
             assert_eq!(life.phase(), phase);
         }

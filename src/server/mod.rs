@@ -21,6 +21,7 @@ mod refusals;
 mod shared;
 mod sync;
 mod turn;
+mod waking;
 
 pub use bound::BoundServer;
 pub use builder::Builder;

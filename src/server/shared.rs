@@ -14,13 +14,14 @@ use super::poll::poller::Poller;
 use super::queue::line::{Claim, Line};
 use super::queue::patience::WaitLimit;
 use super::queue::table::{Slot, Table};
+use super::queue::wheel::Wheel;
 use super::refusals::Refusals;
 use crate::admit::Admission;
 use crate::admit::bell::Bell;
 use crate::admit::bucket::Bucket;
 use crate::clock::Clock;
 use crate::limits::Limits;
-use crate::service::Context;
+use crate::service::{Context, Host};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +41,10 @@ pub(crate) struct Shared {
     pub(crate) holding: AtomicBool,
     /// Refusals that may be made, `refusal_rate`: locked for each, and they are few.
     pub(crate) refusal_budget: Mutex<Bucket>,
+    /// The server as sessions see it.
+    pub(crate) host: Arc<dyn Host>,
+    /// When sessions that asked for it are called.
+    pub(crate) wheel: Wheel,
     pub(crate) table: Table,
     pub(crate) line: Line,
     pub(crate) patience: WaitLimit,
@@ -86,6 +91,8 @@ impl Shared {
             output_total: &self.output_total,
             input_total: &self.input_total,
             stopping: self.life.stopping_flag(),
+            draining: self.life.draining_flag(),
+            host: &self.host,
         }
     }
 

@@ -452,14 +452,17 @@ mod tests {
         }
 
         fn turn(&mut self) -> io::Result<Turn> {
+            let (host, seat) = crate::service::waker::nobody();
             let context = Context {
                 limits: &self.limits,
                 input_total: &self.input_total,
                 output_total: &self.output_total,
                 stopping: &self.stopping,
+                draining: &self.stopping,
+                host: &host,
             };
             let mut stream =
-                Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, context, false);
+                Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, context, seat, false);
             let turn = self.session.turn(&mut stream);
             stream.finish().1.unwrap();
             turn

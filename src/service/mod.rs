@@ -13,6 +13,7 @@ mod pace;
 mod proxy;
 mod stream;
 mod time;
+mod waker;
 mod work;
 
 pub use blocking::{Blocking, Handler, handler};
@@ -24,11 +25,14 @@ pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
 pub(crate) use stream::{Buffers, Context, Kept, Turned};
 pub use stream::{Fault, Input, Output, Received, Stream};
 pub use time::Time;
+pub use waker::Waker;
+pub(crate) use waker::{Host, Seat};
 pub use work::{Cost, Work};
 
 use crate::reason::CloseReason;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +111,10 @@ pub enum Turn {
     Park,
     /// In the middle of a request: wait for its rest, at most `read_timeout` from its first byte.
     Partial,
+    /// Wait for the client, and have a turn after this time at the latest: it may come earlier, when the
+    /// client does something or a [`Waker`] wakes the session. Times are kept to about a millisecond.
+    /// Meanwhile `idle_timeout` and `read_timeout` do not hold: the session keeps its own time.
+    ParkFor(Duration),
     /// There is more to do at once, without waiting for the client: another turn, after those that
     /// wait for one. For a session that keeps requests it has not answered yet, because
     /// [`Output::is_turn_over`] said so. (If the client has not taken its replies, the turn comes when

@@ -1,6 +1,6 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
-use super::{Blocking, Peer};
+use super::{Blocking, Host, Peer, Seat, Waker};
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use rustix::net::{RecvFlags, SendFlags};
@@ -200,6 +200,8 @@ pub(crate) struct Turned {
     pub(crate) drained: bool,
     /// The client has said all it will say.
     pub(crate) ended: bool,
+    /// The session moves bytes itself: events are wanted when the client takes more, too.
+    pub(crate) both_ways: bool,
 }
 
 impl Turned {
@@ -219,6 +221,8 @@ pub struct Stream<'a> {
     input: Input<'a>,
     output: Output<'a>,
     peer: &'a Peer,
+    seat: Seat,
+    both_ways: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -228,6 +232,7 @@ impl<'a> Stream<'a> {
         buffers: &'a mut Buffers,
         kept: &'a mut Kept,
         context: Context<'a>,
+        seat: Seat,
         hangup: bool,
     ) -> Self {
         let Buffers { input, gather, blocked, pace } = buffers;
@@ -252,7 +257,8 @@ impl<'a> Stream<'a> {
             ended: false,
             received: 0,
         };
-        Self { input, output: Output { socket, kept, gather, blocked, pace, context, sent: 0 }, peer }
+        let output = Output { socket, kept, gather, blocked, pace, context, sent: 0 };
+        Self { input, output, peer, seat, both_ways: false }
     }
 
     /// The client.
@@ -263,6 +269,46 @@ impl<'a> Stream<'a> {
     /// The limits in force.
     pub fn limits(&self) -> &Limits {
         self.output.context.limits
+    }
+
+    /// Whether the server is ending: a session that keeps its connection between requests should not any more.
+    pub fn is_draining(&self) -> bool {
+        self.output.context.draining.load(Ordering::Relaxed)
+    }
+
+    /// Which connection this is; what a [`Waker`] is made from.
+    pub(super) fn seat(&self) -> Seat {
+        self.seat
+    }
+
+    /// Wakes this session from any thread: it gives it a turn though its client has said nothing.
+    pub fn waker(&self) -> Waker {
+        Waker::new(self.output.context.host.clone(), self.seat)
+    }
+
+    /// The client's socket, for a session that moves bytes itself: it reads and writes until the kernel says that it would
+    /// block, and tells [`moved`](Self::moved) what it did. From then on the session has a turn when the client can take
+    /// more, too.
+    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
+    pub(crate) fn socket(&mut self) -> &'a TcpStream {
+        self.both_ways = true;
+        self.input.socket
+    }
+
+    /// Bytes that the session has moved itself.
+    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
+    pub(crate) fn moved(&mut self, received: u64, sent: u64) {
+        self.input.received += received;
+        self.input.drained = true;
+        self.input.hangup = false;
+        self.output.sent += sent;
+    }
+
+    /// From now on events of this descriptor give the session a turn, as those of the client's socket do, until it is
+    /// closed.
+    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
+    pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+        self.output.context.host.watch(self.seat, fd)
     }
 
     /// Both halves, so that a reply can be written while its request is still borrowed.
@@ -297,17 +343,26 @@ impl<'a> Stream<'a> {
         let Input { received, drained, ended, hangup, .. } = self.input;
         // After a hangup the end is still to be read, and no further event will tell of it.
         let drained = drained && !hangup;
-        (Turned { received, sent: self.output.sent, drained, ended }, flushed)
+        let (sent, both_ways) = (self.output.sent, self.both_ways);
+        (Turned { received, sent, drained, ended, both_ways }, flushed)
     }
 }
 
 /// What all turns share.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) input_total: &'a Arc<AtomicUsize>,
     pub(crate) output_total: &'a AtomicUsize,
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
+    pub(crate) draining: &'a std::sync::atomic::AtomicBool,
+    pub(crate) host: &'a Arc<dyn Host>,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("limits", self.limits).finish_non_exhaustive()
+    }
 }
 
 /// The receiving half.

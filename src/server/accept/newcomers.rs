@@ -110,6 +110,7 @@ impl Newcomers<'_> {
             waiting: Waiting::Request.into(),
             socket,
             registered: Registered::No,
+            knows_of_drain: false,
             ending: None,
             peer: Peer { address: peer },
             _permit: permit,

@@ -206,14 +206,20 @@ fn end_idle(shared: &Shared, now: Nanos) {
             continue;
         };
         let (waiting, more) = match owned.connection().as_ref() {
-            // Nothing is read of a client that does not take its replies.
-            Some(connection) if matches!(connection.waiting.get(), Waiting::Flush { .. }) => {
+            // Nothing is read of a client that does not take its replies; a session that keeps its own time may have left
+            // something unread on purpose.
+            Some(connection)
+                if !matches!(connection.waiting.get(), Waiting::Request | Waiting::Rest { .. }) =>
+            {
                 (connection.waiting.get(), false)
             }
             Some(connection) => (connection.waiting.get(), has_input(&connection.socket)),
             None => (Waiting::Request, false),
         };
-        let queued = if more {
+        let unaware = matches!(waiting, Waiting::Call { .. })
+            && owned.connection().as_ref().is_some_and(|connection| !connection.knows_of_drain);
+        let queued = if more || unaware {
+            // A session that keeps its own time learns of the drain by a turn.
             requeue(shared, owned, now);
             true
         } else if waiting == Waiting::Request {

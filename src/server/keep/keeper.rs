@@ -13,7 +13,7 @@ use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
 use crate::server::shared::Shared;
 use crate::server::turn::answer::receive_for_busy_workers;
-use crate::server::turn::harvest::harvest;
+use crate::server::turn::harvest::{harvest, ready};
 use crate::server::turn::parking::park_or_requeue;
 use crate::transport::socket::{Discarded, discard};
 use crossbeam_channel::Receiver;
@@ -119,8 +119,18 @@ impl Timekeeper {
             shared.refusals.sum_up(&shared.listeners, &shared.counts, shared.bell.is_awaited());
             shared.intake().sum_up();
         }
+        self.call_sessions(now);
         self.tick(now);
         self.drain.step(&shared, now)
+    }
+
+    /// Gives a turn to the sessions that asked to be called by now.
+    fn call_sessions(&self, now: Nanos) {
+        let (shared, mut queued) = (&*self.shared, false);
+        shared.wheel.advance(now, |id| queued |= ready(shared, id, false, self.row(), &mut || now));
+        if queued {
+            shared.crew.work_queued();
+        }
     }
 
     /// Asks for the owner's housekeeping when it is due.
@@ -153,7 +163,8 @@ impl Timekeeper {
             Some(_) => Duration::from_nanos(self.next_tick.saturating_sub(shared.clock.now())),
             None => SLEEP,
         };
-        SLEEP.min(Duration::from_nanos(self.scan_every)).min(until_tick)
+        let until_call = Duration::from_nanos(shared.wheel.earliest().saturating_sub(shared.clock.now()));
+        SLEEP.min(Duration::from_nanos(self.scan_every)).min(until_tick).min(until_call)
     }
 
     /// Sees to it that events are taken while all workers are in turns, and that a line that does not move gets another

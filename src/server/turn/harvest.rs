@@ -35,13 +35,22 @@ pub(crate) fn harvest(shared: &Shared, lead: &ThreadLead<'_>, timeout: Duration,
     })
 }
 
-/// Something happened to a connection: puts it into the line, unless it is there or has a worker.
-fn ready(shared: &Shared, id: ConnectionId, hangup: bool, row: Row<'_>, clock: &mut dyn FnMut() -> u64) {
-    let Some(slot) = shared.table.get(id.slot) else { return };
-    if slot.state.ready(id.generation, hangup) == Ready::Enqueue {
+/// Something happened to a connection: puts it into the line, unless it is there or has a worker; whether it did. `row` is
+/// the ledgers of the calling thread.
+pub(crate) fn ready(
+    shared: &Shared,
+    id: ConnectionId,
+    hangup: bool,
+    row: Row<'_>,
+    clock: &mut dyn FnMut() -> u64,
+) -> bool {
+    let Some(slot) = shared.table.get(id.slot) else { return false };
+    let enqueue = slot.state.ready(id.generation, hangup) == Ready::Enqueue;
+    if enqueue {
         slot.deadline.store(NEVER, Relaxed);
         let claim = shared.claim(slot);
         row.of(slot.listener()).moved(Place::Idle, claim.place());
         shared.line.push(Entry { since: clock(), job: Job::Turn(id, claim) });
     }
+    enqueue
 }

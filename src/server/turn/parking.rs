@@ -33,10 +33,12 @@ pub(crate) fn prepare(
     id: ConnectionId,
     connection: &mut Connection,
     waiting: Waiting,
+    both_ways: bool,
 ) -> Next {
     let shared = station.shared;
     connection.waiting = waiting.into();
-    if register(&shared.poller, connection, id, matches!(waiting, Waiting::Flush { .. })).is_err() {
+    let writable = both_ways || matches!(waiting, Waiting::Flush { .. });
+    if register(&shared.poller, connection, id, writable).is_err() {
         // The kernel's memory or `fs.epoll.max_user_watches`: this connection cannot be parked.
         return Next::End(CloseReason::Error);
     }
@@ -46,6 +48,7 @@ pub(crate) fn prepare(
     if shared.life.is_stopping() {
         return Next::Cut;
     }
+    connection.knows_of_drain = true;
     // Between two requests it ends, unless the next request has come meanwhile.
     match waiting {
         Waiting::Request if has_input(&connection.socket) => Next::Again,
@@ -82,6 +85,7 @@ pub(crate) fn deadline(limits: &Limits, waiting: Waiting, now: Nanos) -> Nanos {
         Waiting::Request => now.saturating_add(nanos(limits.idle_timeout)),
         Waiting::Rest { since } => since.saturating_add(nanos(limits.read_timeout)),
         Waiting::Flush { since } => since.saturating_add(nanos(limits.write_timeout)),
+        Waiting::Call { .. } => NEVER,
     }
 }
 
@@ -119,6 +123,7 @@ mod tests {
         assert_eq!(deadline(&limits, Waiting::Request, 1_000), 1_100);
         assert_eq!(deadline(&limits, Waiting::Rest { since: 500 }, 1_000), 510);
         assert_eq!(deadline(&limits, Waiting::Flush { since: 600 }, 1_000), 620);
+        assert_eq!(deadline(&limits, Waiting::Call { at: 1_500 }, 1_000), NEVER, "the wheel has it");
         let limits = limits.idle_timeout(Duration::MAX);
         assert_eq!(deadline(&limits, Waiting::Request, 1_000), u64::MAX);
     }

@@ -3,7 +3,7 @@
 use super::parking::Next;
 use super::station::Station;
 use super::{opening, parking};
-use crate::clock::Nanos;
+use crate::clock::{Nanos, nanos};
 use crate::reason::{CloseReason, TurnOutcome};
 use crate::server::listener::Listener;
 use crate::server::queue::connection::{Connection, Waiting};
@@ -11,7 +11,7 @@ use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
 use crate::server::shared::Shared;
-use crate::service::{Fault, Peer, Stream, Turn, Turned};
+use crate::service::{Fault, Peer, Seat, Stream, Turn, Turned};
 use std::io;
 
 /// What the service said, as the worker sees it.
@@ -42,6 +42,7 @@ pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, s
 /// The slot is locked once for all of a turn, and free before the connection is anybody else's.
 fn turn(station: &mut Station<'_>, owned: Owned<'_>, hangup: bool) {
     let shared = station.shared;
+    let mut both_ways = false;
     let next = {
         let mut guard = owned.connection();
         let Some(connection) = guard.as_mut() else {
@@ -50,15 +51,20 @@ fn turn(station: &mut Station<'_>, owned: Owned<'_>, hangup: bool) {
         };
         let next = match flush_kept(station, &owned, connection) {
             Some(next) => next,
-            None => converse(station, &owned, connection, hangup),
+            None => converse(station, &owned, connection, hangup, &mut both_ways),
         };
         match next {
-            Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting),
+            Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting, both_ways),
             other => other,
         }
     };
     match next {
         Next::Park(waiting) => {
+            if let Waiting::Call { at } = waiting
+                && shared.wheel.arm(owned.id, at)
+            {
+                shared.crew.rouse_keeper();
+            }
             let deadline = parking::deadline(&shared.limits, waiting, station.now);
             parking::park_or_requeue(shared, owned, deadline, station.now);
         }
@@ -99,9 +105,16 @@ fn flush_kept(station: &mut Station<'_>, owned: &Owned<'_>, connection: &mut Con
 }
 
 /// Gives the service its turn, and says what follows from it.
-fn converse(station: &mut Station<'_>, owned: &Owned<'_>, connection: &mut Connection, hangup: bool) -> Next {
+fn converse(
+    station: &mut Station<'_>,
+    owned: &Owned<'_>,
+    connection: &mut Connection,
+    hangup: bool,
+    both_ways: &mut bool,
+) -> Next {
     let was_waiting = connection.waiting.get();
     let (turned, verdict) = run_service(station, owned, connection, hangup);
+    *both_ways = turned.both_ways;
     if turned.received + turned.sent > 0 {
         owned.slot.heard();
     }
@@ -127,6 +140,7 @@ fn converse(station: &mut Station<'_>, owned: &Owned<'_>, connection: &mut Conne
     }
     Next::Park(match (kept, turn, was_waiting) {
         (true, ..) => Waiting::Flush { since: station.now },
+        (_, Turn::ParkFor(time), _) => Waiting::Call { at: station.now.saturating_add(nanos(time)) },
         // An answer was sent, so what is half read now is another request.
         (_, Turn::Partial, Waiting::Rest { since }) if turned.sent == 0 => Waiting::Rest { since },
         (_, Turn::Partial, _) => Waiting::Rest { since: station.now },
@@ -145,7 +159,8 @@ fn run_service(
     let listener = &shared.listeners[owned.listener()];
     let probe = listener.cost.probe();
     let Connection { socket, session, kept, peer, .. } = connection;
-    let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, shared.context(), hangup);
+    let seat = Seat { slot: owned.id.slot, generation: owned.id.generation.0 };
+    let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, shared.context(), seat, hangup);
     let result = match session {
         Some(session) => shared.counts.contain(|| session.turn(&mut stream)),
         None => None,

@@ -14,16 +14,16 @@ use std::time::Duration;
 
 /// One of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum PairSide {
     Client,
     Backend,
 }
 
-impl Side {
+impl PairSide {
     fn other(self) -> Self {
         match self {
-            Side::Client => Side::Backend,
-            Side::Backend => Side::Client,
+            PairSide::Client => PairSide::Backend,
+            PairSide::Backend => PairSide::Client,
         }
     }
 }
@@ -32,16 +32,16 @@ impl Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// Both have said all they had to say, this one first. Each was told; both can be closed.
-    Finished(Side),
+    Finished(PairSide),
     /// This side's connection was reset, or failed; the other one is to be reset.
-    Reset(Side),
+    Reset(PairSide),
     /// What the pairs keep for slow readers has outgrown its limit; both are to be reset.
     NoRoom,
 }
 
 /// What is to be done after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub(crate) enum PairProgress {
     /// Wait for an event on either socket, at most until [`Relay::deadline`].
     Park,
     /// There is more to do, after others have had their turns.
@@ -53,7 +53,7 @@ pub(crate) enum Progress {
 /// What a turn did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Turned {
-    pub(crate) progress: Progress,
+    pub(crate) progress: PairProgress,
     /// Bytes that the backend was given.
     pub(crate) to_backend: u64,
     /// Bytes that the client was given.
@@ -97,9 +97,9 @@ pub(crate) struct Relay {
     down: Flow,
     /// When the last byte went either way, or the pair began.
     last: Nanos,
-    first_end: Option<Side>,
+    first_end: Option<PairSide>,
     /// A side whose connection failed while something of it may still be read.
-    failed: Option<Side>,
+    failed: Option<PairSide>,
     client_is_tcp: bool,
     backend_is_tcp: bool,
 }
@@ -143,13 +143,13 @@ impl Relay {
         let client = End { socket: sockets.client, event: events.client, short_is_all: self.client_is_tcp };
         let backend =
             End { socket: sockets.backend, event: events.backend, short_is_all: self.backend_is_tcp };
-        let mut turned = Turned { progress: Progress::Park, to_backend: 0, to_client: 0 };
+        let mut turned = Turned { progress: PairProgress::Park, to_backend: 0, to_client: 0 };
         let ended = self.pump(client, backend, lent, &mut turned);
         if turned.to_backend + turned.to_client > 0 {
             self.last = now;
         }
         if let Err(ended) = ended {
-            turned.progress = Progress::Ended(ended);
+            turned.progress = PairProgress::Ended(ended);
         }
         turned
     }
@@ -162,47 +162,47 @@ impl Relay {
         turned: &mut Turned,
     ) -> Result<(), Ended> {
         let (mut up, mut down) = (Pumped::default(), Pumped::default());
-        let mut pumped = self.pump_one(Side::Client, client, backend, lent, &mut up);
+        let mut pumped = self.pump_one(PairSide::Client, client, backend, lent, &mut up);
         if pumped.is_ok() {
-            pumped = self.pump_one(Side::Backend, backend, client, lent, &mut down);
+            pumped = self.pump_one(PairSide::Backend, backend, client, lent, &mut down);
         }
-        if pumped.is_ok() && self.failed == Some(Side::Client) {
+        if pumped.is_ok() && self.failed == Some(PairSide::Client) {
             // The client's failure was met by writing to it: what it said before is still to be read.
             let client = End { event: Event::Hangup, ..client };
-            pumped = self.pump_one(Side::Client, client, backend, lent, &mut up);
+            pumped = self.pump_one(PairSide::Client, client, backend, lent, &mut up);
         }
         turned.to_backend = up.bytes;
         turned.to_client = down.bytes;
         pumped?;
         match (self.up.is_done() && self.down.is_done(), self.failed) {
             (true, Some(side)) => return Err(Ended::Reset(side)),
-            (true, None) => return Err(Ended::Finished(self.first_end.unwrap_or(Side::Client))),
+            (true, None) => return Err(Ended::Finished(self.first_end.unwrap_or(PairSide::Client))),
             _ => {}
         }
         // Of a side whose end was read a reset is told by no read.
         for (side, end, done) in
-            [(Side::Client, client, self.up.is_done()), (Side::Backend, backend, self.down.is_done())]
+            [(PairSide::Client, client, self.up.is_done()), (PairSide::Backend, backend, self.down.is_done())]
         {
             if done && end.event == Event::Hangup && has_failed(end.socket) {
                 return Err(Ended::Reset(side));
             }
         }
-        turned.progress = if up.more || down.more { Progress::More } else { Progress::Park };
+        turned.progress = if up.more || down.more { PairProgress::More } else { PairProgress::Park };
         Ok(())
     }
 
     /// Moves what `side` says to the other.
     fn pump_one(
         &mut self,
-        side: Side,
+        side: PairSide,
         from: End<'_>,
         to: End<'_>,
         lent: &mut Lent<'_>,
         pumped: &mut Pumped,
     ) -> Result<(), Ended> {
         let flow = match side {
-            Side::Client => &mut self.up,
-            Side::Backend => &mut self.down,
+            PairSide::Client => &mut self.up,
+            PairSide::Backend => &mut self.down,
         };
         let was_done = flow.is_done();
         match flow.pump(from, to, lent, pumped) {
@@ -221,7 +221,7 @@ impl Relay {
         // A client that has left frees its place at once, whatever its backend has not taken. What a backend said
         // before it failed is delivered first, as slow as the client may be.
         let gone = || self.failed == Some(side) || from.event == Event::Hangup && has_failed(from.socket);
-        if side == Side::Client && flow.is_blocked() && gone() {
+        if side == PairSide::Client && flow.is_blocked() && gone() {
             return Err(Ended::Reset(side));
         }
         Ok(())

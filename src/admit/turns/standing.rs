@@ -13,7 +13,7 @@
 //! where turns are long and entries are taken seldom.
 
 use crate::clock::Nanos;
-use crate::server::sync::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// For how long the wait must be above the target before the queue stands.
 pub(crate) const INTERVAL: Nanos = 100_000_000;

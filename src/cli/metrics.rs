@@ -26,7 +26,7 @@ enum Output {
 
 /// Prints it.
 pub(super) fn run(args: &MetricsArgs) -> ExitCode {
-    super::serve::print(&match args.output {
+    super::exit::print(&match args.output {
         Output::Text => text(),
         Output::Json => json(),
         Output::Markdown => markdown(),

@@ -3,6 +3,7 @@
 use super::pace::Pace;
 use super::{Holdings, Host, Kept, Peer, Pool, Seat, Waker};
 use crate::limits::Limits;
+use crate::reason::TurnOutcome;
 use crate::transport::socket::{receive, send};
 use std::cell::Cell;
 use std::io;
@@ -57,6 +58,17 @@ pub(crate) struct Turned {
     pub(crate) ended: bool,
     /// The session moves bytes itself: events are wanted when the client takes more, too.
     pub(crate) both_ways: bool,
+}
+
+impl Turned {
+    /// How a turn that returned is counted: a turn that found nothing is no measure of what a request costs.
+    pub(crate) fn outcome(&self) -> TurnOutcome {
+        match (self.received + self.sent, self.ended) {
+            (0, true) => TurnOutcome::End,
+            (0, false) => TurnOutcome::Empty,
+            _ => TurnOutcome::Ok,
+        }
+    }
 }
 
 /// A connection during a turn. Nothing here waits; see [`Stream::blocking`] for what does.

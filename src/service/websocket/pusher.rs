@@ -1,9 +1,9 @@
-//! Sending from any thread: what is pushed waits in a mailbox until the session's turn.
+//! Sending from any thread: what is pushed waits in a push_box until the session's turn.
 
 use super::message::Prepared;
 use crate::service::Waker;
+use crate::service::pool::Pool;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Why a message was not pushed.
@@ -21,7 +21,7 @@ pub enum PushError {
 
 /// Sends to one socket from any thread. A clone sends to the same socket; it may outlive it.
 #[derive(Clone, Debug)]
-pub struct Pusher(Arc<Mailbox>);
+pub struct Pusher(Arc<PushBox>);
 
 impl Pusher {
     /// Sends a message after those that were pushed before, without waiting. A [`Prepared`] message that is pushed
@@ -39,11 +39,11 @@ impl Pusher {
 
 /// What was pushed and not sent.
 #[derive(Debug)]
-pub(super) struct Mailbox {
+pub(super) struct PushBox {
     contents: Mutex<Contents>,
     waker: Waker,
     limit: usize,
-    total: Arc<AtomicUsize>,
+    total: Arc<Pool>,
     total_limit: usize,
 }
 
@@ -56,15 +56,15 @@ struct Contents {
     gone: bool,
 }
 
-/// What a turn takes from a mailbox.
+/// What a turn takes from a push_box.
 pub(super) enum Mail {
     Frame(Arc<[u8]>),
     Close(u16),
     Nothing,
 }
 
-impl Mailbox {
-    pub(super) fn new(waker: Waker, limit: usize, total: Arc<AtomicUsize>, total_limit: usize) -> Self {
+impl PushBox {
+    pub(super) fn new(waker: Waker, limit: usize, total: Arc<Pool>, total_limit: usize) -> Self {
         Self { contents: Mutex::default(), waker, limit, total, total_limit }
     }
 
@@ -84,8 +84,7 @@ impl Mailbox {
         if contents.bytes + frame.len() > self.limit {
             return Err(PushError::Full);
         }
-        if self.total.fetch_add(frame.len(), Ordering::Relaxed) + frame.len() > self.total_limit {
-            self.total.fetch_sub(frame.len(), Ordering::Relaxed);
+        if !self.total.charge(frame.len(), self.total_limit) {
             return Err(PushError::Full);
         }
         contents.bytes += frame.len();
@@ -104,9 +103,9 @@ impl Mailbox {
         match contents.frames.pop_front() {
             Some(frame) => {
                 contents.bytes -= frame.len();
-                self.total.fetch_sub(frame.len(), Ordering::Relaxed);
+                self.total.discharge(frame.len());
                 if contents.frames.is_empty() {
-                    // A mailbox that is empty owns no memory.
+                    // A push_box that is empty owns no memory.
                     contents.frames = VecDeque::new();
                 }
                 Mail::Frame(frame)
@@ -122,13 +121,13 @@ impl Mailbox {
     pub(super) fn shut(&self) {
         let mut contents = self.contents();
         contents.gone = true;
-        self.total.fetch_sub(contents.bytes, Ordering::Relaxed);
+        self.total.discharge(contents.bytes);
         contents.bytes = 0;
         contents.frames = VecDeque::new();
     }
 }
 
-impl Drop for Mailbox {
+impl Drop for PushBox {
     fn drop(&mut self) {
         self.shut();
     }

@@ -94,14 +94,14 @@ impl WebSocketSession {
 
     /// Sends what was pushed, as long as the client takes it.
     fn deliver(&mut self, output: &mut Output<'_>) -> io::Result<ReadFlow> {
-        let Some(mailbox) = self.state.mailbox.clone() else { return Ok(ReadFlow::More) };
+        let Some(push_box) = self.state.push_box.clone() else { return Ok(ReadFlow::More) };
         while self.state.closing.is_none() {
             output.flush()?;
             for _ in 0..64 {
                 if !output.kept.is_empty() {
                     return Ok(ReadFlow::Over);
                 }
-                match mailbox.take() {
+                match push_box.take() {
                     Mail::Frame(frame) => {
                         output.send(&frame)?;
                         if frame.len() > GATHER {
@@ -184,17 +184,16 @@ impl WebSocketSession {
             Some(mut rest) => {
                 // The time that it waited for this turn is not the client's.
                 begun.since = Instant::now();
-                rest.extend(data, usize::MAX, context.limits)?;
+                rest.extend(data, usize::MAX, &context)?;
                 let (used, read) = self.read(&mut begun, rest.bytes(), output, caller)?;
                 rest.answered(used);
-                rest.shrink();
                 (rest, read)
             }
             None => {
                 let (used, read) = self.read(&mut begun, data, output, caller)?;
-                let mut rest = Held::new(context.input_total);
+                let mut rest = Held::of(caller.peer, &context);
                 if used < data.len() && read != ReadFlow::Close {
-                    rest.extend(&data[used..], data.len(), context.limits)?;
+                    rest.extend(&data[used..], data.len(), &context)?;
                 }
                 (rest, read)
             }
@@ -223,7 +222,7 @@ impl WebSocketSession {
             match piece {
                 FramePiece::More => return Ok((used, ReadFlow::More)),
                 FramePiece::Payload(bytes, key) => {
-                    let message = begun.message.get_or_insert_with(|| Held::new(output.context.input_total));
+                    let message = begun.message.get_or_insert_with(|| Held::of(caller.peer, &output.context));
                     if let Err(error) = extend(message, bytes, key, self.state.config.max_message, output) {
                         return Err(self.no_room(error, output));
                     }
@@ -302,7 +301,7 @@ fn extend(
         let piece = &mut piece[..bytes.len()];
         piece.copy_from_slice(bytes);
         unmask(piece, key);
-        message.extend(piece, most, output.context.limits)?;
+        message.extend(piece, most, &output.context)?;
     }
     Ok(())
 }
@@ -352,8 +351,8 @@ impl Upgraded for WebSocketSession {
     }
 
     fn finish(&mut self, why: CloseReason) {
-        if let Some(mailbox) = &self.state.mailbox {
-            mailbox.shut();
+        if let Some(push_box) = &self.state.push_box {
+            push_box.shut();
         }
         let (code, reason) = self.closed.take().unwrap_or_default();
         let closed = Closed { code, reason, why };

@@ -3,7 +3,7 @@
 use super::config::WebSocketConfig;
 use super::frame::{CONTROL_MAX, Opcode, frame_head};
 use super::message::Message;
-use super::pusher::{Mailbox, Pusher};
+use super::pusher::{PushBox, Pusher};
 use super::violation::may_be_sent;
 use crate::reason::CloseReason;
 use crate::service::http::{Caller, Request};
@@ -48,7 +48,7 @@ pub struct Closed {
 pub(super) struct SocketState {
     pub(super) id: u64,
     pub(super) config: WebSocketConfig,
-    pub(super) mailbox: Option<Arc<Mailbox>>,
+    pub(super) push_box: Option<Arc<PushBox>>,
     /// When the service wants to be called.
     pub(super) timer: Option<Instant>,
     /// Since when the socket is closed from this side.
@@ -59,7 +59,7 @@ impl SocketState {
     pub(super) fn new(config: WebSocketConfig) -> Self {
         static SOCKETS: AtomicU64 = AtomicU64::new(1);
         let id = SOCKETS.fetch_add(1, Ordering::Relaxed);
-        Self { id, config, mailbox: None, timer: None, closing: None }
+        Self { id, config, push_box: None, timer: None, closing: None }
     }
 }
 
@@ -97,14 +97,14 @@ impl WebSocket<'_, '_> {
     /// Sends to this socket from any thread.
     pub fn pusher(&mut self) -> io::Result<Pusher> {
         let (Some(output), Some(caller)) = (&self.output, self.caller) else { return Err(gone()) };
-        let mailbox = self.state.mailbox.get_or_insert_with(|| {
+        let push_box = self.state.push_box.get_or_insert_with(|| {
             let context = output.context;
             let waker = Waker::new(context.host.clone(), caller.seat);
             let limits = context.limits;
             let total = context.output_total.clone();
-            Arc::new(Mailbox::new(waker, limits.output_per_connection, total, limits.output_total))
+            Arc::new(PushBox::new(waker, limits.output_per_connection, total, limits.output_total))
         });
-        Ok(mailbox.pusher())
+        Ok(push_box.pusher())
     }
 
     /// Asks for [`Event::Timer`] after this time. A socket has one timer: this replaces the one before.

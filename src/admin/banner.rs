@@ -7,7 +7,7 @@ use crate::reason::{DatagramDrop, DropReason};
 
 /// The banner's states, each with a colour of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum Condition {
     /// All is well.
     Serving,
     /// It serves, and a person should look.
@@ -20,20 +20,20 @@ pub(super) enum State {
     Down,
 }
 
-impl State {
+impl Condition {
     pub(super) const fn as_str(self) -> &'static str {
         match self {
-            State::Serving => "serving",
-            State::Warning => "warning",
-            State::Shedding => "shedding",
-            State::Draining => "draining",
-            State::Down => "down",
+            Condition::Serving => "serving",
+            Condition::Warning => "warning",
+            Condition::Shedding => "shedding",
+            Condition::Draining => "draining",
+            Condition::Down => "down",
         }
     }
 }
 
 /// What happened lately, beside the snapshot.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Lately {
     /// What was turned away in the last seconds.
     pub(super) dropped: Dropped,
@@ -43,48 +43,50 @@ pub(super) struct Lately {
     pub(super) utilisation: f64,
     /// Panics in the last minute.
     pub(super) panics: u64,
+    /// The source that was refused most.
+    pub(super) source: Option<String>,
 }
 
 /// The banner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) state: State,
+pub(super) struct Banner {
+    pub(super) state: Condition,
     pub(super) title: &'static str,
     pub(super) why: String,
 }
 
-impl Verdict {
+impl Banner {
     pub(super) fn new(seen: &Snapshot, lately: &Lately) -> Self {
         let open: u64 = seen.listeners.iter().map(|l| l.open()).sum();
         let say = |state, title, why| Self { state, title, why };
         match seen.phase {
             Phase::Starting => {
-                return say(State::Down, "Starting", "It is bound and does not serve yet.".to_owned());
+                return say(Condition::Down, "Starting", "It is bound and does not serve yet.".to_owned());
             }
-            Phase::Stopped => return say(State::Down, "Stopped", "It has ended.".to_owned()),
+            Phase::Stopped => return say(Condition::Down, "Stopped", "It has ended.".to_owned()),
             Phase::Leaving => {
                 let why = "It was told to end. It still accepts, and /readyz asks for no more traffic.";
-                return say(State::Draining, "Leaving", why.to_owned());
+                return say(Condition::Draining, "Leaving", why.to_owned());
             }
             Phase::Draining => {
                 let why = format!(
                     "It was told to end and accepts no more; {} left to finish.",
                     show::some(open, "connection")
                 );
-                return say(State::Draining, "Draining", why);
+                return say(Condition::Draining, "Draining", why);
             }
             Phase::Serving => {}
         }
         if let Some(reason) = shedding(seen, lately) {
-            return say(State::Shedding, "Shedding load", why_shedding(reason, seen, lately));
+            return say(Condition::Shedding, "Shedding load", why_shedding(reason, seen, lately));
         }
         if let Some(why) = dropping_datagrams(lately) {
-            return say(State::Shedding, "Dropping datagrams", why);
+            return say(Condition::Shedding, "Dropping datagrams", why);
         }
         if let Some(why) = warning(seen, lately) {
-            return say(State::Warning, "Serving, under strain", why);
+            return say(Condition::Warning, "Serving, under strain", why);
         }
-        say(State::Serving, "Serving", why_well(seen))
+        say(Condition::Serving, "Serving", why_well(seen))
     }
 }
 
@@ -100,18 +102,18 @@ fn shedding(seen: &Snapshot, lately: &Lately) -> Option<DropReason> {
 fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String {
     let n = show::number;
     let why = match reason {
-        DropReason::QueueFull => format!(
-            "The queue is full: {} wait for a worker, newcomers get in below {}; {} of {} workers are busy.",
-            n(seen.queue_length),
-            n(seen.queue_limit),
-            n(seen.workers_busy),
-            n(seen.workers_limit)
-        ),
+        DropReason::QueueFull => why_queue_full(seen),
         DropReason::MaxConnections => {
             format!("As many connections are open as max_connections allows ({}).", n(seen.connections_limit))
         }
-        DropReason::PerSource => "A source has as many connections as max_per_source allows.".to_owned(),
-        DropReason::Rate => "A source connects faster than its rate allows.".to_owned(),
+        DropReason::PerSource => match &lately.source {
+            Some(source) => format!("{source} has as many connections as max_per_source allows."),
+            None => "A source has as many connections as max_per_source allows.".to_owned(),
+        },
+        DropReason::Rate => match &lately.source {
+            Some(source) => format!("{source} connects faster than source_rate allows."),
+            None => "A source connects faster than source_rate allows.".to_owned(),
+        },
         DropReason::QueueTimeout => format!(
             "Connections wait for a worker longer than queue_timeout; {} of {} workers are busy.",
             n(seen.workers_busy),
@@ -128,10 +130,31 @@ fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String 
     }
 }
 
+/// The refusals are of the last seconds and the queue is as it is now: where it has room again, that is said too.
+fn why_queue_full(seen: &Snapshot) -> String {
+    let n = show::number;
+    let (waiting, limit) = (seen.queue_length, seen.queue_limit);
+    let workers = format!("{} of {} workers are busy", n(seen.workers_busy), n(seen.workers_limit));
+    if waiting < limit {
+        return format!(
+            "Bursts overflow the queue: {} of {} places are taken at this moment, {workers}.",
+            n(waiting),
+            n(limit)
+        );
+    }
+    let newcomers: u64 = seen.listeners.iter().map(|l| l.newcomers).sum();
+    format!(
+        "The queue is full: {} wait ({}), limit {}; {workers}.",
+        n(waiting),
+        show::waiting(seen, newcomers),
+        n(limit)
+    )
+}
+
 /// Why datagrams are dropped now, if they are.
 fn dropping_datagrams(lately: &Lately) -> Option<String> {
     let count = |reason: DatagramDrop| lately.dropped.datagrams[reason as usize];
-    // Who sends what is not meant for a service says nothing of the load.
+    // A datagram that is not meant for a service says nothing of the load.
     let full = count(DatagramDrop::QueueFull) + count(DatagramDrop::QueueTimeout);
     let kernel = count(DatagramDrop::KernelBuffer);
     let why = match (full, kernel) {
@@ -198,7 +221,7 @@ fn why_well(seen: &Snapshot) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::snapshot::{Backlog, ListenerSnapshot};
+    use crate::metrics::snapshot::{AcceptQueue, ListenerSnapshot};
 
     fn serving() -> Snapshot {
         Snapshot {
@@ -219,50 +242,68 @@ mod tests {
         lately
     }
 
+    fn check(seen: &Snapshot, lately: &Lately, condition: Condition, words: &str) {
+        let banner = Banner::new(seen, lately);
+        assert_eq!(banner.state, condition, "{banner:?}");
+        assert!(banner.why.contains(words), "{banner:?} lacks {words:?}");
+    }
+
     #[test]
-    fn the_banner_says_how_it_is_and_why() {
+    fn a_server_that_serves_says_how_well() {
         let well = Snapshot { workers_busy: 2, queue_length: 0, ..serving() };
         let stuck = Snapshot { workers_stuck: 3, ..well.clone() };
         let mut backlog = well.clone();
-        backlog.listeners[0].backlog = Some(Backlog { connections: 9, limit: 10, drops: 0 });
-        let at = |phase| Snapshot { phase, ..serving() };
-        let shedding = Snapshot { shedding: Some(DropReason::QueueFull), ..serving() };
+        backlog.listeners[0].backlog = Some(AcceptQueue { connections: 9, limit: 10, drops: 0 });
         let calm = Lately::default();
-        let mut kernel = Lately { seconds: 3.0, ..calm };
-        kernel.dropped.datagrams[DatagramDrop::KernelBuffer as usize] = 70;
-        let mut reflected = calm;
+        let panics = Lately { panics: 1, ..Lately::default() };
+        let busy = Lately { utilisation: 0.97, ..Lately::default() };
+        let mut reflected = Lately::default();
         reflected.dropped.datagrams[DatagramDrop::RefusedSource as usize] = 70;
-        for (seen, lately, state, words) in [
-            (&well, calm, State::Serving, "2 of 32 workers busy, nobody waits, nobody turned away."),
-            (&stuck, calm, State::Warning, "3 of 32 workers have been in one turn"),
-            (&backlog, calm, State::Warning, "9 of 10 places of the kernel's accept queue"),
-            (&well, Lately { panics: 1, ..calm }, State::Warning, "1 handler panic in the last minute"),
-            (&well, Lately { utilisation: 0.97, ..calm }, State::Warning, "busy 97 %"),
-            (
-                &serving(),
-                dropped(DropReason::QueueFull, 1204),
-                State::Shedding,
-                "The queue is full: 128 wait",
-            ),
-            (
-                &serving(),
-                dropped(DropReason::QueueFull, 1204),
-                State::Shedding,
-                "1,204 refused in the last 3 s",
-            ),
-            (&shedding, calm, State::Shedding, "The queue is full"),
-            (&well, dropped(DropReason::FdReserve, 1), State::Shedding, "out of file descriptors"),
-            (&well, dropped(DropReason::ClientGone, 9), State::Serving, "nobody turned away"),
-            (&well, kernel, State::Shedding, "the kernel's buffer is full. 70 dropped in the last 3 s."),
-            (&well, reflected, State::Serving, "nobody turned away"),
-            (&at(Phase::Starting), calm, State::Down, "does not serve yet"),
-            (&at(Phase::Leaving), calm, State::Draining, "still accepts"),
-            (&at(Phase::Draining), calm, State::Draining, "3 connections left"),
-            (&at(Phase::Stopped), calm, State::Down, "ended"),
+        for (seen, lately, condition, words) in [
+            (&well, &calm, Condition::Serving, "2 of 32 workers busy, nobody waits, nobody turned away."),
+            (&well, &dropped(DropReason::ClientGone, 9), Condition::Serving, "nobody turned away"),
+            (&well, &reflected, Condition::Serving, "nobody turned away"),
+            (&stuck, &calm, Condition::Warning, "3 of 32 workers have been in one turn"),
+            (&backlog, &calm, Condition::Warning, "9 of 10 places of the kernel's accept queue"),
+            (&well, &panics, Condition::Warning, "1 handler panic in the last minute"),
+            (&well, &busy, Condition::Warning, "busy 97 %"),
         ] {
-            let verdict = Verdict::new(seen, &lately);
-            assert_eq!(verdict.state, state, "{verdict:?}");
-            assert!(verdict.why.contains(words), "{verdict:?} lacks {words:?}");
+            check(seen, lately, condition, words);
+        }
+    }
+
+    #[test]
+    fn a_server_that_sheds_says_why_and_how_much() {
+        let full = serving();
+        let mut split = Snapshot { shedding: Some(DropReason::QueueFull), ..serving() };
+        (split.listeners[0].queued, split.listeners[0].newcomers) = (120, 20);
+        let bursts = Snapshot { queue_length: 3, ..serving() };
+        let from = |reason| Lately { source: Some("10.0.0.7".to_owned()), ..dropped(reason, 5) };
+        let mut kernel = Lately { seconds: 3.0, ..Lately::default() };
+        kernel.dropped.datagrams[DatagramDrop::KernelBuffer as usize] = 70;
+        for (seen, lately, words) in [
+            (&full, dropped(DropReason::QueueFull, 1204), "The queue is full: 128 wait"),
+            (&full, dropped(DropReason::QueueFull, 1204), "1,204 refused in the last 3 s"),
+            (&split, Lately::default(), "128 wait (20 new, 100 of open connections, 8 other), limit 128"),
+            (&bursts, dropped(DropReason::QueueFull, 40), "Bursts overflow the queue: 3 of 128 places"),
+            (&full, from(DropReason::PerSource), "10.0.0.7 has as many connections as"),
+            (&full, from(DropReason::Rate), "10.0.0.7 connects faster than source_rate"),
+            (&full, dropped(DropReason::FdReserve, 1), "out of file descriptors"),
+            (&full, kernel, "the kernel's buffer is full. 70 dropped in the last 3 s."),
+        ] {
+            check(seen, &lately, Condition::Shedding, words);
+        }
+    }
+
+    #[test]
+    fn a_server_that_begins_or_ends_says_so() {
+        for (phase, condition, words) in [
+            (Phase::Starting, Condition::Down, "does not serve yet"),
+            (Phase::Leaving, Condition::Draining, "still accepts"),
+            (Phase::Draining, Condition::Draining, "3 connections left"),
+            (Phase::Stopped, Condition::Down, "ended"),
+        ] {
+            check(&Snapshot { phase, ..serving() }, &Lately::default(), condition, words);
         }
     }
 

@@ -211,7 +211,7 @@ fn a_close_is_answered_with_its_code_and_one_of_the_service_waits_for_its_answer
         }
         _ => Ok(()),
     });
-    let site = Site::serve(limits().read_timeout(Duration::from_millis(500)), service);
+    let site = Site::serve(limits().linger_timeout(Duration::from_millis(500)), service);
     let end = |what: &str| -> Closed { eventually(what, || ends.lock().unwrap().pop()) };
     // The client ends it, with and without a code.
     let mut client = open(&site);

@@ -132,7 +132,9 @@ impl WebSocketSession {
             return Err(Fault::ReadTimeout.into());
         }
         if let Some(closing) = self.state.closing {
-            return Ok(if now >= closing + patience { ReadFlow::Close } else { ReadFlow::More });
+            // As long as a polite close waits anyway: whoever does not answer must not hold up a drain.
+            let over = now >= closing + output.context.limits.linger_timeout;
+            return Ok(if over { ReadFlow::Close } else { ReadFlow::More });
         }
         if self.state.timer.is_some_and(|timer| now >= timer) {
             self.state.timer = None;
@@ -160,7 +162,7 @@ impl WebSocketSession {
             due = due.min(begun.since + patience);
         }
         if let Some(closing) = self.state.closing {
-            due = closing + patience;
+            due = closing + output.context.limits.linger_timeout;
         }
         Turn::ParkFor(due.saturating_duration_since(Instant::now()))
     }

@@ -12,6 +12,8 @@ mod lists;
 pub(crate) mod order;
 #[allow(dead_code)]
 pub(crate) mod shelf;
+#[cfg(test)]
+mod simulate;
 #[allow(dead_code)]
 pub(crate) mod standing;
 pub(crate) mod state;

@@ -457,7 +457,7 @@ fn an_interrupted_run_reports_what_it_did() {
             .unwrap();
     // The table has a row as soon as a second was measured.
     let end = Instant::now() + Duration::from_secs(10);
-    while std::fs::read_to_string(&table).unwrap_or_default().lines().count() < 2 {
+    while !std::fs::read_to_string(&table).unwrap_or_default().contains(",measured,") {
         assert!(Instant::now() < end, "no second was measured");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -469,6 +469,7 @@ fn an_interrupted_run_reports_what_it_did() {
     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
     support::check_sums(&report);
     assert!(report["interrupted"] == true && count(&report, "ok") > 50, "{report:#}");
+    assert_eq!((&report["verdict"], &report["valid"]), (&"interrupted".into(), &false.into()), "{report:#}");
     assert!(report["elapsed"].as_f64().unwrap() < 30.0, "{report:#}");
 }
 

@@ -22,7 +22,7 @@ pub(crate) const MAX_RATE: f64 = 10_000_000.0;
 /// Descriptors a run needs beside its connections: standard streams, epolls, report files.
 pub(crate) const SPARE_DESCRIPTORS: u64 = 32;
 
-/// The most connections of a probe at a time.
+/// The most connections at a time of a probe whose requests connect anew.
 const MAX_PROBE_CLIENTS: usize = 500;
 
 /// What is done with each connection.
@@ -258,14 +258,15 @@ impl Plan {
         Self { pace: Pace::constant(rate, spread, self.warmup, self.duration), ..self.clone() }
     }
 
-    /// A polite client beside this run: a few requests a second, each on a connection of its own.
-    pub(crate) fn probe(&self, rate: f64) -> Self {
+    /// Polite clients beside this run: a few requests a second, on connections that stand, or each on a connection of
+    /// its own.
+    pub(crate) fn probe(&self, rate: f64, standing: Option<usize>) -> Self {
         // Enough clients that none of its requests waits for another, within reason.
         let clients = (rate * (self.timeout + self.connect_timeout).as_secs_f64()).ceil();
         Self {
             mode: Mode::Request,
-            reuse: Reuse::Times(1),
-            connections: (clients as usize).clamp(1, MAX_PROBE_CLIENTS),
+            reuse: if standing.is_some() { Reuse::Forever } else { Reuse::Times(1) },
+            connections: standing.unwrap_or((clients as usize).clamp(1, MAX_PROBE_CLIENTS)),
             threads: 1,
             pace: Pace::constant(rate, Spread::Uniform, self.warmup, self.duration),
             seed: self.seed ^ 1,
@@ -334,6 +335,11 @@ impl Plan {
                 limit.saturating_sub(other),
             ));
         }
+        self.check_ports()
+    }
+
+    /// Says why so many connections find no ports.
+    pub(crate) fn check_ports(&self) -> Result<(), String> {
         if self.is_datagram() || self.target.is_unix() {
             // Ports of datagram sockets are found when they are opened, and Unix sockets have none.
             return Ok(());

@@ -68,7 +68,7 @@ pub(super) struct LoadArgs {
 
     /// Open loop: in each of these times the rate goes in a straight line to its value, from --rate or 0,
     /// like 10s:100,1m:1000,10s:0.
-    #[arg(long, value_name = "TIME:RATE,...", conflicts_with_all = ["duration", "requests", "warmup"])]
+    #[arg(long, value_name = "TIME:RATE,...", conflicts_with_all = ["duration", "requests"])]
     pub(super) stages: Option<Stages>,
 
     /// Look for the highest rate at which this threshold holds, in trials of --duration [default: 5s].
@@ -132,11 +132,19 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
     pub(super) drip: Duration,
 
-    /// Beside the load, make this many requests a second as a polite client that connects anew for each, and
-    /// measure them apart.
+    /// Beside the load, make this many requests a second as polite clients do, and measure them apart. Each connects
+    /// anew, unless --probe-connections is given.
     #[arg(long, value_name = "RATE", conflicts_with_all = ["requests", "find_max"],
           value_parser = units::rate)]
     pub(super) probe: Option<f64>,
+
+    /// Open this many connections for the probe before the run, and use them in turn.
+    #[arg(long, value_name = "N", requires = "probe", value_parser = units::positive)]
+    pub(super) probe_connections: Option<u64>,
+
+    /// Connect the probe from these local addresses in turn [default: those of --source-ip].
+    #[arg(long, value_name = "CIDR", requires = "probe")]
+    pub(super) probe_source_ip: Option<Sources>,
 
     /// Connect from these local addresses in turn, like 127.0.1.0/24: each has ports of its own.
     #[arg(long, value_name = "CIDR")]
@@ -232,6 +240,8 @@ impl LoadArgs {
         options.mode = self.mode;
         options.drip = self.drip;
         options.probe = self.probe;
+        options.probe_connections = self.probe_connections;
+        options.probe_source_ip = self.probe_source_ip;
         options.source_ip = self.source_ip;
         options.threads = self.threads;
         options.thresholds = self.threshold.clone();

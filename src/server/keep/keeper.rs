@@ -2,6 +2,7 @@
 //! polls while all workers are in turns, sums up refusals once a second, and leads the drain. Nothing in it blocks.
 
 use super::drain::Drain;
+use super::trim::Trim;
 use crate::clock::{Nanos, nanos};
 use crate::reason::{CloseReason, DropReason};
 use crate::server::close::linger::Lingering;
@@ -55,6 +56,7 @@ pub(crate) struct Timekeeper {
     /// For datagrams, when all workers are in turns.
     batch: Option<Box<Batch>>,
     drain: Drain,
+    trim: Trim,
 }
 
 impl Timekeeper {
@@ -76,6 +78,7 @@ impl Timekeeper {
             quiet: 0,
             batch: None,
             drain,
+            trim: Trim::default(),
         }
     }
 
@@ -118,6 +121,9 @@ impl Timekeeper {
             self.next_summary = now + SECOND;
             shared.refusals.sum_up(&shared.listeners, &shared.counts, shared.bell.is_awaited());
             shared.intake().sum_up();
+            if self.trim.is_due(shared.admission.open()) {
+                crate::sys::give_memory_back();
+            }
         }
         self.call_sessions(now);
         self.tick(now);

@@ -2,6 +2,10 @@
 //! it is sound.
 #![allow(unsafe_code)]
 
+mod mapping;
+
+pub(crate) use mapping::{Mapping, whole_pages};
+
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::{IpAddr, SocketAddr};
 #[cfg(not(target_os = "linux"))]
@@ -410,7 +414,7 @@ pub(crate) struct LocalTime {
     pub(crate) second: i32,
 }
 
-/// What the C library says is the local time, so many seconds after 1970; `None` if it cannot say.
+/// What the C library says is the local time, this number of seconds after 1970; `None` if it cannot say.
 pub(crate) fn local_time(second: i64) -> Option<LocalTime> {
     let second = libc::time_t::try_from(second).ok()?;
     let mut tm = std::mem::MaybeUninit::<libc::tm>::uninit();

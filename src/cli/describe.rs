@@ -97,7 +97,7 @@ impl Plan {
         }
         out.push_str("\nWhat they come to:\n");
         let memory = format!("{}MiB", self.memory_ceiling().div_ceil(1 << 20));
-        row(&mut out, "memory", &memory, "at most, beside the program itself and the stacks of its threads");
+        row(&mut out, "memory", &memory, "at most, the program itself and its threads included");
         let open_files = crate::sys::raise_open_files(u64::MAX);
         let descriptors = format!("of the {open_files} open files that this process may have");
         row(&mut out, "descriptors", &self.descriptors().to_string(), &descriptors);
@@ -107,10 +107,13 @@ impl Plan {
         out
     }
 
+    /// What this process can come to hold, as the system counts it (`RSS`).
     pub(super) fn memory_ceiling(&self) -> usize {
+        /// The program itself: its code, its log, the admin endpoint. Half of it was measured.
+        const PROGRAM_BYTES: usize = 12 << 20;
         let datagrams = self.listeners.iter().any(|listener| !listener.has_backlog());
         let more = if datagrams { self.limits.datagram_memory_ceiling() } else { 0 };
-        self.limits.memory_ceiling() + more
+        PROGRAM_BYTES + self.limits.memory_ceiling() + more
     }
 
     /// The descriptors that the server may use.

@@ -6,7 +6,6 @@ use crate::metrics::kernel;
 use crate::metrics::snapshot::{ListenerSnapshot, Observe, Refusal, RefusedSource, Snapshot};
 use crate::reason::DatagramDrop;
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 impl Shared {
@@ -46,8 +45,8 @@ impl Observe for Shared {
             workers_limit: self.limits.workers as u64,
             handler_panics: self.counts.panics(),
             lingering: self.lingers.count() as u64,
-            pending_input_bytes: self.input_total.load(Relaxed) as u64,
-            pending_output_bytes: self.output_total.load(Relaxed) as u64,
+            pending_input_bytes: self.input_total.used() as u64,
+            pending_output_bytes: self.output_total.used() as u64,
             shedding: self.refusals.shedding(),
             ..Default::default()
         };

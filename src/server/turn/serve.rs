@@ -86,7 +86,7 @@ fn flush_kept(station: &mut Station<'_>, owned: &Owned<'_>, connection: &mut Con
     if connection.kept.is_empty() {
         return None;
     }
-    match connection.kept.flush(&connection.socket, &station.shared.output_total) {
+    match connection.kept.flush(&connection.socket) {
         Ok(0) => {}
         Ok(n) => {
             connection.waiting = Waiting::Flush { since: station.now }.into();

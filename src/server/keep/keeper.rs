@@ -62,8 +62,9 @@ pub(crate) struct Timekeeper {
 impl Timekeeper {
     pub(crate) fn new(shared: Arc<Shared>, poll: Poll, incoming: Receiver<Lingering>, drain: Drain) -> Self {
         let limits = &shared.limits;
-        let shortest =
-            limits.idle_timeout.min(limits.read_timeout).min(limits.write_timeout).min(limits.queue_timeout);
+        let idle = shared.listeners.iter().map(|listener| listener.limits.idle_timeout).min();
+        let idle = idle.unwrap_or(limits.idle_timeout);
+        let shortest = idle.min(limits.read_timeout).min(limits.write_timeout).min(limits.queue_timeout);
         // An eighth late at most, a pass over the table at most every 5 ms.
         let scan_every = nanos(shortest / 8).clamp(5_000_000, 250_000_000);
         Self {

@@ -1,9 +1,11 @@
 //! What is counted, how it is counted without a shared hot counter, and how it is read.
 
 pub mod catalogue;
+mod histogram;
 pub mod kernel;
 pub mod process;
 #[cfg(feature = "metrics")]
 pub mod registry;
 pub mod snapshot;
+pub mod sources;
 pub mod stats;

@@ -2,6 +2,8 @@
 
 use super::counts::Counts;
 use super::queue::cost::TurnCost;
+use crate::contain::contain;
+use crate::limits::Limits;
 use crate::reason::AcceptError;
 use crate::service::Service;
 use std::net::{SocketAddr, TcpListener};
@@ -9,12 +11,21 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// The name that a service says; one that panics over it is called `unnamed`.
+pub(crate) fn name_of(ask: impl FnOnce() -> String) -> String {
+    contain(ask).unwrap_or_else(|_| "unnamed".to_owned())
+}
+
 pub(crate) struct Listener {
     pub(crate) url: String,
     pub(crate) address: SocketAddr,
     pub(crate) service: Arc<dyn Service>,
+    /// What the service is called in metrics: asked once, so that no scrape runs the service's own code.
+    pub(crate) name: String,
     /// Its place among all listeners, datagram listeners included, as they were given.
     pub(crate) position: usize,
+    /// The limits in force here: those of the server, with its own in their place.
+    pub(crate) limits: Limits,
     /// How long a turn of its service takes.
     pub(crate) cost: TurnCost,
     /// What a refused client is told, instead of what the service would say.
@@ -32,16 +43,25 @@ impl Listener {
         position: usize,
         words: Option<Arc<[u8]>>,
     ) -> Self {
+        let name = name_of(|| service.name().to_owned());
         Self {
             url: format!("tcp://{address}"),
             address,
             service,
+            name,
             position,
+            limits: Limits::default(),
             cost: TurnCost::unknown(),
             words,
             accept_errors: Default::default(),
             socket: Mutex::new(Some(socket)),
         }
+    }
+
+    /// With the limits that are in force here.
+    pub(crate) fn limited(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
     }
 
     pub(crate) fn socket(&self) -> MutexGuard<'_, Option<TcpListener>> {

@@ -196,6 +196,7 @@ impl Acceptor {
     /// No newcomer can be admitted: refuse one within the budget, or leave it in the kernel's backlog until there is a
     /// place, a token, or no patience left.
     fn overload(&mut self, index: usize, reason: DropReason) -> Step {
+        let overload = self.shared.listeners[index].limits.overload;
         let watched = &mut self.watched[index];
         if !watched.is_waited_at() {
             return Step::Empty;
@@ -204,7 +205,7 @@ impl Acceptor {
         if reason == DropReason::QueueFull {
             let full = now.saturating_duration_since(*watched.full_since.get_or_insert(now));
             let burst = now.saturating_duration_since(*watched.burst_since.get_or_insert(now));
-            let patience = match self.shared.limits.overload {
+            let patience = match overload {
                 Overload::Wait(patience) => patience.saturating_sub(full),
                 _ => BURST.saturating_sub(burst),
             };
@@ -223,7 +224,7 @@ impl Acceptor {
                 return step;
             }
         };
-        let oldest = reason == DropReason::QueueFull && self.shared.limits.overload == Overload::DropOldest;
+        let oldest = reason == DropReason::QueueFull && overload == Overload::DropOldest;
         if oldest && self.drop_oldest() {
             return self.admit(index, socket, peer);
         }
@@ -256,8 +257,9 @@ impl Acceptor {
         let newcomer = |entry: &Entry| entry.turn().is_some_and(|(_, claim)| claim != Claim::Turn);
         let oldest = shared.line.pop_first(LOOKED_AT, newcomer);
         shared.crew.work_queued();
-        let Some((id, _)) = oldest.and_then(|entry| entry.turn()) else { return false };
-        let Some((owned, _)) = Owned::take(&shared.table, id, self.newcomers().row) else { return false };
+        let Some((id, claim)) = oldest.and_then(|entry| entry.turn()) else { return false };
+        let row = self.newcomers().row;
+        let Some((owned, _)) = Owned::take(&shared.table, id, claim, row) else { return false };
         let words = shared.words(owned.listener());
         shared.closer().shed(owned, DropReason::QueueFull, words);
         true

@@ -16,6 +16,7 @@ use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::shared::Shared;
 use crate::service::{Kept, Peer};
+use crate::transport::listen::canonical;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -93,7 +94,12 @@ impl Newcomers<'_> {
         let (shared, ledger) = (self.shared, self.row.of(listener));
         let permit = match shared.admission.admit(Some(peer.ip()), Instant::now()) {
             Ok(permit) => permit,
-            Err(reason) => return self.turn_away(listener, socket, ledger, reason),
+            Err(reason) => {
+                if matches!(reason, DropReason::PerSource | DropReason::Rate) {
+                    shared.refusals.sources.refused(peer.ip(), shared.limits.source_prefix);
+                }
+                return self.turn_away(listener, socket, ledger, reason);
+            }
         };
         // A permit is given back after its slot, so there is a slot for every permit.
         let Some(slot) = shared.table.take() else {
@@ -107,7 +113,7 @@ impl Newcomers<'_> {
             registered: Registered::No,
             knows_of_drain: false,
             ending: None,
-            peer: Peer { address: peer },
+            peer: Peer { address: canonical(peer) },
             _permit: permit,
         };
         let owned = Owned::open(slot, listener, connection, ledger);

@@ -81,7 +81,7 @@ pub(super) struct Arrived<'h> {
 }
 
 /// What all requests of a service go through.
-pub(super) trait Handle: Send + Sync + 'static {
+pub(super) trait Exchanges: Send + Sync + 'static {
     type Exchange: Send + 'static;
 
     fn begin(
@@ -112,7 +112,7 @@ pub(super) struct Setting<'p> {
 /// Bodies as they come, for a [`Streaming`].
 pub(super) struct Passing<S>(pub(super) S);
 
-impl<S: Streaming> Handle for Passing<S> {
+impl<S: Streaming> Exchanges for Passing<S> {
     type Exchange = S::Exchange;
 
     fn begin(
@@ -151,7 +151,7 @@ pub(super) struct Collected {
     most: usize,
 }
 
-impl<F> Handle for Collecting<F>
+impl<F> Exchanges for Collecting<F>
 where
     F: Fn(&Request<'_>, Response<'_, '_>) -> io::Result<Answer> + Send + Sync + 'static,
 {
@@ -166,18 +166,19 @@ where
         if arrived.whole {
             return (self.0)(&arrived.request, response).map(Head::Answered);
         }
-        let mut head = Held::new(context.input_total);
-        head.extend(arrived.bytes, arrived.bytes.len(), context.limits)?;
+        let peer = arrived.request.peer;
+        let mut head = Held::of(peer, &context);
+        head.extend(arrived.bytes, arrived.bytes.len(), &context)?;
         let most = match arrived.request.head.body {
             BodyLength::Bytes(length) => usize::try_from(length).unwrap_or(usize::MAX),
             BodyLength::Chunked | BodyLength::UntilClose => usize::MAX,
         };
-        Ok(Head::Wanted(Collected { head, body: Held::new(context.input_total), most }))
+        Ok(Head::Wanted(Collected { head, body: Held::of(peer, &context), most }))
     }
 
     fn piece(&self, exchange: &mut Collected, piece: &[u8], setting: Setting<'_>) -> io::Result<()> {
         let most = exchange.most.min(setting.config.max_body);
-        exchange.body.extend(piece, most, setting.context.limits)
+        exchange.body.extend(piece, most, &setting.context)
     }
 
     fn end(

@@ -2,8 +2,9 @@
 
 use super::chart::{Axis, Scale, Series, draw};
 use super::outcome::Outcome;
-use super::report::{Latency, Measured, Point, Report};
+use super::report::{Latency, Measured, Report};
 use super::text;
+use super::timeline::Point;
 use std::fmt::Write;
 use tidegate_units::visible;
 

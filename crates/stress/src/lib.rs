@@ -84,10 +84,11 @@ pub use options::{Options, Send, Stages};
 pub use outcome::Outcome;
 pub use plan::{Close, Mode, Reuse, Think};
 pub use report::{
-    Connections, FindMax, Generator, Latencies, Latency, Measured, PlanReport, Point, ProbePlan, Report,
-    ThresholdReport, Trial, Warmup, WorstSecond,
+    Connections, FindMax, Generator, Latencies, Latency, Measured, PlanReport, ProbePlan, Report,
+    ThresholdReport, Trial, Warmup,
 };
 pub use schedule::Spread;
 pub use session::{Run, Stop, run};
 pub use source::Sources;
 pub use threshold::{Threshold, share};
+pub use timeline::{Point, WorstSecond};

@@ -6,6 +6,7 @@ use super::outcome::{Outcome, Outcomes};
 use super::plan::{Mode, Pace, Plan, Reuse, Think};
 use super::recorder::{Interval, Tally, Times};
 use super::run::Outturn;
+use super::timeline::{Point, WorstSecond};
 use super::verdict::{Evidence, judge};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hdrhistogram::Histogram;
@@ -163,18 +164,6 @@ pub struct Measured {
     pub timeline: Vec<Point>,
 }
 
-/// The measured second with the fewest good replies.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct WorstSecond {
-    /// When it began, in seconds from the beginning of the schedule.
-    pub at: f64,
-    /// Good replies in it.
-    pub rate: f64,
-    /// Requests that were due in it.
-    pub offered: u64,
-}
-
 /// The three latencies.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -302,35 +291,6 @@ pub struct Trial {
     pub passed: bool,
     /// The trial's own verdict.
     pub verdict: String,
-}
-
-/// Some seconds of a run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Point {
-    /// When it began, in seconds from the beginning of the schedule.
-    pub at: f64,
-    /// `warmup`, `measured`, or `draining` after what is measured.
-    #[serde(default)]
-    pub phase: String,
-    /// Good replies a second that came in it, whenever their requests began.
-    #[serde(default)]
-    pub rate: f64,
-    /// The same of the worst of its seconds, where it is made of several.
-    #[serde(default)]
-    pub rate_min: f64,
-    /// How long it is.
-    pub seconds: f64,
-    /// Requests that were due.
-    pub offered: u64,
-    /// What became of requests that ended in it; what did not happen is not named, but for `ok`.
-    pub outcomes: BTreeMap<String, u64>,
-    /// The median of the response, in seconds.
-    pub p50: Option<f64>,
-    /// The 99th percentile of the response, in seconds.
-    pub p99: Option<f64>,
-    /// The longest response, in seconds.
-    pub max: Option<f64>,
 }
 
 /// Counts by name; every outcome is there.

@@ -1,7 +1,8 @@
 //! The report for people: one screen.
 
 use super::outcome::Outcome;
-use super::report::{Latency, Measured, ProbePlan, Report, WorstSecond};
+use super::report::{Latency, Measured, ProbePlan, Report};
+use super::timeline::WorstSecond;
 use std::fmt::Write;
 use tidegate_units::visible;
 

@@ -119,6 +119,7 @@ fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String 
         ),
         DropReason::FdReserve => "The process is out of file descriptors.".to_owned(),
         DropReason::Draining => "The server is draining.".to_owned(),
+        DropReason::NoBackend => "No backend can be reached.".to_owned(),
         DropReason::ClientGone | DropReason::Denied => "Newcomers are turned away.".to_owned(),
     };
     let dropped = lately.dropped.connections[reason as usize];

@@ -1,5 +1,6 @@
 //! What is counted, how it is counted without a shared hot counter, and how it is read.
 
+pub mod backends;
 pub mod catalogue;
 pub mod kernel;
 pub mod process;

@@ -16,19 +16,22 @@ mod time;
 mod waker;
 mod work;
 
+pub use crate::transport::proxy_header::Version as ProxyVersion;
 pub use blocking::{Blocking, Handler, handler};
 pub use datagram::{DatagramService, Datagrams, Reply, datagrams};
 pub use echo::Echo;
 pub use hello::{hello, hello_datagrams};
 pub use http::http;
 pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
+pub use proxy::{BackendName, BackendNameError, ConnectOn, Proxy, ProxyBuilder, proxy};
 pub(crate) use stream::{Buffers, Context, Kept, Turned};
 pub use stream::{Fault, Input, Output, Received, Stream};
 pub use time::Time;
 pub use waker::Waker;
-pub(crate) use waker::{Host, Seat};
+pub(crate) use waker::{Host, Seat, SocketEvent, SocketEvents, Watched};
 pub use work::{Cost, Work};
 
+use crate::metrics::backends::BackendsSnapshot;
 use crate::reason::CloseReason;
 use std::io;
 use std::net::SocketAddr;
@@ -75,6 +78,11 @@ pub trait Service: Send + Sync + 'static {
     /// Default: yes.
     fn client_speaks_first(&self) -> bool {
         true
+    }
+
+    /// What is known of the backends that connections are passed on to. Default: it has none. Asked for each scrape.
+    fn backends(&self) -> Option<BackendsSnapshot> {
+        None
     }
 
     /// A turn returned an error, or panicked (then `error` says so). The connection ends.

@@ -1,7 +1,8 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
-use super::{Blocking, Host, Peer, Seat, Waker};
+use super::{Blocking, Host, Peer, Seat, SocketEvents, Waker, Watched};
 use crate::limits::Limits;
+use crate::reason::DropReason;
 use rustix::net::{RecvFlags, SendFlags};
 use std::cell::Cell;
 use std::io;
@@ -133,6 +134,12 @@ pub enum Fault {
     /// The server is ending.
     #[error("the server is ending")]
     Shutdown,
+    /// Nothing was said for longer than the service waits.
+    #[error("nothing was said for too long")]
+    Idle,
+    /// The client is turned away, as it could have been before its first turn: it is told the busy reply.
+    #[error("the client is turned away: {0}")]
+    Refused(DropReason),
     /// A line is longer than `max_line`.
     #[error("the client sent a line longer than allowed")]
     LineTooLong,
@@ -142,7 +149,8 @@ impl From<Fault> for io::Error {
     fn from(fault: Fault) -> Self {
         let kind = match fault {
             Fault::InputLimit | Fault::OutputLimit => io::ErrorKind::OutOfMemory,
-            Fault::ReadTimeout | Fault::WriteTimeout => io::ErrorKind::TimedOut,
+            Fault::ReadTimeout | Fault::WriteTimeout | Fault::Idle => io::ErrorKind::TimedOut,
+            Fault::Refused(_) => io::ErrorKind::ConnectionRefused,
             Fault::Shutdown => io::ErrorKind::ConnectionAborted,
             Fault::LineTooLong => io::ErrorKind::InvalidData,
         };
@@ -211,6 +219,7 @@ pub struct Stream<'a> {
     peer: &'a Peer,
     seat: Seat,
     both_ways: bool,
+    events: SocketEvents,
 }
 
 impl<'a> Stream<'a> {
@@ -246,7 +255,7 @@ impl<'a> Stream<'a> {
             received: 0,
         };
         let output = Output { socket, kept, gather, blocked, pace, context, sent: 0 };
-        Self { input, output, peer, seat, both_ways: false }
+        Self { input, output, peer, seat, both_ways: false, events: SocketEvents::UNKNOWN }
     }
 
     /// The client.
@@ -269,29 +278,44 @@ impl<'a> Stream<'a> {
         Waker::new(self.output.context.host.clone(), self.seat)
     }
 
-    /// The client's socket, for a session that moves bytes itself: it reads and writes until the kernel says that it would
-    /// block, and tells [`moved`](Self::moved) what it did. From then on the session has a turn when the client can take
-    /// more, too.
-    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
-    pub(crate) fn socket(&mut self) -> &'a TcpStream {
-        self.both_ways = true;
-        self.input.socket
+    /// Says what the sockets of the connection have told since the last turn.
+    pub(crate) fn tell(&mut self, events: SocketEvents) {
+        self.events = events;
     }
 
-    /// Bytes that the session has moved itself.
-    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
-    pub(crate) fn moved(&mut self, received: u64, sent: u64) {
+    /// What the sockets of the connection have told since the last turn.
+    pub(crate) fn events(&self) -> SocketEvents {
+        self.events
+    }
+
+    /// Whether the client has closed its half, or its connection failed, as far as events have told.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.input.hangup
+    }
+
+    /// The client's socket and the worker's buffer, for a session that moves bytes itself: it reads until the kernel has no
+    /// more, and tells [`moved`](Self::moved) what it did.
+    pub(crate) fn raw(&mut self) -> (&'a TcpStream, &mut [u8]) {
+        (self.input.socket, self.input.buffer)
+    }
+
+    /// Bytes that the session has moved itself; with `ended` the client has said all it will say.
+    pub(crate) fn moved(&mut self, received: u64, sent: u64, ended: bool) {
         self.input.received += received;
         self.input.drained = true;
-        self.input.hangup = false;
+        self.input.ended |= ended;
         self.output.sent += sent;
+    }
+
+    /// From now on the session has a turn when the client can take more, too.
+    pub(crate) fn want_output(&mut self) {
+        self.both_ways = true;
     }
 
     /// From now on events of this descriptor give the session a turn, as those of the client's socket do, until it is
     /// closed.
-    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
-    pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
-        self.output.context.host.watch(self.seat, fd)
+    pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>, watched: Watched) -> io::Result<()> {
+        self.output.context.host.watch(self.seat, fd, watched)
     }
 
     /// Both halves, so that a reply can be written while its request is still borrowed.

@@ -76,7 +76,7 @@ fn wrong_arguments_are_usage() {
         (&["--listen", "tcp://127.0.0.1:0"], &["tcp://127.0.0.1:0", "SERVICE=URL"]),
         (&["--listen", "nothing=tcp://127.0.0.1:0"], &["nothing", "echo"]),
         (&["--listen", "echo=127.0.0.1:0"], &["127.0.0.1:0", "tcp://"]),
-        (&["--listen", "echo=http://127.0.0.1:0"], &["tcp://"]),
+        (&["--listen", "echo=http://127.0.0.1:0/x"], &["no path"]),
         (&["--listen", "echo=tcp://127.0.0.1"], &["no port"]),
         (&["--listen", "echo=tcp://127.0.0.1:70000"], &["port"]),
         (&["--listen", "echo=tcp://[::1:0"], &["]"]),

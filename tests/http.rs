@@ -5,13 +5,13 @@ mod support;
 
 use proptest::prelude::*;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::{Client, End, Gate, Site, eventually, hush_panics};
+use support::{Client, End, Gate, Site, eventually, hush_panics, throughout};
 use tidegate::http::{Answer, Config, Head, Pull, Request, Response, Streaming};
 use tidegate::reason::CloseReason;
-use tidegate::{Limits, http};
+use tidegate::{Limits, Waker, http};
 
 const MIB: usize = 1 << 20;
 const MIB_U64: u64 = 1 << 20;
@@ -592,6 +592,84 @@ fn a_client_that_is_refused_at_the_door_is_told_503_and_when_to_come_again() {
     gate.open();
     assert_eq!((busy.reply().status, waiting.reply().status), (200, 200));
     site.end();
+}
+
+/// News for every reader, sent when there are some.
+#[derive(Clone, Default)]
+struct News(Arc<Mutex<(Vec<String>, Vec<Waker>)>>);
+
+impl News {
+    fn tell(&self, news: &str) {
+        let mut guard = self.0.lock().unwrap();
+        guard.0.push(news.to_owned());
+        guard.1.iter().for_each(Waker::wake);
+    }
+
+    fn service(&self) -> http::Http {
+        let news = self.clone();
+        http(move |_, response| {
+            let (news, mut told) = (news.clone(), 0);
+            news.0.lock().unwrap().1.push(response.waker());
+            response.header("Content-Type", "text/event-stream").pull(move |piece| {
+                let all = &news.0.lock().unwrap().0;
+                for news in &all[told..] {
+                    piece.extend(format!("data: {news}\n\n").bytes());
+                }
+                told = all.len();
+                Ok(if all.last().is_some_and(|last| last == "end") { Pull::End } else { Pull::Later(HOUR) })
+            })
+        })
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn a_pulled_answer_can_wait_for_news_and_is_woken_by_another_thread() {
+    let news = News::default();
+    let site = Site::serve(one_worker().idle_timeout(Duration::from_millis(300)), news.service());
+    let mut readers: Vec<Client> = (0..50).map(|_| site.client()).collect();
+    for client in &mut readers {
+        client.say("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
+    eventually("all listen", || (news.0.lock().unwrap().1.len() == 50).then_some(()));
+    site.until("and are parked", |now| (now.idle, now.active, now.queued) == (50, 0, 0));
+    // Longer than a connection may be idle between requests.
+    throughout(Duration::from_millis(600), "they are still there", || site.counts().open() == 50);
+    news.tell("one");
+    news.tell("two");
+    news.tell("end");
+    for client in &mut readers {
+        assert_eq!(client.reply().text(), "data: one\n\ndata: two\n\ndata: end\n\n");
+    }
+    site.until("then they are between requests again", |now| now.idle == 50 || now.closed_total() > 0);
+    site.end();
+}
+
+#[test]
+fn while_the_server_drains_every_answer_is_the_last_of_its_connection() {
+    let news = News::default();
+    let readers = Site::serve(one_worker(), news.service());
+    let mut reader = readers.client();
+    reader.say("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    eventually("it listens", || news.0.lock().unwrap().1.pop());
+    readers.until("and is parked", |now| now.idle == 1);
+    assert!(
+        readers.end_within(Duration::from_secs(10)).elapsed < Duration::from_secs(5),
+        "a reader does not hold it up"
+    );
+
+    let site = shown();
+    let (mut begun, mut idle) = (site.client(), site.client());
+    begun.say("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbo");
+    assert_eq!(idle.get("/").header("connection"), None);
+    site.until("both are parked", |now| now.idle == 2);
+    site.handle().trigger().drain();
+    assert_eq!(idle.end(), End::Fin);
+    let reply = begun.ask("dy");
+    assert_eq!((reply.text(), reply.closes()), ("PUT / None body", true));
+    assert_eq!(begun.end(), End::Fin);
+    assert!(site.end().is_clean());
 }
 
 /// Adds up what is uploaded; some paths are answered early.

@@ -107,6 +107,29 @@ fn the_closure_echoes() {
 }
 
 #[test]
+fn the_site_has_its_pages() {
+    let site = Program::example("site");
+    let ask = |first: &str, body: &str| {
+        let kind = "application/x-www-form-urlencoded";
+        let length = body.len();
+        let head = format!(
+            "{first} HTTP/1.1\r\nHost: h\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+        );
+        site.talk((head + body).as_bytes())
+    };
+    assert!(ask("GET /", "").contains("<form method=post action=/hello>"));
+    assert!(ask("GET /sum?of=1,2,3.5", "").ends_with("{\"of\":[1.0,2.0,3.5],\"sum\":6.5}"));
+    assert!(ask("POST /hello", "name=J%C3%B6rg").ends_with("hello J\u{f6}rg\n"));
+    assert!(ask("GET /numbers", "").ends_with("9999999\n\r\n0\r\n\r\n"));
+    for (head, status) in
+        [("POST /hello", 400), ("GET /hello", 405), ("GET /other", 404), ("HEAD /numbers", 200)]
+    {
+        let said = ask(head, "");
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{head}: {said}");
+    }
+}
+
+#[test]
 fn the_session_keeps_its_sum() {
     let program = Program::example("sum");
     assert_eq!(program.talk(b"1\n2\n-10\n"), "1\n3\n-7\n");

@@ -30,6 +30,7 @@ const LONG: &[&str] = &[
 
 /// Types of one package that share a name.
 const TWICE: &[&str] = &[
+    "Answer", // of an HTTP service, and of the admin endpoint
     "Backlog",
     "Client",
     "Command",
@@ -47,6 +48,7 @@ const TWICE: &[&str] = &[
     "Place",
     "Refusal",
     "Relay",
+    "Request", // of an HTTP service, and of the admin endpoint
     "Source",
     "Stage",
     "State",

@@ -7,7 +7,7 @@ use crate::admin::{Admin, AdminHandle};
 use crate::limits::Limits;
 use crate::metrics::snapshot::Observe;
 use crate::server::{BoundServer, BuildError, Server};
-use crate::service::{Cost, DatagramService, Echo, Service, Time, Work, hello, hello_datagrams};
+use crate::service::{Cost, DatagramService, Echo, Service, Time, Work, hello, hello_datagrams, http};
 use crate::url::{Scheme, Url};
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -33,6 +33,7 @@ struct Plan {
 /// What a listener offers.
 enum Offer {
     Stream(Arc<dyn Service>),
+    Http(Arc<dyn Service>),
     Datagrams(Arc<dyn DatagramService>),
 }
 
@@ -40,6 +41,7 @@ impl Offer {
     fn scheme(&self) -> Scheme {
         match self {
             Offer::Stream(_) => Scheme::Tcp,
+            Offer::Http(_) => Scheme::Http,
             Offer::Datagrams(_) => Scheme::Udp,
         }
     }
@@ -115,7 +117,9 @@ impl Plan {
         let mut builder = Server::builder().limits(self.limits.clone());
         for (_, address, service) in &self.listeners {
             builder = match service {
-                Offer::Stream(service) => builder.listen_shared(*address, service.clone()),
+                Offer::Stream(service) | Offer::Http(service) => {
+                    builder.listen_shared(*address, service.clone())
+                }
                 Offer::Datagrams(service) => builder.listen_datagrams_shared(*address, service.clone()),
             };
         }
@@ -208,7 +212,9 @@ fn listener(text: &str, work: Cost) -> Result<(String, SocketAddr, Offer), Strin
     let offer = match url.scheme {
         Scheme::Tcp => stream_service(name, work).map(Offer::Stream),
         Scheme::Udp => datagram_service(name, work).map(Offer::Datagrams),
-        _ => return Err(format!("listener `{text}`: a listener is tcp:// or udp://")),
+        Scheme::Http if url.path != "/" => return Err(format!("listener `{text}`: a listener has no path")),
+        Scheme::Http => http_service(name, work).map(Offer::Http),
+        _ => return Err(format!("listener `{text}`: a listener is tcp://, udp:// or http://")),
     };
     let unknown = || format!("`{name}` is not a service: there are echo, hello, time and work");
     let offer = offer.ok_or_else(unknown)?;
@@ -222,6 +228,16 @@ fn stream_service(name: &str, work: Cost) -> Option<Arc<dyn Service>> {
         "hello" => Arc::new(hello()),
         "time" => Arc::new(Time),
         "work" => Arc::new(Work(work)),
+        _ => return None,
+    })
+}
+
+fn http_service(name: &str, work: Cost) -> Option<Arc<dyn Service>> {
+    Some(match name {
+        "echo" => Arc::new(http::echo()),
+        "hello" => Arc::new(http::hello()),
+        "time" => Arc::new(http::time()),
+        "work" => Arc::new(http::work(work)),
         _ => return None,
     })
 }

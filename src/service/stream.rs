@@ -273,6 +273,11 @@ impl<'a> Stream<'a> {
         self.output.context.draining.load(Ordering::Relaxed)
     }
 
+    /// Which connection this is; what a [`Waker`] is made from.
+    pub(super) fn seat(&self) -> Seat {
+        self.seat
+    }
+
     /// Wakes this session from any thread: it gives it a turn though its client has said nothing.
     pub fn waker(&self) -> Waker {
         Waker::new(self.output.context.host.clone(), self.seat)

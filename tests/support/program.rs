@@ -120,7 +120,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn of(mut child: Child) -> Self {
+    pub(crate) fn of(mut child: Child) -> Self {
         let stdout = Heard::listen(child.stdout.take().expect("piped"));
         let stderr = Heard::listen(child.stderr.take().expect("piped"));
         Self { child, stdout, stderr }

@@ -217,8 +217,8 @@ mod tests {
         assert!(due(&wheel, 19 * MS).is_empty());
         assert_eq!(due(&wheel, 20 * MS - 1), [5]);
         assert_eq!((wheel.earliest(), due(&wheel, 20 * MS)), (20 * MS, vec![3]));
-        assert_eq!((wheel.earliest(), due(&wheel, 3600_000 * MS)), (30 * MS, vec![4]));
-        assert_eq!((wheel.earliest(), due(&wheel, 3600_001 * MS)), (Nanos::MAX, vec![]));
+        assert_eq!((wheel.earliest(), due(&wheel, 3_600_000 * MS)), (30 * MS, vec![4]));
+        assert_eq!((wheel.earliest(), due(&wheel, 3_600_001 * MS)), (Nanos::MAX, vec![]));
     }
 
     #[test]

@@ -12,22 +12,24 @@
 //!
 //! Between requests nothing of it is kept but the session itself.
 
-use super::handle::{Arrived, Handle, Head, Setting};
+use super::exchanges::{Arrived, Exchanges, Head, Setting};
 use super::pull::{Pulled, Pulling};
-use super::response::{Answer, Outgoing, Response};
+use super::response::{Answer, Caller, Outgoing, Response};
 use super::status::StatusError;
 use super::wire::{
     BodyLength, BodyReader, Piece, Refused, RequestHead, Scanner, Slots, Version, decode_path,
 };
 use super::{Config, Request};
 use crate::service::held::Held;
-use crate::service::{Fault, Input, Output, Peer, Received, Session, Stream, Turn};
+use crate::service::{Fault, Input, Output, Received, Session, Stream, Turn};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// The session of a connection.
-pub(super) struct Conversation<H: Handle> {
-    handle: Arc<H>,
+pub(super) struct Conversation<H: Exchanges> {
+    exchanges: Arc<H>,
     config: Config,
     /// Nothing while the connection is between two requests.
     begun: Option<Box<Begun<H::Exchange>>>,
@@ -59,30 +61,33 @@ impl<E> HttpStage<E> {
 
 /// What input came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+enum InputFlow {
     /// More input is needed.
     More,
     /// There is more to do, in another turn.
     Over,
+    /// There will be more to do after this time, or when somebody wakes the session.
+    Waits(Duration),
     /// The connection ends.
     Close,
 }
 
-impl<H: Handle> Conversation<H> {
-    pub(super) fn new(handle: Arc<H>, config: Config) -> Self {
-        Self { handle, config, begun: None }
+impl<H: Exchanges> Conversation<H> {
+    pub(super) fn new(exchanges: Arc<H>, config: Config) -> Self {
+        Self { exchanges, config, begun: None }
     }
 }
 
-impl<H: Handle> Session for Conversation<H> {
+impl<H: Exchanges> Session for Conversation<H> {
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
-        let peer = *stream.peer();
+        let (peer, seat) = (*stream.peer(), stream.seat());
+        let caller = Caller { peer: &peer, seat };
         let (input, output) = stream.split();
         let begun = match self.begun.take() {
             Some(begun) => *begun,
             None => Begun { held: None, stage: HttpStage::between() },
         };
-        let mut talk = HttpTurn { handle: &*self.handle, config: &self.config, peer: &peer, output, begun };
+        let mut talk = HttpTurn { exchanges: &*self.exchanges, config: &self.config, caller, output, begun };
         let turn = talk.run(input)?;
         let begun = talk.begun;
         match (&begun.stage, &begun.held) {
@@ -94,22 +99,23 @@ impl<H: Handle> Session for Conversation<H> {
 }
 
 /// A conversation during a turn.
-struct HttpTurn<'t, 'a, H: Handle> {
-    handle: &'t H,
+struct HttpTurn<'t, 'a, H: Exchanges> {
+    exchanges: &'t H,
     config: &'t Config,
-    peer: &'t Peer,
+    caller: Caller<'t>,
     output: &'t mut Output<'a>,
     begun: Begun<H::Exchange>,
 }
 
-impl<H: Handle> HttpTurn<'_, '_, H> {
+impl<H: Exchanges> HttpTurn<'_, '_, H> {
     fn run(&mut self, input: &mut Input<'_>) -> io::Result<Turn> {
         let mut flow = self.resume()?;
         loop {
             match flow {
-                Progress::Close => return Ok(Turn::Close),
-                Progress::Over => return Ok(Turn::Again),
-                Progress::More => {}
+                InputFlow::Close => return Ok(Turn::Close),
+                InputFlow::Over => return Ok(Turn::Again),
+                InputFlow::Waits(time) => return Ok(Turn::ParkFor(time)),
+                InputFlow::More => {}
             }
             flow = match input.receive()? {
                 Received::Data(data) => self.take(data)?,
@@ -129,15 +135,15 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
     }
 
     /// Goes on with what an earlier turn left.
-    fn resume(&mut self) -> io::Result<Progress> {
+    fn resume(&mut self) -> io::Result<InputFlow> {
         match (&self.begun.held, &self.begun.stage) {
-            (None, HttpStage::Head(_) | HttpStage::Body { .. }) => Ok(Progress::More),
+            (None, HttpStage::Head(_) | HttpStage::Body { .. }) => Ok(InputFlow::More),
             _ => self.take(&[]),
         }
     }
 
     /// Uses input, and holds what is left of it.
-    fn take(&mut self, data: &[u8]) -> io::Result<Progress> {
+    fn take(&mut self, data: &[u8]) -> io::Result<InputFlow> {
         let Some(mut held) = self.begun.held.take() else {
             let (used, flow) = self.advance(data)?;
             return self.hold(None, &data[used..]).map(|()| flow);
@@ -171,21 +177,21 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
     }
 
     /// Advances through the stages as far as the input goes, and says how many bytes were used.
-    fn advance(&mut self, data: &[u8]) -> io::Result<(usize, Progress)> {
+    fn advance(&mut self, data: &[u8]) -> io::Result<(usize, InputFlow)> {
         let mut used = 0;
         loop {
             let stage = std::mem::replace(&mut self.begun.stage, HttpStage::Closed);
             match stage {
-                HttpStage::Closed => return Ok((used, Progress::Close)),
+                HttpStage::Closed => return Ok((used, InputFlow::Close)),
                 HttpStage::Head(scanner) => match self.head(scanner, &data[used..])? {
                     Some(n) => used += n,
-                    None => return Ok((used, Progress::More)),
+                    None => return Ok((used, InputFlow::More)),
                 },
                 HttpStage::Body { exchange, reader, outgoing } => {
                     let (n, whole) = self.body(exchange, reader, outgoing, &data[used..])?;
                     used += n;
                     if !whole {
-                        return Ok((used, Progress::More));
+                        return Ok((used, InputFlow::More));
                     }
                 }
                 HttpStage::Pull { mut pulled, keep } => match pulled.pump(self.output)? {
@@ -194,14 +200,25 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
                     }
                     Pulling::Rest => {
                         self.begun.stage = HttpStage::Pull { pulled, keep };
-                        return Ok((used, Progress::Over));
+                        return Ok((used, InputFlow::Over));
+                    }
+                    // It would hold up the end of the server; the client sees that the answer is not whole.
+                    Pulling::Waits(_) if self.is_draining() => {}
+                    Pulling::Waits(time) => {
+                        self.begun.stage = HttpStage::Pull { pulled, keep };
+                        return Ok((used, InputFlow::Waits(time)));
                     }
                 },
             }
             if used < data.len() && self.is_between() && self.output.is_turn_over() {
-                return Ok((used, Progress::Over));
+                return Ok((used, InputFlow::Over));
             }
         }
+    }
+
+    /// While the server drains, every answer is the last one of its connection.
+    fn is_draining(&self) -> bool {
+        self.output.context.draining.load(Ordering::Relaxed)
     }
 
     fn is_between(&self) -> bool {
@@ -239,7 +256,7 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
                 }
                 let whole = length <= rest.len();
                 let body = if whole { &rest[..length] } else { &[] };
-                let request = Request { head, path, body, peer: self.peer };
+                let request = Request { head, path, body, peer: self.caller.peer };
                 let used = range.end;
                 self.begin(&Arrived { request, bytes, whole }, rest).map(|body| Some(used + body))
             }
@@ -250,12 +267,12 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
     fn begin(&mut self, arrived: &Arrived<'_>, rest: &[u8]) -> io::Result<usize> {
         let Arrived { request, whole, .. } = arrived;
         let head = &request.head;
-        let keep = head.keep_alive;
+        let keep = head.keep_alive && !self.is_draining();
         // An answer without the rest of the body leaves it unread, so it is the last one.
         let mut outgoing = Outgoing::new(head.version, head.method == "HEAD", keep && *whole);
         let context = self.output.context;
-        let response = Response::new(self.output, &mut outgoing, self.peer);
-        match self.handle.begin(arrived, context, response) {
+        let response = Response::new(self.output, &mut outgoing, self.caller);
+        match self.exchanges.begin(arrived, context, response) {
             Ok(Head::Answered(answer)) => self.settle(Ok(answer), outgoing).map(|()| request.body.len()),
             Err(error) => self.settle(Err(error), outgoing).map(|()| request.body.len()),
             Ok(Head::Wanted(exchange)) => {
@@ -286,16 +303,18 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
                 Err(refused) => return self.refuse(refused).map(|()| (used, true)),
             };
             used += n;
-            let setting = Setting { context: self.output.context, config: self.config, peer: self.peer };
+            let setting =
+                Setting { context: self.output.context, config: self.config, peer: self.caller.peer };
             let failed = match piece {
-                Piece::Data(data) => self.handle.piece(&mut exchange, data, setting).err(),
+                Piece::Data(data) => self.exchanges.piece(&mut exchange, data, setting).err(),
                 Piece::More => {
                     self.begun.stage = HttpStage::Body { exchange, reader, outgoing };
                     return Ok((used, false));
                 }
                 Piece::End => {
-                    let response = Response::new(self.output, &mut outgoing, self.peer);
-                    let result = self.handle.end(exchange, setting, response);
+                    outgoing.keep &= !self.is_draining();
+                    let response = Response::new(self.output, &mut outgoing, self.caller);
+                    let result = self.exchanges.end(exchange, setting, response);
                     return self.settle(result, outgoing).map(|()| (used, true));
                 }
             };
@@ -329,10 +348,10 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
         let known = error.get_ref().and_then(|error| error.downcast_ref::<StatusError>());
         let status = known.unwrap_or(&StatusError(500));
         if known.is_none() {
-            tracing::debug!(peer = %self.peer.address, %error, "a request failed");
+            tracing::debug!(peer = %self.caller.peer.address, %error, "a request failed");
         }
         let text = format!("{status}\n");
-        let response = Response::new(self.output, outgoing, self.peer);
+        let response = Response::new(self.output, outgoing, self.caller);
         response.status(status.0).text(&text).map(drop)
     }
 
@@ -348,7 +367,7 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
 
     fn answer_and_close(&mut self, status: u16, why: &str) -> io::Result<()> {
         let mut outgoing = Outgoing::new(Version::Http11, false, false);
-        Response::new(self.output, &mut outgoing, self.peer)
+        Response::new(self.output, &mut outgoing, self.caller)
             .status(status)
             .text(&format!("{why}\n"))
             .map(drop)?;
@@ -360,7 +379,7 @@ impl<H: Handle> HttpTurn<'_, '_, H> {
     fn no_room(&mut self) -> io::Error {
         let mut outgoing = Outgoing::new(Version::Http11, false, false);
         let response =
-            Response::new(self.output, &mut outgoing, self.peer).status(503).header("Retry-After", "1");
+            Response::new(self.output, &mut outgoing, self.caller).status(503).header("Retry-After", "1");
         match response.text("the server has no room for this request now\n") {
             Ok(_) => Fault::InputLimit.into(),
             Err(error) => error,

@@ -25,7 +25,7 @@
 mod config;
 mod conversation;
 mod date;
-mod handle;
+mod exchanges;
 mod pull;
 mod ready;
 mod request;
@@ -34,15 +34,16 @@ mod status;
 pub mod wire;
 
 pub use config::Config;
-pub use handle::{Head, Streaming};
+pub use exchanges::{Head, Streaming};
+pub use pull::Pull;
 pub use ready::{echo, hello, time, work};
 pub use request::Request;
-pub use response::{Answer, Pull, Response};
+pub use response::{Answer, Response};
 pub use status::{reason, status};
 
 use super::{Peer, Service, Session};
 use conversation::Conversation;
-use handle::{Collecting, Handle, Passing};
+use exchanges::{Collecting, Exchanges, Passing};
 use std::io;
 use std::sync::Arc;
 
@@ -77,9 +78,9 @@ pub struct Http {
 type Open = dyn Fn(Config) -> Box<dyn Session> + Send + Sync;
 
 impl Http {
-    fn new<H: Handle>(handle: H) -> Self {
-        let handle = Arc::new(handle);
-        let open = move |config| Box::new(Conversation::new(handle.clone(), config)) as Box<dyn Session>;
+    fn new<H: Exchanges>(exchanges: H) -> Self {
+        let exchanges = Arc::new(exchanges);
+        let open = move |config| Box::new(Conversation::new(exchanges.clone(), config)) as Box<dyn Session>;
         Self { name: "http".to_owned(), config: Config::default(), open: Box::new(open) }
     }
 

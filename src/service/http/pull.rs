@@ -1,8 +1,35 @@
 //! The body of an answer that is pulled, between its pieces.
 
-use super::response::{Framing, NextPiece, Pull, send_end, send_piece};
+use super::wire::{LAST_CHUNK, chunk_head};
 use crate::service::Output;
 use std::io;
+use std::time::Duration;
+
+/// Where the body of an answer ends, as its headers say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// There is none, and nothing is said of it.
+    None,
+    Length(u64),
+    Chunked,
+    /// A client of HTTP/1.0 does not know chunks.
+    UntilClose,
+}
+
+/// What a pulled body has beside the piece that it gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pull {
+    /// More: ask again. (After no piece: in another turn.)
+    More,
+    /// Nothing more now: ask again after this time, or when the [`Waker`](crate::service::Waker) of the
+    /// [response](super::Response::waker) is used. Meanwhile the connection is parked. While the server drains this ends the connection.
+    Later(Duration),
+    /// This was the last piece; it may be empty.
+    End,
+}
+
+pub(super) type NextPiece = Box<dyn FnMut(&mut Vec<u8>) -> io::Result<Pull> + Send>;
 
 /// A body of which the rest is still to be pulled.
 pub(super) struct Pulled {
@@ -17,6 +44,8 @@ pub(super) enum Pulling {
     Done,
     /// The rest is for another turn.
     Rest,
+    /// The rest will be there after this time, or when somebody wakes the session.
+    Waits(Duration),
 }
 
 impl Pulled {
@@ -40,11 +69,27 @@ impl Pulled {
                     return Err(io::Error::other("a pulled body is shorter than was said"));
                 }
                 Pull::End => return send_end(output, self.framing).map(|()| Pulling::Done),
+                Pull::Later(time) => return Ok(Pulling::Waits(time)),
                 Pull::More if piece.is_empty() || output.is_turn_over() => return Ok(Pulling::Rest),
                 Pull::More => {}
             }
         }
     }
+}
+
+/// Sends a piece of a body.
+fn send_piece(output: &mut Output<'_>, framing: Framing, piece: &[u8]) -> io::Result<()> {
+    if framing != Framing::Chunked || piece.is_empty() {
+        return output.send(piece);
+    }
+    output.send(chunk_head(piece.len()).as_ref())?;
+    output.send(piece)?;
+    output.send(b"\r\n")
+}
+
+/// Sends what ends a body.
+fn send_end(output: &mut Output<'_>, framing: Framing) -> io::Result<()> {
+    if framing == Framing::Chunked { output.send(LAST_CHUNK) } else { Ok(()) }
 }
 
 impl std::fmt::Debug for Pulled {

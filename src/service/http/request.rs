@@ -3,7 +3,6 @@
 use super::wire::{Headers, RequestHead, Version, decode_component};
 use crate::service::Peer;
 use std::borrow::Cow;
-use std::io;
 
 /// A request, whole with its body.
 #[derive(Debug)]
@@ -76,8 +75,9 @@ impl<'r> Request<'r> {
         self.body
     }
 
-    /// The body as JSON. One that is not is an error that is answered 400.
-    pub fn json<T: serde::de::DeserializeOwned>(&self) -> io::Result<T> {
+    /// The body as JSON. One that is not is an error that is answered 400. (Feature `json`.)
+    #[cfg(feature = "json")]
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> std::io::Result<T> {
         serde_json::from_slice(self.body).map_err(|_| super::status(400))
     }
 

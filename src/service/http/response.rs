@@ -1,9 +1,10 @@
 //! The answer to a request: written at once, or pulled piece by piece.
 
+use super::date;
+use super::pull::{Framing, NextPiece, Pull, Pulled};
 use super::status::{self, reason};
-use super::wire::{LAST_CHUNK, Version, chunk_head, is_token, is_value};
-use super::{date, pull::Pulled};
-use crate::service::{Output, Peer};
+use super::wire::{Version, is_token, is_value};
+use crate::service::{Output, Peer, Seat, Waker};
 use std::io::{self, Read};
 
 /// What is known of an answer before and after its handler has run.
@@ -26,6 +27,13 @@ impl Outgoing {
     }
 }
 
+/// Who asks, and on which connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller<'c> {
+    pub(super) peer: &'c Peer,
+    pub(super) seat: Seat,
+}
+
 /// Says that a request was answered: what a handler returns. Only a [`Response`] makes it.
 #[derive(Debug)]
 #[must_use = "return it, so that the server knows that the request was answered"]
@@ -40,7 +48,7 @@ pub struct Answer(());
 pub struct Response<'r, 'a> {
     output: &'r mut Output<'a>,
     outgoing: &'r mut Outgoing,
-    peer: &'r Peer,
+    caller: Caller<'r>,
     status: u16,
     /// Lines with their ends.
     headers: Vec<u8>,
@@ -56,20 +64,9 @@ struct Has {
     content_type: bool,
 }
 
-/// Where the body of an answer ends, as its headers say it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// There is none, and nothing is said of it.
-    None,
-    Length(u64),
-    Chunked,
-    /// A client of HTTP/1.0 does not know chunks.
-    UntilClose,
-}
-
 impl<'r, 'a> Response<'r, 'a> {
-    pub(super) fn new(output: &'r mut Output<'a>, outgoing: &'r mut Outgoing, peer: &'r Peer) -> Self {
-        Self { output, outgoing, peer, status: 200, headers: Vec::new(), has: Has::default(), wrong: None }
+    pub(super) fn new(output: &'r mut Output<'a>, outgoing: &'r mut Outgoing, caller: Caller<'r>) -> Self {
+        Self { output, outgoing, caller, status: 200, headers: Vec::new(), has: Has::default(), wrong: None }
     }
 
     /// Sets the status: 200 to 599. Default 200.
@@ -114,7 +111,13 @@ impl<'r, 'a> Response<'r, 'a> {
 
     /// The client.
     pub fn peer(&self) -> &Peer {
-        self.peer
+        self.caller.peer
+    }
+
+    /// Wakes this connection from any thread: a body that is pulled and said [`Pull::Later`] is asked again. So
+    /// news can be sent when there are some (`text/event-stream`).
+    pub fn waker(&self) -> Waker {
+        Waker::new(self.output.context.host.clone(), self.caller.seat)
     }
 
     /// Answers without a body.
@@ -138,7 +141,8 @@ impl<'r, 'a> Response<'r, 'a> {
         self.whole(Some("text/html; charset=utf-8"), &[page.as_bytes()])
     }
 
-    /// Answers with a value as JSON.
+    /// Answers with a value as JSON. (Feature `json`.)
+    #[cfg(feature = "json")]
     pub fn json<T: serde::Serialize + ?Sized>(self, value: &T) -> io::Result<Answer> {
         let body = serde_json::to_vec(value)?;
         self.whole(Some("application/json"), &[&body])
@@ -244,33 +248,6 @@ impl<'r, 'a> Response<'r, 'a> {
             (true, Version::Http11) => out.send(b"\r\n"),
         }
     }
-}
-
-/// What a pulled body has beside the piece that it gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Pull {
-    /// More: ask again. (After no piece: in another turn.)
-    More,
-    /// This was the last piece; it may be empty.
-    End,
-}
-
-pub(super) type NextPiece = Box<dyn FnMut(&mut Vec<u8>) -> io::Result<Pull> + Send>;
-
-/// Sends a piece of a body.
-pub(super) fn send_piece(output: &mut Output<'_>, framing: Framing, piece: &[u8]) -> io::Result<()> {
-    if framing != Framing::Chunked || piece.is_empty() {
-        return output.send(piece);
-    }
-    output.send(chunk_head(piece.len()).as_ref())?;
-    output.send(piece)?;
-    output.send(b"\r\n")
-}
-
-/// Sends what ends a body.
-pub(super) fn send_end(output: &mut Output<'_>, framing: Framing) -> io::Result<()> {
-    if framing == Framing::Chunked { output.send(LAST_CHUNK) } else { Ok(()) }
 }
 
 fn send_length(out: &mut Output<'_>, length: u64) -> io::Result<()> {

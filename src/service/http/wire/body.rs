@@ -1,6 +1,6 @@
 //! Where a body ends, and its pieces.
 
-use super::{Chunked, Refused};
+use super::{Chunked, Piece, Refused};
 
 /// Where a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +44,6 @@ impl Default for BodyLimits {
     fn default() -> Self {
         Self { max_body: u64::MAX, max_overhead: 16 << 10 }
     }
-}
-
-/// What comes next of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece<'b> {
-    /// Some of its bytes, never none.
-    Data(&'b [u8]),
-    /// More must come; all that was given is used.
-    More,
-    /// It is whole. What was not used belongs to the next message.
-    End,
 }
 
 /// Reads a body as it comes. It keeps no bytes.

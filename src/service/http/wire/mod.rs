@@ -27,14 +27,16 @@ mod body;
 mod chunked;
 mod head;
 mod headers;
+mod piece;
 mod refused;
 mod scan;
 mod target;
 
-pub use body::{BodyLength, BodyLimits, BodyReader, Piece};
+pub use body::{BodyLength, BodyLimits, BodyReader};
 pub use chunked::{Chunked, LAST_CHUNK, chunk_head};
 pub use head::{RequestHead, ResponseHead, Slots, Version};
 pub use headers::{Headers, list};
+pub use piece::Piece;
 pub use refused::Refused;
 pub use scan::Scanner;
 pub use target::{Form, Target, decode_component, decode_path};

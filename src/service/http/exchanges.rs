@@ -81,7 +81,7 @@ pub(super) struct Arrived<'h> {
 }
 
 /// What all requests of a service go through.
-pub(super) trait Handle: Send + Sync + 'static {
+pub(super) trait Exchanges: Send + Sync + 'static {
     type Exchange: Send + 'static;
 
     fn begin(
@@ -112,7 +112,7 @@ pub(super) struct Setting<'p> {
 /// Bodies as they come, for a [`Streaming`].
 pub(super) struct Passing<S>(pub(super) S);
 
-impl<S: Streaming> Handle for Passing<S> {
+impl<S: Streaming> Exchanges for Passing<S> {
     type Exchange = S::Exchange;
 
     fn begin(
@@ -151,7 +151,7 @@ pub(super) struct Collected {
     most: usize,
 }
 
-impl<F> Handle for Collecting<F>
+impl<F> Exchanges for Collecting<F>
 where
     F: Fn(&Request<'_>, Response<'_, '_>) -> io::Result<Answer> + Send + Sync + 'static,
 {

@@ -2,6 +2,7 @@
 
 pub mod backends;
 pub mod catalogue;
+pub mod histogram;
 pub mod kernel;
 pub mod process;
 #[cfg(feature = "metrics")]

@@ -4,7 +4,7 @@ use super::poll::poller::Source;
 use super::queue::state::{ConnectionId, Generation, Marks};
 use super::shared::Shared;
 use super::turn::harvest::ready;
-use crate::service::{Host, Seat, Watched};
+use crate::service::{Host, Seat, WatchFor};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Weak;
@@ -28,15 +28,15 @@ impl Host for Hub {
         }
     }
 
-    fn watch(&self, seat: Seat, fd: BorrowedFd<'_>, watched: Watched) -> io::Result<()> {
+    fn watch(&self, seat: Seat, fd: BorrowedFd<'_>, watched: WatchFor) -> io::Result<()> {
         let Some(shared) = self.0.upgrade() else {
             return Err(io::Error::other("the server has ended"));
         };
         let source = Source::Other(id(seat));
         match watched {
-            Watched::Input => shared.poller.add(fd, source),
-            Watched::Both => shared.poller.add_writable(fd, source, false),
-            Watched::OutputToo => shared.poller.add_writable(fd, source, true),
+            WatchFor::Input => shared.poller.add(fd, source),
+            WatchFor::Both => shared.poller.add_writable(fd, source, false),
+            WatchFor::OutputToo => shared.poller.add_writable(fd, source, true),
         }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) use stream::{Buffers, Context, Kept, Turned};
 pub use stream::{Fault, Input, Output, Received, Stream};
 pub use time::Time;
 pub use waker::Waker;
-pub(crate) use waker::{Host, Seat, SocketEvent, SocketEvents, Watched};
+pub(crate) use waker::{Host, Seat, SocketEvent, SocketEvents, WatchFor};
 pub use work::{Cost, Work};
 
 use crate::metrics::backends::BackendsSnapshot;

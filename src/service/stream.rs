@@ -1,6 +1,6 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
-use super::{Blocking, Host, Peer, Seat, SocketEvents, Waker, Watched};
+use super::{Blocking, Host, Peer, Seat, SocketEvents, Waker, WatchFor};
 use crate::limits::Limits;
 use crate::reason::DropReason;
 use rustix::net::{RecvFlags, SendFlags};
@@ -319,7 +319,7 @@ impl<'a> Stream<'a> {
 
     /// From now on events of this descriptor give the session a turn, as those of the client's socket do, until it is
     /// closed.
-    pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>, watched: Watched) -> io::Result<()> {
+    pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>, watched: WatchFor) -> io::Result<()> {
         self.output.context.host.watch(self.seat, fd, watched)
     }
 

@@ -18,12 +18,12 @@ pub(crate) trait Host: Send + Sync {
 
     /// From now on events of this descriptor give the connection a turn as events of its own socket do. The
     /// registration ends when the descriptor is closed.
-    fn watch(&self, seat: Seat, fd: BorrowedFd<'_>, watched: Watched) -> io::Result<()>;
+    fn watch(&self, seat: Seat, fd: BorrowedFd<'_>, watched: WatchFor) -> io::Result<()>;
 }
 
 /// Which events of a descriptor are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Watched {
+pub(crate) enum WatchFor {
     /// It has input. One follows at once for what is there already.
     Input,
     /// It has input or takes output. One follows at once, if it takes some already.
@@ -137,7 +137,7 @@ pub(crate) fn nobody() -> (Arc<dyn Host>, Seat) {
     impl Host for Nobody {
         fn wake(&self, _: Seat) {}
 
-        fn watch(&self, _: Seat, _: BorrowedFd<'_>, _: Watched) -> io::Result<()> {
+        fn watch(&self, _: Seat, _: BorrowedFd<'_>, _: WatchFor) -> io::Result<()> {
             Ok(())
         }
     }

@@ -7,7 +7,7 @@ use super::lent::Lent;
 use super::relay::{Ended, PairProgress, PairSide, Relay, Sockets};
 use crate::clock::Nanos;
 use crate::reason::{BackendFailure, CloseReason, DropReason};
-use crate::service::{Fault, Session, SocketEvent, SocketEvents, Stream, Turn, Waker, Watched};
+use crate::service::{Fault, Session, SocketEvent, SocketEvents, Stream, Turn, Waker, WatchFor};
 use crate::transport::socket::{has_input, has_left, reset_on_close, send};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -174,7 +174,7 @@ impl GateSession {
         match Connecting::start(place.address(), now, until) {
             Ok((connecting, Arrival::Wait { until })) => {
                 if let Some(socket) = connecting.socket() {
-                    stream.watch(socket, Watched::Both)?;
+                    stream.watch(socket, WatchFor::Both)?;
                 }
                 self.stage = GateStage::Connecting { connecting, place };
                 Ok(Then::Turn(park_until(until, now)))
@@ -241,7 +241,7 @@ impl GateSession {
         let other = if told {
             stream.events().other
         } else {
-            stream.watch(backend.as_fd(), Watched::Input)?;
+            stream.watch(backend.as_fd(), WatchFor::Input)?;
             SocketEvent::Nothing
         };
         let client = SocketEvent::of(true, stream.has_hung_up());
@@ -323,7 +323,7 @@ impl Pair {
             stream.want_output();
         }
         if self.relay.awaits_output(PairSide::Backend) && !self.watched_both {
-            stream.watch(self.backend.as_fd(), Watched::OutputToo)?;
+            stream.watch(self.backend.as_fd(), WatchFor::OutputToo)?;
             self.watched_both = true;
         }
         if self.to_backend + self.to_client >= COUNTED_AT_ONCE {

@@ -6,6 +6,7 @@ macro_rules! labels {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
+        #[non_exhaustive]
         pub enum $name { $($(#[$vmeta])* $variant,)* }
 
         impl $name {
@@ -112,12 +113,16 @@ labels! {
 labels! {
     /// How a turn of a service ended.
     TurnOutcome {
-        /// It returned.
+        /// It read or sent something, and returned.
         Ok = "ok",
         /// It returned an error, or panicked.
         Error = "error",
         /// It gave up waiting for the client.
         Timeout = "timeout",
+        /// It saw that the client had ended, and nothing else.
+        End = "end",
+        /// It found nothing: the client had connected and not spoken yet.
+        Empty = "empty",
     }
 }
 

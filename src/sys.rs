@@ -2,6 +2,10 @@
 //! it is sound.
 #![allow(unsafe_code)]
 
+mod mapping;
+
+pub(crate) use mapping::{Mapping, whole_pages};
+
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::{IpAddr, SocketAddr};
 #[cfg(not(target_os = "linux"))]
@@ -410,7 +414,7 @@ pub(crate) struct LocalTime {
     pub(crate) second: i32,
 }
 
-/// What the C library says is the local time, so many seconds after 1970; `None` if it cannot say.
+/// What the C library says is the local time, this number of seconds after 1970; `None` if it cannot say.
 pub(crate) fn local_time(second: i64) -> Option<LocalTime> {
     let second = libc::time_t::try_from(second).ok()?;
     let mut tm = std::mem::MaybeUninit::<libc::tm>::uninit();
@@ -488,4 +492,30 @@ pub(crate) fn save_memory() {
         libc::mallopt(libc::M_ARENA_MAX, 2);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 48 * 1024);
     }
+}
+
+/// Runs `catch`, which sets handlers for these signals, and leaves those ignored that this process was started
+/// with ignored: `nohup` does that with SIGHUP, and a shell with SIGINT for `cmd &` in a script.
+#[cfg(feature = "cli")]
+pub(crate) fn keep_ignored<T>(signals: &[rustix::process::Signal], catch: impl FnOnce() -> T) -> T {
+    let ignored: Vec<_> = signals.iter().copied().filter(|&signal| is_ignored(signal)).collect();
+    let caught = catch();
+    ignored.into_iter().for_each(ignore);
+    caught
+}
+
+#[cfg(feature = "cli")]
+fn is_ignored(signal: rustix::process::Signal) -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call only writes to `now`, which is as large as it has to be.
+    let result = unsafe { libc::sigaction(signal.as_raw(), std::ptr::null(), now.as_mut_ptr()) };
+    // SAFETY: all zeros are a valid `sigaction` too, should the call have failed.
+    result == 0 && unsafe { now.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+/// Has this signal do nothing.
+#[cfg(feature = "cli")]
+pub(crate) fn ignore(signal: rustix::process::Signal) {
+    // SAFETY: SIG_IGN is no handler, so no code of this process runs on the signal.
+    unsafe { libc::signal(signal.as_raw(), libc::SIG_IGN) };
 }

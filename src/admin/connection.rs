@@ -1,7 +1,7 @@
 //! One connection to the admin endpoint: read one request, send one answer, close politely.
 
 use super::limits::Rules;
-use super::request::{self, Rejected, Request};
+use super::request::{self, AdminRequest, Rejected};
 use mio::net::TcpStream;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 const LINGER_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Debug)]
-enum Progress {
+enum VisitState {
     /// The head so far.
     Reading(Vec<u8>),
     /// The request is whole and its answer is being made.
-    Asked(Request),
+    Asked(AdminRequest),
     /// The answer, and how much of it the kernel has taken.
     Writing(Arc<[u8]>, usize),
     /// The answer is sent; what still comes is thrown away until the client closes.
@@ -31,7 +31,7 @@ enum Progress {
 #[derive(Debug)]
 pub(super) struct AdminConnection {
     pub(super) stream: TcpStream,
-    progress: Progress,
+    progress: VisitState,
     /// When it was accepted, and from its whole request on when that came.
     since: Instant,
     /// When the head must be whole, then when all must be over.
@@ -45,7 +45,7 @@ impl AdminConnection {
     pub(super) fn new(stream: TcpStream, number: u64, now: Instant, rules: &Rules) -> Self {
         Self {
             stream,
-            progress: Progress::Reading(Vec::new()),
+            progress: VisitState::Reading(Vec::new()),
             since: now,
             deadline: now + rules.limits.head_time,
             end: now + rules.limits.total_time,
@@ -57,34 +57,34 @@ impl AdminConnection {
     pub(super) fn advance(&mut self, now: Instant, rules: &Rules) {
         loop {
             let step = match &mut self.progress {
-                Progress::Reading(head) => match read_head(&mut self.stream, head, rules) {
+                VisitState::Reading(head) => match read_head(&mut self.stream, head, rules) {
                     Ok(None) => return,
                     Ok(Some(Ok(request))) => {
                         self.deadline = self.end;
                         self.since = now;
-                        Progress::Asked(request)
+                        VisitState::Asked(request)
                     }
                     Ok(Some(Err(refusal))) => {
                         self.deadline = self.end;
-                        Progress::Writing(refusal.response(false).into(), 0)
+                        VisitState::Writing(refusal.response(false).into(), 0)
                     }
-                    Err(_) => Progress::Done,
+                    Err(_) => VisitState::Done,
                 },
-                Progress::Asked(_) | Progress::Done | Progress::Cut => return,
-                Progress::Writing(answer, sent) => match write(&mut self.stream, answer, sent) {
+                VisitState::Asked(_) | VisitState::Done | VisitState::Cut => return,
+                VisitState::Writing(answer, sent) => match write(&mut self.stream, answer, sent) {
                     Ok(false) => return,
                     Ok(true) => {
                         self.deadline = self.end.min(now + rules.limits.linger_time);
                         match self.stream.shutdown(Shutdown::Write) {
-                            Ok(()) => Progress::Lingering(0),
-                            Err(_) => Progress::Done,
+                            Ok(()) => VisitState::Lingering(0),
+                            Err(_) => VisitState::Done,
                         }
                     }
-                    Err(_) => Progress::Done,
+                    Err(_) => VisitState::Done,
                 },
-                Progress::Lingering(bytes) => match discard(&mut self.stream, bytes) {
+                VisitState::Lingering(bytes) => match discard(&mut self.stream, bytes) {
                     Ok(false) => return,
-                    Ok(true) | Err(_) => Progress::Done,
+                    Ok(true) | Err(_) => VisitState::Done,
                 },
             };
             self.progress = step;
@@ -92,9 +92,9 @@ impl AdminConnection {
     }
 
     /// The request that waits for its answer.
-    pub(super) fn asked(&self) -> Option<&Request> {
+    pub(super) fn asked(&self) -> Option<&AdminRequest> {
         match &self.progress {
-            Progress::Asked(request) => Some(request),
+            VisitState::Asked(request) => Some(request),
             _ => None,
         }
     }
@@ -103,7 +103,7 @@ impl AdminConnection {
     pub(super) fn answer(&mut self, answer: Arc<[u8]>) {
         // Without it the end of an answer could wait for the client's acknowledgement.
         let _ = self.stream.set_nodelay(true);
-        self.progress = Progress::Writing(answer, 0);
+        self.progress = VisitState::Writing(answer, 0);
     }
 
     /// Acts on a deadline that has passed.
@@ -112,15 +112,15 @@ impl AdminConnection {
             return;
         }
         // A client that began a request is told why it ends; one that said nothing is not.
-        let began = matches!(&self.progress, Progress::Reading(head) if !head.is_empty());
+        let began = matches!(&self.progress, VisitState::Reading(head) if !head.is_empty());
         if began && now < self.end {
             self.deadline = self.end;
-            self.progress = Progress::Writing(Rejected::TooSlow.response(false).into(), 0);
+            self.progress = VisitState::Writing(Rejected::TooSlow.response(false).into(), 0);
             self.advance(now, rules);
-        } else if matches!(self.progress, Progress::Lingering(_)) {
-            self.progress = Progress::Done;
+        } else if matches!(self.progress, VisitState::Lingering(_)) {
+            self.progress = VisitState::Done;
         } else {
-            self.progress = Progress::Cut;
+            self.progress = VisitState::Cut;
         }
     }
 
@@ -129,18 +129,18 @@ impl AdminConnection {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.progress, Progress::Done | Progress::Cut)
+        matches!(self.progress, VisitState::Done | VisitState::Cut)
     }
 
     /// Until when nobody may take its place: while its request can be expected to be on its way, and while its answer
     /// can be expected to be taken. `crowded` says that many wait for a place, and then neither is for long.
     pub(super) fn protected_until(&self, crowded: bool) -> Option<Instant> {
         let time = match &self.progress {
-            Progress::Done | Progress::Cut | Progress::Lingering(_) => return None,
-            Progress::Reading(_) if crowded => Duration::from_millis(5),
-            Progress::Reading(_) => Duration::from_millis(100),
-            Progress::Asked(_) | Progress::Writing(..) if crowded => Duration::from_millis(50),
-            Progress::Asked(_) | Progress::Writing(..) => Duration::from_millis(250),
+            VisitState::Done | VisitState::Cut | VisitState::Lingering(_) => return None,
+            VisitState::Reading(_) if crowded => Duration::from_millis(5),
+            VisitState::Reading(_) => Duration::from_millis(100),
+            VisitState::Asked(_) | VisitState::Writing(..) if crowded => Duration::from_millis(50),
+            VisitState::Asked(_) | VisitState::Writing(..) => Duration::from_millis(250),
         };
         Some(self.since + time)
     }
@@ -149,11 +149,11 @@ impl AdminConnection {
     /// request, then those that do not take their answer; the oldest of each first.
     pub(super) fn eviction_order(&self) -> (u8, u64) {
         let class = match &self.progress {
-            Progress::Done | Progress::Cut => 0,
-            Progress::Lingering(_) => 1,
-            Progress::Reading(_) => 2,
-            Progress::Writing(..) => 3,
-            Progress::Asked(_) => 4,
+            VisitState::Done | VisitState::Cut => 0,
+            VisitState::Lingering(_) => 1,
+            VisitState::Reading(_) => 2,
+            VisitState::Writing(..) => 3,
+            VisitState::Asked(_) => 4,
         };
         (class, self.number)
     }
@@ -161,11 +161,11 @@ impl AdminConnection {
     /// Whether nothing is lost when it is closed: then it ends with FIN, else with RST, which leaves
     /// nothing of it in the kernel.
     pub(super) fn is_settled(&self) -> bool {
-        matches!(self.progress, Progress::Done | Progress::Lingering(_))
+        matches!(self.progress, VisitState::Done | VisitState::Lingering(_))
     }
 }
 
-type Head = Option<Result<Request, Rejected>>;
+type Head = Option<Result<AdminRequest, Rejected>>;
 
 /// Reads until the head is whole, refused, or no more has come.
 fn read_head(stream: &mut TcpStream, head: &mut Vec<u8>, rules: &Rules) -> io::Result<Head> {

@@ -6,16 +6,16 @@
 
 use super::connection::AdminConnection;
 use super::limits::Rules;
-use super::link::{Answer, PrivateLink};
+use super::link::{AdminAnswer, PrivateLink};
 use super::pages::Pages;
-use super::request::{Rejected, Request};
+use super::request::{AdminRequest, Rejected};
 use super::reserve::Reserve;
+use crate::contain::contain;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire};
 use std::time::{Duration, Instant};
@@ -101,7 +101,7 @@ impl Front {
             let now = Instant::now();
             if now >= sample_at {
                 // A service's own code may be called for a sample: should it panic, the next one comes in a second.
-                let _ = catch_unwind(AssertUnwindSafe(|| self.pages.sample(now)));
+                let _ = contain(|| self.pages.sample(now));
                 // Never catches up with samples that were missed.
                 sample_at = (sample_at + SAMPLE_INTERVAL).max(now);
             }
@@ -257,7 +257,7 @@ impl Front {
     /// Answers every whole request. Those for the same page share one answer: each had arrived
     /// before it was made.
     fn answer_all(&mut self, now: Instant) {
-        let mut made: HashMap<Request, Arc<[u8]>> = HashMap::new();
+        let mut made: HashMap<AdminRequest, Arc<[u8]>> = HashMap::new();
         for place in 0..self.connections.len() {
             let Some(request) = self.connections[place].as_ref().and_then(|c| c.asked().cloned()) else {
                 continue;
@@ -275,7 +275,7 @@ impl Front {
     }
 
     /// Has one answer made; a link that failed is replaced.
-    fn make(&mut self, request: &Request) -> Arc<[u8]> {
+    fn make(&mut self, request: &AdminRequest) -> Arc<[u8]> {
         for _ in 0..2 {
             if self.link.is_none() {
                 self.link = PrivateLink::start().ok();
@@ -293,8 +293,8 @@ impl Front {
 }
 
 /// Makes an answer. It may call a service's own code, whose panic must not end this thread.
-fn answer_or_panic(pages: &Pages, target: &str) -> Answer {
-    catch_unwind(AssertUnwindSafe(|| pages.answer(target))).unwrap_or_else(|_| Pages::panicked())
+fn answer_or_panic(pages: &Pages, target: &str) -> AdminAnswer {
+    contain(|| pages.answer(target)).unwrap_or_else(|_| Pages::panicked())
 }
 
 /// Makes the close of a connection a reset, which leaves nothing behind.

@@ -5,7 +5,7 @@
 //! `tiny_http` accepts exactly one connection in its life, from the front; its accept thread ends
 //! at once, as do the spare threads of its pool, and nobody else can reach it, now or later.
 
-use super::request::Request;
+use super::request::AdminRequest;
 use std::io::{self, Read, Write};
 use std::mem::ManuallyDrop;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,7 +17,7 @@ const RELAY_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// What a page answers, before it is HTTP.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct AdminAnswer {
     pub(super) status: u16,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Vec<u8>,
@@ -47,8 +47,8 @@ impl PrivateLink {
     /// Has one request answered by `page`, and gives the whole answer as it is to be sent.
     pub(super) fn answer(
         &mut self,
-        request: &Request,
-        page: impl FnOnce(&str) -> Answer,
+        request: &AdminRequest,
+        page: impl FnOnce(&str) -> AdminAnswer,
     ) -> io::Result<Vec<u8>> {
         let head = format!("{request} HTTP/1.1\r\nHost: tidegate\r\n\r\n");
         // The link is empty between requests, and a head is smaller than any socket's buffer.
@@ -189,12 +189,12 @@ fn private_pair() -> io::Result<(UnixListener, UnixStream)> {
 mod tests {
     use super::*;
 
-    fn get(target: &str) -> Request {
-        Request { head: false, target: target.to_owned() }
+    fn get(target: &str) -> AdminRequest {
+        AdminRequest { head: false, target: target.to_owned() }
     }
 
-    fn page(body: Vec<u8>) -> impl FnOnce(&str) -> Answer {
-        |_| Answer { status: 200, headers: vec![("Content-Type", "text/plain".to_owned())], body }
+    fn page(body: Vec<u8>) -> impl FnOnce(&str) -> AdminAnswer {
+        |_| AdminAnswer { status: 200, headers: vec![("Content-Type", "text/plain".to_owned())], body }
     }
 
     #[test]
@@ -214,11 +214,11 @@ mod tests {
     #[test]
     fn head_has_no_body_and_the_next_answer_is_right() {
         let mut link = PrivateLink::start().unwrap();
-        let head = Request { head: true, target: "/x".to_owned() };
+        let head = AdminRequest { head: true, target: "/x".to_owned() };
         let answer = link.answer(&head, page(vec![b'x'; 100])).unwrap();
         assert_eq!(head_len(&answer), Some(answer.len()));
         assert!(String::from_utf8_lossy(&answer).contains("Content-Length: 100\r\n"));
-        let seen = |url: &str| Answer { status: 404, headers: Vec::new(), body: url.into() };
+        let seen = |url: &str| AdminAnswer { status: 404, headers: Vec::new(), body: url.into() };
         let answer = link.answer(&get("/seen?by=page"), seen).unwrap();
         assert!(answer.ends_with(b"\r\n\r\n/seen?by=page"));
     }

@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+mod banner;
 mod connection;
 mod front;
 mod history;
@@ -33,7 +34,6 @@ mod request;
 mod reserve;
 mod show;
 mod status;
-mod verdict;
 
 pub use limits::AdminLimits;
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// A request that will be answered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Request {
+pub(super) struct AdminRequest {
     /// `HEAD`: the answer has no body.
     pub(super) head: bool,
     /// The path and query, beginning with `/`: visible ASCII.
@@ -59,14 +59,14 @@ impl Rejected {
     }
 }
 
-impl fmt::Display for Request {
+impl fmt::Display for AdminRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", if self.head { "HEAD" } else { "GET" }, self.target)
     }
 }
 
 /// Looks for a whole head in `bytes`: `None` while it is not whole.
-pub(super) fn parse(bytes: &[u8], rules: &Rules) -> Option<Result<Request, Rejected>> {
+pub(super) fn parse(bytes: &[u8], rules: &Rules) -> Option<Result<AdminRequest, Rejected>> {
     // Old habit lets an empty line come before a request.
     let start = bytes.iter().take_while(|&&b| b == b'\r' || b == b'\n').count();
     let bytes = &bytes[start..];
@@ -93,7 +93,7 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-fn parse_head(head: &[u8], rules: &Rules) -> Result<Request, Rejected> {
+fn parse_head(head: &[u8], rules: &Rules) -> Result<AdminRequest, Rejected> {
     let mut lines = head.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let line = lines.next().unwrap_or_default();
     let mut words = line.split(|&b| b == b' ');
@@ -122,7 +122,7 @@ fn parse_head(head: &[u8], rules: &Rules) -> Result<Request, Rejected> {
     if host.is_some_and(|host| !rules.hosts.allow(host)) {
         return Err(Rejected::Host);
     }
-    Ok(Request { head, target })
+    Ok(AdminRequest { head, target })
 }
 
 fn is_token(name: &[u8]) -> bool {
@@ -181,7 +181,7 @@ mod tests {
         rules
     }
 
-    fn parsed(text: &str) -> Option<Result<Request, Rejected>> {
+    fn parsed(text: &str) -> Option<Result<AdminRequest, Rejected>> {
         parse(text.as_bytes(), &rules(8192))
     }
 
@@ -202,7 +202,7 @@ mod tests {
             ("GET /a HTTP/1.1\r\nHost:\r\n\r\n", false, "/a"),
         ] {
             let target = target.to_owned();
-            assert_eq!(parsed(text), Some(Ok(Request { head, target })), "{text:?}");
+            assert_eq!(parsed(text), Some(Ok(AdminRequest { head, target })), "{text:?}");
         }
     }
 

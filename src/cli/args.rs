@@ -19,7 +19,7 @@ pub(super) struct ServeArgs {
     /// TOML file with options: its keys are their names without --
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Service (echo, hello, time, work) and the URL where it listens (tcp:// or udp://); may be repeated
+    /// Service (echo, hello, time, work) and the URL where it listens (tcp://, udp:// or http://); may be repeated
     /// [default: echo=tcp://127.0.0.1:5000]
     #[arg(long, value_name = "SERVICE=URL", help_heading = "Listening")]
     pub(super) listen: Vec<String>,

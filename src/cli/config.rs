@@ -2,13 +2,20 @@
 //! either is read by the option's own parser.
 
 use super::args::ServeArgs;
-use super::one_line;
+use super::exit::one_line;
+use crate::limits::show_time;
 use clap::{Args, Command, FromArgMatches};
-use std::io::Read;
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// A configuration file larger than this is a mistake.
 const SIZE_MAX: u64 = 1024 * 1024;
+/// How long a configuration that comes through a pipe may be silent.
+const SILENCE_MAX: Duration = Duration::from_millis(800);
 
 /// Adds what the environment and the configuration file say to what the command line said.
 pub(super) fn merge(args: ServeArgs) -> Result<ServeArgs, String> {
@@ -89,14 +96,43 @@ fn file(parser: &Parser, path: &Path) -> Result<ServeArgs, String> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut text = Vec::new();
-    // Not by its size, which a device does not have.
-    file.take(SIZE_MAX + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    // Non-blocking, since opening a FIFO waits for a program that writes to it.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file =
+        rustix::fs::open(path, flags, Mode::empty()).map_err(|error| io::Error::from(error).to_string())?;
+    let text = read_within(&File::from(file), SILENCE_MAX)?;
     if text.len() as u64 > SIZE_MAX {
         return Err(format!("it has more than {SIZE_MAX} bytes, the most a configuration may have"));
     }
     String::from_utf8(text).map_err(|_| "it is not text in UTF-8".to_owned())
+}
+
+/// Reads to the end, or to one byte more than [`SIZE_MAX`]; a pipe that is silent for so long is an error.
+fn read_within(mut file: &File, silence_max: Duration) -> Result<Vec<u8>, String> {
+    // Not by its size, which a device does not have.
+    let is_pipe = file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+    let (mut text, mut buffer, mut heard) = (Vec::new(), [0; 8192], Instant::now());
+    let mut writer_seen = false;
+    while text.len() as u64 <= SIZE_MAX {
+        match file.read(&mut buffer) {
+            // The end; or, of a pipe, that no program has it open for writing yet.
+            Ok(0) if !is_pipe || writer_seen => break,
+            Ok(0) => {}
+            Ok(n) => {
+                text.extend_from_slice(&buffer[..n]);
+                (writer_seen, heard) = (true, Instant::now());
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => writer_seen = true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error.to_string()),
+        }
+        if heard.elapsed() >= silence_max {
+            return Err(format!("nothing was written to it for {}", show_time(silence_max)));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(text)
 }
 
 /// What is wrong with a text that is not TOML, and in which line.

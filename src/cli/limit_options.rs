@@ -1,9 +1,9 @@
 //! The options that set a limit: one for each entry of the table of limits.
 
-use super::units;
 use crate::limits::entry::Limit;
 use crate::limits::{Limits, Overload, TABLE, Value};
 use clap::{Arg, ArgMatches, Command};
+use tidegate_units as units;
 
 /// The limits that were given, each with its value.
 #[derive(Clone, Debug, Default)]

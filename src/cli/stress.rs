@@ -3,7 +3,8 @@
 mod args;
 mod kept;
 
-use super::{exit, fail};
+use super::exit::{self, fail};
+use super::signals::{Hangup, on_order};
 pub(super) use args::StressArgs;
 use args::{LoadArgs, Output};
 use std::io::Write;
@@ -70,16 +71,19 @@ fn compare(before: &Report, after: &Report, args: &LoadArgs) -> Result<bool, Str
     Ok(changes.iter().any(|change| change.judgement == archive::Judgement::Worse))
 }
 
-/// The first signal ends the run with a report, the second ends the process.
+/// The first order ends the run with a report, a second one the process.
 fn stop_on_signal() -> Result<Stop, Error> {
     let stop = Stop::default();
     let asked = stop.clone();
-    ctrlc::set_handler(move || {
-        if !asked.ask() {
-            std::process::exit(exit::INTERRUPTED.into());
-        }
-    })
-    .map_err(|error| Error::Failed(format!("cannot handle signals: {error}")))?;
+    let end = || std::process::exit(exit::INTERRUPTED.into());
+    on_order(
+        Hangup::Ends,
+        move || {
+            asked.ask();
+        },
+        end,
+    )
+    .map_err(Error::Failed)?;
     Ok(stop)
 }
 

@@ -1,6 +1,6 @@
 //! What is known of the backends of a gate.
 
-use super::histogram::HistogramSnapshot;
+use super::snapshot::HistogramSnapshot;
 use crate::reason::BackendFailure;
 use std::time::Duration;
 

@@ -2,10 +2,11 @@
 
 pub mod backends;
 pub mod catalogue;
-pub mod histogram;
+pub(crate) mod histogram;
 pub mod kernel;
 pub mod process;
 #[cfg(feature = "metrics")]
 pub mod registry;
 pub mod snapshot;
+pub mod sources;
 pub mod stats;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// One reading of the process. What the system does not tell is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct ProcessSnapshot {
     /// Processor time, user and system.
     pub cpu: Duration,

@@ -13,7 +13,8 @@ pub use crate::phase::Phase;
 /// A listener's own queue in the kernel: connections whose handshake is complete and that wait
 /// to be accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
+#[non_exhaustive]
+pub struct AcceptQueue {
     /// How many wait now.
     pub connections: u64,
     /// How many may wait.
@@ -24,6 +25,7 @@ pub struct Backlog {
 
 /// What is known of one listener.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct ListenerSnapshot {
     /// Its address as a URL with the real port: the `listener` label.
     pub listener: String,
@@ -39,6 +41,8 @@ pub struct ListenerSnapshot {
     pub closed: [u64; CloseReason::COUNT],
     /// Connections that wait for a worker.
     pub queued: u64,
+    /// How many of those wait for their first turn, until which they may be turned away.
+    pub newcomers: u64,
     /// Connections that have a worker.
     pub active: u64,
     /// Connections that wait for their client and own no thread.
@@ -46,7 +50,7 @@ pub struct ListenerSnapshot {
     /// Errors of accept, by [`AcceptError`].
     pub accept_errors: [u64; AcceptError::COUNT],
     /// The kernel's accept queue, where the system tells; `None` when the listener is closed.
-    pub backlog: Option<Backlog>,
+    pub backlog: Option<AcceptQueue>,
     /// Turns of the service, by [`TurnOutcome`].
     pub turns: [u64; TurnOutcome::COUNT],
     /// How long the turns took, the service alone.
@@ -88,6 +92,7 @@ impl ListenerSnapshot {
 
 /// One reading of everything a server counts.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// What the server is doing.
     pub phase: Phase,
@@ -132,6 +137,7 @@ impl Snapshot {
 
 /// One refusal, for the status page: no address of a client is kept.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Refusal {
     /// When, in milliseconds since the Unix epoch.
     pub at_unix_ms: u64,
@@ -143,6 +149,16 @@ pub struct Refusal {
     pub count: u64,
 }
 
+/// A source of connections that is being refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RefusedSource {
+    /// Its address, or its network where `source_prefix` tells only networks apart.
+    pub source: String,
+    /// How often it was refused in the time that was looked at.
+    pub count: u64,
+}
+
 /// Something that can be observed: a server, seen by the admin endpoint and the metrics.
 pub trait Observe: Send + Sync {
     /// Reads everything, at the cost of one pass over the counters.
@@ -150,6 +166,12 @@ pub trait Observe: Send + Sync {
 
     /// The last refusals, newest first, at most 50.
     fn refusals(&self) -> Vec<Refusal>;
+
+    /// The sources that were refused most in the last minute for being who they are (`max_per_source`,
+    /// `source_rate`), the most refused first, at most five.
+    fn refused_sources(&self) -> Vec<RefusedSource> {
+        Vec::new()
+    }
 
     /// The effective limits as names and values for people, in the order of the documentation.
     fn limits(&self) -> Vec<(&'static str, String)>;

@@ -36,7 +36,7 @@ use crossbeam_channel::Receiver;
 use mio::{Poll, Token, Waker};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -188,7 +188,7 @@ fn share(
             lingers,
             refusals: Refusals::new(listeners.len()),
             tick: extras.tick,
-            output_total: AtomicUsize::new(0),
+            output_total: Arc::default(),
             input_total: Arc::default(),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             listeners,

@@ -9,18 +9,26 @@ use super::queue::wheel::Wheel;
 use crate::admit::sources::Sources;
 use crate::limits::Limits;
 
-/// Bytes for one connection: its slot in the table, its entry in the line with its stamp, its timer, and its farewell. The socket
-/// itself is the kernel's.
-const CONNECTION_BYTES: usize =
-    size_of::<Slot>() + size_of::<Entry>() + size_of::<usize>() + Farewells::BYTES + Wheel::BYTES;
+/// Bytes for one connection: its slot in the table, its entry in the line with its stamp, its timer, its farewell, and what a
+/// ready service has for it. The socket itself is the kernel's.
+const CONNECTION_BYTES: usize = size_of::<Slot>()
+    + size_of::<Entry>()
+    + size_of::<usize>()
+    + Wheel::BYTES
+    + Farewells::BYTES
+    + crate::service::CONNECTION_BYTES;
+
+/// What a worker's stack takes of the machine: far less than what is set aside for it, since only what was used counts.
+const STACK_BYTES: usize = 48 * 1024;
 
 impl Limits {
     /// The bytes these limits can make the server hold: connections, the queue, sources, workers' buffers, lines that are
-    /// not complete and replies that were not read. Thread stacks and what a service keeps in sessions of its own come on
-    /// top.
+    /// not complete and replies that were not read, all by what it takes of the machine. What a service of your own keeps
+    /// in its sessions, and the program around the server, come on top.
     pub fn memory_ceiling(&self) -> usize {
         self.max_connections * CONNECTION_BYTES
-            + self.workers * crate::service::Buffers::BYTES
+            + self.workers * (crate::service::Buffers::BYTES + STACK_BYTES)
+            + crate::service::SPARE_BYTES
             + Sources::memory_ceiling(self)
             + self.input_total
             + self.output_total

@@ -2,6 +2,7 @@
 
 use super::counts::Counts;
 use super::queue::cost::TurnCost;
+use crate::contain::contain;
 use crate::reason::AcceptError;
 use crate::service::Service;
 use std::net::{SocketAddr, TcpListener};
@@ -9,10 +10,17 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// The name that a service says; one that panics over it is called `unnamed`.
+pub(crate) fn name_of(ask: impl FnOnce() -> String) -> String {
+    contain(ask).unwrap_or_else(|_| "unnamed".to_owned())
+}
+
 pub(crate) struct Listener {
     pub(crate) url: String,
     pub(crate) address: SocketAddr,
     pub(crate) service: Arc<dyn Service>,
+    /// What the service is called in metrics: asked once, so that no scrape runs the service's own code.
+    pub(crate) name: String,
     /// Its place among all listeners, datagram listeners included, as they were given.
     pub(crate) position: usize,
     /// How long a turn of its service takes.
@@ -32,10 +40,12 @@ impl Listener {
         position: usize,
         words: Option<Arc<[u8]>>,
     ) -> Self {
+        let name = name_of(|| service.name().to_owned());
         Self {
             url: format!("tcp://{address}"),
             address,
             service,
+            name,
             position,
             cost: TurnCost::unknown(),
             words,

@@ -3,10 +3,9 @@
 use super::datagram::socket::DatagramSocket;
 use super::shared::Shared;
 use crate::metrics::kernel;
-use crate::metrics::snapshot::{ListenerSnapshot, Observe, Refusal, Snapshot};
+use crate::metrics::snapshot::{ListenerSnapshot, Observe, Refusal, RefusedSource, Snapshot};
 use crate::reason::DatagramDrop;
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 impl Shared {
@@ -14,7 +13,7 @@ impl Shared {
         let listener = &self.listeners[index];
         ListenerSnapshot {
             listener: listener.url.clone(),
-            service: listener.service.name().to_owned(),
+            service: listener.name.clone(),
             accept_errors: listener.accept_errors(),
             backlog: listener.socket().as_ref().and_then(|s| kernel::listen_backlog(s.as_fd())),
             backends: self.counts.contain(|| listener.service.backends()).flatten(),
@@ -25,7 +24,7 @@ impl Shared {
     fn datagram_snapshot(&self, socket: &DatagramSocket, out: &mut Snapshot) -> ListenerSnapshot {
         let mut snapshot = ListenerSnapshot {
             listener: socket.url.clone(),
-            service: socket.service.name().to_owned(),
+            service: socket.name.clone(),
             datagram: true,
             ..self.counts.read(socket.column, &mut out.queue_wait)
         };
@@ -47,8 +46,8 @@ impl Observe for Shared {
             workers_limit: self.limits.workers as u64,
             handler_panics: self.counts.panics(),
             lingering: self.lingers.count() as u64,
-            pending_input_bytes: self.input_total.load(Relaxed) as u64,
-            pending_output_bytes: self.output_total.load(Relaxed) as u64,
+            pending_input_bytes: self.input_total.used() as u64,
+            pending_output_bytes: self.output_total.used() as u64,
             shedding: self.refusals.shedding(),
             ..Default::default()
         };
@@ -65,6 +64,13 @@ impl Observe for Shared {
         for socket in &self.datagrams.sockets {
             all.push((socket.position, self.datagram_snapshot(socket, &mut out)));
         }
+        let queued: u64 = all.iter().map(|(_, listener)| listener.queued).sum();
+        if self.datagrams.sockets.is_empty() {
+            // Only connections wait here: then it is what the listeners say, read at the same time.
+            out.queue_length = queued;
+        } else {
+            out.queue_length = out.queue_length.max(queued);
+        }
         all.sort_unstable_by_key(|&(position, _)| position);
         out.listeners = all.into_iter().map(|(_, snapshot)| snapshot).collect();
         out
@@ -72,6 +78,10 @@ impl Observe for Shared {
 
     fn refusals(&self) -> Vec<Refusal> {
         self.refusals.last()
+    }
+
+    fn refused_sources(&self) -> Vec<RefusedSource> {
+        self.refusals.sources.last_minute()
     }
 
     fn limits(&self) -> Vec<(&'static str, String)> {

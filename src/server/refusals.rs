@@ -4,6 +4,7 @@
 use super::counts::Counts;
 use super::listener::Listener;
 use crate::metrics::snapshot::Refusal;
+use crate::metrics::sources::RefusedSources;
 use crate::reason::{AcceptError, DropReason};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,6 +22,8 @@ pub(crate) struct Refusals {
     last: Mutex<VecDeque<Refusal>>,
     seen: Box<[Seen]>,
     panics_seen: AtomicU64,
+    /// The sources that are refused for being who they are.
+    pub(crate) sources: RefusedSources,
     /// The most frequent reason of the last second, or [`NONE`].
     shedding: AtomicU8,
 }
@@ -38,6 +41,7 @@ impl Refusals {
             last: Mutex::new(VecDeque::with_capacity(KEPT)),
             seen: (0..listeners).map(|_| Seen::default()).collect(),
             panics_seen: AtomicU64::new(0),
+            sources: RefusedSources::default(),
             shedding: AtomicU8::new(NONE),
         }
     }
@@ -90,6 +94,12 @@ impl Refusals {
             }
         }
         self.shedding.store(worst.1, Relaxed);
+        let sources = self.sources.next_second();
+        if !sources.is_empty() {
+            let most = sources.iter().map(|source| format!("{} ({})", source.source, source.count));
+            let most = most.collect::<Vec<_>>().join(", ");
+            tracing::warn!(sources = most, "the sources that were refused most for their own limits");
+        }
         let panics = counts.panics();
         let count = panics.saturating_sub(self.panics_seen.swap(panics, Relaxed));
         if count > 0 {

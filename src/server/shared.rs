@@ -21,9 +21,9 @@ use crate::admit::bell::Bell;
 use crate::admit::bucket::Bucket;
 use crate::clock::Clock;
 use crate::limits::Limits;
-use crate::service::{Context, Host};
+use crate::service::{Context, Holdings, Host, Pool};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) struct Shared {
@@ -55,10 +55,10 @@ pub(crate) struct Shared {
     pub(crate) lingers: Lingers,
     pub(crate) refusals: Refusals,
     pub(crate) tick: Option<Tick>,
-    /// Bytes of replies that are kept for all connections together.
-    pub(crate) output_total: AtomicUsize,
-    /// Bytes of half requests that are kept for all connections together; shared with the sessions that hold some.
-    pub(crate) input_total: Arc<AtomicUsize>,
+    /// Memory for replies that clients have not taken, of all connections together.
+    pub(crate) output_total: Arc<Pool>,
+    /// Memory for requests that are not answered, of all connections together.
+    pub(crate) input_total: Arc<Holdings>,
     /// Processors this process may use.
     pub(crate) processors: usize,
 }
@@ -75,7 +75,6 @@ impl Shared {
             counts: &self.counts,
             farewells: &self.farewells,
             lingers: &self.lingers,
-            output_total: &self.output_total,
         }
     }
 

@@ -1,8 +1,10 @@
 //! Line services: a closure is called for each line; between lines the connection is parked.
 
 use super::held::Held;
+use super::holdings::Deposit;
 use super::{Fault, Output, Peer, Received, Service, Session, Stream, Turn};
 use crate::reason::CloseReason;
+use memchr::memchr;
 use std::io;
 use std::sync::Arc;
 
@@ -222,7 +224,7 @@ impl<S: Send + 'static, F: AnswerLine<S>> Service for Lines<S, F> {
     fn connect(&self, peer: &Peer) -> Box<dyn Session> {
         let hooks = self.hooks.clone();
         let state = (hooks.open)(peer);
-        Box::new(LineSession { held: None, behind: false, greeted: hooks.greet.is_none(), hooks, state })
+        Box::new(LineSession { parked: None, behind: false, greeted: hooks.greet.is_none(), hooks, state })
     }
 
     fn busy_reply(&self) -> &[u8] {
@@ -242,7 +244,7 @@ impl<S: Send + 'static, F: AnswerLine<S>> Service for Lines<S, F> {
 
 struct LineSession<S, F> {
     /// What the client has sent and nobody has answered; nothing between lines.
-    held: Option<Held>,
+    parked: Option<Deposit>,
     /// What is held has whole lines in it: an earlier turn was over before they were answered.
     behind: bool,
     /// There is no greeting, or it was said.
@@ -253,35 +255,12 @@ struct LineSession<S, F> {
 
 impl<S: Send, F: AnswerLine<S>> Session for LineSession<S, F> {
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
-        let peer = *stream.peer();
-        let (input, output) = stream.split();
-        let mut reply = LineReply { output, peer: &peer, ending: false };
-        if !self.greeted {
-            self.greeted = true;
-            self.greet(&mut reply)?;
+        let mut held = self.parked.take().map(Held::resume).transpose()?;
+        let turn = self.converse(stream, &mut held)?;
+        if turn != Turn::Close {
+            self.parked = held.map(|held| held.park(stream.seat(), stream.context())).transpose()?;
         }
-        if self.behind {
-            self.catch_up(&mut reply)?;
-        }
-        loop {
-            if reply.ending {
-                return Ok(Turn::Close);
-            }
-            if self.behind {
-                return Ok(Turn::Again);
-            }
-            match input.receive()? {
-                Received::Data(data) => self.take(data, &mut reply)?,
-                Received::Nothing if self.held.is_none() => return Ok(Turn::Park),
-                Received::Nothing => return Ok(Turn::Partial),
-                Received::End => {
-                    if let Some(last) = self.held.take() {
-                        self.answer(last.bytes(), &mut reply)?;
-                    }
-                    return Ok(Turn::Close);
-                }
-            }
-        }
+        Ok(turn)
     }
 
     fn finish(&mut self, reason: CloseReason) {
@@ -292,6 +271,38 @@ impl<S: Send, F: AnswerLine<S>> Session for LineSession<S, F> {
 }
 
 impl<S, F: AnswerLine<S>> LineSession<S, F> {
+    fn converse(&mut self, stream: &mut Stream<'_>, held: &mut Option<Held>) -> io::Result<Turn> {
+        let peer = *stream.peer();
+        let (input, output) = stream.split();
+        let mut reply = LineReply { output, peer: &peer, ending: false };
+        if !self.greeted {
+            self.greeted = true;
+            self.greet(&mut reply)?;
+        }
+        if self.behind {
+            self.catch_up(held, &mut reply)?;
+        }
+        loop {
+            if reply.ending {
+                return Ok(Turn::Close);
+            }
+            if self.behind {
+                return Ok(Turn::Again);
+            }
+            match input.receive()? {
+                Received::Data(data) => self.take(data, held, &mut reply)?,
+                Received::Nothing if held.is_none() => return Ok(Turn::Park),
+                Received::Nothing => return Ok(Turn::Partial),
+                Received::End => {
+                    if let Some(last) = held.take() {
+                        self.answer(last.bytes(), &mut reply)?;
+                    }
+                    return Ok(Turn::Close);
+                }
+            }
+        }
+    }
+
     fn greet(&mut self, reply: &mut LineReply<'_, '_>) -> io::Result<()> {
         match &self.hooks.greet {
             Some(greet) => greet(&mut self.state, reply),
@@ -300,44 +311,46 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
     }
 
     /// Answers lines that came in earlier turns.
-    fn catch_up(&mut self, reply: &mut LineReply<'_, '_>) -> io::Result<()> {
-        let Some(mut held) = self.held.take() else { return Ok(()) };
-        let answered = self.answer_whole(held.bytes(), reply)?;
-        held.answered(answered);
-        if !self.behind && begun_too_long(held.len(), reply) {
+    fn catch_up(&mut self, held: &mut Option<Held>, reply: &mut LineReply<'_, '_>) -> io::Result<()> {
+        let Some(mut lines) = held.take() else { return Ok(()) };
+        let answered = self.answer_whole(lines.bytes(), reply)?;
+        lines.answered(answered);
+        if !self.behind && begun_too_long(lines.len(), reply) {
             return Err(Fault::LineTooLong.into());
         }
-        if !held.is_empty() {
-            held.shrink();
-            self.held = Some(held);
-        }
+        *held = Some(lines).filter(|lines| !lines.is_empty());
         Ok(())
     }
 
     /// Answers the lines that are whole and keeps the rest.
-    fn take(&mut self, mut data: &[u8], reply: &mut LineReply<'_, '_>) -> io::Result<()> {
-        if let Some(mut held) = self.held.take() {
-            let Some(end) = data.iter().position(|&byte| byte == b'\n') else {
-                self.held = Some(held);
-                return self.keep(data, reply);
+    fn take(
+        &mut self,
+        mut data: &[u8],
+        held: &mut Option<Held>,
+        reply: &mut LineReply<'_, '_>,
+    ) -> io::Result<()> {
+        if let Some(mut line) = held.take() {
+            let Some(end) = memchr(b'\n', data) else {
+                *held = Some(line);
+                return self.keep(data, held, reply);
             };
-            let (line, rest) = data.split_at(end + 1);
+            let (rest_of_line, rest) = data.split_at(end + 1);
             if !rest.is_empty() {
                 reply.output.begin_pace();
             }
-            if begun_too_long(held.len() + end, reply) {
+            if begun_too_long(line.len() + end, reply) {
                 return Err(Fault::LineTooLong.into());
             }
-            let context = reply.output.context;
-            held.extend(line, context.limits.max_line + 2, context.limits)?;
-            self.answer(held.bytes(), reply)?;
+            let context = &reply.output.context;
+            line.extend(rest_of_line, context.limits.max_line + 2, context)?;
+            self.answer(line.bytes(), reply)?;
             data = rest;
-            self.behind = !reply.ending && is_whole(data) && reply.output.is_turn_over();
+            self.behind = !reply.ending && memchr(b'\n', data).is_some() && reply.output.is_turn_over();
         }
         if !self.behind && !reply.ending {
             data = &data[self.answer_whole(data, reply)?..];
         }
-        if data.is_empty() || reply.ending { Ok(()) } else { self.keep(data, reply) }
+        if data.is_empty() || reply.ending { Ok(()) } else { self.keep(data, held, reply) }
     }
 
     /// Answers the whole lines at the beginning of `data` until the turn is over, which leaves the
@@ -345,7 +358,7 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
     fn answer_whole(&mut self, data: &[u8], reply: &mut LineReply<'_, '_>) -> io::Result<usize> {
         self.behind = false;
         let mut rest = data;
-        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+        while let Some(end) = memchr(b'\n', rest) {
             if rest.len() < data.len() && reply.output.is_turn_over() {
                 self.behind = true;
                 break;
@@ -364,14 +377,14 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
     }
 
     /// Keeps what is not answered: the beginning of a line, or whole lines for another turn.
-    fn keep(&mut self, data: &[u8], reply: &LineReply<'_, '_>) -> io::Result<()> {
-        let context = &reply.output.context;
-        let begun = self.held.as_ref().map_or(0, Held::len);
+    fn keep(&self, data: &[u8], held: &mut Option<Held>, reply: &LineReply<'_, '_>) -> io::Result<()> {
+        let begun = held.as_ref().map_or(0, Held::len);
         if !self.behind && begun_too_long(begun + data.len(), reply) {
             return Err(Fault::LineTooLong.into());
         }
-        let held = self.held.get_or_insert_with(|| Held::new(context.input_total));
-        held.extend(data, context.limits.max_line + 2, context.limits)
+        let context = &reply.output.context;
+        let held = held.get_or_insert_with(|| Held::of(reply.peer, context));
+        held.extend(data, context.limits.max_line + 2, context)
     }
 
     /// Answers a line that comes with its end, if it has one.
@@ -384,15 +397,10 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
     }
 }
 
-/// Whether a line of which so many bytes have come is longer than allowed. A `\r` may belong to its
+/// Whether a line of which this number of bytes has come is longer than allowed. A `\r` may belong to its
 /// end, so that does not count yet.
 fn begun_too_long(begun: usize, reply: &LineReply<'_, '_>) -> bool {
     begun > reply.output.context.limits.max_line + 1
-}
-
-/// Whether there is a whole line in it.
-fn is_whole(data: &[u8]) -> bool {
-    data.contains(&b'\n')
 }
 
 /// A line without its end.
@@ -405,12 +413,12 @@ fn strip(line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
     use crate::limits::Limits;
-    use crate::service::stream::{Buffers, Context, Kept};
+    use crate::service::{Buffers, Context, Holdings, Kept, Pool};
     use proptest::prelude::*;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::sync::atomic::AtomicBool;
     use std::sync::atomic::Ordering::Relaxed;
-    use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::time::Duration;
 
     /// A session with its two ends of a connection, whose turns are given by hand.
@@ -418,8 +426,8 @@ mod tests {
         limits: Limits,
         near: TcpStream,
         far: TcpStream,
-        input_total: Arc<AtomicUsize>,
-        output_total: AtomicUsize,
+        input_total: Arc<Holdings>,
+        output_total: Arc<Pool>,
         stopping: AtomicBool,
         buffers: Buffers,
         kept: Kept,
@@ -438,7 +446,7 @@ mod tests {
                 near,
                 far,
                 input_total: Arc::default(),
-                output_total: AtomicUsize::new(0),
+                output_total: Arc::default(),
                 stopping: AtomicBool::new(false),
                 buffers: Buffers::new(),
                 kept: Kept::default(),
@@ -471,7 +479,7 @@ mod tests {
         /// Everything that was said, after the session's end.
         fn heard(mut self) -> Vec<u8> {
             drop(self.session);
-            assert_eq!(self.input_total.load(Relaxed), 0, "nothing is held for a session that has ended");
+            assert_eq!(self.input_total.used(), 0, "nothing is held for a session that has ended");
             self.near.shutdown(Shutdown::Write).unwrap();
             let mut heard = Vec::new();
             self.far.read_to_end(&mut heard).unwrap();
@@ -496,7 +504,7 @@ mod tests {
         room.say(b"slow\nslow\nslow\nslo");
         for held in [5 + 5 + 3, 5 + 3, 3] {
             let turn = room.turn().unwrap();
-            assert!(room.input_total.load(Relaxed) >= held, "what is not answered is counted");
+            assert!(room.input_total.used() >= held, "what is not answered is counted");
             assert_eq!(turn, if held == 3 { Turn::Partial } else { Turn::Again });
         }
         room.say(b"w\nslow\nd");

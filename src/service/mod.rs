@@ -4,12 +4,15 @@
 mod blocking;
 mod datagram;
 mod echo;
+mod fault;
 mod held;
 mod hello;
+mod holdings;
 pub mod http;
+mod kept;
 mod lines;
-
 mod pace;
+mod pool;
 mod proxy;
 mod stream;
 mod time;
@@ -20,12 +23,16 @@ pub use crate::transport::proxy_header::Version as ProxyVersion;
 pub use blocking::{Blocking, Handler, handler};
 pub use datagram::{DatagramService, Datagrams, Reply, datagrams};
 pub use echo::Echo;
+pub use fault::Fault;
 pub use hello::{hello, hello_datagrams};
+pub(crate) use holdings::Holdings;
 pub use http::http;
+pub(crate) use kept::Kept;
 pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
+pub(crate) use pool::Pool;
 pub use proxy::{BackendName, BackendNameError, ConnectOn, Proxy, ProxyBuilder, proxy};
-pub(crate) use stream::{Buffers, Context, Kept, Turned};
-pub use stream::{Fault, Input, Output, Received, Stream};
+pub(crate) use stream::{Buffers, Context, Turned};
+pub use stream::{Input, Output, Received, Stream};
 pub use time::Time;
 pub use waker::Waker;
 pub(crate) use waker::{Host, Seat, SocketEvent, SocketEvents, WatchFor};
@@ -36,6 +43,17 @@ use crate::reason::CloseReason;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// What the session of a ready service takes of the allocator, at most.
+const SESSION_BYTES: usize = 256;
+
+/// What a ready service can make the server hold for one connection, beside what is counted in the
+/// pools of input and of replies.
+pub(crate) const CONNECTION_BYTES: usize =
+    SESSION_BYTES + Kept::BYTES + Pool::SMALL_BYTES + Holdings::CONNECTION_BYTES;
+
+/// What the pools of input and of replies hold for the next connection.
+pub(crate) const SPARE_BYTES: usize = 2 * Pool::SPARE_BYTES;
 
 /// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,169 +1,18 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
-use super::{Blocking, Host, Peer, Seat, SocketEvents, Waker, WatchFor};
+use super::pace::Pace;
+use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor};
 use crate::limits::Limits;
-use crate::reason::DropReason;
-use rustix::net::{RecvFlags, SendFlags};
+use crate::reason::TurnOutcome;
+use crate::transport::socket::{receive, send};
 use std::cell::Cell;
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use super::pace::Pace;
+use std::sync::atomic::Ordering;
 
 /// Replies smaller than this are gathered and sent with one call.
 const GATHER_BYTES: usize = 16 * 1024;
-
-/// Replies that the kernel has not taken: nothing allocated while it takes all, and one word in
-/// the connection, which is as small as can be.
-#[derive(Debug, Default)]
-pub(crate) struct Kept(Option<Box<Backlog>>);
-
-/// Bytes to send, of which so many went already.
-#[derive(Debug, Default)]
-struct Backlog {
-    bytes: Vec<u8>,
-    sent: usize,
-}
-
-impl Backlog {
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.sent..]
-    }
-
-    /// Gives memory back when most of it has gone, so that what is counted is what is held.
-    fn shrink(&mut self) {
-        if self.sent > self.rest().len() {
-            self.bytes.drain(..self.sent);
-            self.bytes.shrink_to_fit();
-            self.sent = 0;
-        }
-    }
-}
-
-impl Kept {
-    pub(crate) fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |backlog| backlog.rest().len())
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
-    /// Takes bytes into account, within the limits.
-    fn keep(&mut self, data: &[u8], limits: &Limits, total: &AtomicUsize) -> io::Result<()> {
-        if data.is_empty() {
-            return Ok(());
-        }
-        if self.len() + data.len() > limits.output_per_connection {
-            return Err(Fault::OutputLimit.into());
-        }
-        let before = total.fetch_add(data.len(), Ordering::Relaxed);
-        if before + data.len() > limits.output_total {
-            total.fetch_sub(data.len(), Ordering::Relaxed);
-            return Err(Fault::OutputLimit.into());
-        }
-        let Backlog { bytes, sent } = &mut **self.0.get_or_insert_default();
-        if *sent > 0 && bytes.len() + data.len() > bytes.capacity() {
-            bytes.drain(..*sent);
-            *sent = 0;
-        }
-        bytes.extend_from_slice(data);
-        Ok(())
-    }
-
-    /// Sends what the kernel takes now; how much that was.
-    pub(crate) fn flush(&mut self, socket: &TcpStream, total: &AtomicUsize) -> io::Result<usize> {
-        let Some(backlog) = &mut self.0 else { return Ok(0) };
-        let mut flushed = 0;
-        while !backlog.rest().is_empty() {
-            match send(socket, backlog.rest())? {
-                0 => break,
-                n => {
-                    backlog.sent += n;
-                    flushed += n;
-                    total.fetch_sub(n, Ordering::Relaxed);
-                }
-            }
-        }
-        match backlog.rest().is_empty() {
-            true => self.0 = None,
-            false => backlog.shrink(),
-        }
-        Ok(flushed)
-    }
-
-    /// Gives up what was not sent.
-    pub(crate) fn discard(&mut self, total: &AtomicUsize) {
-        if self.0.is_some() {
-            total.fetch_sub(self.len(), Ordering::Relaxed);
-            self.0 = None;
-        }
-    }
-}
-
-/// Sends without waiting; 0 if the kernel takes nothing now.
-fn send(socket: &TcpStream, data: &[u8]) -> io::Result<usize> {
-    loop {
-        match rustix::net::send(socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(n) => return Ok(n),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => return Ok(0),
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Failures that end a connection for a reason of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// The client does not read, and its replies outgrew `output_per_connection` or
-    /// `output_total`.
-    #[error("the client does not take its replies, and there are more than may be kept")]
-    OutputLimit,
-    /// There is no room for more of the line that the client has begun: `input_total` is in use.
-    #[error("the half-read lines of all clients are more than may be kept")]
-    InputLimit,
-    /// The client did not send in time.
-    #[error("the client did not send its request in time")]
-    ReadTimeout,
-    /// The client did not take its replies in time.
-    #[error("the client did not take its replies in time")]
-    WriteTimeout,
-    /// The server is ending.
-    #[error("the server is ending")]
-    Shutdown,
-    /// Nothing was said for longer than the service waits.
-    #[error("nothing was said for too long")]
-    Idle,
-    /// The client is turned away, as it could have been before its first turn: it is told the busy reply.
-    #[error("the client is turned away: {0}")]
-    Refused(DropReason),
-    /// A line is longer than `max_line`.
-    #[error("the client sent a line longer than allowed")]
-    LineTooLong,
-}
-
-impl From<Fault> for io::Error {
-    fn from(fault: Fault) -> Self {
-        let kind = match fault {
-            Fault::InputLimit | Fault::OutputLimit => io::ErrorKind::OutOfMemory,
-            Fault::ReadTimeout | Fault::WriteTimeout | Fault::Idle => io::ErrorKind::TimedOut,
-            Fault::Refused(_) => io::ErrorKind::ConnectionRefused,
-            Fault::Shutdown => io::ErrorKind::ConnectionAborted,
-            Fault::LineTooLong => io::ErrorKind::InvalidData,
-        };
-        io::Error::new(kind, fault)
-    }
-}
-
-impl Fault {
-    /// The fault inside an error, if it is one.
-    pub fn of(error: &io::Error) -> Option<Fault> {
-        error.get_ref()?.downcast_ref::<Fault>().copied()
-    }
-}
 
 /// What came in.
 #[derive(Debug, PartialEq, Eq)]
@@ -209,6 +58,17 @@ pub(crate) struct Turned {
     pub(crate) ended: bool,
     /// The session moves bytes itself: events are wanted when the client takes more, too.
     pub(crate) both_ways: bool,
+}
+
+impl Turned {
+    /// How a turn that returned is counted: a turn that found nothing is no measure of what a request costs.
+    pub(crate) fn outcome(&self) -> TurnOutcome {
+        match (self.received + self.sent, self.ended) {
+            (0, true) => TurnOutcome::End,
+            (0, false) => TurnOutcome::Empty,
+            _ => TurnOutcome::Ok,
+        }
+    }
 }
 
 /// A connection during a turn. Nothing here waits; see [`Stream::blocking`] for what does.
@@ -261,6 +121,10 @@ impl<'a> Stream<'a> {
     /// The client.
     pub fn peer(&self) -> &Peer {
         self.peer
+    }
+
+    pub(super) fn context(&self) -> &Context<'a> {
+        &self.output.context
     }
 
     /// The limits in force.
@@ -338,13 +202,6 @@ impl<'a> Stream<'a> {
         self.output.send(data)
     }
 
-    /// A view that waits, for code in plain blocking style; it holds the worker meanwhile. What it
-    /// has read ahead and nobody took is lost with it: use it for a conversation that ends with
-    /// [`Turn::Close`](super::Turn::Close).
-    pub fn blocking(&mut self) -> Blocking<'_, 'a> {
-        Blocking::new(self)
-    }
-
     pub(crate) fn halves(&self) -> (&Input<'a>, &Output<'a>) {
         (&self.input, &self.output)
     }
@@ -364,8 +221,8 @@ impl<'a> Stream<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) limits: &'a Limits,
-    pub(crate) input_total: &'a Arc<AtomicUsize>,
-    pub(crate) output_total: &'a AtomicUsize,
+    pub(crate) input_total: &'a Arc<Holdings>,
+    pub(crate) output_total: &'a Arc<Pool>,
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
     pub(crate) draining: &'a std::sync::atomic::AtomicBool,
     pub(crate) host: &'a Arc<dyn Host>,
@@ -436,18 +293,6 @@ impl Input<'_> {
         self.drained = n < room;
         self.budget = self.budget.saturating_sub(n);
         self.received += n as u64;
-    }
-}
-
-/// Receives without waiting: `None` for nothing now, 0 for the end.
-pub(super) fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-    loop {
-        match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
-            Ok((n, _)) => return Ok(Some(n)),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 
@@ -533,62 +378,5 @@ impl io::Write for Output<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Output::flush(self)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read;
-    use std::net::TcpListener;
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (near, listener.accept().unwrap().0)
-    }
-
-    /// A client that resets while its replies are flushed must not leave them counted: the count is
-    /// a limit for all clients.
-    #[test]
-    fn nothing_stays_counted_of_a_client_that_resets_in_the_middle() {
-        let limits = Limits { output_per_connection: 8 << 20, ..Limits::default() };
-        let total = AtomicUsize::new(0);
-        let mut failed = 0;
-        for _ in 0..50 {
-            let (near, mut far) = pair();
-            socket2::SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).unwrap();
-            let mut kept = Kept::default();
-            kept.keep(&vec![1; 8 << 20], &limits, &total).unwrap();
-            std::thread::scope(|scope| {
-                scope.spawn(move || far.read_exact(&mut [0; 1]).map(|()| drop(far)));
-                while let Ok(flushed) = kept.flush(&near, &total) {
-                    if flushed == 0 {
-                        std::thread::yield_now();
-                    }
-                }
-            });
-            failed += 1;
-            kept.discard(&total);
-            assert_eq!(total.load(Ordering::Relaxed), 0, "attempt {failed}");
-        }
-    }
-
-    #[test]
-    fn what_has_gone_is_not_held() {
-        let limits = Limits { output_per_connection: 8 << 20, ..Limits::default() };
-        let total = AtomicUsize::new(0);
-        let (near, mut far) = pair();
-        let mut kept = Kept::default();
-        kept.keep(&vec![1; 8 << 20], &limits, &total).unwrap();
-        let held = |kept: &Kept| kept.0.as_ref().map_or(0, |backlog| backlog.bytes.capacity());
-        let mut buffer = vec![0; 1 << 20];
-        while !kept.is_empty() {
-            kept.flush(&near, &total).unwrap();
-            assert_eq!(total.load(Ordering::Relaxed), kept.len());
-            assert!(held(&kept) <= 2 * kept.len(), "{} bytes for {}", held(&kept), kept.len());
-            let _ = far.read(&mut buffer).unwrap();
-        }
-        assert_eq!(held(&kept), 0);
     }
 }

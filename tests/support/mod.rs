@@ -7,12 +7,14 @@ mod http;
 mod program;
 mod services;
 mod site;
+mod terminal;
 
 pub(crate) use client::{Client, End};
 pub(crate) use http::Reply;
-pub(crate) use program::{Program, Running, command, finish, path, run};
+pub(crate) use program::{Ending, Program, Running, command, finish, path, run};
 pub(crate) use services::{Gate, Held};
 pub(crate) use site::Site;
+pub(crate) use terminal::{fill, terminal};
 
 use std::time::{Duration, Instant};
 

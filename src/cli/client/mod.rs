@@ -11,11 +11,12 @@ mod wire;
 use self::output::Output;
 use self::source::{DATAGRAM_MAX, Source};
 use self::talk::{ReplyEnd, Talk};
-use super::{exit, fail, units};
+use super::exit::{self, fail};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tidegate_units as units;
 use tidegate_units::unescape;
 use tidegate_units::url::{Scheme, Url, UrlError};
 

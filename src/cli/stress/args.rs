@@ -1,12 +1,12 @@
 //! The options of `tidegate stress`.
 
-use crate::cli::units;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
 use std::time::Duration;
 use tidegate_stress::{
     Close, Error, Mode, Options, Reuse, Send, Sources, Spread, Stages, Think, Threshold, share,
 };
+use tidegate_units as units;
 use tidegate_units::unescape;
 use tidegate_units::url::Url;
 

@@ -256,8 +256,9 @@ impl Acceptor {
         let newcomer = |entry: &Entry| entry.turn().is_some_and(|(_, claim)| claim != Claim::Turn);
         let oldest = shared.line.pop_first(LOOKED_AT, newcomer);
         shared.crew.work_queued();
-        let Some((id, _)) = oldest.and_then(|entry| entry.turn()) else { return false };
-        let Some((owned, _)) = Owned::take(&shared.table, id, self.newcomers().row) else { return false };
+        let Some((id, claim)) = oldest.and_then(|entry| entry.turn()) else { return false };
+        let row = self.newcomers().row;
+        let Some((owned, _)) = Owned::take(&shared.table, id, claim, row) else { return false };
         let words = shared.words(owned.listener());
         shared.closer().shed(owned, DropReason::QueueFull, words);
         true

@@ -93,7 +93,12 @@ impl Newcomers<'_> {
         let (shared, ledger) = (self.shared, self.row.of(listener));
         let permit = match shared.admission.admit(Some(peer.ip()), Instant::now()) {
             Ok(permit) => permit,
-            Err(reason) => return self.turn_away(listener, socket, ledger, reason),
+            Err(reason) => {
+                if matches!(reason, DropReason::PerSource | DropReason::Rate) {
+                    shared.refusals.sources.refused(peer.ip(), shared.limits.source_prefix);
+                }
+                return self.turn_away(listener, socket, ledger, reason);
+            }
         };
         // A permit is given back after its slot, so there is a slot for every permit.
         let Some(slot) = shared.table.take() else {

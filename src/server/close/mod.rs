@@ -18,7 +18,6 @@ use crate::transport::socket::{reset_on_close, say};
 use farewells::{Farewell, Farewells};
 use linger::Lingers;
 use std::net::TcpStream;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// How a socket is put away.
@@ -61,8 +60,6 @@ pub(crate) struct Closer<'a> {
     pub(crate) counts: &'a Counts,
     pub(crate) farewells: &'a Farewells,
     pub(crate) lingers: &'a Lingers,
-    /// Bytes of replies that are kept for all connections together.
-    pub(crate) output_total: &'a AtomicUsize,
 }
 
 impl Closer<'_> {
@@ -97,7 +94,7 @@ impl Closer<'_> {
             debug_assert!(false, "a connection that is owned is there");
             return;
         };
-        connection.kept.discard(self.output_total);
+        connection.kept.discard();
         let mut session = connection.session.take();
         if owned.place == Place::Active
             && let Some(session) = session.take()

@@ -21,6 +21,7 @@ use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::metrics::stats::Ledger;
 use crate::reason::DatagramDrop;
+use crate::server::listener::name_of;
 use crate::server::poll::poller::{Poller, Source};
 use crate::server::queue::cost::TurnCost;
 use crate::server::queue::line::{Entry, Job, Line};
@@ -50,6 +51,8 @@ pub(crate) struct DatagramSocket {
     pub(crate) url: String,
     pub(crate) address: SocketAddr,
     pub(crate) service: Arc<dyn DatagramService>,
+    /// What the service is called in metrics.
+    pub(crate) name: String,
     /// Its place among all listeners, as they were given.
     pub(crate) position: usize,
     /// Its column in the ledgers.
@@ -81,10 +84,12 @@ impl DatagramSocket {
         service: Arc<dyn DatagramService>,
         position: usize,
     ) -> Self {
+        let name = name_of(|| service.name().to_owned());
         Self {
             url: format!("udp://{address}"),
             address,
             service,
+            name,
             position,
             column: position,
             cost: TurnCost::unknown(),

@@ -151,7 +151,8 @@ impl Drain {
 
     fn cut_waiting(&mut self, shared: &Shared, entry: Entry) {
         let Some((id, claim)) = entry.turn() else { return };
-        let Some((owned, _)) = Owned::take(&shared.table, id, shared.counts.row(KEEPER_ROW)) else { return };
+        let row = shared.counts.row(KEEPER_ROW);
+        let Some((owned, _)) = Owned::take(&shared.table, id, claim, row) else { return };
         if claim == Claim::Turn {
             self.cut += 1;
             shared.closer().cut(owned);

@@ -275,8 +275,8 @@ impl Timekeeper {
         };
         for _ in 0..expired {
             let Some(entry) = shared.line.pop_first(LOOKED_AT, overdue) else { break };
-            if let Some((id, _)) = entry.turn()
-                && let Some((owned, _)) = Owned::take(&shared.table, id, self.row())
+            if let Some((id, claim)) = entry.turn()
+                && let Some((owned, _)) = Owned::take(&shared.table, id, claim, self.row())
             {
                 let words = shared.words(owned.listener());
                 shared.closer().shed(owned, DropReason::QueueTimeout, words);

@@ -6,6 +6,7 @@
 
 use super::state::ConnectionId;
 use crate::clock::Nanos;
+use crate::metrics::stats::Place;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
@@ -42,6 +43,16 @@ pub(crate) enum Claim {
     Surplus,
     /// Its turn, whatever happens.
     Turn,
+}
+
+impl Claim {
+    /// Where a connection that waits with this claim is counted.
+    pub(crate) fn place(self) -> Place {
+        match self {
+            Claim::Newcomer | Claim::Surplus => Place::New,
+            Claim::Turn => Place::Queued,
+        }
+    }
 }
 
 /// A job, and since when it waits.

@@ -26,11 +26,16 @@ pub(crate) struct Owned<'a> {
 impl<'a> Owned<'a> {
     /// The connection of an entry that was taken from the line, and what its sockets told; `None` when the entry
     /// outlived its connection.
-    pub(crate) fn take(table: &'a Table, id: ConnectionId, row: Row<'a>) -> Option<(Self, Marks)> {
+    pub(crate) fn take(
+        table: &'a Table,
+        id: ConnectionId,
+        claim: Claim,
+        row: Row<'a>,
+    ) -> Option<(Self, Marks)> {
         let slot = table.get(id.slot)?;
         let marks = slot.state.take(id.generation)?;
         slot.deadline.store(NEVER, Relaxed);
-        Some((Self { id, slot, ledger: row.of(slot.listener()), place: Place::Queued }, marks))
+        Some((Self { id, slot, ledger: row.of(slot.listener()), place: claim.place() }, marks))
     }
 
     /// An idle connection, to end it or to give it a turn that no event asked for.
@@ -50,7 +55,7 @@ impl<'a> Owned<'a> {
         slot.set_listener(listener);
         *slot.connection() = Some(connection);
         ledger.admitted();
-        Self { id: ConnectionId { slot: number, generation }, slot, ledger, place: Place::Queued }
+        Self { id: ConnectionId { slot: number, generation }, slot, ledger, place: Place::New }
     }
 
     /// The number of its listener.
@@ -84,7 +89,7 @@ impl<'a> Owned<'a> {
 
     /// Puts it into the line for another turn. Its deadline is cleared or was set by the caller.
     pub(crate) fn requeue(mut self, line: &Line, claim: Claim, now: Nanos) {
-        self.move_to(Place::Queued);
+        self.move_to(claim.place());
         self.slot.state.requeue();
         line.push(Entry { since: now, job: Job::Turn(self.id, claim) });
     }

@@ -48,8 +48,9 @@ pub(crate) fn ready(
     let enqueue = slot.state.ready(id.generation, marks) == Ready::Enqueue;
     if enqueue {
         slot.deadline.store(NEVER, Relaxed);
-        row.of(slot.listener()).moved(Place::Idle, Place::Queued);
-        shared.line.push(Entry { since: clock(), job: Job::Turn(id, shared.claim(slot)) });
+        let claim = shared.claim(slot);
+        row.of(slot.listener()).moved(Place::Idle, claim.place());
+        shared.line.push(Entry { since: clock(), job: Job::Turn(id, claim) });
     }
     enqueue
 }

@@ -25,7 +25,7 @@ enum Verdict {
 /// Gives one entry its turn.
 pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, since: Nanos) {
     let shared = station.shared;
-    let Some((mut owned, marks)) = Owned::take(&shared.table, id, station.row()) else { return };
+    let Some((mut owned, marks)) = Owned::take(&shared.table, id, claim, station.row()) else { return };
     let waited = station.now.saturating_sub(since);
     owned.ledger.waited(waited);
     // The service's `verify` and `connect` are part of the first turn: they may be slow too.
@@ -92,7 +92,7 @@ fn flush_kept(station: &mut Station<'_>, owned: &Owned<'_>, connection: &mut Con
     if connection.kept.is_empty() {
         return None;
     }
-    match connection.kept.flush(&connection.socket, &station.shared.output_total) {
+    match connection.kept.flush(&connection.socket) {
         Ok(0) => {}
         Ok(n) => {
             connection.waiting = Waiting::Flush { since: station.now }.into();
@@ -190,7 +190,7 @@ fn run_service(
     let (outcome, verdict) = match result {
         // What a failing service had said before it failed was sent, if it could be.
         Some(result) => match result.and_then(|turn| flushed.map(|()| turn)) {
-            Ok(turn) => (TurnOutcome::Ok, Verdict::Next(turn)),
+            Ok(turn) => (turned.outcome(), Verdict::Next(turn)),
             Err(error) => {
                 if let Some(Fault::Refused(reason)) = Fault::of(&error) {
                     owned.ledger.turn(TurnOutcome::Ok, took);

@@ -160,20 +160,19 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
         let mut held = match held {
             Some(held) => held,
             None if data.is_empty() => return Ok(()),
-            None => Held::new(self.output.context.input_total),
+            None => Held::of(self.caller.peer, &self.output.context),
         };
         if self.extend(&mut held, data).is_err() {
             return Err(self.no_room());
         }
         if !held.is_empty() {
-            held.shrink();
             self.begun.held = Some(held);
         }
         Ok(())
     }
 
     fn extend(&self, held: &mut Held, data: &[u8]) -> io::Result<()> {
-        held.extend(data, self.config.max_head, self.output.context.limits)
+        held.extend(data, self.config.max_head, &self.output.context)
     }
 
     /// Advances through the stages as far as the input goes, and says how many bytes were used.

@@ -166,18 +166,19 @@ where
         if arrived.whole {
             return (self.0)(&arrived.request, response).map(Head::Answered);
         }
-        let mut head = Held::new(context.input_total);
-        head.extend(arrived.bytes, arrived.bytes.len(), context.limits)?;
+        let peer = arrived.request.peer;
+        let mut head = Held::of(peer, &context);
+        head.extend(arrived.bytes, arrived.bytes.len(), &context)?;
         let most = match arrived.request.head.body {
             BodyLength::Bytes(length) => usize::try_from(length).unwrap_or(usize::MAX),
             BodyLength::Chunked | BodyLength::UntilClose => usize::MAX,
         };
-        Ok(Head::Wanted(Collected { head, body: Held::new(context.input_total), most }))
+        Ok(Head::Wanted(Collected { head, body: Held::of(peer, &context), most }))
     }
 
     fn piece(&self, exchange: &mut Collected, piece: &[u8], setting: Setting<'_>) -> io::Result<()> {
         let most = exchange.most.min(setting.config.max_body);
-        exchange.body.extend(piece, most, setting.context.limits)
+        exchange.body.extend(piece, most, &setting.context)
     }
 
     fn end(

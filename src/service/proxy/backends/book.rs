@@ -5,7 +5,8 @@ use super::health::Health;
 use super::wait::{Joined, Name, WaitLimits, WaitList};
 use crate::clock::Nanos;
 use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
-use crate::metrics::snapshot::{BUCKETS, HistogramSnapshot};
+use crate::metrics::histogram::Histogram;
+use crate::metrics::snapshot::HistogramSnapshot;
 use crate::reason::BackendFailure;
 use crate::service::proxy::address::BackendAddress;
 use std::sync::Arc;
@@ -67,7 +68,7 @@ struct Backend {
     health: Health,
     connected: u64,
     failures: [u64; BackendFailure::COUNT],
-    connect: HistogramSnapshot,
+    connect: Histogram,
     passed: Arc<Passed>,
 }
 
@@ -95,7 +96,7 @@ pub(super) struct Book {
     waiters: Vec<Waiter>,
     free: Vec<u32>,
     woken: Vec<Box<dyn Wake>>,
-    wait: HistogramSnapshot,
+    wait: Histogram,
     refused: [u64; 4],
     chosen: u64,
     luck: u64,
@@ -119,7 +120,7 @@ impl Book {
             waiters: Vec::new(),
             free: Vec::new(),
             woken: Vec::new(),
-            wait: HistogramSnapshot::default(),
+            wait: Histogram::default(),
             refused: [0; 4],
             chosen: 0,
             luck: seed,
@@ -155,7 +156,7 @@ impl Book {
                 health: Health::default(),
                 connected: 0,
                 failures: [0; BackendFailure::COUNT],
-                connect: HistogramSnapshot::default(),
+                connect: Histogram::default(),
                 passed: Arc::default(),
             };
             match self.all.iter_mut().find(|backend| !backend.present && backend.in_use == 0) {
@@ -282,7 +283,7 @@ impl Book {
     pub(super) fn reached(&mut self, id: BackendId, took: Nanos, now: Nanos) {
         if let Some(backend) = self.backend(id) {
             backend.connected += 1;
-            observe(&mut backend.connect, took);
+            backend.connect.observe(took);
             backend.health.reached(now);
         }
     }
@@ -371,7 +372,7 @@ impl Book {
                     let grant = self.grant(index, now);
                     let stage = &mut self.waiters[slot as usize].stage;
                     if let Stage::Waiting { since, wake } = std::mem::replace(stage, Stage::Granted(grant)) {
-                        observe(&mut self.wait, now.saturating_sub(since));
+                        self.wait.observe(now.saturating_sub(since));
                         self.woken.push(wake);
                     }
                 }
@@ -447,7 +448,7 @@ impl Book {
             waiting: self.list.len() as u64,
             oldest: oldest.map(Duration::from_nanos),
             stood_for: self.list.stood_for(now).map(Duration::from_nanos),
-            wait: self.wait.clone(),
+            wait: read(&self.wait),
             kept_bytes: 0,
             queue_full: refused(Refusal::QueueFull),
             queue_timeout: refused(Refusal::QueueTimeout),
@@ -473,7 +474,7 @@ impl Backend {
             given_back: self.given_back,
             connected: self.connected,
             failures: self.failures,
-            connect: self.connect.clone(),
+            connect: read(&self.connect),
             aside_for: self.health.aside_for(now).map(Duration::from_nanos),
             to_backend: self.passed.to_backend.load(Ordering::Relaxed),
             to_client: self.passed.to_client.load(Ordering::Relaxed),
@@ -481,10 +482,8 @@ impl Backend {
     }
 }
 
-/// Adds an observation to a histogram.
-fn observe(histogram: &mut HistogramSnapshot, nanos: Nanos) {
-    let seconds = nanos as f64 / 1e9;
-    let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
-    histogram.counts[bucket] += 1;
-    histogram.sum += Duration::from_nanos(nanos);
+fn read(histogram: &Histogram) -> HistogramSnapshot {
+    let mut out = HistogramSnapshot::default();
+    histogram.add_to(&mut out);
+    out
 }

@@ -23,6 +23,9 @@ pub(super) struct ServeArgs {
     /// [default: echo=tcp://127.0.0.1:5000]
     #[arg(long, value_name = "SERVICE=URL", help_heading = "Listening")]
     pub(super) listen: Vec<String>,
+    /// The `[[listener]]` tables of the configuration file: each has listeners and what is theirs alone.
+    #[arg(skip)]
+    pub(super) listeners: Vec<ServeArgs>,
     /// Address where /metrics, /livez, /readyz and /status answer, or off [default: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDR", help_heading = "Listening")]
     pub(super) admin: Option<String>,
@@ -54,9 +57,14 @@ first, then the environment, then the file, then the default. An empty variable 
 impl ServeArgs {
     /// These options, and the others' where these say nothing.
     pub(super) fn or(self, other: Self) -> Self {
+        // Who says where to listen says it in full.
+        let says_where = !self.listen.is_empty() || !self.listeners.is_empty();
+        let (listen, listeners) =
+            if says_where { (self.listen, self.listeners) } else { (other.listen, other.listeners) };
         Self {
             config: self.config.or(other.config),
-            listen: if self.listen.is_empty() { other.listen } else { self.listen },
+            listen,
+            listeners,
             admin: self.admin.or(other.admin),
             work: self.work.or(other.work),
             limits: self.limits.or(other.limits),

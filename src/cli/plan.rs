@@ -4,7 +4,7 @@ use super::args::ServeArgs;
 use super::exit::ExitError;
 use super::limit_options::LimitOptions;
 use crate::limits::Limits;
-use crate::server::{BoundServer, BuildError, Server};
+use crate::server::{BoundServer, Builder, Listen, Server};
 use crate::service::{Cost, DatagramService, Echo, Service, Time, Work, hello, hello_datagrams, http};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,6 +34,10 @@ pub(super) struct PlannedListener {
     pub(super) service: String,
     pub(super) address: SocketAddr,
     pub(super) offer: Offer,
+    /// The limits that it has of its own.
+    pub(super) own: LimitOptions,
+    /// What is told here to a client that is refused.
+    pub(super) busy_reply: Option<Vec<u8>>,
 }
 
 /// What a listener offers.
@@ -60,49 +64,71 @@ impl PlannedListener {
 
 impl Plan {
     pub(super) fn new(args: &ServeArgs) -> Result<Self, ExitError> {
-        let mut limits = args.limits.limits();
-        let listen: Vec<String> = match args.listen.as_slice() {
-            [] => vec![DEFAULT_LISTEN.to_owned()],
-            given => given.iter().flat_map(|text| split_listeners(text)).collect(),
-        };
-        let lowered = fit_descriptors(&mut limits, &args.limits, listen.len());
         let work = args.work.unwrap_or(Cost::Cpu(Duration::from_millis(1)));
-        let busy_reply = args.busy_reply.as_deref().map(unescape).transpose().map_err(ExitError::usage)?;
+        let busy_reply = unescaped(args)?;
         // What is misspelt comes before what cannot be resolved now and may be later.
         let admin = admin_url(args.admin.as_deref().unwrap_or(DEFAULT_ADMIN))?;
-        let read: Vec<_> = listen.iter().map(|text| listener(text, work)).collect::<Result<_, _>>()?;
-        let resolved = read.into_iter().zip(&listen).map(|((service, url, offer), text)| {
+        let default = ServeArgs { listen: vec![DEFAULT_LISTEN.to_owned()], ..ServeArgs::default() };
+        let flat = ServeArgs { listen: args.listen.clone(), ..ServeArgs::default() };
+        let anywhere = !args.listen.is_empty() || !args.listeners.is_empty();
+        let tables = if anywhere { [&[flat], &args.listeners[..]].concat() } else { vec![default] };
+        let mut parsed = Vec::new();
+        for table in &tables {
+            let words = unescaped(table)?;
+            for text in table.listen.iter().flat_map(|text| split_listeners(text)) {
+                parsed.push((listener(&text, work)?, text, &table.limits, words.clone()));
+            }
+        }
+        let resolved = parsed.into_iter().map(|((service, url, offer), text, own, busy_reply)| {
             let address =
                 resolve(&url).map_err(|why| ExitError::failed(format!("listener `{text}`: {why}")))?;
-            Ok(PlannedListener { service, address, offer })
+            Ok(PlannedListener { service, address, offer, own: own.clone(), busy_reply })
         });
-        let listeners = resolved.collect::<Result<_, ExitError>>()?;
+        let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
         let admin = admin.map(|url| resolve(&url)).transpose();
         let admin = admin.map_err(|why| ExitError::failed(format!("admin address: {why}")))?;
+        let mut limits = args.limits.applied_to(Limits::default());
+        let lowered = fit_descriptors(&mut limits, &args.limits, listeners.len());
         Ok(Self { limits, listeners, busy_reply, admin, work, lowered })
     }
 
     /// What [`bind`](Self::bind) would find wrong with the limits.
     pub(super) fn check(&self) -> Result<(), ExitError> {
-        self.limits.check().map_err(BuildError::from)?;
+        self.builder().check()?;
         Ok(crate::server::check_descriptors(&self.limits, self.listeners.len())?)
     }
 
     pub(super) fn bind(&self) -> Result<BoundServer, ExitError> {
+        Ok(self.builder().bind()?)
+    }
+
+    fn builder(&self) -> Builder {
         let mut builder = Server::builder().limits(self.limits.clone());
-        for PlannedListener { address, offer, .. } in &self.listeners {
-            builder = match offer {
-                Offer::Stream(service) | Offer::Http(service) => {
-                    builder.listen_shared(*address, service.clone())
-                }
-                Offer::Datagrams(service) => builder.listen_datagrams_shared(*address, service.clone()),
+        for PlannedListener { address, offer, own, busy_reply, .. } in &self.listeners {
+            let listen = match offer {
+                Offer::Stream(service) | Offer::Http(service) => Listen::shared(*address, service.clone()),
+                Offer::Datagrams(service) => Listen::datagrams_shared(*address, service.clone()),
             };
+            let own = own.clone();
+            let listen = listen.limits(move |limits| own.applied_to(limits));
+            builder = builder.listener(match busy_reply {
+                Some(words) => listen.busy_reply(words.clone()),
+                None => listen,
+            });
         }
         if let Some(words) = &self.busy_reply {
             builder = builder.busy_reply(words.clone());
         }
-        Ok(builder.bind()?)
+        match self.admin {
+            Some(address) => builder.beside(address),
+            None => builder,
+        }
     }
+}
+
+/// What the options say to a client that is refused.
+fn unescaped(args: &ServeArgs) -> Result<Option<Vec<u8>>, ExitError> {
+    args.busy_reply.as_deref().map(unescape).transpose().map_err(ExitError::usage)
 }
 
 /// Lowers the limits that were not asked for to what the limit of open files allows; true if that

@@ -67,7 +67,8 @@ fn turn(station: &mut Station<'_>, owned: Owned<'_>, marks: Marks) {
             {
                 shared.crew.rouse_keeper();
             }
-            let deadline = parking::deadline(&shared.limits, waiting, station.now);
+            let deadline =
+                parking::deadline(&shared.listeners[owned.listener()].limits, waiting, station.now);
             parking::park_or_requeue(shared, owned, deadline, station.now);
         }
         Next::Again if !shared.life.is_stopping() => parking::requeue(shared, owned, station.now),

@@ -11,7 +11,7 @@ use crate::server::datagram::batch::Batch;
 use crate::server::queue::connection::Waiting;
 use crate::server::queue::line::{Claim, Entry};
 use crate::server::queue::owned::Owned;
-use crate::server::queue::state::ConnectionId;
+use crate::server::queue::state::{ConnectionId, Marks};
 use crate::server::shared::Shared;
 use crate::server::turn::answer::receive_for_busy_workers;
 use crate::server::turn::harvest::{harvest, ready};
@@ -134,7 +134,7 @@ impl Timekeeper {
     /// Gives a turn to the sessions that asked to be called by now.
     fn call_sessions(&self, now: Nanos) {
         let (shared, mut queued) = (&*self.shared, false);
-        shared.wheel.advance(now, |id| queued |= ready(shared, id, false, self.row(), &mut || now));
+        shared.wheel.advance(now, |id| queued |= ready(shared, id, Marks::NONE, self.row(), &mut || now));
         if queued {
             shared.crew.work_queued();
         }

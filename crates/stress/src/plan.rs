@@ -49,13 +49,11 @@ impl Mode {
     /// What a client in this mode does, in one sentence.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Mode::Request => "Requests are sent and replies awaited",
-            Mode::ConnectFlood => "Connections are opened and closed at once",
-            Mode::Hold => "Connections are opened and kept open in silence",
-            Mode::SlowSend => "Requests are sent one byte at a time",
-            Mode::SlowRead => {
-                "Requests are sent as fast as they are taken, and replies read one byte at a time"
-            }
+            Mode::Request => "Sends requests and waits for the replies",
+            Mode::ConnectFlood => "Connects and closes at once",
+            Mode::Hold => "Connects and stays silent",
+            Mode::SlowSend => "Sends its request one byte at a time",
+            Mode::SlowRead => "Sends requests as fast as the server takes them, and reads one byte at a time",
         }
     }
 
@@ -115,7 +113,9 @@ impl Close {
         match self {
             Close::Fin => "An orderly end",
             Close::Rst => "A reset, which leaves no port in TIME_WAIT",
-            Close::Half => "The sending half first; then the server's end is awaited, at most a second",
+            Close::Half => {
+                "The sending half first; then it waits for the server to close, for a second at most"
+            }
         }
     }
 

@@ -30,6 +30,8 @@ fn wrong_input_gets_one_clear_line_and_the_right_code() {
     for (args, code, says) in [
         (&[&refused[..]][..], 1, "nothing listens at 127.0.0.1"),
         (&[&refused, "-n", "3"], 1, "nothing listens at 127.0.0.1"),
+        (&[&refused, "-n", "1", "-c", "1"], 1, "nothing listens at 127.0.0.1"),
+        (&[&refused, "-n", "2", "-c", "1", "--reuse", "never"], 1, "nothing listens at 127.0.0.1"),
         (&[&refused, "-r", "1000"], 1, "nothing listens at 127.0.0.1"),
         (&[&refused_http], 1, "nothing listens at 127.0.0.1"),
         (&[&refused_udp, "-d", "1s"], 1, "nothing listens at 127.0.0.1"),

@@ -394,6 +394,19 @@ impl Measured {
         measured
     }
 
+    /// The one way in which every connection failed, where there never was one: too few were tried to give up early.
+    pub(crate) fn never_connected(&self) -> Option<Outcome> {
+        const FAILURES: [Outcome; 5] = [
+            Outcome::Refused,
+            Outcome::ConnectTimeout,
+            Outcome::Unreachable,
+            Outcome::AddressUnavailable,
+            Outcome::DescriptorLimit,
+        ];
+        let of = |outcome: &Outcome| self.count(*outcome) > 0 && self.count(*outcome) == self.sent;
+        FAILURES.into_iter().find(of).filter(|_| self.connections.opened == 0)
+    }
+
     /// The count of one outcome.
     pub(crate) fn count(&self, outcome: Outcome) -> u64 {
         self.outcomes.get(outcome.as_str()).copied().unwrap_or(0)

@@ -74,7 +74,11 @@ pub fn run(options: &Options, stop: &Stop) -> Result<Run, Error> {
     };
     let (mut report, ending) = done.map_err(Error::Failed)?;
     let mut unwritten = outputs.finish();
-    if let Ending::Hopeless(outcome) = ending {
+    let hopeless = match ending {
+        Ending::Hopeless(outcome) => Some(outcome),
+        _ => report.measured.never_connected(),
+    };
+    if let Some(outcome) = hopeless {
         return Err(Error::Failed(format!("no connection to {}: {}", plan.url, plan.explain(outcome))));
     }
     report.judge(&options.thresholds);

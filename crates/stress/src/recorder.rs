@@ -1,8 +1,8 @@
-//! What a load thread measured: counts and histograms of one second at a time, handed to the main
-//! thread, so that the load threads share nothing and memory does not grow with the run.
+//! Recording what happens in a load thread. Counts and histograms of one second at a time are handed to the main thread,
+//! so load threads share nothing, and memory does not grow with the length of the run.
 //!
-//! The seconds are those of the schedule: the first begins when the schedule does. What happens is counted in the second
-//! of the instant at which it is recorded, whatever else the thread did meanwhile, so every second is one second long.
+//! The seconds are those of the schedule: the first second begins when the schedule begins. An event is counted in the
+//! second in which it is recorded, so a second is one second long even if the thread was busy when it ended.
 
 use super::clock::{Nanos, seconds};
 use super::outcome::{Outcome, Outcomes};
@@ -116,7 +116,7 @@ impl Connections {
     }
 }
 
-/// Which part of a run an interval belongs to. Where it touches several, the last of these counts.
+/// The part of a run that an interval belongs to. An interval that touches several parts belongs to the last of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     /// Connections are opened before the run begins.
@@ -148,7 +148,7 @@ pub(crate) struct Interval {
     /// The number of its second; of several, that of the first.
     pub(crate) number: u64,
     pub(crate) part: Part,
-    /// All of it was measured, and nothing of it is missing.
+    /// It lies within the measured part, and nothing of it is missing.
     pub(crate) whole: bool,
     pub(crate) begin: Nanos,
     pub(crate) end: Nanos,
@@ -196,7 +196,7 @@ impl Interval {
         }
     }
 
-    /// Nothing yet, for adding what others measured: what is recorded once for two times has no place of its own.
+    /// An empty interval to which those of threads are added. `both` stays empty in it, and so takes little memory.
     pub(crate) fn gathering(begin: Nanos) -> Self {
         Self { both: Times::coarse(), ..Self::new(begin) }
     }
@@ -263,7 +263,7 @@ pub(crate) struct Recorder {
     current: Box<Interval>,
     /// When the present second ends.
     second_end: Nanos,
-    /// What is measured: from, and to.
+    /// The measured part of the schedule: its beginning and its end.
     measured: (Nanos, Nanos),
     made: usize,
     full: Sender<Shipment>,
@@ -284,7 +284,7 @@ impl Recorder {
         Self { thread, current, second_end, measured: (Nanos::MAX, Nanos::MAX), made: 1, full, empty }
     }
 
-    /// The schedule begins: its seconds count from here, and this is what is measured of it.
+    /// The schedule begins. Its seconds count from here, and `measured` is the part of it that is measured.
     pub(crate) fn begin_schedule(&mut self, start: Nanos, measured: (Nanos, Nanos)) {
         self.hand_over(start, start, FIRST);
         // Should it go on, it is the first second's all the same.
@@ -293,7 +293,7 @@ impl Recorder {
         self.measured = measured;
     }
 
-    /// What is measured ends at this instant, earlier than it was planned.
+    /// The measured part ends at this instant, earlier than it was planned.
     pub(crate) fn end_measured(&mut self, at: Nanos) {
         self.measured.1 = self.measured.1.min(at);
     }
@@ -303,12 +303,12 @@ impl Recorder {
         self.second_end
     }
 
-    /// It is this instant now: seconds that have ended are handed over.
+    /// Hands over the seconds that have ended at this instant.
     pub(crate) fn look(&mut self, now: Nanos) {
         if now < self.second_end {
             return;
         }
-        // Seconds in which the thread did not even look have nothing in them, and are not handed over.
+        // A second in which the thread recorded nothing is not handed over: the gatherer knows that it was empty.
         let seconds = (now - self.second_end) / SECOND;
         let begin = self.second_end + seconds * SECOND;
         let number = (self.current.number + 1).max(self.number_of(begin));
@@ -438,7 +438,7 @@ impl Recorder {
     /// The last interval.
     pub(crate) fn finish(mut self, now: Nanos) -> Box<Interval> {
         self.look(now);
-        // What happened in this very instant has a place in time too.
+        // An event of this very instant needs an interval that is not empty.
         self.close(now.max(self.current.begin + 1));
         // The second has not ended.
         self.current.whole = false;

@@ -1,4 +1,5 @@
-//! The report: the plan beside what happened. Its JSON is a contract (docs/stress.md); times are seconds.
+//! The report: the plan beside the measurements. Its JSON form is a contract, described in docs/stress.md. Times are in
+//! seconds.
 
 use super::clock::seconds;
 use super::load::Ending;

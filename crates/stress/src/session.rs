@@ -1,4 +1,5 @@
-//! A whole session: from the options to the report, with the probe beside the load, or trial after trial of a search.
+//! A session: from the options to the report, with the probe beside the load, or with the trials of a search one after
+//! the other.
 
 use super::clock::Clock;
 use super::control::{Control, Start};

@@ -59,7 +59,7 @@ enum Failure {
     Usage(String),
     /// Something failed on the way.
     Failed(String),
-    /// Who read our output has gone: nobody wants the rest.
+    /// The reader of standard output has gone, so nobody wants the rest.
     ReaderGone,
 }
 

@@ -1,5 +1,5 @@
-//! What the server says, printed: as it is into a file or a pipe, and on a terminal without what would move its cursor,
-//! change its colours or answer in the user's name.
+//! Printing what the server says. A file or a pipe gets the bytes as they are. A terminal gets control characters as
+//! escapes, because they could move its cursor, change its colours, or make it type an answer.
 
 use super::Failure;
 use std::io::{self, IsTerminal, Write};

@@ -1,4 +1,4 @@
-//! What the client sends: the lines of a file or of standard input.
+//! The lines of a file or of standard input, which are the messages to send.
 
 use super::{ClientArgs, Failure};
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! The conversation: message, reply, message, reply, and the end.
+//! The conversation with the server: a message, its reply, the next message, and so on to the end of the connection.
 
 use super::Failure;
 use super::output::Output;
@@ -185,7 +185,7 @@ impl Talk {
         }
     }
 
-    /// Nothing listens for datagrams at this address, but the host may have another: the message goes there.
+    /// If nothing listens for datagrams at this address and the host has another, sends the message there.
     fn goes_on_to_the_next(&mut self, error: &io::Error) -> bool {
         let refused = error.kind() == io::ErrorKind::ConnectionRefused;
         let next = refused && !self.heard && self.wire.try_next();

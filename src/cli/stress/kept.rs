@@ -1,4 +1,4 @@
-//! `tidegate stress report|compare|merge`: what is done with reports that were kept.
+//! `tidegate stress report|compare|merge`: commands on reports from files.
 
 use super::args::{Output, noise};
 use super::{print, print_report};

@@ -3,6 +3,7 @@
 
 use super::args::ServeArgs;
 use super::exit::one_line;
+use super::gate_options;
 use crate::limits::TABLE;
 use crate::limits::show_time;
 use clap::{Args, Command, FromArgMatches};
@@ -134,7 +135,7 @@ fn listeners(parser: &Parser, value: &toml::Value) -> Result<Vec<ServeArgs>, Str
 /// Whether a listener can have a key of its own.
 fn own(parser: &Parser, key: &str) -> Result<(), String> {
     let of_its_own = TABLE.iter().any(|limit| limit.per_listener && limit.name == key);
-    if of_its_own || matches!(key, "listen" | "busy-reply") {
+    if of_its_own || matches!(key, "listen" | "busy-reply") || gate_options::NAMES.contains(&key) {
         return Ok(());
     }
     if parser.names().any(|name| name == key) {

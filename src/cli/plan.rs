@@ -5,7 +5,9 @@ use super::exit::ExitError;
 use super::limit_options::LimitOptions;
 use crate::limits::Limits;
 use crate::server::{BoundServer, Builder, Listen, Server};
-use crate::service::{Cost, DatagramService, Echo, Service, Time, Work, hello, hello_datagrams, http};
+use crate::service::{
+    Cost, DatagramService, Echo, ProxyBuilder, Service, Time, Work, hello, hello_datagrams, http, proxy,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +42,12 @@ pub(super) struct PlannedListener {
     pub(super) busy_reply: Option<Vec<u8>>,
 }
 
+/// What a listener is to offer: a gate is made once its backends are resolved.
+enum Wanted {
+    Offer(Offer),
+    Gate(ProxyBuilder),
+}
+
 /// What a listener offers.
 pub(super) enum Offer {
     Stream(Arc<dyn Service>),
@@ -54,6 +62,14 @@ impl PlannedListener {
             Offer::Stream(_) => Scheme::Tcp.as_str(),
             Offer::Http(_) => Scheme::Http.as_str(),
             Offer::Datagrams(_) => Scheme::Udp.as_str(),
+        }
+    }
+
+    /// Descriptors that its service may have open beside those of its clients.
+    fn descriptors(&self) -> usize {
+        match &self.offer {
+            Offer::Stream(service) | Offer::Http(service) => service.descriptors(),
+            Offer::Datagrams(_) => 0,
         }
     }
 
@@ -72,30 +88,53 @@ impl Plan {
         let flat = ServeArgs { listen: args.listen.clone(), ..ServeArgs::default() };
         let anywhere = !args.listen.is_empty() || !args.listeners.is_empty();
         let tables = if anywhere { [&[flat], &args.listeners[..]].concat() } else { vec![default] };
+        let limits = args.limits.applied_to(Limits::default());
         let mut parsed = Vec::new();
         for table in &tables {
             let words = unescaped(table)?;
             for text in table.listen.iter().flat_map(|text| split_listeners(text)) {
-                parsed.push((listener(&text, work)?, text, &table.limits, words.clone()));
+                let (service, url, mut offer) = listener(&text, work)?;
+                if let Wanted::Gate(gate) = offer {
+                    let gate = table.gate.clone().or(args.gate.clone()).applied_to(gate);
+                    // A pair may be quiet for longer than a client between two requests, unless somebody says how long.
+                    let said =
+                        [&table.limits, &args.limits].iter().any(|limits| limits.names("idle-timeout"));
+                    let idle = table.limits.applied_to(limits.clone()).idle_timeout;
+                    offer = Wanted::Gate(if said { gate.idle_timeout(idle) } else { gate });
+                }
+                parsed.push(((service, url, offer), text, &table.limits, words.clone()));
             }
         }
-        let resolved = parsed.into_iter().map(|((service, url, offer), text, own, busy_reply)| {
-            let address =
-                resolve(&url).map_err(|why| ExitError::failed(format!("listener `{text}`: {why}")))?;
+        let resolved = parsed.into_iter().map(|((service, url, wanted), text, own, busy_reply)| {
+            let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
+            let address = resolve(&url).map_err(failed)?;
+            let offer = match wanted {
+                Wanted::Offer(offer) => offer,
+                Wanted::Gate(gate) => {
+                    let gate = gate.build().map_err(|why| failed(why.to_string()))?;
+                    Offer::Stream(Arc::new(gate))
+                }
+            };
             Ok(PlannedListener { service, address, offer, own: own.clone(), busy_reply })
         });
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
         let admin = admin.map(|url| resolve(&url)).transpose();
         let admin = admin.map_err(|why| ExitError::failed(format!("admin address: {why}")))?;
-        let mut limits = args.limits.applied_to(Limits::default());
-        let lowered = fit_descriptors(&mut limits, &args.limits, listeners.len());
+        let mut limits = limits;
+        let others = listeners.len() + listeners.iter().map(PlannedListener::descriptors).sum::<usize>();
+        let lowered = fit_descriptors(&mut limits, &args.limits, others);
         Ok(Self { limits, listeners, busy_reply, admin, work, lowered })
     }
 
     /// What [`bind`](Self::bind) would find wrong with the limits.
     pub(super) fn check(&self) -> Result<(), ExitError> {
         self.builder().check()?;
-        Ok(crate::server::check_descriptors(&self.limits, self.listeners.len())?)
+        Ok(crate::server::check_descriptors(&self.limits, self.listeners.len(), self.of_services())?)
+    }
+
+    /// Descriptors that services may have open beside those of their clients.
+    pub(super) fn of_services(&self) -> usize {
+        self.listeners.iter().map(PlannedListener::descriptors).sum()
     }
 
     pub(super) fn bind(&self) -> Result<BoundServer, ExitError> {
@@ -175,11 +214,16 @@ fn split_listeners(text: &str) -> Vec<String> {
 }
 
 /// Reads `SERVICE=URL`.
-fn listener(text: &str, work: Cost) -> Result<(String, Url, Offer), ExitError> {
+fn listener(text: &str, work: Cost) -> Result<(String, Url, Wanted), ExitError> {
     let (name, url) = text.split_once('=').ok_or_else(|| {
         ExitError::usage(format!("listener `{text}` is not SERVICE=URL: write echo=tcp://127.0.0.1:5000"))
     })?;
     let url: Url = url.parse().map_err(|error| ExitError::usage(format!("listener `{text}`: {error}")))?;
+    if let Some(backends) = name.strip_prefix("proxy:") {
+        let gate = gate(backends, url.scheme)
+            .map_err(|why| ExitError::usage(format!("listener `{text}`: {why}")))?;
+        return Ok((name.to_owned(), url, Wanted::Gate(gate)));
+    }
     let offer = match url.scheme {
         Scheme::Tcp => stream_service(name, work).map(Offer::Stream),
         Scheme::Udp => datagram_service(name, work).map(Offer::Datagrams),
@@ -193,9 +237,20 @@ fn listener(text: &str, work: Cost) -> Result<(String, Url, Offer), ExitError> {
             )));
         }
     };
-    let unknown =
-        || ExitError::usage(format!("`{name}` is not a service: there are echo, hello, time and work"));
-    Ok((name.to_owned(), url, offer.ok_or_else(unknown)?))
+    let unknown = || {
+        ExitError::usage(format!(
+            "`{name}` is not a service: there are echo, hello, time, work and proxy:BACKEND"
+        ))
+    };
+    Ok((name.to_owned(), url, Wanted::Offer(offer.ok_or_else(unknown)?)))
+}
+
+/// A gate before these backends, which are separated by commas.
+fn gate(backends: &str, scheme: Scheme) -> Result<ProxyBuilder, String> {
+    if scheme != Scheme::Tcp {
+        return Err("the gate listens on tcp://".to_owned());
+    }
+    proxy(backends.split(',').map(str::trim)).map_err(|error| error.to_string())
 }
 
 fn stream_service(name: &str, work: Cost) -> Option<Arc<dyn Service>> {

@@ -241,7 +241,11 @@ impl Builder {
     pub fn bind(mut self) -> Result<BoundServer, BuildError> {
         self.check()?;
         self.limits = self.effective_limits();
-        check_descriptors(&self.limits, self.listeners.len())?;
+        let of_services = self.listeners.iter().map(|listen| match &listen.offer {
+            Offer::Stream(service) => service.descriptors(),
+            Offer::Datagrams(_) => 0,
+        });
+        check_descriptors(&self.limits, self.listeners.len(), of_services.sum())?;
         let (streams, others) = (self.neighbours(true), self.neighbours(false));
         let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
         for (position, listen) in self.listeners.into_iter().enumerate() {

@@ -98,6 +98,12 @@ pub trait Service: Send + Sync + 'static {
         true
     }
 
+    /// Descriptors that it may have open beside those of its clients, so that the start can say whether the limit of open
+    /// files allows them. Default: none.
+    fn descriptors(&self) -> usize {
+        0
+    }
+
     /// What is known of the backends that connections are passed on to. Default: it has none. Asked for each scrape.
     fn backends(&self) -> Option<BackendsSnapshot> {
         None

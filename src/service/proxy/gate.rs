@@ -89,6 +89,10 @@ pub(super) struct Gate {
     stock: OnceLock<Stock>,
 }
 
+/// Pipes of one gate. One is in use for a worker's turn, or while a reader of a stream in bulk is slow; where all are, bytes
+/// are copied.
+const PIPES_MAX: usize = 128;
+
 /// What pairs borrow. Made when the limits of the server are known.
 #[derive(Debug)]
 pub(super) struct Stock {
@@ -114,7 +118,7 @@ impl Gate {
     /// What pairs may borrow under these limits.
     pub(super) fn stock(&self, limits: &Limits) -> &Stock {
         self.stock.get_or_init(|| Stock {
-            pipes: Pipes::new(limits.max_connections / 4),
+            pipes: Pipes::new(PIPES_MAX.min(limits.max_connections / 4)),
             keep: Keep::new(limits.output_total),
         })
     }
@@ -123,6 +127,11 @@ impl Gate {
     pub(super) fn snapshot(&self) -> BackendsSnapshot {
         let kept_bytes = self.stock.get().map_or(0, |stock| stock.keep.kept() as u64);
         BackendsSnapshot { kept_bytes, ..self.backends.snapshot() }
+    }
+
+    /// Descriptors beside those of its clients: one for each place, two for each pipe, and some for checks.
+    pub(super) fn descriptors(&self) -> usize {
+        self.backends.snapshot().limit as usize + 2 * PIPES_MAX
     }
 
     pub(super) fn patience(&self) -> Patience {

@@ -10,7 +10,7 @@ use crate::transport::proxy_header::Version;
 use crossbeam_channel::Sender;
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Begins to describe a gate: a service that passes each connection on to one of these backends, unchanged, and never lets
@@ -117,15 +117,14 @@ impl ProxyBuilder {
     }
 
     /// Resolves the names and makes the service. Fails for a name without an address, and where there is no backend. Where
-    /// names or checks want it, a thread tends the backends until the service is dropped.
+    /// names or checks want it, a thread tends the backends from the first use of the service until it is dropped.
     pub fn build(self) -> io::Result<Proxy> {
         if self.names.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a gate needs a backend"));
         }
         let addresses = tend::resolve(&self.names)?;
         let gate = Gate::new(self.settings, self.names, &addresses);
-        let tender = tend::start(&gate)?;
-        Ok(Proxy { name: self.name, busy_reply: self.busy_reply, gate, _tender: tender })
+        Ok(Proxy { name: self.name, busy_reply: self.busy_reply, gate, tender: OnceLock::new() })
     }
 }
 
@@ -136,7 +135,20 @@ pub struct Proxy {
     busy_reply: Box<[u8]>,
     gate: Arc<Gate>,
     /// The thread that tends the backends ends when this is dropped.
-    _tender: Option<Sender<Infallible>>,
+    tender: OnceLock<Option<Sender<Infallible>>>,
+}
+
+impl Proxy {
+    /// The gate, tended from now on: a server asks for its clients' sessions, or what is known of the backends.
+    fn tended(&self) -> &Arc<Gate> {
+        self.tender.get_or_init(|| {
+            tend::start(&self.gate).unwrap_or_else(|error| {
+                tracing::error!(%error, "the backends are not checked, and their names not resolved again");
+                None
+            })
+        });
+        &self.gate
+    }
 }
 
 impl Service for Proxy {
@@ -145,7 +157,7 @@ impl Service for Proxy {
     }
 
     fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(GateSession::new(self.gate.clone()))
+        Box::new(GateSession::new(self.tended().clone()))
     }
 
     fn busy_reply(&self) -> &[u8] {
@@ -157,6 +169,10 @@ impl Service for Proxy {
     }
 
     fn backends(&self) -> Option<BackendsSnapshot> {
-        Some(self.gate.snapshot())
+        Some(self.tended().snapshot())
+    }
+
+    fn descriptors(&self) -> usize {
+        self.gate.descriptors()
     }
 }

@@ -94,20 +94,20 @@ impl Tally {
 
 /// Counts of connections, warm-up included.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Connections {
-    /// Connections that were established.
+pub(crate) struct ConnectionCounts {
+    /// ConnectionCounts that were established.
     pub(crate) opened: u64,
-    /// Connections tried before the run began that were not established.
+    /// ConnectionCounts tried before the run began that were not established.
     pub(crate) open_failed: u64,
-    /// Connections that the server ended while no request was under way on them.
+    /// ConnectionCounts that the server ended while no request was under way on them.
     pub(crate) closed_idle: u64,
     /// Bytes handed to the kernel, and received.
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
 }
 
-impl Connections {
-    fn add(&mut self, other: &Connections) {
+impl ConnectionCounts {
+    fn add(&mut self, other: &ConnectionCounts) {
         self.opened += other.opened;
         self.open_failed += other.open_failed;
         self.closed_idle += other.closed_idle;
@@ -119,7 +119,7 @@ impl Connections {
 /// The part of a run that an interval belongs to. An interval that touches several parts belongs to the last of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
-    /// Connections are opened before the run begins.
+    /// ConnectionCounts are opened before the run begins.
     #[default]
     Opening,
     /// Before what is measured.
@@ -156,7 +156,7 @@ pub(crate) struct Interval {
     pub(crate) tally: Tally,
     /// The warm-up.
     pub(crate) warm: Tally,
-    pub(crate) connections: Connections,
+    pub(crate) connections: ConnectionCounts,
     /// From the intended instant to the whole reply.
     pub(crate) response: Times,
     /// From sending to the whole reply.
@@ -185,7 +185,7 @@ impl Interval {
             end: begin,
             tally: Tally::default(),
             warm: Tally::default(),
-            connections: Connections::default(),
+            connections: ConnectionCounts::default(),
             response: Times::new(),
             service: Times::new(),
             both: Times::new(),
@@ -223,7 +223,7 @@ impl Interval {
     /// Whether nothing happened.
     pub(crate) fn is_empty(&self) -> bool {
         let nothing = Tally::default();
-        self.tally == nothing && self.warm == nothing && self.connections == Connections::default()
+        self.tally == nothing && self.warm == nothing && self.connections == ConnectionCounts::default()
     }
 
     /// How many requests were due, in whatever part of the run.
@@ -244,7 +244,7 @@ impl Interval {
         self.whole = true;
         self.tally = Tally::default();
         self.warm = Tally::default();
-        self.connections = Connections::default();
+        self.connections = ConnectionCounts::default();
         self.last_done = 0;
         self.replies = 0;
         let latencies = [&mut self.response, &mut self.service, &mut self.both];
@@ -397,7 +397,7 @@ impl Recorder {
     }
 
     /// Counts of connections and bytes.
-    pub(crate) fn connections(&mut self) -> &mut Connections {
+    pub(crate) fn connections(&mut self) -> &mut ConnectionCounts {
         &mut self.current.connections
     }
 

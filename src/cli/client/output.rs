@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use tidegate_units::Visible;
 
 /// Standard output.
-pub(super) struct Output {
+pub(super) struct Printer {
     out: io::Stdout,
     /// On a terminal.
     screen: Option<Visible>,
@@ -14,7 +14,7 @@ pub(super) struct Output {
     mid_line: bool,
 }
 
-impl Output {
+impl Printer {
     pub(super) fn new() -> Self {
         let out = io::stdout();
         let screen = out.is_terminal().then(Visible::default);

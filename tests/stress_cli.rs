@@ -457,7 +457,7 @@ fn an_interrupted_run_reports_what_it_did() {
             .unwrap();
     // The table has a row as soon as a second was measured.
     let end = Instant::now() + Duration::from_secs(10);
-    while std::fs::read_to_string(&table).unwrap_or_default().lines().count() < 2 {
+    while !std::fs::read_to_string(&table).unwrap_or_default().contains(",measured,") {
         assert!(Instant::now() < end, "no second was measured");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -469,6 +469,7 @@ fn an_interrupted_run_reports_what_it_did() {
     let report: serde_json::Value = serde_json::from_str(&said).unwrap();
     support::check_sums(&report);
     assert!(report["interrupted"] == true && count(&report, "ok") > 50, "{report:#}");
+    assert_eq!((&report["verdict"], &report["valid"]), (&"interrupted".into(), &false.into()), "{report:#}");
     assert!(report["elapsed"].as_f64().unwrap() < 30.0, "{report:#}");
 }
 
@@ -522,4 +523,26 @@ fn a_run_of_which_the_generator_was_the_limit_is_not_valid_with_strict() {
     support::check_sums(&report);
     assert_eq!((run.code, &report["valid"]), (3, &false.into()), "{report:#}");
     assert_eq!(report["verdict"], "generator-limited", "{report:#}");
+}
+
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let server = Server::start(Behaviour::Echo);
+    for (name, signal) in [("HUP", Signal::HUP), ("INT", Signal::INT), ("TERM", Signal::TERM)] {
+        let table = temporary(&format!("ignored-{name}.csv"));
+        let mut shell = std::process::Command::new("/bin/sh");
+        let script = format!("trap '' {name}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_tidegate"), "stress", &server.url()]);
+        shell.args(["-c", "2", "-r", "50", "-d", "2s", "--warmup", "0s", "-o", "json", "--csv", &table]);
+        let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(10);
+        while !std::fs::read_to_string(&table).unwrap_or_default().contains(",measured,") {
+            assert!(Instant::now() < end, "no second was measured");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let run = wait_within(child, Duration::from_secs(20));
+        assert_eq!((run.code, &run.json()["interrupted"]), (0, &false.into()), "{name}: {run:?}");
+    }
 }

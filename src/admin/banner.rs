@@ -125,6 +125,7 @@ fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String 
         ),
         DropReason::FdReserve => "The process is out of file descriptors.".to_owned(),
         DropReason::Draining => "The server is draining.".to_owned(),
+        DropReason::NoBackend => "No backend of the gate can be reached.".to_owned(),
         DropReason::ClientGone | DropReason::Denied => "Newcomers are turned away.".to_owned(),
     };
     let dropped = lately.dropped.connections[reason as usize];
@@ -146,6 +147,7 @@ fn advice_shedding(reason: DropReason) -> &'static str {
         DropReason::FdReserve => {
             "Raise the limit of open files (ulimit -n, LimitNOFILE=), or lower --max-connections."
         }
+        DropReason::NoBackend => "Look whether the backends run and listen where the gate expects them.",
         DropReason::ClientGone | DropReason::Draining | DropReason::Denied => "",
     }
 }

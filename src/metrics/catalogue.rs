@@ -158,6 +158,7 @@ const DROP: Label = label(
         (DropReason::ClientGone.as_str(), "the client left before its first turn"),
         (DropReason::Draining.as_str(), "the server ended before its first turn"),
         (DropReason::Denied.as_str(), "the service's `verify` hook said no"),
+        (DropReason::NoBackend.as_str(), "no backend of the gate could be reached"),
     ],
 );
 const CLOSE: Label = label(

@@ -105,7 +105,7 @@ fn bounds(place: usize) -> (f64, f64) {
 
 /// A histogram that one thread writes and any thread reads. Its counts are made when the first observation comes.
 #[derive(Debug, Default)]
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     counts: OnceLock<Box<[AtomicI64]>>,
     sum_nanos: AtomicI64,
 }
@@ -114,14 +114,14 @@ impl Histogram {
     /// What the counts take of the machine.
     pub(super) const BYTES: usize = COUNTS * size_of::<AtomicI64>();
 
-    pub(super) fn observe(&self, nanos: u64) {
+    pub(crate) fn observe(&self, nanos: u64) {
         let counts = self.counts.get_or_init(|| (0..COUNTS).map(|_| AtomicI64::new(0)).collect());
         let add = |count: &AtomicI64, n: i64| count.store(count.load(Relaxed).wrapping_add(n), Relaxed);
         add(&counts[place(nanos)], 1);
         add(&self.sum_nanos, nanos as i64);
     }
 
-    pub(super) fn add_to(&self, out: &mut HistogramSnapshot) {
+    pub(crate) fn add_to(&self, out: &mut HistogramSnapshot) {
         let Some(counts) = self.counts.get() else {
             return;
         };

@@ -60,9 +60,14 @@ pub(crate) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
     limit.saturating_sub(reserve(limits, listeners) + limits.lingering)
 }
 
-/// Raises the soft limit of open files as far as needed, and checks that it is enough.
-pub(crate) fn check_descriptors(limits: &Limits, listeners: usize) -> Result<(), BuildError> {
-    let reserve = reserve(limits, listeners);
+/// Raises the soft limit of open files as far as needed, and checks that it is enough; `of_services` is what services may
+/// have open beside their clients.
+pub(crate) fn check_descriptors(
+    limits: &Limits,
+    listeners: usize,
+    of_services: usize,
+) -> Result<(), BuildError> {
+    let reserve = reserve(limits, listeners) + of_services;
     let wanted = limits.max_connections + limits.lingering + reserve;
     let limit = crate::sys::raise_open_files(wanted as u64);
     if (limit as usize) < limits.max_connections + reserve {

@@ -19,6 +19,7 @@ mod time;
 mod waker;
 mod work;
 
+pub use crate::transport::proxy_header::Version as ProxyVersion;
 pub use blocking::{Blocking, Handler, handler};
 pub use datagram::{DatagramService, Datagrams, Reply, datagrams};
 pub use echo::Echo;
@@ -29,13 +30,15 @@ pub use http::http;
 pub(crate) use kept::Kept;
 pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
 pub(crate) use pool::Pool;
+pub use proxy::{BackendName, BackendNameError, ConnectOn, Proxy, ProxyBuilder, proxy};
 pub(crate) use stream::{Buffers, Context, Turned};
 pub use stream::{Input, Output, Received, Stream};
 pub use time::Time;
 pub use waker::Waker;
-pub(crate) use waker::{Host, Seat};
+pub(crate) use waker::{Host, Seat, SocketEvent, SocketEvents, WatchFor};
 pub use work::{Cost, Work};
 
+use crate::metrics::backends::BackendsSnapshot;
 use crate::reason::CloseReason;
 use std::io;
 use std::net::SocketAddr;
@@ -93,6 +96,17 @@ pub trait Service: Send + Sync + 'static {
     /// Default: yes.
     fn client_speaks_first(&self) -> bool {
         true
+    }
+
+    /// Descriptors that it may have open beside those of its clients, so that the start can say whether the limit of open
+    /// files allows them. Default: none.
+    fn descriptors(&self) -> usize {
+        0
+    }
+
+    /// What is known of the backends that connections are passed on to. Default: it has none. Asked for each scrape.
+    fn backends(&self) -> Option<BackendsSnapshot> {
+        None
     }
 
     /// A turn returned an error, or panicked (then `error` says so). The connection ends.

@@ -1,7 +1,7 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
 use super::pace::Pace;
-use super::{Holdings, Host, Kept, Peer, Pool, Seat, Waker};
+use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor};
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::transport::socket::{receive, send};
@@ -79,6 +79,7 @@ pub struct Stream<'a> {
     peer: &'a Peer,
     seat: Seat,
     both_ways: bool,
+    events: SocketEvents,
 }
 
 impl<'a> Stream<'a> {
@@ -114,7 +115,7 @@ impl<'a> Stream<'a> {
             received: 0,
         };
         let output = Output { socket, kept, gather, blocked, pace, context, sent: 0 };
-        Self { input, output, peer, seat, both_ways: false }
+        Self { input, output, peer, seat, both_ways: false, events: SocketEvents::UNKNOWN }
     }
 
     /// The client.
@@ -146,29 +147,44 @@ impl<'a> Stream<'a> {
         Waker::new(self.output.context.host.clone(), self.seat)
     }
 
-    /// The client's socket, for a session that moves bytes itself: it reads and writes until the kernel says that it would
-    /// block, and tells [`moved`](Self::moved) what it did. From then on the session has a turn when the client can take
-    /// more, too.
-    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
-    pub(crate) fn socket(&mut self) -> &'a TcpStream {
-        self.both_ways = true;
-        self.input.socket
+    /// Says what the sockets of the connection have told since the last turn.
+    pub(crate) fn tell(&mut self, events: SocketEvents) {
+        self.events = events;
     }
 
-    /// Bytes that the session has moved itself.
-    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
-    pub(crate) fn moved(&mut self, received: u64, sent: u64) {
+    /// What the sockets of the connection have told since the last turn.
+    pub(crate) fn events(&self) -> SocketEvents {
+        self.events
+    }
+
+    /// Whether the client has closed its half, or its connection failed, as far as events have told.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.input.hangup
+    }
+
+    /// The client's socket and the worker's buffer, for a session that moves bytes itself: it reads until the kernel has no
+    /// more, and tells [`moved`](Self::moved) what it did.
+    pub(crate) fn raw(&mut self) -> (&'a TcpStream, &mut [u8]) {
+        (self.input.socket, self.input.buffer)
+    }
+
+    /// Bytes that the session has moved itself; with `ended` the client has said all it will say.
+    pub(crate) fn moved(&mut self, received: u64, sent: u64, ended: bool) {
         self.input.received += received;
         self.input.drained = true;
-        self.input.hangup = false;
+        self.input.ended |= ended;
         self.output.sent += sent;
+    }
+
+    /// From now on the session has a turn when the client can take more, too.
+    pub(crate) fn want_output(&mut self) {
+        self.both_ways = true;
     }
 
     /// From now on events of this descriptor give the session a turn, as those of the client's socket do, until it is
     /// closed.
-    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
-    pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
-        self.output.context.host.watch(self.seat, fd)
+    pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>, watched: WatchFor) -> io::Result<()> {
+        self.output.context.host.watch(self.seat, fd, watched)
     }
 
     /// Both halves, so that a reply can be written while its request is still borrowed.

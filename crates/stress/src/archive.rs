@@ -210,7 +210,11 @@ pub fn merge(reports: Vec<Report>) -> Result<Report, String> {
         merged.plan.headline = format!("{}  (and {} more, merged)", merged.plan.headline, count - 1);
         merged.thresholds.clear();
         // Seconds of different generators do not begin together.
-        merged.timeline.clear();
+        for measured in std::iter::once(&mut merged.measured).chain(&mut merged.probe) {
+            measured.timeline.clear();
+            measured.worst_second = None;
+            measured.silent_seconds = 0;
+        }
     }
     Ok(merged)
 }

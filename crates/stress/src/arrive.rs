@@ -18,6 +18,11 @@ impl Loader<'_> {
         next.map_or(NEVER, |due| self.start.saturating_add(due))
     }
 
+    /// Whether a request waits in line and a connection is free.
+    pub(super) fn can_send(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.waiting > 0 && !open.free.is_empty())
+    }
+
     pub(super) fn dispatch_if_due(&mut self) {
         if let Some(open) = &self.open
             && (open.waiting > 0 || self.next_due() <= self.clock.now())
@@ -26,14 +31,14 @@ impl Loader<'_> {
         }
     }
 
-    /// Notices the requests that are due, and sends as many as there are free connections.
+    /// Notices the requests that are due, and sends as many as there are free connections, up to what a pass may send.
     pub(super) fn dispatch(&mut self, now: Nanos) {
         if self.phase != Phase::Running || self.open.is_none() {
             return;
         }
         self.notice(now);
         while let Some(open) = &mut self.open {
-            if open.waiting == 0 {
+            if open.waiting == 0 || self.sends_left == 0 {
                 return;
             }
             let (Some(slot), Some(due)) = (open.free.pop_front(), open.head.peek()) else {
@@ -41,6 +46,7 @@ impl Loader<'_> {
             };
             open.waiting -= 1;
             open.head.advance();
+            self.sends_left -= 1;
             let intended = self.start + due;
             let now = self.clock.now();
             if now.saturating_sub(intended) > LATE {
@@ -61,7 +67,7 @@ impl Loader<'_> {
             open.due.advance();
             self.quota -= u64::from(measured && self.quota != NEVER);
             let lag = now - intended;
-            self.recorder.due(measured, lag);
+            self.recorder.due(measured, lag, now);
             // With nobody waiting for a connection, it was the generator that came too late.
             if lag > SKIP && open.waiting == 0 {
                 open.head.advance();

@@ -61,6 +61,11 @@ impl Target {
         }
     }
 
+    /// Whether these addresses can reach it.
+    pub(crate) fn is_reached_by(&self, sources: &Sources) -> bool {
+        matches!(self, Target::Inet(address) if sources.reaches(address.ip()))
+    }
+
     /// Whether it is a Unix socket.
     pub(crate) fn is_unix(&self) -> bool {
         matches!(self, Target::Unix(..))

@@ -12,24 +12,24 @@ use tidegate_stress::{Report, Threshold};
 /// What is done with reports that were kept.
 #[derive(Debug, clap::Subcommand)]
 pub(in crate::cli) enum Kept {
-    /// Show reports again.
+    /// Show reports that were kept.
     Report(ShowArgs),
     /// Compare each report with the first, and exit with 99 if anything is worse.
     Compare(CompareArgs),
-    /// Make one report of the reports of generators that ran beside each other.
+    /// Make one report of those of generators that ran beside each other.
     Merge(ShowArgs),
 }
 
 /// Which reports, and how they are shown.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ShowArgs {
-    /// Reports that `tidegate stress -o json` wrote.
+    /// Reports that `tidegate stress -o json` wrote (- is standard input).
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The form of the report on stdout.
+    /// Form of the report on standard output.
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
     output: Output,
-    /// Write the report as a page with plots (of one report).
+    /// Write the report as a page with plots; for one report only.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Exit with 99 unless this holds; may be repeated.
@@ -43,10 +43,10 @@ pub(in crate::cli) struct CompareArgs {
     /// Reports that `tidegate stress -o json` wrote; the first is what the others are compared with.
     #[arg(required = true, num_args = 2.., value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// What differs by no more than this is the same.
+    /// Take differences up to this share for noise.
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = noise)]
     noise: f64,
-    /// The form of the comparison on stdout.
+    /// Form of the comparison on standard output.
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
     output: Output,
 }

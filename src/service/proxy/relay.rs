@@ -4,10 +4,11 @@
 //! A turn does what can be done without waiting, on both sockets. It needs an edge of readiness for its next
 //! turn: after one, each direction has either read all there is, or met a reader that takes nothing.
 
-use super::flow::{End, Event, Fault, Flow, Pumped};
+use super::connect::has_failed;
+use super::flow::{End, Fault, Flow, Pumped};
 use super::lent::Lent;
 use crate::clock::{Nanos, nanos};
-use rustix::io::Errno;
+use crate::service::{SocketEvent, SocketEvents};
 use rustix::net::AddressFamily;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -60,18 +61,6 @@ pub(crate) struct Turned {
     pub(crate) to_client: u64,
 }
 
-/// Events of both sockets since the last turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Events {
-    pub(crate) client: Event,
-    pub(crate) backend: Event,
-}
-
-impl Events {
-    /// Nothing is known: everything is tried.
-    pub(crate) const UNKNOWN: Events = Events { client: Event::Hangup, backend: Event::Hangup };
-}
-
 /// How long a pair may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Patience {
@@ -100,12 +89,13 @@ pub(crate) struct Relay {
     first_end: Option<PairSide>,
     /// A side whose connection failed while something of it may still be read.
     failed: Option<PairSide>,
+    begun: bool,
     client_is_tcp: bool,
     backend_is_tcp: bool,
 }
 
 impl Relay {
-    /// Begins with two connected sockets.
+    /// Begins with two connected sockets. What they have had before is to be told to the first turn.
     pub(crate) fn new(sockets: Sockets<'_>, now: Nanos) -> Self {
         Self {
             up: Flow::new(),
@@ -113,6 +103,7 @@ impl Relay {
             last: now,
             first_end: None,
             failed: None,
+            begun: false,
             client_is_tcp: is_tcp(sockets.client),
             backend_is_tcp: is_tcp(sockets.backend),
         }
@@ -127,7 +118,21 @@ impl Relay {
         self.last.saturating_add(nanos(time))
     }
 
+    /// Whether this side does not take what it is to be given, so that an event must tell when it does.
+    pub(crate) fn awaits_output(&self, side: PairSide) -> bool {
+        match side {
+            PairSide::Client => self.down.is_blocked(),
+            PairSide::Backend => self.up.is_blocked(),
+        }
+    }
+
+    /// Whether one of both has ended, or bytes have gone either way: another backend could not begin anew.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// Bytes that are kept for slow readers.
+    #[cfg(test)]
     pub(crate) fn kept_bytes(&self) -> usize {
         self.up.kept_bytes() + self.down.kept_bytes()
     }
@@ -136,13 +141,12 @@ impl Relay {
     pub(crate) fn turn(
         &mut self,
         sockets: Sockets<'_>,
-        events: Events,
+        events: SocketEvents,
         lent: &mut Lent<'_>,
         now: Nanos,
     ) -> Turned {
         let client = End { socket: sockets.client, event: events.client, short_is_all: self.client_is_tcp };
-        let backend =
-            End { socket: sockets.backend, event: events.backend, short_is_all: self.backend_is_tcp };
+        let backend = End { socket: sockets.backend, event: events.other, short_is_all: self.backend_is_tcp };
         let mut turned = Turned { progress: PairProgress::Park, to_backend: 0, to_client: 0 };
         let ended = self.pump(client, backend, lent, &mut turned);
         if turned.to_backend + turned.to_client > 0 {
@@ -168,7 +172,7 @@ impl Relay {
         }
         if pumped.is_ok() && self.failed == Some(PairSide::Client) {
             // The client's failure was met by writing to it: what it said before is still to be read.
-            let client = End { event: Event::Hangup, ..client };
+            let client = End { event: SocketEvent::Hangup, ..client };
             pumped = self.pump_one(PairSide::Client, client, backend, lent, &mut up);
         }
         turned.to_backend = up.bytes;
@@ -183,7 +187,7 @@ impl Relay {
         for (side, end, done) in
             [(PairSide::Client, client, self.up.is_done()), (PairSide::Backend, backend, self.down.is_done())]
         {
-            if done && end.event == Event::Hangup && has_failed(end.socket) {
+            if done && end.event == SocketEvent::Hangup && has_failed(end.socket) {
                 return Err(Ended::Reset(side));
             }
         }
@@ -213,24 +217,23 @@ impl Relay {
                 // The reader is gone. What it said before may still be read, so the other direction decides.
                 flow.give_up();
                 self.failed.get_or_insert(side.other());
+                self.begun = true;
             }
         }
-        if flow.is_done() && !was_done {
+        let is_done = flow.is_done();
+        self.begun |= is_done || pumped.bytes > 0 || flow.is_blocked();
+        if is_done && !was_done {
             self.first_end.get_or_insert(side);
         }
         // A client that has left frees its place at once, whatever its backend has not taken. What a backend said
         // before it failed is delivered first, as slow as the client may be.
-        let gone = || self.failed == Some(side) || from.event == Event::Hangup && has_failed(from.socket);
+        let gone =
+            || self.failed == Some(side) || from.event == SocketEvent::Hangup && has_failed(from.socket);
         if side == PairSide::Client && flow.is_blocked() && gone() {
             return Err(Ended::Reset(side));
         }
         Ok(())
     }
-}
-
-/// Whether a connection was reset or has failed; asking takes the error away.
-fn has_failed(socket: BorrowedFd<'_>) -> bool {
-    !matches!(rustix::net::sockopt::socket_error(socket), Ok(Ok(())) | Err(Errno::INTR))
 }
 
 fn is_tcp(socket: impl AsFd) -> bool {

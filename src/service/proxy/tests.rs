@@ -1,10 +1,10 @@
 //! The relay between real sockets, driven by the edges of a real epoll as the server drives it.
 
-use super::flow::Event;
 use super::lent::{Keep, Lent, PIECE_BYTES};
 use super::pipes::Pipes;
-use super::relay::{Ended, Events, PairProgress, PairSide, Patience, Relay, Sockets};
+use super::relay::{Ended, PairProgress, PairSide, Patience, Relay, Sockets};
 use crate::clock::Clock;
+use crate::service::{SocketEvent, SocketEvents};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use rustix::net::sockopt::set_socket_linger;
@@ -241,17 +241,17 @@ fn patience(time: Duration) -> Patience {
 }
 
 impl Driver {
-    fn events(&self, poll: &mut Poll, timeout: Duration) -> Events {
+    fn events(&self, poll: &mut Poll, timeout: Duration) -> SocketEvents {
         let mut found = mio::Events::with_capacity(8);
         poll.poll(&mut found, Some(timeout)).unwrap();
         if self.told == Told::Nothing {
-            return Events::UNKNOWN;
+            return SocketEvents::UNKNOWN;
         }
-        let mut events = Events { client: Event::Nothing, backend: Event::Nothing };
+        let mut events = SocketEvents { client: SocketEvent::Nothing, other: SocketEvent::Nothing };
         for event in found.iter() {
-            let which = if event.token() == Token(0) { &mut events.client } else { &mut events.backend };
+            let which = if event.token() == Token(0) { &mut events.client } else { &mut events.other };
             let hangup = event.is_read_closed() || event.is_error();
-            *which = if hangup { Event::Hangup } else { Event::Ready };
+            *which = if hangup { SocketEvent::Hangup } else { SocketEvent::Ready };
         }
         events
     }

@@ -111,6 +111,9 @@ pub(crate) struct Histogram {
 }
 
 impl Histogram {
+    /// What the counts take of the machine.
+    pub(super) const BYTES: usize = COUNTS * size_of::<AtomicI64>();
+
     pub(crate) fn observe(&self, nanos: u64) {
         let counts = self.counts.get_or_init(|| (0..COUNTS).map(|_| AtomicI64::new(0)).collect());
         let add = |count: &AtomicI64, n: i64| count.store(count.load(Relaxed).wrapping_add(n), Relaxed);

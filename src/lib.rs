@@ -39,11 +39,12 @@
 //!
 //! What it serves is one of these:
 //!
-//! - [`lines`]: a closure for each line; between lines a connection owns no thread and no buffer.
+//! - [`lines`] and [`lines_with`]: a closure for each line, with or without a state for each connection;
+//!   between lines a connection owns no thread and no buffer.
 //! - [`handler`]: a closure for a whole connection in plain blocking style, which keeps its worker.
 //! - [`datagrams`]: a closure for each datagram.
-//! - [`Service`] with its [`Session`]s, and [`DatagramService`]: the traits, for state per connection
-//!   and for hooks.
+//! - [`Service`] with its [`Session`]s, and [`DatagramService`]: the traits, for what the closures
+//!   leave out.
 //!
 //! [`Builder`] has what a server can be told, [`Handle`] what a running one can be asked, and
 //! `admin` the endpoint that shows it.
@@ -63,8 +64,10 @@ mod admit;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;
+mod contain;
 pub mod limits;
 pub mod metrics;
+mod phase;
 pub mod reason;
 pub mod server;
 pub mod service;
@@ -73,10 +76,11 @@ mod transport;
 
 pub use limits::{Limits, Overload};
 pub use reason::CloseReason;
-pub use server::{BoundServer, BuildError, Builder, Handle, Server, ShutdownReport, Trigger};
+pub use server::{BoundServer, BuildError, Builder, Handle, Listen, Server, ShutdownReport, Trigger};
 pub use service::{
-    Blocking, DatagramService, Datagrams, Echo, Handler, LineReply, Peer, Received, Reply, Service, Session,
-    Stream, Time, Turn, datagrams, handler, lines,
+    Blocking, ConnectOn, DatagramService, Datagrams, Echo, Handler, LineReply, Lines, Peer, Proxy,
+    ProxyBuilder, ProxyVersion, Received, Reply, Service, Session, Stream, Time, Turn, Waker, datagrams,
+    handler, http, lines, lines_with, proxy,
 };
 pub use tidegate_units::url;
 

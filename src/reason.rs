@@ -6,6 +6,7 @@ macro_rules! labels {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
+        #[non_exhaustive]
         pub enum $name { $($(#[$vmeta])* $variant,)* }
 
         impl $name {
@@ -50,6 +51,16 @@ labels! {
         Draining = "draining",
         /// The service's `verify` hook said no.
         Denied = "denied",
+        /// A gate can reach none of its backends.
+        NoBackend = "no_backend",
+    }
+}
+
+impl DropReason {
+    /// Whether a client that is turned away for this reason is told so, where the protocol has words for it: not one that
+    /// has left, and none when everything is cut.
+    pub(crate) fn has_words(self) -> bool {
+        !matches!(self, DropReason::ClientGone | DropReason::Draining)
     }
 }
 
@@ -102,12 +113,16 @@ labels! {
 labels! {
     /// How a turn of a service ended.
     TurnOutcome {
-        /// It returned.
+        /// It read or sent something, and returned.
         Ok = "ok",
         /// It returned an error, or panicked.
         Error = "error",
         /// It gave up waiting for the client.
         Timeout = "timeout",
+        /// It saw that the client had ended, and nothing else.
+        End = "end",
+        /// It found nothing: the client had connected and not spoken yet.
+        Empty = "empty",
     }
 }
 
@@ -128,5 +143,23 @@ labels! {
         Unsent = "unsent",
         /// The server ended before it was answered.
         Draining = "draining",
+    }
+}
+
+labels! {
+    /// Why a backend could not be reached.
+    BackendFailure {
+        /// Nobody listens there.
+        Refused = "refused",
+        /// It did not answer within `backend_connect_timeout`.
+        Timeout = "timeout",
+        /// The connection was reset before a byte had passed.
+        Reset = "reset",
+        /// There is no way to it: no route, or no permission to use its socket.
+        Unreachable = "unreachable",
+        /// Its name has no address.
+        Resolve = "resolve",
+        /// This process or machine has no descriptor, port or memory left; the backend is not to blame.
+        Local = "local",
     }
 }

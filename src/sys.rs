@@ -2,6 +2,10 @@
 //! it is sound.
 #![allow(unsafe_code)]
 
+mod mapping;
+
+pub(crate) use mapping::{Mapping, whole_pages};
+
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::{IpAddr, SocketAddr};
 #[cfg(not(target_os = "linux"))]
@@ -395,6 +399,59 @@ pub(crate) fn unacknowledged(socket: &std::net::TcpStream) -> usize {
     if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
+/// A moment in the local time zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LocalTime {
+    pub(crate) year: i64,
+    /// From 0 for January.
+    pub(crate) month: usize,
+    pub(crate) day: i32,
+    /// From 0 for Sunday.
+    pub(crate) weekday: usize,
+    pub(crate) hour: i32,
+    pub(crate) minute: i32,
+    /// 60 in a leap second, where the zone knows of them.
+    pub(crate) second: i32,
+}
+
+/// What the C library says is the local time, this number of seconds after 1970; `None` if it cannot say.
+pub(crate) fn local_time(second: i64) -> Option<LocalTime> {
+    let second = libc::time_t::try_from(second).ok()?;
+    let mut tm = std::mem::MaybeUninit::<libc::tm>::uninit();
+    // SAFETY: the call reads one number and writes one struct, both of which are ours alone. It reads the
+    // environment, which safe code cannot change beside other threads, and locks what threads share.
+    let result = unsafe { libc::localtime_r(&raw const second, tm.as_mut_ptr()) };
+    if result.is_null() {
+        return None;
+    }
+    // SAFETY: the call succeeded, so it has written the whole struct.
+    let tm = unsafe { tm.assume_init() };
+    Some(LocalTime {
+        year: i64::from(tm.tm_year) + 1900,
+        month: usize::try_from(tm.tm_mon).ok()?,
+        day: tm.tm_mday,
+        weekday: usize::try_from(tm.tm_wday).ok()?,
+        hour: tm.tm_hour,
+        minute: tm.tm_min,
+        second: tm.tm_sec,
+    })
+}
+
+/// What C's own `ctime` prints, to compare with.
+#[cfg(test)]
+pub(crate) fn print_by_c(second: i64) -> String {
+    unsafe extern "C" {
+        fn ctime_r(time: *const libc::time_t, said: *mut libc::c_char) -> *mut libc::c_char;
+    }
+    let second = second as libc::time_t;
+    let mut said = [0u8; 64];
+    // SAFETY: the call reads one number and writes at most 26 bytes, ended by a 0, into a buffer of 64.
+    let result = unsafe { ctime_r(&raw const second, said.as_mut_ptr().cast()) };
+    assert!(!result.is_null(), "C cannot say {second}");
+    let end = said.iter().position(|&byte| byte == 0).unwrap_or(said.len());
+    String::from_utf8(said[..end].to_vec()).unwrap()
+}
+
 /// What the calling thread has used so far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ThreadUsage {
@@ -424,15 +481,57 @@ pub(crate) fn thread_usage() -> Option<ThreadUsage> {
     None
 }
 
+/// Whether this process is the program, whose allocator serves nobody else.
+static SAVES_MEMORY: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Has the C library give free memory back that lies between what is in use. Only in the program: in
+/// another process this would be a pass over the whole heap of somebody else.
+pub(crate) fn give_memory_back() {
+    if SAVES_MEMORY.load(std::sync::atomic::Ordering::Relaxed) {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        // SAFETY: the call takes a plain number, and may be made by any thread at any time.
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
+}
+
 /// Has the C library use less memory: all threads share two heaps (its default is one for each of
 /// the first eight threads per processor, each with pages of its own), and blocks from 48 KiB on come
 /// from the kernel, zeroed without being touched, and go back to it when they are freed.
 #[cfg(feature = "cli")]
 pub(crate) fn save_memory() {
+    SAVES_MEMORY.store(true, std::sync::atomic::Ordering::Relaxed);
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: the calls take plain numbers, and are made before there is a second thread.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 48 * 1024);
     }
+}
+
+/// Runs `catch`, which sets handlers for these signals, and leaves those ignored that this process was started
+/// with ignored: `nohup` does that with SIGHUP, and a shell with SIGINT for `cmd &` in a script.
+#[cfg(feature = "cli")]
+pub(crate) fn keep_ignored<T>(signals: &[rustix::process::Signal], catch: impl FnOnce() -> T) -> T {
+    let ignored: Vec<_> = signals.iter().copied().filter(|&signal| is_ignored(signal)).collect();
+    let caught = catch();
+    ignored.into_iter().for_each(ignore);
+    caught
+}
+
+#[cfg(feature = "cli")]
+fn is_ignored(signal: rustix::process::Signal) -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action the call only writes to `now`, which is as large as it has to be.
+    let result = unsafe { libc::sigaction(signal.as_raw(), std::ptr::null(), now.as_mut_ptr()) };
+    // SAFETY: all zeros are a valid `sigaction` too, should the call have failed.
+    result == 0 && unsafe { now.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+/// Has this signal do nothing.
+#[cfg(feature = "cli")]
+pub(crate) fn ignore(signal: rustix::process::Signal) {
+    // SAFETY: SIG_IGN is no handler, so no code of this process runs on the signal.
+    unsafe { libc::signal(signal.as_raw(), libc::SIG_IGN) };
 }

@@ -6,7 +6,7 @@ mod fake;
 mod http;
 
 use fake::Fake;
-use http::{ask, get, read_reply};
+use http::{ask, eventually, get, read_reply};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -18,10 +18,16 @@ fn start() -> (AdminHandle, Arc<Fake>) {
     start_with(AdminLimits::default())
 }
 
+fn limits(change: impl FnOnce(&mut AdminLimits)) -> AdminLimits {
+    let mut limits = AdminLimits::default();
+    change(&mut limits);
+    limits
+}
+
 fn start_with(limits: AdminLimits) -> (AdminHandle, Arc<Fake>) {
     let fake = Arc::new(Fake::serving());
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let admin = Admin::bind_with(any, fake.clone(), limits).unwrap();
+    let admin = Admin::builder(any, fake.clone()).limits(limits).bind().unwrap();
     (admin.serve().unwrap(), fake)
 }
 
@@ -69,13 +75,13 @@ fn what_is_not_a_small_get_is_refused() {
         assert_eq!(get(to, path).unwrap().status, 404, "{path}");
     }
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "BREW"] {
-        let reply = ask(to, &format!("{method} /metrics HTTP/1.1\r\nHost: x\r\n\r\n")).unwrap();
+        let reply = ask(to, &format!("{method} /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")).unwrap();
         assert_eq!((reply.status, reply.header("Allow")), (405, Some("GET, HEAD")), "{method}");
     }
     let body = "x".repeat(10_000);
     let posted = ask(to, &format!("POST / HTTP/1.1\r\nContent-Length: 10000\r\n\r\n{body}")).unwrap();
     assert_eq!(posted.status, 405, "the body that follows does not destroy the answer");
-    let head = ask(to, "HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let head = ask(to, "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     assert!(head.header("Content-Length").unwrap().parse::<usize>().unwrap() > 1000);
     for (request, status) in [
@@ -87,7 +93,7 @@ fn what_is_not_a_small_get_is_refused() {
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 505),
         ("\x16\x03\x01\x00\x05\n\n".to_owned(), 400),
         ("GET /livez HTTP/1.0\r\n\r\n".to_owned(), 200),
-        ("GET http://anything/livez HTTP/1.1\r\nHost: anything\r\n\r\n".to_owned(), 200),
+        ("GET HTTP://LocalHost/livez HTTP/1.1\r\nHost: anything\r\n\r\n".to_owned(), 200),
         (
             "GET /livez HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTE: chunked\r\n\r\n5\r\nhello".to_owned(),
             200,
@@ -117,7 +123,7 @@ fn a_client_that_half_closes_gets_its_answer() {
 
 #[test]
 fn a_slow_request_is_told_so_and_a_silent_one_is_cut() {
-    let limits = AdminLimits { head_time: Duration::from_millis(300), ..AdminLimits::default() };
+    let limits = limits(|limits| limits.head_time = Duration::from_millis(300));
     let (admin, _fake) = start_with(limits);
     let begun = Instant::now();
     let mut slow = TcpStream::connect(admin.address()).unwrap();
@@ -133,7 +139,7 @@ fn a_slow_request_is_told_so_and_a_silent_one_is_cut() {
 
 #[test]
 fn a_reader_that_stops_is_cut_at_the_total_deadline() {
-    let limits = AdminLimits { total_time: Duration::from_millis(500), ..AdminLimits::default() };
+    let limits = limits(|limits| limits.total_time = Duration::from_millis(1500));
     let (admin, fake) = start_with(limits);
     let mut many = Vec::new();
     for n in 0..2000 {
@@ -147,7 +153,8 @@ fn a_reader_that_stops_is_cut_at_the_total_deadline() {
     socket.connect(&admin.address().into()).unwrap();
     let mut stream: TcpStream = socket.into();
     stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
-    std::thread::sleep(Duration::from_millis(900));
+    let cut = || stream.take_error().unwrap().is_some();
+    eventually("it is cut, and hears of it without reading", Duration::from_secs(10), cut);
     let mut taken = Vec::new();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let end = stream.read_to_end(&mut taken);
@@ -166,7 +173,7 @@ fn requests_come_in_any_pieces_and_at_the_same_time() {
                 for round in 0..10 {
                     let mut stream = TcpStream::connect(to).unwrap();
                     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-                    let request = b"GET /status.json HTTP/1.1\r\nHost: test\r\n\r\n";
+                    let request = b"GET /status.json HTTP/1.1\r\nHost: localhost\r\n\r\n";
                     for piece in request.chunks(1 + (client + round) % 9) {
                         stream.write_all(piece).unwrap();
                     }
@@ -181,7 +188,7 @@ fn requests_come_in_any_pieces_and_at_the_same_time() {
 
 #[test]
 fn the_oldest_without_a_request_makes_room() {
-    let limits = AdminLimits { connections: 4, ..AdminLimits::default() };
+    let limits = limits(|limits| limits.connections = 4);
     let (admin, _fake) = start_with(limits);
     let connect = || {
         let stream = TcpStream::connect(admin.address()).unwrap();
@@ -208,4 +215,99 @@ fn shutdown_frees_the_port_whatever_clients_do() {
     admin.shutdown();
     assert!(begun.elapsed() < Duration::from_secs(1));
     assert!(TcpStream::connect(to).is_err(), "the port is closed");
+}
+
+#[test]
+fn a_name_that_is_not_its_own_is_not_answered() {
+    let fake = Arc::new(Fake::serving());
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let admin = Admin::builder(any, fake).host("gate.example").bind().unwrap().serve().unwrap();
+    let to = admin.address();
+    let host = |host: &str| format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    for (request, status) in [
+        (host(&to.to_string()), 200),
+        (host("localhost"), 200),
+        (host("[::1]:80"), 200),
+        (host("Gate.Example:9464"), 200),
+        ("GET /metrics HTTP/1.0\r\n\r\n".to_owned(), 200),
+        ("GET HTTP://gate.example/metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n".to_owned(), 200),
+        (host("evil.example"), 421),
+        (host("evil.example:9464"), 421),
+        (host("gate.example.evil.example"), 421),
+        ("GET http://evil.example/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 421),
+        ("GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n".to_owned(), 400),
+    ] {
+        let reply = ask(to, &request).unwrap();
+        assert_eq!(reply.status, status, "{request:?}");
+        assert_eq!(status == 421, reply.body.contains("--admin-host"), "{}", reply.body);
+    }
+}
+
+/// Clients that come again and again, as many as there are places: each of them, and each scrape beside them, is
+/// answered. Nobody who is being served is ended to make room.
+#[test]
+fn sixty_four_busy_clients_cost_no_scrape() {
+    let (admin, fake) = start();
+    let listener = fake.change().listeners[0].clone();
+    fake.change().listeners = vec![listener; 20];
+    let to = admin.address();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let lost = std::sync::Mutex::new(Vec::new());
+    let served = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..64 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    match get(to, "/metrics") {
+                        Ok(reply) if reply.status == 200 && reply.body.ends_with('\n') => {
+                            served.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        }
+                        other => lost.lock().unwrap().push(format!("{other:?}")),
+                    }
+                }
+            });
+        }
+        for _ in 0..50 {
+            let begun = Instant::now();
+            match get(to, "/metrics") {
+                Ok(reply) if reply.status == 200 => {}
+                other => lost.lock().unwrap().push(format!("a scrape: {other:?}")),
+            }
+            assert!(begun.elapsed() < Duration::from_secs(5), "a scrape took {:?}", begun.elapsed());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let lost = lost.into_inner().unwrap();
+    assert!(lost.is_empty(), "{} lost, {served:?} served: {:?}", lost.len(), lost.first());
+}
+
+#[test]
+fn a_panic_in_what_is_observed_costs_one_answer_and_not_the_endpoint() {
+    let (admin, fake) = start();
+    let to = admin.address();
+    for _ in 0..3 {
+        fake.panic(true);
+        let reply = get(to, "/status.json").unwrap();
+        assert_eq!(reply.status, 500, "{}", reply.body);
+        assert!(reply.body.contains("panicked"), "{}", reply.body);
+        assert_eq!(get(to, "/livez").unwrap().status, 200);
+        fake.panic(false);
+        assert_eq!(get(to, "/status.json").unwrap().status, 200);
+    }
+}
+
+#[test]
+fn any_ipv6_address_takes_ipv4_too_and_stands_beside_any_ipv4_address() {
+    let fake: Arc<Fake> = Arc::new(Fake::serving());
+    let both = Admin::bind("[::]:0".parse().unwrap(), fake.clone()).unwrap().serve().unwrap();
+    let port = both.address().port();
+    for to in [SocketAddr::from(([127, 0, 0, 1], port)), format!("[::1]:{port}").parse().unwrap()] {
+        assert_eq!(get(to, "/livez").unwrap().status, 200, "{to}");
+    }
+    let ipv4 = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = ipv4.local_addr().unwrap().port();
+    let beside = Admin::bind(format!("[::]:{port}").parse().unwrap(), fake).unwrap().serve().unwrap();
+    assert_eq!(get(format!("[::1]:{port}").parse().unwrap(), "/livez").unwrap().status, 200);
+    assert_eq!(beside.address().port(), port);
 }

@@ -83,6 +83,8 @@ fn check_query(title: &str, query: &str) {
         }
     }
     assert!(selectors > 0, "{title}: {query} asks for nothing of ours");
+    // A turn that only saw its client leave is no work.
+    assert_eq!(query.contains("tidegate_turns_total"), query.contains("outcome="), "{title}: {query}");
 }
 
 fn overlaps(panels: &[&Value]) {

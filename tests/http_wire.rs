@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use tidegate::service::http::wire::{
-    BodyLength, BodyReader, Form, LAST_CHUNK, Limits, Piece, Refused, RequestHead, ResponseHead, Scanner,
+    BodyLength, BodyLimits, BodyReader, Form, LAST_CHUNK, Piece, Refused, RequestHead, ResponseHead, Scanner,
     Slots, Target, Version, chunk_head, decode_component, decode_path, list,
 };
 
@@ -75,7 +75,7 @@ impl Reader {
             (format!("{head:?}"), head.body)
         };
         self.seen.push(Seen::Head(text));
-        self.body = Some(body.reader(Limits { max_body: MAX_BODY, ..Limits::default() }));
+        self.body = Some(body.reader(BodyLimits { max_body: MAX_BODY, ..BodyLimits::default() }));
         self.scanner = if self.responses { Scanner::responses() } else { Scanner::requests() };
         self.held.drain(..range.end);
         Ok(true)
@@ -558,7 +558,7 @@ fn extensions_and_trailers_have_a_limit() {
 fn a_body_that_is_too_long_is_refused_before_it_is_read() {
     let seen = request(format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", MAX_BODY + 1));
     assert_refused(&seen, Refused::BodyTooLong, "a length");
-    let mut reader = BodyLength::Chunked.reader(Limits { max_body: 5, ..Limits::default() });
+    let mut reader = BodyLength::Chunked.reader(BodyLimits { max_body: 5, ..BodyLimits::default() });
     assert_eq!(reader.next(b"3\r\nabc"), Ok((6, Piece::Data(b"abc"))));
     assert_eq!(reader.next(b"\r\n3\r\n"), Err(Refused::BodyTooLong));
 }
@@ -587,7 +587,7 @@ fn what_is_written_in_chunks_is_read_again() {
     for size in [1, 9, 10, 15, 16, 255, 65_536, 1_000_000] {
         let data = vec![7; size];
         let coded = [chunk_head(size).as_ref(), &data, b"\r\n", LAST_CHUNK].concat();
-        let mut reader = BodyLength::Chunked.reader(Limits::default());
+        let mut reader = BodyLength::Chunked.reader(BodyLimits::default());
         let (used, piece) = reader.next(&coded).unwrap();
         assert_eq!(piece, Piece::Data(&data));
         assert_eq!(reader.next(&coded[used..]).unwrap(), (coded.len() - used, Piece::End));

@@ -10,6 +10,10 @@ fn table() -> String {
     for row in tidegate::Limits::default().table() {
         let _ = writeln!(out, "| `--{}` | {} | {} |", row.name, row.value, row.why);
     }
+    let rows = tidegate::Limits::default().table();
+    let own: Vec<_> =
+        rows.iter().filter(|row| row.per_listener).map(|row| format!("`{}`", row.name)).collect();
+    let _ = writeln!(out, "\nA listener can have these of its own: {}.", own.join(", "));
     out
 }
 

@@ -15,6 +15,10 @@ need node nodejs
 need nginx nginx-light
 need wrk wrk
 need h2load nghttp2-client
+need ab apache2-utils
+need curl curl
+# Others that read the same bytes.
+need haproxy haproxy
 need ip iproute2
 # What a request costs, counted.
 need valgrind valgrind
@@ -35,8 +39,8 @@ if [ "${#missing[@]}" -gt 0 ]; then
     $sudo env RUNLEVEL=1 apt-get install -qy --no-install-recommends "${missing[@]}"
 fi
 
-# Another language's reader of HdrHistogram logs.
-if ! target/test-venv/bin/python -c 'import hdrh' 2>/dev/null; then
+# Another language's reader of HdrHistogram logs, its strict HTTP, and its WebSockets.
+if ! target/test-venv/bin/python -c 'import hdrh, h11, websockets, wsproto' 2>/dev/null; then
     python3 -m venv target/test-venv
-    target/test-venv/bin/pip install -q hdrhistogram
+    target/test-venv/bin/pip install -q hdrhistogram h11 websockets wsproto
 fi

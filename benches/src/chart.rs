@@ -63,6 +63,7 @@ pub(crate) struct Field<'a> {
     pub(crate) place: (f64, f64, f64, f64),
     pub(crate) across: f64,
     pub(crate) ticks_across: &'a [f64],
+    pub(crate) show_across: fn(f64) -> String,
     pub(crate) scale: Scale,
     pub(crate) show: fn(f64) -> String,
 }
@@ -81,7 +82,7 @@ impl Field<'_> {
         for &tick in self.ticks_across {
             let x = left + width * tick / self.across;
             svg.line("axis", (x, top + height), (x, top + height + 4.0));
-            svg.text("small", (x, top + height + LINE + 2.0), Anchor::Middle, &format!("{tick}×"));
+            svg.text("small", (x, top + height + LINE + 2.0), Anchor::Middle, &(self.show_across)(tick));
         }
         svg.text("small", (left + width / 2.0, top + height + 2.3 * LINE), Anchor::Middle, self.below);
         for line in lines.iter().rev() {
@@ -104,6 +105,13 @@ impl Field<'_> {
         let (left, _, width, _) = self.place;
         let y = self.place_of(0.0, value).1;
         svg.line("mark", (left, y), (left + width, y));
+    }
+
+    /// A dashed line from top to bottom.
+    pub(crate) fn mark_across(&self, svg: &mut Svg, across: f64) {
+        let (_, top, _, height) = self.place;
+        let x = self.place_of(across, 0.0).0;
+        svg.line("mark", (x, top), (x, top + height));
     }
 
     /// Words at a place of the field.

@@ -227,7 +227,7 @@ impl Work {
     /// Runs the script against tidegate under a tool, to the end of both; what the tool counted is in `report`.
     fn traced(&self, requests: u32, tool: &[&str], report: &Path, cpus: &Cpus) -> Result<String> {
         let spec = Spec::with("tidegate", self.args);
-        let service = Service { udp: self.udp, mode: crate::peers::Mode::Echo };
+        let service = Service { udp: self.udp, lines: false, mode: crate::peers::Mode::Echo };
         let server = Server::start_under(tool, &spec, service, cpus)?;
         (self.script)(server.addr, requests)?;
         server.end(END_TIMEOUT)?;

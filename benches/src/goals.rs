@@ -3,6 +3,7 @@
 use crate::measure::Sample;
 use crate::plots::thousands;
 use crate::results::{ClientRates, Results};
+use crate::scene;
 use crate::stats::{median, spread};
 use crate::suite::SHARED;
 
@@ -36,7 +37,7 @@ pub(crate) struct Goal {
 
 impl Goal {
     /// Not measured yet.
-    fn new(work: impl Into<String>, figure: impl Into<String>, bound: Bound) -> Self {
+    pub(crate) fn new(work: impl Into<String>, figure: impl Into<String>, bound: Bound) -> Self {
         Self {
             work: work.into(),
             figure: figure.into(),
@@ -149,6 +150,7 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
         },
     ];
     goals.extend(survival(results));
+    goals.extend(scene::goals(&results.scenes));
     goals.push(Goal {
         values: results
             .starts

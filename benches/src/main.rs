@@ -13,6 +13,7 @@ mod plots;
 mod quick;
 mod report;
 mod results;
+mod scene;
 mod server;
 mod stats;
 mod suite;
@@ -42,6 +43,8 @@ enum Command {
     Cost(cost::CostArgs),
     /// Compare some servers under one load and print a table.
     Quick(quick::QuickArgs),
+    /// Play a scene of overload against some servers and print each second.
+    Scene(scene::SceneArgs),
     /// Load a server that runs already, from all processors this process may use, and print JSON.
     Load(load::LoadArgs),
 }
@@ -64,6 +67,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Render(args) => suite::render(args),
         Command::Cost(args) => cost::run(args),
         Command::Quick(args) => quick::run(args),
+        Command::Scene(args) => scene::command(args),
         Command::Load(args) => load::command(args),
     }
 }

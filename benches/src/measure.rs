@@ -78,7 +78,7 @@ impl Load {
     }
 
     fn service(&self) -> Service {
-        Service { udp: self.shape == Shape::Udp, mode: self.mode }
+        Service { udp: self.shape == Shape::Udp, lines: false, mode: self.mode }
     }
 
     /// Runs it against a fresh server.
@@ -116,7 +116,7 @@ impl Load {
 }
 
 /// JSON has no other numbers.
-fn finite(value: f64) -> f64 {
+pub(crate) fn finite(value: f64) -> f64 {
     if value.is_finite() { value } else { 0.0 }
 }
 
@@ -133,7 +133,8 @@ fn hold(server: &Server) -> Result<TcpStream> {
 /// From the start of a server's process to the first reply: what a user of a restarted server waits.
 pub(crate) fn start_to_first_reply(spec: &Spec, bench: &Bench) -> Result<Duration> {
     let started = Instant::now();
-    let server = Server::start(spec, Service { udp: false, mode: Mode::Echo }, &bench.server_cpus)?;
+    let server =
+        Server::start(spec, Service { udp: false, lines: false, mode: Mode::Echo }, &bench.server_cpus)?;
     let mut stream = TcpStream::connect(server.addr)?;
     stream.set_read_timeout(Some(FIRST_REPLY_TIMEOUT))?;
     stream.write_all(b"first")?;

@@ -2,6 +2,7 @@
 
 use crate::chart::{Field, Group, Line, Scale, groups, legend};
 use crate::results::{Results, Survival};
+use crate::scene;
 use crate::stats::median;
 use crate::svg::{Anchor, Svg};
 
@@ -16,6 +17,7 @@ pub(crate) fn title_of(server: &str) -> &str {
         "reset" => "accept and reset",
         "udp" => "one-thread UDP loop",
         "python" => "Python",
+        "asyncio" => "Python asyncio",
         "tidegate:on" => "tidegate, all on",
         "tidegate:off" => "tidegate, all off",
         other => other,
@@ -47,10 +49,11 @@ pub(crate) fn all(results: &Results) -> Vec<(&'static str, String)> {
     if results.work.contains_key("echo-64-10000") {
         pictures.push(("memory.svg", memory_picture(results)));
     }
+    pictures.extend(scene::pictures(&results.scenes));
     pictures
 }
 
-const PICTURE_WIDTH: f64 = 880.0;
+pub(crate) const PICTURE_WIDTH: f64 = 880.0;
 
 fn survival_picture(survival: &Survival) -> String {
     let mut svg = Svg::new(PICTURE_WIDTH, 414.0);
@@ -84,6 +87,7 @@ fn survival_picture(survival: &Survival) -> String {
         place: (60.0, 92.0, 440.0, 250.0),
         across: 10.2,
         ticks_across: &ticks,
+        show_across: times,
         scale: Scale::Linear { max: survival.capacity * 1.15 },
         show: |value| format!("{value:.0}"),
     };
@@ -113,6 +117,7 @@ fn survival_picture(survival: &Survival) -> String {
         place: (580.0, 92.0, 280.0, 250.0),
         across: 10.2,
         ticks_across: &ticks,
+        show_across: times,
         scale: Scale::Log { min: 0.001, max: 1.0 },
         show: |value| {
             if value >= 1.0 { format!("{value:.0} s") } else { format!("{:.0} ms", value * 1e3) }
@@ -128,6 +133,10 @@ fn survival_picture(survival: &Survival) -> String {
         "One core does 1 ms of work for each request, at most at the dashed rate; a reply is useful within 1 s.",
     );
     svg.finish("Useful replies and their p99 over offered load", &in_words(survival))
+}
+
+fn times(factor: f64) -> String {
+    format!("{factor}×")
 }
 
 /// What the picture shows, for those who do not see it.
@@ -173,7 +182,7 @@ fn cpu_picture(results: &Results, title: &str, works: &[(String, &str)]) -> Stri
 }
 
 /// Short enough for seven of them in a row.
-fn short_title_of(server: &str) -> &str {
+pub(crate) fn short_title_of(server: &str) -> &str {
     match server {
         "thread" => "threads",
         "pool" => "bare pool",

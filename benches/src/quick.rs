@@ -76,7 +76,8 @@ pub(crate) fn run(args: QuickArgs) -> Result<()> {
         server::set_tidegate(path.clone());
     }
     let bench = Bench::new(!args.unpinned)?;
-    let specs: Vec<Spec> = args.servers.iter().map(|name| spec(name, &args)).collect();
+    let specs: Vec<Spec> =
+        args.servers.iter().map(|name| Spec::labelled(name, &args.tidegate_args, &args.args_for)).collect();
     let mut out = std::io::stdout().lock();
     for &connections in &args.connections {
         let load = Load {
@@ -97,20 +98,6 @@ pub(crate) fn run(args: QuickArgs) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn spec(name: &str, args: &QuickArgs) -> Spec {
-    let mut words = String::new();
-    if name.starts_with("tidegate") {
-        words += &args.tidegate_args;
-    }
-    for (label, more) in args.args_for.iter().filter_map(|text| text.split_once('=')) {
-        if name.split(':').nth(1) == Some(label) {
-            words.push(' ');
-            words += more;
-        }
-    }
-    Spec::with(name, &words)
 }
 
 fn table(out: &mut impl Write, load: &Load, comparison: &Comparison) -> Result<()> {

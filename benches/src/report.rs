@@ -4,6 +4,7 @@ use crate::load::LATE;
 use crate::measure::{Comparison, Sample};
 use crate::plots::{thousands, title_of};
 use crate::results::{ClientRates, Results, Survival, SurvivalPoint};
+use crate::scene;
 use crate::stats::{median, spread};
 use crate::suite::SHARED;
 use crate::{goals, machine::Machine};
@@ -40,6 +41,7 @@ pub(crate) fn markdown(results: &Results) -> String {
     if let Some(survival) = &results.survival {
         let _ = survive(&mut page, survival);
     }
+    let _ = scene::report(&mut page, &results.scenes);
     page += "\n## Speed and memory\n\n![Echo of 64 bytes](img/echo.svg)\n\n\
              ![Peak memory with 10,000 connections](img/memory.svg)\n";
     for (key, title) in WORKS {
@@ -69,8 +71,9 @@ fn head(page: &mut String, machine: &Machine) -> std::fmt::Result {
          What tidegate costs and what it survives, beside what else one could use. One command measures all of it and \
          writes this page and its pictures:\n\n\
          ```sh\ncargo run --release -p tidegate-bench -- all\n```\n\n\
-         It needs Linux and takes about twenty minutes; `python3` is one of the peers (`--no-python` leaves it \
-         out), and `wrk` is the HTTP client that `tidegate stress` is measured against. `tidegate-bench quick --help` compares a few servers under one load.\n\n\
+         It needs Linux and takes about fifty minutes; `python3` is one of the peers (`--no-python` leaves it \
+         out), and `wrk` is the HTTP client that `tidegate stress` is measured against. `tidegate-bench quick --help` compares a few servers under one load, \
+         `tidegate-bench scene --help` plays one scene of overload and prints each second.\n\n\
          | machine | |\n|---|---|\n\
          | processor | {processor}, {cores} cores |\n| memory | {memory_gib} GiB |\n| kernel | Linux {kernel} |\n\
          | compiler | {rustc} |\n| Python | {python} |\n| revision | {revision} |\n| date | {date} |\n\n\
@@ -80,7 +83,7 @@ fn head(page: &mut String, machine: &Machine) -> std::fmt::Result {
          it. Compare ratios; the absolute figures are this machine's. *CPU* is the server's CPU time for each request, \
          which says more than the rate where the client, not the server, was what could go no faster.\n\n\
          The peers are in `benches/`, each what a good engineer writes first, with `TCP_NODELAY` and buffers of 64 KiB: \
-         Python's `ThreadingTCPServer` and `ThreadingUDPServer`, a thread per connection in Rust, tokio with a task per \
+         Python's `ThreadingTCPServer` and `ThreadingUDPServer`, Python's asyncio, a thread per connection in Rust, tokio with a task per \
          connection, a bare bounded pool (an acceptor, a bounded channel, 32 blocking workers, nothing else), and what \
          no server can beat: one-thread loops over epoll, over `recvfrom`, and over accept and reset."
     )

@@ -3,6 +3,7 @@
 
 use crate::machine::Machine;
 use crate::measure::Comparison;
+use crate::scene::Played;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,6 +18,9 @@ pub(crate) struct Results {
     /// Seconds from the start of the process to the first reply, by server.
     pub(crate) starts: BTreeMap<String, Vec<f64>>,
     pub(crate) survival: Option<Survival>,
+    /// Scenes of overload, by their names.
+    #[serde(default)]
+    pub(crate) scenes: BTreeMap<String, Played>,
     /// Echo: rates of `tidegate stress` and the bare client, by connections.
     pub(crate) clients: BTreeMap<usize, ClientRates>,
     /// Connect, echo, close: the same two.
@@ -74,6 +78,7 @@ impl Results {
             work: BTreeMap::new(),
             starts: BTreeMap::new(),
             survival: None,
+            scenes: BTreeMap::new(),
             clients: BTreeMap::new(),
             clients_churn: None,
             clients_http: BTreeMap::new(),

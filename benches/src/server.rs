@@ -3,12 +3,13 @@
 use crate::peers::Mode;
 use crate::pin::Cpus;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use std::io::{BufRead, BufReader, Read};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
 use std::time::{Duration, Instant};
 
 /// Longest wait for a server to say where it listens.
@@ -20,11 +21,13 @@ const TICKS_PER_SECOND: f64 = 100.0;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Service {
     pub(crate) udp: bool,
+    /// It answers whole lines only.
+    pub(crate) lines: bool,
     pub(crate) mode: Mode,
 }
 
 /// A server by the name it has on the command line and in the tables: `tidegate`, `tidegate@PATH` (another build of it,
-/// to compare with), `python`, or a peer: `thread`, `tokio`, `tokio-4k`, `pool`, `epoll`, `http`, `reset`, `udp`.
+/// to compare with), `python`, `asyncio`, or a peer: `thread`, `tokio`, `tokio-4k`, `pool`, `epoll`, `http`, `reset`, `udp`.
 #[derive(Clone, Debug)]
 pub(crate) struct Spec {
     /// As given.
@@ -44,6 +47,22 @@ impl Spec {
         Self { name: name.into(), args: args.split_whitespace().map(str::to_owned).collect() }
     }
 
+    /// A server as a command line names it: every tidegate has the arguments `of_tidegate`, and `NAME:LABEL` those of
+    /// `LABEL=ARGUMENTS` too.
+    pub(crate) fn labelled(name: &str, of_tidegate: &str, of_labels: &[String]) -> Self {
+        let mut words = String::new();
+        if name.starts_with("tidegate") {
+            words += of_tidegate;
+        }
+        for (label, more) in of_labels.iter().filter_map(|text| text.split_once('=')) {
+            if name.split(':').nth(1) == Some(label) {
+                words.push(' ');
+                words += more;
+            }
+        }
+        Self::with(name, &words)
+    }
+
     fn command(&self, service: Service) -> Result<Command> {
         let (base, path) = match self.name.split_once('@') {
             Some((base, path)) => (base, Some(PathBuf::from(path))),
@@ -52,14 +71,20 @@ impl Spec {
         // A label after a colon tells two configurations of one server apart.
         let base = base.split(':').next().unwrap_or(base);
         let mut command = match base {
-            "tidegate" => tidegate(path.unwrap_or_else(default_tidegate), service)?,
-            "python" => {
-                let script = if service.udp { "threading_udp.py" } else { "threading_tcp.py" };
-                let mut command = Command::new(python()?);
-                command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/").to_owned() + script);
-                command.args(["--listen", "127.0.0.1:0", "--mode", &show_mode(service.mode)]);
-                command
+            // No service of the program works on whole lines, so the library is served by a peer.
+            "tidegate" if service.lines => {
+                ensure!(
+                    path.is_none(),
+                    "the service for lines is the library that this program was built with"
+                );
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["peer", "lines", "--mode", &show_mode(service.mode)]);
+                return Ok(command);
             }
+            "tidegate" => tidegate(path.unwrap_or_else(default_tidegate), service)?,
+            "python" if service.udp => script("threading_udp.py", service)?,
+            "python" => script("threading_tcp.py", service)?,
+            "asyncio" => script("asyncio_tcp.py", service)?,
             peer => {
                 let mut command = Command::new(std::env::current_exe()?);
                 let (name, buffer) = match peer.split_once('-') {
@@ -73,6 +98,14 @@ impl Spec {
         command.args(&self.args);
         Ok(command)
     }
+}
+
+/// One of the servers in Python.
+fn script(name: &str, service: Service) -> Result<Command> {
+    let mut command = Command::new(python()?);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/").to_owned() + name);
+    command.args(["--listen", "127.0.0.1:0", "--mode", &show_mode(service.mode)]);
+    Ok(command)
 }
 
 /// As the peers take it.
@@ -135,6 +168,8 @@ fn python() -> Result<PathBuf> {
 /// A running server; dropping it ends it.
 pub(crate) struct Server {
     child: Child,
+    /// Lines that it said after its address, as far as they were kept.
+    said: Receiver<String>,
     /// Where it listens.
     pub(crate) addr: SocketAddr,
 }
@@ -148,6 +183,28 @@ pub(crate) struct Cost {
     pub(crate) peak_rss: u64,
     /// Threads now.
     pub(crate) threads: u64,
+}
+
+impl Cost {
+    /// What a process has cost so far. The kernel may take long to say it: it waits for locks of a process whose
+    /// thousands of threads have one processor.
+    pub(crate) fn of(pid: u32) -> Result<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        // The command's name is in parentheses and may hold anything; user and system time are fields 14 and 15.
+        let after = stat.rsplit_once(')').context("a stat line has a name")?.1;
+        let ticks: Vec<f64> =
+            after.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+        let number = |key: &str| {
+            let line = status.lines().find(|line| line.starts_with(key));
+            line.and_then(|line| line.split_whitespace().nth(1)).and_then(|word| word.parse::<u64>().ok())
+        };
+        Ok(Self {
+            cpu: ticks.iter().sum::<f64>() / TICKS_PER_SECOND,
+            peak_rss: number("VmHWM:").context("a process has a peak")? << 10,
+            threads: number("Threads:").context("a process has threads")?,
+        })
+    }
 }
 
 impl Server {
@@ -164,7 +221,7 @@ impl Server {
             under.args(args).arg(command.get_program()).args(command.get_args());
             command = under;
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TIDEGATE_") {
                 command.env_remove(name);
@@ -180,7 +237,7 @@ impl Server {
         let mut child = spawned.join().map_err(|_| anyhow!("the starting thread panicked"))??;
         let scheme = if service.udp { "udp://" } else { "tcp://" };
         match find_address(&mut child, scheme) {
-            Ok(addr) => Ok(Self { child, addr }),
+            Ok((addr, said)) => Ok(Self { child, said, addr }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -191,22 +248,25 @@ impl Server {
 
     /// What it has cost so far.
     pub(crate) fn cost(&self) -> Result<Cost> {
-        let pid = self.child.id();
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        // The command's name is in parentheses and may hold anything; user and system time are fields 14 and 15.
-        let after = stat.rsplit_once(')').context("a stat line has a name")?.1;
-        let ticks: Vec<f64> =
-            after.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
-        let number = |key: &str| {
-            let line = status.lines().find(|line| line.starts_with(key));
-            line.and_then(|line| line.split_whitespace().nth(1)).and_then(|word| word.parse::<u64>().ok())
-        };
-        Ok(Cost {
-            cpu: ticks.iter().sum::<f64>() / TICKS_PER_SECOND,
-            peak_rss: number("VmHWM:").context("a process has a peak")? << 10,
-            threads: number("Threads:").context("a process has threads")?,
-        })
+        Cost::of(self.pid())
+    }
+
+    /// Tells a server that reads its standard input something.
+    pub(crate) fn tell(&mut self, words: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("stdin is a pipe")?;
+        writeln!(stdin, "{words}").context("the server does not listen to its input")
+    }
+
+    /// Tells it to end, and what came of that within `limit`.
+    pub(crate) fn end_in_order(&mut self, grace: Duration, limit: Duration) -> Result<String> {
+        let started = Instant::now();
+        self.tell(&format!("end {}", grace.as_millis()))?;
+        while let Ok(line) = self.said.recv_timeout(limit.saturating_sub(started.elapsed())) {
+            if let Some(report) = line.strip_prefix("ended: ") {
+                return Ok(report.to_owned());
+            }
+        }
+        Ok(format!("it did not end within {} s", limit.as_secs()))
     }
 
     /// Whether it has not ended yet.
@@ -228,17 +288,17 @@ impl Drop for Server {
     }
 }
 
-fn find_address(child: &mut Child, scheme: &'static str) -> Result<SocketAddr> {
-    let (sender, lines) = sync_channel(64);
+fn find_address(child: &mut Child, scheme: &'static str) -> Result<(SocketAddr, Receiver<String>)> {
+    let (sender, lines) = bounded(64);
     let stdout = child.stdout.take().context("stdout is a pipe")?;
     let stderr = child.stderr.take().context("stderr is a pipe")?;
     read_lines(stdout, sender.clone())?;
     read_lines(stderr, sender)?;
-    wait_for_address(&lines, scheme)
+    Ok((wait_for_address(&lines, scheme)?, lines))
 }
 
 /// Reads all a server says, so that it never waits for a reader; only the first lines are handed on.
-fn read_lines(from: impl Read + Send + 'static, to: SyncSender<String>) -> Result<()> {
+fn read_lines(from: impl Read + Send + 'static, to: Sender<String>) -> Result<()> {
     std::thread::Builder::new().name("server output".into()).spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             let _ = to.try_send(line);

@@ -9,7 +9,7 @@ use crate::peers::Mode;
 use crate::pin::Cpus;
 use crate::results::{Results, Survival, SurvivalPoint};
 use crate::server::{self, Spec};
-use crate::{plots, report, stats};
+use crate::{plots, report, scene, stats};
 use anyhow::{Context, Result, ensure};
 use std::io::Write;
 use std::path::PathBuf;
@@ -53,6 +53,8 @@ pub(crate) enum Section {
     Refuse,
     /// Useful work under overload.
     Survival,
+    /// Scenes of overload on connections that stay, and of crowds.
+    Scenes,
     /// Start to first reply.
     Start,
     /// Metrics, limits and timeouts on and off.
@@ -180,6 +182,7 @@ impl Suite {
             Section::Churn => self.churn(),
             Section::Refuse => self.refuse(),
             Section::Survival => self.survival(),
+            Section::Scenes => self.scenes(),
             Section::Start => self.starts(),
             Section::Features => self.features(),
             Section::Udp => self.datagrams(),
@@ -300,6 +303,32 @@ impl Suite {
         }
         let points_small = self.survival_points(capacity, &FACTORS_SMALL, &small)?;
         self.results.survival = Some(Survival { capacity, points, points_small });
+        Ok(())
+    }
+
+    fn scenes(&mut self) -> Result<()> {
+        let mut known = Vec::new();
+        for &name in <scene::Name as clap::ValueEnum>::value_variants() {
+            let of = name.capacity();
+            let capacity = match known.iter().find(|(what, _)| *what == of) {
+                Some((_, capacity)) => *capacity,
+                None => {
+                    self.note("capacity");
+                    let capacity = scene::capacity(of, name.work())?;
+                    known.push((of, capacity));
+                    capacity
+                }
+            };
+            let scene = name.scene(capacity.unwrap_or(1.0));
+            self.note(&format!("scene {}", scene.key));
+            let python = self.python;
+            let peers = scene.peers.split_whitespace();
+            let peers = peers.filter(|name| python || !matches!(*name, "python" | "asyncio"));
+            let specs = self.peers(&peers.collect::<Vec<_>>().join(" "), false);
+            // Each run has many seconds that are looked at, so fewer rounds do.
+            let played = scene::play(&scene, capacity, &specs, self.rounds.div_ceil(3), |_| {})?;
+            self.results.scenes.insert(scene.key.to_owned(), played);
+        }
         Ok(())
     }
 

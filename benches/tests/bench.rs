@@ -36,8 +36,8 @@ fn assert_all_replied(outcomes: &[(String, Value)], servers: usize) {
 #[test]
 fn every_peer_echoes_what_comes_in_small_and_large() {
     for size in ["64", "65536"] {
-        let servers = "epoll,tokio,tokio-4k,thread,pool,python";
-        assert_all_replied(&quick(&["echo", "-c", "4", "--size", size, "--servers", servers]), 6);
+        let servers = "epoll,tokio,tokio-4k,thread,pool,python,asyncio";
+        assert_all_replied(&quick(&["echo", "-c", "4", "--size", size, "--servers", servers]), 7);
     }
 }
 
@@ -81,6 +81,43 @@ fn the_http_peer_answers_every_request_of_a_pipeline() {
     let one = "HTTP/1.1 200 OK\r\nContent-Length: 14\r\n";
     assert_eq!(replies.matches(one).count(), 3, "{replies}");
     assert_eq!(replies.len() % 3, 0, "{replies}");
+}
+
+#[test]
+fn the_peer_for_lines_answers_whole_lines_and_says_how_it_ended() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-bench"));
+    command.args(["peer", "lines", "--mode", "work-cpu:1ms"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut peer = Peer(command.spawn().unwrap());
+    let mut out = BufReader::new(peer.0.stdout.take().unwrap());
+    let mut said = String::new();
+    out.read_line(&mut said).unwrap();
+    let mut stream = TcpStream::connect(said.trim().rsplit_once('/').unwrap().1).unwrap();
+    stream.write_all(b"one\ntwo\n").unwrap();
+    let mut reply = [0; 8];
+    stream.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"one\ntwo\n");
+    peer.0.stdin.as_mut().unwrap().write_all(b"end 500\n").unwrap();
+    said.clear();
+    out.read_line(&mut said).unwrap();
+    assert!(said.starts_with("ended: drained 1 connections"), "{said}");
+    assert!(peer.0.wait().unwrap().success());
+}
+
+#[test]
+fn a_scene_counts_every_second_and_says_which_server_was_not_measured() {
+    let args = ["scene", "crowd", "--servers", "epoll,asyncio,nowhere"];
+    let (ok, out, err) = bench(&[&args[..], &["--json"]].concat());
+    assert!(ok, "{err}");
+    let played: Value = serde_json::from_str(&out).unwrap();
+    for server in 0..2 {
+        let crowd = &played["servers"][server]["runs"][0]["groups"][0];
+        assert_eq!(crowd["stages"][0]["asked"], 1_000, "{crowd}");
+        assert_eq!(crowd["stages"][0]["useful"], 1_000, "{crowd}");
+        assert_eq!(crowd["seconds"].as_array().unwrap().len(), 4, "{crowd}");
+    }
+    let missing = &played["servers"][2];
+    assert!(missing["missing"].as_str().unwrap().contains("nowhere"), "{missing}");
+    assert_eq!(missing["runs"].as_array().unwrap().len(), 0);
 }
 
 #[test]

@@ -10,11 +10,10 @@
 mod server;
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
-use loom::sync::{Arc, Mutex};
+use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
-use server::poll::awake::Awake;
-use server::poll::leadership::Leadership;
-use server::queue::state::{self, Parked, Ready, State};
+use server::poll::crew::{Crew, Rouse};
+use server::queue::state::{self, Marks, Parked, Ready, State};
 
 /// A connection with its kernel's side: bytes that have come, and bytes that were read.
 struct World {
@@ -53,7 +52,7 @@ impl World {
     /// The kernel has data, and an edge tells the poller's leader.
     fn arrive(&self, hangup: bool) {
         self.arrived.fetch_add(1, Ordering::SeqCst);
-        if self.state.ready(state::Generation(0), hangup) == Ready::Enqueue {
+        if self.state.ready(state::Generation(0), Marks::of_client(hangup)) == Ready::Enqueue {
             self.push();
         }
     }
@@ -107,13 +106,13 @@ fn an_expiring_connection_is_ended_by_one_thread_or_served() {
     loom::model(|| {
         let world = Arc::new(World::new());
         world.turn();
-        let (parker, leader) = (world.clone(), world.clone());
-        let parker = thread::spawn(move || {
-            let claimed = parker.state.claim(state::Generation(0));
+        let (keeper, leader) = (world.clone(), world.clone());
+        let keeper = thread::spawn(move || {
+            let claimed = keeper.state.claim(state::Generation(0));
             if claimed {
-                assert_eq!(parker.owners.fetch_add(1, Ordering::SeqCst), 0);
-                parker.state.release();
-                parker.owners.fetch_sub(1, Ordering::SeqCst);
+                assert_eq!(keeper.owners.fetch_add(1, Ordering::SeqCst), 0);
+                keeper.state.release();
+                keeper.owners.fetch_sub(1, Ordering::SeqCst);
             }
             claimed
         });
@@ -121,136 +120,199 @@ fn an_expiring_connection_is_ended_by_one_thread_or_served() {
             leader.arrive(false);
             leader.turn();
         });
-        let ended = parker.join().unwrap();
+        let ended = keeper.join().unwrap();
         leader.join().unwrap();
         assert!(ended || world.read.load(Ordering::SeqCst) == 1, "neither ended nor served");
         assert!(!world.state.claim(state::Generation(0)) || !ended, "a stale name claims nothing");
     });
 }
 
-/// Workers, the one poller and the queue: who makes work finds somebody to do it.
+/// How the threads of a model sleep: in loom's own waits, so that a sleeper nobody wakes is a deadlock that it reports.
+struct Beds {
+    /// The leader's poll: how often it was told to return.
+    poll: Mutex<usize>,
+    returned: Condvar,
+    /// For each worker, whether it was told to wake; as `unpark`, that holds for the next nap too.
+    told: Vec<(Mutex<bool>, Condvar)>,
+    workers_told: AtomicUsize,
+    leader_told: AtomicUsize,
+    keeper_told: AtomicUsize,
+}
+
+impl Beds {
+    fn new(workers: usize) -> Self {
+        Self {
+            poll: Mutex::new(0),
+            returned: Condvar::new(),
+            told: (0..workers).map(|_| (Mutex::new(false), Condvar::new())).collect(),
+            workers_told: AtomicUsize::new(0),
+            leader_told: AtomicUsize::new(0),
+            keeper_told: AtomicUsize::new(0),
+        }
+    }
+
+    /// The leader sleeps in the poll.
+    fn poll(&self) {
+        let mut told = self.poll.lock().unwrap();
+        while *told == 0 {
+            told = self.returned.wait(told).unwrap();
+        }
+        *told -= 1;
+    }
+}
+
+impl Rouse for Beds {
+    fn leader(&self) {
+        self.leader_told.fetch_add(1, Ordering::SeqCst);
+        *self.poll.lock().unwrap() += 1;
+        self.returned.notify_one();
+    }
+
+    fn worker(&self, worker: usize) {
+        self.workers_told.fetch_add(1, Ordering::SeqCst);
+        *self.told[worker].0.lock().unwrap() = true;
+        self.told[worker].1.notify_one();
+    }
+
+    fn keeper(&self) {
+        self.keeper_told.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn nap(&self, me: usize) {
+        let mut told = self.told[me].0.lock().unwrap();
+        while !*told {
+            told = self.told[me].1.wait(told).unwrap();
+        }
+        *told = false;
+    }
+}
+
+/// The real crew, and a line of which only the length counts.
 struct Hall {
-    leadership: Leadership,
-    awake: Awake,
-    queue: AtomicUsize,
-    asleep: Mutex<usize>,
-    woken: AtomicUsize,
+    crew: Crew<Beds>,
+    line: AtomicUsize,
+    done: AtomicUsize,
 }
 
 impl Hall {
-    fn new(awake: usize) -> Self {
-        Self {
-            leadership: Leadership::new(),
-            awake: Awake::new(awake),
-            queue: AtomicUsize::new(0),
-            asleep: Mutex::new(0),
-            woken: AtomicUsize::new(0),
-        }
+    fn new(workers: usize) -> Arc<Self> {
+        let crew = Crew::new(workers, Beds::new(workers));
+        Arc::new(Self { crew, line: AtomicUsize::new(0), done: AtomicUsize::new(0) })
     }
 
     fn publish(&self) {
-        self.queue.fetch_add(1, Ordering::SeqCst);
-        if self.awake.count_after_publishing() == 0 {
-            self.wake();
-        }
+        self.line.fetch_add(1, Ordering::SeqCst);
+        self.crew.work_queued();
     }
 
-    fn wake(&self) {
-        if self.leadership.unblock() {
-            self.awake.rise();
-            self.woken.fetch_add(1, Ordering::SeqCst);
-            return;
-        }
-        let mut asleep = self.asleep.lock().unwrap();
-        if *asleep > 0 {
-            *asleep -= 1;
-            drop(asleep);
-            self.awake.rise();
-            self.woken.fetch_add(1, Ordering::SeqCst);
-        }
+    fn has_work(&self) -> bool {
+        self.line.load(Ordering::SeqCst) > 0
     }
 
-    /// A worker that found nothing: true if it rests now and only a wake can bring it back.
-    fn rest(&self) -> bool {
-        if self.leadership.take() {
-            self.leadership.block();
-            self.awake.rest();
-            if self.queue.load(Ordering::SeqCst) == 0 {
-                return true;
+    /// Takes an entry, if there is one.
+    fn take(&self) -> bool {
+        let taken = self.line.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        self.done.fetch_add(usize::from(taken), Ordering::SeqCst);
+        taken
+    }
+
+    /// A worker's round, as in the server, until it has taken an entry or `enough` says that it may go.
+    fn work(&self, me: usize, enough: impl Fn() -> bool) {
+        while !self.take() && !enough() {
+            match self.crew.lead() {
+                Some(lead) => lead.rest(|| self.has_work() || enough(), || self.crew.rouse().poll()),
+                None => self.crew.sleep(me, || self.has_work() || enough()),
             }
-            if self.leadership.unblock() {
-                self.awake.rise();
-            }
-            self.leadership.release();
-            return false;
         }
-        *self.asleep.lock().unwrap() += 1;
-        self.awake.rest();
-        if self.queue.load(Ordering::SeqCst) == 0 && self.leadership.is_led_after_publishing() {
-            return true;
-        }
-        let mut asleep = self.asleep.lock().unwrap();
-        if *asleep > 0 {
-            *asleep -= 1;
-            drop(asleep);
-            self.awake.rise();
-        }
-        false
     }
 }
 
 #[test]
 fn work_finds_a_worker_that_is_going_to_rest() {
     loom::model(|| {
-        let hall = Arc::new(Hall::new(1));
-        let (worker, acceptor) = (hall.clone(), hall.clone());
-        let worker = thread::spawn(move || worker.rest());
-        let acceptor = thread::spawn(move || acceptor.publish());
-        let rests = worker.join().unwrap();
-        acceptor.join().unwrap();
-        let woken = hall.woken.load(Ordering::SeqCst);
-        assert!(!rests || woken == 1, "work is queued, the worker rests, and nobody wakes it");
-        assert_eq!(hall.awake.count_after_publishing(), 1, "the count of the wakeful is right");
+        let hall = Hall::new(1);
+        let worker = hall.clone();
+        let worker = thread::spawn(move || worker.work(0, || false));
+        hall.publish();
+        worker.join().unwrap();
+        assert_eq!(hall.done.load(Ordering::SeqCst), 1);
+        assert_eq!(hall.crew.awake(), 1, "the count of the wakeful is right");
+        assert!(hall.crew.rouse().leader_told.load(Ordering::SeqCst) <= 1, "one entry wakes one worker");
     });
 }
 
 #[test]
 fn a_passing_leader_leaves_somebody_to_poll() {
+    // The timekeeper leads for a moment, while a worker is going to rest: either the worker leads afterwards, or it
+    // is woken.
     loom::model(|| {
-        let hall = Arc::new(Hall::new(1));
-        let (worker, parker) = (hall.clone(), hall.clone());
-        let worker = thread::spawn(move || worker.rest());
-        let parker = thread::spawn(move || {
-            if parker.leadership.take() {
-                parker.leadership.release();
-            }
-            if parker.awake.count_after_publishing() == 0 {
-                parker.wake();
-            }
-        });
-        let rests = worker.join().unwrap();
-        parker.join().unwrap();
-        let led = hall.leadership.is_led_after_publishing();
-        let woken = hall.woken.load(Ordering::SeqCst);
-        assert!(!rests || led || woken == 1, "the worker sleeps as a follower of nobody");
+        let hall = Hall::new(1);
+        let worker = hall.clone();
+        let worker = thread::spawn(move || worker.work(0, || false));
+        drop(hall.crew.lead());
+        if !hall.crew.is_led_after_publishing() {
+            hall.crew.work_queued();
+        }
+        // An event comes, of which only somebody who polls learns.
+        hall.line.fetch_add(1, Ordering::SeqCst);
+        hall.crew.rouse().leader();
+        worker.join().unwrap();
+        assert_eq!(hall.crew.awake(), 1);
+    });
+}
+
+#[test]
+fn work_wakes_one_of_two_that_are_going_to_rest() {
+    let mut model = loom::model::Builder::new();
+    // Without a bound three threads take minutes.
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let hall = Hall::new(2);
+        let workers: Vec<_> = (0..2)
+            .map(|me| {
+                let hall = hall.clone();
+                thread::spawn(move || {
+                    let enough = || hall.done.load(Ordering::SeqCst) == 1;
+                    hall.work(me, enough);
+                    // The one that has done the work lets the other go.
+                    hall.crew.wake_all();
+                })
+            })
+            .collect();
+        hall.publish();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        assert_eq!((hall.done.load(Ordering::SeqCst), hall.crew.awake()), (1, 2));
+    });
+}
+
+#[test]
+fn a_timekeeper_that_is_going_to_sleep_long_learns_of_the_first_turn() {
+    loom::model(|| {
+        let hall = Hall::new(1);
+        let keeper = hall.clone();
+        let keeper = thread::spawn(move || keeper.crew.keeper_rests(|| false));
+        hall.crew.stir();
+        let rests = keeper.join().unwrap();
+        let told = hall.crew.rouse().keeper_told.load(Ordering::SeqCst);
+        assert!(!rests || told == 1, "a turn has begun, and the timekeeper sleeps long");
     });
 }
 
 #[test]
 fn a_claim_that_is_put_back_loses_no_edge() {
-    // The parker claims a connection, finds that its deadline has moved, and puts it back, while an
+    // The timekeeper claims a connection, finds that its deadline has moved, and puts it back, while an
     // event arrives for it.
     loom::model(|| {
         let world = Arc::new(World::new());
         world.turn();
-        let (parker, leader) = (world.clone(), world.clone());
-        let parker = thread::spawn(move || {
-            if parker.state.claim(state::Generation(0)) {
-                assert_eq!(parker.owners.fetch_add(1, Ordering::SeqCst), 0, "one owner at a time");
-                parker.owners.fetch_sub(1, Ordering::SeqCst);
-                if parker.state.park() == Parked::Again {
-                    parker.state.requeue();
-                    parker.push();
+        let (keeper, leader) = (world.clone(), world.clone());
+        let keeper = thread::spawn(move || {
+            if keeper.state.claim(state::Generation(0)) {
+                assert_eq!(keeper.owners.fetch_add(1, Ordering::SeqCst), 0, "one owner at a time");
+                keeper.owners.fetch_sub(1, Ordering::SeqCst);
+                if keeper.state.park() == Parked::Again {
+                    keeper.state.requeue();
+                    keeper.push();
                 }
             }
         });
@@ -258,7 +320,7 @@ fn a_claim_that_is_put_back_loses_no_edge() {
             leader.arrive(false);
             leader.turn();
         });
-        parker.join().unwrap();
+        keeper.join().unwrap();
         leader.join().unwrap();
         world.turn();
         assert_eq!(world.read.load(Ordering::SeqCst), 1, "it was put back, and nobody will look");
@@ -271,52 +333,26 @@ fn an_event_of_an_earlier_life_does_nothing_to_the_next() {
     loom::model(|| {
         let world = Arc::new(World::new());
         world.turn();
-        let (parker, leader) = (world.clone(), world.clone());
+        let (keeper, leader) = (world.clone(), world.clone());
         // The connection ends and its slot is given to another, which is queued as a newcomer.
-        let parker = thread::spawn(move || {
-            if parker.state.claim(state::Generation(0)) {
-                parker.state.release();
-                assert_eq!(parker.state.open(), state::Generation(1));
-                parker.state.requeue();
+        let keeper = thread::spawn(move || {
+            if keeper.state.claim(state::Generation(0)) {
+                keeper.state.release();
+                assert_eq!(keeper.state.open(), state::Generation(1));
+                keeper.state.requeue();
                 return true;
             }
             false
         });
-        let leader = thread::spawn(move || leader.state.ready(state::Generation(0), true));
-        let reborn = parker.join().unwrap();
+        let leader = thread::spawn(move || leader.state.ready(state::Generation(0), Marks::of_client(true)));
+        let reborn = keeper.join().unwrap();
         let said = leader.join().unwrap();
         if reborn {
             assert_eq!(said, Ready::Known, "an old event queued the new connection once more");
             assert_eq!(world.state.take(state::Generation(0)), None, "an old entry takes it");
-            assert_eq!(world.state.take(state::Generation(1)), Some(false), "an old hangup is its own");
+            assert_eq!(world.state.take(state::Generation(1)), Some(Marks::NONE), "an old hangup is its own");
         } else {
             assert_eq!(said, Ready::Enqueue);
         }
-    });
-}
-
-#[test]
-fn work_wakes_one_of_two_that_are_going_to_rest() {
-    let mut model = loom::model::Builder::new();
-    // Without a bound three threads take minutes.
-    model.preemption_bound = Some(2);
-    model.check(|| {
-        let hall = Arc::new(Hall::new(2));
-        let workers: Vec<_> = (0..2)
-            .map(|_| {
-                let worker = hall.clone();
-                thread::spawn(move || worker.rest())
-            })
-            .collect();
-        hall.publish();
-        let resting = workers.into_iter().map(|worker| worker.join().unwrap());
-        let resting = resting.filter(|&rests| rests).count();
-        let woken = hall.woken.load(Ordering::SeqCst);
-        let awake = hall.awake.count_after_publishing();
-        assert!(resting < 2 || woken == 1, "work is queued, both rest, and nobody wakes one");
-        assert!(woken <= 1, "one entry wakes one worker");
-        // Who was woken may have been about to get up by itself.
-        assert!((2 - resting..=2 - resting + woken).contains(&awake), "{awake} awake, {resting} rest");
-        assert!(awake >= 1, "work is queued and nobody is awake");
     });
 }

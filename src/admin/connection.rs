@@ -1,22 +1,22 @@
 //! One connection to the admin endpoint: read one request, send one answer, close politely.
 
-use super::AdminLimits;
-use super::request::{self, Refusal, Request};
+use super::limits::Rules;
+use super::request::{self, AdminRequest, Rejected};
 use mio::net::TcpStream;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How many bytes are read and thrown away after an answer before the connection is cut.
 const LINGER_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Debug)]
-enum State {
+enum VisitState {
     /// The head so far.
     Reading(Vec<u8>),
     /// The request is whole and its answer is being made.
-    Asked(Request),
+    Asked(AdminRequest),
     /// The answer, and how much of it the kernel has taken.
     Writing(Arc<[u8]>, usize),
     /// The answer is sent; what still comes is thrown away until the client closes.
@@ -29,9 +29,11 @@ enum State {
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct AdminConnection {
     pub(super) stream: TcpStream,
-    state: State,
+    progress: VisitState,
+    /// When it was accepted, and from its whole request on when that came.
+    since: Instant,
     /// When the head must be whole, then when all must be over.
     deadline: Instant,
     end: Instant,
@@ -39,58 +41,60 @@ pub(super) struct Connection {
     pub(super) number: u64,
 }
 
-impl Connection {
-    pub(super) fn new(stream: TcpStream, number: u64, now: Instant, limits: &AdminLimits) -> Self {
+impl AdminConnection {
+    pub(super) fn new(stream: TcpStream, number: u64, now: Instant, rules: &Rules) -> Self {
         Self {
             stream,
-            state: State::Reading(Vec::new()),
-            deadline: now + limits.head_time,
-            end: now + limits.total_time,
+            progress: VisitState::Reading(Vec::new()),
+            since: now,
+            deadline: now + rules.limits.head_time,
+            end: now + rules.limits.total_time,
             number,
         }
     }
 
     /// Goes as far as it can without waiting.
-    pub(super) fn advance(&mut self, now: Instant, limits: &AdminLimits) {
+    pub(super) fn advance(&mut self, now: Instant, rules: &Rules) {
         loop {
-            let step = match &mut self.state {
-                State::Reading(head) => match read_head(&mut self.stream, head, limits.head_bytes) {
+            let step = match &mut self.progress {
+                VisitState::Reading(head) => match read_head(&mut self.stream, head, rules) {
                     Ok(None) => return,
                     Ok(Some(Ok(request))) => {
                         self.deadline = self.end;
-                        State::Asked(request)
+                        self.since = now;
+                        VisitState::Asked(request)
                     }
                     Ok(Some(Err(refusal))) => {
                         self.deadline = self.end;
-                        State::Writing(refusal.response(false).into(), 0)
+                        VisitState::Writing(refusal.response(false).into(), 0)
                     }
-                    Err(_) => State::Done,
+                    Err(_) => VisitState::Done,
                 },
-                State::Asked(_) | State::Done | State::Cut => return,
-                State::Writing(answer, sent) => match write(&mut self.stream, answer, sent) {
+                VisitState::Asked(_) | VisitState::Done | VisitState::Cut => return,
+                VisitState::Writing(answer, sent) => match write(&mut self.stream, answer, sent) {
                     Ok(false) => return,
                     Ok(true) => {
-                        self.deadline = self.end.min(now + limits.linger_time);
+                        self.deadline = self.end.min(now + rules.limits.linger_time);
                         match self.stream.shutdown(Shutdown::Write) {
-                            Ok(()) => State::Lingering(0),
-                            Err(_) => State::Done,
+                            Ok(()) => VisitState::Lingering(0),
+                            Err(_) => VisitState::Done,
                         }
                     }
-                    Err(_) => State::Done,
+                    Err(_) => VisitState::Done,
                 },
-                State::Lingering(bytes) => match discard(&mut self.stream, bytes) {
+                VisitState::Lingering(bytes) => match discard(&mut self.stream, bytes) {
                     Ok(false) => return,
-                    Ok(true) | Err(_) => State::Done,
+                    Ok(true) | Err(_) => VisitState::Done,
                 },
             };
-            self.state = step;
+            self.progress = step;
         }
     }
 
     /// The request that waits for its answer.
-    pub(super) fn asked(&self) -> Option<&Request> {
-        match &self.state {
-            State::Asked(request) => Some(request),
+    pub(super) fn asked(&self) -> Option<&AdminRequest> {
+        match &self.progress {
+            VisitState::Asked(request) => Some(request),
             _ => None,
         }
     }
@@ -99,24 +103,24 @@ impl Connection {
     pub(super) fn answer(&mut self, answer: Arc<[u8]>) {
         // Without it the end of an answer could wait for the client's acknowledgement.
         let _ = self.stream.set_nodelay(true);
-        self.state = State::Writing(answer, 0);
+        self.progress = VisitState::Writing(answer, 0);
     }
 
     /// Acts on a deadline that has passed.
-    pub(super) fn expire(&mut self, now: Instant, limits: &AdminLimits) {
+    pub(super) fn expire(&mut self, now: Instant, rules: &Rules) {
         if now < self.deadline {
             return;
         }
-        // Who began a request is told why it ends; who said nothing is not.
-        let began = matches!(&self.state, State::Reading(head) if !head.is_empty());
+        // A client that began a request is told why it ends; one that said nothing is not.
+        let began = matches!(&self.progress, VisitState::Reading(head) if !head.is_empty());
         if began && now < self.end {
             self.deadline = self.end;
-            self.state = State::Writing(Refusal::TooSlow.response(false).into(), 0);
-            self.advance(now, limits);
-        } else if matches!(self.state, State::Lingering(_)) {
-            self.state = State::Done;
+            self.progress = VisitState::Writing(Rejected::TooSlow.response(false).into(), 0);
+            self.advance(now, rules);
+        } else if matches!(self.progress, VisitState::Lingering(_)) {
+            self.progress = VisitState::Done;
         } else {
-            self.state = State::Cut;
+            self.progress = VisitState::Cut;
         }
     }
 
@@ -125,18 +129,31 @@ impl Connection {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.state, State::Done | State::Cut)
+        matches!(self.progress, VisitState::Done | VisitState::Cut)
     }
 
-    /// Who goes first when there is no room: those already answered, then those without a whole
+    /// Until when nobody may take its place: while its request can be expected to be on its way, and while its answer
+    /// can be expected to be taken. `crowded` says that many wait for a place, and then neither is for long.
+    pub(super) fn protected_until(&self, crowded: bool) -> Option<Instant> {
+        let time = match &self.progress {
+            VisitState::Done | VisitState::Cut | VisitState::Lingering(_) => return None,
+            VisitState::Reading(_) if crowded => Duration::from_millis(5),
+            VisitState::Reading(_) => Duration::from_millis(100),
+            VisitState::Asked(_) | VisitState::Writing(..) if crowded => Duration::from_millis(50),
+            VisitState::Asked(_) | VisitState::Writing(..) => Duration::from_millis(250),
+        };
+        Some(self.since + time)
+    }
+
+    /// The order in which connections go when there is no room: those already answered, then those without a whole
     /// request, then those that do not take their answer; the oldest of each first.
     pub(super) fn eviction_order(&self) -> (u8, u64) {
-        let class = match &self.state {
-            State::Done | State::Cut => 0,
-            State::Lingering(_) => 1,
-            State::Reading(_) => 2,
-            State::Writing(..) => 3,
-            State::Asked(_) => 4,
+        let class = match &self.progress {
+            VisitState::Done | VisitState::Cut => 0,
+            VisitState::Lingering(_) => 1,
+            VisitState::Reading(_) => 2,
+            VisitState::Writing(..) => 3,
+            VisitState::Asked(_) => 4,
         };
         (class, self.number)
     }
@@ -144,14 +161,14 @@ impl Connection {
     /// Whether nothing is lost when it is closed: then it ends with FIN, else with RST, which leaves
     /// nothing of it in the kernel.
     pub(super) fn is_settled(&self) -> bool {
-        matches!(self.state, State::Done | State::Lingering(_))
+        matches!(self.progress, VisitState::Done | VisitState::Lingering(_))
     }
 }
 
-type Head = Option<Result<Request, Refusal>>;
+type Head = Option<Result<AdminRequest, Rejected>>;
 
 /// Reads until the head is whole, refused, or no more has come.
-fn read_head(stream: &mut TcpStream, head: &mut Vec<u8>, bytes_max: usize) -> io::Result<Head> {
+fn read_head(stream: &mut TcpStream, head: &mut Vec<u8>, rules: &Rules) -> io::Result<Head> {
     let mut buffer = [0; 2048];
     loop {
         match stream.read(&mut buffer) {
@@ -159,7 +176,7 @@ fn read_head(stream: &mut TcpStream, head: &mut Vec<u8>, bytes_max: usize) -> io
             Ok(n) => {
                 head.extend_from_slice(&buffer[..n]);
                 // A head that is over the limit is refused by then, so this stays bounded.
-                if let Some(parsed) = request::parse(head, bytes_max) {
+                if let Some(parsed) = request::parse(head, rules) {
                     return Ok(Some(parsed));
                 }
             }

@@ -1,20 +1,21 @@
 //! The bounded front: the only part of the admin endpoint that meets the outside.
 //!
-//! One thread and one epoll. The newest connection always gets in: when there is no room, the
-//! oldest one without a whole request goes. A connection is read as soon as it is accepted, so a
-//! client that sends its request with its first packet is never the one that goes.
+//! One thread and one epoll. When every place is taken, the newest connection gets in and the oldest one that is not
+//! being served goes. A connection is being served while its request is on its way or its answer is being taken, each
+//! for a fraction of a second; while every place is taken by such connections, newcomers wait in the kernel.
 
-use super::AdminLimits;
-use super::connection::Connection;
+use super::connection::AdminConnection;
+use super::limits::Rules;
+use super::link::{AdminAnswer, PrivateLink};
 use super::pages::Pages;
-use super::relay::Relay;
-use super::request::{Refusal, Request};
+use super::request::{AdminRequest, Rejected};
 use super::reserve::Reserve;
+use crate::contain::contain;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire};
 use std::time::{Duration, Instant};
@@ -30,32 +31,50 @@ const ACCEPT_REST: Duration = Duration::from_millis(10);
 /// How many connections are accepted before the others get their turn.
 const ACCEPTS_MAX: usize = 256;
 
+/// When there may be more to accept though no event will say so.
+#[derive(Clone, Copy, Debug)]
+enum More {
+    /// An event will say so.
+    None,
+    At(Instant),
+    /// When there is a place, and at this time at the latest.
+    WhenRoom(Instant),
+}
+
+impl More {
+    fn at(self) -> Option<Instant> {
+        match self {
+            More::None => None,
+            More::At(at) | More::WhenRoom(at) => Some(at),
+        }
+    }
+}
+
 /// The front's state; [`Front::run`] is its thread.
 pub(super) struct Front {
     poll: Poll,
     listener: TcpListener,
     reserve: Reserve,
-    relay: Option<Relay>,
+    link: Option<PrivateLink>,
     pages: Pages,
-    limits: AdminLimits,
+    rules: Rules,
     stop: Arc<AtomicBool>,
     /// By place; a place is also the token.
-    connections: Vec<Option<Connection>>,
+    connections: Vec<Option<AdminConnection>>,
     arrivals: u64,
-    /// Accepting goes on at this time: there may be more to accept though no event will say so.
-    accept_at: Option<Instant>,
+    more: More,
 }
 
 impl Front {
     pub(super) fn new(
         listener: std::net::TcpListener,
         pages: Pages,
-        limits: AdminLimits,
+        rules: Rules,
         stop: Arc<AtomicBool>,
     ) -> io::Result<(Self, Arc<Waker>)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let reserve = Reserve::new(&listener, limits.reserve_descriptors)?;
+        let reserve = Reserve::new(&listener, rules.limits.reserve_descriptors)?;
         listener.set_nonblocking(true)?;
         let mut listener = TcpListener::from_std(listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -63,13 +82,13 @@ impl Front {
             poll,
             listener,
             reserve,
-            relay: Some(Relay::start()?),
+            link: Some(PrivateLink::start()?),
             pages,
-            limits,
+            connections: (0..rules.limits.connections.max(1)).map(|_| None).collect(),
+            rules,
             stop,
-            connections: (0..limits.connections.max(1)).map(|_| None).collect(),
             arrivals: 0,
-            accept_at: None,
+            more: More::None,
         };
         Ok((front, waker))
     }
@@ -81,7 +100,8 @@ impl Front {
         while !self.stop.load(Acquire) {
             let now = Instant::now();
             if now >= sample_at {
-                self.pages.sample(now);
+                // A service's own code may be called for a sample: should it panic, the next one comes in a second.
+                let _ = contain(|| self.pages.sample(now));
                 // Never catches up with samples that were missed.
                 sample_at = (sample_at + SAMPLE_INTERVAL).max(now);
             }
@@ -96,61 +116,77 @@ impl Front {
     }
 
     fn next_deadline(&self, sample_at: Instant) -> Instant {
-        let connections = self.connections.iter().flatten().map(Connection::deadline);
-        connections.chain(self.accept_at).fold(sample_at, Instant::min)
+        let connections = self.connections.iter().flatten().map(AdminConnection::deadline);
+        connections.chain(self.more.at()).fold(sample_at, Instant::min)
     }
 
     fn turn(&mut self, events: &Events) {
         let now = Instant::now();
-        let mut accept = self.accept_at.is_some_and(|at| at <= now);
+        let mut accept = self.more.at().is_some_and(|at| at <= now);
         for event in events {
             match event.token() {
                 LISTENER => accept = true,
                 WAKER => {}
                 Token(token) => {
                     if let Some(Some(connection)) = self.connections.get_mut(token - FIRST) {
-                        connection.advance(now, &self.limits);
+                        connection.advance(now, &self.rules);
                     }
                 }
             }
         }
         if accept {
-            self.accept_at = self.accept(now);
+            self.more = self.accept(now);
         }
-        for place in 0..self.connections.len() {
-            if let Some(connection) = &mut self.connections[place] {
-                connection.expire(now, &self.limits);
-            }
+        for connection in self.connections.iter_mut().flatten() {
+            connection.expire(now, &self.rules);
         }
         self.answer_all(now);
         for place in 0..self.connections.len() {
-            if self.connections[place].as_ref().is_some_and(Connection::is_done) {
+            if self.connections[place].as_ref().is_some_and(AdminConnection::is_done) {
                 self.close(place);
             }
+        }
+        if matches!(self.more, More::WhenRoom(_)) && self.has_room(now) {
+            self.more = More::At(now);
         }
         self.reserve.refill();
     }
 
-    /// Accepts what waits; when to go on, if that is not for an event to say.
-    fn accept(&mut self, now: Instant) -> Option<Instant> {
+    /// Whether a newcomer could have a place.
+    fn has_room(&self, now: Instant) -> bool {
+        let served =
+            |connection: &AdminConnection| connection.protected_until(false).is_some_and(|at| at > now);
+        !self.connections.iter().all(|connection| connection.as_ref().is_some_and(served))
+    }
+
+    /// Accepts what waits.
+    fn accept(&mut self, now: Instant) -> More {
         for _ in 0..ACCEPTS_MAX {
+            if self.free_place().is_none() {
+                if !self.somebody_waits() {
+                    return More::None;
+                }
+                if let Err(full_until) = self.evict(now) {
+                    return More::WhenRoom(full_until);
+                }
+            }
             match self.listener.accept() {
                 Ok((stream, _)) => self.admit(stream, now),
                 Err(error) => match classify(&error) {
-                    AcceptFailure::Empty => return None,
+                    AcceptFailure::Empty => return More::None,
                     AcceptFailure::Passing => {}
                     // The kernel says so before it looks whether anybody waits.
-                    AcceptFailure::NoDescriptor if !self.somebody_waits() => return None,
+                    AcceptFailure::NoDescriptor if !self.somebody_waits() => return More::None,
                     AcceptFailure::NoDescriptor => {
-                        if !self.reserve.give_up() && !self.evict() {
-                            return Some(now + ACCEPT_REST);
+                        if !self.reserve.give_up() && self.evict(now).is_err() {
+                            return More::At(now + ACCEPT_REST);
                         }
                     }
-                    AcceptFailure::Resting => return Some(now + ACCEPT_REST),
+                    AcceptFailure::Resting => return More::At(now + ACCEPT_REST),
                 },
             }
         }
-        Some(now)
+        More::At(now)
     }
 
     fn somebody_waits(&self) -> bool {
@@ -160,23 +196,20 @@ impl Front {
         matches!(poll(&mut listener, Some(&at_once)), Ok(1..))
     }
 
+    fn free_place(&self) -> Option<usize> {
+        self.connections.iter().position(Option::is_none)
+    }
+
     fn admit(&mut self, stream: mio::net::TcpStream, now: Instant) {
-        let free = |connections: &[Option<Connection>]| connections.iter().position(Option::is_none);
-        let mut place = free(&self.connections);
-        if place.is_none() {
-            self.evict();
-            place = free(&self.connections);
-        }
-        let Some(place) = place else {
-            // Every connection has a whole request that is being answered.
+        let Some(place) = self.free_place() else {
             self.reserve.close(abort(stream));
             return;
         };
         self.arrivals += 1;
-        let mut connection = Connection::new(stream, self.arrivals, now, &self.limits);
+        let mut connection = AdminConnection::new(stream, self.arrivals, now, &self.rules);
         // A flood of connections that say nothing must cost little, so what is not needed yet waits:
         // who has left already is not even registered.
-        connection.advance(now, &self.limits);
+        connection.advance(now, &self.rules);
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Token(FIRST + place);
         let registered = !connection.is_done()
@@ -188,18 +221,23 @@ impl Front {
         }
     }
 
-    /// Ends the connection that has the least claim to stay; whether there was one.
-    fn evict(&mut self) -> bool {
-        let candidates = self.connections.iter().enumerate().filter_map(|(place, connection)| {
-            connection.as_ref().filter(|c| c.asked().is_none()).map(|c| (c.eviction_order(), place))
-        });
-        match candidates.min() {
-            Some((_, place)) => {
-                self.close(place);
-                true
+    /// Ends the connection that has the least claim to stay, if there is one that is not being served; else says
+    /// when there will be.
+    fn evict(&mut self, now: Instant) -> Result<(), Instant> {
+        let backlog = crate::metrics::kernel::listen_backlog(self.listener.as_fd());
+        let crowded = backlog.is_some_and(|backlog| backlog.connections > self.connections.len() as u64);
+        let mut candidates = Vec::with_capacity(self.connections.len());
+        let mut first_end = now + SAMPLE_INTERVAL;
+        for (place, connection) in self.connections.iter().enumerate() {
+            let Some(connection) = connection else { continue };
+            match connection.protected_until(crowded).filter(|&until| until > now) {
+                Some(until) => first_end = first_end.min(until),
+                None => candidates.push((connection.eviction_order(), place)),
             }
-            None => false,
         }
+        let (_, place) = candidates.into_iter().min().ok_or(first_end)?;
+        self.close(place);
+        Ok(())
     }
 
     fn close(&mut self, place: usize) {
@@ -210,7 +248,7 @@ impl Front {
     }
 
     /// Closes a connection, which takes it out of the epoll too: nobody else holds its socket.
-    fn end(&mut self, connection: Connection) {
+    fn end(&mut self, connection: AdminConnection) {
         let settled = connection.is_settled();
         let stream = connection.stream;
         self.reserve.close(if settled { stream.into() } else { abort(stream) });
@@ -219,7 +257,7 @@ impl Front {
     /// Answers every whole request. Those for the same page share one answer: each had arrived
     /// before it was made.
     fn answer_all(&mut self, now: Instant) {
-        let mut made: HashMap<Request, Arc<[u8]>> = HashMap::new();
+        let mut made: HashMap<AdminRequest, Arc<[u8]>> = HashMap::new();
         for place in 0..self.connections.len() {
             let Some(request) = self.connections[place].as_ref().and_then(|c| c.asked().cloned()) else {
                 continue;
@@ -230,28 +268,33 @@ impl Front {
             };
             if let Some(connection) = &mut self.connections[place] {
                 connection.answer(Arc::clone(&answer));
-                connection.advance(now, &self.limits);
+                connection.advance(now, &self.rules);
             }
             made.insert(request, answer);
         }
     }
 
-    /// Has one answer made; a relay that failed is replaced.
-    fn make(&mut self, request: &Request) -> Arc<[u8]> {
+    /// Has one answer made; a link that failed is replaced.
+    fn make(&mut self, request: &AdminRequest) -> Arc<[u8]> {
         for _ in 0..2 {
-            if self.relay.is_none() {
-                self.relay = Relay::start().ok();
+            if self.link.is_none() {
+                self.link = PrivateLink::start().ok();
             }
-            let Some(relay) = &mut self.relay else {
+            let Some(link) = &mut self.link else {
                 break;
             };
-            match relay.answer(request, |target| self.pages.answer(target)) {
+            match link.answer(request, |target| answer_or_panic(&self.pages, target)) {
                 Ok(answer) => return answer.into(),
-                Err(_) => self.relay = None,
+                Err(_) => self.link = None,
             }
         }
-        Refusal::Unavailable.response(request.head).into()
+        Rejected::Unavailable.response(request.head).into()
     }
+}
+
+/// Makes an answer. It may call a service's own code, whose panic must not end this thread.
+fn answer_or_panic(pages: &Pages, target: &str) -> AdminAnswer {
+    contain(|| pages.answer(target)).unwrap_or_else(|_| Pages::panicked())
 }
 
 /// Makes the close of a connection a reset, which leaves nothing behind.

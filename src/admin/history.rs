@@ -1,12 +1,43 @@
 //! The last five minutes in a fixed ring, one sample a second: what the status page draws.
 
-use crate::metrics::snapshot::{BUCKETS, HistogramSnapshot, Snapshot};
-use crate::reason::{DatagramDrop, DropReason};
+use crate::metrics::snapshot::{HistogramSnapshot, Snapshot};
+use crate::reason::{DatagramDrop, DropReason, TurnOutcome};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How many samples are kept.
 pub(super) const SAMPLES_MAX: usize = 300;
+
+/// How often the latencies are kept, to tell what they were since then; and how often at most.
+const LATENCIES_EVERY: Duration = Duration::from_secs(5);
+const LATENCIES_MAX: usize = 13;
+
+/// All latencies of a server up to some time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Latencies {
+    pub(super) queue_wait: HistogramSnapshot,
+    pub(super) turn: HistogramSnapshot,
+}
+
+impl Latencies {
+    pub(super) fn of(seen: &Snapshot) -> Self {
+        let mut turn = HistogramSnapshot::default();
+        for listener in &seen.listeners {
+            turn.merge(&listener.turn_duration);
+        }
+        Self { queue_wait: seen.queue_wait.clone(), turn }
+    }
+
+    /// What was observed since `earlier`.
+    pub(super) fn since(&self, earlier: &Latencies) -> Self {
+        Self { queue_wait: self.queue_wait.since(&earlier.queue_wait), turn: self.turn.since(&earlier.turn) }
+    }
+}
+
+/// A quantile in seconds.
+pub(super) fn quantile(seen: &HistogramSnapshot, q: f64) -> Option<f64> {
+    seen.quantile(q).map(|time| time.as_secs_f64())
+}
 
 /// What is kept of one snapshot.
 #[derive(Clone, Debug)]
@@ -15,6 +46,7 @@ pub(super) struct Sample {
     pub(super) accepted: u64,
     pub(super) dropped: [u64; DropReason::COUNT],
     pub(super) datagrams_dropped: [u64; DatagramDrop::COUNT],
+    /// Turns that did something.
     pub(super) turns: u64,
     pub(super) sent_bytes: u64,
     pub(super) queue_length: u64,
@@ -22,12 +54,14 @@ pub(super) struct Sample {
     pub(super) workers_limit: u64,
     pub(super) worker_busy: Duration,
     pub(super) handler_panics: u64,
-    pub(super) queue_wait: HistogramSnapshot,
-    pub(super) turn_duration: HistogramSnapshot,
+    /// Processor time of the process.
+    pub(super) cpu: Duration,
+    /// The p99 of the queue wait since the sample before, in seconds; 0 where nothing waited.
+    pub(super) wait_p99: f64,
 }
 
 impl Sample {
-    pub(super) fn new(at: Instant, seen: &Snapshot) -> Self {
+    pub(super) fn new(at: Instant, seen: &Snapshot, cpu: Duration) -> Self {
         let mut sample = Self {
             at,
             accepted: 0,
@@ -40,15 +74,14 @@ impl Sample {
             workers_limit: seen.workers_limit,
             worker_busy: seen.worker_busy,
             handler_panics: seen.handler_panics,
-            queue_wait: seen.queue_wait.clone(),
-            turn_duration: HistogramSnapshot::default(),
+            cpu,
+            wait_p99: 0.0,
         };
         for listener in &seen.listeners {
             sample.accepted += listener.accepted;
             sample.open += listener.open();
             sample.sent_bytes += listener.sent_bytes;
-            sample.turns += listener.turns.iter().sum::<u64>();
-            sample.turn_duration.merge(&listener.turn_duration);
+            sample.turns += listener.turns[TurnOutcome::Ok as usize];
             for (sum, n) in sample.dropped.iter_mut().zip(listener.dropped) {
                 *sum += n;
             }
@@ -82,6 +115,11 @@ impl Sample {
         count(self).saturating_sub(count(earlier)) as f64 / self.seconds_since(earlier)
     }
 
+    /// Processors that the process has used since `earlier`.
+    pub(super) fn processors(&self, earlier: &Sample) -> f64 {
+        self.cpu.saturating_sub(earlier.cpu).as_secs_f64() / self.seconds_since(earlier)
+    }
+
     /// The share of all workers' time that was spent in turns since `earlier`, 0 to 1.
     pub(super) fn utilisation(&self, earlier: &Sample) -> f64 {
         let busy = self.worker_busy.saturating_sub(earlier.worker_busy).as_secs_f64();
@@ -105,14 +143,35 @@ fn since<const N: usize>(later: &[u64; N], earlier: &[u64; N]) -> [u64; N] {
 #[derive(Debug, Default)]
 pub(super) struct History {
     samples: VecDeque<Sample>,
+    /// The latencies at the last sample, and now and then before.
+    last: Latencies,
+    latencies: VecDeque<(Instant, Latencies)>,
 }
 
 impl History {
-    pub(super) fn push(&mut self, sample: Sample) {
+    pub(super) fn push(&mut self, at: Instant, seen: &Snapshot, cpu: Duration) {
+        let latencies = Latencies::of(seen);
+        let mut sample = Sample::new(at, seen, cpu);
+        sample.wait_p99 = quantile(&latencies.since(&self.last).queue_wait, 0.99).unwrap_or(0.0);
         if self.samples.len() == SAMPLES_MAX {
             self.samples.pop_front();
         }
         self.samples.push_back(sample);
+        let is_due =
+            |&(last, _): &(Instant, Latencies)| at.saturating_duration_since(last) >= LATENCIES_EVERY;
+        if self.latencies.back().is_none_or(is_due) {
+            if self.latencies.len() == LATENCIES_MAX {
+                self.latencies.pop_front();
+            }
+            self.latencies.push_back((at, latencies.clone()));
+        }
+        self.last = latencies;
+    }
+
+    /// The newest latencies that are at least `age` old at `now`, or else the oldest there are, with their time.
+    pub(super) fn latencies_before(&self, now: Instant, age: Duration) -> Option<&(Instant, Latencies)> {
+        let old_enough = |kept: &&(Instant, Latencies)| now.saturating_duration_since(kept.0) >= age;
+        self.latencies.iter().rev().find(old_enough).or_else(|| self.latencies.front())
     }
 
     /// The newest sample that is at least `age` old at `now`, or else the oldest there is.
@@ -133,43 +192,18 @@ impl History {
     }
 }
 
-/// What was observed between two readings of one histogram.
-pub(super) fn between(earlier: &HistogramSnapshot, later: &HistogramSnapshot) -> HistogramSnapshot {
-    let mut difference = later.clone();
-    for (count, before) in difference.counts.iter_mut().zip(earlier.counts) {
-        *count = count.saturating_sub(before);
-    }
-    difference.sum = later.sum.saturating_sub(earlier.sum);
-    difference
-}
-
-/// The quantile `q` in seconds, between its bucket's bounds in proportion, as Prometheus's
-/// `histogram_quantile` has it; the last bound for what is above it. `None` without observations.
-pub(super) fn quantile(seen: &HistogramSnapshot, q: f64) -> Option<f64> {
-    let total = seen.count();
-    if total == 0 {
-        return None;
-    }
-    let rank = q * total as f64;
-    let mut below = 0.0;
-    let mut lower = 0.0;
-    for (&upper, count) in BUCKETS.iter().zip(seen.counts) {
-        let count = count as f64;
-        if count > 0.0 && below + count >= rank {
-            return Some(lower + (upper - lower) * ((rank - below) / count));
-        }
-        below += count;
-        lower = upper;
-    }
-    Some(lower)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::snapshot::ListenerSnapshot;
 
-    fn sample(at: Instant, accepted: u64) -> Sample {
-        Sample { accepted, ..Sample::new(at, &Snapshot { workers_limit: 4, ..Snapshot::default() }) }
+    fn seen(accepted: u64) -> Snapshot {
+        let listener = ListenerSnapshot { accepted, ..ListenerSnapshot::default() };
+        Snapshot { workers_limit: 4, listeners: vec![listener], ..Snapshot::default() }
+    }
+
+    fn sample(at: Instant) -> Sample {
+        Sample::new(at, &seen(0), Duration::ZERO)
     }
 
     #[test]
@@ -179,7 +213,7 @@ mod tests {
         let mut history = History::default();
         assert!(history.before(start, Duration::ZERO).is_none());
         for second in 0..1000 {
-            history.push(sample(at(second), second * 10));
+            history.push(at(second), &seen(second * 10), Duration::ZERO);
         }
         assert_eq!(history.each(|s| s.accepted as f64).len(), SAMPLES_MAX);
         let minute_ago = history.before(at(999), Duration::from_secs(60)).unwrap();
@@ -193,23 +227,23 @@ mod tests {
     #[test]
     fn utilisation_is_a_share_of_all_workers_time() {
         let start = Instant::now();
-        let earlier = sample(start, 0);
-        let later =
-            Sample { worker_busy: Duration::from_secs(6), ..sample(start + Duration::from_secs(2), 0) };
+        let earlier = sample(start);
+        let later = Sample { worker_busy: Duration::from_secs(6), ..sample(start + Duration::from_secs(2)) };
         assert!((later.utilisation(&earlier) - 0.75).abs() < 1e-9);
         assert_eq!(earlier.utilisation(&earlier), 0.0);
     }
 
     #[test]
-    fn quantiles_are_those_of_prometheus() {
-        let mut seen = HistogramSnapshot::default();
-        assert_eq!(quantile(&seen, 0.5), None);
-        seen.counts[0] = 50;
-        seen.counts[6] = 50;
-        assert!((quantile(&seen, 0.25).unwrap() - 0.00005).abs() < 1e-9);
-        assert!((quantile(&seen, 0.75).unwrap() - 0.0075).abs() < 1e-9);
-        seen.counts[BUCKETS.len()] = 10_000;
-        assert_eq!(quantile(&seen, 0.99), Some(10.0));
-        assert_eq!(between(&seen, &seen).count(), 0);
+    fn latencies_are_kept_for_a_minute() {
+        let start = Instant::now();
+        let at = |second: u64| start + Duration::from_secs(second);
+        let mut history = History::default();
+        assert!(history.latencies_before(start, Duration::ZERO).is_none());
+        for second in 0..200 {
+            history.push(at(second), &seen(0), Duration::ZERO);
+        }
+        assert_eq!(history.latencies.len(), LATENCIES_MAX);
+        let minute = Duration::from_secs(60);
+        assert_eq!(history.latencies_before(at(199), minute).map(|kept| kept.0), Some(at(135)));
     }
 }

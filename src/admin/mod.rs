@@ -22,19 +22,24 @@
 //! # }
 //! ```
 
+mod banner;
 mod connection;
 mod front;
 mod history;
+mod host;
+mod limits;
+mod link;
 mod pages;
-mod relay;
 mod request;
 mod reserve;
 mod show;
 mod status;
-mod verdict;
+
+pub use limits::AdminLimits;
 
 use crate::metrics::snapshot::Observe;
 use front::Front;
+use limits::Rules;
 use mio::Waker;
 use std::fmt;
 use std::io;
@@ -42,40 +47,56 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 /// How many completed handshakes may wait in the kernel, which lowers it to `net.core.somaxconn`.
 /// It covers a flood between two looks: a handshake beyond it is tried again after a second.
 const BACKLOG: i32 = 4096;
 
-/// The limits of the admin endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AdminLimits {
-    /// Connections held at the same time; default 64. The newest gets in: the oldest one without a
-    /// complete request makes room.
-    pub connections: usize,
-    /// Bytes of a request's head; default 8 KiB.
-    pub head_bytes: usize,
-    /// Time from accept to a complete head; default 2 s.
-    pub head_time: Duration,
-    /// Time from accept to the end of all; default 5 s.
-    pub total_time: Duration,
-    /// Time an answered client may take to close; default 1 s.
-    pub linger_time: Duration,
-    /// Descriptors held in reserve, so that it answers when the process has none; default 8.
-    pub reserve_descriptors: usize,
+/// An admin endpoint in the making: see [`Admin::builder`].
+pub struct AdminBuilder {
+    address: SocketAddr,
+    observe: Arc<dyn Observe>,
+    rules: Rules,
 }
 
-impl Default for AdminLimits {
-    fn default() -> Self {
-        Self {
-            connections: 64,
-            head_bytes: 8 * 1024,
-            head_time: Duration::from_secs(2),
-            total_time: Duration::from_secs(5),
-            linger_time: Duration::from_secs(1),
-            reserve_descriptors: 8,
-        }
+impl AdminBuilder {
+    /// Replaces the limits.
+    #[must_use]
+    pub fn limits(mut self, limits: AdminLimits) -> Self {
+        self.rules.limits = limits;
+        self
+    }
+
+    /// Adds a host name that requests may be for; `*` stands for all. A request that names another host than an
+    /// address, `localhost` or one of these is answered with 421, so that no page in a browser can read what is
+    /// served here by giving its own name this address.
+    #[must_use]
+    pub fn host(mut self, name: &str) -> Self {
+        self.rules.hosts.add(name);
+        self
+    }
+
+    /// Binds the address. `[::]` takes IPv4 too, unless `0.0.0.0` is taken already on that port.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be bound, or the descriptors it holds in reserve cannot be had.
+    pub fn bind(self) -> io::Result<Admin> {
+        let listener = listen(self.address)?;
+        let address = listener.local_addr()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let pages = pages::Pages::new(self.observe)?;
+        let (front, waker) = Front::new(listener, pages, self.rules, Arc::clone(&stop))?;
+        Ok(Admin { front, stop, waker, address })
+    }
+}
+
+impl fmt::Debug for AdminBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminBuilder")
+            .field("address", &self.address)
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
     }
 }
 
@@ -88,31 +109,28 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds to `address` with the default limits; port 0 picks a free port.
+    /// Begins to describe the endpoint at `address`, which shows what `observe` sees; port 0 picks a free port.
     ///
-    /// # Errors
+    /// ```
+    /// use tidegate::{Echo, Server, admin::Admin};
     ///
-    /// The address cannot be bound, or the descriptors it holds in reserve cannot be had.
-    pub fn bind(address: SocketAddr, observe: Arc<dyn Observe>) -> io::Result<Self> {
-        Self::bind_with(address, observe, AdminLimits::default())
+    /// let server = Server::builder().listen("127.0.0.1:0", Echo)?.bind()?.serve()?;
+    /// let admin = Admin::builder("127.0.0.1:0".parse()?, server.observe()).host("gate.example").bind()?.serve()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn builder(address: SocketAddr, observe: Arc<dyn Observe>) -> AdminBuilder {
+        let rules = Rules { limits: AdminLimits::default(), hosts: host::Hosts::default() };
+        AdminBuilder { address, observe, rules }
     }
 
-    /// Binds to `address` with other limits.
+    /// Binds to `address` with the default limits, for requests by address and for `localhost`; port 0 picks a free
+    /// port.
     ///
     /// # Errors
     ///
-    /// As [`bind`](Self::bind).
-    pub fn bind_with(
-        address: SocketAddr,
-        observe: Arc<dyn Observe>,
-        limits: AdminLimits,
-    ) -> io::Result<Self> {
-        let listener = listen(address)?;
-        let address = listener.local_addr()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let pages = pages::Pages::new(observe)?;
-        let (front, waker) = Front::new(listener, pages, limits, Arc::clone(&stop))?;
-        Ok(Self { front, stop, waker, address })
+    /// As [`AdminBuilder::bind`].
+    pub fn bind(address: SocketAddr, observe: Arc<dyn Observe>) -> io::Result<Self> {
+        Self::builder(address, observe).bind()
     }
 
     /// Where it listens, with the real port.
@@ -174,10 +192,28 @@ impl Drop for AdminHandle {
     }
 }
 
+/// Listens at an address. `[::]` takes IPv4 as well, whatever the system's default is; if another listener has that
+/// port for IPv4, it takes what is left.
 fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    match listen_as(address, false) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_any_ipv6(address) => {
+            listen_as(address, true).map_err(|_| error)
+        }
+        other => other,
+    }
+}
+
+fn is_any_ipv6(address: SocketAddr) -> bool {
+    address.is_ipv6() && address.ip().is_unspecified()
+}
+
+fn listen_as(address: SocketAddr, only_ipv6: bool) -> io::Result<std::net::TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
+    if is_any_ipv6(address) {
+        socket.set_only_v6(only_ipv6)?;
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

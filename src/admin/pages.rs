@@ -1,7 +1,7 @@
 //! What each path answers. Nothing here changes the server.
 
-use super::history::{History, Sample};
-use super::relay::Answer;
+use super::history::History;
+use super::link::AdminAnswer;
 use super::status;
 use crate::metrics::process::ProcessReader;
 use crate::metrics::registry::{CONTENT_TYPE, Exporter};
@@ -30,11 +30,11 @@ impl Pages {
 
     /// Adds a sample to the history.
     pub(super) fn sample(&mut self, now: Instant) {
-        self.history.push(Sample::new(now, &self.observe.snapshot()));
+        self.history.push(now, &self.observe.snapshot(), self.process.read().cpu);
     }
 
     /// Answers one target: a path, perhaps with a query, which is not looked at.
-    pub(super) fn answer(&self, target: &str) -> Answer {
+    pub(super) fn answer(&self, target: &str) -> AdminAnswer {
         match target.split(['?', '#']).next().unwrap_or_default() {
             "/metrics" => match self.exporter.render() {
                 Ok(text) => answer(200, CONTENT_TYPE, text),
@@ -43,12 +43,12 @@ impl Pages {
             "/livez" => answer(200, TEXT, "ok\n".into()),
             "/readyz" => self.ready(),
             "/status" => {
-                let mut page = answer(200, HTML, self.report().to_html());
+                let mut page = answer(200, HTML, self.status().to_html());
                 page.headers.push(("Content-Security-Policy", status::CSP.to_owned()));
                 page.headers.push(("Referrer-Policy", "no-referrer".to_owned()));
                 page
             }
-            "/status.json" => answer(200, JSON, self.report().to_json()),
+            "/status.json" => answer(200, JSON, self.status().to_json()),
             "/" => {
                 let mut page = answer(302, TEXT, "see /status\n".into());
                 page.headers.push(("Location", "/status".to_owned()));
@@ -62,20 +62,25 @@ impl Pages {
         }
     }
 
-    fn ready(&self) -> Answer {
+    /// The answer when making one panicked.
+    pub(super) fn panicked() -> AdminAnswer {
+        answer(500, TEXT, "a service panicked while it was asked how it is: see the log\n".into())
+    }
+
+    fn ready(&self) -> AdminAnswer {
         match self.observe.snapshot().phase {
             Phase::Serving => answer(200, TEXT, "ready\n".into()),
             phase => answer(503, TEXT, format!("not ready: {}\n", phase.as_str()).into()),
         }
     }
 
-    fn report(&self) -> status::Report {
-        status::Report::new(Instant::now(), self.observe.as_ref(), &self.process.read(), &self.history)
+    fn status(&self) -> status::StatusPage {
+        status::StatusPage::new(Instant::now(), self.observe.as_ref(), &self.process.read(), &self.history)
     }
 }
 
-fn answer(status: u16, content_type: &str, body: Vec<u8>) -> Answer {
-    Answer {
+fn answer(status: u16, content_type: &str, body: Vec<u8>) -> AdminAnswer {
+    AdminAnswer {
         status,
         headers: vec![
             ("Content-Type", content_type.to_owned()),

@@ -1,5 +1,6 @@
 //! Numbers as people read them.
 
+use crate::metrics::snapshot::Snapshot;
 use std::time::Duration;
 
 /// A count with its thousands apart: `1,204`.
@@ -20,6 +21,17 @@ pub(super) fn some(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", number(n), if n == 1 { "" } else { "s" })
 }
 
+/// What waits in the queue, by what it is: a queue may be longer than its limit, which is for newcomers.
+pub(super) fn waiting(seen: &Snapshot, newcomers: u64) -> String {
+    let queued: u64 = seen.listeners.iter().map(|l| l.queued).sum();
+    let (turns, others) = (queued.saturating_sub(newcomers), seen.queue_length.saturating_sub(queued));
+    let mut text = format!("{} new, {} of open connections", number(newcomers), number(turns));
+    if others > 0 {
+        text.push_str(&format!(", {} other", number(others)));
+    }
+    text
+}
+
 /// How many a second, with a fraction where there are few.
 pub(super) fn rate(per_second: f64) -> String {
     match per_second {
@@ -27,6 +39,11 @@ pub(super) fn rate(per_second: f64) -> String {
         r if r < 9.95 => format!("{r:.1}/s"),
         r => format!("{}/s", number(r.round() as u64)),
     }
+}
+
+/// Processors in use, of those there are.
+pub(super) fn processors(used: f64, all: usize) -> String {
+    format!("{used:.1} of {}", some(all as u64, "processor"))
 }
 
 /// A share as per cent.

@@ -1,3 +1,98 @@
-//! Who may come in: places, sources, rates.
+//! Who may come in: places, sources, rates. A [`Permit`] is a connection's place and its share of its source; both
+//! are given back when it is dropped, so no path can leak one.
 
+pub(crate) mod bell;
+pub(crate) mod bucket;
 pub(crate) mod places;
+pub(crate) mod sources;
+// Until the server and the gate use all of it.
+#[allow(dead_code)]
+pub(crate) mod turns;
+
+use crate::limits::Limits;
+use crate::reason::DropReason;
+use places::{Place, Places};
+use sources::{SourceNumber, Sources};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Places for connections, and what is known of their sources.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    places: Arc<Places>,
+    sources: Option<Sources>,
+}
+
+/// A connection's place among the admitted.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    admission: Arc<Admission>,
+    source: Option<SourceNumber>,
+    /// Dropped last, after the source was told.
+    _place: Place,
+}
+
+impl Admission {
+    /// `freed` is told of each place that is given back, with how many are still taken.
+    pub(crate) fn new(limits: &Limits, freed: impl Fn(usize) + Send + Sync + 'static) -> Arc<Self> {
+        let places = Places::telling(limits.max_connections, freed);
+        Arc::new(Self { places, sources: Sources::new(limits) })
+    }
+
+    /// Whether there is no place left, before a connection is accepted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.places.is_full()
+    }
+
+    /// How many places are taken.
+    pub(crate) fn open(&self) -> usize {
+        self.places.taken()
+    }
+
+    /// Takes a place for a connection from `source`; one whose address is not an internet address has none.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        source: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<Permit, DropReason> {
+        let place = self.places.take().ok_or(DropReason::MaxConnections)?;
+        // From here on the place is given back on every path.
+        let source = match (&self.sources, source) {
+            (Some(sources), Some(address)) => Some(sources.admit(address, now)?),
+            _ => None,
+        };
+        Ok(Permit { admission: self.clone(), source, _place: place })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let (Some(sources), Some(id)) = (&self.admission.sources, self.source) {
+            sources.leave(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permit_gives_back_its_place_and_its_source() {
+        let mut limits = Limits::default();
+        (limits.max_connections, limits.max_per_source) = (2, 1);
+        let admission = Admission::new(&limits, |_| {});
+        let (now, [a, b, c]) = (Instant::now(), [1, 2, 3].map(|n| Some(IpAddr::from([10, 0, 0, n]))));
+        let first = admission.admit(a, now).unwrap();
+        assert_eq!(admission.admit(a, now).unwrap_err(), DropReason::PerSource);
+        assert_eq!(admission.open(), 1, "a refused source gives its place back");
+        let _second = admission.admit(b, now).unwrap();
+        assert!(admission.is_full());
+        assert_eq!(admission.admit(c, now).unwrap_err(), DropReason::MaxConnections);
+        drop(first);
+        assert_eq!(admission.open(), 1);
+        assert!(admission.admit(a, now).is_ok());
+        assert!(admission.admit(None, now).is_ok(), "a local client has no source");
+    }
+}

@@ -2,13 +2,24 @@
 //! either is read by the option's own parser.
 
 use super::args::ServeArgs;
-use super::one_line;
+use super::exit::one_line;
+use super::gate_options;
+use crate::limits::TABLE;
+use crate::limits::show_time;
 use clap::{Args, Command, FromArgMatches};
-use std::io::Read;
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// A configuration file larger than this is a mistake.
 const SIZE_MAX: u64 = 1024 * 1024;
+/// The name of the tables of listeners that have something of their own.
+const LISTENER: &str = "listener";
+/// How long a configuration that comes through a pipe may be silent.
+const SILENCE_MAX: Duration = Duration::from_millis(800);
 
 /// Adds what the environment and the configuration file say to what the command line said.
 pub(super) fn merge(args: ServeArgs) -> Result<ServeArgs, String> {
@@ -76,27 +87,103 @@ fn file(parser: &Parser, path: &Path) -> Result<ServeArgs, String> {
     let told = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
     let text = read(path).map_err(|why| told(&why))?;
     let table: toml::Table = toml::from_str(&text).map_err(|error| told(&wrong_toml(&text, &error)))?;
-    let mut args = ServeArgs::default();
+    let (mut args, mut own) = (ServeArgs::default(), Vec::new());
     for (key, value) in &table {
+        if key == LISTENER {
+            own = listeners(parser, value).map_err(|why| told(&why))?;
+            continue;
+        }
         if key == "config" || !parser.names().any(|name| name == key) {
             return Err(told(&format!("`{key}` is not an option: `tidegate --help` lists them")));
         }
-        let values = values(value).map_err(|why| told(&format!("`{key}` {why}")))?;
-        let said = parser.read(key, &values).map_err(|why| told(&format!("`{key}`: {why}")))?;
-        args = args.or(said);
+        args = with(args, parser, key, value).map_err(|why| told(&why))?;
     }
+    args.listeners = own;
     Ok(args)
 }
 
+/// One more key with its value.
+fn with(args: ServeArgs, parser: &Parser, key: &str, value: &toml::Value) -> Result<ServeArgs, String> {
+    let values = values(value).map_err(|why| format!("`{key}` {why}"))?;
+    let said = parser.read(key, &values).map_err(|why| format!("`{key}`: {why}"))?;
+    Ok(args.or(said))
+}
+
+/// The `[[listener]]` tables.
+fn listeners(parser: &Parser, value: &toml::Value) -> Result<Vec<ServeArgs>, String> {
+    let form = || format!("`{LISTENER}` must be a table with `listen`: write [[{LISTENER}]]");
+    let tables = value.as_array().ok_or_else(form)?;
+    let tables = tables.iter().enumerate().map(|(index, table)| {
+        let mut args = ServeArgs::default();
+        for (key, value) in table.as_table().ok_or_else(form)? {
+            let why = match own(parser, key) {
+                Ok(()) => with(args.clone(), parser, key, value).map(|with| args = with).err(),
+                Err(why) => Some(why),
+            };
+            if let Some(why) = why {
+                return Err(format!("[[{LISTENER}]] number {}: {why}", index + 1));
+            }
+        }
+        if args.listen.is_empty() {
+            return Err(format!("[[{LISTENER}]] number {} has no `listen`: it says where", index + 1));
+        }
+        Ok(args)
+    });
+    tables.collect()
+}
+
+/// Whether a listener can have a key of its own.
+fn own(parser: &Parser, key: &str) -> Result<(), String> {
+    let of_its_own = TABLE.iter().any(|limit| limit.per_listener && limit.name == key);
+    if of_its_own || matches!(key, "listen" | "busy-reply") || gate_options::NAMES.contains(&key) {
+        return Ok(());
+    }
+    if parser.names().any(|name| name == key) {
+        return Err(format!(
+            "`{key}` is the same for all listeners: write it above the first [[{LISTENER}]]"
+        ));
+    }
+    Err(format!("`{key}` is not an option: `tidegate --help` lists them"))
+}
+
 fn read(path: &Path) -> Result<String, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let mut text = Vec::new();
-    // Not by its size, which a device does not have.
-    file.take(SIZE_MAX + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    // Non-blocking, since opening a FIFO waits for a program that writes to it.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file =
+        rustix::fs::open(path, flags, Mode::empty()).map_err(|error| io::Error::from(error).to_string())?;
+    let text = read_within(&File::from(file), SILENCE_MAX)?;
     if text.len() as u64 > SIZE_MAX {
         return Err(format!("it has more than {SIZE_MAX} bytes, the most a configuration may have"));
     }
     String::from_utf8(text).map_err(|_| "it is not text in UTF-8".to_owned())
+}
+
+/// Reads to the end, or to one byte more than [`SIZE_MAX`]; a pipe that is silent for so long is an error.
+fn read_within(mut file: &File, silence_max: Duration) -> Result<Vec<u8>, String> {
+    // Not by its size, which a device does not have.
+    let is_pipe = file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+    let (mut text, mut buffer, mut heard) = (Vec::new(), [0; 8192], Instant::now());
+    let mut writer_seen = false;
+    while text.len() as u64 <= SIZE_MAX {
+        match file.read(&mut buffer) {
+            // The end; or, of a pipe, that no program has it open for writing yet.
+            Ok(0) if !is_pipe || writer_seen => break,
+            Ok(0) => {}
+            Ok(n) => {
+                text.extend_from_slice(&buffer[..n]);
+                (writer_seen, heard) = (true, Instant::now());
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => writer_seen = true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error.to_string()),
+        }
+        if heard.elapsed() >= silence_max {
+            return Err(format!("nothing was written to it for {}", show_time(silence_max)));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(text)
 }
 
 /// What is wrong with a text that is not TOML, and in which line.

@@ -1,35 +1,86 @@
-//! The log: lines on stderr that never hold up who writes them.
+//! The log: lines on stderr that never hold up the thread that writes them.
+//!
+//! A terminal that is stopped, a pager and a full pipe take no more lines, and a write to them waits. So one
+//! thread does nothing but write, and the others put their lines into a queue with a bound. A line that finds
+//! the queue full is dropped; the log says how many were, as soon as it is read again.
 
 use super::args::{LogFormat, ServeArgs};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::{self, Write};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A line longer than this is cut: a pipe that is writable takes so much without waiting
-/// (`PIPE_BUF`).
+/// Lines that may wait to be written.
+const LINES_MAX: usize = 1024;
+/// A line longer than this is cut.
 const LINE_MAX: usize = 4096;
+/// The part of a panic's message that is logged.
+const PANIC_MAX: usize = 1000;
+/// How long the end of the program waits for the last lines to be written.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// The queue to the thread that writes, once the log is started.
+static QUEUE: OnceLock<Sender<LogItem>> = OnceLock::new();
+/// Lines that found the queue full and were not reported yet.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+enum LogItem {
+    Line(Vec<u8>),
+    /// Everything before it has been written when this is dropped.
+    Flush(#[allow(dead_code, reason = "dropping it is the message")] Sender<()>),
+}
 
 /// Starts the log, and makes panics of the server's threads part of it.
-pub(super) fn start(args: &ServeArgs) {
+pub(super) fn start(args: &ServeArgs) -> io::Result<()> {
+    let (sender, receiver) = bounded(LINES_MAX);
+    std::thread::Builder::new().name("tidegate-log".to_owned()).spawn(move || write_all(&receiver))?;
+    // A second call in one process keeps the first log.
+    let _ = QUEUE.set(sender);
     let level = match (args.quiet, args.verbose) {
         (true, _) => tracing::Level::ERROR,
         (_, 0) => tracing::Level::INFO,
         (_, 1) => tracing::Level::DEBUG,
         _ => tracing::Level::TRACE,
     };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(|| Lossy);
-    let set = match args.log_format {
+    let log = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(|| Queued);
+    let _ = match args.log_format {
         Some(LogFormat::Json) => log.json().flatten_event(true).try_init(),
-        _ => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
+        _ => log.with_ansi(wants_colour()).try_init(),
     };
-    // A second call in one process keeps the first log.
-    let _ = set;
     mind_panics();
+    Ok(())
 }
 
-/// Panics of the server's own threads are caught, counted and summed up once a second; of the panics themselves
-/// at most one a second is told, in one line, however many there are.
+/// Waits, for a short time, until all lines have been written.
+pub(super) fn finish() {
+    let Some(queue) = QUEUE.get() else {
+        return;
+    };
+    let (written, is_written) = bounded(0);
+    if queue.send_timeout(LogItem::Flush(written), LAST_WORDS).is_ok() {
+        let _ = is_written.recv_timeout(LAST_WORDS);
+    }
+}
+
+/// Writes one line to stderr, through the queue if there is one.
+pub(super) fn say(line: &str) {
+    if QUEUE.get().is_some() {
+        let _ = Queued.write(format!("{line}\n").as_bytes());
+        return finish();
+    }
+    // Nobody can be told when stderr is closed; the exit code still says it.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Whether stderr takes colours: a terminal that is not a dumb one, and nobody who has set `NO_COLOR`.
+fn wants_colour() -> bool {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    io::stderr().is_terminal() && set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Panics of the server's own threads are caught, counted and summed up once a second. Of the panics themselves
+/// at most one a second is logged, in one line, however many there are.
 fn mind_panics() {
     static LAST_SECOND: AtomicU64 = AtomicU64::new(0);
     let default = std::panic::take_hook();
@@ -45,23 +96,44 @@ fn mind_panics() {
         let what = payload.downcast_ref::<&str>().copied();
         let what = what.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, "{what}");
+        tracing::error!(place, "{}", what.chars().take(PANIC_MAX).collect::<String>());
     }));
 }
 
-/// Stderr, as far as it takes lines at once: a reader that has stopped reading (a pager, a full pipe) must not
-/// stop the thread that keeps time. What it does not take is lost.
-struct Lossy;
+/// The thread that writes.
+fn write_all(queue: &Receiver<LogItem>) {
+    for piece in queue {
+        let LogItem::Line(line) = piece else {
+            continue;
+        };
+        // Nobody can be told when the log itself fails.
+        let _ = io::stderr().write_all(&line);
+        // The report is a line too, so there must be room for it.
+        if queue.len() < LINES_MAX / 2 {
+            report_dropped();
+        }
+    }
+}
 
-impl Write for Lossy {
+fn report_dropped() {
+    let lines = DROPPED.swap(0, Ordering::Relaxed);
+    if lines > 0 {
+        tracing::warn!(lines, "the log was not read fast enough, and lines were dropped");
+    }
+}
+
+/// The end of the queue that the log's lines are written to.
+struct Queued;
+
+impl Write for Queued {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let stderr = io::stderr();
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let writable = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&now));
-        if writable.is_ok_and(|ready| ready > 0) {
-            let cut = line.len().min(LINE_MAX);
-            // Nobody can be told when the log itself fails.
-            let _ = rustix::io::write(&stderr, &line[..cut]);
+        let mut kept = line[..line.len().min(LINE_MAX)].to_vec();
+        if kept.len() < line.len() {
+            kept[LINE_MAX - 1] = b'\n';
+        }
+        if let Some(Err(TrySendError::Full(_))) = QUEUE.get().map(|queue| queue.try_send(LogItem::Line(kept)))
+        {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }

@@ -26,7 +26,7 @@ enum Output {
 
 /// Prints it.
 pub(super) fn run(args: &MetricsArgs) -> ExitCode {
-    super::serve::print(&match args.output {
+    super::exit::print(&match args.output {
         Output::Text => text(),
         Output::Json => json(),
         Output::Markdown => markdown(),
@@ -122,6 +122,9 @@ exactly: each thread counts for itself and every step moves a connection from on
 thread's counts are balanced whenever they are read. A connection that moves between two threads while they
 are read can show in a neighbouring `state` for that one scrape; none is ever lost or counted twice.
 
+A value that describes the process or its configuration, like `process_start_time_seconds`, is the same in every
+scrape, whatever the clock of the machine does.
+
 ## Questions and where the answer is
 
 | Question | Query |
@@ -130,6 +133,7 @@ are read can show in a neighbouring `state` for that one scrape; none is ever lo
 | How busy are the workers? | `instance:tidegate_worker_utilization:ratio_rate5m` (a rule of `dashboards/alerts.yml`) |
 | How long does a client wait for a worker? | `histogram_quantile(0.99, rate(tidegate_queue_wait_seconds_bucket[5m]))` |
 | Does the kernel refuse before tidegate can? | `rate(tidegate_listen_backlog_drops_total[5m])` |
+| What does a request cost the processor? | `rate(process_cpu_seconds_total[5m]) / sum(rate(tidegate_turns_total{outcome=\"ok\"}[5m]))` |
 | How long does the service itself take? | `histogram_quantile(0.99, rate(tidegate_turn_duration_seconds_bucket[5m]))` |
 | Is a worker stuck? | `tidegate_workers_stuck` |
 
@@ -139,7 +143,7 @@ are read can show in a neighbouring `state` for that one scrape; none is ever lo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::catalogue::Kind;
+    use crate::metrics::catalogue::MetricKind;
 
     #[test]
     fn each_form_names_every_metric() {
@@ -150,6 +154,6 @@ mod tests {
             );
             assert!(text.contains(metric.help) && markdown.contains(metric.help));
         }
-        assert_eq!(CATALOGUE.iter().filter(|metric| metric.kind == Kind::Histogram).count(), 2);
+        assert_eq!(CATALOGUE.iter().filter(|metric| metric.kind == MetricKind::Histogram).count(), 2);
     }
 }

@@ -3,32 +3,23 @@
 mod args;
 mod client;
 mod config;
+mod describe;
+pub mod exit;
+mod gate_options;
 mod limit_options;
 mod log;
 mod metrics;
+mod plan;
 mod serve;
+mod signals;
 #[cfg(target_os = "linux")]
 mod stress;
+mod threads;
 
+use self::exit::{fail, one_line};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 pub use tidegate_units as units;
-
-/// Exit codes that scripts may rely on.
-pub mod exit {
-    /// Done; a server: drained clean.
-    pub const OK: u8 = 0;
-    /// It could not start or run.
-    pub const FAILED: u8 = 1;
-    /// The command line, the environment or the configuration file is wrong.
-    pub const USAGE: u8 = 2;
-    /// A server: drained, but work was cut off. A stress run: its result is not valid.
-    pub const CUT: u8 = 3;
-    /// A threshold of a stress run failed (the number is k6's).
-    pub const THRESHOLD: u8 = 99;
-    /// A stress run was interrupted; its report covers what ran (the number is k6's).
-    pub const INTERRUPTED: u8 = 105;
-}
 
 /// A bounded server that stays up when the load does not stop.
 #[derive(Debug, Parser)]
@@ -81,21 +72,4 @@ fn explain(error: &clap::Error) -> ExitCode {
         return ExitCode::from(exit::OK);
     }
     fail(exit::USAGE, one_line(error))
-}
-
-/// What is wrong with arguments, in one line.
-fn one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-    let said: Vec<_> = said.filter(|line| !line.is_empty() && !line.starts_with("For more info")).collect();
-    let line = said.join(" ").replace(" tip: ", "; ");
-    line.trim_start_matches("error: ").to_owned()
-}
-
-/// Says one line of what went wrong and gives the code to exit with.
-fn fail(code: u8, message: impl std::fmt::Display) -> ExitCode {
-    use std::io::Write;
-    // Nobody can be told when stderr is closed; the code still says it.
-    let _ = writeln!(std::io::stderr(), "tidegate: {message}");
-    ExitCode::from(code)
 }

@@ -3,9 +3,10 @@
 mod args;
 mod kept;
 
-use super::{exit, fail};
+use super::exit::{self, fail};
+use super::signals::{Hangup, on_order};
 pub(super) use args::StressArgs;
-use args::{LoadArgs, Output};
+use args::{LoadArgs, ReportForm};
 use std::io::Write;
 use std::process::ExitCode;
 use tidegate_stress::{Error, Report, Stop, archive};
@@ -60,8 +61,8 @@ fn judge(report: &Report, args: &LoadArgs, worse: bool) -> Result<u8, Error> {
 
 /// The comparison goes where the report does not disturb it: beside text, and to stderr beside JSON.
 fn compare(before: &Report, after: &Report, args: &LoadArgs) -> Result<bool, String> {
-    if args.output == Output::Text {
-        return kept::print_comparison(before, after, args.noise, Output::Text);
+    if args.output == ReportForm::Text {
+        return kept::print_comparison(before, after, args.noise, ReportForm::Text);
     }
     let changes = archive::compare(before, after, args.noise);
     let text = archive::show(&changes, args.noise) + &archive::doubts(before, after);
@@ -70,28 +71,34 @@ fn compare(before: &Report, after: &Report, args: &LoadArgs) -> Result<bool, Str
     Ok(changes.iter().any(|change| change.judgement == archive::Judgement::Worse))
 }
 
-/// The first signal ends the run with a report, the second ends the process.
+/// The first order ends the run with a report, a second one the process.
 fn stop_on_signal() -> Result<Stop, Error> {
     let stop = Stop::default();
     let asked = stop.clone();
-    ctrlc::set_handler(move || {
-        if !asked.ask() {
-            std::process::exit(exit::INTERRUPTED.into());
-        }
-    })
-    .map_err(|error| Error::Failed(format!("cannot handle signals: {error}")))?;
+    let end = || std::process::exit(exit::INTERRUPTED.into());
+    on_order(
+        Hangup::Ends,
+        move || {
+            asked.ask();
+        },
+        end,
+    )
+    .map_err(Error::Failed)?;
     Ok(stop)
 }
 
-fn print_report(report: &Report, output: Output) -> Result<(), String> {
+fn print_report(report: &Report, output: ReportForm) -> Result<(), String> {
     match output {
-        Output::Text => print(&report.to_text()),
-        Output::Json => print(&(report.to_json()? + "\n")),
+        ReportForm::Text => print(&report.to_text()),
+        ReportForm::Json => print(&(report.to_json()? + "\n")),
     }
 }
 
 fn print(text: &str) -> Result<(), String> {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|error| format!("cannot write the report: {error}"))
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Who read it has gone, and has what they wanted.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| format!("cannot write the report: {error}")),
+    }
 }

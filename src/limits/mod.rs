@@ -8,7 +8,6 @@
 
 mod check;
 pub(crate) mod entry;
-mod memory;
 mod table;
 mod value;
 

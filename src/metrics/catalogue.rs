@@ -6,7 +6,8 @@ use std::fmt;
 
 /// How a metric behaves over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+#[non_exhaustive]
+pub enum MetricKind {
     /// Only goes up, until the process ends.
     Counter,
     /// Goes up and down.
@@ -15,18 +16,18 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// The word of the text format's `# TYPE` line.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for MetricKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -34,6 +35,7 @@ impl fmt::Display for Kind {
 
 /// When a metric has samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Presence {
     /// From the start to the end, at 0 where nothing happened.
     Always,
@@ -62,6 +64,7 @@ impl Presence {
 
 /// A label and what its values mean.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Label {
     /// Its name.
     pub name: &'static str,
@@ -75,6 +78,7 @@ macro_rules! metrics {
     ($($id:ident $name:literal $kind:ident $unit:literal $presence:ident [$($label:ident),*] $help:literal;)*) => {
         /// Names each metric, so that the compiler sees that every one is exported.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
         pub enum Id {
             $(#[doc = concat!("`", $name, "`: ", $help)] $id,)*
         }
@@ -84,7 +88,7 @@ macro_rules! metrics {
             $(Metric {
                 id: Id::$id,
                 name: $name,
-                kind: Kind::$kind,
+                kind: MetricKind::$kind,
                 unit: $unit,
                 presence: Presence::$presence,
                 labels: &[$($label),*],
@@ -96,13 +100,14 @@ macro_rules! metrics {
 
 /// One metric.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Metric {
     /// What the exporter knows it by.
     pub id: Id,
     /// Its full name.
     pub name: &'static str,
     /// How it behaves.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// What one is: a unit, or the thing that is counted.
     pub unit: &'static str,
     /// When it has samples.
@@ -131,20 +136,20 @@ const STATE: Label = label(
     "where the connection is",
     &[
         ("queued", "it waits for a worker"),
-        ("active", "it has a worker"),
-        ("idle", "it waits for its client and owns no thread"),
+        ("active", "a worker is serving it"),
+        ("idle", "it waits for its client, and no thread waits with it"),
     ],
 );
 const WORKER_STATE: Label = label(
     "state",
-    "what the worker does",
+    "what the worker is doing",
     &[("busy", "it runs a turn of a service"), ("idle", "it waits for work")],
 );
 const DROP: Label = label(
     "reason",
     "why it was turned away before its first turn",
     &[
-        (DropReason::QueueFull.as_str(), "as many connections waited for a worker as `queue` allows"),
+        (DropReason::QueueFull.as_str(), "as many entries waited for a worker as `queue` allows"),
         (DropReason::MaxConnections.as_str(), "as many connections were open as `max_connections` allows"),
         (DropReason::PerSource.as_str(), "its source had as many connections as `max_per_source` allows"),
         (DropReason::Rate.as_str(), "its source connected faster than its rate allows"),
@@ -153,6 +158,7 @@ const DROP: Label = label(
         (DropReason::ClientGone.as_str(), "the client left before its first turn"),
         (DropReason::Draining.as_str(), "the server ended before its first turn"),
         (DropReason::Denied.as_str(), "the service's `verify` hook said no"),
+        (DropReason::NoBackend.as_str(), "no backend of the gate could be reached"),
     ],
 );
 const CLOSE: Label = label(
@@ -167,8 +173,14 @@ const CLOSE: Label = label(
         (CloseReason::Reset.as_str(), "the connection was reset, or failed in another way"),
         (CloseReason::Protocol.as_str(), "the client broke the protocol (a line over `max_line`, say)"),
         (CloseReason::Panic.as_str(), "the service's turn panicked"),
-        (CloseReason::InputLimit.as_str(), "its half-read line did not fit beside those of the others"),
-        (CloseReason::OutputLimit.as_str(), "its unsent replies outgrew their limit"),
+        (
+            CloseReason::InputLimit.as_str(),
+            "its incomplete request did not fit beside those of other connections (`input_total`)",
+        ),
+        (
+            CloseReason::OutputLimit.as_str(),
+            "its unsent replies outgrew `output_per_connection` or `output_total`",
+        ),
         (CloseReason::Error.as_str(), "the service's turn returned an error"),
         (CloseReason::Shutdown.as_str(), "the server ended"),
     ],
@@ -188,9 +200,11 @@ const OUTCOME: Label = label(
     "outcome",
     "how the turn ended",
     &[
-        (TurnOutcome::Ok.as_str(), "it returned"),
+        (TurnOutcome::Ok.as_str(), "it read or sent something, and returned"),
         (TurnOutcome::Error.as_str(), "it returned an error, or panicked"),
         (TurnOutcome::Timeout.as_str(), "it gave up waiting for the client"),
+        (TurnOutcome::End.as_str(), "it saw that the client had ended, and nothing else"),
+        (TurnOutcome::Empty.as_str(), "it found nothing: the client had connected and not spoken yet"),
     ],
 );
 const DATAGRAM_DROP: Label = label(
@@ -212,63 +226,63 @@ const DATAGRAM_DROP: Label = label(
 
 metrics! {
     BuildInfo "tidegate_build_info" Gauge "1" Always [VERSION, REVISION]
-        "What is running; always 1.";
+        "The version that is running; always 1.";
     Accepted "tidegate_connections_accepted_total" Counter "connections" Tcp [LISTENER]
-        "Accepts that returned a socket.";
+        "Connections that were accepted.";
     Dropped "tidegate_connections_dropped_total" Counter "connections" Tcp [LISTENER, DROP]
-        "Accepted connections turned away before a first turn.";
+        "Accepted connections that were refused or shed before their first turn.";
     Closed "tidegate_connections_closed_total" Counter "connections" Tcp [LISTENER, CLOSE]
-        "Connections ended after a first turn.";
+        "Connections that ended after their first turn had begun.";
     Connections "tidegate_connections" Gauge "connections" Tcp [LISTENER, STATE]
-        "Connections open now, by where they are.";
+        "Open connections, by where they are.";
     Active "tidegate_connections_active" Gauge "connections" Always []
-        "Connections with a worker now.";
+        "Connections that a worker is serving.";
     ConnectionsLimit "tidegate_connections_limit" Gauge "connections" Always []
-        "How many connections may be open.";
+        "Most connections that may be open at the same time.";
     AcceptErrors "tidegate_accept_errors_total" Counter "errors" Tcp [LISTENER, ACCEPT_ERROR]
-        "Errors of accept; accepting goes on after each.";
+        "Errors that accept returned; accepting goes on after each.";
     BacklogConnections "tidegate_listen_backlog_connections" Gauge "connections" OpenTcp [LISTENER]
         "Connections that wait in the kernel to be accepted.";
     BacklogLimit "tidegate_listen_backlog_limit" Gauge "connections" OpenTcp [LISTENER]
-        "How many connections may wait in the kernel.";
+        "Most connections that may wait in the kernel to be accepted.";
     BacklogDrops "tidegate_listen_backlog_drops_total" Counter "handshakes" OpenTcp [LISTENER]
-        "Handshakes the kernel dropped, mostly because its accept queue was full.";
+        "Handshakes that the kernel dropped, in most cases because its accept queue was full.";
     Workers "tidegate_workers" Gauge "threads" Always [WORKER_STATE]
-        "Workers, by what they do.";
+        "Workers, by what they are doing.";
     WorkersLimit "tidegate_workers_limit" Gauge "threads" Always []
-        "Configured workers.";
+        "Workers that were configured.";
     WorkerBusy "tidegate_worker_busy_seconds_total" Counter "seconds" Always []
         "Time that all workers together have spent in turns.";
     WorkersStuck "tidegate_workers_stuck" Gauge "threads" Always []
-        "Workers in one turn for longer than `stuck_threshold`.";
+        "Workers that have been in one turn for longer than `stuck_threshold`.";
     HandlerPanics "tidegate_handler_panics_total" Counter "panics" Always []
-        "Panics caught in services; each closed one connection.";
+        "Panics in services; each closed its connection, and the worker went on.";
     QueueLength "tidegate_queue_length" Gauge "entries" Always []
-        "Entries that wait for a worker: newcomers, and connections with more to do.";
+        "Entries that wait for a worker: newcomers, open connections with another request, and datagrams.";
     QueueLimit "tidegate_queue_limit" Gauge "entries" Always []
-        "How many entries may wait before a newcomer is refused.";
+        "Most entries that may wait before newcomers are refused.";
     QueueWait "tidegate_queue_wait_seconds" Histogram "seconds" Always []
         "Time from entering the queue to meeting a worker.";
     Turns "tidegate_turns_total" Counter "turns" Always [SERVICE, OUTCOME]
-        "Turns of a service.";
+        "Turns of a service, by how they ended.";
     TurnDuration "tidegate_turn_duration_seconds" Histogram "seconds" Always [SERVICE]
-        "How long a turn took, the service's own code alone.";
+        "Time that a turn spent in the service's own code; turns that ended as `end` or `empty` are left out.";
     ReceivedBytes "tidegate_received_bytes_total" Counter "bytes" Always [SERVICE]
         "Bytes read from clients.";
     SentBytes "tidegate_sent_bytes_total" Counter "bytes" Always [SERVICE]
-        "Bytes the kernel took for clients.";
+        "Bytes that the kernel took to send to clients.";
     PendingInput "tidegate_pending_input_bytes" Gauge "bytes" Always []
-        "Bytes held for lines whose end has not come.";
+        "Bytes held of requests that are not complete yet.";
     PendingOutput "tidegate_pending_output_bytes" Gauge "bytes" Always []
         "Bytes of replies that clients have not taken yet.";
     DatagramsReceived "tidegate_datagrams_received_total" Counter "datagrams" Udp [LISTENER]
-        "Datagrams taken from the kernel.";
+        "Datagrams that were read from the kernel.";
     DatagramsDropped "tidegate_datagrams_dropped_total" Counter "datagrams" Udp [LISTENER, DATAGRAM_DROP]
         "Datagrams that were not answered.";
     Lingering "tidegate_lingering_connections" Gauge "connections" Always []
-        "Polite closes under way.";
+        "Connections that have their reply and are being closed, while what the client still sends is thrown away.";
     Draining "tidegate_draining" Gauge "1" Always []
-        "1 from the moment the server was told to end, else 0.";
+        "1 from the moment the server is told to end, else 0.";
     ProcessCpu "process_cpu_seconds_total" Counter "seconds" Always []
         "Processor time spent, user and system.";
     ProcessOpenFds "process_open_fds" Gauge "descriptors" Linux []
@@ -325,7 +339,7 @@ mod tests {
     fn names_follow_the_conventions() {
         for metric in CATALOGUE {
             let Metric { name, kind, unit, .. } = metric;
-            assert_eq!(*kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            assert_eq!(*kind == MetricKind::Counter, name.ends_with("_total"), "{name}");
             if ["seconds", "bytes"].contains(unit) {
                 let base = name.strip_suffix("_total").unwrap_or(name);
                 assert!(base.ends_with(unit), "{name} is in {unit}");

@@ -1,6 +1,6 @@
 //! What the kernel knows of a listener and tells without privilege: its accept queue.
 
-use super::snapshot::Backlog;
+use super::snapshot::AcceptQueue;
 use std::os::fd::BorrowedFd;
 
 /// Reads the accept queue of a listening TCP socket; `None` when the socket does not listen, or
@@ -9,9 +9,9 @@ use std::os::fd::BorrowedFd;
 /// The numbers come from `TCP_INFO` (`tcpi_unacked` is the queue's length, `tcpi_sacked` its
 /// limit, for a socket that listens) and `SO_MEMINFO` (the socket's drops).
 #[cfg(target_os = "linux")]
-pub fn listen_backlog(listener: BorrowedFd<'_>) -> Option<Backlog> {
+pub fn listen_backlog(listener: BorrowedFd<'_>) -> Option<AcceptQueue> {
     let info = crate::sys::tcp_listen_info(listener).ok()??;
-    Some(Backlog {
+    Some(AcceptQueue {
         connections: info.unacked.into(),
         limit: info.sacked.into(),
         drops: crate::sys::socket_drops(listener).ok()?.into(),
@@ -20,7 +20,7 @@ pub fn listen_backlog(listener: BorrowedFd<'_>) -> Option<Backlog> {
 
 /// Other systems do not tell.
 #[cfg(not(target_os = "linux"))]
-pub fn listen_backlog(_listener: BorrowedFd<'_>) -> Option<Backlog> {
+pub fn listen_backlog(_listener: BorrowedFd<'_>) -> Option<AcceptQueue> {
     None
 }
 
@@ -43,7 +43,7 @@ mod tests {
         let listener = listener(2);
         let address = listener.local_addr().unwrap();
         let read = || listen_backlog(listener.as_fd()).unwrap();
-        assert_eq!(read(), Backlog { connections: 0, limit: 2, drops: 0 });
+        assert_eq!(read(), AcceptQueue { connections: 0, limit: 2, drops: 0 });
         // The kernel admits one more than the backlog.
         let _held: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
         assert_eq!(read().connections, 3);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// One reading of the process. What the system does not tell is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct ProcessSnapshot {
     /// Processor time, user and system.
     pub cpu: Duration,
@@ -68,25 +69,31 @@ mod linux {
     use super::ProcessSnapshot;
     use rustix::fs::{Dir, Mode, OFlags, fstat, open};
     use std::os::fd::OwnedFd;
+    use std::sync::OnceLock;
     use std::time::SystemTime;
+
+    /// When this process started. It is worked out once: the system tells the time since the machine started, and the
+    /// step from there to the time of day follows the clock, which people and programs set.
+    static STARTED: OnceLock<f64> = OnceLock::new();
 
     #[derive(Debug)]
     pub(super) struct Proc {
         stat: OwnedFd,
         fds: OwnedFd,
-        ticks_per_second: f64,
         page_bytes: u64,
     }
 
     impl Proc {
         pub(super) fn open() -> rustix::io::Result<Self> {
             let file = OFlags::RDONLY | OFlags::CLOEXEC;
-            Ok(Self {
+            let proc = Self {
                 stat: open("/proc/self/stat", file, Mode::empty())?,
                 fds: open("/proc/self/fd", file | OFlags::DIRECTORY, Mode::empty())?,
-                ticks_per_second: rustix::param::clock_ticks_per_second() as f64,
                 page_bytes: rustix::param::page_size() as u64,
-            })
+            };
+            // As early as can be: no clock has been set since.
+            proc.read(&mut ProcessSnapshot::default());
+            Ok(proc)
         }
 
         pub(super) fn read(&self, seen: &mut ProcessSnapshot) {
@@ -103,7 +110,7 @@ mod linux {
             let fields: Vec<_> = rest.split_ascii_whitespace().collect();
             let field = |number: usize| fields.get(number - 3).and_then(|f| f.parse::<u64>().ok());
             seen.threads = field(20);
-            seen.start_time = field(22).and_then(|ticks| self.start_time(ticks));
+            seen.start_time = field(22).and_then(|ticks| once(&STARTED, || start_time(ticks)));
             seen.virtual_bytes = field(23);
             seen.resident_bytes = field(24).map(|pages| pages * self.page_bytes);
         }
@@ -125,20 +132,38 @@ mod linux {
                 dir.filter(|entry| entry.as_ref().is_ok_and(|e| !e.file_name().to_bytes().starts_with(b".")));
             Some((entries.count() as u64).saturating_sub(1))
         }
+    }
 
-        /// The start is told in ticks since the machine started.
-        fn start_time(&self, ticks: u64) -> Option<f64> {
-            let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
-            let booted = now.as_secs_f64() - (up.tv_sec as f64 + up.tv_nsec as f64 * 1e-9);
-            // To a hundredth, so that two readings are equal though the clocks are read apart.
-            Some(((booted + ticks as f64 / self.ticks_per_second) * 100.0).round() / 100.0)
+    /// What was found the first time.
+    fn once(found: &OnceLock<f64>, find: impl FnOnce() -> Option<f64>) -> Option<f64> {
+        match found.get() {
+            Some(&value) => Some(value),
+            None => find().map(|value| *found.get_or_init(|| value)),
         }
+    }
+
+    /// The start is told in ticks since the machine started.
+    fn start_time(ticks: u64) -> Option<f64> {
+        let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let booted = now.as_secs_f64() - (up.tv_sec as f64 + up.tv_nsec as f64 * 1e-9);
+        let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
+        // To a hundredth, which is what a tick is.
+        Some(((booted + ticks as f64 / ticks_per_second) * 100.0).round() / 100.0)
     }
 
     #[cfg(test)]
     mod tests {
         use super::*;
+
+        #[test]
+        fn the_start_stays_where_it_was_when_the_clock_is_set() {
+            let found = OnceLock::new();
+            assert_eq!(once(&found, || None), None, "the system may tell the next time");
+            for clock in [1_000.0, 1_000.02, 999.98, 50_000.0] {
+                assert_eq!(once(&found, || Some(clock)), Some(1_000.0));
+            }
+        }
 
         #[test]
         fn counted_descriptors_are_those_the_kernel_tells() {
@@ -175,6 +200,7 @@ mod tests {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
         let age = now - after.start_time.unwrap();
         assert!((-1.0..3600.0).contains(&age), "started {age} s ago");
-        assert!((before.start_time.unwrap() - after.start_time.unwrap()).abs() < 0.1);
+        assert_eq!(before.start_time, after.start_time, "one value for the life of the process");
+        assert_eq!(ProcessReader::new().read().start_time, after.start_time, "whoever reads it");
     }
 }

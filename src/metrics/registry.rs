@@ -1,8 +1,9 @@
 //! Turns a snapshot into the text that Prometheus reads.
 
-use super::catalogue::{CATALOGUE, Id, Kind, Metric};
+use super::catalogue::{CATALOGUE, Id, Metric, MetricKind};
+use super::histogram::{BUCKETS, HistogramSnapshot};
 use super::process::{ProcessReader, ProcessSnapshot};
-use super::snapshot::{BUCKETS, HistogramSnapshot, ListenerSnapshot, Observe, Phase, Snapshot};
+use super::snapshot::{ListenerSnapshot, Observe, Phase, Snapshot};
 use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
 use prometheus::core::{Collector, Desc};
 use prometheus::{Encoder, Registry, TextEncoder, proto};
@@ -113,7 +114,7 @@ impl Samples<'_> {
 
     fn add(&mut self, labels: &[&str], value: f64) {
         let mut sample = self.labelled(labels);
-        if self.metric.kind == Kind::Counter {
+        if self.metric.kind == MetricKind::Counter {
             let mut counter = proto::Counter::default();
             counter.set_value(value);
             sample.set_counter(counter);
@@ -161,9 +162,9 @@ impl Samples<'_> {
         family.set_name(self.metric.name.to_owned());
         family.set_help(self.metric.help.to_owned());
         family.set_field_type(match self.metric.kind {
-            Kind::Counter => proto::MetricType::COUNTER,
-            Kind::Gauge => proto::MetricType::GAUGE,
-            Kind::Histogram => proto::MetricType::HISTOGRAM,
+            MetricKind::Counter => proto::MetricType::COUNTER,
+            MetricKind::Gauge => proto::MetricType::GAUGE,
+            MetricKind::Histogram => proto::MetricType::HISTOGRAM,
         });
         family.set_metric(self.out);
         Some(family)

@@ -3,71 +3,18 @@
 //! In every snapshot and for each listener
 //! `accepted = dropped + closed + queued + active + idle` holds.
 
+use super::backends::BackendsSnapshot;
 use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
 use std::time::Duration;
 
-/// The upper bounds of every latency histogram, in seconds.
-pub const BUCKETS: [f64; 16] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-
-/// What a server is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    /// It is bound, and not serving yet.
-    #[default]
-    Starting,
-    /// It serves.
-    Serving,
-    /// It was told to end, still accepts (`drain_delay`), and asks for no more traffic.
-    Leaving,
-    /// It no longer accepts, and finishes what it admitted.
-    Draining,
-    /// It has ended.
-    Stopped,
-}
-
-impl Phase {
-    /// The word for it in logs and pages.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Phase::Starting => "starting",
-            Phase::Serving => "serving",
-            Phase::Leaving => "leaving",
-            Phase::Draining => "draining",
-            Phase::Stopped => "stopped",
-        }
-    }
-}
-
-/// A latency histogram: counts per bucket (not cumulative), the last one for what is above
-/// [`BUCKETS`].
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HistogramSnapshot {
-    /// How many observations fell in each bucket.
-    pub counts: [u64; BUCKETS.len() + 1],
-    /// The sum of all observations.
-    pub sum: Duration,
-}
-
-impl HistogramSnapshot {
-    /// How many observations there are in all.
-    pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-
-    /// Adds another histogram to this one.
-    pub fn merge(&mut self, other: &HistogramSnapshot) {
-        for (mine, theirs) in self.counts.iter_mut().zip(other.counts) {
-            *mine += theirs;
-        }
-        self.sum += other.sum;
-    }
-}
+pub use super::histogram::{BUCKETS, HistogramSnapshot};
+pub use crate::phase::Phase;
 
 /// A listener's own queue in the kernel: connections whose handshake is complete and that wait
 /// to be accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
+#[non_exhaustive]
+pub struct AcceptQueue {
     /// How many wait now.
     pub connections: u64,
     /// How many may wait.
@@ -78,6 +25,7 @@ pub struct Backlog {
 
 /// What is known of one listener.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct ListenerSnapshot {
     /// Its address as a URL with the real port: the `listener` label.
     pub listener: String,
@@ -93,6 +41,8 @@ pub struct ListenerSnapshot {
     pub closed: [u64; CloseReason::COUNT],
     /// Connections that wait for a worker.
     pub queued: u64,
+    /// How many of those wait for their first turn, until which they may be turned away.
+    pub newcomers: u64,
     /// Connections that have a worker.
     pub active: u64,
     /// Connections that wait for their client and own no thread.
@@ -100,7 +50,7 @@ pub struct ListenerSnapshot {
     /// Errors of accept, by [`AcceptError`].
     pub accept_errors: [u64; AcceptError::COUNT],
     /// The kernel's accept queue, where the system tells; `None` when the listener is closed.
-    pub backlog: Option<Backlog>,
+    pub backlog: Option<AcceptQueue>,
     /// Turns of the service, by [`TurnOutcome`].
     pub turns: [u64; TurnOutcome::COUNT],
     /// How long the turns took, the service alone.
@@ -113,6 +63,8 @@ pub struct ListenerSnapshot {
     pub datagrams_received: u64,
     /// Datagrams not answered, by [`DatagramDrop`].
     pub datagrams_dropped: [u64; DatagramDrop::COUNT],
+    /// The backends of a gate.
+    pub backends: Option<BackendsSnapshot>,
 }
 
 impl ListenerSnapshot {
@@ -131,14 +83,16 @@ impl ListenerSnapshot {
         self.queued + self.active + self.idle
     }
 
-    /// Whether every accepted connection is accounted for.
+    /// Whether every accepted connection is accounted for, and every place at a backend.
     pub fn conserved(&self) -> bool {
         self.accepted == self.dropped_total() + self.closed_total() + self.open()
+            && self.backends.as_ref().is_none_or(BackendsSnapshot::conserved)
     }
 }
 
 /// One reading of everything a server counts.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// What the server is doing.
     pub phase: Phase,
@@ -183,6 +137,7 @@ impl Snapshot {
 
 /// One refusal, for the status page: no address of a client is kept.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Refusal {
     /// When, in milliseconds since the Unix epoch.
     pub at_unix_ms: u64,
@@ -194,6 +149,16 @@ pub struct Refusal {
     pub count: u64,
 }
 
+/// A source of connections that is being refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RefusedSource {
+    /// Its address, or its network where `source_prefix` tells only networks apart.
+    pub source: String,
+    /// How often it was refused in the time that was looked at.
+    pub count: u64,
+}
+
 /// Something that can be observed: a server, seen by the admin endpoint and the metrics.
 pub trait Observe: Send + Sync {
     /// Reads everything, at the cost of one pass over the counters.
@@ -201,6 +166,12 @@ pub trait Observe: Send + Sync {
 
     /// The last refusals, newest first, at most 50.
     fn refusals(&self) -> Vec<Refusal>;
+
+    /// The sources that were refused most in the last minute for being who they are (`max_per_source`,
+    /// `source_rate`), the most refused first, at most five.
+    fn refused_sources(&self) -> Vec<RefusedSource> {
+        Vec::new()
+    }
 
     /// The effective limits as names and values for people, in the order of the documentation.
     fn limits(&self) -> Vec<(&'static str, String)>;

@@ -2,35 +2,20 @@
 //! writes there. Every update is zero-sum (queued -1, active +1) and made under a sequence number,
 //! so a reader sees each ledger balanced, and a sum of balanced ledgers is balanced.
 
-use super::snapshot::{BUCKETS, HistogramSnapshot, ListenerSnapshot};
+use super::histogram::{Histogram, HistogramSnapshot};
+use super::snapshot::ListenerSnapshot;
 use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnOutcome};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, fence};
 use std::time::{Duration, Instant};
 
-const BUCKET_NANOS: [u64; BUCKETS.len()] = [
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    50_000_000,
-    100_000_000,
-    250_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_500_000_000,
-    5_000_000_000,
-    10_000_000_000,
-];
-
 /// Where a connection is, as far as counting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Place {
-    /// It waits for a worker.
+    /// It waits for its first turn, until which it may be turned away.
+    New,
+    /// It waits for another turn.
     Queued,
     /// It has a worker.
     Active,
@@ -38,11 +23,15 @@ pub enum Place {
     Idle,
 }
 
+impl Place {
+    const COUNT: usize = 4;
+}
+
 /// A counter that one thread writes and any thread reads: no locked instruction.
 #[derive(Debug, Default)]
-struct Owned(AtomicI64);
+struct Tally(AtomicI64);
 
-impl Owned {
+impl Tally {
     fn add(&self, n: i64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
@@ -52,45 +41,22 @@ impl Owned {
     }
 }
 
-/// A histogram that one thread writes.
-#[derive(Debug, Default)]
-struct OwnedHistogram {
-    counts: [Owned; BUCKETS.len() + 1],
-    sum_nanos: Owned,
-}
-
-impl OwnedHistogram {
-    fn observe(&self, nanos: u64) {
-        // Most observations are short, so a scan from below is the fast search.
-        let bucket = BUCKET_NANOS.iter().position(|&bound| nanos <= bound).unwrap_or(BUCKETS.len());
-        self.counts[bucket].add(1);
-        self.sum_nanos.add(nanos as i64);
-    }
-
-    fn add_to(&self, out: &mut HistogramSnapshot) {
-        for (out, count) in out.counts.iter_mut().zip(&self.counts) {
-            *out += count.get() as u64;
-        }
-        out.sum += Duration::from_nanos(self.sum_nanos.get() as u64);
-    }
-}
-
 /// One thread's counts for one listener.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Ledger {
     sequence: AtomicUsize,
-    accepted: Owned,
-    places: [Owned; 3],
-    dropped: [Owned; DropReason::COUNT],
-    closed: [Owned; CloseReason::COUNT],
-    turns: [Owned; TurnOutcome::COUNT],
-    turn_duration: OwnedHistogram,
-    queue_wait: OwnedHistogram,
-    received_bytes: Owned,
-    sent_bytes: Owned,
-    datagrams_received: Owned,
-    datagrams_dropped: [Owned; DatagramDrop::COUNT],
+    accepted: Tally,
+    places: [Tally; Place::COUNT],
+    dropped: [Tally; DropReason::COUNT],
+    closed: [Tally; CloseReason::COUNT],
+    turns: [Tally; TurnOutcome::COUNT],
+    turn_duration: Histogram,
+    queue_wait: Histogram,
+    received_bytes: Tally,
+    sent_bytes: Tally,
+    datagrams_received: Tally,
+    datagrams_dropped: [Tally; DatagramDrop::COUNT],
 }
 
 impl Ledger {
@@ -107,7 +73,7 @@ impl Ledger {
     pub fn admitted(&self) {
         self.update(|l| {
             l.accepted.add(1);
-            l.places[Place::Queued as usize].add(1);
+            l.places[Place::New as usize].add(1);
         });
     }
 
@@ -143,13 +109,15 @@ impl Ledger {
         });
     }
 
-    /// A turn ended; `queue_wait` and `duration` in nanoseconds.
+    /// A turn ended after `duration` nanoseconds. The duration of one that found nothing says nothing of the service.
     pub fn turn(&self, outcome: TurnOutcome, duration: u64) {
         self.turns[outcome as usize].add(1);
-        self.turn_duration.observe(duration);
+        if !matches!(outcome, TurnOutcome::End | TurnOutcome::Empty) {
+            self.turn_duration.observe(duration);
+        }
     }
 
-    /// An entry met its worker after so many nanoseconds in the queue.
+    /// An entry met its worker; `nanos` is how long it was in the queue.
     pub fn waited(&self, nanos: u64) {
         self.queue_wait.observe(nanos);
     }
@@ -181,9 +149,9 @@ impl Ledger {
             }
             let balanced = (
                 self.accepted.get(),
-                self.places.each_ref().map(Owned::get),
-                self.dropped.each_ref().map(Owned::get),
-                self.closed.each_ref().map(Owned::get),
+                self.places.each_ref().map(Tally::get),
+                self.dropped.each_ref().map(Tally::get),
+                self.closed.each_ref().map(Tally::get),
             );
             fence(Acquire);
             if self.sequence.load(Relaxed) == before {
@@ -206,14 +174,14 @@ impl Ledger {
     }
 }
 
-type Balanced = (i64, [i64; 3], [i64; DropReason::COUNT], [i64; CloseReason::COUNT]);
+type Balanced = (i64, [i64; Place::COUNT], [i64; DropReason::COUNT], [i64; CloseReason::COUNT]);
 
 /// A sum of ledgers in the making: places may be negative until they are settled.
 #[derive(Debug, Default)]
 struct Sum {
     listener: ListenerSnapshot,
     queue_wait: HistogramSnapshot,
-    places: [i64; 3],
+    places: [i64; Place::COUNT],
     took: Duration,
 }
 
@@ -236,10 +204,10 @@ impl Sum {
     /// makes a place negative by as many as moved, and another too large by the same number: take
     /// it from there. The sum stays what it is.
     fn settle(&mut self) {
-        for place in 0..3 {
+        for place in 0..Place::COUNT {
             while self.places[place] < 0 {
                 let missing = -self.places[place];
-                let largest = (0..3).max_by_key(|&p| self.places[p]).unwrap_or(place);
+                let largest = (0..Place::COUNT).max_by_key(|&p| self.places[p]).unwrap_or(place);
                 let taken = missing.min(self.places[largest].max(0));
                 if taken == 0 {
                     // More were seen to end than to be accepted: they were accepted meanwhile.
@@ -251,7 +219,9 @@ impl Sum {
                 self.places[place] += taken;
             }
         }
-        [self.listener.queued, self.listener.active, self.listener.idle] = self.places.map(|n| n as u64);
+        let [new, queued, active, idle] = self.places.map(|n| n as u64);
+        self.listener.newcomers = new;
+        (self.listener.queued, self.listener.active, self.listener.idle) = (new + queued, active, idle);
     }
 }
 
@@ -262,6 +232,9 @@ pub struct Ledgers {
 }
 
 impl Ledgers {
+    /// What each thread's counts for each listener take of the machine.
+    pub(crate) const BYTES: usize = size_of::<Ledger>() + 2 * Histogram::BYTES;
+
     /// Makes the ledgers for a known set of threads and listeners.
     pub fn new(threads: usize, listeners: usize) -> Self {
         let row = || (0..listeners).map(|_| Ledger::default()).collect();
@@ -367,7 +340,7 @@ mod tests {
             });
             scope.spawn(move || {
                 while let Ok(()) = first.1.recv_timeout(Duration::from_millis(100)) {
-                    ledgers.of(1, 0).moved(Place::Queued, Place::Active);
+                    ledgers.of(1, 0).moved(Place::New, Place::Active);
                     let _ = second.0.send(());
                 }
             });
@@ -396,17 +369,5 @@ mod tests {
         clock.end(300);
         clock.end(900);
         assert_eq!(clock.read(1_000), (None, 200));
-    }
-
-    #[test]
-    fn observations_fall_in_the_bucket_that_bounds_them() {
-        let histogram = OwnedHistogram::default();
-        for nanos in [0, 100_000, 100_001, 10_000_000_000, 10_000_000_001] {
-            histogram.observe(nanos);
-        }
-        let mut seen = HistogramSnapshot::default();
-        histogram.add_to(&mut seen);
-        assert_eq!((seen.counts[0], seen.counts[1], seen.counts[15], seen.counts[16]), (2, 1, 1, 1));
-        assert_eq!(seen.count(), 5);
     }
 }

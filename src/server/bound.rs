@@ -1,40 +1,52 @@
 //! A server that is bound, and the threads it starts to serve.
 
-use crate::admit::places::Admission;
+use super::accept::acceptor::Acceptor;
+use super::accept::newcomers::register_listeners;
+use super::close::farewells::Farewells;
+use super::close::linger::{Lingering, Lingers};
+use super::counts::Counts;
+use super::datagram::socket::{DatagramSocket, Datagrams};
+use super::error::{BuildError, cannot_start};
+use super::extras::Extras;
+use super::handle::{Handle, Trigger};
+use super::keep::drain::Drain;
+use super::keep::keeper::Timekeeper;
+use super::keep::orders::Orders;
+use super::lifecycle::Lifecycle;
+use super::listener::Listener;
+use super::poll::crew::Crew;
+use super::poll::poller::Poller;
+use super::poll::threads::Threads;
+use super::queue::line::Line;
+use super::queue::patience::WaitLimit;
+use super::queue::table::Table;
+use super::queue::wheel::Wheel;
+use super::refusals::Refusals;
+use super::shared::Shared;
+use super::turn::worker;
+use super::waking::Hub;
+use crate::admit::Admission;
+use crate::admit::bell::{Awaited, Bell};
+use crate::admit::bucket::Bucket;
 use crate::clock::Clock;
 use crate::limits::Limits;
-use crate::metrics::snapshot::{Observe, Phase};
-use crate::metrics::stats::{Ledgers, WorkerClock};
-use crate::server::accept::acceptor::Acceptor;
-use crate::server::accept::entrance::Entrance;
-use crate::server::builder::{BuildError, cannot_start};
-use crate::server::close::closing::Lingering;
-use crate::server::core::{Core, Extras, Listener, WORKER_ROWS};
-use crate::server::datagram::socket::{DatagramSocket, Datagrams};
-use crate::server::handle::{Handle, Trigger};
-use crate::server::keep::drain::{Drain, Orders};
-use crate::server::keep::keeper::Parker;
-use crate::server::poll::poller::Poller;
-use crate::server::poll::sleep::Dormitory;
-use crate::server::queue::line::Queue;
-use crate::server::queue::table::Table;
-use crate::server::refusals::Refusals;
-use crate::server::turn::farewell::Farewells;
-use crate::server::turn::worker::Worker;
-use crossbeam_channel::{Receiver, Sender};
+use crate::metrics::snapshot::Observe;
+use crate::phase::Phase;
+use crossbeam_channel::Receiver;
 use mio::{Poll, Token, Waker};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 /// A server whose addresses are bound; clients wait in the kernel's backlog until it
 /// [serves](Self::serve).
 #[must_use = "it serves when `serve` is called"]
 pub struct BoundServer {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
     acceptor_poll: Poll,
-    parker_poll: Poll,
+    keeper_poll: Poll,
     lingerers: Receiver<Lingering>,
     orders: Arc<Orders>,
 }
@@ -53,121 +65,141 @@ impl BoundServer {
         extras: Extras,
     ) -> Result<Self, BuildError> {
         let acceptor_poll = Poll::new().map_err(cannot_start("the acceptor"))?;
-        let parker_poll = Poll::new().map_err(cannot_start("the parker"))?;
-        let (sender, lingerers) = crossbeam_channel::bounded(limits.lingering.max(1));
-        let wakers = (
-            Waker::new(acceptor_poll.registry(), Token(usize::MAX)).map_err(cannot_start("the acceptor"))?,
-            Waker::new(parker_poll.registry(), Token(usize::MAX)).map_err(cannot_start("the parker"))?,
-        );
-        let poller = Poller::new().map_err(cannot_start("the poller"))?;
-        let core = Arc::new(core(limits, listeners, datagrams, extras, poller, wakers, sender));
-        Ok(Self { core, acceptor_poll, parker_poll, lingerers, orders: Arc::default() })
+        let keeper_poll = Poll::new().map_err(cannot_start("the timekeeper"))?;
+        let acceptor = waker(&acceptor_poll).map_err(cannot_start("the acceptor"))?;
+        let keeper = waker(&keeper_poll).map_err(cannot_start("the timekeeper"))?;
+        let (poller, leader) = Poller::new().map_err(cannot_start("the poller"))?;
+        let crew = Crew::new(limits.workers, Threads::new(limits.workers, leader, keeper));
+        let (lingers, lingerers) = Lingers::new(&limits);
+        let parts = Parts { poller, crew, lingers, acceptor };
+        let shared = share(limits, listeners, datagrams, extras, parts);
+        Ok(Self { shared, acceptor_poll, keeper_poll, lingerers, orders: Arc::default() })
     }
 
     /// The real addresses, in the order they were given.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.core.addresses()
+        self.shared.addresses()
     }
 
     /// What the admin endpoint and the metrics look at.
     pub fn observe(&self) -> Arc<dyn Observe> {
-        self.core.clone()
+        self.shared.clone()
     }
 
     /// A cloneable order to end, for signal handlers that must be there before the first client is.
     pub fn trigger(&self) -> Trigger {
-        Trigger { core: self.core.clone(), orders: self.orders.clone() }
+        Trigger { shared: self.shared.clone(), orders: self.orders.clone() }
     }
 
-    /// Starts the threads: one acceptor, one parker, and the workers.
+    /// Starts the threads: one acceptor, one timekeeper, and the workers.
     pub fn serve(self) -> Result<Handle, BuildError> {
-        let Self { core, acceptor_poll, parker_poll, lingerers, orders } = self;
-        let doors: Vec<TcpListener> = (0..core.listeners.len())
-            .filter_map(|index| core.lock_socket(index).as_ref().map(TcpListener::try_clone))
+        let Self { shared, acceptor_poll, keeper_poll, lingerers, orders } = self;
+        let sockets: Vec<TcpListener> = (shared.listeners.iter())
+            .filter_map(|listener| listener.socket().as_ref().map(TcpListener::try_clone))
             .collect::<io::Result<_>>()
             .map_err(cannot_start("the acceptor"))?;
-        let acceptor = Acceptor::new(core.clone(), acceptor_poll, doors);
-        let parker = Parker::new(core.clone(), parker_poll, lingerers, Drain::new(orders.clone()));
-        for (number, socket) in core.datagrams.sockets.iter().enumerate() {
-            socket.register(&core, number).map_err(cannot_start("the datagram listeners"))?;
+        let acceptor = Acceptor::new(shared.clone(), acceptor_poll, sockets);
+        let keeper = Timekeeper::new(shared.clone(), keeper_poll, lingerers, Drain::new(orders.clone()));
+        for (number, socket) in shared.datagrams.sockets.iter().enumerate() {
+            socket.register(&shared.poller, number).map_err(cannot_start("the datagram listeners"))?;
         }
-        core.open_entrance().map_err(cannot_start("the acceptor"))?;
-        core.enter(Phase::Serving);
-        start_workers(&core)?;
-        spawn("tidegate-parker", move || parker.run()).map_err(|source| {
-            core.stopped.store(true, std::sync::atomic::Ordering::SeqCst);
-            core.dormitory.wake_all();
-            core.poller.wake();
-            BuildError::Start { what: "the parker", source }
+        register_listeners(&shared).map_err(cannot_start("the acceptor"))?;
+        shared.life.enter(Phase::Serving);
+        start_workers(&shared)?;
+        spawn("tidegate-time", move || keeper.run()).map_err(|source| {
+            shared.life.stop_workers();
+            shared.crew.wake_all();
+            BuildError::Start { what: "the timekeeper", source }
         })?;
         // From here on dropping the handle ends what was started.
-        let handle = Handle { core, orders };
+        let handle = Handle { shared, orders };
         spawn("tidegate-accept", move || acceptor.run()).map_err(|source| {
             // Without an acceptor nobody would close the listeners.
-            handle.core.accepting.store(false, std::sync::atomic::Ordering::SeqCst);
+            handle.shared.life.acceptor_ended();
             BuildError::Start { what: "the acceptor", source }
         })?;
         Ok(handle)
     }
 }
 
-fn core(
+fn waker(poll: &Poll) -> io::Result<Waker> {
+    Waker::new(poll.registry(), Token(usize::MAX))
+}
+
+/// Parts that can fail to be made.
+struct Parts {
+    poller: Poller,
+    crew: super::poll::ThreadCrew,
+    lingers: Lingers,
+    /// Wakes the acceptor.
+    acceptor: Waker,
+}
+
+fn share(
     limits: Limits,
     listeners: Vec<Listener>,
     datagrams: Vec<DatagramSocket>,
     extras: Extras,
-    poller: Poller,
-    (acceptor, parker): (Waker, Waker),
-    lingerers: Sender<Lingering>,
-) -> Core {
-    let workers = limits.workers;
+    parts: Parts,
+) -> Arc<Shared> {
+    let Parts { poller, crew, lingers, acceptor } = parts;
     let datagrams = Datagrams::new(datagrams, &limits);
     let columns = listeners.len() + datagrams.sockets.len();
-    // Each connection, and one entry for all farewells.
-    let entries = limits.max_connections + datagrams.entries() + usize::from(extras.tick.is_some()) + 1;
-    Core {
-        clock: Clock::start(),
-        phase: AtomicU8::new(0),
-        admission: Admission::new(&limits),
-        table: Table::new(limits.max_connections),
-        queue: Queue::new(entries),
-        datagrams,
-        poller,
-        entrance: Entrance::new(listeners.len(), &limits),
-        dormitory: Dormitory::new(workers),
-        ledgers: Ledgers::new(WORKER_ROWS + workers, columns),
-        worker_clocks: (0..workers).map(|_| WorkerClock::default()).collect(),
-        output_total: AtomicUsize::new(0),
-        input_total: Arc::default(),
-        farewells: Farewells::new(),
-        panics: AtomicU64::new(0),
-        refusals: Refusals::new(listeners.len()),
-        busy_reply: extras.busy_reply,
-        tick: extras.tick,
-        end_after: extras.end_after,
-        enough: AtomicBool::new(extras.end_after == Some(0)),
-        queue_was_empty: AtomicU64::new(0),
-        lingerers,
-        lingering: Arc::new(AtomicUsize::new(0)),
-        stopping: AtomicBool::new(false),
-        stopped: AtomicBool::new(false),
-        workers_alive: AtomicUsize::new(workers),
-        accepting: AtomicBool::new(true),
-        cut_in_turns: AtomicU64::new(0),
-        acceptor_waits: AtomicU8::new(0),
-        acceptor,
-        parker_sleeps: AtomicBool::new(false),
-        activity: AtomicBool::new(false),
-        parker,
-        processors: std::thread::available_parallelism().map_or(1, usize::from),
-        listeners,
-        limits,
-    }
+    // Each connection, each datagram and its socket, the tick, and one job for all farewells.
+    let entries = limits.max_connections + datagrams.entries() + 2;
+    let bell = Arc::new(Bell::new(move || {
+        // It fails only when the kernel has no memory; the acceptor's own timeout is the way out.
+        let _ = acceptor.wake();
+    }));
+    // A tenth of a second's worth at once: bursts of refusals are as costly as floods.
+    let rate = limits.refusal_rate;
+    let budget = Bucket::with_depth(rate, (rate / 10.0).max(f64::from(rate > 0.0)), Instant::now());
+    Arc::new_cyclic(|shared: &std::sync::Weak<Shared>| {
+        let host = Arc::new(Hub(shared.clone()));
+        let (ring, shared) = (bell.clone(), shared.clone());
+        let freed = move |left| {
+            ring.ring(Awaited::ConnectionPlace);
+            // The last connection of a server that wants no more has ended: the drain can begin.
+            if left == 0
+                && let Some(shared) = shared.upgrade()
+                && shared.life.has_enough()
+            {
+                shared.crew.wake_keeper();
+            }
+        };
+        Shared {
+            clock: Clock::start(),
+            life: Lifecycle::new(limits.workers, extras.end_after),
+            admission: Admission::new(&limits, freed),
+            bell,
+            calls: (0..listeners.len()).map(|_| AtomicBool::new(false)).collect(),
+            holding: AtomicBool::new(false),
+            refusal_budget: Mutex::new(budget),
+            host,
+            wheel: Wheel::new(),
+            table: Table::new(limits.max_connections),
+            line: Line::new(entries, limits.queue),
+            patience: WaitLimit::new(&limits),
+            datagrams,
+            poller,
+            crew,
+            counts: Counts::new(limits.workers, columns),
+            farewells: Farewells::new(),
+            lingers,
+            refusals: Refusals::new(listeners.len()),
+            tick: extras.tick,
+            output_total: Arc::default(),
+            input_total: Arc::default(),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            listeners,
+            limits,
+        }
+    })
 }
 
 /// Starts the pool: each worker is one job that ends with the server.
-fn start_workers(core: &Arc<Core>) -> Result<(), BuildError> {
-    let workers = core.limits.workers;
+fn start_workers(shared: &Arc<Shared>) -> Result<(), BuildError> {
+    let workers = shared.limits.workers;
     let builder = threadpool::Builder::new().num_threads(workers).thread_name("tidegate-worker".to_owned());
     // The pool panics when the system has no thread for it.
     let pool = std::panic::catch_unwind(|| builder.build()).map_err(|_| BuildError::Start {
@@ -175,8 +207,8 @@ fn start_workers(core: &Arc<Core>) -> Result<(), BuildError> {
         source: io::Error::other(format!("the system does not give {workers} threads")),
     })?;
     for me in 0..workers {
-        let worker = Worker::new(core.clone(), me);
-        pool.execute(move || worker.run());
+        let shared = shared.clone();
+        pool.execute(move || worker::run(&shared, me));
     }
     Ok(())
 }

@@ -1,89 +1,26 @@
 //! From a description to a bound server.
 
-use crate::limits::{LimitError, Limits, Overload};
-use crate::server::bound::BoundServer;
-use crate::server::core::{Extras, Listener};
-use crate::server::datagram::socket::DatagramSocket;
-use crate::server::turn::tick::Tick;
+use super::bound::BoundServer;
+use super::capacity::check_descriptors;
+use super::datagram::socket::DatagramSocket;
+use super::error::BuildError;
+use super::extras::{Extras, Tick};
+use super::listen::{Listen, Offer};
+use super::listener::Listener;
+use crate::limits::{Limits, Overload};
 use crate::service::{DatagramService, Service};
-use socket2::{Domain, Protocol, Socket, Type};
-use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
-use std::os::fd::AsFd;
+use crate::transport::listen::{bind, bind_datagrams, ipv6_only};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-
-/// Why a server cannot be had, by the phase that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// A limit, or a relation between limits, cannot hold.
-    #[error(transparent)]
-    Limits(#[from] LimitError),
-    /// No listener was given.
-    #[error("there is no listener: give at least one")]
-    NoListener,
-    /// An address could not be resolved.
-    #[error("cannot resolve {address}: {source}")]
-    Resolve {
-        /// What was given.
-        address: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// An address could not be bound.
-    #[error("cannot listen on {address}: {}", explain_bind(.source))]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
-    /// There are not enough descriptors for the connections that are allowed.
-    #[error(
-        "max-connections is {wanted}, which with {reserve} for the server itself is more than the {limit} open files \
-         this process may have: lower it, or raise the limit (ulimit -n)"
-    )]
-    Descriptors {
-        /// `max_connections`.
-        wanted: usize,
-        /// `fd_reserve` and what the threads need.
-        reserve: usize,
-        /// The limit of the process.
-        limit: usize,
-    },
-    /// The system did not give what serving needs.
-    #[error("cannot start {what}: {source}")]
-    Start {
-        /// What could not be had.
-        what: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
-}
-
-fn explain_bind(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "the address is in use: end what listens there, or choose another port".to_owned()
-        }
-        io::ErrorKind::PermissionDenied => {
-            "permission denied: ports below 1024 need a privilege, choose a higher one".to_owned()
-        }
-        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
-pub(super) fn cannot_start(what: &'static str) -> impl Fn(io::Error) -> BuildError {
-    move |source| BuildError::Start { what, source }
-}
 
 /// A server in the making; see [`Server::builder`](super::Server::builder).
 pub struct Builder {
     limits: Limits,
     said: Said,
-    listeners: Vec<(SocketAddr, Arc<dyn Service>)>,
-    /// With their places among all listeners.
-    datagrams: Vec<(usize, SocketAddr, Arc<dyn DatagramService>)>,
+    /// In the order they were given.
+    listeners: Vec<Listen>,
+    /// Addresses that this process listens on for connections besides these.
+    beside: Vec<SocketAddr>,
     reuse_address: bool,
     extras: Extras,
 }
@@ -99,7 +36,7 @@ struct Said {
 
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let addresses: Vec<_> = self.listeners.iter().map(|(address, _)| address).collect();
+        let addresses: Vec<_> = self.listeners.iter().map(|listen| listen.address).collect();
         f.debug_struct("Builder")
             .field("limits", &self.effective_limits())
             .field("listeners", &addresses)
@@ -113,7 +50,7 @@ impl Builder {
             limits: Limits::default(),
             said: Said::default(),
             listeners: Vec::new(),
-            datagrams: Vec::new(),
+            beside: Vec::new(),
             reuse_address: true,
             extras: Extras::default(),
         }
@@ -169,7 +106,7 @@ impl Builder {
     /// ([`Service::busy_reply`]). Empty: nothing, and the refusal is a reset.
     #[must_use]
     pub fn busy_reply(mut self, words: impl Into<Vec<u8>>) -> Self {
-        self.extras.busy_reply = Some(words.into().into_boxed_slice());
+        self.extras.busy_reply = Some(words.into().into());
         self
     }
 
@@ -203,7 +140,7 @@ impl Builder {
         self
     }
 
-    /// Ends the server in good order after it has admitted so many connections and the last of them
+    /// Ends the server in good order after it has admitted this number of connections and the last of them
     /// has ended; when the last one is admitted the listeners close, so later clients are refused.
     /// Datagrams do not count. Default: it serves until it is told to end.
     ///
@@ -232,15 +169,15 @@ impl Builder {
     }
 
     /// Adds a listener with its service. Port 0 picks a free port. All listeners share the workers
-    /// and the queue. Of a name with several addresses the first is taken. Fails when the address
-    /// cannot be resolved.
+    /// and the queue. Of a name with several addresses the first is taken. `[::]` takes clients of IPv6 and of
+    /// IPv4, unless another listener has the same port on an IPv4 address. Fails when the address cannot be
+    /// resolved.
     pub fn listen(
-        mut self,
+        self,
         address: impl ToSocketAddrs + std::fmt::Debug,
         service: impl Service,
     ) -> Result<Self, BuildError> {
-        self.listeners.push((resolve(address)?, Arc::new(service)));
-        Ok(self)
+        Ok(self.listener(Listen::new(address, service)?))
     }
 
     /// Adds a listener for datagrams with its service, as [`listen`](Self::listen) does for
@@ -250,120 +187,91 @@ impl Builder {
         address: impl ToSocketAddrs + std::fmt::Debug,
         service: impl DatagramService,
     ) -> Result<Self, BuildError> {
-        let address = resolve(address)?;
-        Ok(self.listen_datagrams_shared(address, Arc::new(service)))
+        Ok(self.listener(Listen::datagrams(address, service)?))
     }
 
     /// Adds a listener for datagrams whose service is shared, or was chosen at run time.
     #[must_use]
-    pub fn listen_datagrams_shared(mut self, address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
-        let position = self.listeners.len() + self.datagrams.len();
-        self.datagrams.push((position, address, service));
-        self
+    pub fn listen_datagrams_shared(self, address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
+        self.listener(Listen::datagrams_shared(address, service))
     }
 
     /// Adds a listener whose service is shared with its owner, or was chosen at run time.
     #[must_use]
-    pub fn listen_shared(mut self, address: SocketAddr, service: Arc<dyn Service>) -> Self {
-        self.listeners.push((address, service));
+    pub fn listen_shared(self, address: SocketAddr, service: Arc<dyn Service>) -> Self {
+        self.listener(Listen::shared(address, service))
+    }
+
+    /// Adds a listener that has limits of its own.
+    #[must_use]
+    pub fn listener(mut self, listen: Listen) -> Self {
+        self.listeners.push(listen);
         self
+    }
+
+    /// Another address on which this process listens for connections, as an admin endpoint does: a listener on `[::]`
+    /// with the same port leaves the IPv4 clients to it.
+    #[must_use]
+    pub fn beside(mut self, address: SocketAddr) -> Self {
+        self.beside.push(address);
+        self
+    }
+
+    /// The addresses of one protocol: those of listeners for connections with what stands beside them, or those of
+    /// listeners for datagrams.
+    fn neighbours(&self, connections: bool) -> Vec<SocketAddr> {
+        let same =
+            self.listeners.iter().filter(|listen| matches!(listen.offer, Offer::Stream(_)) == connections);
+        let beside = self.beside.iter().copied().filter(|_| connections);
+        same.map(|listen| listen.address).chain(beside).collect()
+    }
+
+    /// Checks the limits of the server and of each listener, and that there is a listener.
+    pub fn check(&self) -> Result<(), BuildError> {
+        let limits = self.effective_limits();
+        limits.check()?;
+        if self.listeners.is_empty() {
+            return Err(BuildError::NoListener);
+        }
+        self.listeners.iter().try_for_each(|listen| listen.effective(&limits).map(drop))
     }
 
     /// Checks the limits and binds the addresses. From then on clients can connect (they wait in the
     /// kernel's backlog), and nothing is served yet.
     pub fn bind(mut self) -> Result<BoundServer, BuildError> {
+        self.check()?;
         self.limits = self.effective_limits();
-        self.limits.check()?;
-        let all = self.listeners.len() + self.datagrams.len();
-        if all == 0 {
-            return Err(BuildError::NoListener);
-        }
-        check_descriptors(&self.limits, all)?;
-        let mut listeners = Vec::with_capacity(self.listeners.len());
-        for (address, service) in self.listeners {
+        let of_services = self.listeners.iter().map(|listen| match &listen.offer {
+            Offer::Stream(service) => service.descriptors(),
+            Offer::Datagrams(_) => 0,
+        });
+        check_descriptors(&self.limits, self.listeners.len(), of_services.sum())?;
+        let (streams, others) = (self.neighbours(true), self.neighbours(false));
+        let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
+        for (position, listen) in self.listeners.into_iter().enumerate() {
+            let limits = listen.effective(&self.limits)?;
+            let address = listen.address;
             let bind_error = |source| BuildError::Bind { address, source };
-            let socket = bind(address, &self.limits, self.reuse_address).map_err(bind_error)?;
-            let address = socket.local_addr().map_err(bind_error)?;
-            listeners.push(Listener::new(format!("tcp://{address}"), address, service, socket));
+            match listen.offer {
+                Offer::Stream(service) => {
+                    let only = ipv6_only(address, streams.iter().copied());
+                    let socket = bind(address, only, &limits, self.reuse_address).map_err(bind_error)?;
+                    let address = socket.local_addr().map_err(bind_error)?;
+                    let words = listen.busy_reply.or_else(|| self.extras.busy_reply.clone());
+                    listeners.push(Listener::new(socket, address, service, position, words).limited(limits));
+                }
+                Offer::Datagrams(service) => {
+                    let only = ipv6_only(address, others.iter().copied());
+                    let socket = bind_datagrams(address, only, &limits).map_err(bind_error)?;
+                    let address = socket.local_addr().map_err(bind_error)?;
+                    datagrams.push(DatagramSocket::new(socket, address, service, position));
+                }
+            }
         }
-        let mut datagrams = Vec::with_capacity(self.datagrams.len());
-        for (position, address, service) in self.datagrams {
-            let bind_error = |source| BuildError::Bind { address, source };
-            let socket = bind_datagrams(address, &self.limits).map_err(bind_error)?;
-            let address = socket.local_addr().map_err(bind_error)?;
-            let column = listeners.len() + datagrams.len();
-            datagrams.push(DatagramSocket::new(socket, address, service, position, column));
+        // In the ledgers, the columns of datagrams follow those of connections.
+        for (number, socket) in datagrams.iter_mut().enumerate() {
+            socket.column = listeners.len() + number;
         }
         BoundServer::new(self.limits, listeners, datagrams, self.extras)
     }
-}
-
-/// The first address of what is given.
-fn resolve(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<SocketAddr, BuildError> {
-    let error = |source| BuildError::Resolve { address: format!("{address:?}"), source };
-    let resolved = address.to_socket_addrs().map_err(error)?.next();
-    resolved.ok_or_else(|| error(io::Error::new(io::ErrorKind::NotFound, "it has no address")))
-}
-
-/// What is kept for everything but connections: `fd_reserve`, and each listener's socket, which its acceptor
-/// and its observers hold.
-fn reserve(limits: &Limits, listeners: usize) -> usize {
-    limits.fd_reserve + listeners * 2
-}
-
-/// How many connections the limit of open files allows, beside what the server itself needs.
-pub(super) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
-    let limit = crate::sys::raise_open_files(u64::MAX) as usize;
-    limit.saturating_sub(reserve(limits, listeners) + limits.lingering)
-}
-
-/// Raises the soft limit of open files as far as needed, and checks that it is enough.
-pub(crate) fn check_descriptors(limits: &Limits, listeners: usize) -> Result<(), BuildError> {
-    let reserve = reserve(limits, listeners);
-    let wanted = limits.max_connections + limits.lingering + reserve;
-    let limit = crate::sys::raise_open_files(wanted as u64);
-    if (limit as usize) < limits.max_connections + reserve {
-        return Err(BuildError::Descriptors {
-            wanted: limits.max_connections,
-            reserve,
-            limit: limit as usize,
-        });
-    }
-    Ok(())
-}
-
-fn bind(address: SocketAddr, limits: &Limits, reuse_address: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(reuse_address)?;
-    if address.is_ipv6() {
-        // One listener, one family: `[::]` next to `0.0.0.0` on the same port must work.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    // Accepted sockets inherit it, so it costs no call for each.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(limits.effective_backlog() as i32)?;
-    Ok(socket.into())
-}
-
-/// The receive buffer that is asked for: the kernel gives at most `net.core.rmem_max`. About 1,300
-/// small datagrams, what a worker answers in a few milliseconds.
-const RECEIVE_BUFFER: usize = 1024 * 1024;
-
-/// Binds a datagram socket. Without `SO_REUSEADDR`, which for datagrams lets two servers have the
-/// same address and one of them hear nothing.
-fn bind_datagrams(address: SocketAddr, limits: &Limits) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    // It fails only where a system has a stricter maximum, and then its own size has to do.
-    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER.max(limits.max_datagram));
-    if address.ip().is_unspecified() {
-        crate::sys::report_local_address(socket.as_fd(), address.is_ipv6())?;
-    }
-    socket.bind(&address.into())?;
-    Ok(socket.into())
 }

@@ -1,8 +1,8 @@
 //! A running server in the hands of its owner.
 
+use super::keep::orders::{Orders, ShutdownReport};
+use super::shared::Shared;
 use crate::metrics::snapshot::{Observe, Snapshot};
-use crate::server::core::Core;
-use crate::server::keep::drain::{Orders, ShutdownReport};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// ends it in good order.
 #[must_use = "dropping it ends the server"]
 pub struct Handle {
-    pub(super) core: Arc<Core>,
+    pub(super) shared: Arc<Shared>,
     pub(super) orders: Arc<Orders>,
 }
 
@@ -24,22 +24,22 @@ impl std::fmt::Debug for Handle {
 impl Handle {
     /// The real addresses of the listeners, in the order they were given.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.core.addresses()
+        self.shared.addresses()
     }
 
     /// Everything that is counted, consistent in itself.
     pub fn stats(&self) -> Snapshot {
-        self.core.snapshot()
+        self.shared.snapshot()
     }
 
     /// What the admin endpoint and the metrics look at.
     pub fn observe(&self) -> Arc<dyn Observe> {
-        self.core.clone()
+        self.shared.clone()
     }
 
     /// A cloneable order to end, for signal handlers and other threads.
     pub fn trigger(&self) -> Trigger {
-        Trigger { core: self.core.clone(), orders: self.orders.clone() }
+        Trigger { shared: self.shared.clone(), orders: self.orders.clone() }
     }
 
     /// Waits until the server has ended, by a [`Trigger`] or [`end_after`](super::Builder::end_after).
@@ -72,7 +72,7 @@ impl Drop for Handle {
 /// The order to end a server.
 #[derive(Clone)]
 pub struct Trigger {
-    pub(super) core: Arc<Core>,
+    pub(super) shared: Arc<Shared>,
     pub(super) orders: Arc<Orders>,
 }
 
@@ -86,12 +86,12 @@ impl Trigger {
     /// Ends the server in good order; returns at once.
     pub fn drain(&self) {
         self.orders.drain();
-        let _ = self.core.parker.wake();
+        self.shared.crew.wake_keeper();
     }
 
     /// Cuts what is open and ends the server; returns at once.
     pub fn cut(&self) {
         self.orders.cut();
-        let _ = self.core.parker.wake();
+        self.shared.crew.wake_keeper();
     }
 }

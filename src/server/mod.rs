@@ -1,41 +1,37 @@
-//! The server: an acceptor, a queue, a fixed set of workers, and a parker. The way of a connection
-//! through them is drawn in the [crate's](crate) documentation.
+//! The server. Read from the top, its folders are the way of a connection: accept, queue, poll, turn, close; `datagram`
+//! beside them, and `keep`, the timekeeper and the drain. The drawing is in the [crate's](crate) documentation.
 
 mod accept;
 mod bound;
 mod builder;
+mod capacity;
 mod close;
-mod core;
+mod counts;
 mod datagram;
+mod error;
+mod extras;
 mod handle;
 mod keep;
+mod lifecycle;
+mod listen;
+mod listener;
 mod observe;
 mod poll;
 mod queue;
 mod refusals;
+mod shared;
 mod sync;
 mod turn;
+mod waking;
 
 pub use bound::BoundServer;
+pub use builder::Builder;
 #[cfg(feature = "cli")]
-pub(crate) use builder::check_descriptors;
-pub use builder::{BuildError, Builder};
+pub(crate) use capacity::check_descriptors;
+pub use error::BuildError;
 pub use handle::{Handle, Trigger};
-pub use keep::drain::ShutdownReport;
-
-/// Bytes for one connection: its slot in the table, its entry in the queue with its stamp, and its
-/// farewell. The socket itself is the kernel's.
-pub(crate) const CONNECTION_BYTES: usize = size_of::<queue::table::Slot>()
-    + size_of::<queue::line::Entry>()
-    + size_of::<usize>()
-    + turn::farewell::Farewells::BYTES;
-/// Bytes of a worker's buffers.
-pub(crate) const WORKER_BUFFER_BYTES: usize = crate::service::Buffers::BYTES;
-
-/// The bytes that datagrams can make a server hold, where it has a listener for them.
-pub(crate) fn datagram_memory_ceiling(limits: &crate::Limits) -> usize {
-    datagram::socket::Datagrams::memory_ceiling(limits)
-}
+pub use keep::orders::ShutdownReport;
+pub use listen::Listen;
 
 /// Where a server begins: see [`Server::builder`].
 #[derive(Debug)]
@@ -60,10 +56,10 @@ impl Server {
         Builder::new()
     }
 
-    /// How many connections the limit of open files allows with these limits and so many
-    /// listeners, the soft limit raised to the hard one. For who would rather have fewer
+    /// How many connections the limit of open files allows with these limits and this
+    /// number of listeners, the soft limit raised to the hard one. For who would rather have fewer
     /// connections than a server that does not start.
     pub fn connections_possible(limits: &crate::Limits, listeners: usize) -> usize {
-        builder::connections_possible(limits, listeners)
+        capacity::connections_possible(limits, listeners)
     }
 }

@@ -1,9 +1,11 @@
 //! What was refused lately, summed up once a second: one log line for each listener and reason,
 //! however many there were, and the list that the status page shows.
 
-use crate::metrics::snapshot::{HistogramSnapshot, Refusal};
+use super::counts::Counts;
+use super::listener::Listener;
+use crate::metrics::snapshot::Refusal;
+use crate::metrics::sources::RefusedSources;
 use crate::reason::{AcceptError, DropReason};
-use crate::server::core::Core;
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU64};
@@ -20,6 +22,8 @@ pub(crate) struct Refusals {
     last: Mutex<VecDeque<Refusal>>,
     seen: Box<[Seen]>,
     panics_seen: AtomicU64,
+    /// The sources that are refused for being who they are.
+    pub(crate) sources: RefusedSources,
     /// The most frequent reason of the last second, or [`NONE`].
     shedding: AtomicU8,
 }
@@ -37,6 +41,7 @@ impl Refusals {
             last: Mutex::new(VecDeque::with_capacity(KEPT)),
             seen: (0..listeners).map(|_| Seen::default()).collect(),
             panics_seen: AtomicU64::new(0),
+            sources: RefusedSources::default(),
             shedding: AtomicU8::new(NONE),
         }
     }
@@ -51,11 +56,12 @@ impl Refusals {
         DropReason::ALL.get(usize::from(self.shedding.load(Relaxed))).copied()
     }
 
-    /// Sums up what has been counted since the last call; the parker calls it once a second.
-    pub(crate) fn sum_up(&self, core: &Core) {
-        let mut worst = (0, if core.acceptor_waits() { DropReason::QueueFull as u8 } else { NONE });
-        for (index, listener) in core.listeners.iter().enumerate() {
-            let now = core.ledgers.read(index, &mut HistogramSnapshot::default());
+    /// Sums up what has been counted since the last call; the timekeeper calls it once a second. `held` says whether
+    /// newcomers are being held in the kernel's backlog.
+    pub(crate) fn sum_up(&self, listeners: &[Listener], counts: &Counts, held: bool) {
+        let mut worst = (0, if held { DropReason::QueueFull as u8 } else { NONE });
+        for (index, listener) in listeners.iter().enumerate() {
+            let now = counts.read_counts(index);
             tracing::debug!(
                 listener = %listener.url,
                 accepted = now.accepted,
@@ -73,14 +79,14 @@ impl Refusals {
                     continue;
                 }
                 tracing::warn!(listener = %listener.url, reason = %reason, count, "connections dropped");
-                let listener = core.position(index);
-                self.push(Refusal { at_unix_ms: unix_ms(), listener, reason, count });
+                self.push(Refusal { at_unix_ms: unix_ms(), listener: listener.position, reason, count });
                 if count > worst.0 && reason != DropReason::ClientGone {
                     worst = (count, reason as u8);
                 }
             }
+            let errors = listener.accept_errors();
             for (at, &error) in AcceptError::ALL.iter().enumerate() {
-                let total = listener.accept_errors[at].load(Relaxed);
+                let total = errors[at];
                 let count = total.saturating_sub(self.seen[index].accept_errors[at].swap(total, Relaxed));
                 if count > 0 {
                     tracing::warn!(listener = %listener.url, error = %error, count, "accept failed");
@@ -88,7 +94,13 @@ impl Refusals {
             }
         }
         self.shedding.store(worst.1, Relaxed);
-        let panics = core.panics.load(Relaxed);
+        let sources = self.sources.next_second();
+        if !sources.is_empty() {
+            let most = sources.iter().map(|source| format!("{} ({})", source.source, source.count));
+            let most = most.collect::<Vec<_>>().join(", ");
+            tracing::warn!(sources = most, "the sources that were refused most for their own limits");
+        }
+        let panics = counts.panics();
         let count = panics.saturating_sub(self.panics_seen.swap(panics, Relaxed));
         if count > 0 {
             tracing::error!(count, "turns panicked; their connections were closed");

@@ -1,8 +1,8 @@
 //! Handlers in plain blocking style: they keep their worker until they return, as the handlers of
 //! Python's `socketserver` do, with deadlines.
 
-use super::stream::{Fault, receive};
-use super::{Peer, Service, Session, Stream, Turn};
+use super::{Fault, Peer, Service, Session, Stream, Turn};
+use crate::transport::socket::receive;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, BufRead, Read, Write};
 use std::sync::atomic::Ordering;
@@ -86,6 +86,15 @@ where
     }
 }
 
+impl<'a> Stream<'a> {
+    /// A view that waits, for code in plain blocking style; it holds the worker meanwhile. What it
+    /// has read ahead and nobody took is lost with it: use it for a conversation that ends with
+    /// [`Turn::Close`](super::Turn::Close).
+    pub fn blocking(&mut self) -> Blocking<'_, 'a> {
+        Blocking::new(self)
+    }
+}
+
 /// A connection that waits: [`Read`], [`BufRead`] and [`Write`], as `rfile` and `wfile` are in
 /// Python's `StreamRequestHandler`. Every wait has a deadline, and none of them starts anew with
 /// each byte, so that a client that drips cannot hold a worker:
@@ -114,7 +123,7 @@ impl<'s, 'a> Blocking<'s, 'a> {
     const BUFFER_BYTES: usize = 8 * 1024;
     const PIECE_BYTES: usize = 16 * 1024;
 
-    pub(super) fn new(stream: &'s mut Stream<'a>) -> Self {
+    fn new(stream: &'s mut Stream<'a>) -> Self {
         Self { stream, buffer: Vec::new(), at: 0, read_deadline: None, total_deadline: None }
     }
 
@@ -224,7 +233,7 @@ impl Write for Blocking<'_, '_> {
         let deadline = self.total_deadline.unwrap_or_else(|| Instant::now() + allowed);
         loop {
             let (_, output) = self.stream.split();
-            let flushed = output.kept.flush(output.socket, output.context.output_total)?;
+            let flushed = output.kept.flush(output.socket)?;
             output.sent += flushed as u64;
             if output.kept.is_empty() {
                 return Ok(());

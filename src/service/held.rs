@@ -1,92 +1,67 @@
 //! Input that a session holds from one turn to the next, counted in `input_total`.
 
-use super::Fault;
-use crate::limits::Limits;
+use super::holdings::Deposit;
+use super::pool::Buffer;
+use super::{Context, Fault, Peer, Seat};
+use crate::admit::sources::SourceKey;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// Bytes that a client has sent and nobody has answered: the beginning of a request, or requests
 /// that another turn will answer.
 #[derive(Debug)]
 pub(super) struct Held {
-    bytes: Vec<u8>,
-    /// Where the bytes begin that are not answered.
-    at: usize,
-    /// What it has taken of `total`: the room for its bytes. Given back when it is dropped.
-    taken: usize,
-    total: Arc<AtomicUsize>,
+    buffer: Buffer,
+    /// Who sent it: see [`holdings`](super::holdings).
+    source: SourceKey,
 }
 
 impl Held {
-    /// The least room that is made.
-    const ROOM_MIN: usize = 64;
-
-    pub(super) fn new(total: &Arc<AtomicUsize>) -> Self {
-        Self { bytes: Vec::new(), at: 0, taken: 0, total: total.clone() }
+    /// Nothing yet of this client's.
+    pub(super) fn of(peer: &Peer, context: &Context<'_>) -> Self {
+        let source = SourceKey::new(peer.address.ip(), context.limits.source_prefix);
+        Self { buffer: Buffer::new(context.input_total.pool()), source }
     }
 
     /// The bytes that are not answered.
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[self.at..]
+        self.buffer.bytes()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.bytes.len() - self.at
+        self.buffer.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.buffer.is_empty()
     }
 
     /// The first `n` of them are answered.
     pub(super) fn answered(&mut self, n: usize) {
-        self.at += n;
-        debug_assert!(self.at <= self.bytes.len());
+        self.buffer.consume(n);
     }
 
-    /// Adds bytes, if there is room. Room is made by doubling, but no more than `most` if that is
-    /// enough, so that a client that drips makes no work.
-    pub(super) fn extend(&mut self, data: &[u8], most: usize, limits: &Limits) -> io::Result<()> {
-        self.compact();
-        let needed = self.bytes.len() + data.len();
-        if needed > self.taken {
-            let doubled = needed.next_power_of_two().max(Self::ROOM_MIN);
-            let room = doubled.min(most).max(needed);
-            let more = room - self.taken;
-            if self.total.fetch_add(more, Relaxed) + more > limits.input_total {
-                self.total.fetch_sub(more, Relaxed);
+    /// Adds bytes, if there is room or the source that holds most can make some. A request has at
+    /// most `most` bytes.
+    pub(super) fn extend(&mut self, data: &[u8], most: usize, context: &Context<'_>) -> io::Result<()> {
+        while let Err(full) = self.buffer.extend(data, most, context.limits.input_total) {
+            let Some(robbed) = context.input_total.make_room(self.source, full.wanted) else {
                 return Err(Fault::InputLimit.into());
-            }
-            self.taken = room;
-            self.bytes.reserve_exact(room - self.bytes.len());
+            };
+            // It has a turn, in which it ends.
+            context.host.wake(robbed);
         }
-        self.bytes.extend_from_slice(data);
         Ok(())
     }
 
-    /// Gives back the room of what was answered, when that is worth it.
-    pub(super) fn shrink(&mut self) {
-        if self.len() <= self.taken / 4 {
-            self.compact();
-            let room = self.bytes.len().max(Self::ROOM_MIN).min(self.taken);
-            self.bytes.shrink_to(room);
-            self.total.fetch_sub(self.taken - room, Relaxed);
-            self.taken = room;
-        }
+    /// Puts it where it can be taken away, until the next turn of its connection, which is this one.
+    pub(super) fn park(self, seat: Seat, context: &Context<'_>) -> io::Result<Deposit> {
+        let deposit = context.input_total.deposit(self.buffer, self.source, seat);
+        deposit.ok_or_else(|| Fault::InputLimit.into())
     }
 
-    fn compact(&mut self) {
-        if self.at > 0 {
-            self.bytes.drain(..self.at);
-            self.at = 0;
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.taken, Relaxed);
+    /// What was parked, for a turn of its session; an error if it was taken away.
+    pub(super) fn resume(deposit: Deposit) -> io::Result<Self> {
+        let (source, buffer) = deposit.redeem().ok_or(Fault::InputLimit)?;
+        Ok(Self { buffer, source })
     }
 }

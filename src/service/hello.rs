@@ -5,13 +5,15 @@ use std::io;
 
 const GREETING: &[u8] = b"hello ";
 
-/// Answers each line with `hello ` and the line; a last line without a newline too.
+/// Answers each line with `hello ` and the line, its end included, as a Python handler does that writes
+/// `"hello {}".format(line)` for each line of `rfile`. So `\r\n` stays as it is, and a last line without
+/// an end is answered without one.
 pub fn hello() -> impl Service {
     lines("hello", |line, reply| {
         reply.send(GREETING)?;
-        reply.send(line)?;
-        reply.send(b"\n")
+        reply.send(line)
     })
+    .with_ends()
 }
 
 /// Answers each datagram with `hello ` and what it says; its newline, if it has one, stays.

@@ -1,7 +1,10 @@
 //! Line services: a closure is called for each line; between lines the connection is parked.
 
 use super::held::Held;
+use super::holdings::Deposit;
 use super::{Fault, Output, Peer, Received, Service, Session, Stream, Turn};
+use crate::reason::CloseReason;
+use memchr::memchr;
 use std::io;
 use std::sync::Arc;
 
@@ -40,12 +43,15 @@ impl io::Write for LineReply<'_, '_> {
     }
 }
 
-/// A service from a closure that answers one line at a time. The line comes without its end
-/// (`\n` or `\r\n`); a last line without one is answered as it is. A line longer than `max_line`
-/// ends the connection, counted as `protocol`; so does one that comes in parts while there is no room
-/// for them in `input_total`, counted as `input_limit`.
+/// A service from a closure that answers one line at a time.
 ///
-/// `name` is the `service` label of its metrics.
+/// The line comes without its end (`\n` or `\r\n`); see [`Lines::with_ends`]. A last line without an
+/// end is answered as it is. A line longer than `max_line` ends the connection after the replies to the
+/// lines before it, counted as `protocol`. So does a line that comes in parts while there is no room for
+/// them in `input_total`, counted as `input_limit`.
+///
+/// `name` is the `service` label of its metrics. For state per connection see [`lines_with`], for what
+/// else a service can be told see [`Lines`].
 ///
 /// ```no_run
 /// use tidegate::{Server, lines};
@@ -54,49 +60,227 @@ impl io::Write for LineReply<'_, '_> {
 /// let server = Server::builder().listen("127.0.0.1:0", count)?.bind()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn lines<F>(name: &str, answer: F) -> impl Service
+pub fn lines<F>(name: &str, answer: F) -> Lines<(), impl AnswerLine<()>>
 where
     F: Fn(&[u8], &mut LineReply<'_, '_>) -> io::Result<()> + Send + Sync + 'static,
 {
-    Lines { name: name.to_owned(), answer: Arc::new(answer) }
+    let stateless = move |(): &mut (), line: &[u8], reply: &mut LineReply<'_, '_>| answer(line, reply);
+    lines_with(name, |_peer| (), stateless)
 }
 
-struct Lines<F> {
+/// The same as [`lines`] with a state for each connection: `open` makes it when the connection has its
+/// first turn, and each line is answered with it. Between lines a connection owns its state, and no
+/// thread and no buffer.
+///
+/// ```no_run
+/// use tidegate::{Server, lines_with};
+///
+/// let count = lines_with("count", |_peer| 0, |lines, _line, reply| {
+///     *lines += 1;
+///     reply.send(format!("{lines}\n").as_bytes())
+/// });
+/// let server = Server::builder().listen("127.0.0.1:0", count)?.bind()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn lines_with<S, O, F>(name: &str, open: O, answer: F) -> Lines<S, F>
+where
+    S: Send + 'static,
+    O: Fn(&Peer) -> S + Send + Sync + 'static,
+    F: Fn(&mut S, &[u8], &mut LineReply<'_, '_>) -> io::Result<()> + Send + Sync + 'static,
+{
+    let hooks =
+        Hooks { open: Arc::new(open), answer: Arc::new(answer), with_ends: false, greet: None, close: None };
+    Lines { name: name.to_owned(), hooks: Arc::new(hooks), verify: None, error: None, busy_reply: Vec::new() }
+}
+
+/// A closure that answers a line: `Fn(&mut S, &[u8], &mut LineReply) -> io::Result<()>`.
+pub trait AnswerLine<S>:
+    Fn(&mut S, &[u8], &mut LineReply<'_, '_>) -> io::Result<()> + Send + Sync + 'static
+{
+}
+
+impl<S, F> AnswerLine<S> for F where
+    F: Fn(&mut S, &[u8], &mut LineReply<'_, '_>) -> io::Result<()> + Send + Sync + 'static
+{
+}
+
+type Open<S> = Arc<dyn Fn(&Peer) -> S + Send + Sync>;
+type Greet<S> = Arc<dyn Fn(&mut S, &mut LineReply<'_, '_>) -> io::Result<()> + Send + Sync>;
+type Close<S> = Arc<dyn Fn(&mut S, CloseReason) + Send + Sync>;
+type Verify = Box<dyn Fn(&Peer) -> bool + Send + Sync>;
+type Error = Box<dyn Fn(&Peer, &io::Error) + Send + Sync>;
+
+/// What [`lines`] and [`lines_with`] make: a line service, which can be told more. Every hook runs on a
+/// worker, as the answers do.
+///
+/// ```no_run
+/// use tidegate::{Server, lines_with};
+///
+/// let guess = lines_with("guess", |peer| peer.address.port() % 10, |secret, line, reply| {
+///     if line == secret.to_string().as_bytes() {
+///         reply.close();
+///         return reply.send(b"yes\n");
+///     }
+///     reply.send(b"no\n")
+/// })
+/// .verify(|peer| peer.address.ip().is_loopback())
+/// .on_open(|_secret, reply| reply.send(b"guess my digit\n"))
+/// .on_close(|secret, reason| println!("it was {secret}; ended: {reason}"))
+/// .on_error(|peer, error| eprintln!("{}: {error}", peer.address))
+/// .busy_reply("too many players\n");
+/// let server = Server::builder().listen("127.0.0.1:0", guess)?.bind()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Lines<S, F> {
     name: String,
-    answer: Arc<F>,
+    hooks: Arc<Hooks<S, F>>,
+    verify: Option<Verify>,
+    error: Option<Error>,
+    busy_reply: Vec<u8>,
 }
 
-impl<F> Service for Lines<F>
-where
-    F: Fn(&[u8], &mut LineReply<'_, '_>) -> io::Result<()> + Send + Sync + 'static,
-{
+/// What its sessions share.
+struct Hooks<S, F> {
+    open: Open<S>,
+    answer: Arc<F>,
+    with_ends: bool,
+    greet: Option<Greet<S>>,
+    close: Option<Close<S>>,
+}
+
+impl<S, F> Clone for Hooks<S, F> {
+    fn clone(&self) -> Self {
+        let Self { open, answer, with_ends, greet, close } = self;
+        let (open, answer, with_ends) = (open.clone(), answer.clone(), *with_ends);
+        Self { open, answer, with_ends, greet: greet.clone(), close: close.clone() }
+    }
+}
+
+impl<S, F> Lines<S, F> {
+    /// Each line comes with its end, as Python's `readline` returns it: `hello\r\n`, or `hello` for a
+    /// last line without one. Default: without.
+    #[must_use]
+    pub fn with_ends(mut self) -> Self {
+        Arc::make_mut(&mut self.hooks).with_ends = true;
+        self
+    }
+
+    /// Whether a client is served at all, asked before its first turn; see [`Service::verify`]. Default:
+    /// every client is.
+    #[must_use]
+    pub fn verify(mut self, verify: impl Fn(&Peer) -> bool + Send + Sync + 'static) -> Self {
+        self.verify = Some(Box::new(verify));
+        self
+    }
+
+    /// Called at a connection's first turn, before any line: for a greeting, say. Default: nothing.
+    #[must_use]
+    pub fn on_open<G>(mut self, greet: G) -> Self
+    where
+        G: Fn(&mut S, &mut LineReply<'_, '_>) -> io::Result<()> + Send + Sync + 'static,
+    {
+        Arc::make_mut(&mut self.hooks).greet = Some(Arc::new(greet));
+        self
+    }
+
+    /// Called when a connection has ended, with its state and why it ended; see [`Session::finish`].
+    /// Default: nothing.
+    #[must_use]
+    pub fn on_close(mut self, close: impl Fn(&mut S, CloseReason) + Send + Sync + 'static) -> Self {
+        Arc::make_mut(&mut self.hooks).close = Some(Arc::new(close));
+        self
+    }
+
+    /// Called when an answer was an error or a panic; see [`Service::turn_failed`]. Default: nothing.
+    #[must_use]
+    pub fn on_error(mut self, error: impl Fn(&Peer, &io::Error) + Send + Sync + 'static) -> Self {
+        self.error = Some(Box::new(error));
+        self
+    }
+
+    /// What a refused client is told. Default: nothing, and the refusal is a reset.
+    #[must_use]
+    pub fn busy_reply(mut self, words: impl Into<Vec<u8>>) -> Self {
+        self.busy_reply = words.into();
+        self
+    }
+}
+
+impl<S, F> std::fmt::Debug for Lines<S, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lines").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<S: Send + 'static, F: AnswerLine<S>> Service for Lines<S, F> {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(LineSession { held: None, behind: false, answer: self.answer.clone() })
+    fn verify(&self, peer: &Peer) -> bool {
+        self.verify.as_ref().is_none_or(|verify| verify(peer))
+    }
+
+    fn connect(&self, peer: &Peer) -> Box<dyn Session> {
+        let hooks = self.hooks.clone();
+        let state = (hooks.open)(peer);
+        Box::new(LineSession { parked: None, behind: false, greeted: hooks.greet.is_none(), hooks, state })
+    }
+
+    fn busy_reply(&self) -> &[u8] {
+        &self.busy_reply
+    }
+
+    fn client_speaks_first(&self) -> bool {
+        self.hooks.greet.is_none()
+    }
+
+    fn turn_failed(&self, peer: &Peer, error: &io::Error) {
+        if let Some(told) = &self.error {
+            told(peer, error);
+        }
     }
 }
 
-struct LineSession<F> {
+struct LineSession<S, F> {
     /// What the client has sent and nobody has answered; nothing between lines.
-    held: Option<Held>,
+    parked: Option<Deposit>,
     /// What is held has whole lines in it: an earlier turn was over before they were answered.
     behind: bool,
-    answer: Arc<F>,
+    /// There is no greeting, or it was said.
+    greeted: bool,
+    hooks: Arc<Hooks<S, F>>,
+    state: S,
 }
 
-impl<F> Session for LineSession<F>
-where
-    F: Fn(&[u8], &mut LineReply<'_, '_>) -> io::Result<()> + Send + Sync,
-{
+impl<S: Send, F: AnswerLine<S>> Session for LineSession<S, F> {
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+        let mut held = self.parked.take().map(Held::resume).transpose()?;
+        let turn = self.converse(stream, &mut held)?;
+        if turn != Turn::Close {
+            self.parked = held.map(|held| held.park(stream.seat(), stream.context())).transpose()?;
+        }
+        Ok(turn)
+    }
+
+    fn finish(&mut self, reason: CloseReason) {
+        if let Some(close) = &self.hooks.close {
+            close(&mut self.state, reason);
+        }
+    }
+}
+
+impl<S, F: AnswerLine<S>> LineSession<S, F> {
+    fn converse(&mut self, stream: &mut Stream<'_>, held: &mut Option<Held>) -> io::Result<Turn> {
         let peer = *stream.peer();
         let (input, output) = stream.split();
         let mut reply = LineReply { output, peer: &peer, ending: false };
+        if !self.greeted {
+            self.greeted = true;
+            self.greet(&mut reply)?;
+        }
         if self.behind {
-            self.catch_up(&mut reply)?;
+            self.catch_up(held, &mut reply)?;
         }
         loop {
             if reply.ending {
@@ -106,63 +290,67 @@ where
                 return Ok(Turn::Again);
             }
             match input.receive()? {
-                Received::Data(data) => self.take(data, &mut reply)?,
-                Received::Nothing if self.held.is_none() => return Ok(Turn::Park),
+                Received::Data(data) => self.take(data, held, &mut reply)?,
+                Received::Nothing if held.is_none() => return Ok(Turn::Park),
                 Received::Nothing => return Ok(Turn::Partial),
                 Received::End => {
-                    if let Some(last) = self.held.take() {
-                        (self.answer)(strip(last.bytes()), &mut reply)?;
+                    if let Some(last) = held.take() {
+                        self.answer(last.bytes(), &mut reply)?;
                     }
                     return Ok(Turn::Close);
                 }
             }
         }
     }
-}
 
-impl<F> LineSession<F>
-where
-    F: Fn(&[u8], &mut LineReply<'_, '_>) -> io::Result<()>,
-{
+    fn greet(&mut self, reply: &mut LineReply<'_, '_>) -> io::Result<()> {
+        match &self.hooks.greet {
+            Some(greet) => greet(&mut self.state, reply),
+            None => Ok(()),
+        }
+    }
+
     /// Answers lines that came in earlier turns.
-    fn catch_up(&mut self, reply: &mut LineReply<'_, '_>) -> io::Result<()> {
-        let Some(mut held) = self.held.take() else { return Ok(()) };
-        let answered = self.answer_whole(held.bytes(), reply)?;
-        held.answered(answered);
-        if !self.behind && begun_too_long(held.len(), reply) {
+    fn catch_up(&mut self, held: &mut Option<Held>, reply: &mut LineReply<'_, '_>) -> io::Result<()> {
+        let Some(mut lines) = held.take() else { return Ok(()) };
+        let answered = self.answer_whole(lines.bytes(), reply)?;
+        lines.answered(answered);
+        if !self.behind && begun_too_long(lines.len(), reply) {
             return Err(Fault::LineTooLong.into());
         }
-        if !held.is_empty() {
-            held.shrink();
-            self.held = Some(held);
-        }
+        *held = Some(lines).filter(|lines| !lines.is_empty());
         Ok(())
     }
 
     /// Answers the lines that are whole and keeps the rest.
-    fn take(&mut self, mut data: &[u8], reply: &mut LineReply<'_, '_>) -> io::Result<()> {
-        if let Some(mut held) = self.held.take() {
-            let Some(end) = data.iter().position(|&byte| byte == b'\n') else {
-                self.held = Some(held);
-                return self.keep(data, reply);
+    fn take(
+        &mut self,
+        mut data: &[u8],
+        held: &mut Option<Held>,
+        reply: &mut LineReply<'_, '_>,
+    ) -> io::Result<()> {
+        if let Some(mut line) = held.take() {
+            let Some(end) = memchr(b'\n', data) else {
+                *held = Some(line);
+                return self.keep(data, held, reply);
             };
-            let (line, rest) = data.split_at(end + 1);
+            let (rest_of_line, rest) = data.split_at(end + 1);
             if !rest.is_empty() {
                 reply.output.begin_pace();
             }
-            let context = reply.output.context;
-            let longest = context.limits.max_line + 2;
-            // One byte more than allowed, and a `\r`, are enough to know that the line is too long.
-            let enough = end.min(longest - held.len());
-            held.extend(&line[..enough], longest, context.limits)?;
-            self.answer_line(held.bytes(), reply)?;
+            if begun_too_long(line.len() + end, reply) {
+                return Err(Fault::LineTooLong.into());
+            }
+            let context = &reply.output.context;
+            line.extend(rest_of_line, context.limits.max_line + 2, context)?;
+            self.answer(line.bytes(), reply)?;
             data = rest;
-            self.behind = !reply.ending && is_whole(data) && reply.output.is_turn_over();
+            self.behind = !reply.ending && memchr(b'\n', data).is_some() && reply.output.is_turn_over();
         }
         if !self.behind && !reply.ending {
             data = &data[self.answer_whole(data, reply)?..];
         }
-        if data.is_empty() || reply.ending { Ok(()) } else { self.keep(data, reply) }
+        if data.is_empty() || reply.ending { Ok(()) } else { self.keep(data, held, reply) }
     }
 
     /// Answers the whole lines at the beginning of `data` until the turn is over, which leaves the
@@ -170,7 +358,7 @@ where
     fn answer_whole(&mut self, data: &[u8], reply: &mut LineReply<'_, '_>) -> io::Result<usize> {
         self.behind = false;
         let mut rest = data;
-        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+        while let Some(end) = memchr(b'\n', rest) {
             if rest.len() < data.len() && reply.output.is_turn_over() {
                 self.behind = true;
                 break;
@@ -179,7 +367,7 @@ where
                 // There may be another line, so the time that this one takes matters.
                 reply.output.begin_pace();
             }
-            self.answer_line(&rest[..end], reply)?;
+            self.answer(&rest[..=end], reply)?;
             rest = &rest[end + 1..];
             if reply.ending {
                 break;
@@ -189,37 +377,35 @@ where
     }
 
     /// Keeps what is not answered: the beginning of a line, or whole lines for another turn.
-    fn keep(&mut self, data: &[u8], reply: &LineReply<'_, '_>) -> io::Result<()> {
-        let context = &reply.output.context;
-        let begun = self.held.as_ref().map_or(0, Held::len);
+    fn keep(&self, data: &[u8], held: &mut Option<Held>, reply: &LineReply<'_, '_>) -> io::Result<()> {
+        let begun = held.as_ref().map_or(0, Held::len);
         if !self.behind && begun_too_long(begun + data.len(), reply) {
             return Err(Fault::LineTooLong.into());
         }
-        let held = self.held.get_or_insert_with(|| Held::new(context.input_total));
-        held.extend(data, context.limits.max_line + 2, context.limits)
+        let context = &reply.output.context;
+        let held = held.get_or_insert_with(|| Held::of(reply.peer, context));
+        held.extend(data, context.limits.max_line + 2, context)
     }
 
-    fn answer_line(&self, line: &[u8], reply: &mut LineReply<'_, '_>) -> io::Result<()> {
-        let line = strip(line);
+    /// Answers a line that comes with its end, if it has one.
+    fn answer(&mut self, whole: &[u8], reply: &mut LineReply<'_, '_>) -> io::Result<()> {
+        let line = strip(whole);
         if line.len() > reply.output.context.limits.max_line {
             return Err(Fault::LineTooLong.into());
         }
-        (self.answer)(line, reply)
+        (self.hooks.answer)(&mut self.state, if self.hooks.with_ends { whole } else { line }, reply)
     }
 }
 
-/// Whether a line of which so many bytes have come is longer than allowed. A `\r` may belong to its
+/// Whether a line of which this number of bytes has come is longer than allowed. A `\r` may belong to its
 /// end, so that does not count yet.
 fn begun_too_long(begun: usize, reply: &LineReply<'_, '_>) -> bool {
     begun > reply.output.context.limits.max_line + 1
 }
 
-/// Whether there is a whole line in it.
-fn is_whole(data: &[u8]) -> bool {
-    data.contains(&b'\n')
-}
-
+/// A line without its end.
 fn strip(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
@@ -227,12 +413,12 @@ fn strip(line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
     use crate::limits::Limits;
-    use crate::service::stream::{Buffers, Context, Kept};
+    use crate::service::{Buffers, Context, Holdings, Kept, Pool};
     use proptest::prelude::*;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::sync::atomic::AtomicBool;
     use std::sync::atomic::Ordering::Relaxed;
-    use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::time::Duration;
 
     /// A session with its two ends of a connection, whose turns are given by hand.
@@ -240,8 +426,8 @@ mod tests {
         limits: Limits,
         near: TcpStream,
         far: TcpStream,
-        input_total: Arc<AtomicUsize>,
-        output_total: AtomicUsize,
+        input_total: Arc<Holdings>,
+        output_total: Arc<Pool>,
         stopping: AtomicBool,
         buffers: Buffers,
         kept: Kept,
@@ -260,7 +446,7 @@ mod tests {
                 near,
                 far,
                 input_total: Arc::default(),
-                output_total: AtomicUsize::new(0),
+                output_total: Arc::default(),
                 stopping: AtomicBool::new(false),
                 buffers: Buffers::new(),
                 kept: Kept::default(),
@@ -274,14 +460,17 @@ mod tests {
         }
 
         fn turn(&mut self) -> io::Result<Turn> {
+            let (host, seat) = crate::service::waker::nobody();
             let context = Context {
                 limits: &self.limits,
                 input_total: &self.input_total,
                 output_total: &self.output_total,
                 stopping: &self.stopping,
+                draining: &self.stopping,
+                host: &host,
             };
             let mut stream =
-                Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, context, false);
+                Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, context, seat, false);
             let turn = self.session.turn(&mut stream);
             stream.finish().1.unwrap();
             turn
@@ -290,7 +479,7 @@ mod tests {
         /// Everything that was said, after the session's end.
         fn heard(mut self) -> Vec<u8> {
             drop(self.session);
-            assert_eq!(self.input_total.load(Relaxed), 0, "nothing is held for a session that has ended");
+            assert_eq!(self.input_total.used(), 0, "nothing is held for a session that has ended");
             self.near.shutdown(Shutdown::Write).unwrap();
             let mut heard = Vec::new();
             self.far.read_to_end(&mut heard).unwrap();
@@ -315,7 +504,7 @@ mod tests {
         room.say(b"slow\nslow\nslow\nslo");
         for held in [5 + 5 + 3, 5 + 3, 3] {
             let turn = room.turn().unwrap();
-            assert!(room.input_total.load(Relaxed) >= held, "what is not answered is counted");
+            assert!(room.input_total.used() >= held, "what is not answered is counted");
             assert_eq!(turn, if held == 3 { Turn::Partial } else { Turn::Again });
         }
         room.say(b"w\nslow\nd");

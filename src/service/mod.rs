@@ -4,30 +4,56 @@
 mod blocking;
 mod datagram;
 mod echo;
+mod fault;
 mod held;
 mod hello;
+mod holdings;
 pub mod http;
+mod kept;
 mod lines;
-
 mod pace;
+mod pool;
 mod proxy;
 mod stream;
 mod time;
+mod waker;
 mod work;
 
+pub use crate::transport::proxy_header::Version as ProxyVersion;
 pub use blocking::{Blocking, Handler, handler};
 pub use datagram::{DatagramService, Datagrams, Reply, datagrams};
 pub use echo::Echo;
+pub use fault::Fault;
 pub use hello::{hello, hello_datagrams};
-pub use lines::{LineReply, lines};
-pub(crate) use stream::{Buffers, Context, Kept, Turned};
-pub use stream::{Fault, Input, Output, Received, Stream};
+pub(crate) use holdings::Holdings;
+pub use http::http;
+pub(crate) use kept::Kept;
+pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
+pub(crate) use pool::Pool;
+pub use proxy::{BackendName, BackendNameError, ConnectOn, Proxy, ProxyBuilder, proxy};
+pub(crate) use stream::{Buffers, Context, Turned};
+pub use stream::{Input, Output, Received, Stream};
 pub use time::Time;
+pub use waker::Waker;
+pub(crate) use waker::{Host, Seat, SocketEvent, SocketEvents, WatchFor};
 pub use work::{Cost, Work};
 
+use crate::metrics::backends::BackendsSnapshot;
 use crate::reason::CloseReason;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What the session of a ready service takes of the allocator, at most.
+const SESSION_BYTES: usize = 256;
+
+/// What a ready service can make the server hold for one connection, beside what is counted in the
+/// pools of input and of replies.
+pub(crate) const CONNECTION_BYTES: usize =
+    SESSION_BYTES + Kept::BYTES + Pool::SMALL_BYTES + Holdings::CONNECTION_BYTES;
+
+/// What the pools of input and of replies hold for the next connection.
+pub(crate) const SPARE_BYTES: usize = 2 * Pool::SPARE_BYTES;
 
 /// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +67,8 @@ pub struct Peer {
 /// All methods but [`name`](Self::name) and [`busy_reply`](Self::busy_reply) run on a worker, never
 /// on the acceptor, so a slow one costs a worker and nothing else.
 ///
-/// The closures ([`lines`], [`handler`]) have no hooks. To add a hook to a closure, write a
-/// `Service` that holds it and forwards `name`, `connect` and `client_speaks_first`.
+/// [`Lines`] has these hooks as methods that take closures. [`handler`] has none: to add a hook to
+/// one, write a `Service` that holds it and forwards `name`, `connect` and `client_speaks_first`.
 pub trait Service: Send + Sync + 'static {
     /// The `service` label of its metrics. Default: `service`.
     fn name(&self) -> &str {
@@ -70,6 +96,17 @@ pub trait Service: Send + Sync + 'static {
     /// Default: yes.
     fn client_speaks_first(&self) -> bool {
         true
+    }
+
+    /// Descriptors that it may have open beside those of its clients, so that the start can say whether the limit of open
+    /// files allows them. Default: none.
+    fn descriptors(&self) -> usize {
+        0
+    }
+
+    /// What is known of the backends that connections are passed on to. Default: it has none. Asked for each scrape.
+    fn backends(&self) -> Option<BackendsSnapshot> {
+        None
     }
 
     /// A turn returned an error, or panicked (then `error` says so). The connection ends.
@@ -106,6 +143,10 @@ pub enum Turn {
     Park,
     /// In the middle of a request: wait for its rest, at most `read_timeout` from its first byte.
     Partial,
+    /// Wait for the client, and have a turn after this time at the latest: it may come earlier, when the
+    /// client does something or a [`Waker`] wakes the session. Times are kept to about a millisecond.
+    /// Meanwhile `idle_timeout` and `read_timeout` do not hold: the session keeps its own time.
+    ParkFor(Duration),
     /// There is more to do at once, without waiting for the client: another turn, after those that
     /// wait for one. For a session that keeps requests it has not answered yet, because
     /// [`Output::is_turn_over`] said so. (If the client has not taken its replies, the turn comes when

@@ -11,7 +11,7 @@ const TURN_TIME: Duration = Duration::from_millis(1);
 /// Requests that take less than this together are cheap: the clock may be read more seldom.
 const CHEAP: Duration = Duration::from_micros(20);
 
-/// The clock is read at least once for so many requests. A client that has hidden slow requests
+/// The clock is read at least once in this number of requests. A client that has hidden slow requests
 /// among cheap ones overruns [`TURN_TIME`] by fewer than these.
 const SELDOM: u32 = 8;
 

@@ -1,161 +1,18 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
-use super::{Blocking, Peer};
+use super::pace::Pace;
+use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor};
 use crate::limits::Limits;
-use rustix::net::{RecvFlags, SendFlags};
+use crate::reason::TurnOutcome;
+use crate::transport::socket::{receive, send};
 use std::cell::Cell;
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use super::pace::Pace;
+use std::sync::atomic::Ordering;
 
 /// Replies smaller than this are gathered and sent with one call.
 const GATHER_BYTES: usize = 16 * 1024;
-
-/// Replies that the kernel has not taken: nothing allocated while it takes all, and one word in
-/// the connection, which is as small as can be.
-#[derive(Debug, Default)]
-pub(crate) struct Kept(Option<Box<Backlog>>);
-
-/// Bytes to send, of which so many went already.
-#[derive(Debug, Default)]
-struct Backlog {
-    bytes: Vec<u8>,
-    sent: usize,
-}
-
-impl Backlog {
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.sent..]
-    }
-
-    /// Gives memory back when most of it has gone, so that what is counted is what is held.
-    fn shrink(&mut self) {
-        if self.sent > self.rest().len() {
-            self.bytes.drain(..self.sent);
-            self.bytes.shrink_to_fit();
-            self.sent = 0;
-        }
-    }
-}
-
-impl Kept {
-    pub(crate) fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |backlog| backlog.rest().len())
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
-    /// Takes bytes into account, within the limits.
-    fn keep(&mut self, data: &[u8], limits: &Limits, total: &AtomicUsize) -> io::Result<()> {
-        if data.is_empty() {
-            return Ok(());
-        }
-        if self.len() + data.len() > limits.output_per_connection {
-            return Err(Fault::OutputLimit.into());
-        }
-        let before = total.fetch_add(data.len(), Ordering::Relaxed);
-        if before + data.len() > limits.output_total {
-            total.fetch_sub(data.len(), Ordering::Relaxed);
-            return Err(Fault::OutputLimit.into());
-        }
-        let Backlog { bytes, sent } = &mut **self.0.get_or_insert_default();
-        if *sent > 0 && bytes.len() + data.len() > bytes.capacity() {
-            bytes.drain(..*sent);
-            *sent = 0;
-        }
-        bytes.extend_from_slice(data);
-        Ok(())
-    }
-
-    /// Sends what the kernel takes now; how much that was.
-    pub(crate) fn flush(&mut self, socket: &TcpStream, total: &AtomicUsize) -> io::Result<usize> {
-        let Some(backlog) = &mut self.0 else { return Ok(0) };
-        let mut flushed = 0;
-        while !backlog.rest().is_empty() {
-            match send(socket, backlog.rest())? {
-                0 => break,
-                n => {
-                    backlog.sent += n;
-                    flushed += n;
-                    total.fetch_sub(n, Ordering::Relaxed);
-                }
-            }
-        }
-        match backlog.rest().is_empty() {
-            true => self.0 = None,
-            false => backlog.shrink(),
-        }
-        Ok(flushed)
-    }
-
-    /// Gives up what was not sent.
-    pub(crate) fn discard(&mut self, total: &AtomicUsize) {
-        if self.0.is_some() {
-            total.fetch_sub(self.len(), Ordering::Relaxed);
-            self.0 = None;
-        }
-    }
-}
-
-/// Sends without waiting; 0 if the kernel takes nothing now.
-fn send(socket: &TcpStream, data: &[u8]) -> io::Result<usize> {
-    loop {
-        match rustix::net::send(socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(n) => return Ok(n),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => return Ok(0),
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Failures that end a connection for a reason of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// The client does not read, and its replies outgrew `output_per_connection` or
-    /// `output_total`.
-    #[error("the client does not take its replies, and there are more than may be kept")]
-    OutputLimit,
-    /// There is no room for more of the line that the client has begun: `input_total` is in use.
-    #[error("the half-read lines of all clients are more than may be kept")]
-    InputLimit,
-    /// The client did not send in time.
-    #[error("the client did not send its request in time")]
-    ReadTimeout,
-    /// The client did not take its replies in time.
-    #[error("the client did not take its replies in time")]
-    WriteTimeout,
-    /// The server is ending.
-    #[error("the server is ending")]
-    Shutdown,
-    /// A line is longer than `max_line`.
-    #[error("the client sent a line longer than allowed")]
-    LineTooLong,
-}
-
-impl From<Fault> for io::Error {
-    fn from(fault: Fault) -> Self {
-        let kind = match fault {
-            Fault::InputLimit | Fault::OutputLimit => io::ErrorKind::OutOfMemory,
-            Fault::ReadTimeout | Fault::WriteTimeout => io::ErrorKind::TimedOut,
-            Fault::Shutdown => io::ErrorKind::ConnectionAborted,
-            Fault::LineTooLong => io::ErrorKind::InvalidData,
-        };
-        io::Error::new(kind, fault)
-    }
-}
-
-impl Fault {
-    /// The fault inside an error, if it is one.
-    pub fn of(error: &io::Error) -> Option<Fault> {
-        error.get_ref()?.downcast_ref::<Fault>().copied()
-    }
-}
 
 /// What came in.
 #[derive(Debug, PartialEq, Eq)]
@@ -199,6 +56,19 @@ pub(crate) struct Turned {
     pub(crate) drained: bool,
     /// The client has said all it will say.
     pub(crate) ended: bool,
+    /// The session moves bytes itself: events are wanted when the client takes more, too.
+    pub(crate) both_ways: bool,
+}
+
+impl Turned {
+    /// How a turn that returned is counted: a turn that found nothing is no measure of what a request costs.
+    pub(crate) fn outcome(&self) -> TurnOutcome {
+        match (self.received + self.sent, self.ended) {
+            (0, true) => TurnOutcome::End,
+            (0, false) => TurnOutcome::Empty,
+            _ => TurnOutcome::Ok,
+        }
+    }
 }
 
 /// A connection during a turn. Nothing here waits; see [`Stream::blocking`] for what does.
@@ -207,6 +77,9 @@ pub struct Stream<'a> {
     input: Input<'a>,
     output: Output<'a>,
     peer: &'a Peer,
+    seat: Seat,
+    both_ways: bool,
+    events: SocketEvents,
 }
 
 impl<'a> Stream<'a> {
@@ -216,6 +89,7 @@ impl<'a> Stream<'a> {
         buffers: &'a mut Buffers,
         kept: &'a mut Kept,
         context: Context<'a>,
+        seat: Seat,
         hangup: bool,
     ) -> Self {
         let Buffers { input, gather, blocked, pace } = buffers;
@@ -240,7 +114,8 @@ impl<'a> Stream<'a> {
             ended: false,
             received: 0,
         };
-        Self { input, output: Output { socket, kept, gather, blocked, pace, context, sent: 0 }, peer }
+        let output = Output { socket, kept, gather, blocked, pace, context, sent: 0 };
+        Self { input, output, peer, seat, both_ways: false, events: SocketEvents::UNKNOWN }
     }
 
     /// The client.
@@ -248,9 +123,68 @@ impl<'a> Stream<'a> {
         self.peer
     }
 
+    pub(super) fn context(&self) -> &Context<'a> {
+        &self.output.context
+    }
+
     /// The limits in force.
     pub fn limits(&self) -> &Limits {
         self.output.context.limits
+    }
+
+    /// Whether the server is ending: a session that keeps its connection between requests should not any more.
+    pub fn is_draining(&self) -> bool {
+        self.output.context.draining.load(Ordering::Relaxed)
+    }
+
+    /// Which connection this is; what a [`Waker`] is made from.
+    pub(super) fn seat(&self) -> Seat {
+        self.seat
+    }
+
+    /// Wakes this session from any thread: it gives it a turn though its client has said nothing.
+    pub fn waker(&self) -> Waker {
+        Waker::new(self.output.context.host.clone(), self.seat)
+    }
+
+    /// Says what the sockets of the connection have told since the last turn.
+    pub(crate) fn tell(&mut self, events: SocketEvents) {
+        self.events = events;
+    }
+
+    /// What the sockets of the connection have told since the last turn.
+    pub(crate) fn events(&self) -> SocketEvents {
+        self.events
+    }
+
+    /// Whether the client has closed its half, or its connection failed, as far as events have told.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.input.hangup
+    }
+
+    /// The client's socket and the worker's buffer, for a session that moves bytes itself: it reads until the kernel has no
+    /// more, and tells [`moved`](Self::moved) what it did.
+    pub(crate) fn raw(&mut self) -> (&'a TcpStream, &mut [u8]) {
+        (self.input.socket, self.input.buffer)
+    }
+
+    /// Bytes that the session has moved itself; with `ended` the client has said all it will say.
+    pub(crate) fn moved(&mut self, received: u64, sent: u64, ended: bool) {
+        self.input.received += received;
+        self.input.drained = true;
+        self.input.ended |= ended;
+        self.output.sent += sent;
+    }
+
+    /// From now on the session has a turn when the client can take more, too.
+    pub(crate) fn want_output(&mut self) {
+        self.both_ways = true;
+    }
+
+    /// From now on events of this descriptor give the session a turn, as those of the client's socket do, until it is
+    /// closed.
+    pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>, watched: WatchFor) -> io::Result<()> {
+        self.output.context.host.watch(self.seat, fd, watched)
     }
 
     /// Both halves, so that a reply can be written while its request is still borrowed.
@@ -268,13 +202,6 @@ impl<'a> Stream<'a> {
         self.output.send(data)
     }
 
-    /// A view that waits, for code in plain blocking style; it holds the worker meanwhile. What it
-    /// has read ahead and nobody took is lost with it: use it for a conversation that ends with
-    /// [`Turn::Close`](super::Turn::Close).
-    pub fn blocking(&mut self) -> Blocking<'_, 'a> {
-        Blocking::new(self)
-    }
-
     pub(crate) fn halves(&self) -> (&Input<'a>, &Output<'a>) {
         (&self.input, &self.output)
     }
@@ -285,17 +212,26 @@ impl<'a> Stream<'a> {
         let Input { received, drained, ended, hangup, .. } = self.input;
         // After a hangup the end is still to be read, and no further event will tell of it.
         let drained = drained && !hangup;
-        (Turned { received, sent: self.output.sent, drained, ended }, flushed)
+        let (sent, both_ways) = (self.output.sent, self.both_ways);
+        (Turned { received, sent, drained, ended, both_ways }, flushed)
     }
 }
 
 /// What all turns share.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) limits: &'a Limits,
-    pub(crate) input_total: &'a Arc<AtomicUsize>,
-    pub(crate) output_total: &'a AtomicUsize,
+    pub(crate) input_total: &'a Arc<Holdings>,
+    pub(crate) output_total: &'a Arc<Pool>,
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
+    pub(crate) draining: &'a std::sync::atomic::AtomicBool,
+    pub(crate) host: &'a Arc<dyn Host>,
+}
+
+impl std::fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("limits", self.limits).finish_non_exhaustive()
+    }
 }
 
 /// The receiving half.
@@ -357,18 +293,6 @@ impl Input<'_> {
         self.drained = n < room;
         self.budget = self.budget.saturating_sub(n);
         self.received += n as u64;
-    }
-}
-
-/// Receives without waiting: `None` for nothing now, 0 for the end.
-pub(super) fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-    loop {
-        match rustix::net::recv(socket, &mut *buffer, RecvFlags::DONTWAIT) {
-            Ok((n, _)) => return Ok(Some(n)),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 
@@ -454,62 +378,5 @@ impl io::Write for Output<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Output::flush(self)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Read;
-    use std::net::TcpListener;
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (near, listener.accept().unwrap().0)
-    }
-
-    /// A client that resets while its replies are flushed must not leave them counted: the count is
-    /// a limit for all clients.
-    #[test]
-    fn nothing_stays_counted_of_a_client_that_resets_in_the_middle() {
-        let limits = Limits { output_per_connection: 8 << 20, ..Limits::default() };
-        let total = AtomicUsize::new(0);
-        let mut failed = 0;
-        for _ in 0..50 {
-            let (near, mut far) = pair();
-            socket2::SockRef::from(&far).set_linger(Some(std::time::Duration::ZERO)).unwrap();
-            let mut kept = Kept::default();
-            kept.keep(&vec![1; 8 << 20], &limits, &total).unwrap();
-            std::thread::scope(|scope| {
-                scope.spawn(move || far.read_exact(&mut [0; 1]).map(|()| drop(far)));
-                while let Ok(flushed) = kept.flush(&near, &total) {
-                    if flushed == 0 {
-                        std::thread::yield_now();
-                    }
-                }
-            });
-            failed += 1;
-            kept.discard(&total);
-            assert_eq!(total.load(Ordering::Relaxed), 0, "attempt {failed}");
-        }
-    }
-
-    #[test]
-    fn what_has_gone_is_not_held() {
-        let limits = Limits { output_per_connection: 8 << 20, ..Limits::default() };
-        let total = AtomicUsize::new(0);
-        let (near, mut far) = pair();
-        let mut kept = Kept::default();
-        kept.keep(&vec![1; 8 << 20], &limits, &total).unwrap();
-        let held = |kept: &Kept| kept.0.as_ref().map_or(0, |backlog| backlog.bytes.capacity());
-        let mut buffer = vec![0; 1 << 20];
-        while !kept.is_empty() {
-            kept.flush(&near, &total).unwrap();
-            assert_eq!(total.load(Ordering::Relaxed), kept.len());
-            assert!(held(&kept) <= 2 * kept.len(), "{} bytes for {}", held(&kept), kept.len());
-            let _ = far.read(&mut buffer).unwrap();
-        }
-        assert_eq!(held(&kept), 0);
     }
 }

@@ -1,3 +1,5 @@
 //! What carries the bytes: addresses, sockets, and what is said about a connection before its first byte.
 
+pub(crate) mod listen;
 pub(crate) mod proxy_header;
+pub(crate) mod socket;

@@ -6,9 +6,11 @@ Run by tests/socketserver.rs, with the program to test in TIDEGATE.
 
 import json
 import os
+import random
 import re
 import signal
 import socket
+import socketserver
 import subprocess
 import threading
 import time
@@ -33,11 +35,11 @@ LISTEN = [
 class Server:
     """A running tidegate; afterwards it is drained, and every connection must be accounted for."""
 
-    def __init__(self, listen, *options):
+    def __init__(self, listen, *options, env=None):
         arguments = [TIDEGATE, "--admin", "127.0.0.1:0", *options]
         for one in listen:
             arguments += ["--listen", one]
-        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=env)
         self.addresses = []
         self.admin = None
         while len(self.addresses) < len(listen) or self.admin is None:
@@ -98,12 +100,12 @@ class Outside(unittest.TestCase):
         client.connect(address)
         return client
 
-    def assert_time(self, said):
-        """It is what ctime prints, in the local time zone, and of this moment."""
-        self.assertEqual(len(said), 25)
-        parsed = time.mktime(time.strptime(said.decode(), "%a %b %d %H:%M:%S %Y\n"))
+    def assert_time(self, said, end=""):
+        """It is what ctime returns, in the local time zone, and of this moment, and then this end."""
+        self.assertEqual(len(said), 24 + len(end))
+        parsed = time.mktime(time.strptime(said.decode(), "%a %b %d %H:%M:%S %Y" + end))
         self.assertLess(abs(parsed - time.time()), 5)
-        self.assertEqual(said.decode(), time.ctime(parsed) + "\n")
+        self.assertEqual(said.decode(), time.ctime(parsed) + end)
 
     def read_all(self, client):
         said = b""
@@ -147,30 +149,18 @@ class Outside(unittest.TestCase):
 
     def test_tcp_time(self):
         with self.tcp("time") as client:
-            self.assert_time(self.read_all(client))
+            self.assert_time(self.read_all(client), "\n")
 
     def test_tcp_time_half_closed(self):
         for _ in range(20):
             with self.tcp("time") as client:
                 client.shutdown(socket.SHUT_WR)
-                self.assert_time(self.read_all(client))
+                self.assert_time(self.read_all(client), "\n")
 
     def test_tcp_time_to_a_client_that_talks(self):
         with self.tcp("time") as client:
             client.sendall(b"what time is it?\n" * 100)
-            self.assert_time(self.read_all(client))
-
-    def test_hello_lines(self):
-        with self.tcp("hello") as client:
-            client.sendall(b"a\nb\r\n\n")
-            client.shutdown(socket.SHUT_WR)
-            self.assertEqual(self.read_all(client), b"hello a\nhello b\nhello \n")
-
-    def test_hello_last_line_without_newline(self):
-        with self.tcp("hello") as client:
-            client.sendall(b"a\nlast")
-            client.shutdown(socket.SHUT_WR)
-            self.assertEqual(self.read_all(client), b"hello a\nhello last\n")
+            self.assert_time(self.read_all(client), "\n")
 
     def test_hello_line_too_long(self):
         with self.tcp("hello") as client:
@@ -182,7 +172,7 @@ class Outside(unittest.TestCase):
         with self.tcp("hello") as client:
             client.sendall(b"x" * 64 * 1024 + b"\r\n")
             client.shutdown(socket.SHUT_WR)
-            self.assertEqual(self.read_all(client), b"hello " + b"x" * 64 * 1024 + b"\n")
+            self.assertEqual(self.read_all(client), b"hello " + b"x" * 64 * 1024 + b"\r\n")
 
     def test_echo_half_close(self):
         with self.tcp("echo") as client:
@@ -238,6 +228,112 @@ class Outside(unittest.TestCase):
         status = urllib.request.urlopen(self.server.admin + "/status.json", timeout=SOON).read().decode()
         self.assertTrue(json.loads(status))
         self.assertEqual(len(set(re.findall(r'udp://[^"]+', status))), 6)
+
+
+class Hello(socketserver.StreamRequestHandler):
+    """What a Python program answers that says hello to each line, and the judge of ours."""
+
+    def handle(self):
+        for line in self.rfile:
+            self.wfile.write(bytes("hello {}".format(line.decode("latin-1")), "latin-1"))
+
+
+class ByteForByte(unittest.TestCase):
+    """What Python's own server answers, ours answers too."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.theirs = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Hello)
+        threading.Thread(target=cls.theirs.serve_forever, daemon=True).start()
+        cls.ours = Server(["hello=tcp://127.0.0.1:0"], "--max-line", "128KiB")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.theirs.shutdown()
+        cls.theirs.server_close()
+        cls.ours.end()
+
+    def talk(self, address, pieces):
+        with socket.create_connection(address, timeout=SOON) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for piece in pieces:
+                client.sendall(piece)
+            client.shutdown(socket.SHUT_WR)
+            said = b""
+            while piece := client.recv(65536):
+                said += piece
+            return said
+
+    def judge(self, *pieces):
+        expected = self.talk(self.theirs.server_address, pieces)
+        self.assertEqual(self.talk(self.ours.find("hello", "tcp"), pieces), expected, pieces)
+
+    def test_ends_of_lines(self):
+        self.judge(b"a\r\n")
+        self.judge(b"abc\ndef")
+        self.judge(b"a\nb\r\n\n\r\n\r\r\n")
+        self.judge(b"last\r")
+        self.judge(b"\r")
+        self.judge(b"one\rtwo\r\nthree\r")
+        self.judge(b"\0\xff\x85\x1c\n\v\f\n")
+        self.judge(b"")
+        self.judge(b"\n" * 5000)
+
+    def test_lines_in_pieces(self):
+        self.judge(b"a", b"\r", b"\n", b"b\r\n", b"c", b"d")
+        self.judge(b"x" * 40_000, b"x" * 30_000 + b"\n" + b"y" * 20, b"\r\nz")
+
+    def test_a_line_of_70_000_bytes(self):
+        self.judge(b"x" * 70_000 + b"\n")
+        self.judge(b"x" * 70_000)
+        self.judge(b"a\n" + b"x" * 70_000 + b"\r\nb\n")
+
+    def test_a_line_of_the_longest_kind(self):
+        for end in [b"\n", b"\r\n", b"", b"\r"]:
+            self.judge(b"x" * 128 * 1024 + end)
+
+    def test_whatever_comes(self):
+        chance = random.Random(5000)
+        for _ in range(50):
+            text = b"".join(chance.choice([b"\r", b"\n", b"\r\n", b"a", b"xyz" * 99]) for _ in range(chance.randrange(60)))
+            cuts = sorted(chance.randrange(len(text) + 1) for _ in range(chance.randrange(6)))
+            self.judge(*(text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)])))
+
+
+class TimeZones(unittest.TestCase):
+    """Whatever TZ says, `time` understands it as C does, which is what Python asks."""
+
+    ZONES = [
+        None, "", "UTC", ":Europe/Berlin", "Asia/Kathmandu", "CET-1CEST", "XXX3YYY", "posix/Asia/Tokyo",
+        "right/UTC", "<-03>3<-02>,M3.5.0/-2,M10.5.0/-1", "/usr/share/zoneinfo/Asia/Tokyo", "AAA24:00",
+        "No/Such", "../../etc/passwd",
+    ]
+
+    def said(self, zone):
+        env = {name: value for name, value in os.environ.items() if name != "TZ"}
+        if zone is not None:
+            env["TZ"] = zone
+        code = "import time; print(time.ctime())"
+        by_c = lambda: subprocess.run(["python3", "-c", code], env=env, capture_output=True, check=True).stdout
+        server = Server(["time=tcp://127.0.0.1:0", "time=udp://127.0.0.1:0"], env=env)
+        before = by_c()
+        with socket.create_connection(server.find("time", "tcp"), timeout=SOON) as client:
+            tcp = client.makefile("rb").read()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(SOON)
+            client.sendto(b"", server.find("time", "udp"))
+            udp = client.recv(64)
+        after = by_c()
+        server.end()
+        return before, tcp, udp, after
+
+    def test_every_zone_is_what_c_takes_it_for(self):
+        form = "%a %b %d %H:%M:%S %Y"
+        for zone in self.ZONES:
+            before, tcp, udp, after = self.said(zone)
+            moments = [time.strptime(one.decode().rstrip("\n"), form) for one in (before, tcp, udp, after)]
+            self.assertEqual(moments, sorted(moments), (zone, before, tcp, udp, after))
+            self.assertEqual((len(tcp), tcp[-1:], len(udp)), (25, b"\n", 24), zone)
 
 
 class SlowDatagrams(unittest.TestCase):

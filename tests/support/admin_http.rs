@@ -28,7 +28,7 @@ impl Reply {
 
 /// Asks for a path; at most five seconds in all.
 pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<Reply> {
-    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"))
+    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
 }
 
 /// Sends bytes and reads until the server closes.

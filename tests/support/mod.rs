@@ -3,14 +3,18 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
 mod client;
+mod http;
 mod program;
 mod services;
 mod site;
+mod terminal;
 
 pub(crate) use client::{Client, End};
-pub(crate) use program::{Program, Running, command, finish, path, run};
+pub(crate) use http::Reply;
+pub(crate) use program::{Ending, Program, Running, command, finish, path, run};
 pub(crate) use services::{Gate, Held};
 pub(crate) use site::Site;
+pub(crate) use terminal::{fill, terminal};
 
 use std::time::{Duration, Instant};
 

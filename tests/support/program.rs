@@ -45,13 +45,14 @@ pub(crate) fn finish(command: &mut Command) -> Output {
 /// How to start a server: port 0, no admin endpoint unless asked for.
 pub(crate) struct Program {
     args: Vec<String>,
-    open_files: Option<u64>,
+    /// What a shell does before it becomes the program.
+    prelude: Option<String>,
     listen: bool,
 }
 
 impl Program {
     pub(crate) fn new() -> Self {
-        Self { args: vec!["--admin".into(), "off".into()], open_files: None, listen: true }
+        Self { args: vec!["--admin".into(), "off".into()], prelude: None, listen: true }
     }
 
     pub(crate) fn arg(mut self, name: &str, value: impl ToString) -> Self {
@@ -70,6 +71,18 @@ impl Program {
         self.arg("--listen", format!("{name}=tcp://127.0.0.1:0"))
     }
 
+    /// With the listeners that a configuration file names, or with those that `--listen` adds.
+    pub(crate) fn without_echo(mut self) -> Self {
+        self.listen = false;
+        self
+    }
+
+    /// With an admin endpoint that was given as an argument, instead of none.
+    pub(crate) fn drop_first_admin(mut self) -> Self {
+        self.args.drain(..2);
+        self
+    }
+
     /// With the admin endpoint, on a port of its own.
     pub(crate) fn admin(mut self) -> Self {
         self.args[1] = "127.0.0.1:0".into();
@@ -77,8 +90,13 @@ impl Program {
     }
 
     /// The limit of open files it is started with.
-    pub(crate) fn open_files(mut self, limit: u64) -> Self {
-        self.open_files = Some(limit);
+    pub(crate) fn open_files(self, limit: u64) -> Self {
+        self.prelude(&format!("ulimit -n {limit}"))
+    }
+
+    /// What a shell does before it becomes the program.
+    pub(crate) fn prelude(mut self, line: &str) -> Self {
+        self.prelude = Some(line.to_owned());
         self
     }
 
@@ -88,11 +106,11 @@ impl Program {
         if self.listen {
             self = self.service("echo");
         }
-        let mut command = match self.open_files {
+        let mut command = match self.prelude {
             None => command(path()),
-            Some(limit) => {
+            Some(line) => {
                 let mut shell = command("/bin/sh");
-                shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), path()]);
+                shell.args(["-c", &format!("{line} && exec \"$0\" \"$@\""), path()]);
                 shell
             }
         };
@@ -106,7 +124,10 @@ impl Program {
         eventually("the program says that it serves", || {
             let ended = running.child.try_wait().unwrap();
             assert!(ended.is_none(), "it ended: {}", running.stderr.text());
-            running.stdout.text().contains("limits:").then_some(())
+            {
+                let said = running.stdout.text();
+                (said.contains("limits:") || said.contains("\"limits\"")).then_some(())
+            }
         });
         running
     }
@@ -120,7 +141,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn of(mut child: Child) -> Self {
+    pub(crate) fn of(mut child: Child) -> Self {
         let stdout = Heard::listen(child.stdout.take().expect("piped"));
         let stderr = Heard::listen(child.stderr.take().expect("piped"));
         Self { child, stdout, stderr }
@@ -208,6 +229,16 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A child that is killed when the test is over.
+pub(crate) struct Ending(pub(crate) Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -5,7 +5,7 @@ mod churn;
 mod closed;
 mod datagram;
 mod open;
-mod sources;
+pub(crate) mod sources;
 
 use crate::pin::Cpus;
 use anyhow::{Context, Result, ensure};
@@ -279,6 +279,6 @@ fn client(plan: &Plan, index: usize, barrier: &Barrier) -> Result<Tally> {
 }
 
 /// What is sent: not all one byte, so that a reply out of place shows.
-fn request(size: usize) -> Vec<u8> {
+pub(crate) fn request(size: usize) -> Vec<u8> {
     (0..size).map(|at| b'a' + (at % 23) as u8).collect()
 }

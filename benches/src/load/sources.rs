@@ -4,6 +4,7 @@
 use anyhow::Result;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Below the range that the kernel gives ports from (32768 and up, unless somebody changed it): one that was bound by
@@ -12,55 +13,72 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 const PORT_FIRST: u16 = 2_000;
 const PORT_LAST: u16 = 32_000;
 /// Addresses used in turn.
-const ADDRESSES: u8 = 50;
+const ADDRESSES: u32 = 50;
+/// Ports that are tried before a connection is given up.
+const TRIES: usize = 100;
 
 /// Gives each connection an address and a port of its own, so that the kernel need not look for one.
-pub(super) struct Sources {
-    /// The third byte of the address: clients at the same time do not meet.
-    net: u8,
-    host: u8,
+pub(crate) struct Sources {
+    first: Ipv4Addr,
+    /// Addresses in turn, from the first on; none where the kernel chooses address and port.
+    addresses: u32,
+    address: u32,
     port: u16,
-    spread: bool,
 }
 
 impl Sources {
-    pub(super) fn new(target: SocketAddr, index: usize) -> Self {
+    /// Fifty addresses in turn; clients with another index have others, so that they do not meet. The kernel chooses
+    /// where the target is not on the loopback net.
+    pub(crate) fn new(target: SocketAddr, index: usize) -> Self {
         let net = (std::process::id() as usize).wrapping_mul(31).wrapping_add(index) % 250;
-        Self {
-            net: net as u8,
-            host: 1,
-            port: PORT_FIRST,
-            spread: matches!(target.ip(), IpAddr::V4(ip) if ip.is_loopback()),
+        match target.ip() {
+            IpAddr::V4(ip) if ip.is_loopback() => {
+                Self { addresses: ADDRESSES, ..Self::at(Ipv4Addr::new(127, 77, net as u8, 1)) }
+            }
+            _ => Self { addresses: 0, ..Self::at(Ipv4Addr::UNSPECIFIED) },
         }
     }
 
+    /// One address, and its ports in turn.
+    pub(crate) fn at(first: Ipv4Addr) -> Self {
+        Self { first, addresses: 1, address: 0, port: PORT_FIRST }
+    }
+
     /// A non-blocking socket on its way to `target`: it may be connected, or soon be.
-    pub(super) fn connect(&mut self, target: SocketAddr) -> Result<Socket> {
-        let socket = Socket::new(
-            Domain::for_address(target),
-            Type::STREAM.nonblocking().cloexec(),
-            Some(Protocol::TCP),
-        )?;
-        if self.spread {
+    pub(crate) fn connect(&mut self, target: SocketAddr) -> Result<Socket> {
+        let mut tries = 0;
+        loop {
+            let socket = self.prepare(target)?;
+            match begin(&socket, target) {
+                Ok(()) => return Ok(socket),
+                // A connection from this address and port still stands, or rests: the next is free.
+                Err(error) if error.kind() == ErrorKind::AddrNotAvailable && tries < TRIES => tries += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// A non-blocking socket with an address and a port, not yet on its way.
+    pub(crate) fn prepare(&mut self, target: SocketAddr) -> Result<Socket> {
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(target), kind, Some(Protocol::TCP))?;
+        if self.addresses > 0 {
             socket.set_reuse_address(true)?;
             self.bind(&socket)?;
         }
-        match socket.connect(&target.into()) {
-            Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error.into()),
-            _ => Ok(socket),
-        }
+        Ok(socket)
     }
 
     fn bind(&mut self, socket: &Socket) -> Result<()> {
         let mut tries = 0;
         loop {
-            let ip = Ipv4Addr::new(127, 77, self.net, self.host);
+            let ip = Ipv4Addr::from_bits(self.first.to_bits() + self.address);
             let bound = socket.bind(&SocketAddr::from((ip, self.port)).into());
             self.advance();
             tries += 1;
             match bound {
                 // Somebody listens there on all addresses: the next is free.
-                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries < 100 => {}
+                Err(error) if error.kind() == ErrorKind::AddrInUse && tries < TRIES => {}
                 other => return Ok(other?),
             }
         }
@@ -70,7 +88,15 @@ impl Sources {
         self.port += 1;
         if self.port > PORT_LAST {
             self.port = PORT_FIRST;
-            self.host = self.host % ADDRESSES + 1;
+            self.address = (self.address + 1) % self.addresses;
         }
+    }
+}
+
+/// Sends a prepared socket on its way.
+pub(crate) fn begin(socket: &Socket, target: SocketAddr) -> std::io::Result<()> {
+    match socket.connect(&target.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+        _ => Ok(()),
     }
 }

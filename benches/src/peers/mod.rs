@@ -1,8 +1,10 @@
 //! The servers tidegate is measured against. Each is what a good engineer writes first, nothing tuned and nothing left
 //! out: `TCP_NODELAY` is on, the port can be reused, an error ends one connection and not the server.
 
+mod announce;
 mod epoll;
 mod http;
+mod lines;
 mod pool;
 mod reset;
 mod thread;
@@ -10,9 +12,9 @@ mod tokio_tasks;
 mod udp;
 mod work;
 
+use announce::announce;
 use anyhow::Result;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 pub(crate) use work::Mode;
 
@@ -31,6 +33,8 @@ pub(crate) enum Peer {
     Http,
     /// One thread that accepts and resets: the limit of refusing.
     Reset,
+    /// tidegate as a library, with a service for lines.
+    Lines,
     /// One thread, recvfrom and sendto: the limit for datagrams.
     Udp,
 }
@@ -64,6 +68,7 @@ pub(crate) fn run(args: PeerArgs) -> Result<()> {
         Peer::Epoll => epoll::serve(tcp(listen, backlog)?, mode),
         Peer::Http => http::serve(tcp(listen, backlog)?),
         Peer::Reset => reset::serve(tcp(listen, backlog)?),
+        Peer::Lines => lines::serve(listen, mode),
         Peer::Udp => udp::serve(listen, mode),
     }
 }
@@ -78,11 +83,4 @@ fn tcp(listen: SocketAddr, backlog: i32) -> Result<TcpListener> {
     let listener = TcpListener::from(socket);
     announce("tcp", listener.local_addr()?)?;
     Ok(listener)
-}
-
-/// The line the runner waits for.
-fn announce(scheme: &str, addr: SocketAddr) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "listening on {scheme}://{addr}")?;
-    Ok(out.flush()?)
 }

@@ -1,6 +1,7 @@
 //! One thread, one datagram at a time: the limit for datagrams.
 
-use super::{Mode, announce};
+use super::announce::announce;
+use super::work::Mode;
 use anyhow::Result;
 use std::net::{SocketAddr, UdpSocket};
 

@@ -1,32 +1,26 @@
-//! The open loop: requests are noticed when they are due, wait in line for a free connection, and are sent in
-//! order. The line is two positions in the schedule, so its length costs nothing.
+//! The open loop. A request is noticed when it is due, waits in line until a connection is free, and is sent. Requests
+//! leave the line in the order in which they were due.
 
 use super::clock::{NEVER, Nanos};
-use super::load::{Loader, Phase};
+use super::load::Loader;
 use super::outcome::Outcome;
-use super::schedule::Arrivals;
-use std::collections::VecDeque;
+use super::phase::Phase;
 
 /// An arrival noticed later than this is not sent: it would be one of a burst that nobody planned.
 const SKIP: Nanos = 100_000_000;
 /// A request sent later than this counts as sent late.
 const LATE: Nanos = 1_000_000;
 
-/// The part of an open loop that one thread makes.
-pub(super) struct Open {
-    /// The next instant to notice.
-    pub(super) due: Arrivals,
-    /// The next request to send; behind `due` by as many as wait for a free connection.
-    pub(super) head: Arrivals,
-    pub(super) waiting: u64,
-    pub(super) free: VecDeque<u32>,
-}
-
 impl Loader<'_> {
     /// The next intended instant that is to be noticed.
     pub(super) fn next_due(&self) -> Nanos {
         let next = self.open.as_ref().and_then(|open| open.due.peek());
         next.map_or(NEVER, |due| self.start.saturating_add(due))
+    }
+
+    /// Whether a request waits in line and a connection is free.
+    pub(super) fn can_send(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.waiting > 0 && !open.free.is_empty())
     }
 
     pub(super) fn dispatch_if_due(&mut self) {
@@ -37,14 +31,14 @@ impl Loader<'_> {
         }
     }
 
-    /// Notices the requests that are due, and sends as many as there are free connections.
+    /// Notices the requests that are due, and sends as many as there are free connections, up to what a pass may send.
     pub(super) fn dispatch(&mut self, now: Nanos) {
         if self.phase != Phase::Running || self.open.is_none() {
             return;
         }
         self.notice(now);
         while let Some(open) = &mut self.open {
-            if open.waiting == 0 {
+            if open.waiting == 0 || self.sends_left == 0 {
                 return;
             }
             let (Some(slot), Some(due)) = (open.free.pop_front(), open.head.peek()) else {
@@ -52,6 +46,7 @@ impl Loader<'_> {
             };
             open.waiting -= 1;
             open.head.advance();
+            self.sends_left -= 1;
             let intended = self.start + due;
             let now = self.clock.now();
             if now.saturating_sub(intended) > LATE {
@@ -72,7 +67,7 @@ impl Loader<'_> {
             open.due.advance();
             self.quota -= u64::from(measured && self.quota != NEVER);
             let lag = now - intended;
-            self.recorder.due(measured, lag);
+            self.recorder.due(measured, lag, now);
             // With nobody waiting for a connection, it was the generator that came too late.
             if lag > SKIP && open.waiting == 0 {
                 open.head.advance();

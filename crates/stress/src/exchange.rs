@@ -1,26 +1,29 @@
-//! How one client moves on: connect, send, read, end, again.
+//! The steps of one client: connect, send, read, end, and again.
 //!
 //! ```text
 //! begin -> connect -> established -> flush -> read -> complete -> release -> (closed loop) begin
 //! ```
-//! Whatever goes wrong on the way ends in `complete` too, with its outcome.
+//! A failure at any step ends in `complete` too, with its outcome.
 
 use super::clock::{NEVER, Nanos, nanos};
-use super::load::{Loader, OPENING, Phase, RETRY};
+use super::load::{Loader, OPENING, RETRY};
 use super::outcome::Outcome;
+use super::phase::Phase;
 use super::plan::{Mode, Pace, Reuse, Think};
 use super::slot::State;
 use super::socket;
+use super::step::Step;
 use super::timers::Wait;
-use super::wire::Step;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-/// So many failures to connect, and no success ever, end the run (or as many as there are clients, of whom a few
-/// hundred are enough).
+/// The run ends when this many connections have failed and none was ever established; with more clients than this, when
+/// as many have failed as there are clients, up to [`OPENING`].
 const HOPELESS: usize = 10;
-/// Reads of one connection in a row before others have their turn.
+/// Between two tries to connect to a Unix socket whose backlog is full.
+const KNOCK: Nanos = 1_000_000;
+/// The most reads of one connection in a row; then other connections have their turn.
 pub(super) const READS: usize = 64;
 
 impl Loader<'_> {
@@ -53,7 +56,7 @@ impl Loader<'_> {
         }
         let measured = now >= self.measure_from;
         self.quota -= u64::from(measured && self.quota != NEVER);
-        self.recorder.offered(measured);
+        self.recorder.offered(measured, now);
         self.begin(i, now, now);
     }
 
@@ -79,7 +82,7 @@ impl Loader<'_> {
         }
         if self.plan.is_datagram() {
             self.send_first(i, now);
-        } else if self.plan.mode == Mode::Request {
+        } else if self.plan.mode == Mode::Request && self.slots[i].state == State::Connecting {
             // On a fast path the connection stands before connect() is back: sending tells, at once.
             let now = self.clock.now();
             self.flush(i, now);
@@ -88,22 +91,51 @@ impl Loader<'_> {
 
     /// Opens a socket, and waits for its connection.
     fn connect(&mut self, i: usize, now: Nanos) -> Result<(), Errno> {
-        let source = self.plan.sources.as_ref().map(|sources| sources.get(self.next_source));
-        self.next_source = self.next_source.wrapping_add(1);
+        let source = self.plan.sources.map(|sources| sources.get(self.source_of(i)));
         let slot = &mut self.slots[i];
         slot.generation = slot.generation.wrapping_add(1);
         slot.state = State::Connecting;
         slot.connecting_since = now;
         slot.used = 0;
         slot.unread = false;
-        let token = u64::from(slot.generation) << 32 | i as u64;
-        let fd = socket::open(self.plan, source)?;
-        socket::register(&self.epoll, &fd, self.plan.is_datagram(), token)?;
-        slot.fd = Some(fd);
+        slot.fd = Some(socket::open(self.plan, source)?);
         if !self.plan.is_datagram() {
             self.timeouts.set(i, Wait::Connect, now);
         }
+        self.knock(i, now)
+    }
+
+    /// Which of the source addresses the slot's next connection comes from. Where connections stand, each client keeps
+    /// its address; where they come and go, they go through all of them.
+    fn source_of(&mut self, i: usize) -> u64 {
+        if self.plan.opens_ahead() {
+            return self.first_source + i as u64;
+        }
+        self.next_source = self.next_source.wrapping_add(1);
+        self.next_source - 1
+    }
+
+    /// Begins to connect the slot's socket, or has it tried again.
+    fn knock(&mut self, i: usize, now: Nanos) -> Result<(), Errno> {
+        let slot = &mut self.slots[i];
+        let Some(fd) = &slot.fd else { return Ok(()) };
+        if socket::connect(self.plan, fd)? {
+            let token = u64::from(slot.generation) << 32 | i as u64;
+            slot.state = State::Connecting;
+            return socket::register(&self.epoll, fd, self.plan.is_datagram(), token);
+        }
+        slot.state = State::Knocking;
+        self.wake_at(i, now + KNOCK);
         Ok(())
+    }
+
+    /// It is time to try again.
+    fn knock_again(&mut self, i: usize, now: Nanos) {
+        match self.knock(i, now) {
+            Ok(()) => {}
+            Err(error) if self.slots[i].requesting => self.failed(i, error),
+            Err(error) => self.open_failed(i, socket::outcome(error, true), now),
+        }
     }
 
     /// The connection stands since `now`.
@@ -214,7 +246,7 @@ impl Loader<'_> {
                 self.release(i, false, now);
             }
             State::Holding | State::Dripping | State::Sipping => self.on_mode_event(i, flags, ended),
-            State::Connecting | State::Closing | State::Vacant => {}
+            State::Connecting | State::Knocking | State::Closing | State::Vacant => {}
         }
     }
 
@@ -300,7 +332,7 @@ impl Loader<'_> {
 
     /// A system call on the slot's connection failed.
     pub(super) fn failed(&mut self, i: usize, error: Errno) {
-        let connecting = self.slots[i].state == State::Connecting;
+        let connecting = self.slots[i].state.is_connecting();
         let now = self.clock.now();
         self.complete(i, socket::outcome(error, connecting), false, now);
     }
@@ -325,7 +357,7 @@ impl Loader<'_> {
             Reuse::Forever => true,
             Reuse::Times(times) => slot.used < times,
         };
-        if slot.state == State::Connecting || outcome == Outcome::Refused {
+        if slot.state.is_connecting() || outcome == Outcome::Refused {
             self.connect_failed(i, outcome, now);
         }
         let good = matches!(outcome, Outcome::Ok | Outcome::Busy);
@@ -410,6 +442,7 @@ impl Loader<'_> {
         match self.slots[i].state {
             State::Vacant | State::Idle if self.open.is_none() => self.begin_closed(i, now),
             State::Busy => self.read(i, false),
+            State::Knocking => self.knock_again(i, now),
             State::Dripping | State::Sipping => self.on_mode_wake(i, now),
             _ => {}
         }

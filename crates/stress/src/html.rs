@@ -1,10 +1,13 @@
-//! The report as one page: nothing is loaded from elsewhere, light and dark, without a script.
+//! The report as one HTML page. It loads nothing from elsewhere, has no script, and follows the reader's choice of light
+//! or dark.
 
 use super::chart::{Axis, Scale, Series, draw};
 use super::outcome::Outcome;
-use super::report::{Latency, Measured, Point, Report};
+use super::report::{Latency, Measured, Report};
 use super::text;
+use super::timeline::Point;
 use std::fmt::Write;
+use tidegate_units::visible;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--bg:#fbfbfa;--card:#fff;--ink:#1d2329;--soft:#66707b;--edge:#e2e5e8;
@@ -36,16 +39,18 @@ th{color:var(--soft);font-weight:500}th:first-child,td:first-child{text-align:le
 .failed{color:var(--bad);font-weight:600}
 ";
 
-/// The whole page.
-pub(crate) fn render(report: &Report) -> String {
-    let mut page = String::new();
-    // Writing to a string does not fail.
-    let _ = write_page(&mut page, report);
-    page
+impl Report {
+    /// The report as one page with plots, which loads nothing from elsewhere.
+    pub fn to_html(&self) -> String {
+        let mut page = String::new();
+        // No text of a report gets into the page as it is. Writing to a string does not fail.
+        let _ = write_page(&mut page, &self.map_texts(|text| escape(&visible(text))));
+        page
+    }
 }
 
 fn write_page(out: &mut String, report: &Report) -> std::fmt::Result {
-    let title = escape(&report.plan.headline);
+    let title = &report.plan.headline;
     write!(
         out,
         "<!doctype html>\n<html lang=en><meta charset=utf-8>\
@@ -55,16 +60,16 @@ fn write_page(out: &mut String, report: &Report) -> std::fmt::Result {
     )?;
     let class = if report.valid { "good" } else { "poor" };
     let valid = if report.valid { "valid" } else { "not valid" };
-    let reason = escape(&report.verdict_reason);
+    let reason = &report.verdict_reason;
     writeln!(out, "<p><span class=\"verdict {class}\">{}: {valid}</span> {reason}</p>", report.verdict)?;
     if report.interrupted {
         writeln!(out, "<p>Interrupted: this is what was measured until then.</p>")?;
     }
     write_tiles(out, report)?;
     writeln!(out, "<div class=grid2>")?;
-    if !report.timeline.is_empty() {
-        out.push_str(&throughput(&report.timeline));
-        out.push_str(&latency_over_time(&report.timeline));
+    if !report.measured.timeline.is_empty() {
+        out.push_str(&throughput(&report.measured.timeline));
+        out.push_str(&latency_over_time(&report.measured.timeline));
     }
     out.push_str(&percentiles(&report.measured));
     if let Some(probe) = &report.probe {
@@ -73,7 +78,7 @@ fn write_page(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out, "</div>")?;
     write_measured(out, &report.measured, "Load")?;
     if let Some(probe) = &report.probe {
-        write_measured(out, probe, "Probe: a polite client beside the load")?;
+        write_measured(out, probe, &text::probe_line(report))?;
     }
     write_thresholds(out, report)?;
     write_search(out, report)?;
@@ -89,6 +94,7 @@ fn write_tiles(out: &mut String, report: &Report) -> std::fmt::Result {
         latency.map_or("-".to_owned(), |l| text::time(part(l)))
     };
     let lag = report.generator.lag_p99.map_or("-".to_owned(), text::time);
+    let worst = measured.worst_second.as_ref().map_or("-".to_owned(), |worst| format!("{:.0}/s", worst.rate));
     write!(out, "<div class=tiles>")?;
     for (value, name) in [
         (format!("{:.1}/s", measured.rate), "answered well"),
@@ -96,6 +102,7 @@ fn write_tiles(out: &mut String, report: &Report) -> std::fmt::Result {
         (p(|l| l.p99), "response p99"),
         (p(|l| l.max), "response max"),
         (format!("{share:.2}%"), "of requests failed"),
+        (worst, "in the worst second"),
         (measured.unsent.to_string(), "due but not sent"),
         (format!("{:.0}%", 100.0 * report.generator.cpu), "generator CPU"),
         (lag, "generator lag p99"),
@@ -295,7 +302,7 @@ fn write_thresholds(out: &mut String, report: &Report) -> std::fmt::Result {
             false => "<td class=failed>failed",
         };
         let value = threshold.value.as_deref().unwrap_or("not measured");
-        write!(out, "<tr><td>{}<td>{value}{verdict}", escape(&threshold.expression))?;
+        write!(out, "<tr><td>{}<td>{value}{verdict}", threshold.expression)?;
     }
     writeln!(out, "</table></div>")
 }
@@ -312,7 +319,7 @@ fn write_search(out: &mut String, report: &Report) -> std::fmt::Result {
         out,
         "<h2>Highest rate with {}: {found}</h2><div class=scroll><table>\
          <tr><th>rate<th>done<th>measured<th>verdict<th>",
-        escape(&search.condition)
+        search.condition
     )?;
     for trial in &search.trials {
         write!(
@@ -344,7 +351,7 @@ fn write_plan(out: &mut String, report: &Report) -> std::fmt::Result {
         connections.opened,
         text::bytes(connections.bytes_sent),
         text::bytes(connections.bytes_received),
-        escape(&report.tidegate)
+        report.tidegate
     )
 }
 
@@ -356,6 +363,7 @@ fn escape(text: &str) -> String {
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
             letter => escaped.push(letter),
         }
     }

@@ -41,16 +41,21 @@ mod csv;
 mod datagram;
 mod error;
 mod exchange;
+mod gather;
 mod generator;
 mod hlog;
 mod html;
 mod http;
+mod line;
 mod load;
 mod mode;
+mod names;
+mod numbering;
 mod options;
 mod outcome;
 mod outputs;
 mod payload;
+mod phase;
 mod plan;
 mod progress;
 mod random;
@@ -63,12 +68,15 @@ mod session;
 mod slot;
 mod socket;
 mod source;
+mod step;
 mod sys;
+mod target;
 mod text;
 mod threshold;
 mod timeline;
 mod timers;
 mod verdict;
+mod watch;
 mod wire;
 
 pub use error::Error;
@@ -76,10 +84,11 @@ pub use options::{Options, Send, Stages};
 pub use outcome::Outcome;
 pub use plan::{Close, Mode, Reuse, Think};
 pub use report::{
-    Connections, FindMax, Generator, Latencies, Latency, Measured, PlanReport, Point, Report,
+    Connections, FindMax, Generator, Latencies, Latency, Measured, PlanReport, ProbePlan, Report,
     ThresholdReport, Trial, Warmup,
 };
 pub use schedule::Spread;
 pub use session::{Run, Stop, run};
 pub use source::Sources;
 pub use threshold::{Threshold, share};
+pub use timeline::{Point, WorstSecond};

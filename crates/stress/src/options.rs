@@ -1,15 +1,15 @@
-//! What a run is asked to do, and the plan that comes of it, or why none does.
+//! The options of a run, and the plan that they make.
 
-use super::datagram::{HEADER, MAX_DATAGRAM};
 use super::error::Error;
 use super::http::HttpRequest;
+use super::numbering::{HEADER, MAX_DATAGRAM};
 use super::payload::{MAX_PAYLOAD, Payload};
 use super::plan::{Close, MAX_CONNECTIONS, MAX_RATE, MAX_THREADS, Mode, Pace, Plan, Reuse, Think};
 use super::schedule::{Profile, Spread};
 use super::source::Sources;
+use super::target::Target;
 use super::threshold::Threshold;
 use super::wire::{Framing, Wire};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -19,8 +19,10 @@ use tidegate_units::url::{Scheme, Url};
 
 /// The rate at which a search begins, unless a rate says another.
 const FIRST_TRIAL: f64 = 100.0;
-/// The highest rate of a probe: it watches, it does not load.
-const MAX_PROBE: f64 = 1000.0;
+/// The highest rate of a probe: it watches, and makes no load worth the name.
+const MAX_PROBE: f64 = 10_000.0;
+/// The most connections of a probe.
+const MAX_PROBE_CONNECTIONS: u64 = 10_000;
 /// The payload where none is named, in bytes.
 const SIZE: u64 = 64;
 
@@ -107,8 +109,12 @@ pub struct Options {
     pub mode: Mode,
     /// Time between two bytes in the slow modes; default 1 s.
     pub drip: Duration,
-    /// Requests a second of a polite client beside the load, measured apart; default none.
+    /// Requests a second of polite clients beside the load, measured apart; default none.
     pub probe: Option<f64>,
+    /// Connections that the probe opens before the run and keeps; default none, and each of its requests connects anew.
+    pub probe_connections: Option<u64>,
+    /// Local addresses that the probe's connections come from in turn; default those of the load.
+    pub probe_source_ip: Option<Sources>,
     /// Local addresses that connections come from in turn; default what the kernel chooses.
     pub source_ip: Option<Sources>,
     /// Load threads; default 1.
@@ -151,6 +157,8 @@ impl Options {
             mode: Mode::Request,
             drip: Duration::from_secs(1),
             probe: None,
+            probe_connections: None,
+            probe_source_ip: None,
             source_ip: None,
             threads: 1,
             thresholds: Vec::new(),
@@ -180,11 +188,11 @@ impl Options {
         self.check_together(&url)?;
         let (duration, warmup) = self.times()?;
         let pace = self.pace(duration, warmup)?;
-        let wire = self.wire(&url)?;
-        let address = address(&url, self.source_ip.as_ref(), self.connect_timeout)?;
+        let wire = self.wire(&url, self.reuse == Reuse::Times(1))?;
+        let target = Target::of(&url, self.source_ip.as_ref(), self.connect_timeout, &wire)?;
         Ok(Plan {
             url,
-            address,
+            target,
             mode: self.mode,
             connections: self.connections as usize,
             threads: threads as usize,
@@ -229,11 +237,12 @@ impl Options {
         {
             return Err(Error::usage(format!("--threshold {}: there is no --probe", threshold.text())));
         }
-        if self.probe.is_some_and(|rate| rate <= 0.0 || rate > MAX_PROBE) {
-            return Err(Error::usage(format!("--probe: more than 0 and at most {MAX_PROBE} a second")));
-        }
+        self.check_probe(url)?;
         if holds && self.drip.is_zero() {
             return Err(Error::usage("--drip: it must be longer than 0"));
+        }
+        if self.source_ip.is_some() && url.scheme.is_unix() {
+            return Err(Error::usage("--source-ip: a Unix socket has no addresses"));
         }
         if let Some(sources) = &self.source_ip
             && url.host.parse().is_ok_and(|host| !sources.reaches(host))
@@ -241,6 +250,39 @@ impl Options {
             return Err(Error::usage("--source-ip and the target are not of one kind: IPv4 or IPv6"));
         }
         Ok(())
+    }
+
+    fn check_probe(&self, url: &Url) -> Result<(), Error> {
+        if self.probe.is_some_and(|rate| rate <= 0.0 || rate > MAX_PROBE) {
+            return Err(Error::usage(format!("--probe: more than 0 and at most {MAX_PROBE} a second")));
+        }
+        if self.probe_connections.is_some_and(|n| n == 0 || n > MAX_PROBE_CONNECTIONS) {
+            return Err(Error::usage(format!("--probe-connections: 1 to {MAX_PROBE_CONNECTIONS}")));
+        }
+        if self.probe.is_none() && (self.probe_connections.is_some() || self.probe_source_ip.is_some()) {
+            return Err(Error::usage("--probe-connections and --probe-source-ip: there is no --probe"));
+        }
+        if self.probe_source_ip.is_some() && url.scheme.is_unix() {
+            return Err(Error::usage("--probe-source-ip: a Unix socket has no addresses"));
+        }
+        Ok(())
+    }
+
+    /// The plan of the probe, if there is one, beside the plan of the load.
+    pub(crate) fn probe_plan(&self, load: &Plan) -> Result<Option<Plan>, Error> {
+        let Some(rate) = self.probe else { return Ok(None) };
+        let standing = self.probe_connections.map(|n| n as usize);
+        let mut plan = load.probe(rate, standing);
+        plan.wire = self.wire(&self.url, standing.is_none())?;
+        if let Some(sources) = self.probe_source_ip {
+            if !load.target.is_reached_by(&sources) {
+                return Err(Error::usage(
+                    "--probe-source-ip and the target are not of one kind: IPv4 or IPv6",
+                ));
+            }
+            plan.sources = Some(sources);
+        }
+        Ok(Some(plan))
     }
 
     fn times(&self) -> Result<(Option<Duration>, Duration), Error> {
@@ -252,7 +294,13 @@ impl Options {
             if length > units::LONGEST {
                 return Err(Error::usage("--stages: a year in all at most"));
             }
-            return Ok((Some(length), Duration::ZERO));
+            let warmup = self.warmup.unwrap_or_default();
+            let Some(measured) = length.checked_sub(warmup).filter(|time| !time.is_zero()) else {
+                return Err(Error::usage(
+                    "--warmup: it takes all of the --stages, and nothing would be measured",
+                ));
+            };
+            return Ok((Some(measured), warmup));
         }
         let duration = match (self.duration, self.requests) {
             (Some(time), _) if time.is_zero() => {
@@ -294,7 +342,8 @@ impl Options {
         }
     }
 
-    fn wire(&self, url: &Url) -> Result<Wire, Error> {
+    /// What is sent and how replies are judged. `close`: each connection is for one request.
+    fn wire(&self, url: &Url, close: bool) -> Result<Wire, Error> {
         let mut payload = self.payload()?;
         if [&self.expect, &self.busy].into_iter().flatten().any(Vec::is_empty) {
             return Err(Error::usage("--expect and --busy: the text is empty"));
@@ -304,10 +353,9 @@ impl Options {
         let has_body = self.send.is_some();
         let is_ours = matches!(self.send, None | Some(Send::Size(_)));
         let framing = match (url.scheme, &expect) {
-            (Scheme::Http, _) => {
+            (Scheme::Http | Scheme::HttpUnix, _) => {
                 let body = has_body.then_some(&payload);
-                let close = self.reuse == Reuse::Times(1);
-                let requests = HttpRequest::new(&authority(url), &url.path, body, close);
+                let requests = HttpRequest::new(&url.authority(), &url.path, body, close);
                 // The requests have its bytes.
                 payload = Payload::whole(Vec::new());
                 Framing::Http(requests)
@@ -318,13 +366,12 @@ impl Options {
             (Scheme::Udp, expect) => {
                 Framing::Datagram { numbered: is_ours && expect.is_none() && payload.largest() >= HEADER }
             }
-            (Scheme::Tcp, _) if payload.is_lines() || payload.largest() == 0 => Framing::Line,
-            (Scheme::Tcp, Some(expect)) => Framing::Exact(expect.clone()),
-            (Scheme::Tcp, None) => Framing::Echo,
+            (Scheme::Tcp | Scheme::Unix, _) if payload.is_lines() || payload.largest() == 0 => Framing::Line,
+            (Scheme::Tcp | Scheme::Unix, Some(expect)) => Framing::Exact(expect.clone()),
+            (Scheme::Tcp | Scheme::Unix, None) => Framing::Echo,
             _ => {
-                return Err(Error::usage(format!(
-                    "{url}: the stress client knows tcp://, udp:// and http://"
-                )));
+                let known = "tcp://, udp://, http://, unix:// and http+unix://";
+                return Err(Error::usage(format!("{url}: the stress client speaks {known}")));
             }
         };
         Ok(Wire { framing, payload, expect, busy })
@@ -341,34 +388,6 @@ impl Options {
             Send::Size(size) => Ok(Payload::sized(*size as usize)),
         }
     }
-}
-
-/// Host and port as the `Host` header gives them.
-fn authority(url: &Url) -> String {
-    let Url { host, port, .. } = url;
-    match (host.contains(':'), port) {
-        (true, 80) => format!("[{host}]"),
-        (true, port) => format!("[{host}]:{port}"),
-        (false, 80) => host.clone(),
-        (false, port) => format!("{host}:{port}"),
-    }
-}
-
-/// The first address of the host that answers, of those that the sources reach; with one address there is nothing to
-/// try.
-fn address(url: &Url, sources: Option<&Sources>, timeout: Duration) -> Result<SocketAddr, Error> {
-    if url.port == 0 {
-        return Err(Error::usage(format!("{url}: port 0 is no target")));
-    }
-    let mut addresses = url.resolve().map_err(|error| Error::failed(error.to_string()))?;
-    addresses.retain(|address| sources.is_none_or(|sources| sources.reaches(address.ip())));
-    let (last, others) = match addresses.split_last() {
-        Some((last, others)) if url.scheme != Scheme::Udp => (last, others),
-        Some((last, others)) => (others.first().unwrap_or(last), &[][..]),
-        None => return Err(Error::failed(format!("{} has no address of the kind of --source-ip", url.host))),
-    };
-    let answers = |a: &&SocketAddr| std::net::TcpStream::connect_timeout(a, timeout).is_ok();
-    Ok(*others.iter().find(answers).unwrap_or(last))
 }
 
 /// A seed that differs from run to run.

@@ -1,4 +1,4 @@
-//! What became of each request: every one that was sent ends as exactly one [`Outcome`].
+//! The outcomes of requests. Every request that was sent ends as exactly one [`Outcome`].
 
 use std::ops::{AddAssign, Index, IndexMut};
 
@@ -65,25 +65,6 @@ impl Outcome {
     /// Whether such a request was tried at all, so that it counts as sent.
     pub(crate) const fn is_sent(self) -> bool {
         !matches!(self, Outcome::UnsentAtEnd | Outcome::Skipped | Outcome::Duplicate)
-    }
-
-    /// What it means where no connection could be established at all.
-    pub(crate) fn explain(self, plan: &super::plan::Plan) -> String {
-        use tidegate_units::show_time;
-        match self {
-            Outcome::Refused => format!("nothing listens at {} (connection refused)", plan.address),
-            Outcome::ConnectTimeout => format!(
-                "{} does not answer within {} (--connect-timeout)",
-                plan.address,
-                show_time(plan.connect_timeout)
-            ),
-            Outcome::Unreachable => format!("there is no way to {}", plan.address),
-            Outcome::AddressUnavailable => {
-                "this machine has no free local port, or not the --source-ip".to_owned()
-            }
-            Outcome::DescriptorLimit => "this process may open no more descriptors".to_owned(),
-            other => format!("{} said {}", plan.address, other.as_str()),
-        }
     }
 
     /// Whether its time is a lower bound only: the client gave up waiting.

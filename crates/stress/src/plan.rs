@@ -1,9 +1,11 @@
-//! What a run shall do, checked before it begins.
+//! The plan of a run: everything that is decided before it begins.
 
+use super::names::named;
+use super::outcome::Outcome;
 use super::schedule::{Profile, Spread};
 use super::source::Sources;
+use super::target::Target;
 use super::wire::Wire;
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,7 @@ pub(crate) const MAX_RATE: f64 = 10_000_000.0;
 /// Descriptors a run needs beside its connections: standard streams, epolls, report files.
 pub(crate) const SPARE_DESCRIPTORS: u64 = 32;
 
-/// The most connections of a probe at a time.
+/// The most connections at a time of a probe whose requests connect anew.
 const MAX_PROBE_CLIENTS: usize = 500;
 
 /// What is done with each connection.
@@ -47,13 +49,11 @@ impl Mode {
     /// What a client in this mode does, in one sentence.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Mode::Request => "Requests are sent and replies awaited",
-            Mode::ConnectFlood => "Connections are opened and closed at once",
-            Mode::Hold => "Connections are opened and kept open in silence",
-            Mode::SlowSend => "Requests are sent one byte at a time",
-            Mode::SlowRead => {
-                "Requests are sent as fast as they are taken, and replies read one byte at a time"
-            }
+            Mode::Request => "Sends requests and waits for the replies",
+            Mode::ConnectFlood => "Connects and closes at once",
+            Mode::Hold => "Connects and stays silent",
+            Mode::SlowSend => "Sends its request one byte at a time",
+            Mode::SlowRead => "Sends requests as fast as the server takes them, and reads one byte at a time",
         }
     }
 
@@ -80,15 +80,6 @@ impl FromStr for Mode {
     fn from_str(text: &str) -> Result<Self, String> {
         named(Mode::ALL, Mode::as_str, text)
     }
-}
-
-/// The value of a name, or an error that lists the names.
-pub(crate) fn named<T: Copy>(all: &[T], name: fn(T) -> &'static str, text: &str) -> Result<T, String> {
-    let found = all.iter().copied().find(|value| name(*value) == text);
-    found.ok_or_else(|| {
-        let names: Vec<_> = all.iter().map(|value| name(*value)).collect();
-        format!("`{text}` is not one of {}", names.join(", "))
-    })
 }
 
 /// How many requests a connection serves.
@@ -122,7 +113,9 @@ impl Close {
         match self {
             Close::Fin => "An orderly end",
             Close::Rst => "A reset, which leaves no port in TIME_WAIT",
-            Close::Half => "The sending half first; then the server's end is awaited, at most a second",
+            Close::Half => {
+                "The sending half first; then it waits for the server to close, for a second at most"
+            }
         }
     }
 
@@ -213,7 +206,7 @@ impl Pace {
 pub(crate) struct Plan {
     pub(crate) url: Url,
     /// Where the URL's host was found.
-    pub(crate) address: SocketAddr,
+    pub(crate) target: Target,
     pub(crate) mode: Mode,
     pub(crate) connections: usize,
     pub(crate) threads: usize,
@@ -265,14 +258,15 @@ impl Plan {
         Self { pace: Pace::constant(rate, spread, self.warmup, self.duration), ..self.clone() }
     }
 
-    /// A polite client beside this run: a few requests a second, each on a connection of its own.
-    pub(crate) fn probe(&self, rate: f64) -> Self {
+    /// Polite clients beside this run: a few requests a second, on connections that stand, or each on a connection of
+    /// its own.
+    pub(crate) fn probe(&self, rate: f64, standing: Option<usize>) -> Self {
         // Enough clients that none of its requests waits for another, within reason.
         let clients = (rate * (self.timeout + self.connect_timeout).as_secs_f64()).ceil();
         Self {
             mode: Mode::Request,
-            reuse: Reuse::Times(1),
-            connections: (clients as usize).clamp(1, MAX_PROBE_CLIENTS),
+            reuse: if standing.is_some() { Reuse::Forever } else { Reuse::Times(1) },
+            connections: standing.unwrap_or((clients as usize).clamp(1, MAX_PROBE_CLIENTS)),
             threads: 1,
             pace: Pace::constant(rate, Spread::Uniform, self.warmup, self.duration),
             seed: self.seed ^ 1,
@@ -309,6 +303,24 @@ impl Plan {
         format!("{}  {mode}{pace}, {connections} connections, {length}{warmup}", self.url)
     }
 
+    /// What an outcome means where no connection could be established at all.
+    pub(crate) fn explain(&self, outcome: Outcome) -> String {
+        let target = &self.target;
+        match outcome {
+            Outcome::Refused => format!("nothing listens at {target} (connection refused)"),
+            Outcome::ConnectTimeout => {
+                let within = show_time(self.connect_timeout);
+                format!("{target} does not answer within {within} (--connect-timeout)")
+            }
+            Outcome::Unreachable => format!("there is no way to {target}"),
+            Outcome::AddressUnavailable => {
+                "this machine has no free local port, or not the --source-ip".to_owned()
+            }
+            Outcome::DescriptorLimit => "this process may open no more descriptors".to_owned(),
+            other => format!("{target} said {}", other.as_str()),
+        }
+    }
+
     /// Says why the run cannot be made on this machine, before it is begun.
     /// `beside` more connections are opened by a probe.
     pub(crate) fn check_resources(&self, beside: usize) -> Result<(), String> {
@@ -323,8 +335,13 @@ impl Plan {
                 limit.saturating_sub(other),
             ));
         }
-        if self.is_datagram() {
-            // Ports of datagram sockets are found when they are opened.
+        self.check_ports()
+    }
+
+    /// Says why this machine has too few ports for the connections.
+    pub(crate) fn check_ports(&self) -> Result<(), String> {
+        if self.is_datagram() || self.target.is_unix() {
+            // Ports of datagram sockets are found when they are opened, and Unix sockets have none.
             return Ok(());
         }
         let ports = super::sys::local_ports();

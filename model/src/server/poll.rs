@@ -2,5 +2,7 @@
 
 #[path = "../../../src/server/poll/awake.rs"]
 pub(crate) mod awake;
+#[path = "../../../src/server/poll/crew.rs"]
+pub(crate) mod crew;
 #[path = "../../../src/server/poll/leadership.rs"]
 pub(crate) mod leadership;

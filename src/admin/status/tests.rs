@@ -1,6 +1,11 @@
+//! The page as a whole, made of a snapshot that the test chooses.
+
 use super::view::spark_path;
 use super::*;
-use crate::metrics::snapshot::Phase;
+use crate::metrics::snapshot::{ListenerSnapshot, Phase, Refusal, RefusedSource, Snapshot};
+use crate::reason::DropReason;
+use serde_json::Value;
+use std::time::Duration;
 
 struct Fake(Snapshot);
 
@@ -10,7 +15,11 @@ impl Observe for Fake {
     }
 
     fn refusals(&self) -> Vec<Refusal> {
-        vec![Refusal { at_unix_ms: unix_ms(), listener: 0, reason: DropReason::QueueFull, count: 1204 }]
+        vec![Refusal { at_unix_ms: 0, listener: 0, reason: DropReason::QueueFull, count: 1204 }]
+    }
+
+    fn refused_sources(&self) -> Vec<RefusedSource> {
+        vec![RefusedSource { source: "10.0.0.7".to_owned(), count: 1204 }]
     }
 
     fn limits(&self) -> Vec<(&'static str, String)> {
@@ -34,8 +43,8 @@ fn fake() -> Fake {
     })
 }
 
-fn report(history: &History) -> Report {
-    Report::new(Instant::now(), &fake(), &ProcessSnapshot::default(), history)
+fn page(history: &History) -> StatusPage {
+    StatusPage::new(Instant::now(), &fake(), &ProcessSnapshot::default(), history)
 }
 
 /// The names that follow `marker` in the template.
@@ -49,7 +58,7 @@ fn names(marker: &str) -> Vec<&'static str> {
 
 #[test]
 fn every_place_of_the_page_is_filled_and_every_value_has_a_place() {
-    let view = report(&History::default()).view;
+    let view = page(&History::default()).view;
     for (bound, rendered, have) in [
         ("data-t=\"", "{{text:", view.text.keys().copied().collect::<Vec<_>>()),
         ("data-d=\"", "{{path:", view.path.keys().copied().collect()),
@@ -63,7 +72,7 @@ fn every_place_of_the_page_is_filled_and_every_value_has_a_place() {
 
 #[test]
 fn the_page_is_whole_and_escaped() {
-    let html = String::from_utf8(report(&History::default()).to_html()).unwrap();
+    let html = String::from_utf8(page(&History::default()).to_html()).unwrap();
     assert!(!html.contains("{{") && !html.contains("<b>\"busy\""), "{html}");
     assert!(html.contains("&lt;b&gt;&quot;busy&quot;&lt;/b&gt;"));
     assert!(html.contains("<td>5,000</td>") && html.contains("<td>1,204</td>"));
@@ -96,11 +105,50 @@ fn sparklines_stay_in_their_box_and_end_at_the_right() {
 
 #[test]
 fn json_has_the_numbers() {
-    let json: Value = serde_json::from_slice(&report(&History::default()).to_json()).unwrap();
+    let json: Value = serde_json::from_slice(&page(&History::default()).to_json()).unwrap();
     assert_eq!(json["phase"], "serving");
     assert_eq!(json["listeners"][0]["accepted"], 5000);
     assert_eq!(json["listeners"][0]["dropped"]["queue_full"], 0);
     assert_eq!(json["refusals"][0]["reason"], "queue_full");
+    assert_eq!(json["refused_sources"][0]["source"], "10.0.0.7");
     assert_eq!(json["view"]["state"], "serving");
     assert_eq!(json["latency_seconds"]["turn"]["p99"], Value::Null);
+}
+
+#[test]
+fn everything_that_is_said_of_now_is_of_one_instant() {
+    let mut history = History::default();
+    let start = Instant::now();
+    let seen = |queue: u64, busy: u64| {
+        let mut seen = fake().0;
+        (seen.queue_length, seen.workers_busy, seen.shedding) = (queue, busy, Some(DropReason::QueueFull));
+        (seen.listeners[0].queued, seen.listeners[0].newcomers, seen.listeners[0].idle) =
+            (queue, queue / 2, 7);
+        seen
+    };
+    // The queue was full a moment ago, and is nearly empty now.
+    history.push(start, &seen(128, 32), Duration::ZERO);
+    for (now, words) in [
+        (
+            seen(3, 4),
+            "Bursts overflow the queue: 3 of 128 places are taken at this moment, 4 of 32 workers are busy.",
+        ),
+        (seen(153, 32), "The queue is full: 153 wait (76 new, 77 of open connections), limit 128; 32 of 32"),
+    ] {
+        let (queue, busy) = (now.queue_length, now.workers_busy);
+        let page = StatusPage::new(start, &Fake(now), &ProcessSnapshot::default(), &history);
+        let text = |name: &str| page.view.text[name].as_str();
+        assert!(text("why").starts_with(words), "{}", text("why"));
+        assert_eq!((text("queue"), text("waiting-now")), (&*queue.to_string(), &*queue.to_string()));
+        assert_eq!(text("workers"), busy.to_string());
+        assert_eq!(page.view.rows["listeners"][0][2], queue.to_string());
+        assert_eq!(
+            text("queue-note"),
+            format!("{} new, {} of open connections", queue / 2, queue - queue / 2)
+        );
+        assert_eq!(
+            (text("connections"), text("open-now")),
+            (&*(queue + 7).to_string(), &*(queue + 7).to_string())
+        );
+    }
 }

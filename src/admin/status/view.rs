@@ -1,15 +1,15 @@
 //! What the status page shows, in words, paths and rows.
 
-use super::super::history::{History, SAMPLES_MAX, Sample, between, quantile};
+use super::super::history::{History, SAMPLES_MAX, Sample, quantile};
 use super::super::show;
-use super::{Report, unix_ms};
+use super::report::Report;
 use crate::metrics::registry::VERSION;
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
 use crate::reason::{CloseReason, DatagramDrop, DropReason};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The height of a sparkline, in its own units; it is as wide as there are samples.
 const SPARK_HEIGHT: f64 = 40.0;
@@ -27,126 +27,151 @@ pub(super) struct View {
     pub(super) rows: BTreeMap<&'static str, Vec<Vec<String>>>,
 }
 
-impl Report {
-    pub(super) fn view(&self, history: &History) -> View {
-        let mut view = View { state: self.verdict.state.as_str(), ..View::default() };
-        self.put_head(&mut view);
-        self.put_gauges(&mut view);
-        self.put_sparklines(&mut view, history);
-        self.put_tables(&mut view);
+impl View {
+    pub(super) fn new(report: &Report, history: &History) -> Self {
+        let mut view = View { state: report.banner.state.as_str(), ..View::default() };
+        let now = unix_ms();
+        view.put_head(report, now);
+        view.put_gauges(report);
+        view.put_sparklines(report, history);
+        view.put_latencies(report);
+        view.put_drops(report);
+        view.put_tables(report, now);
         view
     }
 
-    fn put_head(&self, view: &mut View) {
-        let now = unix_ms();
-        let mut text = |name, value: String| view.text.insert(name, value);
-        text("title", self.verdict.title.to_owned());
-        text("why", self.verdict.why.clone());
+    fn put_head(&mut self, report: &Report, now: u64) {
+        let mut text = |name, value: String| self.text.insert(name, value);
+        text("title", report.banner.title.to_owned());
+        text("why", report.banner.why.clone());
+        text("advice", report.banner.advice.to_owned());
         text("version", format!("tidegate {VERSION}"));
-        text("uptime", show::age(self.seen.uptime));
+        text("uptime", show::age(report.seen.uptime));
         text("time", format!("{} UTC", show::time_of_day(now)));
-        text("window", format!("last {:.0} s", self.recent.seconds.max(1.0)));
+        text("window", format!("last {:.0} s", report.recent.seconds.max(1.0)));
+        text("latency-window", format!("last {:.0} s", report.recent.latency_seconds.max(1.0)));
     }
 
-    fn put_gauges(&self, view: &mut View) {
-        let Self { seen, process, .. } = self;
-        let open = seen.listeners.iter().map(ListenerSnapshot::open).sum();
+    fn put_gauges(&mut self, report: &Report) {
+        let Report { seen, process, recent, .. } = report;
         let mut gauge = |name, used: u64, limit: u64| {
-            view.text.insert(name, show::number(used));
+            self.text.insert(name, show::number(used));
             let share = used as f64 / limit.max(1) as f64;
-            view.meter.insert(name, (share.clamp(0.0, 1.0) * 1000.0).round() / 10.0);
+            self.meter.insert(name, (share.clamp(0.0, 1.0) * 1000.0).round() / 10.0);
         };
         gauge("workers", seen.workers_busy, seen.workers_limit);
         gauge("queue", seen.queue_length, seen.queue_limit);
-        gauge("connections", open, seen.connections_limit);
+        gauge("connections", report.total(ListenerSnapshot::open), seen.connections_limit);
         let max_fds = process.max_fds.unwrap_or(u64::MAX);
         gauge("descriptors", process.open_fds.unwrap_or(0), max_fds);
-        let mut text = |name, value: String| view.text.insert(name, value);
+        let mut text = |name, value: String| self.text.insert(name, value);
         text("workers-limit", show::number(seen.workers_limit));
         text("queue-limit", show::number(seen.queue_limit));
         text("connections-limit", show::number(seen.connections_limit));
         text("descriptors-limit", process.max_fds.map_or("no limit".to_owned(), show::number));
-        text("workers-note", format!("{} of their time", show::percent(self.recent.utilisation)));
-        let wait = quantile(&self.recent.queue_wait, 0.99);
-        text("queue-note", format!("p99 wait {}", show::latency(wait)));
-        let sum = |count: fn(&ListenerSnapshot) -> u64| show::number(seen.listeners.iter().map(count).sum());
-        text(
-            "connections-note",
-            format!("{} idle, {} lingering", sum(|l| l.idle), show::number(seen.lingering)),
-        );
+        let utilisation = show::percent(recent.utilisation);
+        let processors = show::processors(recent.processors, report.processors);
+        text("workers-note", format!("{utilisation} of the last 10 s, {processors}"));
+        text("queue-note", show::waiting(seen, report.total(|l| l.newcomers)));
+        let idle = show::number(report.total(|l| l.idle));
+        text("connections-note", format!("{idle} idle, {} lingering", show::number(seen.lingering)));
         let memory = process.resident_bytes.map_or("-".to_owned(), show::size);
         let threads = process.threads.map_or("-".to_owned(), show::number);
         text("descriptors-note", format!("{memory} resident, {threads} threads"));
     }
 
-    fn put_sparklines(&self, view: &mut View, history: &History) {
+    fn put_sparklines(&mut self, report: &Report, history: &History) {
+        let Report { seen, recent, .. } = report;
         let rate = |count: fn(&Sample) -> u64| history.each_step(|from, to| to.rate(from, count));
-        let waits = history
-            .each_step(|from, to| quantile(&between(&from.queue_wait, &to.queue_wait), 0.99).unwrap_or(0.0));
         let n = |value: f64| show::number(value.round() as u64);
-        view.spark("turns", &rate(|s| s.turns), 1.0, show::rate);
-        view.spark("accepted", &rate(|s| s.accepted), 1.0, show::rate);
-        view.spark("dropped", &rate(|s| s.dropped_total()), 1.0, show::rate);
-        view.spark("busy", &history.each_step(|from, to| to.utilisation(from)), 1.0, show::percent);
-        view.spark("waiting", &history.each(|s| s.queue_length as f64), 1.0, n);
-        view.spark("wait", &waits, 0.001, |seconds| show::latency(Some(seconds)));
-        view.spark("open", &history.each(|s| s.open as f64), 1.0, n);
+        self.spark("turns", &rate(|s| s.turns), recent.turn_rate, 1.0, show::rate);
+        self.spark("accepted", &rate(|s| s.accepted), recent.accepted_rate, 1.0, show::rate);
+        self.spark("dropped", &rate(|s| s.dropped_total()), recent.dropped_rate, 1.0, show::rate);
+        let busy = history.each_step(|from, to| to.utilisation(from));
+        self.spark("busy", &busy, recent.busy, 1.0, show::percent);
+        self.spark("waiting", &history.each(|s| s.queue_length as f64), seen.queue_length as f64, 1.0, n);
+        let waits = history.each(|s| s.wait_p99);
+        let wait = waits.last().copied().unwrap_or(0.0);
+        self.spark("wait", &waits, wait, 0.001, |seconds| show::latency(Some(seconds)));
+        let open = report.total(ListenerSnapshot::open) as f64;
+        self.spark("open", &history.each(|s| s.open as f64), open, 1.0, n);
         let bytes = |rate: f64| format!("{}/s", show::size(rate as u64));
-        view.spark("sent", &rate(|s| s.sent_bytes), 1.0, bytes);
+        self.spark("sent", &rate(|s| s.sent_bytes), recent.sent_rate, 1.0, bytes);
     }
 
-    fn put_tables(&self, view: &mut View) {
-        let Self { seen, recent, .. } = self;
-        let n = show::number;
-        let latency = |name: &str, seen: &HistogramSnapshot| {
+    fn put_latencies(&mut self, report: &Report) {
+        let row = |name: &str, seen: &HistogramSnapshot| {
             let q = |q| show::latency(quantile(seen, q));
-            vec![name.to_owned(), q(0.5), q(0.9), q(0.99), q(0.999), n(seen.count())]
+            vec![name.to_owned(), q(0.5), q(0.9), q(0.99), q(0.999), show::number(seen.count())]
         };
-        view.rows.insert(
-            "latency",
-            vec![latency("queue wait", &recent.queue_wait), latency("turn", &recent.turn_duration)],
-        );
-        let sum = |count: &dyn Fn(&ListenerSnapshot) -> u64| seen.listeners.iter().map(count).sum::<u64>();
+        let latencies = &report.recent.latencies;
+        let rows = vec![row("wait for a worker", &latencies.queue_wait), row("turn", &latencies.turn)];
+        self.rows.insert("latency", rows);
+    }
+
+    fn put_drops(&mut self, report: &Report) {
+        let n = show::number;
+        let recent = &report.recent.dropped;
         let dropped = DropReason::ALL.iter().map(|&reason| {
-            let (at, total) = (reason as usize, sum(&|l| l.dropped[reason as usize]));
-            vec![reason.to_string(), n(recent.dropped.connections[at]), n(total)]
-        });
-        let datagrams = DatagramDrop::ALL.iter().filter(|_| seen.listeners.iter().any(|l| l.datagram));
-        let datagrams = datagrams.map(|&reason| {
             let at = reason as usize;
-            let total = sum(&|l| l.datagrams_dropped[at]);
-            vec![format!("datagram: {reason}"), n(recent.dropped.datagrams[at]), n(total)]
+            (reason.to_string(), vec![recent.connections[at], report.total(|l| l.dropped[at])])
         });
-        view.rows.insert("drops", dropped.chain(datagrams).collect());
+        let datagrams = report.seen.listeners.iter().any(|l| l.datagram);
+        let datagrams = DatagramDrop::ALL.iter().filter(|_| datagrams).map(|&reason| {
+            let at = reason as usize;
+            let total = report.total(|l| l.datagrams_dropped[at]);
+            (format!("datagram: {reason}"), vec![recent.datagrams[at], total])
+        });
+        self.put_reasons("drops", "drops-rest", dropped.chain(datagrams));
+        let sources =
+            report.refused_sources.iter().map(|source| vec![source.source.clone(), n(source.count)]);
+        self.rows.insert("sources", sources.collect());
+    }
+
+    /// A row for each reason that has occurred, and the names of the others in one line: a table of zeros hides what is
+    /// not zero.
+    fn put_reasons(
+        &mut self,
+        rows: &'static str,
+        rest: &'static str,
+        reasons: impl Iterator<Item = (String, Vec<u64>)>,
+    ) {
+        let (occurred, others): (Vec<_>, Vec<_>) =
+            reasons.partition(|(_, counts)| counts.iter().any(|&count| count > 0));
+        let row = |(reason, counts): (String, Vec<u64>)| {
+            std::iter::once(reason).chain(counts.into_iter().map(show::number)).collect()
+        };
+        self.rows.insert(rows, occurred.into_iter().map(row).collect());
+        let others: Vec<_> = others.into_iter().map(|(reason, _)| reason).collect();
+        let others =
+            if others.is_empty() { String::new() } else { format!("Not once: {}.", others.join(", ")) };
+        self.text.insert(rest, others);
+    }
+
+    fn put_tables(&mut self, report: &Report, now: u64) {
         let closed = CloseReason::ALL.iter();
-        let closed = closed.map(|&r| vec![r.to_string(), n(sum(&|l| l.closed[r as usize]))]);
-        view.rows.insert("closes", closed.collect());
-        view.rows.insert("listeners", seen.listeners.iter().map(listener_row).collect());
-        let now = unix_ms();
-        view.rows.insert("refusals", self.refusals.iter().map(|r| self.refusal_row(r, now)).collect());
-        let limits = self.limits.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]);
-        view.rows.insert("limits", limits.collect());
+        let closed =
+            closed.map(|&reason| (reason.to_string(), vec![report.total(|l| l.closed[reason as usize])]));
+        self.put_reasons("closes", "closes-rest", closed);
+        self.rows.insert("listeners", report.seen.listeners.iter().map(listener_row).collect());
+        let refusals = report.refusals.iter().map(|r| refusal_row(r, report.listener_name(r.listener), now));
+        self.rows.insert("refusals", refusals.collect());
+        let limits = report.limits.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]);
+        self.rows.insert("limits", limits.collect());
     }
 
-    fn refusal_row(&self, refusal: &Refusal, now: u64) -> Vec<String> {
-        let ago = Duration::from_millis(now.saturating_sub(refusal.at_unix_ms));
-        vec![
-            format!("{} ago", show::age(ago)),
-            refusal.reason.to_string(),
-            show::number(refusal.count),
-            self.listener_name(refusal.listener).to_owned(),
-            show::time_of_day(refusal.at_unix_ms),
-        ]
-    }
-}
-
-impl View {
-    /// One sparkline: its path, its newest value and its peak. It is drawn to its own peak, or to
-    /// `least` if that is more.
-    fn spark(&mut self, name: &'static str, values: &[f64], least: f64, show: impl Fn(f64) -> String) {
-        let peak = values.iter().copied().fold(0.0, f64::max);
+    /// One sparkline: its path, what the value is now, and its peak. It is drawn to its own peak, or to `least` if that
+    /// is more.
+    fn spark(
+        &mut self,
+        name: &'static str,
+        values: &[f64],
+        now: f64,
+        least: f64,
+        show: impl Fn(f64) -> String,
+    ) {
+        let peak = values.iter().copied().fold(now, f64::max);
         self.path.insert(name, spark_path(values, peak.max(least)));
-        let now = values.last().copied().unwrap_or(0.0);
         let (now_name, peak_name) =
             SPARK_TEXTS.iter().find(|texts| texts.0 == name).map_or(("", ""), |texts| (texts.1, texts.2));
         self.text.insert(now_name, show(now));
@@ -201,4 +226,20 @@ fn listener_row(listener: &ListenerSnapshot) -> Vec<String> {
         ]
     };
     [name, numbers].concat()
+}
+
+fn refusal_row(refusal: &Refusal, listener: &str, now: u64) -> Vec<String> {
+    let ago = Duration::from_millis(now.saturating_sub(refusal.at_unix_ms));
+    vec![
+        format!("{} ago", show::age(ago)),
+        refusal.reason.to_string(),
+        show::number(refusal.count),
+        listener.to_owned(),
+        show::time_of_day(refusal.at_unix_ms),
+    ]
+}
+
+fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.as_millis() as u64
 }

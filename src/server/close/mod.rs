@@ -1,3 +1,164 @@
-//! How connections end: FIN, reset, or a close that waits for the client.
+//! How connections end: every ending is here, and counted here.
 
-pub(crate) mod closing;
+pub(crate) mod farewells;
+pub(crate) mod linger;
+
+use crate::clock::Clock;
+use crate::metrics::stats::{Ledger, Place};
+use crate::reason::{CloseReason, DropReason};
+use crate::server::counts::Counts;
+use crate::server::poll::ThreadCrew;
+use crate::server::poll::poller::Poller;
+use crate::server::queue::connection::Connection;
+use crate::server::queue::line::{Entry, Job, Line};
+use crate::server::queue::owned::Owned;
+use crate::server::queue::table::{NEVER, Table};
+use crate::service::Session;
+use crate::transport::socket::{reset_on_close, say};
+use farewells::{Farewell, Farewells};
+use linger::Lingers;
+use std::net::TcpStream;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How a socket is put away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// RST: no TIME_WAIT, and what the kernel still holds for the client is thrown away.
+    Reset,
+    /// FIN, at once: the client has ended, or owes nothing.
+    Fin,
+    /// FIN, then what the client still sends is discarded until its FIN: see [`linger`].
+    Polite,
+}
+
+impl Ending {
+    fn of(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Client | CloseReason::IdleTimeout => Ending::Fin,
+            CloseReason::Server
+            | CloseReason::Protocol
+            | CloseReason::ReadTimeout
+            | CloseReason::InputLimit
+            | CloseReason::Shutdown => Ending::Polite,
+            CloseReason::WriteTimeout
+            | CloseReason::Reset
+            | CloseReason::Panic
+            | CloseReason::OutputLimit
+            | CloseReason::Error => Ending::Reset,
+        }
+    }
+}
+
+/// The parts that an ending needs. It is made for each, and is only references.
+#[derive(Clone, Copy)]
+pub(crate) struct Closer<'a> {
+    pub(crate) clock: &'a Clock,
+    pub(crate) table: &'a Table,
+    pub(crate) line: &'a Line,
+    pub(crate) poller: &'a Poller,
+    pub(crate) crew: &'a ThreadCrew,
+    pub(crate) counts: &'a Counts,
+    pub(crate) farewells: &'a Farewells,
+    pub(crate) lingers: &'a Lingers,
+}
+
+impl Closer<'_> {
+    /// Ends a connection.
+    pub(crate) fn close(&self, owned: Owned<'_>, reason: CloseReason) {
+        let (ledger, from) = (owned.ledger, owned.place);
+        self.end(owned, Ending::of(reason), reason, |_| ledger.closed(from, reason));
+    }
+
+    /// Cuts a connection: RST, whatever it was doing.
+    pub(crate) fn cut(&self, owned: Owned<'_>) {
+        let (ledger, from, reason) = (owned.ledger, owned.place, CloseReason::Shutdown);
+        self.end(owned, Ending::Reset, reason, |_| ledger.closed(from, reason));
+    }
+
+    /// Turns a connection away before its first request, with these words where there are any.
+    pub(crate) fn shed(&self, owned: Owned<'_>, reason: DropReason, words: &[u8]) {
+        let ending = if words.is_empty() { Ending::Reset } else { Ending::Polite };
+        let (ledger, from) = (owned.ledger, owned.place);
+        // A connection whose first request came late has a session, which learns of its end.
+        self.end(owned, ending, CloseReason::Server, |socket| {
+            say(socket, words);
+            ledger.shed(from, reason);
+        });
+    }
+
+    /// `count` is called before the client can see the end, so that whoever sees the end can see the count.
+    fn end(&self, owned: Owned<'_>, ending: Ending, reason: CloseReason, count: impl FnOnce(&TcpStream)) {
+        let connection = owned.connection().take();
+        owned.slot.deadline.store(NEVER, Relaxed);
+        let Some(mut connection) = connection else {
+            debug_assert!(false, "a connection that is owned is there");
+            return;
+        };
+        connection.kept.discard();
+        let mut session = connection.session.take();
+        if owned.place == Place::Active
+            && let Some(session) = session.take()
+        {
+            // The worker that ends it tells its session. From elsewhere a worker does so later.
+            self.tell(session, reason);
+        }
+        count(&connection.socket);
+        let registered = connection.is_registered();
+        let Connection { socket, _permit: permit, .. } = connection;
+        owned.slot.state.release();
+        self.table.give_back(owned.id.slot);
+        self.put_away(socket, ending, registered);
+        // The place is given back when the session has been told.
+        if let Some(session) = session
+            && self.farewells.add(Farewell { session, reason, permit })
+        {
+            self.queue_farewells();
+        }
+    }
+
+    /// Tells a session why its connection has ended, and drops it.
+    pub(crate) fn tell(&self, mut session: Box<dyn Session>, reason: CloseReason) {
+        // Dropping a session runs its author's code too; apart, since a panic while another unwinds would abort the
+        // process.
+        self.counts.contain(|| session.finish(reason));
+        self.counts.contain(|| drop(session));
+    }
+
+    /// Tells a session whose connection was ended by another thread, and gives the connection's place back.
+    pub(crate) fn say_farewell(&self, farewell: Farewell) {
+        let Farewell { session, reason, permit } = farewell;
+        self.tell(session, reason);
+        drop(permit);
+        self.farewells.told();
+    }
+
+    /// Puts the job for farewells into the line; the caller has answered or made the call for it.
+    pub(crate) fn queue_farewells(&self) {
+        self.line.push(Entry { since: self.clock.now(), job: Job::Farewell });
+        self.crew.work_queued();
+    }
+
+    /// Refuses a socket that was accepted and is no connection yet, with these words where there are any.
+    pub(crate) fn refuse(&self, socket: TcpStream, ledger: &Ledger, reason: DropReason, words: &[u8]) {
+        ledger.refused(reason);
+        let told = say(&socket, words);
+        self.put_away(socket, if told { Ending::Polite } else { Ending::Reset }, false);
+    }
+
+    fn put_away(&self, socket: TcpStream, ending: Ending, registered: bool) {
+        match ending {
+            Ending::Fin => {}
+            Ending::Reset => reset_on_close(&socket),
+            Ending::Polite => {
+                let unregister = |socket: &TcpStream| {
+                    if registered {
+                        self.poller.remove(socket);
+                    }
+                };
+                if self.lingers.linger(socket, self.clock.now(), unregister) {
+                    self.crew.rouse_keeper();
+                }
+            }
+        }
+    }
+}

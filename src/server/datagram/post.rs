@@ -1,46 +1,38 @@
-//! Datagrams and the queue: putting one in, and dropping one that waits.
+//! Datagrams and the line: putting one in, and dropping one that waits.
 
+use super::socket::{DatagramSocket, Datagrams};
 use crate::clock::Nanos;
 use crate::reason::DatagramDrop;
-use crate::server::core::{Core, PARKER_ROW};
-use crate::server::datagram::socket::DatagramSocket;
-use crate::server::queue::line::{Claim, Entry, Kind};
-use crate::server::queue::state::Generation;
+use crate::server::counts::{Counts, KEEPER_ROW, Row};
+use crate::server::queue::line::{Entry, Job, Line};
 use crate::sys::Taken;
 
 /// So many entries are looked at for a datagram that can be dropped.
 const LOOKED_AT: usize = 64;
 
-impl Core {
-    /// What was dropped of a listener's datagrams, by the kernel too.
-    pub(crate) fn datagrams_dropped(&self, socket: &DatagramSocket) -> [u64; DatagramDrop::COUNT] {
-        let mut dropped = self.ledgers.read(socket.column, &mut Default::default()).datagrams_dropped;
-        dropped[DatagramDrop::KernelBuffer as usize] += socket.dropped_in_kernel();
-        dropped
-    }
+/// The parts that datagrams need on their way into the line and out of it: only references.
+#[derive(Clone, Copy)]
+pub(crate) struct Intake<'a> {
+    pub(crate) datagrams: &'a Datagrams,
+    pub(crate) line: &'a Line,
+    pub(crate) counts: &'a Counts,
+}
 
-    /// Puts a datagram into the queue; false when there is no place for it.
+impl Intake<'_> {
+    /// Puts a datagram into the line; false when there is no place for it.
     pub(crate) fn post(&self, number: usize, taken: &Taken, request: &[u8], now: Nanos) -> bool {
-        if !self.has_queue_place() {
+        if !self.line.has_place(|| self.counts.free_workers()) {
             return false;
         }
-        let Some(place) = self.datagrams.waiting.put(number, taken, request) else {
+        let Some(slot) = self.datagrams.slots.put(number, taken, request) else {
             return false;
         };
         self.datagrams.sockets[number].begin();
-        let entry = Entry {
-            since: now,
-            slot: place,
-            generation: Generation(0),
-            claim: Claim::Turn,
-            kind: Kind::Datagram,
-        };
-        let refused = self.queue.push(entry);
-        debug_assert!(refused.is_none(), "the queue has room for each waiting datagram");
+        self.line.push(Entry { since: now, job: Job::Datagram(slot) });
         true
     }
 
-    /// Puts a datagram into the queue; when it is full this one, or the one that has waited longest,
+    /// For the timekeeper: puts a datagram into the line; when it is full this one, or the one that has waited longest,
     /// is dropped. `older` says whether to look for such a one; false from when there is none.
     pub(crate) fn post_or_drop(
         &self,
@@ -53,30 +45,49 @@ impl Core {
         if self.post(number, taken, request, now) {
             return;
         }
-        *older = *older && self.drop_oldest_datagram();
+        *older = *older && self.drop_oldest();
         if !*older || !self.post(number, taken, request, now) {
             let column = self.datagrams.sockets[number].column;
-            self.ledger(PARKER_ROW, column).datagrams_dropped(DatagramDrop::QueueFull, 1);
+            self.counts.row(KEEPER_ROW).of(column).datagrams_dropped(DatagramDrop::QueueFull, 1);
         }
     }
 
-    /// Drops the datagram that has waited longest, if one is near the head of the queue. The caller sees
-    /// to it that a worker knows of those before it.
-    fn drop_oldest_datagram(&self) -> bool {
-        let oldest = self.queue.pop_first(LOOKED_AT, |entry| entry.kind == Kind::Datagram);
-        if let Some(entry) = &oldest {
-            self.drop_waiting(entry, PARKER_ROW, DatagramDrop::QueueFull);
-        }
-        oldest.is_some()
+    /// Drops the datagram that has waited longest, if one is near the head of the line. The caller sees to it that a
+    /// worker knows of those before it.
+    fn drop_oldest(&self) -> bool {
+        let oldest = self.line.pop_first(LOOKED_AT, |entry| matches!(entry.job, Job::Datagram(_)));
+        let Some(Entry { job: Job::Datagram(slot), .. }) = oldest else { return false };
+        self.drop_waiting(slot, self.counts.row(KEEPER_ROW), DatagramDrop::QueueFull);
+        true
     }
 
-    /// Drops a datagram whose entry the caller has taken from the queue.
-    pub(crate) fn drop_waiting(&self, entry: &Entry, row: usize, reason: DatagramDrop) {
-        let number = self.datagrams.waiting.lock(entry.slot).socket;
-        self.datagrams.waiting.give_back(entry.slot);
+    /// Drops a datagram whose entry the caller has taken from the line.
+    pub(crate) fn drop_waiting(&self, slot: u32, row: Row<'_>, reason: DatagramDrop) {
+        let number = self.datagrams.slots.lock(slot).socket;
+        self.datagrams.slots.give_back(slot);
         if let Some(socket) = self.datagrams.sockets.get(number) {
-            self.ledger(row, socket.column).datagrams_dropped(reason, 1);
+            row.of(socket.column).datagrams_dropped(reason, 1);
             socket.end();
+        }
+    }
+
+    /// What was dropped of a listener's datagrams, by the kernel too.
+    pub(crate) fn dropped(&self, socket: &DatagramSocket) -> [u64; DatagramDrop::COUNT] {
+        let mut dropped = self.counts.read_counts(socket.column).datagrams_dropped;
+        dropped[DatagramDrop::KernelBuffer as usize] += socket.dropped_in_kernel();
+        dropped
+    }
+
+    /// One log line for each listener and reason with what was dropped since the last call.
+    pub(crate) fn sum_up(&self) {
+        for socket in &self.datagrams.sockets {
+            let dropped = self.dropped(socket);
+            for (at, &reason) in DatagramDrop::ALL.iter().enumerate() {
+                let count = dropped[at].saturating_sub(socket.seen(at, dropped[at]));
+                if count > 0 {
+                    tracing::warn!(listener = %socket.url, reason = %reason, count, "datagrams dropped");
+                }
+            }
         }
     }
 }

@@ -6,33 +6,33 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One place, and the datagram in it.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Letter {
     /// The number of the socket it came to.
     pub(crate) socket: usize,
     pub(crate) taken: Taken,
     buffer: Box<[u8]>,
 }
 
-impl Place {
+impl Letter {
     pub(crate) fn request(&self) -> &[u8] {
         &self.buffer[..self.taken.len]
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Waiting {
-    /// Who has taken a place's entry from the queue owns it, so the locks are never contended.
-    places: Box<[Mutex<Place>]>,
+pub(crate) struct Mailbox {
+    /// The thread that has taken a place's entry from the line owns it, so the locks are never contended.
+    places: Box<[Mutex<Letter>]>,
     free: Mutex<Vec<u32>>,
     size: usize,
 }
 
-impl Waiting {
+impl Mailbox {
     /// Bytes of a place beside its buffer.
-    pub(crate) const PLACE_BYTES: usize = size_of::<Mutex<Place>>() + size_of::<u32>();
+    pub(crate) const SLOT_BYTES: usize = size_of::<Mutex<Letter>>() + size_of::<u32>();
 
     pub(crate) fn new(capacity: usize, size: usize) -> Self {
-        let place = || Mutex::new(Place { socket: 0, taken: Taken::NONE, buffer: Box::default() });
+        let place = || Mutex::new(Letter { socket: 0, taken: Taken::NONE, buffer: Box::default() });
         Self {
             places: (0..capacity).map(|_| place()).collect(),
             // The last one first: the few that are in use stay warm.
@@ -58,8 +58,8 @@ impl Waiting {
         Some(number)
     }
 
-    /// The datagram in a place, for who took its entry from the queue.
-    pub(crate) fn lock(&self, number: u32) -> MutexGuard<'_, Place> {
+    /// The datagram in a place, for the thread that took its entry from the line.
+    pub(crate) fn lock(&self, number: u32) -> MutexGuard<'_, Letter> {
         self.places[number as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn places_are_limited_and_come_back() {
-        let waiting = Waiting::new(2, 8);
+        let waiting = Mailbox::new(2, 8);
         let taken = |len| Taken { len, ..Taken::NONE };
         let first = waiting.put(0, &taken(5), b"first").unwrap();
         let second = waiting.put(1, &taken(6), b"second").unwrap();

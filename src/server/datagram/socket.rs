@@ -11,20 +11,20 @@
 //! Why no thread that only receives: handing each datagram to another thread is a switch that costs
 //! as much as the whole answer of a cheap service. So the worker that polls receives, and what it
 //! receives from a cheap service it answers itself; a service whose turns are slow (measured, see
-//! [`TurnCost`]) gets a worker for each datagram, through the queue and within its bounds. While all
+//! [`TurnCost`](crate::server::queue::cost::TurnCost)) gets a worker for each datagram, through the queue and within its bounds. While all
 //! workers are in turns the parker receives, so that what does not fit is dropped here, by our rules
 //! and counted, and not only in the kernel's buffer.
 
+use super::batch::Batch;
+use super::slots::Mailbox;
 use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::metrics::stats::Ledger;
 use crate::reason::DatagramDrop;
-use crate::server::core::Core;
-use crate::server::datagram::batch::Batch;
-use crate::server::datagram::slots::Waiting;
+use crate::server::listener::name_of;
+use crate::server::poll::poller::{Poller, Source};
 use crate::server::queue::cost::TurnCost;
-use crate::server::queue::line::{Claim, Entry, Kind};
-use crate::server::queue::state::Generation;
+use crate::server::queue::line::{Entry, Job, Line};
 use crate::service::DatagramService;
 use crate::sys::{Given, receive_datagrams, send_datagrams};
 use std::io;
@@ -35,14 +35,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-/// Events of datagram sockets carry this bit, and their number below it.
-pub(crate) const SOCKET_BIT: u32 = 1 << 31;
-
 /// Services whose answers would be answered in turn, or that are known to be abused as reflectors:
 /// echo, daytime, quote of the day, chargen, time; and 0, to which nothing can be sent.
 const REFUSED_PORTS: [u16; 6] = [0, 7, 13, 17, 19, 37];
 
-/// When a server ends, so many batches are still taken of what the kernel holds: as many datagrams
+/// Batches that are still taken of what the kernel holds when a server ends: as many datagrams
 /// as a receive buffer of 1 MiB has room for.
 const LAST_BATCHES: u32 = 64;
 
@@ -54,6 +51,8 @@ pub(crate) struct DatagramSocket {
     pub(crate) url: String,
     pub(crate) address: SocketAddr,
     pub(crate) service: Arc<dyn DatagramService>,
+    /// What the service is called in metrics.
+    pub(crate) name: String,
     /// Its place among all listeners, as they were given.
     pub(crate) position: usize,
     /// Its column in the ledgers.
@@ -73,7 +72,7 @@ pub(crate) struct DatagramSocket {
     /// What the kernel had dropped when the socket was closed.
     dropped_in_kernel: AtomicU64,
     /// Replies that were made after the socket was closed.
-    pub(crate) too_late: AtomicU64,
+    too_late: AtomicU64,
     /// What had been dropped at the last summary.
     seen: [AtomicU64; DatagramDrop::COUNT],
 }
@@ -84,14 +83,15 @@ impl DatagramSocket {
         address: SocketAddr,
         service: Arc<dyn DatagramService>,
         position: usize,
-        column: usize,
     ) -> Self {
+        let name = name_of(|| service.name().to_owned());
         Self {
             url: format!("udp://{address}"),
             address,
             service,
+            name,
             position,
-            column,
+            column: position,
             cost: TurnCost::unknown(),
             socket: RwLock::new(Some(socket)),
             scheduled: AtomicBool::new(false),
@@ -110,34 +110,25 @@ impl DatagramSocket {
     }
 
     /// Registers the socket with the poller; an event follows for what is there already.
-    pub(crate) fn register(&self, core: &Core, number: usize) -> io::Result<()> {
+    pub(crate) fn register(&self, poller: &Poller, number: usize) -> io::Result<()> {
         match &*self.socket() {
-            Some(socket) => core.poller.add_number(socket.as_fd(), SOCKET_BIT | number as u32),
+            Some(socket) => poller.add(socket.as_fd(), Source::Datagrams(number)),
             None => Ok(()),
         }
     }
 
-    /// Puts "receive" into the queue, unless it is there.
-    pub(crate) fn schedule(&self, core: &Core, number: usize, now: Nanos) {
+    /// Puts "receive" into the line, unless it is there; whether it did.
+    pub(crate) fn schedule(&self, line: &Line, number: usize, now: Nanos) -> bool {
         if self.batches_left.load(Relaxed) == 0 || self.scheduled.swap(true, SeqCst) {
-            return;
+            return false;
         }
         self.scheduled_at.store(now, Relaxed);
-        core.datagrams.scheduled.fetch_add(1, Relaxed);
-        let entry = Entry {
-            since: now,
-            slot: number as u32,
-            generation: Generation(0),
-            claim: Claim::Turn,
-            kind: Kind::Receive,
-        };
-        let refused = core.queue.push(entry);
-        debug_assert!(refused.is_none(), "the queue has room for each socket once");
+        line.push(Entry { since: now, job: Job::Receive(number as u32) });
+        true
     }
 
-    /// The entry left the queue: whatever comes from now on needs another.
-    pub(crate) fn unschedule(&self, core: &Core) {
-        core.datagrams.scheduled.fetch_sub(1, Relaxed);
+    /// The entry left the line: whatever comes from now on needs another.
+    pub(crate) fn unschedule(&self) {
         self.scheduled.store(false, SeqCst);
     }
 
@@ -216,7 +207,7 @@ impl DatagramSocket {
         self.batches_left.load(SeqCst)
     }
 
-    /// A batch was taken when there were so many left: while the server drains, it is the last one
+    /// A batch was taken when this number was left: while the server drains, it is the last one
     /// if it was not full.
     pub(crate) fn count_last(&self, left: u32, full: bool) {
         if left != u32::MAX {
@@ -235,6 +226,16 @@ impl DatagramSocket {
             Some(socket) => drops(socket),
             None => self.dropped_in_kernel.load(Relaxed),
         }
+    }
+
+    /// Replies that were made after the socket was closed.
+    pub(crate) fn too_late(&self) -> u64 {
+        self.too_late.load(Relaxed)
+    }
+
+    /// What had been dropped for a reason at the last summary; `now` is it from here on.
+    pub(crate) fn seen(&self, reason: usize, now: u64) -> u64 {
+        self.seen[reason].swap(now, Relaxed)
     }
 
     fn close(&self) {
@@ -265,9 +266,8 @@ fn wait_writable(socket: &UdpSocket) {
 /// All datagram listeners of a server.
 pub(crate) struct Datagrams {
     pub(crate) sockets: Vec<DatagramSocket>,
-    /// How many of them have an entry in the queue.
-    pub(crate) scheduled: AtomicUsize,
-    pub(crate) waiting: Waiting,
+    /// The places in which they wait for a worker.
+    pub(crate) slots: Mailbox,
     refused_ports: Vec<u16>,
 }
 
@@ -277,8 +277,8 @@ impl Datagrams {
         let own = sockets.iter().map(|socket| socket.address.port());
         let refused_ports = REFUSED_PORTS.into_iter().chain(own).collect();
         let places = if sockets.is_empty() { 0 } else { Self::places(limits) };
-        let waiting = Waiting::new(places, limits.max_datagram);
-        Self { sockets, scheduled: AtomicUsize::new(0), waiting, refused_ports }
+        let slots = Mailbox::new(places, limits.max_datagram);
+        Self { sockets, slots, refused_ports }
     }
 
     /// Datagrams that wait, and one at each worker.
@@ -288,12 +288,12 @@ impl Datagrams {
 
     /// How many entries the queue must have room for.
     pub(crate) fn entries(&self) -> usize {
-        self.sockets.len() + self.waiting.capacity()
+        self.sockets.len() + self.slots.capacity()
     }
 
     /// The bytes that datagrams can make a server hold.
     pub(crate) fn memory_ceiling(limits: &Limits) -> usize {
-        Self::places(limits) * (limits.max_datagram + Waiting::PLACE_BYTES)
+        Self::places(limits) * (limits.max_datagram + Mailbox::SLOT_BYTES)
             + (limits.workers + 1) * Batch::bytes(limits)
     }
 
@@ -302,15 +302,13 @@ impl Datagrams {
         self.refused_ports.contains(&peer.port())
     }
 
-    /// Tells all sockets to take what the kernel holds, and then no more.
-    pub(crate) fn begin_drain(&self, core: &Core, now: Nanos) {
+    /// Tells all sockets to take what the kernel holds, and then no more; whether there are any.
+    pub(crate) fn begin_drain(&self, line: &Line, now: Nanos) -> bool {
         for (number, socket) in self.sockets.iter().enumerate() {
             socket.batches_left.store(LAST_BATCHES, SeqCst);
-            socket.schedule(core, number, now);
+            socket.schedule(line, number, now);
         }
-        if !self.sockets.is_empty() {
-            core.work_queued();
-        }
+        !self.sockets.is_empty()
     }
 
     /// Closes the sockets that have answered everything; whether all have.
@@ -334,27 +332,15 @@ impl Datagrams {
         }
     }
 
-    /// Asks the kernel again where it failed.
-    pub(crate) fn retry(&self, core: &Core, now: Nanos) {
+    /// Asks the kernel again where it failed; whether it failed anywhere.
+    pub(crate) fn retry(&self, line: &Line, now: Nanos) -> bool {
+        let mut any = false;
         for (number, socket) in self.sockets.iter().enumerate() {
             if socket.retry.load(Relaxed) && socket.retry.swap(false, SeqCst) {
-                socket.schedule(core, number, now);
-                core.work_queued();
+                any |= socket.schedule(line, number, now);
             }
         }
-    }
-
-    /// One log line for each listener and reason with what was dropped since the last call.
-    pub(crate) fn sum_up(&self, core: &Core) {
-        for socket in &self.sockets {
-            let dropped = core.datagrams_dropped(socket);
-            for (at, &reason) in DatagramDrop::ALL.iter().enumerate() {
-                let count = dropped[at].saturating_sub(socket.seen[at].swap(dropped[at], Relaxed));
-                if count > 0 {
-                    tracing::warn!(listener = %socket.url, reason = %reason, count, "datagrams dropped");
-                }
-            }
-        }
+        any
     }
 }
 
@@ -367,7 +353,7 @@ mod tests {
     fn sources_that_would_answer_the_answer_are_refused() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        let socket = DatagramSocket::new(socket, address, Arc::new(Echo), 0, 0);
+        let socket = DatagramSocket::new(socket, address, Arc::new(Echo), 0);
         let datagrams = Datagrams::new(vec![socket], &Limits::default());
         let refused = [0, 7, 13, 17, 19, 37, address.port()];
         for port in (0..=1024).chain([address.port(), 65_535]) {

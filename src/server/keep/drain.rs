@@ -1,106 +1,22 @@
 //! How a server ends: from the order to the last connection, with a deadline for each step.
 
+use super::orders::{Orders, ShutdownReport};
 use crate::clock::{Nanos, nanos};
-use crate::metrics::snapshot::Phase;
-use crate::metrics::stats::Place;
+use crate::phase::Phase;
 use crate::reason::{CloseReason, DatagramDrop, DropReason};
-use crate::server::core::{Core, PARKER_ROW};
+use crate::server::counts::KEEPER_ROW;
 use crate::server::queue::connection::Waiting;
-use crate::server::queue::line::{Claim, Kind};
-use crate::server::queue::table::NEVER;
-use crate::server::turn::worker::has_input;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use crate::server::queue::line::{Claim, Entry, Job};
+use crate::server::queue::owned::Owned;
+use crate::server::queue::state::ConnectionId;
+use crate::server::shared::Shared;
+use crate::server::turn::parking::{park_or_requeue, requeue};
+use crate::transport::socket::has_input;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// After the cut, turns in progress get so long to return before their threads are left behind.
 const CUT_GRACE: Duration = Duration::from_millis(500);
-
-/// What became of what there was to do when the server was told to end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShutdownReport {
-    /// How long it took, `drain_delay` included.
-    pub elapsed: Duration,
-    /// Connections that ended in good order.
-    pub drained: u64,
-    /// Connections that were cut.
-    pub aborted: u64,
-    /// Datagrams that were received and not answered.
-    pub datagrams_dropped: u64,
-    /// Workers whose turn did not return; their threads are left behind.
-    pub workers_left: usize,
-}
-
-impl ShutdownReport {
-    /// Whether nothing was cut or dropped.
-    pub fn is_clean(&self) -> bool {
-        self.aborted == 0 && self.datagrams_dropped == 0 && self.workers_left == 0
-    }
-}
-
-impl std::fmt::Display for ShutdownReport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { elapsed, drained, aborted, datagrams_dropped, workers_left } = self;
-        write!(f, "drained {drained} connections in {:.1} s, cut {aborted}", elapsed.as_secs_f64())?;
-        if *datagrams_dropped > 0 {
-            write!(f, ", dropped {datagrams_dropped} datagrams")?;
-        }
-        if *workers_left > 0 {
-            write!(f, ", left {workers_left} workers in turns that do not return")?;
-        }
-        Ok(())
-    }
-}
-
-/// The orders to end, and the report when they were carried out.
-#[derive(Debug, Default)]
-pub(crate) struct Orders {
-    drain: AtomicBool,
-    cut: AtomicBool,
-    grace: Mutex<Option<Duration>>,
-    report: Mutex<Option<ShutdownReport>>,
-    done: Condvar,
-}
-
-impl Orders {
-    pub(crate) fn drain(&self) {
-        self.drain.store(true, SeqCst);
-    }
-
-    pub(crate) fn cut(&self) {
-        self.drain.store(true, SeqCst);
-        self.cut.store(true, SeqCst);
-    }
-
-    pub(crate) fn set_grace(&self, grace: Duration) {
-        *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = Some(grace);
-    }
-
-    /// The grace that was set since the last call.
-    fn take_grace(&self) -> Option<Nanos> {
-        self.grace.lock().unwrap_or_else(PoisonError::into_inner).take().map(nanos)
-    }
-
-    fn finish(&self, report: ShutdownReport) {
-        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
-        self.done.notify_all();
-    }
-
-    /// Waits for the report, at most so long.
-    pub(crate) fn wait_timeout(&self, time: Duration) -> Option<ShutdownReport> {
-        let guard = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        let report = self.done.wait_timeout_while(guard, time, |report| report.is_none());
-        *report.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    /// Waits for the report.
-    pub(crate) fn wait(&self) -> ShutdownReport {
-        let guard = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        let report = self.done.wait_while(guard, |report| report.is_none());
-        report.unwrap_or_else(PoisonError::into_inner).unwrap_or_default()
-    }
-}
 
 enum Stage {
     Serving,
@@ -110,9 +26,9 @@ enum Stage {
     Stopping { until: Nanos, report: ShutdownReport },
 }
 
-/// The drain in progress; stepped by the parker.
+/// The drain in progress; stepped by the timekeeper.
 pub(crate) struct Drain {
-    orders: std::sync::Arc<Orders>,
+    orders: Arc<Orders>,
     stage: Stage,
     ordered_at: Nanos,
     closed_before: u64,
@@ -122,181 +38,140 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    pub(crate) fn new(orders: std::sync::Arc<Orders>) -> Self {
+    pub(crate) fn new(orders: Arc<Orders>) -> Self {
         Self { orders, stage: Stage::Serving, ordered_at: 0, closed_before: 0, cut: 0, shed: 0 }
     }
 
-    /// Whether connections are being ended: then the parker looks often.
+    /// Whether connections are being ended: then the timekeeper looks often.
     pub(crate) fn is_draining(&self) -> bool {
         !matches!(self.stage, Stage::Serving | Stage::Leaving)
     }
 
     /// Goes as far as it can now; true when the server has stopped.
-    pub(crate) fn step(&mut self, core: &Core, now: Nanos) -> bool {
+    pub(crate) fn step(&mut self, shared: &Shared, now: Nanos) -> bool {
+        let life = &shared.life;
         match self.stage {
-            Stage::Serving if self.orders.drain.load(SeqCst) => self.leave(core, now),
+            Stage::Serving if self.orders.are_to_drain() => self.leave(shared, now),
             // As many connections as were wanted have come, and the last of them has ended.
-            Stage::Serving if core.enough.load(SeqCst) && core.admission.open() == 0 => self.leave(core, now),
+            Stage::Serving if life.has_enough() && shared.admission.open() == 0 => self.leave(shared, now),
+            Stage::Serving => {}
             Stage::Leaving => {
-                let delay = nanos(core.limits.drain_delay);
-                if now.saturating_sub(self.ordered_at) >= delay || self.orders.cut.load(SeqCst) {
-                    self.begin(core, now);
+                let delay = nanos(shared.limits.drain_delay);
+                if now.saturating_sub(self.ordered_at) >= delay || self.orders.are_to_cut() {
+                    self.begin(shared, now);
                 }
             }
-            Stage::Draining { mut until } => {
-                if let Some(grace) = self.orders.take_grace() {
-                    // The drain had begun already, with more time.
-                    until = until.min(now.saturating_add(grace));
-                    self.stage = Stage::Draining { until };
-                }
-                self.end_idle(core, now);
-                let answered = core.datagrams.drained();
-                let empty = core.admission.open() == 0 && !core.accepting.load(SeqCst) && answered;
-                if empty && core.lingering.load(SeqCst) == 0 {
-                    self.stop(core, now);
-                } else if now >= until || self.orders.cut.load(SeqCst) {
-                    core.stopping.store(true, SeqCst);
-                    self.cut(core);
-                    self.stage = Stage::Cutting { until: now.saturating_add(nanos(CUT_GRACE)) };
-                }
-            }
+            Stage::Draining { until } => self.drain(shared, now, until),
             Stage::Cutting { until } => {
                 // In this order: what the acceptor still admitted is cut.
-                let all_are_in = !core.accepting.load(SeqCst);
-                self.cut(core);
+                let all_are_in = !life.is_accepting();
+                self.cut(shared);
                 if all_are_in && now >= until {
-                    core.say_last_farewells(CUT_GRACE);
+                    say_last_farewells(shared, CUT_GRACE);
                 }
-                if all_are_in && (core.admission.open() == 0 || now >= until) {
-                    self.stop(core, now);
+                if all_are_in && (shared.admission.open() == 0 || now >= until) {
+                    self.stop(shared, now);
                 }
             }
-            Stage::Stopping { until, mut report } => {
-                let left = core.workers_alive.load(SeqCst);
-                if left == 0 || now >= until {
-                    // What workers on their way out have put into the queue.
-                    self.cut(core);
-                    core.say_last_farewells(CUT_GRACE);
-                    report.workers_left = left;
-                    report.datagrams_dropped = core.datagrams_dropped_at_end();
-                    self.orders.finish(report);
+            Stage::Stopping { until, report } => {
+                if life.workers_alive() == 0 || now >= until {
+                    self.finish(shared, report);
                     return true;
                 }
-                core.dormitory.wake_all();
-                core.poller.wake();
+                shared.crew.wake_all();
             }
-            Stage::Serving => {}
         }
         false
     }
 
-    fn leave(&mut self, core: &Core, now: Nanos) {
+    fn leave(&mut self, shared: &Shared, now: Nanos) {
         self.ordered_at = now;
-        self.closed_before = core.closed_total();
-        core.enter(Phase::Leaving);
+        self.closed_before = closed_total(shared);
+        shared.life.enter(Phase::Leaving);
         self.stage = Stage::Leaving;
-        if core.limits.drain_delay.is_zero() {
-            self.begin(core, now);
+        if shared.limits.drain_delay.is_zero() {
+            self.begin(shared, now);
         }
     }
 
-    fn begin(&mut self, core: &Core, now: Nanos) {
-        core.enter(Phase::Draining);
-        let _ = core.acceptor.wake();
-        core.datagrams.begin_drain(core, now);
-        let timeout = self.orders.take_grace().unwrap_or(nanos(core.limits.drain_timeout));
+    fn begin(&mut self, shared: &Shared, now: Nanos) {
+        shared.life.enter(Phase::Draining);
+        shared.bell.call();
+        if shared.datagrams.begin_drain(&shared.line, now) {
+            shared.crew.work_queued();
+        }
+        let timeout = self.orders.take_grace().unwrap_or(nanos(shared.limits.drain_timeout));
         self.stage = Stage::Draining { until: now.saturating_add(timeout) };
     }
 
-    /// Ends connections between two requests with FIN; those that have sent one already get their
-    /// turn first. A half request has until its own deadline.
-    fn end_idle(&self, core: &Core, now: Nanos) {
-        for (index, slot) in core.table.iter() {
-            if !slot.state.is_idle() {
-                continue;
-            }
-            let Some(generation) = slot.state.generation() else {
-                continue;
-            };
-            if !slot.state.claim(generation) {
-                continue;
-            }
-            let ledger = core.ledger(PARKER_ROW, slot.listener());
-            let (waiting, more) = match slot.connection().as_ref() {
-                // Nothing is read of a client that does not take its replies.
-                Some(connection) if matches!(connection.waiting.get(), Waiting::Flush { .. }) => {
-                    (connection.waiting.get(), false)
-                }
-                Some(connection) => (connection.waiting.get(), has_input(&connection.socket)),
-                None => (Waiting::Request, false),
-            };
-            if waiting == Waiting::Request && !more {
-                core.close(index, slot, ledger, Place::Idle, CloseReason::Shutdown);
-            } else if more || slot.state.park() == crate::server::queue::state::Parked::Again {
-                slot.deadline.store(NEVER, Relaxed);
-                ledger.moved(Place::Idle, Place::Queued);
-                slot.state.requeue();
-                core.enqueue(index, generation, Claim::Turn, now);
-                core.work_queued();
-            }
+    /// Ends what is idle, until nothing is left or the time is over.
+    fn drain(&mut self, shared: &Shared, now: Nanos, mut until: Nanos) {
+        if let Some(grace) = self.orders.take_grace() {
+            // The drain had begun already, with more time.
+            until = until.min(now.saturating_add(grace));
+            self.stage = Stage::Draining { until };
+        }
+        end_idle(shared, now);
+        let answered = shared.datagrams.drained();
+        let empty = shared.admission.open() == 0 && !shared.life.is_accepting() && answered;
+        if empty && shared.lingers.count() == 0 {
+            self.stop(shared, now);
+        } else if now >= until || self.orders.are_to_cut() {
+            shared.life.stop_turns();
+            self.cut(shared);
+            self.stage = Stage::Cutting { until: now.saturating_add(nanos(CUT_GRACE)) };
         }
     }
 
-    /// Resets what is idle or queued; what has a worker is cut by it when its turn returns.
-    fn cut(&mut self, core: &Core) {
+    /// Resets what is idle or waits; what has a worker is cut by it when its turn returns.
+    fn cut(&mut self, shared: &Shared) {
+        let row = shared.counts.row(KEEPER_ROW);
         let mut farewells = false;
-        while let Some(entry) = core.queue.pop() {
-            match entry.kind {
-                Kind::Connection => {}
-                Kind::Datagram => {
-                    core.drop_waiting(&entry, PARKER_ROW, DatagramDrop::Draining);
-                    continue;
-                }
-                Kind::Receive | Kind::Tick => continue,
-                Kind::Farewell => {
-                    farewells = true;
-                    continue;
-                }
-            }
-            let Some(slot) = core.table.get(entry.slot) else {
-                continue;
-            };
-            if slot.state.take(entry.generation).is_none() {
-                continue;
-            }
-            let ledger = core.ledger(PARKER_ROW, slot.listener());
-            if entry.claim != Claim::Turn {
-                self.shed += 1;
-                core.shed(entry.slot, slot, ledger, Place::Queued, DropReason::Draining);
-            } else {
-                self.cut += 1;
-                core.cut(entry.slot, slot, ledger, Place::Queued);
+        while let Some(entry) = shared.line.pop() {
+            match entry.job {
+                Job::Turn(..) => self.cut_waiting(shared, entry),
+                Job::Datagram(slot) => shared.intake().drop_waiting(slot, row, DatagramDrop::Draining),
+                Job::Receive(_) | Job::Tick => {}
+                Job::Farewell => farewells = true,
             }
         }
-        for (index, slot) in core.table.iter() {
+        for (number, slot) in shared.table.iter() {
             let Some(generation) = slot.state.generation() else {
                 continue;
             };
-            if slot.state.claim(generation) {
+            if let Some(owned) = Owned::claim(slot, ConnectionId { slot: number, generation }, row) {
                 self.cut += 1;
-                core.cut(index, slot, core.ledger(PARKER_ROW, slot.listener()), Place::Idle);
+                shared.closer().cut(owned);
             }
         }
         if farewells {
-            core.requeue_farewells();
+            shared.closer().queue_farewells();
+        }
+    }
+
+    fn cut_waiting(&mut self, shared: &Shared, entry: Entry) {
+        let Some((id, claim)) = entry.turn() else { return };
+        let row = shared.counts.row(KEEPER_ROW);
+        let Some((owned, _)) = Owned::take(&shared.table, id, claim, row) else { return };
+        if claim == Claim::Turn {
+            self.cut += 1;
+            shared.closer().cut(owned);
+        } else {
+            self.shed += 1;
+            shared.closer().shed(owned, DropReason::Draining, b"");
         }
     }
 
     /// Everything has ended, or has had its time: the threads return.
-    fn stop(&mut self, core: &Core, now: Nanos) {
-        core.stopping.store(true, SeqCst);
-        core.enter(Phase::Stopped);
-        core.datagrams.close();
-        core.stopped.store(true, SeqCst);
+    fn stop(&mut self, shared: &Shared, now: Nanos) {
+        shared.life.stop_turns();
+        shared.life.enter(Phase::Stopped);
+        shared.datagrams.close();
+        shared.life.stop_workers();
         // Of those that have a place, some have ended already, and only their sessions are being told.
-        let in_turns = core.admission.open().saturating_sub(core.farewells.pending()) as u64;
-        let cut = self.cut + core.cut_in_turns.load(Relaxed);
-        let closed = core.closed_total() - self.closed_before;
+        let in_turns = shared.admission.open().saturating_sub(shared.farewells.pending()) as u64;
+        let cut = self.cut + shared.counts.cut_in_turns();
+        let closed = closed_total(shared) - self.closed_before;
         let report = ShutdownReport {
             elapsed: Duration::from_nanos(now - self.ordered_at),
             drained: closed.saturating_sub(cut),
@@ -306,4 +181,80 @@ impl Drain {
         };
         self.stage = Stage::Stopping { until: now.saturating_add(nanos(CUT_GRACE)), report };
     }
+
+    /// The workers have returned, or have had their time.
+    fn finish(&mut self, shared: &Shared, mut report: ShutdownReport) {
+        let left = shared.life.workers_alive();
+        // What workers on their way out have put into the line.
+        self.cut(shared);
+        say_last_farewells(shared, CUT_GRACE);
+        report.workers_left = left;
+        report.datagrams_dropped = datagrams_dropped(shared);
+        self.orders.finish(report);
+    }
+}
+
+/// Ends connections between two requests with FIN; those that have sent one already get their turn first. A half request
+/// has until its own deadline.
+fn end_idle(shared: &Shared, now: Nanos) {
+    let row = shared.counts.row(KEEPER_ROW);
+    for (number, slot) in shared.table.iter().filter(|(_, slot)| slot.state.is_idle()) {
+        let Some(generation) = slot.state.generation() else {
+            continue;
+        };
+        let Some(owned) = Owned::claim(slot, ConnectionId { slot: number, generation }, row) else {
+            continue;
+        };
+        let (waiting, more) = match owned.connection().as_ref() {
+            // Nothing is read of a client that does not take its replies; a session that keeps its own time may have left
+            // something unread on purpose.
+            Some(connection)
+                if !matches!(connection.waiting.get(), Waiting::Request | Waiting::Rest { .. }) =>
+            {
+                (connection.waiting.get(), false)
+            }
+            Some(connection) => (connection.waiting.get(), has_input(&connection.socket)),
+            None => (Waiting::Request, false),
+        };
+        let unaware = matches!(waiting, Waiting::Call { .. })
+            && owned.connection().as_ref().is_some_and(|connection| !connection.knows_of_drain);
+        let queued = if more || unaware {
+            // A session that keeps its own time learns of the drain by a turn.
+            requeue(shared, owned, now);
+            true
+        } else if waiting == Waiting::Request {
+            shared.closer().close(owned, CloseReason::Shutdown);
+            false
+        } else {
+            let deadline = owned.slot.deadline.load(std::sync::atomic::Ordering::Relaxed);
+            park_or_requeue(shared, owned, deadline, now)
+        };
+        if queued {
+            shared.crew.work_queued();
+        }
+    }
+}
+
+/// Tells the sessions that no worker was free for while the server was cut, one by one as long as there is `time`.
+fn say_last_farewells(shared: &Shared, time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time
+        && let Some((farewell, _)) = shared.farewells.take()
+    {
+        shared.closer().say_farewell(farewell);
+    }
+}
+
+/// Connections that have ended since the start, on all listeners.
+fn closed_total(shared: &Shared) -> u64 {
+    (0..shared.listeners.len()).map(|index| shared.counts.read_counts(index).closed_total()).sum()
+}
+
+/// Datagrams that were received and not answered because the server ended.
+fn datagrams_dropped(shared: &Shared) -> u64 {
+    let dropped = |socket: &crate::server::datagram::socket::DatagramSocket| {
+        let counts = shared.counts.read_counts(socket.column);
+        counts.datagrams_dropped[DatagramDrop::Draining as usize] + socket.too_late()
+    };
+    shared.datagrams.sockets.iter().map(dropped).sum()
 }

@@ -1,35 +1,37 @@
-//! The parker: one thread that keeps time. It ends what has waited too long, runs the lingering
-//! closes, sees to it that somebody polls while all workers are in turns, sums up refusals once a
-//! second, and leads the drain. Nothing in it blocks.
+//! The timekeeper: one thread that ends what has waited too long, runs the lingering closes, sees to it that somebody
+//! polls while all workers are in turns, sums up refusals once a second, and leads the drain. Nothing in it blocks.
 
+use super::drain::Drain;
+use super::trim::Trim;
 use crate::clock::{Nanos, nanos};
-use crate::metrics::snapshot::Phase;
-use crate::metrics::stats::Place;
 use crate::reason::{CloseReason, DropReason};
-use crate::server::close::closing::{Discarded, Lingering, discard};
-use crate::server::core::{Core, PARKER_ROW};
+use crate::server::close::linger::Lingering;
+use crate::server::counts::{KEEPER_ROW, Row};
 use crate::server::datagram::batch::Batch;
-use crate::server::keep::drain::Drain;
 use crate::server::queue::connection::Waiting;
-use crate::server::queue::line::{Claim, Entry, Kind};
-use crate::server::queue::state::Generation;
-use crate::server::queue::table::{NEVER, Slot};
+use crate::server::queue::line::{Claim, Entry};
+use crate::server::queue::owned::Owned;
+use crate::server::queue::state::{ConnectionId, Marks};
+use crate::server::shared::Shared;
+use crate::server::turn::answer::receive_for_busy_workers;
+use crate::server::turn::harvest::{harvest, ready};
+use crate::server::turn::parking::park_or_requeue;
+use crate::transport::socket::{Discarded, discard};
 use crossbeam_channel::Receiver;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::fence;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 const WAKE: Token = Token(usize::MAX);
 
-/// While workers work, the parker looks at them this often: what a surprisingly slow turn can delay
+/// While workers work, the timekeeper looks at them this often: what a surprisingly slow turn can delay
 /// others by.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Ticks without work before the parker sleeps long.
+/// Ticks without work before the timekeeper sleeps long.
 const QUIET_TICKS: u32 = 16;
 
 /// The longest sleep; it bounds how late a summary or a scan can be.
@@ -41,8 +43,8 @@ const LOOKED_AT: usize = 64;
 /// Summaries come this often.
 const SECOND: Nanos = 1_000_000_000;
 
-pub(crate) struct Parker {
-    core: Arc<Core>,
+pub(crate) struct Timekeeper {
+    shared: Arc<Shared>,
     poll: Poll,
     incoming: Receiver<Lingering>,
     lingering: Vec<Option<Lingering>>,
@@ -54,17 +56,19 @@ pub(crate) struct Parker {
     /// For datagrams, when all workers are in turns.
     batch: Option<Box<Batch>>,
     drain: Drain,
+    trim: Trim,
 }
 
-impl Parker {
-    pub(crate) fn new(core: Arc<Core>, poll: Poll, incoming: Receiver<Lingering>, drain: Drain) -> Self {
-        let limits = &core.limits;
-        let shortest =
-            limits.idle_timeout.min(limits.read_timeout).min(limits.write_timeout).min(limits.queue_timeout);
+impl Timekeeper {
+    pub(crate) fn new(shared: Arc<Shared>, poll: Poll, incoming: Receiver<Lingering>, drain: Drain) -> Self {
+        let limits = &shared.limits;
+        let idle = shared.listeners.iter().map(|listener| listener.limits.idle_timeout).min();
+        let idle = idle.unwrap_or(limits.idle_timeout);
+        let shortest = idle.min(limits.read_timeout).min(limits.write_timeout).min(limits.queue_timeout);
         // An eighth late at most, a pass over the table at most every 5 ms.
         let scan_every = nanos(shortest / 8).clamp(5_000_000, 250_000_000);
         Self {
-            core,
+            shared,
             poll,
             incoming,
             lingering: Vec::new(),
@@ -75,23 +79,21 @@ impl Parker {
             quiet: 0,
             batch: None,
             drain,
+            trim: Trim::default(),
         }
     }
 
-    /// Keeps time until the server has stopped. A panic here would be a bug of ours; it ends the
-    /// round and not the thread.
+    /// Keeps time until the server has stopped. A panic here would be a bug of ours; it ends the round and not the
+    /// thread.
     pub(crate) fn run(mut self) {
+        let shared = self.shared.clone();
         let mut events = Events::with_capacity(64);
-        loop {
-            let round = std::panic::AssertUnwindSafe(|| self.round(&mut events));
-            match std::panic::catch_unwind(round) {
-                Ok(false) => {}
-                Ok(true) => return,
-                Err(_) => {
-                    self.core.panics.fetch_add(1, Relaxed);
-                }
-            }
-        }
+        while shared.counts.contain(|| self.round(&mut events)) != Some(true) {}
+    }
+
+    /// The timekeeper's ledgers.
+    fn row(&self) -> Row<'_> {
+        self.shared.counts.row(KEEPER_ROW)
     }
 
     /// One round; true when the server has stopped.
@@ -102,11 +104,14 @@ impl Parker {
                 self.linger_on(event.token().0);
             }
         }
-        self.core.parker_sleeps.store(false, Relaxed);
+        self.shared.crew.keeper_rises();
         self.take_lingerers();
         self.mind_workers();
-        let now = self.core.clock.now();
-        self.core.datagrams.retry(&self.core, now);
+        let shared = self.shared.clone();
+        let now = shared.clock.now();
+        if shared.datagrams.retry(&shared.line, now) {
+            shared.crew.work_queued();
+        }
         if now >= self.next_scan || self.drain.is_draining() {
             self.next_scan = now + self.scan_every;
             self.expire_lingering(now);
@@ -115,68 +120,79 @@ impl Parker {
         }
         if now >= self.next_summary {
             self.next_summary = now + SECOND;
-            self.core.refusals.sum_up(&self.core);
-            self.core.datagrams.sum_up(&self.core);
+            shared.refusals.sum_up(&shared.listeners, &shared.counts, shared.bell.is_awaited());
+            shared.intake().sum_up();
+            if self.trim.is_due(shared.admission.open()) {
+                crate::sys::give_memory_back();
+            }
         }
+        self.call_sessions(now);
         self.tick(now);
-        self.drain.step(&self.core, now)
+        self.drain.step(&shared, now)
+    }
+
+    /// Gives a turn to the sessions that asked to be called by now.
+    fn call_sessions(&self, now: Nanos) {
+        let (shared, mut queued) = (&*self.shared, false);
+        shared.wheel.advance(now, |id| queued |= ready(shared, id, Marks::NONE, self.row(), &mut || now));
+        if queued {
+            shared.crew.work_queued();
+        }
     }
 
     /// Asks for the owner's housekeeping when it is due.
     fn tick(&mut self, now: Nanos) {
-        if let Some(tick) = &self.core.tick
+        if let Some(tick) = &self.shared.tick
             && now >= self.next_tick
-            && self.core.phase() < Phase::Draining
+            && !self.shared.life.is_draining()
         {
-            self.next_tick = now + tick.interval();
-            tick.ask(&self.core, now);
+            self.next_tick = tick.after(now);
+            if tick.ask(&self.shared.line, now) {
+                self.shared.crew.work_queued();
+            }
         }
     }
 
-    /// A tick while there is work, longer when the leader sleeps in the poll and nothing is queued:
-    /// then an event wakes it without the parker.
+    /// A tick while there is work, longer when the leader sleeps in the poll and nothing is queued: then an event wakes it
+    /// without the timekeeper.
     fn sleep_time(&mut self) -> Duration {
-        let core = &*self.core;
+        let shared = &*self.shared;
         if self.drain.is_draining() {
             return TICK * 5;
         }
-        let resting = || core.poller.is_blocked() && core.queue.is_empty();
-        let active = core.activity.swap(false, Relaxed);
+        let resting = || shared.crew.is_leader_asleep() && shared.line.is_empty();
+        let active = shared.crew.take_stir();
         self.quiet = if active || !resting() { 0 } else { self.quiet + 1 };
-        if self.quiet < QUIET_TICKS {
+        if self.quiet < QUIET_TICKS || !shared.crew.keeper_rests(|| !resting() || !self.incoming.is_empty()) {
             return TICK;
         }
-        core.parker_sleeps.store(true, SeqCst);
-        fence(SeqCst);
-        if core.activity.load(Relaxed) || !resting() || !self.incoming.is_empty() {
-            core.parker_sleeps.store(false, Relaxed);
-            return TICK;
-        }
-        let until_tick = match core.tick {
-            Some(_) => Duration::from_nanos(self.next_tick.saturating_sub(core.clock.now())),
+        let until_tick = match shared.tick {
+            Some(_) => Duration::from_nanos(self.next_tick.saturating_sub(shared.clock.now())),
             None => SLEEP,
         };
-        SLEEP.min(Duration::from_nanos(self.scan_every)).min(until_tick)
+        let until_call = Duration::from_nanos(shared.wheel.earliest().saturating_sub(shared.clock.now()));
+        SLEEP.min(Duration::from_nanos(self.scan_every)).min(until_tick).min(until_call)
     }
 
-    /// Sees to it that events are taken while all workers are in turns, and that a queue that does
-    /// not move gets another worker.
+    /// Sees to it that events are taken while all workers are in turns, and that a line that does not move gets another
+    /// worker.
     fn mind_workers(&mut self) {
-        let core = &*self.core;
-        if let Some(lead) = core.poller.lead() {
-            core.harvest(&lead, Duration::ZERO, PARKER_ROW);
+        let shared = &*self.shared;
+        let (crew, line) = (&shared.crew, &shared.line);
+        if let Some(lead) = crew.lead() {
+            harvest(shared, &lead, Duration::ZERO, self.row());
         }
-        core.receive_for_busy_workers(&mut self.batch);
-        // After leading: a worker that saw the parker lead may have gone to sleep over it.
-        // Where a worker leads and nothing waits, nobody needs waking.
-        if !core.queue.is_empty() || !core.poller.is_led_after_publishing() {
-            core.work_queued();
+        receive_for_busy_workers(shared, &mut self.batch);
+        // After leading: a worker that saw the timekeeper lead may have gone to sleep over it. Where a worker leads and
+        // nothing waits, nobody needs waking.
+        if !line.is_empty() || !crew.is_led_after_publishing() {
+            crew.work_queued();
         }
-        let stalled = !core.queue.is_empty() || !core.poller.is_led();
-        if stalled && !core.activity.load(Relaxed) {
-            // The leader first: with all others in long turns it may be the only one left, and it sleeps in
-            // the poll, where what the acceptor queues does not reach it.
-            core.wake_worker();
+        let stalled = !line.is_empty() || !crew.is_led();
+        if stalled && !crew.is_stirred() {
+            // The leader first: with all others in long turns it may be the only one left, and it sleeps in the poll, where
+            // what the acceptor queues does not reach it.
+            crew.wake_worker();
         }
     }
 
@@ -219,18 +235,18 @@ impl Parker {
         }
     }
 
-    /// Ends idle connections whose deadline has passed, and counts newcomers in the queue whose has.
+    /// Ends idle connections whose deadline has passed, and counts newcomers in the line whose has.
     fn scan(&self, now: Nanos) -> usize {
         let mut expired = 0;
-        for (index, slot) in self.core.table.iter() {
+        for (number, slot) in self.shared.table.iter() {
             if slot.deadline.load(Relaxed) > now {
                 continue;
             }
             let Some(generation) = slot.state.generation() else {
                 continue;
             };
-            if slot.state.claim(generation) {
-                self.expire(index, slot, generation, now);
+            if let Some(owned) = Owned::claim(slot, ConnectionId { slot: number, generation }, self.row()) {
+                self.expire(owned, now);
             } else if slot.state.is_queued() {
                 expired += 1;
             }
@@ -239,49 +255,42 @@ impl Parker {
     }
 
     /// A connection that was claimed because its deadline seemed to have passed.
-    fn expire(&self, index: u32, slot: &Slot, generation: Generation, now: Nanos) {
-        let core = &*self.core;
-        let ledger = core.ledger(PARKER_ROW, slot.listener());
+    fn expire(&self, owned: Owned<'_>, now: Nanos) {
         // It may have had a turn between the look and the claim: look again, as its owner.
-        if slot.deadline.load(Relaxed) > now {
-            if slot.state.park() == crate::server::queue::state::Parked::Again {
-                slot.deadline.store(NEVER, Relaxed);
-                ledger.moved(Place::Idle, Place::Queued);
-                slot.state.requeue();
-                core.enqueue(index, generation, core.claim(slot), now);
-            }
+        let deadline = owned.slot.deadline.load(Relaxed);
+        if deadline > now {
+            park_or_requeue(&self.shared, owned, deadline, now);
             return;
         }
-        let waiting = slot.connection().as_ref().map(|connection| connection.waiting.get());
+        let waiting = owned.connection().as_ref().map(|connection| connection.waiting.get());
         let reason = match waiting {
             Some(Waiting::Rest { .. }) => CloseReason::ReadTimeout,
             Some(Waiting::Flush { .. }) => CloseReason::WriteTimeout,
             _ => CloseReason::IdleTimeout,
         };
-        core.close(index, slot, ledger, Place::Idle, reason);
+        self.shared.closer().close(owned, reason);
     }
 
-    /// Sheds newcomers that have waited too long, without waiting for a worker: as many as were seen
-    /// to have. The queue is in order, so they are near its head.
+    /// Sheds newcomers that have waited too long, without waiting for a worker: as many as were seen to have. The line is in
+    /// order, so they are near its head.
     fn shed_expired(&self, expired: usize, now: Nanos) {
-        let core = &*self.core;
-        let patience = nanos(core.limits.queue_timeout);
+        let shared = &*self.shared;
+        let patience = shared.patience.timeout();
         let overdue = |entry: &Entry| {
-            entry.kind == Kind::Connection
-                && entry.claim == Claim::Newcomer
-                && now.saturating_sub(entry.since) > patience
+            let newcomer = entry.turn().is_some_and(|(_, claim)| claim == Claim::Newcomer);
+            newcomer && now.saturating_sub(entry.since) > patience
         };
         for _ in 0..expired {
-            let Some(entry) = core.queue.pop_first(LOOKED_AT, overdue) else { break };
-            if let Some(slot) = core.table.get(entry.slot)
-                && slot.state.take(entry.generation).is_some()
+            let Some(entry) = shared.line.pop_first(LOOKED_AT, overdue) else { break };
+            if let Some((id, claim)) = entry.turn()
+                && let Some((owned, _)) = Owned::take(&shared.table, id, claim, self.row())
             {
-                let ledger = core.ledger(PARKER_ROW, slot.listener());
-                core.shed(entry.slot, slot, ledger, Place::Queued, DropReason::QueueTimeout);
+                let words = shared.words(owned.listener());
+                shared.closer().shed(owned, DropReason::QueueTimeout, words);
             }
         }
         if expired > 0 {
-            core.work_queued();
+            shared.crew.work_queued();
         }
     }
 }

@@ -2,3 +2,5 @@
 
 pub(crate) mod drain;
 pub(crate) mod keeper;
+pub(crate) mod orders;
+mod trim;

@@ -1,20 +1,19 @@
-//! Whether a worker without work looks on for a moment before it sleeps in the poll.
+//! Whether a worker without work spins for a moment before it sleeps in the poll.
 //!
-//! To sleep and be woken costs several microseconds of processor time, and the client tens of them
-//! in which nothing happens, more in a virtual machine. If the next event comes sooner than that, to
-//! look on is cheaper than to sleep. If not, it is processor time for nothing; so each worker keeps
-//! count of what its looks and its sleeps told, and looks on only while that pays.
+//! To sleep and be woken costs several microseconds of processor time, and the client tens of them, more in a virtual
+//! machine. If the next event comes sooner than that, spinning is cheaper than sleeping. If not, it is processor time for
+//! nothing. So each worker remembers how long its recent waits were, and spins only while that pays.
 
 use crate::clock::{Nanos, nanos};
 use std::time::Duration;
 
-/// Between two looks lies about a microsecond; after so long another thread has had the processor.
-/// Then there is other work for it, and who looks on is in its way.
+/// Between two polls of a spinning worker lies about a microsecond. If it is this long, another thread has had the
+/// processor: there is other work, and the spinning worker is in its way.
 const PREEMPTED: Nanos = 20_000;
 
-/// What is known of the worth of looking on: of so many recent waits, how many were short.
+/// What is known of the worth of spinning: how many recent waits were short, of this number.
 const FULL: u32 = 1 << 12;
-/// Looking on pays where this part of waits or more is short.
+/// Spinning pays where this part of waits or more is short.
 const ENOUGH: u32 = FULL / 4 * 3;
 
 #[derive(Debug)]
@@ -29,7 +28,7 @@ impl BusyPoll {
         Self { limit: nanos(limit), worth: 0 }
     }
 
-    /// Whether to look on now.
+    /// Whether to spin now.
     pub(crate) fn is_worth_it(&self) -> bool {
         self.limit > 0 && self.worth >= ENOUGH
     }
@@ -39,7 +38,7 @@ impl BusyPoll {
         self.worth += (FULL - self.worth) / 8;
     }
 
-    /// Whether to end looking on, which began then and last looked at `last`, and to sleep.
+    /// Whether to end spinning, which began then and last polled at `last`, and to sleep.
     pub(crate) fn is_over(&mut self, began: Nanos, last: Nanos, now: Nanos) -> bool {
         let over = now - began > self.limit || now - last > PREEMPTED;
         if over {
@@ -48,8 +47,8 @@ impl BusyPoll {
         over
     }
 
-    /// The worker slept, and an event woke it after so long in all. That includes what waking costs,
-    /// so it is a hint, of less weight than what looking on shows.
+    /// The worker slept, and an event woke it after `time` in all. That includes what waking costs, so it is a hint, of less
+    /// weight than what spinning shows.
     pub(crate) fn slept(&mut self, time: Nanos) {
         if time <= 2 * self.limit {
             self.worth += (FULL - self.worth) / 64;
@@ -86,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looking_on_shows_outweighs_what_sleeping_hints() {
+    fn what_spinning_shows_outweighs_what_sleeping_hints() {
         let mut poll = poll();
         let (mut looked, mut slept) = (0, 0);
         for _ in 0..10_000 {
@@ -98,7 +97,7 @@ mod tests {
                 poll.slept(2 * LIMIT);
             }
         }
-        assert!(looked * 15 < slept, "looked on {looked} times in vain, slept {slept} times");
+        assert!(looked * 15 < slept, "spun {looked} times in vain, slept {slept} times");
     }
 
     #[test]

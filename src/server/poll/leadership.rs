@@ -22,12 +22,14 @@ impl Leadership {
 
     /// The leader ends its lead.
     pub(crate) fn release(&self) {
-        self.led.store(false, Ordering::SeqCst);
+        // A swap, for the same reason as in `block`.
+        self.led.swap(false, Ordering::SeqCst);
     }
 
     /// The leader will sleep in the poll unless it finds work after this call.
     pub(crate) fn block(&self) {
-        self.blocked.store(true, Ordering::SeqCst);
+        // A swap, so that the marks of all threads stand in one order; the processor does the same for a store.
+        self.blocked.swap(true, Ordering::SeqCst);
     }
 
     /// Takes the mark away: for the leader when it returns, for others who then must wake it. True

@@ -1,6 +1,6 @@
 //! What the server keeps of one connection. An idle one owns no thread and no buffer.
 
-use crate::admit::places::Permit;
+use crate::admit::Permit;
 use crate::clock::Nanos;
 use crate::reason::CloseReason;
 use crate::service::{Kept, Peer, Session};
@@ -23,6 +23,8 @@ pub(crate) enum Waiting {
     Rest { since: Nanos },
     /// For its client to take replies, which it last did then: `write_timeout`.
     Flush { since: Nanos },
+    /// For anything, until then: the session keeps its own time.
+    Call { at: Nanos },
 }
 
 /// A [`Waiting`] in one word: two bits say for what, the others since when.
@@ -38,7 +40,8 @@ impl PackedWaiting {
         match self.0 >> 62 {
             0 => Waiting::Request,
             1 => Waiting::Rest { since },
-            _ => Waiting::Flush { since },
+            2 => Waiting::Flush { since },
+            _ => Waiting::Call { at: since },
         }
     }
 }
@@ -49,6 +52,7 @@ impl From<Waiting> for PackedWaiting {
             Waiting::Request => (0, 0),
             Waiting::Rest { since } => (1, since),
             Waiting::Flush { since } => (2, since),
+            Waiting::Call { at } => (3, at.min(Self::SINCE)),
         };
         Self(what << 62 | since & Self::SINCE)
     }
@@ -65,6 +69,8 @@ pub(crate) struct Connection {
     pub(crate) waiting: PackedWaiting,
     pub(crate) socket: TcpStream,
     pub(crate) registered: Registered,
+    /// Its session has had a turn since the server began to end.
+    pub(crate) knows_of_drain: bool,
     /// It has ended for this reason, and closes when its replies are flushed.
     pub(crate) ending: Option<CloseReason>,
     pub(crate) peer: Peer,
@@ -94,7 +100,12 @@ mod tests {
     #[test]
     fn what_is_packed_comes_out_again() {
         for since in [1, 5_000_000_000, PackedWaiting::SINCE] {
-            for waiting in [Waiting::Request, Waiting::Rest { since }, Waiting::Flush { since }] {
+            for waiting in [
+                Waiting::Request,
+                Waiting::Rest { since },
+                Waiting::Flush { since },
+                Waiting::Call { at: since },
+            ] {
                 assert_eq!(PackedWaiting::from(waiting).get(), waiting);
             }
         }

@@ -1,80 +1,123 @@
-//! The queue between those who find work and the workers: one bounded channel.
+//! The line between those who find work and the workers: one bounded channel.
 //!
-//! Its capacity is all connections that can be admitted, all places for datagrams, all datagram
-//! sockets, the tick and the farewell, and each of them is in it at most once: it cannot overflow and
-//! nobody blocks on sending. What bounds waiting is admission, which refuses newcomers while
-//! as many wait as `--queue` says.
+//! Its capacity is all connections that can be admitted, all places for datagrams, all datagram sockets, the tick and
+//! the farewells, and each of them is in it at most once. So it cannot overflow, and nobody blocks on sending. What
+//! bounds waiting is admission, which refuses newcomers while as many wait as `--queue` says.
 
+use super::state::ConnectionId;
 use crate::clock::Nanos;
-use crate::server::queue::state::Generation;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crate::metrics::stats::Place;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// What an entry is about, and so what its `slot` is a number of.
+/// A full queue is a burst, which workers may be about to take, before it is an overload: for this time newcomers are
+/// left in the kernel's backlog instead of being refused.
+pub(crate) const BURST: Duration = Duration::from_millis(25);
+
+/// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum Job {
     /// A connection wants a turn.
-    Connection,
-    /// A datagram wants an answer.
-    Datagram,
-    /// A socket has datagrams.
-    Receive,
+    Turn(ConnectionId, Claim),
+    /// The datagram in this place wants an answer.
+    Datagram(u32),
+    /// The datagram socket of this number can be read.
+    Receive(u32),
     /// The owner's housekeeping is due.
     Tick,
     /// Sessions whose connections have ended are to be told.
     Farewell,
 }
 
-/// What the queue owes an entry.
+/// What the queue owes a connection that waits for a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// It is a connection's first turn: until then it may be turned away.
+    /// It is the connection's first turn: until then it may be turned away.
     Newcomer,
-    /// It is a connection's first request, which came later than the connection and found as many
-    /// waiting as may: it waits for a burst to pass, and then is turned away.
+    /// It is the connection's first request, which came later than the connection and found as many waiting as may: it
+    /// waits for a burst to pass, and then is turned away.
     Surplus,
     /// Its turn, whatever happens.
     Turn,
 }
 
-/// An entry: what wants to be worked at, and since when it waits.
-#[derive(Clone, Copy, Debug)]
+impl Claim {
+    /// Where a connection that waits with this claim is counted.
+    pub(crate) fn place(self) -> Place {
+        match self {
+            Claim::Newcomer | Claim::Surplus => Place::New,
+            Claim::Turn => Place::Queued,
+        }
+    }
+}
+
+/// A job, and since when it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) since: Nanos,
-    pub(crate) slot: u32,
-    pub(crate) generation: Generation,
-    pub(crate) claim: Claim,
-    pub(crate) kind: Kind,
+    pub(crate) job: Job,
+}
+
+impl Entry {
+    /// The connection whose turn this is, and its claim.
+    pub(crate) fn turn(&self) -> Option<(ConnectionId, Claim)> {
+        match self.job {
+            Job::Turn(id, claim) => Some((id, claim)),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub(crate) struct Line {
     sender: Sender<Entry>,
     receiver: Receiver<Entry>,
     /// Entries that were taken out and put back: they stand before those in the channel.
     front: Mutex<VecDeque<Entry>>,
     /// How many those are.
     front_len: AtomicUsize,
+    /// How many entries say "receive": nobody waits behind such a one, so they do not count as waiting.
+    receives: AtomicUsize,
+    /// How many newcomers and datagrams may wait.
+    limit: usize,
 }
 
-impl Queue {
-    pub(crate) fn new(capacity: usize) -> Self {
+impl Line {
+    /// `capacity` is how many entries there can ever be, `limit` is `--queue`.
+    pub(crate) fn new(capacity: usize, limit: usize) -> Self {
         let (sender, receiver) = bounded(capacity);
-        Self { sender, receiver, front: Mutex::default(), front_len: AtomicUsize::new(0) }
+        let (front_len, receives) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { sender, receiver, front: Mutex::default(), front_len, receives, limit }
     }
 
-    /// Adds an entry. A full queue is impossible by construction; should that construction be
-    /// wrong, the entry comes back instead of a blocked thread.
-    #[must_use]
-    pub(crate) fn push(&self, entry: Entry) -> Option<Entry> {
-        self.sender.try_send(entry).err().map(|refused| refused.into_inner())
+    /// Adds an entry. A full channel is impossible by construction; should that construction be wrong, the entry is
+    /// put among those at the front rather than lost, and nobody blocks.
+    pub(crate) fn push(&self, entry: Entry) {
+        if matches!(entry.job, Job::Receive(_)) {
+            self.receives.fetch_add(1, Relaxed);
+        }
+        if let Err(TrySendError::Full(entry) | TrySendError::Disconnected(entry)) =
+            self.sender.try_send(entry)
+        {
+            debug_assert!(false, "the line has room for every entry there can be");
+            self.put_back(&mut std::iter::once(entry));
+        }
     }
 
     /// The entry that has waited longest.
     pub(crate) fn pop(&self) -> Option<Entry> {
+        let entry = self.take()?;
+        if matches!(entry.job, Job::Receive(_)) {
+            self.receives.fetch_sub(1, Relaxed);
+        }
+        Some(entry)
+    }
+
+    fn take(&self) -> Option<Entry> {
         if self.front_len.load(SeqCst) > 0 {
             let mut front = self.front();
             let entry = front.pop_front();
@@ -86,13 +129,13 @@ impl Queue {
         self.receiver.try_recv().ok()
     }
 
-    /// Takes the first entry that is `wanted`, if it is among the first `most`; those before it keep
-    /// their places. For a moment no worker sees them, so the caller must say that work was queued.
+    /// Takes the first entry that is `wanted`, if it is among the first `most`; those before it keep their places. For
+    /// a moment no worker sees them, so the caller must say that work was queued.
     pub(crate) fn pop_first(&self, most: usize, wanted: impl Fn(&Entry) -> bool) -> Option<Entry> {
         let mut passed = Vec::new();
         let mut found = None;
         while passed.len() < most
-            && let Some(entry) = self.pop()
+            && let Some(entry) = self.take()
         {
             if wanted(&entry) {
                 found = Some(entry);
@@ -100,12 +143,18 @@ impl Queue {
             }
             passed.push(entry);
         }
-        if !passed.is_empty() {
-            let mut front = self.front();
-            passed.into_iter().rev().for_each(|entry| front.push_front(entry));
-            self.front_len.store(front.len(), SeqCst);
+        self.put_back(&mut passed.into_iter().rev());
+        if found.is_some_and(|entry| matches!(entry.job, Job::Receive(_))) {
+            self.receives.fetch_sub(1, Relaxed);
         }
         found
+    }
+
+    /// Puts entries before all others, the last one first.
+    fn put_back(&self, entries: &mut dyn Iterator<Item = Entry>) {
+        let mut front = self.front();
+        entries.for_each(|entry| front.push_front(entry));
+        self.front_len.store(front.len(), SeqCst);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -116,6 +165,29 @@ impl Queue {
         self.front_len.load(SeqCst) == 0 && self.receiver.is_empty()
     }
 
+    /// Entries that wait for a worker.
+    pub(crate) fn waiting(&self) -> usize {
+        self.len().saturating_sub(self.receives.load(Relaxed))
+    }
+
+    /// Whether one more newcomer may wait: fewer wait than the limit says, those that one of the free workers is about
+    /// to take not counted.
+    pub(crate) fn has_place(&self, free_workers: impl FnOnce() -> usize) -> bool {
+        let waiting = self.waiting();
+        waiting < self.limit || waiting < self.limit + free_workers()
+    }
+
+    /// How many could be added now.
+    pub(crate) fn room(&self, free_workers: usize) -> usize {
+        (self.limit + free_workers).saturating_sub(self.waiting())
+    }
+
+    /// Whether it is worth waking the acceptor: an eighth of the places is free. To wake it for each
+    /// place would be a switch of threads for each turn under overload.
+    pub(crate) fn has_an_eighth_free(&self) -> bool {
+        self.len() <= self.limit - self.limit.div_ceil(8)
+    }
+
     fn front(&self) -> MutexGuard<'_, VecDeque<Entry>> {
         self.front.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,25 +196,71 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::queue::state::Generation;
 
-    fn entry(slot: u32, kind: Kind) -> Entry {
-        Entry { since: 0, slot, generation: Generation(0), claim: Claim::Turn, kind }
+    fn turn(slot: u32) -> Entry {
+        Entry { since: 0, job: Job::Turn(ConnectionId { slot, generation: Generation(0) }, Claim::Turn) }
+    }
+
+    fn entry(job: Job) -> Entry {
+        Entry { since: 0, job }
     }
 
     #[test]
     fn what_is_passed_over_keeps_its_place() {
-        let queue = Queue::new(8);
-        let kinds = [Kind::Connection, Kind::Receive, Kind::Datagram, Kind::Connection, Kind::Datagram];
-        for (slot, kind) in kinds.into_iter().enumerate() {
-            assert!(queue.push(entry(slot as u32, kind)).is_none());
-        }
-        let first =
-            |most| queue.pop_first(most, |entry| entry.kind == Kind::Datagram).map(|entry| entry.slot);
+        let line = Line::new(8, 8);
+        let jobs =
+            [turn(0), entry(Job::Receive(1)), entry(Job::Datagram(2)), turn(3), entry(Job::Datagram(4))];
+        jobs.into_iter().for_each(|entry| line.push(entry));
+        let first = |most| line.pop_first(most, |entry| matches!(entry.job, Job::Datagram(_)));
         assert_eq!(first(2), None, "it stands behind them");
-        assert_eq!((first(3), queue.len()), (Some(2), 4));
-        assert_eq!((first(9), first(9), queue.len()), (Some(4), None, 3));
-        assert!(queue.push(entry(5, Kind::Tick)).is_none());
-        let order: Vec<u32> = std::iter::from_fn(|| queue.pop()).map(|entry| entry.slot).collect();
-        assert_eq!((order, queue.is_empty()), (vec![0, 1, 3, 5], true));
+        assert_eq!((first(3), line.len()), (Some(entry(Job::Datagram(2))), 4));
+        assert_eq!((first(9), first(9), line.len()), (Some(entry(Job::Datagram(4))), None, 3));
+        line.push(entry(Job::Tick));
+        let order: Vec<Entry> = std::iter::from_fn(|| line.pop()).collect();
+        assert_eq!(order, [turn(0), entry(Job::Receive(1)), turn(3), entry(Job::Tick)]);
+        assert!(line.is_empty() && line.pop().is_none());
+    }
+
+    #[test]
+    fn that_a_socket_can_be_read_is_not_somebody_who_waits() {
+        let line = Line::new(8, 2);
+        line.push(entry(Job::Receive(0)));
+        line.push(turn(1));
+        assert_eq!((line.len(), line.waiting(), line.room(0), line.room(3)), (2, 1, 1, 4));
+        assert!(line.has_place(|| unreachable!("there is a place without a free worker")));
+        line.push(turn(2));
+        assert_eq!((line.waiting(), line.room(0)), (2, 0));
+        assert!(!line.has_place(|| 0) && line.has_place(|| 1));
+        assert_eq!(line.pop(), Some(entry(Job::Receive(0))));
+        assert_eq!((line.len(), line.waiting()), (2, 2));
+        line.push(entry(Job::Receive(0)));
+        let receive = line.pop_first(9, |entry| matches!(entry.job, Job::Receive(_)));
+        assert_eq!((receive, line.waiting()), (Some(entry(Job::Receive(0))), 2));
+    }
+
+    #[test]
+    fn the_acceptor_is_woken_when_an_eighth_is_free() {
+        let line = Line::new(16, 16);
+        (0..15).for_each(|slot| line.push(turn(slot)));
+        assert!(!line.has_an_eighth_free());
+        line.pop();
+        assert!(line.has_an_eighth_free());
+        assert!(Line::new(1, 0).has_an_eighth_free(), "with no places, an empty line");
+    }
+
+    #[test]
+    fn only_a_turn_has_a_connection() {
+        assert!(turn(3).turn().is_some_and(|(id, claim)| id.slot == 3 && claim == Claim::Turn));
+        assert_eq!(entry(Job::Tick).turn(), None);
+    }
+
+    #[test]
+    #[cfg(not(debug_assertions))]
+    fn an_entry_that_does_not_fit_is_not_lost() {
+        let line = Line::new(1, 1);
+        line.push(turn(0));
+        line.push(turn(1));
+        assert_eq!((line.len(), line.pop(), line.pop()), (2, Some(turn(1)), Some(turn(0))));
     }
 }

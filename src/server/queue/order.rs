@@ -39,7 +39,7 @@
 //! *Leader.* When an event marks a hang-up of a queued connection: [`Order::hung_up`]; what comes back is shed.
 //!
 //! *Timekeeper.* [`Order::expire`] each scan: what comes back is shed (`queue_timeout`). While all workers are in long turns
-//! nobody takes, so the timekeeper is the one who notices; an entry in the channel is old only then.
+//! nobody takes, and an entry in the channel is old only then: the timekeeper moves it to the shelf ([`Order::shelve`]).
 //!
 //! *Drain.* At the deadline, [`Order::drain_one`] until it is empty; before it, entries on the shelf are served like others.
 //!
@@ -166,6 +166,38 @@ impl<E: Copy> Order<E> {
         shelf.next(now).map(|shelved| Offer::Turn(shelved.entry))
     }
 
+    /// For the timekeeper, while workers in long turns take nothing: moves what has come to the shelf, with `first` before it.
+    /// `other` gets what cannot stand there: an entry that is for no client, after which nothing more is moved, and what has
+    /// to be given up.
+    pub(crate) fn shelve(
+        &self,
+        now: Nanos,
+        line: &impl Arrivals<E>,
+        mut first: Option<E>,
+        mut other: impl FnMut(Offer<E>),
+    ) {
+        let mut guard = self.lock();
+        self.len.fetch_add(1, Ordering::SeqCst);
+        let shelf = guard.get_or_insert_with(|| Box::new(Shelf::new(self.limits)));
+        let mut given_up = Vec::new();
+        let mut misfit = None;
+        for _ in 0..MOVED_AT_ONCE {
+            let Some(entry) = first.take().or_else(|| line.pop()) else { break };
+            let Some(about) = line.about(&entry) else {
+                misfit = Some(entry);
+                break;
+            };
+            let About { slot, generation, since, class, source, hung_up } = about;
+            let shelved = Shelved { slot, generation, since, class, source, entry };
+            given_up.extend(shelf.put(shelved, hung_up, now).map(|shelved| shelved.entry));
+        }
+        self.standing.observe(now, shelf.oldest());
+        self.len.store(shelf.len(), Ordering::SeqCst);
+        drop(guard);
+        misfit.into_iter().for_each(|entry| other(Offer::Turn(entry)));
+        given_up.into_iter().for_each(|entry| other(Offer::GiveUp(entry)));
+    }
+
     /// The entry of this source that was taken last had no turn.
     pub(crate) fn refund(&self, source: SourceId) {
         self.with(|shelf| shelf.refund(source));
@@ -186,8 +218,8 @@ impl<E: Copy> Order<E> {
 
     /// Takes an entry off the shelf, if it is there: its client is gone for certain.
     #[must_use = "the entry has to be ended"]
-    pub(crate) fn remove(&self, class: Class, slot: u32, generation: u32, now: Nanos) -> Option<E> {
-        self.take_out(|shelf| shelf.remove(class, slot, generation, now))
+    pub(crate) fn gone(&self, class: Class, slot: u32, generation: u32, now: Nanos) -> Option<E> {
+        self.take_out(|shelf| shelf.gone(class, slot, generation, now))
     }
 
     /// An entry that has waited for longer than `timeout`; call it until there is none.
@@ -331,7 +363,7 @@ mod tests {
         channel.push(3, 1_126);
         assert_eq!(turn(&order, &channel, 1_130), Some(3));
         assert!(order.standing().stands(), "the first still waits");
-        assert_eq!(order.remove(Class::Established, 1, 0, 0).map(|entry| entry.0), Some(1));
+        assert_eq!(order.gone(Class::Established, 1, 0, 0).map(|entry| entry.0), Some(1));
         channel.push(4, 1_131);
         assert_eq!(turn(&order, &channel, 1_132), Some(4));
         assert_eq!((order.len(), order.standing().stands()), (1, false));
@@ -370,7 +402,7 @@ mod tests {
         assert_eq!(order.hung_up(Class::Established, 1, 0, late), None);
         assert_eq!(order.hung_up(Class::Established, 2, 0, late).map(|entry| entry.0), Some(1));
         assert_eq!((order.len(), order.displace(Class::Newcomer, late)), (5, None));
-        assert_eq!(order.remove(Class::Established, 3, 0, 0).map(|entry| entry.0), Some(3));
+        assert_eq!(order.gone(Class::Established, 3, 0, 0).map(|entry| entry.0), Some(3));
         assert_eq!(order.expire(late, 200 * MS), None);
         assert!(order.expire(late + 1, 200 * MS).is_some());
         assert_eq!(order.len(), 3);

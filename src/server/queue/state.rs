@@ -12,9 +12,11 @@
 //! ```
 //!
 //! *Queued*: exactly one entry for it is in the queue. *Owned*: exactly one thread (a worker, or
-//! the parker that ends it) may touch its data. *Idle*: nobody does; a readiness event queues it.
+//! the timekeeper that ends it) may touch its data. *Idle*: nobody does; a readiness event queues it.
 //! An event that finds it owned leaves the mark *again*, so no edge is lost. The generation in the
 //! word makes an event or an entry that outlived its connection harmless.
+//!
+//! The moves of an owner (`park`, `requeue`, `release`) assert that there is one.
 
 use crate::server::sync::{AtomicU32, Ordering};
 
@@ -26,11 +28,58 @@ const IDLE: u32 = 4;
 const PLACE: u32 = 0b111;
 /// The peer has closed its half, or the connection failed: a short read is not the end of input.
 const HANGUP: u32 = 0b1000;
-const GENERATION_SHIFT: u32 = 4;
+/// The same of the other socket that the connection may have: see [`Host::watch`](crate::service::Host::watch).
+const OTHER_HANGUP: u32 = 0b1_0000;
+/// Which of its sockets had an event since the last turn.
+const EVENT: u32 = 0b10_0000;
+const OTHER_EVENT: u32 = 0b100_0000;
+const EVENTS: u32 = EVENT | OTHER_EVENT;
+const GENERATION_SHIFT: u32 = 7;
+
+/// What events say of a connection. Of a hang-up every later turn is told, of an event the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marks(u32);
+
+impl Marks {
+    /// It has more to do, and no socket said so.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// An event of its client's socket.
+    pub(crate) fn of_client(hangup: bool) -> Self {
+        Self(if hangup { EVENT | HANGUP } else { EVENT })
+    }
+
+    /// An event of its other socket.
+    pub(crate) fn of_other(hangup: bool) -> Self {
+        Self(if hangup { OTHER_EVENT | OTHER_HANGUP } else { OTHER_EVENT })
+    }
+
+    /// The client has closed its half, or its connection failed.
+    pub(crate) fn hangup(self) -> bool {
+        self.0 & HANGUP != 0
+    }
+
+    /// Whether the client's socket had an event.
+    pub(crate) fn client(self) -> bool {
+        self.0 & EVENT != 0
+    }
+
+    /// Whether the other socket had an event, and whether it told of a hang-up.
+    pub(crate) fn other(self) -> (bool, bool) {
+        (self.0 & OTHER_EVENT != 0, self.0 & OTHER_HANGUP != 0)
+    }
+}
 
 /// Which life of a slot is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Generation(pub(crate) u32);
+
+/// Which connection is meant: its slot, and which life of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionId {
+    pub(crate) slot: u32,
+    pub(crate) generation: Generation,
+}
 
 /// What an event asks of the thread that brings it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +99,10 @@ pub(crate) enum Parked {
     Again,
 }
 
+fn is_owned(word: u32) -> bool {
+    matches!(word & PLACE, OWNED | AGAIN)
+}
+
 /// The word.
 #[derive(Debug)]
 pub(crate) struct State(AtomicU32);
@@ -62,27 +115,31 @@ impl State {
     /// Begins a life, owned by the caller; only the holder of a free slot may call it.
     pub(crate) fn open(&self) -> Generation {
         let word = self.0.load(Ordering::Relaxed);
-        debug_assert_eq!(word & PLACE, FREE);
+        debug_assert_eq!(word & PLACE, FREE, "only a free slot is opened");
         let generation = word >> GENERATION_SHIFT;
         self.0.store(generation << GENERATION_SHIFT | OWNED, Ordering::Release);
         Generation(generation)
     }
 
-    /// The owner of a queue entry becomes the owner of the connection. `Some(hangup)`, or `None`
-    /// when the entry outlived its connection.
-    pub(crate) fn take(&self, generation: Generation) -> Option<bool> {
-        let word = self.0.load(Ordering::Relaxed);
-        if word >> GENERATION_SHIFT != generation.0 || word & PLACE != QUEUED {
-            return None;
+    /// The owner of a queue entry becomes the owner of the connection, and is told what happened; `None` when the entry
+    /// outlived its connection.
+    pub(crate) fn take(&self, generation: Generation) -> Option<Marks> {
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            if word >> GENERATION_SHIFT != generation.0 || word & PLACE != QUEUED {
+                return None;
+            }
+            // Events may be marked meanwhile, nothing else can happen to a queued connection.
+            let next = (word & !(PLACE | EVENTS)) | OWNED;
+            match self.0.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(Marks(word & (EVENTS | HANGUP | OTHER_HANGUP))),
+                Err(now) => word = now,
+            }
         }
-        // A hangup may be marked meanwhile, nothing else can happen to a queued connection.
-        let word = self.0.fetch_add(OWNED - QUEUED, Ordering::Acquire);
-        Some(word & HANGUP != 0)
     }
 
     /// An event arrived.
-    pub(crate) fn ready(&self, generation: Generation, hangup: bool) -> Ready {
-        let mark = if hangup { HANGUP } else { 0 };
+    pub(crate) fn ready(&self, generation: Generation, Marks(mark): Marks) -> Ready {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             if word >> GENERATION_SHIFT != generation.0 {
@@ -110,6 +167,7 @@ impl State {
     pub(crate) fn park(&self) -> Parked {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
+            debug_assert!(is_owned(word), "parked without an owner: {word:#x}");
             let (place, parked) = match word & PLACE {
                 AGAIN => (OWNED, Parked::Again),
                 _ => (IDLE, Parked::Idle),
@@ -126,6 +184,7 @@ impl State {
     pub(crate) fn requeue(&self) {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
+            debug_assert!(is_owned(word), "queued without an owner: {word:#x}");
             let next = (word & !PLACE) | QUEUED;
             match self.0.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -151,7 +210,9 @@ impl State {
 
     /// The owner ends this life; whatever still names it is stale from now on.
     pub(crate) fn release(&self) {
-        let generation = (self.0.load(Ordering::Relaxed) >> GENERATION_SHIFT).wrapping_add(1);
+        let word = self.0.load(Ordering::Relaxed);
+        debug_assert!(is_owned(word), "released without an owner: {word:#x}");
+        let generation = (word >> GENERATION_SHIFT).wrapping_add(1);
         // A swap, so that an event that marked this life meanwhile comes before its end for everyone.
         self.0.swap(generation << GENERATION_SHIFT | FREE, Ordering::AcqRel);
     }
@@ -170,5 +231,117 @@ impl State {
     /// Whether it waits for a worker at this moment.
     pub(crate) fn is_queued(&self) -> bool {
         self.0.load(Ordering::Relaxed) & PLACE == QUEUED
+    }
+}
+
+#[cfg(all(test, not(model)))]
+mod tests {
+    use super::*;
+
+    /// A state in its first life, where the name of the test wants it.
+    fn owned() -> (State, Generation) {
+        let state = State::new();
+        let generation = state.open();
+        (state, generation)
+    }
+
+    #[test]
+    fn one_life_goes_round_and_ends() {
+        let (state, life) = owned();
+        assert!(!state.is_idle() && !state.is_queued());
+        assert_eq!((state.take(life), state.claim(life)), (None, false), "owned already");
+        state.requeue();
+        assert!(state.is_queued());
+        assert_eq!((state.claim(life), state.generation()), (false, Some(life)));
+        assert_eq!(state.take(life).map(Marks::hangup), Some(false));
+        assert_eq!(state.park(), Parked::Idle);
+        assert!(state.is_idle());
+        assert_eq!(state.take(life), None, "it is in no queue");
+        assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Enqueue);
+        assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Known, "once is enough");
+        assert_eq!(state.take(life).map(Marks::hangup), Some(false));
+        state.release();
+        assert_eq!(state.generation(), None);
+        assert_eq!(
+            (state.ready(life, Marks::of_client(true)), state.take(life), state.claim(life)),
+            (Ready::Known, None, false)
+        );
+        assert_eq!(state.open(), Generation(life.0 + 1));
+    }
+
+    #[test]
+    fn an_event_that_finds_an_owner_is_kept_for_when_it_parks() {
+        let (state, life) = owned();
+        assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Known);
+        assert_eq!(state.park(), Parked::Again);
+        assert_eq!(state.park(), Parked::Idle, "once");
+        assert!(state.claim(life));
+        assert_eq!(state.park(), Parked::Idle);
+    }
+
+    #[test]
+    fn a_hangup_is_marked_wherever_the_connection_is_and_stays() {
+        let (state, life) = owned();
+        state.requeue();
+        assert_eq!(state.ready(life, Marks::of_client(true)), Ready::Known);
+        assert_eq!(state.take(life).map(Marks::hangup), Some(true));
+        assert_eq!(state.park(), Parked::Idle);
+        assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Enqueue);
+        assert_eq!(state.take(life).map(Marks::hangup), Some(true));
+        state.release();
+        let life = state.open();
+        state.requeue();
+        assert_eq!(state.take(life).map(Marks::hangup), Some(false), "another life has its own");
+    }
+
+    #[test]
+    fn the_next_turn_is_told_which_socket_had_an_event() {
+        let (state, life) = owned();
+        let told = |marks: Marks| (marks.client(), marks.hangup(), marks.other());
+        assert_eq!(state.ready(life, Marks::of_other(false)), Ready::Known);
+        assert_eq!(state.park(), Parked::Again);
+        state.requeue();
+        assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Known, "it is queued already");
+        assert_eq!(state.take(life).map(told), Some((true, false, (true, false))));
+        assert_eq!(state.park(), Parked::Idle);
+        assert_eq!(state.ready(life, Marks::of_other(true)), Ready::Enqueue);
+        assert_eq!(state.take(life).map(told), Some((false, false, (true, true))));
+        assert_eq!(state.park(), Parked::Idle);
+        assert_eq!(state.ready(life, Marks::NONE), Ready::Enqueue);
+        assert_eq!(state.take(life).map(told), Some((false, false, (false, true))), "a hang-up stays");
+    }
+
+    #[test]
+    fn events_of_another_life_are_nothing() {
+        let (state, life) = owned();
+        let other = Generation(life.0 + 1);
+        assert_eq!(state.park(), Parked::Idle);
+        assert_eq!((state.ready(other, Marks::of_client(true)), state.claim(other)), (Ready::Known, false));
+        assert!(state.is_idle());
+        assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Enqueue);
+        assert_eq!(state.take(other), None);
+        assert_eq!(state.take(life).map(Marks::hangup), Some(false));
+    }
+
+    #[test]
+    fn an_owners_moves_assert_that_there_is_one() {
+        let moves: [fn(&State); 3] = [|s| _ = s.park(), |s| s.requeue(), |s| s.release()];
+        for act in moves {
+            let queued = || {
+                let (state, _) = owned();
+                state.requeue();
+                state
+            };
+            let idle = || {
+                let (state, _) = owned();
+                assert_eq!(state.park(), Parked::Idle);
+                state
+            };
+            for state in [State::new(), queued(), idle()] {
+                let word = format!("{state:?}");
+                let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(&state)));
+                assert_eq!(done.is_err(), cfg!(debug_assertions), "{word}");
+            }
+        }
     }
 }

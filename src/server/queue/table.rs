@@ -74,7 +74,7 @@ impl Slot {
 pub(crate) struct Table {
     segments: Box<[OnceLock<Box<[Slot]>>]>,
     free: Mutex<Vec<u32>>,
-    /// Slots below this index have been in use.
+    /// Mailbox below this index have been in use.
     used: AtomicUsize,
     capacity: usize,
 }

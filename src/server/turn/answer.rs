@@ -1,30 +1,29 @@
 //! A worker and datagrams: receiving a batch, answering it or posting it, answering what was posted.
-//! While no worker is free the parker receives and posts; it never answers.
+//! While no worker is free the timekeeper receives and posts; it never answers.
 
+use super::station::Station;
 use crate::clock::Nanos;
 use crate::limits::Overload;
 use crate::metrics::stats::Ledger;
 use crate::reason::{DatagramDrop, TurnOutcome};
-use crate::server::core::{Core, PARKER_ROW, WORKER_ROWS};
+use crate::server::counts::KEEPER_ROW;
 use crate::server::datagram::batch::Batch;
 use crate::server::datagram::socket::DatagramSocket;
 use crate::server::queue::cost::SLOW_TURN;
-use crate::server::queue::line::Entry;
-use crate::server::turn::worker::Worker;
+use crate::server::shared::Shared;
 use crate::service::{Peer, Reply};
 use crate::sys::{DATAGRAMS_AT_ONCE, Given, Taken};
+use crate::transport::listen::canonical;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::Relaxed;
 
 /// Replies are not held back for the rest of their batch for longer than this.
 const HOLD_BACK: Nanos = 200_000;
 
-/// Batches that the parker takes at each tick while all workers are in turns: more than a flood
+/// Batches that the timekeeper takes at each tick while all workers are in turns: more than a flood
 /// brings in a millisecond.
-const PARKER_BATCHES: usize = 16;
+const KEEPER_BATCHES: usize = 16;
 
 /// A worker that is free takes datagrams within microseconds; after so long none is. Short enough
 /// that a flood does not fill the kernel's buffer meanwhile.
@@ -33,177 +32,172 @@ const OVERDUE: Nanos = 2_000_000;
 /// No reply.
 const NONE: usize = usize::MAX;
 
-impl Worker {
-    /// A socket has datagrams: takes a batch, and answers or posts it.
-    pub(crate) fn receive(&mut self, core: &Core, entry: &Entry) {
-        let number = entry.slot as usize;
-        let socket = &core.datagrams.sockets[number];
-        let ledger = core.ledger(WORKER_ROWS + self.me, socket.column);
-        // Before receiving: who finds the socket ready from now on puts it into the queue again.
-        socket.unschedule(core);
-        socket.begin();
-        let mut batch = self.batch.take().unwrap_or_else(|| Batch::new(&core.limits));
-        let slow = socket.cost.get() > SLOW_TURN;
-        // Of what is slow no more than there is room for: the rest is better off in the kernel, where
-        // whoever is free first takes it. One at least, for this worker itself.
-        let most = if slow { core.queue_room().clamp(1, DATAGRAMS_AT_ONCE) } else { DATAGRAMS_AT_ONCE };
-        let left = socket.batches_left();
-        let taken = socket.receive(&mut batch, most, ledger);
-        socket.count_last(left, taken == most);
-        if slow {
-            self.post_batch(core, number, &mut batch, 0..taken);
-        }
-        if taken == most {
-            // There may be more, for which no event will come.
-            socket.schedule(core, number, self.now);
-        }
-        if slow {
-            self.share_work(core, socket.cost.get());
-        } else {
-            self.answer_batch(core, number, &mut batch, taken);
-        }
-        self.batch = Some(batch);
-        socket.end();
+/// A socket has datagrams: takes a batch, and answers or posts it.
+pub(crate) fn receive(station: &mut Station<'_>, number: usize) {
+    let shared = station.shared;
+    let socket = &shared.datagrams.sockets[number];
+    // Before receiving: a thread that finds the socket ready from now on puts it into the line again.
+    socket.unschedule();
+    socket.begin();
+    let mut batch = station.batch.take().unwrap_or_else(|| Batch::new(&shared.limits));
+    let slow = socket.cost.get() > SLOW_TURN;
+    // Of what is slow no more than there is room for: the rest is better off in the kernel, where the worker that is
+    // free first takes it. One at least, for this worker itself.
+    let room = || shared.line.room(shared.counts.free_workers()).clamp(1, DATAGRAMS_AT_ONCE);
+    let most = if slow { room() } else { DATAGRAMS_AT_ONCE };
+    let left = socket.batches_left();
+    let taken = socket.receive(&mut batch, most, station.row().of(socket.column));
+    socket.count_last(left, taken == most);
+    if slow {
+        post_batch(station, number, &mut batch, 0..taken);
     }
-
-    /// Answers a batch; after a second slow answer (the first may be a worker that was preempted)
-    /// others get the rest.
-    fn answer_batch(&mut self, core: &Core, number: usize, batch: &mut Batch, taken: usize) {
-        let socket = &core.datagrams.sockets[number];
-        let ledger = core.ledger(WORKER_ROWS + self.me, socket.column);
-        if taken == 0 {
-            return;
-        }
-        self.clock().begin(self.now);
-        self.share_work(core, socket.cost.get());
-        let mut lens = [NONE; DATAGRAMS_AT_ONCE];
-        let (mut unsent, mut since, mut slow) = (0, self.now, 0);
-        for index in 0..taken {
-            if !acceptable(core, &batch.taken[index], ledger) {
-                continue;
-            }
-            let request = &batch.requests[index * batch.request_size..][..batch.taken[index].len];
-            let reply = &mut batch.replies[index * batch.reply_size..][..batch.reply_size];
-            let began = self.now;
-            lens[index] = self.answer(core, socket, ledger, request, batch.taken[index].peer, reply);
-            if self.now - since > HOLD_BACK {
-                send(socket, ledger, batch, &lens, unsent..index + 1);
-                (unsent, since) = (index + 1, self.now);
-            }
-            slow += usize::from(self.now - began > SLOW_TURN);
-            if slow > 1 && index + 1 < taken {
-                send(socket, ledger, batch, &lens, unsent..index + 1);
-                unsent = taken;
-                self.post_batch(core, number, batch, index + 1..taken);
-                break;
-            }
-        }
-        send(socket, ledger, batch, &lens, unsent..taken);
-        self.finish_clock();
+    if taken == most {
+        // There may be more, for which no event will come.
+        socket.schedule(&shared.line, number, station.now);
     }
+    if slow {
+        station.share_work(socket.cost.get());
+    } else {
+        answer_batch(station, number, &mut batch, taken);
+    }
+    station.batch = Some(batch);
+    socket.end();
+}
 
-    /// Puts part of a batch into the queue; what has no place there is answered here.
-    fn post_batch(&mut self, core: &Core, number: usize, batch: &mut Batch, part: Range<usize>) {
-        let socket = &core.datagrams.sockets[number];
-        let ledger = core.ledger(WORKER_ROWS + self.me, socket.column);
-        for index in part {
-            let taken = batch.taken[index];
-            if !acceptable(core, &taken, ledger) {
-                continue;
-            }
-            let request = &batch.requests[index * batch.request_size..][..taken.len];
-            if core.post(number, &taken, request, self.now) {
-                continue;
-            }
-            let busy = self.clock().is_busy();
-            if !busy {
-                self.clock().begin(self.now);
-            }
-            self.share_work(core, socket.cost.get());
-            let room = &mut batch.replies[..batch.reply_size];
-            let len = self.answer(core, socket, ledger, request, taken.peer, room);
-            if len != NONE {
-                let reply = Given { data: &batch.replies[..len], to: taken.peer, from: taken.local };
-                socket.send(&[reply], ledger);
-            }
-            if !busy {
-                self.finish_clock();
-            }
+/// Answers a batch; after a second slow answer (the first may be a worker that was preempted) others get the rest.
+fn answer_batch(station: &mut Station<'_>, number: usize, batch: &mut Batch, taken: usize) {
+    let shared = station.shared;
+    let socket = &shared.datagrams.sockets[number];
+    let ledger = station.row().of(socket.column);
+    if taken == 0 {
+        return;
+    }
+    station.begin(socket.cost.get());
+    let mut lens = [NONE; DATAGRAMS_AT_ONCE];
+    let (mut unsent, mut since, mut slow) = (0, station.now, 0);
+    for index in 0..taken {
+        if !acceptable(shared, &batch.taken[index], ledger) {
+            continue;
+        }
+        let request = &batch.requests[index * batch.request_size..][..batch.taken[index].len];
+        let reply = &mut batch.replies[index * batch.reply_size..][..batch.reply_size];
+        let began = station.now;
+        lens[index] = answer(station, socket, ledger, request, batch.taken[index].peer, reply);
+        if station.now - since > HOLD_BACK {
+            send(socket, ledger, batch, &lens, unsent..index + 1);
+            (unsent, since) = (index + 1, station.now);
+        }
+        slow += usize::from(station.now - began > SLOW_TURN);
+        if slow > 1 && index + 1 < taken {
+            send(socket, ledger, batch, &lens, unsent..index + 1);
+            unsent = taken;
+            post_batch(station, number, batch, index + 1..taken);
+            break;
         }
     }
+    send(socket, ledger, batch, &lens, unsent..taken);
+    station.finish();
+}
 
-    /// Calls the service for one datagram; the length of its reply, or [`NONE`].
-    fn answer(
-        &mut self,
-        core: &Core,
-        socket: &DatagramSocket,
-        ledger: &Ledger,
-        request: &[u8],
-        address: SocketAddr,
-        room: &mut [u8],
-    ) -> usize {
-        let service = &socket.service;
-        let peer = Peer { address };
-        let began = self.now;
-        let called = catch_unwind(AssertUnwindSafe(|| {
-            if !service.verify(&peer) {
-                return Ok(None);
-            }
-            let most = service.reply_max(request.len()).min(room.len());
-            let mut reply = Reply::new(peer, &mut room[..most]);
-            service.datagram(request, &mut reply).map(|()| Some(reply.finish()))
-        }));
-        self.now = core.clock.now();
-        let took = self.now.saturating_sub(began);
-        // A worker that was preempted looks slow. One such answer must not turn a cheap service into
-        // one whose datagrams are handed over one by one; six in a row do.
-        socket.cost.note(took.min(2 * SLOW_TURN));
-        let error = match called {
-            Ok(Ok(Some(len))) => {
-                ledger.turn(TurnOutcome::Ok, took);
-                return len.unwrap_or(NONE);
-            }
-            Ok(Ok(None)) => {
-                ledger.datagrams_dropped(DatagramDrop::RefusedSource, 1);
-                return NONE;
-            }
-            Ok(Err(error)) => error,
-            Err(_) => {
-                core.panics.fetch_add(1, Relaxed);
-                io::Error::other("the service panicked")
-            }
-        };
-        ledger.turn(TurnOutcome::Error, took);
-        let _ = catch_unwind(AssertUnwindSafe(|| service.datagram_failed(&peer, &error)));
-        NONE
-    }
-
-    /// Answers a datagram that waited in the queue.
-    pub(crate) fn answer_waiting(&mut self, core: &Core, entry: &Entry) {
-        let row = WORKER_ROWS + self.me;
-        let waited = self.now.saturating_sub(entry.since);
-        if waited > core.patience(self.now) {
-            return core.drop_waiting(entry, row, DatagramDrop::QueueTimeout);
+/// Puts part of a batch into the line; what has no place there is answered here.
+fn post_batch(station: &mut Station<'_>, number: usize, batch: &mut Batch, part: Range<usize>) {
+    let shared = station.shared;
+    let socket = &shared.datagrams.sockets[number];
+    let ledger = station.row().of(socket.column);
+    for index in part {
+        let taken = batch.taken[index];
+        if !acceptable(shared, &taken, ledger) {
+            continue;
         }
-        let place = core.datagrams.waiting.lock(entry.slot);
-        let socket = &core.datagrams.sockets[place.socket];
-        let ledger = core.ledger(row, socket.column);
-        ledger.waited(waited);
-        let mut batch = self.batch.take().unwrap_or_else(|| Batch::new(&core.limits));
-        self.clock().begin(self.now);
-        self.share_work(core, socket.cost.get());
-        let Taken { peer, local, .. } = place.taken;
+        let request = &batch.requests[index * batch.request_size..][..taken.len];
+        if shared.intake().post(number, &taken, request, station.now) {
+            continue;
+        }
+        let busy = station.meter().is_busy();
+        if !busy {
+            station.meter().begin(station.now);
+        }
+        station.share_work(socket.cost.get());
         let room = &mut batch.replies[..batch.reply_size];
-        let len = self.answer(core, socket, ledger, place.request(), peer, room);
+        let len = answer(station, socket, ledger, request, taken.peer, room);
         if len != NONE {
-            socket.send(&[Given { data: &batch.replies[..len], to: peer, from: local }], ledger);
+            let reply = Given { data: &batch.replies[..len], to: taken.peer, from: taken.local };
+            socket.send(&[reply], ledger);
         }
-        self.batch = Some(batch);
-        drop(place);
-        core.datagrams.waiting.give_back(entry.slot);
-        socket.end();
-        self.finish_clock();
+        if !busy {
+            station.finish();
+        }
     }
+}
+
+/// Calls the service for one datagram; the length of its reply, or [`NONE`].
+fn answer(
+    station: &mut Station<'_>,
+    socket: &DatagramSocket,
+    ledger: &Ledger,
+    request: &[u8],
+    address: SocketAddr,
+    room: &mut [u8],
+) -> usize {
+    let (counts, service) = (&station.shared.counts, &socket.service);
+    let peer = Peer { address: canonical(address) };
+    let began = station.now;
+    let called = counts.contain(|| {
+        if !service.verify(&peer) {
+            return Ok(None);
+        }
+        let most = service.reply_max(request.len()).min(room.len());
+        let mut reply = Reply::new(peer, &mut room[..most]);
+        service.datagram(request, &mut reply).map(|()| Some(reply.finish()))
+    });
+    station.read_clock();
+    let took = station.now.saturating_sub(began);
+    // A worker that was preempted looks slow. One such answer must not turn a cheap service into one whose datagrams are
+    // handed over one by one; six in a row do.
+    socket.cost.note(took.min(2 * SLOW_TURN));
+    let error = match called {
+        Some(Ok(Some(len))) => {
+            ledger.turn(TurnOutcome::Ok, took);
+            return len.unwrap_or(NONE);
+        }
+        Some(Ok(None)) => {
+            ledger.datagrams_dropped(DatagramDrop::RefusedSource, 1);
+            return NONE;
+        }
+        Some(Err(error)) => error,
+        None => io::Error::other("the service panicked"),
+    };
+    ledger.turn(TurnOutcome::Error, took);
+    counts.contain(|| service.datagram_failed(&peer, &error));
+    // Its drop may be the service's code too.
+    counts.contain(|| drop(error));
+    NONE
+}
+
+/// Answers a datagram that waited in the line.
+pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos) {
+    let shared = station.shared;
+    let waited = station.now.saturating_sub(since);
+    if waited > shared.patience.at(station.now) {
+        return shared.intake().drop_waiting(slot, station.row(), DatagramDrop::QueueTimeout);
+    }
+    let letter = shared.datagrams.slots.lock(slot);
+    let socket = &shared.datagrams.sockets[letter.socket];
+    let ledger = station.row().of(socket.column);
+    ledger.waited(waited);
+    let mut batch = station.batch.take().unwrap_or_else(|| Batch::new(&shared.limits));
+    station.begin(socket.cost.get());
+    let Taken { peer, local, .. } = letter.taken;
+    let room = &mut batch.replies[..batch.reply_size];
+    let len = answer(station, socket, ledger, letter.request(), peer, room);
+    if len != NONE {
+        socket.send(&[Given { data: &batch.replies[..len], to: peer, from: local }], ledger);
+    }
+    station.batch = Some(batch);
+    drop(letter);
+    shared.datagrams.slots.give_back(slot);
+    socket.end();
+    station.finish();
 }
 
 /// Sends the replies of part of a batch with as few calls as possible.
@@ -223,10 +217,10 @@ fn send(socket: &DatagramSocket, ledger: &Ledger, batch: &Batch, lens: &[usize],
 }
 
 /// Whether a datagram is one to answer; one that is not is counted.
-fn acceptable(core: &Core, taken: &Taken, ledger: &Ledger) -> bool {
+fn acceptable(shared: &Shared, taken: &Taken, ledger: &Ledger) -> bool {
     let why = if taken.truncated {
         DatagramDrop::Oversize
-    } else if core.datagrams.refuses(taken.peer) {
+    } else if shared.datagrams.refuses(taken.peer) {
         DatagramDrop::RefusedSource
     } else {
         return true;
@@ -235,35 +229,34 @@ fn acceptable(core: &Core, taken: &Taken, ledger: &Ledger) -> bool {
     false
 }
 
-impl Core {
-    /// For the parker: while every worker is in a turn, takes datagrams that none came to take for
-    /// [`OVERDUE`], so that the queue's bound is what drops them.
-    pub(crate) fn receive_for_busy_workers(&self, batch: &mut Option<Box<Batch>>) {
-        let then = self.clock.now().saturating_sub(OVERDUE);
-        let overdue = |socket: &DatagramSocket| socket.is_scheduled_since(then);
-        if !self.datagrams.sockets.iter().any(overdue) || self.free_workers() > 0 {
-            return;
-        }
-        let batch = batch.get_or_insert_with(|| Batch::new(&self.limits));
-        let mut older = self.limits.overload == Overload::DropOldest;
-        for (number, socket) in self.datagrams.sockets.iter().enumerate().filter(|(_, s)| overdue(s)) {
-            let ledger = self.ledger(PARKER_ROW, socket.column);
-            for _ in 0..PARKER_BATCHES {
-                // Still scheduled: the worker that takes the entry will look once more.
-                let taken = socket.receive(batch, DATAGRAMS_AT_ONCE, ledger);
-                let now = self.clock.now();
-                for index in 0..taken {
-                    let taken = &batch.taken[index];
-                    if acceptable(self, taken, ledger) {
-                        let request = &batch.requests[index * batch.request_size..][..taken.len];
-                        self.post_or_drop(number, taken, request, now, &mut older);
-                    }
-                }
-                if taken < DATAGRAMS_AT_ONCE {
-                    break;
+/// For the timekeeper: while every worker is in a turn, takes datagrams that none came to take for [`OVERDUE`], so that the
+/// queue's bound is what drops them.
+pub(crate) fn receive_for_busy_workers(shared: &Shared, batch: &mut Option<Box<Batch>>) {
+    let sockets = &shared.datagrams.sockets;
+    let then = shared.clock.now().saturating_sub(OVERDUE);
+    let overdue = |socket: &DatagramSocket| socket.is_scheduled_since(then);
+    if !sockets.iter().any(overdue) || shared.counts.free_workers() > 0 {
+        return;
+    }
+    let batch = batch.get_or_insert_with(|| Batch::new(&shared.limits));
+    let mut older = shared.limits.overload == Overload::DropOldest;
+    for (number, socket) in sockets.iter().enumerate().filter(|(_, socket)| overdue(socket)) {
+        let ledger = shared.counts.row(KEEPER_ROW).of(socket.column);
+        for _ in 0..KEEPER_BATCHES {
+            // Still scheduled: the worker that takes the entry will look once more.
+            let taken = socket.receive(batch, DATAGRAMS_AT_ONCE, ledger);
+            let now = shared.clock.now();
+            for taken in 0..taken {
+                let (taken, at) = (&batch.taken[taken], taken * batch.request_size);
+                if acceptable(shared, taken, ledger) {
+                    let request = &batch.requests[at..][..taken.len];
+                    shared.intake().post_or_drop(number, taken, request, now, &mut older);
                 }
             }
+            if taken < DATAGRAMS_AT_ONCE {
+                break;
+            }
         }
-        self.work_queued();
     }
+    shared.crew.work_queued();
 }

@@ -2,5 +2,9 @@
 
 pub(crate) mod answer;
 pub(crate) mod farewell;
-pub(crate) mod tick;
+pub(crate) mod harvest;
+pub(crate) mod opening;
+pub(crate) mod parking;
+pub(crate) mod serve;
+pub(crate) mod station;
 pub(crate) mod worker;

@@ -1,3 +1,121 @@
-//! HTTP.
+//! HTTP/1.0 and HTTP/1.1: a closure for each request, or a trait for bodies as they come.
+//!
+//! ```no_run
+//! use tidegate::{Server, http};
+//!
+//! let site = http(|request, response| match (request.method(), request.path()) {
+//!     ("GET" | "HEAD", "/") => response.html("<h1>It works</h1>"),
+//!     ("POST", "/sum") => {
+//!         let numbers: Vec<f64> = request.json()?;
+//!         response.json(&numbers.iter().sum::<f64>())
+//!     }
+//!     _ => Err(http::status(404)),
+//! });
+//! let server = Server::builder().listen("127.0.0.1:8080", site)?.bind()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A request has `read_timeout` from its first byte to its last; meanwhile its connection is parked and what
+//! has come of it counts in `input_total`. A connection between two requests may be idle for `idle_timeout`
+//! and owns no buffer. Requests that a client sends without waiting are answered in their order, and after a
+//! millisecond other clients have their turn.
+//!
+//! Requests are read strictly: [`wire`] says how.
 
+mod config;
+mod conversation;
+mod date;
+mod exchanges;
+mod pull;
+mod ready;
+mod request;
+mod response;
+mod status;
 pub mod wire;
+
+pub use config::Config;
+pub use exchanges::{Head, Streaming};
+pub use pull::Pull;
+pub use ready::{echo, hello, time, work};
+pub use request::Request;
+pub use response::{Answer, Response};
+pub use status::{reason, status};
+
+use super::{Peer, Service, Session};
+use conversation::Conversation;
+use exchanges::{Collecting, Exchanges, Passing};
+use std::io;
+use std::sync::Arc;
+
+/// What a client is told that is refused before it has asked for anything.
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
+    Content-Type: text/plain\r\nContent-Length: 23\r\n\r\nthe server is too busy\n";
+
+/// An HTTP service from a closure that answers one request. A body up to
+/// [`max_body`](Config::max_body) is collected while the connection is parked, and handed over whole.
+///
+/// If the closure returns an error, the request is answered 500, or with the [`status`] that the error
+/// carries; if it panics, the connection is reset.
+pub fn http<F>(answer: F) -> Http
+where
+    F: Fn(&Request<'_>, Response<'_, '_>) -> io::Result<Answer> + Send + Sync + 'static,
+{
+    Http::new(Collecting(answer))
+}
+
+/// An HTTP service that takes bodies as they come.
+pub fn streaming<S: Streaming>(service: S) -> Http {
+    Http::new(Passing(service))
+}
+
+/// What [`http`] and [`streaming`] make.
+pub struct Http {
+    name: String,
+    config: Config,
+    open: Box<Open>,
+}
+
+type Open = dyn Fn(Config) -> Box<dyn Session> + Send + Sync;
+
+impl Http {
+    fn new<H: Exchanges>(exchanges: H) -> Self {
+        let exchanges = Arc::new(exchanges);
+        let open = move |config| Box::new(Conversation::new(exchanges.clone(), config)) as Box<dyn Session>;
+        Self { name: "http".to_owned(), config: Config::default(), open: Box::new(open) }
+    }
+
+    /// The `service` label of its metrics. Default: `http`.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
+    /// The limits of its requests.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, config, .. } = self;
+        f.debug_struct("Http").field("name", name).field("config", config).finish_non_exhaustive()
+    }
+}
+
+impl Service for Http {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
+        (self.open)(self.config)
+    }
+
+    fn busy_reply(&self) -> &[u8] {
+        BUSY
+    }
+}

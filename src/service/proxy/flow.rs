@@ -6,6 +6,7 @@
 
 use super::lent::{Lent, Rest};
 use super::pipes::Pipe;
+use crate::service::SocketEvent;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use std::os::fd::BorrowedFd;
@@ -19,22 +20,11 @@ const BULK: u8 = 2;
 /// A turn in bulk that moved less than this ends the bulk.
 const SMALL: u64 = 4 * 1024;
 
-/// What is known of a socket at the start of a turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// It has had no event since the last turn.
-    Nothing,
-    /// It has had one, and its other side has not ended.
-    Ready,
-    /// Its other side may have ended, or it is not known: everything is tried.
-    Hangup,
-}
-
 /// One socket in one turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End<'a> {
     pub(crate) socket: BorrowedFd<'a>,
-    pub(crate) event: Event,
+    pub(crate) event: SocketEvent,
     /// A read that fills less than its room has emptied the kernel's buffer. Not so on Unix sockets, where it
     /// may also have come upon descriptors that were sent along.
     pub(crate) short_is_all: bool,
@@ -112,12 +102,13 @@ enum Step {
 }
 
 impl Flow {
+    /// A direction that has seen nothing: it reads when its first turn is told of an event.
     pub(super) fn new() -> Self {
         Self {
             kept: Kept::Nothing,
             stage: Stage::Open,
-            drained: false,
-            thorough: true,
+            drained: true,
+            thorough: false,
             large: 0,
             spliceable: Spliceable::Untried,
         }
@@ -134,6 +125,7 @@ impl Flow {
     }
 
     /// Bytes that it keeps.
+    #[cfg(test)]
     pub(super) fn kept_bytes(&self) -> usize {
         match &self.kept {
             Kept::Nothing => 0,
@@ -159,11 +151,11 @@ impl Flow {
         if self.stage == Stage::Done {
             return Ok(());
         }
-        if from.event != Event::Nothing {
+        if from.event != SocketEvent::Nothing {
             self.drained = false;
-            self.thorough |= from.event == Event::Hangup;
+            self.thorough |= from.event == SocketEvent::Hangup;
         }
-        if self.is_blocked() && to.event != Event::Nothing {
+        if self.is_blocked() && to.event != SocketEvent::Nothing {
             self.flush(to, &mut pumped.bytes)?;
         }
         if self.is_blocked() {

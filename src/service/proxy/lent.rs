@@ -62,6 +62,7 @@ impl Keep {
     }
 
     /// How many readers they are kept for.
+    #[cfg(test)]
     pub(crate) fn readers(&self) -> usize {
         self.readers.load(Ordering::Relaxed)
     }

@@ -4,26 +4,27 @@
 //! A turn does what can be done without waiting, on both sockets. It needs an edge of readiness for its next
 //! turn: after one, each direction has either read all there is, or met a reader that takes nothing.
 
-use super::flow::{End, Event, Fault, Flow, Pumped};
+use super::connect::has_failed;
+use super::flow::{End, Fault, Flow, Pumped};
 use super::lent::Lent;
 use crate::clock::{Nanos, nanos};
-use rustix::io::Errno;
+use crate::service::{SocketEvent, SocketEvents};
 use rustix::net::AddressFamily;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// One of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum PairSide {
     Client,
     Backend,
 }
 
-impl Side {
+impl PairSide {
     fn other(self) -> Self {
         match self {
-            Side::Client => Side::Backend,
-            Side::Backend => Side::Client,
+            PairSide::Client => PairSide::Backend,
+            PairSide::Backend => PairSide::Client,
         }
     }
 }
@@ -32,16 +33,16 @@ impl Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// Both have said all they had to say, this one first. Each was told; both can be closed.
-    Finished(Side),
+    Finished(PairSide),
     /// This side's connection was reset, or failed; the other one is to be reset.
-    Reset(Side),
+    Reset(PairSide),
     /// What the pairs keep for slow readers has outgrown its limit; both are to be reset.
     NoRoom,
 }
 
 /// What is to be done after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub(crate) enum PairProgress {
     /// Wait for an event on either socket, at most until [`Relay::deadline`].
     Park,
     /// There is more to do, after others have had their turns.
@@ -53,23 +54,11 @@ pub(crate) enum Progress {
 /// What a turn did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Turned {
-    pub(crate) progress: Progress,
+    pub(crate) progress: PairProgress,
     /// Bytes that the backend was given.
     pub(crate) to_backend: u64,
     /// Bytes that the client was given.
     pub(crate) to_client: u64,
-}
-
-/// Events of both sockets since the last turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Events {
-    pub(crate) client: Event,
-    pub(crate) backend: Event,
-}
-
-impl Events {
-    /// Nothing is known: everything is tried.
-    pub(crate) const UNKNOWN: Events = Events { client: Event::Hangup, backend: Event::Hangup };
 }
 
 /// How long a pair may be silent.
@@ -97,15 +86,16 @@ pub(crate) struct Relay {
     down: Flow,
     /// When the last byte went either way, or the pair began.
     last: Nanos,
-    first_end: Option<Side>,
+    first_end: Option<PairSide>,
     /// A side whose connection failed while something of it may still be read.
-    failed: Option<Side>,
+    failed: Option<PairSide>,
+    begun: bool,
     client_is_tcp: bool,
     backend_is_tcp: bool,
 }
 
 impl Relay {
-    /// Begins with two connected sockets.
+    /// Begins with two connected sockets. What they have had before is to be told to the first turn.
     pub(crate) fn new(sockets: Sockets<'_>, now: Nanos) -> Self {
         Self {
             up: Flow::new(),
@@ -113,6 +103,7 @@ impl Relay {
             last: now,
             first_end: None,
             failed: None,
+            begun: false,
             client_is_tcp: is_tcp(sockets.client),
             backend_is_tcp: is_tcp(sockets.backend),
         }
@@ -127,7 +118,21 @@ impl Relay {
         self.last.saturating_add(nanos(time))
     }
 
+    /// Whether this side does not take what it is to be given, so that an event must tell when it does.
+    pub(crate) fn awaits_output(&self, side: PairSide) -> bool {
+        match side {
+            PairSide::Client => self.down.is_blocked(),
+            PairSide::Backend => self.up.is_blocked(),
+        }
+    }
+
+    /// Whether one of both has ended, or bytes have gone either way: another backend could not begin anew.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// Bytes that are kept for slow readers.
+    #[cfg(test)]
     pub(crate) fn kept_bytes(&self) -> usize {
         self.up.kept_bytes() + self.down.kept_bytes()
     }
@@ -136,20 +141,19 @@ impl Relay {
     pub(crate) fn turn(
         &mut self,
         sockets: Sockets<'_>,
-        events: Events,
+        events: SocketEvents,
         lent: &mut Lent<'_>,
         now: Nanos,
     ) -> Turned {
         let client = End { socket: sockets.client, event: events.client, short_is_all: self.client_is_tcp };
-        let backend =
-            End { socket: sockets.backend, event: events.backend, short_is_all: self.backend_is_tcp };
-        let mut turned = Turned { progress: Progress::Park, to_backend: 0, to_client: 0 };
+        let backend = End { socket: sockets.backend, event: events.other, short_is_all: self.backend_is_tcp };
+        let mut turned = Turned { progress: PairProgress::Park, to_backend: 0, to_client: 0 };
         let ended = self.pump(client, backend, lent, &mut turned);
         if turned.to_backend + turned.to_client > 0 {
             self.last = now;
         }
         if let Err(ended) = ended {
-            turned.progress = Progress::Ended(ended);
+            turned.progress = PairProgress::Ended(ended);
         }
         turned
     }
@@ -162,47 +166,47 @@ impl Relay {
         turned: &mut Turned,
     ) -> Result<(), Ended> {
         let (mut up, mut down) = (Pumped::default(), Pumped::default());
-        let mut pumped = self.pump_one(Side::Client, client, backend, lent, &mut up);
+        let mut pumped = self.pump_one(PairSide::Client, client, backend, lent, &mut up);
         if pumped.is_ok() {
-            pumped = self.pump_one(Side::Backend, backend, client, lent, &mut down);
+            pumped = self.pump_one(PairSide::Backend, backend, client, lent, &mut down);
         }
-        if pumped.is_ok() && self.failed == Some(Side::Client) {
+        if pumped.is_ok() && self.failed == Some(PairSide::Client) {
             // The client's failure was met by writing to it: what it said before is still to be read.
-            let client = End { event: Event::Hangup, ..client };
-            pumped = self.pump_one(Side::Client, client, backend, lent, &mut up);
+            let client = End { event: SocketEvent::Hangup, ..client };
+            pumped = self.pump_one(PairSide::Client, client, backend, lent, &mut up);
         }
         turned.to_backend = up.bytes;
         turned.to_client = down.bytes;
         pumped?;
         match (self.up.is_done() && self.down.is_done(), self.failed) {
             (true, Some(side)) => return Err(Ended::Reset(side)),
-            (true, None) => return Err(Ended::Finished(self.first_end.unwrap_or(Side::Client))),
+            (true, None) => return Err(Ended::Finished(self.first_end.unwrap_or(PairSide::Client))),
             _ => {}
         }
         // Of a side whose end was read a reset is told by no read.
         for (side, end, done) in
-            [(Side::Client, client, self.up.is_done()), (Side::Backend, backend, self.down.is_done())]
+            [(PairSide::Client, client, self.up.is_done()), (PairSide::Backend, backend, self.down.is_done())]
         {
-            if done && end.event == Event::Hangup && has_failed(end.socket) {
+            if done && end.event == SocketEvent::Hangup && has_failed(end.socket) {
                 return Err(Ended::Reset(side));
             }
         }
-        turned.progress = if up.more || down.more { Progress::More } else { Progress::Park };
+        turned.progress = if up.more || down.more { PairProgress::More } else { PairProgress::Park };
         Ok(())
     }
 
     /// Moves what `side` says to the other.
     fn pump_one(
         &mut self,
-        side: Side,
+        side: PairSide,
         from: End<'_>,
         to: End<'_>,
         lent: &mut Lent<'_>,
         pumped: &mut Pumped,
     ) -> Result<(), Ended> {
         let flow = match side {
-            Side::Client => &mut self.up,
-            Side::Backend => &mut self.down,
+            PairSide::Client => &mut self.up,
+            PairSide::Backend => &mut self.down,
         };
         let was_done = flow.is_done();
         match flow.pump(from, to, lent, pumped) {
@@ -213,24 +217,23 @@ impl Relay {
                 // The reader is gone. What it said before may still be read, so the other direction decides.
                 flow.give_up();
                 self.failed.get_or_insert(side.other());
+                self.begun = true;
             }
         }
-        if flow.is_done() && !was_done {
+        let is_done = flow.is_done();
+        self.begun |= is_done || pumped.bytes > 0 || flow.is_blocked();
+        if is_done && !was_done {
             self.first_end.get_or_insert(side);
         }
         // A client that has left frees its place at once, whatever its backend has not taken. What a backend said
         // before it failed is delivered first, as slow as the client may be.
-        let gone = || self.failed == Some(side) || from.event == Event::Hangup && has_failed(from.socket);
-        if side == Side::Client && flow.is_blocked() && gone() {
+        let gone =
+            || self.failed == Some(side) || from.event == SocketEvent::Hangup && has_failed(from.socket);
+        if side == PairSide::Client && flow.is_blocked() && gone() {
             return Err(Ended::Reset(side));
         }
         Ok(())
     }
-}
-
-/// Whether a connection was reset or has failed; asking takes the error away.
-fn has_failed(socket: BorrowedFd<'_>) -> bool {
-    !matches!(rustix::net::sockopt::socket_error(socket), Ok(Ok(())) | Err(Errno::INTR))
 }
 
 fn is_tcp(socket: impl AsFd) -> bool {

@@ -1,10 +1,10 @@
 //! The relay between real sockets, driven by the edges of a real epoll as the server drives it.
 
-use super::flow::Event;
 use super::lent::{Keep, Lent, PIECE_BYTES};
 use super::pipes::Pipes;
-use super::relay::{Ended, Events, Patience, Progress, Relay, Side, Sockets};
+use super::relay::{Ended, PairProgress, PairSide, Patience, Relay, Sockets};
 use crate::clock::Clock;
+use crate::service::{SocketEvent, SocketEvents};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use rustix::net::sockopt::set_socket_linger;
@@ -241,17 +241,17 @@ fn patience(time: Duration) -> Patience {
 }
 
 impl Driver {
-    fn events(&self, poll: &mut Poll, timeout: Duration) -> Events {
+    fn events(&self, poll: &mut Poll, timeout: Duration) -> SocketEvents {
         let mut found = mio::Events::with_capacity(8);
         poll.poll(&mut found, Some(timeout)).unwrap();
         if self.told == Told::Nothing {
-            return Events::UNKNOWN;
+            return SocketEvents::UNKNOWN;
         }
-        let mut events = Events { client: Event::Nothing, backend: Event::Nothing };
+        let mut events = SocketEvents { client: SocketEvent::Nothing, other: SocketEvent::Nothing };
         for event in found.iter() {
-            let which = if event.token() == Token(0) { &mut events.client } else { &mut events.backend };
+            let which = if event.token() == Token(0) { &mut events.client } else { &mut events.other };
             let hangup = event.is_read_closed() || event.is_error();
-            *which = if hangup { Event::Hangup } else { Event::Ready };
+            *which = if hangup { SocketEvent::Hangup } else { SocketEvent::Ready };
         }
         events
     }
@@ -277,12 +277,12 @@ impl Driver {
             report.to_client += turned.to_client;
             report.kept_most = report.kept_most.max(relay.kept_bytes());
             let wait = match turned.progress {
-                Progress::Ended(ended) => {
+                PairProgress::Ended(ended) => {
                     report.ended = Some(ended);
                     break;
                 }
-                Progress::More => Duration::ZERO,
-                Progress::Park => {
+                PairProgress::More => Duration::ZERO,
+                PairProgress::Park => {
                     let left = relay.deadline(self.patience).saturating_sub(clock.now());
                     if left == 0 {
                         break;
@@ -375,7 +375,7 @@ fn words_go_both_ways_and_each_end_is_passed_on() {
         drop(backend);
         assert_eq!(client.end(), (Vec::new(), End::Fin), "{setup:?}");
         let report = relay.join().unwrap();
-        assert_eq!(report.ended, Some(Ended::Finished(Side::Client)), "{setup:?}");
+        assert_eq!(report.ended, Some(Ended::Finished(PairSide::Client)), "{setup:?}");
         assert_eq!((report.to_backend, report.to_client), (50 * 64 + 12, 50 * 100 + 30));
         assert_eq!(report.kept_most, 0, "nobody was slow");
     }
@@ -392,7 +392,7 @@ fn a_backend_may_end_first_and_still_listen() {
         backend.hear(b"but listen");
         client.finish();
         assert_eq!(backend.end(), (Vec::new(), End::Fin));
-        assert_eq!(relay.join().unwrap().ended, Some(Ended::Finished(Side::Backend)), "{setup:?}");
+        assert_eq!(relay.join().unwrap().ended, Some(Ended::Finished(PairSide::Backend)), "{setup:?}");
     }
 }
 
@@ -437,7 +437,7 @@ fn a_gigabyte_passes_unchanged_by_way_of_pipes_and_without() {
             client.finish();
         });
         let report = relay.join().unwrap();
-        assert_eq!(report.ended, Some(Ended::Finished(Side::Backend)));
+        assert_eq!(report.ended, Some(Ended::Finished(PairSide::Backend)));
         assert_eq!(report.to_client, BYTES as u64);
         assert_eq!(setup.stock.pipes.open(), pipes.min(1), "one pipe served all of it, and is kept");
     }
@@ -525,11 +525,11 @@ fn many_slow_readers_keep_less_each() {
 #[test]
 fn a_reset_is_passed_on_as_a_reset() {
     for told in [Told::Exactly, Told::Nothing] {
-        for side in [Side::Client, Side::Backend] {
+        for side in [PairSide::Client, PairSide::Backend] {
             let Pair { client, backend, relay } = Setup { told, ..Setup::default() }.start();
             client.say(b"hello");
             backend.hear(b"hello");
-            let (one, other) = if side == Side::Client { (client, backend) } else { (backend, client) };
+            let (one, other) = if side == PairSide::Client { (client, backend) } else { (backend, client) };
             one.say(b"words before the end");
             one.reset();
             let (words, end) = other.end();
@@ -543,9 +543,9 @@ fn a_reset_is_passed_on_as_a_reset() {
 #[test]
 fn a_reset_after_a_half_close_is_noticed_without_a_word() {
     for told in [Told::Exactly, Told::Nothing] {
-        for side in [Side::Client, Side::Backend] {
+        for side in [PairSide::Client, PairSide::Backend] {
             let Pair { client, backend, relay } = Setup { told, ..Setup::default() }.start();
-            let (one, other) = if side == Side::Client { (client, backend) } else { (backend, client) };
+            let (one, other) = if side == PairSide::Client { (client, backend) } else { (backend, client) };
             one.finish();
             assert_eq!(other.end(), (Vec::new(), End::Fin));
             one.reset();
@@ -568,7 +568,7 @@ fn a_reply_reaches_its_client_before_the_reset_of_a_backend_that_did_not_listen(
         drop(backend);
         client.hear(b"too large");
         assert_eq!(client.end(), (Vec::new(), End::Reset), "{family:?} {told:?}");
-        assert_eq!(relay.join().unwrap().ended, Some(Ended::Reset(Side::Backend)));
+        assert_eq!(relay.join().unwrap().ended, Some(Ended::Reset(PairSide::Backend)));
     }
 }
 
@@ -579,7 +579,7 @@ fn a_client_that_leaves_is_noticed_while_its_backend_takes_nothing() {
         rustix::io::ioctl_fionbio(client.fd(), true).unwrap();
         while rustix::net::send(client.fd(), &[1; 65_536], rustix::net::SendFlags::NOSIGNAL).is_ok() {}
         client.reset();
-        assert_eq!(relay.join().unwrap().ended, Some(Ended::Reset(Side::Client)));
+        assert_eq!(relay.join().unwrap().ended, Some(Ended::Reset(PairSide::Client)));
         assert_eq!(backend.end().1, End::Reset);
     }
 }

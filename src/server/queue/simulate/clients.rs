@@ -1,13 +1,13 @@
 //! The clients: groups of them, each with its pace, its patience and its manners.
 
-use super::random::Random;
+use super::random::SeededRandom;
 use super::server::SECOND;
 use crate::clock::Nanos;
 use crate::server::queue::accounts::SourceId;
 
 /// When a client asks.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Pace {
+pub(super) enum ClientPace {
     /// Again this time after its answer.
     Closed(Nanos),
     /// At random, with this mean time between two requests of one client, and at another one from a moment on.
@@ -20,10 +20,10 @@ pub(super) enum Pace {
 
 /// Clients that are alike.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Group {
+pub(super) struct ClientGroup {
     /// How many there are; of those that come once, how many can wait at a time.
     pub(super) clients: usize,
-    pub(super) pace: Pace,
+    pub(super) pace: ClientPace,
     /// When the first of them come.
     pub(super) from: Nanos,
     pub(super) patience: Nanos,
@@ -43,10 +43,10 @@ pub(super) struct Group {
     pub(super) cost: f64,
 }
 
-impl Group {
+impl ClientGroup {
     pub(super) const PLAIN: Self = Self {
         clients: 1,
-        pace: Pace::Closed(0),
+        pace: ClientPace::Closed(0),
         from: 0,
         patience: SECOND,
         pause: SECOND / 2,
@@ -61,17 +61,17 @@ impl Group {
 
 /// What a client is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doing {
+pub(super) enum ClientDoing {
     Nothing,
     /// It waits for its answer since then.
     Waiting(Nanos),
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Client {
+pub(super) struct ClientModel {
     pub(super) group: usize,
     pub(super) source: SourceId,
-    pub(super) doing: Doing,
+    pub(super) doing: ClientDoing,
     /// The slot of its connection and the generation.
     pub(super) connection: Option<(u32, u32)>,
     /// Requests so far: a timer or an answer that belongs to an earlier one is stale.
@@ -82,15 +82,15 @@ pub(super) struct Client {
     pub(super) queued: bool,
 }
 
-impl Client {
+impl ClientModel {
     pub(super) fn is_waiting(&self, ask: u32) -> bool {
-        self.asks == ask && self.doing != Doing::Nothing
+        self.asks == ask && self.doing != ClientDoing::Nothing
     }
 }
 
-impl Pace {
+impl ClientPace {
     /// When a client that asked at `asked` and is free since `now` asks again.
-    pub(super) fn next(&self, asked: Nanos, now: Nanos, random: &mut Random) -> Option<Nanos> {
+    pub(super) fn next(&self, asked: Nanos, now: Nanos, random: &mut SeededRandom) -> Option<Nanos> {
         match *self {
             Self::Closed(think) => Some(now + think),
             Self::Standing { mean, surge_at, mean_then } => {

@@ -4,19 +4,20 @@
 //! that have had their turn early and have not paid for it yet. The accounts are between the two (they count in whole
 //! rounds), so a source counts as ahead when it is by the first, and as behind when it is by the second.
 
-use super::server::Request;
+use super::server::RequestModel;
 use crate::server::queue::accounts::SourceId;
 use std::collections::HashMap;
 
-/// A source has more than its share when it is this many turns ahead, and less when it is so many behind.
+/// A source has more than its share when it is more turns ahead than the first, and less when it is further behind
+/// than the second.
 const AHEAD: f64 = 3.0;
 const BEHIND: f64 = -3.0;
 
-/// A share is never less than this, where so many sources wait.
+/// A share is never less than this, however many sources wait.
 const SHARE_LEAST: f64 = 1.0 / 256.0;
 
 #[derive(Debug, Default)]
-struct Had {
+struct SourceShare {
     waiting: usize,
     /// Turns it had beyond its share, divided among those that wait.
     ahead: f64,
@@ -27,12 +28,12 @@ struct Had {
 /// What each source had, in turns of equal cost, and what is on the shelf as far as the accounts are concerned.
 #[derive(Debug, Default)]
 pub(super) struct Fairness {
-    sources: HashMap<SourceId, Had>,
+    sources: HashMap<SourceId, SourceShare>,
     entries: HashMap<(bool, u32), SourceId>,
 }
 
 impl Fairness {
-    pub(super) fn came(&mut self, request: &Request) {
+    pub(super) fn came(&mut self, request: &RequestModel) {
         if self.entries.is_empty() {
             // Nobody waited, so nobody was kept waiting by another.
             self.sources.clear();
@@ -54,7 +55,7 @@ impl Fairness {
     }
 
     /// An entry is given its turn.
-    pub(super) fn picked(&mut self, request: &Request) {
+    pub(super) fn picked(&mut self, request: &RequestModel) {
         if !self.entries.contains_key(&request.seat()) {
             assert!(self.entries.is_empty(), "a doubtful entry has its turn while others wait");
             return;
@@ -92,7 +93,7 @@ impl Fairness {
 
     /// While everyone who waits is ahead of its share, nobody is kept from anything.
     fn forgive(&mut self) {
-        let least = |of: fn(&Had) -> f64| {
+        let least = |of: fn(&SourceShare) -> f64| {
             self.sources.values().filter(|had| had.waiting > 0).map(of).fold(f64::MAX, f64::min)
         };
         let (ahead, paid) = (least(|had| had.ahead), least(|had| had.paid));

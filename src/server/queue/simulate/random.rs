@@ -3,9 +3,9 @@
 use crate::clock::Nanos;
 use std::ops::Range;
 
-pub(super) struct Random(u64);
+pub(super) struct SeededRandom(u64);
 
-impl Random {
+impl SeededRandom {
     pub(super) fn new(seed: u64) -> Self {
         Self(seed)
     }

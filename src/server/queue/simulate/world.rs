@@ -1,11 +1,12 @@
 //! The world: events in the order of time, and what must be true after each of them.
 
-use super::clients::{Client, Doing, Group, Pace};
+use super::clients::{ClientDoing, ClientGroup, ClientModel, ClientPace};
 use super::fairness::Fairness;
-use super::random::Random;
-use super::report::{Outcome, Report};
+use super::random::SeededRandom;
+use super::report::{GroupOutcome, RunReport};
 use super::server::{
-    ACCEPT_COST, Channel, MS, REFUSE_COST, Request, Rule, Rules, SECOND, Turn, Work, Workers,
+    ACCEPT_COST, ChannelModel, MS, REFUSE_COST, RequestModel, SECOND, ServerModel, ServingOrder, TurnModel,
+    WorkModel, WorkersModel,
 };
 use crate::clock::Nanos;
 use crate::server::queue::accounts::{Class, SourceId};
@@ -34,7 +35,7 @@ const COUNT_EVERY: u64 = 256;
 const NEWEST_AFTER: Nanos = 50 * MS;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+enum WorldEvent {
     /// A client has something to ask.
     Ask { client: usize, asks: u32 },
     /// Its patience is over.
@@ -49,7 +50,7 @@ enum Event {
 
 /// Where a request is that the server knows of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Where {
+enum Whereabouts {
     Free,
     Idle,
     Waiting,
@@ -57,9 +58,9 @@ enum Where {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Connection {
+struct ConnectionModel {
     generation: u32,
-    at: Where,
+    at: Whereabouts,
     newcomer: bool,
     /// Since when its request waits.
     since: Nanos,
@@ -68,19 +69,19 @@ struct Connection {
 }
 
 pub(super) struct World {
-    rules: Rules,
-    groups: Vec<Group>,
-    clients: Vec<Client>,
+    rules: ServerModel,
+    groups: Vec<ClientGroup>,
+    clients: Vec<ClientModel>,
     free_clients: Vec<Vec<usize>>,
     came: u128,
     now: Nanos,
-    random: Random,
-    events: BinaryHeap<Reverse<(Nanos, u64, Event)>>,
+    random: SeededRandom,
+    events: BinaryHeap<Reverse<(Nanos, u64, WorldEvent)>>,
     steps: u64,
-    order: Order<Request>,
-    channel: Channel,
-    workers: Workers,
-    connections: Vec<Connection>,
+    order: Order<RequestModel>,
+    channel: ChannelModel,
+    workers: WorkersModel,
+    connections: Vec<ConnectionModel>,
     free: Vec<u32>,
     datagrams: Vec<bool>,
     /// Clients in the kernel's backlog, with the number of their request, and since when.
@@ -93,11 +94,11 @@ pub(super) struct World {
     stood_at: Nanos,
     /// Kept only where all turns cost the same.
     fairness: Option<Fairness>,
-    pub(super) report: Report,
+    pub(super) report: RunReport,
 }
 
 impl World {
-    pub(super) fn new(rules: Rules, groups: &[Group], seed: u64) -> Self {
+    pub(super) fn new(rules: ServerModel, groups: &[ClientGroup], seed: u64) -> Self {
         let limits = ShelfLimits {
             connections: rules.max_connections,
             datagrams: DATAGRAMS,
@@ -111,15 +112,15 @@ impl World {
             free_clients: vec![Vec::new(); groups.len()],
             came: 0,
             now: MS,
-            random: Random::new(seed),
+            random: SeededRandom::new(seed),
             events: BinaryHeap::new(),
             steps: 0,
             order: Order::new(limits, rules.target),
-            channel: Channel {
+            channel: ChannelModel {
                 queue: VecDeque::new().into(),
                 hung_up: vec![false; rules.max_connections].into(),
             },
-            workers: Workers::new(rules.work),
+            workers: WorkersModel::new(rules.work),
             connections: Vec::new(),
             free: Vec::new(),
             datagrams: vec![false; DATAGRAMS],
@@ -130,10 +131,10 @@ impl World {
             budget_at: 0,
             stood_at: 0,
             fairness: None,
-            report: Report { groups: vec![Outcome::default(); groups.len()], ..Report::default() },
+            report: RunReport { groups: vec![GroupOutcome::default(); groups.len()], ..RunReport::default() },
         };
         (0..groups.len()).for_each(|group| world.settle(group));
-        world.at(SCAN, Event::Scan);
+        world.at(SCAN, WorldEvent::Scan);
         world
     }
 
@@ -144,7 +145,7 @@ impl World {
     }
 
     /// Runs until `end` and says what came of it.
-    pub(super) fn run(mut self, end: Nanos) -> Report {
+    pub(super) fn run(mut self, end: Nanos) -> RunReport {
         loop {
             let next = self.events.peek().map_or(end, |Reverse((at, ..))| *at);
             let next = next.min(self.workers.next_done().unwrap_or(end)).min(end);
@@ -178,18 +179,20 @@ impl World {
         self.stood_at = self.now;
     }
 
-    fn at(&mut self, time: Nanos, event: Event) {
+    fn at(&mut self, time: Nanos, event: WorldEvent) {
         let number = self.events.len() as u64 + self.steps * 100_000;
         self.events.push(Reverse((time.max(self.now), number, event)));
     }
 
-    fn happen(&mut self, event: Event) {
+    fn happen(&mut self, event: WorldEvent) {
         match event {
-            Event::Ask { client, asks } if self.clients[client].asks == asks => self.ask(client),
-            Event::Timeout { client, asks } if self.clients[client].is_waiting(asks) => self.leave(client),
-            Event::Knock { client, asks } if self.clients[client].is_waiting(asks) => self.knock(client),
-            Event::Arrive { group } => self.arrive(group),
-            Event::Scan => self.scan(),
+            WorldEvent::Ask { client, asks } if self.clients[client].asks == asks => self.ask(client),
+            WorldEvent::Timeout { client, asks } if self.clients[client].is_waiting(asks) => {
+                self.leave(client)
+            }
+            WorldEvent::Knock { client, asks } if self.clients[client].is_waiting(asks) => self.knock(client),
+            WorldEvent::Arrive { group } => self.arrive(group),
+            WorldEvent::Scan => self.scan(),
             _ => {}
         }
     }
@@ -199,20 +202,20 @@ impl World {
 impl World {
     /// Lets the clients of a group begin.
     fn settle(&mut self, group: usize) {
-        let Group { clients, pace, from, connected, .. } = self.groups[group];
-        if matches!(pace, Pace::Once { .. } | Pace::Bursts { .. }) {
-            return self.at(from, Event::Arrive { group });
+        let ClientGroup { clients, pace, from, connected, .. } = self.groups[group];
+        if matches!(pace, ClientPace::Once { .. } | ClientPace::Bursts { .. }) {
+            return self.at(from, WorldEvent::Arrive { group });
         }
         for _ in 0..clients {
             let client = self.new_client(group);
             let first = match pace {
-                Pace::Closed(_) => from + self.random.within(0..50 * MS),
+                ClientPace::Closed(_) => from + self.random.within(0..50 * MS),
                 _ => pace.next(from, from, &mut self.random).expect("a pace of its own"),
             };
             if connected {
                 self.clients[client].connection = self.open(false);
             }
-            self.at(first, Event::Ask { client, asks: 0 });
+            self.at(first, WorldEvent::Ask { client, asks: 0 });
         }
     }
 
@@ -221,10 +224,10 @@ impl World {
         self.came += 1;
         let source =
             if self.rules.fair { SourceId((group as u128) << 64 | source) } else { SourceId::EVERYONE };
-        let client = Client {
+        let client = ClientModel {
             group,
             source,
-            doing: Doing::Nothing,
+            doing: ClientDoing::Nothing,
             connection: None,
             asks: 0,
             unheard: false,
@@ -232,7 +235,7 @@ impl World {
         };
         if let Some(free) = self.free_clients[group].pop() {
             // Timers of the last client of this number must not reach this one.
-            self.clients[free] = Client { asks: self.clients[free].asks + 1, ..client };
+            self.clients[free] = ClientModel { asks: self.clients[free].asks + 1, ..client };
             return free;
         }
         self.clients.push(client);
@@ -241,26 +244,26 @@ impl World {
 
     fn arrive(&mut self, group: usize) {
         let (comers, next) = match self.groups[group].pace {
-            Pace::Once { rate } => (1, self.random.interval(SECOND / rate)),
-            Pace::Bursts { clients, every } => (clients, every),
-            Pace::Closed(_) | Pace::Standing { .. } => unreachable!("they stay"),
+            ClientPace::Once { rate } => (1, self.random.interval(SECOND / rate)),
+            ClientPace::Bursts { clients, every } => (clients, every),
+            ClientPace::Closed(_) | ClientPace::Standing { .. } => unreachable!("they stay"),
         };
         for _ in 0..comers {
             let client = self.new_client(group);
             self.ask(client);
         }
-        self.at(self.now + next, Event::Arrive { group });
+        self.at(self.now + next, WorldEvent::Arrive { group });
     }
 
     fn ask(&mut self, client: usize) {
         let group = self.groups[self.clients[client].group];
         let asking = &mut self.clients[client];
-        asking.doing = Doing::Waiting(self.now);
+        asking.doing = ClientDoing::Waiting(self.now);
         asking.asks += 1;
         asking.unheard = false;
         let (asks, connection) = (asking.asks, asking.connection);
         self.report.groups[asking.group].asked += 1;
-        self.at(self.now + group.patience, Event::Timeout { client, asks });
+        self.at(self.now + group.patience, WorldEvent::Timeout { client, asks });
         if group.datagrams {
             return self.send_datagram(client);
         }
@@ -269,8 +272,8 @@ impl World {
             self.channel.hung_up.borrow_mut()[slot as usize] = true;
         }
         let connection = &mut self.connections[slot as usize];
-        assert_eq!((connection.at, connection.generation), (Where::Idle, generation));
-        (connection.at, connection.since) = (Where::Waiting, self.now);
+        assert_eq!((connection.at, connection.generation), (Whereabouts::Idle, generation));
+        (connection.at, connection.since) = (Whereabouts::Waiting, self.now);
         let class = if connection.newcomer { Class::Newcomer } else { Class::Established };
         self.enqueue(slot, generation, class, client);
     }
@@ -282,7 +285,7 @@ impl World {
         } else {
             self.report.unheard += 1;
             self.clients[client].unheard = true;
-            self.at(self.now + SYN_AGAIN, Event::Knock { client, asks });
+            self.at(self.now + SYN_AGAIN, WorldEvent::Knock { client, asks });
         }
     }
 
@@ -291,8 +294,8 @@ impl World {
         let soon = self.rules.capacity() * BACKLOG_TIME as f64 / SECOND as f64;
         let small = (soon as usize).max(BACKLOG_LEAST).min(self.rules.backlog);
         match self.rules.rule {
-            Rule::Shelf if calm => self.rules.backlog_deep,
-            Rule::Shelf => small,
+            ServingOrder::Shelf if calm => self.rules.backlog_deep,
+            ServingOrder::Shelf => small,
             _ => self.rules.backlog,
         }
     }
@@ -312,8 +315,8 @@ impl World {
     }
 
     fn enqueue(&mut self, slot: u32, generation: u32, class: Class, client: usize) {
-        let Client { source, asks: ask, .. } = self.clients[client];
-        let request = Request { slot, generation, since: self.now, class, source, client, ask };
+        let ClientModel { source, asks: ask, .. } = self.clients[client];
+        let request = RequestModel { slot, generation, since: self.now, class, source, client, ask };
         self.clients[client].queued = true;
         self.newcomers += usize::from(class == Class::Newcomer);
         self.channel.push(request);
@@ -323,7 +326,7 @@ impl World {
     fn leave(&mut self, client: usize) {
         let left = self.clients[client];
         let group = self.groups[left.group];
-        self.clients[client].doing = Doing::Nothing;
+        self.clients[client].doing = ClientDoing::Nothing;
         self.clients[client].connection = None;
         if let Some((slot, generation)) = left.connection {
             self.hang_up(slot, generation, group.resets);
@@ -335,13 +338,13 @@ impl World {
     fn hang_up(&mut self, slot: u32, generation: u32, reset: bool) {
         self.channel.hung_up.borrow_mut()[slot as usize] = true;
         let connection = self.connections[slot as usize];
-        if connection.at != Where::Waiting || self.rules.rule != Rule::Shelf {
+        if connection.at != Whereabouts::Waiting || self.rules.rule != ServingOrder::Shelf {
             return;
         }
         let class = if connection.newcomer { Class::Newcomer } else { Class::Established };
         if reset {
             self.connections[slot as usize].reset = true;
-            if let Some(request) = self.order.remove(class, slot, generation, self.now) {
+            if let Some(request) = self.order.gone(class, slot, generation, self.now) {
                 self.report.gone += 1;
                 self.shed(&request);
             }
@@ -360,9 +363,9 @@ impl World {
 
     /// After its answer, or without one: asks again, or is gone for good.
     fn next_ask(&mut self, client: usize, asked: Nanos, not_before: Nanos) {
-        let Client { group, asks, .. } = self.clients[client];
+        let ClientModel { group, asks, .. } = self.clients[client];
         match self.groups[group].pace.next(asked, not_before, &mut self.random) {
-            Some(next) => self.at(next, Event::Ask { client, asks }),
+            Some(next) => self.at(next, WorldEvent::Ask { client, asks }),
             None => self.free_clients[group].push(client),
         }
     }
@@ -381,7 +384,7 @@ impl World {
             self.overhead(ACCEPT_COST);
             let (slot, generation) = self.open(true).expect("there is a place for a connection");
             let connection = &mut self.connections[slot as usize];
-            (connection.at, connection.since) = (Where::Waiting, since);
+            (connection.at, connection.since) = (Whereabouts::Waiting, since);
             let stays = self.clients[client].is_waiting(asks);
             if stays {
                 self.clients[client].queued = true;
@@ -391,10 +394,10 @@ impl World {
             if !stays || self.random.happens(half_close) {
                 self.channel.hung_up.borrow_mut()[slot as usize] = true;
             }
-            let Client { source, group, .. } = self.clients[client];
+            let ClientModel { source, group, .. } = self.clients[client];
             self.connections[slot as usize].reset = !stays && self.groups[group].resets;
             let class = Class::Newcomer;
-            let request = Request { slot, generation, since, class, source, client, ask: asks };
+            let request = RequestModel { slot, generation, since, class, source, client, ask: asks };
             self.newcomers += 1;
             self.channel.push(request);
         }
@@ -403,7 +406,7 @@ impl World {
     fn has_place(&self) -> bool {
         let free = self.rules.workers - self.workers.turns.len();
         let waiting = match self.rules.rule {
-            Rule::Shelf => self.newcomers,
+            ServingOrder::Shelf => self.newcomers,
             _ => self.channel.len(),
         };
         waiting < self.rules.queue + free
@@ -411,7 +414,7 @@ impl World {
 
     /// Refuses one for another, if the budget pays for it.
     fn make_place(&mut self) -> bool {
-        if self.rules.rule == Rule::Shelf {
+        if self.rules.rule == ServingOrder::Shelf {
             let earned = (self.now - self.budget_at) as f64 * self.rules.refusals;
             // A tenth of a second's worth at once.
             self.budget = (self.budget + earned).min(SECOND as f64 / 10.0 * self.rules.refusals);
@@ -419,11 +422,11 @@ impl World {
         }
         // What stands in a backlog that was deep until now must go, whatever it costs.
         let affordable = self.budget >= REFUSE_COST as f64 || self.backlog.len() > self.backlog_limit();
-        let stands = self.order.standing().stands() || self.rules.rule != Rule::Shelf;
+        let stands = self.order.standing().stands() || self.rules.rule != ServingOrder::Shelf;
         if !(affordable && stands) {
             return false;
         }
-        if self.rules.rule != Rule::Shelf {
+        if self.rules.rule != ServingOrder::Shelf {
             // The prototype refuses the newcomer itself, one for each turn.
             self.budget -= REFUSE_COST as f64;
             self.overhead(REFUSE_COST);
@@ -441,7 +444,7 @@ impl World {
     }
 
     fn overhead(&mut self, cost: Nanos) {
-        if self.rules.work != Work::Sleep {
+        if self.rules.work != WorkModel::Sleep {
             self.workers.overhead += cost as f64;
         }
     }
@@ -452,22 +455,28 @@ impl World {
             Some(slot) => slot,
             None if self.connections.len() == self.rules.max_connections => return None,
             None => {
-                let free = Connection { generation: 0, at: Where::Free, newcomer, since: 0, reset: false };
+                let free = ConnectionModel {
+                    generation: 0,
+                    at: Whereabouts::Free,
+                    newcomer,
+                    since: 0,
+                    reset: false,
+                };
                 self.connections.push(free);
                 self.connections.len() as u32 - 1
             }
         };
         let connection = &mut self.connections[slot as usize];
-        assert_eq!(connection.at, Where::Free);
-        (connection.at, connection.newcomer, connection.reset) = (Where::Idle, newcomer, false);
+        assert_eq!(connection.at, Whereabouts::Free);
+        (connection.at, connection.newcomer, connection.reset) = (Whereabouts::Idle, newcomer, false);
         self.channel.hung_up.borrow_mut()[slot as usize] = false;
         Some((slot, connection.generation))
     }
 
     fn close(&mut self, slot: u32) {
         let connection = &mut self.connections[slot as usize];
-        assert_ne!(connection.at, Where::Free);
-        connection.at = Where::Free;
+        assert_ne!(connection.at, Whereabouts::Free);
+        connection.at = Whereabouts::Free;
         connection.generation += 1;
         self.free.push(slot);
     }
@@ -495,14 +504,14 @@ impl World {
                 self.shed(&request);
                 continue;
             }
-            self.leave_queue(&request, Where::Served);
+            self.leave_queue(&request, Whereabouts::Served);
             let group = self.groups[self.clients[request.client].group];
             let spread = 1.0 + self.rules.spread * (self.random.within(0..2_001) as f64 / 1_000.0 - 1.0);
             let left = self.rules.cost as f64 * group.cost * spread;
             let gone = !self.clients[request.client].is_waiting(request.ask);
             let spare = gone && !self.anyone_waits();
             let hung_up = self.channel.has_hung_up(&request);
-            self.workers.turns.push(Turn { request, began: self.now, left, spare, hung_up });
+            self.workers.turns.push(TurnModel { request, began: self.now, left, spare, hung_up });
         }
     }
 
@@ -512,32 +521,32 @@ impl World {
     }
 
     /// What a look at the socket says: the prototype takes every hang-up for having left.
-    fn is_gone(&self, request: &Request) -> bool {
+    fn is_gone(&self, request: &RequestModel) -> bool {
         if request.class == Class::Datagram {
             return false;
         }
         let reset = self.connections[request.slot as usize].reset;
-        reset || self.rules.rule != Rule::Shelf && self.channel.has_hung_up(request)
+        reset || self.rules.rule != ServingOrder::Shelf && self.channel.has_hung_up(request)
     }
 
-    fn take(&mut self) -> Option<Offer<Request>> {
+    fn take(&mut self) -> Option<Offer<RequestModel>> {
         match self.rules.rule {
-            Rule::InOrder => self.channel.pop().map(Offer::Turn),
-            Rule::Newest => {
+            ServingOrder::InOrder => self.channel.pop().map(Offer::Turn),
+            ServingOrder::Newest => {
                 let mut queue = self.channel.queue.borrow_mut();
                 let waited = queue.front().is_some_and(|head| self.now - head.since > NEWEST_AFTER);
                 let request = if waited { queue.pop_back() } else { queue.pop_front() };
                 request.map(Offer::Turn)
             }
-            Rule::Shelf if self.fairness.is_none() => self.order.take(self.now, &self.channel),
-            Rule::Shelf => self.take_and_check(),
+            ServingOrder::Shelf if self.fairness.is_none() => self.order.take(self.now, &self.channel),
+            ServingOrder::Shelf => self.take_and_check(),
         }
     }
 
     /// Tells the simple accounts what happens in the others.
-    fn take_and_check(&mut self) -> Option<Offer<Request>> {
+    fn take_and_check(&mut self) -> Option<Offer<RequestModel>> {
         let shelved = self.order.len();
-        let came: Vec<Request> = self.channel.queue.borrow().iter().copied().collect();
+        let came: Vec<RequestModel> = self.channel.queue.borrow().iter().copied().collect();
         let offer = self.order.take(self.now, &self.channel);
         let fairness = self.fairness.as_mut().expect("it is kept");
         if shelved + self.order.len() == 0 {
@@ -558,7 +567,7 @@ impl World {
     }
 
     /// A request is in the queue no more.
-    fn leave_queue(&mut self, request: &Request, to: Where) {
+    fn leave_queue(&mut self, request: &RequestModel, to: Whereabouts) {
         self.newcomers -= usize::from(request.class == Class::Newcomer);
         if self.clients[request.client].asks == request.ask {
             self.clients[request.client].queued = false;
@@ -572,32 +581,32 @@ impl World {
             return;
         }
         let connection = &mut self.connections[request.slot as usize];
-        assert_eq!((connection.at, connection.generation), (Where::Waiting, request.generation));
+        assert_eq!((connection.at, connection.generation), (Whereabouts::Waiting, request.generation));
         connection.at = to;
     }
 
-    fn finish(&mut self, turn: Turn) {
-        let Turn { request, began, .. } = turn;
+    fn finish(&mut self, turn: TurnModel) {
+        let TurnModel { request, began, .. } = turn;
         let left = self.clients[request.client];
-        let Client { group, doing, connection, .. } = left;
+        let ClientModel { group, doing, connection, .. } = left;
         let plan = self.groups[group];
-        let cost = if self.rules.work == Work::Sleep {
+        let cost = if self.rules.work == WorkModel::Sleep {
             self.now - began
         } else {
             (self.rules.cost as f64 * plan.cost) as Nanos
         };
         self.order.note_cost(request.source, cost);
-        if self.rules.rule != Rule::Shelf {
+        if self.rules.rule != ServingOrder::Shelf {
             self.budget = (self.budget + REFUSE_COST as f64).min(10.0 * REFUSE_COST as f64);
         }
         let useful = self.clients[request.client].is_waiting(request.ask);
-        let mut stays = useful && !matches!(plan.pace, Pace::Once { .. } | Pace::Bursts { .. });
+        let mut stays = useful && !matches!(plan.pace, ClientPace::Once { .. } | ClientPace::Bursts { .. });
         if request.class == Class::Datagram {
             self.datagrams[request.slot as usize] = false;
         } else {
             stays &= !self.channel.has_hung_up(&request);
             let served = &mut self.connections[request.slot as usize];
-            (served.at, served.newcomer) = (Where::Idle, false);
+            (served.at, served.newcomer) = (Whereabouts::Idle, false);
             if !stays {
                 self.close(request.slot);
             }
@@ -611,16 +620,16 @@ impl World {
             }
             return;
         }
-        let Doing::Waiting(asked) = doing else { unreachable!("it waits") };
+        let ClientDoing::Waiting(asked) = doing else { unreachable!("it waits") };
         self.report.useful(group, self.now, self.now - asked, plan.cost);
-        self.clients[request.client].doing = Doing::Nothing;
+        self.clients[request.client].doing = ClientDoing::Nothing;
         self.clients[request.client].connection = connection.filter(|_| stays);
         self.next_ask(request.client, asked, self.now);
     }
 
     /// A request is ended without a turn.
-    fn shed(&mut self, request: &Request) {
-        self.leave_queue(request, Where::Idle);
+    fn shed(&mut self, request: &RequestModel) {
+        self.leave_queue(request, Whereabouts::Idle);
         if request.class == Class::Datagram {
             self.datagrams[request.slot as usize] = false;
             return;
@@ -634,7 +643,7 @@ impl World {
             return;
         }
         let refused = &mut self.clients[client];
-        (refused.doing, refused.connection) = (Doing::Nothing, None);
+        (refused.doing, refused.connection) = (ClientDoing::Nothing, None);
         let group = refused.group;
         self.report.groups[group].shed += 1;
         self.next_ask(client, self.now, self.now + self.groups[group].pause);
@@ -647,13 +656,13 @@ impl World {
         }
         let oldest = self.order.oldest(self.now).unwrap_or(0);
         assert!(oldest <= self.rules.queue_timeout, "an entry has waited for {} ms", oldest / MS);
-        self.at(self.now + SCAN, Event::Scan);
+        self.at(self.now + SCAN, WorldEvent::Scan);
     }
 
     /// The end: what waits is cut, and then nothing must be left.
     fn drain(&mut self) {
         while let Some(request) = self.order.drain_one().or_else(|| self.channel.pop()) {
-            self.leave_queue(&request, Where::Idle);
+            self.leave_queue(&request, Whereabouts::Idle);
             if request.class == Class::Datagram {
                 self.datagrams[request.slot as usize] = false;
             }
@@ -669,7 +678,7 @@ impl World {
         let idle = self.workers.turns.len() < self.rules.workers;
         let waiting = self.channel.len() + self.order.len();
         assert!(!idle || waiting == 0, "{waiting} wait, and a worker is free");
-        if self.rules.rule == Rule::Shelf {
+        if self.rules.rule == ServingOrder::Shelf {
             assert!(self.newcomers <= self.rules.queue + self.rules.workers, "{} newcomers", self.newcomers);
         }
         assert!(self.backlog.len() <= self.rules.backlog_deep);
@@ -682,10 +691,10 @@ impl World {
     fn count(&self) {
         let at = |place| self.connections.iter().filter(|connection| connection.at == place).count();
         let queued = self.channel.len() + self.order.len();
-        assert_eq!(at(Where::Waiting) + self.waiting_datagrams, queued, "an entry was lost or made up");
+        assert_eq!(at(Whereabouts::Waiting) + self.waiting_datagrams, queued, "an entry was lost or made up");
         let turns = self.workers.turns.iter().filter(|turn| turn.request.class != Class::Datagram).count();
-        assert_eq!(at(Where::Served), turns);
-        assert_eq!(at(Where::Free), self.free.len());
+        assert_eq!(at(Whereabouts::Served), turns);
+        assert_eq!(at(Whereabouts::Free), self.free.len());
         let datagrams = self.datagrams.iter().filter(|&&taken| taken).count();
         assert_eq!(datagrams, self.waiting_datagrams + self.workers.turns.len() - turns);
     }

@@ -1,6 +1,6 @@
 //! Where a body ends, and its pieces.
 
-use super::{Chunked, Refused};
+use super::{Chunked, Piece, Refused};
 
 /// Where a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +20,11 @@ impl BodyLength {
     }
 
     /// A reader of such a body.
-    pub fn reader(self, limits: Limits) -> BodyReader {
+    pub fn reader(self, limits: BodyLimits) -> BodyReader {
         let state = match self {
-            BodyLength::Bytes(left) => State::Bytes(left),
-            BodyLength::Chunked => State::Chunked(Chunked::new(limits.max_overhead)),
-            BodyLength::UntilClose => State::UntilClose,
+            BodyLength::Bytes(left) => BodyEnd::Bytes(left),
+            BodyLength::Chunked => BodyEnd::Chunked(Chunked::new(limits.max_overhead)),
+            BodyLength::UntilClose => BodyEnd::UntilClose,
         };
         BodyReader { state, room: limits.max_body }
     }
@@ -32,41 +32,30 @@ impl BodyLength {
 
 /// What a [`BodyReader`] allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct BodyLimits {
     /// Bytes of the body.
     pub max_body: u64,
     /// Bytes of chunk extensions and trailers, in all.
     pub max_overhead: usize,
 }
 
-impl Default for Limits {
+impl Default for BodyLimits {
     /// A body without a limit (for who passes it on and keeps none of it), 16 KiB of overhead.
     fn default() -> Self {
         Self { max_body: u64::MAX, max_overhead: 16 << 10 }
     }
 }
 
-/// What comes next of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece<'b> {
-    /// Some of its bytes, never none.
-    Data(&'b [u8]),
-    /// More must come; all that was given is used.
-    More,
-    /// It is whole. What was not used belongs to the next message.
-    End,
-}
-
 /// Reads a body as it comes. It keeps no bytes.
 #[derive(Clone, Debug)]
 pub struct BodyReader {
-    state: State,
+    state: BodyEnd,
     /// Bytes that the body may still have.
     room: u64,
 }
 
 #[derive(Clone, Debug)]
-enum State {
+enum BodyEnd {
     Bytes(u64),
     Chunked(Chunked),
     UntilClose,
@@ -76,8 +65,8 @@ impl BodyReader {
     /// Takes some of `input`: how many bytes that were, and what they are.
     pub fn next<'b>(&mut self, input: &'b [u8]) -> Result<(usize, Piece<'b>), Refused> {
         let (used, piece) = match &mut self.state {
-            State::Bytes(0) => (0, Piece::End),
-            State::Bytes(left) => {
+            BodyEnd::Bytes(0) => (0, Piece::End),
+            BodyEnd::Bytes(left) => {
                 // Known beforehand, so that it is refused before it is read.
                 if *left > self.room {
                     return Err(Refused::BodyTooLong);
@@ -86,8 +75,8 @@ impl BodyReader {
                 *left -= taken as u64;
                 (taken, data(&input[..taken]))
             }
-            State::Chunked(chunked) => chunked.next(input, self.room)?,
-            State::UntilClose => (input.len(), data(input)),
+            BodyEnd::Chunked(chunked) => chunked.next(input, self.room)?,
+            BodyEnd::UntilClose => (input.len(), data(input)),
         };
         if let Piece::Data(bytes) = piece {
             self.room = self.room.checked_sub(bytes.len() as u64).ok_or(Refused::BodyTooLong)?;
@@ -98,14 +87,14 @@ impl BodyReader {
     /// How many bytes are left, where that is known.
     pub fn left(&self) -> Option<u64> {
         match self.state {
-            State::Bytes(left) => Some(left),
+            BodyEnd::Bytes(left) => Some(left),
             _ => None,
         }
     }
 
     /// Whether the end of the connection is the end of the body.
     pub fn ends_with_connection(&self) -> bool {
-        matches!(self.state, State::UntilClose)
+        matches!(self.state, BodyEnd::UntilClose)
     }
 }
 

@@ -9,7 +9,7 @@
 //! the input, and none of them keeps a byte:
 //!
 //! ```
-//! use tidegate::service::http::wire::{Limits, Piece, RequestHead, Scanner, Slots};
+//! use tidegate::service::http::wire::{BodyLimits, Piece, RequestHead, Scanner, Slots};
 //!
 //! let bytes = b"POST /form?x=1 HTTP/1.1\r\nHost: example\r\nContent-Length: 3\r\n\r\nabc";
 //! let mut scanner = Scanner::requests();
@@ -17,7 +17,7 @@
 //! let mut slots = Slots::new();
 //! let request = RequestHead::parse(&bytes[head.clone()], &mut slots, 100)?;
 //! assert_eq!((request.method, request.target.path()), ("POST", "/form"));
-//! let mut body = request.body.reader(Limits::default());
+//! let mut body = request.body.reader(BodyLimits::default());
 //! assert_eq!(body.next(&bytes[head.end..])?, (3, Piece::Data(b"abc")));
 //! assert_eq!(body.next(b"")?, (0, Piece::End));
 //! # Ok::<(), tidegate::service::http::wire::Refused>(())
@@ -27,14 +27,16 @@ mod body;
 mod chunked;
 mod head;
 mod headers;
+mod piece;
 mod refused;
 mod scan;
 mod target;
 
-pub use body::{BodyLength, BodyReader, Limits, Piece};
+pub use body::{BodyLength, BodyLimits, BodyReader};
 pub use chunked::{Chunked, LAST_CHUNK, chunk_head};
 pub use head::{RequestHead, ResponseHead, Slots, Version};
 pub use headers::{Headers, list};
+pub use piece::Piece;
 pub use refused::Refused;
 pub use scan::Scanner;
 pub use target::{Form, Target, decode_component, decode_path};

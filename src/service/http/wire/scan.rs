@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// Which kind of message is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum MessageKind {
     Request,
     Response,
 }
@@ -17,7 +17,7 @@ enum Kind {
 /// line, a bare LF or a folded header at its line.
 #[derive(Clone, Debug)]
 pub struct Scanner {
-    kind: Kind,
+    kind: MessageKind,
     /// Where the head begins: behind the one empty line that may stand before it.
     start: usize,
     /// Where the present line begins.
@@ -30,15 +30,15 @@ pub struct Scanner {
 impl Scanner {
     /// For requests.
     pub const fn requests() -> Self {
-        Self::new(Kind::Request)
+        Self::new(MessageKind::Request)
     }
 
     /// For responses.
     pub const fn responses() -> Self {
-        Self::new(Kind::Response)
+        Self::new(MessageKind::Response)
     }
 
-    const fn new(kind: Kind) -> Self {
+    const fn new(kind: MessageKind) -> Self {
         Self { kind, start: 0, line: 0, scanned: 0, begun: false }
     }
 
@@ -57,7 +57,7 @@ impl Scanner {
             (self.scanned, self.line) = (end, end);
             match (line == self.start, empty) {
                 (true, true) => {
-                    if self.kind == Kind::Response || line > 0 {
+                    if self.kind == MessageKind::Response || line > 0 {
                         return Err(Refused::FirstLine);
                     }
                     self.start = end;
@@ -89,17 +89,17 @@ impl Scanner {
             return Ok(());
         }
         let word = &bytes[self.start.min(bytes.len())..];
-        if self.kind == Kind::Request && self.start == 0 && word.first() == Some(&b'\r') {
+        if self.kind == MessageKind::Request && self.start == 0 && word.first() == Some(&b'\r') {
             // An empty line, or what the scan refuses.
             return Ok(());
         }
         let known: &[u8] = b"HTTP/1.";
         for (at, &byte) in word.iter().take(known.len()).enumerate() {
             match self.kind {
-                Kind::Request if byte == b'\n' || byte == b' ' && at > 0 => break,
-                Kind::Request if is_token(byte) => {}
-                Kind::Request if byte == 0x16 && at == 0 => return Err(Refused::Tls),
-                Kind::Response if byte == known[at] => {}
+                MessageKind::Request if byte == b'\n' || byte == b' ' && at > 0 => break,
+                MessageKind::Request if is_token(byte) => {}
+                MessageKind::Request if byte == 0x16 && at == 0 => return Err(Refused::Tls),
+                MessageKind::Response if byte == known[at] => {}
                 _ => return Err(Refused::FirstLine),
             }
         }
@@ -108,7 +108,7 @@ impl Scanner {
     }
 
     fn check_first(&self, line: &[u8]) -> Result<(), Refused> {
-        if self.kind == Kind::Response {
+        if self.kind == MessageKind::Response {
             return Ok(());
         }
         let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();

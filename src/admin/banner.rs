@@ -1,0 +1,353 @@
+//! How the server is, in a word, and why, in a sentence: the status page's banner.
+
+use super::history::Dropped;
+use super::show;
+use crate::metrics::snapshot::{Phase, Snapshot};
+use crate::reason::{DatagramDrop, DropReason};
+
+/// The banner's states, each with a colour of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// All is well.
+    Serving,
+    /// It serves, and a person should look.
+    Warning,
+    /// It turns newcomers away.
+    Shedding,
+    /// It was told to end.
+    Draining,
+    /// It is not serving yet, or no more.
+    Down,
+}
+
+impl Condition {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Condition::Serving => "serving",
+            Condition::Warning => "warning",
+            Condition::Shedding => "shedding",
+            Condition::Draining => "draining",
+            Condition::Down => "down",
+        }
+    }
+}
+
+/// What happened lately, beside the snapshot.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lately {
+    /// What was turned away in the last seconds.
+    pub(super) dropped: Dropped,
+    /// How many seconds those are.
+    pub(super) seconds: f64,
+    /// The share of the workers' time spent in turns, in the last ten seconds.
+    pub(super) utilisation: f64,
+    /// Panics in the last minute.
+    pub(super) panics: u64,
+    /// The source that was refused most.
+    pub(super) source: Option<String>,
+}
+
+/// The banner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Banner {
+    pub(super) state: Condition,
+    pub(super) title: &'static str,
+    pub(super) why: String,
+    /// What a person can do about it; nothing where there is nothing to do.
+    pub(super) advice: &'static str,
+}
+
+impl Banner {
+    pub(super) fn new(seen: &Snapshot, lately: &Lately) -> Self {
+        let open: u64 = seen.listeners.iter().map(|l| l.open()).sum();
+        let say = |state, title, why| Self { state, title, why, advice: "" };
+        let ask = |state, title, (why, advice)| Self { state, title, why, advice };
+        match seen.phase {
+            Phase::Starting => {
+                return say(Condition::Down, "Starting", "It is bound and does not serve yet.".to_owned());
+            }
+            Phase::Stopped => return say(Condition::Down, "Stopped", "It has ended.".to_owned()),
+            Phase::Leaving => {
+                let why = "It was told to end. It still accepts, and /readyz asks for no more traffic.";
+                return say(Condition::Draining, "Leaving", why.to_owned());
+            }
+            Phase::Draining => {
+                let why = format!(
+                    "It was told to end and accepts no more; {} left to finish.",
+                    show::some(open, "connection")
+                );
+                return say(Condition::Draining, "Draining", why);
+            }
+            Phase::Serving => {}
+        }
+        if let Some(reason) = shedding(seen, lately) {
+            let said = (why_shedding(reason, seen, lately), advice_shedding(reason));
+            return ask(Condition::Shedding, "Shedding load", said);
+        }
+        if let Some(said) = dropping_datagrams(lately) {
+            return ask(Condition::Shedding, "Dropping datagrams", said);
+        }
+        if let Some(said) = warning(seen, lately) {
+            return ask(Condition::Warning, "Serving, under strain", said);
+        }
+        say(Condition::Serving, "Serving", why_well(seen))
+    }
+}
+
+/// Why newcomers are turned away now, if they are: what was said most often.
+fn shedding(seen: &Snapshot, lately: &Lately) -> Option<DropReason> {
+    let count = |reason: DropReason| lately.dropped.connections[reason as usize];
+    // A client that leaves by itself, or that a service denies, says nothing of the load.
+    let of_load = |reason: &DropReason| !matches!(reason, DropReason::ClientGone | DropReason::Denied);
+    let most = DropReason::ALL.iter().copied().filter(of_load).max_by_key(|&r| count(r));
+    most.filter(|&reason| count(reason) > 0).or(seen.shedding.filter(of_load))
+}
+
+fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String {
+    let n = show::number;
+    let why = match reason {
+        DropReason::QueueFull => why_queue_full(seen),
+        DropReason::MaxConnections => {
+            format!("As many connections are open as max_connections allows ({}).", n(seen.connections_limit))
+        }
+        DropReason::PerSource => match &lately.source {
+            Some(source) => format!("{source} has as many connections as max_per_source allows."),
+            None => "A source has as many connections as max_per_source allows.".to_owned(),
+        },
+        DropReason::Rate => match &lately.source {
+            Some(source) => format!("{source} connects faster than source_rate allows."),
+            None => "A source connects faster than source_rate allows.".to_owned(),
+        },
+        DropReason::QueueTimeout => format!(
+            "Connections wait for a worker longer than queue_timeout; {} of {} workers are busy.",
+            n(seen.workers_busy),
+            n(seen.workers_limit)
+        ),
+        DropReason::FdReserve => "The process is out of file descriptors.".to_owned(),
+        DropReason::Draining => "The server is draining.".to_owned(),
+        DropReason::NoBackend => "No backend of the gate can be reached.".to_owned(),
+        DropReason::ClientGone | DropReason::Denied => "Newcomers are turned away.".to_owned(),
+    };
+    let dropped = lately.dropped.connections[reason as usize];
+    match dropped {
+        0 => why,
+        _ => format!("{why} {} refused in the last {:.0} s.", n(dropped), lately.seconds.max(1.0)),
+    }
+}
+
+fn advice_shedding(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::QueueFull | DropReason::QueueTimeout => ADVICE_BUSY,
+        DropReason::MaxConnections => {
+            "Look for clients that keep connections they do not use, or raise --max-connections."
+        }
+        DropReason::PerSource | DropReason::Rate => {
+            "Look at the most refused sources below: one client that misbehaves, or many behind one address?"
+        }
+        DropReason::FdReserve => {
+            "Raise the limit of open files (ulimit -n, LimitNOFILE=), or lower --max-connections."
+        }
+        DropReason::NoBackend => "Look whether the backends run and listen where the gate expects them.",
+        DropReason::ClientGone | DropReason::Draining | DropReason::Denied => "",
+    }
+}
+
+const ADVICE_BUSY: &str = "If processors are idle, turns wait for something: raise --workers. If none is, add an instance or make turns cheaper.";
+
+/// The refusals are of the last seconds and the queue is as it is now: where it has room again, that is said too.
+fn why_queue_full(seen: &Snapshot) -> String {
+    let n = show::number;
+    let (waiting, limit) = (seen.queue_length, seen.queue_limit);
+    let workers = format!("{} of {} workers are busy", n(seen.workers_busy), n(seen.workers_limit));
+    if waiting < limit {
+        return format!(
+            "Bursts overflow the queue: {} of {} places are taken at this moment, {workers}.",
+            n(waiting),
+            n(limit)
+        );
+    }
+    let newcomers: u64 = seen.listeners.iter().map(|l| l.newcomers).sum();
+    format!(
+        "The queue is full: {} wait ({}), limit {}; {workers}.",
+        n(waiting),
+        show::waiting(seen, newcomers),
+        n(limit)
+    )
+}
+
+/// Why datagrams are dropped now, if they are, and what to do.
+fn dropping_datagrams(lately: &Lately) -> Option<(String, &'static str)> {
+    let count = |reason: DatagramDrop| lately.dropped.datagrams[reason as usize];
+    // A datagram that is not meant for a service says nothing of the load.
+    let full = count(DatagramDrop::QueueFull) + count(DatagramDrop::QueueTimeout);
+    let kernel = count(DatagramDrop::KernelBuffer);
+    let (why, advice) = match (full, kernel) {
+        (0, 0) => return None,
+        (full, kernel) if kernel > full => (
+            "They come faster than they are read: the kernel's buffer is full.",
+            "Raise net.core.rmem_max, or give the process more of the processor.",
+        ),
+        _ => ("The workers do not keep up with the queue.", ADVICE_BUSY),
+    };
+    let seconds = lately.seconds.max(1.0);
+    Some((format!("{why} {} dropped in the last {seconds:.0} s.", show::number(full + kernel)), advice))
+}
+
+/// What a person should look at though nobody is turned away, and what to do.
+fn warning(seen: &Snapshot, lately: &Lately) -> Option<(String, &'static str)> {
+    let n = show::number;
+    if seen.workers_stuck > 0 {
+        let why = format!(
+            "{} of {} workers have been in one turn for longer than stuck_threshold.",
+            n(seen.workers_stuck),
+            n(seen.workers_limit)
+        );
+        return Some((
+            why,
+            "See what they wait for before a restart: gdb -p PID -batch -ex 'thread apply all bt'",
+        ));
+    }
+    if let Some(why) = backlog_fills(seen) {
+        return Some((
+            why,
+            "Look for what takes the processor from the acceptor, and for accept errors in the log.",
+        ));
+    }
+    if lately.panics > 0 {
+        let why = format!("{} in the last minute.", show::some(lately.panics, "handler panic"));
+        return Some((why, "The log has each panic with its place in the code."));
+    }
+    (lately.utilisation > 0.9).then(|| {
+        let why = format!(
+            "The workers were busy {:.0} % of the last ten seconds; {} wait for one (limit {}).",
+            lately.utilisation * 100.0,
+            n(seen.queue_length),
+            n(seen.queue_limit)
+        );
+        (why, ADVICE_BUSY)
+    })
+}
+
+/// Whether a listener's queue in the kernel is nearly full.
+fn backlog_fills(seen: &Snapshot) -> Option<String> {
+    let all = seen.listeners.iter().filter_map(|l| l.backlog.map(|b| (l, b)));
+    let mut full = all.filter(|(_, b)| b.limit > 0 && b.connections * 5 > b.limit * 4);
+    full.next().map(|(listener, backlog)| {
+        format!(
+            "{} of {} places of the kernel's accept queue are taken at {}.",
+            show::number(backlog.connections),
+            show::number(backlog.limit),
+            listener.listener
+        )
+    })
+}
+
+fn why_well(seen: &Snapshot) -> String {
+    let n = show::number;
+    let queue = match seen.queue_length {
+        0 => "nobody waits".to_owned(),
+        waiting => format!("{} waiting (limit {})", n(waiting), n(seen.queue_limit)),
+    };
+    format!(
+        "{} of {} workers busy, {queue}, nobody turned away.",
+        n(seen.workers_busy),
+        n(seen.workers_limit)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::snapshot::{AcceptQueue, ListenerSnapshot};
+
+    fn serving() -> Snapshot {
+        Snapshot {
+            phase: Phase::Serving,
+            workers_limit: 32,
+            workers_busy: 32,
+            queue_limit: 128,
+            queue_length: 128,
+            connections_limit: 10_000,
+            listeners: vec![ListenerSnapshot { idle: 3, ..ListenerSnapshot::default() }],
+            ..Snapshot::default()
+        }
+    }
+
+    fn dropped(reason: DropReason, count: u64) -> Lately {
+        let mut lately = Lately { seconds: 3.0, ..Lately::default() };
+        lately.dropped.connections[reason as usize] = count;
+        lately
+    }
+
+    fn check(seen: &Snapshot, lately: &Lately, condition: Condition, words: &str) {
+        let banner = Banner::new(seen, lately);
+        assert_eq!(banner.state, condition, "{banner:?}");
+        assert!(banner.why.contains(words), "{banner:?} lacks {words:?}");
+    }
+
+    #[test]
+    fn a_server_that_serves_says_how_well() {
+        let well = Snapshot { workers_busy: 2, queue_length: 0, ..serving() };
+        let stuck = Snapshot { workers_stuck: 3, ..well.clone() };
+        let mut backlog = well.clone();
+        backlog.listeners[0].backlog = Some(AcceptQueue { connections: 9, limit: 10, drops: 0 });
+        let calm = Lately::default();
+        let panics = Lately { panics: 1, ..Lately::default() };
+        let busy = Lately { utilisation: 0.97, ..Lately::default() };
+        let mut reflected = Lately::default();
+        reflected.dropped.datagrams[DatagramDrop::RefusedSource as usize] = 70;
+        for (seen, lately, condition, words) in [
+            (&well, &calm, Condition::Serving, "2 of 32 workers busy, nobody waits, nobody turned away."),
+            (&well, &dropped(DropReason::ClientGone, 9), Condition::Serving, "nobody turned away"),
+            (&well, &reflected, Condition::Serving, "nobody turned away"),
+            (&stuck, &calm, Condition::Warning, "3 of 32 workers have been in one turn"),
+            (&backlog, &calm, Condition::Warning, "9 of 10 places of the kernel's accept queue"),
+            (&well, &panics, Condition::Warning, "1 handler panic in the last minute"),
+            (&well, &busy, Condition::Warning, "busy 97 %"),
+        ] {
+            check(seen, lately, condition, words);
+        }
+    }
+
+    #[test]
+    fn a_server_that_sheds_says_why_and_how_much() {
+        let full = serving();
+        let mut split = Snapshot { shedding: Some(DropReason::QueueFull), ..serving() };
+        (split.listeners[0].queued, split.listeners[0].newcomers) = (120, 20);
+        let bursts = Snapshot { queue_length: 3, ..serving() };
+        let from = |reason| Lately { source: Some("10.0.0.7".to_owned()), ..dropped(reason, 5) };
+        let mut kernel = Lately { seconds: 3.0, ..Lately::default() };
+        kernel.dropped.datagrams[DatagramDrop::KernelBuffer as usize] = 70;
+        for (seen, lately, words) in [
+            (&full, dropped(DropReason::QueueFull, 1204), "The queue is full: 128 wait"),
+            (&full, dropped(DropReason::QueueFull, 1204), "1,204 refused in the last 3 s"),
+            (&split, Lately::default(), "128 wait (20 new, 100 of open connections, 8 other), limit 128"),
+            (&bursts, dropped(DropReason::QueueFull, 40), "Bursts overflow the queue: 3 of 128 places"),
+            (&full, from(DropReason::PerSource), "10.0.0.7 has as many connections as"),
+            (&full, from(DropReason::Rate), "10.0.0.7 connects faster than source_rate"),
+            (&full, dropped(DropReason::FdReserve, 1), "out of file descriptors"),
+            (&full, kernel, "the kernel's buffer is full. 70 dropped in the last 3 s."),
+        ] {
+            check(seen, &lately, Condition::Shedding, words);
+        }
+    }
+
+    #[test]
+    fn a_server_that_begins_or_ends_says_so() {
+        for (phase, condition, words) in [
+            (Phase::Starting, Condition::Down, "does not serve yet"),
+            (Phase::Leaving, Condition::Draining, "still accepts"),
+            (Phase::Draining, Condition::Draining, "3 connections left"),
+            (Phase::Stopped, Condition::Down, "ended"),
+        ] {
+            check(&Snapshot { phase, ..serving() }, &Lately::default(), condition, words);
+        }
+    }
+
+    #[test]
+    fn every_reason_has_words() {
+        for &reason in DropReason::ALL {
+            assert!(!why_shedding(reason, &serving(), &dropped(reason, 5)).is_empty());
+        }
+    }
+}

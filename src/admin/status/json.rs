@@ -1,0 +1,96 @@
+//! The status for programs: numbers first, and what the page shows beside them.
+
+use super::super::history::quantile;
+use super::report::Report;
+use super::view::View;
+use crate::metrics::registry::{REVISION, VERSION};
+use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
+use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use serde_json::{Map, Value, json};
+
+pub(super) fn json(report: &Report, view: &View) -> Value {
+    let Report { seen, banner, process, recent, .. } = report;
+    json!({
+        "version": VERSION,
+        "revision": REVISION,
+        "phase": seen.phase.as_str(),
+        "state": banner.state.as_str(),
+        "title": banner.title,
+        "why": banner.why,
+        "advice": banner.advice,
+        "uptime_seconds": seen.uptime.as_secs_f64(),
+        "shedding": seen.shedding.map(DropReason::as_str),
+        "workers": {
+            "limit": seen.workers_limit, "busy": seen.workers_busy, "stuck": seen.workers_stuck,
+            "busy_seconds_total": seen.worker_busy.as_secs_f64(), "utilization": recent.utilisation,
+        },
+        "handler_panics_total": seen.handler_panics,
+        "queue": {
+            "length": seen.queue_length, "limit": seen.queue_limit,
+            "newcomers": report.total(|l| l.newcomers), "turns": report.total(|l| l.queued - l.newcomers),
+        },
+        "connections": {
+            "open": report.total(ListenerSnapshot::open), "queued": report.total(|l| l.queued),
+            "active": report.total(|l| l.active), "idle": report.total(|l| l.idle),
+            "lingering": seen.lingering, "limit": seen.connections_limit,
+        },
+        "rates_per_second": {
+            "accepted": recent.accepted_rate, "dropped": recent.dropped_rate, "turns": recent.turn_rate,
+        },
+        "latency_seconds": {
+            "window": recent.latency_seconds,
+            "queue_wait": percentiles(&recent.latencies.queue_wait),
+            "turn": percentiles(&recent.latencies.turn),
+        },
+        "listeners": seen.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "pending_input_bytes": seen.pending_input_bytes,
+        "pending_output_bytes": seen.pending_output_bytes,
+        "process": {
+            "cpu_seconds_total": process.cpu.as_secs_f64(), "open_fds": process.open_fds,
+            "cpu_cores": recent.processors,
+            "max_fds": process.max_fds, "resident_bytes": process.resident_bytes,
+            "threads": process.threads, "start_time_seconds": process.start_time,
+        },
+        "refusals": report.refusals.iter().map(|r| refusal(report, r)).collect::<Vec<_>>(),
+        "refused_sources": report.refused_sources.iter()
+            .map(|source| json!({ "source": source.source, "count": source.count })).collect::<Vec<_>>(),
+        "limits": report.limits.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into()))
+            .collect::<Map<_, _>>(),
+        "view": view,
+    })
+}
+
+fn refusal(report: &Report, refusal: &Refusal) -> Value {
+    json!({
+        "at_unix_ms": refusal.at_unix_ms, "listener": report.listener_name(refusal.listener),
+        "reason": refusal.reason.as_str(), "count": refusal.count,
+    })
+}
+
+fn percentiles(seen: &HistogramSnapshot) -> Value {
+    json!({
+        "count": seen.count(), "p50": quantile(seen, 0.5), "p90": quantile(seen, 0.9),
+        "p99": quantile(seen, 0.99), "p999": quantile(seen, 0.999),
+    })
+}
+
+fn listener(l: &ListenerSnapshot) -> Value {
+    json!({
+        "listener": l.listener, "service": l.service, "datagram": l.datagram,
+        "accepted": l.accepted, "queued": l.queued, "newcomers": l.newcomers, "active": l.active, "idle": l.idle,
+        "dropped": counts(DropReason::ALL.iter().map(|r| r.as_str()), &l.dropped),
+        "closed": counts(CloseReason::ALL.iter().map(|r| r.as_str()), &l.closed),
+        "accept_errors": counts(AcceptError::ALL.iter().map(|r| r.as_str()), &l.accept_errors),
+        "turns": counts(TurnOutcome::ALL.iter().map(|r| r.as_str()), &l.turns),
+        "received_bytes": l.received_bytes, "sent_bytes": l.sent_bytes,
+        "datagrams_received": l.datagrams_received,
+        "datagrams_dropped": counts(DatagramDrop::ALL.iter().map(|r| r.as_str()), &l.datagrams_dropped),
+        "backlog": l.backlog.map(|b| json!({
+            "connections": b.connections, "limit": b.limit, "drops": b.drops,
+        })),
+    })
+}
+
+fn counts(names: impl Iterator<Item = &'static str>, counts: &[u64]) -> Map<String, Value> {
+    names.zip(counts).map(|(name, &count)| (name.to_owned(), count.into())).collect()
+}

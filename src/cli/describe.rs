@@ -1,0 +1,152 @@
+//! What the program says of a server: the start lines, and what `tidegate check` prints.
+
+use super::args::LogFormat;
+use super::plan::Plan;
+use crate::service::Cost;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tidegate_units::show_time;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+
+/// The lines that are printed when the server serves: each listener with its real address, the admin endpoint
+/// and the limits.
+pub(super) fn start_lines(
+    plan: &Plan,
+    addresses: &[SocketAddr],
+    admin: Option<SocketAddr>,
+    format: LogFormat,
+) -> String {
+    match format {
+        LogFormat::Text => start_text(plan, addresses, admin),
+        LogFormat::Json => start_json(plan, addresses, admin),
+    }
+}
+
+fn start_text(plan: &Plan, addresses: &[SocketAddr], admin: Option<SocketAddr>) -> String {
+    let mut text = String::new();
+    for (listener, address) in plan.listeners.iter().zip(addresses) {
+        let _ = writeln!(text, "{} on {}://{address}", listener.service, listener.scheme());
+    }
+    if let Some(address) = admin {
+        let _ = writeln!(text, "metrics on http://{address}/metrics, status on http://{address}/status");
+    }
+    let limits = &plan.limits;
+    let _ = writeln!(
+        text,
+        "limits: {} workers, {} may wait, {} connections, {} descriptors, at most {} MiB",
+        limits.workers,
+        limits.queue,
+        limits.max_connections,
+        plan.descriptors(),
+        plan.memory_ceiling().div_ceil(1 << 20),
+    );
+    text
+}
+
+/// The same for programs: one object a line, with the fields that every line of the log has.
+fn start_json(plan: &Plan, addresses: &[SocketAddr], admin: Option<SocketAddr>) -> String {
+    let listening = plan.listeners.iter().zip(addresses).map(|(listener, address)| {
+        let url = format!("{}://{address}", listener.scheme());
+        json!({ "message": "listening", "service": listener.service, "url": url })
+    });
+    let admin = admin.map(|address| {
+        let (metrics, status) = (format!("http://{address}/metrics"), format!("http://{address}/status"));
+        json!({ "message": "admin endpoint", "metrics": metrics, "status": status })
+    });
+    let limits = json!({
+        "message": "limits", "workers": plan.limits.workers, "queue": plan.limits.queue,
+        "max_connections": plan.limits.max_connections, "descriptors": plan.descriptors(),
+        "memory_bytes": plan.memory_ceiling(),
+    });
+    let mut now = String::new();
+    // Writing to a string does not fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut now));
+    let mut text = String::new();
+    for mut line in listening.chain(admin).chain([limits]) {
+        if let Value::Object(fields) = &mut line {
+            fields.insert("timestamp".to_owned(), now.clone().into());
+            fields.insert("level".to_owned(), "INFO".into());
+        }
+        let _ = writeln!(text, "{line}");
+    }
+    text
+}
+
+impl Plan {
+    /// The effective limits and what they come to.
+    pub(super) fn describe(&self) -> String {
+        let mut out = String::from("Listeners:\n");
+        let row = |out: &mut String, name: &str, value: &str, why: &str| {
+            let line = format!("  {name:<22} {value:<12} {why}");
+            let _ = writeln!(out, "{}", line.trim_end());
+        };
+        let any_own = self.listeners.iter().any(|listener| !listener.own.is_empty());
+        for listener in &self.listeners {
+            row(&mut out, &listener.service, &format!("{}://{}", listener.scheme(), listener.address), "");
+            if any_own && listener.has_backlog() {
+                for limit in listener.own.applied_to(self.limits.clone()).table() {
+                    if limit.per_listener {
+                        let _ = writeln!(out, "    {:<20} {}", limit.name, limit.value);
+                    }
+                }
+            }
+        }
+        let admin = self.admin.map_or("off".to_owned(), |address| format!("http://{address}/status"));
+        row(&mut out, "admin", &admin, "");
+        let mut group = None;
+        for limit in self.limits.table() {
+            if group.replace(limit.group) != Some(limit.group) {
+                let _ = writeln!(out, "\n{}:", limit.group.as_str());
+            }
+            row(&mut out, limit.name, &limit.value, &limit.why);
+        }
+        out.push_str("\nWhat they come to:\n");
+        let memory = format!("{}MiB", self.memory_ceiling().div_ceil(1 << 20));
+        row(&mut out, "memory", &memory, "at most, the program itself and its threads included");
+        let open_files = crate::sys::raise_open_files(u64::MAX);
+        let descriptors = format!("of the {open_files} open files that this process may have");
+        row(&mut out, "descriptors", &self.descriptors().to_string(), &descriptors);
+        let (wait, why) = self.longest_wait();
+        row(&mut out, "wait", &show_time(wait), &why);
+        out.push_str("\nok\n");
+        out
+    }
+
+    /// What this process can come to hold, as the system counts it (`RSS`).
+    pub(super) fn memory_ceiling(&self) -> usize {
+        /// The program itself: its code, its log, the admin endpoint. Half of it was measured.
+        const PROGRAM_BYTES: usize = 12 << 20;
+        let datagrams = self.listeners.iter().any(|listener| !listener.has_backlog());
+        let more = if datagrams { self.limits.datagram_memory_ceiling() } else { 0 };
+        let others = self.listeners.len().saturating_sub(1) * self.limits.listener_memory_ceiling();
+        PROGRAM_BYTES + self.limits.memory_ceiling() + others + more
+    }
+
+    /// The descriptors that the server may use.
+    fn descriptors(&self) -> usize {
+        self.limits.max_connections + self.limits.lingering + self.limits.fd_reserve + self.of_services()
+    }
+
+    /// How long a client waits that is admitted at the worst moment, and how that comes about.
+    fn longest_wait(&self) -> (Duration, String) {
+        let limits = &self.limits;
+        let streams = self.listeners.iter().filter(|listener| listener.has_backlog());
+        let backlogs: usize =
+            streams.map(|listener| listener.own.applied_to(limits.clone()).effective_backlog()).sum();
+        let ahead = limits.queue + limits.workers + backlogs;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from).min(limits.workers);
+        let (cost, at_once, what) = match self.work {
+            Cost::Cpu(cost) => (cost, processors, "computing on this machine's processors"),
+            Cost::Sleep(cost) => (cost, limits.workers, "waiting"),
+        };
+        let rounds = ahead.div_ceil(at_once).try_into().unwrap_or(u32::MAX);
+        let why = format!(
+            "for a client with {ahead} requests before it (queue, workers, backlog), each {} of {what}",
+            show_time(cost)
+        );
+        (cost.saturating_mul(rounds), why)
+    }
+}

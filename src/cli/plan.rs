@@ -1,0 +1,322 @@
+//! What the options come to: limits, listeners with their services, and the admin endpoint.
+
+use super::args::ServeArgs;
+use super::exit::ExitError;
+use super::limit_options::LimitOptions;
+use crate::limits::Limits;
+use crate::server::{BoundServer, Builder, Listen, Server};
+use crate::service::{
+    Cost, DatagramService, Echo, ProxyBuilder, Service, Time, Work, hello, hello_datagrams, http, proxy,
+};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_units::unescape;
+use tidegate_units::url::{Scheme, Url};
+
+const DEFAULT_ADMIN: &str = "127.0.0.1:9464";
+const DEFAULT_LISTEN: &str = "echo=tcp://127.0.0.1:5000";
+
+/// What the options come to.
+pub(super) struct Plan {
+    pub(super) limits: Limits,
+    pub(super) listeners: Vec<PlannedListener>,
+    pub(super) busy_reply: Option<Vec<u8>>,
+    /// Where the admin endpoint is, unless it is off.
+    pub(super) admin: Option<SocketAddr>,
+    /// What a request of the work service costs.
+    pub(super) work: Cost,
+    /// The limit of open files allows fewer connections than the default.
+    pub(super) lowered: bool,
+}
+
+/// One listener and its service.
+pub(super) struct PlannedListener {
+    /// The name of the service.
+    pub(super) service: String,
+    pub(super) address: SocketAddr,
+    pub(super) offer: Offer,
+    /// The limits that it has of its own.
+    pub(super) own: LimitOptions,
+    /// What is told here to a client that is refused.
+    pub(super) busy_reply: Option<Vec<u8>>,
+}
+
+/// What a listener is to offer: a gate is made once its backends are resolved.
+enum Wanted {
+    Offer(Offer),
+    Gate(ProxyBuilder),
+}
+
+/// What a listener offers.
+pub(super) enum Offer {
+    Stream(Arc<dyn Service>),
+    Http(Arc<dyn Service>),
+    Datagrams(Arc<dyn DatagramService>),
+}
+
+impl PlannedListener {
+    /// Its protocol, as the scheme of its URL.
+    pub(super) fn scheme(&self) -> &'static str {
+        match self.offer {
+            Offer::Stream(_) => Scheme::Tcp.as_str(),
+            Offer::Http(_) => Scheme::Http.as_str(),
+            Offer::Datagrams(_) => Scheme::Udp.as_str(),
+        }
+    }
+
+    /// Descriptors that its service may have open beside those of its clients.
+    fn descriptors(&self) -> usize {
+        match &self.offer {
+            Offer::Stream(service) | Offer::Http(service) => service.descriptors(),
+            Offer::Datagrams(_) => 0,
+        }
+    }
+
+    pub(super) fn has_backlog(&self) -> bool {
+        !matches!(self.offer, Offer::Datagrams(_))
+    }
+}
+
+impl Plan {
+    pub(super) fn new(args: &ServeArgs) -> Result<Self, ExitError> {
+        let work = args.work.unwrap_or(Cost::Cpu(Duration::from_millis(1)));
+        let busy_reply = unescaped(args)?;
+        // What is misspelt comes before what cannot be resolved now and may be later.
+        let admin = admin_url(args.admin.as_deref().unwrap_or(DEFAULT_ADMIN))?;
+        let default = ServeArgs { listen: vec![DEFAULT_LISTEN.to_owned()], ..ServeArgs::default() };
+        let flat = ServeArgs { listen: args.listen.clone(), ..ServeArgs::default() };
+        let anywhere = !args.listen.is_empty() || !args.listeners.is_empty();
+        let tables = if anywhere { [&[flat], &args.listeners[..]].concat() } else { vec![default] };
+        let limits = args.limits.applied_to(Limits::default());
+        let mut parsed = Vec::new();
+        for table in &tables {
+            let words = unescaped(table)?;
+            for text in table.listen.iter().flat_map(|text| split_listeners(text)) {
+                let (service, url, mut offer) = listener(&text, work)?;
+                if let Wanted::Gate(gate) = offer {
+                    let gate = table.gate.clone().or(args.gate.clone()).applied_to(gate);
+                    // A pair may be quiet for longer than a client between two requests, unless somebody says how long.
+                    let said =
+                        [&table.limits, &args.limits].iter().any(|limits| limits.names("idle-timeout"));
+                    let idle = table.limits.applied_to(limits.clone()).idle_timeout;
+                    offer = Wanted::Gate(if said { gate.idle_timeout(idle) } else { gate });
+                }
+                parsed.push(((service, url, offer), text, &table.limits, words.clone()));
+            }
+        }
+        let resolved = parsed.into_iter().map(|((service, url, wanted), text, own, busy_reply)| {
+            let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
+            let address = resolve(&url).map_err(failed)?;
+            let offer = match wanted {
+                Wanted::Offer(offer) => offer,
+                Wanted::Gate(gate) => {
+                    let gate = gate.build().map_err(|why| failed(why.to_string()))?;
+                    Offer::Stream(Arc::new(gate))
+                }
+            };
+            Ok(PlannedListener { service, address, offer, own: own.clone(), busy_reply })
+        });
+        let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
+        let admin = admin.map(|url| resolve(&url)).transpose();
+        let admin = admin.map_err(|why| ExitError::failed(format!("admin address: {why}")))?;
+        let mut limits = limits;
+        let others = listeners.len() + listeners.iter().map(PlannedListener::descriptors).sum::<usize>();
+        let lowered = fit_descriptors(&mut limits, &args.limits, others);
+        Ok(Self { limits, listeners, busy_reply, admin, work, lowered })
+    }
+
+    /// What [`bind`](Self::bind) would find wrong with the limits.
+    pub(super) fn check(&self) -> Result<(), ExitError> {
+        self.builder().check()?;
+        Ok(crate::server::check_descriptors(&self.limits, self.listeners.len(), self.of_services())?)
+    }
+
+    /// Descriptors that services may have open beside those of their clients.
+    pub(super) fn of_services(&self) -> usize {
+        self.listeners.iter().map(PlannedListener::descriptors).sum()
+    }
+
+    pub(super) fn bind(&self) -> Result<BoundServer, ExitError> {
+        Ok(self.builder().bind()?)
+    }
+
+    fn builder(&self) -> Builder {
+        let mut builder = Server::builder().limits(self.limits.clone());
+        for PlannedListener { address, offer, own, busy_reply, .. } in &self.listeners {
+            let listen = match offer {
+                Offer::Stream(service) | Offer::Http(service) => Listen::shared(*address, service.clone()),
+                Offer::Datagrams(service) => Listen::datagrams_shared(*address, service.clone()),
+            };
+            let own = own.clone();
+            let listen = listen.limits(move |limits| own.applied_to(limits));
+            builder = builder.listener(match busy_reply {
+                Some(words) => listen.busy_reply(words.clone()),
+                None => listen,
+            });
+        }
+        if let Some(words) = &self.busy_reply {
+            builder = builder.busy_reply(words.clone());
+        }
+        match self.admin {
+            Some(address) => builder.beside(address),
+            None => builder,
+        }
+    }
+}
+
+/// What the options say to a client that is refused.
+fn unescaped(args: &ServeArgs) -> Result<Option<Vec<u8>>, ExitError> {
+    args.busy_reply.as_deref().map(unescape).transpose().map_err(ExitError::usage)
+}
+
+/// Lowers the limits that were not asked for to what the limit of open files allows; true if that
+/// is less than the default.
+fn fit_descriptors(limits: &mut Limits, asked: &LimitOptions, listeners: usize) -> bool {
+    if asked.names("max-connections") {
+        return false;
+    }
+    let open_files = crate::sys::raise_open_files(u64::MAX) as usize;
+    // In a small process the reserves are small too: connections are what it is for.
+    if !asked.names("fd-reserve") {
+        limits.fd_reserve = limits.fd_reserve.min(open_files / 4);
+    }
+    limits.lingering = limits.lingering.min(open_files / 8);
+    let possible = Server::connections_possible(limits, listeners);
+    if possible >= limits.max_connections {
+        return false;
+    }
+    limits.max_connections = possible.max(1);
+    if !asked.names("queue") {
+        limits.queue = limits.queue.min(limits.max_connections);
+    }
+    true
+}
+
+/// The listeners of one `--listen`: several may stand in it with commas between them. A comma before the `=` of
+/// a listener belongs to its service.
+fn split_listeners(text: &str) -> Vec<String> {
+    let mut listeners: Vec<String> = Vec::new();
+    let mut whole = true;
+    for piece in text.split(',') {
+        match listeners.last_mut() {
+            Some(last) if !whole => {
+                last.push(',');
+                last.push_str(piece);
+            }
+            // A comma at the end of a list that was put together by a script.
+            Some(_) if piece.trim().is_empty() => continue,
+            _ => listeners.push(piece.trim().to_owned()),
+        }
+        whole = piece.contains('=');
+    }
+    listeners
+}
+
+/// Reads `SERVICE=URL`.
+fn listener(text: &str, work: Cost) -> Result<(String, Url, Wanted), ExitError> {
+    let (name, url) = text.split_once('=').ok_or_else(|| {
+        ExitError::usage(format!("listener `{text}` is not SERVICE=URL: write echo=tcp://127.0.0.1:5000"))
+    })?;
+    let url: Url = url.parse().map_err(|error| ExitError::usage(format!("listener `{text}`: {error}")))?;
+    if let Some(backends) = name.strip_prefix("proxy:") {
+        let gate = gate(backends, url.scheme)
+            .map_err(|why| ExitError::usage(format!("listener `{text}`: {why}")))?;
+        return Ok((name.to_owned(), url, Wanted::Gate(gate)));
+    }
+    let offer = match url.scheme {
+        Scheme::Tcp => stream_service(name, work).map(Offer::Stream),
+        Scheme::Udp => datagram_service(name, work).map(Offer::Datagrams),
+        Scheme::Http if url.path != "/" => {
+            return Err(ExitError::usage(format!("listener `{text}`: a listener has no path")));
+        }
+        Scheme::Http => http_service(name, work).map(Offer::Http),
+        _ => {
+            return Err(ExitError::usage(format!(
+                "listener `{text}`: a listener is tcp://, udp:// or http://"
+            )));
+        }
+    };
+    let unknown = || {
+        ExitError::usage(format!(
+            "`{name}` is not a service: there are echo, hello, time, work and proxy:BACKEND"
+        ))
+    };
+    Ok((name.to_owned(), url, Wanted::Offer(offer.ok_or_else(unknown)?)))
+}
+
+/// A gate before these backends, which are separated by commas.
+fn gate(backends: &str, scheme: Scheme) -> Result<ProxyBuilder, String> {
+    if scheme != Scheme::Tcp {
+        return Err("the gate listens on tcp://".to_owned());
+    }
+    proxy(backends.split(',').map(str::trim)).map_err(|error| error.to_string())
+}
+
+fn stream_service(name: &str, work: Cost) -> Option<Arc<dyn Service>> {
+    Some(match name {
+        "echo" => Arc::new(Echo),
+        "hello" => Arc::new(hello()),
+        "time" => Arc::new(Time),
+        "work" => Arc::new(Work(work)),
+        _ => return None,
+    })
+}
+
+fn http_service(name: &str, work: Cost) -> Option<Arc<dyn Service>> {
+    Some(match name {
+        "echo" => Arc::new(http::echo()),
+        "hello" => Arc::new(http::hello()),
+        "time" => Arc::new(http::time()),
+        "work" => Arc::new(http::work(work)),
+        _ => return None,
+    })
+}
+
+fn datagram_service(name: &str, work: Cost) -> Option<Arc<dyn DatagramService>> {
+    Some(match name {
+        "echo" => Arc::new(Echo),
+        "hello" => Arc::new(hello_datagrams()),
+        "time" => Arc::new(Time),
+        "work" => Arc::new(Work(work)),
+        _ => return None,
+    })
+}
+
+/// Reads an address, or `off`.
+fn admin_url(text: &str) -> Result<Option<Url>, ExitError> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let url = format!("tcp://{text}").parse::<Url>().map_err(|_| {
+        ExitError::usage(format!(
+            "admin address `{text}` is not HOST:PORT: write one like 127.0.0.1:9464, or off"
+        ))
+    });
+    url.map(Some)
+}
+
+/// The first address of a host. A name that has none now may have one when a supervisor tries again.
+fn resolve(url: &Url) -> Result<SocketAddr, String> {
+    url.resolve().map(|addresses| addresses[0]).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comma_separates_listeners_and_may_stand_in_a_service() {
+        for (text, listeners) in [
+            ("echo=tcp://h:1", vec!["echo=tcp://h:1"]),
+            ("echo=tcp://h:1,time=udp://h:2", vec!["echo=tcp://h:1", "time=udp://h:2"]),
+            ("echo=tcp://h:1, time=udp://h:2,", vec!["echo=tcp://h:1", "time=udp://h:2"]),
+            ("proxy:a:1,b:2=tcp://h:1,echo=tcp://h:2", vec!["proxy:a:1,b:2=tcp://h:1", "echo=tcp://h:2"]),
+            ("", vec![""]),
+            ("nonsense", vec!["nonsense"]),
+            ("a,b", vec!["a,b"]),
+        ] {
+            assert_eq!(split_listeners(text), listeners, "{text}");
+        }
+    }
+}

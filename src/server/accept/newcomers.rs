@@ -1,0 +1,137 @@
+//! How a newcomer becomes a connection, and who takes it.
+//!
+//! The listeners stand in the one epoll too. The leader that finds newcomers there takes them itself while they can be
+//! admitted: no thread is woken for a connection, which on a busy machine costs more than to accept it. When they cannot
+//! be admitted, or accept fails, the leader calls the acceptor, whose thread runs before the workers' and does the rest:
+//! refuse, hold, back off.
+
+use super::errors::classify;
+use crate::clock::nanos;
+use crate::metrics::stats::Ledger;
+use crate::reason::{AcceptError, DropReason};
+use crate::server::counts::Row;
+use crate::server::poll::poller::Source;
+use crate::server::queue::connection::{Connection, Registered, Waiting};
+use crate::server::queue::line::Claim;
+use crate::server::queue::owned::Owned;
+use crate::server::shared::Shared;
+use crate::service::{Kept, Peer};
+use crate::transport::listen::canonical;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::Instant;
+
+/// Newcomers that the leader takes before it turns to those it has; the acceptor takes the rest.
+const TAKEN_ON_THE_WAY: usize = 64;
+
+/// Puts the listeners into the poller; an event follows for what waits there already.
+pub(crate) fn register_listeners(shared: &Shared) -> io::Result<()> {
+    for (number, listener) in shared.listeners.iter().enumerate() {
+        if let Some(socket) = &*listener.socket() {
+            shared.poller.add(socket.as_fd(), Source::Listener(number))?;
+        }
+    }
+    Ok(())
+}
+
+/// The newcomers of a server, for the thread whose ledgers these are: the leader or the acceptor.
+#[derive(Clone, Copy)]
+pub(crate) struct Newcomers<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) row: Row<'a>,
+}
+
+impl Newcomers<'_> {
+    /// Why no newcomer can be admitted now, if none can.
+    pub(crate) fn obstacle(&self) -> Option<DropReason> {
+        if self.shared.admission.is_full() {
+            Some(DropReason::MaxConnections)
+        } else if !self.shared.has_queue_place() {
+            Some(DropReason::QueueFull)
+        } else {
+            None
+        }
+    }
+
+    /// For the leader, when newcomers stand at a listener: takes those that can be admitted now, and calls the acceptor for
+    /// the others. The caller sees to it that a worker knows.
+    pub(crate) fn take(&self, listener: usize) {
+        let shared = self.shared;
+        if shared.holding.load(SeqCst) {
+            return;
+        }
+        let guard = shared.listeners[listener].socket();
+        let Some(socket) = &*guard else { return };
+        for _ in 0..TAKEN_ON_THE_WAY {
+            if self.obstacle().is_some() || shared.life.has_enough() || shared.life.is_draining() {
+                break;
+            }
+            match socket.accept() {
+                Ok((newcomer, peer)) => self.admit(listener, newcomer, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // A client that gave up: no other accept will tell of it.
+                Err(error) if classify(&error) == AcceptError::Aborted => {
+                    shared.listeners[listener].accept_failed(AcceptError::Aborted);
+                }
+                // The acceptor meets it too, counts it, and knows what to do.
+                Err(_) => break,
+            }
+        }
+        shared.calls[listener].store(true, SeqCst);
+        shared.bell.call();
+    }
+
+    /// Whether the acceptor was called to a listener since it last asked.
+    pub(crate) fn take_call(&self, listener: usize) -> bool {
+        let call = &self.shared.calls[listener];
+        call.load(Relaxed) && call.swap(false, SeqCst)
+    }
+
+    /// Gives a socket its place and puts it into the line, or refuses it.
+    pub(crate) fn admit(&self, listener: usize, socket: TcpStream, peer: SocketAddr) {
+        let (shared, ledger) = (self.shared, self.row.of(listener));
+        let permit = match shared.admission.admit(Some(peer.ip()), Instant::now()) {
+            Ok(permit) => permit,
+            Err(reason) => {
+                if matches!(reason, DropReason::PerSource | DropReason::Rate) {
+                    shared.refusals.sources.refused(peer.ip(), shared.limits.source_prefix);
+                }
+                return self.turn_away(listener, socket, ledger, reason);
+            }
+        };
+        // A permit is given back after its slot, so there is a slot for every permit.
+        let Some(slot) = shared.table.take() else {
+            return self.turn_away(listener, socket, ledger, DropReason::MaxConnections);
+        };
+        let connection = Connection {
+            session: None,
+            kept: Kept::default(),
+            waiting: Waiting::Request.into(),
+            socket,
+            registered: Registered::No,
+            knows_of_drain: false,
+            ending: None,
+            peer: Peer { address: canonical(peer) },
+            _permit: permit,
+        };
+        let owned = Owned::open(slot, listener, connection, ledger);
+        shared.life.admitted();
+        let now = shared.clock.now();
+        owned.slot.deadline.store(now.saturating_add(nanos(shared.limits.queue_timeout)), Relaxed);
+        if shared.line.is_empty() {
+            // Seen empty here too: workers in long turns do not look.
+            shared.patience.seen_empty(|| now);
+        }
+        owned.requeue(&shared.line, Claim::Newcomer, now);
+    }
+
+    /// Refuses a newcomer whose source is known by its accept only, so that it could not be left to the kernel. Past the
+    /// budget it is a reset without a word, which is as cheap as it can be.
+    fn turn_away(&self, listener: usize, socket: TcpStream, ledger: &Ledger, reason: DropReason) {
+        let afford = self.shared.refusal_budget().take(Instant::now());
+        let words = if afford { self.shared.words(listener) } else { b"" };
+        self.shared.closer().refuse(socket, ledger, reason, words);
+    }
+}

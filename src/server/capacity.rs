@@ -1,0 +1,81 @@
+//! What limits come to: descriptors and bytes.
+
+use super::close::farewells::Farewells;
+use super::datagram::socket::Datagrams;
+use super::error::BuildError;
+use super::queue::line::Entry;
+use super::queue::table::Slot;
+use super::queue::wheel::Wheel;
+use crate::admit::sources::Sources;
+use crate::limits::Limits;
+use crate::metrics::stats::Ledgers;
+
+/// Bytes for one connection: its slot in the table, its entry in the line with its stamp, its timer, its farewell, and what a
+/// ready service has for it. The socket itself is the kernel's.
+const CONNECTION_BYTES: usize = size_of::<Slot>()
+    + size_of::<Entry>()
+    + size_of::<usize>()
+    + Wheel::BYTES
+    + Farewells::BYTES
+    + crate::service::CONNECTION_BYTES;
+
+/// What a worker's stack takes of the machine: far less than what is set aside for it, since only what was used counts.
+const STACK_BYTES: usize = 48 * 1024;
+
+impl Limits {
+    /// The bytes these limits can make a server with one listener hold: connections, the queue, sources, workers' buffers
+    /// and counts, lines that are not complete and replies that were not read, all by what it takes of the machine. What a
+    /// service of your own keeps in its sessions, and the program around the server, come on top.
+    pub fn memory_ceiling(&self) -> usize {
+        self.max_connections * CONNECTION_BYTES
+            + self.workers * (crate::service::Buffers::BYTES + STACK_BYTES)
+            + self.listener_memory_ceiling()
+            + crate::service::SPARE_BYTES
+            + Sources::memory_ceiling(self)
+            + self.input_total
+            + self.output_total
+    }
+
+    /// The bytes that each listener takes: what each thread counts for it.
+    pub fn listener_memory_ceiling(&self) -> usize {
+        (self.workers + 2) * Ledgers::BYTES
+    }
+
+    /// The bytes that datagrams can make the server hold on top of that, where it has a listener for them: a place for
+    /// each datagram that waits or is being answered, and a batch for each thread that receives.
+    pub fn datagram_memory_ceiling(&self) -> usize {
+        Datagrams::memory_ceiling(self)
+    }
+}
+
+/// What is kept for everything but connections: `fd_reserve`, and each listener's socket, which its acceptor
+/// and its observers hold.
+fn reserve(limits: &Limits, listeners: usize) -> usize {
+    limits.fd_reserve + listeners * 2
+}
+
+/// How many connections the limit of open files allows, beside what the server itself needs.
+pub(crate) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
+    let limit = crate::sys::raise_open_files(u64::MAX) as usize;
+    limit.saturating_sub(reserve(limits, listeners) + limits.lingering)
+}
+
+/// Raises the soft limit of open files as far as needed, and checks that it is enough; `of_services` is what services may
+/// have open beside their clients.
+pub(crate) fn check_descriptors(
+    limits: &Limits,
+    listeners: usize,
+    of_services: usize,
+) -> Result<(), BuildError> {
+    let reserve = reserve(limits, listeners) + of_services;
+    let wanted = limits.max_connections + limits.lingering + reserve;
+    let limit = crate::sys::raise_open_files(wanted as u64);
+    if (limit as usize) < limits.max_connections + reserve {
+        return Err(BuildError::Descriptors {
+            wanted: limits.max_connections,
+            reserve,
+            limit: limit as usize,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Sessions that are to be told that their connection has ended, by a worker.
+//!
+//! A connection that is ended while it has no worker (by the timekeeper, for a deadline or for the end of the server)
+//! ends at once. But `finish` and `drop` of its session are its author's code and may take their time, which the
+//! timekeeper does not have: a worker calls them later. Until then the session keeps the connection's place among the
+//! admitted, and that bounds how many can wait here.
+
+use crate::admit::Permit;
+use crate::reason::CloseReason;
+use crate::server::queue::cost::TurnCost;
+use crate::service::Session;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A session that is to be told why its connection has ended.
+pub(crate) struct Farewell {
+    pub(crate) session: Box<dyn Session>,
+    pub(crate) reason: CloseReason,
+    pub(crate) permit: Permit,
+}
+
+/// All that are to be told.
+pub(crate) struct Farewells {
+    waiting: Mutex<VecDeque<Farewell>>,
+    /// The one job for them is in the line, or in the hand of a thread that will look here.
+    called: AtomicBool,
+    /// How many wait or are being told.
+    pending: AtomicUsize,
+    /// How long one takes.
+    pub(crate) cost: TurnCost,
+}
+
+impl Farewells {
+    /// Bytes for one that waits; the room for them grows by doubling.
+    pub(crate) const BYTES: usize = 2 * size_of::<Farewell>();
+
+    pub(crate) fn new() -> Self {
+        let (called, pending) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { waiting: Mutex::default(), called, pending, cost: TurnCost::unknown() }
+    }
+
+    /// Adds one; true when the caller must put the job for them into the line.
+    #[must_use]
+    pub(crate) fn add(&self, farewell: Farewell) -> bool {
+        self.pending.fetch_add(1, SeqCst);
+        self.waiting().push_back(farewell);
+        self.call()
+    }
+
+    /// Whether the job for them is not in the line yet, and is the caller's to put there.
+    #[must_use]
+    pub(crate) fn call(&self) -> bool {
+        !self.called.swap(true, SeqCst)
+    }
+
+    /// The job left the line: whatever is added from now on needs another.
+    pub(crate) fn answer_call(&self) {
+        self.called.store(false, SeqCst);
+    }
+
+    /// Takes the one that has waited longest, and whether there are more.
+    pub(crate) fn take(&self) -> Option<(Farewell, bool)> {
+        let mut waiting = self.waiting();
+        let farewell = waiting.pop_front()?;
+        let more = !waiting.is_empty();
+        if !more {
+            // As many as a whole server has may have waited.
+            *waiting = VecDeque::new();
+        }
+        Some((farewell, more))
+    }
+
+    /// One was told to the end.
+    pub(crate) fn told(&self) {
+        self.pending.fetch_sub(1, SeqCst);
+    }
+
+    /// How many connections have ended whose sessions have not been told to the end.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.load(SeqCst)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Farewell>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admit::Admission;
+    use crate::limits::Limits;
+    use crate::service::{Stream, Turn};
+
+    struct Quiet;
+
+    impl Session for Quiet {
+        fn turn(&mut self, _: &mut Stream<'_>) -> std::io::Result<Turn> {
+            Ok(Turn::Close)
+        }
+    }
+
+    #[test]
+    fn one_job_is_called_for_however_many_wait_and_they_go_in_order() {
+        let admission = Admission::new(&Limits::default(), |_| {});
+        let farewell = |reason| {
+            let permit = admission.admit(None, std::time::Instant::now()).unwrap();
+            Farewell { session: Box::new(Quiet), reason, permit }
+        };
+        let farewells = Farewells::new();
+        assert!(farewells.take().is_none());
+        assert!(farewells.add(farewell(CloseReason::IdleTimeout)));
+        assert!(!farewells.add(farewell(CloseReason::Shutdown)), "it is called for");
+        assert_eq!((farewells.pending(), admission.open()), (2, 2));
+        farewells.answer_call();
+        let (first, more) = farewells.take().unwrap();
+        assert_eq!((first.reason, more), (CloseReason::IdleTimeout, true));
+        assert!(farewells.call() && !farewells.call());
+        let (second, more) = farewells.take().unwrap();
+        assert_eq!((second.reason, more, farewells.pending()), (CloseReason::Shutdown, false, 2));
+        drop((first, second));
+        farewells.told();
+        farewells.told();
+        assert_eq!((farewells.pending(), admission.open()), (0, 0), "places come back with the sessions");
+    }
+}

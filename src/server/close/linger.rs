@@ -1,0 +1,69 @@
+//! Closes that wait for the client: FIN is sent, and what the client still sends is discarded until its own FIN. A close
+//! with unread input would be a reset, which can destroy a reply on its way.
+
+use crate::admit::places::{Place, Places};
+use crate::clock::{Nanos, nanos};
+use crate::limits::Limits;
+use crate::transport::socket::{Discarded, discard, reset_on_close};
+use crossbeam_channel::{Receiver, Sender};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+
+/// How many may linger, and the way of a lingering socket to the timekeeper.
+#[derive(Debug)]
+pub(crate) struct Lingers {
+    places: Arc<Places>,
+    sender: Sender<Lingering>,
+    bytes: usize,
+    timeout: Nanos,
+}
+
+/// A socket whose polite close is under way: it has a place among `lingering`, and a deadline.
+#[derive(Debug)]
+pub(crate) struct Lingering {
+    pub(crate) socket: TcpStream,
+    /// Bytes that are still discarded.
+    pub(crate) left: usize,
+    pub(crate) deadline: Nanos,
+    _place: Place,
+}
+
+impl Lingers {
+    /// The budget, and where the timekeeper takes lingering sockets in.
+    pub(crate) fn new(limits: &Limits) -> (Self, Receiver<Lingering>) {
+        let (sender, receiver) = crossbeam_channel::bounded(limits.lingering.max(1));
+        let (places, timeout) = (Places::new(limits.lingering), nanos(limits.linger_timeout));
+        (Self { places, sender, bytes: limits.linger_bytes, timeout }, receiver)
+    }
+
+    /// How many linger.
+    pub(crate) fn count(&self) -> usize {
+        self.places.taken()
+    }
+
+    /// Sends FIN, and what comes after that is the timekeeper's; true when it must take the socket in. `unregister` is
+    /// called before that, so that what is only discarded wakes nobody. Past the budget the close does not wait.
+    pub(crate) fn linger(&self, socket: TcpStream, now: Nanos, unregister: impl FnOnce(&TcpStream)) -> bool {
+        if socket.shutdown(Shutdown::Write).is_err() {
+            return false;
+        }
+        let mut left = self.bytes;
+        if discard(&socket, &mut left) != Discarded::Open {
+            return false;
+        }
+        let Some(place) = self.places.take() else { return false };
+        unregister(&socket);
+        let deadline = now.saturating_add(self.timeout);
+        self.sender.try_send(Lingering { socket, left, deadline, _place: place }).is_ok()
+    }
+}
+
+impl Lingering {
+    /// Past its deadline a lingering socket is reset, unless its client is still taking what it was sent: a reset would
+    /// destroy that, so the rest is the kernel's to deliver.
+    pub(crate) fn give_up(self) {
+        if crate::sys::unacknowledged(&self.socket) == 0 {
+            reset_on_close(&self.socket);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Why a server cannot be had, by the phase that failed.
+
+use crate::limits::LimitError;
+use std::io;
+use std::net::SocketAddr;
+
+/// Why a server cannot be had, by the phase that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A limit, or a relation between limits, cannot hold.
+    #[error(transparent)]
+    Limits(#[from] LimitError),
+    /// No listener was given.
+    #[error("there is no listener: give at least one")]
+    NoListener,
+    /// An address could not be resolved.
+    #[error("cannot resolve {address}: {source}")]
+    Resolve {
+        /// What was given.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// An address could not be bound.
+    #[error("cannot listen on {address}: {}", explain_bind(.source))]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There are not enough descriptors for the connections that are allowed.
+    #[error(
+        "max-connections is {wanted}, which with {reserve} for the server itself is more than the {limit} open files \
+         this process may have: lower it, or raise the limit (ulimit -n)"
+    )]
+    Descriptors {
+        /// `max_connections`.
+        wanted: usize,
+        /// `fd_reserve` and what the threads need.
+        reserve: usize,
+        /// The limit of the process.
+        limit: usize,
+    },
+    /// The system did not give what serving needs.
+    #[error("cannot start {what}: {source}")]
+    Start {
+        /// What could not be had.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn explain_bind(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "the address is in use: end what listens there, or choose another port".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "permission denied: ports below 1024 need a privilege, choose a higher one".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+pub(crate) fn cannot_start(what: &'static str) -> impl Fn(io::Error) -> BuildError {
+    move |source| BuildError::Start { what, source }
+}

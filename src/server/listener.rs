@@ -1,0 +1,87 @@
+//! One listener: its service, its socket while it is open, and what accept said.
+
+use super::counts::Counts;
+use super::queue::cost::TurnCost;
+use crate::contain::contain;
+use crate::limits::Limits;
+use crate::reason::AcceptError;
+use crate::service::Service;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The name that a service says; one that panics over it is called `unnamed`.
+pub(crate) fn name_of(ask: impl FnOnce() -> String) -> String {
+    contain(ask).unwrap_or_else(|_| "unnamed".to_owned())
+}
+
+pub(crate) struct Listener {
+    pub(crate) url: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) service: Arc<dyn Service>,
+    /// What the service is called in metrics: asked once, so that no scrape runs the service's own code.
+    pub(crate) name: String,
+    /// Its place among all listeners, datagram listeners included, as they were given.
+    pub(crate) position: usize,
+    /// The limits in force here: those of the server, with its own in their place.
+    pub(crate) limits: Limits,
+    /// How long a turn of its service takes.
+    pub(crate) cost: TurnCost,
+    /// What a refused client is told, instead of what the service would say.
+    words: Option<Arc<[u8]>>,
+    accept_errors: [AtomicU64; AcceptError::COUNT],
+    /// Open until the server drains; locked by the acceptor to take it, by the leader to accept, and by scrapes.
+    socket: Mutex<Option<TcpListener>>,
+}
+
+impl Listener {
+    pub(crate) fn new(
+        socket: TcpListener,
+        address: SocketAddr,
+        service: Arc<dyn Service>,
+        position: usize,
+        words: Option<Arc<[u8]>>,
+    ) -> Self {
+        let name = name_of(|| service.name().to_owned());
+        Self {
+            url: format!("tcp://{address}"),
+            address,
+            service,
+            name,
+            position,
+            limits: Limits::default(),
+            cost: TurnCost::unknown(),
+            words,
+            accept_errors: Default::default(),
+            socket: Mutex::new(Some(socket)),
+        }
+    }
+
+    /// With the limits that are in force here.
+    pub(crate) fn limited(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    pub(crate) fn socket(&self) -> MutexGuard<'_, Option<TcpListener>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a refused client is told. The thread that refuses asks the service, so a panic over it is contained: then
+    /// clients are told nothing.
+    pub(crate) fn words(&self, counts: &Counts) -> &[u8] {
+        match &self.words {
+            Some(words) => words,
+            None => counts.contain(|| self.service.busy_reply()).unwrap_or(b""),
+        }
+    }
+
+    pub(crate) fn accept_failed(&self, error: AcceptError) {
+        self.accept_errors[error as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn accept_errors(&self) -> [u64; AcceptError::COUNT] {
+        self.accept_errors.each_ref().map(|count| count.load(Relaxed))
+    }
+}

@@ -1,0 +1,103 @@
+//! A connection in the hands of the one thread that owns it.
+
+use super::connection::Connection;
+use super::line::{Claim, Entry, Job, Line};
+use super::state::{ConnectionId, Marks, Parked};
+use super::table::{NEVER, Slot, Table};
+use crate::clock::Nanos;
+use crate::metrics::stats::{Ledger, Place};
+use crate::server::counts::Row;
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The ownership of a connection, with what its endings need: its slot, its life, the ledger of the owning thread, and
+/// where it is counted. It ends by being parked, requeued, or closed (see [`Closer`](crate::server::close::Closer));
+/// one that is forgotten would leave its connection without an owner for ever.
+#[must_use = "a connection must be parked, requeued or closed"]
+#[derive(Debug)]
+pub(crate) struct Owned<'a> {
+    pub(crate) id: ConnectionId,
+    pub(crate) slot: &'a Slot,
+    pub(crate) ledger: &'a Ledger,
+    /// Where it is counted as being.
+    pub(crate) place: Place,
+}
+
+impl<'a> Owned<'a> {
+    /// The connection of an entry that was taken from the line, and what its sockets told; `None` when the entry
+    /// outlived its connection.
+    pub(crate) fn take(
+        table: &'a Table,
+        id: ConnectionId,
+        claim: Claim,
+        row: Row<'a>,
+    ) -> Option<(Self, Marks)> {
+        let slot = table.get(id.slot)?;
+        let marks = slot.state.take(id.generation)?;
+        slot.deadline.store(NEVER, Relaxed);
+        Some((Self { id, slot, ledger: row.of(slot.listener()), place: claim.place() }, marks))
+    }
+
+    /// An idle connection, to end it or to give it a turn that no event asked for.
+    pub(crate) fn claim(slot: &'a Slot, id: ConnectionId, row: Row<'a>) -> Option<Self> {
+        let claimed = slot.state.claim(id.generation);
+        claimed.then(|| Self { id, slot, ledger: row.of(slot.listener()), place: Place::Idle })
+    }
+
+    /// A new connection in a slot that nobody uses; it is counted as admitted.
+    pub(crate) fn open(
+        (number, slot): (u32, &'a Slot),
+        listener: usize,
+        connection: Connection,
+        ledger: &'a Ledger,
+    ) -> Self {
+        let generation = slot.state.open();
+        slot.set_listener(listener);
+        *slot.connection() = Some(connection);
+        ledger.admitted();
+        Self { id: ConnectionId { slot: number, generation }, slot, ledger, place: Place::New }
+    }
+
+    /// The number of its listener.
+    pub(crate) fn listener(&self) -> usize {
+        self.slot.listener()
+    }
+
+    /// What is kept of it.
+    pub(crate) fn connection(&self) -> MutexGuard<'a, Option<Connection>> {
+        self.slot.connection()
+    }
+
+    /// Its turn begins.
+    pub(crate) fn begin_turn(&mut self) {
+        self.move_to(Place::Active);
+    }
+
+    /// Lets go of it until its client does something or `deadline` passes. If something has happened meanwhile it is
+    /// handed back, with more to do.
+    pub(crate) fn park(mut self, deadline: Nanos) -> Result<(), Self> {
+        self.slot.deadline.store(deadline, Relaxed);
+        self.move_to(Place::Idle);
+        match self.slot.state.park() {
+            Parked::Idle => Ok(()),
+            Parked::Again => {
+                self.slot.deadline.store(NEVER, Relaxed);
+                Err(self)
+            }
+        }
+    }
+
+    /// Puts it into the line for another turn. Its deadline is cleared or was set by the caller.
+    pub(crate) fn requeue(mut self, line: &Line, claim: Claim, now: Nanos) {
+        self.move_to(claim.place());
+        self.slot.state.requeue();
+        line.push(Entry { since: now, job: Job::Turn(self.id, claim) });
+    }
+
+    fn move_to(&mut self, place: Place) {
+        if self.place != place {
+            self.ledger.moved(self.place, place);
+            self.place = place;
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! A newcomer's first meeting with a worker: whether it is served, and the opening of its session.
+
+use super::station::Station;
+use crate::admit::bell::Awaited;
+use crate::clock::{Nanos, nanos};
+use crate::reason::DropReason;
+use crate::server::queue::line::{BURST, Claim};
+use crate::server::queue::owned::Owned;
+use crate::transport::socket::has_left;
+
+/// A newcomer that waited longer is looked at before its turn: it may have left. (A younger one is hardly gone, and the
+/// look is a system call.)
+const LOOK_AFTER: Nanos = 5_000_000;
+
+/// Why a connection that may still be turned away gets no turn, if it gets none. A newcomer that does has its session
+/// from here on.
+pub(crate) fn unwelcome(
+    station: &Station<'_>,
+    owned: &Owned<'_>,
+    claim: Claim,
+    waited: Nanos,
+    hangup: bool,
+) -> Option<DropReason> {
+    let shared = station.shared;
+    if shared.bell.awaits(Awaited::QueuePlace) && shared.line.has_an_eighth_free() {
+        shared.bell.ring(Awaited::QueuePlace);
+    }
+    if claim == Claim::Surplus {
+        return (waited > nanos(BURST)).then_some(DropReason::QueueFull);
+    }
+    if waited > shared.patience.at(station.now) {
+        return Some(DropReason::QueueTimeout);
+    }
+    open(station, owned, waited > LOOK_AFTER || hangup)
+}
+
+/// Opens the session; why not, if the client has left or the service does not want it.
+fn open(station: &Station<'_>, owned: &Owned<'_>, look: bool) -> Option<DropReason> {
+    let mut guard = owned.connection();
+    let connection = guard.as_mut()?;
+    let service = &station.shared.listeners[owned.listener()].service;
+    let opened = station.shared.counts.contain(|| {
+        if look && has_left(&connection.socket, service.client_speaks_first()) {
+            return Err(DropReason::ClientGone);
+        }
+        let peer = &connection.peer;
+        if service.verify(peer) { Ok(service.connect(peer)) } else { Err(DropReason::Denied) }
+    });
+    match opened {
+        Some(Ok(session)) => connection.session = Some(session),
+        Some(Err(reason)) => return Some(reason),
+        // Without a session the turn ends it, as a panic.
+        None => {}
+    }
+    None
+}

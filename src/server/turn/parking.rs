@@ -1,0 +1,132 @@
+//! Letting go of a connection between two turns.
+
+use super::station::Station;
+use crate::clock::{Nanos, nanos};
+use crate::limits::Limits;
+use crate::metrics::stats::Place;
+use crate::reason::{CloseReason, DropReason};
+use crate::server::poll::poller::{Poller, Source};
+use crate::server::queue::connection::{Connection, Registered, Waiting};
+use crate::server::queue::line::Claim;
+use crate::server::queue::owned::Owned;
+use crate::server::queue::state::ConnectionId;
+use crate::server::queue::table::NEVER;
+use crate::server::shared::Shared;
+use crate::transport::socket::has_input;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What becomes of the connection after its turn.
+pub(crate) enum Next {
+    Park(Waiting),
+    /// It has more to do, behind the others with it.
+    Again,
+    End(CloseReason),
+    /// It is turned away, as it could have been before its first turn.
+    Shed(DropReason),
+    /// The time for turns is over.
+    Cut,
+}
+
+/// Sees to it that events of the connection will come; while the server drains, it may have to end instead.
+pub(crate) fn prepare(
+    station: &Station<'_>,
+    id: ConnectionId,
+    connection: &mut Connection,
+    waiting: Waiting,
+    both_ways: bool,
+) -> Next {
+    let shared = station.shared;
+    connection.waiting = waiting.into();
+    let writable = both_ways || matches!(waiting, Waiting::Flush { .. });
+    if register(&shared.poller, connection, id, writable).is_err() {
+        // The kernel's memory or `fs.epoll.max_user_watches`: this connection cannot be parked.
+        return Next::End(CloseReason::Error);
+    }
+    if !shared.life.is_draining() {
+        return Next::Park(waiting);
+    }
+    if shared.life.is_stopping() {
+        return Next::Cut;
+    }
+    connection.knows_of_drain = true;
+    // Between two requests it ends, unless the next request has come meanwhile.
+    match waiting {
+        Waiting::Request if has_input(&connection.socket) => Next::Again,
+        Waiting::Request => Next::End(CloseReason::Shutdown),
+        _ => Next::Park(waiting),
+    }
+}
+
+/// Registers a connection as far as it must be.
+fn register(
+    poller: &Poller,
+    connection: &mut Connection,
+    id: ConnectionId,
+    writable: bool,
+) -> io::Result<()> {
+    let (fd, source) = (connection.socket.as_fd(), Source::Connection(id));
+    match (connection.registered, writable) {
+        (Registered::No, false) => {
+            poller.add(fd, source)?;
+            connection.registered = Registered::Readable;
+        }
+        (Registered::No | Registered::Readable, true) => {
+            poller.add_writable(fd, source, connection.registered == Registered::Readable)?;
+            connection.registered = Registered::Writable;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// When the timekeeper must end a connection that is parked at `now`.
+pub(crate) fn deadline(limits: &Limits, waiting: Waiting, now: Nanos) -> Nanos {
+    match waiting {
+        Waiting::Request => now.saturating_add(nanos(limits.idle_timeout)),
+        Waiting::Rest { since } => since.saturating_add(nanos(limits.read_timeout)),
+        Waiting::Flush { since } => since.saturating_add(nanos(limits.write_timeout)),
+        Waiting::Call { .. } => NEVER,
+    }
+}
+
+/// Parks a connection until its client does something or `deadline` passes. If something has happened meanwhile, it is
+/// put into the line instead; true then.
+pub(crate) fn park_or_requeue(shared: &Shared, owned: Owned<'_>, deadline: Nanos, now: Nanos) -> bool {
+    match owned.park(deadline) {
+        Ok(()) => false,
+        Err(owned) => {
+            let claim = shared.claim(owned.slot);
+            owned.requeue(&shared.line, claim, now);
+            true
+        }
+    }
+}
+
+/// Puts a connection with more to do behind the others with something to do.
+pub(crate) fn requeue(shared: &Shared, owned: Owned<'_>, now: Nanos) {
+    debug_assert!(owned.place != Place::Queued, "it is in the line already");
+    owned.slot.deadline.store(NEVER, Relaxed);
+    owned.requeue(&shared.line, Claim::Turn, now);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn each_wait_has_a_deadline_of_its_own() {
+        let limits = Limits::default()
+            .idle_timeout(Duration::from_nanos(100))
+            .read_timeout(Duration::from_nanos(10))
+            .write_timeout(Duration::from_nanos(20));
+        assert_eq!(deadline(&limits, Waiting::Request, 1_000), 1_100);
+        assert_eq!(deadline(&limits, Waiting::Rest { since: 500 }, 1_000), 510);
+        assert_eq!(deadline(&limits, Waiting::Flush { since: 600 }, 1_000), 620);
+        assert_eq!(deadline(&limits, Waiting::Call { at: 1_500 }, 1_000), NEVER, "the wheel has it");
+        let limits = limits.idle_timeout(Duration::MAX);
+        assert_eq!(deadline(&limits, Waiting::Request, 1_000), u64::MAX);
+    }
+}

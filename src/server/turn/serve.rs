@@ -1,0 +1,247 @@
+//! One turn of a connection, from the flush of what is kept to its parking or its end.
+
+use super::parking::Next;
+use super::station::Station;
+use super::{opening, parking};
+use crate::clock::{Nanos, nanos};
+use crate::reason::{CloseReason, DropReason, TurnOutcome};
+use crate::server::listener::Listener;
+use crate::server::queue::connection::{Connection, Waiting};
+use crate::server::queue::line::Claim;
+use crate::server::queue::owned::Owned;
+use crate::server::queue::state::{ConnectionId, Marks};
+use crate::server::shared::Shared;
+use crate::service::{Fault, Peer, Seat, SocketEvent, SocketEvents, Stream, Turn, Turned};
+use std::io;
+
+/// What the service said, as the worker sees it.
+enum Verdict {
+    Next(Turn),
+    Failed(CloseReason),
+    /// The client is turned away.
+    Refused(DropReason),
+}
+
+/// Gives one entry its turn.
+pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, since: Nanos) {
+    let shared = station.shared;
+    let Some((mut owned, marks)) = Owned::take(&shared.table, id, claim, station.row()) else { return };
+    let waited = station.now.saturating_sub(since);
+    owned.ledger.waited(waited);
+    // The service's `verify` and `connect` are part of the first turn: they may be slow too.
+    station.begin(shared.listeners[owned.listener()].cost.get());
+    if claim != Claim::Turn
+        && let Some(reason) = opening::unwelcome(station, &owned, claim, waited, marks.hangup())
+    {
+        station.finish();
+        let words = if reason.has_words() { shared.words(owned.listener()) } else { b"" };
+        return shared.closer().shed(owned, reason, words);
+    }
+    owned.begin_turn();
+    turn(station, owned, marks);
+}
+
+/// The slot is locked once for all of a turn, and free before the connection is anybody else's.
+fn turn(station: &mut Station<'_>, owned: Owned<'_>, marks: Marks) {
+    let shared = station.shared;
+    let mut both_ways = false;
+    let next = {
+        let mut guard = owned.connection();
+        let Some(connection) = guard.as_mut() else {
+            debug_assert!(false, "a connection that is owned is there");
+            return;
+        };
+        let next = match flush_kept(station, &owned, connection) {
+            Some(next) => next,
+            None => converse(station, &owned, connection, marks, &mut both_ways),
+        };
+        match next {
+            Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting, both_ways),
+            other => other,
+        }
+    };
+    match next {
+        Next::Park(waiting) => {
+            if let Waiting::Call { at } = waiting
+                && shared.wheel.arm(owned.id, at)
+            {
+                shared.crew.rouse_keeper();
+            }
+            let deadline =
+                parking::deadline(&shared.listeners[owned.listener()].limits, waiting, station.now);
+            parking::park_or_requeue(shared, owned, deadline, station.now);
+        }
+        Next::Again if !shared.life.is_stopping() => parking::requeue(shared, owned, station.now),
+        // Once turns are to end, nobody comes back to one that has more to do.
+        Next::Again | Next::Cut => {
+            shared.counts.cut_in_turn();
+            shared.closer().cut(owned);
+        }
+        Next::End(reason) => {
+            station.finish();
+            shared.closer().close(owned, reason);
+        }
+        Next::Shed(reason) => {
+            let words = if reason.has_words() { shared.words(owned.listener()) } else { b"" };
+            shared.closer().shed(owned, reason, words);
+        }
+    }
+}
+
+/// Sends what is kept from earlier turns; nothing when all has gone and the service has its turn.
+fn flush_kept(station: &mut Station<'_>, owned: &Owned<'_>, connection: &mut Connection) -> Option<Next> {
+    if connection.kept.is_empty() {
+        return None;
+    }
+    match connection.kept.flush(&connection.socket) {
+        Ok(0) => {}
+        Ok(n) => {
+            connection.waiting = Waiting::Flush { since: station.now }.into();
+            owned.ledger.bytes(0, n as u64);
+        }
+        Err(_) => return Some(Next::End(CloseReason::Reset)),
+    }
+    match connection.ending {
+        _ if !connection.kept.is_empty() => {
+            station.finish();
+            Some(Next::Park(connection.waiting.get()))
+        }
+        Some(reason) => Some(Next::End(reason)),
+        None => None,
+    }
+}
+
+/// Gives the service its turn, and says what follows from it.
+fn converse(
+    station: &mut Station<'_>,
+    owned: &Owned<'_>,
+    connection: &mut Connection,
+    marks: Marks,
+    both_ways: &mut bool,
+) -> Next {
+    let was_waiting = connection.waiting.get();
+    let (turned, verdict) = run_service(station, owned, connection, marks);
+    *both_ways = turned.both_ways;
+    if turned.received + turned.sent > 0 {
+        owned.slot.heard();
+    }
+    let kept = !connection.kept.is_empty();
+    let turn = match verdict {
+        // It waited for its client when the time for that was over.
+        Verdict::Failed(CloseReason::Shutdown) => return Next::Cut,
+        Verdict::Failed(reason) => return Next::End(reason),
+        Verdict::Refused(reason) => return Next::Shed(reason),
+        Verdict::Next(turn) => turn,
+    };
+    let closing = if turned.ended { CloseReason::Client } else { CloseReason::Server };
+    if turn == Turn::Close && !kept {
+        return Next::End(closing);
+    }
+    connection.ending = (turn == Turn::Close).then_some(closing);
+    let unread = !turned.drained && turned.received > 0 && !turned.ended;
+    if !kept && (turn == Turn::Again || unread) {
+        if turned.sent > 0 {
+            // A request was answered, so what is half read later is another one.
+            connection.waiting = Waiting::Request.into();
+        }
+        return Next::Again;
+    }
+    Next::Park(match (kept, turn, was_waiting) {
+        (true, ..) => Waiting::Flush { since: station.now },
+        (_, Turn::ParkFor(time), _) => Waiting::Call { at: station.now.saturating_add(nanos(time)) },
+        // An answer was sent, so what is half read now is another request.
+        (_, Turn::Partial, Waiting::Rest { since }) if turned.sent == 0 => Waiting::Rest { since },
+        (_, Turn::Partial, _) => Waiting::Rest { since: station.now },
+        _ => Waiting::Request,
+    })
+}
+
+/// Calls the service, and counts what it did.
+fn run_service(
+    station: &mut Station<'_>,
+    owned: &Owned<'_>,
+    connection: &mut Connection,
+    marks: Marks,
+) -> (Turned, Verdict) {
+    let shared = station.shared;
+    let listener = &shared.listeners[owned.listener()];
+    let probe = listener.cost.probe();
+    let Connection { socket, session, kept, peer, .. } = connection;
+    let seat = Seat { slot: owned.id.slot, generation: owned.id.generation.0 };
+    let context = shared.context();
+    let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, context, seat, marks.hangup());
+    let (other, other_hangup) = marks.other();
+    stream.tell(SocketEvents {
+        client: SocketEvent::of(marks.client(), marks.hangup()),
+        other: SocketEvent::of(other, other_hangup),
+    });
+    let result = match session {
+        Some(session) => shared.counts.contain(|| session.turn(&mut stream)),
+        None => None,
+    };
+    let (turned, flushed) = stream.finish();
+    let began = station.now;
+    station.finish();
+    let took = station.now.saturating_sub(began);
+    match probe {
+        Some(probe) => listener.cost.note_probed(probe.cost(took)),
+        None => listener.cost.note(took),
+    }
+    owned.ledger.bytes(turned.received, turned.sent);
+    let (outcome, verdict) = match result {
+        // What a failing service had said before it failed was sent, if it could be.
+        Some(result) => match result.and_then(|turn| flushed.map(|()| turn)) {
+            Ok(turn) => (turned.outcome(), Verdict::Next(turn)),
+            Err(error) => {
+                if let Some(Fault::Refused(reason)) = Fault::of(&error) {
+                    owned.ledger.turn(TurnOutcome::Ok, took);
+                    return (turned, Verdict::Refused(reason));
+                }
+                let reason = failure(&error, shared);
+                tell_failed(shared, listener, peer, error);
+                let timeout = matches!(reason, CloseReason::ReadTimeout | CloseReason::WriteTimeout);
+                (if timeout { TurnOutcome::Timeout } else { TurnOutcome::Error }, Verdict::Failed(reason))
+            }
+        },
+        None => {
+            tell_failed(shared, listener, peer, io::Error::other("the service panicked"));
+            (TurnOutcome::Error, Verdict::Failed(CloseReason::Panic))
+        }
+    };
+    owned.ledger.turn(outcome, took);
+    (turned, verdict)
+}
+
+/// Tells a service, and the log at `-v`, that a turn failed. The error is dropped here: its drop may be the service's
+/// code too.
+fn tell_failed(shared: &Shared, listener: &Listener, peer: &Peer, error: io::Error) {
+    tracing::debug!(listener = %listener.url, peer = %peer.address, %error, "a turn failed");
+    shared.counts.contain(|| listener.service.turn_failed(peer, &error));
+    shared.counts.contain(|| drop(error));
+}
+
+/// The reason that an error of a turn is counted as.
+fn failure(error: &io::Error, shared: &Shared) -> CloseReason {
+    match Fault::of(error) {
+        Some(Fault::OutputLimit) => return CloseReason::OutputLimit,
+        Some(Fault::InputLimit) => return CloseReason::InputLimit,
+        Some(Fault::ReadTimeout) => return CloseReason::ReadTimeout,
+        Some(Fault::WriteTimeout) => return CloseReason::WriteTimeout,
+        Some(Fault::Shutdown) => return CloseReason::Shutdown,
+        Some(Fault::Idle) => return CloseReason::IdleTimeout,
+        Some(Fault::Refused(_)) => return CloseReason::Server,
+        Some(Fault::LineTooLong) => return CloseReason::Protocol,
+        None => {}
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::NotConnected => CloseReason::Reset,
+        io::ErrorKind::UnexpectedEof => CloseReason::Client,
+        io::ErrorKind::InvalidData => CloseReason::Protocol,
+        io::ErrorKind::TimedOut => CloseReason::ReadTimeout,
+        _ if shared.life.is_stopping() => CloseReason::Shutdown,
+        _ => CloseReason::Error,
+    }
+}

@@ -1,0 +1,387 @@
+//! One connection that speaks HTTP: a session of the server.
+//!
+//! ```text
+//!            +---------------------------- the answer is whole -----------------------------+
+//!            v                                                                              |
+//!          Head -- whole head --> service -- body still comes --> Body -- whole --> service-+
+//!            |                       |                                                |     |
+//!            |                       +------------- a body is pulled ------> Pull <---+     |
+//!            |                                                                |             |
+//!            +-- cannot be read: 4xx, close                                   +-- all taken-+
+//! ```
+//!
+//! Between requests nothing of it is kept but the session itself.
+
+use super::exchanges::{Arrived, Exchanges, Head, Setting};
+use super::pull::{Pulled, Pulling};
+use super::response::{Answer, Caller, Outgoing, Response};
+use super::status::StatusError;
+use super::wire::{
+    BodyLength, BodyReader, Piece, Refused, RequestHead, Scanner, Slots, Version, decode_path,
+};
+use super::{Config, Request};
+use crate::service::held::Held;
+use crate::service::{Fault, Input, Output, Received, Session, Stream, Turn};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The session of a connection.
+pub(super) struct Conversation<H: Exchanges> {
+    exchanges: Arc<H>,
+    config: Config,
+    /// Nothing while the connection is between two requests.
+    begun: Option<Box<Begun<H::Exchange>>>,
+}
+
+/// A request that has begun, or input that is not answered yet.
+struct Begun<E> {
+    /// Input that no stage has used.
+    held: Option<Held>,
+    stage: HttpStage<E>,
+}
+
+enum HttpStage<E> {
+    /// A head is expected or comes.
+    Head(Scanner),
+    /// A body comes.
+    Body { exchange: E, reader: BodyReader, outgoing: Outgoing },
+    /// An answer goes, and is pulled.
+    Pull { pulled: Pulled, keep: bool },
+    /// All is said.
+    Closed,
+}
+
+impl<E> HttpStage<E> {
+    const fn between() -> Self {
+        HttpStage::Head(Scanner::requests())
+    }
+}
+
+/// What input came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InputFlow {
+    /// More input is needed.
+    More,
+    /// There is more to do, in another turn.
+    Over,
+    /// There will be more to do after this time, or when somebody wakes the session.
+    Waits(Duration),
+    /// The connection ends.
+    Close,
+}
+
+impl<H: Exchanges> Conversation<H> {
+    pub(super) fn new(exchanges: Arc<H>, config: Config) -> Self {
+        Self { exchanges, config, begun: None }
+    }
+}
+
+impl<H: Exchanges> Session for Conversation<H> {
+    fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+        let (peer, seat) = (*stream.peer(), stream.seat());
+        let caller = Caller { peer: &peer, seat };
+        let (input, output) = stream.split();
+        let begun = match self.begun.take() {
+            Some(begun) => *begun,
+            None => Begun { held: None, stage: HttpStage::between() },
+        };
+        let mut talk = HttpTurn { exchanges: &*self.exchanges, config: &self.config, caller, output, begun };
+        let turn = talk.run(input)?;
+        let begun = talk.begun;
+        match (&begun.stage, &begun.held) {
+            (HttpStage::Head(scanner), None) if scanner.is_fresh() => {}
+            _ => self.begun = Some(Box::new(begun)),
+        }
+        Ok(turn)
+    }
+}
+
+/// A conversation during a turn.
+struct HttpTurn<'t, 'a, H: Exchanges> {
+    exchanges: &'t H,
+    config: &'t Config,
+    caller: Caller<'t>,
+    output: &'t mut Output<'a>,
+    begun: Begun<H::Exchange>,
+}
+
+impl<H: Exchanges> HttpTurn<'_, '_, H> {
+    fn run(&mut self, input: &mut Input<'_>) -> io::Result<Turn> {
+        let mut flow = self.resume()?;
+        loop {
+            match flow {
+                InputFlow::Close => return Ok(Turn::Close),
+                InputFlow::Over => return Ok(Turn::Again),
+                InputFlow::Waits(time) => return Ok(Turn::ParkFor(time)),
+                InputFlow::More => {}
+            }
+            flow = match input.receive()? {
+                Received::Data(data) => self.take(data)?,
+                Received::Nothing => return Ok(self.waiting()),
+                // A request that is not whole will never be: nobody waits for its answer.
+                Received::End => return Ok(Turn::Close),
+            };
+        }
+    }
+
+    /// What the connection waits for when no more has come.
+    fn waiting(&self) -> Turn {
+        match &self.begun.stage {
+            HttpStage::Head(scanner) if self.begun.held.is_none() && scanner.is_fresh() => Turn::Park,
+            _ => Turn::Partial,
+        }
+    }
+
+    /// Goes on with what an earlier turn left.
+    fn resume(&mut self) -> io::Result<InputFlow> {
+        match (&self.begun.held, &self.begun.stage) {
+            (None, HttpStage::Head(_) | HttpStage::Body { .. }) => Ok(InputFlow::More),
+            _ => self.take(&[]),
+        }
+    }
+
+    /// Uses input, and holds what is left of it.
+    fn take(&mut self, data: &[u8]) -> io::Result<InputFlow> {
+        let Some(mut held) = self.begun.held.take() else {
+            let (used, flow) = self.advance(data)?;
+            return self.hold(None, &data[used..]).map(|()| flow);
+        };
+        if self.extend(&mut held, data).is_err() {
+            return Err(self.no_room());
+        }
+        let (used, flow) = self.advance(held.bytes())?;
+        held.answered(used);
+        self.hold(Some(held), &[]).map(|()| flow)
+    }
+
+    fn hold(&mut self, held: Option<Held>, data: &[u8]) -> io::Result<()> {
+        let mut held = match held {
+            Some(held) => held,
+            None if data.is_empty() => return Ok(()),
+            None => Held::of(self.caller.peer, &self.output.context),
+        };
+        if self.extend(&mut held, data).is_err() {
+            return Err(self.no_room());
+        }
+        if !held.is_empty() {
+            self.begun.held = Some(held);
+        }
+        Ok(())
+    }
+
+    fn extend(&self, held: &mut Held, data: &[u8]) -> io::Result<()> {
+        held.extend(data, self.config.max_head, &self.output.context)
+    }
+
+    /// Advances through the stages as far as the input goes, and says how many bytes were used.
+    fn advance(&mut self, data: &[u8]) -> io::Result<(usize, InputFlow)> {
+        let mut used = 0;
+        loop {
+            let stage = std::mem::replace(&mut self.begun.stage, HttpStage::Closed);
+            match stage {
+                HttpStage::Closed => return Ok((used, InputFlow::Close)),
+                HttpStage::Head(scanner) => match self.head(scanner, &data[used..])? {
+                    Some(n) => used += n,
+                    None => return Ok((used, InputFlow::More)),
+                },
+                HttpStage::Body { exchange, reader, outgoing } => {
+                    let (n, whole) = self.body(exchange, reader, outgoing, &data[used..])?;
+                    used += n;
+                    if !whole {
+                        return Ok((used, InputFlow::More));
+                    }
+                }
+                HttpStage::Pull { mut pulled, keep } => match pulled.pump(self.output)? {
+                    Pulling::Done => {
+                        self.begun.stage = if keep { HttpStage::between() } else { HttpStage::Closed }
+                    }
+                    Pulling::Rest => {
+                        self.begun.stage = HttpStage::Pull { pulled, keep };
+                        return Ok((used, InputFlow::Over));
+                    }
+                    // It would hold up the end of the server; the client sees that the answer is not whole.
+                    Pulling::Waits(_) if self.is_draining() => {}
+                    Pulling::Waits(time) => {
+                        self.begun.stage = HttpStage::Pull { pulled, keep };
+                        return Ok((used, InputFlow::Waits(time)));
+                    }
+                },
+            }
+            if used < data.len() && self.is_between() && self.output.is_turn_over() {
+                return Ok((used, InputFlow::Over));
+            }
+        }
+    }
+
+    /// While the server drains, every answer is the last one of its connection.
+    fn is_draining(&self) -> bool {
+        self.output.context.draining.load(Ordering::Relaxed)
+    }
+
+    fn is_between(&self) -> bool {
+        matches!(self.begun.stage, HttpStage::Head(_))
+    }
+
+    /// Reads a head, and has its request answered if its body is there: how many bytes that were; nothing if the
+    /// head is not whole.
+    fn head(&mut self, mut scanner: Scanner, data: &[u8]) -> io::Result<Option<usize>> {
+        let range = match scanner.find(data, self.config.max_head) {
+            Ok(Some(range)) => range,
+            Ok(None) => {
+                self.begun.stage = HttpStage::Head(scanner);
+                return Ok(None);
+            }
+            Err(refused) => return self.refuse(refused).map(|()| Some(0)),
+        };
+        let (bytes, rest) = (&data[range.clone()], &data[range.end..]);
+        let mut slots = Slots::new();
+        let parsed = RequestHead::parse(bytes, &mut slots, self.config.max_headers)
+            .and_then(|head| decode_path(head.target.path()).map(|path| (head, path)));
+        match parsed {
+            Err(refused) => self.refuse(refused).map(|()| Some(0)),
+            Ok((head, _)) if head.method == "CONNECT" => {
+                self.answer_and_close(501, "this server is not a proxy").map(|()| Some(range.end))
+            }
+            Ok((head, path)) => {
+                // A body in chunks is whole when its last one was read, which the reader does.
+                let length = match head.body {
+                    BodyLength::Bytes(length) => usize::try_from(length).unwrap_or(usize::MAX),
+                    BodyLength::Chunked | BodyLength::UntilClose => usize::MAX,
+                };
+                if head.body != BodyLength::Chunked && length > self.config.max_body {
+                    return self.refuse(Refused::BodyTooLong).map(|()| Some(0));
+                }
+                let whole = length <= rest.len();
+                let body = if whole { &rest[..length] } else { &[] };
+                let request = Request { head, path, body, peer: self.caller.peer };
+                let used = range.end;
+                self.begin(&Arrived { request, bytes, whole }, rest).map(|body| Some(used + body))
+            }
+        }
+    }
+
+    /// Gives a request to the service; says how many bytes of its body were used.
+    fn begin(&mut self, arrived: &Arrived<'_>, rest: &[u8]) -> io::Result<usize> {
+        let Arrived { request, whole, .. } = arrived;
+        let head = &request.head;
+        let keep = head.keep_alive && !self.is_draining();
+        // An answer without the rest of the body leaves it unread, so it is the last one.
+        let mut outgoing = Outgoing::new(head.version, head.method == "HEAD", keep && *whole);
+        let context = self.output.context;
+        let response = Response::new(self.output, &mut outgoing, self.caller);
+        match self.exchanges.begin(arrived, context, response) {
+            Ok(Head::Answered(answer)) => self.settle(Ok(answer), outgoing).map(|()| request.body.len()),
+            Err(error) => self.settle(Err(error), outgoing).map(|()| request.body.len()),
+            Ok(Head::Wanted(exchange)) => {
+                outgoing.keep = keep;
+                if head.expects_continue && rest.is_empty() && !whole {
+                    self.output.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+                }
+                let reader = head.body.reader(self.config.body_limits());
+                self.begun.stage = HttpStage::Body { exchange, reader, outgoing };
+                Ok(0)
+            }
+        }
+    }
+
+    /// Gives the pieces of a body to the service, and has it answer when that was all: how many bytes were used,
+    /// and whether it was all.
+    fn body(
+        &mut self,
+        mut exchange: H::Exchange,
+        mut reader: BodyReader,
+        mut outgoing: Outgoing,
+        data: &[u8],
+    ) -> io::Result<(usize, bool)> {
+        let mut used = 0;
+        loop {
+            let (n, piece) = match reader.next(&data[used..]) {
+                Ok(next) => next,
+                Err(refused) => return self.refuse(refused).map(|()| (used, true)),
+            };
+            used += n;
+            let setting =
+                Setting { context: self.output.context, config: self.config, peer: self.caller.peer };
+            let failed = match piece {
+                Piece::Data(data) => self.exchanges.piece(&mut exchange, data, setting).err(),
+                Piece::More => {
+                    self.begun.stage = HttpStage::Body { exchange, reader, outgoing };
+                    return Ok((used, false));
+                }
+                Piece::End => {
+                    outgoing.keep &= !self.is_draining();
+                    let response = Response::new(self.output, &mut outgoing, self.caller);
+                    let result = self.exchanges.end(exchange, setting, response);
+                    return self.settle(result, outgoing).map(|()| (used, true));
+                }
+            };
+            if let Some(error) = failed {
+                outgoing.keep = false;
+                return self.settle(Err(error), outgoing).map(|()| (used, true));
+            }
+        }
+    }
+
+    /// What follows from what the service made of a request.
+    fn settle(&mut self, result: io::Result<Answer>, mut outgoing: Outgoing) -> io::Result<()> {
+        match result {
+            Ok(_) if outgoing.started => {}
+            Ok(_) => self.fail(&mut outgoing, &io::Error::other("this request was not answered"))?,
+            // It is too late for another answer.
+            Err(error) if outgoing.started => return Err(error),
+            Err(error) if Fault::of(&error) == Some(Fault::InputLimit) => return Err(self.no_room()),
+            Err(error) => self.fail(&mut outgoing, &error)?,
+        }
+        self.begun.stage = match outgoing.pulled.take() {
+            Some(pulled) => HttpStage::Pull { pulled, keep: outgoing.keep },
+            None if outgoing.keep => HttpStage::between(),
+            None => HttpStage::Closed,
+        };
+        Ok(())
+    }
+
+    /// Answers for a service that failed.
+    fn fail(&mut self, outgoing: &mut Outgoing, error: &io::Error) -> io::Result<()> {
+        let known = error.get_ref().and_then(|error| error.downcast_ref::<StatusError>());
+        let status = known.unwrap_or(&StatusError(500));
+        if known.is_none() {
+            tracing::debug!(peer = %self.caller.peer.address, %error, "a request failed");
+        }
+        let text = format!("{status}\n");
+        let response = Response::new(self.output, outgoing, self.caller);
+        response.status(status.0).text(&text).map(drop)
+    }
+
+    /// Answers a message that is not taken, after which nothing of the connection can be understood.
+    fn refuse(&mut self, refused: Refused) -> io::Result<()> {
+        self.answer_and_close(refused.status(), &refused.to_string())?;
+        match refused.status() {
+            // It was understood, and is more than is allowed.
+            413 | 417 => Ok(()),
+            _ => Err(refused.into()),
+        }
+    }
+
+    fn answer_and_close(&mut self, status: u16, why: &str) -> io::Result<()> {
+        let mut outgoing = Outgoing::new(Version::Http11, false, false);
+        Response::new(self.output, &mut outgoing, self.caller)
+            .status(status)
+            .text(&format!("{why}\n"))
+            .map(drop)?;
+        self.begun.stage = HttpStage::Closed;
+        Ok(())
+    }
+
+    /// There is no room for more input of clients: says so, and the connection ends for that reason.
+    fn no_room(&mut self) -> io::Error {
+        let mut outgoing = Outgoing::new(Version::Http11, false, false);
+        let response =
+            Response::new(self.output, &mut outgoing, self.caller).status(503).header("Retry-After", "1");
+        match response.text("the server has no room for this request now\n") {
+            Ok(_) => Fault::InputLimit.into(),
+            Err(error) => error,
+        }
+    }
+}

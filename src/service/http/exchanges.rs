@@ -1,0 +1,197 @@
+//! What a conversation asks of its service: the closure for whole requests, or the trait for bodies as they
+//! come.
+
+use super::wire::{BodyLength, RequestHead, Slots, decode_path};
+use super::{Answer, Config, Request, Response};
+use crate::service::held::Held;
+use crate::service::{Context, Peer};
+use std::io;
+
+/// An HTTP service that takes bodies as they come, for uploads that are too large to be collected. A service
+/// for whole requests is a closure: [`http`](super::http).
+///
+/// The three methods run on a worker, one after the other for each request; between them the connection is
+/// parked and owns nothing but the exchange.
+///
+/// ```no_run
+/// use std::io;
+/// use tidegate::http::{self, Answer, Head, Request, Response, Streaming};
+///
+/// /// Counts the bytes of what is uploaded.
+/// struct Count;
+///
+/// impl Streaming for Count {
+///     type Exchange = u64;
+///
+///     fn head(&self, request: &Request<'_>, response: Response<'_, '_>) -> io::Result<Head<u64>> {
+///         match request.method() {
+///             "PUT" => Ok(Head::Wanted(0)),
+///             _ => response.status(405).header("Allow", "PUT").empty().map(Head::Answered),
+///         }
+///     }
+///
+///     fn piece(&self, count: &mut u64, piece: &[u8]) -> io::Result<()> {
+///         *count += piece.len() as u64;
+///         Ok(())
+///     }
+///
+///     fn end(&self, count: u64, response: Response<'_, '_>) -> io::Result<Answer> {
+///         response.text(&format!("{count} bytes\n"))
+///     }
+/// }
+///
+/// let mut config = http::Config::default();
+/// config.max_body = 1 << 40;
+/// let server = tidegate::Server::builder().listen("127.0.0.1:0", http::streaming(Count).config(config))?.bind()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Streaming: Send + Sync + 'static {
+    /// What is kept of a request while its body comes.
+    type Exchange: Send + 'static;
+
+    /// A request has come, its body has not: say whether it is wanted. A client that waits for
+    /// `100 Continue` is told to go on when it is.
+    fn head(&self, request: &Request<'_>, response: Response<'_, '_>) -> io::Result<Head<Self::Exchange>>;
+
+    /// A piece of the body has come; never an empty one. An error is answered 500, or with the
+    /// [`status`](super::status) it carries, and ends the connection, since the rest of the body is not read.
+    fn piece(&self, exchange: &mut Self::Exchange, piece: &[u8]) -> io::Result<()>;
+
+    /// The body is whole: answer. A request without a body comes here at once.
+    fn end(&self, exchange: Self::Exchange, response: Response<'_, '_>) -> io::Result<Answer>;
+}
+
+/// What [`Streaming::head`] makes of a request.
+#[derive(Debug)]
+pub enum Head<E> {
+    /// The body is wanted, and this is kept meanwhile.
+    Wanted(E),
+    /// It was answered without its body, of which nothing is read. If there is one that has not come whole,
+    /// the connection ends.
+    Answered(Answer),
+}
+
+/// A head that has come, with what a service needs to judge it.
+pub(super) struct Arrived<'h> {
+    pub(super) request: Request<'h>,
+    /// The bytes of the head.
+    pub(super) bytes: &'h [u8],
+    /// Whether the request has its whole body already.
+    pub(super) whole: bool,
+}
+
+/// What all requests of a service go through.
+pub(super) trait Exchanges: Send + Sync + 'static {
+    type Exchange: Send + 'static;
+
+    fn begin(
+        &self,
+        arrived: &Arrived<'_>,
+        context: Context<'_>,
+        response: Response<'_, '_>,
+    ) -> io::Result<Head<Self::Exchange>>;
+
+    fn piece(&self, exchange: &mut Self::Exchange, piece: &[u8], setting: Setting<'_>) -> io::Result<()>;
+
+    fn end(
+        &self,
+        exchange: Self::Exchange,
+        setting: Setting<'_>,
+        response: Response<'_, '_>,
+    ) -> io::Result<Answer>;
+}
+
+/// Where a request is answered.
+#[derive(Clone, Copy)]
+pub(super) struct Setting<'p> {
+    pub(super) context: Context<'p>,
+    pub(super) config: &'p Config,
+    pub(super) peer: &'p Peer,
+}
+
+/// Bodies as they come, for a [`Streaming`].
+pub(super) struct Passing<S>(pub(super) S);
+
+impl<S: Streaming> Exchanges for Passing<S> {
+    type Exchange = S::Exchange;
+
+    fn begin(
+        &self,
+        arrived: &Arrived<'_>,
+        _context: Context<'_>,
+        response: Response<'_, '_>,
+    ) -> io::Result<Head<S::Exchange>> {
+        let Request { head, path, peer, .. } = &arrived.request;
+        let request = Request { head: *head, path: path.clone(), body: &[], peer };
+        self.0.head(&request, response)
+    }
+
+    fn piece(&self, exchange: &mut S::Exchange, piece: &[u8], _place: Setting<'_>) -> io::Result<()> {
+        self.0.piece(exchange, piece)
+    }
+
+    fn end(
+        &self,
+        exchange: S::Exchange,
+        _place: Setting<'_>,
+        response: Response<'_, '_>,
+    ) -> io::Result<Answer> {
+        self.0.end(exchange, response)
+    }
+}
+
+/// Whole requests, for a closure: one whose body has come with it is not copied, others are collected.
+pub(super) struct Collecting<F>(pub(super) F);
+
+/// A request whose body is still coming.
+pub(super) struct Collected {
+    head: Held,
+    body: Held,
+    /// How long the body can be at most.
+    most: usize,
+}
+
+impl<F> Exchanges for Collecting<F>
+where
+    F: Fn(&Request<'_>, Response<'_, '_>) -> io::Result<Answer> + Send + Sync + 'static,
+{
+    type Exchange = Collected;
+
+    fn begin(
+        &self,
+        arrived: &Arrived<'_>,
+        context: Context<'_>,
+        response: Response<'_, '_>,
+    ) -> io::Result<Head<Collected>> {
+        if arrived.whole {
+            return (self.0)(&arrived.request, response).map(Head::Answered);
+        }
+        let peer = arrived.request.peer;
+        let mut head = Held::of(peer, &context);
+        head.extend(arrived.bytes, arrived.bytes.len(), &context)?;
+        let most = match arrived.request.head.body {
+            BodyLength::Bytes(length) => usize::try_from(length).unwrap_or(usize::MAX),
+            BodyLength::Chunked | BodyLength::UntilClose => usize::MAX,
+        };
+        Ok(Head::Wanted(Collected { head, body: Held::of(peer, &context), most }))
+    }
+
+    fn piece(&self, exchange: &mut Collected, piece: &[u8], setting: Setting<'_>) -> io::Result<()> {
+        let most = exchange.most.min(setting.config.max_body);
+        exchange.body.extend(piece, most, &setting.context)
+    }
+
+    fn end(
+        &self,
+        exchange: Collected,
+        setting: Setting<'_>,
+        response: Response<'_, '_>,
+    ) -> io::Result<Answer> {
+        let mut slots = Slots::new();
+        // It was parsed when it came, so it cannot fail.
+        let head = RequestHead::parse(exchange.head.bytes(), &mut slots, setting.config.max_headers)?;
+        let path = decode_path(head.target.path())?;
+        let request = Request { head, path, body: exchange.body.bytes(), peer: setting.peer };
+        (self.0)(&request, response)
+    }
+}

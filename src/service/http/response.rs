@@ -1,0 +1,277 @@
+//! The answer to a request: written at once, or pulled piece by piece.
+
+use super::date;
+use super::pull::{Framing, NextPiece, Pull, Pulled};
+use super::status::{self, reason};
+use super::wire::{Version, is_token, is_value};
+use crate::service::{Output, Peer, Seat, Waker};
+use std::io::{self, Read};
+
+/// What is known of an answer before and after its handler has run.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) version: Version,
+    /// The answer to HEAD has no body.
+    pub(super) head_only: bool,
+    /// The connection stays open afterwards.
+    pub(super) keep: bool,
+    /// The head was written: it is too late for another answer.
+    pub(super) started: bool,
+    /// The body that is to be pulled.
+    pub(super) pulled: Option<Pulled>,
+}
+
+impl Outgoing {
+    pub(super) fn new(version: Version, head_only: bool, keep: bool) -> Self {
+        Self { version, head_only, keep, started: false, pulled: None }
+    }
+}
+
+/// Who asks, and on which connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller<'c> {
+    pub(super) peer: &'c Peer,
+    pub(super) seat: Seat,
+}
+
+/// Says that a request was answered: what a handler returns. Only a [`Response`] makes it.
+#[derive(Debug)]
+#[must_use = "return it, so that the server knows that the request was answered"]
+pub struct Answer(());
+
+/// Where the answer goes. Set the status and headers, then give it a body; that sends it.
+///
+/// Framing is the server's: `Content-Length`, `Transfer-Encoding` and `Connection` cannot be set
+/// ([`close`](Self::close) ends the connection). `Date` and `Server` are added unless they are set. HEAD
+/// gets the same headers as GET and no body.
+#[derive(Debug)]
+pub struct Response<'r, 'a> {
+    output: &'r mut Output<'a>,
+    outgoing: &'r mut Outgoing,
+    caller: Caller<'r>,
+    status: u16,
+    /// Lines with their ends.
+    headers: Vec<u8>,
+    has: Has,
+    wrong: Option<io::Error>,
+}
+
+/// Which of the headers that are added by themselves were set.
+#[derive(Clone, Copy, Debug, Default)]
+struct Has {
+    date: bool,
+    server: bool,
+    content_type: bool,
+}
+
+impl<'r, 'a> Response<'r, 'a> {
+    pub(super) fn new(output: &'r mut Output<'a>, outgoing: &'r mut Outgoing, caller: Caller<'r>) -> Self {
+        Self { output, outgoing, caller, status: 200, headers: Vec::new(), has: Has::default(), wrong: None }
+    }
+
+    /// Sets the status: 200 to 599. Default 200.
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        if !(200..600).contains(&status) {
+            self.wrong = Some(wrong(&format!("{status} is not a status for an answer")));
+        }
+        self
+    }
+
+    /// Adds a header. Several of one name are several lines.
+    ///
+    /// A name or value that would change the message (a line end in it, for instance) makes the answer an
+    /// error 500, and so does a header of the framing.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        let value = value.as_ref();
+        let framing =
+            ["content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "trailer"];
+        if name.is_empty() || !name.bytes().all(is_token) {
+            self.wrong = Some(wrong(&format!("`{}` is not a header's name", name.escape_debug())));
+        } else if !value.iter().all(|&byte| is_value(byte)) {
+            self.wrong = Some(wrong(&format!("the value of {name} has a control byte")));
+        } else if framing.iter().any(|it| name.eq_ignore_ascii_case(it)) {
+            self.wrong = Some(wrong(&format!("{name} is set by the server alone")));
+        } else {
+            self.has.date |= name.eq_ignore_ascii_case("date");
+            self.has.server |= name.eq_ignore_ascii_case("server");
+            self.has.content_type |= name.eq_ignore_ascii_case("content-type");
+            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+                self.headers.extend_from_slice(part);
+            }
+        }
+        self
+    }
+
+    /// Ends the connection after this answer.
+    pub fn close(self) -> Self {
+        self.outgoing.keep = false;
+        self
+    }
+
+    /// The client.
+    pub fn peer(&self) -> &Peer {
+        self.caller.peer
+    }
+
+    /// Wakes this connection from any thread: a body that is pulled and said [`Pull::Later`] is asked again. So
+    /// news can be sent when there are some (`text/event-stream`).
+    pub fn waker(&self) -> Waker {
+        Waker::new(self.output.context.host.clone(), self.caller.seat)
+    }
+
+    /// Answers without a body.
+    pub fn empty(self) -> io::Result<Answer> {
+        self.whole(None, &[])
+    }
+
+    /// Answers with bytes. What the client does not take at once is kept, up to the limit
+    /// `output_per_connection`: an answer that may be larger than that should be [pulled](Self::pull).
+    pub fn bytes(self, body: &[u8]) -> io::Result<Answer> {
+        self.whole(None, &[body])
+    }
+
+    /// Answers with text: `text/plain` in UTF-8, unless another `Content-Type` was set.
+    pub fn text(self, text: &str) -> io::Result<Answer> {
+        self.whole(Some("text/plain; charset=utf-8"), &[text.as_bytes()])
+    }
+
+    /// Answers with a page: `text/html` in UTF-8, unless another `Content-Type` was set.
+    pub fn html(self, page: &str) -> io::Result<Answer> {
+        self.whole(Some("text/html; charset=utf-8"), &[page.as_bytes()])
+    }
+
+    /// Answers with a value as JSON. (Feature `json`.)
+    #[cfg(feature = "json")]
+    pub fn json<T: serde::Serialize + ?Sized>(self, value: &T) -> io::Result<Answer> {
+        let body = serde_json::to_vec(value)?;
+        self.whole(Some("application/json"), &[&body])
+    }
+
+    /// Answers with a body that is pulled: `next` is asked for a piece when the client has taken the one before,
+    /// and appends it to the vector. So a slow reader of a large answer owns no worker, and no more memory than a
+    /// piece. 16 to 64 KiB are a good size; a piece must fit `output_per_connection`.
+    ///
+    /// The body is sent in chunks, to a client of HTTP/1.0 until the connection ends. If `next` fails, the
+    /// connection is reset, so that the client sees that the answer is not whole. HEAD does not ask it.
+    pub fn pull<F>(self, next: F) -> io::Result<Answer>
+    where
+        F: FnMut(&mut Vec<u8>) -> io::Result<Pull> + Send + 'static,
+    {
+        let framing =
+            if self.outgoing.version == Version::Http10 { Framing::UntilClose } else { Framing::Chunked };
+        self.pulled(framing, Box::new(next))
+    }
+
+    /// The same where the length of the whole body is known. A body that turns out shorter or longer is an
+    /// error, and the connection is reset.
+    pub fn pull_sized<F>(self, length: u64, next: F) -> io::Result<Answer>
+    where
+        F: FnMut(&mut Vec<u8>) -> io::Result<Pull> + Send + 'static,
+    {
+        self.pulled(Framing::Length(length), Box::new(next))
+    }
+
+    /// Answers with this many bytes of a reader, a file for instance, pulled in pieces of 64 KiB.
+    pub fn reader<R>(self, length: u64, mut reader: R) -> io::Result<Answer>
+    where
+        R: Read + Send + 'static,
+    {
+        const PIECE: u64 = 64 << 10;
+        let mut left = length;
+        self.pull_sized(length, move |piece| {
+            let read = (&mut reader).take(left.min(PIECE)).read_to_end(piece)? as u64;
+            left -= read;
+            Ok(if left == 0 || read == 0 { Pull::End } else { Pull::More })
+        })
+    }
+
+    /// Writes an answer whose body is there, in parts that follow each other.
+    pub(super) fn whole(mut self, content_type: Option<&str>, body: &[&[u8]]) -> io::Result<Answer> {
+        let length = body.iter().map(|part| part.len() as u64).sum();
+        let framing = if has_body(self.status) { Framing::Length(length) } else { Framing::None };
+        self.write_head(content_type, framing)?;
+        if framing != Framing::None && !self.outgoing.head_only {
+            for part in body {
+                self.output.send(part)?;
+            }
+        }
+        Ok(Answer(()))
+    }
+
+    fn pulled(mut self, framing: Framing, next: NextPiece) -> io::Result<Answer> {
+        let framing = if has_body(self.status) { framing } else { Framing::None };
+        if framing == Framing::UntilClose {
+            self.outgoing.keep = false;
+        }
+        self.write_head(None, framing)?;
+        if framing != Framing::None && !self.outgoing.head_only {
+            self.outgoing.pulled = Some(Pulled::new(framing, next));
+        }
+        Ok(Answer(()))
+    }
+
+    fn write_head(&mut self, content_type: Option<&str>, framing: Framing) -> io::Result<()> {
+        if let Some(wrong) = self.wrong.take() {
+            return Err(wrong);
+        }
+        self.outgoing.started = true;
+        let out = &mut *self.output;
+        match status::line(self.status) {
+            Some(line) => out.send(line.as_bytes())?,
+            None => {
+                out.send(format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status)).as_bytes())?;
+            }
+        }
+        if !self.has.date {
+            out.send(&date::line())?;
+        }
+        if !self.has.server {
+            out.send(b"Server: tidegate\r\n")?;
+        }
+        out.send(&self.headers)?;
+        if let Some(content_type) =
+            content_type.filter(|_| !self.has.content_type && framing != Framing::None)
+        {
+            for part in ["Content-Type: ", content_type, "\r\n"] {
+                out.send(part.as_bytes())?;
+            }
+        }
+        match framing {
+            Framing::Length(length) => send_length(out, length)?,
+            Framing::Chunked => out.send(b"Transfer-Encoding: chunked\r\n")?,
+            Framing::None | Framing::UntilClose => {}
+        }
+        match (self.outgoing.keep, self.outgoing.version) {
+            (false, _) => out.send(b"Connection: close\r\n\r\n"),
+            (true, Version::Http10) => out.send(b"Connection: keep-alive\r\n\r\n"),
+            (true, Version::Http11) => out.send(b"\r\n"),
+        }
+    }
+}
+
+fn send_length(out: &mut Output<'_>, length: u64) -> io::Result<()> {
+    // 20 digits are enough for every length.
+    let mut line = *b"Content-Length: 00000000000000000000\r\n";
+    let (mut at, mut rest) = (36, length);
+    loop {
+        at -= 1;
+        line[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    // What stands before the number moves up to it.
+    line.copy_within(..16, at - 16);
+    out.send(&line[at - 16..])
+}
+
+/// Whether an answer with this status has a body (RFC 9110, 6.4.1).
+fn has_body(status: u16) -> bool {
+    !matches!(status, 100..200 | 204 | 304)
+}
+
+fn wrong(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}

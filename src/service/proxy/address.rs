@@ -1,0 +1,233 @@
+//! Where backends are: what a person writes, and what a socket connects to.
+
+use rustix::net::SocketAddrUnix;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A backend as a person names it: `host:port`, `unix:/path`, or `unix:@name` for an abstract socket of Linux.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BackendName(Named);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Named {
+    Host { host: String, port: u16 },
+    Unix(UnixName),
+}
+
+/// What names a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum UnixName {
+    Path(PathBuf),
+    #[cfg(target_os = "linux")]
+    Abstract(String),
+}
+
+/// One address that a backend can be reached at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum BackendAddress {
+    Tcp(SocketAddr),
+    Unix(UnixAddress),
+}
+
+/// A Unix socket's name that the kernel takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct UnixAddress(UnixName);
+
+/// Why a text names no backend: one line that says what to write.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a backend: {why}")]
+pub struct BackendNameError {
+    text: String,
+    why: &'static str,
+}
+
+impl FromStr for BackendName {
+    type Err = BackendNameError;
+
+    fn from_str(text: &str) -> Result<Self, BackendNameError> {
+        let error = |why| BackendNameError { text: text.to_owned(), why };
+        if let Some(name) = text.strip_prefix("unix:") {
+            let name = unix_name(name).map_err(error)?;
+            return Ok(Self(Named::Unix(name)));
+        }
+        let text = text.strip_prefix("tcp://").unwrap_or(text);
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| error("write it like 127.0.0.1:8000"))?;
+        let host = match host.strip_prefix('[') {
+            Some(rest) => {
+                let ip = rest.strip_suffix(']').ok_or_else(|| error("an IPv6 address ends with `]`"))?;
+                if ip.split('%').next().is_none_or(|ip| ip.parse::<std::net::Ipv6Addr>().is_err()) {
+                    return Err(error("what is in [ ] is not an IPv6 address"));
+                }
+                ip
+            }
+            None if host.contains(':') => {
+                return Err(error("write an IPv6 address in brackets: [::1]:8000"));
+            }
+            None => host,
+        };
+        let strange = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '/' | '[' | ']');
+        if host.is_empty() || host.contains(strange) {
+            return Err(error("its host is not a name or an address"));
+        }
+        let port: u16 = port.parse().map_err(|_| error("its port is not a number from 1 to 65535"))?;
+        if port == 0 {
+            return Err(error("its port is not a number from 1 to 65535"));
+        }
+        Ok(Self(Named::Host { host: host.to_owned(), port }))
+    }
+}
+
+/// The name of a Unix socket behind `unix:`.
+fn unix_name(text: &str) -> Result<UnixName, &'static str> {
+    let text = text.strip_prefix("//").unwrap_or(text);
+    let name = match text.strip_prefix('@') {
+        #[cfg(target_os = "linux")]
+        Some(name) if !name.is_empty() => UnixName::Abstract(name.to_owned()),
+        #[cfg(not(target_os = "linux"))]
+        Some(name) if !name.is_empty() => return Err("only Linux has abstract sockets"),
+        Some(_) => return Err("an abstract socket has a name behind `@`"),
+        None if text.is_empty() => return Err("it has no path: write unix:/run/server.sock"),
+        None => UnixName::Path(text.into()),
+    };
+    let address = UnixAddress(name);
+    match address.to_kernel() {
+        Ok(_) => Ok(address.0),
+        Err(_) => Err("its path is longer than a socket's can be (107 bytes), or has a zero byte"),
+    }
+}
+
+impl BackendName {
+    /// All addresses it has now; at least one, or an error that names it. Asks the system's resolver, which may
+    /// take seconds.
+    pub(crate) fn resolve(&self) -> io::Result<Vec<BackendAddress>> {
+        let (host, port) = match &self.0 {
+            Named::Unix(name) => return Ok(vec![BackendAddress::Unix(UnixAddress(name.clone()))]),
+            Named::Host { host, port } => (host.as_str(), *port),
+        };
+        let named =
+            |why: String| io::Error::new(io::ErrorKind::NotFound, format!("cannot resolve {host}: {why}"));
+        let mut found = Vec::new();
+        for address in (host, port).to_socket_addrs().map_err(|error| named(error.to_string()))? {
+            let address = BackendAddress::Tcp(address);
+            if !found.contains(&address) {
+                found.push(address);
+            }
+        }
+        if found.is_empty() { Err(named("it has no address".to_owned())) } else { Ok(found) }
+    }
+
+    /// Whether its addresses can change: it is a name, not an address.
+    pub(crate) fn is_resolved_again(&self) -> bool {
+        match &self.0 {
+            Named::Host { host, .. } => !host.contains(':') && host.parse::<IpAddr>().is_err(),
+            Named::Unix(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for BackendName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Named::Host { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Named::Host { host, port } => write!(f, "{host}:{port}"),
+            Named::Unix(name) => name.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for UnixName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UnixName::Path(path) => write!(f, "unix:{}", path.display()),
+            #[cfg(target_os = "linux")]
+            UnixName::Abstract(name) => write!(f, "unix:@{name}"),
+        }
+    }
+}
+
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackendAddress::Tcp(address) => address.fmt(f),
+            BackendAddress::Unix(address) => address.0.fmt(f),
+        }
+    }
+}
+
+impl UnixAddress {
+    /// The name as the kernel takes it.
+    pub(crate) fn to_kernel(&self) -> rustix::io::Result<SocketAddrUnix> {
+        match &self.0 {
+            UnixName::Path(path) => SocketAddrUnix::new(path.as_path()),
+            #[cfg(target_os = "linux")]
+            UnixName::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backends_are_read_and_shown_as_they_are_written() {
+        for text in [
+            "127.0.0.1:8000",
+            "[::1]:8000",
+            "[fe80::1%lo]:80",
+            "backend.example:5432",
+            "unix:/run/gunicorn.sock",
+            "unix:relative.sock",
+            #[cfg(target_os = "linux")]
+            "unix:@name",
+        ] {
+            let name: BackendName = text.parse().unwrap();
+            assert_eq!(name.to_string(), text);
+            assert_eq!(name.is_resolved_again(), text.starts_with("backend"), "{text}");
+        }
+        let shown = |text: &str| text.parse::<BackendName>().unwrap().to_string();
+        assert_eq!(shown("tcp://127.0.0.1:80"), "127.0.0.1:80");
+        assert_eq!(shown("unix:///run/x.sock"), "unix:/run/x.sock");
+    }
+
+    #[test]
+    fn what_is_no_backend_is_one_line_that_says_what_to_write() {
+        let long = format!("unix:/{}", "x".repeat(120));
+        for text in [
+            "",
+            "8000",
+            ":8000",
+            "h:",
+            "h:0",
+            "h:70000",
+            "::1:80",
+            "[::1:80",
+            "[x]:80",
+            "http://h:80",
+            "h/x:80",
+            "a b:80",
+            "unix:",
+            "unix:@",
+            "unix:/a\0b",
+            &long,
+        ] {
+            let error = text.parse::<BackendName>().unwrap_err().to_string();
+            assert!(error.contains(" is not a backend: ") && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_name_has_addresses_and_each_is_a_backend() {
+        let resolve = |text: &str| text.parse::<BackendName>().unwrap().resolve();
+        assert_eq!(resolve("127.0.0.1:80").unwrap()[0].to_string(), "127.0.0.1:80");
+        assert_eq!(resolve("unix:/x").unwrap()[0].to_string(), "unix:/x");
+        let all = resolve("localhost:80").unwrap();
+        assert!(all.iter().all(|address| matches!(address, BackendAddress::Tcp(_))));
+        assert!(all.iter().enumerate().all(|(at, address)| !all[..at].contains(address)), "each once");
+        let error = resolve("nowhere.invalid:80").unwrap_err().to_string();
+        assert!(error.starts_with("cannot resolve nowhere.invalid: "), "{error}");
+    }
+}

@@ -1,0 +1,489 @@
+//! What is written down of backends, places and those who wait, behind one lock.
+
+use super::ask::{Asking, BackendId, Passed, Refusal, Wake};
+use super::health::Health;
+use super::wait::{Joined, Name, WaitLimits, WaitList};
+use crate::clock::Nanos;
+use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
+use crate::metrics::histogram::Histogram;
+use crate::metrics::snapshot::HistogramSnapshot;
+use crate::reason::BackendFailure;
+use crate::service::proxy::address::BackendAddress;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The limits of a gate's backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BackendLimits {
+    /// Connections that each may have.
+    pub(crate) connections: usize,
+    /// Connections that all may have together; `None`: what each may have is limit enough.
+    pub(crate) total: Option<usize>,
+    /// Backends that were set aside are tried by checks, not by clients.
+    pub(crate) checked: bool,
+    pub(crate) wait: WaitLimits,
+}
+
+/// A place, as it is written in the book.
+#[derive(Clone, Debug)]
+pub(super) struct Grant {
+    pub(super) id: BackendId,
+    pub(super) address: BackendAddress,
+    pub(super) passed: Arc<Passed>,
+    began: Nanos,
+    trial: bool,
+}
+
+/// Where a client is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    Backend(usize),
+    /// All that are up have no place left.
+    Full,
+    /// None is up.
+    Nothing,
+}
+
+/// What a ticket's owner sees.
+#[derive(Debug)]
+pub(super) enum TicketState {
+    Waiting { until: Nanos },
+    Granted(Grant),
+    Refused(Refusal),
+}
+
+#[derive(Debug)]
+struct Backend {
+    address: BackendAddress,
+    life: u32,
+    /// It may be chosen; otherwise it is leaving, or the entry is free.
+    present: bool,
+    in_use: usize,
+    taken: u64,
+    given_back: u64,
+    /// When it was last chosen, as a number that grows.
+    chosen: u64,
+    checked: Nanos,
+    health: Health,
+    connected: u64,
+    failures: [u64; BackendFailure::COUNT],
+    connect: Histogram,
+    passed: Arc<Passed>,
+}
+
+/// One place to wait.
+struct Waiter {
+    life: u32,
+    stage: Stage,
+}
+
+enum Stage {
+    Free,
+    Waiting { since: Nanos, wake: Box<dyn Wake> },
+    Granted(Grant),
+    Refused(Refusal),
+}
+
+/// The book.
+pub(super) struct Book {
+    limits: BackendLimits,
+    all: Vec<Backend>,
+    in_use: usize,
+    taken: u64,
+    given_back: u64,
+    list: WaitList,
+    waiters: Vec<Waiter>,
+    free: Vec<u32>,
+    woken: Vec<Box<dyn Wake>>,
+    wait: Histogram,
+    refused: [u64; 4],
+    chosen: u64,
+    luck: u64,
+}
+
+impl std::fmt::Debug for Book {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Book").field("backends", &self.all).field("waiting", &self.list.len()).finish()
+    }
+}
+
+impl Book {
+    pub(super) fn new(limits: BackendLimits, seed: u64) -> Self {
+        Self {
+            limits,
+            all: Vec::new(),
+            in_use: 0,
+            taken: 0,
+            given_back: 0,
+            list: WaitList::new(limits.wait),
+            waiters: Vec::new(),
+            free: Vec::new(),
+            woken: Vec::new(),
+            wait: Histogram::default(),
+            refused: [0; 4],
+            chosen: 0,
+            luck: seed,
+        }
+    }
+
+    pub(super) fn set_limits(&mut self, limits: BackendLimits, now: Nanos) {
+        self.limits = limits;
+        self.list.set_limits(limits.wait, now);
+    }
+
+    pub(super) fn set_addresses(&mut self, addresses: &[BackendAddress]) {
+        for backend in &mut self.all {
+            backend.present &= addresses.contains(&backend.address);
+        }
+        for address in addresses {
+            let known = |backend: &&mut Backend| {
+                backend.address == *address && (backend.present || backend.in_use > 0)
+            };
+            if let Some(backend) = self.all.iter_mut().find(known) {
+                backend.present = true;
+                continue;
+            }
+            let new = |life| Backend {
+                address: address.clone(),
+                life,
+                present: true,
+                in_use: 0,
+                taken: 0,
+                given_back: 0,
+                chosen: 0,
+                checked: 0,
+                health: Health::default(),
+                connected: 0,
+                failures: [0; BackendFailure::COUNT],
+                connect: Histogram::default(),
+                passed: Arc::default(),
+            };
+            match self.all.iter_mut().find(|backend| !backend.present && backend.in_use == 0) {
+                Some(free) => *free = new(free.life + 1),
+                None => self.all.push(new(0)),
+            }
+        }
+    }
+
+    fn id(&self, index: usize) -> BackendId {
+        BackendId { index: index as u32, life: self.all[index].life }
+    }
+
+    /// A backend that has not been replaced since.
+    fn backend(&mut self, id: BackendId) -> Option<&mut Backend> {
+        self.all.get_mut(id.index as usize).filter(|backend| backend.life == id.life)
+    }
+
+    /// Whether one more fits into what all may have together.
+    fn has_room(&self) -> bool {
+        self.limits.total.is_none_or(|total| self.in_use < total)
+    }
+
+    /// The most connections there can be.
+    fn limit(&self) -> usize {
+        let present = self.all.iter().filter(|backend| backend.present).count();
+        let sum = present * self.limits.connections;
+        self.limits.total.map_or(sum, |total| total.min(sum))
+    }
+
+    pub(super) fn has_other(&self, tried: &[BackendId], this: BackendId) -> bool {
+        let other = |(index, backend): (usize, &Backend)| {
+            let id = self.id(index);
+            backend.present && backend.health.is_up() && id != this && !tried.contains(&id)
+        };
+        self.all.iter().enumerate().any(other)
+    }
+
+    pub(super) fn is_any_up(&self) -> bool {
+        self.all.iter().any(|backend| backend.present && backend.health.is_up())
+    }
+
+    /// Where one goes that has tried these; nobody passes those who wait.
+    pub(super) fn choose_for_newcomer(&mut self, asking: &Asking<'_>, now: Nanos) -> Choice {
+        if self.limits.wait != asking.wait {
+            self.set_limits(BackendLimits { wait: asking.wait, ..self.limits }, now);
+        }
+        if self.list.len() > 0 {
+            self.settle(now);
+        } else {
+            self.list.observe(now);
+        }
+        match self.choose(asking.tried, now) {
+            Choice::Backend(_) if self.list.len() > 0 => Choice::Full,
+            choice => choice,
+        }
+    }
+
+    /// A backend that is due for a trial, or else the one with the smallest share of its places in use; among
+    /// equals the one that was chosen longest ago.
+    fn choose(&self, tried: &[BackendId], now: Nanos) -> Choice {
+        let any_up = self.is_any_up();
+        let room = self.has_room();
+        let (mut best, mut full) = (None::<usize>, false);
+        for (index, backend) in self.all.iter().enumerate() {
+            if !backend.present || tried.contains(&self.id(index)) {
+                continue;
+            }
+            let due = !self.limits.checked && backend.health.is_due(now, any_up);
+            if !due && !backend.health.is_up() {
+                continue;
+            }
+            if !room || backend.in_use >= self.limits.connections {
+                full = true;
+            } else if due {
+                return Choice::Backend(index);
+            } else if best.is_none_or(|best| backend.load() < self.all[best].load()) {
+                best = Some(index);
+            }
+        }
+        match best {
+            Some(index) => Choice::Backend(index),
+            None if full => Choice::Full,
+            None => Choice::Nothing,
+        }
+    }
+
+    pub(super) fn choose_for_check(&self, every: Nanos, now: Nanos) -> Option<usize> {
+        let any_up = self.is_any_up();
+        let room = |backend: &Backend| backend.in_use < self.limits.connections && self.in_use < self.limit();
+        let due = |backend: &Backend| {
+            backend.health.is_due(now, any_up) || now.saturating_sub(backend.checked) >= every
+        };
+        self.all.iter().position(|backend| backend.present && room(backend) && due(backend))
+    }
+
+    /// Takes a place.
+    pub(super) fn grant(&mut self, index: usize, now: Nanos) -> Grant {
+        let id = self.id(index);
+        self.chosen += 1;
+        self.in_use += 1;
+        self.taken += 1;
+        let backend = &mut self.all[index];
+        backend.chosen = self.chosen;
+        backend.checked = now;
+        backend.in_use += 1;
+        backend.taken += 1;
+        let trial = backend.health.try_now();
+        Grant { id, address: backend.address.clone(), passed: backend.passed.clone(), began: now, trial }
+    }
+
+    pub(super) fn give_back(&mut self, grant: &Grant, _now: Nanos) {
+        self.in_use -= 1;
+        self.given_back += 1;
+        if let Some(backend) = self.backend(grant.id) {
+            backend.in_use -= 1;
+            backend.given_back += 1;
+            if grant.trial {
+                backend.health.trial_over();
+            }
+        }
+    }
+
+    pub(super) fn reached(&mut self, id: BackendId, took: Nanos, now: Nanos) {
+        if let Some(backend) = self.backend(id) {
+            backend.connected += 1;
+            backend.connect.observe(took);
+            backend.health.reached(now);
+        }
+    }
+
+    pub(super) fn failed(&mut self, grant: &Grant, failure: BackendFailure, now: Nanos) {
+        let luck = self.luck();
+        if let Some(backend) = self.backend(grant.id) {
+            backend.failures[failure as usize] += 1;
+            // What this machine lacks says nothing of a backend.
+            if failure != BackendFailure::Local {
+                backend.health.failed(grant.began, grant.trial, now, luck);
+            }
+        }
+    }
+
+    /// A number that no two gates share (splitmix64).
+    fn luck(&mut self) -> u64 {
+        self.luck = self.luck.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.luck;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Lets one wait.
+    pub(super) fn wait(
+        &mut self,
+        asking: &Asking<'_>,
+        wake: Box<dyn Wake>,
+        now: Nanos,
+    ) -> Result<Name, Refusal> {
+        if self.limits.wait.most == 0 {
+            return Err(Refusal::QueueFull);
+        }
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.waiters.len() < self.list.slots() => {
+                self.waiters.push(Waiter { life: 0, stage: Stage::Free });
+                self.waiters.len() as u32 - 1
+            }
+            // Too many tickets were answered whose owners have not looked yet.
+            None => return Err(Refusal::QueueFull),
+        };
+        let name = (slot, self.waiters[slot as usize].life);
+        match self.list.join(name, asking.source, asking.since, now) {
+            Joined::Waits => {}
+            Joined::Displaced(oldest) => self.refuse(oldest, Refusal::QueueFull),
+            Joined::Full => {
+                self.free.push(slot);
+                return Err(Refusal::QueueFull);
+            }
+        }
+        self.waiters[slot as usize].stage = Stage::Waiting { since: asking.since, wake };
+        Ok(name)
+    }
+
+    /// Tells one that it gets no place.
+    fn refuse(&mut self, (slot, life): Name, refusal: Refusal) {
+        self.refused(refusal);
+        let waiter = &mut self.waiters[slot as usize];
+        debug_assert_eq!(waiter.life, life);
+        if let Stage::Waiting { wake, .. } = std::mem::replace(&mut waiter.stage, Stage::Refused(refusal)) {
+            self.woken.push(wake);
+        }
+    }
+
+    /// Counts a refusal.
+    pub(super) fn refused(&mut self, refusal: Refusal) {
+        self.refused[refusal as usize] += 1;
+    }
+
+    /// Gives free places to those who wait, in their order, and refuses those for whom it is too late or in vain.
+    pub(super) fn settle(&mut self, now: Nanos) {
+        while let Some(late) = self.list.expire(now) {
+            self.refuse(late, Refusal::QueueTimeout);
+        }
+        while self.list.len() > 0 {
+            match self.choose(&[], now) {
+                Choice::Full => break,
+                Choice::Nothing => {
+                    let Some(name) = self.list.drain_one() else { break };
+                    self.refuse(name, Refusal::NoBackend);
+                }
+                Choice::Backend(index) => {
+                    let Some((slot, _)) = self.list.next(now) else { break };
+                    let grant = self.grant(index, now);
+                    let stage = &mut self.waiters[slot as usize].stage;
+                    if let Stage::Waiting { since, wake } = std::mem::replace(stage, Stage::Granted(grant)) {
+                        self.wait.observe(now.saturating_sub(since));
+                        self.woken.push(wake);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn take_woken(&mut self) -> Vec<Box<dyn Wake>> {
+        std::mem::take(&mut self.woken)
+    }
+
+    /// What a ticket says; its slot is free after anything but `Waiting`.
+    pub(super) fn look(&mut self, slot: u32, life: u32, now: Nanos) -> TicketState {
+        // One that comes at its time sees that it is over.
+        self.settle(now);
+        let timeout = self.list.timeout();
+        let Some(waiter) = self.waiter(slot, life) else { return TicketState::Refused(Refusal::ClientGone) };
+        if let Stage::Waiting { since, .. } = waiter.stage {
+            // Expiry is when it has waited for longer than the timeout.
+            return TicketState::Waiting { until: since.saturating_add(timeout).saturating_add(1) };
+        }
+        match self.vacate(slot) {
+            Stage::Granted(grant) => TicketState::Granted(grant),
+            Stage::Refused(refusal) => TicketState::Refused(refusal),
+            Stage::Free | Stage::Waiting { .. } => TicketState::Refused(Refusal::ClientGone),
+        }
+    }
+
+    fn waiter(&mut self, slot: u32, life: u32) -> Option<&mut Waiter> {
+        self.waiters.get_mut(slot as usize).filter(|waiter| waiter.life == life)
+    }
+
+    /// Frees a slot for another.
+    fn vacate(&mut self, slot: u32) -> Stage {
+        let waiter = &mut self.waiters[slot as usize];
+        waiter.life = waiter.life.wrapping_add(1);
+        let stage = std::mem::replace(&mut waiter.stage, Stage::Free);
+        self.free.push(slot);
+        stage
+    }
+
+    pub(super) fn hung_up(&mut self, slot: u32, life: u32, now: Nanos) {
+        if let Some(given_up) = self.list.hung_up((slot, life), now) {
+            self.refuse(given_up, Refusal::ClientGone);
+        }
+    }
+
+    /// The owner of a ticket drops it.
+    pub(super) fn leave(&mut self, slot: u32, life: u32, now: Nanos) {
+        if self.waiter(slot, life).is_none() {
+            return;
+        }
+        match self.vacate(slot) {
+            Stage::Waiting { .. } => {
+                self.list.remove((slot, life));
+                self.refused(Refusal::ClientGone);
+            }
+            Stage::Granted(grant) => self.give_back(&grant, now),
+            Stage::Refused(_) | Stage::Free => {}
+        }
+    }
+
+    pub(super) fn snapshot(&self, now: Nanos) -> BackendsSnapshot {
+        let known = |backend: &&Backend| backend.present || backend.in_use > 0;
+        let refused = |refusal: Refusal| self.refused[refusal as usize];
+        let oldest = self.list.oldest().map(|since| now.saturating_sub(since));
+        BackendsSnapshot {
+            backends: self.all.iter().filter(known).map(|one| one.snapshot(&self.limits, now)).collect(),
+            in_use: self.in_use as u64,
+            limit: self.limit() as u64,
+            taken: self.taken,
+            given_back: self.given_back,
+            waiting: self.list.len() as u64,
+            oldest: oldest.map(Duration::from_nanos),
+            stood_for: self.list.stood_for(now).map(Duration::from_nanos),
+            wait: read(&self.wait),
+            kept_bytes: 0,
+            queue_full: refused(Refusal::QueueFull),
+            queue_timeout: refused(Refusal::QueueTimeout),
+            no_backend: refused(Refusal::NoBackend),
+            client_gone: refused(Refusal::ClientGone),
+        }
+    }
+}
+
+impl Backend {
+    /// Its share of places in use, then when it was chosen. All have the same limit, so the number is the share.
+    fn load(&self) -> (usize, u64) {
+        (self.in_use, self.chosen)
+    }
+
+    fn snapshot(&self, limits: &BackendLimits, now: Nanos) -> BackendSnapshot {
+        BackendSnapshot {
+            address: self.address.to_string(),
+            leaving: !self.present,
+            limit: limits.connections as u64,
+            in_use: self.in_use as u64,
+            taken: self.taken,
+            given_back: self.given_back,
+            connected: self.connected,
+            failures: self.failures,
+            connect: read(&self.connect),
+            aside_for: self.health.aside_for(now).map(Duration::from_nanos),
+            to_backend: self.passed.to_backend.load(Ordering::Relaxed),
+            to_client: self.passed.to_client.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn read(histogram: &Histogram) -> HistogramSnapshot {
+    let mut out = HistogramSnapshot::default();
+    histogram.add_to(&mut out);
+    out
+}

@@ -1,0 +1,246 @@
+//! The backends of a gate: how many connections each may have, which one is next, and who waits for a place.
+//!
+//! A [`Place`] is taken before connecting and given back when it is dropped, after the socket: so a backend never
+//! sees more connections than its limit, whatever becomes of them. A client for whom there is none gets a
+//! [`Ticket`]. When a place is given back it belongs, under the same lock, to the ticket whose turn it is: no
+//! newcomer can come between, and no place is lost when a client leaves with one it has not used.
+//!
+//! ```text
+//!   take ----> Place ----> reached | failed ----> dropped: given back
+//!     |          ^                                    |
+//!     |          | look                               v
+//!     +--> Ticket (waits) <------- woken ------- whose turn it is (wait.rs)
+//!     +--> Refusal
+//! ```
+//!
+//! Nothing here knows a socket. The clock and the luck are handed in, so a test can run a day in a moment.
+
+mod ask;
+mod book;
+mod health;
+mod wait;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use ask::{Asking, BackendId, Refusal, Wake};
+pub(crate) use book::BackendLimits;
+
+pub(crate) use wait::WaitLimits;
+
+use super::address::BackendAddress;
+use crate::clock::{Clock, Nanos};
+use crate::metrics::backends::BackendsSnapshot;
+use crate::reason::BackendFailure;
+use book::{Book, Choice, Grant};
+#[cfg(test)]
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Time as the backends read it.
+#[derive(Clone, Debug)]
+pub(crate) enum BackendClock {
+    Real(Clock),
+    #[cfg(test)]
+    Made(Arc<AtomicU64>),
+}
+
+impl BackendClock {
+    fn now(&self) -> Nanos {
+        match self {
+            BackendClock::Real(clock) => clock.now(),
+            #[cfg(test)]
+            BackendClock::Made(now) => now.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// All backends of one gate.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    time: BackendClock,
+    book: Mutex<Book>,
+}
+
+/// The answer.
+#[derive(Debug)]
+#[must_use]
+pub(crate) enum PlaceAnswer {
+    Place(Place),
+    /// It waits. Its session is woken when the ticket has more to say.
+    Wait(Ticket),
+    Refused(Refusal),
+}
+
+impl Backends {
+    /// Backends of these limits. `seed` is the luck that spreads the pauses of backends that are set aside.
+    pub(crate) fn new(limits: BackendLimits, time: BackendClock, seed: u64) -> Arc<Self> {
+        Arc::new(Self { time, book: Mutex::new(Book::new(limits, seed)) })
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes something and wakes whoever has a place, or none any more, because of it.
+    fn change<R>(&self, change: impl FnOnce(&mut Book, Nanos) -> R) -> R {
+        let now = self.time.now();
+        let (result, woken) = {
+            let mut book = self.book();
+            let result = change(&mut book, now);
+            book.settle(now);
+            (result, book.take_woken())
+        };
+        // Without the lock: a session that is woken takes it.
+        woken.iter().for_each(|waiter| waiter.wake());
+        result
+    }
+
+    /// Sets the addresses of all backends. Connections to those that are gone go on; nobody new is sent there.
+    pub(crate) fn set_addresses(&self, addresses: &[BackendAddress]) {
+        self.change(|book, _| book.set_addresses(addresses));
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "a reload will call it"))]
+    /// Changes the limits. Those who have a place keep it: after a limit became smaller it holds when enough
+    /// have left.
+    pub(crate) fn set_limits(&self, limits: BackendLimits) {
+        self.change(|book, now| book.set_limits(limits, now));
+    }
+
+    /// A place at the backend with the smallest share of its places in use; or a ticket, or why neither.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        asking: &Asking<'_>,
+        waiter: impl FnOnce() -> Box<dyn Wake>,
+    ) -> PlaceAnswer {
+        let choice = self.change(|book, now| match book.choose_for_newcomer(asking, now) {
+            Choice::Backend(index) => Ok(PlaceAnswer::Place(self.place(book.grant(index, now)))),
+            Choice::Full => match book.wait(asking, waiter(), now) {
+                Ok((slot, life)) => Ok(PlaceAnswer::Wait(Ticket { backends: self.clone(), slot, life })),
+                Err(refusal) => Err(refusal),
+            },
+            Choice::Nothing => Err(Refusal::NoBackend),
+        });
+        match choice {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                self.book().refused(refusal);
+                PlaceAnswer::Refused(refusal)
+            }
+        }
+    }
+
+    /// A place at a backend that is to be checked now: `every` so often, and when one that was set aside is due.
+    pub(crate) fn take_for_check(self: &Arc<Self>, every: Nanos) -> Option<Place> {
+        self.change(|book, now| {
+            book.choose_for_check(every, now).map(|index| self.place(book.grant(index, now)))
+        })
+    }
+
+    fn place(self: &Arc<Self>, grant: Grant) -> Place {
+        Place { backends: self.clone(), grant }
+    }
+
+    /// Whether there is a backend that can be tried beside these.
+    pub(crate) fn has_other(&self, tried: &[BackendId], this: BackendId) -> bool {
+        self.book().has_other(tried, this)
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "readiness will ask it"))]
+    /// Whether any backend can be reached, as far as is known.
+    pub(crate) fn is_any_up(&self) -> bool {
+        self.book().is_any_up()
+    }
+
+    /// Everything that is known.
+    pub(crate) fn snapshot(&self) -> BackendsSnapshot {
+        self.book().snapshot(self.time.now())
+    }
+}
+
+/// A place at a backend. Drop it after the socket is closed.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Place {
+    backends: Arc<Backends>,
+    grant: Grant,
+}
+
+impl Place {
+    /// Where to connect.
+    pub(crate) fn address(&self) -> &BackendAddress {
+        &self.grant.address
+    }
+
+    pub(crate) fn backend(&self) -> BackendId {
+        self.grant.id
+    }
+
+    /// The backend was reached, which took this long.
+    pub(crate) fn reached(&self, took: Nanos) {
+        self.backends.change(|book, now| book.reached(self.grant.id, took, now));
+    }
+
+    /// It was not.
+    pub(crate) fn failed(&self, failure: BackendFailure) {
+        self.backends.change(|book, now| book.failed(&self.grant, failure, now));
+    }
+
+    /// Bytes went through.
+    pub(crate) fn passed(&self, to_backend: u64, to_client: u64) {
+        self.grant.passed.to_backend.fetch_add(to_backend, Ordering::Relaxed);
+        self.grant.passed.to_client.fetch_add(to_client, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.backends.change(|book, now| book.give_back(&self.grant, now));
+    }
+}
+
+/// What a ticket says.
+#[derive(Debug)]
+pub(crate) enum Look {
+    /// Wait; at this time at the latest there is more to say.
+    Waiting {
+        until: Nanos,
+    },
+    Place(Place),
+    Refused(Refusal),
+}
+
+/// A client that waits. Dropping it leaves the list, and gives back a place that it may have been given.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Ticket {
+    backends: Arc<Backends>,
+    slot: u32,
+    life: u32,
+}
+
+impl Ticket {
+    /// Whether there is a place now. After any answer but `Waiting` the ticket has nothing more to say.
+    pub(crate) fn look(&mut self) -> Look {
+        let seen = self.backends.change(|book, now| book.look(self.slot, self.life, now));
+        match seen {
+            book::TicketState::Waiting { until } => Look::Waiting { until },
+            book::TicketState::Granted(grant) => Look::Place(self.backends.place(grant)),
+            book::TicketState::Refused(refusal) => Look::Refused(refusal),
+        }
+    }
+
+    /// The client has closed at least its sending half. If it has waited for a while it has probably left, and
+    /// is served when nobody else waits.
+    pub(crate) fn hung_up(&self) {
+        self.backends.change(|book, now| book.hung_up(self.slot, self.life, now));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.backends.change(|book, now| book.leave(self.slot, self.life, now));
+    }
+}

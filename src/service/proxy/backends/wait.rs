@@ -1,0 +1,170 @@
+//! The clients that wait for a place at a backend, and whose turn it is: the order is the server's own (see
+//! [`shelf`](crate::admit::turns::shelf)). In calm the one that has waited longest is first. While the list stands
+//! the sources take turns, and of each source the freshest is first.
+
+use crate::admit::turns::accounts::{Class, SourceId};
+use crate::admit::turns::shelf::{Shelf, ShelfLimits, Shelved};
+use crate::admit::turns::standing::{INTERVAL, Standing};
+use crate::clock::Nanos;
+
+/// How many may wait and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WaitLimits {
+    /// How many may wait; one more is refused, or takes the place of the one that has waited longest.
+    pub(crate) most: usize,
+    /// One that has waited for longer is refused.
+    pub(crate) timeout: Nanos,
+    /// The wait above which the list is said to stand, after 100 ms.
+    pub(crate) target: Nanos,
+    /// While the list stands, the freshest first.
+    pub(crate) fresh: bool,
+    /// When all places to wait are taken, the one that has waited longest is refused even in calm.
+    pub(crate) drop_oldest: bool,
+}
+
+/// Names one that waits: a slot and which life of it.
+pub(super) type Name = (u32, u32);
+
+#[derive(Debug)]
+pub(super) struct WaitList {
+    limits: WaitLimits,
+    standing: Standing,
+    /// Made when the first one waits.
+    shelf: Option<Box<Shelf<()>>>,
+    /// The shelf's own number of places.
+    places: usize,
+    /// Until when the list is said to stand though nobody waits for long: those who would are refused.
+    displaces_until: Nanos,
+}
+
+/// What becomes of one more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Joined {
+    Waits,
+    /// It waits, and this one is refused for it.
+    Displaced(Name),
+    Full,
+}
+
+impl WaitList {
+    pub(super) fn new(limits: WaitLimits) -> Self {
+        Self { limits, standing: Standing::new(limits.target), shelf: None, places: 0, displaces_until: 0 }
+    }
+
+    pub(super) fn timeout(&self) -> Nanos {
+        self.limits.timeout
+    }
+
+    /// Slots for names. More than may wait: a ticket keeps its slot until its owner has seen the answer, and one
+    /// more must fit to take the place of the oldest.
+    pub(super) fn slots(&self) -> usize {
+        self.places.max(2 * self.limits.most + 16)
+    }
+
+    /// Changes the limits. Those who wait stay, also where fewer may.
+    pub(super) fn set_limits(&mut self, limits: WaitLimits, now: Nanos) {
+        self.limits = limits;
+        self.standing.set_target(limits.target);
+        if self.shelf.is_some() {
+            let waiting = std::iter::from_fn(|| self.shelf.as_mut().and_then(|shelf| shelf.drain_one()));
+            let waiting: Vec<_> = waiting.collect();
+            self.shelf = None;
+            for shelved in waiting {
+                let again = self.shelf().put(shelved, false, now);
+                debug_assert!(again.is_none(), "a shelf that is no smaller has a place for each");
+            }
+        }
+    }
+
+    fn shelf(&mut self) -> &mut Shelf<()> {
+        // Never smaller: those who wait have numbers up to the largest that there was.
+        self.places = self.slots();
+        let limits = ShelfLimits {
+            connections: self.places,
+            datagrams: 0,
+            doubtful_max: self.limits.most / 4 + 1,
+            fresh: self.limits.fresh,
+        };
+        self.shelf.get_or_insert_with(|| Box::new(Shelf::new(limits)))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.shelf.as_ref().map_or(0, |shelf| shelf.len())
+    }
+
+    /// Since when the one has waited that has waited longest.
+    pub(super) fn oldest(&self) -> Option<Nanos> {
+        self.shelf.as_ref().and_then(|shelf| shelf.oldest())
+    }
+
+    /// Sees how long the longest wait is. True while the list stands: somebody waits for too long, or would if the
+    /// oldest were not refused for the freshest.
+    pub(super) fn observe(&self, now: Nanos) -> bool {
+        self.standing.observe(now, self.oldest()) || now < self.displaces_until
+    }
+
+    /// For how long the list has stood.
+    pub(super) fn stood_for(&self, now: Nanos) -> Option<Nanos> {
+        self.standing.stood_for(now)
+    }
+
+    /// One more wants to wait. Its slot is below [`slots`](Self::slots).
+    pub(super) fn join(&mut self, name: Name, source: SourceId, since: Nanos, now: Nanos) -> Joined {
+        let mut displaced = None;
+        // Not counted: those whose client has probably left. They are few.
+        if self.shelf().waiting(Class::Newcomer) >= self.limits.most {
+            let stands = self.limits.fresh && self.observe(now);
+            if stands {
+                self.displaces_until = now + INTERVAL;
+            }
+            let displaces = stands || self.limits.drop_oldest;
+            displaced = if displaces { self.shelf().displace(Class::Newcomer, now) } else { None };
+            if displaced.is_none() {
+                return Joined::Full;
+            }
+        }
+        let (slot, generation) = name;
+        let new = Shelved { slot, generation, since, class: Class::Newcomer, source, entry: () };
+        let refused = self.shelf().put(new, false, now);
+        debug_assert!(refused.is_none(), "a slot that is free is not on the shelf");
+        match displaced {
+            Some(oldest) => Joined::Displaced((oldest.slot, oldest.generation)),
+            None if refused.is_some() => Joined::Full,
+            None => Joined::Waits,
+        }
+    }
+
+    /// One that has waited for too long; call it until there is none.
+    pub(super) fn expire(&mut self, now: Nanos) -> Option<Name> {
+        let timeout = self.limits.timeout;
+        let expired = self.shelf.as_mut()?.expire(now, timeout)?;
+        Some((expired.slot, expired.generation))
+    }
+
+    /// The one whose turn it is.
+    pub(super) fn next(&mut self, now: Nanos) -> Option<Name> {
+        let stands = self.observe(now) && self.limits.fresh;
+        let shelf = self.shelf.as_mut()?;
+        let in_order = if stands { None } else { shelf.oldest_newcomer() };
+        let next = in_order.or_else(|| shelf.next(now))?;
+        Some((next.slot, next.generation))
+    }
+
+    /// Any one: all are to be refused.
+    pub(super) fn drain_one(&mut self) -> Option<Name> {
+        let drained = self.shelf.as_mut()?.drain_one()?;
+        Some((drained.slot, drained.generation))
+    }
+
+    pub(super) fn remove(&mut self, (slot, generation): Name) {
+        if let Some(shelf) = &mut self.shelf {
+            let _ = shelf.remove(Class::Newcomer, slot, generation);
+        }
+    }
+
+    /// The client of this one has hung up. Returns one for which there is no room any more.
+    pub(super) fn hung_up(&mut self, (slot, generation): Name, now: Nanos) -> Option<Name> {
+        let given_up = self.shelf.as_mut()?.hung_up(Class::Newcomer, slot, generation, now)?;
+        Some((given_up.slot, given_up.generation))
+    }
+}

@@ -1,0 +1,354 @@
+//! Reaching a backend without waiting: a connection that is on its way, and how it ends.
+
+use super::address::{BackendAddress, UnixAddress};
+use crate::clock::Nanos;
+use crate::reason::BackendFailure;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// The first pause before a Unix socket whose backlog is full is tried again; each is twice the last.
+const FIRST_PAUSE: Nanos = 1_000_000;
+const LONGEST_PAUSE: Nanos = 64_000_000;
+
+/// A backend that is dead without a word is noticed after this silence and a few questions more.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// A connection on its way to a backend. Nothing here waits: call [`poll`](Self::poll) when the socket has had an
+/// event, or the time it named has come.
+#[derive(Debug)]
+pub(crate) struct Connecting {
+    stage: Stage,
+    began: Nanos,
+    deadline: Nanos,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The kernel will say when it is connected, or has failed.
+    Under(OwnedFd, SocketAddr),
+    /// A Unix socket's backlog is full, and the kernel will say nothing: it is tried again.
+    Full { address: UnixAddress, next: Nanos, pause: Nanos },
+    /// It was handed out.
+    Over,
+}
+
+/// What has come of it so far.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// It is connected, which took this long. `told` if its events were to be waited for: it is watched then.
+    Made { socket: OwnedFd, took: Nanos, told: bool },
+    /// It is on its way. Look again at an event on its socket, and at this time at the latest.
+    Wait { until: Nanos },
+}
+
+impl Connecting {
+    /// Sets out; it must arrive before `deadline`.
+    pub(crate) fn start(
+        to: &BackendAddress,
+        now: Nanos,
+        deadline: Nanos,
+    ) -> Result<(Self, Arrival), BackendFailure> {
+        let (connected, stage) = match to {
+            BackendAddress::Tcp(address) => match try_tcp(*address)? {
+                (socket, true) => (Some(socket), Stage::Over),
+                (socket, false) => (None, Stage::Under(socket, *address)),
+            },
+            BackendAddress::Unix(address) => match try_unix(address)? {
+                Some(socket) => (Some(socket), Stage::Over),
+                None => (None, Stage::Full { address: address.clone(), next: now, pause: FIRST_PAUSE }),
+            },
+        };
+        let mut connecting = Self { stage, began: now, deadline };
+        let step = match connected {
+            Some(socket) => Arrival::Made { socket, took: 0, told: false },
+            None => connecting.wait(now)?,
+        };
+        Ok((connecting, step))
+    }
+
+    /// The socket whose events tell how it goes; none while there is nothing to tell.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match &self.stage {
+            Stage::Under(socket, _) => Some(socket.as_fd()),
+            Stage::Full { .. } | Stage::Over => None,
+        }
+    }
+
+    /// Looks how it goes. After it has arrived or failed there is nothing left to look at.
+    pub(crate) fn poll(&mut self, now: Nanos) -> Result<Arrival, BackendFailure> {
+        let connected = match &mut self.stage {
+            Stage::Under(socket, address) => again(socket.as_fd(), *address)?,
+            Stage::Full { next, .. } if now < *next => false,
+            Stage::Full { address, .. } => match try_unix(address)? {
+                Some(socket) => return Ok(self.arrived(socket, now, false)),
+                None => false,
+            },
+            Stage::Over => false,
+        };
+        if !connected {
+            return self.wait(now);
+        }
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Under(socket, _) => Ok(self.arrived(socket, now, true)),
+            _ => Err(BackendFailure::Local),
+        }
+    }
+
+    fn arrived(&mut self, socket: OwnedFd, now: Nanos, told: bool) -> Arrival {
+        self.stage = Stage::Over;
+        Arrival::Made { socket, took: now.saturating_sub(self.began), told }
+    }
+
+    /// Says when it must be looked at again, unless its time is over.
+    fn wait(&mut self, now: Nanos) -> Result<Arrival, BackendFailure> {
+        if now >= self.deadline {
+            return Err(BackendFailure::Timeout);
+        }
+        let until = match &mut self.stage {
+            Stage::Full { next, pause, .. } => {
+                if now >= *next {
+                    *next = now.saturating_add(*pause);
+                    *pause = (*pause * 2).min(LONGEST_PAUSE);
+                }
+                self.deadline.min(*next)
+            }
+            Stage::Under(..) | Stage::Over => self.deadline,
+        };
+        Ok(Arrival::Wait { until })
+    }
+}
+
+/// A new socket that does not block.
+fn new_socket(family: AddressFamily) -> Result<OwnedFd, BackendFailure> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(family, SocketType::STREAM, flags, None).map_err(failure)
+}
+
+/// A socket, and whether it is connected already.
+fn try_tcp(to: SocketAddr) -> Result<(OwnedFd, bool), BackendFailure> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = new_socket(family)?;
+    // It fails on sockets that are gone only, and then connecting does too.
+    let _ = sockopt::set_tcp_nodelay(&socket, true);
+    // The second call tells of a backend on this machine without an event: its answer has come by then.
+    let connected = again(socket.as_fd(), to)? || again(socket.as_fd(), to)?;
+    Ok((socket, connected))
+}
+
+/// Asks the kernel to connect, or whether it has: both are the same call.
+fn again(socket: BorrowedFd<'_>, to: SocketAddr) -> Result<bool, BackendFailure> {
+    match connect(socket, &to) {
+        Ok(()) | Err(Errno::ISCONN) if is_self(socket, to) => Err(BackendFailure::Refused),
+        Ok(()) | Err(Errno::ISCONN) => Ok(true),
+        Err(Errno::INPROGRESS | Errno::ALREADY | Errno::INTR) => Ok(false),
+        Err(error) => Err(failure(error)),
+    }
+}
+
+/// Whether a socket is connected to itself: where nobody listens at a port of the kernel's own range on this
+/// machine, the kernel may take that very port for the near side, and TCP allows it.
+fn is_self(socket: BorrowedFd<'_>, to: SocketAddr) -> bool {
+    const KERNEL_PORTS: u16 = 10_000;
+    to.ip().is_loopback()
+        && to.port() >= KERNEL_PORTS
+        && rustix::net::getsockname(socket).ok().and_then(|near| SocketAddr::try_from(near).ok()) == Some(to)
+}
+
+/// A connected socket; none when the backlog is full.
+fn try_unix(to: &UnixAddress) -> Result<Option<OwnedFd>, BackendFailure> {
+    let name = to.to_kernel().map_err(failure)?;
+    let socket = new_socket(AddressFamily::UNIX)?;
+    loop {
+        return match connect(&socket, &name) {
+            Ok(()) | Err(Errno::ISCONN) => Ok(Some(socket)),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(failure(error)),
+        };
+    }
+}
+
+/// Whether a connection was reset or has failed; asking takes the error away.
+pub(super) fn has_failed(socket: BorrowedFd<'_>) -> bool {
+    !matches!(sockopt::socket_error(socket), Ok(Ok(())) | Err(Errno::INTR))
+}
+
+/// The class of an error of connecting.
+fn failure(error: Errno) -> BackendFailure {
+    match error {
+        // A socket's file that is not there is a server that has not started.
+        Errno::CONNREFUSED | Errno::NOENT => BackendFailure::Refused,
+        Errno::TIMEDOUT => BackendFailure::Timeout,
+        Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE => BackendFailure::Reset,
+        Errno::MFILE
+        | Errno::NFILE
+        | Errno::NOBUFS
+        | Errno::NOMEM
+        | Errno::ADDRNOTAVAIL
+        | Errno::ADDRINUSE => BackendFailure::Local,
+        _ => BackendFailure::Unreachable,
+    }
+}
+
+/// Has the kernel ask now and then whether the other side of a quiet connection is still there. Not when it
+/// begins: most connections end sooner, and it costs three calls.
+pub(crate) fn keep_alive(socket: BorrowedFd<'_>) {
+    // A Unix socket has no such thing and needs none; its kernel knows.
+    let _ = sockopt::set_tcp_keepidle(socket, KEEP_ALIVE_AFTER);
+    let _ = sockopt::set_tcp_keepintvl(socket, KEEP_ALIVE_EVERY);
+    let _ = sockopt::set_socket_keepalive(socket, true);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::service::proxy::address::BackendName;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::net::{bind, listen, send};
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+
+    const PATIENCE: Nanos = 10_000_000_000;
+
+    fn address(text: &str) -> BackendAddress {
+        text.parse::<BackendName>().unwrap().resolve().unwrap().remove(0)
+    }
+
+    /// Connects as the gate does: looks at an event, or at the time that was named.
+    fn reach(to: &BackendAddress, within: Nanos) -> Result<OwnedFd, BackendFailure> {
+        let clock = Clock::start();
+        let (mut connecting, mut step) = Connecting::start(to, clock.now(), clock.now() + within)?;
+        loop {
+            let until = match step {
+                Arrival::Made { socket, .. } => return Ok(socket),
+                Arrival::Wait { until } => until.saturating_sub(clock.now()),
+            };
+            let timeout =
+                Timespec { tv_sec: (until / 1_000_000_000) as i64, tv_nsec: (until % 1_000_000_000) as _ };
+            let mut wait = Vec::new();
+            let socket = connecting.socket().map(|socket| socket.try_clone_to_owned().unwrap());
+            wait.extend(socket.as_ref().map(|socket| PollFd::new(socket, PollFlags::OUT)));
+            poll(&mut wait, Some(&timeout)).unwrap();
+            step = connecting.poll(clock.now())?;
+        }
+    }
+
+    #[test]
+    fn a_backend_on_this_machine_is_connected_at_once() {
+        for listener in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(listener).unwrap();
+            let to = BackendAddress::Tcp(listener.local_addr().unwrap());
+            let (_, step) = Connecting::start(&to, 1, 2).unwrap();
+            let Arrival::Made { socket, took: 0, told: false } = step else { panic!("{step:?}") };
+            assert!(sockopt::tcp_nodelay(&socket).unwrap());
+            send(&socket, b"x", rustix::net::SendFlags::NOSIGNAL).unwrap();
+            keep_alive(socket.as_fd());
+            assert!(sockopt::socket_keepalive(&socket).unwrap());
+            assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), KEEP_ALIVE_AFTER);
+        }
+    }
+
+    #[test]
+    fn unix_backends_are_connected_by_path_and_by_name() {
+        let folder = std::env::temp_dir().join(format!("tidegate-connect-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("a.sock");
+        let to = address(&format!("unix:{}", path.display()));
+        assert_eq!(reach(&to, PATIENCE).unwrap_err(), BackendFailure::Refused, "there is no such file");
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(reach(&to, PATIENCE).is_ok());
+        drop(listener);
+        assert_eq!(reach(&to, PATIENCE).unwrap_err(), BackendFailure::Refused, "nobody listens there");
+        std::fs::remove_dir_all(&folder).unwrap();
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::linux::net::SocketAddrExt;
+            let name = format!("tidegate-connect-{}", std::process::id());
+            let to = address(&format!("unix:@{name}"));
+            assert_eq!(reach(&to, PATIENCE).unwrap_err(), BackendFailure::Refused);
+            let named = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+            let _listener = UnixListener::bind_addr(&named).unwrap();
+            assert!(reach(&to, PATIENCE).is_ok());
+        }
+    }
+
+    #[test]
+    fn where_nobody_listens_the_answer_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = BackendAddress::Tcp(listener.local_addr().unwrap());
+        drop(listener);
+        assert_eq!(reach(&to, PATIENCE).unwrap_err(), BackendFailure::Refused);
+    }
+
+    #[test]
+    fn a_socket_that_reached_itself_has_reached_nobody() {
+        let socket = new_socket(AddressFamily::INET).unwrap();
+        bind(&socket, &"127.0.0.1:0".parse::<SocketAddr>().unwrap()).unwrap();
+        let to = SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).unwrap();
+        let reached =
+            again(socket.as_fd(), to).and_then(|now| if now { Ok(true) } else { again(socket.as_fd(), to) });
+        assert_eq!(reached, Err(BackendFailure::Refused));
+    }
+
+    #[test]
+    fn a_backend_that_does_not_answer_is_given_up_in_time() {
+        // Its backlog is full, so that the kernel drops what comes.
+        let socket = new_socket(AddressFamily::INET).unwrap();
+        bind(&socket, &"127.0.0.1:0".parse::<SocketAddr>().unwrap()).unwrap();
+        listen(&socket, 0).unwrap();
+        let to = rustix::net::getsockname(&socket).unwrap();
+        let to = BackendAddress::Tcp(SocketAddr::try_from(to).unwrap());
+        let mut held = Vec::new();
+        let failed = loop {
+            match reach(&to, 50_000_000) {
+                Ok(socket) => held.push(socket),
+                Err(failed) => break failed,
+            }
+            assert!(held.len() < 10, "a backlog of 0 holds one");
+        };
+        assert_eq!(failed, BackendFailure::Timeout);
+    }
+
+    #[test]
+    fn a_full_unix_socket_is_tried_again_until_there_is_room_or_no_time() {
+        let folder = std::env::temp_dir().join(format!("tidegate-full-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("full.sock");
+        let socket = new_socket(AddressFamily::UNIX).unwrap();
+        bind(&socket, &rustix::net::SocketAddrUnix::new(&path).unwrap()).unwrap();
+        listen(&socket, 0).unwrap();
+        let to = address(&format!("unix:{}", path.display()));
+        let first = reach(&to, PATIENCE).unwrap();
+        assert_eq!(reach(&to, 20_000_000).unwrap_err(), BackendFailure::Timeout);
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| reach(&to, PATIENCE));
+            rustix::net::accept(&socket).unwrap();
+            assert!(second.join().unwrap().is_ok());
+        });
+        drop(first);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn errors_are_of_the_classes_that_the_metrics_count() {
+        use BackendFailure::{Local, Refused, Reset, Timeout, Unreachable};
+        for (error, class) in [
+            (Errno::CONNREFUSED, Refused),
+            (Errno::NOENT, Refused),
+            (Errno::TIMEDOUT, Timeout),
+            (Errno::CONNRESET, Reset),
+            (Errno::HOSTUNREACH, Unreachable),
+            (Errno::NETUNREACH, Unreachable),
+            (Errno::ACCESS, Unreachable),
+            (Errno::MFILE, Local),
+            (Errno::ADDRNOTAVAIL, Local),
+        ] {
+            assert_eq!(failure(error), class, "{error}");
+        }
+    }
+}

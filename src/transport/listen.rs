@@ -1,0 +1,138 @@
+//! Sockets that listen: binding them, and closing them without a reset for anybody.
+//!
+//! One rule says which clients an IPv6 address takes, for every listener and for the admin endpoint. `[::]` takes
+//! clients of IPv6 and of IPv4, as most servers do. Where an IPv4 address with the same port is listened on beside it,
+//! that one takes the IPv4 clients, and `[::]` those of IPv6 only.
+
+use crate::limits::Limits;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
+
+/// The receive buffer that is asked for: the kernel gives at most `net.core.rmem_max`. About 1,300 small datagrams, what
+/// a worker answers in a few milliseconds.
+const RECEIVE_BUFFER: usize = 1024 * 1024;
+
+/// Whether `address` takes IPv6 clients only, beside the other addresses of the same protocol.
+pub(crate) fn ipv6_only(address: SocketAddr, others: impl IntoIterator<Item = SocketAddr>) -> bool {
+    let SocketAddr::V6(v6) = address else {
+        return false;
+    };
+    if !v6.ip().is_unspecified() {
+        // An IPv4 address in IPv6's form is bound as what it is.
+        return v6.ip().to_ipv4_mapped().is_none();
+    }
+    address.port() != 0
+        && others
+            .into_iter()
+            .any(|other| other.ip().to_canonical().is_ipv4() && other.port() == address.port())
+}
+
+/// The address of a client as it is known: that of an IPv4 client which came through an IPv6 socket is IPv4.
+pub(crate) fn canonical(peer: SocketAddr) -> SocketAddr {
+    match peer {
+        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
+            SocketAddr::new(v6.ip().to_canonical(), v6.port())
+        }
+        _ => peer,
+    }
+}
+
+/// Binds a listener for connections.
+pub(crate) fn bind(
+    address: SocketAddr,
+    ipv6_only: bool,
+    limits: &Limits,
+    reuse_address: bool,
+) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(reuse_address)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(ipv6_only)?;
+    }
+    socket.set_nonblocking(true)?;
+    // Accepted sockets inherit it, so it costs no call for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(limits.effective_backlog() as i32)?;
+    Ok(socket.into())
+}
+
+/// Binds a datagram socket. Without `SO_REUSEADDR`, which for datagrams lets two servers have the same address and one
+/// of them hear nothing.
+pub(crate) fn bind_datagrams(address: SocketAddr, ipv6_only: bool, limits: &Limits) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(ipv6_only)?;
+    }
+    socket.set_nonblocking(true)?;
+    // It fails only where a system has a stricter maximum, and then its own size has to do.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER.max(limits.max_datagram));
+    if address.ip().is_unspecified() {
+        crate::sys::report_local_address(socket.as_fd(), address.is_ipv6())?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// From here on the kernel drops what asks for a new connection, so that none is completed between the last accept and
+/// the close of the listener, which would reset it. A client that asked asks again, and finds the next server or none.
+pub(crate) fn ignore_newcomers(socket: impl AsFd) {
+    #[cfg(target_os = "linux")]
+    {
+        use socket2::SockFilter;
+        const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+        const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+        const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+        const FLAGS_AT: u32 = 13;
+        const SYN: u32 = 0x02;
+        const SYN_ACK: u32 = 0x12;
+        let program = [
+            SockFilter::new(LOAD_BYTE, 0, 0, FLAGS_AT),
+            SockFilter::new(AND, 0, 0, SYN_ACK),
+            SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+            SockFilter::new(RETURN, 0, 0, 0),
+            SockFilter::new(RETURN, 0, 0, u32::MAX),
+        ];
+        // It fails only without memory; then a newcomer at the wrong moment is reset.
+        let _ = socket2::SockRef::from(&socket).attach_filter(&program);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_wildcard_takes_both_families_unless_ipv4_is_listened_on_beside_it() {
+        for (text, others, only) in [
+            ("[::]:5000", &[][..], false),
+            ("[::]:5000", &["0.0.0.0:5000"][..], true),
+            ("[::]:5000", &["127.0.0.1:5000"], true),
+            ("[::]:5000", &["[::ffff:127.0.0.1]:5000"], true),
+            ("[::]:5000", &["0.0.0.0:5001", "[::1]:5000"], false),
+            ("[::]:0", &["0.0.0.0:0"], false),
+            ("[::1]:5000", &[], true),
+            ("[::ffff:127.0.0.1]:5000", &[], false),
+            ("0.0.0.0:5000", &["[::]:5000"], false),
+        ] {
+            let others = others.iter().map(|text| address(text));
+            assert_eq!(ipv6_only(address(text), others), only, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_client_is_known_by_its_ipv4_address() {
+        assert_eq!(canonical(address("[::ffff:192.0.2.1]:7")), address("192.0.2.1:7"));
+        assert_eq!(canonical(address("[2001:db8::1]:7")), address("[2001:db8::1]:7"));
+        assert_eq!(canonical(address("192.0.2.1:7")), address("192.0.2.1:7"));
+    }
+}

@@ -1,0 +1,87 @@
+//! What is done with a connected socket without waiting: send, receive, look, discard, and how it is closed.
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// Sends without waiting; 0 if the kernel takes nothing now.
+pub(crate) fn send(socket: impl AsFd, data: &[u8]) -> io::Result<usize> {
+    loop {
+        match rustix::net::send(&socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(n) => return Ok(n),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(0),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Receives without waiting: `None` for nothing now, 0 for the end.
+pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        match rustix::net::recv(&socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((n, _)) => return Ok(Some(n)),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// One non-blocking send of a few words: a client that cannot take them at once is not told. Whether it was.
+pub(crate) fn say(socket: impl AsFd, words: &[u8]) -> bool {
+    !words.is_empty() && send(socket, words).is_ok_and(|n| n == words.len())
+}
+
+/// Makes the close of this socket a reset: nothing lingers in the kernel, and what it holds for the client is thrown
+/// away.
+pub(crate) fn reset_on_close(socket: impl AsFd) {
+    // It fails only when the connection is gone, and then there is nothing to reset.
+    let _ = rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+}
+
+/// Whether a client is gone: its connection failed, or it ended without a word where it should have spoken first.
+pub(crate) fn has_left(socket: impl AsFd, client_speaks_first: bool) -> bool {
+    match peek(socket) {
+        Ok(0) => client_speaks_first,
+        Ok(_) | Err(Errno::AGAIN | Errno::INTR) => false,
+        Err(_) => true,
+    }
+}
+
+/// Whether a client has sent something that was not read.
+pub(crate) fn has_input(socket: impl AsFd) -> bool {
+    peek(socket).is_ok_and(|n| n > 0)
+}
+
+fn peek(socket: impl AsFd) -> Result<usize, Errno> {
+    let mut byte = [0u8; 1];
+    rustix::net::recv(&socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT).map(|(n, _)| n)
+}
+
+/// What discarding came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Discarded {
+    /// The client has not ended yet.
+    Open,
+    /// It has, or has sent more than is discarded: close.
+    Ended,
+}
+
+/// Reads and throws away what a client sends, at most `left` bytes.
+pub(crate) fn discard(socket: impl AsFd, left: &mut usize) -> Discarded {
+    let mut bin = [0u8; 4096];
+    loop {
+        match receive(&socket, &mut bin) {
+            Ok(Some(0)) | Err(_) => return Discarded::Ended,
+            Ok(Some(n)) if n < *left => *left -= n,
+            Ok(Some(_)) => {
+                reset_on_close(&socket);
+                return Discarded::Ended;
+            }
+            Ok(None) => return Discarded::Open,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The log: for people and for programs, and never in the server's way.
+
+mod support;
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::time::Duration;
+use support::{Client, End, Ending, Program, command, eventually, path};
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A pipe that takes no more.
+fn full_pipe() -> (std::io::PipeReader, OwnedFd) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while (&writer).write(&[b'.'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer.into())
+}
+
+/// A terminal that takes no more: its emulator is stopped, or somebody has pressed Ctrl-S.
+fn full_terminal() -> (File, OwnedFd) {
+    let (control, terminal) = support::terminal();
+    support::fill(&control);
+    (control, terminal.into())
+}
+
+/// Starts a server of `hello` whose short idle timeout somebody has to keep, and waits until it serves.
+fn start(address: SocketAddr, args: &[&str], stdout: Stdio, stderr: Stdio) -> (Ending, Client) {
+    let listen = format!("hello=tcp://{address}");
+    let mut server = command(path());
+    server.args(["--admin", "off", "--workers", "1", "--idle-timeout", "1s", "--listen", &listen]).args(args);
+    let child = Ending(server.stdout(stdout).stderr(stderr).spawn().expect("it starts"));
+    let client = eventually("it serves", || Client::try_connect(address, Duration::from_secs(1)).ok());
+    (child, client)
+}
+
+/// Asserts that it serves, keeps time, and ends in good order.
+#[track_caller]
+fn goes_on(mut server: Ending, mut client: Client, address: SocketAddr) {
+    for _ in 0..2 {
+        client.say("x\n").hear("hello x\n");
+        // The thread that keeps time writes to the log too.
+        assert_eq!(client.end(), End::Fin);
+        client = Client::connect(address);
+    }
+    drop(client);
+    kill_process(Pid::from_child(&server.0), Signal::TERM).unwrap();
+    let status = eventually("it ends", || server.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_nothing_up() {
+    for format in ["text", "json"] {
+        for pipe in [true, false] {
+            let address = free_address();
+            let (unread, stderr): (Box<dyn Read>, OwnedFd) = match pipe {
+                true => {
+                    let (reader, writer) = full_pipe();
+                    (Box::new(reader), writer)
+                }
+                false => {
+                    let (control, terminal) = full_terminal();
+                    (Box::new(control), terminal)
+                }
+            };
+            let args = ["-vv", "--log-format", format];
+            let (server, client) = start(address, &args, Stdio::null(), stderr.into());
+            goes_on(server, client, address);
+            drop(unread);
+        }
+    }
+}
+
+/// The start lines go to stdout, which may be as full.
+#[test]
+fn start_lines_that_nobody_reads_hold_nothing_up() {
+    for format in ["text", "json"] {
+        for pipe in [true, false] {
+            let address = free_address();
+            let (unread, stdout): (Box<dyn Read>, OwnedFd) = match pipe {
+                true => {
+                    let (reader, writer) = full_pipe();
+                    (Box::new(reader), writer)
+                }
+                false => {
+                    let (control, terminal) = full_terminal();
+                    (Box::new(control), terminal)
+                }
+            };
+            let args = ["--log-format", format];
+            let (server, client) = start(address, &args, stdout.into(), Stdio::null());
+            goes_on(server, client, address);
+            drop(unread);
+        }
+    }
+}
+
+/// Nothing is lost without being counted: the lines that came and those that the log says were dropped are all.
+#[test]
+fn lines_that_nobody_read_are_counted_once_somebody_reads() {
+    const FAILED_TURNS: usize = 3000;
+    let address = free_address();
+    let (mut reader, stderr) = full_pipe();
+    let args = ["-v", "--max-line", "4", "--log-format", "json", "--refusal-rate", "100k"];
+    let (mut server, client) = start(address, &args, Stdio::null(), stderr.into());
+    drop(client);
+    for _ in 0..FAILED_TURNS {
+        let mut client = Client::connect(address);
+        client.mutter("too long\n");
+        assert_eq!(client.end(), End::Fin);
+    }
+    let (told, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut log = Vec::new();
+        let _ = reader.read_to_end(&mut log);
+        let _ = told.send(log);
+    });
+    // Somebody reads now. The last line at the end of the server makes sure that the dropped ones are reported.
+    kill_process(Pid::from_child(&server.0), Signal::TERM).unwrap();
+    eventually("it ends", || server.0.try_wait().unwrap());
+    let log = String::from_utf8(heard.recv_timeout(support::PATIENCE).unwrap()).unwrap();
+    // What filled the pipe has no line end.
+    let lines = log.trim_start_matches('.').lines();
+    let lines: Vec<serde_json::Value> = lines.map(|line| serde_json::from_str(line).expect(line)).collect();
+    let failed = lines.iter().filter(|line| line["message"] == "a turn failed").count();
+    let dropped: u64 = lines.iter().filter_map(|line| line["lines"].as_u64()).sum();
+    assert!(dropped > 1000, "{dropped} were dropped");
+    assert_eq!(failed as u64 + dropped, FAILED_TURNS as u64, "{failed} came, {dropped} were dropped");
+}
+
+#[test]
+fn start_lines_are_json_where_the_log_is() {
+    let server = Program::new().arg("--log-format", "json").arg("--workers", 3).admin().start();
+    let lines: Vec<serde_json::Value> =
+        server.stdout().lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let messages: Vec<_> = lines.iter().map(|line| line["message"].as_str().unwrap()).collect();
+    assert_eq!(messages, ["listening", "admin endpoint", "limits"]);
+    assert_eq!(lines[0]["service"], "echo");
+    let url = lines[0]["url"].as_str().unwrap();
+    let address: SocketAddr = url.strip_prefix("tcp://").unwrap().parse().unwrap();
+    Client::connect(address).say("x").hear("x");
+    assert_eq!(lines[2]["workers"], 3);
+    server.signal(Signal::TERM);
+    let (code, stderr) = server.ended();
+    assert_eq!(code, Some(0));
+    let log: Vec<serde_json::Value> =
+        stderr.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert!(!log.is_empty());
+    for line in log.iter().chain(&lines) {
+        for field in ["timestamp", "level", "message"] {
+            assert!(line[field].is_string(), "{field} is not in {line}");
+        }
+        assert_eq!(line["timestamp"].as_str().unwrap().len(), "2026-11-25T09:31:16.388312Z".len(), "{line}");
+    }
+}

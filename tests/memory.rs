@@ -1,0 +1,181 @@
+//! The memory ceiling that the program prints at its start is a promise: whatever clients do, what the process holds stays
+//! under it, and what they leave behind goes back to the system.
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+use support::{Client, Program, Running, eventually, raise_open_files};
+
+/// A small server, so that its limits are reached within seconds.
+fn server() -> Running {
+    program("16MiB").start()
+}
+
+fn program(input_total: &str) -> Program {
+    Program::new()
+        .arg("--listen", "hello=tcp://127.0.0.1:0")
+        .service("echo")
+        .arg("--input-total", input_total)
+        .arg("--output-total", "4MiB")
+        .arg("--max-connections", 3000)
+        .arg("--queue", 2000)
+        .arg("--read-timeout", "10m")
+        .arg("--write-timeout", "10m")
+        .arg("--idle-timeout", "10m")
+}
+
+/// The ceiling that it printed, in KiB.
+fn ceiling(server: &Running) -> u64 {
+    let text = server.stdout();
+    let number = text.split_once("at most ").and_then(|(_, rest)| rest.split_once(" MiB"));
+    number.and_then(|(number, _)| number.parse::<u64>().ok()).expect("it prints its ceiling") * 1024
+}
+
+/// What it has held at most so far, in KiB. Of an unoptimised program the code alone is more than what is promised for it.
+fn peak(server: &Running) -> u64 {
+    let code = if cfg!(debug_assertions) { server.status("RssFile") } else { 0 };
+    server.status("VmHWM") - code
+}
+
+/// Clients of one source that never wait for the server.
+struct Crowd(Vec<Client>);
+
+impl Crowd {
+    fn connect(address: SocketAddr, source: &str, count: usize, narrow: bool) -> Self {
+        let connect = |_| {
+            let client = if narrow { Client::narrow(address) } else { Client::from(source, address) };
+            client.stream().set_nonblocking(true).unwrap();
+            client
+        };
+        Self((0..count).map(connect).collect())
+    }
+
+    /// Each sends as much of this as the kernel takes.
+    fn send(&self, bytes: usize) {
+        let data = vec![b'h'; bytes];
+        for client in &self.0 {
+            let _ = client.stream().write(&data);
+        }
+    }
+
+    /// Each reads as much as it is given, up to this; how many bytes that were.
+    fn take(&self, bytes: usize) -> usize {
+        let mut buffer = vec![0; bytes];
+        let mut all = 0;
+        for client in &self.0 {
+            match client.stream().read(&mut buffer) {
+                Ok(n) => all += n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // The server has ended it.
+                Err(_) => {}
+            }
+        }
+        all
+    }
+}
+
+/// Waits until the server has worked off what it was sent: its processor time stands still.
+fn settle(server: &Running) {
+    let mut last = -1.0;
+    eventually("it has worked off what it was sent", || {
+        std::thread::sleep(Duration::from_millis(150));
+        let now = server.cpu_seconds();
+        let still = now - last < 0.02;
+        last = now;
+        still.then_some(())
+    });
+}
+
+fn is_answered(address: SocketAddr) {
+    Client::connect(address).say("pol").say("ite\n").hear("hello polite\n");
+}
+
+#[test]
+fn the_printed_ceiling_holds_whatever_clients_leave_half_done() {
+    raise_open_files();
+    let server = server();
+    let [hello, echo] = server.addresses()[..] else { panic!("two listeners") };
+    let ceiling = ceiling(&server);
+    assert!(ceiling < 56 * 1024, "a small server: {ceiling} KiB");
+    let check = |what: &str| {
+        settle(&server);
+        let peak = peak(&server);
+        println!("{what}: at most {peak} of {ceiling} KiB, now {} anonymous", server.status("RssAnon"));
+        assert!(peak <= ceiling, "{what}: {peak} KiB where {ceiling} are promised");
+    };
+    // Half lines that grow; more in all than may be held.
+    let halves = Crowd::connect(hello, "127.0.0.2", 2500, false);
+    for (bytes, sum) in [(8, 8), (8, 16), (16, 32)] {
+        halves.send(bytes * 1024);
+        check(&format!("2,500 half lines of {sum} KiB"));
+        is_answered(hello);
+    }
+    drop(halves);
+    check("they have left");
+    // Small ones, which an allocator keeps among others.
+    let halves = Crowd::connect(hello, "127.0.0.3", 2500, false);
+    for bytes in [40, 60, 100, 250, 500, 3000] {
+        halves.send(bytes);
+        settle(&server);
+    }
+    check("2,500 half lines that grow from 40 bytes to 4 KB");
+    drop(halves);
+    // Replies that are taken in part, and then no more.
+    let mut deaf = Crowd::connect(echo, "", 100, true);
+    for _ in 0..16 {
+        deaf.send(512 * 1024);
+        settle(&server);
+    }
+    check("100 clients that take no replies");
+    let taken = (0..4).map(|_| deaf.take(20 * 1024)).sum::<usize>();
+    assert!(taken > 0, "some are connected still");
+    for _ in 0..4 {
+        deaf.send(256 * 1024);
+        deaf.take(20 * 1024);
+    }
+    check("that have taken a part of them");
+    // Both at once, and what kernel buffers add to it.
+    let halves = Crowd::connect(hello, "127.0.0.4", 1500, false);
+    halves.send(16 * 1024);
+    check("and 1,500 half lines of 16 KiB");
+    let newlines = Crowd::connect(hello, "", 200, true);
+    for client in &newlines.0 {
+        let _ = client.stream().write(&[b'\n'; 64 * 1024]);
+    }
+    check("and 200 clients that send 64 KiB of newlines and take no replies");
+    is_answered(hello);
+    deaf.0.truncate(50);
+    drop((halves, newlines));
+    check("most have left");
+    drop(deaf);
+    eventually("what they held has gone back", || (server.status("RssAnon") < 9 * 1024).then_some(()));
+}
+
+#[test]
+fn a_server_without_address_space_ends_connections_and_not_itself() {
+    raise_open_files();
+    let roomy = server();
+    let start = roomy.status("VmSize");
+    drop(roomy);
+    // A fifth of what the half lines want.
+    let server = program("256MiB").prelude(&format!("ulimit -v {}", start + 20 * 1024)).start();
+    let [hello, _] = server.addresses()[..] else { panic!("two listeners") };
+    let halves = Crowd::connect(hello, "127.0.0.2", 2500, false);
+    for _ in 0..4 {
+        halves.send(10 * 1024);
+        settle(&server);
+        is_answered(hello);
+    }
+    let resident = server.status("RssAnon");
+    assert!(resident > 8 * 1024, "it used what it could have: {resident} KiB");
+    drop(halves);
+    settle(&server);
+    // It recovers, and others come.
+    let halves = Crowd::connect(hello, "127.0.0.3", 2500, false);
+    halves.send(1000);
+    settle(&server);
+    is_answered(hello);
+    drop(halves);
+}

@@ -121,7 +121,8 @@ impl Plan {
         const PROGRAM_BYTES: usize = 12 << 20;
         let datagrams = self.listeners.iter().any(|listener| !listener.has_backlog());
         let more = if datagrams { self.limits.datagram_memory_ceiling() } else { 0 };
-        PROGRAM_BYTES + self.limits.memory_ceiling() + more
+        let others = self.listeners.len().saturating_sub(1) * self.limits.listener_memory_ceiling();
+        PROGRAM_BYTES + self.limits.memory_ceiling() + others + more
     }
 
     /// The descriptors that the server may use.

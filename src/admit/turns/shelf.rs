@@ -5,8 +5,8 @@
 //! 1. the source whose turn it is (see [`accounts`](super::accounts)): no source waits while another has more than its share;
 //! 2. of that source a newcomer, an established connection or a datagram, in turn;
 //! 3. of those the freshest. An established connection that has had its turn stands behind the source's others until
-//!    each of them has had one, or as many turns were given as waited. Without this rule the clients that ask again
-//!    at once would be the freshest always, and as few of them as there are workers would have the server for themselves.
+//!    each of them has had one. Without this rule the clients that ask again at once would be the freshest always, and as
+//!    few of them as there are workers would have the server for themselves.
 //!
 //! A client that has hung up after it had waited for a while may have left, or may have closed its sending half and
 //! listen. Such entries are *doubtful*: they are served when nothing else waits, and they are few: beyond
@@ -23,15 +23,22 @@ use crate::clock::Nanos;
 /// do. One that waited longer has probably left.
 pub(crate) const HALF_CLOSE: Nanos = 100_000_000;
 
+/// Clients that leave are many when they are more than this share of turns and leavers together, ...
+const MANY_LEAVE: f64 = 0.125;
+/// ... each of which counts this much in the mean.
+const NEW_IN_MEAN: f64 = 1.0 / 256.0;
+
+/// An entry that has waited for this share of the time after which clients leave is stale.
+const STALE: f64 = 0.25;
+
 /// How many neighbours an entry may be moved past, to stand where its age belongs. Entries come nearly in order: only
 /// what waited in the kernel before is older than it seems.
 const OUT_OF_ORDER: usize = 8;
 
-/// The lists of entries by age.
-const AGES: usize = 3;
-const NEWCOMERS: usize = 0;
-const OTHERS: usize = 1;
-const DOUBTFUL: usize = 2;
+/// The lists of entries by age: one for each class, and that of the doubtful.
+const AGES: usize = 4;
+const DOUBTFUL: usize = 3;
+const EACH_AGE: [usize; AGES] = [0, 1, 2, DOUBTFUL];
 
 /// The lists of each source's entries.
 const OF_SOURCE: u32 = 4;
@@ -72,17 +79,6 @@ enum Stand {
     Doubtful(Class, SourceId),
 }
 
-/// A source's round among its established connections.
-#[derive(Clone, Copy, Debug, Default)]
-struct Round {
-    /// The turn with which it began.
-    began: u64,
-    /// Turns until it ends.
-    left: u32,
-    /// Established connections that wait.
-    waiting: u32,
-}
-
 /// How large a shelf is and how it serves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ShelfLimits {
@@ -105,7 +101,8 @@ pub(crate) struct Shelf<T> {
     limits: ShelfLimits,
     places: Box<[Seat<T>]>,
     sources: Accounts,
-    rounds: Box<[Round]>,
+    /// For each source the turn with which the present round of its established connections began.
+    rounds: Box<[u64]>,
     /// The entries in their order: those of each source, and the doubtful.
     order: Lists,
     /// The entries by age.
@@ -114,6 +111,10 @@ pub(crate) struct Shelf<T> {
     doubtful: usize,
     /// Turns given so far.
     turns: u64,
+    /// The share of those whose clients left among all that were served or left, of late.
+    leavers: f64,
+    /// After which wait clients leave, in the mean of late; 0 if none has left.
+    left_after: f64,
 }
 
 impl<T: Copy> Shelf<T> {
@@ -125,18 +126,20 @@ impl<T: Copy> Shelf<T> {
             limits,
             places: vec![absent; places].into(),
             sources: Accounts::new(places, limits.fresh),
-            rounds: vec![Round::default(); sources].into(),
+            rounds: vec![0; sources].into(),
             order: Lists::new(places + sources * OF_SOURCE as usize + 1),
             ages: Lists::new(places + AGES),
             counts: [0; 3],
             doubtful: 0,
             turns: 0,
+            leavers: 0.0,
+            left_after: 0.0,
         }
     }
 
     /// The bytes that a shelf of these limits takes.
     pub(crate) fn bytes(limits: &ShelfLimits) -> usize {
-        let source = Accounts::SOURCE_BYTES + size_of::<Round>() + OF_SOURCE as usize * Lists::NODE_BYTES;
+        let source = Accounts::SOURCE_BYTES + size_of::<u64>() + OF_SOURCE as usize * Lists::NODE_BYTES;
         let place = size_of::<Seat<T>>() + 2 * Lists::NODE_BYTES;
         limits.places() * place + Accounts::most(limits.places()) * source
     }
@@ -162,9 +165,8 @@ impl<T: Copy> Shelf<T> {
 
     /// Since when the entry has waited that has waited longest, those not counted whose client has probably left.
     pub(crate) fn oldest(&self) -> Option<Nanos> {
-        let first =
-            |list| self.ages.first(self.age_list(list)).map(|place| self.places[place as usize].since);
-        [first(NEWCOMERS), first(OTHERS)].into_iter().flatten().min()
+        let oldest = self.oldest_of(&EACH_AGE[..DOUBTFUL])?;
+        Some(self.places[oldest as usize].since)
     }
 
     /// Puts an entry on the shelf; with `hung_up` its client has closed at least its sending half. What has to be given
@@ -184,55 +186,73 @@ impl<T: Copy> Shelf<T> {
         place.generation = new.generation;
         place.entry = Some(new.entry);
         if hung_up && now.saturating_sub(new.since) > HALF_CLOSE {
+            self.note_leaver(now.saturating_sub(new.since));
             return self.doubt(number, new.class, new.source);
         }
         place.standing = Stand::Waiting(new.class);
         let (source, unknown) = self.sources.find_or_add(new.source);
         self.places[number as usize].source = source;
         if unknown {
-            self.rounds[source as usize] = Round { began: self.turns + 1, ..Round::default() };
+            self.rounds[source as usize] = self.turns + 1;
         }
-        let mut list = DUE[new.class as usize];
-        if new.class == Class::Established {
-            let round = &mut self.rounds[source as usize];
-            round.waiting += 1;
-            if self.places[number as usize].served >= round.began {
-                list = SERVED;
-            }
-        }
+        let served = self.places[number as usize].served >= self.rounds[source as usize];
+        let list = if new.class == Class::Established && served { SERVED } else { DUE[new.class as usize] };
         self.order.push_first(self.source_list(source, list), number);
-        self.sources.came(source, new.class);
+        self.sources.came(source, new.class, new.since);
         self.counts[new.class as usize] += 1;
-        self.insert_by_age(number, if new.class == Class::Newcomer { NEWCOMERS } else { OTHERS });
+        self.insert_by_age(number, new.class as usize);
         None
     }
 
     /// Takes the entry whose turn it is.
-    pub(crate) fn next(&mut self) -> Option<Shelved<T>> {
-        let Some((source, class)) = self.sources.pick() else {
+    pub(crate) fn next(&mut self, now: Nanos) -> Option<Shelved<T>> {
+        let Some((source, class)) = self.sources.pick(self.stale_after().is_none()) else {
             return self.order.first(self.doubtful_list()).map(|number| self.take_out(number));
         };
-        if class == Class::Established {
-            self.go_on_in_round(source);
-        }
-        let list = self.source_list(source, DUE[class as usize]);
+        let list = match class {
+            Class::Established => self.established_list(source, now),
+            _ => self.source_list(source, DUE[class as usize]),
+        };
         let number = if self.limits.fresh { self.order.first(list) } else { self.order.last(list) };
         let number = number.expect("a source in the order of a class has an entry of it");
         self.turns += 1;
+        self.leavers -= self.leavers * NEW_IN_MEAN;
         self.places[number as usize].served = self.turns;
         Some(self.take_out(number))
     }
 
-    /// One more established connection of the source has its turn: in the round that goes on, or in the next.
-    fn go_on_in_round(&mut self, source: u32) {
+    /// Of which list of the source an established connection has its turn. When all that wait have had one in the source's
+    /// round, the next round begins.
+    ///
+    /// Where many clients leave, the due are not served to the last: those at the end are about to leave, and a turn of
+    /// one that is fresh is worth more.
+    fn established_list(&mut self, source: u32, now: Nanos) -> u32 {
         let (due, served) = (self.source_list(source, DUE[1]), self.source_list(source, SERVED));
-        let round = &mut self.rounds[source as usize];
-        if round.left == 0 || self.order.is_empty(due) {
-            round.began = self.turns + 1;
-            round.left = round.waiting;
+        let since = |list| self.order.first(list).map(|number| self.places[number as usize].since);
+        let (freshest, fresher) = (since(due), since(served));
+        let Some(freshest) = freshest else {
+            self.rounds[source as usize] = self.turns + 1;
             self.order.move_all_first(served, due);
-        }
-        round.left -= 1;
+            return due;
+        };
+        let stale = self.stale_after().is_some_and(|stale| now.saturating_sub(freshest) > stale);
+        if stale && self.limits.fresh && fresher > Some(freshest) { served } else { due }
+    }
+
+    /// The wait after which an entry is stale; `None` while few clients leave.
+    fn stale_after(&self) -> Option<Nanos> {
+        (self.leavers > MANY_LEAVE).then_some((self.left_after * STALE) as Nanos)
+    }
+
+    /// A client has left, or was shed, after this wait.
+    fn note_leaver(&mut self, waited: Nanos) {
+        self.leavers += (1.0 - self.leavers) * NEW_IN_MEAN;
+        let waited = waited as f64;
+        self.left_after = if self.left_after == 0.0 {
+            waited
+        } else {
+            self.left_after + (waited - self.left_after) * NEW_IN_MEAN
+        };
     }
 
     /// The entry that was taken last from this source had no turn: its client had left.
@@ -251,6 +271,19 @@ impl<T: Copy> Shelf<T> {
         Some(self.take_out(number))
     }
 
+    /// Takes an entry out whose client is gone for certain.
+    pub(crate) fn gone(
+        &mut self,
+        class: Class,
+        slot: u32,
+        generation: u32,
+        now: Nanos,
+    ) -> Option<Shelved<T>> {
+        let gone = self.remove(class, slot, generation)?;
+        self.note_leaver(now.saturating_sub(gone.since));
+        Some(gone)
+    }
+
     /// The client of an entry has closed at least its sending half. If it has waited for a while it has probably left,
     /// and is served when nothing else waits. What has to be given up for it comes back.
     #[must_use = "an entry that is given up has to be ended"]
@@ -267,6 +300,7 @@ impl<T: Copy> Shelf<T> {
         if now.saturating_sub(place.since) <= HALF_CLOSE {
             return None;
         }
+        self.note_leaver(now.saturating_sub(place.since));
         let shelved = self.take_out(number);
         self.places[number as usize].entry = Some(shelved.entry);
         self.doubt(number, class, shelved.source)
@@ -274,19 +308,31 @@ impl<T: Copy> Shelf<T> {
 
     /// Takes out an entry that has waited for longer than `timeout`, the oldest first.
     pub(crate) fn expire(&mut self, now: Nanos, timeout: Nanos) -> Option<Shelved<T>> {
-        let number = self.oldest_of(&[NEWCOMERS, OTHERS, DOUBTFUL])?;
+        let number = self.oldest_of(&EACH_AGE)?;
         let waited = now.saturating_sub(self.places[number as usize].since);
-        (waited > timeout).then(|| self.take_out(number))
+        if waited <= timeout {
+            return None;
+        }
+        self.note_leaver(waited);
+        Some(self.take_out(number))
     }
 
-    /// Takes out the newcomer that has waited longest, to make room for another.
-    pub(crate) fn displace_newcomer(&mut self) -> Option<Shelved<T>> {
-        self.oldest_of(&[NEWCOMERS]).map(|number| self.take_out(number))
+    /// Takes out the entry of a class that has waited longest, to make room for another. Whoever has waited longest has the
+    /// least use for its turn.
+    pub(crate) fn displace(&mut self, class: Class, now: Nanos) -> Option<Shelved<T>> {
+        let number = self.oldest_of(&[class as usize])?;
+        self.note_leaver(now.saturating_sub(self.places[number as usize].since));
+        Some(self.take_out(number))
+    }
+
+    /// Takes out the newcomer that has waited longest.
+    pub(crate) fn oldest_newcomer(&mut self) -> Option<Shelved<T>> {
+        self.oldest_of(&[Class::Newcomer as usize]).map(|number| self.take_out(number))
     }
 
     /// Takes out the entry that has waited longest: a server that ends empties its shelf with this.
     pub(crate) fn drain_one(&mut self) -> Option<Shelved<T>> {
-        self.expire(Nanos::MAX, 0)
+        self.oldest_of(&EACH_AGE).map(|number| self.take_out(number))
     }
 
     fn oldest_of(&self, lists: &[usize]) -> Option<u32> {
@@ -321,7 +367,6 @@ impl<T: Copy> Shelf<T> {
     fn leave_source(&mut self, source: u32, class: Class) {
         let mut last = self.order.is_empty(self.source_list(source, DUE[class as usize]));
         if class == Class::Established {
-            self.rounds[source as usize].waiting -= 1;
             last &= self.order.is_empty(self.source_list(source, SERVED));
         }
         self.sources.left(source, class, last);
@@ -410,7 +455,7 @@ mod tests {
     }
 
     fn served(shelf: &mut Plain, most: usize) -> Vec<u32> {
-        std::iter::from_fn(|| shelf.next()).take(most).map(|shelved| shelved.slot).collect()
+        std::iter::from_fn(|| shelf.next(0)).take(most).map(|shelved| shelved.slot).collect()
     }
 
     use Class::{Datagram, Established, Newcomer};
@@ -448,7 +493,7 @@ mod tests {
             assert_eq!(shelf.put(entry(100 + slot, Established, 7, 0), false, 0), None);
             assert_eq!(shelf.put(entry(200 + slot, Newcomer, 7, 0), false, 0), None);
         }
-        let classes: Vec<_> = std::iter::from_fn(|| shelf.next()).map(|shelved| shelved.class).collect();
+        let classes: Vec<_> = std::iter::from_fn(|| shelf.next(0)).map(|shelved| shelved.class).collect();
         assert_eq!(classes.len(), 30);
         for three in classes.chunks(3) {
             assert!(Class::ALL.iter().all(|class| three.contains(class)), "{three:?}");
@@ -462,7 +507,7 @@ mod tests {
         for slot in 0..100 {
             // Each newcomer has a source of its own, and is fresher than all that waits.
             assert_eq!(shelf.put(entry(slot, Newcomer, 1000 + u128::from(slot), 0), false, 0), None);
-            let next = shelf.next().unwrap();
+            let next = shelf.next(0).unwrap();
             turns += 1;
             if next.class == Established {
                 established += 1;
@@ -480,7 +525,7 @@ mod tests {
         for round in 0..5 {
             let mut turns = [0; 20];
             for _ in 0..20 {
-                let next = shelf.next().unwrap();
+                let next = shelf.next(0).unwrap();
                 turns[next.slot as usize] += 1;
                 assert_eq!(shelf.put(next, false, 0), None);
             }
@@ -494,7 +539,7 @@ mod tests {
         let mut shelf = shelf(LIMITS, &all);
         let mut turns = [0; 20];
         for _ in 0..200 {
-            let next = shelf.next().unwrap();
+            let next = shelf.next(0).unwrap();
             turns[next.slot as usize] += 1;
             assert_eq!(shelf.put(next, false, 0), None);
             assert!(turns.iter().max().unwrap() - turns.iter().min().unwrap() <= 2, "{turns:?}");
@@ -504,7 +549,7 @@ mod tests {
     #[test]
     fn another_life_of_a_slot_owes_nothing_for_the_last() {
         let mut shelf = shelf(LIMITS, &[(1, Established, 7), (2, Established, 7)]);
-        let mut again = shelf.next().unwrap();
+        let mut again = shelf.next(0).unwrap();
         assert_eq!(again.slot, 2);
         again.generation += 1;
         assert_eq!(shelf.put(again, false, 0), None);
@@ -537,7 +582,7 @@ mod tests {
         }
         let mut used = [0; 3];
         for _ in 0..3000 {
-            let next = shelf.next().unwrap();
+            let next = shelf.next(0).unwrap();
             let source = next.source.0 as usize;
             used[source] += costs[source];
             shelf.note_cost(next.source, costs[source]);
@@ -553,7 +598,7 @@ mod tests {
         assert_eq!(served(&mut shelf(LIMITS, &entries), 9), [4, 1, 3, 2]);
         let mut shelf = shelf(LIMITS, &entries);
         for slot in [4, 3] {
-            let gone = shelf.next().unwrap();
+            let gone = shelf.next(0).unwrap();
             assert_eq!(gone.slot, slot, "the source is due again");
             shelf.refund(gone.source);
         }
@@ -632,9 +677,9 @@ mod tests {
     #[test]
     fn room_for_a_newcomer_is_made_by_the_oldest_newcomer() {
         let mut shelf = shelf(LIMITS, &[(1, Established, 1), (2, Newcomer, 1), (3, Newcomer, 1)]);
-        assert_eq!(shelf.displace_newcomer().unwrap().slot, 2);
-        assert_eq!(shelf.displace_newcomer().unwrap().slot, 3);
-        assert_eq!(shelf.displace_newcomer(), None);
+        assert_eq!(shelf.displace(Newcomer, 0).unwrap().slot, 2);
+        assert_eq!(shelf.displace(Newcomer, 0).unwrap().slot, 3);
+        assert_eq!(shelf.displace(Newcomer, 0), None);
         assert_eq!(shelf.drain_one().unwrap().slot, 1);
         assert_eq!(shelf.drain_one(), None);
     }
@@ -725,7 +770,7 @@ mod tests {
                 take(known, given_up);
             }
             ShelfStep::Next => {
-                let next = shelf.next();
+                let next = shelf.next(*now);
                 assert_eq!(next.is_some(), !known.is_empty());
                 if let Some(next) = next {
                     let only_doubtful = oldest(known).is_none();
@@ -757,7 +802,7 @@ mod tests {
                 let newcomers =
                     |(shelved, doubtful): &&(Shelved<()>, bool)| !doubtful && shelved.class == Newcomer;
                 let oldest = known.values().filter(newcomers).map(|(shelved, _)| shelved.since).min();
-                let displaced = shelf.displace_newcomer();
+                let displaced = shelf.displace(Newcomer, 0);
                 assert_eq!(displaced.map(|shelved| shelved.since), oldest);
                 take(known, displaced);
             }

@@ -21,6 +21,14 @@ pub(crate) const INTERVAL: Nanos = 100_000_000;
 /// The default target.
 pub(crate) const TARGET: Nanos = 20_000_000;
 
+/// After something had to be shed for want of room or time the queue stands for this time at least: where the oldest are
+/// shed at once nothing waits for long, and yet there is no calm.
+const AFTER_SHEDDING: Nanos = INTERVAL;
+
+/// For how long the queue must not have stood before the backlog may be deep again. An overload that goes on would fill it
+/// each time, and those clients would all be served late.
+const CALM: Nanos = 10 * INTERVAL;
+
 /// "Not now."
 const NO: Nanos = 0;
 
@@ -32,16 +40,17 @@ pub(crate) struct Standing {
     above_since: AtomicU64,
     /// Since when the queue has stood, or [`NO`].
     stands_since: AtomicU64,
+    /// When something was last shed.
+    shed_at: AtomicU64,
+    /// When the queue last ceased to stand, or [`NO`].
+    rested_at: AtomicU64,
 }
 
 impl Standing {
     /// With a target of 0 every queue that was not empty for the interval stands.
     pub(crate) fn new(target: Nanos) -> Self {
-        Self {
-            target: AtomicU64::new(target),
-            above_since: AtomicU64::new(NO),
-            stands_since: AtomicU64::new(NO),
-        }
+        let [above_since, stands_since, shed_at, rested_at] = [const { AtomicU64::new(NO) }; 4];
+        Self { target: AtomicU64::new(target), above_since, stands_since, shed_at, rested_at }
     }
 
     pub(crate) fn target(&self) -> Nanos {
@@ -59,8 +68,8 @@ impl Standing {
     pub(crate) fn observe(&self, now: Nanos, oldest: Option<Nanos>) -> bool {
         let above = oldest.map(|since| since.saturating_add(self.target())).filter(|&above| above < now);
         let Some(above) = above else {
-            self.rest();
-            return false;
+            self.rest(now);
+            return self.stands();
         };
         let known = self.above_since.load(Ordering::Relaxed);
         let since = if known == NO { above.max(1) } else { known };
@@ -78,17 +87,30 @@ impl Standing {
     }
 
     /// Nothing waits, or what waits has waited for less than the target.
-    fn rest(&self) {
+    fn rest(&self, now: Nanos) {
         if self.above_since.load(Ordering::Relaxed) != NO {
             self.above_since.store(NO, Ordering::Relaxed);
         }
-        if self.stands() {
+        if self.stands() && now.saturating_sub(self.shed_at.load(Ordering::Relaxed)) > AFTER_SHEDDING {
             self.stands_since.store(NO, Ordering::Relaxed);
+            self.rested_at.store(now, Ordering::Relaxed);
         }
+    }
+
+    /// An entry was shed because there was no room for it, or no time. That keeps a queue that stands from being said
+    /// to be calm for a while.
+    pub(crate) fn shed(&self, now: Nanos) {
+        self.shed_at.store(now, Ordering::Relaxed);
     }
 
     pub(crate) fn stands(&self) -> bool {
         self.stands_since.load(Ordering::Relaxed) != NO
+    }
+
+    /// Whether the queue does not stand, and has not for a while: see [`CALM`].
+    pub(crate) fn is_calm(&self, now: Nanos) -> bool {
+        let rested = self.rested_at.load(Ordering::Relaxed);
+        !self.stands() && (rested == NO || now.saturating_sub(rested) > CALM)
     }
 
     /// For how long the queue has stood; `None` if it does not.
@@ -155,6 +177,31 @@ mod tests {
         assert_eq!((standing.stands(), standing.stood_for(1_002 * MS)), (false, None));
         assert!(!see(&standing, 1_002, 30), "and has to earn its name again");
         assert!(see(&standing, 1_102, 30));
+    }
+
+    #[test]
+    fn it_is_calm_a_second_after_the_queue_has_ceased_to_stand() {
+        let standing = Standing::new(TARGET);
+        assert!(standing.is_calm(MS));
+        assert!(see(&standing, 1_000, 500) && !standing.is_calm(5_000 * MS));
+        assert!(!see(&standing, 2_000, 1) && !standing.is_calm(2_000 * MS));
+        assert!(!see(&standing, 2_500, 1) && !standing.is_calm(3_000 * MS));
+        assert!(standing.is_calm(3_001 * MS), "since it ceased, not since it was last seen");
+    }
+
+    #[test]
+    fn while_entries_have_to_be_shed_the_queue_stands_though_nothing_waits_for_long() {
+        let standing = Standing::new(TARGET);
+        assert!(see(&standing, 1_000, 500));
+        standing.shed(1_000 * MS);
+        assert!(see(&standing, 1_100, 5) && standing.observe(1_100 * MS, None));
+        assert_eq!(standing.stood_for(1_100 * MS), Some(100 * MS));
+        assert!(!see(&standing, 1_101, 5));
+        standing.shed(1_102 * MS);
+        assert!(
+            !see(&standing, 1_103, 5),
+            "shedding alone is no proof: a burst can be larger than the queue"
+        );
     }
 
     #[test]

@@ -8,6 +8,8 @@ pub(crate) mod line;
 pub(crate) mod order;
 pub(crate) mod owned;
 pub(crate) mod patience;
+#[cfg(test)]
+mod simulate;
 pub(crate) mod state;
 pub(crate) mod table;
 pub(crate) mod wheel;

@@ -14,14 +14,18 @@
 //! locked out inside. The source is computed once, at admission, and kept beside the slot where it can be read
 //! without owning the connection.
 //!
-//! *Acceptor.* While the queue does not stand: a deep backlog (4,096), and accept what is there, at the latest when
-//! the backlog is half full. A full `queue` is a burst, so newcomers wait in the kernel, as today. While it stands: a
-//! backlog as small as `queue` (at most 128), because what waits in the kernel waits in the order of arrival and no one can
-//! choose among it. Accept while fewer than `queue` newcomers wait. Beyond that, each refusal that the budget pays for
-//! accepts the newcomer and sheds the one that has waited longest ([`Order::displace_newcomer`], reason `queue_full`): a
-//! refusal costs the same whoever gets it, and the oldest has the least use for its place. The budget is 5 % of a
-//! processor while workers compete for it, and none is needed while processors have rest. On each change of
-//! [`Order::stands`] call `listen` again.
+//! *Acceptor.* While [`Standing::is_calm`]: a deep backlog (4,096), and accept what is there, at the latest when the backlog is
+//! half full; a full `queue` is a burst, so newcomers wait in the kernel, as today. Otherwise a backlog that is
+//! worked off in 50 ms (turns a second / 20, from 8 to `queue`), because what waits in the kernel waits in the order of
+//! arrival and no one can choose among it. Call `listen` again when that changes. A newcomer's `since` is when the kernel welcomed it, so that a deep backlog is seen
+//! to stand: ask `TCP_INFO` unless it is calm and the backlog was empty.
+//!
+//! Accept while fewer than `queue` newcomers wait, those not counted that a free worker is about to take. Beyond that, while
+//! [`Standing::stands`], each refusal that the budget pays for accepts the newcomer and sheds the one that has waited
+//! longest ([`Order::displace`], reason `queue_full`): a refusal costs the same whoever gets it, and the oldest has the least
+//! use for its place. What stands in the backlog beyond the small one, when the queue begins to stand, is dealt with
+//! like that whatever the budget. The budget is 5 % of a processor while workers compete for it, and none is needed while
+//! processors have rest.
 //!
 //! *Worker.* [`Order::take`] in the place of the channel's `pop`. [`Offer::GiveUp`] is to be shed (`client_gone`). For
 //! [`Offer::Turn`]: take the slot by its state word; if the entry has waited long or its client has hung up, look at the
@@ -29,10 +33,13 @@
 //! another worker as today, counting [`Order::len`] as waiting. After the turn [`Order::note_cost`]. A worker may sleep
 //! when the channel and [`Order::len`] are both empty; an entry on its way from one to the other is counted.
 //!
+//! *Datagrams.* When a datagram finds no place, the one that has waited longest on the shelf makes room
+//! ([`Order::displace`], reason `queue_full`). Its client cannot be seen to leave, and without this the stale would keep the places.
+//!
 //! *Leader.* When an event marks a hang-up of a queued connection: [`Order::hung_up`]; what comes back is shed.
 //!
 //! *Timekeeper.* [`Order::expire`] each scan: what comes back is shed (`queue_timeout`). While all workers are in long turns
-//! nobody takes, so the timekeeper is the one who notices; an entry in the channel is old only then.
+//! nobody takes, and an entry in the channel is old only then: the timekeeper moves it to the shelf ([`Order::shelve`]).
 //!
 //! *Drain.* At the deadline, [`Order::drain_one`] until it is empty; before it, entries on the shelf are served like others.
 //!
@@ -156,7 +163,39 @@ impl<E: Copy> Order<E> {
                 return Some(Offer::GiveUp(given_up.entry));
             }
         }
-        shelf.next().map(|shelved| Offer::Turn(shelved.entry))
+        shelf.next(now).map(|shelved| Offer::Turn(shelved.entry))
+    }
+
+    /// For the timekeeper, while workers in long turns take nothing: moves what has come to the shelf, with `first` before it.
+    /// `other` gets what cannot stand there: an entry that is for no client, after which nothing more is moved, and what has
+    /// to be given up.
+    pub(crate) fn shelve(
+        &self,
+        now: Nanos,
+        line: &impl Arrivals<E>,
+        mut first: Option<E>,
+        mut other: impl FnMut(Offer<E>),
+    ) {
+        let mut guard = self.lock();
+        self.len.fetch_add(1, Ordering::SeqCst);
+        let shelf = guard.get_or_insert_with(|| Box::new(Shelf::new(self.limits)));
+        let mut given_up = Vec::new();
+        let mut misfit = None;
+        for _ in 0..MOVED_AT_ONCE {
+            let Some(entry) = first.take().or_else(|| line.pop()) else { break };
+            let Some(about) = line.about(&entry) else {
+                misfit = Some(entry);
+                break;
+            };
+            let About { slot, generation, since, class, source, hung_up } = about;
+            let shelved = Shelved { slot, generation, since, class, source, entry };
+            given_up.extend(shelf.put(shelved, hung_up, now).map(|shelved| shelved.entry));
+        }
+        self.standing.observe(now, shelf.oldest());
+        self.len.store(shelf.len(), Ordering::SeqCst);
+        drop(guard);
+        misfit.into_iter().for_each(|entry| other(Offer::Turn(entry)));
+        given_up.into_iter().for_each(|entry| other(Offer::GiveUp(entry)));
     }
 
     /// The entry of this source that was taken last had no turn.
@@ -177,22 +216,24 @@ impl<E: Copy> Order<E> {
         self.take_out(|shelf| shelf.hung_up(class, slot, generation, now))
     }
 
-    /// Takes an entry off the shelf, if it is there.
+    /// Takes an entry off the shelf, if it is there: its client is gone for certain.
     #[must_use = "the entry has to be ended"]
-    pub(crate) fn remove(&self, class: Class, slot: u32, generation: u32) -> Option<E> {
-        self.take_out(|shelf| shelf.remove(class, slot, generation))
+    pub(crate) fn gone(&self, class: Class, slot: u32, generation: u32, now: Nanos) -> Option<E> {
+        self.take_out(|shelf| shelf.gone(class, slot, generation, now))
     }
 
     /// An entry that has waited for longer than `timeout`; call it until there is none.
     #[must_use = "the entry has to be ended"]
     pub(crate) fn expire(&self, now: Nanos, timeout: Nanos) -> Option<E> {
-        self.take_out(|shelf| shelf.expire(now, timeout))
+        let expired = self.take_out(|shelf| shelf.expire(now, timeout));
+        expired.inspect(|_| self.standing.shed(now))
     }
 
-    /// The newcomer on the shelf that has waited longest.
+    /// The entry of a class that has waited longest on the shelf, to make room for another.
     #[must_use = "the entry has to be ended"]
-    pub(crate) fn displace_newcomer(&self) -> Option<E> {
-        self.take_out(Shelf::displace_newcomer)
+    pub(crate) fn displace(&self, class: Class, now: Nanos) -> Option<E> {
+        let displaced = self.take_out(|shelf| shelf.displace(class, now));
+        displaced.inspect(|_| self.standing.shed(now))
     }
 
     /// The entry on the shelf that has waited longest, whatever it is.
@@ -322,7 +363,7 @@ mod tests {
         channel.push(3, 1_126);
         assert_eq!(turn(&order, &channel, 1_130), Some(3));
         assert!(order.standing().stands(), "the first still waits");
-        assert_eq!(order.remove(Class::Established, 1, 0).map(|entry| entry.0), Some(1));
+        assert_eq!(order.gone(Class::Established, 1, 0, 0).map(|entry| entry.0), Some(1));
         channel.push(4, 1_131);
         assert_eq!(turn(&order, &channel, 1_132), Some(4));
         assert_eq!((order.len(), order.standing().stands()), (1, false));
@@ -360,8 +401,8 @@ mod tests {
         let late = 1_200 * MS;
         assert_eq!(order.hung_up(Class::Established, 1, 0, late), None);
         assert_eq!(order.hung_up(Class::Established, 2, 0, late).map(|entry| entry.0), Some(1));
-        assert_eq!((order.len(), order.displace_newcomer()), (5, None));
-        assert_eq!(order.remove(Class::Established, 3, 0).map(|entry| entry.0), Some(3));
+        assert_eq!((order.len(), order.displace(Class::Newcomer, late)), (5, None));
+        assert_eq!(order.gone(Class::Established, 3, 0, 0).map(|entry| entry.0), Some(3));
         assert_eq!(order.expire(late, 200 * MS), None);
         assert!(order.expire(late + 1, 200 * MS).is_some());
         assert_eq!(order.len(), 3);

@@ -240,7 +240,7 @@ impl<T: Copy> Shelf<T> {
     }
 
     /// The wait after which an entry is stale; `None` while few clients leave.
-    fn stale_after(&self) -> Option<Nanos> {
+    pub(super) fn stale_after(&self) -> Option<Nanos> {
         (self.leavers > MANY_LEAVE).then_some((self.left_after * STALE) as Nanos)
     }
 

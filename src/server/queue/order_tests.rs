@@ -163,3 +163,22 @@ fn what_a_client_is_told_is_the_time_to_work_off_what_waits() {
     assert_eq!(told(10_000, 1_000, 32), 120);
     assert_eq!(told(usize::MAX, u64::MAX, 0), 120);
 }
+
+#[test]
+fn shedding_keeps_a_queue_standing_in_which_nothing_waits_for_long() {
+    for expires in [true, false] {
+        let (order, channel) = order();
+        (1..=3).for_each(|slot| channel.push(slot, 1_000));
+        assert_eq!(turn(&order, &channel, 1_130), Some(3));
+        for _ in 0..2 {
+            let now = 1_150 * MS;
+            let shed =
+                if expires { order.expire(now, 100 * MS) } else { order.displace(Class::Established, now) };
+            assert!(shed.is_some());
+        }
+        channel.push(4, 1_199);
+        assert_eq!((turn(&order, &channel, 1_200), order.standing().stands()), (Some(4), true));
+        channel.push(5, 1_299);
+        assert_eq!((turn(&order, &channel, 1_300), order.standing().stands()), (Some(5), false));
+    }
+}

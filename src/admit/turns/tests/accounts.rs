@@ -115,3 +115,47 @@ fn a_source_of_two_classes_is_charged_once_for_each_turn() {
     }
     assert!(turns[0].abs_diff(turns[1]) <= 2, "{turns:?}");
 }
+
+/// Whether a source that waits comes before a fresh one, after many others have had their turns.
+fn behind_first(class: Class, patient: bool) -> bool {
+    let mut sources = Accounts::new(16, true);
+    let waits = add(&mut sources, 1);
+    sources.came(waits, class, 1);
+    for since in 2..20 {
+        let fresh = add(&mut sources, u128::from(since));
+        sources.came(fresh, class, since);
+        assert_eq!(sources.pick(false), Some((fresh, class)));
+        sources.left(fresh, class, true);
+    }
+    let fresh = add(&mut sources, 20);
+    sources.came(fresh, class, 20);
+    sources.pick(patient) == Some((waits, class))
+}
+
+#[test]
+fn a_source_far_behind_its_share_comes_first_where_its_client_can_be_seen_to_wait() {
+    assert!(behind_first(Established, true) && behind_first(Newcomer, true));
+    assert!(!behind_first(Established, false), "while many leave, the fresh one comes first");
+    assert!(!behind_first(Class::Datagram, true), "its sender may have left unseen");
+}
+
+#[test]
+fn sources_that_come_once_do_not_make_a_round_endless() {
+    let mut sources = Accounts::new(1_000, true);
+    let stays = add(&mut sources, 1);
+    for since in 0..2 {
+        sources.came(stays, Established, since);
+    }
+    let mut turns = 0;
+    for once in 0..3_000_u64 {
+        let number = add(&mut sources, 1_000 + u128::from(once));
+        sources.came(number, Newcomer, 10 + once);
+        let (picked, class) = sources.pick(true).unwrap();
+        turns += u32::from(picked == stays);
+        sources.left(picked, class, picked != stays);
+        if picked == stays {
+            sources.came(stays, Established, 10 + once);
+        }
+    }
+    assert!(turns >= 40, "{turns} of 3,000 turns while few wait with it");
+}

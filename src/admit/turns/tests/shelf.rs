@@ -401,3 +401,61 @@ proptest! {
         prop_assert!(known.is_empty());
     }
 }
+
+#[test]
+fn a_client_that_had_its_turn_in_an_earlier_round_is_due_again() {
+    let mut shelf = shelf(LIMITS, &[(1, Established, 7), (2, Established, 7), (3, Established, 7)]);
+    let [first, second, third] = [(); 3].map(|()| shelf.next(0).unwrap());
+    assert_eq!([first.slot, second.slot, third.slot], [3, 2, 1]);
+    for again in [second, third] {
+        assert_eq!(shelf.put(again, false, 0), None);
+    }
+    assert_eq!(shelf.next(0).unwrap().slot, 1, "a new round");
+    assert_eq!(shelf.put(first, false, 0), None);
+    assert_eq!(
+        served(&mut shelf, 9),
+        [3, 2],
+        "it came in the new round, had no turn in it, and is the freshest"
+    );
+}
+
+/// Whether a connection that has had its turn and is fresh comes before one that is due and old, after clients left and
+/// turns were given.
+fn fresh_before_due(leavers: u32, turns: u32) -> bool {
+    let mut shelf = Shelf::new(LIMITS);
+    let wait = 1_000 * MS;
+    for slot in 0..leavers {
+        assert_eq!(shelf.put(entry(slot, Newcomer, 1, 0), false, 0), None);
+        assert!(shelf.gone(Newcomer, slot, 0, wait).is_some());
+    }
+    for _ in 0..turns {
+        assert_eq!(shelf.put(entry(900, Newcomer, 1, 0), false, 0), None);
+        assert!(shelf.next(0).is_some());
+    }
+    for slot in [1, 2] {
+        assert_eq!(shelf.put(entry(slot, Established, 7, wait), false, wait), None);
+    }
+    assert_eq!(shelf.next(wait).unwrap().slot, 2);
+    assert_eq!(shelf.put(entry(2, Established, 7, 2 * wait), false, 2 * wait), None);
+    shelf.next(2 * wait).unwrap().slot == 2
+}
+
+#[test]
+fn while_many_leave_a_fresh_entry_comes_before_one_that_is_about_to_leave() {
+    assert!(!fresh_before_due(0, 100), "nobody leaves, so all have their turns");
+    assert!(fresh_before_due(100, 100));
+    assert!(!fresh_before_due(100, 2_000), "that many left is long ago");
+}
+
+#[test]
+fn entries_that_are_shed_count_like_those_whose_clients_left() {
+    let mut shelf = Shelf::new(LIMITS);
+    for slot in 0..200 {
+        assert_eq!(shelf.put(entry(slot, Newcomer, 1, 0), false, 0), None);
+    }
+    assert_eq!(shelf.stale_after(), None);
+    while shelf.waiting(Newcomer) > 100 {
+        assert!(shelf.displace(Newcomer, 400 * MS).is_some());
+    }
+    assert_eq!(shelf.stale_after(), Some(100 * MS), "a quarter of the wait after which they were lost");
+}

@@ -1,4 +1,4 @@
-//! Who has had how much of what is his share: kept as simply as it can be, to check the accounts by.
+//! How much of its share each source has had: kept as simply as it can be, to check the accounts by.
 //!
 //! What a share is can be seen in two ways. Either the turn is divided among the sources that wait, or among those and the ones
 //! that have had their turn early and have not paid for it yet. The accounts are between the two (they count in whole

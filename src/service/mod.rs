@@ -57,6 +57,7 @@ pub(crate) const SPARE_BYTES: usize = 2 * Pool::SPARE_BYTES;
 
 /// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
@@ -138,6 +139,7 @@ pub trait Session: Send {
 /// What a turn wants next.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Turn {
     /// Between requests: wait for the next one, at most `idle_timeout`.
     Park,

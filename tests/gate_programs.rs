@@ -332,3 +332,40 @@ fn ask_again(at: SocketAddr, backend: &TcpListener) -> String {
         answer.join().unwrap()
     })
 }
+
+/// Each has been used once, and both sides are silent since.
+#[test]
+fn thousands_of_quiet_pairs_own_no_thread_and_no_buffer() {
+    const PAIRS: usize = 3_000;
+    support::raise_open_files();
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = backend.local_addr().unwrap().to_string();
+    let places = PAIRS.to_string();
+    let gate = gate(&name, &[("--backend-connections", &places)]);
+    let at = address(&gate);
+    let mut before = gate.status("VmRSS");
+    let mut pairs = Vec::new();
+    for number in 0..PAIRS {
+        let mut client = Client::connect(at);
+        let (mut peer, _) = backend.accept().unwrap();
+        let mut request = [0; 64];
+        client.say([number as u8; 64]);
+        peer.read_exact(&mut request).unwrap();
+        peer.write_all(&request).unwrap();
+        client.hear(request);
+        pairs.push((client, peer));
+        if number == 10 {
+            before = gate.status("VmRSS");
+        }
+    }
+    let grown = (gate.status("VmRSS") - before) * 1024 / PAIRS as u64;
+    assert!(grown < 2_048, "{grown} bytes for each pair");
+    assert!(gate.status("Threads") <= 32 + 10);
+    // Each is still there.
+    for (number, (client, peer)) in pairs.iter_mut().enumerate().step_by(100) {
+        client.say([!(number as u8)]);
+        let mut byte = [0];
+        peer.read_exact(&mut byte).unwrap();
+        assert_eq!(byte, [!(number as u8)]);
+    }
+}

@@ -45,7 +45,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What the session of a ready service takes of the allocator, at most.
-const SESSION_BYTES: usize = 256;
+const SESSION_BYTES: usize = 512;
 
 /// What a ready service can make the server hold for one connection, beside what is counted in the
 /// pools of input and of replies.

@@ -179,6 +179,11 @@ impl<'a> Stream<'a> {
         (self.input.socket, self.input.buffer)
     }
 
+    /// Memory for what clients have not taken, of all connections.
+    pub(crate) fn output_pool(&self) -> &'a Arc<Pool> {
+        self.output.context.output_total
+    }
+
     /// Bytes that the session has moved itself; with `ended` the client has said all it will say.
     pub(crate) fn moved(&mut self, received: u64, sent: u64, ended: bool) {
         self.input.received += received;

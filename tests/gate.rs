@@ -462,7 +462,7 @@ fn from_a_slow_reader_its_backend_feels_it_and_all_arrives() {
         (now > 0 && std::mem::replace(&mut stood, now) == now).then_some(())
     });
     assert!(sent.load(SeqCst) < BYTES / 2, "{} bytes for nobody", sent.load(SeqCst));
-    assert!(backends(&site).kept_bytes <= 65_536);
+    assert!(site.stats().pending_output_bytes <= 65_536);
     let (all, end) = client.rest();
     assert_eq!((all.len(), end), (BYTES, End::Fin));
     assert!(all.iter().enumerate().all(|(at, byte)| *byte == at as u8), "unchanged");

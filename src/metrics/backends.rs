@@ -26,8 +26,6 @@ pub struct BackendsSnapshot {
     pub stood_for: Option<Duration>,
     /// How long clients waited before they had their place, the kernel's backlog included.
     pub wait: HistogramSnapshot,
-    /// Bytes that are kept for slow readers, of clients and backends.
-    pub kept_bytes: u64,
     /// Clients turned away because as many waited as may.
     pub queue_full: u64,
     /// Clients turned away because they had waited for `queue_timeout`.

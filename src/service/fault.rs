@@ -5,6 +5,7 @@ use std::io;
 
 /// Failures that end a connection for a reason of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Fault {
     /// The client does not read, and its replies outgrew `output_per_connection` or
     /// `output_total`.

@@ -45,7 +45,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What the session of a ready service takes of the allocator, at most.
-const SESSION_BYTES: usize = 256;
+const SESSION_BYTES: usize = 512;
 
 /// What a ready service can make the server hold for one connection, beside what is counted in the
 /// pools of input and of replies.
@@ -57,6 +57,7 @@ pub(crate) const SPARE_BYTES: usize = 2 * Pool::SPARE_BYTES;
 
 /// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
@@ -138,6 +139,7 @@ pub trait Session: Send {
 /// What a turn wants next.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Turn {
     /// Between requests: wait for the next one, at most `idle_timeout`.
     Park,

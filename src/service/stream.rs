@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 /// Replies smaller than this are gathered and sent with one call.
 const GATHER_BYTES: usize = 16 * 1024;
 
-/// What came in.
+/// What came in. There will be no other case, so a `match` needs no wildcard.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<'a> {
     /// Some bytes; never empty.
@@ -177,6 +177,11 @@ impl<'a> Stream<'a> {
     /// more, and tells [`moved`](Self::moved) what it did.
     pub(crate) fn raw(&mut self) -> (&'a TcpStream, &mut [u8]) {
         (self.input.socket, self.input.buffer)
+    }
+
+    /// Memory for what clients have not taken, of all connections.
+    pub(crate) fn output_pool(&self) -> &'a Arc<Pool> {
+        self.output.context.output_total
     }
 
     /// Bytes that the session has moved itself; with `ended` the client has said all it will say.

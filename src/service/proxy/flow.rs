@@ -4,9 +4,10 @@
 //! and the kernel moves the pages by way of a pipe (about a third of the processor time, and more delay for
 //! small messages). A turn that moved little goes back to copying.
 
-use super::lent::{Lent, Rest};
+use super::lent::Lent;
 use super::pipes::Pipe;
 use crate::service::SocketEvent;
+use crate::service::pool::Buffer;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use std::os::fd::BorrowedFd;
@@ -55,7 +56,7 @@ enum Stage {
 #[derive(Debug)]
 enum Kept {
     Nothing,
-    Bytes(Box<Rest>),
+    Bytes(Box<Buffer>),
     Pipe(Pipe),
 }
 
@@ -129,7 +130,7 @@ impl Flow {
     pub(super) fn kept_bytes(&self) -> usize {
         match &self.kept {
             Kept::Nothing => 0,
-            Kept::Bytes(rest) => rest.bytes().len(),
+            Kept::Bytes(rest) => rest.len(),
             Kept::Pipe(pipe) => pipe.content(),
         }
     }
@@ -232,8 +233,7 @@ impl Flow {
         *bytes += written as u64;
         if written < read {
             self.large = 0;
-            let rest = &lent.buffer[written..read];
-            self.kept = lent.keep.keep(rest).map(Kept::Bytes).ok_or(Fault::Room)?;
+            self.kept = lent.keep(written, read).map(Kept::Bytes).ok_or(Fault::Room)?;
             return Ok(Step::Blocked);
         }
         self.large = if read >= LARGE { (self.large + 1).min(BULK) } else { 0 };
@@ -278,8 +278,8 @@ impl Flow {
             Kept::Bytes(rest) => {
                 let written = write(to.socket, rest.bytes())?;
                 *bytes += written as u64;
-                rest.sent(written);
-                if !rest.bytes().is_empty() {
+                rest.consume(written);
+                if !rest.is_empty() {
                     return Ok(());
                 }
             }

@@ -2,14 +2,12 @@
 
 use super::address::{BackendAddress, BackendName};
 use super::backends::{BackendClock, BackendLimits, Backends, WaitLimits};
-use super::lent::Keep;
 use super::pipes::Pipes;
 use super::relay::Patience;
 use crate::admit::turns::accounts::SourceId;
 use crate::admit::turns::standing::TARGET;
 use crate::clock::{Clock, Nanos, nanos};
 use crate::limits::{Limits, Overload};
-use crate::metrics::backends::BackendsSnapshot;
 use crate::transport::proxy_header::Version;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -86,19 +84,13 @@ pub(super) struct Gate {
     pub(super) names: Vec<BackendName>,
     pub(super) clock: Clock,
     pub(super) backends: Arc<Backends>,
-    stock: OnceLock<Stock>,
+    /// Made when the limits of the server are known.
+    pipes: OnceLock<Arc<Pipes>>,
 }
 
 /// Pipes of one gate. One is in use for a worker's turn, or while a reader of a stream in bulk is slow; where all are, bytes
 /// are copied.
 const PIPES_MAX: usize = 128;
-
-/// What pairs borrow. Made when the limits of the server are known.
-#[derive(Debug)]
-pub(super) struct Stock {
-    pub(super) pipes: Arc<Pipes>,
-    pub(super) keep: Arc<Keep>,
-}
 
 impl Gate {
     pub(super) fn new(
@@ -112,21 +104,12 @@ impl Gate {
         let limits = settings.backend_limits(wait_limits(&Limits::default()));
         let backends = Backends::new(limits, BackendClock::Real(clock), seed);
         backends.set_addresses(addresses);
-        Arc::new(Self { settings, names, clock, backends, stock: OnceLock::new() })
+        Arc::new(Self { settings, names, clock, backends, pipes: OnceLock::new() })
     }
 
-    /// What pairs may borrow under these limits.
-    pub(super) fn stock(&self, limits: &Limits) -> &Stock {
-        self.stock.get_or_init(|| Stock {
-            pipes: Pipes::new(PIPES_MAX.min(limits.max_connections / 4)),
-            keep: Keep::new(limits.output_total),
-        })
-    }
-
-    /// What is known of the backends, and what is kept for slow readers.
-    pub(super) fn snapshot(&self) -> BackendsSnapshot {
-        let kept_bytes = self.stock.get().map_or(0, |stock| stock.keep.kept() as u64);
-        BackendsSnapshot { kept_bytes, ..self.backends.snapshot() }
+    /// The pipes that pairs may borrow under these limits.
+    pub(super) fn pipes(&self, limits: &Limits) -> &Arc<Pipes> {
+        self.pipes.get_or_init(|| Pipes::new(PIPES_MAX.min(limits.max_connections / 4)))
     }
 
     /// Descriptors beside those of its clients: one for each place, two for each pipe, and some for checks.

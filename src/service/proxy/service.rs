@@ -169,7 +169,7 @@ impl Service for Proxy {
     }
 
     fn backends(&self) -> Option<BackendsSnapshot> {
-        Some(self.tended().snapshot())
+        Some(self.tended().backends.snapshot())
     }
 
     fn descriptors(&self) -> usize {

@@ -276,7 +276,9 @@ impl GateSession {
         let gate = self.gate.clone();
         let GateStage::Paired(pair) = &mut self.stage else { return Ok(Turn::Close) };
         let limits = stream.limits();
-        let (stock, turn_bytes, events) = (gate.stock(limits), limits.turn_bytes, stream.events());
+        let (pipes, events) = (gate.pipes(limits), stream.events());
+        let (turn_bytes, pool_most) = (limits.turn_bytes, limits.output_total);
+        let pool = stream.output_pool();
         let (client, buffer) = stream.raw();
         let sockets = Sockets {
             client: client.as_fd(),
@@ -284,7 +286,7 @@ impl GateSession {
             client_is_tcp: true,
             backend_is_tcp: pair.backend_is_tcp,
         };
-        let mut lent = Lent { buffer, pipes: &stock.pipes, keep: &stock.keep, turn_bytes };
+        let mut lent = Lent { buffer, pipes, pool, pool_most, turn_bytes };
         let turned = pair.relay.turn(sockets, events, &mut lent, now);
         pair.to_backend += turned.to_backend;
         pair.to_client += turned.to_client;
@@ -370,4 +372,15 @@ fn refused(refusal: Refusal) -> io::Error {
         Refusal::ClientGone => DropReason::ClientGone,
     })
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_of_a_pair_is_small() {
+        let (session, pair) = (size_of::<GateSession>(), size_of::<Pair>());
+        assert!(session + pair <= crate::service::SESSION_BYTES, "{session} and {pair} bytes");
+    }
 }

@@ -449,7 +449,6 @@ impl Book {
             oldest: oldest.map(Duration::from_nanos),
             stood_for: self.list.stood_for(now).map(Duration::from_nanos),
             wait: read(&self.wait),
-            kept_bytes: 0,
             queue_full: refused(Refusal::QueueFull),
             queue_timeout: refused(Refusal::QueueTimeout),
             no_backend: refused(Refusal::NoBackend),

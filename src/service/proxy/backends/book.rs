@@ -280,23 +280,27 @@ impl Book {
         }
     }
 
-    pub(super) fn reached(&mut self, id: BackendId, took: Nanos, now: Nanos) {
-        if let Some(backend) = self.backend(id) {
-            backend.connected += 1;
-            backend.connect.observe(took);
-            backend.health.reached(now);
-        }
+    /// True if it had been set aside.
+    pub(super) fn reached(&mut self, id: BackendId, took: Nanos, now: Nanos) -> bool {
+        let Some(backend) = self.backend(id) else { return false };
+        let was_up = backend.health.is_up();
+        backend.connected += 1;
+        backend.connect.observe(took);
+        backend.health.reached(now);
+        !was_up
     }
 
-    pub(super) fn failed(&mut self, grant: &Grant, failure: BackendFailure, now: Nanos) {
+    /// True if it is set aside from now on.
+    pub(super) fn failed(&mut self, grant: &Grant, failure: BackendFailure, now: Nanos) -> bool {
         let luck = self.luck();
-        if let Some(backend) = self.backend(grant.id) {
-            backend.failures[failure as usize] += 1;
-            // What this machine lacks says nothing of a backend.
-            if failure != BackendFailure::Local {
-                backend.health.failed(grant.began, grant.trial, now, luck);
-            }
+        let Some(backend) = self.backend(grant.id) else { return false };
+        let was_up = backend.health.is_up();
+        backend.failures[failure as usize] += 1;
+        // What this machine lacks says nothing of a backend.
+        if failure != BackendFailure::Local {
+            backend.health.failed(grant.began, grant.trial, now, luck);
         }
+        was_up && !backend.health.is_up()
     }
 
     /// A number that no two gates share (splitmix64).

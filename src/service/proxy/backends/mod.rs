@@ -180,12 +180,16 @@ impl Place {
 
     /// The backend was reached, which took this long.
     pub(crate) fn reached(&self, took: Nanos) {
-        self.backends.change(|book, now| book.reached(self.grant.id, took, now));
+        if self.backends.change(|book, now| book.reached(self.grant.id, took, now)) {
+            tracing::info!(backend = %self.grant.address, "a backend is back");
+        }
     }
 
     /// It was not.
     pub(crate) fn failed(&self, failure: BackendFailure) {
-        self.backends.change(|book, now| book.failed(&self.grant, failure, now));
+        if self.backends.change(|book, now| book.failed(&self.grant, failure, now)) {
+            tracing::warn!(backend = %self.grant.address, reason = %failure, "a backend is set aside");
+        }
     }
 
     /// Bytes went through.

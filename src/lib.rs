@@ -76,10 +76,11 @@ mod transport;
 
 pub use limits::{Limits, Overload};
 pub use reason::CloseReason;
-pub use server::{BoundServer, BuildError, Builder, Handle, Server, ShutdownReport, Trigger};
+pub use server::{BoundServer, BuildError, Builder, Handle, Listen, Server, ShutdownReport, Trigger};
 pub use service::{
-    Blocking, DatagramService, Datagrams, Echo, Handler, LineReply, Lines, Peer, Received, Reply, Service,
-    Session, Stream, Time, Turn, Waker, datagrams, handler, http, lines, lines_with, websocket,
+    Blocking, ConnectOn, DatagramService, Datagrams, Echo, Handler, LineReply, Lines, Peer, Proxy,
+    ProxyBuilder, ProxyVersion, Received, Reply, Service, Session, Stream, Time, Turn, Waker, datagrams,
+    handler, http, lines, lines_with, proxy, websocket,
 };
 pub use tidegate_units::url;
 

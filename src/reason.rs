@@ -51,6 +51,8 @@ labels! {
         Draining = "draining",
         /// The service's `verify` hook said no.
         Denied = "denied",
+        /// A gate can reach none of its backends.
+        NoBackend = "no_backend",
     }
 }
 

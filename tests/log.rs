@@ -35,7 +35,10 @@ fn full_terminal() -> (File, OwnedFd) {
 fn start(address: SocketAddr, args: &[&str], stdout: Stdio, stderr: Stdio) -> (Ending, Client) {
     let listen = format!("hello=tcp://{address}");
     let mut server = command(path());
-    server.args(["--admin", "off", "--workers", "1", "--idle-timeout", "1s", "--listen", &listen]).args(args);
+    server
+        .env("TIDEGATE_ADMIN", "off")
+        .args(["--workers", "1", "--idle-timeout", "1s", "--listen", &listen])
+        .args(args);
     let child = Ending(server.stdout(stdout).stderr(stderr).spawn().expect("it starts"));
     let client = eventually("it serves", || Client::try_connect(address, Duration::from_secs(1)).ok());
     (child, client)
@@ -109,7 +112,9 @@ fn lines_that_nobody_read_are_counted_once_somebody_reads() {
     const FAILED_TURNS: usize = 3000;
     let address = free_address();
     let (mut reader, stderr) = full_pipe();
-    let args = ["-v", "--max-line", "4", "--log-format", "json", "--refusal-rate", "100k"];
+    let admin = free_address();
+    let place = admin.to_string();
+    let args = ["-v", "--max-line", "4", "--log-format", "json", "--refusal-rate", "100k", "--admin", &place];
     let (mut server, client) = start(address, &args, Stdio::null(), stderr.into());
     drop(client);
     for _ in 0..FAILED_TURNS {
@@ -117,6 +122,11 @@ fn lines_that_nobody_read_are_counted_once_somebody_reads() {
         client.mutter("too long\n");
         assert_eq!(client.end(), End::Fin);
     }
+    let mut scrape = Client::connect(admin);
+    scrape.say("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let metrics = String::from_utf8(scrape.rest().0).unwrap();
+    let metric = metrics.lines().find_map(|line| line.strip_prefix("tidegate_log_lines_dropped_total "));
+    let counted: u64 = metric.expect("a metric counts them").parse().unwrap();
     let (told, heard) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut log = Vec::new();
@@ -132,6 +142,7 @@ fn lines_that_nobody_read_are_counted_once_somebody_reads() {
     let lines: Vec<serde_json::Value> = lines.map(|line| serde_json::from_str(line).expect(line)).collect();
     let failed = lines.iter().filter(|line| line["message"] == "a turn failed").count();
     let dropped: u64 = lines.iter().filter_map(|line| line["lines"].as_u64()).sum();
+    assert_eq!(dropped, counted, "the log and the metric agree");
     assert!(dropped > 1000, "{dropped} were dropped");
     assert_eq!(failed as u64 + dropped, FAILED_TURNS as u64, "{failed} came, {dropped} were dropped");
 }

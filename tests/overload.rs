@@ -165,6 +165,8 @@ fn waiting_for_a_place_ends_with_service_or_with_the_deadline() {
     assert!(began.elapsed() >= patience, "refused after {:?}", began.elapsed());
     site.until_dropped(DropReason::QueueFull, 1);
     gate.open();
+    // The queue has been full for longer than a newcomer may wait, until the one in it has a worker.
+    site.until("the queue has a place again", |counts| counts.queued == 0);
     site.client().say("late").hear("late");
     site.end();
 

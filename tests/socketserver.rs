@@ -165,6 +165,21 @@ fn datagrams_come_back_in_upper_case() {
 }
 
 #[test]
+fn the_server_with_signals_answers_what_has_come_and_ends_with_success() {
+    let mut program = Program::example("signals");
+    let mut client = program.connect();
+    client.write_all(b"one\n").unwrap();
+    client.read_exact(&mut [0; 4]).unwrap();
+    let pid = rustix::process::Pid::from_child(&program.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let mut said = String::new();
+    assert_eq!(client.read_to_string(&mut said).expect("an end and no reset"), 0);
+    program.out.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("drained 1 connections") && said.contains("cut 0"), "{said}");
+    assert!(program.child.wait().unwrap().success());
+}
+
+#[test]
 fn every_hook_is_called() {
     let mut program = Program::example("hooks");
     let mut said = String::new();

@@ -234,6 +234,20 @@ fn a_total_deadline_is_for_everything() {
 }
 
 #[test]
+fn a_total_deadline_may_be_as_long_as_can_be_said() {
+    let service = handler(|stream| {
+        stream.set_total_deadline(Duration::MAX);
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        stream.write_all(line.as_bytes())
+    });
+    let (_handle, address) = serve(Server::builder().workers(1).listen("127.0.0.1:0", service).unwrap());
+    let mut stream = connect(address);
+    stream.write_all(b"x\n").unwrap();
+    stream.read_exact(&mut [0; 2]).unwrap();
+}
+
+#[test]
 fn lines_have_a_maximum_and_a_clear_end() {
     let limits = Limits::default().workers(1).max_line(8);
     let service = lines("shout", |line, reply| {

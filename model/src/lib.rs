@@ -7,13 +7,17 @@
 // The server uses more of these files than the models do.
 #![allow(dead_code)]
 
+mod admit;
+#[path = "../../src/clock.rs"]
+mod clock;
 mod server;
+mod shelf;
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use server::poll::crew::{Crew, Rouse};
-use server::queue::state::{self, Parked, Ready, State};
+use server::queue::state::{self, Marks, Parked, Ready, State};
 
 /// A connection with its kernel's side: bytes that have come, and bytes that were read.
 struct World {
@@ -52,7 +56,7 @@ impl World {
     /// The kernel has data, and an edge tells the poller's leader.
     fn arrive(&self, hangup: bool) {
         self.arrived.fetch_add(1, Ordering::SeqCst);
-        if self.state.ready(state::Generation(0), hangup) == Ready::Enqueue {
+        if self.state.ready(state::Generation(0), Marks::of_client(hangup)) == Ready::Enqueue {
             self.push();
         }
     }
@@ -344,13 +348,13 @@ fn an_event_of_an_earlier_life_does_nothing_to_the_next() {
             }
             false
         });
-        let leader = thread::spawn(move || leader.state.ready(state::Generation(0), true));
+        let leader = thread::spawn(move || leader.state.ready(state::Generation(0), Marks::of_client(true)));
         let reborn = keeper.join().unwrap();
         let said = leader.join().unwrap();
         if reborn {
             assert_eq!(said, Ready::Known, "an old event queued the new connection once more");
             assert_eq!(world.state.take(state::Generation(0)), None, "an old entry takes it");
-            assert_eq!(world.state.take(state::Generation(1)), Some(false), "an old hangup is its own");
+            assert_eq!(world.state.take(state::Generation(1)), Some(Marks::NONE), "an old hangup is its own");
         } else {
             assert_eq!(said, Ready::Enqueue);
         }

@@ -53,12 +53,15 @@ pub(super) struct Banner {
     pub(super) state: Condition,
     pub(super) title: &'static str,
     pub(super) why: String,
+    /// What a person can do about it; nothing where there is nothing to do.
+    pub(super) advice: &'static str,
 }
 
 impl Banner {
     pub(super) fn new(seen: &Snapshot, lately: &Lately) -> Self {
         let open: u64 = seen.listeners.iter().map(|l| l.open()).sum();
-        let say = |state, title, why| Self { state, title, why };
+        let say = |state, title, why| Self { state, title, why, advice: "" };
+        let ask = |state, title, (why, advice)| Self { state, title, why, advice };
         match seen.phase {
             Phase::Starting => {
                 return say(Condition::Down, "Starting", "It is bound and does not serve yet.".to_owned());
@@ -78,13 +81,14 @@ impl Banner {
             Phase::Serving => {}
         }
         if let Some(reason) = shedding(seen, lately) {
-            return say(Condition::Shedding, "Shedding load", why_shedding(reason, seen, lately));
+            let said = (why_shedding(reason, seen, lately), advice_shedding(reason));
+            return ask(Condition::Shedding, "Shedding load", said);
         }
-        if let Some(why) = dropping_datagrams(lately) {
-            return say(Condition::Shedding, "Dropping datagrams", why);
+        if let Some(said) = dropping_datagrams(lately) {
+            return ask(Condition::Shedding, "Dropping datagrams", said);
         }
-        if let Some(why) = warning(seen, lately) {
-            return say(Condition::Warning, "Serving, under strain", why);
+        if let Some(said) = warning(seen, lately) {
+            return ask(Condition::Warning, "Serving, under strain", said);
         }
         say(Condition::Serving, "Serving", why_well(seen))
     }
@@ -121,6 +125,7 @@ fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String 
         ),
         DropReason::FdReserve => "The process is out of file descriptors.".to_owned(),
         DropReason::Draining => "The server is draining.".to_owned(),
+        DropReason::NoBackend => "No backend of the gate can be reached.".to_owned(),
         DropReason::ClientGone | DropReason::Denied => "Newcomers are turned away.".to_owned(),
     };
     let dropped = lately.dropped.connections[reason as usize];
@@ -129,6 +134,25 @@ fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String 
         _ => format!("{why} {} refused in the last {:.0} s.", n(dropped), lately.seconds.max(1.0)),
     }
 }
+
+fn advice_shedding(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::QueueFull | DropReason::QueueTimeout => ADVICE_BUSY,
+        DropReason::MaxConnections => {
+            "Look for clients that keep connections they do not use, or raise --max-connections."
+        }
+        DropReason::PerSource | DropReason::Rate => {
+            "Look at the most refused sources below: one client that misbehaves, or many behind one address?"
+        }
+        DropReason::FdReserve => {
+            "Raise the limit of open files (ulimit -n, LimitNOFILE=), or lower --max-connections."
+        }
+        DropReason::NoBackend => "Look whether the backends run and listen where the gate expects them.",
+        DropReason::ClientGone | DropReason::Draining | DropReason::Denied => "",
+    }
+}
+
+const ADVICE_BUSY: &str = "If processors are idle, turns wait for something: raise --workers. If none is, add an instance or make turns cheaper.";
 
 /// The refusals are of the last seconds and the queue is as it is now: where it has room again, that is said too.
 fn why_queue_full(seen: &Snapshot) -> String {
@@ -151,56 +175,69 @@ fn why_queue_full(seen: &Snapshot) -> String {
     )
 }
 
-/// Why datagrams are dropped now, if they are.
-fn dropping_datagrams(lately: &Lately) -> Option<String> {
+/// Why datagrams are dropped now, if they are, and what to do.
+fn dropping_datagrams(lately: &Lately) -> Option<(String, &'static str)> {
     let count = |reason: DatagramDrop| lately.dropped.datagrams[reason as usize];
     // A datagram that is not meant for a service says nothing of the load.
     let full = count(DatagramDrop::QueueFull) + count(DatagramDrop::QueueTimeout);
     let kernel = count(DatagramDrop::KernelBuffer);
-    let why = match (full, kernel) {
+    let (why, advice) = match (full, kernel) {
         (0, 0) => return None,
-        (full, kernel) if kernel > full => {
-            "They come faster than they are read: the kernel's buffer is full."
-        }
-        _ => "The workers do not keep up with the queue.",
+        (full, kernel) if kernel > full => (
+            "They come faster than they are read: the kernel's buffer is full.",
+            "Raise net.core.rmem_max, or give the process more of the processor.",
+        ),
+        _ => ("The workers do not keep up with the queue.", ADVICE_BUSY),
     };
     let seconds = lately.seconds.max(1.0);
-    Some(format!("{why} {} dropped in the last {seconds:.0} s.", show::number(full + kernel)))
+    Some((format!("{why} {} dropped in the last {seconds:.0} s.", show::number(full + kernel)), advice))
 }
 
-/// What a person should look at though nobody is turned away.
-fn warning(seen: &Snapshot, lately: &Lately) -> Option<String> {
+/// What a person should look at though nobody is turned away, and what to do.
+fn warning(seen: &Snapshot, lately: &Lately) -> Option<(String, &'static str)> {
     let n = show::number;
     if seen.workers_stuck > 0 {
-        return Some(format!(
+        let why = format!(
             "{} of {} workers have been in one turn for longer than stuck_threshold.",
             n(seen.workers_stuck),
             n(seen.workers_limit)
+        );
+        return Some((
+            why,
+            "See what they wait for before a restart: gdb -p PID -batch -ex 'thread apply all bt'",
         ));
     }
-    let full = seen.listeners.iter().filter_map(|l| l.backlog.map(|b| (l, b)));
-    for (listener, backlog) in full {
-        if backlog.limit > 0 && backlog.connections * 5 > backlog.limit * 4 {
-            return Some(format!(
-                "{} of {} places of the kernel's accept queue are taken at {}.",
-                n(backlog.connections),
-                n(backlog.limit),
-                listener.listener
-            ));
-        }
+    if let Some(why) = backlog_fills(seen) {
+        return Some((
+            why,
+            "Look for what takes the processor from the acceptor, and for accept errors in the log.",
+        ));
     }
     if lately.panics > 0 {
-        return Some(format!(
-            "{} in the last minute: see the log.",
-            show::some(lately.panics, "handler panic")
-        ));
+        let why = format!("{} in the last minute.", show::some(lately.panics, "handler panic"));
+        return Some((why, "The log has each panic with its place in the code."));
     }
     (lately.utilisation > 0.9).then(|| {
-        format!(
+        let why = format!(
             "The workers were busy {:.0} % of the last ten seconds; {} wait for one (limit {}).",
             lately.utilisation * 100.0,
             n(seen.queue_length),
             n(seen.queue_limit)
+        );
+        (why, ADVICE_BUSY)
+    })
+}
+
+/// Whether a listener's queue in the kernel is nearly full.
+fn backlog_fills(seen: &Snapshot) -> Option<String> {
+    let all = seen.listeners.iter().filter_map(|l| l.backlog.map(|b| (l, b)));
+    let mut full = all.filter(|(_, b)| b.limit > 0 && b.connections * 5 > b.limit * 4);
+    full.next().map(|(listener, backlog)| {
+        format!(
+            "{} of {} places of the kernel's accept queue are taken at {}.",
+            show::number(backlog.connections),
+            show::number(backlog.limit),
+            listener.listener
         )
     })
 }

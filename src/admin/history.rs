@@ -54,12 +54,14 @@ pub(super) struct Sample {
     pub(super) workers_limit: u64,
     pub(super) worker_busy: Duration,
     pub(super) handler_panics: u64,
+    /// Processor time of the process.
+    pub(super) cpu: Duration,
     /// The p99 of the queue wait since the sample before, in seconds; 0 where nothing waited.
     pub(super) wait_p99: f64,
 }
 
 impl Sample {
-    pub(super) fn new(at: Instant, seen: &Snapshot) -> Self {
+    pub(super) fn new(at: Instant, seen: &Snapshot, cpu: Duration) -> Self {
         let mut sample = Self {
             at,
             accepted: 0,
@@ -72,6 +74,7 @@ impl Sample {
             workers_limit: seen.workers_limit,
             worker_busy: seen.worker_busy,
             handler_panics: seen.handler_panics,
+            cpu,
             wait_p99: 0.0,
         };
         for listener in &seen.listeners {
@@ -112,6 +115,11 @@ impl Sample {
         count(self).saturating_sub(count(earlier)) as f64 / self.seconds_since(earlier)
     }
 
+    /// Processors that the process has used since `earlier`.
+    pub(super) fn processors(&self, earlier: &Sample) -> f64 {
+        self.cpu.saturating_sub(earlier.cpu).as_secs_f64() / self.seconds_since(earlier)
+    }
+
     /// The share of all workers' time that was spent in turns since `earlier`, 0 to 1.
     pub(super) fn utilisation(&self, earlier: &Sample) -> f64 {
         let busy = self.worker_busy.saturating_sub(earlier.worker_busy).as_secs_f64();
@@ -141,9 +149,9 @@ pub(super) struct History {
 }
 
 impl History {
-    pub(super) fn push(&mut self, at: Instant, seen: &Snapshot) {
+    pub(super) fn push(&mut self, at: Instant, seen: &Snapshot, cpu: Duration) {
         let latencies = Latencies::of(seen);
-        let mut sample = Sample::new(at, seen);
+        let mut sample = Sample::new(at, seen, cpu);
         sample.wait_p99 = quantile(&latencies.since(&self.last).queue_wait, 0.99).unwrap_or(0.0);
         if self.samples.len() == SAMPLES_MAX {
             self.samples.pop_front();
@@ -195,7 +203,7 @@ mod tests {
     }
 
     fn sample(at: Instant) -> Sample {
-        Sample::new(at, &seen(0))
+        Sample::new(at, &seen(0), Duration::ZERO)
     }
 
     #[test]
@@ -205,7 +213,7 @@ mod tests {
         let mut history = History::default();
         assert!(history.before(start, Duration::ZERO).is_none());
         for second in 0..1000 {
-            history.push(at(second), &seen(second * 10));
+            history.push(at(second), &seen(second * 10), Duration::ZERO);
         }
         assert_eq!(history.each(|s| s.accepted as f64).len(), SAMPLES_MAX);
         let minute_ago = history.before(at(999), Duration::from_secs(60)).unwrap();
@@ -232,7 +240,7 @@ mod tests {
         let mut history = History::default();
         assert!(history.latencies_before(start, Duration::ZERO).is_none());
         for second in 0..200 {
-            history.push(at(second), &seen(0));
+            history.push(at(second), &seen(0), Duration::ZERO);
         }
         assert_eq!(history.latencies.len(), LATENCIES_MAX);
         let minute = Duration::from_secs(60);

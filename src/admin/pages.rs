@@ -30,7 +30,7 @@ impl Pages {
 
     /// Adds a sample to the history.
     pub(super) fn sample(&mut self, now: Instant) {
-        self.history.push(now, &self.observe.snapshot());
+        self.history.push(now, &self.observe.snapshot(), self.process.read().cpu);
     }
 
     /// Answers one target: a path, perhaps with a query, which is not looked at.

@@ -41,6 +41,11 @@ pub(super) fn rate(per_second: f64) -> String {
     }
 }
 
+/// Processors in use, of those there are.
+pub(super) fn processors(used: f64, all: usize) -> String {
+    format!("{used:.1} of {}", some(all as u64, "processor"))
+}
+
 /// A share as per cent.
 pub(super) fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)

@@ -1,6 +1,7 @@
 //! The options of `serve` and `check`. The command line, the environment and the configuration file are read
 //! by the parser that is made of these, so each value means the same everywhere.
 
+use super::gate_options::GateOptions;
 use super::limit_options::LimitOptions;
 use clap::Args;
 use std::path::PathBuf;
@@ -19,18 +20,28 @@ pub(super) struct ServeArgs {
     /// TOML file with options: its keys are their names without --
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Service (echo, hello, time, work) and the URL where it listens (tcp://, udp:// or http://); may be repeated
+    /// Service (echo, hello, time, work, or proxy:BACKEND,...) and the URL where it listens (tcp://, udp:// or http://);
+    /// may be repeated
     /// [default: echo=tcp://127.0.0.1:5000]
     #[arg(long, value_name = "SERVICE=URL", help_heading = "Listening")]
     pub(super) listen: Vec<String>,
+    /// The `[[listener]]` tables of the configuration file: each has listeners and what is theirs alone.
+    #[arg(skip)]
+    pub(super) listeners: Vec<ServeArgs>,
     /// Address where /metrics, /livez, /readyz and /status answer, or off [default: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDR", help_heading = "Listening")]
     pub(super) admin: Option<String>,
+    /// Host name that requests to the admin endpoint may be for, beside addresses, localhost and the name in --admin; may
+    /// be repeated; * stands for all
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Listening")]
+    pub(super) admin_host: Vec<String>,
     /// Cost of a request of the work service: cpu:1ms computes, sleep:20ms waits [default: cpu:1ms]
     #[arg(long, value_name = "COST", help_heading = "Listening")]
     pub(super) work: Option<crate::service::Cost>,
     #[command(flatten)]
     pub(super) limits: LimitOptions,
+    #[command(flatten)]
+    pub(super) gate: GateOptions,
     /// Text for a client that is refused, with the escapes \n \r \t \0 \\ \xHH [default: none, the connection is
     /// reset]
     #[arg(long, value_name = "TEXT", help_heading = "Overload")]
@@ -54,12 +65,19 @@ first, then the environment, then the file, then the default. An empty variable 
 impl ServeArgs {
     /// These options, and the others' where these say nothing.
     pub(super) fn or(self, other: Self) -> Self {
+        // Who says where to listen says it in full.
+        let says_where = !self.listen.is_empty() || !self.listeners.is_empty();
+        let (listen, listeners) =
+            if says_where { (self.listen, self.listeners) } else { (other.listen, other.listeners) };
         Self {
             config: self.config.or(other.config),
-            listen: if self.listen.is_empty() { other.listen } else { self.listen },
+            listen,
+            listeners,
             admin: self.admin.or(other.admin),
+            admin_host: if self.admin_host.is_empty() { other.admin_host } else { self.admin_host },
             work: self.work.or(other.work),
             limits: self.limits.or(other.limits),
+            gate: self.gate.or(other.gate),
             busy_reply: self.busy_reply.or(other.busy_reply),
             log_format: self.log_format.or(other.log_format),
             verbose: self.verbose,

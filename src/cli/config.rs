@@ -3,6 +3,8 @@
 
 use super::args::ServeArgs;
 use super::exit::one_line;
+use super::gate_options;
+use crate::limits::TABLE;
 use crate::limits::show_time;
 use clap::{Args, Command, FromArgMatches};
 use rustix::fs::{Mode, OFlags};
@@ -14,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// A configuration file larger than this is a mistake.
 const SIZE_MAX: u64 = 1024 * 1024;
+/// The name of the tables of listeners that have something of their own.
+const LISTENER: &str = "listener";
 /// How long a configuration that comes through a pipe may be silent.
 const SILENCE_MAX: Duration = Duration::from_millis(800);
 
@@ -83,16 +87,63 @@ fn file(parser: &Parser, path: &Path) -> Result<ServeArgs, String> {
     let told = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
     let text = read(path).map_err(|why| told(&why))?;
     let table: toml::Table = toml::from_str(&text).map_err(|error| told(&wrong_toml(&text, &error)))?;
-    let mut args = ServeArgs::default();
+    let (mut args, mut own) = (ServeArgs::default(), Vec::new());
     for (key, value) in &table {
+        if key == LISTENER {
+            own = listeners(parser, value).map_err(|why| told(&why))?;
+            continue;
+        }
         if key == "config" || !parser.names().any(|name| name == key) {
             return Err(told(&format!("`{key}` is not an option: `tidegate --help` lists them")));
         }
-        let values = values(value).map_err(|why| told(&format!("`{key}` {why}")))?;
-        let said = parser.read(key, &values).map_err(|why| told(&format!("`{key}`: {why}")))?;
-        args = args.or(said);
+        args = with(args, parser, key, value).map_err(|why| told(&why))?;
     }
+    args.listeners = own;
     Ok(args)
+}
+
+/// One more key with its value.
+fn with(args: ServeArgs, parser: &Parser, key: &str, value: &toml::Value) -> Result<ServeArgs, String> {
+    let values = values(value).map_err(|why| format!("`{key}` {why}"))?;
+    let said = parser.read(key, &values).map_err(|why| format!("`{key}`: {why}"))?;
+    Ok(args.or(said))
+}
+
+/// The `[[listener]]` tables.
+fn listeners(parser: &Parser, value: &toml::Value) -> Result<Vec<ServeArgs>, String> {
+    let form = || format!("`{LISTENER}` must be a table with `listen`: write [[{LISTENER}]]");
+    let tables = value.as_array().ok_or_else(form)?;
+    let tables = tables.iter().enumerate().map(|(index, table)| {
+        let mut args = ServeArgs::default();
+        for (key, value) in table.as_table().ok_or_else(form)? {
+            let why = match own(parser, key) {
+                Ok(()) => with(args.clone(), parser, key, value).map(|with| args = with).err(),
+                Err(why) => Some(why),
+            };
+            if let Some(why) = why {
+                return Err(format!("[[{LISTENER}]] number {}: {why}", index + 1));
+            }
+        }
+        if args.listen.is_empty() {
+            return Err(format!("[[{LISTENER}]] number {} has no `listen`: it says where", index + 1));
+        }
+        Ok(args)
+    });
+    tables.collect()
+}
+
+/// Whether a listener can have a key of its own.
+fn own(parser: &Parser, key: &str) -> Result<(), String> {
+    let of_its_own = TABLE.iter().any(|limit| limit.per_listener && limit.name == key);
+    if of_its_own || matches!(key, "listen" | "busy-reply") || gate_options::NAMES.contains(&key) {
+        return Ok(());
+    }
+    if parser.names().any(|name| name == key) {
+        return Err(format!(
+            "`{key}` is the same for all listeners: write it above the first [[{LISTENER}]]"
+        ));
+    }
+    Err(format!("`{key}` is not an option: `tidegate --help` lists them"))
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -1,7 +1,7 @@
 //! What the program says of a server: the start lines, and what `tidegate check` prints.
 
 use super::args::LogFormat;
-use super::plan::{Plan, PlannedListener};
+use super::plan::Plan;
 use crate::service::Cost;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -83,8 +83,16 @@ impl Plan {
             let line = format!("  {name:<22} {value:<12} {why}");
             let _ = writeln!(out, "{}", line.trim_end());
         };
+        let any_own = self.listeners.iter().any(|listener| !listener.own.is_empty());
         for listener in &self.listeners {
             row(&mut out, &listener.service, &format!("{}://{}", listener.scheme(), listener.address), "");
+            if any_own && listener.has_backlog() {
+                for limit in listener.own.applied_to(self.limits.clone()).table() {
+                    if limit.per_listener {
+                        let _ = writeln!(out, "    {:<20} {}", limit.name, limit.value);
+                    }
+                }
+            }
         }
         let admin = self.admin.map_or("off".to_owned(), |address| format!("http://{address}/status"));
         row(&mut out, "admin", &admin, "");
@@ -113,20 +121,22 @@ impl Plan {
         const PROGRAM_BYTES: usize = 12 << 20;
         let datagrams = self.listeners.iter().any(|listener| !listener.has_backlog());
         let more = if datagrams { self.limits.datagram_memory_ceiling() } else { 0 };
-        PROGRAM_BYTES + self.limits.memory_ceiling() + more
+        let others = self.listeners.len().saturating_sub(1) * self.limits.listener_memory_ceiling();
+        PROGRAM_BYTES + self.limits.memory_ceiling() + others + more
     }
 
     /// The descriptors that the server may use.
     fn descriptors(&self) -> usize {
-        self.limits.max_connections + self.limits.lingering + self.limits.fd_reserve
+        self.limits.max_connections + self.limits.lingering + self.limits.fd_reserve + self.of_services()
     }
 
     /// How long a client waits that is admitted at the worst moment, and how that comes about.
     fn longest_wait(&self) -> (Duration, String) {
         let limits = &self.limits;
-        let backlogs =
-            self.listeners.iter().filter(|listener| PlannedListener::has_backlog(listener)).count();
-        let ahead = limits.queue + limits.workers + backlogs * limits.effective_backlog();
+        let streams = self.listeners.iter().filter(|listener| listener.has_backlog());
+        let backlogs: usize =
+            streams.map(|listener| listener.own.applied_to(limits.clone()).effective_backlog()).sum();
+        let ahead = limits.queue + limits.workers + backlogs;
         let processors = std::thread::available_parallelism().map_or(1, usize::from).min(limits.workers);
         let (cost, at_once, what) = match self.work {
             Cost::Cpu(cost) => (cost, processors, "computing on this machine's processors"),

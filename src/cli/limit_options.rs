@@ -20,14 +20,17 @@ impl LimitOptions {
         self
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether this limit was given.
     pub(super) fn names(&self, name: &str) -> bool {
         self.0.iter().any(|(limit, _)| limit.name == name)
     }
 
-    /// The defaults, with what was given in their place.
-    pub(super) fn limits(&self) -> Limits {
-        let mut limits = Limits::default();
+    /// These limits, with what was given in their place.
+    pub(super) fn applied_to(&self, mut limits: Limits) -> Limits {
         for (limit, value) in &self.0 {
             (limit.set)(&mut limits, *value);
         }
@@ -130,7 +133,7 @@ mod tests {
     #[test]
     fn what_is_said_first_wins() {
         let options = given(&["--workers=3"]).or(given(&["--workers=4", "--queue=5"]));
-        assert_eq!(options.limits(), Limits::default().workers(3).queue(5));
+        assert_eq!(options.applied_to(Limits::default()), Limits::default().workers(3).queue(5));
         assert!(options.names("queue") && !options.names("backlog"));
     }
 }

@@ -5,6 +5,7 @@
 //! the queue full is dropped; the log says how many were, as soon as it is read again.
 
 use super::args::{LogFormat, ServeArgs};
+use crate::metrics::process::LOG_LINES_DROPPED;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -134,6 +135,7 @@ impl Write for Queued {
         if let Some(Err(TrySendError::Full(_))) = QUEUE.get().map(|queue| queue.try_send(LogItem::Line(kept)))
         {
             DROPPED.fetch_add(1, Ordering::Relaxed);
+            LOG_LINES_DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }

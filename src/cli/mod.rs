@@ -5,6 +5,7 @@ mod client;
 mod config;
 mod describe;
 pub mod exit;
+mod gate_options;
 mod limit_options;
 mod log;
 mod metrics;

@@ -4,8 +4,10 @@ use super::args::ServeArgs;
 use super::exit::ExitError;
 use super::limit_options::LimitOptions;
 use crate::limits::Limits;
-use crate::server::{BoundServer, BuildError, Server};
-use crate::service::{Cost, DatagramService, Echo, Service, Time, Work, hello, hello_datagrams, http};
+use crate::server::{BoundServer, Builder, Listen, Server};
+use crate::service::{
+    Cost, DatagramService, Echo, ProxyBuilder, Service, Time, Work, hello, hello_datagrams, http, proxy,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,8 @@ pub(super) struct Plan {
     pub(super) busy_reply: Option<Vec<u8>>,
     /// Where the admin endpoint is, unless it is off.
     pub(super) admin: Option<SocketAddr>,
+    /// The host names that it answers for.
+    pub(super) admin_hosts: Vec<String>,
     /// What a request of the work service costs.
     pub(super) work: Cost,
     /// The limit of open files allows fewer connections than the default.
@@ -34,6 +38,16 @@ pub(super) struct PlannedListener {
     pub(super) service: String,
     pub(super) address: SocketAddr,
     pub(super) offer: Offer,
+    /// The limits that it has of its own.
+    pub(super) own: LimitOptions,
+    /// What is told here to a client that is refused.
+    pub(super) busy_reply: Option<Vec<u8>>,
+}
+
+/// What a listener is to offer: a gate is made once its backends are resolved.
+enum Wanted {
+    Offer(Offer),
+    Gate(ProxyBuilder),
 }
 
 /// What a listener offers.
@@ -53,6 +67,14 @@ impl PlannedListener {
         }
     }
 
+    /// Descriptors that its service may have open beside those of its clients.
+    fn descriptors(&self) -> usize {
+        match &self.offer {
+            Offer::Stream(service) | Offer::Http(service) => service.descriptors(),
+            Offer::Datagrams(_) => 0,
+        }
+    }
+
     pub(super) fn has_backlog(&self) -> bool {
         !matches!(self.offer, Offer::Datagrams(_))
     }
@@ -60,49 +82,96 @@ impl PlannedListener {
 
 impl Plan {
     pub(super) fn new(args: &ServeArgs) -> Result<Self, ExitError> {
-        let mut limits = args.limits.limits();
-        let listen: Vec<String> = match args.listen.as_slice() {
-            [] => vec![DEFAULT_LISTEN.to_owned()],
-            given => given.iter().flat_map(|text| split_listeners(text)).collect(),
-        };
-        let lowered = fit_descriptors(&mut limits, &args.limits, listen.len());
         let work = args.work.unwrap_or(Cost::Cpu(Duration::from_millis(1)));
-        let busy_reply = args.busy_reply.as_deref().map(unescape).transpose().map_err(ExitError::usage)?;
+        let busy_reply = unescaped(args)?;
         // What is misspelt comes before what cannot be resolved now and may be later.
         let admin = admin_url(args.admin.as_deref().unwrap_or(DEFAULT_ADMIN))?;
-        let read: Vec<_> = listen.iter().map(|text| listener(text, work)).collect::<Result<_, _>>()?;
-        let resolved = read.into_iter().zip(&listen).map(|((service, url, offer), text)| {
-            let address =
-                resolve(&url).map_err(|why| ExitError::failed(format!("listener `{text}`: {why}")))?;
-            Ok(PlannedListener { service, address, offer })
+        let default = ServeArgs { listen: vec![DEFAULT_LISTEN.to_owned()], ..ServeArgs::default() };
+        let flat = ServeArgs { listen: args.listen.clone(), ..ServeArgs::default() };
+        let anywhere = !args.listen.is_empty() || !args.listeners.is_empty();
+        let tables = if anywhere { [&[flat], &args.listeners[..]].concat() } else { vec![default] };
+        let limits = args.limits.applied_to(Limits::default());
+        let mut parsed = Vec::new();
+        for table in &tables {
+            let words = unescaped(table)?;
+            for text in table.listen.iter().flat_map(|text| split_listeners(text)) {
+                let (service, url, mut offer) = listener(&text, work)?;
+                if let Wanted::Gate(gate) = offer {
+                    let gate = table.gate.clone().or(args.gate.clone()).applied_to(gate);
+                    // A pair may be quiet for longer than a client between two requests, unless somebody says how long.
+                    let said =
+                        [&table.limits, &args.limits].iter().any(|limits| limits.names("idle-timeout"));
+                    let idle = table.limits.applied_to(limits.clone()).idle_timeout;
+                    offer = Wanted::Gate(if said { gate.idle_timeout(idle) } else { gate });
+                }
+                parsed.push(((service, url, offer), text, &table.limits, words.clone()));
+            }
+        }
+        let resolved = parsed.into_iter().map(|((service, url, wanted), text, own, busy_reply)| {
+            let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
+            let address = resolve(&url).map_err(failed)?;
+            let offer = match wanted {
+                Wanted::Offer(offer) => offer,
+                Wanted::Gate(gate) => {
+                    let gate = gate.build().map_err(|why| failed(why.to_string()))?;
+                    Offer::Stream(Arc::new(gate))
+                }
+            };
+            Ok(PlannedListener { service, address, offer, own: own.clone(), busy_reply })
         });
-        let listeners = resolved.collect::<Result<_, ExitError>>()?;
+        let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
+        let bound_name = admin.iter().map(|url| url.host.clone());
+        let admin_hosts = args.admin_host.iter().cloned().chain(bound_name).collect();
         let admin = admin.map(|url| resolve(&url)).transpose();
         let admin = admin.map_err(|why| ExitError::failed(format!("admin address: {why}")))?;
-        Ok(Self { limits, listeners, busy_reply, admin, work, lowered })
+        let mut limits = limits;
+        let others = listeners.len() + listeners.iter().map(PlannedListener::descriptors).sum::<usize>();
+        let lowered = fit_descriptors(&mut limits, &args.limits, others);
+        Ok(Self { limits, listeners, busy_reply, admin, admin_hosts, work, lowered })
     }
 
     /// What [`bind`](Self::bind) would find wrong with the limits.
     pub(super) fn check(&self) -> Result<(), ExitError> {
-        self.limits.check().map_err(BuildError::from)?;
-        Ok(crate::server::check_descriptors(&self.limits, self.listeners.len())?)
+        self.builder().check()?;
+        Ok(crate::server::check_descriptors(&self.limits, self.listeners.len(), self.of_services())?)
+    }
+
+    /// Descriptors that services may have open beside those of their clients.
+    pub(super) fn of_services(&self) -> usize {
+        self.listeners.iter().map(PlannedListener::descriptors).sum()
     }
 
     pub(super) fn bind(&self) -> Result<BoundServer, ExitError> {
+        Ok(self.builder().bind()?)
+    }
+
+    fn builder(&self) -> Builder {
         let mut builder = Server::builder().limits(self.limits.clone());
-        for PlannedListener { address, offer, .. } in &self.listeners {
-            builder = match offer {
-                Offer::Stream(service) | Offer::Http(service) => {
-                    builder.listen_shared(*address, service.clone())
-                }
-                Offer::Datagrams(service) => builder.listen_datagrams_shared(*address, service.clone()),
+        for PlannedListener { address, offer, own, busy_reply, .. } in &self.listeners {
+            let listen = match offer {
+                Offer::Stream(service) | Offer::Http(service) => Listen::shared(*address, service.clone()),
+                Offer::Datagrams(service) => Listen::datagrams_shared(*address, service.clone()),
             };
+            let own = own.clone();
+            let listen = listen.limits(move |limits| own.applied_to(limits));
+            builder = builder.listener(match busy_reply {
+                Some(words) => listen.busy_reply(words.clone()),
+                None => listen,
+            });
         }
         if let Some(words) = &self.busy_reply {
             builder = builder.busy_reply(words.clone());
         }
-        Ok(builder.bind()?)
+        match self.admin {
+            Some(address) => builder.beside(address),
+            None => builder,
+        }
     }
+}
+
+/// What the options say to a client that is refused.
+fn unescaped(args: &ServeArgs) -> Result<Option<Vec<u8>>, ExitError> {
+    args.busy_reply.as_deref().map(unescape).transpose().map_err(ExitError::usage)
 }
 
 /// Lowers the limits that were not asked for to what the limit of open files allows; true if that
@@ -149,11 +218,16 @@ fn split_listeners(text: &str) -> Vec<String> {
 }
 
 /// Reads `SERVICE=URL`.
-fn listener(text: &str, work: Cost) -> Result<(String, Url, Offer), ExitError> {
+fn listener(text: &str, work: Cost) -> Result<(String, Url, Wanted), ExitError> {
     let (name, url) = text.split_once('=').ok_or_else(|| {
         ExitError::usage(format!("listener `{text}` is not SERVICE=URL: write echo=tcp://127.0.0.1:5000"))
     })?;
     let url: Url = url.parse().map_err(|error| ExitError::usage(format!("listener `{text}`: {error}")))?;
+    if let Some(backends) = name.strip_prefix("proxy:") {
+        let gate = gate(backends, url.scheme)
+            .map_err(|why| ExitError::usage(format!("listener `{text}`: {why}")))?;
+        return Ok((name.to_owned(), url, Wanted::Gate(gate)));
+    }
     let offer = match url.scheme {
         Scheme::Tcp => stream_service(name, work).map(Offer::Stream),
         Scheme::Udp => datagram_service(name, work).map(Offer::Datagrams),
@@ -167,9 +241,20 @@ fn listener(text: &str, work: Cost) -> Result<(String, Url, Offer), ExitError> {
             )));
         }
     };
-    let unknown =
-        || ExitError::usage(format!("`{name}` is not a service: there are echo, hello, time and work"));
-    Ok((name.to_owned(), url, offer.ok_or_else(unknown)?))
+    let unknown = || {
+        ExitError::usage(format!(
+            "`{name}` is not a service: there are echo, hello, time, work and proxy:BACKEND"
+        ))
+    };
+    Ok((name.to_owned(), url, Wanted::Offer(offer.ok_or_else(unknown)?)))
+}
+
+/// A gate before these backends, which are separated by commas.
+fn gate(backends: &str, scheme: Scheme) -> Result<ProxyBuilder, String> {
+    if scheme != Scheme::Tcp {
+        return Err("the gate listens on tcp://".to_owned());
+    }
+    proxy(backends.split(',').map(str::trim)).map_err(|error| error.to_string())
 }
 
 fn stream_service(name: &str, work: Cost) -> Option<Arc<dyn Service>> {

@@ -1,5 +1,6 @@
 //! What must hold of limits before a server starts, and what follows from them.
 
+use super::entry::Limit;
 use super::{LimitError, LimitRow, Limits, TABLE, show_size};
 
 impl Limits {
@@ -7,6 +8,16 @@ impl Limits {
     pub fn check(&self) -> Result<(), LimitError> {
         TABLE.iter().try_for_each(|limit| limit.check(self))?;
         self.check_relations()
+    }
+
+    /// Checks the limits of one listener beside those of its server: only some can be its own.
+    pub(crate) fn check_beside(&self, server: &Limits) -> Result<(), LimitError> {
+        self.check()?;
+        let differs = |limit: &&Limit| !limit.per_listener && (limit.get)(self) != (limit.get)(server);
+        match TABLE.iter().find(differs) {
+            Some(Limit { name, .. }) => Err(LimitError(format!("{name} is the same for all listeners"))),
+            None => Ok(()),
+        }
     }
 
     /// Every relation that must hold between two limits.
@@ -119,6 +130,16 @@ mod tests {
             assert_eq!(name, name.to_lowercase().replace('_', "-"));
             assert!(limit.group != Group::Output, "{name}: no limit is about output");
         }
+    }
+
+    #[test]
+    fn a_listener_has_some_limits_of_its_own_and_shares_the_others() {
+        let server = Limits::default();
+        let own = server.clone().idle_timeout(Duration::from_secs(1)).backlog(7);
+        assert_eq!(own.check_beside(&server), Ok(()));
+        let error = own.clone().workers(7).check_beside(&server).unwrap_err();
+        assert_eq!(error.to_string(), "workers is the same for all listeners");
+        assert!(own.idle_timeout(Duration::ZERO).check_beside(&server).is_err());
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub(crate) struct Limit {
     pub(crate) most: Value,
     /// The lines of its documentation; the first paragraph is its sentence.
     pub(crate) documentation: &'static [&'static str],
+    /// Whether each listener can have its own.
+    pub(crate) per_listener: bool,
     /// The word that the value 0 stands for.
     pub(crate) zero: Option<&'static str>,
     /// Reads the field.
@@ -107,6 +109,7 @@ impl Limit {
                 _ => format!("{} to {}", self.show(self.least), self.most),
             },
             live: self.change == Change::Live,
+            per_listener: self.per_listener,
             why: self.sentence(),
         }
     }
@@ -128,6 +131,8 @@ pub struct LimitRow {
     pub range: String,
     /// Whether it may change while the server serves.
     pub live: bool,
+    /// Whether each listener can have its own.
+    pub per_listener: bool,
     /// What it bounds.
     pub why: String,
 }
@@ -165,14 +170,15 @@ pub(super) const fn spelt(name: &[u8]) -> &str {
 /// ```
 ///
 /// where the unit is a variant of `Value`. After `Live` or `Fixed` may come `, 0 is "off"` (the word for 0) or
-/// `, 0 follows method` (the method of `Limits` that says what is in force then).
+/// `, 0 follows method` (the method of `Limits` that says what is in force then), and `, per listener` if each
+/// listener can have its own.
 macro_rules! limits {
     ($(
         $group:ident {$(
             #[doc = $sentence:literal]
             $(#[doc = $more:literal])*
             $field:ident: $type:ty = $default:expr, $unit:ident($range:expr), $change:ident
-            $(, 0 is $zero:literal)? $(, 0 follows $effective:ident)?;
+            $(, 0 is $zero:literal)? $(, 0 follows $effective:ident)? $(, per $listener:ident)?;
         )*}
     )*) => {
         /// Every limit of a server. Start from [`Limits::default`] and change what must differ: assign a field,
@@ -216,6 +222,7 @@ macro_rules! limits {
                 const NAME: [u8; FIELD.len()] = kebab(FIELD);
                 const RANGE: std::ops::RangeInclusive<$type> = $range;
                 const ZERO: &[&str] = &[$($zero)?];
+                const PER: &[&str] = &[$(stringify!($listener))?];
                 Limit {
                     name: spelt(&NAME),
                     group: Group::$group,
@@ -225,6 +232,7 @@ macro_rules! limits {
                     most: Value::$unit(*RANGE.end()),
                     documentation: &[$sentence, $($more),*],
                     zero: ZERO.first().copied(),
+                    per_listener: !PER.is_empty(),
                     get: |limits| Value::$unit(limits.$field),
                     effective: |limits| {
                         $(if limits.$field == 0 {

@@ -95,14 +95,14 @@ limits! {
         /// the queue, from 16 to 4096.
         ///
         /// A deep backlog is a queue without a bound on time.
-        backlog: usize = 0, Count(0..=i32::MAX as usize), Live, 0 follows effective_backlog;
+        backlog: usize = 0, Count(0..=i32::MAX as usize), Live, 0 follows effective_backlog, per listener;
     }
 
     Overload {
         /// What happens to a newcomer when the queue is full: it is refused (reject), it waits in the kernel
         /// for at most this time (wait:100ms), or the one that has waited longest is refused instead
         /// (drop-oldest).
-        overload: Overload = Overload::Reject, Overload(Overload::Reject..=Overload::Wait(YEAR)), Live;
+        overload: Overload = Overload::Reject, Overload(Overload::Reject..=Overload::Wait(YEAR)), Live, per listener;
 
         /// Time a newcomer may wait for a worker before it is dropped.
         queue_timeout: Duration = Duration::from_secs(5), Time(SHORTEST..=MONTH), Live;
@@ -135,7 +135,7 @@ limits! {
         /// Time a connection may stay open without a request.
         ///
         /// For a `handler` see [`Blocking`](crate::service::Blocking).
-        idle_timeout: Duration = Duration::from_secs(60), Time(SHORTEST..=MONTH), Live;
+        idle_timeout: Duration = Duration::from_secs(60), Time(SHORTEST..=MONTH), Live, per listener;
 
         /// Time a polite close waits for the client to close its side.
         linger_timeout: Duration = Duration::from_secs(1), Time(OFF..=YEAR), Live;

@@ -158,6 +158,7 @@ const DROP: Label = label(
         (DropReason::ClientGone.as_str(), "the client left before its first turn"),
         (DropReason::Draining.as_str(), "the server ended before its first turn"),
         (DropReason::Denied.as_str(), "the service's `verify` hook said no"),
+        (DropReason::NoBackend.as_str(), "no backend of the gate could be reached"),
     ],
 );
 const CLOSE: Label = label(
@@ -282,6 +283,8 @@ metrics! {
         "Connections that have their reply and are being closed, while what the client still sends is thrown away.";
     Draining "tidegate_draining" Gauge "1" Always []
         "1 from the moment the server is told to end, else 0.";
+    LogLinesDropped "tidegate_log_lines_dropped_total" Counter "lines" Always []
+        "Lines of the log that were dropped, since nobody read the log fast enough.";
     ProcessCpu "process_cpu_seconds_total" Counter "seconds" Always []
         "Processor time spent, user and system.";
     ProcessOpenFds "process_open_fds" Gauge "descriptors" Linux []

@@ -1,7 +1,8 @@
 //! What is counted, how it is counted without a shared hot counter, and how it is read.
 
+pub mod backends;
 pub mod catalogue;
-mod histogram;
+pub(crate) mod histogram;
 pub mod kernel;
 pub mod process;
 #[cfg(feature = "metrics")]

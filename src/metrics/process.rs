@@ -1,5 +1,6 @@
 //! The process's own numbers, read so that they can be had while no descriptor is left.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// One reading of the process. What the system does not tell is `None`.
@@ -22,7 +23,12 @@ pub struct ProcessSnapshot {
     pub threads: Option<u64>,
     /// When the process started, in seconds since the Unix epoch.
     pub start_time: Option<f64>,
+    /// Lines of the log that nobody read fast enough.
+    pub log_lines_dropped: u64,
 }
+
+/// Lines of the log that were dropped. There is one log in a process, whoever writes it.
+pub(crate) static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Reads the process. It opens what it needs once, so a reading needs no free descriptor.
 #[derive(Debug)]
@@ -48,6 +54,7 @@ impl ProcessReader {
             cpu: Duration::new(cpu.tv_sec.max(0) as u64, cpu.tv_nsec.clamp(0, 999_999_999) as u32),
             max_fds: getrlimit(Resource::Nofile).current,
             virtual_bytes_max: getrlimit(Resource::As).current,
+            log_lines_dropped: LOG_LINES_DROPPED.load(Relaxed),
             ..ProcessSnapshot::default()
         };
         #[cfg(target_os = "linux")]

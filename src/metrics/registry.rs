@@ -200,6 +200,7 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
                 collect_service(id, &service, out);
             }
         }
+        Id::LogLinesDropped => out.count(&[], process.log_lines_dropped),
         Id::ProcessCpu => out.add(&[], process.cpu.as_secs_f64()),
         Id::ProcessOpenFds => out.maybe(process.open_fds),
         // No limit is the largest number there is, as other exporters say it.

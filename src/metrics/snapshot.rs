@@ -3,6 +3,7 @@
 //! In every snapshot and for each listener
 //! `accepted = dropped + closed + queued + active + idle` holds.
 
+use super::backends::BackendsSnapshot;
 use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub struct ListenerSnapshot {
     pub datagrams_received: u64,
     /// Datagrams not answered, by [`DatagramDrop`].
     pub datagrams_dropped: [u64; DatagramDrop::COUNT],
+    /// The backends of a gate.
+    pub backends: Option<BackendsSnapshot>,
 }
 
 impl ListenerSnapshot {
@@ -80,9 +83,10 @@ impl ListenerSnapshot {
         self.queued + self.active + self.idle
     }
 
-    /// Whether every accepted connection is accounted for.
+    /// Whether every accepted connection is accounted for, and every place at a backend.
     pub fn conserved(&self) -> bool {
         self.accepted == self.dropped_total() + self.closed_total() + self.open()
+            && self.backends.as_ref().is_none_or(BackendsSnapshot::conserved)
     }
 }
 

@@ -232,6 +232,9 @@ pub struct Ledgers {
 }
 
 impl Ledgers {
+    /// What each thread's counts for each listener take of the machine.
+    pub(crate) const BYTES: usize = size_of::<Ledger>() + 2 * Histogram::BYTES;
+
     /// Makes the ledgers for a known set of threads and listeners.
     pub fn new(threads: usize, listeners: usize) -> Self {
         let row = || (0..listeners).map(|_| Ledger::default()).collect();

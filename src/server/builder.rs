@@ -5,11 +5,11 @@ use super::capacity::check_descriptors;
 use super::datagram::socket::DatagramSocket;
 use super::error::BuildError;
 use super::extras::{Extras, Tick};
+use super::listen::{Listen, Offer};
 use super::listener::Listener;
 use crate::limits::{Limits, Overload};
 use crate::service::{DatagramService, Service};
-use crate::transport::listen::{bind, bind_datagrams};
-use std::io;
+use crate::transport::listen::{bind, bind_datagrams, ipv6_only};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
@@ -18,15 +18,11 @@ pub struct Builder {
     limits: Limits,
     said: Said,
     /// In the order they were given.
-    listeners: Vec<(SocketAddr, Offer)>,
+    listeners: Vec<Listen>,
+    /// Addresses that this process listens on for connections besides these.
+    beside: Vec<SocketAddr>,
     reuse_address: bool,
     extras: Extras,
-}
-
-/// What a listener offers.
-enum Offer {
-    Stream(Arc<dyn Service>),
-    Datagrams(Arc<dyn DatagramService>),
 }
 
 /// The limits that have a method of their own and were set by it: they hold whatever [`Builder::limits`] says,
@@ -40,7 +36,7 @@ struct Said {
 
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let addresses: Vec<_> = self.listeners.iter().map(|(address, _)| address).collect();
+        let addresses: Vec<_> = self.listeners.iter().map(|listen| listen.address).collect();
         f.debug_struct("Builder")
             .field("limits", &self.effective_limits())
             .field("listeners", &addresses)
@@ -54,6 +50,7 @@ impl Builder {
             limits: Limits::default(),
             said: Said::default(),
             listeners: Vec::new(),
+            beside: Vec::new(),
             reuse_address: true,
             extras: Extras::default(),
         }
@@ -172,15 +169,15 @@ impl Builder {
     }
 
     /// Adds a listener with its service. Port 0 picks a free port. All listeners share the workers
-    /// and the queue. Of a name with several addresses the first is taken. Fails when the address
-    /// cannot be resolved.
+    /// and the queue. Of a name with several addresses the first is taken. `[::]` takes clients of IPv6 and of
+    /// IPv4, unless another listener has the same port on an IPv4 address. Fails when the address cannot be
+    /// resolved.
     pub fn listen(
-        mut self,
+        self,
         address: impl ToSocketAddrs + std::fmt::Debug,
         service: impl Service,
     ) -> Result<Self, BuildError> {
-        self.listeners.push((resolve(address)?, Offer::Stream(Arc::new(service))));
-        Ok(self)
+        Ok(self.listener(Listen::new(address, service)?))
     }
 
     /// Adds a listener for datagrams with its service, as [`listen`](Self::listen) does for
@@ -190,45 +187,82 @@ impl Builder {
         address: impl ToSocketAddrs + std::fmt::Debug,
         service: impl DatagramService,
     ) -> Result<Self, BuildError> {
-        let address = resolve(address)?;
-        Ok(self.listen_datagrams_shared(address, Arc::new(service)))
+        Ok(self.listener(Listen::datagrams(address, service)?))
     }
 
     /// Adds a listener for datagrams whose service is shared, or was chosen at run time.
     #[must_use]
-    pub fn listen_datagrams_shared(mut self, address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
-        self.listeners.push((address, Offer::Datagrams(service)));
-        self
+    pub fn listen_datagrams_shared(self, address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
+        self.listener(Listen::datagrams_shared(address, service))
     }
 
     /// Adds a listener whose service is shared with its owner, or was chosen at run time.
     #[must_use]
-    pub fn listen_shared(mut self, address: SocketAddr, service: Arc<dyn Service>) -> Self {
-        self.listeners.push((address, Offer::Stream(service)));
+    pub fn listen_shared(self, address: SocketAddr, service: Arc<dyn Service>) -> Self {
+        self.listener(Listen::shared(address, service))
+    }
+
+    /// Adds a listener that has limits of its own.
+    #[must_use]
+    pub fn listener(mut self, listen: Listen) -> Self {
+        self.listeners.push(listen);
         self
+    }
+
+    /// Another address on which this process listens for connections, as an admin endpoint does: a listener on `[::]`
+    /// with the same port leaves the IPv4 clients to it.
+    #[must_use]
+    pub fn beside(mut self, address: SocketAddr) -> Self {
+        self.beside.push(address);
+        self
+    }
+
+    /// The addresses of one protocol: those of listeners for connections with what stands beside them, or those of
+    /// listeners for datagrams.
+    fn neighbours(&self, connections: bool) -> Vec<SocketAddr> {
+        let same =
+            self.listeners.iter().filter(|listen| matches!(listen.offer, Offer::Stream(_)) == connections);
+        let beside = self.beside.iter().copied().filter(|_| connections);
+        same.map(|listen| listen.address).chain(beside).collect()
+    }
+
+    /// Checks the limits of the server and of each listener, and that there is a listener.
+    pub fn check(&self) -> Result<(), BuildError> {
+        let limits = self.effective_limits();
+        limits.check()?;
+        if self.listeners.is_empty() {
+            return Err(BuildError::NoListener);
+        }
+        self.listeners.iter().try_for_each(|listen| listen.effective(&limits).map(drop))
     }
 
     /// Checks the limits and binds the addresses. From then on clients can connect (they wait in the
     /// kernel's backlog), and nothing is served yet.
     pub fn bind(mut self) -> Result<BoundServer, BuildError> {
+        self.check()?;
         self.limits = self.effective_limits();
-        self.limits.check()?;
-        if self.listeners.is_empty() {
-            return Err(BuildError::NoListener);
-        }
-        check_descriptors(&self.limits, self.listeners.len())?;
-        let words = &self.extras.busy_reply;
+        let of_services = self.listeners.iter().map(|listen| match &listen.offer {
+            Offer::Stream(service) => service.descriptors(),
+            Offer::Datagrams(_) => 0,
+        });
+        check_descriptors(&self.limits, self.listeners.len(), of_services.sum())?;
+        let (streams, others) = (self.neighbours(true), self.neighbours(false));
         let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
-        for (position, (address, offer)) in self.listeners.into_iter().enumerate() {
+        for (position, listen) in self.listeners.into_iter().enumerate() {
+            let limits = listen.effective(&self.limits)?;
+            let address = listen.address;
             let bind_error = |source| BuildError::Bind { address, source };
-            match offer {
+            match listen.offer {
                 Offer::Stream(service) => {
-                    let socket = bind(address, &self.limits, self.reuse_address).map_err(bind_error)?;
+                    let only = ipv6_only(address, streams.iter().copied());
+                    let socket = bind(address, only, &limits, self.reuse_address).map_err(bind_error)?;
                     let address = socket.local_addr().map_err(bind_error)?;
-                    listeners.push(Listener::new(socket, address, service, position, words.clone()));
+                    let words = listen.busy_reply.or_else(|| self.extras.busy_reply.clone());
+                    listeners.push(Listener::new(socket, address, service, position, words).limited(limits));
                 }
                 Offer::Datagrams(service) => {
-                    let socket = bind_datagrams(address, &self.limits).map_err(bind_error)?;
+                    let only = ipv6_only(address, others.iter().copied());
+                    let socket = bind_datagrams(address, only, &limits).map_err(bind_error)?;
                     let address = socket.local_addr().map_err(bind_error)?;
                     datagrams.push(DatagramSocket::new(socket, address, service, position));
                 }
@@ -240,11 +274,4 @@ impl Builder {
         }
         BoundServer::new(self.limits, listeners, datagrams, self.extras)
     }
-}
-
-/// The first address of what is given.
-fn resolve(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<SocketAddr, BuildError> {
-    let error = |source| BuildError::Resolve { address: format!("{address:?}"), source };
-    let resolved = address.to_socket_addrs().map_err(error)?.next();
-    resolved.ok_or_else(|| error(io::Error::new(io::ErrorKind::NotFound, "it has no address")))
 }

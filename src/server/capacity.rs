@@ -8,6 +8,7 @@ use super::queue::table::Slot;
 use super::queue::wheel::Wheel;
 use crate::admit::sources::Sources;
 use crate::limits::Limits;
+use crate::metrics::stats::Ledgers;
 
 /// Bytes for one connection: its slot in the table, its entry in the line with its stamp, its timer, its farewell, and what a
 /// ready service has for it. The socket itself is the kernel's.
@@ -22,16 +23,22 @@ const CONNECTION_BYTES: usize = size_of::<Slot>()
 const STACK_BYTES: usize = 48 * 1024;
 
 impl Limits {
-    /// The bytes these limits can make the server hold: connections, the queue, sources, workers' buffers, lines that are
-    /// not complete and replies that were not read, all by what it takes of the machine. What a service of your own keeps
-    /// in its sessions, and the program around the server, come on top.
+    /// The bytes these limits can make a server with one listener hold: connections, the queue, sources, workers' buffers
+    /// and counts, lines that are not complete and replies that were not read, all by what it takes of the machine. What a
+    /// service of your own keeps in its sessions, and the program around the server, come on top.
     pub fn memory_ceiling(&self) -> usize {
         self.max_connections * CONNECTION_BYTES
             + self.workers * (crate::service::Buffers::BYTES + STACK_BYTES)
+            + self.listener_memory_ceiling()
             + crate::service::SPARE_BYTES
             + Sources::memory_ceiling(self)
             + self.input_total
             + self.output_total
+    }
+
+    /// The bytes that each listener takes: what each thread counts for it.
+    pub fn listener_memory_ceiling(&self) -> usize {
+        (self.workers + 2) * Ledgers::BYTES
     }
 
     /// The bytes that datagrams can make the server hold on top of that, where it has a listener for them: a place for
@@ -53,9 +60,14 @@ pub(crate) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
     limit.saturating_sub(reserve(limits, listeners) + limits.lingering)
 }
 
-/// Raises the soft limit of open files as far as needed, and checks that it is enough.
-pub(crate) fn check_descriptors(limits: &Limits, listeners: usize) -> Result<(), BuildError> {
-    let reserve = reserve(limits, listeners);
+/// Raises the soft limit of open files as far as needed, and checks that it is enough; `of_services` is what services may
+/// have open beside their clients.
+pub(crate) fn check_descriptors(
+    limits: &Limits,
+    listeners: usize,
+    of_services: usize,
+) -> Result<(), BuildError> {
+    let reserve = reserve(limits, listeners) + of_services;
     let wanted = limits.max_connections + limits.lingering + reserve;
     let limit = crate::sys::raise_open_files(wanted as u64);
     if (limit as usize) < limits.max_connections + reserve {

@@ -3,6 +3,7 @@
 use super::counts::Counts;
 use super::queue::cost::TurnCost;
 use crate::contain::contain;
+use crate::limits::Limits;
 use crate::reason::AcceptError;
 use crate::service::Service;
 use std::net::{SocketAddr, TcpListener};
@@ -23,6 +24,8 @@ pub(crate) struct Listener {
     pub(crate) name: String,
     /// Its place among all listeners, datagram listeners included, as they were given.
     pub(crate) position: usize,
+    /// The limits in force here: those of the server, with its own in their place.
+    pub(crate) limits: Limits,
     /// How long a turn of its service takes.
     pub(crate) cost: TurnCost,
     /// What a refused client is told, instead of what the service would say.
@@ -47,11 +50,18 @@ impl Listener {
             service,
             name,
             position,
+            limits: Limits::default(),
             cost: TurnCost::unknown(),
             words,
             accept_errors: Default::default(),
             socket: Mutex::new(Some(socket)),
         }
+    }
+
+    /// With the limits that are in force here.
+    pub(crate) fn limited(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
     }
 
     pub(crate) fn socket(&self) -> MutexGuard<'_, Option<TcpListener>> {

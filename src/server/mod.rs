@@ -13,6 +13,7 @@ mod extras;
 mod handle;
 mod keep;
 mod lifecycle;
+mod listen;
 mod listener;
 mod observe;
 mod poll;
@@ -30,6 +31,7 @@ pub(crate) use capacity::check_descriptors;
 pub use error::BuildError;
 pub use handle::{Handle, Trigger};
 pub use keep::orders::ShutdownReport;
+pub use listen::Listen;
 
 /// Where a server begins: see [`Server::builder`].
 #[derive(Debug)]

@@ -16,6 +16,7 @@ impl Shared {
             service: listener.name.clone(),
             accept_errors: listener.accept_errors(),
             backlog: listener.socket().as_ref().and_then(|s| kernel::listen_backlog(s.as_fd())),
+            backends: self.counts.contain(|| listener.service.backends()).flatten(),
             ..self.counts.read(index, &mut out.queue_wait)
         }
     }

@@ -1,10 +1,10 @@
 //! The server as its sessions see it: what wakes them, and what is watched for them.
 
 use super::poll::poller::Source;
-use super::queue::state::{ConnectionId, Generation};
+use super::queue::state::{ConnectionId, Generation, Marks};
 use super::shared::Shared;
 use super::turn::harvest::ready;
-use crate::service::{Host, Seat};
+use crate::service::{Host, Seat, WatchFor};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Weak;
@@ -21,17 +21,22 @@ impl Host for Hub {
         let Some(shared) = self.0.upgrade() else { return };
         let mut queued = false;
         shared.counts.foreign(|row| {
-            queued = ready(&shared, id(seat), false, row, &mut || shared.clock.now());
+            queued = ready(&shared, id(seat), Marks::NONE, row, &mut || shared.clock.now());
         });
         if queued {
             shared.crew.work_queued();
         }
     }
 
-    fn watch(&self, seat: Seat, fd: BorrowedFd<'_>) -> io::Result<()> {
+    fn watch(&self, seat: Seat, fd: BorrowedFd<'_>, watched: WatchFor) -> io::Result<()> {
         let Some(shared) = self.0.upgrade() else {
             return Err(io::Error::other("the server has ended"));
         };
-        shared.poller.add_writable(fd, Source::Connection(id(seat)), false)
+        let source = Source::Other(id(seat));
+        match watched {
+            WatchFor::Input => shared.poller.add(fd, source),
+            WatchFor::Both => shared.poller.add_writable(fd, source, false),
+            WatchFor::OutputToo => shared.poller.add_writable(fd, source, true),
+        }
     }
 }

@@ -8,6 +8,9 @@ use std::io::{self, BufRead, Read, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+/// The longest time that is told apart from for ever: clocks cannot say much longer ones.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 /// A wait looks this often whether the server is ending.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -135,7 +138,7 @@ impl<'s, 'a> Blocking<'s, 'a> {
     /// From now on all reads and writes together must end within this time, instead of each request
     /// within `read_timeout` and each piece of a reply within `write_timeout`.
     pub fn set_total_deadline(&mut self, from_now: Duration) {
-        self.total_deadline = Some(Instant::now() + from_now);
+        self.total_deadline = Some(Instant::now() + from_now.min(LONGEST));
     }
 
     /// Waits until the socket is ready, at most until the deadline.

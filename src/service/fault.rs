@@ -1,9 +1,11 @@
 //! Failures of a turn that end a connection for a reason of their own.
 
+use crate::reason::DropReason;
 use std::io;
 
 /// Failures that end a connection for a reason of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Fault {
     /// The client does not read, and its replies outgrew `output_per_connection` or
     /// `output_total`.
@@ -21,6 +23,12 @@ pub enum Fault {
     /// The server is ending.
     #[error("the server is ending")]
     Shutdown,
+    /// Nothing was said for longer than the service waits.
+    #[error("nothing was said for too long")]
+    Idle,
+    /// The client is turned away, as it could have been before its first turn: it is told the busy reply.
+    #[error("the client is turned away: {0}")]
+    Refused(DropReason),
     /// A line is longer than `max_line`.
     #[error("the client sent a line longer than allowed")]
     LineTooLong,
@@ -30,7 +38,8 @@ impl From<Fault> for io::Error {
     fn from(fault: Fault) -> Self {
         let kind = match fault {
             Fault::InputLimit | Fault::OutputLimit => io::ErrorKind::OutOfMemory,
-            Fault::ReadTimeout | Fault::WriteTimeout => io::ErrorKind::TimedOut,
+            Fault::ReadTimeout | Fault::WriteTimeout | Fault::Idle => io::ErrorKind::TimedOut,
+            Fault::Refused(_) => io::ErrorKind::ConnectionRefused,
             Fault::Shutdown => io::ErrorKind::ConnectionAborted,
             Fault::LineTooLong => io::ErrorKind::InvalidData,
         };

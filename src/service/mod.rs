@@ -20,6 +20,7 @@ mod waker;
 pub mod websocket;
 mod work;
 
+pub use crate::transport::proxy_header::Version as ProxyVersion;
 pub use blocking::{Blocking, Handler, handler};
 pub use datagram::{DatagramService, Datagrams, Reply, datagrams};
 pub use echo::Echo;
@@ -30,21 +31,23 @@ pub use http::http;
 pub(crate) use kept::Kept;
 pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
 pub(crate) use pool::Pool;
+pub use proxy::{BackendName, BackendNameError, ConnectOn, Proxy, ProxyBuilder, proxy};
 pub(crate) use stream::{Buffers, Context, Turned};
 pub use stream::{Input, Output, Received, Stream};
 pub use time::Time;
 pub use waker::Waker;
-pub(crate) use waker::{Host, Seat};
+pub(crate) use waker::{Host, Seat, SocketEvent, SocketEvents, WatchFor};
 pub use websocket::websocket;
 pub use work::{Cost, Work};
 
+use crate::metrics::backends::BackendsSnapshot;
 use crate::reason::CloseReason;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What the session of a ready service takes of the allocator, at most.
-const SESSION_BYTES: usize = 256;
+const SESSION_BYTES: usize = 512;
 
 /// What a ready service can make the server hold for one connection, beside what is counted in the
 /// pools of input and of replies.
@@ -56,6 +59,7 @@ pub(crate) const SPARE_BYTES: usize = 2 * Pool::SPARE_BYTES;
 
 /// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
@@ -97,6 +101,17 @@ pub trait Service: Send + Sync + 'static {
         true
     }
 
+    /// Descriptors that it may have open beside those of its clients, so that the start can say whether the limit of open
+    /// files allows them. Default: none.
+    fn descriptors(&self) -> usize {
+        0
+    }
+
+    /// What is known of the backends that connections are passed on to. Default: it has none. Asked for each scrape.
+    fn backends(&self) -> Option<BackendsSnapshot> {
+        None
+    }
+
     /// A turn returned an error, or panicked (then `error` says so). The connection ends.
     fn turn_failed(&self, peer: &Peer, error: &io::Error) {
         let _ = (peer, error);
@@ -126,6 +141,7 @@ pub trait Session: Send {
 /// What a turn wants next.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Turn {
     /// Between requests: wait for the next one, at most `idle_timeout`.
     Park,

@@ -1,7 +1,7 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
 use super::pace::Pace;
-use super::{Holdings, Host, Kept, Peer, Pool, Seat, Waker};
+use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor};
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::transport::socket::{receive, send};
@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 /// Replies smaller than this are gathered and sent with one call.
 const GATHER_BYTES: usize = 16 * 1024;
 
-/// What came in.
+/// What came in. There will be no other case, so a `match` needs no wildcard.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<'a> {
     /// Some bytes; never empty.
@@ -58,6 +58,8 @@ pub(crate) struct Turned {
     pub(crate) ended: bool,
     /// The session moves bytes itself: events are wanted when the client takes more, too.
     pub(crate) both_ways: bool,
+    /// A turn that the session asked for earlier may come instead of the one that it asks for now.
+    pub(crate) earlier_call: bool,
 }
 
 impl Turned {
@@ -79,6 +81,8 @@ pub struct Stream<'a> {
     peer: &'a Peer,
     seat: Seat,
     both_ways: bool,
+    earlier_call: bool,
+    events: SocketEvents,
 }
 
 impl<'a> Stream<'a> {
@@ -114,7 +118,15 @@ impl<'a> Stream<'a> {
             received: 0,
         };
         let output = Output { socket, kept, gather, blocked, pace, context, sent: 0 };
-        Self { input, output, peer, seat, both_ways: false }
+        Self {
+            input,
+            output,
+            peer,
+            seat,
+            both_ways: false,
+            earlier_call: false,
+            events: SocketEvents::UNKNOWN,
+        }
     }
 
     /// The client.
@@ -146,29 +158,55 @@ impl<'a> Stream<'a> {
         Waker::new(self.output.context.host.clone(), self.seat)
     }
 
-    /// The client's socket, for a session that moves bytes itself: it reads and writes until the kernel says that it would
-    /// block, and tells [`moved`](Self::moved) what it did. From then on the session has a turn when the client can take
-    /// more, too.
-    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
-    pub(crate) fn socket(&mut self) -> &'a TcpStream {
-        self.both_ways = true;
-        self.input.socket
+    /// Says what the sockets of the connection have told since the last turn.
+    pub(crate) fn tell(&mut self, events: SocketEvents) {
+        self.events = events;
     }
 
-    /// Bytes that the session has moved itself.
-    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
-    pub(crate) fn moved(&mut self, received: u64, sent: u64) {
+    /// What the sockets of the connection have told since the last turn.
+    pub(crate) fn events(&self) -> SocketEvents {
+        self.events
+    }
+
+    /// Whether the client has closed its half, or its connection failed, as far as events have told.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.input.hangup
+    }
+
+    /// The client's socket and the worker's buffer, for a session that moves bytes itself: it reads until the kernel has no
+    /// more, and tells [`moved`](Self::moved) what it did.
+    pub(crate) fn raw(&mut self) -> (&'a TcpStream, &mut [u8]) {
+        (self.input.socket, self.input.buffer)
+    }
+
+    /// Memory for what clients have not taken, of all connections.
+    pub(crate) fn output_pool(&self) -> &'a Arc<Pool> {
+        self.output.context.output_total
+    }
+
+    /// Bytes that the session has moved itself; with `ended` the client has said all it will say.
+    pub(crate) fn moved(&mut self, received: u64, sent: u64, ended: bool) {
         self.input.received += received;
         self.input.drained = true;
-        self.input.hangup = false;
+        self.input.ended |= ended;
         self.output.sent += sent;
+    }
+
+    /// A turn that this session asked for earlier may come instead of the one that it asks for now, if it comes sooner: then
+    /// the session looks at its clock and asks again. It saves setting a timer in each turn.
+    pub(crate) fn accept_earlier_call(&mut self) {
+        self.earlier_call = true;
+    }
+
+    /// From now on the session has a turn when the client can take more, too.
+    pub(crate) fn want_output(&mut self) {
+        self.both_ways = true;
     }
 
     /// From now on events of this descriptor give the session a turn, as those of the client's socket do, until it is
     /// closed.
-    #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
-    pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
-        self.output.context.host.watch(self.seat, fd)
+    pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>, watched: WatchFor) -> io::Result<()> {
+        self.output.context.host.watch(self.seat, fd, watched)
     }
 
     /// Both halves, so that a reply can be written while its request is still borrowed.
@@ -196,8 +234,8 @@ impl<'a> Stream<'a> {
         let Input { received, drained, ended, hangup, .. } = self.input;
         // After a hangup the end is still to be read, and no further event will tell of it.
         let drained = drained && !hangup;
-        let (sent, both_ways) = (self.output.sent, self.both_ways);
-        (Turned { received, sent, drained, ended, both_ways }, flushed)
+        let (sent, both_ways, earlier_call) = (self.output.sent, self.both_ways, self.earlier_call);
+        (Turned { received, sent, drained, ended, both_ways, earlier_call }, flushed)
     }
 }
 

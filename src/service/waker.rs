@@ -16,11 +16,53 @@ pub(crate) trait Host: Send + Sync {
     /// Queues a turn for a connection; nothing if it is gone, or has one coming.
     fn wake(&self, seat: Seat);
 
-    // The gate's sessions are the first that will use it.
-    #[allow(dead_code)]
-    /// From now on events of this descriptor, readable or writable, give the connection a turn as events of its own
-    /// socket do. The registration ends when the descriptor is closed.
-    fn watch(&self, seat: Seat, fd: BorrowedFd<'_>) -> io::Result<()>;
+    /// From now on events of this descriptor give the connection a turn as events of its own socket do. The
+    /// registration ends when the descriptor is closed.
+    fn watch(&self, seat: Seat, fd: BorrowedFd<'_>, watched: WatchFor) -> io::Result<()>;
+}
+
+/// Which events of a descriptor are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WatchFor {
+    /// It has input. One follows at once for what is there already.
+    Input,
+    /// It has input or takes output. One follows at once, if it takes some already.
+    Both,
+    /// It was watched for input, and is for both from now on.
+    OutputToo,
+}
+
+/// What is known of a socket at the start of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SocketEvent {
+    /// It has had no event since the last turn.
+    Nothing,
+    /// It has had one, and its other side has not ended.
+    Ready,
+    /// Its other side may have ended, or it is not known: everything is tried.
+    Hangup,
+}
+
+/// Events since the last turn: of the client's socket, and of the one that its session watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SocketEvents {
+    pub(crate) client: SocketEvent,
+    pub(crate) other: SocketEvent,
+}
+
+impl SocketEvent {
+    pub(crate) fn of(event: bool, hangup: bool) -> Self {
+        match (event, hangup) {
+            (false, _) => SocketEvent::Nothing,
+            (true, false) => SocketEvent::Ready,
+            (true, true) => SocketEvent::Hangup,
+        }
+    }
+}
+
+impl SocketEvents {
+    /// Nothing is known: everything is tried.
+    pub(crate) const UNKNOWN: Self = Self { client: SocketEvent::Hangup, other: SocketEvent::Hangup };
 }
 
 /// Wakes one session: gives it a turn though its client has said nothing. A clone wakes the same session; it may be used by
@@ -95,7 +137,7 @@ pub(crate) fn nobody() -> (Arc<dyn Host>, Seat) {
     impl Host for Nobody {
         fn wake(&self, _: Seat) {}
 
-        fn watch(&self, _: Seat, _: BorrowedFd<'_>) -> io::Result<()> {
+        fn watch(&self, _: Seat, _: BorrowedFd<'_>, _: WatchFor) -> io::Result<()> {
             Ok(())
         }
     }

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 /// What each request costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cost {
-    /// So much time of a processor.
+    /// This much time of a processor.
     Cpu(Duration),
-    /// So much time without a processor, as a call to a database would.
+    /// This much time without a processor, as a call to a database would.
     Sleep(Duration),
 }
 

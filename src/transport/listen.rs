@@ -1,4 +1,8 @@
 //! Sockets that listen: binding them, and closing them without a reset for anybody.
+//!
+//! One rule says which clients an IPv6 address takes, for every listener and for the admin endpoint. `[::]` takes
+//! clients of IPv6 and of IPv4, as most servers do. Where an IPv4 address with the same port is listened on beside it,
+//! that one takes the IPv4 clients, and `[::]` those of IPv6 only.
 
 use crate::limits::Limits;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -10,13 +14,42 @@ use std::os::fd::AsFd;
 /// a worker answers in a few milliseconds.
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 
+/// Whether `address` takes IPv6 clients only, beside the other addresses of the same protocol.
+pub(crate) fn ipv6_only(address: SocketAddr, others: impl IntoIterator<Item = SocketAddr>) -> bool {
+    let SocketAddr::V6(v6) = address else {
+        return false;
+    };
+    if !v6.ip().is_unspecified() {
+        // An IPv4 address in IPv6's form is bound as what it is.
+        return v6.ip().to_ipv4_mapped().is_none();
+    }
+    address.port() != 0
+        && others
+            .into_iter()
+            .any(|other| other.ip().to_canonical().is_ipv4() && other.port() == address.port())
+}
+
+/// The address of a client as it is known: that of an IPv4 client which came through an IPv6 socket is IPv4.
+pub(crate) fn canonical(peer: SocketAddr) -> SocketAddr {
+    match peer {
+        SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => {
+            SocketAddr::new(v6.ip().to_canonical(), v6.port())
+        }
+        _ => peer,
+    }
+}
+
 /// Binds a listener for connections.
-pub(crate) fn bind(address: SocketAddr, limits: &Limits, reuse_address: bool) -> io::Result<TcpListener> {
+pub(crate) fn bind(
+    address: SocketAddr,
+    ipv6_only: bool,
+    limits: &Limits,
+    reuse_address: bool,
+) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(reuse_address)?;
     if address.is_ipv6() {
-        // One listener, one family: `[::]` next to `0.0.0.0` on the same port must work.
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(ipv6_only)?;
     }
     socket.set_nonblocking(true)?;
     // Accepted sockets inherit it, so it costs no call for each.
@@ -28,10 +61,10 @@ pub(crate) fn bind(address: SocketAddr, limits: &Limits, reuse_address: bool) ->
 
 /// Binds a datagram socket. Without `SO_REUSEADDR`, which for datagrams lets two servers have the same address and one
 /// of them hear nothing.
-pub(crate) fn bind_datagrams(address: SocketAddr, limits: &Limits) -> io::Result<UdpSocket> {
+pub(crate) fn bind_datagrams(address: SocketAddr, ipv6_only: bool, limits: &Limits) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(ipv6_only)?;
     }
     socket.set_nonblocking(true)?;
     // It fails only where a system has a stricter maximum, and then its own size has to do.
@@ -68,4 +101,38 @@ pub(crate) fn ignore_newcomers(socket: impl AsFd) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = socket;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_wildcard_takes_both_families_unless_ipv4_is_listened_on_beside_it() {
+        for (text, others, only) in [
+            ("[::]:5000", &[][..], false),
+            ("[::]:5000", &["0.0.0.0:5000"][..], true),
+            ("[::]:5000", &["127.0.0.1:5000"], true),
+            ("[::]:5000", &["[::ffff:127.0.0.1]:5000"], true),
+            ("[::]:5000", &["0.0.0.0:5001", "[::1]:5000"], false),
+            ("[::]:0", &["0.0.0.0:0"], false),
+            ("[::1]:5000", &[], true),
+            ("[::ffff:127.0.0.1]:5000", &[], false),
+            ("0.0.0.0:5000", &["[::]:5000"], false),
+        ] {
+            let others = others.iter().map(|text| address(text));
+            assert_eq!(ipv6_only(address(text), others), only, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_client_is_known_by_its_ipv4_address() {
+        assert_eq!(canonical(address("[::ffff:192.0.2.1]:7")), address("192.0.2.1:7"));
+        assert_eq!(canonical(address("[2001:db8::1]:7")), address("[2001:db8::1]:7"));
+        assert_eq!(canonical(address("192.0.2.1:7")), address("192.0.2.1:7"));
+    }
 }

@@ -36,7 +36,7 @@ pub(crate) const MAX_BYTES: usize = 536;
 /// Which form of the header is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub(crate) enum Version {
+pub enum Version {
     /// A line of text.
     V1,
     /// Binary.

@@ -195,13 +195,15 @@ async function main() {
     await page.open(`${admin}/status`);
     await until("the banner says that it serves", async () => (await page.state()) === "serving");
     assert.match(await page.text("why"), /0 of 4 workers busy/);
-    assert.equal(await page.evaluate(`getComputedStyle(document.querySelector(".none")).display`), "block");
+    assert.equal(await page.evaluate(`getComputedStyle(document.querySelector(".last .none")).display`), "block");
     const calm = threads();
 
     load = spawn(tidegate, ["stress", target, "-c", "60", "-d", "120s", "--warmup", "0s", "--reuse", "never"],
       { stdio: "ignore" });
     await until("the banner says that it sheds", async () => (await page.state()) === "shedding");
     assert.equal(await page.text("title"), "Shedding load");
+    assert.match(await page.text("advice"), /raise --workers/);
+    assert.match(await page.text("drops-rest"), /^Not once: max_connections, per_source/);
     assert.match(await page.text("why"), /^(The queue is full|Bursts overflow the queue): .* refused in the last \d s\.$/);
     const first = await page.evaluate(`document.querySelector("[data-r=listeners] td:nth-child(6)").textContent`);
     await until("the numbers move", async () => number(await page.evaluate(

@@ -71,6 +71,18 @@ impl Program {
         self.arg("--listen", format!("{name}=tcp://127.0.0.1:0"))
     }
 
+    /// With the listeners that a configuration file names, or with those that `--listen` adds.
+    pub(crate) fn without_echo(mut self) -> Self {
+        self.listen = false;
+        self
+    }
+
+    /// With an admin endpoint that was given as an argument, instead of none.
+    pub(crate) fn drop_first_admin(mut self) -> Self {
+        self.args.drain(..2);
+        self
+    }
+
     /// With the admin endpoint, on a port of its own.
     pub(crate) fn admin(mut self) -> Self {
         self.args[1] = "127.0.0.1:0".into();

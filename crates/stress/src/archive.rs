@@ -1,4 +1,4 @@
-//! Reports that were kept: read again, compared, and merged.
+//! Reports from files: reading, comparing and merging them.
 
 use super::report::{Connections, Latencies, Latency, Measured, Report, SCHEMA};
 use super::text;
@@ -130,8 +130,10 @@ pub fn doubts(before: &Report, after: &Report) -> String {
     };
     // Two runs of one plan have seeds of their own, and the headline only says the rest again.
     let names = old.as_object().into_iter().flat_map(|plan| plan.keys());
+    // A report of an older version has a probe and does not say how it asked.
+    let untold = before.probe.is_some() && before.plan.probe.is_none();
     for name in names.filter(|name| !matches!(name.as_str(), "seed" | "headline")) {
-        if old[name] != new[name] {
+        if old[name] != new[name] && !(name == "probe" && untold) {
             doubts += &format!("The plans differ: {name} was {} and is {}\n", old[name], new[name]);
         }
     }
@@ -210,7 +212,11 @@ pub fn merge(reports: Vec<Report>) -> Result<Report, String> {
         merged.plan.headline = format!("{}  (and {} more, merged)", merged.plan.headline, count - 1);
         merged.thresholds.clear();
         // Seconds of different generators do not begin together.
-        merged.timeline.clear();
+        for measured in std::iter::once(&mut merged.measured).chain(&mut merged.probe) {
+            measured.timeline.clear();
+            measured.worst_second = None;
+            measured.silent_seconds = 0;
+        }
     }
     Ok(merged)
 }

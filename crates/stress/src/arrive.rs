@@ -1,5 +1,5 @@
-//! The open loop: requests are noticed when they are due, wait in line for a free connection, and are sent in
-//! order. The line is two positions in the schedule, so its length costs nothing.
+//! The open loop. A request is noticed when it is due, waits in line until a connection is free, and is sent. Requests
+//! leave the line in the order in which they were due.
 
 use super::clock::{NEVER, Nanos};
 use super::load::Loader;
@@ -18,6 +18,11 @@ impl Loader<'_> {
         next.map_or(NEVER, |due| self.start.saturating_add(due))
     }
 
+    /// Whether a request waits in line and a connection is free.
+    pub(super) fn can_send(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.waiting > 0 && !open.free.is_empty())
+    }
+
     pub(super) fn dispatch_if_due(&mut self) {
         if let Some(open) = &self.open
             && (open.waiting > 0 || self.next_due() <= self.clock.now())
@@ -26,7 +31,7 @@ impl Loader<'_> {
         }
     }
 
-    /// Notices the requests that are due, and sends as many as there are free connections.
+    /// Notices the requests that are due, and sends as many as there are free connections, until the pass has taken its time.
     pub(super) fn dispatch(&mut self, now: Nanos) {
         if self.phase != Phase::Running || self.open.is_none() {
             return;
@@ -47,6 +52,9 @@ impl Loader<'_> {
                 self.recorder.sent_late(intended >= self.measure_from);
             }
             self.begin(slot as usize, intended, now);
+            if now > self.pass_until {
+                return;
+            }
         }
     }
 
@@ -61,7 +69,7 @@ impl Loader<'_> {
             open.due.advance();
             self.quota -= u64::from(measured && self.quota != NEVER);
             let lag = now - intended;
-            self.recorder.due(measured, lag);
+            self.recorder.due(measured, lag, now);
             // With nobody waiting for a connection, it was the generator that came too late.
             if lag > SKIP && open.waiting == 0 {
                 open.head.advance();

@@ -2,14 +2,16 @@
 
 use super::clock::{Nanos, seconds};
 use super::outcome::{Outcome, Outcomes};
-use super::recorder::Interval;
+use super::recorder::{Interval, Part};
 use std::io::{self, Write};
 
 /// Writes the table as the run goes on.
 #[derive(Debug)]
 pub(crate) struct Csv<W> {
     out: W,
+    /// Where time counts from: the beginning of the schedule, and of the run until that is known.
     begin: Option<Nanos>,
+    in_schedule: bool,
 }
 
 impl<W: Write> Csv<W> {
@@ -24,17 +26,18 @@ impl<W: Write> Csv<W> {
             ",response_p50_seconds,response_p99_seconds,response_max_seconds,service_p50_seconds,\
              service_p99_seconds,connections_opened,bytes_sent,bytes_received"
         )?;
-        Ok(Self { out, begin: None })
+        Ok(Self { out, begin: None, in_schedule: false })
     }
 
-    /// One second's row. A second in which the warm-up ended counts both parts. A late datagram is in `lost` in
-    /// the second in which it was given up, and in `late` in the one in which it came.
+    /// One second's row. A second of which only a part is measured counts all of it. A late datagram is in `lost`
+    /// in the second in which it was given up, and in `late` in the one in which it came.
     pub(crate) fn write(&mut self, interval: &Interval) -> io::Result<()> {
+        if !self.in_schedule && interval.part != Part::Opening {
+            self.begin = Some(interval.begin);
+            self.in_schedule = true;
+        }
         let begin = *self.begin.get_or_insert(interval.begin);
-        let phase = match interval.tally.offered + interval.tally.outcomes[Outcome::Ok] {
-            0 => "warmup",
-            _ => "measured",
-        };
+        let phase = interval.part.as_str();
         let mut outcomes: Outcomes = interval.tally.outcomes.clone();
         outcomes += &interval.warm.outcomes;
         let out = &mut self.out;
@@ -43,7 +46,7 @@ impl<W: Write> Csv<W> {
             "{:.3},{:.3},{phase},{},{}",
             seconds(interval.begin.saturating_sub(begin)),
             seconds(interval.end.saturating_sub(interval.begin)),
-            interval.tally.offered + interval.warm.offered,
+            interval.offered(),
             outcomes.ended(),
         )?;
         for outcome in Outcome::ALL {

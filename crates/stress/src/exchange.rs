@@ -1,9 +1,9 @@
-//! How one client moves on: connect, send, read, end, again.
+//! The steps of one client: connect, send, read, end, and again.
 //!
 //! ```text
 //! begin -> connect -> established -> flush -> read -> complete -> release -> (closed loop) begin
 //! ```
-//! Whatever goes wrong on the way ends in `complete` too, with its outcome.
+//! A failure at any step ends in `complete` too, with its outcome.
 
 use super::clock::{NEVER, Nanos, nanos};
 use super::load::{Loader, OPENING, RETRY};
@@ -18,12 +18,12 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-/// So many failures to connect, and no success ever, end the run (or as many as there are clients, of whom a few
-/// hundred are enough).
+/// The run ends when this many connections have failed and none was ever established; with more clients than this, when
+/// as many have failed as there are clients, up to [`OPENING`].
 const HOPELESS: usize = 10;
 /// Between two tries to connect to a Unix socket whose backlog is full.
 const KNOCK: Nanos = 1_000_000;
-/// Reads of one connection in a row before others have their turn.
+/// The most reads of one connection in a row; then other connections have their turn.
 pub(super) const READS: usize = 64;
 
 impl Loader<'_> {
@@ -56,7 +56,7 @@ impl Loader<'_> {
         }
         let measured = now >= self.measure_from;
         self.quota -= u64::from(measured && self.quota != NEVER);
-        self.recorder.offered(measured);
+        self.recorder.offered(measured, now);
         self.begin(i, now, now);
     }
 
@@ -91,8 +91,7 @@ impl Loader<'_> {
 
     /// Opens a socket, and waits for its connection.
     fn connect(&mut self, i: usize, now: Nanos) -> Result<(), Errno> {
-        let source = self.plan.sources.as_ref().map(|sources| sources.get(self.next_source));
-        self.next_source = self.next_source.wrapping_add(1);
+        let source = self.plan.sources.map(|sources| sources.get(self.source_of(i)));
         let slot = &mut self.slots[i];
         slot.generation = slot.generation.wrapping_add(1);
         slot.state = State::Connecting;
@@ -104,6 +103,16 @@ impl Loader<'_> {
             self.timeouts.set(i, Wait::Connect, now);
         }
         self.knock(i, now)
+    }
+
+    /// Which of the source addresses the slot's next connection comes from. Where connections stand, each client keeps
+    /// its address; where they come and go, they go through all of them.
+    fn source_of(&mut self, i: usize) -> u64 {
+        if self.plan.opens_ahead() {
+            return self.first_source + i as u64;
+        }
+        self.next_source = self.next_source.wrapping_add(1);
+        self.next_source - 1
     }
 
     /// Begins to connect the slot's socket, or has it tried again.

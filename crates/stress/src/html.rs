@@ -1,9 +1,11 @@
-//! The report as one page: nothing is loaded from elsewhere, light and dark, without a script.
+//! The report as one HTML page. It loads nothing from elsewhere, has no script, and follows the reader's choice of light
+//! or dark.
 
 use super::chart::{Axis, Scale, Series, draw};
 use super::outcome::Outcome;
-use super::report::{Latency, Measured, Point, Report};
+use super::report::{Latency, Measured, Report};
 use super::text;
+use super::timeline::Point;
 use std::fmt::Write;
 use tidegate_units::visible;
 
@@ -65,9 +67,9 @@ fn write_page(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     write_tiles(out, report)?;
     writeln!(out, "<div class=grid2>")?;
-    if !report.timeline.is_empty() {
-        out.push_str(&throughput(&report.timeline));
-        out.push_str(&latency_over_time(&report.timeline));
+    if !report.measured.timeline.is_empty() {
+        out.push_str(&throughput(&report.measured.timeline));
+        out.push_str(&latency_over_time(&report.measured.timeline));
     }
     out.push_str(&percentiles(&report.measured));
     if let Some(probe) = &report.probe {
@@ -76,7 +78,7 @@ fn write_page(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out, "</div>")?;
     write_measured(out, &report.measured, "Load")?;
     if let Some(probe) = &report.probe {
-        write_measured(out, probe, "Probe: a polite client beside the load")?;
+        write_measured(out, probe, &text::probe_line(report))?;
     }
     write_thresholds(out, report)?;
     write_search(out, report)?;
@@ -92,6 +94,7 @@ fn write_tiles(out: &mut String, report: &Report) -> std::fmt::Result {
         latency.map_or("-".to_owned(), |l| text::time(part(l)))
     };
     let lag = report.generator.lag_p99.map_or("-".to_owned(), text::time);
+    let worst = measured.worst_second.as_ref().map_or("-".to_owned(), |worst| format!("{:.0}/s", worst.rate));
     write!(out, "<div class=tiles>")?;
     for (value, name) in [
         (format!("{:.1}/s", measured.rate), "answered well"),
@@ -99,6 +102,7 @@ fn write_tiles(out: &mut String, report: &Report) -> std::fmt::Result {
         (p(|l| l.p99), "response p99"),
         (p(|l| l.max), "response max"),
         (format!("{share:.2}%"), "of requests failed"),
+        (worst, "in the worst second"),
         (measured.unsent.to_string(), "due but not sent"),
         (format!("{:.0}%", 100.0 * report.generator.cpu), "generator CPU"),
         (lag, "generator lag p99"),

@@ -41,6 +41,7 @@ mod csv;
 mod datagram;
 mod error;
 mod exchange;
+mod gather;
 mod generator;
 mod hlog;
 mod html;
@@ -75,6 +76,7 @@ mod threshold;
 mod timeline;
 mod timers;
 mod verdict;
+mod watch;
 mod wire;
 
 pub use error::Error;
@@ -82,10 +84,11 @@ pub use options::{Options, Send, Stages};
 pub use outcome::Outcome;
 pub use plan::{Close, Mode, Reuse, Think};
 pub use report::{
-    Connections, FindMax, Generator, Latencies, Latency, Measured, PlanReport, Point, Report,
+    Connections, FindMax, Generator, Latencies, Latency, Measured, PlanReport, ProbePlan, Report,
     ThresholdReport, Trial, Warmup,
 };
 pub use schedule::Spread;
 pub use session::{Run, Stop, run};
 pub use source::Sources;
 pub use threshold::{Threshold, share};
+pub use timeline::{Point, WorstSecond};

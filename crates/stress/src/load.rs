@@ -29,8 +29,8 @@ use rustix::io::Errno;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Events taken in one system call.
-const EVENTS: usize = 1024;
+/// Events taken in one system call. All of them are handled in one pass, so they are not too many.
+const EVENTS: usize = 256;
 /// The read buffer of a thread, in bytes.
 const BUFFER: usize = 256 << 10;
 /// Connections being opened at once before the run, and how many are begun at a time. Together with the
@@ -47,8 +47,9 @@ const WAKES: usize = 64;
 const START_LOOK: Nanos = 1_000_000;
 /// How often flags are looked at.
 const TICK: Nanos = 50_000_000;
-/// How often measurements are handed over.
-const SHIP: Nanos = 1_000_000_000;
+/// How long a pass goes on ending waits and sending requests from the line. Thousands of waits may end in one instant, and
+/// everything else would have to wait for all of them.
+const PASS: Nanos = 5_000_000;
 /// A closed loop's client waits this long after a failure before it tries again.
 pub(super) const RETRY: Nanos = 10_000_000;
 /// How long a half-closed connection waits for the server's end.
@@ -77,6 +78,8 @@ pub(crate) struct Summary {
     pub(crate) load: Load,
     /// When the measured part began and ended.
     pub(crate) measured: (Nanos, Nanos),
+    /// The longest it was away from its clients.
+    pub(crate) pass_max: Nanos,
 }
 
 /// One load thread.
@@ -102,6 +105,7 @@ pub(super) struct Loader<'a> {
     pub(super) opening: usize,
     next_to_open: usize,
     next_opening: Nanos,
+    pub(super) first_source: u64,
     pub(super) next_source: u64,
     pub(super) next_payload: usize,
     pub(super) connect_failures: usize,
@@ -113,7 +117,10 @@ pub(super) struct Loader<'a> {
     pub(super) stop_at: Nanos,
     linger_until: Nanos,
     next_tick: Nanos,
-    next_ship: Nanos,
+    /// When this pass should come to its end.
+    pub(super) pass_until: Nanos,
+    /// The longest pass.
+    pass_max: Nanos,
     usage: Option<Usage>,
     load: Option<Load>,
 }
@@ -147,6 +154,7 @@ impl<'a> Loader<'a> {
                 })
             }
         };
+        let first_source = (0..thread).map(|thread| share(plan.connections as u64, thread, threads)).sum();
         let numbered = plan.wire.framing == Framing::Datagram { numbered: true };
         Ok(Self {
             plan,
@@ -169,7 +177,8 @@ impl<'a> Loader<'a> {
             next_to_open: 0,
             next_opening: 0,
             // Threads begin far apart in the range of sources, and walk it in the same way.
-            next_source: thread as u64 * plan.connections as u64 / threads as u64,
+            first_source,
+            next_source: first_source,
             next_payload: thread,
             connect_failures: 0,
             established: false,
@@ -180,7 +189,8 @@ impl<'a> Loader<'a> {
             stop_at: NEVER,
             linger_until: NEVER,
             next_tick: 0,
-            next_ship: 0,
+            pass_until: NEVER,
+            pass_max: 0,
             usage: None,
             load: None,
         })
@@ -192,15 +202,19 @@ impl<'a> Loader<'a> {
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
         let mut events = vec![Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
         let mut now = self.clock.now();
-        self.next_ship = now + SHIP;
         self.step(now);
         while self.phase != Phase::Done {
-            let wait = timespec(self.next_deadline().saturating_sub(now));
+            let deadline = self.next_deadline();
+            let wait = timespec(deadline.saturating_sub(now));
             let count = match epoll::wait(&self.epoll, &mut events[..], Some(&wait)) {
                 Ok(count) => count,
                 Err(Errno::INTR) => 0,
                 Err(error) => return Err(error),
             };
+            let began = self.clock.now();
+            // It sleeps past its deadline only if the machine has no processor for it.
+            self.note_pass(began.saturating_sub(deadline.max(now)));
+            self.pass_until = began + PASS;
             if self.open.is_some() {
                 self.dispatch(self.clock.now());
             }
@@ -214,10 +228,12 @@ impl<'a> Loader<'a> {
                 Some(at) if self.open.is_none() => at,
                 _ => self.clock.now(),
             };
+            self.note_pass(now.saturating_sub(began));
             let expired = self.expire(now, WAKES.max(count));
             self.step(now);
             if expired {
                 now = self.clock.now();
+                self.note_pass(now.saturating_sub(began));
             }
         }
         let ending = match self.hopeless {
@@ -229,6 +245,7 @@ impl<'a> Loader<'a> {
             ending,
             load: self.load.unwrap_or_default(),
             measured: (self.measure_from, self.stop_at),
+            pass_max: self.pass_max,
         };
         Ok((summary, self.recorder.finish(now)))
     }
@@ -241,20 +258,34 @@ impl<'a> Loader<'a> {
             Phase::Opening => self.next_opening,
             // Another thread will say when to start; a millisecond late at most.
             Phase::Ready => self.clock.now() + START_LOOK,
+            Phase::Running if self.can_send() => 0,
             Phase::Running => self.stop_at.min(self.next_due()),
             Phase::Lingering => self.linger_until,
             Phase::Draining | Phase::Done => NEVER,
         };
-        wake.min(timeout).min(phase).min(self.next_tick)
+        wake.min(timeout).min(phase).min(self.next_tick).min(self.recorder.second_end())
     }
 
-    /// Handles all waits that are over, and some of the wake-ups; true if any wait was.
+    /// Remembers the longest time that a client had to wait for this thread.
+    fn note_pass(&mut self, time: Nanos) {
+        if self.phase == Phase::Running {
+            self.pass_max = self.pass_max.max(time);
+        }
+    }
+
+    /// Handles some of the waits that are over, and some of the wake-ups; true if any wait was.
     fn expire(&mut self, now: Nanos, wakes: usize) -> bool {
         let mut expired = false;
-        while let Some((slot, wait)) = self.timeouts.expired(now) {
+        self.pass_until = now + PASS;
+        while let Some((slot, wait, since)) = self.timeouts.expired(now) {
+            let now = self.clock.now();
+            self.note_pass(now - since);
             self.on_timeout(slot, wait, now);
             expired = true;
-            // Many may be over at once, and what is due does not wait for them.
+            if now > self.pass_until {
+                break;
+            }
+            // Requests that are due do not wait for these.
             self.dispatch_if_due();
         }
         for _ in 0..wakes {
@@ -284,16 +315,13 @@ impl<'a> Loader<'a> {
 
     /// Moves the run on where its time has come.
     fn step(&mut self, now: Nanos) {
-        if now >= self.next_ship {
-            self.recorder.ship(now);
-            self.next_ship = now + SHIP;
-        }
+        self.recorder.look(now);
         self.next_tick = now + TICK;
         if self.usage.is_none() && now >= self.measure_from {
             self.usage = Some(Usage::read(now));
         }
         if self.phase != Phase::Done && (self.control.stopped() || self.hopeless.is_some()) {
-            self.stop_at = self.stop_at.min(now);
+            self.stop(now);
             self.enter_draining(now);
             self.abandon(now);
             self.phase = Phase::Done;
@@ -302,7 +330,7 @@ impl<'a> Loader<'a> {
             Phase::Opening => self.open_more(now),
             Phase::Ready => self.start_if_ready(),
             Phase::Running if now >= self.stop_at || self.is_exhausted() => {
-                self.stop_at = self.stop_at.min(now);
+                self.stop(now);
                 self.enter_draining(now);
             }
             _ => {}
@@ -352,6 +380,7 @@ impl<'a> Loader<'a> {
             (Some(duration), _) => self.measure_from.saturating_add(nanos(duration)),
             (None, _) => NEVER,
         };
+        self.recorder.begin_schedule(start, (self.measure_from, self.stop_at));
         self.phase = Phase::Running;
         if self.open.is_none() {
             // As wake-ups they begin a few at a time, with replies read in between; and those that have yet to
@@ -369,6 +398,12 @@ impl<'a> Loader<'a> {
             None => self.quota == 0,
             Some(open) => self.quota == 0 && open.waiting == 0,
         }
+    }
+
+    /// The measured part ends now, unless it has ended before.
+    fn stop(&mut self, now: Nanos) {
+        self.stop_at = self.stop_at.min(now);
+        self.recorder.end_measured(self.stop_at);
     }
 
     /// No request begins from now on; those that were due and not sent are counted.

@@ -1,4 +1,4 @@
-//! What a run is asked to do, and the plan that comes of it, or why none does.
+//! The options of a run, and the plan that they make.
 
 use super::error::Error;
 use super::http::HttpRequest;
@@ -19,8 +19,10 @@ use tidegate_units::url::{Scheme, Url};
 
 /// The rate at which a search begins, unless a rate says another.
 const FIRST_TRIAL: f64 = 100.0;
-/// The highest rate of a probe: it watches, it does not load.
-const MAX_PROBE: f64 = 1000.0;
+/// The highest rate of a probe: it watches, and makes no load worth the name.
+const MAX_PROBE: f64 = 10_000.0;
+/// The most connections of a probe.
+const MAX_PROBE_CONNECTIONS: u64 = 10_000;
 /// The payload where none is named, in bytes.
 const SIZE: u64 = 64;
 
@@ -107,8 +109,12 @@ pub struct Options {
     pub mode: Mode,
     /// Time between two bytes in the slow modes; default 1 s.
     pub drip: Duration,
-    /// Requests a second of a polite client beside the load, measured apart; default none.
+    /// Requests a second of polite clients beside the load, measured apart; default none.
     pub probe: Option<f64>,
+    /// Connections that the probe opens before the run and keeps; default none, and each of its requests connects anew.
+    pub probe_connections: Option<u64>,
+    /// Local addresses that the probe's connections come from in turn; default those of the load.
+    pub probe_source_ip: Option<Sources>,
     /// Local addresses that connections come from in turn; default what the kernel chooses.
     pub source_ip: Option<Sources>,
     /// Load threads; default 1.
@@ -151,6 +157,8 @@ impl Options {
             mode: Mode::Request,
             drip: Duration::from_secs(1),
             probe: None,
+            probe_connections: None,
+            probe_source_ip: None,
             source_ip: None,
             threads: 1,
             thresholds: Vec::new(),
@@ -180,7 +188,7 @@ impl Options {
         self.check_together(&url)?;
         let (duration, warmup) = self.times()?;
         let pace = self.pace(duration, warmup)?;
-        let wire = self.wire(&url)?;
+        let wire = self.wire(&url, self.reuse == Reuse::Times(1))?;
         let target = Target::of(&url, self.source_ip.as_ref(), self.connect_timeout, &wire)?;
         Ok(Plan {
             url,
@@ -229,9 +237,7 @@ impl Options {
         {
             return Err(Error::usage(format!("--threshold {}: there is no --probe", threshold.text())));
         }
-        if self.probe.is_some_and(|rate| rate <= 0.0 || rate > MAX_PROBE) {
-            return Err(Error::usage(format!("--probe: more than 0 and at most {MAX_PROBE} a second")));
-        }
+        self.check_probe(url)?;
         if holds && self.drip.is_zero() {
             return Err(Error::usage("--drip: it must be longer than 0"));
         }
@@ -246,6 +252,39 @@ impl Options {
         Ok(())
     }
 
+    fn check_probe(&self, url: &Url) -> Result<(), Error> {
+        if self.probe.is_some_and(|rate| rate <= 0.0 || rate > MAX_PROBE) {
+            return Err(Error::usage(format!("--probe: more than 0 and at most {MAX_PROBE} a second")));
+        }
+        if self.probe_connections.is_some_and(|n| n == 0 || n > MAX_PROBE_CONNECTIONS) {
+            return Err(Error::usage(format!("--probe-connections: 1 to {MAX_PROBE_CONNECTIONS}")));
+        }
+        if self.probe.is_none() && (self.probe_connections.is_some() || self.probe_source_ip.is_some()) {
+            return Err(Error::usage("--probe-connections and --probe-source-ip: there is no --probe"));
+        }
+        if self.probe_source_ip.is_some() && url.scheme.is_unix() {
+            return Err(Error::usage("--probe-source-ip: a Unix socket has no addresses"));
+        }
+        Ok(())
+    }
+
+    /// The plan of the probe, if there is one, beside the plan of the load.
+    pub(crate) fn probe_plan(&self, load: &Plan) -> Result<Option<Plan>, Error> {
+        let Some(rate) = self.probe else { return Ok(None) };
+        let standing = self.probe_connections.map(|n| n as usize);
+        let mut plan = load.probe(rate, standing);
+        plan.wire = self.wire(&self.url, standing.is_none())?;
+        if let Some(sources) = self.probe_source_ip {
+            if !load.target.is_reached_by(&sources) {
+                return Err(Error::usage(
+                    "--probe-source-ip and the target are not of one kind: IPv4 or IPv6",
+                ));
+            }
+            plan.sources = Some(sources);
+        }
+        Ok(Some(plan))
+    }
+
     fn times(&self) -> Result<(Option<Duration>, Duration), Error> {
         if let Some(stages) = &self.stages {
             let length: Duration = stages.list.iter().map(|(time, _)| *time).sum();
@@ -255,7 +294,13 @@ impl Options {
             if length > units::LONGEST {
                 return Err(Error::usage("--stages: a year in all at most"));
             }
-            return Ok((Some(length), Duration::ZERO));
+            let warmup = self.warmup.unwrap_or_default();
+            let Some(measured) = length.checked_sub(warmup).filter(|time| !time.is_zero()) else {
+                return Err(Error::usage(
+                    "--warmup: it takes all of the --stages, and nothing would be measured",
+                ));
+            };
+            return Ok((Some(measured), warmup));
         }
         let duration = match (self.duration, self.requests) {
             (Some(time), _) if time.is_zero() => {
@@ -297,7 +342,8 @@ impl Options {
         }
     }
 
-    fn wire(&self, url: &Url) -> Result<Wire, Error> {
+    /// What is sent and how replies are judged. `close`: each connection is for one request.
+    fn wire(&self, url: &Url, close: bool) -> Result<Wire, Error> {
         let mut payload = self.payload()?;
         if [&self.expect, &self.busy].into_iter().flatten().any(Vec::is_empty) {
             return Err(Error::usage("--expect and --busy: the text is empty"));
@@ -309,7 +355,6 @@ impl Options {
         let framing = match (url.scheme, &expect) {
             (Scheme::Http | Scheme::HttpUnix, _) => {
                 let body = has_body.then_some(&payload);
-                let close = self.reuse == Reuse::Times(1);
                 let requests = HttpRequest::new(&url.authority(), &url.path, body, close);
                 // The requests have its bytes.
                 payload = Payload::whole(Vec::new());

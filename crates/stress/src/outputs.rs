@@ -1,4 +1,4 @@
-//! Where a run's measurements go while it runs: progress, timeline, HDR log, table.
+//! The outputs that are written while a run goes on: progress on stderr, the HDR log, the table.
 
 use super::csv::Csv;
 use super::hlog::HistogramLog;
@@ -6,9 +6,7 @@ use super::options::Options;
 use super::plan::Plan;
 use super::progress::Progress;
 use super::recorder::Interval;
-use super::report::Point;
-use super::run::Watch;
-use super::timeline::Timeline;
+use super::watch::Watch;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::Path;
@@ -17,7 +15,6 @@ use std::time::SystemTime;
 /// Everything that hears of the run.
 pub(crate) struct Outputs {
     progress: Progress,
-    timeline: Timeline,
     hlog: Option<HistogramLog<BufWriter<File>>>,
     csv: Option<Csv<BufWriter<File>>>,
     /// The first error of a file; it is written to no more.
@@ -41,19 +38,13 @@ impl Outputs {
         if let Some(path) = &options.html {
             create(path)?;
         }
-        Ok(Self {
-            progress: Progress::new(plan, options.progress),
-            timeline: Timeline::default(),
-            hlog,
-            csv,
-            error: None,
-        })
+        Ok(Self { progress: Progress::new(plan, options.progress), hlog, csv, error: None })
     }
 
-    /// The run is over: its timeline, and the first error of a file.
-    pub(crate) fn finish(self) -> (Vec<Point>, Option<String>) {
+    /// The run is over: the first error of a file.
+    pub(crate) fn finish(self) -> Option<String> {
         self.progress.finish();
-        (self.timeline.finish(), self.error)
+        self.error
     }
 
     fn note<T>(error: &mut Option<String>, output: &mut Option<T>, what: &str, result: io::Result<()>) {
@@ -71,7 +62,6 @@ impl Watch for Outputs {
 
     fn second(&mut self, measured: &Interval) {
         self.progress.second(measured);
-        self.timeline.push(measured);
         if let Some(hlog) = &mut self.hlog {
             let result = hlog.write(measured);
             Self::note(&mut self.error, &mut self.hlog, "HDR log", result);

@@ -1,4 +1,4 @@
-//! What a run shall do, checked before it begins.
+//! The plan of a run: everything that is decided before it begins.
 
 use super::names::named;
 use super::outcome::Outcome;
@@ -22,7 +22,7 @@ pub(crate) const MAX_RATE: f64 = 10_000_000.0;
 /// Descriptors a run needs beside its connections: standard streams, epolls, report files.
 pub(crate) const SPARE_DESCRIPTORS: u64 = 32;
 
-/// The most connections of a probe at a time.
+/// The most connections at a time of a probe whose requests connect anew.
 const MAX_PROBE_CLIENTS: usize = 500;
 
 /// What is done with each connection.
@@ -49,13 +49,11 @@ impl Mode {
     /// What a client in this mode does, in one sentence.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Mode::Request => "Requests are sent and replies awaited",
-            Mode::ConnectFlood => "Connections are opened and closed at once",
-            Mode::Hold => "Connections are opened and kept open in silence",
-            Mode::SlowSend => "Requests are sent one byte at a time",
-            Mode::SlowRead => {
-                "Requests are sent as fast as they are taken, and replies read one byte at a time"
-            }
+            Mode::Request => "Sends requests and waits for the replies",
+            Mode::ConnectFlood => "Connects and closes at once",
+            Mode::Hold => "Connects and stays silent",
+            Mode::SlowSend => "Sends its request one byte at a time",
+            Mode::SlowRead => "Sends requests as fast as the server takes them, and reads one byte at a time",
         }
     }
 
@@ -115,7 +113,9 @@ impl Close {
         match self {
             Close::Fin => "An orderly end",
             Close::Rst => "A reset, which leaves no port in TIME_WAIT",
-            Close::Half => "The sending half first; then the server's end is awaited, at most a second",
+            Close::Half => {
+                "The sending half first; then it waits for the server to close, for a second at most"
+            }
         }
     }
 
@@ -258,14 +258,15 @@ impl Plan {
         Self { pace: Pace::constant(rate, spread, self.warmup, self.duration), ..self.clone() }
     }
 
-    /// A polite client beside this run: a few requests a second, each on a connection of its own.
-    pub(crate) fn probe(&self, rate: f64) -> Self {
+    /// Polite clients beside this run: a few requests a second, on connections that stand, or each on a connection of
+    /// its own.
+    pub(crate) fn probe(&self, rate: f64, standing: Option<usize>) -> Self {
         // Enough clients that none of its requests waits for another, within reason.
         let clients = (rate * (self.timeout + self.connect_timeout).as_secs_f64()).ceil();
         Self {
             mode: Mode::Request,
-            reuse: Reuse::Times(1),
-            connections: (clients as usize).clamp(1, MAX_PROBE_CLIENTS),
+            reuse: if standing.is_some() { Reuse::Forever } else { Reuse::Times(1) },
+            connections: standing.unwrap_or((clients as usize).clamp(1, MAX_PROBE_CLIENTS)),
             threads: 1,
             pace: Pace::constant(rate, Spread::Uniform, self.warmup, self.duration),
             seed: self.seed ^ 1,
@@ -334,6 +335,11 @@ impl Plan {
                 limit.saturating_sub(other),
             ));
         }
+        self.check_ports()
+    }
+
+    /// Says why this machine has too few ports for the connections.
+    pub(crate) fn check_ports(&self) -> Result<(), String> {
         if self.is_datagram() || self.target.is_unix() {
             // Ports of datagram sockets are found when they are opened, and Unix sockets have none.
             return Ok(());

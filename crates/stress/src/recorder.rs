@@ -1,7 +1,10 @@
-//! What a load thread measured: counts and histograms of one interval at a time, handed to the main
-//! thread, so that the load threads share nothing and memory does not grow with the run.
+//! Recording what happens in a load thread. Counts and histograms of one second at a time are handed to the main thread,
+//! so load threads share nothing, and memory does not grow with the length of the run.
+//!
+//! The seconds are those of the schedule: the first second begins when the schedule begins. An event is counted in the
+//! second in which it is recorded, so a second is one second long even if the thread was busy when it ended.
 
-use super::clock::Nanos;
+use super::clock::{Nanos, seconds};
 use super::outcome::{Outcome, Outcomes};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use hdrhistogram::Histogram;
@@ -12,6 +15,10 @@ const LONGEST: Nanos = 3_600_000_000_000;
 const DIGITS: u8 = 3;
 /// The same of those of which less is asked: 36 KiB.
 const FEW_DIGITS: u8 = 2;
+/// How long a second is.
+pub(crate) const SECOND: Nanos = 1_000_000_000;
+/// The number of the schedule's first second. Those before it are of the time in which connections are opened.
+pub(crate) const FIRST: u64 = 1 << 32;
 /// How many intervals of one thread exist at once.
 pub(crate) const INTERVALS: usize = 3;
 
@@ -87,20 +94,20 @@ impl Tally {
 
 /// Counts of connections, warm-up included.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Connections {
-    /// Connections that were established.
+pub(crate) struct ConnectionCounts {
+    /// ConnectionCounts that were established.
     pub(crate) opened: u64,
-    /// Connections tried before the run began that were not established.
+    /// ConnectionCounts tried before the run began that were not established.
     pub(crate) open_failed: u64,
-    /// Connections that the server ended while no request was under way on them.
+    /// ConnectionCounts that the server ended while no request was under way on them.
     pub(crate) closed_idle: u64,
     /// Bytes handed to the kernel, and received.
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
 }
 
-impl Connections {
-    fn add(&mut self, other: &Connections) {
+impl ConnectionCounts {
+    fn add(&mut self, other: &ConnectionCounts) {
         self.opened += other.opened;
         self.open_failed += other.open_failed;
         self.closed_idle += other.closed_idle;
@@ -109,16 +116,47 @@ impl Connections {
     }
 }
 
+/// The part of a run that an interval belongs to. An interval that touches several parts belongs to the last of these.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// ConnectionCounts are opened before the run begins.
+    #[default]
+    Opening,
+    /// Before what is measured.
+    Warmup,
+    /// After it: replies are on their way.
+    Draining,
+    /// What is measured.
+    Measured,
+}
+
+impl Part {
+    /// The name in reports.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Part::Opening => "opening",
+            Part::Warmup => "warmup",
+            Part::Draining => "draining",
+            Part::Measured => "measured",
+        }
+    }
+}
+
 /// Everything measured between two instants.
 #[derive(Clone, Debug)]
 pub(crate) struct Interval {
+    /// The number of its second; of several, that of the first.
+    pub(crate) number: u64,
+    pub(crate) part: Part,
+    /// It lies within the measured part, and nothing of it is missing.
+    pub(crate) whole: bool,
     pub(crate) begin: Nanos,
     pub(crate) end: Nanos,
     /// The measured part of the run.
     pub(crate) tally: Tally,
     /// The warm-up.
     pub(crate) warm: Tally,
-    pub(crate) connections: Connections,
+    pub(crate) connections: ConnectionCounts,
     /// From the intended instant to the whole reply.
     pub(crate) response: Times,
     /// From sending to the whole reply.
@@ -140,11 +178,14 @@ impl Interval {
     /// Nothing yet.
     pub(crate) fn new(begin: Nanos) -> Self {
         Self {
+            number: 0,
+            part: Part::Opening,
+            whole: true,
             begin,
             end: begin,
             tally: Tally::default(),
             warm: Tally::default(),
-            connections: Connections::default(),
+            connections: ConnectionCounts::default(),
             response: Times::new(),
             service: Times::new(),
             both: Times::new(),
@@ -155,8 +196,15 @@ impl Interval {
         }
     }
 
+    /// An empty interval to which those of threads are added. `both` stays empty in it, and so takes little memory.
+    pub(crate) fn gathering(begin: Nanos) -> Self {
+        Self { both: Times::coarse(), ..Self::new(begin) }
+    }
+
     /// Adds what another measured.
     pub(crate) fn add(&mut self, other: &Interval) {
+        self.part = self.part.max(other.part);
+        self.whole &= other.whole;
         self.begin = self.begin.min(other.begin);
         self.end = self.end.max(other.end);
         self.tally.add(&other.tally);
@@ -172,11 +220,31 @@ impl Interval {
         self.replies += other.replies;
     }
 
+    /// Whether nothing happened.
+    pub(crate) fn is_empty(&self) -> bool {
+        let nothing = Tally::default();
+        self.tally == nothing && self.warm == nothing && self.connections == ConnectionCounts::default()
+    }
+
+    /// How many requests were due, in whatever part of the run.
+    pub(crate) fn offered(&self) -> u64 {
+        self.tally.offered + self.warm.offered
+    }
+
+    /// Good replies a second.
+    pub(crate) fn rate(&self) -> f64 {
+        let length = seconds(self.end.saturating_sub(self.begin));
+        let ok = self.tally.outcomes[Outcome::Ok] + self.warm.outcomes[Outcome::Ok];
+        if length > 0.0 { ok as f64 / length } else { 0.0 }
+    }
+
     /// Forgets everything, keeping its memory.
     pub(crate) fn clear(&mut self) {
+        self.part = Part::Opening;
+        self.whole = true;
         self.tally = Tally::default();
         self.warm = Tally::default();
-        self.connections = Connections::default();
+        self.connections = ConnectionCounts::default();
         self.last_done = 0;
         self.replies = 0;
         let latencies = [&mut self.response, &mut self.service, &mut self.both];
@@ -193,6 +261,10 @@ pub(crate) type Shipment = (usize, Box<Interval>);
 pub(crate) struct Recorder {
     thread: usize,
     current: Box<Interval>,
+    /// When the present second ends.
+    second_end: Nanos,
+    /// The measured part of the schedule: its beginning and its end.
+    measured: (Nanos, Nanos),
     made: usize,
     full: Sender<Shipment>,
     empty: Receiver<Box<Interval>>,
@@ -206,7 +278,50 @@ impl Recorder {
         empty: Receiver<Box<Interval>>,
         now: Nanos,
     ) -> Self {
-        Self { thread, current: Box::new(Interval::new(now)), made: 1, full, empty }
+        let mut current = Box::new(Interval::new(now));
+        current.number = now / SECOND;
+        let second_end = (current.number + 1) * SECOND;
+        Self { thread, current, second_end, measured: (Nanos::MAX, Nanos::MAX), made: 1, full, empty }
+    }
+
+    /// The schedule begins. Its seconds count from here, and `measured` is the part of it that is measured.
+    pub(crate) fn begin_schedule(&mut self, start: Nanos, measured: (Nanos, Nanos)) {
+        self.hand_over(start, start, FIRST);
+        // Should it go on, it is the first second's all the same.
+        self.current.number = FIRST;
+        self.second_end = start.saturating_add(SECOND);
+        self.measured = measured;
+    }
+
+    /// The measured part ends at this instant, earlier than it was planned.
+    pub(crate) fn end_measured(&mut self, at: Nanos) {
+        self.measured.1 = self.measured.1.min(at);
+    }
+
+    /// When the present second ends, and its measurements are handed over at the latest.
+    pub(crate) fn second_end(&self) -> Nanos {
+        self.second_end
+    }
+
+    /// Hands over the seconds that have ended at this instant.
+    pub(crate) fn look(&mut self, now: Nanos) {
+        if now < self.second_end {
+            return;
+        }
+        // A second in which the thread recorded nothing is not handed over: the gatherer knows that it was empty.
+        let seconds = (now - self.second_end) / SECOND;
+        let begin = self.second_end + seconds * SECOND;
+        let number = (self.current.number + 1).max(self.number_of(begin));
+        self.hand_over(self.second_end, begin, number);
+        self.second_end = begin + SECOND;
+    }
+
+    /// The number of the second that begins at an instant.
+    fn number_of(&self, begin: Nanos) -> u64 {
+        match self.current.number >= FIRST {
+            true => self.current.number + begin.saturating_sub(self.current.begin) / SECOND,
+            false => begin / SECOND,
+        }
     }
 
     fn tally(&mut self, measured: bool) -> &mut Tally {
@@ -214,7 +329,8 @@ impl Recorder {
     }
 
     /// A request became due and was noticed `lag` later.
-    pub(crate) fn due(&mut self, measured: bool, lag: Nanos) {
+    pub(crate) fn due(&mut self, measured: bool, lag: Nanos, now: Nanos) {
+        self.look(now);
         self.tally(measured).offered += 1;
         if measured {
             self.current.lag.record(lag, false);
@@ -222,7 +338,8 @@ impl Recorder {
     }
 
     /// A closed loop's request: due when it is sent.
-    pub(crate) fn offered(&mut self, measured: bool) {
+    pub(crate) fn offered(&mut self, measured: bool, now: Nanos) {
+        self.look(now);
         self.tally(measured).offered += 1;
     }
 
@@ -241,6 +358,7 @@ impl Recorder {
         response: Option<Nanos>,
         service: Option<Nanos>,
     ) {
+        self.look(now);
         self.tally(measured).outcomes[outcome] += 1;
         if !measured {
             return;
@@ -279,23 +397,24 @@ impl Recorder {
     }
 
     /// Counts of connections and bytes.
-    pub(crate) fn connections(&mut self) -> &mut Connections {
+    pub(crate) fn connections(&mut self) -> &mut ConnectionCounts {
         &mut self.current.connections
     }
 
-    /// Ships the interval that ends now. While the receiver is behind, the interval goes on instead.
-    pub(crate) fn ship(&mut self, now: Nanos) {
+    /// Hands over the interval, which ends at `end`; the next begins at `begin` and has this number. While the receiver
+    /// is behind, the interval goes on instead: it has several seconds then, and says so by its length.
+    fn hand_over(&mut self, end: Nanos, begin: Nanos, number: u64) {
         let next = match self.empty.try_recv() {
             Ok(next) => next,
             Err(_) if self.made < INTERVALS => {
                 self.made += 1;
-                Box::new(Interval::new(now))
+                Box::new(Interval::new(begin))
             }
             Err(_) => return,
         };
-        self.current.end = now;
+        self.close(end);
         let full = std::mem::replace(&mut self.current, next);
-        self.current.begin = now;
+        (self.current.begin, self.current.end, self.current.number) = (begin, begin, number);
         let sent = self.full.try_send((self.thread, full));
         if let Err(TrySendError::Full((_, full)) | TrySendError::Disconnected((_, full))) = sent {
             self.current = full;
@@ -303,9 +422,26 @@ impl Recorder {
         }
     }
 
+    fn close(&mut self, end: Nanos) {
+        let current = &mut self.current;
+        let (from, to) = self.measured;
+        current.end = end.max(current.begin);
+        current.whole = current.begin >= from && current.end <= to && current.end > current.begin;
+        current.part = match current.number {
+            ..FIRST => Part::Opening,
+            _ if current.begin >= to => Part::Draining,
+            _ if current.end <= from => Part::Warmup,
+            _ => Part::Measured,
+        };
+    }
+
     /// The last interval.
     pub(crate) fn finish(mut self, now: Nanos) -> Box<Interval> {
-        self.current.end = now;
+        self.look(now);
+        // An event of this very instant needs an interval that is not empty.
+        self.close(now.max(self.current.begin + 1));
+        // The second has not ended.
+        self.current.whole = false;
         self.current
     }
 }

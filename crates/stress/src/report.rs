@@ -1,10 +1,13 @@
-//! The report: the plan beside what happened. Its JSON is a contract (docs/stress.md); times are seconds.
+//! The report: the plan beside the measurements. Its JSON form is a contract, described in docs/stress.md. Times are in
+//! seconds.
 
 use super::clock::seconds;
+use super::load::Ending;
 use super::outcome::{Outcome, Outcomes};
-use super::plan::{Pace, Plan, Reuse, Think};
+use super::plan::{Mode, Pace, Plan, Reuse, Think};
 use super::recorder::{Interval, Tally, Times};
 use super::run::Outturn;
+use super::timeline::{Point, WorstSecond};
 use super::verdict::{Evidence, judge};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hdrhistogram::Histogram;
@@ -34,7 +37,7 @@ pub struct Report {
     pub measured: Measured,
     /// How the generator itself fared.
     pub generator: Generator,
-    /// `kept-up`, `server-limited`, `generator-limited` or `nothing-done`.
+    /// `kept-up`, `server-limited`, `generator-limited`, `nothing-done` or `interrupted`.
     pub verdict: String,
     /// Whether the numbers speak of the server.
     pub valid: bool,
@@ -50,8 +53,6 @@ pub struct Report {
     pub probe: Option<Measured>,
     /// The search that it is the best trial of.
     pub find_max: Option<FindMax>,
-    /// The run second by second, the warm-up included.
-    pub timeline: Vec<Point>,
 }
 
 /// What was planned.
@@ -93,8 +94,39 @@ pub struct PlanReport {
     pub close: String,
     /// Bytes of the largest request.
     pub request_bytes: usize,
+    /// Local addresses that connections come from; none: what the kernel chooses.
+    #[serde(default)]
+    pub source_ip: Option<String>,
     /// Of all random numbers.
     pub seed: u64,
+    /// The probe beside the load.
+    #[serde(default)]
+    pub probe: Option<ProbePlan>,
+}
+
+/// What was planned of a probe.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ProbePlan {
+    /// Requests a second, in all.
+    pub rate: f64,
+    /// The most connections at a time.
+    pub connections: usize,
+    /// They are opened before the run and kept; else each request has one of its own.
+    pub standing: bool,
+    /// Local addresses that they come from; none: what the kernel chooses.
+    pub source_ip: Option<String>,
+}
+
+impl ProbePlan {
+    pub(crate) fn of(plan: &Plan) -> Self {
+        Self {
+            rate: plan.first_rate().unwrap_or(0.0),
+            connections: plan.connections,
+            standing: plan.opens_ahead(),
+            source_ip: plan.sources.map(|sources| sources.to_string()),
+        }
+    }
 }
 
 /// What was measured.
@@ -119,8 +151,18 @@ pub struct Measured {
     pub outcomes: BTreeMap<String, u64>,
     /// How long replies took.
     pub latency: Latencies,
-    /// Warm-up included.
+    /// Connections and bytes; warm-up included.
     pub connections: Connections,
+    /// The measured second with the fewest good replies; none where no whole second was measured, or none was told
+    /// apart.
+    #[serde(default)]
+    pub worst_second: Option<WorstSecond>,
+    /// Measured seconds without a good reply; in an open loop, of those in which at least 10 requests were due.
+    #[serde(default)]
+    pub silent_seconds: u64,
+    /// Second by second, from the beginning of the schedule: the warm-up and the replies after the end included.
+    #[serde(default)]
+    pub timeline: Vec<Point>,
 }
 
 /// The three latencies.
@@ -193,6 +235,9 @@ pub struct Generator {
     pub lag_p99: Option<f64>,
     /// The greatest lag.
     pub lag_max: Option<f64>,
+    /// The longest that a load thread was away from its clients, in seconds.
+    #[serde(default)]
+    pub pause_max: f64,
 }
 
 /// One threshold.
@@ -247,26 +292,6 @@ pub struct Trial {
     pub passed: bool,
     /// The trial's own verdict.
     pub verdict: String,
-}
-
-/// Some seconds of a run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Point {
-    /// When it began, from the run's start; warm-up included.
-    pub at: f64,
-    /// How long it is.
-    pub seconds: f64,
-    /// Requests that were due.
-    pub offered: u64,
-    /// What became of requests that ended in it; what did not happen is not named, but for `ok`.
-    pub outcomes: BTreeMap<String, u64>,
-    /// The median of the response, in seconds.
-    pub p50: Option<f64>,
-    /// The 99th percentile of the response, in seconds.
-    pub p99: Option<f64>,
-    /// The longest response, in seconds.
-    pub max: Option<f64>,
 }
 
 /// Counts by name; every outcome is there.
@@ -342,6 +367,9 @@ impl Measured {
                 bytes_sent: total.connections.bytes_sent,
                 bytes_received: total.connections.bytes_received,
             },
+            worst_second: None,
+            silent_seconds: 0,
+            timeline: Vec::new(),
         }
     }
 
@@ -357,7 +385,27 @@ impl Measured {
             _ if plan.mode.stays() => (end, total.tally.outcomes[Outcome::Ok]),
             _ => (end, total.replies),
         };
-        Self::new(total, seconds(end.saturating_sub(begin)), replies)
+        let mut measured = Self::new(total, seconds(end.saturating_sub(begin)), replies);
+        measured.timeline = outturn.timeline.points().to_vec();
+        // In the other modes a reply is not what a second is for.
+        if plan.mode == Mode::Request {
+            measured.worst_second = outturn.timeline.worst().cloned();
+            measured.silent_seconds = outturn.timeline.silent();
+        }
+        measured
+    }
+
+    /// The one way in which every connection failed, where there never was one: too few were tried to give up early.
+    pub(crate) fn never_connected(&self) -> Option<Outcome> {
+        const FAILURES: [Outcome; 5] = [
+            Outcome::Refused,
+            Outcome::ConnectTimeout,
+            Outcome::Unreachable,
+            Outcome::AddressUnavailable,
+            Outcome::DescriptorLimit,
+        ];
+        let of = |outcome: &Outcome| self.count(*outcome) > 0 && self.count(*outcome) == self.sent;
+        FAILURES.into_iter().find(of).filter(|_| self.connections.opened == 0)
     }
 
     /// The count of one outcome.
@@ -408,7 +456,9 @@ impl PlanReport {
             },
             close: plan.close.as_str().to_owned(),
             request_bytes: plan.wire.largest(),
+            source_ip: plan.sources.map(|sources| sources.to_string()),
             seed: plan.seed,
+            probe: None,
         }
     }
 }
@@ -431,6 +481,8 @@ impl Report {
         let mut texts = vec![&mut mapped.tidegate, &mut mapped.verdict, &mut mapped.verdict_reason];
         texts.extend([&mut plan.url, &mut plan.headline, &mut plan.mode, &mut plan.kind, &mut plan.close]);
         texts.extend([&mut plan.rate, &mut plan.arrival, &mut plan.think].into_iter().flatten());
+        texts.extend(&mut plan.source_ip);
+        texts.extend(plan.probe.iter_mut().flat_map(|probe| &mut probe.source_ip));
         for threshold in &mut mapped.thresholds {
             texts.push(&mut threshold.expression);
             texts.extend(&mut threshold.value);
@@ -463,6 +515,7 @@ impl Report {
             busy: most(|s| s.load.busy),
             lag_p99: lag_at(lag.value_at_quantile(0.99)),
             lag_max: lag_at(lag.max()),
+            pause_max: most(|s| seconds(s.pass_max)),
         };
         let verdict = judge(Evidence {
             open: matches!(plan.pace, Pace::Open { .. }) || plan.mode.stays(),
@@ -473,6 +526,9 @@ impl Report {
             busy: generator.busy,
             lag_p99: generator.lag_p99,
             response_p99: measured.latency.response.as_ref().map(|l| l.p99),
+            pause_max: generator.pause_max,
+            silent_seconds: measured.silent_seconds,
+            interrupted: outturn.ending == Ending::Interrupted,
             thinks: !matches!(plan.pace, Pace::Closed(Think::Fixed(Duration::ZERO))),
         });
         Self {
@@ -485,12 +541,11 @@ impl Report {
             verdict: verdict.name.to_owned(),
             valid: verdict.valid,
             verdict_reason: verdict.reason,
-            interrupted: outturn.ending == super::load::Ending::Interrupted,
+            interrupted: outturn.ending == Ending::Interrupted,
             thresholds: Vec::new(),
             warmup: Warmup::of(&outturn.total.warm),
             probe: None,
             find_max: None,
-            timeline: Vec::new(),
         }
     }
 }

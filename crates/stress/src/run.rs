@@ -1,16 +1,17 @@
-//! A run: load threads are started, what they measure is gathered, and they are joined.
+//! One run: load threads are started, their measurements are gathered, and they are joined.
 
 use super::clock::Clock;
 use super::control::Control;
+use super::gather::Gathered;
 use super::load::{Ending, Loader, Summary};
-use super::plan::Plan;
+use super::plan::{Pace, Plan, Think};
 use super::recorder::{INTERVALS, Interval, Recorder, Shipment};
+use super::timeline::Timeline;
+use super::watch::Watch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::io::Errno;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-/// How often the watcher hears of the run.
-const BEAT: Duration = Duration::from_secs(1);
 /// How often the end of the threads is looked for.
 const LOOK: Duration = Duration::from_millis(200);
 /// The stack of a load thread, in bytes; it needs little, since nothing recurses.
@@ -23,21 +24,16 @@ pub(crate) struct Outturn {
     pub(crate) summaries: Vec<Summary>,
     pub(crate) ending: Ending,
     pub(crate) started: SystemTime,
-}
-
-/// Hears of a run while it goes on.
-pub(crate) trait Watch {
-    /// A run begins; several may follow each other.
-    fn begin(&mut self) {}
-
-    /// What was measured since the last call; about a second.
-    fn second(&mut self, measured: &Interval);
+    /// Second by second, in bounded memory.
+    pub(crate) timeline: Timeline,
 }
 
 struct Hand {
-    thread: std::thread::JoinHandle<Result<(Summary, Box<Interval>), Errno>>,
+    thread: Option<std::thread::JoinHandle<Done>>,
     back: Sender<Box<Interval>>,
 }
+
+type Done = Result<(Summary, Box<Interval>), Errno>;
 
 /// Runs the plan to its end, or until `control` says stop.
 pub(crate) fn run(
@@ -48,6 +44,8 @@ pub(crate) fn run(
     let clock = control.clock();
     watch.begin();
     let started = SystemTime::now();
+    let always = plan.pace == Pace::Closed(Think::Fixed(Duration::ZERO));
+    let gathered = Gathered::new(clock, plan.threads, Timeline::new(always));
     let (full, shipments) = bounded(INTERVALS * plan.threads);
     let mut hands = Vec::with_capacity(plan.threads);
     for thread in 0..plan.threads {
@@ -55,20 +53,21 @@ pub(crate) fn run(
             Ok(hand) => hands.push(hand),
             Err(why) => {
                 control.stop();
-                let _ = join(hands, &shipments, Gathered::new(clock), watch);
+                let _ = join(hands, &shipments, gathered, watch);
                 return Err(why);
             }
         }
     }
     drop(full);
-    let (total, summaries) = join(hands, &shipments, Gathered::new(clock), watch)?;
+    let (gathered, summaries) = join(hands, &shipments, gathered, watch)?;
     let ending = summaries
         .iter()
         .map(|summary| summary.ending)
         .find(|ending| matches!(ending, Ending::Hopeless(_)))
         .or_else(|| summaries.iter().map(|s| s.ending).find(|e| *e == Ending::Interrupted))
         .unwrap_or(Ending::Complete);
-    Ok(Outturn { total, summaries, ending, started })
+    let Gathered { total, timeline, .. } = gathered;
+    Ok(Outturn { total, summaries, ending, started, timeline })
 }
 
 fn start(
@@ -94,7 +93,7 @@ fn start(
         .stack_size(STACK)
         .spawn(run)
         .map_err(|error| format!("cannot start a load thread: {error}"))?;
-    Ok(Hand { thread, back })
+    Ok(Hand { thread: Some(thread), back })
 }
 
 /// Ends the other threads when this one does, unless it is forgotten: by an error, or a panic too.
@@ -106,39 +105,19 @@ impl Drop for StopOthers<'_> {
     }
 }
 
-/// What has come from the threads.
-struct Gathered {
-    total: Interval,
-    second: Interval,
-    beat: Instant,
-}
-
-impl Gathered {
-    fn new(clock: Clock) -> Self {
-        let now = clock.now();
-        Self { total: Interval::new(now), second: Interval::new(now), beat: Instant::now() }
-    }
-
-    fn beat(&mut self, watch: &mut dyn Watch) {
-        watch.second(&self.second);
-        self.total.add(&self.second);
-        self.second.clear();
-        self.second.begin = self.second.end;
-        self.beat = Instant::now();
-    }
-}
-
 /// Gathers what the threads measure until they have all ended.
 fn join(
-    hands: Vec<Hand>,
+    mut hands: Vec<Hand>,
     shipments: &Receiver<Shipment>,
     mut gathered: Gathered,
     watch: &mut dyn Watch,
-) -> Result<(Interval, Vec<Summary>), String> {
-    while hands.iter().any(|hand| !hand.thread.is_finished()) {
+) -> Result<(Gathered, Vec<Summary>), String> {
+    let mut summaries = Vec::with_capacity(hands.len());
+    let mut failure = None;
+    while hands.iter().any(|hand| hand.thread.is_some()) {
         match shipments.recv_timeout(LOOK) {
             Ok((thread, mut interval)) => {
-                gathered.second.add(&interval);
+                gathered.take(thread, &interval, watch);
                 interval.clear();
                 // A thread that has ended does not want it back.
                 let _ = hands[thread].back.try_send(interval);
@@ -147,28 +126,24 @@ fn join(
             // The threads are just ending.
             Err(RecvTimeoutError::Disconnected) => std::thread::sleep(Duration::from_millis(1)),
         }
-        if gathered.beat.elapsed() >= BEAT {
-            gathered.beat(watch);
-        }
-    }
-    for (_, interval) in shipments.try_iter() {
-        gathered.second.add(&interval);
-    }
-    let mut summaries = Vec::with_capacity(hands.len());
-    let mut failure = None;
-    for hand in hands {
-        match hand.thread.join() {
-            Ok(Ok((summary, interval))) => {
-                gathered.second.add(&interval);
-                summaries.push(summary);
+        for (number, hand) in hands.iter_mut().enumerate() {
+            let Some(thread) = hand.thread.take_if(|thread| thread.is_finished()) else { continue };
+            // What it handed over before comes first.
+            shipments.try_iter().for_each(|(thread, interval)| gathered.take(thread, &interval, watch));
+            match thread.join() {
+                Ok(Ok((summary, interval))) => {
+                    gathered.take(number, &interval, watch);
+                    summaries.push(summary);
+                }
+                Ok(Err(error)) => failure = Some(format!("a load thread failed: {error}")),
+                Err(_) => failure = Some("a load thread ended by a defect of its own".to_owned()),
             }
-            Ok(Err(error)) => failure = Some(format!("a load thread failed: {error}")),
-            Err(_) => failure = Some("a load thread ended by a defect of its own".to_owned()),
+            gathered.end(number, watch);
         }
     }
-    gathered.beat(watch);
+    gathered.finish(watch);
     match failure {
-        None => Ok((gathered.total, summaries)),
+        None => Ok((gathered, summaries)),
         Some(failure) => Err(failure),
     }
 }

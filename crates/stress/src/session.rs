@@ -1,4 +1,5 @@
-//! A whole session: from the options to the report, with the probe beside the load, or trial after trial of a search.
+//! A session: from the options to the report, with the probe beside the load, or with the trials of a search one after
+//! the other.
 
 use super::clock::Clock;
 use super::control::{Control, Start};
@@ -8,10 +9,11 @@ use super::options::Options;
 use super::outputs::{Outputs, cannot_write};
 use super::plan::{MAX_RATE, Plan};
 use super::recorder::Interval;
-use super::report::{FindMax, Measured, Report};
-use super::run::{Outturn, Watch, run as run_plan};
+use super::report::{FindMax, Measured, ProbePlan, Report};
+use super::run::{Outturn, run as run_plan};
 use super::search::Search;
 use super::threshold::Threshold;
+use super::watch::Watch;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -63,20 +65,22 @@ pub struct Run {
 /// as many connections, or a file cannot be opened ([`Error::Failed`]).
 pub fn run(options: &Options, stop: &Stop) -> Result<Run, Error> {
     let plan = options.plan()?;
-    let probe = options.probe.map(|rate| plan.probe(rate));
+    let probe = options.probe_plan(&plan)?;
     plan.check_resources(probe.as_ref().map_or(0, |probe| probe.connections)).map_err(Error::Failed)?;
+    probe.as_ref().map_or(Ok(()), Plan::check_ports).map_err(Error::Failed)?;
     let mut outputs = Outputs::open(&plan, options).map_err(Error::Failed)?;
     let done = match &options.find_max {
         Some(condition) => search(&plan, condition, stop, &mut outputs),
         None => load(&plan, probe, stop, &mut outputs),
     };
     let (mut report, ending) = done.map_err(Error::Failed)?;
-    let (timeline, mut unwritten) = outputs.finish();
-    if let Ending::Hopeless(outcome) = ending {
+    let mut unwritten = outputs.finish();
+    let hopeless = match ending {
+        Ending::Hopeless(outcome) => Some(outcome),
+        _ => report.measured.never_connected(),
+    };
+    if let Some(outcome) = hopeless {
         return Err(Error::Failed(format!("no connection to {}: {}", plan.url, plan.explain(outcome))));
-    }
-    if report.find_max.is_none() {
-        report.timeline = timeline;
     }
     report.judge(&options.thresholds);
     if let Some(path) = &options.html
@@ -133,6 +137,7 @@ fn load(
     let (outturn, probed) = (outturn?, probed?);
     let mut report = Report::of(plan, &outturn);
     report.probe = Some(Measured::of(&probe, &probed));
+    report.plan.probe = Some(ProbePlan::of(&probe));
     Ok((report, outturn.ending))
 }
 

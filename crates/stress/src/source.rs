@@ -1,6 +1,7 @@
-//! Addresses that connections come from, so that one machine can look like many and does not run out
-//! of ports: each pair of source and destination address has ports of its own.
+//! The local addresses that connections come from. With several, one machine looks like many, and does not run out of
+//! ports: each pair of source and destination address has ports of its own.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -29,6 +30,12 @@ impl FromStr for Sources {
             None => widest,
         };
         Ok(Self { network, prefix })
+    }
+}
+
+impl fmt::Display for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
     }
 }
 
@@ -79,6 +86,7 @@ mod tests {
             let sources: Sources = text.parse().unwrap();
             assert_eq!(sources.len(), len, "{text}");
             assert_eq!(sources.get(n).to_string(), address, "{text}");
+            assert_eq!(sources.to_string().parse(), Ok(sources), "{text}");
         }
         for text in ["", "x", "127.0.0.1/33", "127.0.0/8", "127.0.0.1/", "::1/129"] {
             assert!(text.parse::<Sources>().is_err(), "{text}");

@@ -1,9 +1,14 @@
-//! The report for people: one screen.
+//! The report as text that fits on one screen.
 
 use super::outcome::Outcome;
-use super::report::{Latency, Measured, Report};
+use super::report::{Latency, Measured, ProbePlan, Report};
+use super::timeline::WorstSecond;
 use std::fmt::Write;
 use tidegate_units::visible;
+
+/// The seconds of a longer run do not fit on a screen.
+const SECONDS_SHOWN: usize = 60;
+const SECONDS_A_LINE: usize = 15;
 
 impl Report {
     /// The report for people: one screen.
@@ -22,7 +27,7 @@ fn write_report(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     write_measured(out, &report.measured)?;
     if let Some(probe) = &report.probe {
-        writeln!(out, "Probe: a polite client beside it")?;
+        writeln!(out, "{}", probe_line(report))?;
         write_measured(out, probe)?;
     }
     write_generator(out, report)?;
@@ -30,6 +35,19 @@ fn write_report(out: &mut String, report: &Report) -> std::fmt::Result {
         write_search(out, search)?;
     }
     write_thresholds(out, report)
+}
+
+/// The line above the probe's numbers.
+pub(crate) fn probe_line(report: &Report) -> String {
+    let Some(ProbePlan { rate, connections, standing, source_ip }) = &report.plan.probe else {
+        return "Probe: a polite client beside the load".to_owned();
+    };
+    let from = source_ip.as_ref().map_or(String::new(), |from| format!(" from {from}"));
+    match (standing, connections) {
+        (true, 1) => format!("Probe: {rate}/s beside the load, on 1 standing connection{from}"),
+        (true, n) => format!("Probe: {rate}/s beside the load, on {n} standing connections{from}"),
+        (false, _) => format!("Probe: {rate}/s beside the load, each request on a new connection{from}"),
+    }
 }
 
 fn write_measured(out: &mut String, measured: &Measured) -> std::fmt::Result {
@@ -84,7 +102,27 @@ fn write_measured(out: &mut String, measured: &Measured) -> std::fmt::Result {
     if connections.closed_idle > 0 {
         write!(out, "  {} closed by the server while idle", connections.closed_idle)?;
     }
-    writeln!(out)
+    writeln!(out)?;
+    write_seconds(out, measured)
+}
+
+/// The good replies of each second, where there are not too many, and the worst.
+fn write_seconds(out: &mut String, measured: &Measured) -> std::fmt::Result {
+    let Some(worst) = &measured.worst_second else { return Ok(()) };
+    let seconds: Vec<_> = measured.timeline.iter().filter(|point| point.phase == "measured").collect();
+    if (2..=SECONDS_SHOWN).contains(&seconds.len()) {
+        for (n, line) in seconds.chunks(SECONDS_A_LINE).enumerate() {
+            write!(out, "{:<9}", if n == 0 { "Seconds" } else { "" })?;
+            line.iter().try_for_each(|point| write!(out, " {:.0}", point.rate))?;
+            writeln!(out)?;
+        }
+    }
+    let silent = match measured.silent_seconds {
+        0 => String::new(),
+        n => format!("  {n} without a good reply"),
+    };
+    let WorstSecond { at, rate, offered } = worst;
+    writeln!(out, "Worst      {rate:.0}/s in the second at {at:.0}s, {offered} due{silent}")
 }
 
 fn write_latency(out: &mut String, name: &str, latency: Option<&Latency>, note: &str) -> std::fmt::Result {

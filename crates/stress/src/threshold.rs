@@ -1,4 +1,4 @@
-//! Conditions on what was measured: `p99<50ms`, `error_rate<0.1%`, `probe.p95<=20ms`, `reset<1`.
+//! Thresholds: conditions on measurements, such as `p99<50ms`, `error_rate<0.1%`, `probe.p95<=20ms` or `reset<1`.
 
 use super::outcome::Outcome;
 use super::report::{Latency, Measured, Report, ThresholdReport};
@@ -25,6 +25,9 @@ enum Metric {
     ErrorRate,
     /// Requests answered well a second.
     Rate,
+    /// Good replies in the measured second that had the fewest.
+    WorstSecond,
+    SilentSeconds,
     Done,
     Unsent,
     /// A count, or with `%` a share of those sent.
@@ -74,7 +77,7 @@ impl FromStr for Threshold {
         let wrong = || {
             format!(
                 "`{text}` is not a threshold: write a measure, < <= > or >=, and a limit, like p99<50ms, \
-                 service.p50<=2ms, error_rate<0.1%, rate>1000, reset<1 or probe.p99<20ms"
+                 service.p50<=2ms, error_rate<0.1%, rate>1000, worst_second.rate>900, reset<1 or probe.p99<20ms"
             )
         };
         let at = text.find(['<', '>']).ok_or_else(wrong)?;
@@ -105,6 +108,8 @@ fn metric(name: &str, limit: &str) -> Option<Metric> {
     let plain = match name {
         "error_rate" => Some(Metric::ErrorRate),
         "rate" => Some(Metric::Rate),
+        "worst_second.rate" => Some(Metric::WorstSecond),
+        "silent_seconds" => Some(Metric::SilentSeconds),
         "done" => Some(Metric::Done),
         "unsent" => Some(Metric::Unsent),
         "lag_p99" => Some(Metric::LagP99),
@@ -139,9 +144,9 @@ fn metric(name: &str, limit: &str) -> Option<Metric> {
 fn limit_of(metric: Metric, text: &str) -> Option<f64> {
     match metric {
         Metric::Latency(..) | Metric::LagP99 => units::duration(text).ok().map(|t| t.as_secs_f64()),
-        Metric::Rate => units::rate(text).ok(),
+        Metric::Rate | Metric::WorstSecond => units::rate(text).ok(),
         Metric::ErrorRate | Metric::Cpu | Metric::Outcome(_, true) => share(text),
-        Metric::Done | Metric::Unsent | Metric::Outcome(_, false) => {
+        Metric::Done | Metric::Unsent | Metric::SilentSeconds | Metric::Outcome(_, false) => {
             units::count(text).ok().map(|count| count as f64)
         }
     }
@@ -195,6 +200,9 @@ impl Threshold {
             }
             Metric::ErrorRate => (measured.sent > 0).then(|| (sent - measured.done as f64) / sent),
             Metric::Rate => Some(measured.rate),
+            Metric::WorstSecond => measured.worst_second.as_ref().map(|worst| worst.rate),
+            // Where no whole second was measured, none was told apart.
+            Metric::SilentSeconds => measured.worst_second.as_ref().map(|_| measured.silent_seconds as f64),
             Metric::Done => Some(measured.done as f64),
             Metric::Unsent => Some(measured.unsent as f64),
             Metric::Outcome(outcome, false) => Some(measured.count(outcome) as f64),
@@ -210,8 +218,10 @@ impl Threshold {
         match self.metric {
             Metric::Latency(..) | Metric::LagP99 => text::time(value),
             Metric::ErrorRate | Metric::Cpu | Metric::Outcome(_, true) => format!("{:.2}%", 100.0 * value),
-            Metric::Rate => format!("{value:.1}/s"),
-            Metric::Done | Metric::Unsent | Metric::Outcome(_, false) => format!("{value}"),
+            Metric::Rate | Metric::WorstSecond => format!("{value:.1}/s"),
+            Metric::Done | Metric::Unsent | Metric::SilentSeconds | Metric::Outcome(_, false) => {
+                format!("{value}")
+            }
         }
     }
 }
@@ -252,6 +262,9 @@ mod tests {
             "busy<5%",
             "probe.p99<20ms",
             "cpu<80%",
+            "worst_second.rate>900",
+            "probe.worst_second.rate >= 1k",
+            "silent_seconds<1",
         ] {
             assert!(text.parse::<Threshold>().is_ok(), "{text}");
         }
@@ -269,6 +282,9 @@ mod tests {
             "error_rate<-1%",
             "<1s",
             "response.<1s",
+            "worst_second>900",
+            "worst_second.p99<1s",
+            "worst_second.rate>900ms",
         ] {
             assert!(text.parse::<Threshold>().is_err(), "{text}");
         }

@@ -1,17 +1,67 @@
-//! The run second by second, in bounded memory.
+//! The timeline of a run, second by second, in bounded memory.
 
 use super::clock::{Nanos, seconds};
 use super::outcome::Outcome;
-use super::recorder::Interval;
-use super::report::Point;
+use super::recorder::{Interval, Part};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Some seconds of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Point {
+    /// When it began, in seconds from the beginning of the schedule.
+    pub at: f64,
+    /// `warmup`, `measured`, or `draining` after what is measured.
+    #[serde(default)]
+    pub phase: String,
+    /// Good replies a second that came in it, whenever their requests began.
+    #[serde(default)]
+    pub rate: f64,
+    /// The same of the worst of its seconds, where it is made of several.
+    #[serde(default)]
+    pub rate_min: f64,
+    /// How long it is.
+    pub seconds: f64,
+    /// Requests that were due.
+    pub offered: u64,
+    /// What became of requests that ended in it; what did not happen is not named, but for `ok`.
+    pub outcomes: BTreeMap<String, u64>,
+    /// The median of the response, in seconds.
+    pub p50: Option<f64>,
+    /// The 99th percentile of the response, in seconds.
+    pub p99: Option<f64>,
+    /// The longest response, in seconds.
+    pub max: Option<f64>,
+}
+
+/// The measured second with the fewest good replies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct WorstSecond {
+    /// When it began, in seconds from the beginning of the schedule.
+    pub at: f64,
+    /// Good replies in it.
+    pub rate: f64,
+    /// Requests that were due in it.
+    pub offered: u64,
+}
 
 /// The most points kept. A longer run has points of two seconds, then of four, and so on.
 const POINTS: usize = 600;
 
+/// A second in which fewer requests are due may have no reply by chance.
+const SILENT_OFFERED: u64 = 10;
+
 /// The points of a run so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Timeline {
     points: Vec<Point>,
+    worst: Option<WorstSecond>,
+    /// Measured seconds without a good reply, though one was to be expected.
+    silent: u64,
+    /// Replies are always to be expected: each client asks again as soon as it is answered.
+    always: bool,
     /// Seconds that one point is made of.
     width: usize,
     /// Seconds in the last point.
@@ -20,12 +70,21 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
+    /// An empty timeline. `always`: each client asks again as soon as it is answered, so a second without a reply is
+    /// never a second in which nothing was asked.
+    pub(crate) fn new(always: bool) -> Self {
+        Self { always, ..Self::default() }
+    }
+
     /// Adds what one second measured.
     pub(crate) fn push(&mut self, interval: &Interval) {
-        if interval.end <= interval.begin {
+        if interval.end <= interval.begin || interval.part == Part::Opening {
             return;
         }
         let point = self.point(interval);
+        if interval.part == Part::Measured && interval.whole {
+            self.count_second(&point);
+        }
         self.width = self.width.max(1);
         match self.points.last_mut() {
             Some(last) if self.filled < self.width => join(last, &point),
@@ -37,6 +96,16 @@ impl Timeline {
         self.filled += 1;
         if self.points.len() > POINTS {
             self.halve();
+        }
+    }
+
+    /// Counts a whole second of the measured part.
+    fn count_second(&mut self, point: &Point) {
+        let expected = self.always || point.offered >= SILENT_OFFERED;
+        self.silent += u64::from(point.rate == 0.0 && expected);
+        if self.worst.as_ref().is_none_or(|worst| point.rate < worst.rate) {
+            let Point { at, rate, offered, .. } = *point;
+            self.worst = Some(WorstSecond { at, rate, offered });
         }
     }
 
@@ -52,7 +121,10 @@ impl Timeline {
         Point {
             at: seconds(interval.begin.saturating_sub(begin)),
             seconds: seconds(interval.end - interval.begin),
-            offered: interval.tally.offered + interval.warm.offered,
+            phase: interval.part.as_str().to_owned(),
+            rate: interval.rate(),
+            rate_min: interval.rate(),
+            offered: interval.offered(),
             outcomes,
             p50: time(histogram.value_at_quantile(0.5)),
             p99: time(histogram.value_at_quantile(0.99)),
@@ -76,9 +148,19 @@ impl Timeline {
         self.filled = if odd { self.width / 2 } else { self.width };
     }
 
-    /// The points of the whole run.
-    pub(crate) fn finish(self) -> Vec<Point> {
-        self.points
+    /// The points of the run so far.
+    pub(crate) fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// The measured second with the fewest good replies; none where no whole second was measured.
+    pub(crate) fn worst(&self) -> Option<&WorstSecond> {
+        self.worst.as_ref()
+    }
+
+    /// Measured seconds without a good reply.
+    pub(crate) fn silent(&self) -> u64 {
+        self.silent
     }
 }
 
@@ -92,7 +174,19 @@ fn join(one: &mut Point, two: &Point) {
     };
     one.p99 = worse(one.p99, two.p99);
     one.max = worse(one.max, two.max);
-    one.seconds += two.seconds;
+    let length = one.seconds + two.seconds;
+    if length > 0.0 {
+        one.rate = (one.rate * one.seconds + two.rate * two.seconds) / length;
+    }
+    one.rate_min = one.rate_min.min(two.rate_min);
+    if one.phase != two.phase {
+        // Of a point that is part of several, what is measured counts.
+        one.phase = match [&one.phase, &two.phase].iter().any(|phase| *phase == Part::Measured.as_str()) {
+            true => Part::Measured.as_str().to_owned(),
+            false => two.phase.clone(),
+        };
+    }
+    one.seconds = length;
     one.offered += two.offered;
     for (name, n) in &two.outcomes {
         *one.outcomes.entry(name.clone()).or_default() += n;
@@ -116,13 +210,14 @@ mod tests {
         let mut interval = Interval::new(0);
         const SECONDS: u64 = 5000;
         for second in 0..SECONDS {
+            interval.part = Part::Measured;
             interval.begin = second * 1_000_000_000;
             interval.end = interval.begin + 1_000_000_000;
             interval.tally.offered = 2;
             interval.tally.outcomes[Outcome::Ok] = 1;
             timeline.push(&interval);
         }
-        let points = timeline.finish();
+        let points = timeline.points();
         assert!(points.len() <= POINTS && points.len() > POINTS / 2, "{}", points.len());
         assert_eq!(points.iter().map(|p| p.offered).sum::<u64>(), 2 * SECONDS);
         assert_eq!(points.iter().map(|p| p.outcomes["ok"]).sum::<u64>(), SECONDS);
@@ -130,5 +225,39 @@ mod tests {
         for pair in points.windows(2) {
             assert_eq!(pair[0].at + pair[0].seconds, pair[1].at);
         }
+    }
+
+    #[test]
+    fn the_worst_second_is_a_whole_one_of_those_that_are_measured() {
+        let mut timeline = Timeline::default();
+        let second = 1_000_000_000;
+        for (n, part, whole, ok) in [
+            (0, Part::Opening, true, 0),
+            (1, Part::Warmup, true, 0),
+            (2, Part::Measured, true, 900),
+            (3, Part::Measured, true, 700),
+            (4, Part::Measured, true, 700),
+            (5, Part::Measured, false, 1),
+            (6, Part::Draining, true, 0),
+        ] {
+            let mut interval = Interval::new(n * second);
+            (interval.end, interval.part, interval.whole) = ((n + 1) * second, part, whole);
+            interval.tally.offered = 1000 + n;
+            interval.tally.outcomes[Outcome::Ok] = ok;
+            timeline.push(&interval);
+        }
+        // Time counts from the beginning of the schedule, after connections were opened.
+        assert_eq!(timeline.worst(), Some(&WorstSecond { at: 2.0, rate: 700.0, offered: 1003 }));
+        assert_eq!(timeline.silent(), 0);
+        for (always, offered, silent) in [(true, 0, 1), (false, 9, 0), (false, 10, 1)] {
+            let mut timeline = Timeline::new(always);
+            let mut interval = Interval::new(0);
+            (interval.end, interval.part, interval.tally.offered) = (second, Part::Measured, offered);
+            timeline.push(&interval);
+            assert_eq!(timeline.silent(), silent, "{always} {offered}");
+        }
+        let phases: Vec<_> = timeline.points().iter().map(|point| (point.at, point.phase.as_str())).collect();
+        let measured = [1.0, 2.0, 3.0, 4.0].map(|at| (at, "measured"));
+        assert_eq!(phases, [&[(0.0, "warmup")][..], &measured, &[(5.0, "draining")]].concat());
     }
 }

@@ -1,4 +1,4 @@
-//! Whether the run can be believed: was the server the limit, or the generator?
+//! The verdict: whether the server or the generator was the limit, and so whether the numbers speak of the server.
 
 use super::outcome::{Outcome, Outcomes};
 
@@ -8,6 +8,8 @@ const BUSY: f64 = 0.9;
 const LAG: f64 = 0.001;
 /// Of the response time's 99th percentile, the generator's own lag may be no more than this share.
 const LAG_SHARE: f64 = 0.2;
+/// The longest that a load thread may be away from its clients, in seconds; longer, and its seconds cannot be believed.
+const PAUSE: f64 = 0.5;
 /// Too short a run says nothing of how busy its generator was, in seconds.
 const SHORT: f64 = 0.5;
 /// An open loop that answers this share of what was offered kept up.
@@ -16,7 +18,7 @@ const KEPT_UP: f64 = 0.99;
 /// What limited the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// The name in reports: `server-limited`, `kept-up`, `generator-limited` or `nothing-done`.
+    /// The name in reports: `server-limited`, `kept-up`, `generator-limited`, `nothing-done` or `interrupted`.
     pub(crate) name: &'static str,
     /// Whether the numbers speak of the server.
     pub(crate) valid: bool,
@@ -41,6 +43,12 @@ pub(crate) struct Evidence<'a> {
     pub(crate) lag_p99: Option<f64>,
     /// Seconds.
     pub(crate) response_p99: Option<f64>,
+    /// Seconds: the longest that a load thread was away from its clients.
+    pub(crate) pause_max: f64,
+    /// Measured seconds without a good reply.
+    pub(crate) silent_seconds: u64,
+    /// The run was ended before its time.
+    pub(crate) interrupted: bool,
     /// Time to think is time not spent at the server.
     pub(crate) thinks: bool,
 }
@@ -49,6 +57,10 @@ pub(crate) struct Evidence<'a> {
 pub(crate) fn judge(evidence: Evidence<'_>) -> Verdict {
     let verdict = |name, valid, reason: String| Verdict { name, valid, reason };
     let outcomes = evidence.outcomes;
+    if evidence.interrupted {
+        let reason = "it was ended before its time, and covers what ran until then";
+        return verdict("interrupted", false, reason.to_owned());
+    }
     if outcomes[Outcome::Ok] == 0 {
         return verdict("nothing-done", false, "no request was answered well".to_owned());
     }
@@ -56,9 +68,14 @@ pub(crate) fn judge(evidence: Evidence<'_>) -> Verdict {
         return verdict("generator-limited", false, reason);
     }
     let kept_up = outcomes[Outcome::Ok] as f64 >= KEPT_UP * evidence.offered as f64;
+    let silent = match evidence.silent_seconds {
+        0 => String::new(),
+        1 => "there was no good reply in one of its seconds".to_owned(),
+        n => format!("there was no good reply in {n} of its seconds"),
+    };
     match evidence.open || evidence.thinks {
-        true if kept_up => verdict("kept-up", true, String::new()),
-        _ => verdict("server-limited", true, String::new()),
+        true if kept_up && silent.is_empty() => verdict("kept-up", true, String::new()),
+        _ => verdict("server-limited", true, silent),
     }
 }
 
@@ -86,6 +103,20 @@ fn generator_limit(evidence: &Evidence<'_>) -> Option<String> {
         let share = (100.0 * lag / response).min(100.0);
         return Some(format!("its lag is {share:.0}% of the response time (p99)"));
     }
+    if let Some(reason) = no_rest(evidence) {
+        return Some(reason);
+    }
+    if evidence.pause_max > PAUSE {
+        return Some(format!(
+            "a load thread was away from its clients for {:.1} s: it could not keep its seconds",
+            evidence.pause_max
+        ));
+    }
+    None
+}
+
+/// Its busiest thread had no room left.
+fn no_rest(evidence: &Evidence<'_>) -> Option<String> {
     if evidence.elapsed < SHORT {
         return None;
     }
@@ -138,10 +169,58 @@ mod tests {
                 busy,
                 lag_p99: lag,
                 response_p99: response,
+                pause_max: 0.0,
+                silent_seconds: 0,
+                interrupted: false,
                 thinks: false,
             });
             assert_eq!(verdict.name, name);
             assert_eq!(verdict.valid, !matches!(name, "generator-limited" | "nothing-done"), "{name}");
+        }
+    }
+
+    #[test]
+    fn silent_seconds_and_pauses_and_an_early_end_count() {
+        let mut outcomes = Outcomes::default();
+        outcomes[Outcome::Ok] = 1000;
+        let sound = Evidence {
+            open: true,
+            elapsed: 10.0,
+            offered: 1000,
+            outcomes: &outcomes,
+            cpu: 0.1,
+            busy: 0.1,
+            lag_p99: Some(0.0),
+            response_p99: Some(0.1),
+            pause_max: 0.4,
+            silent_seconds: 0,
+            interrupted: false,
+            thinks: false,
+        };
+        for (evidence, name, valid, says) in [
+            (sound, "kept-up", true, ""),
+            (Evidence { silent_seconds: 1, ..sound }, "server-limited", true, "in one of its seconds"),
+            (Evidence { silent_seconds: 3, ..sound }, "server-limited", true, "in 3 of its seconds"),
+            (
+                Evidence { pause_max: 2.4, ..sound },
+                "generator-limited",
+                false,
+                "away from its clients for 2.4 s",
+            ),
+            (Evidence { interrupted: true, ..sound }, "interrupted", false, "before its time"),
+            (
+                Evidence { interrupted: true, pause_max: 2.0, ..sound },
+                "interrupted",
+                false,
+                "before its time",
+            ),
+        ] {
+            let verdict = judge(evidence);
+            assert_eq!((verdict.name, verdict.valid), (name, valid), "{verdict:?}");
+            assert!(
+                verdict.reason.contains(says) && verdict.reason.is_empty() == says.is_empty(),
+                "{verdict:?}"
+            );
         }
     }
 }

@@ -17,6 +17,7 @@ pub(super) fn json(report: &Report, view: &View) -> Value {
         "state": banner.state.as_str(),
         "title": banner.title,
         "why": banner.why,
+        "advice": banner.advice,
         "uptime_seconds": seen.uptime.as_secs_f64(),
         "shedding": seen.shedding.map(DropReason::as_str),
         "workers": {
@@ -46,6 +47,7 @@ pub(super) fn json(report: &Report, view: &View) -> Value {
         "pending_output_bytes": seen.pending_output_bytes,
         "process": {
             "cpu_seconds_total": process.cpu.as_secs_f64(), "open_fds": process.open_fds,
+            "cpu_cores": recent.processors,
             "max_fds": process.max_fds, "resident_bytes": process.resident_bytes,
             "threads": process.threads, "start_time_seconds": process.start_time,
         },

@@ -24,6 +24,8 @@ pub(super) struct Report {
     pub(super) refused_sources: Vec<RefusedSource>,
     pub(super) limits: Vec<(&'static str, String)>,
     pub(super) recent: Recent,
+    /// Processors that the process may use.
+    pub(super) processors: usize,
 }
 
 /// What happened in the windows that the page looks back on.
@@ -38,6 +40,8 @@ pub(super) struct Recent {
     /// Of the workers' time, in the last second and in the last ten.
     pub(super) busy: f64,
     pub(super) utilisation: f64,
+    /// Processors in use, in the last ten seconds.
+    pub(super) processors: f64,
     pub(super) dropped: Dropped,
     /// Seconds that the window of latencies has.
     pub(super) latency_seconds: f64,
@@ -52,7 +56,7 @@ impl Report {
         history: &History,
     ) -> Self {
         let seen = observe.snapshot();
-        let sample = Sample::new(now, &seen);
+        let sample = Sample::new(now, &seen, process.cpu);
         let refused_sources = observe.refused_sources();
         Self {
             banner: Banner::new(&seen, &lately(&sample, &refused_sources, history)),
@@ -61,6 +65,7 @@ impl Report {
             refused_sources,
             limits: observe.limits(),
             recent: Recent::new(&sample, &seen, history),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
             seen,
         }
     }
@@ -90,6 +95,7 @@ impl Recent {
             sent_rate: sample.rate(second_ago, |s| s.sent_bytes),
             busy: sample.utilisation(second_ago),
             utilisation: sample.utilisation(ten_ago),
+            processors: sample.processors(ten_ago),
             dropped: sample.dropped_since(minute_ago),
             ..Self::default()
         };

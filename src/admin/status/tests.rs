@@ -5,6 +5,7 @@ use super::*;
 use crate::metrics::snapshot::{ListenerSnapshot, Phase, Refusal, RefusedSource, Snapshot};
 use crate::reason::DropReason;
 use serde_json::Value;
+use std::time::Duration;
 
 struct Fake(Snapshot);
 
@@ -126,7 +127,7 @@ fn everything_that_is_said_of_now_is_of_one_instant() {
         seen
     };
     // The queue was full a moment ago, and is nearly empty now.
-    history.push(start, &seen(128, 32));
+    history.push(start, &seen(128, 32), Duration::ZERO);
     for (now, words) in [
         (
             seen(3, 4),

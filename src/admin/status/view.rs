@@ -44,6 +44,7 @@ impl View {
         let mut text = |name, value: String| self.text.insert(name, value);
         text("title", report.banner.title.to_owned());
         text("why", report.banner.why.clone());
+        text("advice", report.banner.advice.to_owned());
         text("version", format!("tidegate {VERSION}"));
         text("uptime", show::age(report.seen.uptime));
         text("time", format!("{} UTC", show::time_of_day(now)));
@@ -68,7 +69,9 @@ impl View {
         text("queue-limit", show::number(seen.queue_limit));
         text("connections-limit", show::number(seen.connections_limit));
         text("descriptors-limit", process.max_fds.map_or("no limit".to_owned(), show::number));
-        text("workers-note", format!("{} of the last 10 s", show::percent(recent.utilisation)));
+        let utilisation = show::percent(recent.utilisation);
+        let processors = show::processors(recent.processors, report.processors);
+        text("workers-note", format!("{utilisation} of the last 10 s, {processors}"));
         text("queue-note", show::waiting(seen, report.total(|l| l.newcomers)));
         let idle = show::number(report.total(|l| l.idle));
         text("connections-note", format!("{idle} idle, {} lingering", show::number(seen.lingering)));
@@ -111,25 +114,45 @@ impl View {
         let recent = &report.recent.dropped;
         let dropped = DropReason::ALL.iter().map(|&reason| {
             let at = reason as usize;
-            vec![reason.to_string(), n(recent.connections[at]), n(report.total(|l| l.dropped[at]))]
+            (reason.to_string(), vec![recent.connections[at], report.total(|l| l.dropped[at])])
         });
         let datagrams = report.seen.listeners.iter().any(|l| l.datagram);
         let datagrams = DatagramDrop::ALL.iter().filter(|_| datagrams).map(|&reason| {
             let at = reason as usize;
-            let total = n(report.total(|l| l.datagrams_dropped[at]));
-            vec![format!("datagram: {reason}"), n(recent.datagrams[at]), total]
+            let total = report.total(|l| l.datagrams_dropped[at]);
+            (format!("datagram: {reason}"), vec![recent.datagrams[at], total])
         });
-        self.rows.insert("drops", dropped.chain(datagrams).collect());
+        self.put_reasons("drops", "drops-rest", dropped.chain(datagrams));
         let sources =
             report.refused_sources.iter().map(|source| vec![source.source.clone(), n(source.count)]);
         self.rows.insert("sources", sources.collect());
     }
 
+    /// A row for each reason that has occurred, and the names of the others in one line: a table of zeros hides what is
+    /// not zero.
+    fn put_reasons(
+        &mut self,
+        rows: &'static str,
+        rest: &'static str,
+        reasons: impl Iterator<Item = (String, Vec<u64>)>,
+    ) {
+        let (occurred, others): (Vec<_>, Vec<_>) =
+            reasons.partition(|(_, counts)| counts.iter().any(|&count| count > 0));
+        let row = |(reason, counts): (String, Vec<u64>)| {
+            std::iter::once(reason).chain(counts.into_iter().map(show::number)).collect()
+        };
+        self.rows.insert(rows, occurred.into_iter().map(row).collect());
+        let others: Vec<_> = others.into_iter().map(|(reason, _)| reason).collect();
+        let others =
+            if others.is_empty() { String::new() } else { format!("Not once: {}.", others.join(", ")) };
+        self.text.insert(rest, others);
+    }
+
     fn put_tables(&mut self, report: &Report, now: u64) {
-        let n = show::number;
         let closed = CloseReason::ALL.iter();
-        let closed = closed.map(|&r| vec![r.to_string(), n(report.total(|l| l.closed[r as usize]))]);
-        self.rows.insert("closes", closed.collect());
+        let closed =
+            closed.map(|&reason| (reason.to_string(), vec![report.total(|l| l.closed[reason as usize])]));
+        self.put_reasons("closes", "closes-rest", closed);
         self.rows.insert("listeners", report.seen.listeners.iter().map(listener_row).collect());
         let refusals = report.refusals.iter().map(|r| refusal_row(r, report.listener_name(r.listener), now));
         self.rows.insert("refusals", refusals.collect());

@@ -12,10 +12,10 @@ use tidegate_units::url::Url;
 
 /// The form of the report on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Output {
-    /// For people: one screen.
+pub(super) enum ReportForm {
+    /// One screen for people.
     Text,
-    /// For programs: docs/stress.md describes it.
+    /// For programs; docs/stress.md describes it.
     Json,
 }
 
@@ -33,158 +33,181 @@ pub(super) enum ProgressWhen {
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(in crate::cli) struct StressArgs {
     #[command(subcommand)]
-    pub(super) kept: Option<super::kept::Kept>,
+    pub(super) kept: Option<super::kept::KeptCommand>,
     #[command(flatten)]
     pub(super) load: LoadArgs,
 }
 
+const LOAD: &str = "Load";
+const CONNECTIONS: &str = "Connections";
+const REQUESTS: &str = "Requests and replies";
+const PROBE: &str = "Probe";
+const JUDGEMENT: &str = "Judgement";
+const OUTPUT: &str = "ReportForm";
+
 /// Options of a run.
 #[derive(Debug, clap::Args)]
 pub(super) struct LoadArgs {
-    /// The target: tcp://host:port, udp://host:port or http://host[:port][/path].
+    /// The target: tcp://host:port, udp://host:port, http://host[:port][/path], unix:///path/of/the/socket or
+    /// http+unix:///path/of/the/socket[:/path].
     #[arg(required = true)]
     pub(super) url: Option<Url>,
 
-    /// Clients, each with one connection at a time.
-    #[arg(short, long, value_name = "N", default_value = "50", value_parser = units::positive)]
+    /// Number of clients. Each has one connection at a time.
+    #[arg(short, long, value_name = "N", default_value = "50", value_parser = units::positive, help_heading = LOAD)]
     pub(super) connections: u64,
 
-    /// How long to measure [default: 10s, without end where -n is given].
-    #[arg(short, long, value_name = "TIME", value_parser = units::duration)]
+    /// Time to measure [default: 10s; with -n, until the requests are made].
+    #[arg(short, long, value_name = "TIME", value_parser = units::duration, help_heading = LOAD)]
     pub(super) duration: Option<Duration>,
 
     /// Make this many requests, then end.
-    #[arg(short = 'n', long, value_name = "N", value_parser = units::positive)]
+    #[arg(short = 'n', long, value_name = "N", value_parser = units::positive, help_heading = LOAD)]
     pub(super) requests: Option<u64>,
 
-    /// Run this long before measuring [default: 1s; 0s with -n, --stages and the modes that hold].
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    /// Time to run before measuring. With --stages it is the beginning of the stages [default: 1s; 0s with -n,
+    /// --stages and the modes that hold].
+    #[arg(long, value_name = "TIME", value_parser = units::duration, help_heading = LOAD)]
     pub(super) warmup: Option<Duration>,
 
-    /// Open loop: requests a second in all, whatever the server does. Without it each client waits for its
-    /// reply before it sends again.
-    #[arg(short, long, value_name = "N", value_parser = units::rate)]
+    /// Send this many requests a second in all, whatever the server does (open loop). Without --rate and --stages
+    /// each client waits for its reply before it sends again (closed loop).
+    #[arg(short, long, value_name = "N", value_parser = units::rate, help_heading = LOAD)]
     pub(super) rate: Option<f64>,
 
-    /// Open loop: in each of these times the rate goes in a straight line to its value, from --rate or 0,
-    /// like 10s:100,1m:1000,10s:0.
-    #[arg(long, value_name = "TIME:RATE,...", conflicts_with_all = ["duration", "requests", "warmup"])]
+    /// Change the rate over time (open loop). In each stage the rate goes in a straight line to its value, at first
+    /// from --rate or 0; a stage of 0s is a jump. Example: 10s:100,1m:1000,10s:0.
+    #[arg(long, value_name = "TIME:RATE,...", conflicts_with_all = ["duration", "requests"], help_heading = LOAD)]
     pub(super) stages: Option<Stages>,
 
-    /// Look for the highest rate at which this threshold holds, in trials of --duration [default: 5s].
-    #[arg(long, value_name = "THRESHOLD", conflicts_with_all = ["stages", "requests", "think", "baseline"])]
+    /// Find the highest rate at which this condition holds, in trials of --duration [default: 5s].
+    #[arg(long, value_name = "CONDITION", conflicts_with_all = ["stages", "requests", "think", "baseline"],
+          help_heading = LOAD)]
     pub(super) find_max: Option<Threshold>,
 
-    /// How an open loop's arrivals are spread.
-    #[arg(long, default_value = "uniform", value_name = "HOW", value_parser = spreads())]
+    /// How the requests of an open loop are spread over time.
+    #[arg(long, default_value = "uniform", value_name = "HOW", value_parser = spreads(), help_heading = LOAD)]
     pub(super) arrival: Spread,
 
-    /// From a request to its whole reply.
-    #[arg(short, long, value_name = "TIME", default_value = "5s", value_parser = units::duration)]
-    pub(super) timeout: Duration,
-
-    /// From the start of a connection to its establishment.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
-    pub(super) connect_timeout: Duration,
-
-    /// Requests on each connection: forever, a number, or never (one).
-    #[arg(long, value_name = "HOW", default_value = "forever")]
-    pub(super) reuse: Reuse,
-
-    /// How a connection that is used up is closed.
-    #[arg(long, default_value = "fin", value_name = "HOW", value_parser = closes())]
-    pub(super) close: Close,
-
-    /// Send this text (with \n, \r, \t, \0, \\ and \xHH); if it ends with \n, a line is the reply.
-    #[arg(long, value_name = "TEXT", group = "payload")]
-    pub(super) data: Option<String>,
-
-    /// Send this many bytes, and expect them back.
-    #[arg(long, value_name = "BYTES", group = "payload", value_parser = units::size)]
-    pub(super) size: Option<u64>,
-
-    /// Send the bytes of this file.
-    #[arg(long, value_name = "FILE", group = "payload")]
-    pub(super) data_file: Option<PathBuf>,
-
-    /// Send the lines of this file in turn, one a request; a line is the reply.
-    #[arg(long, value_name = "FILE", group = "payload")]
-    pub(super) lines: Option<PathBuf>,
-
-    /// What a good reply is: tcp, these bytes, or a line with this text where lines are sent; udp, a datagram
-    /// with it; http, a body with it.
-    #[arg(long, value_name = "TEXT")]
-    pub(super) expect: Option<String>,
-
-    /// What a busy server's reply begins with; http, what its body contains (503 and 429 are busy anyway).
-    #[arg(long, value_name = "TEXT")]
-    pub(super) busy: Option<String>,
-
-    /// Closed loop: the pause between a reply and the next request, like 50ms, or exp:50ms at random around it.
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["rate", "stages"])]
+    /// Pause of a closed loop's client between a reply and its next request: a time, or exp:TIME for random pauses
+    /// with this mean.
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["rate", "stages"], help_heading = LOAD)]
     pub(super) think: Option<Think>,
 
-    /// What is done with each connection.
-    #[arg(long, default_value = "request", value_name = "MODE", value_parser = modes())]
+    /// What each client does with its connection.
+    #[arg(long, default_value = "request", value_name = "MODE", value_parser = modes(), help_heading = LOAD)]
     pub(super) mode: Mode,
 
-    /// slow-send and slow-read: the time between two bytes.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
+    /// Time between two bytes in the modes slow-send and slow-read.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration, help_heading = LOAD)]
     pub(super) drip: Duration,
 
-    /// Beside the load, make this many requests a second as a polite client that connects anew for each, and
-    /// measure them apart.
-    #[arg(long, value_name = "RATE", conflicts_with_all = ["requests", "find_max"],
-          value_parser = units::rate)]
-    pub(super) probe: Option<f64>,
-
-    /// Connect from these local addresses in turn, like 127.0.1.0/24: each has ports of its own.
-    #[arg(long, value_name = "CIDR")]
-    pub(super) source_ip: Option<Sources>,
-
-    /// Load threads.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = units::positive)]
+    /// Number of load threads.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = units::positive, help_heading = LOAD)]
     pub(super) threads: u64,
 
-    /// The form of the report on stdout.
-    #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
-    pub(super) output: Output,
+    /// Repeat the random numbers of the run that had this seed [default: new ones].
+    #[arg(long, value_name = "N", help_heading = LOAD)]
+    pub(super) seed: Option<u64>,
+
+    /// Give up a request whose reply is not complete after this time.
+    #[arg(short, long, value_name = "TIME", default_value = "5s", value_parser = units::duration,
+          help_heading = CONNECTIONS)]
+    pub(super) timeout: Duration,
+
+    /// Give up a connection that is not established after this time.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration,
+          help_heading = CONNECTIONS)]
+    pub(super) connect_timeout: Duration,
+
+    /// How many requests a connection is used for: forever, a number, or never (a new connection for each).
+    #[arg(long, value_name = "HOW", default_value = "forever", help_heading = CONNECTIONS)]
+    pub(super) reuse: Reuse,
+
+    /// How a connection that is not used any more is closed.
+    #[arg(long, default_value = "fin", value_name = "HOW", value_parser = closes(), help_heading = CONNECTIONS)]
+    pub(super) close: Close,
+
+    /// Connect from these local addresses in turn, for example 127.0.1.0/24. Each address has ports of its own.
+    #[arg(long, value_name = "CIDR", help_heading = CONNECTIONS)]
+    pub(super) source_ip: Option<Sources>,
+
+    /// Send this text, in which \n, \r, \t, \0, \\ and \xHH stand for their bytes. If it ends with a newline, the
+    /// reply is a line; otherwise the reply is the same bytes.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, group = "payload", help_heading = REQUESTS)]
+    pub(super) data: Option<String>,
+
+    /// Send this many bytes, and expect the same bytes as the reply [default: 64; with http, nothing].
+    #[arg(long, value_name = "BYTES", group = "payload", value_parser = units::size, help_heading = REQUESTS)]
+    pub(super) size: Option<u64>,
+
+    /// Send the bytes of this file (- is standard input).
+    #[arg(long, value_name = "FILE", group = "payload", help_heading = REQUESTS)]
+    pub(super) data_file: Option<PathBuf>,
+
+    /// Send the lines of this file in turn, one a request; the reply is a line. Empty lines are left out.
+    #[arg(long, value_name = "FILE", group = "payload", help_heading = REQUESTS)]
+    pub(super) lines: Option<PathBuf>,
+
+    /// Count a reply as good only if it is this text (tcp and unix), or contains it (lines, udp, the body of http).
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = REQUESTS)]
+    pub(super) expect: Option<String>,
+
+    /// Count a reply as busy if it begins with this text, or with http if its body contains it (503 and 429 are
+    /// always busy).
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = REQUESTS)]
+    pub(super) busy: Option<String>,
+
+    /// Beside the load, make this many requests a second, and measure them apart. Each has a new connection, unless
+    /// --probe-connections is given.
+    #[arg(long, value_name = "RATE", conflicts_with_all = ["requests", "find_max"],
+          value_parser = units::rate, help_heading = PROBE)]
+    pub(super) probe: Option<f64>,
+
+    /// Open this many connections for the probe before the run, and use them in turn.
+    #[arg(long, value_name = "N", requires = "probe", value_parser = units::positive, help_heading = PROBE)]
+    pub(super) probe_connections: Option<u64>,
+
+    /// Connect the probe from these local addresses [default: those of --source-ip].
+    #[arg(long, value_name = "CIDR", requires = "probe", help_heading = PROBE)]
+    pub(super) probe_source_ip: Option<Sources>,
+
+    /// Exit with 99 unless this holds; may be repeated. Examples: p99<50ms, error_rate<0.1%, probe.p99<20ms,
+    /// worst_second.rate>900.
+    #[arg(long, value_name = "CONDITION", help_heading = JUDGEMENT)]
+    pub(super) threshold: Vec<Threshold>,
+
+    /// Exit with 3 if the run is not valid, because the generator was the limit or no request was answered well.
+    #[arg(long, help_heading = JUDGEMENT)]
+    pub(super) strict: bool,
+
+    /// Compare with this report of an earlier run (-o json), and exit with 99 if anything is worse.
+    #[arg(long, value_name = "FILE", help_heading = JUDGEMENT)]
+    pub(super) baseline: Option<PathBuf>,
+
+    /// Take differences up to this share for noise when comparing.
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = noise, help_heading = JUDGEMENT)]
+    pub(super) noise: f64,
+
+    /// ReportForm of the report on standard output.
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORM", help_heading = OUTPUT)]
+    pub(super) output: ReportForm,
 
     /// Write an HdrHistogram log, a line a second.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub(super) hlog: Option<PathBuf>,
 
     /// Write the report as a page with plots.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub(super) html: Option<PathBuf>,
 
     /// Write a table, a row a second.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub(super) csv: Option<PathBuf>,
 
-    /// Whether to show on stderr how the run goes on.
-    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    /// Whether standard error shows how the run goes on.
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN", help_heading = OUTPUT)]
     pub(super) progress: ProgressWhen,
-
-    /// Exit with 99 unless this holds, like p99<50ms, error_rate<0.1% or probe.p99<20ms; may be repeated.
-    #[arg(long, value_name = "CONDITION")]
-    pub(super) threshold: Vec<Threshold>,
-
-    /// Compare with this report of an earlier run (-o json), and exit with 99 if anything is worse.
-    #[arg(long, value_name = "FILE")]
-    pub(super) baseline: Option<PathBuf>,
-
-    /// What differs by no more than this is the same.
-    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = noise)]
-    pub(super) noise: f64,
-
-    /// Exit with 3 if the run is not valid: the generator was the limit.
-    #[arg(long)]
-    pub(super) strict: bool,
-
-    /// Of the random numbers, so that a run can be repeated [default: another each time].
-    #[arg(long, value_name = "N")]
-    pub(super) seed: Option<u64>,
 }
 
 /// The names of a choice, each with what it means, and the value that a name stands for.
@@ -232,6 +255,8 @@ impl LoadArgs {
         options.mode = self.mode;
         options.drip = self.drip;
         options.probe = self.probe;
+        options.probe_connections = self.probe_connections;
+        options.probe_source_ip = self.probe_source_ip;
         options.source_ip = self.source_ip;
         options.threads = self.threads;
         options.thresholds = self.threshold.clone();

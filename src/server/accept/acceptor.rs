@@ -196,6 +196,7 @@ impl Acceptor {
     /// No newcomer can be admitted: refuse one within the budget, or leave it in the kernel's backlog until there is a
     /// place, a token, or no patience left.
     fn overload(&mut self, index: usize, reason: DropReason) -> Step {
+        let overload = self.shared.listeners[index].limits.overload;
         let watched = &mut self.watched[index];
         if !watched.is_waited_at() {
             return Step::Empty;
@@ -204,7 +205,7 @@ impl Acceptor {
         if reason == DropReason::QueueFull {
             let full = now.saturating_duration_since(*watched.full_since.get_or_insert(now));
             let burst = now.saturating_duration_since(*watched.burst_since.get_or_insert(now));
-            let patience = match self.shared.limits.overload {
+            let patience = match overload {
                 Overload::Wait(patience) => patience.saturating_sub(full),
                 _ => BURST.saturating_sub(burst),
             };
@@ -223,7 +224,7 @@ impl Acceptor {
                 return step;
             }
         };
-        let oldest = reason == DropReason::QueueFull && self.shared.limits.overload == Overload::DropOldest;
+        let oldest = reason == DropReason::QueueFull && overload == Overload::DropOldest;
         if oldest && self.drop_oldest() {
             return self.admit(index, socket, peer);
         }

@@ -16,6 +16,7 @@ use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::shared::Shared;
 use crate::service::{Kept, Peer};
+use crate::transport::listen::canonical;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -112,7 +113,7 @@ impl Newcomers<'_> {
             registered: Registered::No,
             knows_of_drain: false,
             ending: None,
-            peer: Peer { address: peer },
+            peer: Peer { address: canonical(peer) },
             _permit: permit,
         };
         let owned = Owned::open(slot, listener, connection, ledger);

@@ -2,6 +2,7 @@
 //! polls while all workers are in turns, sums up refusals once a second, and leads the drain. Nothing in it blocks.
 
 use super::drain::Drain;
+use super::trim::Trim;
 use crate::clock::{Nanos, nanos};
 use crate::reason::{CloseReason, DropReason};
 use crate::server::close::linger::Lingering;
@@ -10,7 +11,7 @@ use crate::server::datagram::batch::Batch;
 use crate::server::queue::connection::Waiting;
 use crate::server::queue::line::{Claim, Entry};
 use crate::server::queue::owned::Owned;
-use crate::server::queue::state::ConnectionId;
+use crate::server::queue::state::{ConnectionId, Marks};
 use crate::server::shared::Shared;
 use crate::server::turn::answer::receive_for_busy_workers;
 use crate::server::turn::harvest::{harvest, ready};
@@ -55,13 +56,15 @@ pub(crate) struct Timekeeper {
     /// For datagrams, when all workers are in turns.
     batch: Option<Box<Batch>>,
     drain: Drain,
+    trim: Trim,
 }
 
 impl Timekeeper {
     pub(crate) fn new(shared: Arc<Shared>, poll: Poll, incoming: Receiver<Lingering>, drain: Drain) -> Self {
         let limits = &shared.limits;
-        let shortest =
-            limits.idle_timeout.min(limits.read_timeout).min(limits.write_timeout).min(limits.queue_timeout);
+        let idle = shared.listeners.iter().map(|listener| listener.limits.idle_timeout).min();
+        let idle = idle.unwrap_or(limits.idle_timeout);
+        let shortest = idle.min(limits.read_timeout).min(limits.write_timeout).min(limits.queue_timeout);
         // An eighth late at most, a pass over the table at most every 5 ms.
         let scan_every = nanos(shortest / 8).clamp(5_000_000, 250_000_000);
         Self {
@@ -76,6 +79,7 @@ impl Timekeeper {
             quiet: 0,
             batch: None,
             drain,
+            trim: Trim::default(),
         }
     }
 
@@ -118,6 +122,9 @@ impl Timekeeper {
             self.next_summary = now + SECOND;
             shared.refusals.sum_up(&shared.listeners, &shared.counts, shared.bell.is_awaited());
             shared.intake().sum_up();
+            if self.trim.is_due(shared.admission.open()) {
+                crate::sys::give_memory_back();
+            }
         }
         self.call_sessions(now);
         self.tick(now);
@@ -127,7 +134,7 @@ impl Timekeeper {
     /// Gives a turn to the sessions that asked to be called by now.
     fn call_sessions(&self, now: Nanos) {
         let (shared, mut queued) = (&*self.shared, false);
-        shared.wheel.advance(now, |id| queued |= ready(shared, id, false, self.row(), &mut || now));
+        shared.wheel.advance(now, |id| queued |= ready(shared, id, Marks::NONE, self.row(), &mut || now));
         if queued {
             shared.crew.work_queued();
         }

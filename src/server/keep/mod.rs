@@ -3,3 +3,4 @@
 pub(crate) mod drain;
 pub(crate) mod keeper;
 pub(crate) mod orders;
+mod trim;

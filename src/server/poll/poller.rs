@@ -6,7 +6,7 @@
 //! works the kernel wakes nobody. When all workers are in turns, the timekeeper leads for a moment at every tick.
 
 use super::crew::Lead;
-use crate::server::queue::state::{ConnectionId, Generation};
+use crate::server::queue::state::{ConnectionId, Generation, Marks};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use std::io;
@@ -20,7 +20,9 @@ const BATCH: usize = 256;
 
 const WAKE: Token = Token(usize::MAX);
 
-/// Marks the token of a listener, and of a datagram socket; slots have numbers below 2^24.
+/// Marks the token of a connection's other socket, of a listener, and of a datagram socket; slots have numbers below
+/// 2^24.
+const OTHER_BIT: u32 = 1 << 29;
 const LISTENER_BIT: u32 = 1 << 30;
 const DATAGRAM_BIT: u32 = 1 << 31;
 
@@ -30,8 +32,8 @@ const _: () = assert!(usize::BITS == 64, "tidegate needs a 64-bit target");
 /// What the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A connection became ready; `hangup` if its client has closed its half, or the connection failed.
-    Connection { id: ConnectionId, hangup: bool },
+    /// A connection became ready.
+    Connection { id: ConnectionId, marks: Marks },
     /// Newcomers stand at the listener of this number.
     Newcomers(usize),
     /// The datagram socket of this number can be read.
@@ -42,6 +44,8 @@ pub(crate) enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Connection(ConnectionId),
+    /// The other socket of a connection.
+    Other(ConnectionId),
     Listener(usize),
     Datagrams(usize),
 }
@@ -50,6 +54,7 @@ impl Source {
     fn token(self) -> Token {
         let (number, generation) = match self {
             Source::Connection(id) => (id.slot, id.generation.0),
+            Source::Other(id) => (id.slot | OTHER_BIT, id.generation.0),
             Source::Listener(number) => (number as u32 | LISTENER_BIT, 0),
             Source::Datagrams(number) => (number as u32 | DATAGRAM_BIT, 0),
         };
@@ -63,6 +68,8 @@ impl Source {
             Source::Datagrams(number)
         } else if slot & LISTENER_BIT != 0 {
             Source::Listener(number)
+        } else if slot & OTHER_BIT != 0 {
+            Source::Other(ConnectionId { slot: slot & !OTHER_BIT, generation })
         } else {
             Source::Connection(ConnectionId { slot, generation })
         }
@@ -129,10 +136,10 @@ impl Poller {
         let mut count = 0;
         for event in events.iter().filter(|event| event.token() != WAKE) {
             count += 1;
+            let hangup = event.is_read_closed() || event.is_error();
             found(match Source::of(event.token()) {
-                Source::Connection(id) => {
-                    Event::Connection { id, hangup: event.is_read_closed() || event.is_error() }
-                }
+                Source::Connection(id) => Event::Connection { id, marks: Marks::of_client(hangup) },
+                Source::Other(id) => Event::Connection { id, marks: Marks::of_other(hangup) },
                 Source::Listener(number) => Event::Newcomers(number),
                 Source::Datagrams(number) => Event::Datagrams(number),
             });
@@ -151,6 +158,8 @@ mod tests {
         for source in [
             Source::Connection(id(0, 0)),
             Source::Connection(id(crate::Limits::CONNECTIONS_MAX as u32 - 1, u32::MAX >> 4)),
+            Source::Other(id(0, 0)),
+            Source::Other(id(crate::Limits::CONNECTIONS_MAX as u32 - 1, u32::MAX)),
             Source::Listener(0),
             Source::Listener(65_535),
             Source::Datagrams(0),

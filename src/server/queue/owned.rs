@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::line::{Claim, Entry, Job, Line};
-use super::state::{ConnectionId, Parked};
+use super::state::{ConnectionId, Marks, Parked};
 use super::table::{NEVER, Slot, Table};
 use crate::clock::Nanos;
 use crate::metrics::stats::{Ledger, Place};
@@ -24,18 +24,18 @@ pub(crate) struct Owned<'a> {
 }
 
 impl<'a> Owned<'a> {
-    /// The connection of an entry that was taken from the line, and whether its client has hung up; `None` when the entry
+    /// The connection of an entry that was taken from the line, and what its sockets told; `None` when the entry
     /// outlived its connection.
     pub(crate) fn take(
         table: &'a Table,
         id: ConnectionId,
         claim: Claim,
         row: Row<'a>,
-    ) -> Option<(Self, bool)> {
+    ) -> Option<(Self, Marks)> {
         let slot = table.get(id.slot)?;
-        let hangup = slot.state.take(id.generation)?;
+        let marks = slot.state.take(id.generation)?;
         slot.deadline.store(NEVER, Relaxed);
-        Some((Self { id, slot, ledger: row.of(slot.listener()), place: claim.place() }, hangup))
+        Some((Self { id, slot, ledger: row.of(slot.listener()), place: claim.place() }, marks))
     }
 
     /// An idle connection, to end it or to give it a turn that no event asked for.

@@ -28,7 +28,47 @@ const IDLE: u32 = 4;
 const PLACE: u32 = 0b111;
 /// The peer has closed its half, or the connection failed: a short read is not the end of input.
 const HANGUP: u32 = 0b1000;
-const GENERATION_SHIFT: u32 = 4;
+/// The same of the other socket that the connection may have: see [`Host::watch`](crate::service::Host::watch).
+const OTHER_HANGUP: u32 = 0b1_0000;
+/// Which of its sockets had an event since the last turn.
+const EVENT: u32 = 0b10_0000;
+const OTHER_EVENT: u32 = 0b100_0000;
+const EVENTS: u32 = EVENT | OTHER_EVENT;
+const GENERATION_SHIFT: u32 = 7;
+
+/// What events say of a connection. Of a hang-up every later turn is told, of an event the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marks(u32);
+
+impl Marks {
+    /// It has more to do, and no socket said so.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// An event of its client's socket.
+    pub(crate) fn of_client(hangup: bool) -> Self {
+        Self(if hangup { EVENT | HANGUP } else { EVENT })
+    }
+
+    /// An event of its other socket.
+    pub(crate) fn of_other(hangup: bool) -> Self {
+        Self(if hangup { OTHER_EVENT | OTHER_HANGUP } else { OTHER_EVENT })
+    }
+
+    /// The client has closed its half, or its connection failed.
+    pub(crate) fn hangup(self) -> bool {
+        self.0 & HANGUP != 0
+    }
+
+    /// Whether the client's socket had an event.
+    pub(crate) fn client(self) -> bool {
+        self.0 & EVENT != 0
+    }
+
+    /// Whether the other socket had an event, and whether it told of a hang-up.
+    pub(crate) fn other(self) -> (bool, bool) {
+        (self.0 & OTHER_EVENT != 0, self.0 & OTHER_HANGUP != 0)
+    }
+}
 
 /// Which life of a slot is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,21 +121,25 @@ impl State {
         Generation(generation)
     }
 
-    /// The owner of a queue entry becomes the owner of the connection. `Some(hangup)`, or `None`
-    /// when the entry outlived its connection.
-    pub(crate) fn take(&self, generation: Generation) -> Option<bool> {
-        let word = self.0.load(Ordering::Relaxed);
-        if word >> GENERATION_SHIFT != generation.0 || word & PLACE != QUEUED {
-            return None;
+    /// The owner of a queue entry becomes the owner of the connection, and is told what happened; `None` when the entry
+    /// outlived its connection.
+    pub(crate) fn take(&self, generation: Generation) -> Option<Marks> {
+        let mut word = self.0.load(Ordering::Relaxed);
+        loop {
+            if word >> GENERATION_SHIFT != generation.0 || word & PLACE != QUEUED {
+                return None;
+            }
+            // Events may be marked meanwhile, nothing else can happen to a queued connection.
+            let next = (word & !(PLACE | EVENTS)) | OWNED;
+            match self.0.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(Marks(word & (EVENTS | HANGUP | OTHER_HANGUP))),
+                Err(now) => word = now,
+            }
         }
-        // A hangup may be marked meanwhile, nothing else can happen to a queued connection.
-        let word = self.0.fetch_add(OWNED - QUEUED, Ordering::Acquire);
-        Some(word & HANGUP != 0)
     }
 
     /// An event arrived.
-    pub(crate) fn ready(&self, generation: Generation, hangup: bool) -> Ready {
-        let mark = if hangup { HANGUP } else { 0 };
+    pub(crate) fn ready(&self, generation: Generation, Marks(mark): Marks) -> Ready {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             if word >> GENERATION_SHIFT != generation.0 {
@@ -209,17 +253,17 @@ mod tests {
         state.requeue();
         assert!(state.is_queued());
         assert_eq!((state.claim(life), state.generation()), (false, Some(life)));
-        assert_eq!(state.take(life), Some(false));
+        assert_eq!(state.take(life).map(Marks::hangup), Some(false));
         assert_eq!(state.park(), Parked::Idle);
         assert!(state.is_idle());
         assert_eq!(state.take(life), None, "it is in no queue");
-        assert_eq!(state.ready(life, false), Ready::Enqueue);
-        assert_eq!(state.ready(life, false), Ready::Known, "once is enough");
-        assert_eq!(state.take(life), Some(false));
+        assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Enqueue);
+        assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Known, "once is enough");
+        assert_eq!(state.take(life).map(Marks::hangup), Some(false));
         state.release();
         assert_eq!(state.generation(), None);
         assert_eq!(
-            (state.ready(life, true), state.take(life), state.claim(life)),
+            (state.ready(life, Marks::of_client(true)), state.take(life), state.claim(life)),
             (Ready::Known, None, false)
         );
         assert_eq!(state.open(), Generation(life.0 + 1));
@@ -228,7 +272,7 @@ mod tests {
     #[test]
     fn an_event_that_finds_an_owner_is_kept_for_when_it_parks() {
         let (state, life) = owned();
-        assert_eq!(state.ready(life, false), Ready::Known);
+        assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Known);
         assert_eq!(state.park(), Parked::Again);
         assert_eq!(state.park(), Parked::Idle, "once");
         assert!(state.claim(life));
@@ -239,15 +283,32 @@ mod tests {
     fn a_hangup_is_marked_wherever_the_connection_is_and_stays() {
         let (state, life) = owned();
         state.requeue();
-        assert_eq!(state.ready(life, true), Ready::Known);
-        assert_eq!(state.take(life), Some(true));
+        assert_eq!(state.ready(life, Marks::of_client(true)), Ready::Known);
+        assert_eq!(state.take(life).map(Marks::hangup), Some(true));
         assert_eq!(state.park(), Parked::Idle);
-        assert_eq!(state.ready(life, false), Ready::Enqueue);
-        assert_eq!(state.take(life), Some(true));
+        assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Enqueue);
+        assert_eq!(state.take(life).map(Marks::hangup), Some(true));
         state.release();
         let life = state.open();
         state.requeue();
-        assert_eq!(state.take(life), Some(false), "another life has its own");
+        assert_eq!(state.take(life).map(Marks::hangup), Some(false), "another life has its own");
+    }
+
+    #[test]
+    fn the_next_turn_is_told_which_socket_had_an_event() {
+        let (state, life) = owned();
+        let told = |marks: Marks| (marks.client(), marks.hangup(), marks.other());
+        assert_eq!(state.ready(life, Marks::of_other(false)), Ready::Known);
+        assert_eq!(state.park(), Parked::Again);
+        state.requeue();
+        assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Known, "it is queued already");
+        assert_eq!(state.take(life).map(told), Some((true, false, (true, false))));
+        assert_eq!(state.park(), Parked::Idle);
+        assert_eq!(state.ready(life, Marks::of_other(true)), Ready::Enqueue);
+        assert_eq!(state.take(life).map(told), Some((false, false, (true, true))));
+        assert_eq!(state.park(), Parked::Idle);
+        assert_eq!(state.ready(life, Marks::NONE), Ready::Enqueue);
+        assert_eq!(state.take(life).map(told), Some((false, false, (false, true))), "a hang-up stays");
     }
 
     #[test]
@@ -255,11 +316,11 @@ mod tests {
         let (state, life) = owned();
         let other = Generation(life.0 + 1);
         assert_eq!(state.park(), Parked::Idle);
-        assert_eq!((state.ready(other, true), state.claim(other)), (Ready::Known, false));
+        assert_eq!((state.ready(other, Marks::of_client(true)), state.claim(other)), (Ready::Known, false));
         assert!(state.is_idle());
-        assert_eq!(state.ready(life, false), Ready::Enqueue);
+        assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Enqueue);
         assert_eq!(state.take(other), None);
-        assert_eq!(state.take(life), Some(false));
+        assert_eq!(state.take(life).map(Marks::hangup), Some(false));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::server::queue::cost::SLOW_TURN;
 use crate::server::shared::Shared;
 use crate::service::{Peer, Reply};
 use crate::sys::{DATAGRAMS_AT_ONCE, Given, Taken};
+use crate::transport::listen::canonical;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -139,7 +140,7 @@ fn answer(
     room: &mut [u8],
 ) -> usize {
     let (counts, service) = (&station.shared.counts, &socket.service);
-    let peer = Peer { address };
+    let peer = Peer { address: canonical(address) };
     let began = station.now;
     let called = counts.contain(|| {
         if !service.verify(&peer) {

@@ -6,7 +6,7 @@ use crate::server::counts::Row;
 use crate::server::poll::ThreadLead;
 use crate::server::poll::poller::Event;
 use crate::server::queue::line::{Entry, Job};
-use crate::server::queue::state::{ConnectionId, Ready};
+use crate::server::queue::state::{ConnectionId, Marks, Ready};
 use crate::server::queue::table::NEVER;
 use crate::server::shared::Shared;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,8 +23,8 @@ pub(crate) fn harvest(shared: &Shared, lead: &ThreadLead<'_>, timeout: Duration,
         now
     };
     shared.poller.poll(lead, timeout, |event| match event {
-        Event::Connection { id, hangup } => {
-            ready(shared, id, hangup, row, &mut clock);
+        Event::Connection { id, marks } => {
+            ready(shared, id, marks, row, &mut clock);
         }
         Event::Newcomers(listener) => Newcomers { shared, row }.take(listener),
         Event::Datagrams(number) => {
@@ -40,12 +40,12 @@ pub(crate) fn harvest(shared: &Shared, lead: &ThreadLead<'_>, timeout: Duration,
 pub(crate) fn ready(
     shared: &Shared,
     id: ConnectionId,
-    hangup: bool,
+    marks: Marks,
     row: Row<'_>,
     clock: &mut dyn FnMut() -> u64,
 ) -> bool {
     let Some(slot) = shared.table.get(id.slot) else { return false };
-    let enqueue = slot.state.ready(id.generation, hangup) == Ready::Enqueue;
+    let enqueue = slot.state.ready(id.generation, marks) == Ready::Enqueue;
     if enqueue {
         slot.deadline.store(NEVER, Relaxed);
         let claim = shared.claim(slot);

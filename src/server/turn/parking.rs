@@ -4,7 +4,7 @@ use super::station::Station;
 use crate::clock::{Nanos, nanos};
 use crate::limits::Limits;
 use crate::metrics::stats::Place;
-use crate::reason::CloseReason;
+use crate::reason::{CloseReason, DropReason};
 use crate::server::poll::poller::{Poller, Source};
 use crate::server::queue::connection::{Connection, Registered, Waiting};
 use crate::server::queue::line::Claim;
@@ -23,6 +23,8 @@ pub(crate) enum Next {
     /// It has more to do, behind the others with it.
     Again,
     End(CloseReason),
+    /// It is turned away, as it could have been before its first turn.
+    Shed(DropReason),
     /// The time for turns is over.
     Cut,
 }

@@ -4,54 +4,58 @@ use super::parking::Next;
 use super::station::Station;
 use super::{opening, parking};
 use crate::clock::{Nanos, nanos};
-use crate::reason::{CloseReason, TurnOutcome};
+use crate::reason::{CloseReason, DropReason, TurnOutcome};
 use crate::server::listener::Listener;
 use crate::server::queue::connection::{Connection, Waiting};
 use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
-use crate::server::queue::state::ConnectionId;
+use crate::server::queue::state::{ConnectionId, Marks};
 use crate::server::shared::Shared;
-use crate::service::{Fault, Peer, Seat, Stream, Turn, Turned};
+use crate::service::{Fault, Peer, Seat, SocketEvent, SocketEvents, Stream, Turn, Turned};
 use std::io;
 
 /// What the service said, as the worker sees it.
 enum Verdict {
     Next(Turn),
     Failed(CloseReason),
+    /// The client is turned away.
+    Refused(DropReason),
 }
 
 /// Gives one entry its turn.
 pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, since: Nanos) {
     let shared = station.shared;
-    let Some((mut owned, hangup)) = Owned::take(&shared.table, id, claim, station.row()) else { return };
+    let Some((mut owned, marks)) = Owned::take(&shared.table, id, claim, station.row()) else { return };
     let waited = station.now.saturating_sub(since);
     owned.ledger.waited(waited);
     // The service's `verify` and `connect` are part of the first turn: they may be slow too.
     station.begin(shared.listeners[owned.listener()].cost.get());
     if claim != Claim::Turn
-        && let Some(reason) = opening::unwelcome(station, &owned, claim, waited, hangup)
+        && let Some(reason) = opening::unwelcome(station, &owned, claim, waited, marks.hangup())
     {
         station.finish();
         let words = if reason.has_words() { shared.words(owned.listener()) } else { b"" };
         return shared.closer().shed(owned, reason, words);
     }
     owned.begin_turn();
-    turn(station, owned, hangup);
+    turn(station, owned, marks);
 }
 
 /// The slot is locked once for all of a turn, and free before the connection is anybody else's.
-fn turn(station: &mut Station<'_>, owned: Owned<'_>, hangup: bool) {
+fn turn(station: &mut Station<'_>, owned: Owned<'_>, marks: Marks) {
     let shared = station.shared;
     let mut both_ways = false;
+    let was_waiting;
     let next = {
         let mut guard = owned.connection();
         let Some(connection) = guard.as_mut() else {
             debug_assert!(false, "a connection that is owned is there");
             return;
         };
+        was_waiting = connection.waiting.get();
         let next = match flush_kept(station, &owned, connection) {
             Some(next) => next,
-            None => converse(station, &owned, connection, hangup, &mut both_ways),
+            None => converse(station, &owned, connection, marks, &mut both_ways),
         };
         match next {
             Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting, both_ways),
@@ -60,12 +64,15 @@ fn turn(station: &mut Station<'_>, owned: Owned<'_>, hangup: bool) {
     };
     match next {
         Next::Park(waiting) => {
+            // A call that was asked for before and has not come is in the wheel.
             if let Waiting::Call { at } = waiting
+                && waiting != was_waiting
                 && shared.wheel.arm(owned.id, at)
             {
                 shared.crew.rouse_keeper();
             }
-            let deadline = parking::deadline(&shared.limits, waiting, station.now);
+            let deadline =
+                parking::deadline(&shared.listeners[owned.listener()].limits, waiting, station.now);
             parking::park_or_requeue(shared, owned, deadline, station.now);
         }
         Next::Again if !shared.life.is_stopping() => parking::requeue(shared, owned, station.now),
@@ -77,6 +84,10 @@ fn turn(station: &mut Station<'_>, owned: Owned<'_>, hangup: bool) {
         Next::End(reason) => {
             station.finish();
             shared.closer().close(owned, reason);
+        }
+        Next::Shed(reason) => {
+            let words = if reason.has_words() { shared.words(owned.listener()) } else { b"" };
+            shared.closer().shed(owned, reason, words);
         }
     }
 }
@@ -109,11 +120,11 @@ fn converse(
     station: &mut Station<'_>,
     owned: &Owned<'_>,
     connection: &mut Connection,
-    hangup: bool,
+    marks: Marks,
     both_ways: &mut bool,
 ) -> Next {
     let was_waiting = connection.waiting.get();
-    let (turned, verdict) = run_service(station, owned, connection, hangup);
+    let (turned, verdict) = run_service(station, owned, connection, marks);
     *both_ways = turned.both_ways;
     if turned.received + turned.sent > 0 {
         owned.slot.heard();
@@ -123,6 +134,7 @@ fn converse(
         // It waited for its client when the time for that was over.
         Verdict::Failed(CloseReason::Shutdown) => return Next::Cut,
         Verdict::Failed(reason) => return Next::End(reason),
+        Verdict::Refused(reason) => return Next::Shed(reason),
         Verdict::Next(turn) => turn,
     };
     let closing = if turned.ended { CloseReason::Client } else { CloseReason::Server };
@@ -140,6 +152,12 @@ fn converse(
     }
     Next::Park(match (kept, turn, was_waiting) {
         (true, ..) => Waiting::Flush { since: station.now },
+        (_, Turn::ParkFor(time), Waiting::Call { at })
+            if turned.earlier_call
+                && (station.now..=station.now.saturating_add(nanos(time))).contains(&at) =>
+        {
+            Waiting::Call { at }
+        }
         (_, Turn::ParkFor(time), _) => Waiting::Call { at: station.now.saturating_add(nanos(time)) },
         // An answer was sent, so what is half read now is another request.
         (_, Turn::Partial, Waiting::Rest { since }) if turned.sent == 0 => Waiting::Rest { since },
@@ -153,14 +171,20 @@ fn run_service(
     station: &mut Station<'_>,
     owned: &Owned<'_>,
     connection: &mut Connection,
-    hangup: bool,
+    marks: Marks,
 ) -> (Turned, Verdict) {
     let shared = station.shared;
     let listener = &shared.listeners[owned.listener()];
     let probe = listener.cost.probe();
     let Connection { socket, session, kept, peer, .. } = connection;
     let seat = Seat { slot: owned.id.slot, generation: owned.id.generation.0 };
-    let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, shared.context(), seat, hangup);
+    let context = shared.context();
+    let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, context, seat, marks.hangup());
+    let (other, other_hangup) = marks.other();
+    stream.tell(SocketEvents {
+        client: SocketEvent::of(marks.client(), marks.hangup()),
+        other: SocketEvent::of(other, other_hangup),
+    });
     let result = match session {
         Some(session) => shared.counts.contain(|| session.turn(&mut stream)),
         None => None,
@@ -179,6 +203,10 @@ fn run_service(
         Some(result) => match result.and_then(|turn| flushed.map(|()| turn)) {
             Ok(turn) => (turned.outcome(), Verdict::Next(turn)),
             Err(error) => {
+                if let Some(Fault::Refused(reason)) = Fault::of(&error) {
+                    owned.ledger.turn(TurnOutcome::Ok, took);
+                    return (turned, Verdict::Refused(reason));
+                }
                 let reason = failure(&error, shared);
                 tell_failed(shared, listener, peer, error);
                 let timeout = matches!(reason, CloseReason::ReadTimeout | CloseReason::WriteTimeout);
@@ -210,6 +238,8 @@ fn failure(error: &io::Error, shared: &Shared) -> CloseReason {
         Some(Fault::ReadTimeout) => return CloseReason::ReadTimeout,
         Some(Fault::WriteTimeout) => return CloseReason::WriteTimeout,
         Some(Fault::Shutdown) => return CloseReason::Shutdown,
+        Some(Fault::Idle) => return CloseReason::IdleTimeout,
+        Some(Fault::Refused(_)) => return CloseReason::Server,
         Some(Fault::LineTooLong) => return CloseReason::Protocol,
         None => {}
     }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 /// A backend as a person names it: `host:port`, `unix:/path`, or `unix:@name` for an abstract socket of Linux.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct BackendName(Named);
+pub struct BackendName(Named);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Named {
@@ -39,7 +39,7 @@ pub(crate) struct UnixAddress(UnixName);
 /// Why a text names no backend: one line that says what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a backend: {why}")]
-pub(crate) struct BackendNameError {
+pub struct BackendNameError {
     text: String,
     why: &'static str,
 }
@@ -154,6 +154,12 @@ impl fmt::Display for BackendAddress {
             BackendAddress::Tcp(address) => address.fmt(f),
             BackendAddress::Unix(address) => address.0.fmt(f),
         }
+    }
+}
+
+impl BackendAddress {
+    pub(crate) fn is_tcp(&self) -> bool {
+        matches!(self, BackendAddress::Tcp(_))
     }
 }
 

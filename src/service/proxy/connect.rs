@@ -38,9 +38,9 @@ enum Stage {
 
 /// What has come of it so far.
 #[derive(Debug)]
-pub(crate) enum Step {
-    /// It is connected, which took this long.
-    Connected { socket: OwnedFd, took: Nanos },
+pub(crate) enum Arrival {
+    /// It is connected, which took this long. `told` if its events were to be waited for: it is watched then.
+    Made { socket: OwnedFd, took: Nanos, told: bool },
     /// It is on its way. Look again at an event on its socket, and at this time at the latest.
     Wait { until: Nanos },
 }
@@ -51,7 +51,7 @@ impl Connecting {
         to: &BackendAddress,
         now: Nanos,
         deadline: Nanos,
-    ) -> Result<(Self, Step), BackendFailure> {
+    ) -> Result<(Self, Arrival), BackendFailure> {
         let (connected, stage) = match to {
             BackendAddress::Tcp(address) => match try_tcp(*address)? {
                 (socket, true) => (Some(socket), Stage::Over),
@@ -64,7 +64,7 @@ impl Connecting {
         };
         let mut connecting = Self { stage, began: now, deadline };
         let step = match connected {
-            Some(socket) => Step::Connected { socket, took: 0 },
+            Some(socket) => Arrival::Made { socket, took: 0, told: false },
             None => connecting.wait(now)?,
         };
         Ok((connecting, step))
@@ -79,12 +79,12 @@ impl Connecting {
     }
 
     /// Looks how it goes. After it has arrived or failed there is nothing left to look at.
-    pub(crate) fn poll(&mut self, now: Nanos) -> Result<Step, BackendFailure> {
+    pub(crate) fn poll(&mut self, now: Nanos) -> Result<Arrival, BackendFailure> {
         let connected = match &mut self.stage {
             Stage::Under(socket, address) => again(socket.as_fd(), *address)?,
             Stage::Full { next, .. } if now < *next => false,
             Stage::Full { address, .. } => match try_unix(address)? {
-                Some(socket) => return Ok(self.arrived(socket, now)),
+                Some(socket) => return Ok(self.arrived(socket, now, false)),
                 None => false,
             },
             Stage::Over => false,
@@ -93,18 +93,18 @@ impl Connecting {
             return self.wait(now);
         }
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Under(socket, _) => Ok(self.arrived(socket, now)),
+            Stage::Under(socket, _) => Ok(self.arrived(socket, now, true)),
             _ => Err(BackendFailure::Local),
         }
     }
 
-    fn arrived(&mut self, socket: OwnedFd, now: Nanos) -> Step {
+    fn arrived(&mut self, socket: OwnedFd, now: Nanos, told: bool) -> Arrival {
         self.stage = Stage::Over;
-        Step::Connected { socket, took: now.saturating_sub(self.began) }
+        Arrival::Made { socket, took: now.saturating_sub(self.began), told }
     }
 
     /// Says when it must be looked at again, unless its time is over.
-    fn wait(&mut self, now: Nanos) -> Result<Step, BackendFailure> {
+    fn wait(&mut self, now: Nanos) -> Result<Arrival, BackendFailure> {
         if now >= self.deadline {
             return Err(BackendFailure::Timeout);
         }
@@ -118,7 +118,7 @@ impl Connecting {
             }
             Stage::Under(..) | Stage::Over => self.deadline,
         };
-        Ok(Step::Wait { until })
+        Ok(Arrival::Wait { until })
     }
 }
 
@@ -172,6 +172,11 @@ fn try_unix(to: &UnixAddress) -> Result<Option<OwnedFd>, BackendFailure> {
     }
 }
 
+/// Whether a connection was reset or has failed; asking takes the error away.
+pub(super) fn has_failed(socket: BorrowedFd<'_>) -> bool {
+    !matches!(sockopt::socket_error(socket), Ok(Ok(())) | Err(Errno::INTR))
+}
+
 /// The class of an error of connecting.
 fn failure(error: Errno) -> BackendFailure {
     match error {
@@ -220,8 +225,8 @@ mod tests {
         let (mut connecting, mut step) = Connecting::start(to, clock.now(), clock.now() + within)?;
         loop {
             let until = match step {
-                Step::Connected { socket, .. } => return Ok(socket),
-                Step::Wait { until } => until.saturating_sub(clock.now()),
+                Arrival::Made { socket, .. } => return Ok(socket),
+                Arrival::Wait { until } => until.saturating_sub(clock.now()),
             };
             let timeout =
                 Timespec { tv_sec: (until / 1_000_000_000) as i64, tv_nsec: (until % 1_000_000_000) as _ };
@@ -239,7 +244,7 @@ mod tests {
             let listener = TcpListener::bind(listener).unwrap();
             let to = BackendAddress::Tcp(listener.local_addr().unwrap());
             let (_, step) = Connecting::start(&to, 1, 2).unwrap();
-            let Step::Connected { socket, took: 0 } = step else { panic!("{step:?}") };
+            let Arrival::Made { socket, took: 0, told: false } = step else { panic!("{step:?}") };
             assert!(sockopt::tcp_nodelay(&socket).unwrap());
             send(&socket, b"x", rustix::net::SendFlags::NOSIGNAL).unwrap();
             keep_alive(socket.as_fd());

@@ -4,8 +4,10 @@
 //! and the kernel moves the pages by way of a pipe (about a third of the processor time, and more delay for
 //! small messages). A turn that moved little goes back to copying.
 
-use super::lent::{Lent, Rest};
+use super::lent::Lent;
 use super::pipes::Pipe;
+use crate::service::SocketEvent;
+use crate::service::pool::Buffer;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use std::os::fd::BorrowedFd;
@@ -19,22 +21,11 @@ const BULK: u8 = 2;
 /// A turn in bulk that moved less than this ends the bulk.
 const SMALL: u64 = 4 * 1024;
 
-/// What is known of a socket at the start of a turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// It has had no event since the last turn.
-    Nothing,
-    /// It has had one, and its other side has not ended.
-    Ready,
-    /// Its other side may have ended, or it is not known: everything is tried.
-    Hangup,
-}
-
 /// One socket in one turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End<'a> {
     pub(crate) socket: BorrowedFd<'a>,
-    pub(crate) event: Event,
+    pub(crate) event: SocketEvent,
     /// A read that fills less than its room has emptied the kernel's buffer. Not so on Unix sockets, where it
     /// may also have come upon descriptors that were sent along.
     pub(crate) short_is_all: bool,
@@ -65,7 +56,7 @@ enum Stage {
 #[derive(Debug)]
 enum Kept {
     Nothing,
-    Bytes(Box<Rest>),
+    Bytes(Box<Buffer>),
     Pipe(Pipe),
 }
 
@@ -112,12 +103,13 @@ enum Step {
 }
 
 impl Flow {
+    /// A direction that has seen nothing: it reads when its first turn is told of an event.
     pub(super) fn new() -> Self {
         Self {
             kept: Kept::Nothing,
             stage: Stage::Open,
-            drained: false,
-            thorough: true,
+            drained: true,
+            thorough: false,
             large: 0,
             spliceable: Spliceable::Untried,
         }
@@ -134,10 +126,11 @@ impl Flow {
     }
 
     /// Bytes that it keeps.
+    #[cfg(test)]
     pub(super) fn kept_bytes(&self) -> usize {
         match &self.kept {
             Kept::Nothing => 0,
-            Kept::Bytes(rest) => rest.bytes().len(),
+            Kept::Bytes(rest) => rest.len(),
             Kept::Pipe(pipe) => pipe.content(),
         }
     }
@@ -148,31 +141,36 @@ impl Flow {
         self.stage = Stage::Done;
     }
 
-    /// Moves what can be moved without waiting; what it did is in `pumped`, whatever comes of it.
+    /// Moves what can be moved without waiting; what it did is in `pumped`, whatever comes of it. With `is_last` the other
+    /// direction has ended, and so the sockets are closed when this one does.
     pub(super) fn pump(
         &mut self,
         from: End<'_>,
         to: End<'_>,
+        is_last: bool,
         lent: &mut Lent<'_>,
         pumped: &mut Pumped,
     ) -> Result<(), Fault> {
         if self.stage == Stage::Done {
             return Ok(());
         }
-        if from.event != Event::Nothing {
+        if from.event != SocketEvent::Nothing {
             self.drained = false;
-            self.thorough |= from.event == Event::Hangup;
+            self.thorough |= from.event == SocketEvent::Hangup;
         }
-        if self.is_blocked() && to.event != Event::Nothing {
+        if self.is_blocked() && to.event != SocketEvent::Nothing {
             self.flush(to, &mut pumped.bytes)?;
         }
         if self.is_blocked() {
             return Ok(());
         }
         if self.stage == Stage::Ending {
-            return self.pass_end(to);
+            return self.pass_end(to, is_last);
         }
         self.carry(from, to, lent, pumped)?;
+        if self.stage == Stage::Ending {
+            return self.pass_end(to, is_last);
+        }
         if (1..SMALL).contains(&pumped.bytes) && !self.is_blocked() {
             self.large = 0;
         }
@@ -205,7 +203,7 @@ impl Flow {
                 Step::Blocked => return Ok(()),
                 Step::End => {
                     self.stage = Stage::Ending;
-                    return self.pass_end(to);
+                    return Ok(());
                 }
             }
         }
@@ -235,8 +233,7 @@ impl Flow {
         *bytes += written as u64;
         if written < read {
             self.large = 0;
-            let rest = &lent.buffer[written..read];
-            self.kept = lent.keep.keep(rest).map(Kept::Bytes).ok_or(Fault::Room)?;
+            self.kept = lent.keep(written, read).map(Kept::Bytes).ok_or(Fault::Room)?;
             return Ok(Step::Blocked);
         }
         self.large = if read >= LARGE { (self.large + 1).min(BULK) } else { 0 };
@@ -281,8 +278,8 @@ impl Flow {
             Kept::Bytes(rest) => {
                 let written = write(to.socket, rest.bytes())?;
                 *bytes += written as u64;
-                rest.sent(written);
-                if !rest.bytes().is_empty() {
+                rest.consume(written);
+                if !rest.is_empty() {
                     return Ok(());
                 }
             }
@@ -302,8 +299,11 @@ impl Flow {
     }
 
     /// Tells the reader that there will be no more.
-    fn pass_end(&mut self, to: End<'_>) -> Result<(), Fault> {
+    fn pass_end(&mut self, to: End<'_>, is_last: bool) -> Result<(), Fault> {
         self.stage = Stage::Done;
+        if is_last {
+            return Ok(());
+        }
         shutdown(to.socket, Shutdown::Write).map_err(|_| Fault::Write)
     }
 }

@@ -1,8 +1,9 @@
-//! What a worker lends to a pair for one turn, and what all pairs may keep together between turns.
+//! What a worker lends to a pair for one turn, and what all connections may keep together between turns.
 
 use super::pipes::Pipes;
+use crate::service::Pool;
+use crate::service::pool::Buffer;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The largest piece that is read at once, and so the most that one direction can have to keep.
 pub(crate) const PIECE_BYTES: usize = 64 * 1024;
@@ -16,94 +17,31 @@ pub(crate) struct Lent<'a> {
     /// The worker's, of [`PIECE_BYTES`].
     pub(crate) buffer: &'a mut [u8],
     pub(crate) pipes: &'a Arc<Pipes>,
-    pub(crate) keep: &'a Arc<Keep>,
+    /// Memory for what slow readers have not taken, of all connections of the server.
+    pub(crate) pool: &'a Arc<Pool>,
+    /// The most of it.
+    pub(crate) pool_most: usize,
     /// Bytes that each direction may move before other connections have their turn.
     pub(crate) turn_bytes: usize,
 }
 
 impl Lent<'_> {
-    /// The room for the next piece: smaller when the pairs keep much, so that many slow readers keep little each.
+    /// The room for the next piece: smaller when much is kept, so that many slow readers keep little each, and an eighth of
+    /// all at most, so that one of them cannot use up a small limit.
     pub(super) fn room(&mut self) -> &mut [u8] {
-        // An eighth of all at most, so that one slow reader cannot use up a small limit.
-        let most = (self.keep.most / 8).max(LEAST_BYTES).min(self.buffer.len()).min(PIECE_BYTES);
-        let room = match self.keep.fullness() {
-            Fullness::Low => most,
-            Fullness::High => most.min(4 * LEAST_BYTES),
-            Fullness::Full => most.min(LEAST_BYTES),
+        let most = (self.pool_most / 8).max(LEAST_BYTES).min(self.buffer.len()).min(PIECE_BYTES);
+        let room = match self.pool.used() {
+            kept if kept >= self.pool_most / 2 => most.min(LEAST_BYTES),
+            kept if kept >= self.pool_most / 4 => most.min(4 * LEAST_BYTES),
+            _ => most,
         };
         &mut self.buffer[..room]
     }
-}
 
-/// Bytes that all pairs keep, because a slow reader has not taken them.
-#[derive(Debug)]
-pub(crate) struct Keep {
-    kept: AtomicUsize,
-    readers: AtomicUsize,
-    most: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fullness {
-    Low,
-    High,
-    Full,
-}
-
-impl Keep {
-    /// Room for this many bytes.
-    pub(crate) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { kept: AtomicUsize::new(0), readers: AtomicUsize::new(0), most })
-    }
-
-    /// How many bytes are kept.
-    pub(crate) fn kept(&self) -> usize {
-        self.kept.load(Ordering::Relaxed)
-    }
-
-    /// How many readers they are kept for.
-    pub(crate) fn readers(&self) -> usize {
-        self.readers.load(Ordering::Relaxed)
-    }
-
-    fn fullness(&self) -> Fullness {
-        match self.kept() {
-            kept if kept >= self.most / 2 => Fullness::Full,
-            kept if kept >= self.most / 4 => Fullness::High,
-            _ => Fullness::Low,
-        }
-    }
-
-    /// Keeps what a socket did not take; none when there is no room left for it.
-    pub(super) fn keep(self: &Arc<Self>, bytes: &[u8]) -> Option<Box<Rest>> {
-        let add = |kept: usize| kept.checked_add(bytes.len()).filter(|sum| *sum <= self.most);
-        self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
-        self.readers.fetch_add(1, Ordering::Relaxed);
-        Some(Box::new(Rest { bytes: bytes.into(), sent: 0, keep: self.clone() }))
-    }
-}
-
-/// Bytes that wait for a slow reader. Counted until all of them have gone, as their memory is.
-#[derive(Debug)]
-pub(super) struct Rest {
-    bytes: Box<[u8]>,
-    sent: usize,
-    keep: Arc<Keep>,
-}
-
-impl Rest {
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[self.sent..]
-    }
-
-    pub(super) fn sent(&mut self, bytes: usize) {
-        self.sent += bytes;
-    }
-}
-
-impl Drop for Rest {
-    fn drop(&mut self) {
-        self.keep.readers.fetch_sub(1, Ordering::Relaxed);
-        self.keep.kept.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    /// Keeps a part of the worker's buffer; none when there is no room left for it.
+    pub(super) fn keep(&self, from: usize, to: usize) -> Option<Box<Buffer>> {
+        let mut kept = Box::new(Buffer::new(self.pool));
+        kept.extend(&self.buffer[from..to], to - from, self.pool_most).ok()?;
+        Some(kept)
     }
 }

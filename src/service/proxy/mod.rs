@@ -8,18 +8,23 @@
 //! ```
 //!
 //! [`relay`] moves the bytes of one pair of sockets, [`flow`] one direction of it; [`pipes`] and [`lent`] are
-//! what the pairs share, so that a quiet pair owns nothing. [`address`] says where a backend is, [`connect`] reaches it.
-
-// Nothing calls it before the server can give a session its client's socket and a second one.
-#![cfg_attr(not(test), expect(dead_code, reason = "used when the gate is put into the server"))]
+//! what the pairs share, so that a quiet pair owns nothing. [`session`] is one client from its first turn to its end. [`address`] says where a backend is, [`connect`] reaches it.
 
 mod address;
 mod backends;
 mod connect;
 mod flow;
+mod gate;
 mod lent;
 mod pipes;
 mod relay;
+mod service;
+mod session;
+mod tend;
 
 #[cfg(test)]
 mod tests;
+
+pub use address::{BackendName, BackendNameError};
+pub use gate::ConnectOn;
+pub use service::{Proxy, ProxyBuilder, proxy};

@@ -2,7 +2,7 @@
 //! a stream in bulk borrows one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 
 /// Bytes that a pipe is made for. Each buffer of a socket takes one of its places, however short, so a pipe has
 /// room for more buffers than its bytes need.
@@ -33,11 +33,13 @@ impl Pipes {
     }
 
     /// How many pipes are open, in use or not.
+    #[cfg(test)]
     pub(crate) fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.open.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Descriptors that the pool can hold.
+    #[cfg(test)]
     pub(crate) fn descriptors(&self) -> usize {
         self.most * 2
     }

@@ -4,12 +4,12 @@
 //! A turn does what can be done without waiting, on both sockets. It needs an edge of readiness for its next
 //! turn: after one, each direction has either read all there is, or met a reader that takes nothing.
 
-use super::flow::{End, Event, Fault, Flow, Pumped};
+use super::connect::has_failed;
+use super::flow::{End, Fault, Flow, Pumped};
 use super::lent::Lent;
 use crate::clock::{Nanos, nanos};
-use rustix::io::Errno;
-use rustix::net::AddressFamily;
-use std::os::fd::{AsFd, BorrowedFd};
+use crate::service::{SocketEvent, SocketEvents};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// One of the two.
@@ -60,18 +60,6 @@ pub(crate) struct Turned {
     pub(crate) to_client: u64,
 }
 
-/// Events of both sockets since the last turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Events {
-    pub(crate) client: Event,
-    pub(crate) backend: Event,
-}
-
-impl Events {
-    /// Nothing is known: everything is tried.
-    pub(crate) const UNKNOWN: Events = Events { client: Event::Hangup, backend: Event::Hangup };
-}
-
 /// How long a pair may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Patience {
@@ -86,6 +74,8 @@ pub(crate) struct Patience {
 pub(crate) struct Sockets<'a> {
     pub(crate) client: BorrowedFd<'a>,
     pub(crate) backend: BorrowedFd<'a>,
+    pub(crate) client_is_tcp: bool,
+    pub(crate) backend_is_tcp: bool,
 }
 
 /// A pair's two directions. It does not own the sockets.
@@ -100,22 +90,13 @@ pub(crate) struct Relay {
     first_end: Option<PairSide>,
     /// A side whose connection failed while something of it may still be read.
     failed: Option<PairSide>,
-    client_is_tcp: bool,
-    backend_is_tcp: bool,
+    begun: bool,
 }
 
 impl Relay {
-    /// Begins with two connected sockets.
-    pub(crate) fn new(sockets: Sockets<'_>, now: Nanos) -> Self {
-        Self {
-            up: Flow::new(),
-            down: Flow::new(),
-            last: now,
-            first_end: None,
-            failed: None,
-            client_is_tcp: is_tcp(sockets.client),
-            backend_is_tcp: is_tcp(sockets.backend),
-        }
+    /// Begins with two connected sockets. What they have told before is to be told to the first turn.
+    pub(crate) fn new(now: Nanos) -> Self {
+        Self { up: Flow::new(), down: Flow::new(), last: now, first_end: None, failed: None, begun: false }
     }
 
     /// When the pair has been silent for too long, if nothing happens until then.
@@ -127,7 +108,21 @@ impl Relay {
         self.last.saturating_add(nanos(time))
     }
 
+    /// Whether this side does not take what it is to be given, so that an event must tell when it does.
+    pub(crate) fn awaits_output(&self, side: PairSide) -> bool {
+        match side {
+            PairSide::Client => self.down.is_blocked(),
+            PairSide::Backend => self.up.is_blocked(),
+        }
+    }
+
+    /// Whether one of both has ended, or bytes have gone either way: another backend could not begin anew.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
     /// Bytes that are kept for slow readers.
+    #[cfg(test)]
     pub(crate) fn kept_bytes(&self) -> usize {
         self.up.kept_bytes() + self.down.kept_bytes()
     }
@@ -136,13 +131,14 @@ impl Relay {
     pub(crate) fn turn(
         &mut self,
         sockets: Sockets<'_>,
-        events: Events,
+        events: SocketEvents,
         lent: &mut Lent<'_>,
         now: Nanos,
     ) -> Turned {
-        let client = End { socket: sockets.client, event: events.client, short_is_all: self.client_is_tcp };
+        let client =
+            End { socket: sockets.client, event: events.client, short_is_all: sockets.client_is_tcp };
         let backend =
-            End { socket: sockets.backend, event: events.backend, short_is_all: self.backend_is_tcp };
+            End { socket: sockets.backend, event: events.other, short_is_all: sockets.backend_is_tcp };
         let mut turned = Turned { progress: PairProgress::Park, to_backend: 0, to_client: 0 };
         let ended = self.pump(client, backend, lent, &mut turned);
         if turned.to_backend + turned.to_client > 0 {
@@ -161,6 +157,7 @@ impl Relay {
         lent: &mut Lent<'_>,
         turned: &mut Turned,
     ) -> Result<(), Ended> {
+        let were_done = (self.up.is_done(), self.down.is_done());
         let (mut up, mut down) = (Pumped::default(), Pumped::default());
         let mut pumped = self.pump_one(PairSide::Client, client, backend, lent, &mut up);
         if pumped.is_ok() {
@@ -168,7 +165,7 @@ impl Relay {
         }
         if pumped.is_ok() && self.failed == Some(PairSide::Client) {
             // The client's failure was met by writing to it: what it said before is still to be read.
-            let client = End { event: Event::Hangup, ..client };
+            let client = End { event: SocketEvent::Hangup, ..client };
             pumped = self.pump_one(PairSide::Client, client, backend, lent, &mut up);
         }
         turned.to_backend = up.bytes;
@@ -181,9 +178,9 @@ impl Relay {
         }
         // Of a side whose end was read a reset is told by no read.
         for (side, end, done) in
-            [(PairSide::Client, client, self.up.is_done()), (PairSide::Backend, backend, self.down.is_done())]
+            [(PairSide::Client, client, were_done.0), (PairSide::Backend, backend, were_done.1)]
         {
-            if done && end.event == Event::Hangup && has_failed(end.socket) {
+            if done && end.event == SocketEvent::Hangup && has_failed(end.socket) {
                 return Err(Ended::Reset(side));
             }
         }
@@ -200,12 +197,14 @@ impl Relay {
         lent: &mut Lent<'_>,
         pumped: &mut Pumped,
     ) -> Result<(), Ended> {
-        let flow = match side {
-            PairSide::Client => &mut self.up,
-            PairSide::Backend => &mut self.down,
+        let (flow, other) = match side {
+            PairSide::Client => (&mut self.up, &self.down),
+            PairSide::Backend => (&mut self.down, &self.up),
         };
         let was_done = flow.is_done();
-        match flow.pump(from, to, lent, pumped) {
+        // The last end of a pair is told by its close.
+        let is_last = other.is_done() && self.failed.is_none();
+        match flow.pump(from, to, is_last, lent, pumped) {
             Ok(()) => {}
             Err(Fault::Read) => return Err(Ended::Reset(side)),
             Err(Fault::Room) => return Err(Ended::NoRoom),
@@ -213,27 +212,21 @@ impl Relay {
                 // The reader is gone. What it said before may still be read, so the other direction decides.
                 flow.give_up();
                 self.failed.get_or_insert(side.other());
+                self.begun = true;
             }
         }
-        if flow.is_done() && !was_done {
+        let is_done = flow.is_done();
+        self.begun |= is_done || pumped.bytes > 0 || flow.is_blocked();
+        if is_done && !was_done {
             self.first_end.get_or_insert(side);
         }
         // A client that has left frees its place at once, whatever its backend has not taken. What a backend said
         // before it failed is delivered first, as slow as the client may be.
-        let gone = || self.failed == Some(side) || from.event == Event::Hangup && has_failed(from.socket);
+        let gone =
+            || self.failed == Some(side) || from.event == SocketEvent::Hangup && has_failed(from.socket);
         if side == PairSide::Client && flow.is_blocked() && gone() {
             return Err(Ended::Reset(side));
         }
         Ok(())
     }
-}
-
-/// Whether a connection was reset or has failed; asking takes the error away.
-fn has_failed(socket: BorrowedFd<'_>) -> bool {
-    !matches!(rustix::net::sockopt::socket_error(socket), Ok(Ok(())) | Err(Errno::INTR))
-}
-
-fn is_tcp(socket: impl AsFd) -> bool {
-    let domain = rustix::net::sockopt::socket_domain(socket);
-    matches!(domain, Ok(AddressFamily::INET | AddressFamily::INET6))
 }

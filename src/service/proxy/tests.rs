@@ -1,10 +1,10 @@
 //! The relay between real sockets, driven by the edges of a real epoll as the server drives it.
 
-use super::flow::Event;
-use super::lent::{Keep, Lent, PIECE_BYTES};
+use super::lent::{Lent, PIECE_BYTES};
 use super::pipes::Pipes;
-use super::relay::{Ended, Events, PairProgress, PairSide, Patience, Relay, Sockets};
+use super::relay::{Ended, PairProgress, PairSide, Patience, Relay, Sockets};
 use crate::clock::Clock;
+use crate::service::{Pool, SocketEvent, SocketEvents};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use rustix::net::sockopt::set_socket_linger;
@@ -13,6 +13,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::{JoinHandle, spawn};
 use std::time::Duration;
 
@@ -186,12 +187,15 @@ impl Far {
 #[derive(Clone, Debug)]
 struct Stock {
     pipes: Arc<Pipes>,
-    keep: Arc<Keep>,
+    pool: Arc<Pool>,
+    pool_most: usize,
+    /// Pairs that have had to keep something.
+    keepers: Arc<AtomicUsize>,
 }
 
 impl Stock {
     fn of(pipes: usize, keep: usize) -> Self {
-        Self { pipes: Pipes::new(pipes), keep: Keep::new(keep) }
+        Self { pipes: Pipes::new(pipes), pool: Arc::default(), pool_most: keep, keepers: Arc::default() }
     }
 }
 
@@ -230,6 +234,7 @@ struct Pair {
 struct Driver {
     client: OwnedFd,
     backend: OwnedFd,
+    families: (Family, Family),
     stock: Stock,
     told: Told,
     patience: Patience,
@@ -241,17 +246,17 @@ fn patience(time: Duration) -> Patience {
 }
 
 impl Driver {
-    fn events(&self, poll: &mut Poll, timeout: Duration) -> Events {
+    fn events(&self, poll: &mut Poll, timeout: Duration) -> SocketEvents {
         let mut found = mio::Events::with_capacity(8);
         poll.poll(&mut found, Some(timeout)).unwrap();
         if self.told == Told::Nothing {
-            return Events::UNKNOWN;
+            return SocketEvents::UNKNOWN;
         }
-        let mut events = Events { client: Event::Nothing, backend: Event::Nothing };
+        let mut events = SocketEvents { client: SocketEvent::Nothing, other: SocketEvent::Nothing };
         for event in found.iter() {
-            let which = if event.token() == Token(0) { &mut events.client } else { &mut events.backend };
+            let which = if event.token() == Token(0) { &mut events.client } else { &mut events.other };
             let hangup = event.is_read_closed() || event.is_error();
-            *which = if hangup { Event::Hangup } else { Event::Ready };
+            *which = if hangup { SocketEvent::Hangup } else { SocketEvent::Ready };
         }
         events
     }
@@ -263,18 +268,27 @@ impl Driver {
             poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(token), both).unwrap();
         }
         let clock = Clock::start();
-        let sockets = Sockets { client: self.client.as_fd(), backend: self.backend.as_fd() };
-        let mut relay = Relay::new(sockets, clock.now());
+        let sockets = Sockets {
+            client: self.client.as_fd(),
+            backend: self.backend.as_fd(),
+            client_is_tcp: self.families.0 == Family::Tcp,
+            backend_is_tcp: self.families.1 == Family::Tcp,
+        };
+        let mut relay = Relay::new(clock.now());
         let mut buffer = vec![0; PIECE_BYTES];
         let mut report = Report { ended: None, to_backend: 0, to_client: 0, turns: 0, kept_most: 0 };
         let mut events = self.events(&mut poll, Duration::ZERO);
         loop {
-            let Stock { pipes, keep } = &self.stock;
-            let mut lent = Lent { buffer: &mut buffer, pipes, keep, turn_bytes: self.turn_bytes };
+            let Stock { pipes, pool, pool_most, .. } = &self.stock;
+            let mut lent =
+                Lent { buffer: &mut buffer, pipes, pool, pool_most: *pool_most, turn_bytes: self.turn_bytes };
             let turned = relay.turn(sockets, events, &mut lent, clock.now());
             report.turns += 1;
             report.to_backend += turned.to_backend;
             report.to_client += turned.to_client;
+            if report.kept_most == 0 && relay.kept_bytes() > 0 {
+                self.stock.keepers.fetch_add(1, Relaxed);
+            }
             report.kept_most = report.kept_most.max(relay.kept_bytes());
             let wait = match turned.progress {
                 PairProgress::Ended(ended) => {
@@ -345,6 +359,7 @@ impl Setup {
         let driver = Driver {
             client: near_client,
             backend: near_backend,
+            families: (self.client, self.backend),
             stock: self.stock.clone(),
             told: self.told,
             patience: self.patience,
@@ -417,7 +432,7 @@ fn bytes_are_the_same_whatever_pieces_they_come_in() {
         let report = relay.join().unwrap();
         assert!(matches!(report.ended, Some(Ended::Finished(_))), "{setup:?}: {report:?}");
         assert_eq!((report.to_backend, report.to_client), (bytes as u64, bytes as u64));
-        assert_eq!(setup.stock.keep.kept(), 0);
+        assert_eq!(setup.stock.pool.used(), 0);
     }
 }
 
@@ -473,7 +488,7 @@ fn from_a_slow_reader_the_other_side_feels_it_and_little_is_kept() {
     for pipes in [4, 0] {
         let setup = Setup { stock: Stock::of(pipes, 1 << 20), ..slow() };
         let (Pair { client, backend, relay }, sent) = stalled(&setup);
-        assert!(setup.stock.keep.kept() <= PIECE_BYTES);
+        assert!(setup.stock.pool.used() <= PIECE_BYTES);
         drop(backend);
         let mut all = Vec::new();
         let mut piece = [0; 1024];
@@ -489,7 +504,7 @@ fn from_a_slow_reader_the_other_side_feels_it_and_little_is_kept() {
         let report = relay.join().unwrap();
         assert_eq!(report.to_client, sent as u64);
         assert!((1..=4 * PIECE_BYTES).contains(&report.kept_most), "{report:?}");
-        assert_eq!(setup.stock.keep.kept(), 0, "what has gone is not held");
+        assert_eq!(setup.stock.pool.used(), 0, "what has gone is not held");
     }
 }
 
@@ -501,9 +516,10 @@ fn refused(readers: usize, room: usize) -> usize {
         // Less than all sockets of a pair hold, or the last of it may be for nobody.
         pair.backend.say(&[7; 200_000]);
     }
-    let all = || stuck.iter().filter(|pair| pair.relay.is_finished()).count() + setup.stock.keep.readers();
+    let all =
+        || stuck.iter().filter(|pair| pair.relay.is_finished()).count() + setup.stock.keepers.load(Relaxed);
     while all() < readers {
-        assert!(setup.stock.keep.kept() <= room);
+        assert!(setup.stock.pool.used() <= room);
         std::thread::yield_now();
     }
     let mut refused = 0;
@@ -511,7 +527,7 @@ fn refused(readers: usize, room: usize) -> usize {
         drop((client, backend));
         refused += usize::from(relay.join().unwrap().ended == Some(Ended::NoRoom));
     }
-    assert_eq!(setup.stock.keep.kept(), 0);
+    assert_eq!(setup.stock.pool.used(), 0);
     refused
 }
 
@@ -657,7 +673,7 @@ fn a_pair_is_small_and_a_quiet_one_owns_nothing_else() {
         backend.say(b"thank you");
         client.hear(b"thank you");
     }
-    assert_eq!(setup.stock.keep.kept(), 0);
+    assert_eq!(setup.stock.pool.used(), 0);
     drop((client, backend));
     relay.join().unwrap();
 }

@@ -1,5 +1,6 @@
 //! What is asked of the backends, and what is answered.
 
+use super::wait::WaitLimits;
 use crate::admit::turns::accounts::SourceId;
 use crate::clock::Nanos;
 use std::sync::atomic::AtomicU64;
@@ -45,4 +46,6 @@ pub(crate) struct Asking<'a> {
     pub(crate) since: Nanos,
     /// Backends that could not be reached for this client.
     pub(crate) tried: &'a [BackendId],
+    /// The limits of waiting as they are now.
+    pub(crate) wait: WaitLimits,
 }

@@ -4,7 +4,9 @@ use super::ask::{Asking, BackendId, Passed, Refusal, Wake};
 use super::health::Health;
 use super::wait::{Joined, Name, WaitLimits, WaitList};
 use crate::clock::Nanos;
-use crate::metrics::snapshot::{BUCKETS, HistogramSnapshot};
+use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
+use crate::metrics::histogram::Histogram;
+use crate::metrics::snapshot::HistogramSnapshot;
 use crate::reason::BackendFailure;
 use crate::service::proxy::address::BackendAddress;
 use std::sync::Arc;
@@ -21,62 +23,6 @@ pub(crate) struct BackendLimits {
     /// Backends that were set aside are tried by checks, not by clients.
     pub(crate) checked: bool,
     pub(crate) wait: WaitLimits,
-}
-
-/// What is known of all backends.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct BackendsSnapshot {
-    pub(crate) backends: Vec<BackendSnapshot>,
-    /// Places in use at all backends together.
-    pub(crate) in_use: usize,
-    /// The most of them.
-    pub(crate) limit: usize,
-    /// Places taken since the start, and given back: `taken = given back + in use`.
-    pub(crate) taken: u64,
-    pub(crate) given_back: u64,
-    /// Clients that wait for a place.
-    pub(crate) waiting: usize,
-    /// How long the one has waited that has waited longest.
-    pub(crate) oldest: Option<Duration>,
-    /// For how long the freshest have been served first.
-    pub(crate) stood_for: Option<Duration>,
-    /// How long clients waited before they had their place, the kernel's backlog included.
-    pub(crate) wait: HistogramSnapshot,
-    pub(crate) queue_full: u64,
-    pub(crate) queue_timeout: u64,
-    pub(crate) no_backend: u64,
-    pub(crate) client_gone: u64,
-}
-
-impl BackendsSnapshot {
-    /// Whether every place that was taken is in use or was given back.
-    pub(crate) fn conserved(&self) -> bool {
-        let of_backends: usize = self.backends.iter().map(|backend| backend.in_use).sum();
-        self.taken == self.given_back + self.in_use as u64
-            && of_backends == self.in_use
-            && self.backends.iter().all(|one| one.taken == one.given_back + one.in_use as u64)
-    }
-}
-
-/// What is known of one.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct BackendSnapshot {
-    pub(crate) address: String,
-    /// It was removed, and its last connections have not ended.
-    pub(crate) leaving: bool,
-    pub(crate) limit: usize,
-    pub(crate) in_use: usize,
-    pub(crate) taken: u64,
-    pub(crate) given_back: u64,
-    /// Connections that reached it.
-    pub(crate) connected: u64,
-    pub(crate) failures: [u64; BackendFailure::COUNT],
-    /// How long connecting took.
-    pub(crate) connect: HistogramSnapshot,
-    /// For how long it has been set aside; `None` while it is up.
-    pub(crate) aside_for: Option<Duration>,
-    pub(crate) to_backend: u64,
-    pub(crate) to_client: u64,
 }
 
 /// A place, as it is written in the book.
@@ -122,7 +68,7 @@ struct Backend {
     health: Health,
     connected: u64,
     failures: [u64; BackendFailure::COUNT],
-    connect: HistogramSnapshot,
+    connect: Histogram,
     passed: Arc<Passed>,
 }
 
@@ -150,7 +96,7 @@ pub(super) struct Book {
     waiters: Vec<Waiter>,
     free: Vec<u32>,
     woken: Vec<Box<dyn Wake>>,
-    wait: HistogramSnapshot,
+    wait: Histogram,
     refused: [u64; 4],
     chosen: u64,
     luck: u64,
@@ -174,7 +120,7 @@ impl Book {
             waiters: Vec::new(),
             free: Vec::new(),
             woken: Vec::new(),
-            wait: HistogramSnapshot::default(),
+            wait: Histogram::default(),
             refused: [0; 4],
             chosen: 0,
             luck: seed,
@@ -210,7 +156,7 @@ impl Book {
                 health: Health::default(),
                 connected: 0,
                 failures: [0; BackendFailure::COUNT],
-                connect: HistogramSnapshot::default(),
+                connect: Histogram::default(),
                 passed: Arc::default(),
             };
             match self.all.iter_mut().find(|backend| !backend.present && backend.in_use == 0) {
@@ -241,18 +187,29 @@ impl Book {
         self.limits.total.map_or(sum, |total| total.min(sum))
     }
 
+    pub(super) fn has_other(&self, tried: &[BackendId], this: BackendId) -> bool {
+        let other = |(index, backend): (usize, &Backend)| {
+            let id = self.id(index);
+            backend.present && backend.health.is_up() && id != this && !tried.contains(&id)
+        };
+        self.all.iter().enumerate().any(other)
+    }
+
     pub(super) fn is_any_up(&self) -> bool {
         self.all.iter().any(|backend| backend.present && backend.health.is_up())
     }
 
     /// Where one goes that has tried these; nobody passes those who wait.
-    pub(super) fn choose_for_newcomer(&mut self, tried: &[BackendId], now: Nanos) -> Choice {
+    pub(super) fn choose_for_newcomer(&mut self, asking: &Asking<'_>, now: Nanos) -> Choice {
+        if self.limits.wait != asking.wait {
+            self.set_limits(BackendLimits { wait: asking.wait, ..self.limits }, now);
+        }
         if self.list.len() > 0 {
             self.settle(now);
         } else {
             self.list.observe(now);
         }
-        match self.choose(tried, now) {
+        match self.choose(asking.tried, now) {
             Choice::Backend(_) if self.list.len() > 0 => Choice::Full,
             choice => choice,
         }
@@ -323,23 +280,27 @@ impl Book {
         }
     }
 
-    pub(super) fn reached(&mut self, id: BackendId, took: Nanos, now: Nanos) {
-        if let Some(backend) = self.backend(id) {
-            backend.connected += 1;
-            observe(&mut backend.connect, took);
-            backend.health.reached(now);
-        }
+    /// True if it had been set aside.
+    pub(super) fn reached(&mut self, id: BackendId, took: Nanos, now: Nanos) -> bool {
+        let Some(backend) = self.backend(id) else { return false };
+        let was_up = backend.health.is_up();
+        backend.connected += 1;
+        backend.connect.observe(took);
+        backend.health.reached(now);
+        !was_up
     }
 
-    pub(super) fn failed(&mut self, grant: &Grant, failure: BackendFailure, now: Nanos) {
+    /// True if it is set aside from now on.
+    pub(super) fn failed(&mut self, grant: &Grant, failure: BackendFailure, now: Nanos) -> bool {
         let luck = self.luck();
-        if let Some(backend) = self.backend(grant.id) {
-            backend.failures[failure as usize] += 1;
-            // What this machine lacks says nothing of a backend.
-            if failure != BackendFailure::Local {
-                backend.health.failed(grant.began, grant.trial, now, luck);
-            }
+        let Some(backend) = self.backend(grant.id) else { return false };
+        let was_up = backend.health.is_up();
+        backend.failures[failure as usize] += 1;
+        // What this machine lacks says nothing of a backend.
+        if failure != BackendFailure::Local {
+            backend.health.failed(grant.began, grant.trial, now, luck);
         }
+        was_up && !backend.health.is_up()
     }
 
     /// A number that no two gates share (splitmix64).
@@ -415,7 +376,7 @@ impl Book {
                     let grant = self.grant(index, now);
                     let stage = &mut self.waiters[slot as usize].stage;
                     if let Stage::Waiting { since, wake } = std::mem::replace(stage, Stage::Granted(grant)) {
-                        observe(&mut self.wait, now.saturating_sub(since));
+                        self.wait.observe(now.saturating_sub(since));
                         self.woken.push(wake);
                     }
                 }
@@ -484,14 +445,14 @@ impl Book {
         let oldest = self.list.oldest().map(|since| now.saturating_sub(since));
         BackendsSnapshot {
             backends: self.all.iter().filter(known).map(|one| one.snapshot(&self.limits, now)).collect(),
-            in_use: self.in_use,
-            limit: self.limit(),
+            in_use: self.in_use as u64,
+            limit: self.limit() as u64,
             taken: self.taken,
             given_back: self.given_back,
-            waiting: self.list.len(),
+            waiting: self.list.len() as u64,
             oldest: oldest.map(Duration::from_nanos),
             stood_for: self.list.stood_for(now).map(Duration::from_nanos),
-            wait: self.wait.clone(),
+            wait: read(&self.wait),
             queue_full: refused(Refusal::QueueFull),
             queue_timeout: refused(Refusal::QueueTimeout),
             no_backend: refused(Refusal::NoBackend),
@@ -510,13 +471,13 @@ impl Backend {
         BackendSnapshot {
             address: self.address.to_string(),
             leaving: !self.present,
-            limit: limits.connections,
-            in_use: self.in_use,
+            limit: limits.connections as u64,
+            in_use: self.in_use as u64,
             taken: self.taken,
             given_back: self.given_back,
             connected: self.connected,
             failures: self.failures,
-            connect: self.connect.clone(),
+            connect: read(&self.connect),
             aside_for: self.health.aside_for(now).map(Duration::from_nanos),
             to_backend: self.passed.to_backend.load(Ordering::Relaxed),
             to_client: self.passed.to_client.load(Ordering::Relaxed),
@@ -524,10 +485,8 @@ impl Backend {
     }
 }
 
-/// Adds an observation to a histogram.
-fn observe(histogram: &mut HistogramSnapshot, nanos: Nanos) {
-    let seconds = nanos as f64 / 1e9;
-    let bucket = BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS.len());
-    histogram.counts[bucket] += 1;
-    histogram.sum += Duration::from_nanos(nanos);
+fn read(histogram: &Histogram) -> HistogramSnapshot {
+    let mut out = HistogramSnapshot::default();
+    histogram.add_to(&mut out);
+    out
 }

@@ -24,12 +24,13 @@ mod wait;
 mod tests;
 
 pub(crate) use ask::{Asking, BackendId, Refusal, Wake};
-pub(crate) use book::{BackendLimits, BackendsSnapshot};
-#[cfg(test)]
+pub(crate) use book::BackendLimits;
+
 pub(crate) use wait::WaitLimits;
 
 use super::address::BackendAddress;
 use crate::clock::{Clock, Nanos};
+use crate::metrics::backends::BackendsSnapshot;
 use crate::reason::BackendFailure;
 use book::{Book, Choice, Grant};
 #[cfg(test)]
@@ -101,6 +102,7 @@ impl Backends {
         self.change(|book, _| book.set_addresses(addresses));
     }
 
+    #[cfg_attr(not(test), expect(dead_code, reason = "a reload will call it"))]
     /// Changes the limits. Those who have a place keep it: after a limit became smaller it holds when enough
     /// have left.
     pub(crate) fn set_limits(&self, limits: BackendLimits) {
@@ -113,7 +115,7 @@ impl Backends {
         asking: &Asking<'_>,
         waiter: impl FnOnce() -> Box<dyn Wake>,
     ) -> PlaceAnswer {
-        let choice = self.change(|book, now| match book.choose_for_newcomer(asking.tried, now) {
+        let choice = self.change(|book, now| match book.choose_for_newcomer(asking, now) {
             Choice::Backend(index) => Ok(PlaceAnswer::Place(self.place(book.grant(index, now)))),
             Choice::Full => match book.wait(asking, waiter(), now) {
                 Ok((slot, life)) => Ok(PlaceAnswer::Wait(Ticket { backends: self.clone(), slot, life })),
@@ -141,6 +143,12 @@ impl Backends {
         Place { backends: self.clone(), grant }
     }
 
+    /// Whether there is a backend that can be tried beside these.
+    pub(crate) fn has_other(&self, tried: &[BackendId], this: BackendId) -> bool {
+        self.book().has_other(tried, this)
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "readiness will ask it"))]
     /// Whether any backend can be reached, as far as is known.
     pub(crate) fn is_any_up(&self) -> bool {
         self.book().is_any_up()
@@ -172,12 +180,16 @@ impl Place {
 
     /// The backend was reached, which took this long.
     pub(crate) fn reached(&self, took: Nanos) {
-        self.backends.change(|book, now| book.reached(self.grant.id, took, now));
+        if self.backends.change(|book, now| book.reached(self.grant.id, took, now)) {
+            tracing::info!(backend = %self.grant.address, "a backend is back");
+        }
     }
 
     /// It was not.
     pub(crate) fn failed(&self, failure: BackendFailure) {
-        self.backends.change(|book, now| book.failed(&self.grant, failure, now));
+        if self.backends.change(|book, now| book.failed(&self.grant, failure, now)) {
+            tracing::warn!(backend = %self.grant.address, reason = %failure, "a backend is set aside");
+        }
     }
 
     /// Bytes went through.

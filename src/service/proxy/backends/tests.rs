@@ -24,6 +24,7 @@ fn address(number: u16) -> BackendAddress {
 
 /// Backends and their clock.
 struct World {
+    wait: std::cell::Cell<WaitLimits>,
     backends: Arc<Backends>,
     now: Arc<AtomicU64>,
     woken: Arc<AtomicUsize>,
@@ -41,6 +42,7 @@ impl World {
     fn of(limits: BackendLimits, backends: u16) -> Self {
         let now = Arc::new(AtomicU64::new(1_000 * S));
         let world = Self {
+            wait: limits.wait.into(),
             backends: Backends::new(limits, BackendClock::Made(now.clone()), 7),
             now,
             woken: Arc::default(),
@@ -58,8 +60,13 @@ impl World {
     }
 
     fn ask(&self, source: u128, tried: &[BackendId]) -> PlaceAnswer {
-        let asking = Asking { source: SourceId(source), since: self.now(), tried };
+        let asking = Asking { source: SourceId(source), since: self.now(), tried, wait: self.wait.get() };
         self.backends.take(&asking, || Box::new(Bell(self.woken.clone())))
+    }
+
+    fn set_limits(&self, limits: BackendLimits) {
+        self.wait.set(limits.wait);
+        self.backends.set_limits(limits);
     }
 
     fn place(&self) -> Place {
@@ -406,10 +413,10 @@ fn limits_change_while_places_are_in_use() {
     let world = World::of(LIMITS, 1);
     let mut places = vec![world.place(), world.place()];
     let mut waiting: Vec<_> = (0..4).map(|source| world.ticket(source)).collect();
-    world.backends.set_limits(BackendLimits { connections: 4, ..LIMITS });
+    world.set_limits(BackendLimits { connections: 4, ..LIMITS });
     assert_eq!(world.woken(), 2, "two more places");
     places.extend(waiting.iter_mut().filter_map(granted));
-    world.backends.set_limits(BackendLimits { connections: 1, ..LIMITS });
+    world.set_limits(BackendLimits { connections: 1, ..LIMITS });
     assert_eq!(world.snapshot().in_use, 4);
     for left in (1..4).rev() {
         places.pop();
@@ -417,11 +424,11 @@ fn limits_change_while_places_are_in_use() {
     }
     assert_eq!(world.snapshot().waiting, 2, "the limit of one holds by now");
     let wait = WaitLimits { most: 40, ..LIMITS.wait };
-    world.backends.set_limits(BackendLimits { connections: 1, wait, ..LIMITS });
+    world.set_limits(BackendLimits { connections: 1, wait, ..LIMITS });
     let more: Vec<_> = (0..38).map(|source| world.ticket(source)).collect();
     world.refused(1, Refusal::QueueFull);
     let wait = WaitLimits { most: 1, ..LIMITS.wait };
-    world.backends.set_limits(BackendLimits { connections: 100, wait, ..LIMITS });
+    world.set_limits(BackendLimits { connections: 100, wait, ..LIMITS });
     assert_eq!(world.snapshot().in_use, 41, "all who waited have a place");
     drop((places, waiting, more));
     assert_eq!(world.snapshot().in_use, 0);
@@ -502,7 +509,7 @@ fn do_deed(world: &World, places: &mut Vec<Place>, tickets: &mut Vec<Ticket>, de
         }
         Deed::Limits(connections, most) => {
             let wait = WaitLimits { most, ..LIMITS.wait };
-            world.backends.set_limits(BackendLimits { connections, wait, ..LIMITS });
+            world.set_limits(BackendLimits { connections, wait, ..LIMITS });
         }
         Deed::Pass(time) => world.pass(time),
     }
@@ -522,10 +529,10 @@ proptest! {
             }
             do_deed(&world, &mut places, &mut tickets, deed);
             let seen = world.snapshot();
-            prop_assert!(seen.in_use >= places.len());
-            prop_assert!(seen.in_use <= places.len() + tickets.len());
+            prop_assert!(seen.in_use >= places.len() as u64);
+            prop_assert!(seen.in_use <= (places.len() + tickets.len()) as u64);
             for backend in &seen.backends {
-                prop_assert!(backend.in_use <= most, "{backend:?}");
+                prop_assert!(backend.in_use <= most as u64, "{backend:?}");
                 let idle = backend.in_use < backend.limit && !backend.leaving && backend.aside_for.is_none();
                 prop_assert!(!idle || seen.waiting == 0, "a place is free, and {} wait", seen.waiting);
             }
@@ -567,7 +574,8 @@ fn threads_do_not_lose_or_double_a_place() {
             let (backends, work) = (&backends, &work);
             scope.spawn(move || {
                 for round in 0..2_000_u64 {
-                    let asking = Asking { source: SourceId(thread.into()), since: 0, tried: &[] };
+                    let asking =
+                        Asking { source: SourceId(thread.into()), since: 0, tried: &[], wait: limits.wait };
                     let asking = Asking { since: backends.time.now(), ..asking };
                     match backends.take(&asking, || Box::new(Unpark(std::thread::current()))) {
                         PlaceAnswer::Place(place) => work(place, round),

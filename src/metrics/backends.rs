@@ -1,0 +1,77 @@
+//! What is known of the backends of a gate.
+
+use super::snapshot::HistogramSnapshot;
+use crate::reason::BackendFailure;
+use std::time::Duration;
+
+/// What is known of all backends.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct BackendsSnapshot {
+    /// Each backend.
+    pub backends: Vec<BackendSnapshot>,
+    /// Places in use at all backends together.
+    pub in_use: u64,
+    /// The most of them.
+    pub limit: u64,
+    /// Places taken since the start: `taken = given back + in use`.
+    pub taken: u64,
+    /// Places given back.
+    pub given_back: u64,
+    /// Clients that wait for a place.
+    pub waiting: u64,
+    /// How long the one has waited that has waited longest.
+    pub oldest: Option<Duration>,
+    /// For how long the freshest have been served first.
+    pub stood_for: Option<Duration>,
+    /// How long clients waited before they had their place, the kernel's backlog included.
+    pub wait: HistogramSnapshot,
+    /// Clients turned away because as many waited as may.
+    pub queue_full: u64,
+    /// Clients turned away because they had waited for `queue_timeout`.
+    pub queue_timeout: u64,
+    /// Clients turned away because no backend could be reached.
+    pub no_backend: u64,
+    /// Clients that left while they waited.
+    pub client_gone: u64,
+}
+
+impl BackendsSnapshot {
+    /// Whether every place that was taken is in use or was given back.
+    pub fn conserved(&self) -> bool {
+        let of_backends: u64 = self.backends.iter().map(|backend| backend.in_use).sum();
+        self.taken == self.given_back + self.in_use
+            && of_backends == self.in_use
+            && self.backends.iter().all(|one| one.taken == one.given_back + one.in_use)
+    }
+}
+
+/// What is known of one backend.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct BackendSnapshot {
+    /// Where it is.
+    pub address: String,
+    /// It was removed, and its last connections have not ended.
+    pub leaving: bool,
+    /// Connections that it may have.
+    pub limit: u64,
+    /// Its places in use.
+    pub in_use: u64,
+    /// Its places taken since the start.
+    pub taken: u64,
+    /// Those given back.
+    pub given_back: u64,
+    /// Connections that reached it.
+    pub connected: u64,
+    /// Attempts to connect that failed, by [`BackendFailure`].
+    pub failures: [u64; BackendFailure::COUNT],
+    /// How long connecting took.
+    pub connect: HistogramSnapshot,
+    /// For how long it has been set aside; `None` while it is up.
+    pub aside_for: Option<Duration>,
+    /// Bytes that it was given.
+    pub to_backend: u64,
+    /// Bytes that it gave.
+    pub to_client: u64,
+}

@@ -1,0 +1,114 @@
+//! A listener in the making: an address, a service, and what it has of its own.
+
+use super::error::BuildError;
+use crate::limits::{LimitError, Limits};
+use crate::service::{DatagramService, Service};
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+/// A listener that a [`Builder`](super::Builder) adds, with limits of its own.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate::{Echo, Listen, Server};
+///
+/// let patient = Listen::new("127.0.0.1:0", Echo)?
+///     .limits(|limits| limits.idle_timeout(Duration::from_secs(600)))
+///     .busy_reply("come back later\n");
+/// let server = Server::builder().listen("127.0.0.1:0", Echo)?.listener(patient).bind()?;
+/// assert_eq!(server.addresses().len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a builder adds it"]
+pub struct Listen {
+    pub(super) address: SocketAddr,
+    pub(super) offer: Offer,
+    pub(super) busy_reply: Option<Arc<[u8]>>,
+    change: Option<Box<dyn Fn(Limits) -> Limits + Send + Sync>>,
+}
+
+/// What a listener offers.
+pub(super) enum Offer {
+    Stream(Arc<dyn Service>),
+    Datagrams(Arc<dyn DatagramService>),
+}
+
+impl std::fmt::Debug for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listen").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Listen {
+    /// A listener for connections. Port 0 picks a free port; of a name with several addresses the first is taken.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be resolved.
+    pub fn new(
+        address: impl ToSocketAddrs + std::fmt::Debug,
+        service: impl Service,
+    ) -> Result<Self, BuildError> {
+        Ok(Self::shared(resolve(address)?, Arc::new(service)))
+    }
+
+    /// A listener for datagrams.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be resolved.
+    pub fn datagrams(
+        address: impl ToSocketAddrs + std::fmt::Debug,
+        service: impl DatagramService,
+    ) -> Result<Self, BuildError> {
+        Ok(Self::datagrams_shared(resolve(address)?, Arc::new(service)))
+    }
+
+    /// A listener for connections whose service is shared with its owner, or was chosen at run time.
+    pub fn shared(address: SocketAddr, service: Arc<dyn Service>) -> Self {
+        Self { address, offer: Offer::Stream(service), busy_reply: None, change: None }
+    }
+
+    /// A listener for datagrams whose service is shared with its owner, or was chosen at run time.
+    pub fn datagrams_shared(address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
+        Self { address, offer: Offer::Datagrams(service), busy_reply: None, change: None }
+    }
+
+    /// Limits of its own, made of those of the server. Only some can differ by listener (README's table says which);
+    /// the server does not start with others. A listener for datagrams has none of its own.
+    pub fn limits(mut self, change: impl Fn(Limits) -> Limits + Send + Sync + 'static) -> Self {
+        self.change = Some(Box::new(change));
+        self
+    }
+
+    /// What a client that is refused here is told, instead of what the service or the server would say. Empty: nothing,
+    /// and the refusal is a reset.
+    pub fn busy_reply(mut self, words: impl Into<Vec<u8>>) -> Self {
+        self.busy_reply = Some(words.into().into());
+        self
+    }
+
+    /// The limits in force here, beside those of the server.
+    pub(super) fn effective(&self, server: &Limits) -> Result<Limits, BuildError> {
+        let own = match &self.change {
+            Some(change) => change(server.clone()),
+            None => return Ok(server.clone()),
+        };
+        let checked = own.check_beside(server).and_then(|()| match self.offer {
+            Offer::Datagrams(_) if own != *server => {
+                Err(LimitError("a listener for datagrams has no limits of its own".to_owned()))
+            }
+            _ => Ok(()),
+        });
+        checked.map_err(|error| LimitError(format!("listener {}: {error}", self.address)))?;
+        Ok(own)
+    }
+}
+
+/// The first address of what is given.
+fn resolve(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<SocketAddr, BuildError> {
+    let error = |source| BuildError::Resolve { address: format!("{address:?}"), source };
+    let resolved = address.to_socket_addrs().map_err(error)?.next();
+    resolved.ok_or_else(|| error(io::Error::new(io::ErrorKind::NotFound, "it has no address")))
+}

@@ -1,0 +1,187 @@
+//! What all connections of one gate share: its backends, its settings, and what its pairs may borrow.
+
+use super::address::{BackendAddress, BackendName};
+use super::backends::{BackendClock, BackendLimits, Backends, WaitLimits};
+use super::pipes::Pipes;
+use super::relay::Patience;
+use crate::admit::turns::accounts::SourceId;
+use crate::admit::turns::standing::TARGET;
+use crate::clock::{Clock, Nanos, nanos};
+use crate::limits::{Limits, Overload};
+use crate::transport::proxy_header::Version;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// When a client's backend is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectOn {
+    /// When the client is accepted. It suits every protocol, those where the server speaks first too.
+    Accept,
+    /// When the client has sent its first byte. Silent clients and port scanners never reach the backend; a protocol where
+    /// the server speaks first does not work.
+    FirstByte,
+}
+
+impl std::str::FromStr for ConnectOn {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "accept" => Ok(ConnectOn::Accept),
+            "first-byte" => Ok(ConnectOn::FirstByte),
+            _ => Err("a backend is connected on `accept` or on the `first-byte`"),
+        }
+    }
+}
+
+impl std::fmt::Display for ConnectOn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ConnectOn::Accept => "accept",
+            ConnectOn::FirstByte => "first-byte",
+        })
+    }
+}
+
+/// A gate's settings.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) connect_on: ConnectOn,
+    pub(super) connections: usize,
+    pub(super) total: Option<usize>,
+    pub(super) connect_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) half_close_timeout: Duration,
+    pub(super) send_header: Option<Version>,
+    pub(super) check_every: Option<Duration>,
+    pub(super) resolve_every: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connect_on: ConnectOn::Accept,
+            connections: 100,
+            total: None,
+            connect_timeout: Duration::from_secs(2),
+            idle_timeout: Duration::from_secs(600),
+            half_close_timeout: Duration::from_secs(60),
+            send_header: None,
+            check_every: None,
+            resolve_every: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The gate.
+#[derive(Debug)]
+pub(super) struct Gate {
+    pub(super) settings: Settings,
+    pub(super) names: Vec<BackendName>,
+    pub(super) clock: Clock,
+    pub(super) backends: Arc<Backends>,
+    /// Made when the limits of the server are known.
+    pipes: OnceLock<Arc<Pipes>>,
+}
+
+/// Pipes of one gate. One is in use for a worker's turn, or while a reader of a stream in bulk is slow; where all are, bytes
+/// are copied.
+const PIPES_MAX: usize = 128;
+
+impl Gate {
+    pub(super) fn new(
+        settings: Settings,
+        names: Vec<BackendName>,
+        addresses: &[BackendAddress],
+    ) -> Arc<Self> {
+        let clock = Clock::start();
+        // What differs from process to process is luck enough for the pauses.
+        let seed = RandomState::new().hash_one(std::process::id());
+        let limits = settings.backend_limits(wait_limits(&Limits::default()));
+        let backends = Backends::new(limits, BackendClock::Real(clock), seed);
+        backends.set_addresses(addresses);
+        Arc::new(Self { settings, names, clock, backends, pipes: OnceLock::new() })
+    }
+
+    /// The pipes that pairs may borrow under these limits.
+    pub(super) fn pipes(&self, limits: &Limits) -> &Arc<Pipes> {
+        self.pipes.get_or_init(|| Pipes::new(PIPES_MAX.min(limits.max_connections / 4)))
+    }
+
+    /// Descriptors beside those of its clients: one for each place, two for each pipe, and some for checks.
+    pub(super) fn descriptors(&self) -> usize {
+        self.backends.snapshot().limit as usize + 2 * PIPES_MAX
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        Patience { idle: self.settings.idle_timeout, half_closed: self.settings.half_close_timeout }
+    }
+
+    /// The time by which a backend must be reached.
+    pub(super) fn connect_deadline(&self, now: Nanos) -> Nanos {
+        now.saturating_add(nanos(self.settings.connect_timeout))
+    }
+}
+
+impl Settings {
+    pub(super) fn backend_limits(&self, wait: WaitLimits) -> BackendLimits {
+        BackendLimits {
+            connections: self.connections,
+            total: self.total,
+            checked: self.check_every.is_some(),
+            wait,
+        }
+    }
+}
+
+/// How clients wait for a place at a backend: as newcomers wait for a worker of the server.
+pub(super) fn wait_limits(limits: &Limits) -> WaitLimits {
+    let target = nanos(limits.queue_target);
+    WaitLimits {
+        most: limits.queue,
+        timeout: nanos(limits.queue_timeout),
+        target: if target == 0 { TARGET } else { target },
+        fresh: true,
+        drop_oldest: limits.overload == Overload::DropOldest,
+    }
+}
+
+/// The source that a client belongs to, by the leading bits of its address.
+pub(super) fn source(address: SocketAddr, (v4, v6): (u8, u8)) -> SourceId {
+    let leading = |bits: u128, of: u32, prefix: u8| {
+        let rest = of.saturating_sub(prefix.into());
+        bits.checked_shr(rest).and_then(|kept| kept.checked_shl(rest)).unwrap_or(0)
+    };
+    SourceId(match address.ip().to_canonical() {
+        IpAddr::V4(ip) => leading(u32::from(ip).into(), 32, v4) | 0xffff << 32,
+        IpAddr::V6(ip) => leading(u128::from(ip), 128, v6),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_one_network_are_one_source() {
+        let source = |text: &str, prefix| source(text.parse().unwrap(), prefix);
+        assert_eq!(source("10.1.2.3:1", (24, 64)), source("10.1.2.200:9", (24, 64)));
+        assert_ne!(source("10.1.2.3:1", (24, 64)), source("10.1.3.3:1", (24, 64)));
+        assert_eq!(source("10.1.2.3:1", (32, 128)), source("[::ffff:10.1.2.3]:1", (32, 128)));
+        assert_eq!(source("[fd00::1]:1", (32, 64)), source("[fd00::2]:1", (32, 64)));
+        assert_ne!(source("[fd00::1]:1", (32, 128)), source("[fd00::2]:1", (32, 128)));
+        assert_eq!(source("[fd00::1]:1", (0, 0)), source("[fe00::2]:1", (0, 0)));
+    }
+
+    #[test]
+    fn when_to_connect_is_read_and_shown() {
+        for on in [ConnectOn::Accept, ConnectOn::FirstByte] {
+            assert_eq!(on.to_string().parse(), Ok(on));
+        }
+        assert!("never".parse::<ConnectOn>().is_err());
+    }
+}

@@ -1,0 +1,178 @@
+//! The gate as a service: what a person writes, and what it makes.
+
+use super::address::{BackendName, BackendNameError};
+use super::gate::{ConnectOn, Gate, Settings};
+use super::session::GateSession;
+use super::tend;
+use crate::metrics::backends::BackendsSnapshot;
+use crate::service::{Peer, Service, Session};
+use crate::transport::proxy_header::Version;
+use crossbeam_channel::Sender;
+use std::convert::Infallible;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// Begins to describe a gate: a service that passes each connection on to one of these backends, unchanged, and never lets
+/// a backend have more connections than it can bear.
+///
+/// A backend is written `host:port`, `unix:/path`, or `unix:@name`. A client for whom no backend has a place waits for one,
+/// parked, as newcomers wait for a worker: within the server's `queue` and `queue_timeout`, in its order, and told the busy
+/// reply when it is turned away.
+///
+/// ```no_run
+/// use tidegate::{Server, proxy};
+///
+/// let gate = proxy(["127.0.0.1:8000"])?.connections(20).build()?;
+/// let handle = Server::builder().listen("0.0.0.0:6000", gate)?.bind()?.serve()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn proxy<B: AsRef<str>>(backends: impl IntoIterator<Item = B>) -> Result<ProxyBuilder, BackendNameError> {
+    let names = backends.into_iter().map(|backend| backend.as_ref().parse());
+    Ok(ProxyBuilder {
+        name: "proxy".to_owned(),
+        busy_reply: Box::default(),
+        names: names.collect::<Result<_, _>>()?,
+        settings: Settings::default(),
+    })
+}
+
+/// A gate that is being described; see [`proxy`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ProxyBuilder {
+    name: String,
+    busy_reply: Box<[u8]>,
+    names: Vec<BackendName>,
+    settings: Settings,
+}
+
+impl ProxyBuilder {
+    /// The `service` label of its metrics. Default: `proxy`.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
+    /// Connections that each backend may have at once. Default: 100.
+    pub fn connections(mut self, most: usize) -> Self {
+        self.settings.connections = most.max(1);
+        self
+    }
+
+    /// Connections that all backends may have together. Default: as many as each may have.
+    pub fn total(mut self, most: usize) -> Self {
+        self.settings.total = Some(most.max(1));
+        self
+    }
+
+    /// When the backend is connected. Default: [`ConnectOn::Accept`].
+    pub fn connect_on(mut self, on: ConnectOn) -> Self {
+        self.settings.connect_on = on;
+        self
+    }
+
+    /// Time within which a backend must be reached, the attempts at all of them together. While another can be tried, one has
+    /// half of what is left. Default: 2 s.
+    pub fn connect_timeout(mut self, time: Duration) -> Self {
+        self.settings.connect_timeout = time;
+        self
+    }
+
+    /// Time after which a pair is closed on which no byte went either way. Default: 10 min.
+    pub fn idle_timeout(mut self, time: Duration) -> Self {
+        self.settings.idle_timeout = time;
+        self
+    }
+
+    /// The same after one side has ended. Default: 60 s.
+    pub fn half_close_timeout(mut self, time: Duration) -> Self {
+        self.settings.half_close_timeout = time;
+        self
+    }
+
+    /// Tells backends who their client is, with a header of this version of the PROXY protocol. Default: no header.
+    pub fn send_proxy(mut self, version: Version) -> Self {
+        self.settings.send_header = Some(version);
+        self
+    }
+
+    /// Connects to each backend as often as this, to see whether it can be reached; a backend that was set aside comes back
+    /// that way and costs no client an attempt. Default: never, and a client tries it when its pause is over.
+    pub fn check_every(mut self, time: Duration) -> Self {
+        self.settings.check_every = Some(time);
+        self
+    }
+
+    /// How often names of backends are resolved again. Default: every 30 s.
+    pub fn resolve_every(mut self, time: Duration) -> Self {
+        self.settings.resolve_every = time;
+        self
+    }
+
+    /// What a client is told that is turned away. Default: nothing, and the refusal is a reset.
+    pub fn busy_reply(mut self, words: &[u8]) -> Self {
+        self.busy_reply = words.into();
+        self
+    }
+
+    /// Resolves the names and makes the service. Fails for a name without an address, and where there is no backend. Where
+    /// names or checks want it, a thread tends the backends from the first use of the service until it is dropped.
+    pub fn build(self) -> io::Result<Proxy> {
+        if self.names.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a gate needs a backend"));
+        }
+        let addresses = tend::resolve(&self.names)?;
+        let gate = Gate::new(self.settings, self.names, &addresses);
+        Ok(Proxy { name: self.name, busy_reply: self.busy_reply, gate, tender: OnceLock::new() })
+    }
+}
+
+/// A gate in front of backends, as [`proxy`] describes it.
+#[derive(Debug)]
+pub struct Proxy {
+    name: String,
+    busy_reply: Box<[u8]>,
+    gate: Arc<Gate>,
+    /// The thread that tends the backends ends when this is dropped.
+    tender: OnceLock<Option<Sender<Infallible>>>,
+}
+
+impl Proxy {
+    /// The gate, tended from now on: a server asks for its clients' sessions, or what is known of the backends.
+    fn tended(&self) -> &Arc<Gate> {
+        self.tender.get_or_init(|| {
+            tend::start(&self.gate).unwrap_or_else(|error| {
+                tracing::error!(%error, "the backends are not checked, and their names not resolved again");
+                None
+            })
+        });
+        &self.gate
+    }
+}
+
+impl Service for Proxy {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(GateSession::new(self.tended().clone()))
+    }
+
+    fn busy_reply(&self) -> &[u8] {
+        &self.busy_reply
+    }
+
+    fn client_speaks_first(&self) -> bool {
+        self.gate.settings.connect_on == ConnectOn::FirstByte
+    }
+
+    fn backends(&self) -> Option<BackendsSnapshot> {
+        Some(self.tended().backends.snapshot())
+    }
+
+    fn descriptors(&self) -> usize {
+        self.gate.descriptors()
+    }
+}

@@ -1,0 +1,386 @@
+//! One client at the gate: it asks for a place, waits for it, connects, and is relayed until both sides have ended.
+
+use super::backends::{Asking, BackendId, Look, Place, PlaceAnswer, Refusal, Ticket, Wake};
+use super::connect::{self, Arrival, Connecting};
+use super::gate::{ConnectOn, Gate, source, wait_limits};
+use super::lent::Lent;
+use super::relay::{Ended, PairProgress, PairSide, Relay, Sockets};
+use crate::clock::Nanos;
+use crate::reason::{BackendFailure, CloseReason, DropReason};
+use crate::service::{Fault, Session, SocketEvent, SocketEvents, Stream, Turn, Waker, WatchFor};
+use crate::transport::socket::{has_input, has_left, reset_on_close, send};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A pair that has lived for this long is quiet or busy for good: from then on the kernel asks now and then whether both
+/// sides are still there.
+const KEEP_ALIVE_AFTER: Nanos = 30_000_000_000;
+
+/// Bytes that are counted for a backend at once, while its pair goes on.
+const COUNTED_AT_ONCE: u64 = 64 * 1024;
+
+/// The session of one client.
+pub(super) struct GateSession {
+    gate: Arc<Gate>,
+    stage: GateStage,
+    /// Backends that could not be reached for this client.
+    tried: Vec<BackendId>,
+    /// When one must be reached; 0 before it was asked for.
+    deadline: Nanos,
+}
+
+/// In each stage the socket is closed before its place is given back: fields are dropped in their order.
+enum GateStage {
+    /// It has no place and has not asked for one.
+    New,
+    Waiting(Ticket),
+    Connecting {
+        connecting: Connecting,
+        place: Place,
+    },
+    Paired(Box<Pair>),
+    Over,
+}
+
+struct Pair {
+    relay: Relay,
+    backend: OwnedFd,
+    place: Place,
+    /// Bytes that were not counted for the backend yet.
+    to_backend: u64,
+    to_client: u64,
+    /// The backend's socket is watched for what it can take, too.
+    watched_both: bool,
+    backend_is_tcp: bool,
+    /// When the kernel begins to ask whether both are there; `None`: it does.
+    keep_alive: Option<Nanos>,
+}
+
+impl Wake for Waker {
+    fn wake(&self) {
+        Waker::wake(self);
+    }
+}
+
+/// What a step leads to: the end of the turn, or the next step.
+enum Then {
+    Turn(Turn),
+    GoOn,
+}
+
+impl Session for GateSession {
+    fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+        let now = self.gate.clock.now();
+        loop {
+            let then = match &mut self.stage {
+                GateStage::New => self.ask(stream, now)?,
+                GateStage::Waiting(_) => self.wait(stream, now)?,
+                GateStage::Connecting { .. } => self.connect(stream, now)?,
+                GateStage::Paired(_) => return self.relay(stream, now),
+                GateStage::Over => return Ok(Turn::Close),
+            };
+            if let Then::Turn(turn) = then {
+                return Ok(turn);
+            }
+        }
+    }
+
+    fn finish(&mut self, reason: CloseReason) {
+        if let GateStage::Paired(pair) = &mut self.stage {
+            pair.count();
+            let in_order =
+                matches!(reason, CloseReason::Client | CloseReason::Server | CloseReason::IdleTimeout);
+            if !in_order {
+                reset_on_close(&pair.backend);
+            }
+        }
+        self.stage = GateStage::Over;
+    }
+}
+
+impl GateSession {
+    pub(super) fn new(gate: Arc<Gate>) -> Self {
+        Self { gate, stage: GateStage::New, tried: Vec::new(), deadline: 0 }
+    }
+
+    /// Asks for a place at a backend.
+    fn ask(&mut self, stream: &mut Stream<'_>, now: Nanos) -> io::Result<Then> {
+        if stream.is_draining() {
+            return Err(Fault::Refused(DropReason::Draining).into());
+        }
+        if self.speaks_first() {
+            let (client, _) = stream.raw();
+            if has_left(client, true) {
+                return Err(Fault::Refused(DropReason::ClientGone).into());
+            }
+            if !has_input(client) {
+                return Ok(Then::Turn(Turn::Park));
+            }
+        }
+        let limits = stream.limits();
+        let asking = Asking {
+            source: source(stream.peer().address, limits.source_prefix),
+            since: now,
+            tried: &self.tried,
+            wait: wait_limits(limits),
+        };
+        match self.gate.backends.take(&asking, || Box::new(stream.waker())) {
+            PlaceAnswer::Place(place) => self.set_out(stream, place, now),
+            PlaceAnswer::Wait(ticket) => {
+                self.stage = GateStage::Waiting(ticket);
+                Ok(Then::GoOn)
+            }
+            PlaceAnswer::Refused(refusal) => Err(refused(refusal)),
+        }
+    }
+
+    /// Looks whether there is a place now.
+    fn wait(&mut self, stream: &mut Stream<'_>, now: Nanos) -> io::Result<Then> {
+        if stream.is_draining() {
+            return Err(Fault::Refused(DropReason::Draining).into());
+        }
+        if stream.has_hung_up() {
+            let (client, _) = stream.raw();
+            if connect::has_failed(client.as_fd()) || has_left(client, self.speaks_first()) {
+                return Err(Fault::Refused(DropReason::ClientGone).into());
+            }
+            if let GateStage::Waiting(ticket) = &self.stage {
+                ticket.hung_up();
+            }
+        }
+        let GateStage::Waiting(ticket) = &mut self.stage else { return Ok(Then::GoOn) };
+        match ticket.look() {
+            Look::Waiting { until } => Ok(Then::Turn(park_until(until, now))),
+            Look::Place(place) => self.set_out(stream, place, now),
+            Look::Refused(refusal) => Err(refused(refusal)),
+        }
+    }
+
+    /// Whether a client that has ended without a word needs no backend.
+    fn speaks_first(&self) -> bool {
+        self.gate.settings.connect_on == ConnectOn::FirstByte
+    }
+
+    /// Sets out for a backend.
+    fn set_out(&mut self, stream: &mut Stream<'_>, place: Place, now: Nanos) -> io::Result<Then> {
+        if self.deadline == 0 {
+            self.deadline = self.gate.connect_deadline(now);
+        }
+        // While another backend could be tried, this one has half of the time that is left.
+        let left = self.deadline.saturating_sub(now);
+        let others = self.gate.backends.has_other(&self.tried, place.backend());
+        let until = if others { now + left / 2 } else { self.deadline };
+        match Connecting::start(place.address(), now, until) {
+            Ok((connecting, Arrival::Wait { until })) => {
+                if let Some(socket) = connecting.socket() {
+                    stream.watch(socket, WatchFor::Both)?;
+                }
+                self.stage = GateStage::Connecting { connecting, place };
+                Ok(Then::Turn(park_until(until, now)))
+            }
+            Ok((_, made)) => self.arrive(stream, place, made, now),
+            Err(failure) => self.fail(&place, failure, now),
+        }
+    }
+
+    /// Looks how the connection to the backend goes.
+    fn connect(&mut self, stream: &mut Stream<'_>, now: Nanos) -> io::Result<Then> {
+        let GateStage::Connecting { connecting, .. } = &mut self.stage else { return Ok(Then::GoOn) };
+        if stream.has_hung_up() && connect::has_failed(stream.raw().0.as_fd()) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        match connecting.poll(now) {
+            Ok(Arrival::Wait { until }) => Ok(Then::Turn(park_until(until, now))),
+            Ok(made) => match self.take_place() {
+                Some(place) => self.arrive(stream, place, made, now),
+                None => Ok(Then::GoOn),
+            },
+            Err(failure) => match self.take_place() {
+                Some(place) => self.fail(&place, failure, now),
+                None => Ok(Then::GoOn),
+            },
+        }
+    }
+
+    fn take_place(&mut self) -> Option<Place> {
+        match std::mem::replace(&mut self.stage, GateStage::New) {
+            GateStage::Connecting { place, .. } => Some(place),
+            _ => None,
+        }
+    }
+
+    /// A backend could not be reached: another is tried while there is time.
+    fn fail(&mut self, place: &Place, failure: BackendFailure, now: Nanos) -> io::Result<Then> {
+        place.failed(failure);
+        self.tried.push(place.backend());
+        self.stage = GateStage::New;
+        if failure == BackendFailure::Local || now >= self.deadline {
+            return Err(refused(Refusal::NoBackend));
+        }
+        Ok(Then::GoOn)
+    }
+
+    /// The backend is connected, and the pair begins.
+    fn arrive(
+        &mut self,
+        stream: &mut Stream<'_>,
+        place: Place,
+        arrival: Arrival,
+        now: Nanos,
+    ) -> io::Result<Then> {
+        let Arrival::Made { socket: backend, took, told } = arrival else { return Ok(Then::GoOn) };
+        place.reached(took);
+        if !self.say_who(stream, &backend) {
+            drop(backend);
+            return self.fail(&place, BackendFailure::Reset, now);
+        }
+        // The event that told of the connection may have told of the backend's first words too. One that was connected at
+        // once is watched from here on, and its words will be told.
+        let other = if told {
+            stream.events().other
+        } else {
+            stream.watch(backend.as_fd(), WatchFor::Input)?;
+            SocketEvent::Nothing
+        };
+        let client = SocketEvent::of(true, stream.has_hung_up());
+        stream.tell(SocketEvents { client, other });
+        self.stage = GateStage::Paired(Box::new(Pair {
+            relay: Relay::new(now),
+            backend_is_tcp: place.address().is_tcp(),
+            backend,
+            place,
+            to_backend: 0,
+            to_client: 0,
+            watched_both: told,
+            keep_alive: Some(now.saturating_add(KEEP_ALIVE_AFTER)),
+        }));
+        Ok(Then::GoOn)
+    }
+
+    /// Tells the backend who its client is, if it is to know.
+    fn say_who(&self, stream: &mut Stream<'_>, backend: &OwnedFd) -> bool {
+        let Some(version) = self.gate.settings.send_header else { return true };
+        let mut header = Vec::with_capacity(64);
+        match stream.raw().0.local_addr() {
+            Ok(local) => version.write(stream.peer().address, local, &mut header),
+            Err(_) => version.write_unknown(&mut header),
+        }
+        // A new socket has room for it.
+        send(backend, &header).is_ok_and(|sent| sent == header.len())
+    }
+
+    /// A turn of the pair.
+    fn relay(&mut self, stream: &mut Stream<'_>, now: Nanos) -> io::Result<Turn> {
+        let gate = self.gate.clone();
+        let GateStage::Paired(pair) = &mut self.stage else { return Ok(Turn::Close) };
+        let limits = stream.limits();
+        let (pipes, events) = (gate.pipes(limits), stream.events());
+        let (turn_bytes, pool_most) = (limits.turn_bytes, limits.output_total);
+        let pool = stream.output_pool();
+        let (client, buffer) = stream.raw();
+        let sockets = Sockets {
+            client: client.as_fd(),
+            backend: pair.backend.as_fd(),
+            client_is_tcp: true,
+            backend_is_tcp: pair.backend_is_tcp,
+        };
+        let mut lent = Lent { buffer, pipes, pool, pool_most, turn_bytes };
+        let turned = pair.relay.turn(sockets, events, &mut lent, now);
+        pair.to_backend += turned.to_backend;
+        pair.to_client += turned.to_client;
+        let ended = matches!(turned.progress, PairProgress::Ended(Ended::Finished(PairSide::Client)));
+        stream.moved(turned.to_backend, turned.to_client, ended);
+        match turned.progress {
+            PairProgress::More => Ok(Turn::Again),
+            PairProgress::Park => pair.park(stream, &gate, now),
+            PairProgress::Ended(Ended::Finished(_)) => Ok(Turn::Close),
+            PairProgress::Ended(Ended::NoRoom) => Err(Fault::OutputLimit.into()),
+            PairProgress::Ended(Ended::Reset(side)) => {
+                if side == PairSide::Backend && !pair.relay.has_begun() {
+                    return self.begin_again(stream, now);
+                }
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
+        }
+    }
+
+    /// The backend has reset its connection before a byte went either way.
+    fn begin_again(&mut self, stream: &mut Stream<'_>, now: Nanos) -> io::Result<Turn> {
+        let GateStage::Paired(pair) = std::mem::replace(&mut self.stage, GateStage::New) else {
+            return Ok(Turn::Close);
+        };
+        let Pair { backend, place, .. } = *pair;
+        drop(backend);
+        let failed = self.fail(&place, BackendFailure::Reset, now);
+        drop(place);
+        failed?;
+        self.turn(stream)
+    }
+}
+
+impl Pair {
+    /// Lets go of the pair until something happens, or it was silent for too long.
+    fn park(&mut self, stream: &mut Stream<'_>, gate: &Gate, now: Nanos) -> io::Result<Turn> {
+        let mut until = self.relay.deadline(gate.patience());
+        if now >= until {
+            return Err(Fault::Idle.into());
+        }
+        if self.relay.awaits_output(PairSide::Client) {
+            stream.want_output();
+        }
+        if self.relay.awaits_output(PairSide::Backend) && !self.watched_both {
+            stream.watch(self.backend.as_fd(), WatchFor::OutputToo)?;
+            self.watched_both = true;
+        }
+        if self.to_backend + self.to_client >= COUNTED_AT_ONCE {
+            self.count();
+        }
+        match self.keep_alive {
+            Some(at) if now >= at => {
+                connect::keep_alive(stream.raw().0.as_fd());
+                connect::keep_alive(self.backend.as_fd());
+                self.keep_alive = None;
+                self.count();
+            }
+            Some(at) => until = until.min(at),
+            None => {}
+        }
+        // The deadline moves with each byte. A call that comes too early is asked for again.
+        stream.accept_earlier_call();
+        Ok(park_until(until, now))
+    }
+
+    fn count(&mut self) {
+        let (to_backend, to_client) =
+            (std::mem::take(&mut self.to_backend), std::mem::take(&mut self.to_client));
+        self.place.passed(to_backend, to_client);
+    }
+}
+
+fn park_until(until: Nanos, now: Nanos) -> Turn {
+    Turn::ParkFor(Duration::from_nanos(until.saturating_sub(now)))
+}
+
+/// The client is turned away.
+fn refused(refusal: Refusal) -> io::Error {
+    Fault::Refused(match refusal {
+        Refusal::QueueFull => DropReason::QueueFull,
+        Refusal::QueueTimeout => DropReason::QueueTimeout,
+        Refusal::NoBackend => DropReason::NoBackend,
+        Refusal::ClientGone => DropReason::ClientGone,
+    })
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_of_a_pair_is_small() {
+        let (session, pair) = (size_of::<GateSession>(), size_of::<Pair>());
+        assert!(session + pair <= crate::service::SESSION_BYTES, "{session} and {pair} bytes");
+    }
+}

@@ -1,0 +1,141 @@
+//! The thread that tends the backends of a gate: it resolves their names again and checks whether they can be reached. It
+//! is apart from the workers, since a resolver may take seconds.
+
+use super::address::{BackendAddress, BackendName};
+use super::backends::Place;
+use super::connect::{Arrival, Connecting};
+use super::gate::Gate;
+use crate::clock::{Nanos, nanos};
+use crate::transport::socket::send;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// The longest wait between two looks at a backend that is set aside.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// All addresses of all names; each once.
+pub(super) fn resolve(names: &[BackendName]) -> io::Result<Vec<BackendAddress>> {
+    let mut all = Vec::new();
+    for name in names {
+        for address in name.resolve()? {
+            if !all.contains(&address) {
+                all.push(address);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Starts the thread where there is something to tend. It ends when what is returned is dropped.
+pub(super) fn start(gate: &Arc<Gate>) -> io::Result<Option<Sender<Infallible>>> {
+    let resolves = gate.names.iter().any(BackendName::is_resolved_again);
+    if !resolves && gate.settings.check_every.is_none() {
+        return Ok(None);
+    }
+    let (alive, ended) = bounded(0);
+    let tender = Tender { gate: Arc::downgrade(gate), ended, resolves, next_resolve: 0 };
+    std::thread::Builder::new().name("backends".to_owned()).spawn(move || tender.run())?;
+    Ok(Some(alive))
+}
+
+struct Tender {
+    gate: Weak<Gate>,
+    ended: Receiver<Infallible>,
+    resolves: bool,
+    next_resolve: Nanos,
+}
+
+impl Tender {
+    fn run(mut self) {
+        let Some(mut pause) = self.gate.upgrade().map(|gate| self.first_pause(&gate)) else { return };
+        while let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(pause) {
+            let Some(gate) = self.gate.upgrade() else { return };
+            pause = self.tend(&gate);
+        }
+    }
+
+    /// The names were resolved just now; checks begin at once.
+    fn first_pause(&mut self, gate: &Gate) -> Duration {
+        self.next_resolve = gate.clock.now().saturating_add(nanos(gate.settings.resolve_every));
+        if gate.settings.check_every.is_some() { Duration::ZERO } else { gate.settings.resolve_every }
+    }
+
+    /// Does what is due, and says when to come again.
+    fn tend(&mut self, gate: &Gate) -> Duration {
+        let settings = &gate.settings;
+        if self.resolves && gate.clock.now() >= self.next_resolve {
+            resolve_again(gate);
+            self.next_resolve = gate.clock.now().saturating_add(nanos(settings.resolve_every));
+        }
+        let until_resolve = Duration::from_nanos(self.next_resolve.saturating_sub(gate.clock.now()));
+        match settings.check_every {
+            Some(every) => {
+                check(gate, nanos(every));
+                every.min(LOOK).min(if self.resolves { until_resolve } else { every })
+            }
+            None => until_resolve,
+        }
+    }
+}
+
+/// A name that has no address now keeps those it had.
+fn resolve_again(gate: &Gate) {
+    match resolve(&gate.names) {
+        Ok(addresses) => gate.backends.set_addresses(&addresses),
+        Err(error) => tracing::warn!(%error, "the backends stay as they were"),
+    }
+}
+
+/// Connects to each backend that is due, and says a word where it expects one.
+fn check(gate: &Gate, every: Nanos) {
+    let mut under_way = Vec::new();
+    while let Some(place) = gate.backends.take_for_check(every) {
+        let now = gate.clock.now();
+        match Connecting::start(place.address(), now, gate.connect_deadline(now)) {
+            Ok((_, Arrival::Made { socket, took, .. })) => reached(gate, &place, socket, took),
+            Ok((connecting, Arrival::Wait { .. })) => under_way.push((connecting, place)),
+            Err(failure) => place.failed(failure),
+        }
+    }
+    while !under_way.is_empty() {
+        wait(&under_way);
+        let now = gate.clock.now();
+        under_way.retain_mut(|(connecting, place)| match connecting.poll(now) {
+            Ok(Arrival::Wait { .. }) => true,
+            Ok(Arrival::Made { socket, took, .. }) => {
+                reached(gate, place, socket, took);
+                false
+            }
+            Err(failure) => {
+                place.failed(failure);
+                false
+            }
+        });
+    }
+}
+
+/// Waits until one has an answer, or for a moment.
+fn wait(under_way: &[(Connecting, Place)]) {
+    let sockets = under_way.iter().filter_map(|(connecting, _)| connecting.socket());
+    let sockets: Vec<_> = sockets.collect();
+    let mut looks: Vec<_> = sockets.iter().map(|socket| PollFd::new(socket, PollFlags::OUT)).collect();
+    let moment = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    // An error is a moment that was shorter.
+    let _ = poll(&mut looks, Some(&moment));
+}
+
+fn reached(gate: &Gate, place: &Place, socket: OwnedFd, took: Nanos) {
+    place.reached(took);
+    if let Some(version) = gate.settings.send_header {
+        let mut header = Vec::new();
+        version.write_local(&mut header);
+        // A backend that has ended by now is known to be there all the same.
+        let _ = send(&socket, &header);
+    }
+    drop(socket);
+}

@@ -92,3 +92,11 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/from-socketserver.md")]
 struct FromSocketserver;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/http.md")]
+struct HttpPage;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/websocket.md")]
+struct WebSocketPage;

@@ -107,6 +107,20 @@ fn the_closure_echoes() {
 }
 
 #[test]
+fn in_the_chat_one_says_and_all_hear() {
+    let chat = Program::example("chat");
+    assert!(chat.talk(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").contains("new WebSocket"));
+    let join = || tungstenite::client(format!("ws://{}/chat", chat.address), chat.connect()).unwrap().0;
+    let mut members: Vec<_> = (0..10).map(|_| join()).collect();
+    // The last one's own words say that it is in the room, and so are those before it.
+    members[9].send("hello".into()).unwrap();
+    for member in &mut members {
+        let said = member.read().unwrap().into_text().unwrap();
+        assert!(said.ends_with(": hello"), "{said}");
+    }
+}
+
+#[test]
 fn the_site_has_its_pages() {
     let site = Program::example("site");
     let ask = |first: &str, body: &str| {

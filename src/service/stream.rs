@@ -334,7 +334,7 @@ impl Output<'_> {
     /// Sends bytes without waiting. What the kernel does not take is kept and sent when it does;
     /// until then nothing more is read from this client.
     ///
-    /// Fails with [`Fault::OutputLimit`] when more would have to be kept than the limits allow,
+    /// Fails with [`Fault::OutputLimit`](super::Fault::OutputLimit) when more would have to be kept than the limits allow,
     /// and with the socket's error when the connection is broken.
     pub fn send(&mut self, data: &[u8]) -> io::Result<()> {
         if self.gather.len() + data.len() <= GATHER_BYTES {

@@ -31,8 +31,14 @@ pub(super) fn rehearse(cast: &[(&'static str, usize)]) -> Result<(), String> {
     result
 }
 
+/// What a thread takes of the address space: its stack of 2 MiB, and the signal stack that it maps for itself. If it
+/// cannot map that one, the standard library ends the process, so there must be room before a thread is started.
+const THREAD_BYTES: usize = 3 * 1024 * 1024;
+
 /// A thread that does nothing until the curtain falls.
 fn wait_for(curtain: &Arc<(Mutex<bool>, Condvar)>) -> std::io::Result<JoinHandle<()>> {
+    let no_room = |_| std::io::Error::from_raw_os_error(libc::ENOMEM);
+    Vec::<u8>::new().try_reserve_exact(THREAD_BYTES).map_err(no_room)?;
     let curtain = curtain.clone();
     std::thread::Builder::new().spawn(move || {
         let fallen = curtain.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,14 +12,13 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     if !begins(bytes, GREETING) {
         return Err(HeaderError::Missing);
     }
-    let head = &bytes[..bytes.len().min(LINE_MAX)];
+    // An end must fit: `\r` at the last place but one. What stands after that decides nothing.
+    let head = &bytes[..bytes.len().min(LINE_MAX - 1)];
     let Some(end) = head.iter().position(|byte| *byte == b'\r' || *byte == b'\n') else {
-        // An end must fit: `\r` at the last place but one.
-        return if head.len() >= LINE_MAX - 1 { Err(HeaderError::LineTooLong) } else { Ok(None) };
+        return if head.len() == LINE_MAX - 1 { Err(HeaderError::LineTooLong) } else { Ok(None) };
     };
-    match (head[end], head.get(end + 1)) {
+    match (head[end], bytes.get(end + 1)) {
         (b'\r', Some(b'\n')) => {}
-        (b'\r', None) if end + 1 == LINE_MAX => return Err(HeaderError::LineTooLong),
         (b'\r', None) => return Ok(None),
         _ => return Err(HeaderError::Line),
     }

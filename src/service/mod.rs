@@ -26,7 +26,7 @@ pub(crate) use stream::{Buffers, Context, Kept, Turned};
 pub use stream::{Fault, Input, Output, Received, Stream};
 pub use time::Time;
 pub use waker::Waker;
-pub(crate) use waker::{Host, Seat};
+pub(crate) use waker::{Host, SessionId};
 pub use work::{Cost, Work};
 
 use crate::reason::CloseReason;

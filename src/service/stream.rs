@@ -1,6 +1,6 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
-use super::{Blocking, Host, Peer, Seat, Waker};
+use super::{Blocking, Host, Peer, SessionId, Waker};
 use crate::limits::Limits;
 use rustix::net::{RecvFlags, SendFlags};
 use std::cell::Cell;
@@ -209,7 +209,7 @@ pub struct Stream<'a> {
     input: Input<'a>,
     output: Output<'a>,
     peer: &'a Peer,
-    seat: Seat,
+    session: SessionId,
     both_ways: bool,
 }
 
@@ -220,7 +220,7 @@ impl<'a> Stream<'a> {
         buffers: &'a mut Buffers,
         kept: &'a mut Kept,
         context: Context<'a>,
-        seat: Seat,
+        session: SessionId,
         hangup: bool,
     ) -> Self {
         let Buffers { input, gather, blocked, pace } = buffers;
@@ -246,7 +246,7 @@ impl<'a> Stream<'a> {
             received: 0,
         };
         let output = Output { socket, kept, gather, blocked, pace, context, sent: 0 };
-        Self { input, output, peer, seat, both_ways: false }
+        Self { input, output, peer, session, both_ways: false }
     }
 
     /// The client.
@@ -266,7 +266,7 @@ impl<'a> Stream<'a> {
 
     /// Wakes this session from any thread: it gives it a turn though its client has said nothing.
     pub fn waker(&self) -> Waker {
-        Waker::new(self.output.context.host.clone(), self.seat)
+        Waker::new(self.output.context.host.clone(), self.session)
     }
 
     /// The client's socket, for a session that moves bytes itself: it reads and writes until the kernel says that it would
@@ -291,7 +291,7 @@ impl<'a> Stream<'a> {
     /// closed.
     #[allow(dead_code, reason = "the gate's sessions are the first that will use it")]
     pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
-        self.output.context.host.watch(self.seat, fd)
+        self.output.context.host.watch(self.session, fd)
     }
 
     /// Both halves, so that a reply can be written while its request is still borrowed.

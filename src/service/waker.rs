@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Which connection is meant: its slot, and which life of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seat {
+pub(crate) struct SessionId {
     pub(crate) slot: u32,
     pub(crate) generation: u32,
 }
@@ -14,13 +14,13 @@ pub(crate) struct Seat {
 /// The server, as sessions and wakers see it.
 pub(crate) trait Host: Send + Sync {
     /// Queues a turn for a connection; nothing if it is gone, or has one coming.
-    fn wake(&self, seat: Seat);
+    fn wake(&self, session: SessionId);
 
     // The gate's sessions are the first that will use it.
     #[allow(dead_code)]
     /// From now on events of this descriptor, readable or writable, give the connection a turn as events of its own
     /// socket do. The registration ends when the descriptor is closed.
-    fn watch(&self, seat: Seat, fd: BorrowedFd<'_>) -> io::Result<()>;
+    fn watch(&self, session: SessionId, fd: BorrowedFd<'_>) -> io::Result<()>;
 }
 
 /// Wakes one session: gives it a turn though its client has said nothing. A clone wakes the same session; it may be used by
@@ -67,37 +67,37 @@ pub(crate) trait Host: Send + Sync {
 #[derive(Clone)]
 pub struct Waker {
     host: Arc<dyn Host>,
-    seat: Seat,
+    session: SessionId,
 }
 
 impl std::fmt::Debug for Waker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waker").field("seat", &self.seat).finish_non_exhaustive()
+        f.debug_struct("Waker").field("session", &self.session).finish_non_exhaustive()
     }
 }
 
 impl Waker {
-    pub(crate) fn new(host: Arc<dyn Host>, seat: Seat) -> Self {
-        Self { host, seat }
+    pub(crate) fn new(host: Arc<dyn Host>, session: SessionId) -> Self {
+        Self { host, session }
     }
 
     /// Queues a turn of the session, one whatever the number of calls before it begins. A call during a turn leads to one
     /// more. Nothing happens if the connection has ended.
     pub fn wake(&self) {
-        self.host.wake(self.seat);
+        self.host.wake(self.session);
     }
 }
 
 /// For tests of sessions without a server: nobody hears their wakers.
 #[cfg(test)]
-pub(crate) fn nobody() -> (Arc<dyn Host>, Seat) {
+pub(crate) fn nobody() -> (Arc<dyn Host>, SessionId) {
     struct Nobody;
     impl Host for Nobody {
-        fn wake(&self, _: Seat) {}
+        fn wake(&self, _: SessionId) {}
 
-        fn watch(&self, _: Seat, _: BorrowedFd<'_>) -> io::Result<()> {
+        fn watch(&self, _: SessionId, _: BorrowedFd<'_>) -> io::Result<()> {
             Ok(())
         }
     }
-    (Arc::new(Nobody), Seat { slot: 0, generation: 0 })
+    (Arc::new(Nobody), SessionId { slot: 0, generation: 0 })
 }

@@ -27,14 +27,14 @@ pub(crate) struct Wheel {
 struct Timers {
     heads: Box<[u32]>,
     /// One for each slot that ever had one.
-    nodes: Vec<Node>,
+    nodes: Vec<Timer>,
     armed: usize,
     /// Buckets before this tick have been looked at.
     tick: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Node {
+struct Timer {
     due: Nanos,
     generation: u32,
     bucket: u32,
@@ -42,11 +42,11 @@ struct Node {
     after: u32,
 }
 
-const ABSENT: Node = Node { due: 0, generation: 0, bucket: NONE, before: NONE, after: NONE };
+const ABSENT: Timer = Timer { due: 0, generation: 0, bucket: NONE, before: NONE, after: NONE };
 
 impl Wheel {
     /// The bytes of one slot's timer; the room for them grows by doubling.
-    pub(crate) const BYTES: usize = 2 * size_of::<Node>();
+    pub(crate) const BYTES: usize = 2 * size_of::<Timer>();
 
     pub(crate) fn new() -> Self {
         let timers = Timers { heads: Box::default(), nodes: Vec::new(), armed: 0, tick: 0 };
@@ -115,7 +115,7 @@ impl Timers {
             self.nodes[after as usize].before = id.slot;
         }
         let (generation, bucket) = (id.generation.0, bucket as u32);
-        self.nodes[id.slot as usize] = Node { due, generation, bucket, before: NONE, after };
+        self.nodes[id.slot as usize] = Timer { due, generation, bucket, before: NONE, after };
         self.armed += 1;
     }
 
@@ -147,7 +147,7 @@ impl Timers {
             self.tick = tick;
             let mut at = self.heads[(tick % BUCKETS as u64) as usize];
             while at != NONE {
-                let Node { due, generation, after, .. } = self.nodes[at as usize];
+                let Timer { due, generation, after, .. } = self.nodes[at as usize];
                 if due <= now {
                     if *found == out.len() {
                         return false;
@@ -217,8 +217,8 @@ mod tests {
         assert!(due(&wheel, 19 * MS).is_empty());
         assert_eq!(due(&wheel, 20 * MS - 1), [5]);
         assert_eq!((wheel.earliest(), due(&wheel, 20 * MS)), (20 * MS, vec![3]));
-        assert_eq!((wheel.earliest(), due(&wheel, 3600_000 * MS)), (30 * MS, vec![4]));
-        assert_eq!((wheel.earliest(), due(&wheel, 3600_001 * MS)), (Nanos::MAX, vec![]));
+        assert_eq!((wheel.earliest(), due(&wheel, 3_600_000 * MS)), (30 * MS, vec![4]));
+        assert_eq!((wheel.earliest(), due(&wheel, 3_600_001 * MS)), (Nanos::MAX, vec![]));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
 use crate::server::shared::Shared;
-use crate::service::{Fault, Peer, Seat, Stream, Turn, Turned};
+use crate::service::{Fault, Peer, SessionId, Stream, Turn, Turned};
 use std::io;
 
 /// What the service said, as the worker sees it.
@@ -159,8 +159,8 @@ fn run_service(
     let listener = &shared.listeners[owned.listener()];
     let probe = listener.cost.probe();
     let Connection { socket, session, kept, peer, .. } = connection;
-    let seat = Seat { slot: owned.id.slot, generation: owned.id.generation.0 };
-    let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, shared.context(), seat, hangup);
+    let own = SessionId { slot: owned.id.slot, generation: owned.id.generation.0 };
+    let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, shared.context(), own, hangup);
     let result = match session {
         Some(session) => shared.counts.contain(|| session.turn(&mut stream)),
         None => None,

@@ -2,7 +2,7 @@
 //! finishing a connection (`setup`, `finish`), errors (`handle_error`), housekeeping
 //! (`service_actions`), and an end after some connections (`handle_request`).
 //!
-//! `cargo run --example hooks`, then twice `tidegate client tcp://127.0.0.1:5000 --data hello`.
+//! `cargo run --example hooks`, then twice `tidegate client tcp://127.0.0.1:5000 --data 'hello\n'`.
 
 use std::io::{self, Write};
 use std::net::IpAddr;

@@ -341,3 +341,247 @@ fn an_output_that_cannot_be_written_is_a_failure() {
     assert!(said.contains("cannot write to standard output"), "{said}");
     server.join().unwrap();
 }
+
+/// A server of one connection that sends back what comes, as it comes.
+fn echo_once() -> (String, JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let (mut buffer, mut got) = ([0; 4096], Vec::new());
+        while let Ok(n @ 1..) = socket.read(&mut buffer) {
+            got.extend_from_slice(&buffer[..n]);
+            socket.write_all(&buffer[..n]).unwrap();
+        }
+        got
+    });
+    (url, server)
+}
+
+#[test]
+fn data_is_sent_exactly_as_it_is() {
+    for (data, bytes) in [
+        ("x", &b"x"[..]),
+        ("x\\n", b"x\n"),
+        (r"a\r\n\x00\xff", b"a\r\n\0\xff"),
+        ("-x", b"-x"),
+        ("é", "é".as_bytes()),
+    ] {
+        let (url, server) = echo_once();
+        let output = client(&[&url, "--data", data], "this is not read\n");
+        assert_eq!(output.stdout, bytes, "{data}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).starts_with("1 message sent, 1 reply, "), "{}", text(&output.stderr));
+        assert_eq!(server.join().unwrap(), bytes, "{data}");
+    }
+}
+
+#[test]
+fn without_newlines_a_reply_is_what_has_come_when_it_is_quiet() {
+    let (url, server) = echo_once();
+    let output = client(&[&url, "--no-newline"], "one\n\ntwo\r\nthree");
+    assert_eq!(text(&output.stdout), "onetwothree", "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with("3 messages sent, 3 replies, "), "{}", text(&output.stderr));
+    assert_eq!(server.join().unwrap(), b"onetwothree");
+
+    // Each message is sent when its predecessor's reply, which comes in two pieces, is whole.
+    let (url, server) = once(|mut socket| {
+        for expected in [b"a", b"b"] {
+            let mut message = [0; 2];
+            assert_eq!(socket.read(&mut message).unwrap(), 1, "one message at a time");
+            assert_eq!(&message[..1], expected);
+            socket.write_all(b"<").unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+            socket.write_all(b">").unwrap();
+        }
+        assert_eq!(socket.read(&mut [0; 2]).unwrap(), 0);
+    });
+    let output = client(&[&url, "--no-newline", "--quiet", "600ms"], "a\nb\n");
+    assert_eq!(text(&output.stdout), "<><>", "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with("2 messages sent, 2 replies, "), "{}", text(&output.stderr));
+    server.join().unwrap();
+}
+
+#[test]
+fn lines_can_be_sent_to_a_server_whose_replies_are_no_lines() {
+    let (url, server) = once(|socket| {
+        for line in BufReader::new(socket.try_clone().unwrap()).lines() {
+            (&socket).write_all(format!("[{}]", line.unwrap()).as_bytes()).unwrap();
+        }
+    });
+    let output = client(&[&url, "--quiet", "50ms"], "a\nb\n");
+    assert_eq!(text(&output.stdout), "[a][b]", "{}", text(&output.stderr));
+    server.join().unwrap();
+    // Without it the client says what to do.
+    let (url, server) = once(|socket| {
+        for line in BufReader::new(socket.try_clone().unwrap()).lines() {
+            (&socket).write_all(format!("[{}]", line.unwrap()).as_bytes()).unwrap();
+        }
+    });
+    let said = failure(&client(&[&url, "--timeout", "300ms"], "a\n"), 1);
+    assert!(said.contains("did not end its reply to message 1") && said.contains("--no-newline"), "{said}");
+    server.join().unwrap();
+}
+
+#[test]
+fn a_message_without_a_newline_that_nobody_answers_is_explained() {
+    let (url, server) = once(|socket| {
+        answer_lines(socket);
+    });
+    let said = failure(&client(&[&url, "--data", "hello", "--timeout", "300ms"], ""), 1);
+    assert!(said.contains("it was sent without a newline at its end"), "{said}");
+    server.join().unwrap();
+    failure(&client(&["tcp://127.0.0.1:5000", "--quiet", "0"], ""), 2);
+}
+
+#[test]
+fn a_server_that_never_stops_sending_is_given_up_in_time() {
+    for (args, input) in [
+        (&["--data", "x\\n"][..], ""),
+        (&["--data", ""], ""),
+        (&["--data", "x"], ""),
+        (&["--no-newline"], "a\nb\n"),
+    ] {
+        let (url, server) = once(|mut socket| while socket.write_all(b"more\n").is_ok() {});
+        let began = Instant::now();
+        let output = client(&[&[&url[..], "--timeout", "1s"], args].concat(), input);
+        let took = began.elapsed();
+        let said = failure(&output, 1);
+        assert!(said.contains("within 1s"), "{args:?}: {said}");
+        assert!((Duration::from_secs(1)..Duration::from_secs(8)).contains(&took), "{args:?}: {took:?}");
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn standard_input_can_be_named() {
+    let (url, server) = once(|socket| assert_eq!(answer_lines(socket), ["a"]));
+    let output = client(&[&url, "--file", "-"], "a\n");
+    assert_eq!(text(&output.stdout), "re: a\n", "{}", text(&output.stderr));
+    server.join().unwrap();
+}
+
+/// Runs the client with a terminal as its stdout: what the terminal is sent.
+fn on_terminal(args: &[&str]) -> String {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let line = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let mut child = Command::new(TIDEGATE)
+        .arg("client")
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(line.try_clone().unwrap())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        // A terminal whose other side is closed is an error, not an end.
+        let _ = std::fs::File::from(terminal).read_to_end(&mut said);
+        text(&said)
+    });
+    child.wait().unwrap();
+    drop(line);
+    reader.join().unwrap()
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_shown_there_and_goes_as_it_is_into_a_pipe() {
+    let hostile = b"\x1b]0;owned\x07\x1b[2Jred \xe2\x80\xae\xc2\x9b31m\xff tab\tend\r\n";
+    let say = |mut socket: TcpStream| {
+        // A letter is cut in two.
+        let (one, two) = hostile.split_at(17);
+        socket.write_all(one).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        socket.write_all(two).unwrap();
+    };
+    let (url, server) = once(say);
+    let output = client(&[&url, "--data", ""], "");
+    assert_eq!(output.stdout, hostile, "{}", text(&output.stderr));
+    server.join().unwrap();
+    let (url, server) = once(say);
+    let shown = on_terminal(&[&url, "--data", ""]);
+    // The terminal itself ends a line with both characters.
+    let expected = "\\x1b]0;owned\\x07\\x1b[2Jred \\u{202e}\\u{9b}31m\\xff tab\tend\\r\r\n";
+    assert_eq!(shown, expected);
+    server.join().unwrap();
+    // The next prompt begins a line.
+    let (url, server) = once(|mut socket| socket.write_all(b"no newline").unwrap());
+    assert_eq!(on_terminal(&[&url, "--data", ""]), "no newline\r\n");
+    server.join().unwrap();
+}
+
+/// A Unix socket of its own, which is removed at the end.
+struct Socket(std::path::PathBuf);
+
+impl Socket {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tidegate-{name}-{}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        Self(path)
+    }
+
+    fn url(&self) -> String {
+        format!("unix://{}", self.0.display())
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_server_at_a_unix_socket_is_talked_to_as_one_at_a_port() {
+    use std::os::unix::net::UnixListener;
+    let socket = Socket::new("client");
+    let said = failure(&client(&[&socket.url()], ""), 1);
+    assert!(said.contains("there is no such socket"), "{said}");
+    let listener = UnixListener::bind(&socket.0).unwrap();
+    let server = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+            (&stream).write_all(format!("re: {}\n", line.unwrap()).as_bytes()).unwrap();
+        }
+    });
+    let output = client(&[&socket.url()], "a\nb\n");
+    assert_eq!(text(&output.stdout), "re: a\nre: b\n", "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with("2 messages sent, 2 replies, "), "{}", text(&output.stderr));
+    server.join().unwrap();
+    // The file is there, and nothing listens.
+    let said = failure(&client(&[&socket.url()], ""), 1);
+    assert!(said.contains("nothing listens there"), "{said}");
+    for url in ["http+unix:///run/x.sock", "https://localhost/", "ws://localhost/", "unix://run/x.sock"] {
+        let said = failure(&client(&[url], ""), 2);
+        assert!(said.contains("unix://"), "{url}: {said}");
+    }
+}
+
+#[test]
+fn a_unix_socket_whose_backlog_is_full_is_waited_for() {
+    let socket = Socket::new("full");
+    let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&socket2::SockAddr::unix(&socket.0).unwrap()).unwrap();
+    listener.listen(0).unwrap();
+    let first = std::os::unix::net::UnixStream::connect(&socket.0).unwrap();
+    let began = Instant::now();
+    let said = failure(&client(&[&socket.url(), "--timeout", "300ms", "--data", "x"], ""), 1);
+    assert!(said.contains("no answer within 300ms"), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let url = socket.url();
+    let waiting = std::thread::spawn(move || client(&[&url, "--timeout", "20s", "--data", "x"], ""));
+    std::thread::sleep(Duration::from_millis(100));
+    drop(first);
+    for expected in [&b""[..], b"x"] {
+        let (accepted, _) = listener.accept().unwrap();
+        let mut buffer = [0; 8];
+        let n = (&accepted).read(&mut buffer).unwrap();
+        assert_eq!(&buffer[..n], expected);
+        (&accepted).write_all(&buffer[..n]).ok();
+    }
+    let output = waiting.join().unwrap();
+    assert_eq!(text(&output.stdout), "x", "{}", text(&output.stderr));
+}

@@ -3,7 +3,7 @@
 #[path = "support/stress_server.rs"]
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use support::{Behaviour, Full, Server, command, count, report, spawn, stress, wait_within};
@@ -492,18 +492,25 @@ fn a_run_interrupted_before_it_connected_reports_too() {
 }
 
 #[test]
-fn a_closed_stdout_is_no_panic() {
+fn a_report_that_nobody_reads_is_no_failure_and_one_that_cannot_be_written_is() {
     let server = Server::start(Behaviour::Echo);
-    let mut child = command(&[&server.url(), "-n", "2000", "-c", "2"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let line = lines.next().unwrap().unwrap();
-    assert!(line.starts_with("tidegate: cannot write the report"), "{line}");
-    assert_eq!(child.wait().unwrap().code(), Some(1));
+    for (threshold, code) in [("p99<5s", 0), ("p99<1ns", 99)] {
+        let mut child = command(&[&server.url(), "-n", "2000", "-c", "2", "--threshold", threshold])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(code), 0), "{output:?}");
+    }
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = command(&[&server.url(), "-n", "20", "-c", "2"]).stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(1) && said.starts_with("tidegate: cannot write the report"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -85,7 +85,6 @@ const UPWARD: &[(&str, &str)] = &[("limits", "server")];
 /// How many files of each folder may be in rings: files that need each other, directly or through others.
 const IN_RINGS_MAX: &[(&str, usize)] = &[
     ("benches/src", 12),
-    ("crates/stress/src", 14),
     ("src/admin", 5),
     ("src/cli", 13),
     ("src/limits", 2),

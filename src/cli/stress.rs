@@ -92,6 +92,9 @@ fn print_report(report: &Report, output: Output) -> Result<(), String> {
 
 fn print(text: &str) -> Result<(), String> {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|error| format!("cannot write the report: {error}"))
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Who read it has gone, and has what they wanted.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| format!("cannot write the report: {error}")),
+    }
 }

@@ -4,9 +4,10 @@ use super::report::{Connections, Latencies, Latency, Measured, Report, SCHEMA};
 use super::text;
 use serde::Serialize;
 use std::path::Path;
+use tidegate_units::{read_bounded, visible};
 
-/// The largest report that is read, in bytes.
-const MAX_REPORT: u64 = 256 << 20;
+/// The largest report that is read, in bytes; one of the longest run with a probe has about 2 MiB.
+const MAX_REPORT: u64 = 64 << 20;
 /// An error rate is not worse while it grew by less than this.
 const ERROR_RATE_NOISE: f64 = 0.001;
 
@@ -17,12 +18,10 @@ const ERROR_RATE_NOISE: f64 = 0.001;
 /// The file cannot be read, or it is no such report; the error names the file.
 pub fn read(path: &Path) -> Result<Report, String> {
     let cannot = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
-    let size = std::fs::metadata(path).map_err(|error| cannot(&error))?.len();
-    if size > MAX_REPORT {
-        return Err(cannot(&"it is too large for a report"));
-    }
-    let text = std::fs::read(path).map_err(|error| cannot(&error))?;
-    let report: Report = serde_json::from_slice(&text)
+    let text = read_bounded(path, MAX_REPORT)?;
+    // Some editors put this mark before a text in UTF-8.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    let report: Report = serde_json::from_slice(text)
         .map_err(|error| cannot(&format_args!("it is no report of `tidegate stress -o json`: {error}")))?;
     if report.schema > SCHEMA {
         return Err(cannot(&format_args!(
@@ -127,7 +126,7 @@ pub fn doubts(before: &Report, after: &Report) -> String {
         }
     }
     let (Ok(old), Ok(new)) = (serde_json::to_value(&before.plan), serde_json::to_value(&after.plan)) else {
-        return doubts;
+        return visible(&doubts).into_owned();
     };
     // Two runs of one plan have seeds of their own, and the headline only says the rest again.
     let names = old.as_object().into_iter().flat_map(|plan| plan.keys());
@@ -136,7 +135,7 @@ pub fn doubts(before: &Report, after: &Report) -> String {
             doubts += &format!("The plans differ: {name} was {} and is {}\n", old[name], new[name]);
         }
     }
-    doubts
+    visible(&doubts).into_owned()
 }
 
 /// A comparison for people.
@@ -174,10 +173,8 @@ pub fn merge(reports: Vec<Report>) -> Result<Report, String> {
     let mut merged = reports.next().ok_or("there is nothing to merge")?;
     for report in reports {
         if report.plan.url != merged.plan.url {
-            return Err(format!(
-                "these runs had different targets: {} and {}",
-                merged.plan.url, report.plan.url
-            ));
+            let (one, two) = (visible(&merged.plan.url), visible(&report.plan.url));
+            return Err(format!("these runs had different targets: {one} and {two}"));
         }
         let worse_verdict = badness(&report) > badness(&merged);
         merge_measured(&mut merged.measured, &report.measured)?;
@@ -188,9 +185,10 @@ pub fn merge(reports: Vec<Report>) -> Result<Report, String> {
             }
             (one, two) => one.or(two),
         };
-        merged.plan.connections += report.plan.connections;
-        merged.plan.threads += report.plan.threads;
-        merged.plan.requests = merged.plan.requests.zip(report.plan.requests).map(|(a, b)| a + b);
+        merged.plan.connections = merged.plan.connections.saturating_add(report.plan.connections);
+        merged.plan.threads = merged.plan.threads.saturating_add(report.plan.threads);
+        merged.plan.requests =
+            merged.plan.requests.zip(report.plan.requests).map(|(a, b)| a.saturating_add(b));
         merged.started = merged.started.min(report.started);
         merged.interrupted |= report.interrupted;
         let (one, two) = (&mut merged.generator, &report.generator);
@@ -203,9 +201,9 @@ pub fn merge(reports: Vec<Report>) -> Result<Report, String> {
             merged.verdict = report.verdict;
             merged.verdict_reason = report.verdict_reason;
         }
-        merged.warmup.offered += report.warmup.offered;
-        merged.warmup.sent += report.warmup.sent;
-        merged.warmup.done += report.warmup.done;
+        merged.warmup.offered = merged.warmup.offered.saturating_add(report.warmup.offered);
+        merged.warmup.sent = merged.warmup.sent.saturating_add(report.warmup.sent);
+        merged.warmup.done = merged.warmup.done.saturating_add(report.warmup.done);
         add_counts(&mut merged.warmup.outcomes, &report.warmup.outcomes);
     }
     if count > 1 {
@@ -237,17 +235,18 @@ type Counts = std::collections::BTreeMap<String, u64>;
 
 fn add_counts(to: &mut Counts, from: &Counts) {
     for (name, n) in from {
-        *to.entry(name.clone()).or_default() += n;
+        let sum = to.entry(name.clone()).or_default();
+        *sum = sum.saturating_add(*n);
     }
 }
 
 fn merge_measured(to: &mut Measured, from: &Measured) -> Result<(), String> {
     to.elapsed = to.elapsed.max(from.elapsed);
-    to.offered += from.offered;
-    to.sent += from.sent;
-    to.done += from.done;
-    to.unsent += from.unsent;
-    to.sent_late += from.sent_late;
+    to.offered = to.offered.saturating_add(from.offered);
+    to.sent = to.sent.saturating_add(from.sent);
+    to.done = to.done.saturating_add(from.done);
+    to.unsent = to.unsent.saturating_add(from.unsent);
+    to.sent_late = to.sent_late.saturating_add(from.sent_late);
     to.rate += from.rate;
     add_counts(&mut to.outcomes, &from.outcomes);
     to.latency = Latencies {
@@ -257,11 +256,11 @@ fn merge_measured(to: &mut Measured, from: &Measured) -> Result<(), String> {
     };
     let (a, b) = (&to.connections, &from.connections);
     to.connections = Connections {
-        opened: a.opened + b.opened,
-        open_failed: a.open_failed + b.open_failed,
-        closed_idle: a.closed_idle + b.closed_idle,
-        bytes_sent: a.bytes_sent + b.bytes_sent,
-        bytes_received: a.bytes_received + b.bytes_received,
+        opened: a.opened.saturating_add(b.opened),
+        open_failed: a.open_failed.saturating_add(b.open_failed),
+        closed_idle: a.closed_idle.saturating_add(b.closed_idle),
+        bytes_sent: a.bytes_sent.saturating_add(b.bytes_sent),
+        bytes_received: a.bytes_received.saturating_add(b.bytes_received),
     };
     Ok(())
 }

@@ -2,25 +2,14 @@
 //! order. The line is two positions in the schedule, so its length costs nothing.
 
 use super::clock::{NEVER, Nanos};
-use super::load::{Loader, Phase};
+use super::load::Loader;
 use super::outcome::Outcome;
-use super::schedule::Arrivals;
-use std::collections::VecDeque;
+use super::phase::Phase;
 
 /// An arrival noticed later than this is not sent: it would be one of a burst that nobody planned.
 const SKIP: Nanos = 100_000_000;
 /// A request sent later than this counts as sent late.
 const LATE: Nanos = 1_000_000;
-
-/// The part of an open loop that one thread makes.
-pub(super) struct Open {
-    /// The next instant to notice.
-    pub(super) due: Arrivals,
-    /// The next request to send; behind `due` by as many as wait for a free connection.
-    pub(super) head: Arrivals,
-    pub(super) waiting: u64,
-    pub(super) free: VecDeque<u32>,
-}
 
 impl Loader<'_> {
     /// The next intended instant that is to be noticed.

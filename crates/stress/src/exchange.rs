@@ -6,13 +6,14 @@
 //! Whatever goes wrong on the way ends in `complete` too, with its outcome.
 
 use super::clock::{NEVER, Nanos, nanos};
-use super::load::{Loader, OPENING, Phase, RETRY};
+use super::load::{Loader, OPENING, RETRY};
 use super::outcome::Outcome;
+use super::phase::Phase;
 use super::plan::{Mode, Pace, Reuse, Think};
 use super::slot::State;
 use super::socket;
+use super::step::Step;
 use super::timers::Wait;
-use super::wire::Step;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -20,6 +21,8 @@ use rustix::net::{RecvFlags, SendFlags};
 /// So many failures to connect, and no success ever, end the run (or as many as there are clients, of whom a few
 /// hundred are enough).
 const HOPELESS: usize = 10;
+/// Between two tries to connect to a Unix socket whose backlog is full.
+const KNOCK: Nanos = 1_000_000;
 /// Reads of one connection in a row before others have their turn.
 pub(super) const READS: usize = 64;
 
@@ -79,7 +82,7 @@ impl Loader<'_> {
         }
         if self.plan.is_datagram() {
             self.send_first(i, now);
-        } else if self.plan.mode == Mode::Request {
+        } else if self.plan.mode == Mode::Request && self.slots[i].state == State::Connecting {
             // On a fast path the connection stands before connect() is back: sending tells, at once.
             let now = self.clock.now();
             self.flush(i, now);
@@ -96,14 +99,34 @@ impl Loader<'_> {
         slot.connecting_since = now;
         slot.used = 0;
         slot.unread = false;
-        let token = u64::from(slot.generation) << 32 | i as u64;
-        let fd = socket::open(self.plan, source)?;
-        socket::register(&self.epoll, &fd, self.plan.is_datagram(), token)?;
-        slot.fd = Some(fd);
+        slot.fd = Some(socket::open(self.plan, source)?);
         if !self.plan.is_datagram() {
             self.timeouts.set(i, Wait::Connect, now);
         }
+        self.knock(i, now)
+    }
+
+    /// Begins to connect the slot's socket, or has it tried again.
+    fn knock(&mut self, i: usize, now: Nanos) -> Result<(), Errno> {
+        let slot = &mut self.slots[i];
+        let Some(fd) = &slot.fd else { return Ok(()) };
+        if socket::connect(self.plan, fd)? {
+            let token = u64::from(slot.generation) << 32 | i as u64;
+            slot.state = State::Connecting;
+            return socket::register(&self.epoll, fd, self.plan.is_datagram(), token);
+        }
+        slot.state = State::Knocking;
+        self.wake_at(i, now + KNOCK);
         Ok(())
+    }
+
+    /// It is time to try again.
+    fn knock_again(&mut self, i: usize, now: Nanos) {
+        match self.knock(i, now) {
+            Ok(()) => {}
+            Err(error) if self.slots[i].requesting => self.failed(i, error),
+            Err(error) => self.open_failed(i, socket::outcome(error, true), now),
+        }
     }
 
     /// The connection stands since `now`.
@@ -214,7 +237,7 @@ impl Loader<'_> {
                 self.release(i, false, now);
             }
             State::Holding | State::Dripping | State::Sipping => self.on_mode_event(i, flags, ended),
-            State::Connecting | State::Closing | State::Vacant => {}
+            State::Connecting | State::Knocking | State::Closing | State::Vacant => {}
         }
     }
 
@@ -300,7 +323,7 @@ impl Loader<'_> {
 
     /// A system call on the slot's connection failed.
     pub(super) fn failed(&mut self, i: usize, error: Errno) {
-        let connecting = self.slots[i].state == State::Connecting;
+        let connecting = self.slots[i].state.is_connecting();
         let now = self.clock.now();
         self.complete(i, socket::outcome(error, connecting), false, now);
     }
@@ -325,7 +348,7 @@ impl Loader<'_> {
             Reuse::Forever => true,
             Reuse::Times(times) => slot.used < times,
         };
-        if slot.state == State::Connecting || outcome == Outcome::Refused {
+        if slot.state.is_connecting() || outcome == Outcome::Refused {
             self.connect_failed(i, outcome, now);
         }
         let good = matches!(outcome, Outcome::Ok | Outcome::Busy);
@@ -410,6 +433,7 @@ impl Loader<'_> {
         match self.slots[i].state {
             State::Vacant | State::Idle if self.open.is_none() => self.begin_closed(i, now),
             State::Busy => self.read(i, false),
+            State::Knocking => self.knock_again(i, now),
             State::Dripping | State::Sipping => self.on_mode_wake(i, now),
             _ => {}
         }

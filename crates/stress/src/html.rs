@@ -5,6 +5,7 @@ use super::outcome::Outcome;
 use super::report::{Latency, Measured, Point, Report};
 use super::text;
 use std::fmt::Write;
+use tidegate_units::visible;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--bg:#fbfbfa;--card:#fff;--ink:#1d2329;--soft:#66707b;--edge:#e2e5e8;
@@ -36,16 +37,18 @@ th{color:var(--soft);font-weight:500}th:first-child,td:first-child{text-align:le
 .failed{color:var(--bad);font-weight:600}
 ";
 
-/// The whole page.
-pub(crate) fn render(report: &Report) -> String {
-    let mut page = String::new();
-    // Writing to a string does not fail.
-    let _ = write_page(&mut page, report);
-    page
+impl Report {
+    /// The report as one page with plots, which loads nothing from elsewhere.
+    pub fn to_html(&self) -> String {
+        let mut page = String::new();
+        // No text of a report gets into the page as it is. Writing to a string does not fail.
+        let _ = write_page(&mut page, &self.map_texts(|text| escape(&visible(text))));
+        page
+    }
 }
 
 fn write_page(out: &mut String, report: &Report) -> std::fmt::Result {
-    let title = escape(&report.plan.headline);
+    let title = &report.plan.headline;
     write!(
         out,
         "<!doctype html>\n<html lang=en><meta charset=utf-8>\
@@ -55,7 +58,7 @@ fn write_page(out: &mut String, report: &Report) -> std::fmt::Result {
     )?;
     let class = if report.valid { "good" } else { "poor" };
     let valid = if report.valid { "valid" } else { "not valid" };
-    let reason = escape(&report.verdict_reason);
+    let reason = &report.verdict_reason;
     writeln!(out, "<p><span class=\"verdict {class}\">{}: {valid}</span> {reason}</p>", report.verdict)?;
     if report.interrupted {
         writeln!(out, "<p>Interrupted: this is what was measured until then.</p>")?;
@@ -295,7 +298,7 @@ fn write_thresholds(out: &mut String, report: &Report) -> std::fmt::Result {
             false => "<td class=failed>failed",
         };
         let value = threshold.value.as_deref().unwrap_or("not measured");
-        write!(out, "<tr><td>{}<td>{value}{verdict}", escape(&threshold.expression))?;
+        write!(out, "<tr><td>{}<td>{value}{verdict}", threshold.expression)?;
     }
     writeln!(out, "</table></div>")
 }
@@ -312,7 +315,7 @@ fn write_search(out: &mut String, report: &Report) -> std::fmt::Result {
         out,
         "<h2>Highest rate with {}: {found}</h2><div class=scroll><table>\
          <tr><th>rate<th>done<th>measured<th>verdict<th>",
-        escape(&search.condition)
+        search.condition
     )?;
     for trial in &search.trials {
         write!(
@@ -344,7 +347,7 @@ fn write_plan(out: &mut String, report: &Report) -> std::fmt::Result {
         connections.opened,
         text::bytes(connections.bytes_sent),
         text::bytes(connections.bytes_received),
-        escape(&report.tidegate)
+        report.tidegate
     )
 }
 
@@ -356,6 +359,7 @@ fn escape(text: &str) -> String {
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
             letter => escaped.push(letter),
         }
     }

@@ -1,17 +1,20 @@
 //! HTTP/1.1 as far as a load generator needs it: one request at a time, and where its response ends.
+//!
+//! A client takes what servers send, as RFC 9112 allows it to: bare line feeds, spaces before a colon, folded headers,
+//! zeros before a chunk's size. It does not take what leaves the end of a response in doubt.
 
 use super::outcome::Outcome;
 use super::payload::Payload;
-use super::wire::{Step, clear, contains};
+use super::step::{Step, clear, contains};
 use std::mem::MaybeUninit;
 
 const BAD: Step = Step::Done(Outcome::BadReply, false);
-/// The longest head of a response, in bytes.
-const MAX_HEAD: usize = 16 << 10;
+/// The longest head of a response, in bytes; also the longest trailer, and the longest line with a chunk's size.
+const MAX_HEAD: usize = 64 << 10;
 /// Of a body no more than this is kept to look for a text in.
 const MAX_KEPT: usize = 64 << 10;
 /// The most header lines of a response.
-const MAX_HEADERS: usize = 128;
+const MAX_HEADERS: usize = 256;
 
 /// The requests of a run, ready to be sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,14 +72,75 @@ enum Body {
 /// Where in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Chunk {
-    /// In a size line: the size so far, its digits, and whether an extension has begun.
-    Size(u64, u8, bool),
+    /// In a size line: the size so far, how long the line is, and what has come of it.
+    Size(u64, u32, Line),
     /// In a chunk with this many bytes left.
     Data(u64),
     /// In the line end after a chunk.
     DataEnd,
-    /// After the last chunk; how long the current trailer line is.
-    Trailer(u32),
+    /// After the last chunk: how long the trailers are so far, and whether a line of them has begun.
+    Trailer(u32, bool),
+}
+
+/// What has come of a line with a chunk's size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Line {
+    /// Nothing.
+    Empty,
+    /// Digits.
+    Digits,
+    /// All that counts; the rest is passed over.
+    Extension,
+}
+
+const SIZE: Chunk = Chunk::Size(0, 0, Line::Empty);
+
+/// What the headers of a response say about its end and about what comes after it.
+#[derive(Debug, Default)]
+struct Framing {
+    length: Option<u64>,
+    /// Lengths that contradict each other, or that are no numbers.
+    length_is_bad: bool,
+    /// There is a transfer coding, and whether `chunked` is the last.
+    coded: Option<bool>,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Framing {
+    /// Takes a header. One that is repeated says the same as one line with a comma in it.
+    fn take(&mut self, name: &str, value: &[u8]) {
+        let items =
+            || value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty());
+        if name.eq_ignore_ascii_case("content-length") {
+            if value.trim_ascii().is_empty() {
+                self.length_is_bad = true;
+            }
+            items().for_each(|item| self.take_length(item));
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            for item in items() {
+                self.coded = Some(item.eq_ignore_ascii_case(b"chunked"));
+            }
+        } else if name.eq_ignore_ascii_case("connection") {
+            self.close |= items().any(|item| item.eq_ignore_ascii_case(b"close"));
+            self.keep_alive |= items().any(|item| item.eq_ignore_ascii_case(b"keep-alive"));
+        }
+    }
+
+    fn take_length(&mut self, item: &[u8]) {
+        let digits = item.iter().all(u8::is_ascii_digit);
+        let length = std::str::from_utf8(item).ok().filter(|_| digits).and_then(|text| text.parse().ok());
+        match (length, self.length) {
+            (None, _) => self.length_is_bad = true,
+            (Some(new), Some(old)) if new != old => self.length_is_bad = true,
+            (Some(new), _) => self.length = Some(new),
+        }
+    }
+}
+
+/// Whether a status never has a body, whatever the headers say. (Requests here are never HEAD.)
+const fn is_bodiless(status: u16) -> bool {
+    matches!(status, 100..200 | 204 | 304)
 }
 
 /// How far a response has come.
@@ -104,8 +168,13 @@ impl HttpReply {
         if self.held.is_empty() {
             return self.read_head(bytes, expect, busy);
         }
-        let mut joined = std::mem::take(&mut self.held);
-        joined.extend_from_slice(bytes);
+        let seen = self.held.len();
+        self.held.extend_from_slice(bytes);
+        // A head that comes in many pieces is read twice, and not once for each piece.
+        if !has_blank_line(&self.held[seen.saturating_sub(3)..]) && self.held.len() <= MAX_HEAD {
+            return Step::More;
+        }
+        let joined = std::mem::take(&mut self.held);
         self.read_head(&joined, expect, busy)
     }
 
@@ -113,7 +182,7 @@ impl HttpReply {
         loop {
             match self.head(bytes) {
                 // An interim response; the real one follows.
-                Ok(Some(used)) if (100..200).contains(&self.status) => {
+                Ok(Some(used)) if self.is_interim() => {
                     self.body = Body::Head;
                     bytes = &bytes[used..];
                     if bytes.is_empty() {
@@ -148,6 +217,11 @@ impl HttpReply {
         (self.body == Body::UntilEnd).then(|| Step::Done(self.judge(expect, busy), false))
     }
 
+    /// Whether another response follows this one. (After 101 there is no HTTP any more.)
+    fn is_interim(&self) -> bool {
+        (100..200).contains(&self.status) && self.status != 101
+    }
+
     fn judge(&self, expect: Option<&[u8]>, busy: Option<&[u8]>) -> Outcome {
         if matches!(self.status, 429 | 503) || busy.is_some_and(|text| contains(&self.held, text)) {
             return Outcome::Busy;
@@ -161,37 +235,27 @@ impl HttpReply {
         // Clearing so many for each response would cost more than reading it.
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut []);
-        let parser = httparse::ParserConfig::default();
+        let mut parser = httparse::ParserConfig::default();
+        parser.allow_spaces_after_header_name_in_responses(true);
+        parser.allow_obsolete_multiline_headers_in_responses(true);
         let used = match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut headers) {
             Ok(httparse::Status::Complete(used)) => used,
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(_) => return Err(()),
         };
         self.status = response.code.ok_or(())?;
-        self.keep = response.version == Some(1);
-        self.body = Body::UntilEnd;
-        let mut length = None;
-        let mut chunked = false;
-        for header in response.headers.iter() {
-            let value = header.value.trim_ascii();
-            if header.name.eq_ignore_ascii_case("content-length") {
-                let text = std::str::from_utf8(value).map_err(drop)?;
-                length = Some(text.parse().map_err(drop)?);
-            } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-                chunked = value.to_ascii_lowercase().ends_with(b"chunked");
-            } else if header.name.eq_ignore_ascii_case("connection") {
-                match value {
-                    v if v.eq_ignore_ascii_case(b"close") => self.keep = false,
-                    v if v.eq_ignore_ascii_case(b"keep-alive") => self.keep = true,
-                    _ => {}
-                }
-            }
-        }
-        self.body = match (chunked, length) {
-            (true, _) => Body::Chunks(Chunk::Size(0, 0, false)),
-            _ if matches!(self.status, 100..200 | 204 | 304) => Body::Length(0),
-            (false, Some(length)) => Body::Length(length),
-            (false, None) => Body::UntilEnd,
+        let mut framing = Framing::default();
+        response.headers.iter().for_each(|header| framing.take(header.name, header.value));
+        let kept_by_version = response.version == Some(1);
+        self.keep = !framing.close && (kept_by_version || framing.keep_alive) && self.status != 101;
+        self.body = match (framing.coded, framing.length) {
+            _ if is_bodiless(self.status) => Body::Length(0),
+            (Some(true), _) => Body::Chunks(SIZE),
+            // What the last coding is, only the end of the connection can end.
+            (Some(false), _) => Body::UntilEnd,
+            _ if framing.length_is_bad => return Err(()),
+            (None, Some(length)) => Body::Length(length),
+            (None, None) => Body::UntilEnd,
         };
         Ok(Some(used))
     }
@@ -242,15 +306,18 @@ impl Chunk {
     /// Takes some of `bytes` (at least one): what follows, how many were taken, whether it was the end.
     fn step(self, bytes: &[u8]) -> Result<(Chunk, usize, bool), ()> {
         let next = match (self, bytes[0]) {
-            (Chunk::Size(0, 1.., _), b'\n') => Chunk::Trailer(0),
-            (Chunk::Size(size, 1.., _), b'\n') => Chunk::Data(size),
-            (Chunk::Size(size, digits, true), _) => Chunk::Size(size, digits, true),
-            (Chunk::Size(size, digits @ 1.., false), b';' | b' ' | b'\t' | b'\r') => {
-                Chunk::Size(size, digits, true)
+            (Chunk::Size(_, length, _), _) if length as usize > MAX_HEAD => return Err(()),
+            (Chunk::Size(_, _, Line::Empty), b'\n') => return Err(()),
+            (Chunk::Size(0, ..), b'\n') => Chunk::Trailer(0, false),
+            (Chunk::Size(size, ..), b'\n') => Chunk::Data(size),
+            (Chunk::Size(size, length, Line::Extension), _) => Chunk::Size(size, length + 1, Line::Extension),
+            (Chunk::Size(size, length, Line::Digits), b';' | b' ' | b'\t' | b'\r') => {
+                Chunk::Size(size, length + 1, Line::Extension)
             }
-            (Chunk::Size(size, digits, false), byte) => {
-                let digit = (byte as char).to_digit(16).filter(|_| digits < 15).ok_or(())?;
-                Chunk::Size(size << 4 | u64::from(digit), digits + 1, false)
+            (Chunk::Size(size, length, _), byte) => {
+                // Zeros before the size are no more than that.
+                let digit = (byte as char).to_digit(16).filter(|_| size >> 60 == 0).ok_or(())?;
+                Chunk::Size(size << 4 | u64::from(digit), length + 1, Line::Digits)
             }
             (Chunk::Data(left), _) => {
                 let taken = left.min(bytes.len() as u64);
@@ -258,16 +325,21 @@ impl Chunk {
                 return Ok((next, taken as usize, false));
             }
             (Chunk::DataEnd, b'\r') => Chunk::DataEnd,
-            (Chunk::DataEnd, b'\n') => Chunk::Size(0, 0, false),
+            (Chunk::DataEnd, b'\n') => SIZE,
             (Chunk::DataEnd, _) => return Err(()),
-            (Chunk::Trailer(0), b'\n') => return Ok((self, 1, true)),
-            (Chunk::Trailer(_), b'\n') => Chunk::Trailer(0),
-            (Chunk::Trailer(length), b'\r') => Chunk::Trailer(length),
-            (Chunk::Trailer(length), _) if length as usize > MAX_HEAD => return Err(()),
-            (Chunk::Trailer(length), _) => Chunk::Trailer(length + 1),
+            (Chunk::Trailer(length, _), _) if length as usize > MAX_HEAD => return Err(()),
+            (Chunk::Trailer(_, false), b'\n') => return Ok((self, 1, true)),
+            (Chunk::Trailer(length, true), b'\n') => Chunk::Trailer(length + 1, false),
+            (Chunk::Trailer(length, begun), b'\r') => Chunk::Trailer(length + 1, begun),
+            (Chunk::Trailer(length, _), _) => Chunk::Trailer(length + 1, true),
         };
         Ok((next, 1, false))
     }
+}
+
+/// Whether an empty line is somewhere in the bytes.
+fn has_blank_line(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|two| two == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
 }
 
 #[cfg(test)]
@@ -331,6 +403,170 @@ mod tests {
         ] {
             assert_eq!(judge(response, expect), step, "{response:?}");
         }
+    }
+
+    const OK: Step = Step::Done(Outcome::Ok, true);
+    /// Answered well, and the connection cannot be used again.
+    const LAST: Step = Step::Done(Outcome::Ok, false);
+
+    /// A response of these header lines, and what comes after its head.
+    fn judge_headers(status: &str, headers: &[&str], body: &str) -> Step {
+        let head: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        judge(&format!("{status}\r\n{head}\r\n{body}"), None)
+    }
+
+    #[test]
+    fn a_response_without_a_body_ends_with_its_head_whatever_its_headers_say() {
+        for headers in [
+            &["Transfer-Encoding: chunked"][..],
+            &["Content-Length: 500"],
+            &["Content-Length: 5", "Content-Length: 6"],
+            &["Content-Length: x"],
+            &["Transfer-Encoding: gzip", "Content-Length: 2"],
+            &[],
+        ] {
+            for status in ["HTTP/1.1 304 Not Modified", "HTTP/1.1 204 No Content", "HTTP/1.1 204"] {
+                assert_eq!(judge_headers(status, headers, ""), OK, "{status} {headers:?}");
+            }
+        }
+        // What a server sends all the same belongs to nothing.
+        assert_eq!(
+            judge_whole("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            LAST
+        );
+    }
+
+    #[test]
+    fn a_connection_is_closed_where_any_line_and_any_item_says_so() {
+        let length = "Content-Length: 2";
+        for (version, headers, step) in [
+            ("1.1", &[length][..], OK),
+            ("1.0", &[length], LAST),
+            ("1.1", &["Connection: close, TE", length], LAST),
+            ("1.1", &["Connection: TE,close", length], LAST),
+            ("1.1", &["connection: Close", length], LAST),
+            ("1.1", &["CONNECTION: keep-alive, CLOSE", length], LAST),
+            ("1.1", &["Connection: close", "Connection: Keep-Alive", length], LAST),
+            ("1.1", &["Connection: Keep-Alive", "Connection: close", length], LAST),
+            ("1.0", &["Connection: Keep-Alive, X", length], OK),
+            ("1.0", &["Connection: X", "Connection: keep-alive", length], OK),
+            ("1.0", &["Connection: keep-alive", "Connection: close", length], LAST),
+            ("1.1", &["Connection: closed, not-close", length], OK),
+            ("1.1", &["Connection:", length], OK),
+            ("1.1", &["Proxy-Connection: close", length], OK),
+        ] {
+            assert_eq!(judge_headers(&format!("HTTP/{version} 200 OK"), headers, "hi"), step, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn lengths_that_contradict_each_other_are_an_error() {
+        for (headers, step) in [
+            (&["Content-Length: 2", "Content-Length: 2"][..], OK),
+            (&["Content-Length: 2, 2"], OK),
+            (&["Content-Length: 2,2 , 2"], OK),
+            (&["Content-Length:   2  "], OK),
+            (&["Content-Length: 002"], OK),
+            (&["Content-Length: 5", "Content-Length: 2"], BAD),
+            (&["Content-Length: 2", "Content-Length: 5"], BAD),
+            (&["Content-Length: 2, 5"], BAD),
+            (&["Content-Length: +2"], BAD),
+            (&["Content-Length: -2"], BAD),
+            (&["Content-Length: 2 2"], BAD),
+            (&["Content-Length: 0x2"], BAD),
+            (&["Content-Length:"], BAD),
+            (&["Content-Length: 18446744073709551616"], BAD),
+        ] {
+            assert_eq!(judge_headers("HTTP/1.1 200 OK", headers, "hi"), step, "{headers:?}");
+        }
+        // Chunks say themselves where they end.
+        for length in ["Content-Length: 99", "Content-Length: 5, 6", "Content-Length: x"] {
+            let headers = [length, "Transfer-Encoding: chunked"];
+            assert_eq!(judge_headers("HTTP/1.1 200 OK", &headers, "2\r\nhi\r\n0\r\n\r\n"), OK, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_lenient_where_the_end_is_not_in_doubt() {
+        let chunked = "Transfer-Encoding: chunked";
+        for (headers, body, step) in [
+            (&[chunked][..], "0000000000000002\r\nhi\r\n0000000000000000\r\n\r\n", OK),
+            (&[chunked], "00000002\r\nhi\r\n00000000\r\n\r\n", OK),
+            (&[chunked], &format!("{}2\r\nhi\r\n0\r\n\r\n", "0".repeat(200)), OK),
+            (&[chunked], "2   \r\nhi\r\n0  \r\n\r\n", OK),
+            (&[chunked], "2;a=\"b\"\r\nhi\r\n0;c\r\n\r\n", OK),
+            (&[chunked], "2\nhi\n0\n\n", OK),
+            (&[chunked], "2\r\nhi\r\n0\r\nA: b\r\nC: d\r\n\r\n", OK),
+            (&["Transfer-Encoding: Chunked"], "2\r\nhi\r\n0\r\n\r\n", OK),
+            (&["Transfer-Encoding: gzip", chunked], "2\r\nhi\r\n0\r\n\r\n", OK),
+            (&["Transfer-Encoding: gzip, chunked"], "2\r\nhi\r\n0\r\n\r\n", OK),
+            (&["Server : x", "Content-Length : 2"], "hi", OK),
+            (&["X-A: b", "  c", "Content-Length: 2"], "hi", OK),
+            (&["Content-Length: 2", "X-A: b", "\tc: d"], "hi", OK),
+            (&["X-A: caf\u{e9}", "Content-Length: 2"], "hi", OK),
+            // `chunked` that is not last does not end the body; neither does another coding alone.
+            (&["Transfer-Encoding: chunked, gzip"], "hi", LAST),
+            (&["Transfer-Encoding: identity", "Content-Length: 1"], "hi", LAST),
+            (&[], "hi", LAST),
+            (&[chunked], "10000000000000000\r\nhi", BAD),
+            (&[chunked], "\r\nhi\r\n", BAD),
+            (&[chunked], " 2\r\nhi\r\n", BAD),
+            (&[chunked], "-2\r\nhi\r\n", BAD),
+            (&[chunked], "2\r\nhi!\r\n", BAD),
+            (&[chunked], "2\r\nh", Step::More),
+            (&[chunked], "2\r\nhi\r\n0\r\n", Step::More),
+        ] {
+            assert_eq!(judge_headers("HTTP/1.1 200 OK", headers, body), step, "{headers:?} {body:?}");
+        }
+        for response in
+            ["HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nhi", "HTTP/1.1 200 OK\nContent-Length: 2\n\nhi"]
+        {
+            assert_eq!(judge(response, None), OK, "{response:?}");
+        }
+        let cookies: Vec<_> = (0..60).map(|n| format!("Set-Cookie: c{n}={}", "v".repeat(500))).collect();
+        let mut headers: Vec<&str> = cookies.iter().map(String::as_str).collect();
+        headers.push("Content-Length: 2");
+        assert_eq!(judge_headers("HTTP/1.1 200 OK", &headers, "hi"), OK);
+    }
+
+    #[test]
+    fn an_interim_response_is_not_the_answer_and_an_upgrade_is_no_good_one() {
+        let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+        for interim in
+            ["100 Continue\r\n", "103 Early Hints\r\nLink: </a.css>\r\n", "102 x\r\nContent-Length: 9\r\n"]
+        {
+            assert_eq!(judge(&format!("HTTP/1.1 {interim}\r\n{ok}"), None), OK, "{interim}");
+        }
+        let upgrade = judge_whole("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n\x01\x02");
+        assert_eq!(upgrade, Step::Done(Outcome::BadReply, false));
+    }
+
+    #[test]
+    fn what_has_no_end_is_given_up_within_its_bounds() {
+        let mut reply = HttpReply::default();
+        let mut step = reply.read(b"HTTP/1.1 200 OK\r\n", None, None);
+        let mut fed = 0;
+        while step == Step::More && fed < 10 * MAX_HEAD {
+            step = reply.read(b"X: y\r\n", None, None);
+            fed += 6;
+        }
+        assert!(step == BAD && fed <= MAX_HEAD + 6, "{fed}");
+        for (begin, piece) in [("1;", "x"), ("", "0"), ("0\r\n", "x"), ("0\r\n", "x: y\r\n"), ("0\r\n", "\r")]
+        {
+            let mut reply = HttpReply::default();
+            let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{begin}");
+            let (mut step, mut fed) = (reply.read(head.as_bytes(), None, None), 0);
+            while step == Step::More && fed < 10 * MAX_HEAD {
+                step = reply.read(piece.as_bytes(), None, None);
+                fed += piece.len();
+            }
+            assert!(step == BAD && fed <= MAX_HEAD + 16, "{begin:?} {piece:?}: {fed}");
+        }
+    }
+
+    /// Judges what comes in one piece; bytes after the response are part of the question.
+    fn judge_whole(response: &str) -> Step {
+        HttpReply::default().read(response.as_bytes(), None, None)
     }
 
     #[test]

@@ -9,17 +9,18 @@
 //! Each pass waits for events or the next deadline, whichever is first; [`exchange`](super::exchange) moves
 //! the clients on.
 
-use super::arrive::Open;
 use super::clock::{Clock, NEVER, Nanos, nanos, timespec};
 use super::control::Control;
-use super::datagram::Datagrams;
 use super::generator::{Load, Usage};
+use super::line::Open;
+use super::numbering::Datagrams;
 use super::outcome::Outcome;
+use super::phase::Phase;
 use super::plan::{Mode, Pace, Plan};
 use super::random::Random;
 use super::recorder::Recorder;
 use super::schedule::Arrivals;
-use super::slot::{Slot, State};
+use super::slot::Slot;
 use super::timers::Timeouts;
 use super::wire::Framing;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
@@ -56,17 +57,6 @@ const HALF_CLOSE: Nanos = 1_000_000_000;
 const LINGER: Nanos = 200_000_000;
 /// How long late datagrams are awaited after a loss: as long as the timeout, and at least this.
 const LINGER_LOST: Nanos = 1_000_000_000;
-
-/// Where a thread is in its run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    Opening,
-    Ready,
-    Running,
-    Draining,
-    Lingering,
-    Done,
-}
 
 /// Why a thread ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -411,7 +401,7 @@ impl<'a> Loader<'a> {
         for slot in 0..self.slots.len() {
             if self.slots[slot].requesting {
                 self.complete(slot, Outcome::UnansweredAtEnd, false, now);
-            } else if self.slots[slot].state == State::Connecting {
+            } else if self.slots[slot].state.is_connecting() {
                 self.disconnect(slot);
             }
         }

@@ -1,8 +1,9 @@
 //! The clients that are not polite: floods, silent ones, slow senders and slow readers.
 
 use super::clock::{Nanos, nanos};
-use super::load::{Loader, Phase};
+use super::load::Loader;
 use super::outcome::Outcome;
+use super::phase::Phase;
 use super::plan::Mode;
 use super::slot::State;
 use super::timers::Wait;

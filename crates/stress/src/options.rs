@@ -1,15 +1,15 @@
 //! What a run is asked to do, and the plan that comes of it, or why none does.
 
-use super::datagram::{HEADER, MAX_DATAGRAM};
 use super::error::Error;
 use super::http::HttpRequest;
+use super::numbering::{HEADER, MAX_DATAGRAM};
 use super::payload::{MAX_PAYLOAD, Payload};
 use super::plan::{Close, MAX_CONNECTIONS, MAX_RATE, MAX_THREADS, Mode, Pace, Plan, Reuse, Think};
 use super::schedule::{Profile, Spread};
 use super::source::Sources;
+use super::target::Target;
 use super::threshold::Threshold;
 use super::wire::{Framing, Wire};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -181,10 +181,10 @@ impl Options {
         let (duration, warmup) = self.times()?;
         let pace = self.pace(duration, warmup)?;
         let wire = self.wire(&url)?;
-        let address = address(&url, self.source_ip.as_ref(), self.connect_timeout)?;
+        let target = Target::of(&url, self.source_ip.as_ref(), self.connect_timeout, &wire)?;
         Ok(Plan {
             url,
-            address,
+            target,
             mode: self.mode,
             connections: self.connections as usize,
             threads: threads as usize,
@@ -234,6 +234,9 @@ impl Options {
         }
         if holds && self.drip.is_zero() {
             return Err(Error::usage("--drip: it must be longer than 0"));
+        }
+        if self.source_ip.is_some() && url.scheme.is_unix() {
+            return Err(Error::usage("--source-ip: a Unix socket has no addresses"));
         }
         if let Some(sources) = &self.source_ip
             && url.host.parse().is_ok_and(|host| !sources.reaches(host))
@@ -304,10 +307,10 @@ impl Options {
         let has_body = self.send.is_some();
         let is_ours = matches!(self.send, None | Some(Send::Size(_)));
         let framing = match (url.scheme, &expect) {
-            (Scheme::Http, _) => {
+            (Scheme::Http | Scheme::HttpUnix, _) => {
                 let body = has_body.then_some(&payload);
                 let close = self.reuse == Reuse::Times(1);
-                let requests = HttpRequest::new(&authority(url), &url.path, body, close);
+                let requests = HttpRequest::new(&url.authority(), &url.path, body, close);
                 // The requests have its bytes.
                 payload = Payload::whole(Vec::new());
                 Framing::Http(requests)
@@ -318,13 +321,12 @@ impl Options {
             (Scheme::Udp, expect) => {
                 Framing::Datagram { numbered: is_ours && expect.is_none() && payload.largest() >= HEADER }
             }
-            (Scheme::Tcp, _) if payload.is_lines() || payload.largest() == 0 => Framing::Line,
-            (Scheme::Tcp, Some(expect)) => Framing::Exact(expect.clone()),
-            (Scheme::Tcp, None) => Framing::Echo,
+            (Scheme::Tcp | Scheme::Unix, _) if payload.is_lines() || payload.largest() == 0 => Framing::Line,
+            (Scheme::Tcp | Scheme::Unix, Some(expect)) => Framing::Exact(expect.clone()),
+            (Scheme::Tcp | Scheme::Unix, None) => Framing::Echo,
             _ => {
-                return Err(Error::usage(format!(
-                    "{url}: the stress client knows tcp://, udp:// and http://"
-                )));
+                let known = "tcp://, udp://, http://, unix:// and http+unix://";
+                return Err(Error::usage(format!("{url}: the stress client speaks {known}")));
             }
         };
         Ok(Wire { framing, payload, expect, busy })
@@ -341,34 +343,6 @@ impl Options {
             Send::Size(size) => Ok(Payload::sized(*size as usize)),
         }
     }
-}
-
-/// Host and port as the `Host` header gives them.
-fn authority(url: &Url) -> String {
-    let Url { host, port, .. } = url;
-    match (host.contains(':'), port) {
-        (true, 80) => format!("[{host}]"),
-        (true, port) => format!("[{host}]:{port}"),
-        (false, 80) => host.clone(),
-        (false, port) => format!("{host}:{port}"),
-    }
-}
-
-/// The first address of the host that answers, of those that the sources reach; with one address there is nothing to
-/// try.
-fn address(url: &Url, sources: Option<&Sources>, timeout: Duration) -> Result<SocketAddr, Error> {
-    if url.port == 0 {
-        return Err(Error::usage(format!("{url}: port 0 is no target")));
-    }
-    let mut addresses = url.resolve().map_err(|error| Error::failed(error.to_string()))?;
-    addresses.retain(|address| sources.is_none_or(|sources| sources.reaches(address.ip())));
-    let (last, others) = match addresses.split_last() {
-        Some((last, others)) if url.scheme != Scheme::Udp => (last, others),
-        Some((last, others)) => (others.first().unwrap_or(last), &[][..]),
-        None => return Err(Error::failed(format!("{} has no address of the kind of --source-ip", url.host))),
-    };
-    let answers = |a: &&SocketAddr| std::net::TcpStream::connect_timeout(a, timeout).is_ok();
-    Ok(*others.iter().find(answers).unwrap_or(last))
 }
 
 /// A seed that differs from run to run.

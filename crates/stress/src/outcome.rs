@@ -67,25 +67,6 @@ impl Outcome {
         !matches!(self, Outcome::UnsentAtEnd | Outcome::Skipped | Outcome::Duplicate)
     }
 
-    /// What it means where no connection could be established at all.
-    pub(crate) fn explain(self, plan: &super::plan::Plan) -> String {
-        use tidegate_units::show_time;
-        match self {
-            Outcome::Refused => format!("nothing listens at {} (connection refused)", plan.address),
-            Outcome::ConnectTimeout => format!(
-                "{} does not answer within {} (--connect-timeout)",
-                plan.address,
-                show_time(plan.connect_timeout)
-            ),
-            Outcome::Unreachable => format!("there is no way to {}", plan.address),
-            Outcome::AddressUnavailable => {
-                "this machine has no free local port, or not the --source-ip".to_owned()
-            }
-            Outcome::DescriptorLimit => "this process may open no more descriptors".to_owned(),
-            other => format!("{} said {}", plan.address, other.as_str()),
-        }
-    }
-
     /// Whether its time is a lower bound only: the client gave up waiting.
     pub(crate) const fn is_censored(self) -> bool {
         matches!(

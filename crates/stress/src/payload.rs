@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use tidegate_units::read_bounded;
 
 /// The largest payload. It is held once, not once per connection.
 pub(crate) const MAX_PAYLOAD: u64 = 64 << 20;
@@ -44,22 +45,23 @@ impl Payload {
 
     /// Each line of a file is one request, with its line end; empty lines are left out.
     pub(crate) fn lines(path: &Path) -> Result<Self, String> {
-        let mut bytes = read(path)?;
+        Self::of_lines(read(path)?).ok_or_else(|| format!("{} has no line with text", path.display()))
+    }
+
+    fn of_lines(mut bytes: Vec<u8>) -> Option<Self> {
         if bytes.last().is_some_and(|&last| last != b'\n') {
             bytes.push(b'\n');
         }
         let mut parts = Vec::new();
         let mut begin = 0;
         for (at, _) in bytes.iter().enumerate().filter(|(_, b)| **b == b'\n') {
-            if at > begin {
+            // A line end as other systems write it is no text either.
+            if bytes[begin..at].iter().any(|byte| *byte != b'\r') {
                 parts.push(begin..at + 1);
             }
             begin = at + 1;
         }
-        if parts.is_empty() {
-            return Err(format!("{} has no line with text", path.display()));
-        }
-        Ok(Self { bytes: bytes.into(), parts: parts.into() })
+        (!parts.is_empty()).then(|| Self { bytes: bytes.into(), parts: parts.into() })
     }
 
     /// The bytes of request number `n`, counted from 0; the parts come round again.
@@ -85,14 +87,9 @@ impl Payload {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let cannot = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
-    let size = std::fs::metadata(path).map_err(|error| cannot(&error))?.len();
-    if size > MAX_PAYLOAD {
-        return Err(cannot(&format_args!("it has {size} bytes, and a payload has at most {MAX_PAYLOAD}")));
-    }
-    let bytes = std::fs::read(path).map_err(|error| cannot(&error))?;
+    let bytes = read_bounded(path, MAX_PAYLOAD)?;
     if bytes.is_empty() {
-        return Err(cannot(&"it is empty"));
+        return Err(format!("cannot read {}: it is empty", path.display()));
     }
     Ok(bytes)
 }
@@ -109,5 +106,22 @@ mod tests {
         assert!(payload.is_lines());
         assert!(!Payload::sized(64).is_lines());
         assert_eq!(Payload::sized(64).part(9).len(), 64);
+    }
+
+    #[test]
+    fn lines_are_taken_as_they_are_and_empty_ones_left_out() {
+        for (text, lines) in [
+            ("one\r\n\r\ntwo\r\n", &["one\r\n", "two\r\n"][..]),
+            ("one\n\n\ntwo", &["one\n", "two\n"]),
+            ("\r\none\n\r\r\n", &["one\n"]),
+            (" \n", &[" \n"]),
+            ("\n\r\n", &[]),
+            ("\r", &[]),
+        ] {
+            let payload = Payload::of_lines(text.as_bytes().to_vec());
+            let parts = payload.as_ref().map_or(0, Payload::parts);
+            let got: Vec<_> = (0..parts).map(|n| payload.as_ref().unwrap().part(n)).collect();
+            assert_eq!(got, lines.iter().map(|line| line.as_bytes()).collect::<Vec<_>>(), "{text:?}");
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! What a run shall do, checked before it begins.
 
+use super::names::named;
+use super::outcome::Outcome;
 use super::schedule::{Profile, Spread};
 use super::source::Sources;
+use super::target::Target;
 use super::wire::Wire;
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,15 +82,6 @@ impl FromStr for Mode {
     fn from_str(text: &str) -> Result<Self, String> {
         named(Mode::ALL, Mode::as_str, text)
     }
-}
-
-/// The value of a name, or an error that lists the names.
-pub(crate) fn named<T: Copy>(all: &[T], name: fn(T) -> &'static str, text: &str) -> Result<T, String> {
-    let found = all.iter().copied().find(|value| name(*value) == text);
-    found.ok_or_else(|| {
-        let names: Vec<_> = all.iter().map(|value| name(*value)).collect();
-        format!("`{text}` is not one of {}", names.join(", "))
-    })
 }
 
 /// How many requests a connection serves.
@@ -213,7 +206,7 @@ impl Pace {
 pub(crate) struct Plan {
     pub(crate) url: Url,
     /// Where the URL's host was found.
-    pub(crate) address: SocketAddr,
+    pub(crate) target: Target,
     pub(crate) mode: Mode,
     pub(crate) connections: usize,
     pub(crate) threads: usize,
@@ -309,6 +302,24 @@ impl Plan {
         format!("{}  {mode}{pace}, {connections} connections, {length}{warmup}", self.url)
     }
 
+    /// What an outcome means where no connection could be established at all.
+    pub(crate) fn explain(&self, outcome: Outcome) -> String {
+        let target = &self.target;
+        match outcome {
+            Outcome::Refused => format!("nothing listens at {target} (connection refused)"),
+            Outcome::ConnectTimeout => {
+                let within = show_time(self.connect_timeout);
+                format!("{target} does not answer within {within} (--connect-timeout)")
+            }
+            Outcome::Unreachable => format!("there is no way to {target}"),
+            Outcome::AddressUnavailable => {
+                "this machine has no free local port, or not the --source-ip".to_owned()
+            }
+            Outcome::DescriptorLimit => "this process may open no more descriptors".to_owned(),
+            other => format!("{target} said {}", other.as_str()),
+        }
+    }
+
     /// Says why the run cannot be made on this machine, before it is begun.
     /// `beside` more connections are opened by a probe.
     pub(crate) fn check_resources(&self, beside: usize) -> Result<(), String> {
@@ -323,8 +334,8 @@ impl Plan {
                 limit.saturating_sub(other),
             ));
         }
-        if self.is_datagram() {
-            // Ports of datagram sockets are found when they are opened.
+        if self.is_datagram() || self.target.is_unix() {
+            // Ports of datagram sockets are found when they are opened, and Unix sockets have none.
             return Ok(());
         }
         let ports = super::sys::local_ports();

@@ -1,4 +1,5 @@
-//! Signs of life on stderr: a bar on a terminal, a line every ten seconds elsewhere.
+//! Signs of life on stderr: a bar on a terminal; a line every ten seconds elsewhere, and on a terminal that shall not be
+//! sent codes (`NO_COLOR`, `TERM=dumb`).
 
 use super::outcome::{Outcome, Outcomes};
 use super::plan::Plan;
@@ -35,7 +36,7 @@ impl Progress {
             (Some(duration), _) => (plan.warmup + duration).as_secs_f64().ceil() as u64,
             (None, requests) => requests.unwrap_or(0),
         };
-        let form = match (on, std::io::stderr().is_terminal()) {
+        let form = match (on, std::io::stderr().is_terminal() && takes_codes()) {
             (false, _) => Form::Off,
             (true, true) => Form::Bar(bar(whole)),
             (true, false) => Form::Lines(Instant::now()),
@@ -98,6 +99,14 @@ impl Progress {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Whether the terminal may be sent codes that move the cursor.
+fn takes_codes() -> bool {
+    let is = |name: &str, test: fn(&std::ffi::OsStr) -> bool| {
+        std::env::var_os(name).is_some_and(|value| test(&value))
+    };
+    !is("NO_COLOR", |value| !value.is_empty()) && !is("TERM", |value| value == "dumb")
 }
 
 fn bar(whole: u64) -> ProgressBar {

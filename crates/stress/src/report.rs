@@ -5,7 +5,6 @@ use super::outcome::{Outcome, Outcomes};
 use super::plan::{Pace, Plan, Reuse, Think};
 use super::recorder::{Interval, Tally, Times};
 use super::run::Outturn;
-use super::threshold::Threshold;
 use super::verdict::{Evidence, judge};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hdrhistogram::Histogram;
@@ -415,11 +414,6 @@ impl PlanReport {
 }
 
 impl Report {
-    /// The report for people: one screen.
-    pub fn to_text(&self) -> String {
-        super::text::render(self)
-    }
-
     /// The report for programs; docs/stress.md describes it.
     ///
     /// # Errors
@@ -429,14 +423,27 @@ impl Report {
         serde_json::to_string_pretty(self).map_err(|error| format!("cannot write the report: {error}"))
     }
 
-    /// The report as one page with plots, which loads nothing from elsewhere.
-    pub fn to_html(&self) -> String {
-        super::html::render(self)
-    }
-
-    /// Judges the report by these conditions, in place of those that it was judged by before.
-    pub fn judge(&mut self, thresholds: &[Threshold]) {
-        self.thresholds = thresholds.iter().map(|threshold| threshold.judge(self)).collect();
+    /// The same report with every text in it changed by `change`: a report that was kept is a file, and its texts are
+    /// whatever somebody wrote there.
+    pub(crate) fn map_texts(&self, change: impl Fn(&str) -> String) -> Self {
+        let mut mapped = self.clone();
+        let plan = &mut mapped.plan;
+        let mut texts = vec![&mut mapped.tidegate, &mut mapped.verdict, &mut mapped.verdict_reason];
+        texts.extend([&mut plan.url, &mut plan.headline, &mut plan.mode, &mut plan.kind, &mut plan.close]);
+        texts.extend([&mut plan.rate, &mut plan.arrival, &mut plan.think].into_iter().flatten());
+        for threshold in &mut mapped.thresholds {
+            texts.push(&mut threshold.expression);
+            texts.extend(&mut threshold.value);
+        }
+        if let Some(search) = &mut mapped.find_max {
+            texts.push(&mut search.condition);
+            for trial in &mut search.trials {
+                texts.push(&mut trial.verdict);
+                texts.extend(&mut trial.value);
+            }
+        }
+        texts.into_iter().for_each(|text| *text = change(text));
+        mapped
     }
 
     /// Whether no request was answered well.

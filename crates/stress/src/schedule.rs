@@ -2,7 +2,7 @@
 //! the server or the generator does can move it.
 
 use super::clock::{Nanos, from_seconds};
-use super::plan::named;
+use super::names::named;
 use super::random::Random;
 use std::str::FromStr;
 use std::sync::Arc;

@@ -73,7 +73,7 @@ pub fn run(options: &Options, stop: &Stop) -> Result<Run, Error> {
     let (mut report, ending) = done.map_err(Error::Failed)?;
     let (timeline, mut unwritten) = outputs.finish();
     if let Ending::Hopeless(outcome) = ending {
-        return Err(Error::Failed(format!("no connection to {}: {}", plan.url, outcome.explain(&plan))));
+        return Err(Error::Failed(format!("no connection to {}: {}", plan.url, plan.explain(outcome))));
     }
     if report.find_max.is_none() {
         report.timeline = timeline;

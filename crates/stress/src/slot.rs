@@ -1,7 +1,7 @@
 //! One client of the load: its connection and the request under way on it.
 
 use super::clock::{NEVER, Nanos};
-use super::datagram::Window;
+use super::numbering::Window;
 use super::wire::Reply;
 use rustix::fd::OwnedFd;
 
@@ -13,6 +13,8 @@ pub(crate) enum State {
     Vacant,
     /// A connection is being established.
     Connecting,
+    /// The backlog of a Unix socket is full: connecting is tried again and again.
+    Knocking,
     /// A connection without a request.
     Idle,
     /// A request was sent, or part of it, and its reply is awaited.
@@ -28,6 +30,11 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// Whether a connection is being established.
+    pub(crate) const fn is_connecting(self) -> bool {
+        matches!(self, State::Connecting | State::Knocking)
+    }
+
     /// Whether a mode has the connection.
     pub(crate) const fn stays(self) -> bool {
         matches!(self, State::Holding | State::Dripping | State::Sipping)

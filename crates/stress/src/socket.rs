@@ -2,10 +2,11 @@
 
 use super::outcome::Outcome;
 use super::plan::{Close, Plan};
+use super::target::Target;
 use rustix::event::epoll::{self, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{SocketFlags, SocketType, sockopt};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -14,19 +15,15 @@ const SLOW_READ_BUFFER: usize = 4096;
 /// A payload up to this size goes out in one segment, so Nagle's algorithm cannot delay its end.
 const ONE_SEGMENT: usize = 1400;
 
-/// Opens a socket and begins to connect it.
+/// Opens a socket that is not connected.
 pub(crate) fn open(plan: &Plan, source: Option<IpAddr>) -> Result<OwnedFd, Errno> {
-    let family = match plan.address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
     let kind = match plan.is_datagram() {
         true => SocketType::DGRAM,
         false => SocketType::STREAM,
     };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, kind, flags, None)?;
-    if !plan.is_datagram() && plan.wire.largest() > ONE_SEGMENT {
+    let socket = rustix::net::socket_with(plan.target.family(), kind, flags, None)?;
+    if !plan.is_datagram() && !plan.target.is_unix() && plan.wire.largest() > ONE_SEGMENT {
         sockopt::set_tcp_nodelay(&socket, true)?;
     }
     if plan.mode == super::plan::Mode::SlowRead {
@@ -36,8 +33,19 @@ pub(crate) fn open(plan: &Plan, source: Option<IpAddr>) -> Result<OwnedFd, Errno
         super::sys::bind_address_no_port(&socket)?;
         rustix::net::bind(&socket, &SocketAddr::new(source, 0))?;
     }
-    match rustix::net::connect(&socket, &plan.address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+    Ok(socket)
+}
+
+/// Begins to connect a socket; false if it has to be tried again: the backlog of a Unix socket is full, and the kernel
+/// neither waits nor tells when it is not.
+pub(crate) fn connect(plan: &Plan, socket: &OwnedFd) -> Result<bool, Errno> {
+    let connected = match &plan.target {
+        Target::Inet(address) => rustix::net::connect(socket, address),
+        Target::Unix(_, address) => rustix::net::connect(socket, &**address),
+    };
+    match connected {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(true),
+        Err(Errno::AGAIN) if plan.target.is_unix() => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -77,6 +85,8 @@ pub(crate) fn close(socket: OwnedFd, how: Close) -> Option<OwnedFd> {
 pub(crate) fn outcome(error: Errno, connecting: bool) -> Outcome {
     match error {
         Errno::CONNREFUSED => Outcome::Refused,
+        // No such Unix socket.
+        Errno::NOENT if connecting => Outcome::Refused,
         Errno::CONNRESET | Errno::PIPE | Errno::CONNABORTED | Errno::NOTCONN => Outcome::Reset,
         Errno::TIMEDOUT if connecting => Outcome::ConnectTimeout,
         Errno::TIMEDOUT => Outcome::ReadTimeout,

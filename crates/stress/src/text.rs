@@ -3,13 +3,16 @@
 use super::outcome::Outcome;
 use super::report::{Latency, Measured, Report};
 use std::fmt::Write;
+use tidegate_units::visible;
 
-/// The whole report.
-pub(crate) fn render(report: &Report) -> String {
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    let _ = write_report(&mut text, report);
-    text
+impl Report {
+    /// The report for people: one screen.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        // A terminal shows it, and is to obey nothing in it. Writing to a string does not fail.
+        let _ = write_report(&mut text, &self.map_texts(|text| visible(text).into_owned()));
+        text
+    }
 }
 
 fn write_report(out: &mut String, report: &Report) -> std::fmt::Result {

@@ -216,6 +216,13 @@ impl Threshold {
     }
 }
 
+impl Report {
+    /// Judges the report by these conditions, in place of those that it was judged by before.
+    pub fn judge(&mut self, thresholds: &[Threshold]) {
+        self.thresholds = thresholds.iter().map(|threshold| threshold.judge(self)).collect();
+    }
+}
+
 fn statistic_of(latency: &Latency, statistic: Statistic) -> Option<f64> {
     Some(match statistic {
         Statistic::Min => latency.min,

@@ -3,6 +3,7 @@
 use super::http::{HttpReply, HttpRequest};
 use super::outcome::Outcome;
 use super::payload::Payload;
+use super::step::{Step, clear, contains};
 
 /// The longest reply line that is waited for, in bytes.
 pub(crate) const MAX_LINE: usize = 64 << 10;
@@ -52,15 +53,6 @@ struct Kept {
     /// A line that came in pieces, where a text is looked for in it.
     held: Vec<u8>,
     http: HttpReply,
-}
-
-/// What some bytes of a reply mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// The reply is not whole.
-    More,
-    /// The reply is whole; whether the connection may be used again.
-    Done(Outcome, bool),
 }
 
 const BAD: Step = Step::Done(Outcome::BadReply, false);
@@ -196,18 +188,6 @@ fn compare(expected: &[u8], got: usize, bytes: &[u8]) -> Compared {
     } else {
         Compared::Other
     }
-}
-
-/// Empties a buffer, and gives back one that has become large: there is one for each connection.
-pub(crate) fn clear(held: &mut Vec<u8>) {
-    const KEPT: usize = 4 << 10;
-    held.clear();
-    held.shrink_to(KEPT);
-}
-
-/// Whether `text` is somewhere in `bytes`.
-pub(crate) fn contains(bytes: &[u8], text: &[u8]) -> bool {
-    text.is_empty() || bytes.windows(text.len()).any(|window| window == text)
 }
 
 #[cfg(test)]

@@ -21,9 +21,11 @@
 //!
 //! Every error is one sentence for a person: it repeats the text and says what to write instead.
 
+mod bounded;
 mod escapes;
 pub mod url;
 mod values;
 
-pub use escapes::unescape;
+pub use bounded::{is_stdin, read_bounded};
+pub use escapes::{Visible, unescape, visible};
 pub use values::{LONGEST, count, duration, positive, rate, show_size, show_time, size};

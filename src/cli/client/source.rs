@@ -1,10 +1,11 @@
 //! What the client sends: the lines of a file or of standard input.
 
 use super::{ClientArgs, Failure};
-use crate::url::Scheme;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::path::Path;
+use tidegate_units::is_stdin;
 
 /// A longer line is not read into memory.
 const LINE_MAX: usize = 1024 * 1024;
@@ -22,17 +23,18 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn open(args: &ClientArgs, scheme: Scheme) -> Result<Self, Failure> {
-        let line_max = if scheme == Scheme::Udp { DATAGRAM_MAX } else { LINE_MAX };
+    pub(super) fn open(args: &ClientArgs, datagrams: bool) -> Result<Self, Failure> {
+        let line_max = if datagrams { DATAGRAM_MAX } else { LINE_MAX };
         let mut source = Self { input: None, name: String::new(), buffer: Vec::new(), line_max };
         if args.data.is_some() {
             return Ok(source);
         }
-        source.name = match &args.file {
+        let file: Option<&Path> = args.file.as_deref().filter(|path| !is_stdin(path));
+        source.name = match file {
             Some(path) => path.display().to_string(),
             None => "standard input".to_owned(),
         };
-        let opened = match &args.file {
+        let opened = match file {
             Some(path) => File::open(path),
             None => io::stdin().as_fd().try_clone_to_owned().map(File::from),
         };

@@ -1,0 +1,60 @@
+//! Files and streams that are read whole, but never more of them than a bound.
+
+use crate::show_size;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Reads a whole file, a pipe or a device, up to `bound` bytes; the path `-` is standard input.
+///
+/// The size that the system reports is not believed: a device reports 0 and never ends. What has more than `bound`
+/// bytes is an error, and no more than `bound` bytes and one are ever read.
+///
+/// # Errors
+///
+/// It cannot be opened or read, or it has more bytes; the error names the path.
+pub fn read_bounded(path: &Path, bound: u64) -> Result<Vec<u8>, String> {
+    let name = if is_stdin(path) { "standard input".into() } else { path.display().to_string() };
+    let cannot = |error: io::Error| format!("cannot read {name}: {error}");
+    let mut bytes = Vec::new();
+    let read = match is_stdin(path) {
+        true => io::stdin().lock().take(bound.saturating_add(1)).read_to_end(&mut bytes),
+        false => File::open(path).map_err(cannot)?.take(bound.saturating_add(1)).read_to_end(&mut bytes),
+    };
+    read.map_err(cannot)?;
+    if bytes.len() as u64 > bound {
+        let bound = show_size(usize::try_from(bound).unwrap_or(usize::MAX));
+        return Err(format!("cannot read {name}: it has more than {bound}"));
+    }
+    Ok(bytes)
+}
+
+/// Whether a path stands for standard input.
+pub fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_the_bound_is_read() {
+        let path = std::env::temp_dir().join(format!("tidegate-units-{}", std::process::id()));
+        std::fs::write(&path, b"12345").unwrap();
+        assert_eq!(read_bounded(&path, 5), Ok(b"12345".to_vec()));
+        assert_eq!(read_bounded(&path, u64::MAX), Ok(b"12345".to_vec()));
+        let said = read_bounded(&path, 4).unwrap_err();
+        assert!(said.contains(path.to_str().unwrap()) && said.ends_with("it has more than 4B"), "{said}");
+        std::fs::remove_file(&path).unwrap();
+        for (path, bound) in [("/dev/zero", 0), ("/dev/zero", 100_000), ("/proc/version", 3)] {
+            let said = read_bounded(Path::new(path), bound).unwrap_err();
+            assert!(said.contains(path) && said.contains("more than"), "{said}");
+        }
+        // A size of 0 says nothing.
+        assert!(read_bounded(Path::new("/proc/version"), 10_000).unwrap().starts_with(b"Linux"));
+        assert_eq!(read_bounded(Path::new("/dev/null"), 0), Ok(Vec::new()));
+        assert!(read_bounded(&std::env::temp_dir(), 10).unwrap_err().contains("cannot read"));
+        assert!(read_bounded(Path::new("/no/such/file"), 10).unwrap_err().contains("/no/such/file"));
+    }
+}

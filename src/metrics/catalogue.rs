@@ -1,7 +1,7 @@
 //! Every metric as data: the one source of the exporter, of `tidegate metrics` and of
 //! `docs/metrics.md`.
 
-use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed};
 use std::fmt;
 
 /// How a metric behaves over time.
@@ -171,6 +171,15 @@ const CLOSE: Label = label(
         (CloseReason::OutputLimit.as_str(), "its unsent replies outgrew their limit"),
         (CloseReason::Error.as_str(), "the service's turn returned an error"),
         (CloseReason::Shutdown.as_str(), "the server ended"),
+        (CloseReason::Overload.as_str(), "its request waited longer than `queue_timeout`"),
+    ],
+);
+const TURN_SHED: Label = label(
+    "reason",
+    "why the request was not served",
+    &[
+        (TurnShed::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
+        (TurnShed::ClientGone.as_str(), "the client had left before its turn"),
     ],
 );
 const ACCEPT_ERROR: Label = label(
@@ -245,10 +254,20 @@ metrics! {
         "Panics caught in services; each closed one connection.";
     QueueLength "tidegate_queue_length" Gauge "entries" Always []
         "Entries that wait for a worker: newcomers, and connections with more to do.";
+    QueueNewcomers "tidegate_queue_newcomers" Gauge "connections" Always []
+        "Connections that wait for their first turn; the queue limit bounds these.";
+    ShelfLength "tidegate_shelf_length" Gauge "requests" Always []
+        "Requests set aside while the queue stands; a part of the queue's length.";
+    ShelfOldest "tidegate_shelf_oldest_seconds" Gauge "seconds" Always []
+        "How long the oldest request on the shelf has waited.";
+    Standing "tidegate_queue_standing_seconds" Gauge "seconds" Always []
+        "How long the queue has stood, so that the freshest requests come first; 0 while it does not.";
     QueueLimit "tidegate_queue_limit" Gauge "entries" Always []
         "How many entries may wait before a newcomer is refused.";
     QueueWait "tidegate_queue_wait_seconds" Histogram "seconds" Always []
         "Time from entering the queue to meeting a worker.";
+    TurnsShed "tidegate_turns_shed_total" Counter "turns" Tcp [LISTENER, TURN_SHED]
+        "Requests of established connections that were not served, since the server was overloaded.";
     Turns "tidegate_turns_total" Counter "turns" Always [SERVICE, OUTCOME]
         "Turns of a service.";
     TurnDuration "tidegate_turn_duration_seconds" Histogram "seconds" Always [SERVICE]
@@ -318,6 +337,7 @@ mod tests {
         same!(CLOSE, CloseReason);
         same!(ACCEPT_ERROR, AcceptError);
         same!(OUTCOME, TurnOutcome);
+        same!(TURN_SHED, TurnShed);
         same!(DATAGRAM_DROP, DatagramDrop);
     }
 

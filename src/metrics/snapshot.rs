@@ -3,7 +3,7 @@
 //! In every snapshot and for each listener
 //! `accepted = dropped + closed + queued + active + idle` holds.
 
-use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed};
 use std::time::Duration;
 
 /// The upper bounds of every latency histogram, in seconds.
@@ -76,6 +76,8 @@ pub struct ListenerSnapshot {
     pub backlog: Option<Backlog>,
     /// Turns of the service, by [`TurnOutcome`].
     pub turns: [u64; TurnOutcome::COUNT],
+    /// Requests of established connections that got no turn, by [`TurnShed`].
+    pub turns_shed: [u64; TurnShed::COUNT],
     /// How long the turns took, the service alone.
     pub turn_duration: HistogramSnapshot,
     /// Bytes read from clients.
@@ -125,6 +127,15 @@ pub struct Snapshot {
     pub queue_length: u64,
     /// How many may wait before a newcomer is refused.
     pub queue_limit: u64,
+    /// Of those, newcomers: connections before their first turn, which `queue_limit` bounds.
+    pub queue_newcomers: u64,
+    /// Requests set aside while the queue stands, to be served by sources in turn and the freshest first; part of
+    /// `queue_length`.
+    pub shelf_length: u64,
+    /// How long the oldest of those has waited.
+    pub shelf_oldest: Duration,
+    /// For how long the queue has stood; `None` while it does not.
+    pub standing: Option<Duration>,
     /// From entering the queue to meeting a worker.
     pub queue_wait: HistogramSnapshot,
     /// Configured workers.

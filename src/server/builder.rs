@@ -217,7 +217,7 @@ impl Builder {
             return Err(BuildError::NoListener);
         }
         check_descriptors(&self.limits, self.listeners.len())?;
-        let words = &self.extras.busy_reply;
+        let words = self.extras.busy_reply.as_deref();
         let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
         for (position, (address, offer)) in self.listeners.into_iter().enumerate() {
             let bind_error = |source| BuildError::Bind { address, source };
@@ -225,7 +225,7 @@ impl Builder {
                 Offer::Stream(service) => {
                     let socket = bind(address, &self.limits, self.reuse_address).map_err(bind_error)?;
                     let address = socket.local_addr().map_err(bind_error)?;
-                    listeners.push(Listener::new(socket, address, service, position, words.clone()));
+                    listeners.push(Listener::new(socket, address, service, position, words));
                 }
                 Offer::Datagrams(service) => {
                     let socket = bind_datagrams(address, &self.limits).map_err(bind_error)?;

@@ -1,9 +1,9 @@
 //! One listener: its service, its socket while it is open, and what accept said.
 
-use super::counts::Counts;
 use super::queue::cost::TurnCost;
+use crate::contain::contain;
 use crate::reason::AcceptError;
-use crate::service::Service;
+use crate::service::{Service, Words};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,8 +17,11 @@ pub(crate) struct Listener {
     pub(crate) position: usize,
     /// How long a turn of its service takes.
     pub(crate) cost: TurnCost,
-    /// What a refused client is told, instead of what the service would say.
-    words: Option<Arc<[u8]>>,
+    /// The service's name, and whether its sessions have words for an overload; asked once.
+    pub(crate) name: String,
+    pub(crate) answers_overload: bool,
+    /// What a refused client is told.
+    pub(crate) words: Words,
     accept_errors: [AtomicU64; AcceptError::COUNT],
     /// Open until the server drains; locked by the acceptor to take it, by the leader to accept, and by scrapes.
     socket: Mutex<Option<TcpListener>>,
@@ -30,14 +33,23 @@ impl Listener {
         address: SocketAddr,
         service: Arc<dyn Service>,
         position: usize,
-        words: Option<Arc<[u8]>>,
+        words: Option<&[u8]>,
     ) -> Self {
+        // The author's code: a panic in it is as good as no answer.
+        let name = contain(|| service.name().to_owned()).unwrap_or_else(|_| "service".to_owned());
+        let answers_overload = contain(|| service.answers_overload()).unwrap_or(false);
+        let words = match words {
+            Some(words) => Words::new(words),
+            None => contain(|| Words::new(service.busy_reply())).unwrap_or_default(),
+        };
         Self {
             url: format!("tcp://{address}"),
             address,
             service,
             position,
             cost: TurnCost::unknown(),
+            name,
+            answers_overload,
             words,
             accept_errors: Default::default(),
             socket: Mutex::new(Some(socket)),
@@ -46,15 +58,6 @@ impl Listener {
 
     pub(crate) fn socket(&self) -> MutexGuard<'_, Option<TcpListener>> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a refused client is told. The thread that refuses asks the service, so a panic over it is contained: then
-    /// clients are told nothing.
-    pub(crate) fn words(&self, counts: &Counts) -> &[u8] {
-        match &self.words {
-            Some(words) => words,
-            None => counts.contain(|| self.service.busy_reply()).unwrap_or(b""),
-        }
     }
 
     pub(crate) fn accept_failed(&self, error: AcceptError) {

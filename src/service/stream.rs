@@ -1,6 +1,6 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
-use super::{Blocking, Host, Peer, SessionId, Waker};
+use super::{Blocking, Host, Peer, SessionId, Waker, Words};
 use crate::limits::Limits;
 use rustix::net::{RecvFlags, SendFlags};
 use std::cell::Cell;
@@ -264,6 +264,11 @@ impl<'a> Stream<'a> {
         self.output.context.draining.load(Ordering::Relaxed)
     }
 
+    /// What a client of this listener is told that cannot be served now, with the time to stay away.
+    pub fn busy_reply(&self, wait: std::time::Duration) -> std::borrow::Cow<'a, [u8]> {
+        self.output.context.words.say(wait)
+    }
+
     /// Wakes this session from any thread: it gives it a turn though its client has said nothing.
     pub fn waker(&self) -> Waker {
         Waker::new(self.output.context.host.clone(), self.session)
@@ -340,6 +345,7 @@ pub(crate) struct Context<'a> {
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
     pub(crate) draining: &'a std::sync::atomic::AtomicBool,
     pub(crate) host: &'a Arc<dyn Host>,
+    pub(crate) words: &'a Words,
 }
 
 impl std::fmt::Debug for Context<'_> {

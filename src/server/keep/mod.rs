@@ -3,3 +3,5 @@
 pub(crate) mod drain;
 pub(crate) mod keeper;
 pub(crate) mod orders;
+pub(crate) mod pressure;
+pub(crate) mod rest;

@@ -3,11 +3,8 @@
 pub(crate) mod connection;
 pub(crate) mod cost;
 pub(crate) mod line;
-// Until the stages use the order of turns, only its tests do.
-#[allow(dead_code)]
 pub(crate) mod order;
 pub(crate) mod owned;
-pub(crate) mod patience;
 pub(crate) mod state;
 pub(crate) mod table;
 pub(crate) mod wheel;

@@ -159,6 +159,38 @@ impl<E: Copy> Order<E> {
         shelf.next().map(|shelved| Offer::Turn(shelved.entry))
     }
 
+    /// For the timekeeper, while workers in long turns take nothing: moves what has come to the shelf, with `first` before it.
+    /// `other` gets what cannot stand there: an entry that is for no client, after which nothing more is moved, and what has
+    /// to be given up.
+    pub(crate) fn shelve(
+        &self,
+        now: Nanos,
+        line: &impl Arrivals<E>,
+        mut first: Option<E>,
+        mut other: impl FnMut(Offer<E>),
+    ) {
+        let mut guard = self.lock();
+        self.len.fetch_add(1, Ordering::SeqCst);
+        let shelf = guard.get_or_insert_with(|| Box::new(Shelf::new(self.limits)));
+        let mut given_up = Vec::new();
+        let mut misfit = None;
+        for _ in 0..MOVED_AT_ONCE {
+            let Some(entry) = first.take().or_else(|| line.pop()) else { break };
+            let Some(about) = line.about(&entry) else {
+                misfit = Some(entry);
+                break;
+            };
+            let About { slot, generation, since, class, source, hung_up } = about;
+            let shelved = Shelved { slot, generation, since, class, source, entry };
+            given_up.extend(shelf.put(shelved, hung_up, now).map(|shelved| shelved.entry));
+        }
+        self.standing.observe(now, shelf.oldest());
+        self.len.store(shelf.len(), Ordering::SeqCst);
+        drop(guard);
+        misfit.into_iter().for_each(|entry| other(Offer::Turn(entry)));
+        given_up.into_iter().for_each(|entry| other(Offer::GiveUp(entry)));
+    }
+
     /// The entry of this source that was taken last had no turn.
     pub(crate) fn refund(&self, source: SourceId) {
         self.with(|shelf| shelf.refund(source));
@@ -178,6 +210,7 @@ impl<E: Copy> Order<E> {
     }
 
     /// Takes an entry off the shelf, if it is there.
+    #[cfg(test)]
     #[must_use = "the entry has to be ended"]
     pub(crate) fn remove(&self, class: Class, slot: u32, generation: u32) -> Option<E> {
         self.take_out(|shelf| shelf.remove(class, slot, generation))

@@ -1,14 +1,16 @@
 //! From events to the line.
 
+use crate::admit::turns::accounts::Class;
 use crate::metrics::stats::Place;
 use crate::server::accept::newcomers::Newcomers;
 use crate::server::counts::Row;
 use crate::server::poll::ThreadLead;
 use crate::server::poll::poller::Event;
-use crate::server::queue::line::{Entry, Job};
+use crate::server::queue::line::{Claim, Entry, Job};
 use crate::server::queue::state::{ConnectionId, Ready};
 use crate::server::queue::table::NEVER;
 use crate::server::shared::Shared;
+use crate::server::turn::shedding::{Shedding, shed};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -49,7 +51,13 @@ pub(crate) fn ready(
     if enqueue {
         slot.deadline.store(NEVER, Relaxed);
         row.of(slot.listener()).moved(Place::Idle, Place::Queued);
-        shared.line.push(Entry { since: clock(), job: Job::Turn(id, shared.claim(slot)) });
+        shared.line.push(Entry { since: clock(), job: Job::Turn(id, Claim::Turn) });
+    } else if hangup && shared.order.len() > 0 {
+        // It may be on the shelf, and have waited there so long that its client has given up.
+        let (class, now) = (Class::Established, clock());
+        if let Some(entry) = shared.order.hung_up(class, id.slot, id.generation.0, now) {
+            shed(shared, row, &entry, Shedding::Gone, now);
+        }
     }
     enqueue
 }

@@ -39,6 +39,7 @@ impl Ending {
             | CloseReason::Protocol
             | CloseReason::ReadTimeout
             | CloseReason::InputLimit
+            | CloseReason::Overload
             | CloseReason::Shutdown => Ending::Polite,
             CloseReason::WriteTimeout
             | CloseReason::Reset

@@ -59,3 +59,15 @@ fn a_port_that_is_taken_is_said_and_ends_it_with_1() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(&address) && said.trim_end().lines().count() == 1, "{said}");
 }
+
+#[test]
+fn the_names_that_the_options_know_are_answered() {
+    let listen = ["--listen", "echo=tcp://127.0.0.1:0"];
+    let server = Tidegate::start(&[&listen[..], &["--admin-host", "gate.example,other.example"]].concat());
+    for (host, status) in
+        [("gate.example:80", 200), ("OTHER.example", 200), ("localhost", 200), ("evil.example", 421)]
+    {
+        let request = format!("GET /livez HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(http::ask(server.admin, &request).unwrap().status, status, "{host}");
+    }
+}

@@ -20,16 +20,30 @@ fn temporary(name: &str) -> String {
     path
 }
 
+/// Runs the program: its code, one clear line that says this, and no panic.
+#[track_caller]
+fn assert_refused(args: &[&str], code: i32, says: &str) {
+    let began = Instant::now();
+    let run = stress(args);
+    assert_eq!(run.code, code, "{args:?}: {run:?}");
+    assert!(run.stderr.contains(says), "{args:?}: {run:?}");
+    let lines = run.stderr.lines().filter(|line| !line.is_empty()).count();
+    // Usage errors end with a hint at --help; all else is one line.
+    assert!(code == 2 || lines == 1, "{args:?}: {run:?}");
+    assert!(!run.stderr.contains("panicked"), "{args:?}: {run:?}");
+    assert!(began.elapsed() < Duration::from_secs(9), "{args:?} took {:?}", began.elapsed());
+}
+
 #[test]
-fn wrong_input_gets_one_clear_line_and_the_right_code() {
-    let server = Server::start(Behaviour::Echo);
-    let url = server.url();
+fn a_target_that_is_none_gets_one_clear_line_and_the_right_code() {
     let refused = format!("tcp://127.0.0.1:{}", closed_port());
     let refused_http = refused.replace("tcp", "http");
     let refused_udp = refused.replace("tcp", "udp");
     for (args, code, says) in [
         (&[&refused[..]][..], 1, "nothing listens at 127.0.0.1"),
         (&[&refused, "-n", "3"], 1, "nothing listens at 127.0.0.1"),
+        (&[&refused, "-n", "1", "-c", "1"], 1, "nothing listens at 127.0.0.1"),
+        (&[&refused, "-n", "2", "-c", "1", "--reuse", "never"], 1, "nothing listens at 127.0.0.1"),
         (&[&refused, "-r", "1000"], 1, "nothing listens at 127.0.0.1"),
         (&[&refused_http], 1, "nothing listens at 127.0.0.1"),
         (&[&refused_udp, "-d", "1s"], 1, "nothing listens at 127.0.0.1"),
@@ -39,7 +53,17 @@ fn wrong_input_gets_one_clear_line_and_the_right_code() {
         (&["tcp://127.0.0.1"], 2, "no port"),
         (&["tcp://127.0.0.1:0"], 2, "port 0"),
         (&[], 2, "required"),
-        (&[&url, "-r", "0"], 2, "--rate: it must be more than 0"),
+    ] {
+        assert_refused(args, code, says);
+    }
+}
+
+#[test]
+fn an_option_that_is_wrong_gets_one_clear_line_and_the_right_code() {
+    let server = Server::start(Behaviour::Echo);
+    let url = server.url();
+    for (args, code, says) in [
+        (&[&url, "-r", "0"][..], 2, "--rate: it must be more than 0"),
         (&[&url, "-r", "fast"], 2, "not a rate"),
         (&[&url, "-r", "1e12"], 2, "--rate: at most"),
         (&[&url, "-d", "10"], 2, "not a time"),
@@ -56,8 +80,6 @@ fn wrong_input_gets_one_clear_line_and_the_right_code() {
         (&[&url, "--size", "1GiB"], 2, "--size: at most"),
         (&[&url, "--reuse", "sometimes"], 2, "forever, never"),
         (&[&url, "--data", "\\q"], 2, "escape"),
-        (&[&url, "--data-file", "/no/such/file"], 1, "/no/such/file"),
-        (&[&url, "--lines", "/dev/null"], 1, "/dev/null"),
         (&[&url, "--stages", "10s"], 2, "list of stages"),
         (&[&url, "--stages", "1s:0"], 2, "nothing would ever be sent"),
         (&[&url, "--think", "5ms", "-r", "10"], 2, "cannot be used with"),
@@ -70,26 +92,30 @@ fn wrong_input_gets_one_clear_line_and_the_right_code() {
         (&[&url, "--mode", "hold", "--warmup", "1s"], 2, "--warmup"),
         (&["udp://127.0.0.1:9", "--mode", "hold"], 2, "udp has none"),
         (&["udp://127.0.0.1:9", "--size", "70000"], 2, "a datagram has at most"),
-        (&[&url, "--hlog", "/no/such/dir/x"], 1, "/no/such/dir/x"),
-        (&[&url, "--html", "/no/such/dir/x"], 1, "/no/such/dir/x"),
-        (&[&url, "--baseline", "/no/such/file"], 1, "/no/such/file"),
         (&[&url, "--noise", "a lot"], 2, "not a share"),
         (&[&url, "--threads", "100"], 2, "--threads: at most"),
         (&[&url, "-c", "1M"], 1, "descriptors"),
+    ] {
+        assert_refused(args, code, says);
+    }
+}
+
+#[test]
+fn a_file_that_is_wrong_gets_one_clear_line_and_the_right_code() {
+    let server = Server::start(Behaviour::Echo);
+    let url = server.url();
+    for (args, code, says) in [
+        (&[&url, "--data-file", "/no/such/file"][..], 1, "/no/such/file"),
+        (&[&url, "--lines", "/dev/null"], 1, "/dev/null"),
+        (&[&url, "--hlog", "/no/such/dir/x"], 1, "/no/such/dir/x"),
+        (&[&url, "--html", "/no/such/dir/x"], 1, "/no/such/dir/x"),
+        (&[&url, "--baseline", "/no/such/file"], 1, "/no/such/file"),
         (&["report", "/no/such/file"], 1, "/no/such/file"),
         (&["report", "Cargo.toml"], 1, "no report"),
         (&["compare", "/no/such/file"], 2, "2"),
         (&["merge"], 2, "required"),
     ] {
-        let began = Instant::now();
-        let run = stress(args);
-        assert_eq!(run.code, code, "{args:?}: {run:?}");
-        assert!(run.stderr.contains(says), "{args:?}: {run:?}");
-        let lines = run.stderr.lines().filter(|line| !line.is_empty()).count();
-        // Usage errors end with a hint at --help; all else is one line.
-        assert!(code == 2 || lines == 1, "{args:?}: {run:?}");
-        assert!(!run.stderr.contains("panicked"), "{args:?}: {run:?}");
-        assert!(began.elapsed() < Duration::from_secs(9), "{args:?} took {:?}", began.elapsed());
+        assert_refused(args, code, says);
     }
 }
 

@@ -31,6 +31,10 @@ pub(super) struct ServeArgs {
     /// Address where /metrics, /livez, /readyz and /status answer, or off [default: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDR", help_heading = "Listening")]
     pub(super) admin: Option<String>,
+    /// Host name that requests to the admin endpoint may be for, beside addresses, localhost and the name in --admin; may
+    /// be repeated; * stands for all
+    #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Listening")]
+    pub(super) admin_host: Vec<String>,
     /// Cost of a request of the work service: cpu:1ms computes, sleep:20ms waits [default: cpu:1ms]
     #[arg(long, value_name = "COST", help_heading = "Listening")]
     pub(super) work: Option<crate::service::Cost>,
@@ -70,6 +74,7 @@ impl ServeArgs {
             listen,
             listeners,
             admin: self.admin.or(other.admin),
+            admin_host: if self.admin_host.is_empty() { other.admin_host } else { self.admin_host },
             work: self.work.or(other.work),
             limits: self.limits.or(other.limits),
             gate: self.gate.or(other.gate),

@@ -106,6 +106,11 @@ What `/metrics` of the admin endpoint shows, in Prometheus's text format 0.0.4. 
 listener or service with the values listed below is there from the start, at 0. No client's address and no
 path is ever a label. `listener` is the listener's URL with its real port; `service` is its service's name.
 
+The endpoint answers requests for an address, for `localhost`, for the name in `--admin`, and for the names given with
+`--admin-host` (`*` stands for all). A request for another host name gets 421: so a page in a browser cannot read the
+endpoint by giving its own name this address. If Prometheus asks for `gate.example:9464`, start tidegate with
+`--admin-host gate.example`.
+
 ";
 
 const TAIL: &str = "

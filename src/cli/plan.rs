@@ -24,6 +24,8 @@ pub(super) struct Plan {
     pub(super) busy_reply: Option<Vec<u8>>,
     /// Where the admin endpoint is, unless it is off.
     pub(super) admin: Option<SocketAddr>,
+    /// The host names that it answers for.
+    pub(super) admin_hosts: Vec<String>,
     /// What a request of the work service costs.
     pub(super) work: Cost,
     /// The limit of open files allows fewer connections than the default.
@@ -118,12 +120,14 @@ impl Plan {
             Ok(PlannedListener { service, address, offer, own: own.clone(), busy_reply })
         });
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
+        let bound_name = admin.iter().map(|url| url.host.clone());
+        let admin_hosts = args.admin_host.iter().cloned().chain(bound_name).collect();
         let admin = admin.map(|url| resolve(&url)).transpose();
         let admin = admin.map_err(|why| ExitError::failed(format!("admin address: {why}")))?;
         let mut limits = limits;
         let others = listeners.len() + listeners.iter().map(PlannedListener::descriptors).sum::<usize>();
         let lowered = fit_descriptors(&mut limits, &args.limits, others);
-        Ok(Self { limits, listeners, busy_reply, admin, work, lowered })
+        Ok(Self { limits, listeners, busy_reply, admin, admin_hosts, work, lowered })
     }
 
     /// What [`bind`](Self::bind) would find wrong with the limits.

@@ -60,7 +60,7 @@ pub(super) fn check(args: ServeArgs) -> ExitCode {
 
 fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, ExitError> {
     let addresses = bound.addresses();
-    let admin = plan.admin.map(|address| admin(address, bound.observe())).transpose()?;
+    let admin = plan.admin.map(|address| admin(address, &plan.admin_hosts, bound.observe())).transpose()?;
     // Before the first client is served, so that no signal finds the default: to be killed.
     let trigger = bound.trigger();
     on_order(
@@ -91,8 +91,10 @@ fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, ExitEr
 }
 
 /// Binds and serves the admin endpoint.
-fn admin(address: SocketAddr, observe: Arc<dyn Observe>) -> Result<AdminHandle, ExitError> {
-    let admin = Admin::bind(address, observe).map_err(|error| {
+fn admin(address: SocketAddr, hosts: &[String], observe: Arc<dyn Observe>) -> Result<AdminHandle, ExitError> {
+    let builder = Admin::builder(address, observe);
+    let builder = hosts.iter().fold(builder, |builder, host| builder.host(host));
+    let admin = builder.bind().map_err(|error| {
         let why = match error.kind() {
             io::ErrorKind::AddrInUse => format!(
                 "the address is in use, perhaps by another tidegate: choose another port, like --admin {}, or --admin off",

@@ -6,7 +6,7 @@ mod kept;
 use super::exit::{self, fail};
 use super::signals::{Hangup, on_order};
 pub(super) use args::StressArgs;
-use args::{LoadArgs, Output};
+use args::{LoadArgs, ReportForm};
 use std::io::Write;
 use std::process::ExitCode;
 use tidegate_stress::{Error, Report, Stop, archive};
@@ -61,8 +61,8 @@ fn judge(report: &Report, args: &LoadArgs, worse: bool) -> Result<u8, Error> {
 
 /// The comparison goes where the report does not disturb it: beside text, and to stderr beside JSON.
 fn compare(before: &Report, after: &Report, args: &LoadArgs) -> Result<bool, String> {
-    if args.output == Output::Text {
-        return kept::print_comparison(before, after, args.noise, Output::Text);
+    if args.output == ReportForm::Text {
+        return kept::print_comparison(before, after, args.noise, ReportForm::Text);
     }
     let changes = archive::compare(before, after, args.noise);
     let text = archive::show(&changes, args.noise) + &archive::doubts(before, after);
@@ -87,10 +87,10 @@ fn stop_on_signal() -> Result<Stop, Error> {
     Ok(stop)
 }
 
-fn print_report(report: &Report, output: Output) -> Result<(), String> {
+fn print_report(report: &Report, output: ReportForm) -> Result<(), String> {
     match output {
-        Output::Text => print(&report.to_text()),
-        Output::Json => print(&(report.to_json()? + "\n")),
+        ReportForm::Text => print(&report.to_text()),
+        ReportForm::Json => print(&(report.to_json()? + "\n")),
     }
 }
 

@@ -197,26 +197,21 @@ impl HistogramSnapshot {
         since
     }
 
-    /// The quantile `q` (0 to 1), off by less than five per cent; 100 s for what is above that. `None` without
-    /// observations.
+    /// The quantile `q` (0 to 1), off by less than five per cent: the middle of the part that it is in. 100 s for what is
+    /// above that. `None` without observations.
     pub fn quantile(&self, q: f64) -> Option<Duration> {
         let total: u64 = self.parts.iter().sum();
         if total == 0 {
             return None;
         }
         let rank = q.clamp(0.0, 1.0) * total as f64;
-        let mut below = 0.0;
-        let mut found = (0.0, 0.0);
-        for (place, &count) in self.parts.iter().enumerate().filter(|&(_, &count)| count > 0) {
-            let count = count as f64;
-            found = bounds(place);
-            if below + count >= rank {
-                let share = (rank - below) / count;
-                return Some(Duration::from_nanos((found.0 + (found.1 - found.0) * share) as u64));
-            }
-            below += count;
-        }
-        Some(Duration::from_nanos(found.1 as u64))
+        let mut seen = 0;
+        let found = self.parts.iter().position(|&count| {
+            seen += count;
+            count > 0 && seen as f64 >= rank
+        })?;
+        let (lower, upper) = bounds(found);
+        Some(Duration::from_nanos(((lower + upper) / 2.0) as u64))
     }
 }
 
@@ -258,7 +253,7 @@ mod tests {
         let spread = seen((1..=1_000).map(|n| n * 1_000_000));
         for (q, millis) in [(0.5, 500.0), (0.9, 900.0), (0.99, 990.0), (0.999, 999.0)] {
             let told = spread.quantile(q).unwrap().as_secs_f64() * 1e3;
-            assert!((told / millis - 1.0).abs() < 0.01, "p{q} is {told} ms");
+            assert!((told / millis - 1.0).abs() < 0.05, "p{q} is {told} ms");
         }
         assert_eq!(seen([u64::MAX >> 1]).quantile(0.99), Some(Duration::from_secs(100)));
     }

@@ -1,4 +1,4 @@
-//! Reports that were kept: read again, compared, and merged.
+//! Reports from files: reading, comparing and merging them.
 
 use super::report::{Connections, Latencies, Latency, Measured, Report, SCHEMA};
 use super::text;

@@ -1,5 +1,5 @@
-//! The open loop: requests are noticed when they are due, wait in line for a free connection, and are sent in
-//! order. The line is two positions in the schedule, so its length costs nothing.
+//! The open loop. A request is noticed when it is due, waits in line until a connection is free, and is sent. Requests
+//! leave the line in the order in which they were due.
 
 use super::clock::{NEVER, Nanos};
 use super::load::Loader;

@@ -1,4 +1,4 @@
-//! The one clock of a run: nanoseconds since it began.
+//! The clock of a run. All its threads count nanoseconds from the same instant.
 
 use rustix::event::Timespec;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! The few words that load threads share.
+//! The state that load threads share: whether to stop, whether any connection was ever established, and when the schedule
+//! begins.
 
 use super::clock::{Clock, Nanos};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    /// For so many threads, whose times are this clock's.
+    /// A start for this many threads. Their times are read from this clock.
     pub(crate) fn new(clock: Clock, threads: usize) -> Arc<Self> {
         Arc::new(Self { clock, threads, ready: AtomicUsize::new(0), at: AtomicU64::new(0) })
     }

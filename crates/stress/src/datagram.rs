@@ -1,4 +1,4 @@
-//! Datagrams on their way: sent, and matched with their requests when they come back.
+//! Sending datagrams, and finding the request that a datagram from the server answers.
 
 use super::clock::Nanos;
 use super::exchange::READS;

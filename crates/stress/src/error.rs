@@ -1,4 +1,4 @@
-//! Why there is no report.
+//! The errors that end a run without a report.
 
 /// Why a run could not be made, in one line for a person.
 #[derive(Debug, thiserror::Error)]

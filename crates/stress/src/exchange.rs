@@ -1,9 +1,9 @@
-//! How one client moves on: connect, send, read, end, again.
+//! The steps of one client: connect, send, read, end, and again.
 //!
 //! ```text
 //! begin -> connect -> established -> flush -> read -> complete -> release -> (closed loop) begin
 //! ```
-//! Whatever goes wrong on the way ends in `complete` too, with its outcome.
+//! A failure at any step ends in `complete` too, with its outcome.
 
 use super::clock::{NEVER, Nanos, nanos};
 use super::load::{Loader, OPENING, RETRY};
@@ -18,12 +18,12 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-/// So many failures to connect, and no success ever, end the run (or as many as there are clients, of whom a few
-/// hundred are enough).
+/// The run ends when this many connections have failed and none was ever established; with more clients than this, when
+/// as many have failed as there are clients, up to [`OPENING`].
 const HOPELESS: usize = 10;
 /// Between two tries to connect to a Unix socket whose backlog is full.
 const KNOCK: Nanos = 1_000_000;
-/// Reads of one connection in a row before others have their turn.
+/// The most reads of one connection in a row; then other connections have their turn.
 pub(super) const READS: usize = 64;
 
 impl Loader<'_> {

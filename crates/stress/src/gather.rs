@@ -1,4 +1,5 @@
-//! What the load threads hand over becomes the seconds of the run: each is complete when every thread has gone past it.
+//! Gathering what the load threads measured into the seconds of the run. A second is complete when every thread has
+//! gone past it.
 
 use super::clock::Clock;
 use super::recorder::{FIRST, Interval};
@@ -6,11 +7,11 @@ use super::timeline::Timeline;
 use super::watch::Watch;
 use std::collections::VecDeque;
 
-/// The most seconds that wait for a thread that has not gone past them. When there are more, the oldest is given out;
-/// what the thread still says of it is part of the next.
+/// The most seconds that are held back for a thread that has not gone past them. Beyond that the oldest is given out, and
+/// what that thread still hands over for it is counted in the next.
 const WAITING_MAX: usize = 3;
 
-/// What has come from the threads.
+/// The measurements of all threads.
 pub(crate) struct Gathered {
     /// All of the run.
     pub(crate) total: Interval,
@@ -25,7 +26,7 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    /// Nothing yet, of so many threads.
+    /// Nothing is gathered yet, of this many threads.
     pub(crate) fn new(clock: Clock, threads: usize, timeline: Timeline) -> Self {
         Self {
             total: Interval::gathering(clock.now()),
@@ -54,7 +55,7 @@ impl Gathered {
         let began = second.begin;
         second.add(interval);
         if late.is_some() {
-            // Its own second was given out without it.
+            // This interval is late: its own second was given out without it.
             second.begin = began;
         }
         self.give_out(watch);
@@ -83,7 +84,7 @@ impl Gathered {
         }
     }
 
-    /// Seconds of the schedule that no thread handed over had nothing in them.
+    /// Gives out empty seconds where no thread handed one over.
     fn fill_gap(&mut self, second: &Interval, watch: &mut dyn Watch) {
         let Some((next, mut begin)) = self.next.filter(|(next, _)| *next > FIRST) else { return };
         for number in next..second.number {

@@ -1,5 +1,4 @@
-//! How busy the generator itself is: what its threads used of the processor, and how long they waited
-//! for one.
+//! How busy the generator itself is: the time that its threads ran on a processor, and the time that they waited for one.
 
 use super::clock::Nanos;
 use rustix::time::{ClockId, clock_gettime};

@@ -1,4 +1,4 @@
-//! An HdrHistogram log, version 1.3: a line a second, that readers of any language know.
+//! An HdrHistogram log, version 1.3, with a line a second. Readers of this format exist for many languages.
 
 use super::clock::{Nanos, seconds};
 use super::recorder::{Interval, Times};

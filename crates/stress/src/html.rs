@@ -1,4 +1,5 @@
-//! The report as one page: nothing is loaded from elsewhere, light and dark, without a script.
+//! The report as one HTML page. It loads nothing from elsewhere, has no script, and follows the reader's choice of light
+//! or dark.
 
 use super::chart::{Axis, Scale, Series, draw};
 use super::outcome::Outcome;

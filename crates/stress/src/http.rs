@@ -1,7 +1,7 @@
-//! HTTP/1.1 as far as a load generator needs it: one request at a time, and where its response ends.
+//! HTTP/1.1 for a load generator: the bytes of a request, and where its response ends.
 //!
-//! A client takes what servers send, as RFC 9112 allows it to: bare line feeds, spaces before a colon, folded headers,
-//! zeros before a chunk's size. It does not take what leaves the end of a response in doubt.
+//! One request is under way on a connection at a time. As RFC 9112 allows a client, it accepts bare line feeds, spaces
+//! before a colon, folded headers and zeros before a chunk's size. It refuses a response whose end is in doubt.
 
 use super::outcome::Outcome;
 use super::payload::Payload;
@@ -232,7 +232,7 @@ impl HttpReply {
 
     /// Reads the head at the start of `bytes`: how long it is, or none if it is not whole.
     fn head(&mut self, bytes: &[u8]) -> Result<Option<usize>, ()> {
-        // Clearing so many for each response would cost more than reading it.
+        // Clearing this array for each response would cost more than reading the response.
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut []);
         let mut parser = httparse::ParserConfig::default();
@@ -251,7 +251,7 @@ impl HttpReply {
         self.body = match (framing.coded, framing.length) {
             _ if is_bodiless(self.status) => Body::Length(0),
             (Some(true), _) => Body::Chunks(SIZE),
-            // What the last coding is, only the end of the connection can end.
+            // Where `chunked` is not the last coding, only the end of the connection ends the body.
             (Some(false), _) => Body::UntilEnd,
             _ if framing.length_is_bad => return Err(()),
             (None, Some(length)) => Body::Length(length),

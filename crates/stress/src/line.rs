@@ -1,5 +1,5 @@
-//! The line of requests that are due and wait for a free connection: two positions in the schedule, so that its length
-//! costs no memory.
+//! The line of requests that are due and wait for a free connection. It is kept as two positions in the schedule, so a
+//! long line takes no more memory than a short one.
 
 use super::schedule::Arrivals;
 use std::collections::VecDeque;

@@ -47,8 +47,8 @@ const WAKES: usize = 64;
 const START_LOOK: Nanos = 1_000_000;
 /// How often flags are looked at.
 const TICK: Nanos = 50_000_000;
-/// What a pass does at most of one kind, unless it found more events: waits that are over, requests that are sent from
-/// the line. Thousands of waits may end in one instant, and whatever else happens is not to wait for all of them.
+/// The most waits that a pass ends, and the most requests from the line that it sends, unless it found more events than
+/// that. Thousands of waits may end in one instant, and everything else would have to wait for all of them.
 const STEPS: usize = 256;
 /// A closed loop's client waits this long after a failure before it tries again.
 pub(super) const RETRY: Nanos = 10_000_000;
@@ -212,7 +212,7 @@ impl<'a> Loader<'a> {
                 Err(error) => return Err(error),
             };
             let began = self.clock.now();
-            // Nothing keeps it asleep past its deadline but a machine without room for it.
+            // It sleeps past its deadline only if the machine has no processor for it.
             self.note_pass(began.saturating_sub(deadline.max(now)));
             self.sends_left = STEPS.max(count);
             if self.open.is_some() {
@@ -266,7 +266,7 @@ impl<'a> Loader<'a> {
         wake.min(timeout).min(phase).min(self.next_tick).min(self.recorder.second_end())
     }
 
-    /// Takes note of how long the thread was away from its clients.
+    /// Remembers the longest time that the thread was away from its clients.
     fn note_pass(&mut self, time: Nanos) {
         if self.phase == Phase::Running {
             self.pass_max = self.pass_max.max(time);
@@ -280,7 +280,7 @@ impl<'a> Loader<'a> {
             let Some((slot, wait)) = self.timeouts.expired(now) else { break };
             self.on_timeout(slot, wait, self.clock.now());
             expired = true;
-            // What is due does not wait for them.
+            // Requests that are due do not wait for these.
             self.dispatch_if_due();
         }
         for _ in 0..wakes {
@@ -395,7 +395,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// What is measured ends now, or has ended.
+    /// The measured part ends now, unless it has ended before.
     fn stop(&mut self, now: Nanos) {
         self.stop_at = self.stop_at.min(now);
         self.recorder.end_measured(self.stop_at);

@@ -1,4 +1,4 @@
-//! The clients that are not polite: floods, silent ones, slow senders and slow readers.
+//! Clients that misbehave on purpose: floods of connections, silent clients, slow senders and slow readers.
 
 use super::clock::{Nanos, nanos};
 use super::load::Loader;
@@ -13,10 +13,10 @@ use rustix::net::{RecvFlags, SendFlags};
 
 /// Reads in a row of what the server says to a silent client.
 const DISCARDS: usize = 64;
-/// A slow reader's requests are repeated up to so many bytes in one go: more than the kernel takes from one who is
-/// not read.
+/// The most bytes of requests that a slow reader sends at once: more than the kernel takes for a peer that does not
+/// read.
 const FILL: usize = 4 << 20;
-/// Short requests go out together, up to so many bytes in one system call.
+/// The most bytes of short requests that go out together in one system call.
 const BATCH: usize = 64 << 10;
 
 impl Loader<'_> {

@@ -1,4 +1,4 @@
-//! Names of choices: what is written for each value.
+//! Looking up a value by the name that the command line has for it.
 
 /// The value of a name, or an error that lists the names.
 pub(crate) fn named<T: Copy>(all: &[T], name: fn(T) -> &'static str, text: &str) -> Result<T, String> {

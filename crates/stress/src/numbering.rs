@@ -1,5 +1,4 @@
-//! Datagrams carry a number, so that each reply is matched with its request however late, lost or
-//! repeated it is.
+//! The number that each datagram carries. By it a reply is matched with its request even if it comes late, or twice.
 
 use super::outcome::Outcome;
 use super::random::Random;

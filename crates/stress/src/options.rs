@@ -1,4 +1,4 @@
-//! What a run is asked to do, and the plan that comes of it, or why none does.
+//! The options of a run, and the plan that they make.
 
 use super::error::Error;
 use super::http::HttpRequest;

@@ -1,4 +1,4 @@
-//! What became of each request: every one that was sent ends as exactly one [`Outcome`].
+//! The outcomes of requests. Every request that was sent ends as exactly one [`Outcome`].
 
 use std::ops::{AddAssign, Index, IndexMut};
 

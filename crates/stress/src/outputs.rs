@@ -1,4 +1,4 @@
-//! Where a run's measurements go while it runs: progress, HDR log, table.
+//! The outputs that are written while a run goes on: progress on stderr, the HDR log, the table.
 
 use super::csv::Csv;
 use super::hlog::HistogramLog;

@@ -1,4 +1,4 @@
-//! What is sent: one text, bytes of a size, a file, or the lines of a file in turn.
+//! The bytes that requests carry: a text, a number of bytes, a file, or the lines of a file in turn.
 
 use std::ops::Range;
 use std::path::Path;

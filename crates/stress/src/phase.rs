@@ -1,4 +1,4 @@
-//! Where a load thread is in its run.
+//! The phases that a load thread goes through in a run.
 
 /// Where a thread is in its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What a run shall do, checked before it begins.
+//! The plan of a run: everything that is decided before it begins.
 
 use super::names::named;
 use super::outcome::Outcome;
@@ -338,7 +338,7 @@ impl Plan {
         self.check_ports()
     }
 
-    /// Says why so many connections find no ports.
+    /// Says why this machine has too few ports for the connections.
     pub(crate) fn check_ports(&self) -> Result<(), String> {
         if self.is_datagram() || self.target.is_unix() {
             // Ports of datagram sockets are found when they are opened, and Unix sockets have none.

@@ -1,5 +1,5 @@
-//! Signs of life on stderr: a bar on a terminal; a line every ten seconds elsewhere, and on a terminal that shall not be
-//! sent codes (`NO_COLOR`, `TERM=dumb`).
+//! Progress on stderr: a bar on a terminal, and elsewhere a line every ten seconds. A terminal that is not to be sent
+//! control codes (`NO_COLOR`, `TERM=dumb`) gets lines too.
 
 use super::outcome::{Outcome, Outcomes};
 use super::plan::Plan;

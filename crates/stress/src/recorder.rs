@@ -1,8 +1,8 @@
-//! What a load thread measured: counts and histograms of one second at a time, handed to the main
-//! thread, so that the load threads share nothing and memory does not grow with the run.
+//! Recording what happens in a load thread. Counts and histograms of one second at a time are handed to the main thread,
+//! so load threads share nothing, and memory does not grow with the length of the run.
 //!
-//! The seconds are those of the schedule: the first begins when the schedule does. What happens is counted in the second
-//! of the instant at which it is recorded, whatever else the thread did meanwhile, so every second is one second long.
+//! The seconds are those of the schedule: the first second begins when the schedule begins. An event is counted in the
+//! second in which it is recorded, so a second is one second long even if the thread was busy when it ended.
 
 use super::clock::{Nanos, seconds};
 use super::outcome::{Outcome, Outcomes};
@@ -94,20 +94,20 @@ impl Tally {
 
 /// Counts of connections, warm-up included.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Connections {
-    /// Connections that were established.
+pub(crate) struct ConnectionCounts {
+    /// ConnectionCounts that were established.
     pub(crate) opened: u64,
-    /// Connections tried before the run began that were not established.
+    /// ConnectionCounts tried before the run began that were not established.
     pub(crate) open_failed: u64,
-    /// Connections that the server ended while no request was under way on them.
+    /// ConnectionCounts that the server ended while no request was under way on them.
     pub(crate) closed_idle: u64,
     /// Bytes handed to the kernel, and received.
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
 }
 
-impl Connections {
-    fn add(&mut self, other: &Connections) {
+impl ConnectionCounts {
+    fn add(&mut self, other: &ConnectionCounts) {
         self.opened += other.opened;
         self.open_failed += other.open_failed;
         self.closed_idle += other.closed_idle;
@@ -116,10 +116,10 @@ impl Connections {
     }
 }
 
-/// Which part of a run an interval belongs to. Where it touches several, the last of these counts.
+/// The part of a run that an interval belongs to. An interval that touches several parts belongs to the last of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
-    /// Connections are opened before the run begins.
+    /// ConnectionCounts are opened before the run begins.
     #[default]
     Opening,
     /// Before what is measured.
@@ -148,7 +148,7 @@ pub(crate) struct Interval {
     /// The number of its second; of several, that of the first.
     pub(crate) number: u64,
     pub(crate) part: Part,
-    /// All of it was measured, and nothing of it is missing.
+    /// It lies within the measured part, and nothing of it is missing.
     pub(crate) whole: bool,
     pub(crate) begin: Nanos,
     pub(crate) end: Nanos,
@@ -156,7 +156,7 @@ pub(crate) struct Interval {
     pub(crate) tally: Tally,
     /// The warm-up.
     pub(crate) warm: Tally,
-    pub(crate) connections: Connections,
+    pub(crate) connections: ConnectionCounts,
     /// From the intended instant to the whole reply.
     pub(crate) response: Times,
     /// From sending to the whole reply.
@@ -185,7 +185,7 @@ impl Interval {
             end: begin,
             tally: Tally::default(),
             warm: Tally::default(),
-            connections: Connections::default(),
+            connections: ConnectionCounts::default(),
             response: Times::new(),
             service: Times::new(),
             both: Times::new(),
@@ -196,7 +196,7 @@ impl Interval {
         }
     }
 
-    /// Nothing yet, for adding what others measured: what is recorded once for two times has no place of its own.
+    /// An empty interval to which those of threads are added. `both` stays empty in it, and so takes little memory.
     pub(crate) fn gathering(begin: Nanos) -> Self {
         Self { both: Times::coarse(), ..Self::new(begin) }
     }
@@ -223,7 +223,7 @@ impl Interval {
     /// Whether nothing happened.
     pub(crate) fn is_empty(&self) -> bool {
         let nothing = Tally::default();
-        self.tally == nothing && self.warm == nothing && self.connections == Connections::default()
+        self.tally == nothing && self.warm == nothing && self.connections == ConnectionCounts::default()
     }
 
     /// How many requests were due, in whatever part of the run.
@@ -244,7 +244,7 @@ impl Interval {
         self.whole = true;
         self.tally = Tally::default();
         self.warm = Tally::default();
-        self.connections = Connections::default();
+        self.connections = ConnectionCounts::default();
         self.last_done = 0;
         self.replies = 0;
         let latencies = [&mut self.response, &mut self.service, &mut self.both];
@@ -263,7 +263,7 @@ pub(crate) struct Recorder {
     current: Box<Interval>,
     /// When the present second ends.
     second_end: Nanos,
-    /// What is measured: from, and to.
+    /// The measured part of the schedule: its beginning and its end.
     measured: (Nanos, Nanos),
     made: usize,
     full: Sender<Shipment>,
@@ -284,7 +284,7 @@ impl Recorder {
         Self { thread, current, second_end, measured: (Nanos::MAX, Nanos::MAX), made: 1, full, empty }
     }
 
-    /// The schedule begins: its seconds count from here, and this is what is measured of it.
+    /// The schedule begins. Its seconds count from here, and `measured` is the part of it that is measured.
     pub(crate) fn begin_schedule(&mut self, start: Nanos, measured: (Nanos, Nanos)) {
         self.hand_over(start, start, FIRST);
         // Should it go on, it is the first second's all the same.
@@ -293,7 +293,7 @@ impl Recorder {
         self.measured = measured;
     }
 
-    /// What is measured ends at this instant, earlier than it was planned.
+    /// The measured part ends at this instant, earlier than it was planned.
     pub(crate) fn end_measured(&mut self, at: Nanos) {
         self.measured.1 = self.measured.1.min(at);
     }
@@ -303,12 +303,12 @@ impl Recorder {
         self.second_end
     }
 
-    /// It is this instant now: seconds that have ended are handed over.
+    /// Hands over the seconds that have ended at this instant.
     pub(crate) fn look(&mut self, now: Nanos) {
         if now < self.second_end {
             return;
         }
-        // Seconds in which the thread did not even look have nothing in them, and are not handed over.
+        // A second in which the thread recorded nothing is not handed over: the gatherer knows that it was empty.
         let seconds = (now - self.second_end) / SECOND;
         let begin = self.second_end + seconds * SECOND;
         let number = (self.current.number + 1).max(self.number_of(begin));
@@ -397,7 +397,7 @@ impl Recorder {
     }
 
     /// Counts of connections and bytes.
-    pub(crate) fn connections(&mut self) -> &mut Connections {
+    pub(crate) fn connections(&mut self) -> &mut ConnectionCounts {
         &mut self.current.connections
     }
 
@@ -438,7 +438,7 @@ impl Recorder {
     /// The last interval.
     pub(crate) fn finish(mut self, now: Nanos) -> Box<Interval> {
         self.look(now);
-        // What happened in this very instant has a place in time too.
+        // An event of this very instant needs an interval that is not empty.
         self.close(now.max(self.current.begin + 1));
         // The second has not ended.
         self.current.whole = false;

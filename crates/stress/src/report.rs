@@ -1,4 +1,5 @@
-//! The report: the plan beside what happened. Its JSON is a contract (docs/stress.md); times are seconds.
+//! The report: the plan beside the measurements. Its JSON form is a contract, described in docs/stress.md. Times are in
+//! seconds.
 
 use super::clock::seconds;
 use super::load::Ending;
@@ -392,6 +393,19 @@ impl Measured {
             measured.silent_seconds = outturn.timeline.silent();
         }
         measured
+    }
+
+    /// The one way in which every connection failed, where there never was one: too few were tried to give up early.
+    pub(crate) fn never_connected(&self) -> Option<Outcome> {
+        const FAILURES: [Outcome; 5] = [
+            Outcome::Refused,
+            Outcome::ConnectTimeout,
+            Outcome::Unreachable,
+            Outcome::AddressUnavailable,
+            Outcome::DescriptorLimit,
+        ];
+        let of = |outcome: &Outcome| self.count(*outcome) > 0 && self.count(*outcome) == self.sent;
+        FAILURES.into_iter().find(of).filter(|_| self.connections.opened == 0)
     }
 
     /// The count of one outcome.

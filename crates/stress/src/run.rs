@@ -1,4 +1,4 @@
-//! A run: load threads are started, what they measure is gathered, and they are joined.
+//! One run: load threads are started, their measurements are gathered, and they are joined.
 
 use super::clock::Clock;
 use super::control::Control;

@@ -1,5 +1,5 @@
-//! When each request is due: a pure function from its number to its intended instant, so that nothing
-//! the server or the generator does can move it.
+//! The schedule of an open loop: a pure function from the number of a request to the instant at which it is due. Nothing
+//! that the server or the generator does can move that instant.
 
 use super::clock::{Nanos, from_seconds};
 use super::names::named;

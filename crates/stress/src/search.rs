@@ -1,5 +1,5 @@
-//! The search for the highest rate at which a condition holds: doubled until it fails, then halved in
-//! between.
+//! The search for the highest rate at which a condition holds. The rate is doubled until the condition fails, and then
+//! the gap between the best good rate and the lowest bad one is halved.
 
 use super::report::{Report, Trial};
 use super::threshold::Threshold;

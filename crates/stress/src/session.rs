@@ -1,4 +1,5 @@
-//! A whole session: from the options to the report, with the probe beside the load, or trial after trial of a search.
+//! A session: from the options to the report, with the probe beside the load, or with the trials of a search one after
+//! the other.
 
 use super::clock::Clock;
 use super::control::{Control, Start};
@@ -74,7 +75,11 @@ pub fn run(options: &Options, stop: &Stop) -> Result<Run, Error> {
     };
     let (mut report, ending) = done.map_err(Error::Failed)?;
     let mut unwritten = outputs.finish();
-    if let Ending::Hopeless(outcome) = ending {
+    let hopeless = match ending {
+        Ending::Hopeless(outcome) => Some(outcome),
+        _ => report.measured.never_connected(),
+    };
+    if let Some(outcome) = hopeless {
         return Err(Error::Failed(format!("no connection to {}: {}", plan.url, plan.explain(outcome))));
     }
     report.judge(&options.thresholds);

@@ -1,4 +1,4 @@
-//! One client of the load: its connection and the request under way on it.
+//! A slot is one client of the load: its connection, and the request that is under way on it.
 
 use super::clock::{NEVER, Nanos};
 use super::numbering::Window;

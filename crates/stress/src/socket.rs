@@ -1,4 +1,4 @@
-//! Sockets of the load: opened without waiting, and their errors by kind.
+//! The sockets of the load: opening them without waiting, closing them, and sorting their errors into outcomes.
 
 use super::outcome::Outcome;
 use super::plan::{Close, Plan};

@@ -1,5 +1,5 @@
-//! Addresses that connections come from, so that one machine can look like many and does not run out
-//! of ports: each pair of source and destination address has ports of its own.
+//! The local addresses that connections come from. With several, one machine looks like many, and does not run out of
+//! ports: each pair of source and destination address has ports of its own.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

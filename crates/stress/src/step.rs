@@ -1,4 +1,4 @@
-//! What some bytes of a reply mean, and what readers of replies share.
+//! The steps by which a reply is read, and helpers that all readers of replies use.
 
 use super::outcome::Outcome;
 

@@ -1,5 +1,5 @@
-//! What the load generator asks of the system beyond what safe libraries give: the only place in this crate where
-//! unsafe code may stand, each use with the reason why it is sound.
+//! System calls that safe libraries do not offer. This is the only file of the crate with unsafe code, and each use says
+//! why it is sound.
 #![allow(unsafe_code)]
 
 use rustix::io::Errno;

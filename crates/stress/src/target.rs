@@ -1,4 +1,4 @@
-//! Where requests go: the address of a host, chosen of those it has, or a Unix socket.
+//! The target of a run: one of the addresses of a host, or a Unix socket.
 
 use super::error::Error;
 use super::source::Sources;
@@ -81,15 +81,15 @@ impl fmt::Display for Target {
     }
 }
 
-/// The last is not tried: it is taken when no other answers.
+/// Connects to each address but the last, which is taken if no other accepts.
 fn first_that_listens(addresses: &[SocketAddr], share: Duration) -> Option<SocketAddr> {
     let (last, others) = addresses.split_last()?;
     let answers = |address: &&SocketAddr| TcpStream::connect_timeout(address, share).is_ok();
     Some(*others.iter().find(answers).unwrap_or(last))
 }
 
-/// Each address is sent one datagram, the first request. An answer decides; an address that is silent is better than
-/// one that says that nothing listens there.
+/// Sends each address one datagram, the first request. The first address that answers is taken. If none does, an address
+/// that stays silent is taken before one that says that nothing listens there.
 fn first_that_hears(addresses: &[SocketAddr], share: Duration, request: &[u8]) -> Option<SocketAddr> {
     if let [only] = addresses {
         return Some(*only);

@@ -1,4 +1,4 @@
-//! The report for people: one screen.
+//! The report as text that fits on one screen.
 
 use super::outcome::Outcome;
 use super::report::{Latency, Measured, ProbePlan, Report};
@@ -37,7 +37,7 @@ fn write_report(out: &mut String, report: &Report) -> std::fmt::Result {
     write_thresholds(out, report)
 }
 
-/// Whose numbers follow.
+/// The line above the probe's numbers.
 pub(crate) fn probe_line(report: &Report) -> String {
     let Some(ProbePlan { rate, connections, standing, source_ip }) = &report.plan.probe else {
         return "Probe: a polite client beside the load".to_owned();

@@ -1,4 +1,4 @@
-//! Conditions on what was measured: `p99<50ms`, `error_rate<0.1%`, `probe.p95<=20ms`, `reset<1`.
+//! Thresholds: conditions on measurements, such as `p99<50ms`, `error_rate<0.1%`, `probe.p95<=20ms` or `reset<1`.
 
 use super::outcome::Outcome;
 use super::report::{Latency, Measured, Report, ThresholdReport};

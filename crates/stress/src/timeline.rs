@@ -1,4 +1,4 @@
-//! The run second by second, in bounded memory.
+//! The timeline of a run, second by second, in bounded memory.
 
 use super::clock::{Nanos, seconds};
 use super::outcome::Outcome;
@@ -70,8 +70,8 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    /// No points yet. `always`: each client asks again as soon as it is answered, so that a second without a reply is
-    /// never one in which nothing was asked.
+    /// An empty timeline. `always`: each client asks again as soon as it is answered, so a second without a reply is
+    /// never a second in which nothing was asked.
     pub(crate) fn new(always: bool) -> Self {
         Self { always, ..Self::default() }
     }
@@ -99,7 +99,7 @@ impl Timeline {
         }
     }
 
-    /// A whole second of what is measured.
+    /// Counts a whole second of the measured part.
     fn count_second(&mut self, point: &Point) {
         let expected = self.always || point.offered >= SILENT_OFFERED;
         self.silent += u64::from(point.rate == 0.0 && expected);

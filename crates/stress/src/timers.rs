@@ -1,6 +1,8 @@
-//! Deadlines of slots. Nearly every wait ends long before its deadline, so setting and clearing one are a
-//! write: the heap holds one instant of each slot, at which its deadline is looked at again, and is put back if
-//! it has moved on.
+//! The deadlines of slots.
+//!
+//! Nearly every wait ends long before its deadline, so setting and clearing a deadline is one write to memory. The heap
+//! holds one instant for each slot. When that instant comes, the slot's deadline is looked at, and goes back into the
+//! heap if it has moved on.
 
 use super::clock::{NEVER, Nanos};
 use std::cmp::Reverse;

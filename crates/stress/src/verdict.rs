@@ -1,4 +1,4 @@
-//! Whether the run can be believed: was the server the limit, or the generator?
+//! The verdict: whether the server or the generator was the limit, and so whether the numbers speak of the server.
 
 use super::outcome::{Outcome, Outcomes};
 
@@ -8,7 +8,7 @@ const BUSY: f64 = 0.9;
 const LAG: f64 = 0.001;
 /// Of the response time's 99th percentile, the generator's own lag may be no more than this share.
 const LAG_SHARE: f64 = 0.2;
-/// A load thread that is away from its clients for longer than this, in seconds, tells little of the seconds it missed.
+/// The longest that a load thread may be away from its clients, in seconds; longer, and its seconds cannot be believed.
 const PAUSE: f64 = 0.5;
 /// Too short a run says nothing of how busy its generator was, in seconds.
 const SHORT: f64 = 0.5;

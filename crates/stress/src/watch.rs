@@ -1,4 +1,4 @@
-//! The ear of a run.
+//! The trait of those who hear of a run while it goes on.
 
 use super::recorder::Interval;
 
@@ -7,6 +7,6 @@ pub(crate) trait Watch {
     /// A run begins; several may follow each other.
     fn begin(&mut self) {}
 
-    /// What was measured in the next second. The last of a part of the run may be shorter.
+    /// Takes the next second of the run. The last one of a part of the run may be shorter.
     fn second(&mut self, measured: &Interval);
 }

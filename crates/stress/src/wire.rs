@@ -1,4 +1,4 @@
-//! What is said to the target, and what counts as its reply.
+//! The protocol of a run: the bytes of a request, and how a reply is judged.
 
 use super::http::{HttpReply, HttpRequest};
 use super::outcome::Outcome;

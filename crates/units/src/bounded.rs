@@ -1,4 +1,4 @@
-//! Files and streams that are read whole, but never more of them than a bound.
+//! Reading a whole file or stream, but never more of it than a bound.
 
 use crate::show_size;
 use std::fs::File;

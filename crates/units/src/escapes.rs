@@ -1,4 +1,4 @@
-//! Bytes as people type them and as a terminal may show them: text with escapes.
+//! Escapes: bytes written as text on a command line, and text that a terminal can show safely.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Numbers with units: `10s`, `500us`, `10k`, `64KiB`, `500/s`.
+//! Numbers with units, such as `10s`, `500us`, `10k`, `64KiB` and `500/s`.
 
 use std::time::Duration;
 

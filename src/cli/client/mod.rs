@@ -8,8 +8,8 @@ mod source;
 mod talk;
 mod wire;
 
-use self::output::Output;
-use self::source::{DATAGRAM_MAX, Source};
+use self::output::Printer;
+use self::source::{DATAGRAM_MAX, Messages};
 use self::talk::{ReplyEnd, Talk};
 use super::exit::{self, fail};
 use std::io::{self, Write};
@@ -59,7 +59,7 @@ enum Failure {
     Usage(String),
     /// Something failed on the way.
     Failed(String),
-    /// Who read our output has gone: nobody wants the rest.
+    /// The reader of standard output has gone, so nobody wants the rest.
     ReaderGone,
 }
 
@@ -94,10 +94,10 @@ fn converse(args: &ClientArgs) -> Result<String, Failure> {
         let why = format!("--data has {size} bytes, and a datagram has at most {DATAGRAM_MAX}");
         return Err(Failure::Usage(why));
     }
-    let source = Source::open(args, datagrams)?;
+    let source = Messages::open(args, datagrams)?;
     let began = Instant::now();
     let wire = wire::connect(&url, args.timeout)?;
-    let mut talk = Talk::new(url, wire, source, Output::new());
+    let mut talk = Talk::new(url, wire, source, Printer::new());
     talk.think = args.think;
     talk.timeout = args.timeout;
     talk.adds_newline = !args.no_newline && data.is_none() && !datagrams;

@@ -1,12 +1,12 @@
-//! What the server says, printed: as it is into a file or a pipe, and on a terminal without what would move its cursor,
-//! change its colours or answer in the user's name.
+//! Printing what the server says. A file or a pipe gets the bytes as they are. A terminal gets control characters as
+//! escapes, because they could move its cursor, change its colours, or make it type an answer.
 
 use super::Failure;
 use std::io::{self, IsTerminal, Write};
 use tidegate_units::Visible;
 
 /// Standard output.
-pub(super) struct Output {
+pub(super) struct Printer {
     out: io::Stdout,
     /// On a terminal.
     screen: Option<Visible>,
@@ -14,7 +14,7 @@ pub(super) struct Output {
     mid_line: bool,
 }
 
-impl Output {
+impl Printer {
     pub(super) fn new() -> Self {
         let out = io::stdout();
         let screen = out.is_terminal().then(Visible::default);

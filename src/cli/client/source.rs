@@ -1,4 +1,4 @@
-//! What the client sends: the lines of a file or of standard input.
+//! The lines of a file or of standard input, which are the messages to send.
 
 use super::{ClientArgs, Failure};
 use std::fs::File;
@@ -14,7 +14,7 @@ const LINE_MAX: usize = 1024 * 1024;
 pub(super) const DATAGRAM_MAX: usize = 65_507;
 
 /// What there is to send.
-pub(super) struct Source {
+pub(super) struct Messages {
     pub(super) input: Option<File>,
     name: String,
     /// Read and not sent yet; at most a line and a read's worth.
@@ -22,7 +22,7 @@ pub(super) struct Source {
     line_max: usize,
 }
 
-impl Source {
+impl Messages {
     pub(super) fn open(args: &ClientArgs, datagrams: bool) -> Result<Self, Failure> {
         let line_max = if datagrams { DATAGRAM_MAX } else { LINE_MAX };
         let mut source = Self { input: None, name: String::new(), buffer: Vec::new(), line_max };

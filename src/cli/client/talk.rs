@@ -1,8 +1,8 @@
-//! The conversation: message, reply, message, reply, and the end.
+//! The conversation with the server: a message, its reply, the next message, and so on to the end of the connection.
 
 use super::Failure;
-use super::output::Output;
-use super::source::Source;
+use super::output::Printer;
+use super::source::Messages;
 use super::wire::{Wire, wait};
 use rustix::event::{PollFd, PollFlags};
 use std::io;
@@ -26,8 +26,8 @@ pub(super) enum ReplyEnd {
 pub(super) struct Talk {
     url: Url,
     wire: Wire,
-    source: Source,
-    pub(super) output: Output,
+    source: Messages,
+    pub(super) output: Printer,
     /// Between a reply and the next message.
     pub(super) think: Duration,
     /// For a reply, and for the end.
@@ -73,7 +73,7 @@ enum Heard {
 }
 
 impl Talk {
-    pub(super) fn new(url: Url, wire: Wire, source: Source, output: Output) -> Self {
+    pub(super) fn new(url: Url, wire: Wire, source: Messages, output: Printer) -> Self {
         Self {
             url,
             wire,
@@ -185,7 +185,7 @@ impl Talk {
         }
     }
 
-    /// Nothing listens for datagrams at this address, but the host may have another: the message goes there.
+    /// If nothing listens for datagrams at this address and the host has another, sends the message there.
     fn goes_on_to_the_next(&mut self, error: &io::Error) -> bool {
         let refused = error.kind() == io::ErrorKind::ConnectionRefused;
         let next = refused && !self.heard && self.wire.try_next();

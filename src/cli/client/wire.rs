@@ -1,4 +1,4 @@
-//! The client's socket, and how it comes to be connected.
+//! The client's socket: connecting it, and sending and receiving on it.
 
 use super::Failure;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -19,7 +19,7 @@ const KNOCK: Duration = Duration::from_millis(10);
 pub(super) enum Wire {
     Tcp(TcpStream),
     Unix(UnixStream),
-    /// With the addresses that are left, should nothing listen at this one: only sending tells.
+    /// With the host's other addresses: whether something listens at this one shows only when a datagram is sent.
     Udp(UdpSocket, Vec<SocketAddr>),
 }
 
@@ -144,8 +144,8 @@ fn open_stream(address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> 
     Ok(socket)
 }
 
-/// While the backlog of a Unix socket is full, the kernel neither waits nor tells when it is not: it has to be tried
-/// again.
+/// Connects to a Unix socket. While its backlog is full, the kernel neither waits nor reports when there is room, so
+/// connecting is tried again and again.
 fn connect_unix(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;

@@ -12,7 +12,7 @@ use tidegate_units::url::Url;
 
 /// The form of the report on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Output {
+pub(super) enum ReportForm {
     /// One screen for people.
     Text,
     /// For programs; docs/stress.md describes it.
@@ -33,7 +33,7 @@ pub(super) enum ProgressWhen {
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(in crate::cli) struct StressArgs {
     #[command(subcommand)]
-    pub(super) kept: Option<super::kept::Kept>,
+    pub(super) kept: Option<super::kept::KeptCommand>,
     #[command(flatten)]
     pub(super) load: LoadArgs,
 }
@@ -43,7 +43,7 @@ const CONNECTIONS: &str = "Connections";
 const REQUESTS: &str = "Requests and replies";
 const PROBE: &str = "Probe";
 const JUDGEMENT: &str = "Judgement";
-const OUTPUT: &str = "Output";
+const OUTPUT: &str = "ReportForm";
 
 /// Options of a run.
 #[derive(Debug, clap::Args)]
@@ -189,9 +189,9 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = noise, help_heading = JUDGEMENT)]
     pub(super) noise: f64,
 
-    /// Form of the report on standard output.
+    /// ReportForm of the report on standard output.
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORM", help_heading = OUTPUT)]
-    pub(super) output: Output,
+    pub(super) output: ReportForm,
 
     /// Write an HdrHistogram log, a line a second.
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]

@@ -1,6 +1,6 @@
-//! `tidegate stress report|compare|merge`: what is done with reports that were kept.
+//! `tidegate stress report|compare|merge`: commands on reports from files.
 
-use super::args::{Output, noise};
+use super::args::{ReportForm, noise};
 use super::{print, print_report};
 use crate::cli::{exit, fail};
 use std::io::Write;
@@ -11,7 +11,7 @@ use tidegate_stress::{Report, Threshold};
 
 /// What is done with reports that were kept.
 #[derive(Debug, clap::Subcommand)]
-pub(in crate::cli) enum Kept {
+pub(in crate::cli) enum KeptCommand {
     /// Show reports that were kept.
     Report(ShowArgs),
     /// Compare each report with the first, and exit with 99 if anything is worse.
@@ -26,9 +26,9 @@ pub(in crate::cli) struct ShowArgs {
     /// Reports that `tidegate stress -o json` wrote (- is standard input).
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Form of the report on standard output.
+    /// ReportForm of the report on standard output.
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
-    output: Output,
+    output: ReportForm,
     /// Write the report as a page with plots; for one report only.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -46,17 +46,17 @@ pub(in crate::cli) struct CompareArgs {
     /// Take differences up to this share for noise.
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = noise)]
     noise: f64,
-    /// Form of the comparison on standard output.
+    /// ReportForm of the comparison on standard output.
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
-    output: Output,
+    output: ReportForm,
 }
 
 /// Runs it.
-pub(super) fn run(kept: &Kept) -> ExitCode {
+pub(super) fn run(kept: &KeptCommand) -> ExitCode {
     let done = match kept {
-        Kept::Report(args) => report(args),
-        Kept::Merge(args) => merge(args),
-        Kept::Compare(args) => compare(args),
+        KeptCommand::Report(args) => report(args),
+        KeptCommand::Merge(args) => merge(args),
+        KeptCommand::Compare(args) => compare(args),
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -114,13 +114,13 @@ pub(super) fn print_comparison(
     before: &Report,
     after: &Report,
     noise: f64,
-    output: Output,
+    output: ReportForm,
 ) -> Result<bool, String> {
     let changes = archive::compare(before, after, noise);
     let doubts = archive::doubts(before, after);
     let text = match output {
-        Output::Text => archive::show(&changes, noise) + &doubts,
-        Output::Json => {
+        ReportForm::Text => archive::show(&changes, noise) + &doubts,
+        ReportForm::Json => {
             // Nobody can be told that stderr is closed.
             let _ = std::io::stderr().write_all(doubts.as_bytes());
             let json = serde_json::to_string_pretty(&changes);

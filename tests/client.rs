@@ -402,6 +402,29 @@ fn without_newlines_a_reply_is_what_has_come_when_it_is_quiet() {
 }
 
 #[test]
+fn a_server_that_is_never_quiet_is_asked_again_when_the_time_to_think_is_over() {
+    let (url, server) = once(|socket| {
+        let heard = socket.try_clone().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            (&heard).read_to_end(&mut got).unwrap();
+            got
+        });
+        while !reader.is_finished() {
+            (&socket).write_all(b".").unwrap();
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(reader.join().unwrap(), b"abc");
+    });
+    let began = Instant::now();
+    let output = client(&[&url, "--no-newline", "--think", "300ms"], "a\nb\nc\n");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with("3 messages sent, 3 replies, "), "{}", text(&output.stderr));
+    assert!(began.elapsed() >= Duration::from_millis(600));
+    server.join().unwrap();
+}
+
+#[test]
 fn lines_can_be_sent_to_a_server_whose_replies_are_no_lines() {
     let (url, server) = once(|socket| {
         for line in BufReader::new(socket.try_clone().unwrap()).lines() {

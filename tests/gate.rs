@@ -168,8 +168,9 @@ fn a_reset_on_one_side_is_a_reset_on_the_other() {
 fn the_backend_never_sees_more_than_its_places_and_clients_wait_for_one() {
     let backend = Backend::new();
     let site = gate(Limits::default(), backend.gate().connections(2));
-    let mut clients: Vec<_> = (0..2).map(|_| site.client()).collect();
-    let mut peers: Vec<_> = (0..2).map(|_| backend.accept()).collect();
+    // One after the other, so that it is known who talks to whom.
+    let (mut clients, mut peers): (Vec<_>, Vec<_>) =
+        (0..2).map(|_| (site.client(), backend.accept())).unzip();
     let mut waiting = site.client();
     waiting.say("hello");
     until(&site, "one waits", |all| all.waiting == 1);

@@ -20,6 +20,12 @@ need curl curl
 # Others that read the same bytes.
 need haproxy haproxy
 need ip iproute2
+# Backends for the gate, and a balancer before and behind it.
+need haproxy haproxy
+need socat socat
+need redis-server redis-server
+need redis-benchmark redis-tools
+[ -x "$(echo /usr/lib/postgresql/*/bin/pgbench)" ] || missing+=(postgresql)
 # What a request costs, counted.
 need valgrind valgrind
 need strace strace

@@ -95,7 +95,7 @@ const PHRASES: &[(&str, usize, &str)] = &[
     ("looking on", 0, "the field says `spinning`"),
     ("line that all", 0, "the field says `cache line`"),
     ("who is refused", 0, "a refused client"),
-    ("^Who ", 15, "begin with the subject: the thread, the connection, the client"),
+    ("^Who ", 16, "begin with the subject: the thread, the connection, the client"),
     ("^Whose ", 3, "begin with the subject: the thread, the connection, the client"),
 ];
 

@@ -7,7 +7,11 @@
 // The server uses more of these files than the models do.
 #![allow(dead_code)]
 
+mod admit;
+#[path = "../../src/clock.rs"]
+mod clock;
 mod server;
+mod shelf;
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};

@@ -97,7 +97,7 @@ fn print_report(report: &Report, output: ReportForm) -> Result<(), String> {
 fn print(text: &str) -> Result<(), String> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Who read it has gone, and has what they wanted.
+        // The reader has gone, and has what it wanted.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(|error| format!("cannot write the report: {error}")),
     }

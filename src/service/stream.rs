@@ -58,6 +58,8 @@ pub(crate) struct Turned {
     pub(crate) ended: bool,
     /// The session moves bytes itself: events are wanted when the client takes more, too.
     pub(crate) both_ways: bool,
+    /// A turn that the session asked for earlier may come instead of the one that it asks for now.
+    pub(crate) earlier_call: bool,
 }
 
 impl Turned {
@@ -79,6 +81,7 @@ pub struct Stream<'a> {
     peer: &'a Peer,
     seat: Seat,
     both_ways: bool,
+    earlier_call: bool,
     events: SocketEvents,
 }
 
@@ -115,7 +118,15 @@ impl<'a> Stream<'a> {
             received: 0,
         };
         let output = Output { socket, kept, gather, blocked, pace, context, sent: 0 };
-        Self { input, output, peer, seat, both_ways: false, events: SocketEvents::UNKNOWN }
+        Self {
+            input,
+            output,
+            peer,
+            seat,
+            both_ways: false,
+            earlier_call: false,
+            events: SocketEvents::UNKNOWN,
+        }
     }
 
     /// The client.
@@ -176,6 +187,12 @@ impl<'a> Stream<'a> {
         self.output.sent += sent;
     }
 
+    /// A turn that this session asked for earlier may come instead of the one that it asks for now, if it comes sooner: then
+    /// the session looks at its clock and asks again. It saves setting a timer in each turn.
+    pub(crate) fn accept_earlier_call(&mut self) {
+        self.earlier_call = true;
+    }
+
     /// From now on the session has a turn when the client can take more, too.
     pub(crate) fn want_output(&mut self) {
         self.both_ways = true;
@@ -212,8 +229,8 @@ impl<'a> Stream<'a> {
         let Input { received, drained, ended, hangup, .. } = self.input;
         // After a hangup the end is still to be read, and no further event will tell of it.
         let drained = drained && !hangup;
-        let (sent, both_ways) = (self.output.sent, self.both_ways);
-        (Turned { received, sent, drained, ended, both_ways }, flushed)
+        let (sent, both_ways, earlier_call) = (self.output.sent, self.both_ways, self.earlier_call);
+        (Turned { received, sent, drained, ended, both_ways, earlier_call }, flushed)
     }
 }
 

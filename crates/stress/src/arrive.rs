@@ -31,14 +31,14 @@ impl Loader<'_> {
         }
     }
 
-    /// Notices the requests that are due, and sends as many as there are free connections, up to what a pass may send.
+    /// Notices the requests that are due, and sends as many as there are free connections, until the pass has taken its time.
     pub(super) fn dispatch(&mut self, now: Nanos) {
         if self.phase != Phase::Running || self.open.is_none() {
             return;
         }
         self.notice(now);
         while let Some(open) = &mut self.open {
-            if open.waiting == 0 || self.sends_left == 0 {
+            if open.waiting == 0 {
                 return;
             }
             let (Some(slot), Some(due)) = (open.free.pop_front(), open.head.peek()) else {
@@ -46,13 +46,15 @@ impl Loader<'_> {
             };
             open.waiting -= 1;
             open.head.advance();
-            self.sends_left -= 1;
             let intended = self.start + due;
             let now = self.clock.now();
             if now.saturating_sub(intended) > LATE {
                 self.recorder.sent_late(intended >= self.measure_from);
             }
             self.begin(slot as usize, intended, now);
+            if now > self.pass_until {
+                return;
+            }
         }
     }
 

@@ -29,8 +29,8 @@ use rustix::io::Errno;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Events taken in one system call.
-const EVENTS: usize = 1024;
+/// Events taken in one system call. All of them are handled in one pass, so they are not too many.
+const EVENTS: usize = 256;
 /// The read buffer of a thread, in bytes.
 const BUFFER: usize = 256 << 10;
 /// Connections being opened at once before the run, and how many are begun at a time. Together with the
@@ -47,9 +47,9 @@ const WAKES: usize = 64;
 const START_LOOK: Nanos = 1_000_000;
 /// How often flags are looked at.
 const TICK: Nanos = 50_000_000;
-/// The most waits that a pass ends, and the most requests from the line that it sends, unless it found more events than
-/// that. Thousands of waits may end in one instant, and everything else would have to wait for all of them.
-const STEPS: usize = 256;
+/// How long a pass goes on ending waits and sending requests from the line. Thousands of waits may end in one instant, and
+/// everything else would have to wait for all of them.
+const PASS: Nanos = 5_000_000;
 /// A closed loop's client waits this long after a failure before it tries again.
 pub(super) const RETRY: Nanos = 10_000_000;
 /// How long a half-closed connection waits for the server's end.
@@ -117,8 +117,8 @@ pub(super) struct Loader<'a> {
     pub(super) stop_at: Nanos,
     linger_until: Nanos,
     next_tick: Nanos,
-    /// Requests from the line that this pass may still send.
-    pub(super) sends_left: usize,
+    /// When this pass should come to its end.
+    pub(super) pass_until: Nanos,
     /// The longest pass.
     pass_max: Nanos,
     usage: Option<Usage>,
@@ -189,7 +189,7 @@ impl<'a> Loader<'a> {
             stop_at: NEVER,
             linger_until: NEVER,
             next_tick: 0,
-            sends_left: STEPS,
+            pass_until: NEVER,
             pass_max: 0,
             usage: None,
             load: None,
@@ -214,7 +214,7 @@ impl<'a> Loader<'a> {
             let began = self.clock.now();
             // It sleeps past its deadline only if the machine has no processor for it.
             self.note_pass(began.saturating_sub(deadline.max(now)));
-            self.sends_left = STEPS.max(count);
+            self.pass_until = began + PASS;
             if self.open.is_some() {
                 self.dispatch(self.clock.now());
             }
@@ -229,7 +229,7 @@ impl<'a> Loader<'a> {
                 _ => self.clock.now(),
             };
             self.note_pass(now.saturating_sub(began));
-            let expired = self.expire(now, STEPS.max(count), WAKES.max(count));
+            let expired = self.expire(now, WAKES.max(count));
             self.step(now);
             if expired {
                 now = self.clock.now();
@@ -266,7 +266,7 @@ impl<'a> Loader<'a> {
         wake.min(timeout).min(phase).min(self.next_tick).min(self.recorder.second_end())
     }
 
-    /// Remembers the longest time that the thread was away from its clients.
+    /// Remembers the longest time that a client had to wait for this thread.
     fn note_pass(&mut self, time: Nanos) {
         if self.phase == Phase::Running {
             self.pass_max = self.pass_max.max(time);
@@ -274,12 +274,17 @@ impl<'a> Loader<'a> {
     }
 
     /// Handles some of the waits that are over, and some of the wake-ups; true if any wait was.
-    fn expire(&mut self, now: Nanos, waits: usize, wakes: usize) -> bool {
+    fn expire(&mut self, now: Nanos, wakes: usize) -> bool {
         let mut expired = false;
-        for _ in 0..waits {
-            let Some((slot, wait)) = self.timeouts.expired(now) else { break };
-            self.on_timeout(slot, wait, self.clock.now());
+        self.pass_until = now + PASS;
+        while let Some((slot, wait, since)) = self.timeouts.expired(now) {
+            let now = self.clock.now();
+            self.note_pass(now - since);
+            self.on_timeout(slot, wait, now);
             expired = true;
+            if now > self.pass_until {
+                break;
+            }
             // Requests that are due do not wait for these.
             self.dispatch_if_due();
         }

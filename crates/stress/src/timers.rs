@@ -69,8 +69,8 @@ impl Timeouts {
         self.looks.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes one slot whose wait is over, with what it waited for.
-    pub(crate) fn expired(&mut self, now: Nanos) -> Option<(usize, Wait)> {
+    /// Takes one slot whose wait is over: what it waited for, and since when the wait is over.
+    pub(crate) fn expired(&mut self, now: Nanos) -> Option<(usize, Wait, Nanos)> {
         while let Some(&Reverse((look, slot))) = self.looks.peek() {
             if look > now {
                 return None;
@@ -89,7 +89,7 @@ impl Timeouts {
                 self.looks.push(Reverse((deadline.look, slot)));
             }
             if over {
-                return Some((slot as usize, deadline.wait));
+                return Some((slot as usize, deadline.wait, look));
             }
         }
         None
@@ -124,10 +124,10 @@ mod tests {
         timeouts.clear(2);
         timeouts.clear(2);
         assert_eq!(timeouts.expired(14), None);
-        assert_eq!(timeouts.expired(15), Some((3, Wait::Connect)));
+        assert_eq!(timeouts.expired(15), Some((3, Wait::Connect, 15)));
         assert_eq!(timeouts.expired(100), None);
-        assert_eq!(timeouts.expired(200), Some((1, Wait::Reply)));
-        assert_eq!(timeouts.expired(200), Some((0, Wait::Reply)));
+        assert_eq!(timeouts.expired(200), Some((1, Wait::Reply, 101)));
+        assert_eq!(timeouts.expired(200), Some((0, Wait::Reply, 103)));
         assert_eq!(timeouts.expired(2000), None);
         timeouts.set(1, Wait::Close, 0);
         assert_eq!(timeouts.next(), Some(1000));
@@ -158,7 +158,8 @@ mod tests {
             }
             let first = waits.iter().flatten().map(|wait| wait.0).min();
             assert!(first.is_none_or(|first| timeouts.next().is_some_and(|look| look <= first)));
-            while let Some((slot, wait)) = timeouts.expired(now) {
+            while let Some((slot, wait, since)) = timeouts.expired(now) {
+                assert_eq!(since, now);
                 let (at, kind) = waits[slot].take().unwrap();
                 assert!(at == now && kind == wait, "{slot}: {at} {kind:?} at {now}, {wait:?}");
                 expired += 1;

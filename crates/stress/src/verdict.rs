@@ -103,12 +103,20 @@ fn generator_limit(evidence: &Evidence<'_>) -> Option<String> {
         let share = (100.0 * lag / response).min(100.0);
         return Some(format!("its lag is {share:.0}% of the response time (p99)"));
     }
+    if let Some(reason) = no_rest(evidence) {
+        return Some(reason);
+    }
     if evidence.pause_max > PAUSE {
         return Some(format!(
             "a load thread was away from its clients for {:.1} s: it could not keep its seconds",
             evidence.pause_max
         ));
     }
+    None
+}
+
+/// Its busiest thread had no room left.
+fn no_rest(evidence: &Evidence<'_>) -> Option<String> {
     if evidence.elapsed < SHORT {
         return None;
     }

@@ -10,6 +10,9 @@
 //! those the freshest is first: a source stands where its newest entry put it. Fair queueing would serve them in the
 //! order in which they came, which under overload is too late for each of them.
 //!
+//! A source that had its turn and asks for nothing counts until its round is over, because its turn came before the others'.
+//! If it did not count, a round would be shorter than a turn for each, and those that have waited longest would get none.
+//!
 //! The due take turns by class: a newcomer's, an established connection's, a datagram's. Without that, newcomers who come
 //! as quickly as they are served would always be the freshest, and nobody else would be served, and the other way round.
 //!
@@ -62,6 +65,23 @@ const CREDIT_MOST: u64 = ONE * 16;
 // A source is picked when it is due, so it is at most one round ahead, and is charged once.
 const _: () = assert!(CHARGE_MOST + 2 * ONE < AHEAD * ONE);
 
+/// A source that has had its turn and does not wait (its client is in its turn, mostly) counts only while such sources are
+/// at most this many more than those that wait. Without a limit, clients that come once would make a round last for
+/// thousands of turns, and a client that stays would have to wait for its end.
+const SERVED_MOST: u32 = 64;
+
+/// While many clients leave, a round has at most this many turns of mean cost. Where more sources wait, one that comes again
+/// quickly may have more than its share then, but no more than this part of the whole; and a client that is fresh need not
+/// wait for thousands of others that are about to leave.
+const ROUND_MOST: u32 = 256;
+
+/// A source that is this far behind its share comes first, however fresh the others are, as long as clients wait.
+const BEHIND: u64 = 2 * ONE;
+
+/// The lists of sources that are due: those whose entries came while they were, and those that have become due with a
+/// round. Each is in the order of freshness, and so the freshest is the first of one of them.
+const DUE: usize = 2;
+
 /// No source.
 const NONE: u32 = u32::MAX;
 
@@ -73,6 +93,8 @@ struct Account {
     tag: u64,
     /// The mean cost of its turns, or 0 when unknown.
     cost: Nanos,
+    /// Since when its newest entry waits, or waited.
+    newest: Nanos,
     /// Its entries on the shelf.
     waiting: u32,
     /// The next source with the same hash.
@@ -95,6 +117,10 @@ pub(crate) struct Accounts {
     round: u64,
     /// Accounts that wait.
     active: u32,
+    /// Sources that do not wait, and whose last turn was for a round that has not begun.
+    served: u32,
+    /// How many of those there are for each round ahead.
+    served_for: [u32; AHEAD as usize],
     /// The class whose turn it is.
     class: usize,
     /// The mean cost of all turns, or 0 when unknown.
@@ -115,8 +141,8 @@ impl Accounts {
     /// With `fresh` the freshest source is first among the due, otherwise the one that has waited longest.
     pub(crate) fn new(entries: usize, fresh: bool) -> Self {
         let most = Self::most(entries);
-        let unknown = Account { id: SourceId::EVERYONE, tag: 0, cost: 0, waiting: 0, chain: NONE };
-        let order = || Lists::new(most + 1 + AHEAD as usize);
+        let unknown = Account { id: SourceId::EVERYONE, tag: 0, cost: 0, newest: 0, waiting: 0, chain: NONE };
+        let order = || Lists::new(most + DUE + AHEAD as usize);
         Self {
             all: vec![unknown; most].into(),
             hasher: RandomState::new(),
@@ -126,6 +152,8 @@ impl Accounts {
             order: [order(), order(), order()],
             round: ONE,
             active: 0,
+            served: 0,
+            served_for: [0; AHEAD as usize],
             class: 0,
             mean: 0,
             fresh,
@@ -149,13 +177,14 @@ impl Accounts {
         } else {
             self.forget_one()
         };
-        self.all[number as usize] = Account { id, tag: 0, cost: 0, waiting: 0, chain: self.chains[chain] };
+        let chained = self.chains[chain];
+        self.all[number as usize] = Account { id, tag: 0, cost: 0, newest: 0, waiting: 0, chain: chained };
         self.chains[chain] = number;
         self.remembered.push_last(self.remembered_list(), number);
         (number, true)
     }
 
-    fn find(&self, id: SourceId) -> Option<u32> {
+    pub(super) fn find(&self, id: SourceId) -> Option<u32> {
         self.find_in(self.chain(id), id)
     }
 
@@ -194,25 +223,37 @@ impl Accounts {
         self.all[number as usize].id
     }
 
-    /// An entry of the source was put on the shelf, the newest of them all.
-    pub(crate) fn came(&mut self, number: u32, class: Class) {
+    /// An entry of the source was put on the shelf, which waits since then: the newest of them all.
+    pub(crate) fn came(&mut self, number: u32, class: Class, since: Nanos) {
         if self.active == 0 {
             // Nobody waited, so nobody was kept from a turn by those who had many: a new account for all.
             self.round += AHEAD * ONE;
+            self.served = 0;
+            self.served_for = [0; AHEAD as usize];
         }
-        let source = &mut self.all[number as usize];
-        if source.waiting == 0 {
-            self.remembered.unlink(number);
-            self.active += 1;
-            // It did not wait in the rounds that have passed, so they owe it nothing.
-            source.tag = source.tag.max(self.round);
+        if self.all[number as usize].waiting == 0 {
+            self.begin_waiting(number);
         }
-        source.waiting += 1;
-        let tag = source.tag;
+        let account = &mut self.all[number as usize];
+        account.waiting += 1;
+        account.newest = account.newest.max(since);
+        let tag = account.tag;
         let list = self.list(tag);
         let order = &mut self.order[class as usize];
         order.unlink(number);
         order.push_first(list, number);
+    }
+
+    fn begin_waiting(&mut self, number: u32) {
+        self.remembered.unlink(number);
+        self.active += 1;
+        let tag = self.all[number as usize].tag;
+        if self.is_ahead(tag) {
+            self.served -= 1;
+            self.served_for[nth_ahead(tag)] -= 1;
+        }
+        // It did not wait in the rounds that have passed, so they owe it nothing.
+        self.all[number as usize].tag = tag.max(self.round);
     }
 
     /// An entry of the source left the shelf; `last` if it was the only one of its class.
@@ -220,24 +261,34 @@ impl Accounts {
         if last {
             self.order[class as usize].unlink(number);
         }
-        let source = &mut self.all[number as usize];
-        source.waiting -= 1;
-        if source.waiting == 0 {
+        self.all[number as usize].waiting -= 1;
+        if self.all[number as usize].waiting == 0 {
             self.active -= 1;
             self.remembered.push_last(self.remembered_list(), number);
+            self.count_if_served(number);
         }
     }
 
-    /// The source whose turn it is, and which of its classes; it is charged for the turn.
-    pub(crate) fn pick(&mut self) -> Option<(u32, Class)> {
+    /// A source that does not wait counts as served until its round begins.
+    fn count_if_served(&mut self, number: u32) {
+        let tag = self.all[number as usize].tag;
+        if self.is_ahead(tag) {
+            self.served += 1;
+            self.served_for[nth_ahead(tag)] += 1;
+        }
+    }
+
+    /// The source whose turn it is, and which of its classes; it is charged for the turn. With `patient` clients a source
+    /// that is far behind its share comes before those that are fresher.
+    pub(crate) fn pick(&mut self, patient: bool) -> Option<(u32, Class)> {
         if self.active == 0 {
             return None;
         }
-        let (number, class) = match self.due() {
+        let (number, class) = match self.due(patient) {
             Some(due) => due,
             None => {
                 self.go_to_next_round();
-                self.due()?
+                self.due(patient)?
             }
         };
         self.class = (class as usize + 1) % Class::ALL.len();
@@ -245,7 +296,8 @@ impl Accounts {
         let source = &mut self.all[number as usize];
         source.tag = source.tag.max(self.round.saturating_sub(CREDIT_MOST)) + charge;
         self.place(number);
-        self.advance(charge / u64::from(self.active));
+        let sources = self.active + self.served.min(self.active + SERVED_MOST);
+        self.advance(charge / u64::from(if patient { sources } else { sources.min(ROUND_MOST) }));
         Some((number, class))
     }
 
@@ -253,9 +305,18 @@ impl Accounts {
     pub(crate) fn refund(&mut self, id: SourceId) {
         let Some(number) = self.find(id) else { return };
         let charge = self.charge(number);
-        let source = &mut self.all[number as usize];
-        source.tag = source.tag.saturating_sub(charge);
-        self.place(number);
+        let account = self.all[number as usize];
+        let waits = account.waiting > 0;
+        if !waits && self.is_ahead(account.tag) {
+            self.served -= 1;
+            self.served_for[nth_ahead(account.tag)] -= 1;
+        }
+        self.all[number as usize].tag = account.tag.saturating_sub(charge);
+        if waits {
+            self.place(number);
+        } else {
+            self.count_if_served(number);
+        }
     }
 
     /// What a turn of the source has cost.
@@ -279,13 +340,20 @@ impl Accounts {
     }
 
     /// The first of those that are due, of the class whose turn it is or the next that has one.
-    fn due(&self) -> Option<(u32, Class)> {
+    fn due(&self, patient: bool) -> Option<(u32, Class)> {
         (0..Class::ALL.len()).find_map(|nth| {
             let class = Class::ALL[(self.class + nth) % Class::ALL.len()];
             let order = &self.order[class as usize];
-            let due = self.due_list();
-            let number = if self.fresh { order.first(due) } else { order.last(due) };
-            Some((number?, class))
+            let newest = |number: &u32| self.all[*number as usize].newest;
+            let lists = || (0..DUE as u32).map(|list| self.due_list() + list);
+            let stalest = lists().filter_map(|list| order.last(list)).min_by_key(newest)?;
+            // A client that sent a datagram cannot be seen to leave, so what is old there is as good as gone.
+            let patient = patient && class != Class::Datagram;
+            if !self.fresh || patient && self.all[stalest as usize].tag + BEHIND <= self.round {
+                return Some((stalest, class));
+            }
+            let freshest = lists().filter_map(|list| order.first(list)).max_by_key(newest)?;
+            Some((freshest, class))
         })
     }
 
@@ -309,7 +377,8 @@ impl Accounts {
 
     /// Those that waited for this round are due now; whether there are any.
     fn begin_round(&mut self, round: u64) -> bool {
-        let (from, into) = (self.list_ahead(round), self.due_list());
+        let (from, into) = (self.list_ahead(round), self.due_list() + 1);
+        self.served -= std::mem::take(&mut self.served_for[nth_ahead(round)]);
         let mut any = false;
         for order in &mut self.order {
             any |= !order.is_empty(from);
@@ -330,7 +399,12 @@ impl Accounts {
     }
 
     fn list(&self, tag: u64) -> u32 {
-        if tag >> ROUND_SHIFT <= self.round >> ROUND_SHIFT { self.due_list() } else { self.list_ahead(tag) }
+        if self.is_ahead(tag) { self.list_ahead(tag) } else { self.due_list() }
+    }
+
+    /// Whether the tag is of a round that has not begun.
+    fn is_ahead(&self, tag: u64) -> bool {
+        tag >> ROUND_SHIFT > self.round >> ROUND_SHIFT
     }
 
     fn due_list(&self) -> u32 {
@@ -338,7 +412,7 @@ impl Accounts {
     }
 
     fn list_ahead(&self, tag: u64) -> u32 {
-        self.all.len() as u32 + 1 + (tag >> ROUND_SHIFT & (AHEAD - 1)) as u32
+        self.due_list() + DUE as u32 + nth_ahead(tag) as u32
     }
 
     fn remembered_list(&self) -> u32 {
@@ -346,120 +420,7 @@ impl Accounts {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    use Class::{Established, Newcomer};
-
-    fn add(sources: &mut Accounts, id: u128) -> u32 {
-        sources.find_or_add(SourceId(id)).0
-    }
-
-    #[test]
-    fn the_source_that_has_not_waited_for_the_longest_time_is_forgotten() {
-        let mut sources = Accounts::new(0, true);
-        let most = Accounts::most(0) as u128;
-        let numbers: Vec<u32> = (0..most).map(|id| add(&mut sources, id)).collect();
-        // All but the first and the third go to the end of the remembered, and the second waits.
-        for id in (0..most).filter(|&id| id != 0 && id != 2) {
-            sources.came(numbers[id as usize], Newcomer);
-        }
-        for id in (3..most).rev() {
-            sources.left(numbers[id as usize], Newcomer, true);
-        }
-        assert_eq!(sources.find_or_add(SourceId(1_000)), (numbers[0], true));
-        assert_eq!(sources.find_or_add(SourceId(1_001)), (numbers[2], true));
-        assert_eq!(sources.find_or_add(SourceId(1_002)), (numbers[most as usize - 1], true));
-        assert_eq!(sources.find_or_add(SourceId(1)), (numbers[1], false), "who waits is not forgotten");
-        assert_eq!(sources.find_or_add(SourceId(1_001)), (numbers[2], false));
-        assert!(sources.find_or_add(SourceId(2)).1);
-        assert_eq!(sources.id(numbers[1]), SourceId(1));
-    }
-
-    #[test]
-    fn thousands_of_sources_that_come_once_leave_the_table_as_it_was() {
-        let mut sources = Accounts::new(8, true);
-        for id in 0..100_000_u128 {
-            let number = add(&mut sources, id);
-            sources.came(number, Newcomer);
-            assert_eq!(sources.pick(), Some((number, Newcomer)));
-            sources.left(number, Newcomer, true);
-            assert_eq!((sources.active(), sources.find(SourceId(id))), (0, Some(number)));
-        }
-        let known = (0..100_000_u128).filter(|&id| sources.find(SourceId(id)).is_some()).count();
-        assert_eq!(known, Accounts::most(8), "the last of them are remembered");
-    }
-
-    /// Two sources that wait always; turns of the first among `picks`.
-    fn share_of_first(costs: [Nanos; 2], picks: usize) -> usize {
-        let mut sources = Accounts::new(16, true);
-        let numbers = [add(&mut sources, 1), add(&mut sources, 2)];
-        numbers.iter().for_each(|&number| (0..2).for_each(|_| sources.came(number, Established)));
-        let mut first = 0;
-        for _ in 0..picks {
-            let (number, class) = sources.pick().unwrap();
-            first += usize::from(number == numbers[0]);
-            sources.note_cost(sources.id(number), costs[usize::from(number == numbers[1])]);
-            sources.left(number, class, false);
-            sources.came(number, class);
-        }
-        first
-    }
-
-    #[test]
-    fn turns_are_shared_by_what_they_cost() {
-        assert!((490..=510).contains(&share_of_first([5, 5], 1000)));
-        let first = share_of_first([9_000, 1_000], 1000);
-        assert!((90..=110).contains(&first), "{first} of 1000 turns that cost nine times as much");
-        let first = share_of_first([1_000, 9_000], 1000);
-        assert!((890..=910).contains(&first), "{first} of 1000 turns that cost a ninth");
-    }
-
-    #[test]
-    fn no_cost_keeps_a_source_from_its_turn_for_ever() {
-        let first = share_of_first([Nanos::MAX / 128, 1], 10_000);
-        assert!(first >= 10, "{first}");
-        assert!(share_of_first([0, 0], 100) >= 49);
-    }
-
-    #[test]
-    fn a_debt_is_remembered_while_others_wait_and_forgotten_when_nobody_does() {
-        let mut sources = Accounts::new(16, true);
-        let (one, two, three) = (add(&mut sources, 1), add(&mut sources, 2), add(&mut sources, 3));
-        for number in [three, two, one] {
-            sources.came(number, Newcomer);
-        }
-        assert_eq!(sources.pick(), Some((one, Newcomer)));
-        sources.left(one, Newcomer, true);
-        sources.came(one, Newcomer);
-        assert_eq!(sources.pick(), Some((two, Newcomer)), "the first has had its turn");
-        sources.left(two, Newcomer, true);
-        for (number, class) in [(three, Newcomer), (one, Newcomer)] {
-            assert_eq!(sources.pick(), Some((number, class)));
-            sources.left(number, class, true);
-        }
-        sources.came(three, Newcomer);
-        sources.came(one, Newcomer);
-        assert_eq!(sources.pick(), Some((one, Newcomer)), "a new account: the freshest first");
-    }
-
-    #[test]
-    fn a_source_of_two_classes_is_charged_once_for_each_turn() {
-        let mut sources = Accounts::new(16, true);
-        let (both, other) = (add(&mut sources, 1), add(&mut sources, 2));
-        for _ in 0..2 {
-            sources.came(both, Newcomer);
-            sources.came(both, Established);
-            sources.came(other, Newcomer);
-        }
-        let mut turns = [0_u32, 0];
-        for _ in 0..100 {
-            let (number, class) = sources.pick().unwrap();
-            turns[usize::from(number == other)] += 1;
-            sources.left(number, class, false);
-            sources.came(number, class);
-        }
-        assert!(turns[0].abs_diff(turns[1]) <= 2, "{turns:?}");
-    }
+/// Which of the rounds ahead a tag belongs to.
+fn nth_ahead(tag: u64) -> usize {
+    (tag >> ROUND_SHIFT & (AHEAD - 1)) as usize
 }

@@ -5,3 +5,5 @@ pub(crate) mod accounts;
 mod lists;
 pub(crate) mod shelf;
 pub(crate) mod standing;
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,14 @@ pub(crate) const INTERVAL: Nanos = 100_000_000;
 /// The default target.
 pub(crate) const TARGET: Nanos = 20_000_000;
 
+/// After something had to be shed for want of room or time the queue stands for this time at least: where the oldest are
+/// shed at once nothing waits for long, and yet there is no calm.
+const AFTER_SHEDDING: Nanos = INTERVAL;
+
+/// For how long the queue must not have stood before the backlog may be deep again. An overload that goes on would fill it
+/// each time, and those clients would all be served late.
+const CALM: Nanos = 10 * INTERVAL;
+
 /// "Not now."
 const NO: Nanos = 0;
 
@@ -32,16 +40,17 @@ pub(crate) struct Standing {
     above_since: AtomicU64,
     /// Since when the queue has stood, or [`NO`].
     stands_since: AtomicU64,
+    /// When something was last shed.
+    shed_at: AtomicU64,
+    /// When the queue last ceased to stand, or [`NO`].
+    rested_at: AtomicU64,
 }
 
 impl Standing {
     /// With a target of 0 every queue that was not empty for the interval stands.
     pub(crate) fn new(target: Nanos) -> Self {
-        Self {
-            target: AtomicU64::new(target),
-            above_since: AtomicU64::new(NO),
-            stands_since: AtomicU64::new(NO),
-        }
+        let [above_since, stands_since, shed_at, rested_at] = [const { AtomicU64::new(NO) }; 4];
+        Self { target: AtomicU64::new(target), above_since, stands_since, shed_at, rested_at }
     }
 
     pub(crate) fn target(&self) -> Nanos {
@@ -59,8 +68,8 @@ impl Standing {
     pub(crate) fn observe(&self, now: Nanos, oldest: Option<Nanos>) -> bool {
         let above = oldest.map(|since| since.saturating_add(self.target())).filter(|&above| above < now);
         let Some(above) = above else {
-            self.rest();
-            return false;
+            self.rest(now);
+            return self.stands();
         };
         let known = self.above_since.load(Ordering::Relaxed);
         let since = if known == NO { above.max(1) } else { known };
@@ -78,106 +87,35 @@ impl Standing {
     }
 
     /// Nothing waits, or what waits has waited for less than the target.
-    fn rest(&self) {
+    fn rest(&self, now: Nanos) {
         if self.above_since.load(Ordering::Relaxed) != NO {
             self.above_since.store(NO, Ordering::Relaxed);
         }
-        if self.stands() {
+        if self.stands() && now.saturating_sub(self.shed_at.load(Ordering::Relaxed)) > AFTER_SHEDDING {
             self.stands_since.store(NO, Ordering::Relaxed);
+            self.rested_at.store(now, Ordering::Relaxed);
         }
+    }
+
+    /// An entry was shed because there was no room for it, or no time. That keeps a queue that stands from being said
+    /// to be calm for a while.
+    pub(crate) fn shed(&self, now: Nanos) {
+        self.shed_at.store(now, Ordering::Relaxed);
     }
 
     pub(crate) fn stands(&self) -> bool {
         self.stands_since.load(Ordering::Relaxed) != NO
     }
 
+    /// Whether the queue does not stand, and has not for a while: see [`CALM`].
+    pub(crate) fn is_calm(&self, now: Nanos) -> bool {
+        let rested = self.rested_at.load(Ordering::Relaxed);
+        !self.stands() && (rested == NO || now.saturating_sub(rested) > CALM)
+    }
+
     /// For how long the queue has stood; `None` if it does not.
     pub(crate) fn stood_for(&self, now: Nanos) -> Option<Nanos> {
         let since = self.stands_since.load(Ordering::Relaxed);
         (since != NO).then(|| now.saturating_sub(since))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: Nanos = 1_000_000;
-
-    /// Observes at `now` an oldest entry that has waited for `wait`, both in milliseconds.
-    fn see(standing: &Standing, now: Nanos, wait: Nanos) -> bool {
-        standing.observe(now * MS, Some((now - wait) * MS))
-    }
-
-    #[test]
-    fn a_queue_stands_after_an_interval_above_the_target_and_not_before() {
-        let standing = Standing::new(TARGET);
-        assert!(!see(&standing, 1_000, 20), "at the target is not above it");
-        assert!(!see(&standing, 1_001, 21));
-        assert!(!see(&standing, 1_099, 21));
-        assert_eq!((standing.stands(), standing.stood_for(1_099 * MS)), (false, None));
-        assert!(see(&standing, 1_100, 21), "it was above the target from 1,000 on");
-        assert_eq!((standing.stands(), standing.stood_for(1_130 * MS)), (true, Some(30 * MS)));
-        assert!(see(&standing, 1_200, 21));
-        assert_eq!(
-            standing.stood_for(1_200 * MS),
-            Some(100 * MS),
-            "since it began, not since it was last seen"
-        );
-    }
-
-    #[test]
-    fn one_short_wait_or_an_empty_queue_begins_the_interval_anew() {
-        for short in [Some(1_075 * MS), None] {
-            let standing = Standing::new(TARGET);
-            assert!(!see(&standing, 1_001, 21));
-            assert!(!standing.observe(1_090 * MS, short));
-            assert!(!see(&standing, 1_110, 30));
-            assert!(!see(&standing, 1_199, 40));
-            assert!(see(&standing, 1_200, 40));
-        }
-    }
-
-    #[test]
-    fn an_entry_that_waited_for_target_and_interval_is_proof_by_itself() {
-        let standing = Standing::new(TARGET);
-        assert!(!see(&standing, 1_000, 119), "it became older than the target 99 ms ago");
-        let standing = Standing::new(TARGET);
-        assert!(see(&standing, 1_000, 120));
-        assert_eq!(standing.stood_for(1_000 * MS), Some(0));
-    }
-
-    #[test]
-    fn a_standing_queue_ends_with_the_first_short_wait() {
-        let standing = Standing::new(TARGET);
-        assert!(see(&standing, 1_000, 500));
-        assert!(!see(&standing, 1_001, 20));
-        assert_eq!((standing.stands(), standing.stood_for(1_002 * MS)), (false, None));
-        assert!(!see(&standing, 1_002, 30), "and has to earn its name again");
-        assert!(see(&standing, 1_102, 30));
-    }
-
-    #[test]
-    fn a_target_can_change_while_the_server_runs() {
-        let standing = Standing::new(TARGET);
-        standing.set_target(500 * MS);
-        assert!(!see(&standing, 1_000, 500));
-        assert!(see(&standing, 2_000, 700));
-        standing.set_target(800 * MS);
-        assert!(!see(&standing, 2_001, 700));
-        assert_eq!(standing.target(), 800 * MS);
-    }
-
-    #[test]
-    fn a_clock_that_is_behind_another_threads_does_not_matter() {
-        let standing = Standing::new(TARGET);
-        assert!(
-            !standing.observe(1_000 * MS, Some(1_010 * MS)),
-            "the entry is younger than this thread's reading"
-        );
-        assert!(!see(&standing, 1_000, 21));
-        assert!(!see(&standing, 990, 21));
-        assert!(see(&standing, 1_099, 30));
-        assert!(see(&standing, 1_098, 30), "the one that is behind knows that it stands");
     }
 }

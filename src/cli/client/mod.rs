@@ -38,8 +38,8 @@ pub(super) struct ClientArgs {
     /// Send each line without a newline at its end, to a server whose replies have none either
     #[arg(long)]
     no_newline: bool,
-    /// A reply is complete when nothing more has come for this time [default: a reply ends with a newline; 50ms where
-    /// messages are sent without one]
+    /// A reply is complete when nothing more has come for this time, or when --think is over. [default: a reply ends
+    /// with a newline; 50ms where messages are sent without one]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     quiet: Option<Duration>,
     /// Time between a reply and the next message

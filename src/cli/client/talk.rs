@@ -42,6 +42,8 @@ pub(super) struct Talk {
     message: Vec<u8>,
     /// How many bytes of it the kernel has taken.
     taken: usize,
+    /// When the present message was sent.
+    asked: Instant,
     /// Something came since the present message was sent.
     answered: bool,
     /// Something ever came.
@@ -53,7 +55,7 @@ pub(super) struct Talk {
 enum Waits {
     /// For the next message to be there and the time to send it to come.
     Message { not_before: Instant },
-    /// For the reply to the message that was sent; where quiet ends it, when that is.
+    /// For the reply to the message that was sent; where quiet ends it and it has begun, when it is complete.
     Reply { until: Instant, quiet_at: Option<Instant> },
     /// For the server to end, after this side has.
     End { until: Instant },
@@ -88,6 +90,7 @@ impl Talk {
             replies: 0,
             message: Vec::new(),
             taken: 0,
+            asked: Instant::now(),
             answered: false,
             heard: false,
         }
@@ -139,6 +142,11 @@ impl Talk {
                 }
             }
             Waits::Reply { quiet_at: Some(at), .. } if now >= at => self.replied(),
+            Waits::Reply { quiet_at: Some(_), .. } if self.has_thought(now) => {
+                // The server has not fallen silent, but the time to think is over.
+                self.replies += 1;
+                Waits::Message { not_before: now }
+            }
             Waits::Reply { until, .. } if now >= until => return Err(self.no_reply()),
             Waits::End { until } if now >= until => {
                 let time = show_time(self.timeout);
@@ -154,15 +162,21 @@ impl Talk {
         }
         self.sent += 1;
         self.answered = false;
+        self.asked = Instant::now();
         self.message = message;
         self.taken = 0;
         self.push()?;
-        Ok(Waits::Reply { until: Instant::now() + self.timeout, quiet_at: None })
+        Ok(Waits::Reply { until: self.asked + self.timeout, quiet_at: None })
     }
 
     fn replied(&mut self) -> Waits {
         self.replies += 1;
         Waits::Message { not_before: Instant::now() + self.think }
+    }
+
+    /// Whether the time to think, counted from the message, has passed.
+    fn has_thought(&self, now: Instant) -> bool {
+        !self.think.is_zero() && now >= self.asked + self.think
     }
 
     fn is_pushed(&self) -> bool {

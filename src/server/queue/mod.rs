@@ -6,8 +6,12 @@ pub(crate) mod line;
 // Until the stages use the order of turns, only its tests do.
 #[allow(dead_code)]
 pub(crate) mod order;
+#[cfg(test)]
+mod order_tests;
 pub(crate) mod owned;
 pub(crate) mod patience;
+#[cfg(test)]
+mod simulate;
 pub(crate) mod state;
 pub(crate) mod table;
 pub(crate) mod wheel;

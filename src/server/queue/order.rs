@@ -14,14 +14,18 @@
 //! locked out inside. The source is computed once, at admission, and kept beside the slot where it can be read
 //! without owning the connection.
 //!
-//! *Acceptor.* While the queue does not stand: a deep backlog (4,096), and accept what is there, at the latest when
-//! the backlog is half full. A full `queue` is a burst, so newcomers wait in the kernel, as today. While it stands: a
-//! backlog as small as `queue` (at most 128), because what waits in the kernel waits in the order of arrival and no one can
-//! choose among it. Accept while fewer than `queue` newcomers wait. Beyond that, each refusal that the budget pays for
-//! accepts the newcomer and sheds the one that has waited longest ([`Order::displace_newcomer`], reason `queue_full`): a
-//! refusal costs the same whoever gets it, and the oldest has the least use for its place. The budget is 5 % of a
-//! processor while workers compete for it, and none is needed while processors have rest. On each change of
-//! [`Order::stands`] call `listen` again.
+//! *Acceptor.* While [`Standing::is_calm`]: a deep backlog (4,096), and accept what is there, at the latest when the backlog is
+//! half full; a full `queue` is a burst, so newcomers wait in the kernel, as today. Otherwise a backlog that is
+//! worked off in 50 ms (turns a second / 20, from 8 to `queue`), because what waits in the kernel waits in the order of
+//! arrival and no one can choose among it. Call `listen` again when that changes. A newcomer's `since` is when the kernel welcomed it, so that a deep backlog is seen
+//! to stand: ask `TCP_INFO` unless it is calm and the backlog was empty.
+//!
+//! Accept while fewer than `queue` newcomers wait, those not counted that a free worker is about to take. Beyond that, while
+//! [`Standing::stands`], each refusal that the budget pays for accepts the newcomer and sheds the one that has waited
+//! longest ([`Order::displace`], reason `queue_full`): a refusal costs the same whoever gets it, and the oldest has the least
+//! use for its place. What stands in the backlog beyond the small one, when the queue begins to stand, is dealt with
+//! like that whatever the budget. The budget is 5 % of a processor while workers compete for it, and none is needed while
+//! processors have rest.
 //!
 //! *Worker.* [`Order::take`] in the place of the channel's `pop`. [`Offer::GiveUp`] is to be shed (`client_gone`). For
 //! [`Offer::Turn`]: take the slot by its state word; if the entry has waited long or its client has hung up, look at the
@@ -29,10 +33,13 @@
 //! another worker as today, counting [`Order::len`] as waiting. After the turn [`Order::note_cost`]. A worker may sleep
 //! when the channel and [`Order::len`] are both empty; an entry on its way from one to the other is counted.
 //!
+//! *Datagrams.* When a datagram finds no place, the one that has waited longest on the shelf makes room
+//! ([`Order::displace`], reason `queue_full`). Its client cannot be seen to leave, and without this the stale would keep the places.
+//!
 //! *Leader.* When an event marks a hang-up of a queued connection: [`Order::hung_up`]; what comes back is shed.
 //!
 //! *Timekeeper.* [`Order::expire`] each scan: what comes back is shed (`queue_timeout`). While all workers are in long turns
-//! nobody takes, so the timekeeper is the one who notices; an entry in the channel is old only then.
+//! nobody takes, and an entry in the channel is old only then: the timekeeper moves it to the shelf ([`Order::shelve`]).
 //!
 //! *Drain.* At the deadline, [`Order::drain_one`] until it is empty; before it, entries on the shelf are served like others.
 //!
@@ -49,7 +56,7 @@ use std::time::Duration;
 
 /// Entries that are moved to the shelf at once, so that the lock is held for some ten microseconds at most. While more
 /// come than that, the next worker goes on.
-const MOVED_AT_ONCE: usize = 256;
+pub(super) const MOVED_AT_ONCE: usize = 256;
 
 /// What must be known of an entry to put it on the shelf.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +96,7 @@ pub(crate) struct Order<E> {
     /// Entries on the shelf, and one more while a worker moves some there.
     len: AtomicUsize,
     /// Made when it is first needed.
-    shelf: Mutex<Option<Box<Shelf<E>>>>,
+    pub(super) shelf: Mutex<Option<Box<Shelf<E>>>>,
 }
 
 impl<E: Copy> Order<E> {
@@ -156,7 +163,39 @@ impl<E: Copy> Order<E> {
                 return Some(Offer::GiveUp(given_up.entry));
             }
         }
-        shelf.next().map(|shelved| Offer::Turn(shelved.entry))
+        shelf.next(now).map(|shelved| Offer::Turn(shelved.entry))
+    }
+
+    /// For the timekeeper, while workers in long turns take nothing: moves what has come to the shelf, with `first` before it.
+    /// `other` gets what cannot stand there: an entry that is for no client, after which nothing more is moved, and what has
+    /// to be given up.
+    pub(crate) fn shelve(
+        &self,
+        now: Nanos,
+        line: &impl Arrivals<E>,
+        mut first: Option<E>,
+        mut other: impl FnMut(Offer<E>),
+    ) {
+        let mut guard = self.lock();
+        self.len.fetch_add(1, Ordering::SeqCst);
+        let shelf = guard.get_or_insert_with(|| Box::new(Shelf::new(self.limits)));
+        let mut given_up = Vec::new();
+        let mut misfit = None;
+        for _ in 0..MOVED_AT_ONCE {
+            let Some(entry) = first.take().or_else(|| line.pop()) else { break };
+            let Some(about) = line.about(&entry) else {
+                misfit = Some(entry);
+                break;
+            };
+            let About { slot, generation, since, class, source, hung_up } = about;
+            let shelved = Shelved { slot, generation, since, class, source, entry };
+            given_up.extend(shelf.put(shelved, hung_up, now).map(|shelved| shelved.entry));
+        }
+        self.standing.observe(now, shelf.oldest());
+        self.len.store(shelf.len(), Ordering::SeqCst);
+        drop(guard);
+        misfit.into_iter().for_each(|entry| other(Offer::Turn(entry)));
+        given_up.into_iter().for_each(|entry| other(Offer::GiveUp(entry)));
     }
 
     /// The entry of this source that was taken last had no turn.
@@ -177,22 +216,24 @@ impl<E: Copy> Order<E> {
         self.take_out(|shelf| shelf.hung_up(class, slot, generation, now))
     }
 
-    /// Takes an entry off the shelf, if it is there.
+    /// Takes an entry off the shelf, if it is there: its client is gone for certain.
     #[must_use = "the entry has to be ended"]
-    pub(crate) fn remove(&self, class: Class, slot: u32, generation: u32) -> Option<E> {
-        self.take_out(|shelf| shelf.remove(class, slot, generation))
+    pub(crate) fn gone(&self, class: Class, slot: u32, generation: u32, now: Nanos) -> Option<E> {
+        self.take_out(|shelf| shelf.gone(class, slot, generation, now))
     }
 
     /// An entry that has waited for longer than `timeout`; call it until there is none.
     #[must_use = "the entry has to be ended"]
     pub(crate) fn expire(&self, now: Nanos, timeout: Nanos) -> Option<E> {
-        self.take_out(|shelf| shelf.expire(now, timeout))
+        let expired = self.take_out(|shelf| shelf.expire(now, timeout));
+        expired.inspect(|_| self.standing.shed(now))
     }
 
-    /// The newcomer on the shelf that has waited longest.
+    /// The entry of a class that has waited longest on the shelf, to make room for another.
     #[must_use = "the entry has to be ended"]
-    pub(crate) fn displace_newcomer(&self) -> Option<E> {
-        self.take_out(Shelf::displace_newcomer)
+    pub(crate) fn displace(&self, class: Class, now: Nanos) -> Option<E> {
+        let displaced = self.take_out(|shelf| shelf.displace(class, now));
+        displaced.inspect(|_| self.standing.shed(now))
     }
 
     /// The entry on the shelf that has waited longest, whatever it is.
@@ -238,169 +279,4 @@ pub(crate) fn retry_after(waiting: usize, turn: Duration, at_once: usize) -> Dur
     let nanos = turn.as_nanos().saturating_mul(waiting as u128) / at_once.max(1) as u128;
     let seconds = u64::try_from(nanos.div_ceil(1_000_000_000)).unwrap_or(u64::MAX);
     Duration::from_secs(seconds).clamp(RETRY_AFTER_LEAST, RETRY_AFTER_MOST)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::cell::RefCell;
-    use std::collections::VecDeque;
-
-    const MS: Nanos = 1_000_000;
-    const LIMITS: ShelfLimits =
-        ShelfLimits { connections: 1000, datagrams: 10, doubtful_max: 1, fresh: true };
-
-    /// An entry: its slot, since when it waits, and whether its client has hung up; slot 0 is for no client.
-    type Simple = (u32, Nanos, bool);
-
-    #[derive(Default)]
-    struct Channel(RefCell<VecDeque<Simple>>);
-
-    impl Channel {
-        fn push(&self, slot: u32, since: Nanos) {
-            self.0.borrow_mut().push_back((slot, since * MS, false));
-        }
-    }
-
-    impl Arrivals<Simple> for Channel {
-        fn pop(&self) -> Option<Simple> {
-            self.0.borrow_mut().pop_front()
-        }
-
-        fn about(&self, &(slot, since, hung_up): &Simple) -> Option<About> {
-            let source = SourceId(u128::from(slot));
-            let about = About { slot, generation: 0, since, class: Class::Established, source, hung_up };
-            (slot > 0).then_some(about)
-        }
-    }
-
-    fn order() -> (Order<Simple>, Channel) {
-        (Order::new(LIMITS, 20 * MS), Channel::default())
-    }
-
-    /// The slot that has its turn at `now`.
-    fn turn(order: &Order<Simple>, channel: &Channel, now: Nanos) -> Option<u32> {
-        order.take(now * MS, channel).map(|taken| match taken {
-            Offer::Turn(entry) => entry.0,
-            Offer::GiveUp(entry) => panic!("{entry:?} is given up"),
-        })
-    }
-
-    #[test]
-    fn in_calm_entries_come_in_their_order_and_there_is_no_shelf() {
-        let (order, channel) = order();
-        (1..=3).for_each(|slot| channel.push(slot, 1_000));
-        assert_eq!(
-            [1_001, 1_050, 1_099, 1_100].map(|now| turn(&order, &channel, now)),
-            [Some(1), Some(2), Some(3), None]
-        );
-        assert!(order.shelf.lock().unwrap().is_none() && !order.standing().stands());
-    }
-
-    #[test]
-    fn once_the_queue_stands_the_freshest_comes_first_until_nothing_waits() {
-        let (order, channel) = order();
-        (1..=4).for_each(|slot| channel.push(slot, 1_000 + Nanos::from(slot)));
-        assert_eq!(turn(&order, &channel, 1_130), Some(4));
-        assert_eq!((order.len(), order.oldest(1_130 * MS)), (3, Some(129 * MS)));
-        assert_eq!(order.standing().stood_for(1_130 * MS), Some(0));
-        channel.push(5, 1_131);
-        assert_eq!([1_132, 1_133, 1_134].map(|now| turn(&order, &channel, now)), [Some(5), Some(3), Some(2)]);
-        assert!(order.standing().stands());
-        assert_eq!(turn(&order, &channel, 1_135), Some(1));
-        assert_eq!((order.len(), order.standing().stands()), (0, false));
-        channel.push(6, 1_140);
-        channel.push(7, 1_140);
-        assert_eq!([1_165, 1_166].map(|now| turn(&order, &channel, now)), [Some(6), Some(7)], "calm again");
-    }
-
-    #[test]
-    fn the_queue_stands_no_more_when_what_waits_is_young_and_the_shelf_is_still_emptied_first() {
-        let (order, channel) = order();
-        channel.push(1, 1_000);
-        channel.push(2, 1_125);
-        channel.push(3, 1_126);
-        assert_eq!(turn(&order, &channel, 1_130), Some(3));
-        assert!(order.standing().stands(), "the first still waits");
-        assert_eq!(order.remove(Class::Established, 1, 0).map(|entry| entry.0), Some(1));
-        channel.push(4, 1_131);
-        assert_eq!(turn(&order, &channel, 1_132), Some(4));
-        assert_eq!((order.len(), order.standing().stands()), (1, false));
-        assert_eq!(turn(&order, &channel, 1_133), Some(2));
-    }
-
-    #[test]
-    fn what_is_for_no_client_is_served_at_once() {
-        let (order, channel) = order();
-        for slot in [1, 2, 0, 3] {
-            channel.push(slot, 1_000);
-        }
-        assert_eq!(turn(&order, &channel, 1_130), Some(0), "what came before it is on the shelf");
-        assert_eq!(order.len(), 2);
-        assert_eq!([1_131, 1_132, 1_133].map(|now| turn(&order, &channel, now)), [Some(3), Some(2), Some(1)]);
-    }
-
-    #[test]
-    fn what_has_to_be_given_up_is_handed_out() {
-        let (order, channel) = order();
-        for slot in [1, 2, 3] {
-            channel.0.borrow_mut().push_back((slot, 1_000 * MS, true));
-        }
-        channel.push(4, 1_001);
-        assert_eq!(order.take(1_130 * MS, &channel), Some(Offer::GiveUp((1, 1_000 * MS, true))));
-        assert_eq!(order.take(1_130 * MS, &channel), Some(Offer::GiveUp((2, 1_000 * MS, true))));
-        assert_eq!([1_131, 1_132].map(|now| turn(&order, &channel, now)), [Some(4), Some(3)]);
-    }
-
-    #[test]
-    fn everything_that_takes_an_entry_off_the_shelf_counts_it() {
-        let (order, channel) = order();
-        (1..=7).for_each(|slot| channel.push(slot, 1_000));
-        assert_eq!((turn(&order, &channel, 1_130), order.len()), (Some(7), 6));
-        let late = 1_200 * MS;
-        assert_eq!(order.hung_up(Class::Established, 1, 0, late), None);
-        assert_eq!(order.hung_up(Class::Established, 2, 0, late).map(|entry| entry.0), Some(1));
-        assert_eq!((order.len(), order.displace_newcomer()), (5, None));
-        assert_eq!(order.remove(Class::Established, 3, 0).map(|entry| entry.0), Some(3));
-        assert_eq!(order.expire(late, 200 * MS), None);
-        assert!(order.expire(late + 1, 200 * MS).is_some());
-        assert_eq!(order.len(), 3);
-        assert_eq!(std::iter::from_fn(|| order.drain_one()).count(), 3);
-        assert_eq!((order.len(), order.oldest(late), order.drain_one()), (0, None, None));
-    }
-
-    #[test]
-    fn costs_and_refunds_reach_the_shelf() {
-        let (order, channel) = order();
-        (1..=4).for_each(|slot| channel.push(slot, 1_000));
-        assert_eq!(turn(&order, &channel, 1_130), Some(4));
-        order.refund(SourceId(4));
-        channel.push(4, 1_130);
-        assert_eq!(turn(&order, &channel, 1_131), Some(4), "it was not charged");
-        order.note_cost(SourceId(4), 10 * MS);
-        channel.push(4, 1_131);
-        assert_eq!(turn(&order, &channel, 1_132), Some(3), "it was charged now");
-    }
-
-    #[test]
-    fn more_than_is_moved_at_once_is_moved_by_the_next() {
-        let (order, channel) = order();
-        (1..=600).for_each(|slot| channel.push(slot, 1_000));
-        assert_eq!(turn(&order, &channel, 1_130), Some(MOVED_AT_ONCE as u32));
-        assert_eq!(turn(&order, &channel, 1_130), Some(2 * MOVED_AT_ONCE as u32));
-        assert_eq!(turn(&order, &channel, 1_130), Some(600));
-    }
-
-    #[test]
-    fn what_a_client_is_told_is_the_time_to_work_off_what_waits() {
-        let told = |waiting, turn_ms, at_once| {
-            retry_after(waiting, Duration::from_millis(turn_ms), at_once).as_secs()
-        };
-        assert_eq!(told(0, 1, 1), 1);
-        assert_eq!(told(2_000, 1, 1), 2);
-        assert_eq!(told(2_001, 1, 1), 3, "rounded up");
-        assert_eq!(told(2_000, 20, 32), 2);
-        assert_eq!(told(10_000, 1_000, 32), 120);
-        assert_eq!(told(usize::MAX, u64::MAX, 0), 120);
-    }
 }

@@ -45,12 +45,14 @@ pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, s
 fn turn(station: &mut Station<'_>, owned: Owned<'_>, marks: Marks) {
     let shared = station.shared;
     let mut both_ways = false;
+    let was_waiting;
     let next = {
         let mut guard = owned.connection();
         let Some(connection) = guard.as_mut() else {
             debug_assert!(false, "a connection that is owned is there");
             return;
         };
+        was_waiting = connection.waiting.get();
         let next = match flush_kept(station, &owned, connection) {
             Some(next) => next,
             None => converse(station, &owned, connection, marks, &mut both_ways),
@@ -62,7 +64,9 @@ fn turn(station: &mut Station<'_>, owned: Owned<'_>, marks: Marks) {
     };
     match next {
         Next::Park(waiting) => {
+            // A call that was asked for before and has not come is in the wheel.
             if let Waiting::Call { at } = waiting
+                && waiting != was_waiting
                 && shared.wheel.arm(owned.id, at)
             {
                 shared.crew.rouse_keeper();
@@ -148,6 +152,12 @@ fn converse(
     }
     Next::Park(match (kept, turn, was_waiting) {
         (true, ..) => Waiting::Flush { since: station.now },
+        (_, Turn::ParkFor(time), Waiting::Call { at })
+            if turned.earlier_call
+                && (station.now..=station.now.saturating_add(nanos(time))).contains(&at) =>
+        {
+            Waiting::Call { at }
+        }
         (_, Turn::ParkFor(time), _) => Waiting::Call { at: station.now.saturating_add(nanos(time)) },
         // An answer was sent, so what is half read now is another request.
         (_, Turn::Partial, Waiting::Rest { since }) if turned.sent == 0 => Waiting::Rest { since },

@@ -157,6 +157,12 @@ impl fmt::Display for BackendAddress {
     }
 }
 
+impl BackendAddress {
+    pub(crate) fn is_tcp(&self) -> bool {
+        matches!(self, BackendAddress::Tcp(_))
+    }
+}
+
 impl UnixAddress {
     /// The name as the kernel takes it.
     pub(crate) fn to_kernel(&self) -> rustix::io::Result<SocketAddrUnix> {

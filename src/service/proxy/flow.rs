@@ -140,11 +140,13 @@ impl Flow {
         self.stage = Stage::Done;
     }
 
-    /// Moves what can be moved without waiting; what it did is in `pumped`, whatever comes of it.
+    /// Moves what can be moved without waiting; what it did is in `pumped`, whatever comes of it. With `is_last` the other
+    /// direction has ended, and so the sockets are closed when this one does.
     pub(super) fn pump(
         &mut self,
         from: End<'_>,
         to: End<'_>,
+        is_last: bool,
         lent: &mut Lent<'_>,
         pumped: &mut Pumped,
     ) -> Result<(), Fault> {
@@ -162,9 +164,12 @@ impl Flow {
             return Ok(());
         }
         if self.stage == Stage::Ending {
-            return self.pass_end(to);
+            return self.pass_end(to, is_last);
         }
         self.carry(from, to, lent, pumped)?;
+        if self.stage == Stage::Ending {
+            return self.pass_end(to, is_last);
+        }
         if (1..SMALL).contains(&pumped.bytes) && !self.is_blocked() {
             self.large = 0;
         }
@@ -197,7 +202,7 @@ impl Flow {
                 Step::Blocked => return Ok(()),
                 Step::End => {
                     self.stage = Stage::Ending;
-                    return self.pass_end(to);
+                    return Ok(());
                 }
             }
         }
@@ -294,8 +299,11 @@ impl Flow {
     }
 
     /// Tells the reader that there will be no more.
-    fn pass_end(&mut self, to: End<'_>) -> Result<(), Fault> {
+    fn pass_end(&mut self, to: End<'_>, is_last: bool) -> Result<(), Fault> {
         self.stage = Stage::Done;
+        if is_last {
+            return Ok(());
+        }
         shutdown(to.socket, Shutdown::Write).map_err(|_| Fault::Write)
     }
 }

@@ -9,8 +9,7 @@ use super::flow::{End, Fault, Flow, Pumped};
 use super::lent::Lent;
 use crate::clock::{Nanos, nanos};
 use crate::service::{SocketEvent, SocketEvents};
-use rustix::net::AddressFamily;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// One of the two.
@@ -75,6 +74,8 @@ pub(crate) struct Patience {
 pub(crate) struct Sockets<'a> {
     pub(crate) client: BorrowedFd<'a>,
     pub(crate) backend: BorrowedFd<'a>,
+    pub(crate) client_is_tcp: bool,
+    pub(crate) backend_is_tcp: bool,
 }
 
 /// A pair's two directions. It does not own the sockets.
@@ -90,23 +91,12 @@ pub(crate) struct Relay {
     /// A side whose connection failed while something of it may still be read.
     failed: Option<PairSide>,
     begun: bool,
-    client_is_tcp: bool,
-    backend_is_tcp: bool,
 }
 
 impl Relay {
-    /// Begins with two connected sockets. What they have had before is to be told to the first turn.
-    pub(crate) fn new(sockets: Sockets<'_>, now: Nanos) -> Self {
-        Self {
-            up: Flow::new(),
-            down: Flow::new(),
-            last: now,
-            first_end: None,
-            failed: None,
-            begun: false,
-            client_is_tcp: is_tcp(sockets.client),
-            backend_is_tcp: is_tcp(sockets.backend),
-        }
+    /// Begins with two connected sockets. What they have told before is to be told to the first turn.
+    pub(crate) fn new(now: Nanos) -> Self {
+        Self { up: Flow::new(), down: Flow::new(), last: now, first_end: None, failed: None, begun: false }
     }
 
     /// When the pair has been silent for too long, if nothing happens until then.
@@ -145,8 +135,10 @@ impl Relay {
         lent: &mut Lent<'_>,
         now: Nanos,
     ) -> Turned {
-        let client = End { socket: sockets.client, event: events.client, short_is_all: self.client_is_tcp };
-        let backend = End { socket: sockets.backend, event: events.other, short_is_all: self.backend_is_tcp };
+        let client =
+            End { socket: sockets.client, event: events.client, short_is_all: sockets.client_is_tcp };
+        let backend =
+            End { socket: sockets.backend, event: events.other, short_is_all: sockets.backend_is_tcp };
         let mut turned = Turned { progress: PairProgress::Park, to_backend: 0, to_client: 0 };
         let ended = self.pump(client, backend, lent, &mut turned);
         if turned.to_backend + turned.to_client > 0 {
@@ -165,6 +157,7 @@ impl Relay {
         lent: &mut Lent<'_>,
         turned: &mut Turned,
     ) -> Result<(), Ended> {
+        let were_done = (self.up.is_done(), self.down.is_done());
         let (mut up, mut down) = (Pumped::default(), Pumped::default());
         let mut pumped = self.pump_one(PairSide::Client, client, backend, lent, &mut up);
         if pumped.is_ok() {
@@ -185,7 +178,7 @@ impl Relay {
         }
         // Of a side whose end was read a reset is told by no read.
         for (side, end, done) in
-            [(PairSide::Client, client, self.up.is_done()), (PairSide::Backend, backend, self.down.is_done())]
+            [(PairSide::Client, client, were_done.0), (PairSide::Backend, backend, were_done.1)]
         {
             if done && end.event == SocketEvent::Hangup && has_failed(end.socket) {
                 return Err(Ended::Reset(side));
@@ -204,12 +197,14 @@ impl Relay {
         lent: &mut Lent<'_>,
         pumped: &mut Pumped,
     ) -> Result<(), Ended> {
-        let flow = match side {
-            PairSide::Client => &mut self.up,
-            PairSide::Backend => &mut self.down,
+        let (flow, other) = match side {
+            PairSide::Client => (&mut self.up, &self.down),
+            PairSide::Backend => (&mut self.down, &self.up),
         };
         let was_done = flow.is_done();
-        match flow.pump(from, to, lent, pumped) {
+        // The last end of a pair is told by its close.
+        let is_last = other.is_done() && self.failed.is_none();
+        match flow.pump(from, to, is_last, lent, pumped) {
             Ok(()) => {}
             Err(Fault::Read) => return Err(Ended::Reset(side)),
             Err(Fault::Room) => return Err(Ended::NoRoom),
@@ -234,9 +229,4 @@ impl Relay {
         }
         Ok(())
     }
-}
-
-fn is_tcp(socket: impl AsFd) -> bool {
-    let domain = rustix::net::sockopt::socket_domain(socket);
-    matches!(domain, Ok(AddressFamily::INET | AddressFamily::INET6))
 }

@@ -53,6 +53,7 @@ struct Pair {
     to_client: u64,
     /// The backend's socket is watched for what it can take, too.
     watched_both: bool,
+    backend_is_tcp: bool,
     /// When the kernel begins to ask whether both are there; `None`: it does.
     keep_alive: Option<Nanos>,
 }
@@ -235,7 +236,6 @@ impl GateSession {
             drop(backend);
             return self.fail(&place, BackendFailure::Reset, now);
         }
-        let sockets = Sockets { client: stream.raw().0.as_fd(), backend: backend.as_fd() };
         // The event that told of the connection may have told of the backend's first words too. One that was connected at
         // once is watched from here on, and its words will be told.
         let other = if told {
@@ -247,7 +247,8 @@ impl GateSession {
         let client = SocketEvent::of(true, stream.has_hung_up());
         stream.tell(SocketEvents { client, other });
         self.stage = GateStage::Paired(Box::new(Pair {
-            relay: Relay::new(sockets, now),
+            relay: Relay::new(now),
+            backend_is_tcp: place.address().is_tcp(),
             backend,
             place,
             to_backend: 0,
@@ -277,7 +278,12 @@ impl GateSession {
         let limits = stream.limits();
         let (stock, turn_bytes, events) = (gate.stock(limits), limits.turn_bytes, stream.events());
         let (client, buffer) = stream.raw();
-        let sockets = Sockets { client: client.as_fd(), backend: pair.backend.as_fd() };
+        let sockets = Sockets {
+            client: client.as_fd(),
+            backend: pair.backend.as_fd(),
+            client_is_tcp: true,
+            backend_is_tcp: pair.backend_is_tcp,
+        };
         let mut lent = Lent { buffer, pipes: &stock.pipes, keep: &stock.keep, turn_bytes };
         let turned = pair.relay.turn(sockets, events, &mut lent, now);
         pair.to_backend += turned.to_backend;
@@ -339,6 +345,8 @@ impl Pair {
             Some(at) => until = until.min(at),
             None => {}
         }
+        // The deadline moves with each byte. A call that comes too early is asked for again.
+        stream.accept_earlier_call();
         Ok(park_until(until, now))
     }
 

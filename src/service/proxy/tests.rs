@@ -230,6 +230,7 @@ struct Pair {
 struct Driver {
     client: OwnedFd,
     backend: OwnedFd,
+    families: (Family, Family),
     stock: Stock,
     told: Told,
     patience: Patience,
@@ -263,8 +264,13 @@ impl Driver {
             poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(token), both).unwrap();
         }
         let clock = Clock::start();
-        let sockets = Sockets { client: self.client.as_fd(), backend: self.backend.as_fd() };
-        let mut relay = Relay::new(sockets, clock.now());
+        let sockets = Sockets {
+            client: self.client.as_fd(),
+            backend: self.backend.as_fd(),
+            client_is_tcp: self.families.0 == Family::Tcp,
+            backend_is_tcp: self.families.1 == Family::Tcp,
+        };
+        let mut relay = Relay::new(clock.now());
         let mut buffer = vec![0; PIECE_BYTES];
         let mut report = Report { ended: None, to_backend: 0, to_client: 0, turns: 0, kept_most: 0 };
         let mut events = self.events(&mut poll, Duration::ZERO);
@@ -345,6 +351,7 @@ impl Setup {
         let driver = Driver {
             client: near_client,
             backend: near_backend,
+            families: (self.client, self.backend),
             stock: self.stock.clone(),
             told: self.told,
             patience: self.patience,

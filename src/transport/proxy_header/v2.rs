@@ -16,7 +16,7 @@ const UNSPECIFIED: u8 = 0x00;
 /// The field that holds a checksum over the whole header.
 const CRC32C: u8 = 0x03;
 
-/// Who speaks: a client by way of the balancer, or the balancer itself.
+/// The speaker: a client by way of the balancer, or the balancer itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Local = 0,

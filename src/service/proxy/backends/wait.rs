@@ -118,7 +118,7 @@ impl WaitList {
                 self.displaces_until = now + INTERVAL;
             }
             let displaces = stands || self.limits.drop_oldest;
-            displaced = if displaces { self.shelf().displace_newcomer() } else { None };
+            displaced = if displaces { self.shelf().displace(Class::Newcomer, now) } else { None };
             if displaced.is_none() {
                 return Joined::Full;
             }
@@ -145,8 +145,8 @@ impl WaitList {
     pub(super) fn next(&mut self, now: Nanos) -> Option<Name> {
         let stands = self.observe(now) && self.limits.fresh;
         let shelf = self.shelf.as_mut()?;
-        let in_order = if stands { None } else { shelf.displace_newcomer() };
-        let next = in_order.or_else(|| shelf.next())?;
+        let in_order = if stands { None } else { shelf.oldest_newcomer() };
+        let next = in_order.or_else(|| shelf.next(now))?;
         Some((next.slot, next.generation))
     }
 

@@ -1,0 +1,3 @@
+//! See the server's `admit`.
+
+pub(crate) mod turns;

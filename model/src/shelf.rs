@@ -1,0 +1,222 @@
+//! The shelf against everything that takes an entry off it: a worker, the expiry, a hang-up, a close and a drain; and a
+//! worker that goes to sleep while another moves entries from the channel to the shelf. The state word, the order of turns
+//! and the shelf behind its lock are the server's.
+
+use crate::admit::turns::accounts::{Class, SourceId};
+use crate::admit::turns::shelf::ShelfLimits;
+use crate::server::queue::order::{About, Arrivals, Offer, Order};
+use crate::server::queue::state::{Generation, Marks, Ready, State};
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::{Arc, Mutex};
+use loom::thread;
+use std::collections::VecDeque;
+
+const MS: u64 = 1_000_000;
+
+/// When all happens; what came at the beginning has waited long enough to prove that the queue stands.
+const NOW: u64 = 10_000 * MS;
+
+/// Two connections that wait.
+const SLOTS: usize = 2;
+
+/// A slot and the generation of its connection.
+type Entry = (u32, u32);
+
+/// Connections that are queued, and what became of each.
+struct Waiting {
+    states: [State; SLOTS],
+    channel: Mutex<VecDeque<Entry>>,
+    order: Order<Entry>,
+    served: [AtomicUsize; SLOTS],
+    ended: [AtomicUsize; SLOTS],
+    sleeping: AtomicUsize,
+    woken: AtomicUsize,
+}
+
+impl Arrivals<Entry> for Waiting {
+    fn pop(&self) -> Option<Entry> {
+        self.channel.lock().unwrap().pop_front()
+    }
+
+    fn about(&self, &(slot, generation): &Entry) -> Option<About> {
+        let source = SourceId(u128::from(slot));
+        Some(About { slot, generation, since: 1, class: Class::Established, source, hung_up: false })
+    }
+}
+
+impl Waiting {
+    fn new(doubtful_max: usize) -> Arc<Self> {
+        let limits = ShelfLimits { connections: SLOTS, datagrams: 0, doubtful_max, fresh: true };
+        let waiting = Self {
+            states: std::array::from_fn(|_| State::new()),
+            channel: Mutex::new(VecDeque::new()),
+            order: Order::new(limits, 20 * MS),
+            served: std::array::from_fn(|_| AtomicUsize::new(0)),
+            ended: std::array::from_fn(|_| AtomicUsize::new(0)),
+            sleeping: AtomicUsize::new(0),
+            woken: AtomicUsize::new(0),
+        };
+        for slot in 0..SLOTS {
+            let generation = waiting.states[slot].open();
+            waiting.states[slot].requeue();
+            waiting.channel.lock().unwrap().push_back((slot as u32, generation.0));
+        }
+        Arc::new(waiting)
+    }
+
+    /// A worker's turn, or that it ends a connection whose client has probably left.
+    fn work(&self) {
+        match self.order.take(NOW, self) {
+            Some(Offer::Turn(entry)) => self.own(entry, &self.served),
+            Some(Offer::GiveUp(entry)) => self.own(entry, &self.ended),
+            None => {}
+        }
+    }
+
+    /// Ends a connection that was taken off the shelf.
+    fn end(&self, entry: Option<Entry>) {
+        if let Some(entry) = entry {
+            self.own(entry, &self.ended);
+        }
+    }
+
+    /// The thread that got an entry owns its connection.
+    fn own(&self, (slot, generation): Entry, counts: &[AtomicUsize; SLOTS]) {
+        let state = &self.states[slot as usize];
+        assert!(state.take(Generation(generation)).is_some(), "an entry that was handed out is queued");
+        counts[slot as usize].fetch_add(1, Ordering::SeqCst);
+        state.release();
+    }
+
+    /// Serves what is left, and counts that everyone was served or ended, and once.
+    fn check(&self) {
+        while self.order.len() > 0 || !self.channel.lock().unwrap().is_empty() {
+            self.work();
+        }
+        for slot in 0..SLOTS {
+            let count = |counts: &[AtomicUsize; SLOTS]| counts[slot].load(Ordering::SeqCst);
+            assert_eq!(count(&self.served) + count(&self.ended), 1, "slot {slot} is lost, or had twice");
+            assert!(!self.states[slot].is_queued());
+        }
+    }
+}
+
+/// A worker beside one other thread.
+fn beside_a_worker(doubtful_max: usize, other: fn(&Waiting)) {
+    loom::model(move || {
+        let waiting = Waiting::new(doubtful_max);
+        let (worker, beside) = (waiting.clone(), waiting.clone());
+        let worker = thread::spawn(move || worker.work());
+        let beside = thread::spawn(move || other(&beside));
+        worker.join().unwrap();
+        beside.join().unwrap();
+        waiting.check();
+    });
+}
+
+#[test]
+fn what_expires_is_not_served() {
+    beside_a_worker(2, |waiting| {
+        for _ in 0..SLOTS {
+            waiting.end(waiting.order.expire(NOW, MS));
+        }
+    });
+}
+
+#[test]
+fn two_workers_serve_each_once() {
+    beside_a_worker(2, |waiting| waiting.work());
+}
+
+#[test]
+fn a_client_that_hangs_up_is_served_or_ended_once() {
+    // There is no room for the doubtful, so the one that hangs up is given up at once if it is on the shelf.
+    beside_a_worker(0, |waiting| {
+        // The leader: the state word first, then the shelf.
+        assert_eq!(waiting.states[0].ready(Generation(0), Marks::of_client(true)), Ready::Known);
+        waiting.end(waiting.order.hung_up(Class::Established, 0, 0, NOW));
+    });
+}
+
+#[test]
+fn a_client_that_hangs_up_and_is_kept_is_served_once() {
+    beside_a_worker(1, |waiting| {
+        waiting.end(waiting.order.hung_up(Class::Established, 0, 0, NOW));
+        waiting.end(waiting.order.hung_up(Class::Established, 1, 0, NOW));
+    });
+}
+
+#[test]
+fn a_close_and_an_expiry_of_the_same_entry_end_it_once() {
+    beside_a_worker(2, |waiting| {
+        waiting.end(waiting.order.gone(Class::Established, 0, 0, NOW));
+        waiting.end(waiting.order.expire(NOW, MS));
+    });
+}
+
+#[test]
+fn what_is_drained_is_not_served() {
+    beside_a_worker(2, |waiting| {
+        while waiting.order.len() > 0 {
+            let Some(entry) = waiting.order.drain_one() else { break };
+            waiting.end(Some(entry));
+        }
+    });
+}
+
+#[test]
+fn another_life_of_a_slot_is_not_ended_for_an_old_hang_up() {
+    loom::model(|| {
+        let waiting = Waiting::new(0);
+        let (worker, leader) = (waiting.clone(), waiting.clone());
+        let worker = thread::spawn(move || {
+            // A turn ends one connection, and another is queued in its slot.
+            let Some(Offer::Turn((slot, generation))) = worker.order.take(NOW, &*worker) else { return };
+            worker.own((slot, generation), &worker.served);
+            let generation = worker.states[slot as usize].open();
+            worker.states[slot as usize].requeue();
+            worker.channel.lock().unwrap().push_back((slot, generation.0));
+            worker.served[slot as usize].fetch_sub(1, Ordering::SeqCst);
+            worker.work();
+        });
+        let leader = thread::spawn(move || {
+            for slot in 0..SLOTS as u32 {
+                let given_up = leader.order.hung_up(Class::Established, slot, 0, NOW);
+                assert!(given_up.is_none_or(|(_, generation)| generation == 0), "it is of another life");
+                leader.end(given_up);
+            }
+        });
+        worker.join().unwrap();
+        leader.join().unwrap();
+        waiting.check();
+    });
+}
+
+#[test]
+fn a_worker_that_goes_to_sleep_is_woken_for_what_another_has_moved() {
+    loom::model(|| {
+        let waiting = Waiting::new(2);
+        let (mover, sleeper) = (waiting.clone(), waiting.clone());
+        let mover = thread::spawn(move || {
+            // As a worker does: take, and before a turn for which others would wait, wake one that sleeps.
+            mover.work();
+            if mover.order.len() > 0 && mover.sleeping.load(Ordering::SeqCst) > 0 {
+                mover.woken.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let sleeper = thread::spawn(move || {
+            sleeper.sleeping.fetch_add(1, Ordering::SeqCst);
+            let sleeps = sleeper.channel.lock().unwrap().is_empty() && sleeper.order.len() == 0;
+            if !sleeps {
+                sleeper.sleeping.fetch_sub(1, Ordering::SeqCst);
+            }
+            sleeps
+        });
+        mover.join().unwrap();
+        let sleeps = sleeper.join().unwrap();
+        let left = waiting.order.len();
+        let woken = waiting.woken.load(Ordering::SeqCst);
+        assert!(!sleeps || left == 0 || woken == 1, "{left} wait, a worker sleeps, and nobody wakes it");
+        waiting.check();
+    });
+}

@@ -1,0 +1,117 @@
+//! Whose turn it is.
+
+use crate::admit::turns::accounts::*;
+use crate::clock::Nanos;
+
+use Class::{Established, Newcomer};
+
+fn add(sources: &mut Accounts, id: u128) -> u32 {
+    sources.find_or_add(SourceId(id)).0
+}
+
+#[test]
+fn the_source_that_has_not_waited_for_the_longest_time_is_forgotten() {
+    let mut sources = Accounts::new(0, true);
+    let most = Accounts::most(0) as u128;
+    let numbers: Vec<u32> = (0..most).map(|id| add(&mut sources, id)).collect();
+    // All but the first and the third go to the end of the remembered, and the second waits.
+    for id in (0..most).filter(|&id| id != 0 && id != 2) {
+        sources.came(numbers[id as usize], Newcomer, 0);
+    }
+    for id in (3..most).rev() {
+        sources.left(numbers[id as usize], Newcomer, true);
+    }
+    assert_eq!(sources.find_or_add(SourceId(1_000)), (numbers[0], true));
+    assert_eq!(sources.find_or_add(SourceId(1_001)), (numbers[2], true));
+    assert_eq!(sources.find_or_add(SourceId(1_002)), (numbers[most as usize - 1], true));
+    assert_eq!(sources.find_or_add(SourceId(1)), (numbers[1], false), "who waits is not forgotten");
+    assert_eq!(sources.find_or_add(SourceId(1_001)), (numbers[2], false));
+    assert!(sources.find_or_add(SourceId(2)).1);
+    assert_eq!(sources.id(numbers[1]), SourceId(1));
+}
+
+#[test]
+fn thousands_of_sources_that_come_once_leave_the_table_as_it_was() {
+    let mut sources = Accounts::new(8, true);
+    for id in 0..100_000_u128 {
+        let number = add(&mut sources, id);
+        sources.came(number, Newcomer, 0);
+        assert_eq!(sources.pick(false), Some((number, Newcomer)));
+        sources.left(number, Newcomer, true);
+        assert_eq!((sources.active(), sources.find(SourceId(id))), (0, Some(number)));
+    }
+    let known = (0..100_000_u128).filter(|&id| sources.find(SourceId(id)).is_some()).count();
+    assert_eq!(known, Accounts::most(8), "the last of them are remembered");
+}
+
+/// Two sources that wait always; turns of the first among `picks`.
+fn share_of_first(costs: [Nanos; 2], picks: usize) -> usize {
+    let mut sources = Accounts::new(16, true);
+    let numbers = [add(&mut sources, 1), add(&mut sources, 2)];
+    numbers.iter().for_each(|&number| (0..2).for_each(|_| sources.came(number, Established, 0)));
+    let mut first = 0;
+    for _ in 0..picks {
+        let (number, class) = sources.pick(false).unwrap();
+        first += usize::from(number == numbers[0]);
+        sources.note_cost(sources.id(number), costs[usize::from(number == numbers[1])]);
+        sources.left(number, class, false);
+        sources.came(number, class, 0);
+    }
+    first
+}
+
+#[test]
+fn turns_are_shared_by_what_they_cost() {
+    assert!((490..=510).contains(&share_of_first([5, 5], 1000)));
+    let first = share_of_first([9_000, 1_000], 1000);
+    assert!((90..=110).contains(&first), "{first} of 1000 turns that cost nine times as much");
+    let first = share_of_first([1_000, 9_000], 1000);
+    assert!((890..=910).contains(&first), "{first} of 1000 turns that cost a ninth");
+}
+
+#[test]
+fn no_cost_keeps_a_source_from_its_turn_for_ever() {
+    let first = share_of_first([Nanos::MAX / 128, 1], 10_000);
+    assert!(first >= 10, "{first}");
+    assert!(share_of_first([0, 0], 100) >= 49);
+}
+
+#[test]
+fn a_debt_is_remembered_while_others_wait_and_forgotten_when_nobody_does() {
+    let mut sources = Accounts::new(16, true);
+    let (one, two, three) = (add(&mut sources, 1), add(&mut sources, 2), add(&mut sources, 3));
+    for number in [three, two, one] {
+        sources.came(number, Newcomer, 0);
+    }
+    assert_eq!(sources.pick(false), Some((one, Newcomer)));
+    sources.left(one, Newcomer, true);
+    sources.came(one, Newcomer, 0);
+    assert_eq!(sources.pick(false), Some((two, Newcomer)), "the first has had its turn");
+    sources.left(two, Newcomer, true);
+    for (number, class) in [(three, Newcomer), (one, Newcomer)] {
+        assert_eq!(sources.pick(false), Some((number, class)));
+        sources.left(number, class, true);
+    }
+    sources.came(three, Newcomer, 0);
+    sources.came(one, Newcomer, 0);
+    assert_eq!(sources.pick(false), Some((one, Newcomer)), "a new account: the freshest first");
+}
+
+#[test]
+fn a_source_of_two_classes_is_charged_once_for_each_turn() {
+    let mut sources = Accounts::new(16, true);
+    let (both, other) = (add(&mut sources, 1), add(&mut sources, 2));
+    for _ in 0..2 {
+        sources.came(both, Newcomer, 0);
+        sources.came(both, Established, 0);
+        sources.came(other, Newcomer, 0);
+    }
+    let mut turns = [0_u32, 0];
+    for _ in 0..100 {
+        let (number, class) = sources.pick(false).unwrap();
+        turns[usize::from(number == other)] += 1;
+        sources.left(number, class, false);
+        sources.came(number, class, 0);
+    }
+    assert!(turns[0].abs_diff(turns[1]) <= 2, "{turns:?}");
+}

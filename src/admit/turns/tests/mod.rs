@@ -1,0 +1,6 @@
+//! Tests of the order of turns, apart from it: the model checks use the same files.
+
+mod accounts;
+mod lists;
+mod shelf;
+mod standing;

@@ -1,0 +1,403 @@
+//! The shelf: its order, and that nothing is lost.
+
+use crate::admit::turns::accounts::{Class, SourceId};
+use crate::admit::turns::shelf::*;
+use crate::clock::Nanos;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+const MS: Nanos = 1_000_000;
+const TIMEOUT: Nanos = 5_000 * MS;
+const LIMITS: ShelfLimits = ShelfLimits { connections: 1000, datagrams: 50, doubtful_max: 2, fresh: true };
+
+type Plain = Shelf<()>;
+
+fn entry(slot: u32, class: Class, source: u128, since: Nanos) -> Shelved<()> {
+    Shelved { slot, generation: 0, since, class, source: SourceId(source), entry: () }
+}
+
+/// A shelf with these entries, put there in this order, a millisecond apart: slot, class and source.
+fn shelf(limits: ShelfLimits, entries: &[(u32, Class, u128)]) -> Plain {
+    let mut shelf = Shelf::new(limits);
+    for (at, &(slot, class, source)) in entries.iter().enumerate() {
+        let now = at as Nanos * MS;
+        assert_eq!(shelf.put(entry(slot, class, source, now), false, now), None);
+    }
+    shelf
+}
+
+fn served(shelf: &mut Plain, most: usize) -> Vec<u32> {
+    std::iter::from_fn(|| shelf.next(0)).take(most).map(|shelved| shelved.slot).collect()
+}
+
+use Class::{Datagram, Established, Newcomer};
+
+#[test]
+fn the_freshest_of_a_source_is_first() {
+    for class in Class::ALL {
+        let mut shelf = shelf(LIMITS, &[(1, class, 7), (2, class, 7), (3, class, 7)]);
+        assert_eq!(served(&mut shelf, 9), [3, 2, 1], "{class:?}");
+    }
+}
+
+#[test]
+fn the_freshest_of_many_sources_is_first() {
+    for class in Class::ALL {
+        let mut shelf = shelf(LIMITS, &[(1, class, 1), (2, class, 2), (3, class, 3)]);
+        assert_eq!(served(&mut shelf, 9), [3, 2, 1], "{class:?}");
+    }
+}
+
+#[test]
+fn in_order_the_first_that_came_is_first() {
+    let limits = ShelfLimits { fresh: false, ..LIMITS };
+    let mut one = shelf(limits, &[(1, Newcomer, 7), (2, Newcomer, 7), (3, Newcomer, 7)]);
+    assert_eq!(served(&mut one, 9), [1, 2, 3]);
+    let mut many = shelf(limits, &[(1, Established, 1), (2, Established, 2), (3, Established, 3)]);
+    assert_eq!(served(&mut many, 9), [1, 2, 3]);
+}
+
+#[test]
+fn newcomers_established_and_datagrams_take_turns() {
+    let mut shelf = Shelf::new(LIMITS);
+    for slot in 0..10 {
+        assert_eq!(shelf.put(entry(slot, Datagram, 7, 0), false, 0), None);
+        assert_eq!(shelf.put(entry(100 + slot, Established, 7, 0), false, 0), None);
+        assert_eq!(shelf.put(entry(200 + slot, Newcomer, 7, 0), false, 0), None);
+    }
+    let classes: Vec<_> = std::iter::from_fn(|| shelf.next(0)).map(|shelved| shelved.class).collect();
+    assert_eq!(classes.len(), 30);
+    for three in classes.chunks(3) {
+        assert!(Class::ALL.iter().all(|class| three.contains(class)), "{three:?}");
+    }
+}
+
+#[test]
+fn newcomers_that_come_as_quickly_as_they_are_served_leave_half_to_the_established() {
+    let mut shelf = shelf(LIMITS, &[(900, Established, 1), (901, Established, 2)]);
+    let (mut established, mut turns) = (0, 0);
+    for slot in 0..100 {
+        // Each newcomer has a source of its own, and is fresher than all that waits.
+        assert_eq!(shelf.put(entry(slot, Newcomer, 1000 + u128::from(slot), 0), false, 0), None);
+        let next = shelf.next(0).unwrap();
+        turns += 1;
+        if next.class == Established {
+            established += 1;
+            assert_eq!(shelf.put(next, false, 0), None, "it asks again at once");
+        }
+    }
+    // Its source is charged, so it waits for its round like others do.
+    assert!(established >= 5, "{established} of {turns}");
+}
+
+#[test]
+fn a_client_that_asks_again_at_once_waits_until_the_others_had_a_turn() {
+    let all: Vec<_> = (0..20).map(|slot| (slot, Established, 7)).collect();
+    let mut shelf = shelf(LIMITS, &all);
+    for round in 0..5 {
+        let mut turns = [0; 20];
+        for _ in 0..20 {
+            let next = shelf.next(0).unwrap();
+            turns[next.slot as usize] += 1;
+            assert_eq!(shelf.put(next, false, 0), None);
+        }
+        assert_eq!(turns, [1; 20], "round {round}");
+    }
+}
+
+#[test]
+fn a_source_that_asks_again_at_once_waits_until_the_others_had_a_turn() {
+    let all: Vec<_> = (0..20).map(|slot| (slot, Established, u128::from(slot))).collect();
+    let mut shelf = shelf(LIMITS, &all);
+    let mut turns = [0; 20];
+    for _ in 0..200 {
+        let next = shelf.next(0).unwrap();
+        turns[next.slot as usize] += 1;
+        assert_eq!(shelf.put(next, false, 0), None);
+        assert!(turns.iter().max().unwrap() - turns.iter().min().unwrap() <= 2, "{turns:?}");
+    }
+}
+
+#[test]
+fn another_life_of_a_slot_owes_nothing_for_the_last() {
+    let mut shelf = shelf(LIMITS, &[(1, Established, 7), (2, Established, 7)]);
+    let mut again = shelf.next(0).unwrap();
+    assert_eq!(again.slot, 2);
+    again.generation += 1;
+    assert_eq!(shelf.put(again, false, 0), None);
+    assert_eq!(served(&mut shelf, 9), [2, 1], "it is due, and the freshest");
+}
+
+#[test]
+fn a_source_with_a_heap_does_not_keep_another_waiting() {
+    let mut shelf = Shelf::new(LIMITS);
+    for slot in 0..500 {
+        assert_eq!(shelf.put(entry(slot, Established, 1, 0), false, 0), None);
+    }
+    for polite in 0..50 {
+        for slot in 0..9 {
+            // The noisy source goes on meanwhile, and is always the freshest.
+            assert_eq!(shelf.put(entry(500 + polite * 9 + slot, Established, 1, 0), false, 0), None);
+        }
+        assert_eq!(shelf.put(entry(990, Established, u128::from(100 + polite), 0), false, 0), None);
+        let served = served(&mut shelf, 2);
+        assert!(served.contains(&990), "{served:?}");
+    }
+}
+
+#[test]
+fn a_source_whose_turns_are_expensive_has_fewer_of_them() {
+    let costs = [10 * MS, MS, MS];
+    let mut shelf = Shelf::new(LIMITS);
+    for slot in 0..90 {
+        assert_eq!(shelf.put(entry(slot, Established, u128::from(slot % 3), 0), false, 0), None);
+    }
+    let mut used = [0; 3];
+    for _ in 0..3000 {
+        let next = shelf.next(0).unwrap();
+        let source = next.source.0 as usize;
+        used[source] += costs[source];
+        shelf.note_cost(next.source, costs[source]);
+        assert_eq!(shelf.put(next, false, 0), None);
+    }
+    let (most, least) = (used.iter().max().unwrap(), used.iter().min().unwrap());
+    assert!(*most * 10 <= *least * 11, "each has about a third of the time: {used:?}");
+}
+
+#[test]
+fn a_turn_that_did_not_take_place_is_not_charged() {
+    let entries = [(1, Newcomer, 2), (2, Newcomer, 1), (3, Newcomer, 1), (4, Newcomer, 1)];
+    assert_eq!(served(&mut shelf(LIMITS, &entries), 9), [4, 1, 3, 2]);
+    let mut shelf = shelf(LIMITS, &entries);
+    for slot in [4, 3] {
+        let gone = shelf.next(0).unwrap();
+        assert_eq!(gone.slot, slot, "the source is due again");
+        shelf.refund(gone.source);
+    }
+    assert_eq!(served(&mut shelf, 9), [2, 1]);
+}
+
+#[test]
+fn the_oldest_expires_first_and_once_and_not_before_its_time() {
+    let mut shelf =
+        shelf(LIMITS, &[(1, Newcomer, 1), (2, Established, 2), (3, Datagram, 3), (4, Newcomer, 1)]);
+    assert_eq!(shelf.oldest(), Some(0));
+    assert_eq!(shelf.expire(TIMEOUT, TIMEOUT), None, "exactly the timeout is not longer than it");
+    let mut expired = Vec::new();
+    while let Some(shelved) = shelf.expire(TIMEOUT + 2 * MS + 1, TIMEOUT) {
+        expired.push((shelved.slot, shelved.since));
+    }
+    assert_eq!(expired, [(1, 0), (2, MS), (3, 2 * MS)]);
+    assert_eq!((shelf.len(), shelf.oldest()), (1, Some(3 * MS)));
+    assert_eq!(served(&mut shelf, 9), [4]);
+    assert_eq!(shelf.oldest(), None);
+}
+
+#[test]
+fn an_entry_that_waited_in_the_kernel_expires_by_its_true_age() {
+    let mut shelf = shelf(LIMITS, &[(1, Newcomer, 1), (2, Newcomer, 1)]);
+    assert_eq!(shelf.put(entry(3, Newcomer, 1, 0), false, 2 * MS), None);
+    assert_eq!(shelf.put(entry(4, Established, 1, 0), false, 2 * MS), None);
+    let expired: Vec<_> = std::iter::from_fn(|| shelf.expire(TIMEOUT + 1, TIMEOUT)).collect();
+    assert_eq!(expired.iter().map(|shelved| shelved.slot).collect::<Vec<_>>(), [1, 3, 4]);
+}
+
+#[test]
+fn who_hangs_up_after_a_while_is_served_when_nothing_else_waits() {
+    let mut shelf = shelf(LIMITS, &[(1, Newcomer, 1), (2, Newcomer, 1), (3, Established, 1)]);
+    let late = HALF_CLOSE + 3 * MS;
+    assert_eq!(shelf.hung_up(Newcomer, 2, 0, HALF_CLOSE + MS), None);
+    assert_eq!(shelf.doubtful(), 0, "it has just sent its request, and closed its half");
+    assert_eq!(shelf.hung_up(Newcomer, 2, 0, late), None);
+    assert_eq!(shelf.hung_up(Established, 3, 1, late), None, "another life");
+    assert_eq!((shelf.doubtful(), shelf.waiting(Newcomer), shelf.len()), (1, 1, 3));
+    assert_eq!(shelf.hung_up(Newcomer, 2, 0, late), None, "known already");
+    assert_eq!(shelf.put(entry(4, Established, 9, 0), true, late), None);
+    assert_eq!((shelf.doubtful(), shelf.sources()), (2, 1));
+    assert_eq!(served(&mut shelf, 9), [1, 3, 4, 2]);
+    assert_eq!((shelf.doubtful(), shelf.len()), (0, 0));
+}
+
+#[test]
+fn of_too_many_who_have_hung_up_the_first_is_given_up() {
+    let mut shelf = shelf(LIMITS, &[(1, Newcomer, 1), (2, Established, 1), (3, Newcomer, 1)]);
+    let late = 1_000 * MS;
+    assert_eq!(shelf.hung_up(Newcomer, 1, 0, late), None);
+    assert_eq!(shelf.hung_up(Newcomer, 3, 0, late), None);
+    let given_up = shelf.hung_up(Established, 2, 0, late).unwrap();
+    assert_eq!((given_up.slot, given_up.source, given_up.class), (1, SourceId(1), Newcomer));
+    let given_up = shelf.put(entry(4, Newcomer, 1, 5 * MS), true, late).unwrap();
+    assert_eq!((given_up.slot, shelf.len(), shelf.oldest()), (2, 2, None));
+    let expired = shelf.expire(late + TIMEOUT, TIMEOUT).unwrap();
+    assert_eq!((expired.slot, shelf.doubtful()), (3, 1), "they expire like others, by their age");
+}
+
+#[test]
+fn what_is_removed_is_not_served() {
+    let mut shelf = shelf(LIMITS, &[(1, Newcomer, 1), (2, Established, 1), (1, Datagram, 1)]);
+    assert_eq!(shelf.remove(Newcomer, 1, 5), None, "another life");
+    assert_eq!(shelf.remove(Newcomer, 3, 0), None);
+    assert_eq!(shelf.remove(Newcomer, 5_000, 0), None);
+    let removed = shelf.remove(Newcomer, 1, 0).unwrap();
+    assert_eq!((removed.slot, removed.class), (1, Newcomer));
+    assert_eq!(shelf.remove(Newcomer, 1, 0), None);
+    let removed = shelf.remove(Datagram, 1, 0).unwrap();
+    assert_eq!((removed.slot, removed.class), (1, Datagram));
+    assert_eq!(served(&mut shelf, 9), [2]);
+}
+
+#[test]
+fn room_for_a_newcomer_is_made_by_the_oldest_newcomer() {
+    let mut shelf = shelf(LIMITS, &[(1, Established, 1), (2, Newcomer, 1), (3, Newcomer, 1)]);
+    assert_eq!(shelf.displace(Newcomer, 0).unwrap().slot, 2);
+    assert_eq!(shelf.displace(Newcomer, 0).unwrap().slot, 3);
+    assert_eq!(shelf.displace(Newcomer, 0), None);
+    assert_eq!(shelf.drain_one().unwrap().slot, 1);
+    assert_eq!(shelf.drain_one(), None);
+}
+
+#[test]
+fn an_entry_without_a_place_comes_back() {
+    let mut shelf = shelf(LIMITS, &[(1, Newcomer, 1)]);
+    for stray in [entry(1, Established, 2, 5), entry(1_000, Newcomer, 1, 0), entry(50, Datagram, 1, 0)] {
+        assert_eq!(shelf.put(stray, false, 0), Some(stray));
+    }
+    assert_eq!((shelf.len(), served(&mut shelf, 9)), (1, vec![1]));
+}
+
+#[derive(Clone, Copy, Debug)]
+enum ShelfStep {
+    Put(u32, Class, u128, bool),
+    Next,
+    Remove(Class, u32),
+    HungUp(Class, u32),
+    Expire,
+    Displace,
+    Cost(u128, Nanos),
+    Refund(u128),
+    Pass(Nanos),
+}
+
+fn step() -> impl Strategy<Value = ShelfStep> {
+    let class = prop::sample::select(&Class::ALL[..]);
+    let (slot, source) = (0..12_u32, 0..6_u128);
+    prop_oneof![
+        8 => (slot.clone(), class.clone(), source.clone(), prop::bool::weighted(0.2))
+            .prop_map(|(slot, class, source, hung_up)| ShelfStep::Put(slot, class, source, hung_up)),
+        6 => Just(ShelfStep::Next),
+        1 => (class.clone(), slot.clone()).prop_map(|(class, slot)| ShelfStep::Remove(class, slot)),
+        1 => (class, slot).prop_map(|(class, slot)| ShelfStep::HungUp(class, slot)),
+        1 => Just(ShelfStep::Expire),
+        1 => Just(ShelfStep::Displace),
+        1 => (source.clone(), 0..50 * MS).prop_map(|(source, cost)| ShelfStep::Cost(source, cost)),
+        1 => source.prop_map(ShelfStep::Refund),
+        2 => (0..200 * MS).prop_map(ShelfStep::Pass),
+    ]
+}
+
+/// What a plain list would know: by kind of slot and number, the entry and whether it is doubtful.
+type Known = HashMap<(bool, u32), (Shelved<()>, bool)>;
+
+fn key(class: Class, slot: u32) -> (bool, u32) {
+    (class == Datagram, slot)
+}
+
+fn oldest(known: &Known) -> Option<Nanos> {
+    known.values().filter(|(_, doubtful)| !doubtful).map(|(shelved, _)| shelved.since).min()
+}
+
+fn check_counts(shelf: &Plain, known: &Known) {
+    assert_eq!(shelf.len(), known.len());
+    assert_eq!(shelf.doubtful(), known.values().filter(|(_, doubtful)| *doubtful).count());
+    assert!(shelf.doubtful() <= LIMITS.doubtful_max);
+    for class in Class::ALL {
+        let waiting = known.values().filter(|(shelved, doubtful)| !doubtful && shelved.class == class);
+        assert_eq!(shelf.waiting(class), waiting.count());
+    }
+    let sources = known.values().filter(|(_, doubtful)| !doubtful).map(|(shelved, _)| shelved.source.0);
+    assert_eq!(shelf.sources(), sources.collect::<std::collections::HashSet<_>>().len());
+    assert_eq!(shelf.oldest(), oldest(known));
+}
+
+fn take(known: &mut Known, taken: Option<Shelved<()>>) {
+    if let Some(shelved) = taken {
+        let (put, _) = known.remove(&key(shelved.class, shelved.slot)).expect("it was on the shelf");
+        assert_eq!(shelved, put);
+    }
+}
+
+/// Does a step with both and compares.
+fn try_step(shelf: &mut Plain, known: &mut Known, now: &mut Nanos, step: ShelfStep) {
+    match step {
+        ShelfStep::Put(slot, class, source, hung_up) => {
+            let new = entry(slot, class, source, now.saturating_sub(if hung_up { 150 * MS } else { 0 }));
+            if known.contains_key(&key(class, slot)) {
+                assert_eq!(shelf.put(new, hung_up, *now), Some(new));
+                return;
+            }
+            let doubtful = hung_up && *now - new.since > HALF_CLOSE;
+            known.insert(key(class, slot), (new, doubtful));
+            let given_up = shelf.put(new, hung_up, *now);
+            assert!(given_up.is_none() || doubtful);
+            take(known, given_up);
+        }
+        ShelfStep::Next => {
+            let next = shelf.next(*now);
+            assert_eq!(next.is_some(), !known.is_empty());
+            if let Some(next) = next {
+                let only_doubtful = oldest(known).is_none();
+                assert_eq!(known[&key(next.class, next.slot)].1, only_doubtful);
+            }
+            take(known, next);
+        }
+        ShelfStep::Remove(class, slot) => {
+            let removed = shelf.remove(class, slot, 0);
+            assert_eq!(removed.is_some(), known.contains_key(&key(class, slot)));
+            take(known, removed);
+        }
+        ShelfStep::HungUp(class, slot) => {
+            let given_up = shelf.hung_up(class, slot, 0, *now);
+            if let Some((shelved, doubtful)) = known.get_mut(&key(class, slot)) {
+                *doubtful |= *now - shelved.since > HALF_CLOSE;
+            }
+            take(known, given_up);
+        }
+        ShelfStep::Expire => {
+            let timeout = 300 * MS;
+            while let Some(expired) = shelf.expire(*now, timeout) {
+                assert!(*now - expired.since > timeout);
+                take(known, Some(expired));
+            }
+            assert!(oldest(known).is_none_or(|since| *now - since <= timeout));
+        }
+        ShelfStep::Displace => {
+            let newcomers =
+                |(shelved, doubtful): &&(Shelved<()>, bool)| !doubtful && shelved.class == Newcomer;
+            let oldest = known.values().filter(newcomers).map(|(shelved, _)| shelved.since).min();
+            let displaced = shelf.displace(Newcomer, 0);
+            assert_eq!(displaced.map(|shelved| shelved.since), oldest);
+            take(known, displaced);
+        }
+        ShelfStep::Cost(source, cost) => shelf.note_cost(SourceId(source), cost),
+        ShelfStep::Refund(source) => shelf.refund(SourceId(source)),
+        ShelfStep::Pass(time) => *now += time,
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_lost_or_given_twice(steps in prop::collection::vec(step(), 0..200)) {
+        let (mut shelf, mut known, mut now) = (Shelf::new(LIMITS), Known::new(), 1_000 * MS);
+        for step in steps {
+            try_step(&mut shelf, &mut known, &mut now, step);
+            check_counts(&shelf, &known);
+        }
+        let mut last = 0;
+        while let Some(drained) = shelf.drain_one() {
+            prop_assert!(drained.since >= last, "the oldest is drained first");
+            last = drained.since;
+            take(&mut known, Some(drained));
+        }
+        prop_assert!(known.is_empty());
+    }
+}

@@ -1,0 +1,165 @@
+//! The order of turns, from calm to a queue that stands and back.
+
+use super::accounts::{Class, SourceId};
+use super::order::*;
+use super::shelf::ShelfLimits;
+use crate::clock::Nanos;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+const MS: Nanos = 1_000_000;
+const LIMITS: ShelfLimits = ShelfLimits { connections: 1000, datagrams: 10, doubtful_max: 1, fresh: true };
+
+/// An entry: its slot, since when it waits, and whether its client has hung up; slot 0 is for no client.
+type Simple = (u32, Nanos, bool);
+
+#[derive(Default)]
+struct Channel(RefCell<VecDeque<Simple>>);
+
+impl Channel {
+    fn push(&self, slot: u32, since: Nanos) {
+        self.0.borrow_mut().push_back((slot, since * MS, false));
+    }
+}
+
+impl Arrivals<Simple> for Channel {
+    fn pop(&self) -> Option<Simple> {
+        self.0.borrow_mut().pop_front()
+    }
+
+    fn about(&self, &(slot, since, hung_up): &Simple) -> Option<About> {
+        let source = SourceId(u128::from(slot));
+        let about = About { slot, generation: 0, since, class: Class::Established, source, hung_up };
+        (slot > 0).then_some(about)
+    }
+}
+
+fn order() -> (Order<Simple>, Channel) {
+    (Order::new(LIMITS, 20 * MS), Channel::default())
+}
+
+/// The slot that has its turn at `now`.
+fn turn(order: &Order<Simple>, channel: &Channel, now: Nanos) -> Option<u32> {
+    order.take(now * MS, channel).map(|taken| match taken {
+        Offer::Turn(entry) => entry.0,
+        Offer::GiveUp(entry) => panic!("{entry:?} is given up"),
+    })
+}
+
+#[test]
+fn in_calm_entries_come_in_their_order_and_there_is_no_shelf() {
+    let (order, channel) = order();
+    (1..=3).for_each(|slot| channel.push(slot, 1_000));
+    assert_eq!(
+        [1_001, 1_050, 1_099, 1_100].map(|now| turn(&order, &channel, now)),
+        [Some(1), Some(2), Some(3), None]
+    );
+    assert!(order.shelf.lock().unwrap().is_none() && !order.standing().stands());
+}
+
+#[test]
+fn once_the_queue_stands_the_freshest_comes_first_until_nothing_waits() {
+    let (order, channel) = order();
+    (1..=4).for_each(|slot| channel.push(slot, 1_000 + Nanos::from(slot)));
+    assert_eq!(turn(&order, &channel, 1_130), Some(4));
+    assert_eq!((order.len(), order.oldest(1_130 * MS)), (3, Some(129 * MS)));
+    assert_eq!(order.standing().stood_for(1_130 * MS), Some(0));
+    channel.push(5, 1_131);
+    assert_eq!([1_132, 1_133, 1_134].map(|now| turn(&order, &channel, now)), [Some(5), Some(3), Some(2)]);
+    assert!(order.standing().stands());
+    assert_eq!(turn(&order, &channel, 1_135), Some(1));
+    assert_eq!((order.len(), order.standing().stands()), (0, false));
+    channel.push(6, 1_140);
+    channel.push(7, 1_140);
+    assert_eq!([1_165, 1_166].map(|now| turn(&order, &channel, now)), [Some(6), Some(7)], "calm again");
+}
+
+#[test]
+fn the_queue_stands_no_more_when_what_waits_is_young_and_the_shelf_is_still_emptied_first() {
+    let (order, channel) = order();
+    channel.push(1, 1_000);
+    channel.push(2, 1_125);
+    channel.push(3, 1_126);
+    assert_eq!(turn(&order, &channel, 1_130), Some(3));
+    assert!(order.standing().stands(), "the first still waits");
+    assert_eq!(order.gone(Class::Established, 1, 0, 0).map(|entry| entry.0), Some(1));
+    channel.push(4, 1_131);
+    assert_eq!(turn(&order, &channel, 1_132), Some(4));
+    assert_eq!((order.len(), order.standing().stands()), (1, false));
+    assert_eq!(turn(&order, &channel, 1_133), Some(2));
+}
+
+#[test]
+fn what_is_for_no_client_is_served_at_once() {
+    let (order, channel) = order();
+    for slot in [1, 2, 0, 3] {
+        channel.push(slot, 1_000);
+    }
+    assert_eq!(turn(&order, &channel, 1_130), Some(0), "what came before it is on the shelf");
+    assert_eq!(order.len(), 2);
+    assert_eq!([1_131, 1_132, 1_133].map(|now| turn(&order, &channel, now)), [Some(3), Some(2), Some(1)]);
+}
+
+#[test]
+fn what_has_to_be_given_up_is_handed_out() {
+    let (order, channel) = order();
+    for slot in [1, 2, 3] {
+        channel.0.borrow_mut().push_back((slot, 1_000 * MS, true));
+    }
+    channel.push(4, 1_001);
+    assert_eq!(order.take(1_130 * MS, &channel), Some(Offer::GiveUp((1, 1_000 * MS, true))));
+    assert_eq!(order.take(1_130 * MS, &channel), Some(Offer::GiveUp((2, 1_000 * MS, true))));
+    assert_eq!([1_131, 1_132].map(|now| turn(&order, &channel, now)), [Some(4), Some(3)]);
+}
+
+#[test]
+fn everything_that_takes_an_entry_off_the_shelf_counts_it() {
+    let (order, channel) = order();
+    (1..=7).for_each(|slot| channel.push(slot, 1_000));
+    assert_eq!((turn(&order, &channel, 1_130), order.len()), (Some(7), 6));
+    let late = 1_200 * MS;
+    assert_eq!(order.hung_up(Class::Established, 1, 0, late), None);
+    assert_eq!(order.hung_up(Class::Established, 2, 0, late).map(|entry| entry.0), Some(1));
+    assert_eq!((order.len(), order.displace(Class::Newcomer, late)), (5, None));
+    assert_eq!(order.gone(Class::Established, 3, 0, 0).map(|entry| entry.0), Some(3));
+    assert_eq!(order.expire(late, 200 * MS), None);
+    assert!(order.expire(late + 1, 200 * MS).is_some());
+    assert_eq!(order.len(), 3);
+    assert_eq!(std::iter::from_fn(|| order.drain_one()).count(), 3);
+    assert_eq!((order.len(), order.oldest(late), order.drain_one()), (0, None, None));
+}
+
+#[test]
+fn costs_and_refunds_reach_the_shelf() {
+    let (order, channel) = order();
+    (1..=4).for_each(|slot| channel.push(slot, 1_000));
+    assert_eq!(turn(&order, &channel, 1_130), Some(4));
+    order.refund(SourceId(4));
+    channel.push(4, 1_130);
+    assert_eq!(turn(&order, &channel, 1_131), Some(4), "it was not charged");
+    order.note_cost(SourceId(4), 10 * MS);
+    channel.push(4, 1_131);
+    assert_eq!(turn(&order, &channel, 1_132), Some(3), "it was charged now");
+}
+
+#[test]
+fn more_than_is_moved_at_once_is_moved_by_the_next() {
+    let (order, channel) = order();
+    (1..=600).for_each(|slot| channel.push(slot, 1_000));
+    assert_eq!(turn(&order, &channel, 1_130), Some(MOVED_AT_ONCE as u32));
+    assert_eq!(turn(&order, &channel, 1_130), Some(2 * MOVED_AT_ONCE as u32));
+    assert_eq!(turn(&order, &channel, 1_130), Some(600));
+}
+
+#[test]
+fn what_a_client_is_told_is_the_time_to_work_off_what_waits() {
+    let told =
+        |waiting, turn_ms, at_once| retry_after(waiting, Duration::from_millis(turn_ms), at_once).as_secs();
+    assert_eq!(told(0, 1, 1), 1);
+    assert_eq!(told(2_000, 1, 1), 2);
+    assert_eq!(told(2_001, 1, 1), 3, "rounded up");
+    assert_eq!(told(2_000, 20, 32), 2);
+    assert_eq!(told(10_000, 1_000, 32), 120);
+    assert_eq!(told(usize::MAX, u64::MAX, 0), 120);
+}

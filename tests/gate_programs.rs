@@ -1,0 +1,334 @@
+//! The gate in front of programs that other people wrote, with the real program between.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use support::{Client, End, PATIENCE, Program, Running, command, eventually, finish};
+
+/// A child that is ended with the test.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Server {
+    #[track_caller]
+    fn start(command: &mut Command) -> Self {
+        let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self(started.expect("tests/setup.sh installs it"))
+    }
+}
+
+/// A folder of the test's own.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tidegate-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.0.join(name), text).unwrap();
+        self.path(name)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A port that nobody listens at; a program is told to listen there.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Waits until somebody listens at a port.
+#[track_caller]
+fn listens(port: u16) {
+    eventually("the program listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+}
+
+fn gate(backends: &str, options: &[(&str, &str)]) -> Running {
+    let mut program = Program::new().service(&format!("proxy:{backends}"));
+    for (name, value) in options {
+        program = program.arg(name, value);
+    }
+    program.start()
+}
+
+fn address(gate: &Running) -> SocketAddr {
+    gate.address()
+}
+
+/// A request, and the rest of its connection.
+fn ask(address: SocketAddr, request: &str) -> String {
+    let mut client = Client::connect(address);
+    client.say(request);
+    let (answer, end) = client.rest();
+    assert_eq!(end, End::Fin);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+const THREADING: &str = "
+import socketserver, threading, sys
+most = now = 0
+lock = threading.Lock()
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        global now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        for line in self.rfile:
+            if line == b'most\\n':
+                self.wfile.write(b'%d\\n' % most)
+            else:
+                self.wfile.write(line.upper())
+        with lock:
+            now -= 1
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+with Server(('127.0.0.1', 0), Handler) as server:
+    print(server.server_address[1], flush=True)
+    server.serve_forever()
+";
+
+#[test]
+fn a_threading_server_of_python_never_has_more_threads_than_places() {
+    let mut python = command("python3");
+    let python = python.args(["-c", THREADING]).stdout(Stdio::piped()).spawn().expect("python3 runs");
+    let mut server = Server(python);
+    let mut line = String::new();
+    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let gate = gate(&format!("127.0.0.1:{}", line.trim()), &[("--backend-connections", "5")]);
+    let at = address(&gate);
+    std::thread::scope(|scope| {
+        for number in 0..60 {
+            scope.spawn(move || {
+                let mut client = Client::connect(at);
+                for round in 0..5 {
+                    client
+                        .say(format!("client {number} {round}\n"))
+                        .hear(format!("CLIENT {number} {round}\n"));
+                }
+                client.finish();
+                assert_eq!(client.end(), End::Fin);
+            });
+        }
+    });
+    let mut client = Client::connect(at);
+    client.say("most\n").finish();
+    let most: usize = String::from_utf8(client.rest().0).unwrap().trim().parse().unwrap();
+    assert!((1..=5).contains(&most), "{most} threads at once");
+}
+
+#[test]
+fn socat_and_its_half_closes_pass_over_tcp_and_unix() {
+    let folder = Folder::new("socat");
+    let (port, path) = (free_port(), folder.path("cat.sock"));
+    let _tcp = Server::start(
+        command("socat").args([&format!("TCP-LISTEN:{port},bind=127.0.0.1,fork,reuseaddr"), "EXEC:wc -c"]),
+    );
+    let _unix = Server::start(command("socat").args([&format!("UNIX-LISTEN:{path},fork"), "EXEC:wc -c"]));
+    listens(port);
+    eventually("the socket is there", || std::path::Path::new(&path).exists().then_some(()));
+    for backend in [format!("127.0.0.1:{port}"), format!("unix:{path}")] {
+        let gate = gate(&backend, &[]);
+        let mut client = Client::connect(address(&gate));
+        // It answers when its input has ended, and not before.
+        client.say(vec![b'x'; 1_000_000]).finish();
+        assert_eq!(client.rest(), (b"1000000\n".to_vec(), End::Fin), "{backend}");
+    }
+}
+
+#[test]
+fn nginx_serves_through_it_and_a_large_file_is_the_same() {
+    let folder = Folder::new("nginx");
+    let port = free_port();
+    let block: Vec<u8> = (0..1_000_003_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let file = block.repeat(40);
+    std::fs::write(folder.0.join("large"), &file).unwrap();
+    let config = folder.write(
+        "nginx.conf",
+        &format!(
+            "daemon off; master_process off; pid {root}/pid; error_log {root}/error;\n\
+             events {{ worker_connections 500; }}\n\
+             http {{ access_log off; sendfile on; server {{ listen 127.0.0.1:{port}; root {root}; }}\n\
+             client_body_temp_path {root}/a; proxy_temp_path {root}/b; fastcgi_temp_path {root}/c;\n\
+             uwsgi_temp_path {root}/d; scgi_temp_path {root}/e; }}\n",
+            root = folder.0.display()
+        ),
+    );
+    let _nginx = Server::start(command("nginx").args(["-p", &folder.path(""), "-c", &config]));
+    listens(port);
+    let gate = gate(&format!("127.0.0.1:{port}"), &[("--backend-connect", "first-byte")]);
+    let mut client = Client::connect(address(&gate));
+    client.say("GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let (answer, end) = client.rest();
+    assert_eq!(end, End::Fin);
+    let head = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+    assert!(answer[head..] == file, "{} of {} bytes", answer.len() - head, file.len());
+}
+
+#[test]
+fn haproxy_behind_it_learns_who_the_client_is() {
+    let folder = Folder::new("behind");
+    for version in ["v1", "v2"] {
+        let port = free_port();
+        let config = folder.write(
+            "haproxy.cfg",
+            &format!(
+                "defaults\n  mode http\n  timeout connect 5s\n  timeout client 5s\n  timeout server 5s\n\
+                 frontend a\n  bind 127.0.0.1:{port} accept-proxy\n\
+                 http-request return status 200 content-type text/plain lf-string \"%[src]:%[src_port]\\n\"\n"
+            ),
+        );
+        let _haproxy = Server::start(command("haproxy").args(["-db", "-f", &config]));
+        listens(port);
+        let gate = gate(&format!("127.0.0.1:{port}"), &[("--send-proxy", version)]);
+        let mut client = Client::from("127.0.0.9", address(&gate));
+        let port = client.stream().local_addr().unwrap().port();
+        client.say("GET / HTTP/1.0\r\n\r\n");
+        let answer = String::from_utf8(client.rest().0).unwrap();
+        assert!(answer.ends_with(&format!("127.0.0.9:{port}\n")), "{version}: {answer}");
+    }
+}
+
+#[test]
+fn redis_and_its_own_client_talk_through_it() {
+    let port = free_port();
+    let folder = Folder::new("redis");
+    let _redis = Server::start(command("redis-server").args([
+        "--port",
+        &port.to_string(),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--dir",
+        &folder.path(""),
+    ]));
+    listens(port);
+    let gate = gate(&format!("127.0.0.1:{port}"), &[("--backend-connections", "4")]);
+    let port = address(&gate).port().to_string();
+    let cli = |args: &[&str]| {
+        let output = finish(command("redis-cli").args(["-h", "127.0.0.1", "-p", &port]).args(args));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(cli(&["set", "key", "value"]), "OK\n");
+    assert_eq!(cli(&["get", "key"]), "value\n");
+    // As many clients as places: each keeps its connection to the end.
+    let benchmark = ["-p", &port, "-c", "4", "-n", "2000", "-q", "-t", "set,get"];
+    let output = finish(command("redis-benchmark").args(benchmark));
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn postgresql_serves_pgbench_through_it() {
+    let Some(bin) = postgresql() else { panic!("tests/setup.sh installs postgresql") };
+    let folder = Folder::new("postgresql");
+    let port = free_port();
+    // PostgreSQL refuses to run as root.
+    let run = |program: &str, args: &[&str]| {
+        let program = bin.join(program).display().to_string();
+        let mut all = command("setpriv");
+        all.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", &program]).args(args);
+        all.current_dir("/");
+        all
+    };
+    let root = folder.path("");
+    assert!(command("chown").args(["postgres", &root]).status().unwrap().success());
+    let data = folder.path("data");
+    let made = finish(&mut run("initdb", &["-D", &data, "-A", "trust", "-N", "-U", "postgres"]));
+    assert!(made.status.success(), "{made:?}");
+    let port_text = port.to_string();
+    let settings = ["-D", &data, "-p", &port_text, "-k", &root, "-h", "127.0.0.1", "-F"];
+    let _server = Server::start(&mut run("postgres", &settings));
+    listens(port);
+    let gate = gate(&format!("127.0.0.1:{port}"), &[("--backend-connections", "3")]);
+    let port = address(&gate).port().to_string();
+    let to = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "postgres"];
+    eventually("it accepts connections", || {
+        finish(command("psql").args(to).args(["-c", "select 1"])).status.success().then_some(())
+    });
+    let filled = finish(&mut run("pgbench", &[&["-i", "-q"], &to[..]].concat()));
+    assert!(filled.status.success(), "{filled:?}");
+    // More clients than places: those who wait have their turn when others have ended.
+    let load = [&["-c", "6", "-j", "6", "-t", "25", "-C"], &to[..]].concat();
+    let output = finish(&mut run("pgbench", &load));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("150/150"), "{output:?}");
+}
+
+/// Where Debian puts the programs of PostgreSQL's server.
+fn postgresql() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
+    versions.flatten().map(|version| version.path().join("bin")).find(|bin| bin.join("postgres").exists())
+}
+
+/// A backend that stops in the middle, one that never answers, and one that answers a byte a second.
+#[test]
+fn backends_that_misbehave_cost_their_own_clients_only() {
+    let stopped = TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = stopped.local_addr().unwrap().to_string();
+    let gate = gate(&name, &[("--idle-timeout", "300ms"), ("--backend-connections", "2")]);
+    let at = address(&gate);
+    // It stops in the middle of its answer.
+    let mut client = Client::connect(at);
+    client.say("GET\n");
+    let (mut peer, _) = stopped.accept().unwrap();
+    peer.write_all(b"half an ans").unwrap();
+    drop(peer);
+    let (said, _) = client.rest();
+    assert_eq!(said, b"half an ans");
+    // It accepts and never answers: the pair is closed, and its place comes free.
+    let mut client = Client::connect(at);
+    client.say("GET\n");
+    let (mut silent, _) = stopped.accept().unwrap();
+    assert_eq!(client.end(), End::Fin);
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut heard = Vec::new();
+    silent.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"GET\n");
+    // It answers by drops, each before the pair is quiet for too long.
+    let mut client = Client::connect(at);
+    let (mut slow, _) = stopped.accept().unwrap();
+    for byte in b"slowly" {
+        std::thread::sleep(Duration::from_millis(100));
+        slow.write_all(&[*byte]).unwrap();
+        client.hear([*byte]);
+    }
+    drop(slow);
+    assert_eq!(client.end(), End::Fin);
+    assert_eq!(ask_again(at, &stopped), "again");
+}
+
+fn ask_again(at: SocketAddr, backend: &TcpListener) -> String {
+    std::thread::scope(|scope| {
+        let answer = scope.spawn(move || ask(at, "once more"));
+        let (mut peer, _) = backend.accept().unwrap();
+        peer.write_all(b"again").unwrap();
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut rest = Vec::new();
+        let _ = peer.read_to_end(&mut rest);
+        answer.join().unwrap()
+    })
+}

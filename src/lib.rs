@@ -12,7 +12,7 @@
 //!                             accept errors   |           |          |
 //!                             (back off)      |        poller <------+  idle: an fd in one epoll,
 //!                                             |           |             no thread, no buffer
-//!                                             +---> parker: lingering closes, deadlines, the drain
+//!                                             +---> timekeeper: lingering closes, deadlines, the drain
 //! ```
 //!
 //! A server is described, bound, served and ended:

@@ -91,6 +91,34 @@ labels! {
         Error = "error",
         /// The server ended.
         Shutdown = "shutdown",
+        /// Its TLS handshake failed; [`HandshakeFailure`] says why.
+        Handshake = "handshake",
+    }
+}
+
+labels! {
+    /// Why a TLS handshake failed.
+    HandshakeFailure {
+        /// It was not over `read_timeout` after its first byte, or that did not come.
+        Timeout = "timeout",
+        /// The client does not speak TLS: HTTP without it, say.
+        NotTls = "not_tls",
+        /// The client speaks no version that is offered.
+        Version = "version",
+        /// The client and the server have no cipher suite, group or kind of signature in common.
+        Parameters = "parameters",
+        /// The client offers other protocols (ALPN) only.
+        Protocol = "protocol",
+        /// The client refused: it does not trust the certificate, say.
+        Alert = "alert",
+        /// The client broke the rules of TLS.
+        Malformed = "malformed",
+        /// The client left in the middle.
+        ClientGone = "client_gone",
+        /// What it had sent did not fit into `input_total` beside what others had.
+        InputLimit = "input_limit",
+        /// The server could not go on.
+        Internal = "internal",
     }
 }
 

@@ -164,7 +164,7 @@ impl<'s, 'a> Blocking<'s, 'a> {
 
 impl Read for Blocking<'_, '_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.buffer.len() && out.len() >= Self::BUFFER_BYTES {
+        if self.at == self.buffer.len() && out.len() >= Self::BUFFER_BYTES && !self.stream.is_secured() {
             return self.read_socket(out);
         }
         let available = self.fill_buf()?;
@@ -176,13 +176,32 @@ impl Read for Blocking<'_, '_> {
 }
 
 impl Blocking<'_, '_> {
-    fn read_socket(&mut self, out: &mut [u8]) -> io::Result<usize> {
+    /// By when the client must have sent something.
+    fn begin_to_read(&mut self) -> io::Result<Instant> {
         // What was answered so far is sent before waiting for more, or both sides could wait.
         self.flush()?;
         let allowed = self.stream.limits().read_timeout;
-        let deadline = self
-            .total_deadline
-            .unwrap_or_else(|| *self.read_deadline.get_or_insert_with(|| Instant::now() + allowed));
+        let from_now = || Instant::now() + allowed;
+        Ok(self.total_deadline.unwrap_or_else(|| *self.read_deadline.get_or_insert_with(from_now)))
+    }
+
+    /// Reads what has come through TLS into the buffer, which is empty.
+    fn fill_secured(&mut self) -> io::Result<()> {
+        let deadline = self.begin_to_read()?;
+        (self.at, self.buffer) = (0, Vec::new());
+        loop {
+            match self.stream.split().0.after_wait().transpose()?.flatten() {
+                Some(bytes) => {
+                    self.buffer = bytes.to_vec();
+                    return Ok(());
+                }
+                None => self.wait(PollFlags::IN, deadline, Fault::ReadTimeout)?,
+            }
+        }
+    }
+
+    fn read_socket(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let deadline = self.begin_to_read()?;
         loop {
             let (input, _) = self.stream.split();
             if let Some(n) = receive(input.socket, out)? {
@@ -196,7 +215,9 @@ impl Blocking<'_, '_> {
 
 impl BufRead for Blocking<'_, '_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.buffer.len() {
+        if self.at == self.buffer.len() && self.stream.is_secured() {
+            self.fill_secured()?;
+        } else if self.at == self.buffer.len() {
             let mut buffer = std::mem::take(&mut self.buffer);
             buffer.resize(Self::BUFFER_BYTES, 0);
             let read = self.read_socket(&mut buffer);
@@ -217,7 +238,7 @@ impl Write for Blocking<'_, '_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let (_, output) = self.stream.split();
         // In pieces below the output limit, so that a large reply waits instead of failing.
-        let piece = data.len().min(output.context.limits.output_per_connection.min(Self::PIECE_BYTES));
+        let piece = data.len().min(output.piece_max().min(Self::PIECE_BYTES));
         if !output.kept.is_empty() {
             self.flush()?;
         }

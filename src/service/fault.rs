@@ -29,6 +29,9 @@ pub enum Fault {
     /// The client is turned away, as it could have been before its first turn: it is told the busy reply.
     #[error("the client is turned away: {0}")]
     Refused(DropReason),
+    /// A TLS client's connection ended without the `close_notify` that says that this was all.
+    #[error("the connection ended without TLS's close_notify: what came may not be all")]
+    Truncated,
     /// A line is longer than `max_line`.
     #[error("the client sent a line longer than allowed")]
     LineTooLong,
@@ -42,6 +45,7 @@ impl From<Fault> for io::Error {
             Fault::Refused(_) => io::ErrorKind::ConnectionRefused,
             Fault::Shutdown => io::ErrorKind::ConnectionAborted,
             Fault::LineTooLong => io::ErrorKind::InvalidData,
+            Fault::Truncated => io::ErrorKind::UnexpectedEof,
         };
         io::Error::new(kind, fault)
     }

@@ -440,7 +440,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (near, address) = listener.accept().unwrap();
-            let peer = Peer { address };
+            let peer = Peer::new(address);
             Self {
                 limits,
                 near,

@@ -14,8 +14,10 @@ mod lines;
 mod pace;
 mod pool;
 mod proxy;
+mod secured;
 mod stream;
 mod time;
+mod tls_side;
 mod waker;
 pub mod websocket;
 mod work;
@@ -31,10 +33,12 @@ pub use http::http;
 pub(crate) use kept::Kept;
 pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
 pub(crate) use pool::Pool;
+pub(crate) use secured::{SecuredTurn, TlsBuffers};
 pub use proxy::{BackendName, BackendNameError, ConnectOn, Proxy, ProxyBuilder, proxy};
 pub(crate) use stream::{Buffers, Context, Turned};
 pub use stream::{Input, Output, Received, Stream};
 pub use time::Time;
+pub(crate) use tls_side::{Shake, ShakeTurn, TlsSide};
 pub use waker::Waker;
 pub(crate) use waker::{Host, Seat, SocketEvent, SocketEvents, WatchFor};
 pub use websocket::websocket;
@@ -42,8 +46,10 @@ pub use work::{Cost, Work};
 
 use crate::metrics::backends::BackendsSnapshot;
 use crate::reason::CloseReason;
+use crate::transport::tls::TlsFacts;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What the session of a ready service takes of the allocator, at most.
@@ -58,11 +64,28 @@ pub(crate) const CONNECTION_BYTES: usize =
 pub(crate) const SPARE_BYTES: usize = 2 * Pool::SPARE_BYTES;
 
 /// The client of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
+    tls: Option<Arc<TlsFacts>>,
+}
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self { address, tls: None }
+    }
+
+    /// What was agreed on in its TLS handshake; `None` if it speaks no TLS, or before that is over: in
+    /// [`Service::verify`].
+    pub fn tls(&self) -> Option<&TlsFacts> {
+        self.tls.as_deref()
+    }
+
+    pub(crate) fn secured(&mut self, facts: TlsFacts) {
+        self.tls = Some(Arc::new(facts));
+    }
 }
 
 /// A stream service: says who it is and opens a session for each connection.
@@ -79,14 +102,15 @@ pub trait Service: Send + Sync + 'static {
     }
 
     /// Whether this client is served at all, asked before its first turn. One that is not is told
-    /// the busy reply, if there is one, and counted as `denied`. Default: yes.
+    /// the busy reply, if there is one, and counted as `denied`. With TLS it is asked before the handshake, which costs
+    /// nothing then, and the client is told nothing. Default: yes.
     fn verify(&self, peer: &Peer) -> bool {
         let _ = peer;
         true
     }
 
-    /// Opens the session of a connection, at its first turn. A session without fields costs no
-    /// allocation.
+    /// Opens the session of a connection, at its first turn, or when its TLS handshake is over. A session without
+    /// fields costs no allocation.
     fn connect(&self, peer: &Peer) -> Box<dyn Session>;
 
     /// What a refused client is told, where the protocol has a word for it. Asked by whatever thread

@@ -1,11 +1,12 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
 use super::pace::Pace;
+use super::secured::{SecuredTurn, Taken};
 use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor};
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::transport::socket::{receive, send};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -108,6 +109,7 @@ impl<'a> Stream<'a> {
         let budget = context.limits.turn_bytes;
         let input = Input {
             socket,
+            tls: None,
             buffer: input,
             blocked,
             pace,
@@ -117,7 +119,7 @@ impl<'a> Stream<'a> {
             ended: false,
             received: 0,
         };
-        let output = Output { socket, kept, gather, blocked, pace, context, sent: 0 };
+        let output = Output { socket, tls: None, kept, gather, blocked, pace, context, sent: 0 };
         Self {
             input,
             output,
@@ -127,6 +129,17 @@ impl<'a> Stream<'a> {
             earlier_call: false,
             events: SocketEvents::UNKNOWN,
         }
+    }
+
+    /// From here on what is received and sent goes through TLS.
+    pub(crate) fn secured(mut self, tls: Option<&'a RefCell<SecuredTurn<'a>>>) -> Self {
+        (self.input.tls, self.output.tls) = (tls, tls);
+        self
+    }
+
+    /// Whether the session cannot move bytes itself, since they go through TLS.
+    pub(crate) fn is_secured(&self) -> bool {
+        self.input.tls.is_some()
     }
 
     /// The client.
@@ -260,6 +273,7 @@ impl std::fmt::Debug for Context<'_> {
 #[derive(Debug)]
 pub struct Input<'a> {
     pub(super) socket: &'a TcpStream,
+    tls: Option<&'a RefCell<SecuredTurn<'a>>>,
     buffer: &'a mut [u8],
     blocked: &'a Cell<bool>,
     pace: &'a Pace,
@@ -297,17 +311,57 @@ impl Input<'_> {
         if self.received > 0 && self.pace.look() {
             return Ok(None);
         }
+        let Some(n) = self.take_now(room)? else { return Ok(None) };
+        if !self.drained {
+            // There may be more, so whether another read is in time will be asked.
+            self.pace.begin();
+        }
+        Ok(Some(n))
+    }
+
+    /// The same, whatever the turn has had before.
+    fn take_now(&mut self, room: usize) -> io::Result<Option<usize>> {
+        if let Some(tls) = self.tls {
+            return self.take_secured(tls);
+        }
         let Some(n) = receive(self.socket, &mut self.buffer[..room])? else {
             self.drained = true;
             self.hangup = false;
             return Ok(None);
         };
         self.account(n, room);
-        if !self.drained {
-            // There may be more, so whether another read is in time will be asked.
-            self.pace.begin();
-        }
         Ok(Some(n))
+    }
+
+    fn take_secured(&mut self, tls: &RefCell<SecuredTurn<'_>>) -> io::Result<Option<usize>> {
+        match tls.borrow_mut().take(self.socket, self.buffer, &mut self.hangup) {
+            Ok(Taken::Bytes { bytes, drained }) => {
+                self.account(bytes, usize::MAX);
+                self.drained = drained;
+                Ok(Some(bytes))
+            }
+            Ok(Taken::Nothing) => {
+                self.drained = true;
+                Ok(None)
+            }
+            Ok(Taken::End) => {
+                self.account(0, usize::MAX);
+                Ok(Some(0))
+            }
+            Err(error) => {
+                self.ended = true;
+                Err(error)
+            }
+        }
+    }
+
+    /// For a session that waits for its client: what came through TLS, whatever the turn has had before; `None` if the
+    /// connection has none.
+    pub(super) fn after_wait(&mut self) -> Option<io::Result<Option<&[u8]>>> {
+        let tls = self.tls?;
+        tls.borrow_mut().waited();
+        let taken = self.take_secured(tls);
+        Some(taken.map(|bytes| bytes.map(|n| &self.buffer[..n])))
     }
 
     pub(super) fn account(&mut self, n: usize, room: usize) {
@@ -322,6 +376,7 @@ impl Input<'_> {
 #[derive(Debug)]
 pub struct Output<'a> {
     pub(super) socket: &'a TcpStream,
+    tls: Option<&'a RefCell<SecuredTurn<'a>>>,
     pub(super) kept: &'a mut Kept,
     gather: &'a mut Vec<u8>,
     blocked: &'a Cell<bool>,
@@ -364,7 +419,7 @@ impl Output<'_> {
 
     /// Sends what was gathered.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        if self.gather.is_empty() {
+        if self.gather.is_empty() && self.tls.is_none() {
             return Ok(());
         }
         let gathered = std::mem::take(self.gather);
@@ -374,8 +429,23 @@ impl Output<'_> {
         passed
     }
 
+    /// Sends bytes, through TLS where the connection has it.
+    fn pass(&mut self, data: &[u8]) -> io::Result<()> {
+        match self.tls {
+            Some(tls) => tls.borrow_mut().seal(data, |records| self.give(records)),
+            None => self.give(data),
+        }
+    }
+
+    /// The most bytes of one piece that is certain to be kept if the kernel takes none of it.
+    pub(super) fn piece_max(&self) -> usize {
+        let most = self.context.limits.output_per_connection;
+        // TLS adds some to each.
+        if self.tls.is_some() { (most - most.min(64)).max(1) } else { most }
+    }
+
     /// Gives bytes to the kernel, and keeps what it does not take.
-    fn pass(&mut self, mut data: &[u8]) -> io::Result<()> {
+    fn give(&mut self, mut data: &[u8]) -> io::Result<()> {
         while self.kept.is_empty() && !data.is_empty() {
             match send(self.socket, data)? {
                 0 => break,

@@ -3,3 +3,4 @@
 pub(crate) mod listen;
 pub(crate) mod proxy_header;
 pub(crate) mod socket;
+pub(crate) mod tls;

@@ -108,12 +108,13 @@ impl Newcomers<'_> {
         let connection = Connection {
             session: None,
             kept: Kept::default(),
+            tls: None,
             waiting: Waiting::Request.into(),
             socket,
             registered: Registered::No,
             knows_of_drain: false,
             ending: None,
-            peer: Peer { address: canonical(peer) },
+            peer: Peer::new(canonical(peer)),
             _permit: permit,
         };
         let owned = Owned::open(slot, listener, connection, ledger);

@@ -39,6 +39,7 @@ impl Ending {
             | CloseReason::Protocol
             | CloseReason::ReadTimeout
             | CloseReason::InputLimit
+            | CloseReason::Handshake
             | CloseReason::Shutdown => Ending::Polite,
             CloseReason::WriteTimeout
             | CloseReason::Reset
@@ -69,6 +70,12 @@ impl Closer<'_> {
         self.end(owned, Ending::of(reason), reason, |_| ledger.closed(from, reason));
     }
 
+    /// Ends a connection whose client has not got through its handshake in time: nobody waits for what it may still send.
+    pub(crate) fn abandon(&self, owned: Owned<'_>) {
+        let (ledger, from, reason) = (owned.ledger, owned.place, CloseReason::Handshake);
+        self.end(owned, Ending::Fin, reason, |_| ledger.closed(from, reason));
+    }
+
     /// Cuts a connection: RST, whatever it was doing.
     pub(crate) fn cut(&self, owned: Owned<'_>) {
         let (ledger, from, reason) = (owned.ledger, owned.place, CloseReason::Shutdown);
@@ -94,6 +101,9 @@ impl Closer<'_> {
             debug_assert!(false, "a connection that is owned is there");
             return;
         };
+        if ending != Ending::Reset {
+            connection.close_notify();
+        }
         connection.kept.discard();
         let mut session = connection.session.take();
         if owned.place == Place::Active

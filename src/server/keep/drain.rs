@@ -11,7 +11,6 @@ use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
 use crate::server::shared::Shared;
 use crate::server::turn::parking::{park_or_requeue, requeue};
-use crate::transport::socket::has_input;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -209,11 +208,11 @@ fn end_idle(shared: &Shared, now: Nanos) {
             // Nothing is read of a client that does not take its replies; a session that keeps its own time may have left
             // something unread on purpose.
             Some(connection)
-                if !matches!(connection.waiting.get(), Waiting::Request | Waiting::Rest { .. }) =>
+                if matches!(connection.waiting.get(), Waiting::Flush { .. } | Waiting::Call { .. }) =>
             {
                 (connection.waiting.get(), false)
             }
-            Some(connection) => (connection.waiting.get(), has_input(&connection.socket)),
+            Some(connection) => (connection.waiting.get(), connection.has_input()),
             None => (Waiting::Request, false),
         };
         let unaware = matches!(waiting, Waiting::Call { .. })
@@ -222,7 +221,7 @@ fn end_idle(shared: &Shared, now: Nanos) {
             // A session that keeps its own time learns of the drain by a turn.
             requeue(shared, owned, now);
             true
-        } else if waiting == Waiting::Request {
+        } else if matches!(waiting, Waiting::Request | Waiting::Hello { .. }) {
             shared.closer().close(owned, CloseReason::Shutdown);
             false
         } else {

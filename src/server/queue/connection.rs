@@ -3,7 +3,8 @@
 use crate::admit::Permit;
 use crate::clock::Nanos;
 use crate::reason::CloseReason;
-use crate::service::{Kept, Peer, Session};
+use crate::service::{Kept, Peer, Session, TlsSide};
+use crate::transport::socket::{has_input, say};
 use std::net::TcpStream;
 
 /// How far a connection's registration with the poller goes.
@@ -19,6 +20,8 @@ pub(crate) enum Registered {
 pub(crate) enum Waiting {
     /// For a request: `idle_timeout`.
     Request,
+    /// For the first byte of a TLS client that was admitted then: `read_timeout`.
+    Hello { since: Nanos },
     /// For the rest of a request that began then: `read_timeout`, in all.
     Rest { since: Nanos },
     /// For its client to take replies, which it last did then: `write_timeout`.
@@ -27,20 +30,21 @@ pub(crate) enum Waiting {
     Call { at: Nanos },
 }
 
-/// A [`Waiting`] in one word: two bits say for what, the others since when.
+/// A [`Waiting`] in one word: three bits say for what, the others since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PackedWaiting(u64);
 
 impl PackedWaiting {
-    const SINCE: u64 = u64::MAX >> 2;
+    const SINCE: u64 = u64::MAX >> 3;
 
     pub(crate) fn get(self) -> Waiting {
-        // 146 years of nanoseconds fit.
+        // 73 years of nanoseconds fit.
         let since = self.0 & Self::SINCE;
-        match self.0 >> 62 {
+        match self.0 >> 61 {
             0 => Waiting::Request,
             1 => Waiting::Rest { since },
             2 => Waiting::Flush { since },
+            3 => Waiting::Hello { since },
             _ => Waiting::Call { at: since },
         }
     }
@@ -52,9 +56,10 @@ impl From<Waiting> for PackedWaiting {
             Waiting::Request => (0, 0),
             Waiting::Rest { since } => (1, since),
             Waiting::Flush { since } => (2, since),
-            Waiting::Call { at } => (3, at.min(Self::SINCE)),
+            Waiting::Hello { since } => (3, since),
+            Waiting::Call { at } => (4, at.min(Self::SINCE)),
         };
-        Self(what << 62 | since & Self::SINCE)
+        Self(what << 61 | since & Self::SINCE)
     }
 }
 
@@ -67,6 +72,8 @@ pub(crate) struct Connection {
     /// Replies the kernel did not take.
     pub(crate) kept: Kept,
     pub(crate) waiting: PackedWaiting,
+    /// Made when a TLS client's first byte is there.
+    pub(crate) tls: Option<Box<TlsSide>>,
     pub(crate) socket: TcpStream,
     pub(crate) registered: Registered,
     /// Its session has had a turn since the server began to end.
@@ -81,6 +88,25 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn is_registered(&self) -> bool {
         self.registered != Registered::No
+    }
+
+    /// Whether its client has sent something that the session has not read.
+    pub(crate) fn has_input(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.has_input()) || has_input(&self.socket)
+    }
+
+    /// Whether its TLS handshake has begun and is not over.
+    pub(crate) fn is_shaking_hands(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| !tls.is_open())
+    }
+
+    /// Tells a TLS client that this was all, if nothing is left to be sent before that.
+    pub(crate) fn close_notify(&mut self) {
+        if let Some(tls) = &mut self.tls
+            && self.kept.is_empty()
+        {
+            say(&self.socket, &tls.close_notify());
+        }
     }
 }
 
@@ -102,6 +128,7 @@ mod tests {
         for since in [1, 5_000_000_000, PackedWaiting::SINCE] {
             for waiting in [
                 Waiting::Request,
+                Waiting::Hello { since },
                 Waiting::Rest { since },
                 Waiting::Flush { since },
                 Waiting::Call { at: since },

@@ -140,7 +140,7 @@ fn answer(
     room: &mut [u8],
 ) -> usize {
     let (counts, service) = (&station.shared.counts, &socket.service);
-    let peer = Peer { address: canonical(address) };
+    let peer = Peer::new(canonical(address));
     let began = station.now;
     let called = counts.contain(|| {
         if !service.verify(&peer) {

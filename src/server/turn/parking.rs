@@ -12,7 +12,6 @@ use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
 use crate::server::queue::table::NEVER;
 use crate::server::shared::Shared;
-use crate::transport::socket::has_input;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
@@ -53,8 +52,8 @@ pub(crate) fn prepare(
     connection.knows_of_drain = true;
     // Between two requests it ends, unless the next request has come meanwhile.
     match waiting {
-        Waiting::Request if has_input(&connection.socket) => Next::Again,
-        Waiting::Request => Next::End(CloseReason::Shutdown),
+        Waiting::Request | Waiting::Hello { .. } if connection.has_input() => Next::Again,
+        Waiting::Request | Waiting::Hello { .. } => Next::End(CloseReason::Shutdown),
         _ => Next::Park(waiting),
     }
 }
@@ -85,7 +84,7 @@ fn register(
 pub(crate) fn deadline(limits: &Limits, waiting: Waiting, now: Nanos) -> Nanos {
     match waiting {
         Waiting::Request => now.saturating_add(nanos(limits.idle_timeout)),
-        Waiting::Rest { since } => since.saturating_add(nanos(limits.read_timeout)),
+        Waiting::Hello { since } | Waiting::Rest { since } => since.saturating_add(nanos(limits.read_timeout)),
         Waiting::Flush { since } => since.saturating_add(nanos(limits.write_timeout)),
         Waiting::Call { .. } => NEVER,
     }

@@ -1,0 +1,219 @@
+//! What a connection that speaks TLS has between its turns, and how its handshake goes.
+
+use super::held::Held;
+use super::holdings::Deposit;
+use super::secured::{SecuredTurn, TlsBuffers};
+use super::{Context, Fault, Kept, Peer, Seat};
+use crate::clock::Nanos;
+use crate::reason::HandshakeFailure;
+use crate::transport::socket::{receive, send};
+use crate::transport::tls::{Advance, Broken, Engine, Setup, TlsFacts};
+use std::io;
+use std::net::TcpStream;
+
+/// The first byte of a client that speaks TLS: the type of a record of the handshake.
+const HANDSHAKE_RECORD: u8 = 22;
+
+/// The beginnings of requests of HTTP.
+const METHODS: [&[u8]; 10] = [
+    b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE ", b"PRI ",
+];
+
+/// What a client is told that speaks HTTP without TLS.
+const USE_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 38\r\nConnection: close\r\n\r\nThis port speaks TLS: use https:// URLs";
+
+/// The TLS of a connection. Between two turns it has no buffer: what is left of the client's records is held as other
+/// input is.
+#[derive(Debug)]
+pub(crate) struct TlsSide {
+    engine: Engine,
+    left: Option<Deposit>,
+    /// When the client's first byte was seen.
+    began: Nanos,
+}
+
+/// How a handshake stands after a turn.
+#[derive(Debug)]
+pub(crate) enum Shake {
+    /// The client has sent nothing.
+    Silent,
+    /// It goes on when the client sends more.
+    Waits,
+    Done,
+    Failed { failure: HandshakeFailure, why: String },
+    /// The client has left without a byte.
+    Left,
+}
+
+impl Shake {
+    fn failed(failure: HandshakeFailure, why: impl Into<String>) -> Self {
+        Shake::Failed { failure, why: why.into() }
+    }
+}
+
+/// What a handshake needs of the turn that it has.
+pub(crate) struct ShakeTurn<'a> {
+    pub(crate) socket: &'a TcpStream,
+    pub(crate) peer: &'a Peer,
+    pub(crate) kept: &'a mut Kept,
+    pub(crate) buffers: &'a mut TlsBuffers,
+    pub(crate) context: Context<'a>,
+    pub(crate) seat: Seat,
+    pub(crate) now: Nanos,
+}
+
+impl TlsSide {
+    /// What it takes of the machine, at most.
+    pub(crate) const BYTES: usize = size_of::<Self>() + Engine::BYTES;
+
+    /// Goes on with a handshake, as far as the client's input goes. `side` is made when the client's first byte is there:
+    /// a silent client costs nothing.
+    pub(crate) fn shake(side: &mut Option<Box<Self>>, setup: &Setup, turn: &mut ShakeTurn<'_>) -> Shake {
+        turn.buffers.out.clear();
+        let left = match side {
+            Some(side) => side.take_up(turn.buffers),
+            None => {
+                turn.buffers.records.load(&[]);
+                Ok(())
+            }
+        };
+        if left.is_err() {
+            return Shake::failed(HandshakeFailure::InputLimit, "its input was given up for another client's");
+        }
+        let shake = Self::go_on(side, setup, turn);
+        match shake {
+            Shake::Waits | Shake::Done => {}
+            _ => return shake,
+        }
+        let Some(side) = side else { return shake };
+        match side.put_down(turn.buffers, turn.peer, turn.seat, &turn.context) {
+            Ok(()) => shake,
+            Err(error) => Shake::failed(HandshakeFailure::InputLimit, error.to_string()),
+        }
+    }
+
+    fn go_on(side: &mut Option<Box<Self>>, setup: &Setup, turn: &mut ShakeTurn<'_>) -> Shake {
+        loop {
+            let space = turn.buffers.records.space();
+            if space.is_empty() {
+                return Shake::failed(HandshakeFailure::Malformed, "the handshake is too long");
+            }
+            match receive(turn.socket, space) {
+                Ok(Some(n)) if n > 0 => turn.buffers.records.filled(n),
+                Ok(None) if side.is_none() => return Shake::Silent,
+                Ok(None) => return Shake::Waits,
+                _ if side.is_none() => return Shake::Left,
+                _ => return Shake::failed(HandshakeFailure::ClientGone, "the client left in the middle"),
+            }
+            if side.is_none() {
+                if turn.buffers.records.bytes().first() != Some(&HANDSHAKE_RECORD) {
+                    return refuse_plain(turn);
+                }
+                match setup.engine() {
+                    Ok(engine) => *side = Some(Box::new(Self { engine, left: None, began: turn.now })),
+                    Err(broken) => return Shake::failed(broken.failure, broken.why),
+                }
+            }
+            let Some(side) = side else { continue };
+            let advanced = side.engine.advance(&mut turn.buffers.records, &mut [], &mut turn.buffers.out);
+            if let Err(error) = pass_on(turn) {
+                return Shake::failed(HandshakeFailure::ClientGone, error.to_string());
+            }
+            match advanced {
+                Ok((_, Advance::Opened)) => return Shake::Done,
+                Ok((_, Advance::NeedsInput | Advance::NoRoom)) => {}
+                Ok((_, Advance::Ended)) => {
+                    return Shake::failed(HandshakeFailure::ClientGone, "the client ended the handshake");
+                }
+                Err(Broken { failure, why }) => return Shake::failed(failure, why),
+            }
+        }
+    }
+
+    /// Lends itself to a turn of its session.
+    pub(crate) fn turn<'a>(&'a mut self, buffers: &'a mut TlsBuffers) -> (SecuredTurn<'a>, io::Result<()>) {
+        buffers.out.clear();
+        let taken = self.take_up(buffers);
+        (SecuredTurn::new(&mut self.engine, buffers), taken)
+    }
+
+    /// Puts what was left by an earlier turn into the worker's buffer.
+    fn take_up(&mut self, buffers: &mut TlsBuffers) -> io::Result<()> {
+        let left = self.left.take().map(Held::resume).transpose();
+        let bytes = left.as_ref().ok().and_then(Option::as_ref).map_or(&[][..], Held::bytes);
+        if !buffers.records.load(bytes) {
+            return Err(Fault::InputLimit.into());
+        }
+        left.map(drop)
+    }
+
+    /// Holds what the turn has left in the worker's buffer.
+    pub(crate) fn put_down(
+        &mut self,
+        buffers: &mut TlsBuffers,
+        peer: &Peer,
+        seat: Seat,
+        context: &Context<'_>,
+    ) -> io::Result<()> {
+        let bytes = buffers.records.bytes();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut held = Held::of(peer, context);
+        held.extend(bytes, bytes.len(), context)?;
+        self.left = Some(held.park(seat, context)?);
+        Ok(())
+    }
+
+    /// Whether its handshake is over.
+    pub(crate) fn is_open(&self) -> bool {
+        self.engine.is_open()
+    }
+
+    /// When its handshake began.
+    pub(crate) fn began(&self) -> Nanos {
+        self.began
+    }
+
+    /// Whether its session may have input though the kernel has none.
+    pub(crate) fn has_input(&self) -> bool {
+        self.engine.has_more()
+    }
+
+    /// What was agreed on in the handshake.
+    pub(crate) fn facts(&self) -> TlsFacts {
+        self.engine.facts()
+    }
+
+    /// The record that tells the client that no more will come.
+    pub(crate) fn close_notify(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.engine.close_notify(&mut out);
+        out
+    }
+}
+
+/// Sends what the handshake has to say; what the kernel does not take is kept.
+fn pass_on(turn: &mut ShakeTurn<'_>) -> io::Result<()> {
+    let out = &turn.buffers.out;
+    let sent = if turn.kept.is_empty() && !out.is_empty() { send(turn.socket, out)? } else { 0 };
+    turn.kept.keep(&out[sent..], turn.context.limits, turn.context.output_total)?;
+    turn.buffers.out.clear();
+    Ok(())
+}
+
+/// A client that does not speak TLS is told so, if it speaks HTTP.
+fn refuse_plain(turn: &mut ShakeTurn<'_>) -> Shake {
+    let said = turn.buffers.records.bytes();
+    let is_http = METHODS.iter().any(|method| {
+        let len = method.len().min(said.len());
+        said[..len] == method[..len]
+    });
+    if !is_http {
+        return Shake::failed(HandshakeFailure::NotTls, "the client does not speak TLS");
+    }
+    // It is small: a client that cannot take it at once is not told.
+    let _ = send(turn.socket, USE_HTTPS);
+    Shake::failed(HandshakeFailure::NotTls, "the client speaks HTTP without TLS")
+}

@@ -1,0 +1,6 @@
+//! Why a listener cannot speak TLS.
+
+/// Why a listener cannot speak TLS: one line for a person.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TlsError(pub(super) String);

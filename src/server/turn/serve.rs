@@ -6,12 +6,13 @@ use super::{opening, parking};
 use crate::clock::{Nanos, nanos};
 use crate::reason::{CloseReason, DropReason, TurnOutcome};
 use crate::server::listener::Listener;
-use crate::server::queue::connection::{Connection, Waiting};
+use crate::server::queue::connection::{Connection, LastInput, Waiting};
 use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::{ConnectionId, Marks};
 use crate::server::shared::Shared;
 use crate::service::{Fault, Peer, Seat, SocketEvent, SocketEvents, Stream, Turn, Turned};
+use crate::transport::socket::unread;
 use std::io;
 
 /// What the service said, as the worker sees it.
@@ -44,7 +45,7 @@ pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, s
 /// The slot is locked once for all of a turn, and free before the connection is anybody else's.
 fn turn(station: &mut Station<'_>, owned: Owned<'_>, marks: Marks) {
     let shared = station.shared;
-    let mut both_ways = false;
+    let mut turned = Turned::default();
     let was_waiting;
     let next = {
         let mut guard = owned.connection();
@@ -53,12 +54,15 @@ fn turn(station: &mut Station<'_>, owned: Owned<'_>, marks: Marks) {
             return;
         };
         was_waiting = connection.waiting.get();
+        if shared.life.is_draining() && !connection.in_drain.is_known() {
+            connection.in_drain = LastInput::of(unread(&connection.socket));
+        }
         let next = match flush_kept(station, &owned, connection) {
             Some(next) => next,
-            None => converse(station, &owned, connection, marks, &mut both_ways),
+            None => converse(station, &owned, connection, marks, &mut turned),
         };
         match next {
-            Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting, both_ways),
+            Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting, turned),
             other => other,
         }
     };
@@ -71,8 +75,12 @@ fn turn(station: &mut Station<'_>, owned: Owned<'_>, marks: Marks) {
             {
                 shared.crew.rouse_keeper();
             }
-            let deadline =
-                parking::deadline(&shared.listeners[owned.listener()].limits, waiting, station.now);
+            let limits = &shared.listeners[owned.listener()].limits;
+            let deadline = parking::deadline(limits, waiting, station.now);
+            if deadline <= station.now {
+                // The timekeeper does not find a connection that is in the line or has a turn whenever it looks.
+                return shared.closer().close(owned, parking::late(waiting));
+            }
             parking::park_or_requeue(shared, owned, deadline, station.now);
         }
         Next::Again if !shared.life.is_stopping() => parking::requeue(shared, owned, station.now),
@@ -121,11 +129,13 @@ fn converse(
     owned: &Owned<'_>,
     connection: &mut Connection,
     marks: Marks,
-    both_ways: &mut bool,
+    turned: &mut Turned,
 ) -> Next {
     let was_waiting = connection.waiting.get();
-    let (turned, verdict) = run_service(station, owned, connection, marks);
-    *both_ways = turned.both_ways;
+    let overdue = std::mem::take(&mut connection.overdue);
+    let verdict;
+    (*turned, verdict) = run_service(station, owned, connection, marks);
+    connection.in_drain.read(turned.received);
     if turned.received + turned.sent > 0 {
         owned.slot.heard();
     }
@@ -162,6 +172,8 @@ fn converse(
         // An answer was sent, so what is half read now is another request.
         (_, Turn::Partial, Waiting::Rest { since }) if turned.sent == 0 => Waiting::Rest { since },
         (_, Turn::Partial, _) => Waiting::Rest { since: station.now },
+        // It was idle for too long, and what it did in time was no request.
+        _ if overdue && turned.received + turned.sent == 0 => return Next::End(CloseReason::IdleTimeout),
         _ => Waiting::Request,
     })
 }
@@ -176,10 +188,16 @@ fn run_service(
     let shared = station.shared;
     let listener = &shared.listeners[owned.listener()];
     let probe = listener.cost.probe();
+    // A half request is read to its end, whenever that comes.
+    let is_half = matches!(connection.waiting.get(), Waiting::Rest { .. });
+    let last_input = connection.in_drain.bytes().filter(|&most| most > 0 || !is_half);
     let Connection { socket, session, kept, peer, .. } = connection;
     let seat = Seat { slot: owned.id.slot, generation: owned.id.generation.0 };
     let context = shared.context();
     let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, context, seat, marks.hangup());
+    if let Some(most) = last_input {
+        stream.read_at_most(most);
+    }
     let (other, other_hangup) = marks.other();
     stream.tell(SocketEvents {
         client: SocketEvent::of(marks.client(), marks.hangup()),

@@ -45,6 +45,21 @@ pub(crate) fn tcp_listen_info(socket: std::os::fd::BorrowedFd<'_>) -> std::io::R
     Ok(listens.then(|| TcpListenInfo { unacked: words[6], sacked: words[7] }))
 }
 
+/// How long ago a freshly accepted connection was established, to the millisecond: what it has waited in the kernel. The
+/// server has sent nothing on it, so the time since it last did is the time since the handshake. `None` where the kernel
+/// does not tell.
+#[cfg(target_os = "linux")]
+pub(crate) fn since_handshake(socket: std::os::fd::BorrowedFd<'_>) -> Option<std::time::Duration> {
+    // Eight bytes, then rto, ato, snd_mss, rcv_mss, unacked, sacked, lost, retrans, fackets, last_data_sent.
+    let words = getsockopt_words::<12>(socket, libc::IPPROTO_TCP, libc::TCP_INFO).ok()?;
+    Some(std::time::Duration::from_millis(u64::from(words[11])))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn since_handshake(_socket: std::os::fd::BorrowedFd<'_>) -> Option<std::time::Duration> {
+    None
+}
+
 /// Reads how many packets a socket has dropped (`SK_MEMINFO_DROPS` of `SO_MEMINFO`).
 #[cfg(target_os = "linux")]
 pub(crate) fn socket_drops(socket: std::os::fd::BorrowedFd<'_>) -> std::io::Result<u32> {

@@ -1,7 +1,7 @@
 //! Every metric as data: the one source of the exporter, of `tidegate metrics` and of
 //! `docs/metrics.md`.
 
-use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed};
 use std::fmt;
 
 /// How a metric behaves over time.
@@ -183,6 +183,15 @@ const CLOSE: Label = label(
         ),
         (CloseReason::Error.as_str(), "the service's turn returned an error"),
         (CloseReason::Shutdown.as_str(), "the server ended"),
+        (CloseReason::Overload.as_str(), "its request waited longer than `queue_timeout`"),
+    ],
+);
+const TURN_SHED: Label = label(
+    "reason",
+    "why the request was not served",
+    &[
+        (TurnShed::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
+        (TurnShed::ClientGone.as_str(), "the client had left before its turn"),
     ],
 );
 const ACCEPT_ERROR: Label = label(
@@ -259,10 +268,20 @@ metrics! {
         "Panics in services; each closed its connection, and the worker went on.";
     QueueLength "tidegate_queue_length" Gauge "entries" Always []
         "Entries that wait for a worker: newcomers, open connections with another request, and datagrams.";
+    QueueNewcomers "tidegate_queue_newcomers" Gauge "connections" Always []
+        "Connections that wait for their first turn; the queue limit bounds these.";
+    ShelfLength "tidegate_shelf_length" Gauge "requests" Always []
+        "Requests set aside while the queue stands; a part of the queue's length.";
+    ShelfOldest "tidegate_shelf_oldest_seconds" Gauge "seconds" Always []
+        "How long the oldest request on the shelf has waited.";
+    Standing "tidegate_queue_standing_seconds" Gauge "seconds" Always []
+        "How long the queue has stood, so that the freshest requests come first; 0 while it does not.";
     QueueLimit "tidegate_queue_limit" Gauge "entries" Always []
         "Most entries that may wait before newcomers are refused.";
     QueueWait "tidegate_queue_wait_seconds" Histogram "seconds" Always []
         "Time from entering the queue to meeting a worker.";
+    TurnsShed "tidegate_turns_shed_total" Counter "turns" Tcp [LISTENER, TURN_SHED]
+        "Requests of established connections that were not served, since the server was overloaded.";
     Turns "tidegate_turns_total" Counter "turns" Always [SERVICE, OUTCOME]
         "Turns of a service, by how they ended.";
     TurnDuration "tidegate_turn_duration_seconds" Histogram "seconds" Always [SERVICE]
@@ -334,6 +353,7 @@ mod tests {
         same!(CLOSE, CloseReason);
         same!(ACCEPT_ERROR, AcceptError);
         same!(OUTCOME, TurnOutcome);
+        same!(TURN_SHED, TurnShed);
         same!(DATAGRAM_DROP, DatagramDrop);
     }
 

@@ -4,7 +4,7 @@ use super::catalogue::{CATALOGUE, Id, Metric, MetricKind};
 use super::histogram::{BUCKETS, HistogramSnapshot};
 use super::process::{ProcessReader, ProcessSnapshot};
 use super::snapshot::{ListenerSnapshot, Observe, Phase, Snapshot};
-use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed};
 use prometheus::core::{Collector, Desc};
 use prometheus::{Encoder, Registry, TextEncoder, proto};
 use std::collections::HashMap;
@@ -187,6 +187,10 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
         Id::HandlerPanics => out.count(&[], server.handler_panics),
         Id::QueueLength => out.count(&[], server.queue_length),
         Id::QueueLimit => out.count(&[], server.queue_limit),
+        Id::QueueNewcomers => out.count(&[], server.queue_newcomers),
+        Id::ShelfLength => out.count(&[], server.shelf_length),
+        Id::ShelfOldest => out.add(&[], server.shelf_oldest.as_secs_f64()),
+        Id::Standing => out.add(&[], server.standing.unwrap_or_default().as_secs_f64()),
         Id::QueueWait => out.histogram(&[], &server.queue_wait),
         Id::PendingInput => out.count(&[], server.pending_input_bytes),
         Id::PendingOutput => out.count(&[], server.pending_output_bytes),
@@ -240,6 +244,11 @@ fn collect_listener(id: Id, listener: &ListenerSnapshot, out: &mut Samples<'_>) 
         Id::Closed => {
             for &reason in CloseReason::ALL {
                 out.count(&[name, reason.as_str()], listener.closed[reason as usize]);
+            }
+        }
+        Id::TurnsShed => {
+            for &reason in TurnShed::ALL {
+                out.count(&[name, reason.as_str()], listener.turns_shed[reason as usize]);
             }
         }
         Id::Connections => {

@@ -220,7 +220,7 @@ fn each_listener_refuses_in_its_own_way() {
     let gate = Gate::new();
     let listen = || Listen::new("127.0.0.1:0", Held(gate.clone())).unwrap();
     let handle = Server::builder()
-        .limits(Limits::default().max_connections(50).refusal_rate(1e6))
+        .limits(Limits::default().max_connections(50).refusal_rate(tidegate::RefusalRate::All))
         .workers(1)
         .queue(1)
         .listener(listen())

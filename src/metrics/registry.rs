@@ -187,10 +187,10 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
         Id::HandlerPanics => out.count(&[], server.handler_panics),
         Id::QueueLength => out.count(&[], server.queue_length),
         Id::QueueLimit => out.count(&[], server.queue_limit),
-        Id::QueueNewcomers => out.count(&[], server.queue_newcomers),
+        Id::QueueNewcomers => out.count(&[], server.listeners.iter().map(|l| l.newcomers).sum()),
+        Id::QueueStanding => out.count(&[], server.standing.is_some().into()),
         Id::ShelfLength => out.count(&[], server.shelf_length),
         Id::ShelfOldest => out.add(&[], server.shelf_oldest.as_secs_f64()),
-        Id::Standing => out.add(&[], server.standing.unwrap_or_default().as_secs_f64()),
         Id::QueueWait => out.histogram(&[], &server.queue_wait),
         Id::PendingInput => out.count(&[], server.pending_input_bytes),
         Id::PendingOutput => out.count(&[], server.pending_output_bytes),
@@ -199,7 +199,7 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
             let draining = !matches!(server.phase, Phase::Starting | Phase::Serving);
             out.count(&[], draining.into());
         }
-        Id::Turns | Id::TurnDuration | Id::ReceivedBytes | Id::SentBytes => {
+        Id::Turns | Id::TurnsShed | Id::TurnDuration | Id::ReceivedBytes | Id::SentBytes => {
             for service in services(server) {
                 collect_service(id, &service, out);
             }
@@ -246,11 +246,6 @@ fn collect_listener(id: Id, listener: &ListenerSnapshot, out: &mut Samples<'_>) 
                 out.count(&[name, reason.as_str()], listener.closed[reason as usize]);
             }
         }
-        Id::TurnsShed => {
-            for &reason in TurnShed::ALL {
-                out.count(&[name, reason.as_str()], listener.turns_shed[reason as usize]);
-            }
-        }
         Id::Connections => {
             out.count(&[name, "queued"], listener.queued);
             out.count(&[name, "active"], listener.active);
@@ -287,6 +282,11 @@ fn collect_service(id: Id, service: &ListenerSnapshot, out: &mut Samples<'_>) {
                 out.count(&[name, outcome.as_str()], service.turns[outcome as usize]);
             }
         }
+        Id::TurnsShed => {
+            for &reason in TurnShed::ALL {
+                out.count(&[name, reason.as_str()], service.turns_shed[reason as usize]);
+            }
+        }
         Id::TurnDuration => out.histogram(&[name], &service.turn_duration),
         Id::ReceivedBytes => out.count(&[name], service.received_bytes),
         Id::SentBytes => out.count(&[name], service.sent_bytes),
@@ -304,6 +304,9 @@ fn services(server: &Snapshot) -> Vec<ListenerSnapshot> {
             continue;
         };
         for (sum, n) in sum.turns.iter_mut().zip(listener.turns) {
+            *sum += n;
+        }
+        for (sum, n) in sum.turns_shed.iter_mut().zip(listener.turns_shed) {
             *sum += n;
         }
         sum.turn_duration.merge(&listener.turn_duration);

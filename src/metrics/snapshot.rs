@@ -106,10 +106,8 @@ pub struct Snapshot {
     pub connections_limit: u64,
     /// Entries in the queue, newcomers and connections with more to do.
     pub queue_length: u64,
-    /// How many may wait before a newcomer is refused.
+    /// How many newcomers, and how many datagrams, may wait before others are refused.
     pub queue_limit: u64,
-    /// Of those, newcomers: connections before their first turn, which `queue_limit` bounds.
-    pub queue_newcomers: u64,
     /// Requests set aside while the queue stands, to be served by sources in turn and the freshest first; part of
     /// `queue_length`.
     pub shelf_length: u64,

@@ -42,7 +42,6 @@ impl Observe for Shared {
             uptime: self.clock.elapsed(),
             connections_limit: self.limits.max_connections as u64,
             queue_length: self.waiting() as u64,
-            queue_newcomers: self.line.newcomers() as u64,
             shelf_length: self.order.len() as u64,
             shelf_oldest: Duration::from_nanos(self.order.oldest(now).unwrap_or(0)),
             standing: self.order.standing().stood_for(now).map(Duration::from_nanos),

@@ -177,8 +177,8 @@ fn check_shows_what_each_listener_has() {
     let shown = words.join(" ");
     for listener in [
         "echo tcp://127.0.0.1:7001 backlog 77 overload reject idle-timeout 1s",
-        "hello tcp://127.0.0.1:7002 backlog 20 overload drop-oldest idle-timeout 60s",
-        "time tcp://127.0.0.1:7003 backlog 20 overload drop-oldest idle-timeout 60s",
+        "hello tcp://127.0.0.1:7002 backlog auto overload drop-oldest idle-timeout 60s",
+        "time tcp://127.0.0.1:7003 backlog auto overload drop-oldest idle-timeout 60s",
     ] {
         assert!(shown.contains(listener), "`{listener}` is not in {stdout}");
     }

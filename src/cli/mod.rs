@@ -15,6 +15,7 @@ mod signals;
 #[cfg(target_os = "linux")]
 mod stress;
 mod threads;
+mod web_options;
 
 use self::exit::{fail, one_line};
 use clap::{Parser, Subcommand};

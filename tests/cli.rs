@@ -76,6 +76,13 @@ fn wrong_arguments_are_usage() {
         (&["--listen", "nothing=tcp://127.0.0.1:0"], &["nothing", "echo"]),
         (&["--listen", "echo=127.0.0.1:0"], &["127.0.0.1:0", "tcp://"]),
         (&["--listen", "echo=http://127.0.0.1:0/x"], &["no path"]),
+        (&["--listen", "echo=ws://127.0.0.1:0/x"], &["no path"]),
+        (&["--listen", "echo=ws://127.0.0.1:0", "--ws-origin", "example.org"], &["example.org", "https://"]),
+        (&["--listen", "time=ws://127.0.0.1:0", "--push-every", "0s"], &["--push-every", "1ms"]),
+        (&["--listen", "chat=ws://127.0.0.1:0"], &["chat", "echo"]),
+        (&["--max-head", "1"], &["max-head is 1B", "256B"]),
+        (&["--max-headers", "0"], &["max-headers is 0"]),
+        (&["--ws-ping", "0s"], &["ws-ping is 0s"]),
         (&["--listen", "echo=tcp://127.0.0.1"], &["no port"]),
         (&["--listen", "echo=tcp://127.0.0.1:70000"], &["port"]),
         (&["--listen", "echo=tcp://[::1:0"], &["]"]),
@@ -328,6 +335,11 @@ fn every_limit_that_is_asked_for_is_in_force() {
         ("stuck-threshold", "17s"),
         ("fd-reserve", "99"),
         ("max-datagram", "1000B"),
+        ("max-head", "2KiB"),
+        ("max-headers", "11"),
+        ("max-body", "3KiB"),
+        ("max-message", "4KiB"),
+        ("ws-ping", "18s"),
     ];
     let table = tidegate::Limits::default().table();
     for row in &table {

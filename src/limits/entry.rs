@@ -97,7 +97,7 @@ impl Limit {
         }))
     }
 
-    pub(super) fn row(&self, limits: &Limits) -> LimitRow {
+    pub(crate) fn row(&self, limits: &Limits) -> LimitRow {
         LimitRow {
             name: self.name,
             group: self.group,

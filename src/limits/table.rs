@@ -13,6 +13,8 @@ const BYTES_MAX: usize = 1 << 44;
 const CONNECTIONS_MAX: usize = 1 << 24;
 /// The most workers that make sense to ask for: each is a thread.
 const WORKERS_MAX: usize = 4096;
+/// The most headers of a request: a place for each is made where more than a hundred may come.
+const HEADERS_MAX: usize = 4096;
 /// The largest rate a second: more than any machine can do.
 const RATE_MAX: f64 = 1e9;
 /// The shortest time that a thread can keep.
@@ -48,9 +50,28 @@ limits! {
         /// Longest line that a line service accepts, without its line end.
         max_line: usize = 64 * KIB, Bytes(1..=BYTES_MAX), Live;
 
-        /// Memory for lines that are not complete yet, of all clients together.
+        /// Longest head of an HTTP request, its first line and its headers; a longer one is answered 431.
         ///
-        /// A client whose line needs more than is left is closed. The default holds a thousand of the longest
+        /// Never more than `input_total`.
+        max_head: usize = 16 * KIB, Bytes(256..=BYTES_MAX), Live;
+
+        /// Headers that an HTTP request may have; one with more is answered 431.
+        max_headers: usize = 100, Count(1..=HEADERS_MAX), Live;
+
+        /// Longest body of an HTTP request; a longer one is answered 413, before it is read where its length is known.
+        ///
+        /// Never more than `input_total`. A [`Streaming`](crate::service::http::Streaming) service takes each piece as
+        /// it comes, and can have a [`Config`](crate::service::http::Config) of its own.
+        max_body: usize = MIB, Bytes(0..=BYTES_MAX), Live;
+
+        /// Longest message of a WebSocket, all its fragments together; a longer one closes the socket with 1009.
+        ///
+        /// Never more than `input_total`.
+        max_message: usize = MIB, Bytes(1..=BYTES_MAX), Live;
+
+        /// Memory for requests, lines and messages that are not complete yet, of all clients together.
+        ///
+        /// A client whose request needs more than is left is closed. The default holds a thousand of the longest
         /// lines.
         input_total: usize = 64 * MIB, Bytes(1..=BYTES_MAX), Live;
 
@@ -145,6 +166,10 @@ limits! {
         ///
         /// For a `handler` see [`Blocking`](crate::service::Blocking).
         idle_timeout: Duration = Duration::from_secs(60), Time(SHORTEST..=MONTH), Live, per listener;
+
+        /// Silence of a WebSocket's client after which it is sent a ping; one that stays silent for as long again is
+        /// closed.
+        ws_ping: Duration = Duration::from_secs(20), Time(SHORTEST..=MONTH), Live;
 
         /// Time a polite close waits for the client to close its side.
         linger_timeout: Duration = Duration::from_secs(1), Time(OFF..=YEAR), Live;

@@ -60,7 +60,7 @@ impl RestMeter {
 
 fn rested(last: Ticks, now: Ticks) -> Option<bool> {
     let (idle, all) = (now.idle.saturating_sub(last.idle), now.all.saturating_sub(last.all));
-    (all > 0).then(|| idle as f64 >= all as f64 * IDLE_LEAST)
+    (all > 0).then_some(idle as f64 >= all as f64 * IDLE_LEAST)
 }
 
 /// Sums the lines `cpuN user nice system idle iowait ...` of the processors that are `allowed`.

@@ -17,7 +17,8 @@ pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
 #[cfg(target_os = "linux")]
 pub(crate) fn since_handshake(socket: BorrowedFd<'_>) -> Option<std::time::Duration> {
     // Eight bytes, then rto, ato, snd_mss, rcv_mss, unacked, sacked, lost, retrans, fackets, last_data_sent.
-    let words = super::accept_queue::getsockopt_words::<12>(socket, libc::IPPROTO_TCP, libc::TCP_INFO).ok()?;
+    let words =
+        super::accept_queue::getsockopt_words::<12>(socket, libc::IPPROTO_TCP, libc::TCP_INFO).ok()?;
     Some(std::time::Duration::from_millis(u64::from(words[11])))
 }
 

@@ -48,9 +48,7 @@ impl Sticky {
 
     #[track_caller]
     fn until_stuck(&self, workers: usize) {
-        eventually("all workers are stuck", || {
-            (self.stuck.load(Ordering::SeqCst) >= workers).then_some(())
-        });
+        eventually("all workers are stuck", || (self.stuck.load(Ordering::SeqCst) >= workers).then_some(()));
     }
 }
 
@@ -99,7 +97,7 @@ fn limits() -> Limits {
         .workers(WORKERS)
         .queue(2)
         .queue_timeout(Duration::from_millis(500))
-        .idle_timeout(Duration::from_millis(500))
+        .idle_timeout(Duration::from_millis(1_500))
 }
 
 /// With all workers stuck: newcomers wait, are refused when the queue is full, and are shed when they have waited too long.
@@ -126,9 +124,7 @@ fn others_are_accepted_and_refused(site: &Site) {
 
 #[test]
 fn all_workers_stuck_in_any_hook_hold_up_neither_newcomers_nor_the_end() {
-    for at in
-        [Stuck::Verify, Stuck::Connect, Stuck::Turn, Stuck::TurnFailed, Stuck::Finish, Stuck::Drop]
-    {
+    for at in [Stuck::Verify, Stuck::Connect, Stuck::Turn, Stuck::TurnFailed, Stuck::Finish, Stuck::Drop] {
         let service = Sticky::new(at);
         let handle = Server::builder()
             .limits(limits())

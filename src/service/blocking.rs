@@ -130,7 +130,14 @@ impl<'s, 'a> Blocking<'s, 'a> {
     const PIECE_BYTES: usize = 16 * 1024;
 
     fn new(stream: &'s mut Stream<'a>) -> Self {
-        Self { stream, buffer: Vec::new(), at: 0, read_deadline: None, total_deadline: None, last_input: None }
+        Self {
+            stream,
+            buffer: Vec::new(),
+            at: 0,
+            read_deadline: None,
+            total_deadline: None,
+            last_input: None,
+        }
     }
 
     /// The client.

@@ -95,11 +95,11 @@ impl Tally {
 /// Counts of connections, warm-up included.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ConnectionCounts {
-    /// ConnectionCounts that were established.
+    /// Connections that were established.
     pub(crate) opened: u64,
-    /// ConnectionCounts tried before the run began that were not established.
+    /// Connections tried before the run began that were not established.
     pub(crate) open_failed: u64,
-    /// ConnectionCounts that the server ended while no request was under way on them.
+    /// Connections that the server ended while no request was under way on them.
     pub(crate) closed_idle: u64,
     /// Bytes handed to the kernel, and received.
     pub(crate) bytes_sent: u64,
@@ -119,7 +119,7 @@ impl ConnectionCounts {
 /// The part of a run that an interval belongs to. An interval that touches several parts belongs to the last of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
-    /// ConnectionCounts are opened before the run begins.
+    /// Connections are opened before the run begins.
     #[default]
     Opening,
     /// Before what is measured.

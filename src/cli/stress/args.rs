@@ -43,7 +43,7 @@ const CONNECTIONS: &str = "Connections";
 const REQUESTS: &str = "Requests and replies";
 const PROBE: &str = "Probe";
 const JUDGEMENT: &str = "Judgement";
-const OUTPUT: &str = "ReportForm";
+const OUTPUT: &str = "Output";
 
 /// Options of a run.
 #[derive(Debug, clap::Args)]
@@ -189,7 +189,7 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = noise, help_heading = JUDGEMENT)]
     pub(super) noise: f64,
 
-    /// ReportForm of the report on standard output.
+    /// Form of the report on standard output.
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORM", help_heading = OUTPUT)]
     pub(super) output: ReportForm,
 

@@ -137,9 +137,8 @@ mod tests {
     fn addresses_of_one_network_are_one_source() {
         let rates = rates(1.0);
         let mut locked = rates.lock().unwrap();
-        let taken = (0..100u16)
-            .filter(|&n| locked.take(IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, n]), 1))
-            .count();
+        let taken =
+            (0..100u16).filter(|&n| locked.take(IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, n]), 1)).count();
         assert_eq!(taken, 8);
         assert!(locked.take(IpAddr::from([0x2001, 0xdb8, 0, 8, 0, 0, 0, 1]), 1), "another network");
     }

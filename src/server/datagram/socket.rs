@@ -44,7 +44,7 @@ const REFUSED_PORTS: [u16; 26] = [
     0, 7, 11, 13, 17, 19, 37, // echo, systat, daytime, quote of the day, chargen, time
     53, 69, 111, 123, 137, 138, // DNS, TFTP, portmap, NTP, NetBIOS
     161, 177, 389, 427, 464, 500, // SNMP, XDMCP, CLDAP, SLP, kpasswd, IKE
-    517, 518, 520, 521, 623, 750, // talk, RIP, IPMI, Kerberos
+    517, 518, 520, 521, 623, 750,    // talk, RIP, IPMI, Kerberos
     11_211, // memcached
 ];
 

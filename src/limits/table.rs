@@ -46,9 +46,9 @@ limits! {
 
         /// Datagrams of one source that are answered in a second; further ones are dropped.
         ///
-        /// A source that was quiet may send at once what it may send in a twentieth of a second, and 8 at least. The
-        /// source of a datagram can be forged: without this limit one datagram can make two servers answer each
-        /// other for ever, and one source can take the places of all others.
+        /// A source that was quiet may send what it has in four seconds at once, but from one port what it has in a
+        /// quarter of a second. The source of a datagram can be forged: without this limit one datagram can make two
+        /// servers answer each other for ever, and one source can take the places of all others.
         datagram_source_rate: f64 = 1000.0, Rate(0.0..=RATE_MAX), Fixed, 0 is "off";
 
         /// Leading bits of an IPv4 and of an IPv6 address that name a source.

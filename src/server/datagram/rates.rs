@@ -2,28 +2,34 @@
 //!
 //! The source of a datagram can be forged, so two servers can be made to answer each other for ever: one datagram with
 //! the other's address is enough. And one source that sends without pause would take the places of all others. So each
-//! source has a rate, with a small burst: a loop ends when its one datagram finds no token.
+//! source has a rate. One port of it may be ahead of the rate by a quarter of a second, so that a loop, which is between two
+//! ports, ends soon: its one datagram finds no token. All ports together may be ahead by more, since many clients behind one
+//! address may ask at once.
 
 use crate::admit::sources::SourceKey;
 use crate::clock::Nanos;
 use crate::limits::Limits;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Sources that are known at once, at most; the table is made when the first datagram comes.
+/// Sources and their ports that are known at once, at most; the table is made when the first datagram comes.
 const SETS: usize = 1024;
 const WAYS: usize = 8;
 
-/// A source that was quiet may send as much at once as its rate allows in this part of a second, and this number at
-/// least.
-const BURST_PART: f64 = 20.0;
+/// Seconds of its rate that a source which was quiet may send at once, all its ports together, and one port of it; this
+/// number at least.
+const SOURCE_BURST: f64 = 4.0;
+const PORT_BURST: f64 = 0.25;
 const BURST_LEAST: f64 = 8.0;
 
-/// What is known of one source: when it will have all its tokens again. That says how many it has now.
+/// Stands for all ports of a source: no datagram comes from it.
+const ALL_PORTS: u16 = 0;
+
+/// What is known of one source, or of one port of it: when it will have all its tokens again. That says how many it has now.
 #[derive(Clone, Copy, Debug)]
 struct Debt {
-    key: SourceKey,
+    key: (SourceKey, u16),
     paid: Nanos,
 }
 
@@ -32,8 +38,9 @@ struct Debt {
 pub(crate) struct DatagramRates {
     /// Time from one token to the next; 0 for no limit.
     interval: Nanos,
-    /// How far ahead of its rate a source may be.
-    burst: Nanos,
+    /// How far ahead of the rate a source may be, and one port of it.
+    source_burst: Nanos,
+    port_burst: Nanos,
     prefix: (u8, u8),
     hasher: RandomState,
     table: Mutex<Vec<[Debt; WAYS]>>,
@@ -52,10 +59,11 @@ impl DatagramRates {
     pub(crate) fn new(limits: &Limits) -> Self {
         let rate = limits.datagram_source_rate;
         let interval = if rate > 0.0 { (1e9 / rate).clamp(1.0, 1e18) } else { 0.0 };
-        let burst = (rate / BURST_PART).max(BURST_LEAST) - 1.0;
+        let burst = |tokens: f64| (interval * (tokens.max(BURST_LEAST) - 1.0)) as Nanos;
         Self {
             interval: interval as Nanos,
-            burst: (interval * burst) as Nanos,
+            source_burst: burst(rate * SOURCE_BURST),
+            port_burst: burst(rate * PORT_BURST),
             prefix: limits.source_prefix,
             hasher: RandomState::new(),
             table: Mutex::default(),
@@ -70,26 +78,43 @@ impl DatagramRates {
 }
 
 impl RatesLocked<'_> {
-    /// Takes a token of a source, if it has one.
-    pub(crate) fn take(&mut self, address: IpAddr, now: Nanos) -> bool {
-        let DatagramRates { interval, burst, prefix, hasher, .. } = self.rates;
+    /// Takes a token of a source and one of this port of it, if both have one.
+    pub(crate) fn take(&mut self, peer: SocketAddr, now: Nanos) -> bool {
+        let DatagramRates { source_burst, port_burst, prefix, .. } = *self.rates;
+        let source = SourceKey::new(peer.ip(), prefix);
+        let debts = [((source, ALL_PORTS), source_burst), ((source, peer.port()), port_burst)];
+        let enough = debts.iter().all(|&(key, burst)| self.owed(key, now) <= burst);
+        if enough {
+            debts.iter().for_each(|&(key, _)| self.pay_later(key, now));
+        }
+        enough
+    }
+
+    fn set(&mut self, key: (SourceKey, u16)) -> &mut [Debt; WAYS] {
         if self.table.is_empty() {
-            let nobody = Debt { key: SourceKey::new(IpAddr::from([0; 16]), (0, 0)), paid: 0 };
+            let nobody = Debt { key: (SourceKey::new(IpAddr::from([0; 16]), (0, 0)), 0), paid: 0 };
             self.table.resize(SETS, [nobody; WAYS]);
         }
-        let key = SourceKey::new(address, *prefix);
-        let set = &mut self.table[hasher.hash_one(key) as usize % SETS];
+        let at = self.rates.hasher.hash_one(key) as usize % SETS;
+        &mut self.table[at]
+    }
+
+    /// How far ahead of the rate it is.
+    fn owed(&mut self, key: (SourceKey, u16), now: Nanos) -> Nanos {
+        let known = self.set(key).iter().find(|debt| debt.key == key);
+        known.map_or(0, |debt| debt.paid.saturating_sub(now))
+    }
+
+    fn pay_later(&mut self, key: (SourceKey, u16), now: Nanos) {
+        let interval = self.rates.interval;
+        let set = self.set(key);
         let known = set.iter().position(|debt| debt.key == key);
         // The one that was seen least recently makes room: most often it has all its tokens again, so that nothing is
         // lost with it.
         let oldest = || set.iter().enumerate().min_by_key(|(_, debt)| debt.paid).map_or(0, |(at, _)| at);
         let at = known.unwrap_or_else(oldest);
-        let owed = if known.is_some() { set[at].paid.saturating_sub(now) } else { 0 };
-        let enough = owed <= *burst;
-        if enough || known.is_none() {
-            set[at] = Debt { key, paid: now.saturating_add(owed).saturating_add(*interval) };
-        }
-        enough
+        let from = if known.is_some() { set[at].paid.max(now) } else { now };
+        set[at] = Debt { key, paid: from.saturating_add(interval) };
     }
 }
 
@@ -103,33 +128,34 @@ mod tests {
         DatagramRates::new(&Limits::default().datagram_source_rate(rate).source_prefix((32, 64)))
     }
 
-    fn ip(number: u32) -> IpAddr {
-        IpAddr::from(number.to_be_bytes())
+    fn from(source: u32, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::from(source.to_be_bytes()), port)
     }
 
     #[test]
     fn a_source_has_its_rate_and_a_small_burst_and_others_are_not_touched() {
         let rates = rates(100.0);
-        let take = |source, now| rates.lock().unwrap().take(ip(source), now);
+        let take = |source, now| rates.lock().unwrap().take(from(source, 5000), now);
         let taken = |source, from| (0..1000).filter(|_| take(source, from)).count();
-        assert_eq!((taken(1, SECOND), taken(2, SECOND)), (8, 8));
+        assert_eq!((taken(1, SECOND), taken(2, SECOND)), (25, 25));
         let (mut now, mut count) = (SECOND, 0);
         while now < 11 * SECOND {
             now += SECOND / 50_000;
             count += usize::from(take(1, now));
         }
         assert!((999..=1001).contains(&count), "{count} in ten seconds");
-        assert_eq!(taken(1, 12 * SECOND), 8, "a source that was quiet");
+        assert_eq!(taken(1, 12 * SECOND), 25, "a source that was quiet");
     }
 
     #[test]
-    fn the_burst_is_a_twentieth_of_a_second() {
-        let at_once = |rate: f64| {
+    fn a_port_may_send_a_quarter_of_a_second_at_once_and_all_ports_of_a_source_four_seconds() {
+        let at_once = |rate: f64, ports: u16| {
             let rates = rates(rate);
             let mut locked = rates.lock().unwrap();
-            (0..100_000).filter(|_| locked.take(ip(7), 5)).count()
+            (0..100_000u32).filter(|n| locked.take(from(7, (*n % u32::from(ports)) as u16 + 1), 5)).count()
         };
-        assert_eq!([1e-9, 1.0, 160.0, 1_000.0, 1e6].map(at_once), [8, 8, 8, 50, 50_000]);
+        assert_eq!([1e-9, 1.0, 30.0, 1_000.0, 1e5].map(|rate| at_once(rate, 1)), [8, 8, 8, 250, 25_000]);
+        assert_eq!([1e-9, 100.0, 1_000.0].map(|rate| at_once(rate, 1_000)), [8, 400, 4_000]);
         assert!(rates(0.0).lock().is_none(), "no limit");
     }
 
@@ -137,17 +163,16 @@ mod tests {
     fn addresses_of_one_network_are_one_source() {
         let rates = rates(1.0);
         let mut locked = rates.lock().unwrap();
-        let taken =
-            (0..100u16).filter(|&n| locked.take(IpAddr::from([0x2001, 0xdb8, 0, 7, 0, 0, 0, n]), 1)).count();
-        assert_eq!(taken, 8);
-        assert!(locked.take(IpAddr::from([0x2001, 0xdb8, 0, 8, 0, 0, 0, 1]), 1), "another network");
+        let v6 = |net, host| SocketAddr::new(IpAddr::from([0x2001, 0xdb8, 0, net, 0, 0, 0, host]), host + 1);
+        assert_eq!((0..100u16).filter(|&n| locked.take(v6(7, n), 1)).count(), 8);
+        assert!(locked.take(v6(8, 1), 1), "another network");
     }
 
     #[test]
     fn a_flood_of_sources_locks_nobody_out_and_takes_no_more_memory() {
         let rates = rates(0.01);
         let mut locked = rates.lock().unwrap();
-        let served = (0..200_000).filter(|&n| locked.take(ip(n), SECOND)).count();
+        let served = (0..200_000).filter(|&n| locked.take(from(n, 9), SECOND)).count();
         assert_eq!(served, 200_000, "each is new");
         assert_eq!(locked.table.len() * size_of::<[Debt; WAYS]>(), DatagramRates::BYTES);
     }

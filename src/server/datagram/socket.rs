@@ -52,7 +52,7 @@ const REFUSED_PORTS: [u16; 26] = [
 /// as a receive buffer of 1 MiB has room for.
 const LAST_BATCHES: u32 = 64;
 
-/// So many datagrams that were never received are counted when a socket closes: more than any buffer holds.
+/// Datagrams that were never received and are counted when a socket closes: more than any buffer holds.
 const UNREAD_MOST: usize = 100_000;
 
 /// How long a worker waits for room in the send buffer before it gives replies up.

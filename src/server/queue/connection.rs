@@ -68,7 +68,7 @@ impl LastInput {
     /// All has been read that will be.
     const NONE: u8 = 1;
 
-    /// The server ends, and so much of this client is not read. A client that has filled the kernel's buffer most likely
+    /// The server ends, and this number of the client's bytes is not read. A client that has filled the kernel's buffer most likely
     /// has more on the way: that is read too.
     pub(crate) fn of(unread: usize) -> Self {
         let unread = if unread >= Self::UNIT { unread.saturating_mul(4) } else { unread };

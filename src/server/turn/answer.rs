@@ -228,7 +228,7 @@ fn sift(shared: &Shared, batch: &mut Batch, taken: usize, ledger: &Ledger, now: 
             DatagramDrop::Oversize
         } else if shared.datagrams.refuses(peer) {
             DatagramDrop::RefusedSource
-        } else if rates.as_mut().is_some_and(|rates| !rates.take(peer.ip(), now)) {
+        } else if rates.as_mut().is_some_and(|rates| !rates.take(peer, now)) {
             shared.refusals.sources.refused(peer.ip(), shared.limits.source_prefix);
             DatagramDrop::SourceRate
         } else {

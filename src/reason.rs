@@ -91,6 +91,18 @@ labels! {
         Error = "error",
         /// The server ended.
         Shutdown = "shutdown",
+        /// Its request waited longer than `queue_timeout`.
+        Overload = "overload",
+    }
+}
+
+labels! {
+    /// Why a request of an established connection got no turn.
+    TurnShed {
+        /// It waited for a worker longer than `queue_timeout`.
+        QueueTimeout = "queue_timeout",
+        /// Its client had left before its turn.
+        ClientGone = "client_gone",
     }
 }
 

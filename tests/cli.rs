@@ -313,6 +313,8 @@ fn every_limit_that_is_asked_for_is_in_force() {
         ("overload", "wait:15ms"),
         ("queue-timeout", "6s"),
         ("queue-target", "7ms"),
+        ("queue-order", "fifo"),
+        ("fair", "off"),
         ("refusal-rate", "12/s"),
         ("read-timeout", "11s"),
         ("write-timeout", "12s"),

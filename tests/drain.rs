@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::{Client, End, Gate, Held, Program, Running, Site, eventually, throughout};
+use tidegate::limits::RefusalRate;
 use tidegate::metrics::snapshot::Phase;
 use tidegate::reason::{CloseReason, DropReason};
 use tidegate::service::{Cost, Work, hello};
@@ -80,7 +81,7 @@ fn requests_already_sent_are_answered_though_they_wait() {
 fn what_the_kernel_had_completed_is_served() {
     let gate = Gate::new();
     // Nothing is refused, so what finds no place stays in the kernel.
-    let limits = Limits::default().workers(1).queue(1).refusal_rate(0.0).backlog(64);
+    let limits = Limits::default().workers(1).queue(1).refusal_rate(RefusalRate::PerSecond(0.0)).backlog(64);
     let site = Site::serve(limits, Held(gate.clone()));
     let mut clients: Vec<Client> = Vec::new();
     for _ in 0..30 {
@@ -378,7 +379,8 @@ fn who_does_not_read_is_not_asked_again_and_again() {
 fn whoever_was_on_the_way_in_sees_an_end_when_the_server_is_cut() {
     for _ in 0..10 {
         // Most stand in the backlog when the order comes.
-        let limits = Limits::default().workers(1).queue(1).refusal_rate(0.0).backlog(64);
+        let limits =
+            Limits::default().workers(1).queue(1).refusal_rate(RefusalRate::PerSecond(0.0)).backlog(64);
         let site = Site::serve(limits, Work(Cost::Sleep(Duration::from_millis(5))));
         let mut clients: Vec<Client> = (0..40).map(|_| site.client()).collect();
         for client in &mut clients {

@@ -177,8 +177,8 @@ fn check_shows_what_each_listener_has() {
     let shown = words.join(" ");
     for listener in [
         "echo tcp://127.0.0.1:7001 backlog 77 overload reject idle-timeout 1s",
-        "hello tcp://127.0.0.1:7002 backlog 20 overload drop-oldest idle-timeout 60s",
-        "time tcp://127.0.0.1:7003 backlog 20 overload drop-oldest idle-timeout 60s",
+        "hello tcp://127.0.0.1:7002 backlog auto overload drop-oldest idle-timeout 60s",
+        "time tcp://127.0.0.1:7003 backlog auto overload drop-oldest idle-timeout 60s",
     ] {
         assert!(shown.contains(listener), "`{listener}` is not in {stdout}");
     }
@@ -220,7 +220,7 @@ fn each_listener_refuses_in_its_own_way() {
     let gate = Gate::new();
     let listen = || Listen::new("127.0.0.1:0", Held(gate.clone())).unwrap();
     let handle = Server::builder()
-        .limits(Limits::default().max_connections(50).refusal_rate(1e6))
+        .limits(Limits::default().max_connections(50).refusal_rate(tidegate::RefusalRate::All))
         .workers(1)
         .queue(1)
         .listener(listen())

@@ -1,8 +1,8 @@
 //! The table of limits: one entry for each. `entry.rs` says how an entry is written.
 
-use super::Overload;
 use super::entry::{Change, Group, Limit, kebab, limits, spelt};
 use super::value::Value;
+use super::{Fair, Overload, QueueOrder, RefusalRate};
 use std::time::Duration;
 
 const KIB: usize = 1024;
@@ -45,7 +45,7 @@ limits! {
         source_rate: f64 = 0.0, Rate(0.0..=RATE_MAX), Live, 0 is "off";
 
         /// Leading bits of an IPv4 and of an IPv6 address that name a source.
-        source_prefix: (u8, u8) = (32, 128), Prefix((0, 0)..=(32, 128)), Live;
+        source_prefix: (u8, u8) = (32, 64), Prefix((0, 0)..=(32, 128)), Live;
 
         /// Longest line that a line service accepts, without its line end.
         max_line: usize = 64 * KIB, Bytes(1..=BYTES_MAX), Live;
@@ -112,11 +112,11 @@ limits! {
     }
 
     Listening {
-        /// Connections that the kernel may hold for each listener until they are accepted; with 0 as many as
-        /// the queue, from 16 to 4096.
+        /// Connections that the kernel may hold for each listener until they are accepted; with 0 it is 4096, and
+        /// as many as the queue (at most 128) while the queue stands.
         ///
-        /// A deep backlog is a queue without a bound on time.
-        backlog: usize = 0, Count(0..=i32::MAX as usize), Live, 0 follows effective_backlog, per listener;
+        /// A deep backlog absorbs bursts, and under lasting overload it is a queue without a bound on time.
+        backlog: usize = 0, Count(0..=i32::MAX as usize), Live, 0 is "auto", per listener;
     }
 
     Overload {
@@ -125,23 +125,32 @@ limits! {
         /// (drop-oldest).
         overload: Overload = Overload::Reject, Overload(Overload::Reject..=Overload::Wait(YEAR)), Live, per listener;
 
-        /// Time a newcomer may wait for a worker before it is dropped.
+        /// Time a request may wait for a worker before it is given up.
+        ///
+        /// A newcomer is dropped then. An established connection is told that the server is overloaded, where its
+        /// protocol has words for it, and is closed otherwise.
         queue_timeout: Duration = Duration::from_secs(5), Time(SHORTEST..=MONTH), Live;
 
-        /// Wait above which newcomers are dropped while the queue has not been empty for 100 ms.
+        /// Wait above which a queue stands, if its oldest request has waited longer for 100 ms.
         ///
-        /// This is controlled delay (RFC 8289).
-        queue_target: Duration = OFF, Time(OFF..=YEAR), Live, 0 is "off";
+        /// While the queue stands, requests are served in `queue_order`, and sources take turns (`fair`). The idea is
+        /// controlled delay's (RFC 8289).
+        queue_target: Duration = Duration::from_millis(20), Time(OFF..=YEAR), Live;
 
-        /// Refusals that are sent in a second; further clients wait in the kernel's backlog, which drops those
-        /// it has no place for.
+        /// Order in which requests are served while the queue stands: the freshest first (fresh), or as they came (fifo).
+        queue_order: QueueOrder = QueueOrder::Fresh, Order(QueueOrder::Fresh..=QueueOrder::Fifo), Fixed;
+
+        /// Sharing of the workers while the queue stands: sources take turns (source), or all requests are one heap (off).
+        fair: Fair = Fair::Source, Fair(Fair::Source..=Fair::Off), Fixed;
+
+        /// Clients that are turned away in a second: every one while processors have rest, and otherwise as many as cost
+        /// 5 % of one processor (auto); every one (all); or a number (500/s).
         ///
-        /// A refusal costs an accept and a close, work that a flood must not be able to order without end. On
-        /// Linux a client that the backlog has no place for is not told: it tries again after a second. Measured
-        /// with the default: 869 of 900 useful replies a second at nine times the load. A client that is
-        /// refused for its source (`max_per_source`, `source_rate`) has been accepted already: past this rate its
-        /// connection is reset without a word.
-        refusal_rate: f64 = 500.0, Rate(0.0..=RATE_MAX), Live;
+        /// A refusal costs an accept and a close, work that a flood must not be able to order without end. Clients past
+        /// the rate wait in the kernel's backlog. On Linux one that the backlog has no place for is not told: it tries
+        /// again after a second. A client that is refused for its source (`max_per_source`, `source_rate`) has been
+        /// accepted already: past this rate its connection is reset without a word.
+        refusal_rate: RefusalRate = RefusalRate::Auto, Refusals(RefusalRate::Auto..=RefusalRate::PerSecond(RATE_MAX)), Live;
     }
 
     Timeouts {

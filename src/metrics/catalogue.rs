@@ -1,7 +1,7 @@
 //! Every metric as data: the one source of the exporter, of `tidegate metrics` and of
 //! `docs/metrics.md`.
 
-use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed};
 use std::fmt;
 
 /// How a metric behaves over time.
@@ -183,6 +183,7 @@ const CLOSE: Label = label(
         ),
         (CloseReason::Error.as_str(), "the service's turn returned an error"),
         (CloseReason::Shutdown.as_str(), "the server ended"),
+        (CloseReason::Overload.as_str(), "its request waited for a worker longer than `queue_timeout`"),
     ],
 );
 const ACCEPT_ERROR: Label = label(
@@ -205,6 +206,14 @@ const OUTCOME: Label = label(
         (TurnOutcome::Timeout.as_str(), "it gave up waiting for the client"),
         (TurnOutcome::End.as_str(), "it saw that the client had ended, and nothing else"),
         (TurnOutcome::Empty.as_str(), "it found nothing: the client had connected and not spoken yet"),
+    ],
+);
+const SHED: Label = label(
+    "reason",
+    "why the request got no turn",
+    &[
+        (TurnShed::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
+        (TurnShed::ClientGone.as_str(), "its client had left before its turn"),
     ],
 );
 const DATAGRAM_DROP: Label = label(
@@ -260,11 +269,21 @@ metrics! {
     QueueLength "tidegate_queue_length" Gauge "entries" Always []
         "Entries that wait for a worker: newcomers, open connections with another request, and datagrams.";
     QueueLimit "tidegate_queue_limit" Gauge "entries" Always []
-        "Most entries that may wait before newcomers are refused.";
+        "Most newcomers, and most datagrams, that may wait before others are refused.";
+    QueueNewcomers "tidegate_queue_newcomers" Gauge "entries" Always []
+        "Newcomers that wait for a worker, which `tidegate_queue_limit` bounds.";
+    QueueStanding "tidegate_queue_standing" Gauge "1" Always []
+        "1 while the queue stands, so that the freshest requests are served first, else 0.";
+    ShelfLength "tidegate_shelf_length" Gauge "entries" Always []
+        "Entries that are set aside while the queue stands; part of `tidegate_queue_length`.";
+    ShelfOldest "tidegate_shelf_oldest_seconds" Gauge "seconds" Always []
+        "Time that the oldest entry that is set aside has waited.";
     QueueWait "tidegate_queue_wait_seconds" Histogram "seconds" Always []
         "Time from entering the queue to meeting a worker.";
     Turns "tidegate_turns_total" Counter "turns" Always [SERVICE, OUTCOME]
         "Turns of a service, by how they ended.";
+    TurnsShed "tidegate_turns_shed_total" Counter "requests" Always [SERVICE, SHED]
+        "Requests of connections that had been served before, and that got no turn.";
     TurnDuration "tidegate_turn_duration_seconds" Histogram "seconds" Always [SERVICE]
         "Time that a turn spent in the service's own code; turns that ended as `end` or `empty` are left out.";
     ReceivedBytes "tidegate_received_bytes_total" Counter "bytes" Always [SERVICE]
@@ -334,6 +353,7 @@ mod tests {
         same!(CLOSE, CloseReason);
         same!(ACCEPT_ERROR, AcceptError);
         same!(OUTCOME, TurnOutcome);
+        same!(SHED, TurnShed);
         same!(DATAGRAM_DROP, DatagramDrop);
     }
 

@@ -4,7 +4,7 @@ use super::catalogue::{CATALOGUE, Id, Metric, MetricKind};
 use super::histogram::{BUCKETS, HistogramSnapshot};
 use super::process::{ProcessReader, ProcessSnapshot};
 use super::snapshot::{ListenerSnapshot, Observe, Phase, Snapshot};
-use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed};
 use prometheus::core::{Collector, Desc};
 use prometheus::{Encoder, Registry, TextEncoder, proto};
 use std::collections::HashMap;
@@ -187,6 +187,10 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
         Id::HandlerPanics => out.count(&[], server.handler_panics),
         Id::QueueLength => out.count(&[], server.queue_length),
         Id::QueueLimit => out.count(&[], server.queue_limit),
+        Id::QueueNewcomers => out.count(&[], server.listeners.iter().map(|l| l.newcomers).sum()),
+        Id::QueueStanding => out.count(&[], server.standing.is_some().into()),
+        Id::ShelfLength => out.count(&[], server.shelf_length),
+        Id::ShelfOldest => out.add(&[], server.shelf_oldest.as_secs_f64()),
         Id::QueueWait => out.histogram(&[], &server.queue_wait),
         Id::PendingInput => out.count(&[], server.pending_input_bytes),
         Id::PendingOutput => out.count(&[], server.pending_output_bytes),
@@ -195,7 +199,7 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
             let draining = !matches!(server.phase, Phase::Starting | Phase::Serving);
             out.count(&[], draining.into());
         }
-        Id::Turns | Id::TurnDuration | Id::ReceivedBytes | Id::SentBytes => {
+        Id::Turns | Id::TurnsShed | Id::TurnDuration | Id::ReceivedBytes | Id::SentBytes => {
             for service in services(server) {
                 collect_service(id, &service, out);
             }
@@ -278,6 +282,11 @@ fn collect_service(id: Id, service: &ListenerSnapshot, out: &mut Samples<'_>) {
                 out.count(&[name, outcome.as_str()], service.turns[outcome as usize]);
             }
         }
+        Id::TurnsShed => {
+            for &reason in TurnShed::ALL {
+                out.count(&[name, reason.as_str()], service.turns_shed[reason as usize]);
+            }
+        }
         Id::TurnDuration => out.histogram(&[name], &service.turn_duration),
         Id::ReceivedBytes => out.count(&[name], service.received_bytes),
         Id::SentBytes => out.count(&[name], service.sent_bytes),
@@ -295,6 +304,9 @@ fn services(server: &Snapshot) -> Vec<ListenerSnapshot> {
             continue;
         };
         for (sum, n) in sum.turns.iter_mut().zip(listener.turns) {
+            *sum += n;
+        }
+        for (sum, n) in sum.turns_shed.iter_mut().zip(listener.turns_shed) {
             *sum += n;
         }
         sum.turn_duration.merge(&listener.turn_duration);

@@ -1,7 +1,7 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
 use super::pace::Pace;
-use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor};
+use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, Words};
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::transport::socket::{receive, send};
@@ -153,6 +153,11 @@ impl<'a> Stream<'a> {
         self.seat
     }
 
+    /// What a client of this listener is told that cannot be served now, with the time to stay away.
+    pub fn busy_reply(&self, wait: std::time::Duration) -> std::borrow::Cow<'a, [u8]> {
+        self.output.context.words.say(wait)
+    }
+
     /// Wakes this session from any thread: it gives it a turn though its client has said nothing.
     pub fn waker(&self) -> Waker {
         Waker::new(self.output.context.host.clone(), self.seat)
@@ -248,6 +253,7 @@ pub(crate) struct Context<'a> {
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
     pub(crate) draining: &'a std::sync::atomic::AtomicBool,
     pub(crate) host: &'a Arc<dyn Host>,
+    pub(crate) words: &'a Words,
 }
 
 impl std::fmt::Debug for Context<'_> {

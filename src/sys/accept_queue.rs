@@ -28,7 +28,7 @@ pub(crate) fn socket_drops(socket: BorrowedFd<'_>) -> io::Result<u32> {
 }
 
 /// Reads the first `N` words of a socket option; what the kernel does not fill is 0.
-fn getsockopt_words<const N: usize>(
+pub(super) fn getsockopt_words<const N: usize>(
     socket: BorrowedFd<'_>,
     level: libc::c_int,
     option: libc::c_int,

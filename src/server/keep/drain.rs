@@ -127,9 +127,9 @@ impl Drain {
     fn cut(&mut self, shared: &Shared) {
         let row = shared.counts.row(KEEPER_ROW);
         let mut farewells = false;
-        while let Some(entry) = shared.line.pop() {
+        while let Some(entry) = shared.line.pop().or_else(|| shared.order.drain_one()) {
             match entry.job {
-                Job::Turn(..) => self.cut_waiting(shared, entry),
+                Job::Turn(..) | Job::Overloaded(_) => self.cut_waiting(shared, entry),
                 Job::Datagram(slot) => shared.intake().drop_waiting(slot, row, DatagramDrop::Draining),
                 Job::Receive(_) | Job::Tick => {}
                 Job::Farewell => farewells = true,
@@ -150,7 +150,14 @@ impl Drain {
     }
 
     fn cut_waiting(&mut self, shared: &Shared, entry: Entry) {
-        let Some((id, claim)) = entry.turn() else { return };
+        let (id, claim) = match entry.job {
+            Job::Turn(id, claim) => (id, claim),
+            Job::Overloaded(id) => (id, Claim::Turn),
+            _ => return,
+        };
+        if claim == Claim::Newcomer {
+            shared.line.newcomer_left();
+        }
         let row = shared.counts.row(KEEPER_ROW);
         let Some((owned, _)) = Owned::take(&shared.table, id, claim, row) else { return };
         if claim == Claim::Turn {

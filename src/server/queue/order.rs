@@ -217,6 +217,7 @@ impl<E: Copy> Order<E> {
     }
 
     /// Takes an entry off the shelf, if it is there: its client is gone for certain.
+    #[cfg(test)]
     #[must_use = "the entry has to be ended"]
     pub(crate) fn gone(&self, class: Class, slot: u32, generation: u32, now: Nanos) -> Option<E> {
         self.take_out(|shelf| shelf.gone(class, slot, generation, now))

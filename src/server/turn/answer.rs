@@ -2,7 +2,8 @@
 //! While no worker is free the timekeeper receives and posts; it never answers.
 
 use super::station::Station;
-use crate::clock::Nanos;
+use crate::admit::sharing::Sharing;
+use crate::clock::{Nanos, nanos};
 use crate::limits::Overload;
 use crate::metrics::stats::Ledger;
 use crate::reason::{DatagramDrop, TurnOutcome};
@@ -43,7 +44,7 @@ pub(crate) fn receive(station: &mut Station<'_>, number: usize) {
     let slow = socket.cost.get() > SLOW_TURN;
     // Of what is slow no more than there is room for: the rest is better off in the kernel, where the worker that is
     // free first takes it. One at least, for this worker itself.
-    let room = || shared.line.room(shared.counts.free_workers()).clamp(1, DATAGRAMS_AT_ONCE);
+    let room = || shared.line.datagram_room(shared.counts.free_workers()).clamp(1, DATAGRAMS_AT_ONCE);
     let most = if slow { room() } else { DATAGRAMS_AT_ONCE };
     let left = socket.batches_left();
     let taken = socket.receive(&mut batch, most, station.row().of(socket.column));
@@ -178,9 +179,10 @@ fn answer(
 pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos) {
     let shared = station.shared;
     let waited = station.now.saturating_sub(since);
-    if waited > shared.patience.at(station.now) {
+    if waited > nanos(shared.limits.queue_timeout) {
         return shared.intake().drop_waiting(slot, station.row(), DatagramDrop::QueueTimeout);
     }
+    shared.line.datagram_left();
     let letter = shared.datagrams.slots.lock(slot);
     let socket = &shared.datagrams.sockets[letter.socket];
     let ledger = station.row().of(socket.column);
@@ -189,7 +191,12 @@ pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos)
     station.begin(socket.cost.get());
     let Taken { peer, local, .. } = letter.taken;
     let room = &mut batch.replies[..batch.reply_size];
+    let began = station.now;
     let len = answer(station, socket, ledger, letter.request(), peer, room);
+    if shared.order.len() > 0 {
+        let source = Sharing::source(shared.sharing.heap(Some(peer.ip())));
+        shared.order.note_cost(source, station.now.saturating_sub(began));
+    }
     if len != NONE {
         socket.send(&[Given { data: &batch.replies[..len], to: peer, from: local }], ledger);
     }

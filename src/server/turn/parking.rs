@@ -97,8 +97,7 @@ pub(crate) fn park_or_requeue(shared: &Shared, owned: Owned<'_>, deadline: Nanos
     match owned.park(deadline) {
         Ok(()) => false,
         Err(owned) => {
-            let claim = shared.claim(owned.slot);
-            owned.requeue(&shared.line, claim, now);
+            owned.requeue(&shared.line, Claim::Turn, now);
             true
         }
     }

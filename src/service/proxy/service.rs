@@ -2,9 +2,11 @@
 
 use super::address::{BackendName, BackendNameError};
 use super::gate::{ConnectOn, Gate, Settings};
+use super::http::{HttpGate, HttpGateConfig, HttpGateSession, keep_house};
 use super::session::GateSession;
 use super::tend;
 use crate::metrics::backends::BackendsSnapshot;
+use crate::service::http::BUSY;
 use crate::service::{Peer, Service, Session};
 use crate::transport::proxy_header::Version;
 use crossbeam_channel::Sender;
@@ -34,6 +36,7 @@ pub fn proxy<B: AsRef<str>>(backends: impl IntoIterator<Item = B>) -> Result<Pro
         busy_reply: Box::default(),
         names: names.collect::<Result<_, _>>()?,
         settings: Settings::default(),
+        http: None,
     })
 }
 
@@ -45,6 +48,7 @@ pub struct ProxyBuilder {
     busy_reply: Box<[u8]>,
     names: Vec<BackendName>,
     settings: Settings,
+    http: Option<HttpGateConfig>,
 }
 
 impl ProxyBuilder {
@@ -64,6 +68,29 @@ impl ProxyBuilder {
     pub fn total(mut self, most: usize) -> Self {
         self.settings.total = Some(most.max(1));
         self
+    }
+
+    /// Reads what passes as HTTP, and holds a place at a backend for each request and not for each connection. Then
+    /// connections to backends are kept and used again, clients are told 503 when there is no place in time, and
+    /// [`connect_on`](Self::connect_on) means nothing.
+    ///
+    /// ```no_run
+    /// use tidegate::service::HttpGateConfig;
+    /// use tidegate::{Server, proxy};
+    ///
+    /// let gate = proxy(["127.0.0.1:8000"])?.connections(8).http(HttpGateConfig::default()).build()?;
+    /// let handle = Server::builder().listen("0.0.0.0:80", gate)?.bind()?.serve()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn http(mut self, config: HttpGateConfig) -> Self {
+        self.http = Some(config);
+        self
+    }
+
+    /// The settings of HTTP, where it is read.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program changes one after the other"))]
+    pub(crate) fn http_config(&mut self) -> Option<&mut HttpGateConfig> {
+        self.http.as_mut()
     }
 
     /// When the backend is connected. Default: [`ConnectOn::Accept`].
@@ -122,9 +149,15 @@ impl ProxyBuilder {
         if self.names.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a gate needs a backend"));
         }
-        let addresses = tend::resolve(&self.names)?;
-        let gate = Gate::new(self.settings, self.names, &addresses);
-        Ok(Proxy { name: self.name, busy_reply: self.busy_reply, gate, tender: OnceLock::new() })
+        let Self { name, mut busy_reply, names, mut settings, http } = self;
+        settings.checks_ask = http.as_ref().is_some_and(|http| http.check_path.is_some());
+        if http.is_some() && busy_reply.is_empty() {
+            busy_reply = BUSY.into();
+        }
+        let addresses = tend::resolve(&names)?;
+        let gate = Gate::new(settings, names, &addresses);
+        let http = http.map(|config| HttpGate::new(gate.clone(), config));
+        Ok(Proxy { name, busy_reply, gate, http, tender: OnceLock::new(), keeper: OnceLock::new() })
     }
 }
 
@@ -134,8 +167,12 @@ pub struct Proxy {
     name: String,
     busy_reply: Box<[u8]>,
     gate: Arc<Gate>,
+    /// What passes is read as HTTP.
+    http: Option<Arc<HttpGate>>,
     /// The thread that tends the backends ends when this is dropped.
     tender: OnceLock<Option<Sender<Infallible>>>,
+    /// The thread that keeps house for HTTP does, too.
+    keeper: OnceLock<Option<Sender<Infallible>>>,
 }
 
 impl Proxy {
@@ -147,6 +184,15 @@ impl Proxy {
                 None
             })
         });
+        if let Some(http) = &self.http {
+            self.keeper.get_or_init(|| {
+                let started = keep_house(http);
+                if let Err(error) = &started {
+                    tracing::error!(%error, "the backends are not checked, and unused connections not closed");
+                }
+                started.ok()
+            });
+        }
         &self.gate
     }
 }
@@ -157,7 +203,11 @@ impl Service for Proxy {
     }
 
     fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(GateSession::new(self.tended().clone()))
+        let gate = self.tended();
+        match &self.http {
+            Some(http) => Box::new(HttpGateSession::new(http.clone())),
+            None => Box::new(GateSession::new(gate.clone())),
+        }
     }
 
     fn busy_reply(&self) -> &[u8] {
@@ -165,7 +215,7 @@ impl Service for Proxy {
     }
 
     fn client_speaks_first(&self) -> bool {
-        self.gate.settings.connect_on == ConnectOn::FirstByte
+        self.http.is_some() || self.gate.settings.connect_on == ConnectOn::FirstByte
     }
 
     fn backends(&self) -> Option<BackendsSnapshot> {

@@ -105,6 +105,19 @@ impl GateSession {
         Self { gate, stage: GateStage::New, tried: Vec::new(), deadline: 0 }
     }
 
+    /// A client whose connection to its backend goes on as a pair.
+    pub(super) fn adopted(
+        gate: Arc<Gate>,
+        place: Place,
+        backend: OwnedFd,
+        watched_both: bool,
+        now: Nanos,
+    ) -> Self {
+        let relay = Relay::resumed(now);
+        let pair = Box::new(Pair::new(relay, place, backend, watched_both, now));
+        Self { gate, stage: GateStage::Paired(pair), tried: Vec::new(), deadline: 0 }
+    }
+
     /// Asks for a place at a backend.
     fn ask(&mut self, stream: &mut Stream<'_>, now: Nanos) -> io::Result<Then> {
         if stream.is_draining() {
@@ -246,16 +259,7 @@ impl GateSession {
         };
         let client = SocketEvent::of(true, stream.has_hung_up());
         stream.tell(SocketEvents { client, other });
-        self.stage = GateStage::Paired(Box::new(Pair {
-            relay: Relay::new(now),
-            backend_is_tcp: place.address().is_tcp(),
-            backend,
-            place,
-            to_backend: 0,
-            to_client: 0,
-            watched_both: told,
-            keep_alive: Some(now.saturating_add(KEEP_ALIVE_AFTER)),
-        }));
+        self.stage = GateStage::Paired(Box::new(Pair::new(Relay::new(now), place, backend, told, now)));
         Ok(Then::GoOn)
     }
 
@@ -324,6 +328,19 @@ impl GateSession {
 }
 
 impl Pair {
+    fn new(relay: Relay, place: Place, backend: OwnedFd, watched_both: bool, now: Nanos) -> Self {
+        Self {
+            relay,
+            backend_is_tcp: place.address().is_tcp(),
+            backend,
+            place,
+            to_backend: 0,
+            to_client: 0,
+            watched_both,
+            keep_alive: Some(now.saturating_add(KEEP_ALIVE_AFTER)),
+        }
+    }
+
     /// Lets go of the pair until something happens, or it was silent for too long.
     fn park(&mut self, stream: &mut Stream<'_>, gate: &Gate, now: Nanos) -> io::Result<Turn> {
         let mut until = self.relay.deadline(gate.patience());

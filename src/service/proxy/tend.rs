@@ -34,7 +34,7 @@ pub(super) fn resolve(names: &[BackendName]) -> io::Result<Vec<BackendAddress>> 
 /// Starts the thread where there is something to tend. It ends when what is returned is dropped.
 pub(super) fn start(gate: &Arc<Gate>) -> io::Result<Option<Sender<Infallible>>> {
     let resolves = gate.names.iter().any(BackendName::is_resolved_again);
-    if !resolves && gate.settings.check_every.is_none() {
+    if !resolves && gate.settings.connect_every().is_none() {
         return Ok(None);
     }
     let (alive, ended) = bounded(0);
@@ -62,7 +62,7 @@ impl Tender {
     /// The names were resolved just now; checks begin at once.
     fn first_pause(&mut self, gate: &Gate) -> Duration {
         self.next_resolve = gate.clock.now().saturating_add(nanos(gate.settings.resolve_every));
-        if gate.settings.check_every.is_some() { Duration::ZERO } else { gate.settings.resolve_every }
+        if gate.settings.connect_every().is_some() { Duration::ZERO } else { gate.settings.resolve_every }
     }
 
     /// Does what is due, and says when to come again.
@@ -73,7 +73,7 @@ impl Tender {
             self.next_resolve = gate.clock.now().saturating_add(nanos(settings.resolve_every));
         }
         let until_resolve = Duration::from_nanos(self.next_resolve.saturating_sub(gate.clock.now()));
-        match settings.check_every {
+        match settings.connect_every() {
             Some(every) => {
                 check(gate, nanos(every));
                 every.min(LOOK).min(if self.resolves { until_resolve } else { every })

@@ -102,7 +102,8 @@ fn none_is_late(ended: &[Duration]) {
 #[test]
 fn none_is_ended_late_where_other_programs_have_the_core_too() {
     let (server, core) = server();
-    let spin = || command("taskset").args(["-c", &core.to_string(), "sh", "-c", "while :; do :; done"]).spawn();
+    let spin =
+        || command("taskset").args(["-c", &core.to_string(), "sh", "-c", "while :; do :; done"]).spawn();
     let _others = [Ending(spin().unwrap()), Ending(spin().unwrap())];
     none_is_late(&drip(&server, 200));
 }

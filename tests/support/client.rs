@@ -31,11 +31,15 @@ impl Client {
     /// Connects from an address of this machine.
     #[track_caller]
     pub(crate) fn from(source: &str, address: SocketAddr) -> Self {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-        let source = SocketAddr::new(source.parse().unwrap(), 0);
-        socket.bind(&source.into()).unwrap();
+        Self::try_from(source, address).expect("the server can be reached")
+    }
+
+    pub(crate) fn try_from(source: &str, address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        let source = SocketAddr::new(source.parse().expect("an address"), 0);
+        socket.bind(&source.into())?;
         let connected = socket.connect_timeout(&address.into(), PATIENCE);
-        Self::of(connected.map(|()| socket.into())).expect("the server can be reached")
+        Self::of(connected.map(|()| socket.into()))
     }
 
     /// Connects with a small receive buffer: what it does not read piles up at the server.

@@ -149,6 +149,8 @@ labels! {
         Oversize = "oversize",
         /// Answering its source port could loop or reflect, or the service's `verify` said no.
         RefusedSource = "refused_source",
+        /// Its source has sent more than `datagram_source_rate` allows.
+        SourceRate = "source_rate",
         /// It waited for a worker longer than `queue_timeout`.
         QueueTimeout = "queue_timeout",
         /// Its reply could not be sent.

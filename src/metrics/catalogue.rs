@@ -227,6 +227,7 @@ const DATAGRAM_DROP: Label = label(
             DatagramDrop::RefusedSource.as_str(),
             "answering its source port could loop or reflect, or `verify` said no",
         ),
+        (DatagramDrop::SourceRate.as_str(), "its source has sent more than `datagram_source_rate` allows"),
         (DatagramDrop::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
         (DatagramDrop::Unsent.as_str(), "its reply could not be sent"),
         (DatagramDrop::Draining.as_str(), "the server ended before it was answered"),

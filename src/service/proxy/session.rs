@@ -280,7 +280,10 @@ impl GateSession {
         let gate = self.gate.clone();
         let GateStage::Paired(pair) = &mut self.stage else { return Ok(Turn::Close) };
         let limits = stream.limits();
-        let (pipes, events) = (gate.pipes(limits), stream.events());
+        let pipes = gate.pipes(limits);
+        // A pair is not judged to be silent before what has come meanwhile was looked at, event or not.
+        let late = now >= pair.relay.deadline(gate.patience());
+        let events = if late { SocketEvents::UNKNOWN } else { stream.events() };
         let (turn_bytes, pool_most) = (limits.turn_bytes, limits.output_total);
         let pool = stream.output_pool();
         let (client, buffer) = stream.raw();

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use support::{Client, Ending, Program, Running, command, eventually, finish};
 
@@ -30,6 +31,12 @@ const SERVERS: [&str; 9] = [
     "http.server",
     "http.server 1.0",
 ];
+
+/// One test at a time: they keep the machine busy, and one of them measures.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn python(script: &str) -> String {
     format!("{}/tests/python/{script}", env!("CARGO_MANIFEST_DIR"))
@@ -201,6 +208,7 @@ fn behaves(name: &str, at: SocketAddr) {
 
 #[test]
 fn real_servers_answer_through_it_as_they_do_alone() {
+    let _alone = alone();
     std::thread::scope(|scope| {
         for name in SERVERS {
             scope.spawn(move || {
@@ -215,6 +223,7 @@ fn real_servers_answer_through_it_as_they_do_alone() {
 
 #[test]
 fn a_websocket_of_another_library_passes_through_it() {
+    let _alone = alone();
     let server = Server::start("websockets");
     let (_gate, at) = server.gate(&[("--backend-connections", "2")]);
     let port = at.port().to_string();
@@ -249,6 +258,7 @@ fn healthy(name: &str, abusers: usize, words: &str) -> Duration {
 /// The servers that one silent or slow client in each place stops, alone: docs/gate.md has what was measured there.
 #[test]
 fn silent_and_half_sent_requests_of_others_do_not_delay_a_healthy_one() {
+    let _alone = alone();
     for (name, abusers) in [("gunicorn gthread", 4), ("granian", 4), ("waitress", 100), ("cheroot", 4)] {
         for words in [
             "",
@@ -379,6 +389,7 @@ fn agrees(name: &str, server: &Server) {
 
 #[test]
 fn the_gate_and_each_server_agree_on_where_every_request_ends() {
+    let _alone = alone();
     std::thread::scope(|scope| {
         for name in ["gunicorn sync", "gunicorn gthread", "waitress", "cheroot", "granian", "http.server"] {
             scope.spawn(move || agrees(name, &Server::start(name)));

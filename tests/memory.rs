@@ -169,6 +169,7 @@ fn a_server_without_address_space_ends_connections_and_not_itself() {
     for _ in 0..4 {
         halves.send(10 * 1024);
         settle(&server);
+        assert!(server.is_running(), "it ended: {}", server.stderr());
         is_answered(hello);
     }
     let resident = server.status("RssAnon");

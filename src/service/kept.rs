@@ -2,7 +2,7 @@
 
 use super::holdings::{Deposit, Holdings};
 use super::pool::Buffer;
-use super::{Context, Fault, Peer, Seat};
+use super::{Fault, Host, Peer, Seat};
 use crate::admit::sources::SourceKey;
 use crate::limits::Limits;
 use crate::transport::socket::send;
@@ -34,11 +34,17 @@ impl Kept {
 
     /// Keeps bytes of a client's, within the limits. Where all of them together leave no room, the source that keeps most
     /// gives some up.
-    pub(super) fn keep(&mut self, data: &[u8], peer: &Peer, context: &Context<'_>) -> io::Result<()> {
+    pub(super) fn keep(
+        &mut self,
+        data: &[u8],
+        peer: &Peer,
+        limits: &Limits,
+        total: &Arc<Holdings>,
+        host: &dyn Host,
+    ) -> io::Result<()> {
         if data.is_empty() {
             return Ok(());
         }
-        let (limits, total) = (context.limits, context.output_total);
         let most = limits.output_per_connection;
         let new = || Box::new(KeptPlace::Here(Buffer::new(total.pool())));
         let KeptPlace::Here(buffer) = &mut **self.0.get_or_insert_with(new) else {
@@ -49,7 +55,7 @@ impl Kept {
         while kept && let Err(full) = buffer.extend(data, most, limits.output_total) {
             let robbed = total.make_room(source(peer, limits), full.wanted);
             // It has a turn, in which it ends.
-            robbed.into_iter().for_each(|seat| context.host.wake(seat));
+            robbed.into_iter().for_each(|seat| host.wake(seat));
             kept = robbed.is_some();
         }
         if kept {

@@ -401,7 +401,8 @@ impl Output<'_> {
             return Ok(());
         }
         self.blocked.set(true);
-        self.kept.keep(data, self.peer, &self.context)
+        let Context { limits, output_total, host, .. } = self.context;
+        self.kept.keep(data, self.peer, limits, output_total, &**host)
     }
 }
 

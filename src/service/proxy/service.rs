@@ -2,6 +2,7 @@
 
 use super::address::{BackendName, BackendNameError};
 use super::gate::{ConnectOn, Gate, Settings};
+use super::resolve::Lookups;
 use super::session::GateSession;
 use super::tend;
 use crate::metrics::backends::BackendsSnapshot;
@@ -36,6 +37,9 @@ pub fn proxy<B: AsRef<str>>(backends: impl IntoIterator<Item = B>) -> Result<Pro
         settings: Settings::default(),
     })
 }
+
+/// How often backends are checked because readiness depends on them.
+const READY_CHECK: Duration = Duration::from_secs(2);
 
 /// A gate that is being described; see [`proxy`].
 #[derive(Clone, Debug)]
@@ -104,6 +108,14 @@ impl ProxyBuilder {
         self
     }
 
+    /// Has `/readyz` say that the server is not ready until a backend was reached, and while none is up. Backends are then
+    /// checked every 2 s, unless [`check_every`](Self::check_every) says otherwise: without checks nobody would notice that one is
+    /// back, since a balancer sends no clients to a server that is not ready. Default: off.
+    pub fn ready_needs_backend(mut self, needs: bool) -> Self {
+        self.settings.ready_needs_backend = needs;
+        self
+    }
+
     /// How often names of backends are resolved again. Default: every 30 s.
     pub fn resolve_every(mut self, time: Duration) -> Self {
         self.settings.resolve_every = time;
@@ -116,15 +128,43 @@ impl ProxyBuilder {
         self
     }
 
-    /// Resolves the names and makes the service. Fails for a name without an address, and where there is no backend. Where
-    /// names or checks want it, a thread tends the backends from the first use of the service until it is dropped.
+    /// What is set, as the options of the command line name and show it.
+    pub(crate) fn table(&self) -> Vec<(&'static str, String)> {
+        let Settings { connections, total, .. } = self.settings;
+        let show = crate::limits::show_time;
+        let or_off = |time: Option<Duration>| time.map_or("off".to_owned(), show);
+        let checks = self.checks();
+        vec![
+            ("backend-connections", connections.to_string()),
+            ("backend-total", total.map_or("as many as each may have".to_owned(), |most| most.to_string())),
+            ("backend-connect", self.settings.connect_on.to_string()),
+            ("backend-connect-timeout", show(self.settings.connect_timeout)),
+            ("backend-check", or_off(checks)),
+            ("ready-needs-backend", self.settings.ready_needs_backend.to_string()),
+            ("backend-resolve", show(self.settings.resolve_every)),
+            ("idle-timeout", show(self.settings.idle_timeout)),
+            ("half-close-timeout", show(self.settings.half_close_timeout)),
+            ("send-proxy", self.settings.send_header.map_or("off".to_owned(), |version| version.to_string())),
+        ]
+    }
+
+    /// How often backends are checked: by themselves they are not, unless readiness depends on them.
+    fn checks(&self) -> Option<Duration> {
+        let needed = self.settings.ready_needs_backend.then_some(READY_CHECK);
+        self.settings.check_every.or(needed)
+    }
+
+    /// Resolves the names, within 10 s, and makes the service. Fails for a name without an address, where there is no backend,
+    /// and where there are more than 256. Where names or checks want it, a thread tends the backends from the first use of the
+    /// service until it is dropped.
     pub fn build(self) -> io::Result<Proxy> {
-        if self.names.is_empty() {
+        let check_every = self.checks();
+        let Self { name, busy_reply, names, settings } = self;
+        if names.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a gate needs a backend"));
         }
-        let addresses = tend::resolve(&self.names)?;
-        let gate = Gate::new(self.settings, self.names, &addresses);
-        Ok(Proxy { name: self.name, busy_reply: self.busy_reply, gate, tender: OnceLock::new() })
+        let gate = Gate::new(Settings { check_every, ..settings }, Lookups::resolve(names)?);
+        Ok(Proxy { name, busy_reply, gate, tender: OnceLock::new() })
     }
 }
 
@@ -169,7 +209,9 @@ impl Service for Proxy {
     }
 
     fn backends(&self) -> Option<BackendsSnapshot> {
-        Some(self.tended().backends.snapshot())
+        let mut seen = self.tended().backends.snapshot();
+        seen.ready |= !self.gate.settings.ready_needs_backend;
+        Some(seen)
     }
 
     fn descriptors(&self) -> usize {

@@ -26,6 +26,11 @@ need socat socat
 need redis-server redis-server
 need redis-benchmark redis-tools
 [ -x "$(echo /usr/lib/postgresql/*/bin/pgbench)" ] || missing+=(postgresql)
+# Readers of manual pages, and the shells that complete options.
+need mandoc mandoc
+need groff groff
+need zsh zsh
+need fish fish
 # What a request costs, counted.
 need valgrind valgrind
 need strace strace

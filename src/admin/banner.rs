@@ -4,7 +4,8 @@ use super::history::Dropped;
 use super::show;
 use crate::metrics::backends::BackendsSnapshot;
 use crate::metrics::snapshot::{ListenerSnapshot, Phase, Snapshot};
-use crate::reason::{DatagramDrop, DropReason};
+use crate::reason::{DatagramDrop, DropReason, TurnShed};
+use std::time::Duration;
 
 /// The banner's states, each with a colour of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +83,23 @@ impl Banner {
             Phase::Serving => {}
         }
         if let Some(reason) = shedding(seen, lately) {
-            let said = (why_shedding(reason, seen, lately), advice_shedding(reason, seen));
+            let standing =
+                seen.standing.map_or(String::new(), |time| format!(" {}", why_standing(seen, time)));
+            let said = (why_shedding(reason, seen, lately) + &standing, advice_shedding(reason, seen));
+            return ask(Condition::Shedding, "Shedding load", said);
+        }
+        if let Some(said) = shedding_requests(seen, lately) {
             return ask(Condition::Shedding, "Shedding load", said);
         }
         if let Some(said) = dropping_datagrams(lately) {
             return ask(Condition::Shedding, "Dropping datagrams", said);
+        }
+        if let Some(standing) = seen.standing {
+            return ask(
+                Condition::Warning,
+                "Serving the freshest first",
+                (why_standing(seen, standing), ADVICE_BUSY),
+            );
         }
         if let Some(said) = warning(seen, lately) {
             return ask(Condition::Warning, "Serving, under strain", said);
@@ -135,6 +148,38 @@ fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String 
         0 => why,
         _ => format!("{why} {} refused in the last {:.0} s.", n(dropped), lately.seconds.max(1.0)),
     }
+}
+
+/// Why requests of open connections get no turn now, if any do, and what to do.
+fn shedding_requests(seen: &Snapshot, lately: &Lately) -> Option<(String, &'static str)> {
+    // A client that left while it waited says the same of the load as one that waited too long, but it may leave for
+    // reasons of its own.
+    let shed = lately.dropped.turns[TurnShed::QueueTimeout as usize];
+    let standing = seen.standing.map_or(String::new(), |time| format!(" {}", why_standing(seen, time)));
+    (shed > 0).then(|| {
+        let seconds = lately.seconds.max(1.0);
+        let why = format!(
+            "Requests wait for a worker longer than queue_timeout: {} of open connections were shed in the last \
+             {seconds:.0} s.{standing}",
+            show::number(shed)
+        );
+        (why, ADVICE_BUSY)
+    })
+}
+
+fn why_standing(seen: &Snapshot, standing: Duration) -> String {
+    let oldest = match seen.shelf_length {
+        0 => String::new(),
+        n => format!(
+            " {} are set aside, the oldest for {}.",
+            show::number(n),
+            show::latency(Some(seen.shelf_oldest.as_secs_f64()))
+        ),
+    };
+    format!(
+        "More comes than the workers can do: the freshest are served first since {}.{oldest}",
+        show::age(standing)
+    )
 }
 
 fn advice_shedding(reason: DropReason, seen: &Snapshot) -> &'static str {
@@ -208,20 +253,21 @@ fn set_aside(seen: &Snapshot) -> Option<(String, &'static str)> {
 /// The refusals are of the last seconds and the queue is as it is now: where it has room again, that is said too.
 fn why_queue_full(seen: &Snapshot) -> String {
     let n = show::number;
-    let (waiting, limit) = (seen.queue_length, seen.queue_limit);
+    let newcomers: u64 = seen.listeners.iter().map(|l| l.newcomers).sum();
+    let limit = seen.queue_limit;
     let workers = format!("{} of {} workers are busy", n(seen.workers_busy), n(seen.workers_limit));
-    if waiting < limit {
+    if newcomers < limit {
         return format!(
             "Bursts overflow the queue: {} of {} places are taken at this moment, {workers}.",
-            n(waiting),
+            n(newcomers),
             n(limit)
         );
     }
-    let newcomers: u64 = seen.listeners.iter().map(|l| l.newcomers).sum();
+    let queued: u64 = seen.listeners.iter().map(|l| l.queued).sum();
+    let turns = show::some(queued.saturating_sub(newcomers), "request");
     format!(
-        "The queue is full: {} wait ({}), limit {}; {workers}.",
-        n(waiting),
-        show::waiting(seen, newcomers),
+        "The queue is full: {} newcomers wait (limit {}), beside {turns} of open connections; {workers}.",
+        n(newcomers),
         n(limit)
     )
 }
@@ -359,6 +405,9 @@ mod tests {
     fn a_server_that_serves_says_how_well() {
         let well = Snapshot { workers_busy: 2, queue_length: 0, ..serving() };
         let stuck = Snapshot { workers_stuck: 3, ..well.clone() };
+        let standing = Some(Duration::from_secs(12));
+        let shelf_oldest = Duration::from_millis(1200);
+        let stands = Snapshot { standing, shelf_length: 4210, shelf_oldest, ..well.clone() };
         let mut backlog = well.clone();
         backlog.listeners[0].backlog = Some(AcceptQueue { connections: 9, limit: 10, drops: 0 });
         let calm = Lately::default();
@@ -370,6 +419,13 @@ mod tests {
             (&well, &calm, Condition::Serving, "2 of 32 workers busy, nobody waits, nobody turned away."),
             (&well, &dropped(DropReason::ClientGone, 9), Condition::Serving, "nobody turned away"),
             (&well, &reflected, Condition::Serving, "nobody turned away"),
+            (
+                &stands,
+                &calm,
+                Condition::Warning,
+                "the freshest are served first since 12 s. 4,210 are set aside",
+            ),
+            (&stands, &calm, Condition::Warning, "the oldest for 1.2 s."),
             (&stuck, &calm, Condition::Warning, "3 of 32 workers have been in one turn"),
             (&backlog, &calm, Condition::Warning, "9 of 10 places of the kernel's accept queue"),
             (&well, &panics, Condition::Warning, "1 handler panic in the last minute"),
@@ -381,22 +437,33 @@ mod tests {
 
     #[test]
     fn a_server_that_sheds_says_why_and_how_much() {
-        let full = serving();
-        let mut split = Snapshot { shedding: Some(DropReason::QueueFull), ..serving() };
-        (split.listeners[0].queued, split.listeners[0].newcomers) = (120, 20);
-        let bursts = Snapshot { queue_length: 3, ..serving() };
+        let mut full = Snapshot { shedding: Some(DropReason::QueueFull), ..serving() };
+        (full.listeners[0].queued, full.listeners[0].newcomers) = (153, 128);
+        let stands = Snapshot { standing: Some(Duration::from_secs(12)), ..full.clone() };
+        let mut turns = Lately { seconds: 3.0, ..Lately::default() };
+        turns.dropped.turns[TurnShed::QueueTimeout as usize] = 70;
+        let mut calm = serving();
+        calm.listeners[0].queued = 30;
+        let mut bursts = serving();
+        (bursts.listeners[0].queued, bursts.listeners[0].newcomers) = (3, 3);
         let from = |reason| Lately { source: Some("10.0.0.7".to_owned()), ..dropped(reason, 5) };
         let mut kernel = Lately { seconds: 3.0, ..Lately::default() };
         kernel.dropped.datagrams[DatagramDrop::KernelBuffer as usize] = 70;
         for (seen, lately, words) in [
-            (&full, dropped(DropReason::QueueFull, 1204), "The queue is full: 128 wait"),
+            (
+                &full,
+                Lately::default(),
+                "The queue is full: 128 newcomers wait (limit 128), beside 25 requests of open",
+            ),
+            (&stands, Lately::default(), "The queue is full: 128 newcomers"),
+            (&stands, Lately::default(), "the freshest are served first since 12 s."),
+            (&calm, turns, "longer than queue_timeout: 70 of open connections were shed in the last 3 s."),
             (&full, dropped(DropReason::QueueFull, 1204), "1,204 refused in the last 3 s"),
-            (&split, Lately::default(), "128 wait (20 new, 100 of open connections, 8 other), limit 128"),
             (&bursts, dropped(DropReason::QueueFull, 40), "Bursts overflow the queue: 3 of 128 places"),
             (&full, from(DropReason::PerSource), "10.0.0.7 has as many connections as"),
             (&full, from(DropReason::Rate), "10.0.0.7 connects faster than source_rate"),
             (&full, dropped(DropReason::FdReserve, 1), "out of file descriptors"),
-            (&full, kernel, "the kernel's buffer is full. 70 dropped in the last 3 s."),
+            (&calm, kernel, "the kernel's buffer is full. 70 dropped in the last 3 s."),
         ] {
             check(seen, &lately, Condition::Shedding, words);
         }

@@ -139,7 +139,7 @@ impl Plan {
         let limits = &self.limits;
         let streams = self.listeners.iter().filter(|listener| listener.has_backlog());
         let backlogs: usize =
-            streams.map(|listener| listener.own.applied_to(limits.clone()).effective_backlog()).sum();
+            streams.map(|listener| listener.own.applied_to(limits.clone()).backlogs().1).sum();
         let ahead = limits.queue + limits.workers + backlogs;
         let processors = std::thread::available_parallelism().map_or(1, usize::from).min(limits.workers);
         let (cost, at_once, what) = match self.work {

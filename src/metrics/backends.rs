@@ -1,7 +1,7 @@
 //! What is known of the backends of a gate.
 
 use super::snapshot::HistogramSnapshot;
-use crate::reason::{BackendFailure, DropReason};
+use crate::reason::{BackendFailure, DropReason, RequestFailure};
 use std::time::Duration;
 
 /// What is known of all backends.
@@ -92,4 +92,12 @@ pub struct BackendSnapshot {
     pub to_backend: u64,
     /// Bytes that it gave.
     pub to_client: u64,
+    /// Its answers to HTTP requests by the first digit of their status, from 1 to 5; the first place is for others.
+    pub answers: [u64; 6],
+    /// HTTP requests that it did not answer as it should, by [`RequestFailure`].
+    pub request_failures: [u64; RequestFailure::COUNT],
+    /// HTTP requests that were sent on a connection which had served others.
+    pub reused: u64,
+    /// HTTP requests that were sent again, since their connection was closed when it was used again.
+    pub repeated: u64,
 }

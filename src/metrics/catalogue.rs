@@ -1,7 +1,9 @@
 //! Every metric as data: the one source of the exporter, of `tidegate metrics` and of
 //! `docs/metrics.md`.
 
-use crate::reason::{AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed,
+};
 use std::fmt;
 
 /// How a metric behaves over time.
@@ -189,6 +191,7 @@ const CLOSE: Label = label(
         ),
         (CloseReason::Error.as_str(), "the service's turn returned an error"),
         (CloseReason::Shutdown.as_str(), "the server ended"),
+        (CloseReason::Overload.as_str(), "its request waited for a worker longer than `queue_timeout`"),
     ],
 );
 const ACCEPT_ERROR: Label = label(
@@ -213,6 +216,14 @@ const OUTCOME: Label = label(
         (TurnOutcome::Empty.as_str(), "it found nothing: the client had connected and not spoken yet"),
     ],
 );
+const SHED: Label = label(
+    "reason",
+    "why the request got no turn",
+    &[
+        (TurnShed::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
+        (TurnShed::ClientGone.as_str(), "its client had left before its turn"),
+    ],
+);
 const DATAGRAM_DROP: Label = label(
     "reason",
     "why it was not answered",
@@ -224,6 +235,7 @@ const DATAGRAM_DROP: Label = label(
             DatagramDrop::RefusedSource.as_str(),
             "answering its source port could loop or reflect, or `verify` said no",
         ),
+        (DatagramDrop::SourceRate.as_str(), "its source has sent more than `datagram_source_rate` allows"),
         (DatagramDrop::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
         (DatagramDrop::Unsent.as_str(), "its reply could not be sent"),
         (DatagramDrop::Draining.as_str(), "the server ended before it was answered"),
@@ -254,6 +266,7 @@ const BACKEND_FAILURE: Label = label(
             BackendFailure::Local.as_str(),
             "this process had no descriptor, port or memory left; the backend is not to blame",
         ),
+        (BackendFailure::Unhealthy.as_str(), "it answered a check over HTTP with an error, or not in HTTP"),
     ],
 );
 
@@ -293,11 +306,21 @@ metrics! {
     QueueLength "tidegate_queue_length" Gauge "entries" Always []
         "Entries that wait for a worker: newcomers, open connections with another request, and datagrams.";
     QueueLimit "tidegate_queue_limit" Gauge "entries" Always []
-        "Most entries that may wait before newcomers are refused.";
+        "Most newcomers, and most datagrams, that may wait before others are refused.";
+    QueueNewcomers "tidegate_queue_newcomers" Gauge "entries" Always []
+        "Newcomers that wait for a worker, which `tidegate_queue_limit` bounds.";
+    QueueStanding "tidegate_queue_standing" Gauge "1" Always []
+        "1 while the queue stands, so that the freshest requests are served first, else 0.";
+    ShelfLength "tidegate_shelf_length" Gauge "entries" Always []
+        "Entries that are set aside while the queue stands; part of `tidegate_queue_length`.";
+    ShelfOldest "tidegate_shelf_oldest_seconds" Gauge "seconds" Always []
+        "Time that the oldest entry that is set aside has waited.";
     QueueWait "tidegate_queue_wait_seconds" Histogram "seconds" Always []
         "Time from entering the queue to meeting a worker.";
     Turns "tidegate_turns_total" Counter "turns" Always [SERVICE, OUTCOME]
         "Turns of a service, by how they ended.";
+    TurnsShed "tidegate_turns_shed_total" Counter "requests" Always [SERVICE, SHED]
+        "Requests of connections that had been served before, and that got no turn.";
     TurnDuration "tidegate_turn_duration_seconds" Histogram "seconds" Always [SERVICE]
         "Time that a turn spent in the service's own code; turns that ended as `end` or `empty` are left out.";
     ReceivedBytes "tidegate_received_bytes_total" Counter "bytes" Always [SERVICE]
@@ -397,6 +420,7 @@ mod tests {
         same!(CLOSE, CloseReason);
         same!(ACCEPT_ERROR, AcceptError);
         same!(OUTCOME, TurnOutcome);
+        same!(SHED, TurnShed);
         same!(DATAGRAM_DROP, DatagramDrop);
         same!(BACKEND_FAILURE, BackendFailure);
     }

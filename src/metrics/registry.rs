@@ -1,11 +1,13 @@
 //! Turns a snapshot into the text that Prometheus reads.
 
 use super::backends::{BackendSnapshot, BackendsSnapshot};
-use super::catalogue::{CATALOGUE, Id, Metric, MetricKind};
+use super::catalogue::{CATALOGUE, Id, Metric, MetricKind, Presence};
 use super::histogram::{BUCKETS, HistogramSnapshot};
 use super::process::{ProcessReader, ProcessSnapshot};
 use super::snapshot::{ListenerSnapshot, Observe, Phase, Snapshot};
-use crate::reason::{AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed,
+};
 use prometheus::core::{Collector, Desc};
 use prometheus::{Encoder, Registry, TextEncoder, proto};
 use std::collections::HashMap;
@@ -188,6 +190,10 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
         Id::HandlerPanics => out.count(&[], server.handler_panics),
         Id::QueueLength => out.count(&[], server.queue_length),
         Id::QueueLimit => out.count(&[], server.queue_limit),
+        Id::QueueNewcomers => out.count(&[], server.listeners.iter().map(|l| l.newcomers).sum()),
+        Id::QueueStanding => out.count(&[], server.standing.is_some().into()),
+        Id::ShelfLength => out.count(&[], server.shelf_length),
+        Id::ShelfOldest => out.add(&[], server.shelf_oldest.as_secs_f64()),
         Id::QueueWait => out.histogram(&[], &server.queue_wait),
         Id::PendingInput => out.count(&[], server.pending_input_bytes),
         Id::PendingOutput => out.count(&[], server.pending_output_bytes),
@@ -196,7 +202,7 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
             let draining = !matches!(server.phase, Phase::Starting | Phase::Serving);
             out.count(&[], draining.into());
         }
-        Id::Turns | Id::TurnDuration | Id::ReceivedBytes | Id::SentBytes => {
+        Id::Turns | Id::TurnsShed | Id::TurnDuration | Id::ReceivedBytes | Id::SentBytes => {
             for service in services(server) {
                 collect_service(id, &service, out);
             }
@@ -220,24 +226,8 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
                 collect_datagrams(id, listener, out);
             }
         }
-        Id::GateWaiting | Id::GateWait | Id::GateRefused | Id::GatePlaces | Id::GatePlacesLimit => {
-            for (listener, gate) in gates(server) {
-                collect_gate(id, listener, gate, out);
-            }
-        }
-        Id::BackendUp
-        | Id::BackendPlaces
-        | Id::BackendPlacesLimit
-        | Id::BackendPlacesTaken
-        | Id::BackendPlacesGivenBack
-        | Id::BackendConnections
-        | Id::BackendFailures
-        | Id::BackendConnect
-        | Id::BackendSent
-        | Id::BackendReceived => {
-            for (listener, gate) in gates(server) {
-                gate.backends.iter().for_each(|backend| collect_backend(id, listener, backend, out));
-            }
+        _ if matches!(out.metric.presence, Presence::Gate | Presence::Backend) => {
+            collect_gates(id, server, out)
         }
         _ => {
             for listener in server.listeners.iter().filter(|l| !l.datagram) {
@@ -279,9 +269,14 @@ fn collect_listener(id: Id, listener: &ListenerSnapshot, out: &mut Samples<'_>) 
     }
 }
 
-/// The listeners that are gates, and what is known of their backends.
-fn gates(server: &Snapshot) -> impl Iterator<Item = (&str, &BackendsSnapshot)> {
-    server.listeners.iter().filter_map(|l| Some((l.listener.as_str(), l.backends.as_ref()?)))
+fn collect_gates(id: Id, server: &Snapshot, out: &mut Samples<'_>) {
+    let gates = server.listeners.iter().filter_map(|l| Some((l.listener.as_str(), l.backends.as_ref()?)));
+    for (listener, gate) in gates {
+        match out.metric.presence {
+            Presence::Gate => collect_gate(id, listener, gate, out),
+            _ => gate.backends.iter().for_each(|backend| collect_backend(id, listener, backend, out)),
+        }
+    }
 }
 
 fn collect_gate(id: Id, listener: &str, gate: &BackendsSnapshot, out: &mut Samples<'_>) {
@@ -339,6 +334,11 @@ fn collect_service(id: Id, service: &ListenerSnapshot, out: &mut Samples<'_>) {
                 out.count(&[name, outcome.as_str()], service.turns[outcome as usize]);
             }
         }
+        Id::TurnsShed => {
+            for &reason in TurnShed::ALL {
+                out.count(&[name, reason.as_str()], service.turns_shed[reason as usize]);
+            }
+        }
         Id::TurnDuration => out.histogram(&[name], &service.turn_duration),
         Id::ReceivedBytes => out.count(&[name], service.received_bytes),
         Id::SentBytes => out.count(&[name], service.sent_bytes),
@@ -356,6 +356,9 @@ fn services(server: &Snapshot) -> Vec<ListenerSnapshot> {
             continue;
         };
         for (sum, n) in sum.turns.iter_mut().zip(listener.turns) {
+            *sum += n;
+        }
+        for (sum, n) in sum.turns_shed.iter_mut().zip(listener.turns_shed) {
             *sum += n;
         }
         sum.turn_duration.merge(&listener.turn_duration);

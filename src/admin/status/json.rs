@@ -6,7 +6,9 @@ use super::view::View;
 use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::registry::{REVISION, VERSION};
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
-use crate::reason::{AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed,
+};
 use serde_json::{Map, Value, json};
 
 pub(super) fn json(report: &Report, view: &View) -> Value {
@@ -29,6 +31,8 @@ pub(super) fn json(report: &Report, view: &View) -> Value {
         "queue": {
             "length": seen.queue_length, "limit": seen.queue_limit,
             "newcomers": report.total(|l| l.newcomers), "turns": report.total(|l| l.queued - l.newcomers),
+            "standing_seconds": seen.standing.map(|time| time.as_secs_f64()),
+            "shelf": { "length": seen.shelf_length, "oldest_seconds": seen.shelf_oldest.as_secs_f64() },
         },
         "connections": {
             "open": report.total(ListenerSnapshot::open), "queued": report.total(|l| l.queued),
@@ -85,6 +89,7 @@ fn listener(l: &ListenerSnapshot) -> Value {
         "closed": counts(CloseReason::ALL.iter().map(|r| r.as_str()), &l.closed),
         "accept_errors": counts(AcceptError::ALL.iter().map(|r| r.as_str()), &l.accept_errors),
         "turns": counts(TurnOutcome::ALL.iter().map(|r| r.as_str()), &l.turns),
+        "turns_shed": counts(TurnShed::ALL.iter().map(|r| r.as_str()), &l.turns_shed),
         "received_bytes": l.received_bytes, "sent_bytes": l.sent_bytes,
         "datagrams_received": l.datagrams_received,
         "datagrams_dropped": counts(DatagramDrop::ALL.iter().map(|r| r.as_str()), &l.datagrams_dropped),

@@ -132,9 +132,12 @@ fn everything_that_is_said_of_now_is_of_one_instant() {
     for (now, words) in [
         (
             seen(3, 4),
-            "Bursts overflow the queue: 3 of 128 places are taken at this moment, 4 of 32 workers are busy.",
+            "Bursts overflow the queue: 1 of 128 places are taken at this moment, 4 of 32 workers are busy.",
         ),
-        (seen(153, 32), "The queue is full: 153 wait (76 new, 77 of open connections), limit 128; 32 of 32"),
+        (
+            seen(300, 32),
+            "The queue is full: 150 newcomers wait (limit 128), beside 150 requests of open connections; 32 of 32",
+        ),
     ] {
         let (queue, busy) = (now.queue_length, now.workers_busy);
         let page = StatusPage::new(start, &Fake(now), &ProcessSnapshot::default(), &history);

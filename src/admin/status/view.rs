@@ -6,7 +6,7 @@ use super::report::Report;
 use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::registry::VERSION;
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
-use crate::reason::{BackendFailure, CloseReason, DatagramDrop, DropReason};
+use crate::reason::{BackendFailure, CloseReason, DatagramDrop, DropReason, TurnShed};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -61,11 +61,14 @@ impl View {
             self.meter.insert(name, (share.clamp(0.0, 1.0) * 1000.0).round() / 10.0);
         };
         gauge("workers", seen.workers_busy, seen.workers_limit);
-        gauge("queue", seen.queue_length, seen.queue_limit);
+        let newcomers = report.total(|l| l.newcomers);
+        gauge("queue", newcomers, seen.queue_limit);
         gauge("connections", report.total(ListenerSnapshot::open), seen.connections_limit);
         let max_fds = process.max_fds.unwrap_or(u64::MAX);
         gauge("descriptors", process.open_fds.unwrap_or(0), max_fds);
         let mut text = |name, value: String| self.text.insert(name, value);
+        // The limit is for newcomers: the meter is theirs, the number is of all.
+        text("queue", show::number(seen.queue_length));
         text("workers-limit", show::number(seen.workers_limit));
         text("queue-limit", show::number(seen.queue_limit));
         text("connections-limit", show::number(seen.connections_limit));
@@ -73,7 +76,7 @@ impl View {
         let utilisation = show::percent(recent.utilisation);
         let processors = show::processors(recent.processors, report.processors);
         text("workers-note", format!("{utilisation} of the last 10 s, {processors}"));
-        text("queue-note", show::waiting(seen, report.total(|l| l.newcomers)));
+        text("queue-note", show::waiting(seen, newcomers));
         let idle = show::number(report.total(|l| l.idle));
         text("connections-note", format!("{idle} idle, {} lingering", show::number(seen.lingering)));
         let memory = process.resident_bytes.map_or("-".to_owned(), show::size);
@@ -127,7 +130,11 @@ impl View {
             let total = report.total(|l| l.datagrams_dropped[at]);
             (format!("datagram: {reason}"), vec![recent.datagrams[at], total])
         });
-        self.put_reasons("drops", "drops-rest", dropped.chain(datagrams));
+        let turns = TurnShed::ALL.iter().map(|&reason| {
+            let at = reason as usize;
+            (format!("request: {reason}"), vec![recent.turns[at], report.total(|l| l.turns_shed[at])])
+        });
+        self.put_reasons("drops", "drops-rest", dropped.chain(turns).chain(datagrams));
         let sources =
             report.refused_sources.iter().map(|source| vec![source.source.clone(), n(source.count)]);
         self.rows.insert("sources", sources.collect());

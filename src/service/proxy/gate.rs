@@ -58,6 +58,8 @@ pub(super) struct Settings {
     pub(super) half_close_timeout: Duration,
     pub(super) send_header: Option<Version>,
     pub(super) check_every: Option<Duration>,
+    /// Checks ask for an answer over HTTP, and the tender makes none.
+    pub(super) checks_ask: bool,
     pub(super) resolve_every: Duration,
     pub(super) ready_needs_backend: bool,
 }
@@ -73,6 +75,7 @@ impl Default for Settings {
             half_close_timeout: Duration::from_secs(60),
             send_header: None,
             check_every: None,
+            checks_ask: false,
             resolve_every: Duration::from_secs(30),
             ready_needs_backend: false,
         }
@@ -127,6 +130,11 @@ impl Gate {
 }
 
 impl Settings {
+    /// How often backends are connected to see whether they are there.
+    pub(super) fn connect_every(&self) -> Option<Duration> {
+        self.check_every.filter(|_| !self.checks_ask)
+    }
+
     pub(super) fn backend_limits(&self, wait: WaitLimits) -> BackendLimits {
         BackendLimits {
             connections: self.connections,

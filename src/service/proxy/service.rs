@@ -2,10 +2,12 @@
 
 use super::address::{BackendName, BackendNameError};
 use super::gate::{ConnectOn, Gate, Settings};
+use super::http::{HttpGate, HttpGateConfig, HttpGateSession, keep_house};
 use super::resolve::Lookups;
 use super::session::GateSession;
 use super::tend;
 use crate::metrics::backends::BackendsSnapshot;
+use crate::service::http::BUSY;
 use crate::service::{Peer, Service, Session};
 use crate::transport::proxy_header::Version;
 use crossbeam_channel::Sender;
@@ -35,6 +37,7 @@ pub fn proxy<B: AsRef<str>>(backends: impl IntoIterator<Item = B>) -> Result<Pro
         busy_reply: Box::default(),
         names: names.collect::<Result<_, _>>()?,
         settings: Settings::default(),
+        http: None,
     })
 }
 
@@ -49,6 +52,7 @@ pub struct ProxyBuilder {
     busy_reply: Box<[u8]>,
     names: Vec<BackendName>,
     settings: Settings,
+    http: Option<HttpGateConfig>,
 }
 
 impl ProxyBuilder {
@@ -68,6 +72,29 @@ impl ProxyBuilder {
     pub fn total(mut self, most: usize) -> Self {
         self.settings.total = Some(most.max(1));
         self
+    }
+
+    /// Reads what passes as HTTP, and holds a place at a backend for each request and not for each connection. Then
+    /// connections to backends are kept and used again, clients are told 503 when there is no place in time, and
+    /// [`connect_on`](Self::connect_on) means nothing.
+    ///
+    /// ```no_run
+    /// use tidegate::service::HttpGateConfig;
+    /// use tidegate::{Server, proxy};
+    ///
+    /// let gate = proxy(["127.0.0.1:8000"])?.connections(8).http(HttpGateConfig::default()).build()?;
+    /// let handle = Server::builder().listen("0.0.0.0:80", gate)?.bind()?.serve()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn http(mut self, config: HttpGateConfig) -> Self {
+        self.http = Some(config);
+        self
+    }
+
+    /// The settings of HTTP, where it is read.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program changes one after the other"))]
+    pub(crate) fn http_config(&mut self) -> Option<&mut HttpGateConfig> {
+        self.http.as_mut()
     }
 
     /// When the backend is connected. Default: [`ConnectOn::Accept`].
@@ -129,23 +156,31 @@ impl ProxyBuilder {
     }
 
     /// What is set, as the options of the command line name and show it.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program shows it"))]
     pub(crate) fn table(&self) -> Vec<(&'static str, String)> {
-        let Settings { connections, total, .. } = self.settings;
+        let set = &self.settings;
         let show = crate::limits::show_time;
-        let or_off = |time: Option<Duration>| time.map_or("off".to_owned(), show);
-        let checks = self.checks();
-        vec![
-            ("backend-connections", connections.to_string()),
-            ("backend-total", total.map_or("as many as each may have".to_owned(), |most| most.to_string())),
-            ("backend-connect", self.settings.connect_on.to_string()),
-            ("backend-connect-timeout", show(self.settings.connect_timeout)),
-            ("backend-check", or_off(checks)),
-            ("ready-needs-backend", self.settings.ready_needs_backend.to_string()),
-            ("backend-resolve", show(self.settings.resolve_every)),
-            ("idle-timeout", show(self.settings.idle_timeout)),
-            ("half-close-timeout", show(self.settings.half_close_timeout)),
-            ("send-proxy", self.settings.send_header.map_or("off".to_owned(), |version| version.to_string())),
-        ]
+        let total = set.total.map_or("as many as each may have".to_owned(), |most| most.to_string());
+        let mut table = vec![
+            ("backend-connections", set.connections.to_string()),
+            ("backend-total", total),
+            ("backend-connect", set.connect_on.to_string()),
+            ("backend-connect-timeout", show(set.connect_timeout)),
+            ("backend-check", self.checks().map_or("off".to_owned(), show)),
+            ("ready-needs-backend", set.ready_needs_backend.to_string()),
+            ("backend-resolve", show(set.resolve_every)),
+            ("idle-timeout", show(set.idle_timeout)),
+            ("half-close-timeout", show(set.half_close_timeout)),
+            ("send-proxy", set.send_header.map_or("off".to_owned(), |version| version.to_string())),
+        ];
+        if let Some(http) = &self.http {
+            // A gate for HTTP reads requests: it has no pairs.
+            table.retain(|(name, _)| {
+                !matches!(*name, "backend-connect" | "half-close-timeout" | "idle-timeout")
+            });
+            table.extend(http.table());
+        }
+        table
     }
 
     /// How often backends are checked: by themselves they are not, unless readiness depends on them.
@@ -159,12 +194,18 @@ impl ProxyBuilder {
     /// service until it is dropped.
     pub fn build(self) -> io::Result<Proxy> {
         let check_every = self.checks();
-        let Self { name, busy_reply, names, settings } = self;
+        let Self { name, mut busy_reply, names, mut settings, http } = self;
+        settings.check_every = check_every;
         if names.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a gate needs a backend"));
         }
-        let gate = Gate::new(Settings { check_every, ..settings }, Lookups::resolve(names)?);
-        Ok(Proxy { name, busy_reply, gate, tender: OnceLock::new() })
+        settings.checks_ask = http.as_ref().is_some_and(|http| http.check_path.is_some());
+        if http.is_some() && busy_reply.is_empty() {
+            busy_reply = BUSY.into();
+        }
+        let gate = Gate::new(settings, Lookups::resolve(names)?);
+        let http = http.map(|config| HttpGate::new(gate.clone(), config));
+        Ok(Proxy { name, busy_reply, gate, http, tender: OnceLock::new(), keeper: OnceLock::new() })
     }
 }
 
@@ -174,8 +215,12 @@ pub struct Proxy {
     name: String,
     busy_reply: Box<[u8]>,
     gate: Arc<Gate>,
+    /// What passes is read as HTTP.
+    http: Option<Arc<HttpGate>>,
     /// The thread that tends the backends ends when this is dropped.
     tender: OnceLock<Option<Sender<Infallible>>>,
+    /// The thread that keeps house for HTTP does, too.
+    keeper: OnceLock<Option<Sender<Infallible>>>,
 }
 
 impl Proxy {
@@ -187,6 +232,15 @@ impl Proxy {
                 None
             })
         });
+        if let Some(http) = &self.http {
+            self.keeper.get_or_init(|| {
+                let started = keep_house(http);
+                if let Err(error) = &started {
+                    tracing::error!(%error, "the backends are not checked, and unused connections not closed");
+                }
+                started.ok()
+            });
+        }
         &self.gate
     }
 }
@@ -197,7 +251,11 @@ impl Service for Proxy {
     }
 
     fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(GateSession::new(self.tended().clone()))
+        let gate = self.tended();
+        match &self.http {
+            Some(http) => Box::new(HttpGateSession::new(http.clone())),
+            None => Box::new(GateSession::new(gate.clone())),
+        }
     }
 
     fn busy_reply(&self) -> &[u8] {
@@ -205,7 +263,7 @@ impl Service for Proxy {
     }
 
     fn client_speaks_first(&self) -> bool {
-        self.gate.settings.connect_on == ConnectOn::FirstByte
+        self.http.is_some() || self.gate.settings.connect_on == ConnectOn::FirstByte
     }
 
     fn backends(&self) -> Option<BackendsSnapshot> {

@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Starts the thread where there is something to tend. It ends when what is returned is dropped.
 pub(super) fn start(gate: &Arc<Gate>) -> io::Result<Option<Sender<Infallible>>> {
     let resolves = lookups(gate).can_change();
-    if !resolves && gate.settings.check_every.is_none() {
+    if !resolves && gate.settings.connect_every().is_none() {
         return Ok(None);
     }
     let (alive, ended) = bounded(0);
@@ -49,7 +49,7 @@ impl Tender {
     /// The names were resolved just now; checks begin at once.
     fn first_pause(&mut self, gate: &Gate) -> Duration {
         self.next_resolve = gate.clock.now().saturating_add(nanos(gate.settings.resolve_every));
-        if gate.settings.check_every.is_some() { Duration::ZERO } else { gate.settings.resolve_every }
+        if gate.settings.connect_every().is_some() { Duration::ZERO } else { gate.settings.resolve_every }
     }
 
     /// Does what is due, and says when to come again.
@@ -58,7 +58,7 @@ impl Tender {
         if self.resolves {
             pause = self.resolve(gate);
         }
-        if let Some(every) = gate.settings.check_every {
+        if let Some(every) = gate.settings.connect_every() {
             check(gate, nanos(every));
             pause = pause.min(every).min(LOOK);
         }

@@ -10,7 +10,7 @@ use crate::metrics::snapshot::HistogramSnapshot;
 use crate::reason::BackendFailure;
 use crate::service::proxy::address::BackendAddress;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The limits of a gate's backends.
@@ -455,6 +455,11 @@ impl Book {
         }
     }
 
+    /// How many wait, and how many places there are.
+    pub(super) fn pressure(&self) -> (u64, u64) {
+        (self.list.len() as u64, self.limit() as u64)
+    }
+
     pub(super) fn snapshot(&self, now: Nanos) -> BackendsSnapshot {
         let known = |backend: &&Backend| backend.present || backend.in_use > 0;
         let refused = |refusal: Refusal| self.refused[refusal as usize];
@@ -498,8 +503,16 @@ impl Backend {
             aside_for: self.health.aside_for(now).map(Duration::from_nanos),
             to_backend: self.passed.to_backend.load(Ordering::Relaxed),
             to_client: self.passed.to_client.load(Ordering::Relaxed),
+            answers: read_all(&self.passed.answers),
+            request_failures: read_all(&self.passed.failures),
+            reused: self.passed.reused.load(Ordering::Relaxed),
+            repeated: self.passed.repeated.load(Ordering::Relaxed),
         }
     }
+}
+
+fn read_all<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
+    std::array::from_fn(|index| counters[index].load(Ordering::Relaxed))
 }
 
 fn read(histogram: &Histogram) -> HistogramSnapshot {

@@ -31,7 +31,7 @@ pub(crate) use wait::WaitLimits;
 use super::address::BackendAddress;
 use crate::clock::{Clock, Nanos};
 use crate::metrics::backends::BackendsSnapshot;
-use crate::reason::BackendFailure;
+use crate::reason::{BackendFailure, RequestFailure};
 use book::{Book, Choice, Grant};
 #[cfg(test)]
 use std::sync::atomic::AtomicU64;
@@ -161,6 +161,11 @@ impl Backends {
         self.book().has_other(tried, this)
     }
 
+    /// How many wait for a place, and how many places there are.
+    pub(crate) fn pressure(&self) -> (u64, u64) {
+        self.book().pressure()
+    }
+
     /// Everything that is known.
     pub(crate) fn snapshot(&self) -> BackendsSnapshot {
         self.book().snapshot(self.time.now())
@@ -197,6 +202,23 @@ impl Place {
         if self.backends.change(|book, now| book.failed(&self.grant, failure, now)) {
             tracing::warn!(backend = %self.grant.address, reason = %failure, "a backend is set aside");
         }
+    }
+
+    /// The backend answered a request with this status.
+    pub(crate) fn answered(&self, status: u16) {
+        self.grant.passed.answered(status);
+    }
+
+    /// A request was not answered as it should be.
+    pub(crate) fn spoiled(&self, failure: RequestFailure) {
+        self.grant.passed.failures[failure as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request was sent on a connection that had served others, or `again` on another connection.
+    pub(crate) fn reused(&self, again: bool) {
+        let passed = &self.grant.passed;
+        let counter = if again { &passed.repeated } else { &passed.reused };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Bytes went through.

@@ -178,7 +178,12 @@ impl Exchange {
             self.heard = now;
         }
         match answered {
-            Ok(Answered::More) => BackendHeard::Some,
+            Ok(Answered::More) => {
+                if self.is_tcp && !self.unread {
+                    acknowledge(&self.socket);
+                }
+                BackendHeard::Some
+            }
             Ok(Answered::Done) => BackendHeard::Done,
             Ok(Answered::Switched(after)) => BackendHeard::Switched { read, after },
             Err(fault) => BackendHeard::Fault(fault),
@@ -198,4 +203,15 @@ impl Exchange {
         let spare = again.then_some(SpareConnection { socket, seat });
         (spare, place, pending)
     }
+}
+
+/// Has the kernel acknowledge at once what has come. A server that writes the head and the body of its answer apart, and has
+/// not switched Nagle's algorithm off (Python's http.server), sends the body only then; on a connection that was used before
+/// the kernel would let it wait for 40 ms.
+fn acknowledge(socket: &OwnedFd) {
+    // It fails on a socket that is gone only.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::net::sockopt::set_tcp_quickack(socket, true);
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
 }

@@ -74,7 +74,7 @@ pub mod service;
 mod sys;
 mod transport;
 
-pub use limits::{Limits, Overload};
+pub use limits::{Fair, Limits, Overload, QueueOrder, RefusalRate};
 pub use reason::CloseReason;
 pub use server::{BoundServer, BuildError, Builder, Handle, Listen, Server, ShutdownReport, Trigger};
 pub use service::{
@@ -82,6 +82,9 @@ pub use service::{
     ProxyBuilder, ProxyVersion, Received, Reply, Service, Session, Stream, Time, Turn, Waker, datagrams,
     handler, http, lines, lines_with, proxy, websocket,
 };
+#[cfg(feature = "tls")]
+pub use transport::tls::{Tls, TlsError};
+pub use transport::tls::{TlsFacts, TlsVersion};
 pub use tidegate_units::url;
 
 /// The programs in the documents are compiled as the tests are.

@@ -99,7 +99,7 @@ impl Sources {
         let entry = &mut known.entries[number as usize];
         let refused = if self.max > 0 && entry.open >= self.max {
             Some(DropReason::PerSource)
-        } else if self.rate > 0.0 && !entry.tokens.take(now) {
+        } else if self.rate > 0.0 && !entry.tokens.take(now, 1.0) {
             Some(DropReason::Rate)
         } else {
             entry.open += 1;
@@ -204,6 +204,16 @@ mod tests {
         assert!(comes("fd00:0:0:1::1").is_ok());
         sources.leave(first);
         assert!(comes("127.0.0.77").is_ok());
+    }
+
+    #[test]
+    fn all_addresses_of_an_ipv6_network_are_one_source_by_default() {
+        let (sources, now) = sources(|l| l.max_per_source = 2);
+        let admitted = |net: u16| {
+            let addresses = (0..100).map(|host| IpAddr::from([0x2001, 0xdb8, 0, net, 9, 9, 9, host]));
+            addresses.filter(|&address| sources.admit(address, now).is_ok()).count()
+        };
+        assert_eq!((admitted(1), admitted(2)), (2, 2));
     }
 
     #[test]

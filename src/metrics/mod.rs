@@ -3,6 +3,7 @@
 pub mod backends;
 pub mod catalogue;
 pub(crate) mod histogram;
+pub mod handshakes;
 pub mod kernel;
 pub mod process;
 #[cfg(feature = "metrics")]

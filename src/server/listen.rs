@@ -3,6 +3,7 @@
 use super::error::BuildError;
 use crate::limits::{LimitError, Limits};
 use crate::service::{DatagramService, Service};
+use crate::transport::tls::Setup;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub struct Listen {
     pub(super) address: SocketAddr,
     pub(super) offer: Offer,
     pub(super) busy_reply: Option<Arc<[u8]>>,
+    pub(super) tls: Option<Setup>,
     change: Option<Box<dyn Fn(Limits) -> Limits + Send + Sync>>,
 }
 
@@ -67,12 +69,12 @@ impl Listen {
 
     /// A listener for connections whose service is shared with its owner, or was chosen at run time.
     pub fn shared(address: SocketAddr, service: Arc<dyn Service>) -> Self {
-        Self { address, offer: Offer::Stream(service), busy_reply: None, change: None }
+        Self { address, offer: Offer::Stream(service), busy_reply: None, tls: None, change: None }
     }
 
     /// A listener for datagrams whose service is shared with its owner, or was chosen at run time.
     pub fn datagrams_shared(address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
-        Self { address, offer: Offer::Datagrams(service), busy_reply: None, change: None }
+        Self { address, offer: Offer::Datagrams(service), busy_reply: None, tls: None, change: None }
     }
 
     /// Limits of its own, made of those of the server. Only some can differ by listener (README's table says which);
@@ -86,6 +88,14 @@ impl Listen {
     /// and the refusal is a reset.
     pub fn busy_reply(mut self, words: impl Into<Vec<u8>>) -> Self {
         self.busy_reply = Some(words.into().into());
+        self
+    }
+
+    /// Its connections speak TLS. What refused clients are told is left out then: it would cost a handshake. A gate
+    /// ([`proxy`](crate::proxy)) does not go with it yet: its connections end in an error. Datagrams have no TLS.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: crate::Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 

@@ -1,11 +1,12 @@
 //! One listener: its service, its socket while it is open, and what accept said.
 
-use super::counts::Counts;
 use super::queue::cost::TurnCost;
 use crate::contain::contain;
 use crate::limits::Limits;
+use crate::metrics::handshakes::HandshakeCounts;
+use crate::transport::tls::Setup;
 use crate::reason::AcceptError;
-use crate::service::Service;
+use crate::service::{Service, Words};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -28,11 +29,23 @@ pub(crate) struct Listener {
     pub(crate) limits: Limits,
     /// How long a turn of its service takes.
     pub(crate) cost: TurnCost,
-    /// What a refused client is told, instead of what the service would say.
-    words: Option<Arc<[u8]>>,
+    /// Whether the service's sessions have words for an overload; asked once.
+    pub(crate) answers_overload: bool,
+    /// What a refused client is told.
+    pub(crate) words: Words,
+    /// Its connections speak TLS.
+    pub(crate) tls: Option<ListenerTls>,
     accept_errors: [AtomicU64; AcceptError::COUNT],
     /// Open until the server drains; locked by the acceptor to take it, by the leader to accept, and by scrapes.
     socket: Mutex<Option<TcpListener>>,
+}
+
+/// The TLS of a listener.
+pub(crate) struct ListenerTls {
+    pub(crate) setup: Setup,
+    pub(crate) counts: HandshakeCounts,
+    /// How long a turn of a handshake takes.
+    pub(crate) cost: TurnCost,
 }
 
 impl Listener {
@@ -44,6 +57,12 @@ impl Listener {
         words: Option<Arc<[u8]>>,
     ) -> Self {
         let name = name_of(|| service.name().to_owned());
+        // The author's code: a panic in it is as good as no answer.
+        let answers_overload = contain(|| service.answers_overload()).unwrap_or(false);
+        let words = match words {
+            Some(words) => Words::new(&words),
+            None => contain(|| Words::new(service.busy_reply())).unwrap_or_default(),
+        };
         Self {
             url: format!("tcp://{address}"),
             address,
@@ -52,7 +71,9 @@ impl Listener {
             position,
             limits: Limits::default(),
             cost: TurnCost::unknown(),
+            answers_overload,
             words,
+            tls: None,
             accept_errors: Default::default(),
             socket: Mutex::new(Some(socket)),
         }
@@ -64,17 +85,19 @@ impl Listener {
         self
     }
 
-    pub(crate) fn socket(&self) -> MutexGuard<'_, Option<TcpListener>> {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    /// With TLS, if there is a setup of it. A client that is refused then is told nothing: words inside TLS would cost a
+    /// handshake.
+    pub(crate) fn secured(mut self, setup: Option<Setup>) -> Self {
+        if let Some(setup) = setup {
+            let (counts, cost) = (HandshakeCounts::default(), TurnCost::unknown());
+            self.tls = Some(ListenerTls { setup, counts, cost });
+            self.words = Words::default();
+        }
+        self
     }
 
-    /// What a refused client is told. The thread that refuses asks the service, so a panic over it is contained: then
-    /// clients are told nothing.
-    pub(crate) fn words(&self, counts: &Counts) -> &[u8] {
-        match &self.words {
-            Some(words) => words,
-            None => counts.contain(|| self.service.busy_reply()).unwrap_or(b""),
-        }
+    pub(crate) fn socket(&self) -> MutexGuard<'_, Option<TcpListener>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn accept_failed(&self, error: AcceptError) {

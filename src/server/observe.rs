@@ -16,6 +16,7 @@ impl Shared {
             service: listener.name.clone(),
             accept_errors: listener.accept_errors(),
             backlog: listener.socket().as_ref().and_then(|s| kernel::listen_backlog(s.as_fd())),
+            handshakes: listener.tls.as_ref().map(|tls| tls.counts.snapshot(tls.setup.expires_at())),
             backends: self.counts.contain(|| listener.service.backends()).flatten(),
             ..self.counts.read(index, &mut out.queue_wait)
         }
@@ -41,7 +42,10 @@ impl Observe for Shared {
             phase: self.life.phase(),
             uptime: self.clock.elapsed(),
             connections_limit: self.limits.max_connections as u64,
-            queue_length: self.line.len() as u64,
+            queue_length: self.waiting() as u64,
+            shelf_length: self.order.len() as u64,
+            shelf_oldest: Duration::from_nanos(self.order.oldest(now).unwrap_or(0)),
+            standing: self.order.standing().stood_for(now).map(Duration::from_nanos),
             queue_limit: self.limits.queue as u64,
             workers_limit: self.limits.workers as u64,
             handler_panics: self.counts.panics(),

@@ -272,7 +272,7 @@ impl<S: Send, F: AnswerLine<S>> Session for LineSession<S, F> {
 
 impl<S, F: AnswerLine<S>> LineSession<S, F> {
     fn converse(&mut self, stream: &mut Stream<'_>, held: &mut Option<Held>) -> io::Result<Turn> {
-        let peer = *stream.peer();
+        let peer = stream.peer().clone();
         let (input, output) = stream.split();
         let mut reply = LineReply { output, peer: &peer, ending: false };
         if !self.greeted {
@@ -413,7 +413,7 @@ fn strip(line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
     use crate::limits::Limits;
-    use crate::service::{Buffers, Context, Holdings, Kept, Pool};
+    use crate::service::{Buffers, Context, Holdings, Kept};
     use proptest::prelude::*;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
@@ -427,7 +427,7 @@ mod tests {
         near: TcpStream,
         far: TcpStream,
         input_total: Arc<Holdings>,
-        output_total: Arc<Pool>,
+        output_total: Arc<Holdings>,
         stopping: AtomicBool,
         buffers: Buffers,
         kept: Kept,
@@ -468,6 +468,7 @@ mod tests {
                 stopping: &self.stopping,
                 draining: &self.stopping,
                 host: &host,
+                words: &crate::service::Words::default(),
             };
             let mut stream =
                 Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, context, seat, false);

@@ -2,7 +2,7 @@
 
 use super::pace::Pace;
 use super::secured::{SecuredTurn, Taken};
-use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor};
+use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, Words};
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::transport::socket::{receive, send};
@@ -119,7 +119,7 @@ impl<'a> Stream<'a> {
             ended: false,
             received: 0,
         };
-        let output = Output { socket, tls: None, kept, gather, blocked, pace, context, sent: 0 };
+        let output = Output { socket, tls: None, kept, peer, gather, blocked, pace, context, sent: 0 };
         Self {
             input,
             output,
@@ -166,6 +166,11 @@ impl<'a> Stream<'a> {
         self.seat
     }
 
+    /// What a client of this listener is told that cannot be served now, with the time to stay away.
+    pub fn busy_reply(&self, wait: std::time::Duration) -> std::borrow::Cow<'a, [u8]> {
+        self.output.context.words.say(wait)
+    }
+
     /// Wakes this session from any thread: it gives it a turn though its client has said nothing.
     pub fn waker(&self) -> Waker {
         Waker::new(self.output.context.host.clone(), self.seat)
@@ -174,6 +179,11 @@ impl<'a> Stream<'a> {
     /// Says what the sockets of the connection have told since the last turn.
     pub(crate) fn tell(&mut self, events: SocketEvents) {
         self.events = events;
+    }
+
+    /// This turn reads no more than this.
+    pub(crate) fn read_at_most(&mut self, bytes: usize) {
+        self.input.budget = self.input.budget.min(bytes);
     }
 
     /// What the sockets of the connection have told since the last turn.
@@ -194,7 +204,7 @@ impl<'a> Stream<'a> {
 
     /// Memory for what clients have not taken, of all connections.
     pub(crate) fn output_pool(&self) -> &'a Arc<Pool> {
-        self.output.context.output_total
+        self.output.context.output_total.pool()
     }
 
     /// Bytes that the session has moved itself; with `ended` the client has said all it will say.
@@ -257,10 +267,11 @@ impl<'a> Stream<'a> {
 pub(crate) struct Context<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) input_total: &'a Arc<Holdings>,
-    pub(crate) output_total: &'a Arc<Pool>,
+    pub(crate) output_total: &'a Arc<Holdings>,
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
     pub(crate) draining: &'a std::sync::atomic::AtomicBool,
     pub(crate) host: &'a Arc<dyn Host>,
+    pub(crate) words: &'a Words,
 }
 
 impl std::fmt::Debug for Context<'_> {
@@ -378,6 +389,7 @@ pub struct Output<'a> {
     pub(super) socket: &'a TcpStream,
     tls: Option<&'a RefCell<SecuredTurn<'a>>>,
     pub(super) kept: &'a mut Kept,
+    peer: &'a Peer,
     gather: &'a mut Vec<u8>,
     blocked: &'a Cell<bool>,
     pace: &'a Pace,
@@ -459,7 +471,8 @@ impl Output<'_> {
             return Ok(());
         }
         self.blocked.set(true);
-        self.kept.keep(data, self.context.limits, self.context.output_total)
+        let Context { limits, output_total, host, .. } = self.context;
+        self.kept.keep(data, self.peer, limits, output_total, &**host)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::transport::socket::{receive, send};
 use crate::transport::tls::{Advance, Broken, Engine, Setup, TlsFacts};
 use std::io;
 use std::net::TcpStream;
+use std::sync::Arc;
 
 /// The first byte of a client that speaks TLS: the type of a record of the handshake.
 const HANDSHAKE_RECORD: u8 = 22;
@@ -31,6 +32,8 @@ pub(crate) struct TlsSide {
     left: Option<Deposit>,
     /// When the client's first byte was seen.
     began: Nanos,
+    /// What was agreed on, once the handshake is over.
+    facts: Option<Arc<TlsFacts>>,
 }
 
 /// How a handshake stands after a turn.
@@ -111,7 +114,7 @@ impl TlsSide {
                     return refuse_plain(turn);
                 }
                 match setup.engine() {
-                    Ok(engine) => *side = Some(Box::new(Self { engine, left: None, began: turn.now })),
+                    Ok(engine) => *side = Some(Box::new(Self { engine, left: None, began: turn.now, facts: None })),
                     Err(broken) => return Shake::failed(broken.failure, broken.why),
                 }
             }
@@ -121,7 +124,10 @@ impl TlsSide {
                 return Shake::failed(HandshakeFailure::ClientGone, error.to_string());
             }
             match advanced {
-                Ok((_, Advance::Opened)) => return Shake::Done,
+                Ok((_, Advance::Opened)) => {
+                    side.facts = Some(Arc::new(side.engine.facts()));
+                    return Shake::Done;
+                }
                 Ok((_, Advance::NeedsInput | Advance::NoRoom)) => {}
                 Ok((_, Advance::Ended)) => {
                     return Shake::failed(HandshakeFailure::ClientGone, "the client ended the handshake");
@@ -182,8 +188,8 @@ impl TlsSide {
     }
 
     /// What was agreed on in the handshake.
-    pub(crate) fn facts(&self) -> TlsFacts {
-        self.engine.facts()
+    pub(crate) fn facts(&self) -> Option<Arc<TlsFacts>> {
+        self.facts.clone()
     }
 
     /// The record that tells the client that no more will come.
@@ -198,7 +204,8 @@ impl TlsSide {
 fn pass_on(turn: &mut ShakeTurn<'_>) -> io::Result<()> {
     let out = &turn.buffers.out;
     let sent = if turn.kept.is_empty() && !out.is_empty() { send(turn.socket, out)? } else { 0 };
-    turn.kept.keep(&out[sent..], turn.context.limits, turn.context.output_total)?;
+    let Context { limits, output_total, host, .. } = turn.context;
+    turn.kept.keep(&out[sent..], turn.peer, limits, output_total, &**host)?;
     turn.buffers.out.clear();
     Ok(())
 }

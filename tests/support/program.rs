@@ -153,6 +153,15 @@ impl Running {
         text.lines().filter_map(|line| line.split_once("tcp://")?.1.parse().ok()).collect()
     }
 
+    /// Where it said that it has this listener: `echo on ws` is one.
+    #[track_caller]
+    pub(crate) fn listening(&self, listener: &str) -> SocketAddr {
+        let text = self.stdout.text();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(listener)?.strip_prefix("://")?.parse().ok());
+        line.unwrap_or_else(|| panic!("`{listener}` is not in {text}"))
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.addresses()[0]
     }
@@ -188,6 +197,12 @@ impl Running {
     #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.rustix_pid(), signal).expect("it runs");
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
     }
 
     /// A number of `/proc/PID/status`.

@@ -2,6 +2,7 @@
 
 pub(crate) mod farewells;
 pub(crate) mod linger;
+pub(crate) mod shedding;
 
 use crate::clock::Clock;
 use crate::metrics::stats::{Ledger, Place};
@@ -40,6 +41,7 @@ impl Ending {
             | CloseReason::ReadTimeout
             | CloseReason::InputLimit
             | CloseReason::Handshake
+            | CloseReason::Overload
             | CloseReason::Shutdown => Ending::Polite,
             CloseReason::WriteTimeout
             | CloseReason::Reset
@@ -76,6 +78,16 @@ impl Closer<'_> {
         self.end(owned, Ending::Fin, reason, |_| ledger.closed(from, reason));
     }
 
+    /// Ends a connection with these words, or with a reset where there are none.
+    pub(crate) fn close_with(&self, owned: Owned<'_>, reason: CloseReason, words: &[u8]) {
+        let ending = if words.is_empty() { Ending::Reset } else { Ending::Polite };
+        let (ledger, from) = (owned.ledger, owned.place);
+        self.end(owned, ending, reason, |socket| {
+            say(socket, words);
+            ledger.closed(from, reason);
+        });
+    }
+
     /// Cuts a connection: RST, whatever it was doing.
     pub(crate) fn cut(&self, owned: Owned<'_>) {
         let (ledger, from, reason) = (owned.ledger, owned.place, CloseReason::Shutdown);
@@ -101,9 +113,7 @@ impl Closer<'_> {
             debug_assert!(false, "a connection that is owned is there");
             return;
         };
-        if ending != Ending::Reset {
-            connection.close_notify();
-        }
+        self.end_tls(owned.id.slot, &connection, ending);
         connection.kept.discard();
         let mut session = connection.session.take();
         if owned.place == Place::Active
@@ -123,6 +133,17 @@ impl Closer<'_> {
             && self.farewells.add(Farewell { session, reason, permit })
         {
             self.queue_farewells();
+        }
+    }
+
+    /// Ends the TLS of a connection, if it has any: its client is told that this was all, if nothing is left to be sent.
+    fn end_tls(&self, slot: u32, connection: &Connection, ending: Ending) {
+        let side = self.table.side(slot).and_then(|mut side| side.take());
+        if let Some(mut side) = side
+            && ending != Ending::Reset
+            && connection.kept.is_empty()
+        {
+            say(&connection.socket, &side.close_notify());
         }
     }
 

@@ -3,9 +3,8 @@
 use crate::admit::Permit;
 use crate::clock::Nanos;
 use crate::reason::CloseReason;
-use crate::service::{Kept, Peer, Session, TlsSide};
-use crate::transport::socket::{has_input, say};
-use std::net::TcpStream;
+use crate::service::{Kept, Session};
+use std::net::{SocketAddr, TcpStream};
 
 /// How far a connection's registration with the poller goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +62,42 @@ impl From<Waiting> for PackedWaiting {
     }
 }
 
+/// What is still read of a connection while the server ends: what its client had sent when the server came to it. It is
+/// kept in one byte, rounded up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LastInput(u8);
+
+impl LastInput {
+    const UNIT: usize = 32 * 1024;
+    /// All has been read that will be.
+    const NONE: u8 = 1;
+
+    /// The server ends, and this number of the client's bytes is not read. A client that has filled the kernel's buffer most likely
+    /// has more on the way: that is read too.
+    pub(crate) fn of(unread: usize) -> Self {
+        let unread = if unread >= Self::UNIT { unread.saturating_mul(4) } else { unread };
+        Self(unread.div_ceil(Self::UNIT).min(usize::from(u8::MAX - Self::NONE)) as u8 + Self::NONE)
+    }
+
+    /// Whether it is known: its session has a turn, or has had one, since the server began to end.
+    pub(crate) fn is_known(self) -> bool {
+        self.0 >= Self::NONE
+    }
+
+    /// How many bytes may still be read, if that is known.
+    pub(crate) fn bytes(self) -> Option<usize> {
+        self.0.checked_sub(Self::NONE).map(|units| usize::from(units) * Self::UNIT)
+    }
+
+    /// A turn has read this.
+    pub(crate) fn read(&mut self, bytes: u64) {
+        if self.is_known() && bytes > 0 {
+            let units = (bytes / Self::UNIT as u64).clamp(1, u64::from(u8::MAX)) as u8;
+            self.0 = self.0.saturating_sub(units).max(Self::NONE);
+        }
+    }
+}
+
 /// In the order of use: with the slot's own words, what a turn touches when all goes well is one
 /// cache line. With thousands of connections each line is a trip to the last cache or to memory.
 #[repr(C)]
@@ -72,15 +107,16 @@ pub(crate) struct Connection {
     /// Replies the kernel did not take.
     pub(crate) kept: Kept,
     pub(crate) waiting: PackedWaiting,
-    /// Made when a TLS client's first byte is there.
-    pub(crate) tls: Option<Box<TlsSide>>,
     pub(crate) socket: TcpStream,
     pub(crate) registered: Registered,
-    /// Its session has had a turn since the server began to end.
-    pub(crate) knows_of_drain: bool,
+    /// What is still read of it while the server ends.
+    pub(crate) in_drain: LastInput,
+    /// Its deadline has passed; what had come by then has a turn before it is judged.
+    pub(crate) overdue: bool,
     /// It has ended for this reason, and closes when its replies are flushed.
     pub(crate) ending: Option<CloseReason>,
-    pub(crate) peer: Peer,
+    /// Of its client.
+    pub(crate) address: SocketAddr,
     /// Its place among the admitted; given back when it is dropped, after the socket.
     pub(crate) _permit: Permit,
 }
@@ -89,31 +125,12 @@ impl Connection {
     pub(crate) fn is_registered(&self) -> bool {
         self.registered != Registered::No
     }
-
-    /// Whether its client has sent something that the session has not read.
-    pub(crate) fn has_input(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.has_input()) || has_input(&self.socket)
-    }
-
-    /// Whether its TLS handshake has begun and is not over.
-    pub(crate) fn is_shaking_hands(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| !tls.is_open())
-    }
-
-    /// Tells a TLS client that this was all, if nothing is left to be sent before that.
-    pub(crate) fn close_notify(&mut self) {
-        if let Some(tls) = &mut self.tls
-            && self.kept.is_empty()
-        {
-            say(&self.socket, &tls.close_notify());
-        }
-    }
 }
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
-            .field("peer", &self.peer)
+            .field("address", &self.address)
             .field("waiting", &self.waiting.get())
             .finish_non_exhaustive()
     }
@@ -122,6 +139,25 @@ impl std::fmt::Debug for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_still_be_read_goes_down_to_nothing_whatever_turns_read() {
+        assert_eq!((LastInput::default().is_known(), LastInput::default().bytes()), (false, None));
+        assert_eq!(LastInput::of(0).bytes(), Some(0));
+        for unread in [1, 1_000, 32 * 1024, 100_000, 5 << 20, 1 << 30] {
+            for turn in [1, 100, 40_000, 256 * 1024, u64::MAX] {
+                let mut left = LastInput::of(unread);
+                let first = left.bytes().unwrap();
+                assert!(first >= unread.min(8_000_000), "{first} of {unread}");
+                let mut turns = 0;
+                while left.bytes().unwrap() > 0 {
+                    left.read(turn);
+                    turns += 1;
+                }
+                assert!(turns <= 254 && left.is_known());
+            }
+        }
+    }
 
     #[test]
     fn what_is_packed_comes_out_again() {

@@ -4,13 +4,12 @@
 use crate::clock::Nanos;
 use crate::server::queue::connection::Connection;
 use crate::server::queue::state::State;
+use crate::service::TlsSide;
+use crate::transport::socket::has_input;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 const SEGMENT: usize = 64;
-
-/// Marks a connection on which nothing was said yet.
-const UNHEARD: u32 = 1 << 31;
 
 /// "No deadline" and "since no time".
 pub(crate) const NEVER: Nanos = u64::MAX;
@@ -21,13 +20,15 @@ pub(crate) const NEVER: Nanos = u64::MAX;
 #[repr(C, align(64))]
 pub(crate) struct Slot {
     pub(crate) state: State,
-    /// Which listener its connection came from, and [`UNHEARD`]; set before it is first queued.
+    /// Which listener its connection came from; set before it is first queued.
     listener: AtomicU32,
     /// When the parker must look at it while it is idle.
     pub(crate) deadline: AtomicU64,
     /// Only the owner by [`State`] locks it, so the lock is never contended; it is what makes the
     /// ownership visible to the compiler.
     connection: Mutex<Option<Connection>>,
+    /// Which heap of requests its client's are in while the queue stands; set before it is first queued.
+    heap: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Slot>() == 128, "two cache lines: one for turns, one for the rest");
@@ -39,29 +40,23 @@ impl Slot {
             deadline: AtomicU64::new(NEVER),
             listener: AtomicU32::new(0),
             connection: Mutex::new(None),
+            heap: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn listener(&self) -> usize {
-        (self.listener.load(Ordering::Relaxed) & !UNHEARD) as usize
+        self.listener.load(Ordering::Relaxed) as usize
     }
 
-    /// A new connection from this listener.
-    pub(crate) fn set_listener(&self, listener: usize) {
-        self.listener.store(listener as u32 | UNHEARD, Ordering::Relaxed);
+    /// A new connection from this listener, with its heap.
+    pub(crate) fn set_origin(&self, listener: usize, heap: u64) {
+        self.listener.store(listener as u32, Ordering::Relaxed);
+        self.heap.store(heap, Ordering::Relaxed);
     }
 
-    /// Whether nothing was said on its connection yet, by either side.
-    pub(crate) fn is_unheard(&self) -> bool {
-        self.listener.load(Ordering::Relaxed) & UNHEARD != 0
-    }
-
-    /// Something was; only its owner may say so.
-    pub(crate) fn heard(&self) {
-        let word = self.listener.load(Ordering::Relaxed);
-        if word & UNHEARD != 0 {
-            self.listener.store(word & !UNHEARD, Ordering::Relaxed);
-        }
+    /// Which heap of requests its client's are in.
+    pub(crate) fn heap(&self) -> u64 {
+        self.heap.load(Ordering::Relaxed)
     }
 
     /// The connection, for the thread that owns it.
@@ -77,6 +72,9 @@ pub(crate) struct Table {
     /// Mailbox below this index have been in use.
     used: AtomicUsize,
     capacity: usize,
+    /// The TLS of each slot's connection, where a listener has any: apart, so that connections without it do not pay for
+    /// it. As a slot's connection, it is locked by its owner only.
+    sides: Box<[Mutex<Option<Box<TlsSide>>>]>,
 }
 
 impl Table {
@@ -86,7 +84,29 @@ impl Table {
             free: Mutex::new(Vec::new()),
             used: AtomicUsize::new(0),
             capacity,
+            sides: Box::default(),
         }
+    }
+
+    /// With room for the TLS of each connection, if a listener has any.
+    pub(crate) fn with_tls(mut self, tls: bool) -> Self {
+        if tls {
+            self.sides = (0..self.capacity).map(|_| Mutex::new(None)).collect();
+        }
+        self
+    }
+
+    /// The TLS of a slot's connection, for the thread that owns it; made when a TLS client's first byte is there. `None`
+    /// if no listener has TLS.
+    pub(crate) fn side(&self, index: u32) -> Option<MutexGuard<'_, Option<Box<TlsSide>>>> {
+        let side = self.sides.get(index as usize)?;
+        Some(side.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the client of a slot's connection has sent something that its session has not read.
+    pub(crate) fn has_input(&self, index: u32, connection: &Connection) -> bool {
+        let decrypted = self.side(index).is_some_and(|side| side.as_ref().is_some_and(|side| side.has_input()));
+        decrypted || has_input(&connection.socket)
     }
 
     /// Takes a free slot; `None` when all are in use.

@@ -4,11 +4,13 @@
 
 use super::parking::Next;
 use super::station::Station;
+use crate::clock::Nanos;
 use crate::reason::{CloseReason, HandshakeFailure};
 use crate::server::listener::Listener;
 use crate::server::queue::connection::{Connection, Waiting};
 use crate::server::queue::owned::Owned;
-use crate::service::{Seat, Shake, ShakeTurn, TlsSide};
+use crate::server::shared::Shared;
+use crate::service::{Peer, Seat, Shake, ShakeTurn, TlsSide};
 
 /// Goes on with the handshake of a connection that has one to do; nothing when its service has its turn.
 pub(crate) fn go_on(
@@ -19,19 +21,19 @@ pub(crate) fn go_on(
     let shared = station.shared;
     let listener = &shared.listeners[owned.listener()];
     let tls = listener.tls.as_ref()?;
-    if connection.tls.as_ref().is_some_and(|side| side.is_open()) {
+    let mut guard = shared.table.side(owned.id.slot)?;
+    if guard.as_ref().is_some_and(|side| side.is_open()) {
         return None;
     }
-    if connection.tls.is_some() || connection.has_input() {
-        station.share_work(tls.cost.get());
-    }
+    station.share_work(tls.cost.get());
     let began = station.now;
     let seat = Seat { slot: owned.id.slot, generation: owned.id.generation.0 };
+    let peer = Peer::new(connection.address);
     let shake = {
-        let Connection { socket, peer, kept, tls: side, .. } = &mut *connection;
-        let (buffers, context) = (&mut station.tls_buffers, shared.context());
-        let mut turn = ShakeTurn { socket, peer, kept, buffers, context, seat, now: began };
-        TlsSide::shake(side, &tls.setup, &mut turn)
+        let Connection { socket, kept, .. } = &mut *connection;
+        let (buffers, context) = (&mut station.tls_buffers, shared.context(listener));
+        let mut turn = ShakeTurn { socket, peer: &peer, kept, buffers, context, seat, now: began };
+        TlsSide::shake(&mut guard, &tls.setup, &mut turn)
     };
     station.finish();
     let took = station.now.saturating_sub(began);
@@ -45,18 +47,15 @@ pub(crate) fn go_on(
             _ => Waiting::Hello { since: began },
         })),
         Shake::Waits => {
-            // The expensive part is done: from here on it is not turned away for the want of a place in the queue.
-            owned.slot.heard();
-            Some(Next::Park(waits(connection, began)))
+            Some(Next::Park(waits(connection, guard.as_deref(), began)))
         }
         Shake::Done => {
-            owned.slot.heard();
-            open(station, listener, connection)
+            open(station, listener, connection, guard.as_deref()?)
         }
         Shake::Left => Some(Next::End(CloseReason::Client)),
         Shake::Failed { failure, why } => {
             tls.counts.failed(failure);
-            tracing::debug!(listener = %listener.url, peer = %connection.peer.address, reason = %failure, why, "a TLS handshake failed");
+            tracing::debug!(listener = %listener.url, peer = %peer.address, reason = %failure, why, "a TLS handshake failed");
             Some(Next::End(match failure {
                 HandshakeFailure::InputLimit => CloseReason::InputLimit,
                 _ => CloseReason::Handshake,
@@ -65,24 +64,43 @@ pub(crate) fn go_on(
     }
 }
 
+/// Whether a connection that is ended for its deadline has not got through its handshake; it is counted then.
+pub(crate) fn ends_late(shared: &Shared, owned: &Owned<'_>) -> bool {
+    let Some(tls) = &shared.listeners[owned.listener()].tls else { return false };
+    let late = owned.connection().as_ref().is_some_and(|connection| {
+        let side = shared.table.side(owned.id.slot);
+        let shaking = side.is_some_and(|side| side.as_ref().is_some_and(|side| !side.is_open()));
+        shaking || matches!(connection.waiting.get(), Waiting::Hello { .. })
+    });
+    if late {
+        tls.counts.failed(HandshakeFailure::Timeout);
+    }
+    late
+}
+
 /// What a handshake waits for that is not over.
-fn waits(connection: &Connection, now: u64) -> Waiting {
+fn waits(connection: &Connection, side: Option<&TlsSide>, now: Nanos) -> Waiting {
     if !connection.kept.is_empty() {
         return Waiting::Flush { since: now };
     }
-    Waiting::Rest { since: connection.tls.as_ref().map_or(now, |side| side.began()) }
+    Waiting::Rest { since: side.map_or(now, TlsSide::began) }
 }
 
 /// The handshake is over: the service has the connection from here on. The meter goes on.
-fn open(station: &mut Station<'_>, listener: &Listener, connection: &mut Connection) -> Option<Next> {
-    let (Some(tls), Some(side)) = (&listener.tls, &connection.tls) else { return None };
-    let facts = side.facts();
-    tls.counts.opened(&facts, station.now.saturating_sub(side.began()));
-    connection.peer.secured(facts);
+fn open(
+    station: &mut Station<'_>,
+    listener: &Listener,
+    connection: &mut Connection,
+    side: &TlsSide,
+) -> Option<Next> {
+    let peer = Peer::known(connection.address, side.facts());
+    if let (Some(tls), Some(facts)) = (&listener.tls, peer.tls()) {
+        let took = station.now.saturating_sub(side.began());
+        tls.counts.opened(facts.version.as_str(), facts.resumed, took);
+    }
     station.begin(listener.cost.get());
-    let peer = &connection.peer;
     // Without a session the turn ends it, as a panic.
-    connection.session = station.shared.counts.contain(|| listener.service.connect(peer));
+    connection.session = station.shared.counts.contain(|| listener.service.connect(&peer));
     // Its first request has its time from now on.
     connection.waiting = Waiting::Request.into();
     None

@@ -4,20 +4,18 @@ use super::station::Station;
 use crate::admit::bell::Awaited;
 use crate::clock::{Nanos, nanos};
 use crate::reason::DropReason;
-use crate::server::queue::line::{BURST, Claim};
 use crate::server::queue::owned::Owned;
+use crate::service::Peer;
 use crate::transport::socket::has_left;
 
 /// A newcomer that waited longer is looked at before its turn: it may have left. (A younger one is hardly gone, and the
 /// look is a system call.)
-const LOOK_AFTER: Nanos = 5_000_000;
+pub(crate) const LOOK_AFTER: Nanos = 5_000_000;
 
-/// Why a connection that may still be turned away gets no turn, if it gets none. A newcomer that does has its session
-/// from here on.
+/// Why a newcomer gets no turn, if it gets none. One that does has its session from here on.
 pub(crate) fn unwelcome(
     station: &Station<'_>,
     owned: &Owned<'_>,
-    claim: Claim,
     waited: Nanos,
     hangup: bool,
 ) -> Option<DropReason> {
@@ -25,10 +23,7 @@ pub(crate) fn unwelcome(
     if shared.bell.awaits(Awaited::QueuePlace) && shared.line.has_an_eighth_free() {
         shared.bell.ring(Awaited::QueuePlace);
     }
-    if claim == Claim::Surplus {
-        return (waited > nanos(BURST)).then_some(DropReason::QueueFull);
-    }
-    if waited > shared.patience.at(station.now) {
+    if waited > nanos(shared.limits.queue_timeout) {
         return Some(DropReason::QueueTimeout);
     }
     open(station, owned, waited > LOOK_AFTER || hangup)
@@ -38,16 +33,21 @@ pub(crate) fn unwelcome(
 fn open(station: &Station<'_>, owned: &Owned<'_>, look: bool) -> Option<DropReason> {
     let mut guard = owned.connection();
     let connection = guard.as_mut()?;
-    let service = &station.shared.listeners[owned.listener()].service;
+    let listener = &station.shared.listeners[owned.listener()];
+    let service = &listener.service;
     let opened = station.shared.counts.contain(|| {
-        if look && has_left(&connection.socket, service.client_speaks_first()) {
+        if look && has_left(&connection.socket, listener.tls.is_some() || service.client_speaks_first()) {
             return Err(DropReason::ClientGone);
         }
-        let peer = &connection.peer;
-        if service.verify(peer) { Ok(service.connect(peer)) } else { Err(DropReason::Denied) }
+        let peer = &Peer::new(connection.address);
+        if !service.verify(peer) {
+            return Err(DropReason::Denied);
+        }
+        // With TLS the session is opened when the handshake is over.
+        Ok(listener.tls.is_none().then(|| service.connect(peer)))
     });
     match opened {
-        Some(Ok(session)) => connection.session = Some(session),
+        Some(Ok(session)) => connection.session = session,
         Some(Err(reason)) => return Some(reason),
         // Without a session the turn ends it, as a panic.
         None => {}

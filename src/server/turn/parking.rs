@@ -6,12 +6,14 @@ use crate::limits::Limits;
 use crate::metrics::stats::Place;
 use crate::reason::{CloseReason, DropReason};
 use crate::server::poll::poller::{Poller, Source};
-use crate::server::queue::connection::{Connection, Registered, Waiting};
+use crate::server::queue::connection::{Connection, LastInput, Registered, Waiting};
 use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
 use crate::server::queue::table::NEVER;
 use crate::server::shared::Shared;
+use crate::service::{Peer, Seat, Turned};
+use crate::transport::socket::unread;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
@@ -34,11 +36,15 @@ pub(crate) fn prepare(
     id: ConnectionId,
     connection: &mut Connection,
     waiting: Waiting,
-    both_ways: bool,
+    turned: Turned,
 ) -> Next {
     let shared = station.shared;
     connection.waiting = waiting.into();
-    let writable = both_ways || matches!(waiting, Waiting::Flush { .. });
+    let seat = Seat { slot: id.slot, generation: id.generation.0 };
+    if connection.kept.park(seat, &Peer::new(connection.address), &shared.limits, &shared.output_total).is_err() {
+        return Next::End(CloseReason::OutputLimit);
+    }
+    let writable = turned.both_ways || matches!(waiting, Waiting::Flush { .. });
     if register(&shared.poller, connection, id, writable).is_err() {
         // The kernel's memory or `fs.epoll.max_user_watches`: this connection cannot be parked.
         return Next::End(CloseReason::Error);
@@ -49,11 +55,16 @@ pub(crate) fn prepare(
     if shared.life.is_stopping() {
         return Next::Cut;
     }
-    connection.knows_of_drain = true;
-    // Between two requests it ends, unless the next request has come meanwhile.
+    if !connection.in_drain.is_known() {
+        connection.in_drain = LastInput::of(unread(&connection.socket));
+    }
+    let all_was_read = connection.in_drain.bytes() == Some(0);
+    // Between two requests it ends, unless the next one had come when the server began to end. A client that goes on
+    // sending is answered what it had sent by then.
     match waiting {
-        Waiting::Request | Waiting::Hello { .. } if connection.has_input() => Next::Again,
+        Waiting::Request | Waiting::Hello { .. } if !all_was_read && shared.table.has_input(id.slot, connection) => Next::Again,
         Waiting::Request | Waiting::Hello { .. } => Next::End(CloseReason::Shutdown),
+        Waiting::Rest { .. } if all_was_read && turned.sent > 0 => Next::End(CloseReason::Shutdown),
         _ => Next::Park(waiting),
     }
 }
@@ -90,14 +101,23 @@ pub(crate) fn deadline(limits: &Limits, waiting: Waiting, now: Nanos) -> Nanos {
     }
 }
 
+/// Why a connection ends whose time for what it waits for is over.
+pub(crate) fn late(waiting: Waiting) -> CloseReason {
+    match waiting {
+        Waiting::Hello { .. } => CloseReason::Handshake,
+        Waiting::Rest { .. } => CloseReason::ReadTimeout,
+        Waiting::Flush { .. } => CloseReason::WriteTimeout,
+        Waiting::Request | Waiting::Call { .. } => CloseReason::IdleTimeout,
+    }
+}
+
 /// Parks a connection until its client does something or `deadline` passes. If something has happened meanwhile, it is
 /// put into the line instead; true then.
 pub(crate) fn park_or_requeue(shared: &Shared, owned: Owned<'_>, deadline: Nanos, now: Nanos) -> bool {
     match owned.park(deadline) {
         Ok(()) => false,
         Err(owned) => {
-            let claim = shared.claim(owned.slot);
-            owned.requeue(&shared.line, claim, now);
+            owned.requeue(&shared.line, Claim::Turn, now);
             true
         }
     }

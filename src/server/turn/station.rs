@@ -7,7 +7,7 @@ use crate::server::datagram::batch::Batch;
 use crate::server::poll::busy_poll::BusyPoll;
 use crate::server::queue::cost::SLOW_TURN;
 use crate::server::shared::Shared;
-use crate::service::Buffers;
+use crate::service::{Buffers, TlsBuffers};
 
 /// Cheap turns that have piled up to this much work are worth a second processor.
 const SPREAD: Nanos = 100_000;
@@ -16,6 +16,7 @@ pub(crate) struct Station<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) me: usize,
     pub(crate) buffers: Buffers,
+    pub(crate) tls_buffers: TlsBuffers,
     /// For datagrams; made when the first come.
     pub(crate) batch: Option<Box<Batch>>,
     /// The time, as the worker last read it.
@@ -26,7 +27,8 @@ pub(crate) struct Station<'a> {
 impl<'a> Station<'a> {
     pub(crate) fn new(shared: &'a Shared, me: usize) -> Self {
         let busy_poll = BusyPoll::new(shared.limits.busy_poll);
-        Self { shared, me, buffers: Buffers::new(), batch: None, now: 0, busy_poll }
+        let tls_buffers = TlsBuffers::default();
+        Self { shared, me, buffers: Buffers::new(), tls_buffers, batch: None, now: 0, busy_poll }
     }
 
     /// The worker's ledgers.
@@ -59,12 +61,12 @@ impl<'a> Station<'a> {
     /// Before a turn for whose end a whole queue may be waiting: sees to it that others take what else there is, and that
     /// somebody polls.
     pub(crate) fn share_work(&self, cost: Nanos) {
-        let (crew, line) = (&self.shared.crew, &self.shared.line);
+        let crew = &self.shared.crew;
         crew.stir();
         if crew.sleeping() == 0 {
             return;
         }
-        let waiting = line.len() as u64;
+        let waiting = self.shared.waiting() as u64;
         let share = if cost > SLOW_TURN {
             waiting > 0 || !crew.is_led()
         } else {

@@ -3,6 +3,7 @@
 
 use super::gate_options::GateOptions;
 use super::limit_options::LimitOptions;
+use super::tls_options::TlsOptions;
 use super::web_options::WebOptions;
 use clap::Args;
 use std::path::PathBuf;
@@ -45,6 +46,8 @@ pub(super) struct ServeArgs {
     pub(super) gate: GateOptions,
     #[command(flatten)]
     pub(super) web: WebOptions,
+    #[command(flatten)]
+    pub(super) tls: TlsOptions,
     /// Text for a client that is refused, with the escapes \n \r \t \0 \\ \xHH [default: none, the connection is
     /// reset]
     #[arg(long, value_name = "TEXT", help_heading = "Overload")]
@@ -82,6 +85,7 @@ impl ServeArgs {
             limits: self.limits.or(other.limits),
             gate: self.gate.or(other.gate),
             web: self.web.or(other.web),
+            tls: self.tls.or(other.tls),
             busy_reply: self.busy_reply.or(other.busy_reply),
             log_format: self.log_format.or(other.log_format),
             verbose: self.verbose,

@@ -3,7 +3,7 @@
 
 use super::args::ServeArgs;
 use super::exit::one_line;
-use super::{gate_options, web_options};
+use super::{gate_options, tls_options, web_options};
 use crate::limits::TABLE;
 use crate::limits::show_time;
 use clap::{Args, Command, FromArgMatches};
@@ -136,6 +136,7 @@ fn listeners(parser: &Parser, value: &toml::Value) -> Result<Vec<ServeArgs>, Str
 fn own(parser: &Parser, key: &str) -> Result<(), String> {
     let of_its_own = TABLE.iter().any(|limit| limit.per_listener && limit.name == key);
     let of_a_service = gate_options::NAMES.contains(&key) || web_options::NAMES.contains(&key);
+    let of_a_service = of_a_service || tls_options::NAMES.contains(&key);
     if of_its_own || of_a_service || matches!(key, "listen" | "busy-reply") {
         return Ok(());
     }

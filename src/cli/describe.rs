@@ -126,7 +126,9 @@ impl Plan {
         let datagrams = self.listeners.iter().any(|listener| !listener.has_backlog());
         let more = if datagrams { self.limits.datagram_memory_ceiling() } else { 0 };
         let others = self.listeners.len().saturating_sub(1) * self.limits.listener_memory_ceiling();
-        PROGRAM_BYTES + self.limits.memory_ceiling() + others + more
+        let secured = self.listeners.iter().any(|listener| listener.tls.is_some());
+        let tls = if secured { self.limits.tls_memory_ceiling() } else { 0 };
+        PROGRAM_BYTES + self.limits.memory_ceiling() + others + more + tls
     }
 
     /// The descriptors that the server may use.

@@ -17,6 +17,7 @@ mod signals;
 #[cfg(target_os = "linux")]
 mod stress;
 mod threads;
+mod tls_options;
 mod web_options;
 
 use self::exit::{fail, one_line};

@@ -3,9 +3,11 @@
 use super::args::ServeArgs;
 use super::exit::ExitError;
 use super::limit_options::LimitOptions;
+use super::tls_options;
 use super::web_options::WebOptions;
 use crate::limits::Limits;
 use crate::server::{BoundServer, Builder, Listen, Server};
+use crate::transport::tls::Setup;
 use crate::service::{
     Cost, DatagramService, Echo, HttpGateConfig, ProxyBuilder, Service, Time, Work, hello, hello_datagrams,
     http, proxy, websocket,
@@ -48,6 +50,8 @@ pub(super) struct PlannedListener {
     pub(super) own: LimitOptions,
     /// What is told here to a client that is refused.
     pub(super) busy_reply: Option<Vec<u8>>,
+    /// Its certificates, if it speaks TLS.
+    pub(super) tls: Option<Setup>,
 }
 
 /// What a listener is to offer: a gate is made once its backends are resolved.
@@ -106,11 +110,13 @@ impl Plan {
                     let idle = table.limits.applied_to(limits.clone()).idle_timeout;
                     offer = Wanted::Gate(Box::new(if said { gate.idle_timeout(idle) } else { gate }));
                 }
-                parsed.push(((service, url, offer), text, &table.limits, words.clone()));
+                let tls = table.tls.clone().or(args.tls.clone());
+                parsed.push(((service, url, offer), text, &table.limits, words.clone(), tls));
             }
         }
-        let resolved = parsed.into_iter().map(|((service, url, wanted), text, own, busy_reply)| {
+        let resolved = parsed.into_iter().map(|((service, url, wanted), text, own, busy_reply, tls)| {
             let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
+            let tls = tls.setup(url.scheme).map_err(|error| error.of(&text))?;
             let address = resolve(&url).map_err(failed)?;
             let mut table = Vec::new();
             let offer = match wanted {
@@ -122,7 +128,8 @@ impl Plan {
                 }
             };
             let scheme = url.scheme;
-            Ok(PlannedListener { service, scheme, address, offer, gate: table, own: own.clone(), busy_reply })
+            let (gate, own) = (table, own.clone());
+            Ok(PlannedListener { service, scheme, address, offer, gate, own, busy_reply, tls })
         });
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
         let bound_name = admin.iter().map(|url| url.host.clone());
@@ -152,11 +159,18 @@ impl Plan {
 
     fn builder(&self) -> Builder {
         let mut builder = Server::builder().limits(self.limits.clone());
-        for PlannedListener { address, offer, own, busy_reply, .. } in &self.listeners {
+        for PlannedListener { address, offer, own, busy_reply, tls, .. } in &self.listeners {
             let listen = match offer {
                 Offer::Stream(service) => Listen::shared(*address, service.clone()),
                 Offer::Datagrams(service) => Listen::datagrams_shared(*address, service.clone()),
             };
+            #[cfg(feature = "tls")]
+            let listen = match tls {
+                Some(tls) => listen.tls(tls.clone()),
+                None => listen,
+            };
+            #[cfg(not(feature = "tls"))]
+            let _ = tls;
             let own = own.clone();
             let listen = listen.limits(move |limits| own.applied_to(limits));
             builder = builder.listener(match busy_reply {
@@ -236,12 +250,12 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
     if url.scheme.has_path() && url.path != "/" {
         return Err(wrong(&"a listener has no path"));
     }
-    let offer = match url.scheme {
+    let offer = match tls_options::inside(url.scheme).unwrap_or(url.scheme) {
         Scheme::Tcp => stream_service(name, work).map(Offer::Stream),
         Scheme::Udp => datagram_service(name, work).map(Offer::Datagrams),
         Scheme::Http => http_service(name, work).map(Offer::Stream),
         Scheme::Ws => socket_service(name, work, web).map(Offer::Stream),
-        _ => return Err(wrong(&"a listener is tcp://, udp://, http:// or ws://")),
+        _ => return Err(wrong(&"a listener is tcp://, udp://, http:// or ws://, or tls://, https:// or wss://")),
     };
     let unknown = || {
         ExitError::usage(format!(

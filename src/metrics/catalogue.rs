@@ -2,8 +2,7 @@
 //! `docs/metrics.md`.
 
 use crate::reason::{
-    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed,
-};
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed, HandshakeFailure};
 use std::fmt;
 
 /// How a metric behaves over time.
@@ -53,6 +52,8 @@ pub enum Presence {
     Backend,
     /// Where `/proc` tells (Linux).
     Linux,
+    /// For each listener that speaks TLS.
+    Tls,
 }
 
 impl Presence {
@@ -66,6 +67,7 @@ impl Presence {
             Presence::Gate => "for each listener of a gate",
             Presence::Backend => "for each backend of a gate",
             Presence::Linux => "on Linux",
+            Presence::Tls => "for each TLS listener",
         }
     }
 }
@@ -191,7 +193,34 @@ const CLOSE: Label = label(
         ),
         (CloseReason::Error.as_str(), "the service's turn returned an error"),
         (CloseReason::Shutdown.as_str(), "the server ended"),
+        (CloseReason::Handshake.as_str(), "its TLS handshake failed"),
         (CloseReason::Overload.as_str(), "its request waited for a worker longer than `queue_timeout`"),
+    ],
+);
+const TLS_VERSION: Label = label(
+    "version",
+    "the version of TLS that was agreed on",
+    &[("1.2", "TLS 1.2"), ("1.3", "TLS 1.3")],
+);
+const TLS_KIND: Label = label(
+    "kind",
+    "whether the client had been there before",
+    &[("full", "it was shown the certificate"), ("resumed", "it resumed an earlier session by a ticket")],
+);
+const TLS_FAILURE: Label = label(
+    "reason",
+    "why the handshake failed",
+    &[
+        (HandshakeFailure::Timeout.as_str(), "it was not over within `read_timeout`"),
+        (HandshakeFailure::NotTls.as_str(), "the client does not speak TLS: HTTP without it, say"),
+        (HandshakeFailure::Version.as_str(), "the client speaks no version that is offered"),
+        (HandshakeFailure::Parameters.as_str(), "no cipher suite, group or kind of signature in common"),
+        (HandshakeFailure::Protocol.as_str(), "the client offers other protocols (ALPN) only"),
+        (HandshakeFailure::Alert.as_str(), "the client refused: it does not trust the certificate, say"),
+        (HandshakeFailure::Malformed.as_str(), "the client broke the rules of TLS"),
+        (HandshakeFailure::ClientGone.as_str(), "the client left in the middle"),
+        (HandshakeFailure::InputLimit.as_str(), "what it had sent did not fit beside that of others (`input_total`)"),
+        (HandshakeFailure::Internal.as_str(), "the server could not go on"),
     ],
 );
 const ACCEPT_ERROR: Label = label(
@@ -331,6 +360,16 @@ metrics! {
         "Bytes held of requests that are not complete yet.";
     PendingOutput "tidegate_pending_output_bytes" Gauge "bytes" Always []
         "Bytes of replies that clients have not taken yet.";
+    TlsHandshakes "tidegate_tls_handshakes_total" Counter "handshakes" Tls [LISTENER, TLS_VERSION, TLS_KIND]
+        "TLS handshakes that ended well.";
+    TlsFailures "tidegate_tls_handshake_failures_total" Counter "handshakes" Tls [LISTENER, TLS_FAILURE]
+        "TLS handshakes that failed, by why.";
+    TlsDuration "tidegate_tls_handshake_seconds" Histogram "seconds" Tls [LISTENER]
+        "Time from a client's first byte to the end of its TLS handshake, the waits for the client included.";
+    TlsBusy "tidegate_tls_handshake_busy_seconds_total" Counter "seconds" Tls [LISTENER]
+        "Time that workers have spent in TLS handshakes.";
+    TlsCertificateExpiry "tidegate_tls_certificate_expiry_timestamp_seconds" Gauge "seconds" Tls [LISTENER]
+        "When the first of the listener's certificates expires, in seconds since the Unix epoch.";
     DatagramsReceived "tidegate_datagrams_received_total" Counter "datagrams" Udp [LISTENER]
         "Datagrams that were read from the kernel.";
     DatagramsDropped "tidegate_datagrams_dropped_total" Counter "datagrams" Udp [LISTENER, DATAGRAM_DROP]
@@ -422,6 +461,7 @@ mod tests {
         same!(OUTCOME, TurnOutcome);
         same!(SHED, TurnShed);
         same!(DATAGRAM_DROP, DatagramDrop);
+        same!(TLS_FAILURE, HandshakeFailure);
         same!(BACKEND_FAILURE, BackendFailure);
     }
 

@@ -2,12 +2,12 @@
 
 use super::backends::{BackendSnapshot, BackendsSnapshot};
 use super::catalogue::{CATALOGUE, Id, Metric, MetricKind, Presence};
+use super::handshakes::{HandshakesSnapshot, OPENED};
 use super::histogram::{BUCKETS, HistogramSnapshot};
 use super::process::{ProcessReader, ProcessSnapshot};
 use super::snapshot::{ListenerSnapshot, Observe, Phase, Snapshot};
 use crate::reason::{
-    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed,
-};
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed, HandshakeFailure};
 use prometheus::core::{Collector, Desc};
 use prometheus::{Encoder, Registry, TextEncoder, proto};
 use std::collections::HashMap;
@@ -221,6 +221,17 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
                 out.add(&[], at);
             }
         }
+        Id::TlsHandshakes
+        | Id::TlsFailures
+        | Id::TlsDuration
+        | Id::TlsBusy
+        | Id::TlsCertificateExpiry => {
+            for listener in &server.listeners {
+                if let Some(handshakes) = &listener.handshakes {
+                    collect_handshakes(id, &listener.listener, handshakes, out);
+                }
+            }
+        }
         Id::DatagramsReceived | Id::DatagramsDropped => {
             for listener in server.listeners.iter().filter(|l| l.datagram) {
                 collect_datagrams(id, listener, out);
@@ -312,6 +323,25 @@ fn collect_backend(id: Id, listener: &str, backend: &BackendSnapshot, out: &mut 
         Id::BackendSent => out.count(&labels, backend.to_backend),
         Id::BackendReceived => out.count(&labels, backend.to_client),
         _ => debug_assert!(false, "{id:?} is not a backend's"),
+    }
+}
+
+fn collect_handshakes(id: Id, name: &str, handshakes: &HandshakesSnapshot, out: &mut Samples<'_>) {
+    match id {
+        Id::TlsHandshakes => {
+            for ((version, kind), count) in OPENED.iter().zip(handshakes.opened) {
+                out.count(&[name, version, kind], count);
+            }
+        }
+        Id::TlsFailures => {
+            for &failure in HandshakeFailure::ALL {
+                out.count(&[name, failure.as_str()], handshakes.failed[failure as usize]);
+            }
+        }
+        Id::TlsDuration => out.histogram(&[name], &handshakes.duration),
+        Id::TlsBusy => out.add(&[name], handshakes.busy.as_secs_f64()),
+        Id::TlsCertificateExpiry => out.count(&[name], handshakes.certificate_expires_at),
+        _ => debug_assert!(false, "{id:?} is not of handshakes"),
     }
 }
 

@@ -51,6 +51,15 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// The bytes that TLS can make the server hold on top of that, where a listener has it: what each connection keeps, as
+    /// much as a handshake takes at its most, and what each worker encrypts and decrypts in.
+    pub fn tls_memory_ceiling(&self) -> usize {
+        let connection = crate::service::TlsSide::BYTES + size_of::<std::sync::Mutex<Option<Box<()>>>>();
+        self.max_connections * connection + self.workers * crate::service::TlsBuffers::BYTES
+    }
+}
+
 /// The size of the shelf, and how it serves.
 pub(crate) fn shelf_limits(limits: &Limits, datagrams: usize) -> ShelfLimits {
     ShelfLimits {

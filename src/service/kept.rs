@@ -152,7 +152,7 @@ mod tests {
     fn what_is_parked_comes_back_unless_it_was_given_up() {
         let total = Arc::new(Holdings::default());
         let limits = Limits::default();
-        let peer = |n: u8| Peer { address: ([127, 0, 0, n], 9).into() };
+        let peer = |n: u8| Peer::new(([127, 0, 0, n], 9).into());
         let mut kept = [keep(8192, total.pool()), keep(4096, total.pool())];
         for (n, kept) in kept.iter_mut().enumerate() {
             kept.park(Seat { slot: n as u32, generation: 0 }, &peer(1), &limits, &total).unwrap();

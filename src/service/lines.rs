@@ -451,7 +451,7 @@ mod tests {
                 buffers: Buffers::new(),
                 kept: Kept::default(),
                 peer,
-                session: service.connect(&peer),
+                session: service.connect(&Peer::new(address)),
             }
         }
 

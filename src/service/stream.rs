@@ -137,6 +137,14 @@ impl<'a> Stream<'a> {
         self
     }
 
+    /// For a session that moves bytes itself, which would go past the TLS of its connection.
+    pub(super) fn must_be_plain(&self) -> io::Result<()> {
+        match self.input.tls {
+            Some(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "the gate does not speak TLS to its clients yet")),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the session cannot move bytes itself, since they go through TLS.
     pub(crate) fn is_secured(&self) -> bool {
         self.input.tls.is_some()

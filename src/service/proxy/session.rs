@@ -73,6 +73,7 @@ enum Then {
 
 impl Session for GateSession {
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+        stream.must_be_plain()?;
         let now = self.gate.clock.now();
         loop {
             let then = match &mut self.stage {

@@ -115,6 +115,7 @@ impl HttpGateSession {
 
 impl Session for HttpGateSession {
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+        stream.must_be_plain()?;
         if let Some(tunnel) = &mut self.tunnel {
             return tunnel.turn(stream);
         }

@@ -26,6 +26,10 @@ pub(super) struct GateOptions {
     /// Connect to each backend this often, to see whether it can be reached [default: off]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     backend_check: Option<Duration>,
+    /// Let /readyz say 503 while no backend of the listener is up; checks them every 2s unless --backend-check says
+    /// otherwise [default: off]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    ready_needs_backend: Option<bool>,
     /// Resolve the names of backends again this often [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     backend_resolve: Option<Duration>,
@@ -59,12 +63,13 @@ pub(super) struct GateOptions {
 }
 
 /// The names of these options, which a listener may have of its own.
-pub(super) const NAMES: [&str; 14] = [
+pub(super) const NAMES: [&str; 15] = [
     "backend-connections",
     "backend-total",
     "backend-connect",
     "backend-connect-timeout",
     "backend-check",
+    "ready-needs-backend",
     "backend-resolve",
     "half-close-timeout",
     "backend-timeout",
@@ -85,6 +90,7 @@ impl GateOptions {
             backend_connect: self.backend_connect.or(other.backend_connect),
             backend_connect_timeout: self.backend_connect_timeout.or(other.backend_connect_timeout),
             backend_check: self.backend_check.or(other.backend_check),
+            ready_needs_backend: self.ready_needs_backend.or(other.ready_needs_backend),
             backend_resolve: self.backend_resolve.or(other.backend_resolve),
             half_close_timeout: self.half_close_timeout.or(other.half_close_timeout),
             backend_timeout: self.backend_timeout.or(other.backend_timeout),
@@ -114,6 +120,9 @@ impl GateOptions {
         }
         if let Some(time) = self.backend_check.filter(|time| !time.is_zero()) {
             gate = gate.check_every(time);
+        }
+        if let Some(needs) = self.ready_needs_backend {
+            gate = gate.ready_needs_backend(needs);
         }
         if let Some(time) = self.backend_resolve {
             gate = gate.resolve_every(time);

@@ -42,6 +42,8 @@ pub(super) struct PlannedListener {
     pub(super) scheme: Scheme,
     pub(super) address: SocketAddr,
     pub(super) offer: Offer,
+    /// What is set of a gate.
+    pub(super) gate: Vec<(&'static str, String)>,
     /// The limits that it has of its own.
     pub(super) own: LimitOptions,
     /// What is told here to a client that is refused.
@@ -110,14 +112,17 @@ impl Plan {
         let resolved = parsed.into_iter().map(|((service, url, wanted), text, own, busy_reply)| {
             let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
             let address = resolve(&url).map_err(failed)?;
+            let mut table = Vec::new();
             let offer = match wanted {
                 Wanted::Offer(offer) => offer,
                 Wanted::Gate(gate) => {
+                    table = gate.table();
                     let gate = gate.build().map_err(|why| failed(why.to_string()))?;
                     Offer::Stream(Arc::new(gate))
                 }
             };
-            Ok(PlannedListener { service, scheme: url.scheme, address, offer, own: own.clone(), busy_reply })
+            let scheme = url.scheme;
+            Ok(PlannedListener { service, scheme, address, offer, gate: table, own: own.clone(), busy_reply })
         });
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
         let bound_name = admin.iter().map(|url| url.host.clone());

@@ -1,9 +1,9 @@
 //! What all connections of one gate share: its backends, its settings, and what its pairs may borrow.
 
-use super::address::{BackendAddress, BackendName};
 use super::backends::{BackendClock, BackendLimits, Backends, WaitLimits};
 use super::pipes::Pipes;
 use super::relay::Patience;
+use super::resolve::Lookups;
 use crate::admit::turns::accounts::SourceId;
 use crate::admit::turns::standing::TARGET;
 use crate::clock::{Clock, Nanos, nanos};
@@ -12,7 +12,7 @@ use crate::transport::proxy_header::Version;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 /// When a client's backend is connected.
@@ -61,6 +61,7 @@ pub(super) struct Settings {
     /// Checks ask for an answer over HTTP, and the tender makes none.
     pub(super) checks_ask: bool,
     pub(super) resolve_every: Duration,
+    pub(super) ready_needs_backend: bool,
 }
 
 impl Default for Settings {
@@ -76,6 +77,7 @@ impl Default for Settings {
             check_every: None,
             checks_ask: false,
             resolve_every: Duration::from_secs(30),
+            ready_needs_backend: false,
         }
     }
 }
@@ -84,7 +86,8 @@ impl Default for Settings {
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) settings: Settings,
-    pub(super) names: Vec<BackendName>,
+    /// The thread that tends the backends alone looks at it.
+    pub(super) lookups: Mutex<Lookups>,
     pub(super) clock: Clock,
     pub(super) backends: Arc<Backends>,
     /// Made when the limits of the server are known.
@@ -96,18 +99,14 @@ pub(super) struct Gate {
 const PIPES_MAX: usize = 128;
 
 impl Gate {
-    pub(super) fn new(
-        settings: Settings,
-        names: Vec<BackendName>,
-        addresses: &[BackendAddress],
-    ) -> Arc<Self> {
+    pub(super) fn new(settings: Settings, lookups: Lookups) -> Arc<Self> {
         let clock = Clock::start();
         // What differs from process to process is luck enough for the pauses.
         let seed = RandomState::new().hash_one(std::process::id());
         let limits = settings.backend_limits(wait_limits(&Limits::default()));
         let backends = Backends::new(limits, BackendClock::Real(clock), seed);
-        backends.set_addresses(addresses);
-        Arc::new(Self { settings, names, clock, backends, pipes: OnceLock::new() })
+        backends.set_addresses(&lookups.addresses());
+        Arc::new(Self { settings, lookups: lookups.into(), clock, backends, pipes: OnceLock::new() })
     }
 
     /// The pipes that pairs may borrow under these limits.

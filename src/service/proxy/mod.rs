@@ -8,7 +8,8 @@
 //! ```
 //!
 //! [`relay`] moves the bytes of one pair of sockets, [`flow`] one direction of it; [`pipes`] and [`lent`] are
-//! what the pairs share, so that a quiet pair owns nothing. [`session`] is one client from its first turn to its end. [`address`] says where a backend is, [`connect`] reaches it.
+//! what the pairs share, so that a quiet pair owns nothing. [`session`] is one client from its first turn to its end.
+//! [`address`] says where a backend is, [`resolve`] finds its addresses, [`connect`] reaches it.
 //! [`http`] is the gate that reads what passes, and holds a place for a request.
 
 mod address;
@@ -20,6 +21,7 @@ mod http;
 mod lent;
 mod pipes;
 mod relay;
+mod resolve;
 mod service;
 mod session;
 mod tend;

@@ -3,6 +3,7 @@
 use super::address::{BackendName, BackendNameError};
 use super::gate::{ConnectOn, Gate, Settings};
 use super::http::{HttpGate, HttpGateConfig, HttpGateSession, keep_house};
+use super::resolve::Lookups;
 use super::session::GateSession;
 use super::tend;
 use crate::metrics::backends::BackendsSnapshot;
@@ -39,6 +40,9 @@ pub fn proxy<B: AsRef<str>>(backends: impl IntoIterator<Item = B>) -> Result<Pro
         http: None,
     })
 }
+
+/// How often backends are checked because readiness depends on them.
+const READY_CHECK: Duration = Duration::from_secs(2);
 
 /// A gate that is being described; see [`proxy`].
 #[derive(Clone, Debug)]
@@ -131,6 +135,14 @@ impl ProxyBuilder {
         self
     }
 
+    /// Has `/readyz` say that the server is not ready until a backend was reached, and while none is up. Backends are then
+    /// checked every 2 s, unless [`check_every`](Self::check_every) says otherwise: without checks nobody would notice that one is
+    /// back, since a balancer sends no clients to a server that is not ready. Default: off.
+    pub fn ready_needs_backend(mut self, needs: bool) -> Self {
+        self.settings.ready_needs_backend = needs;
+        self
+    }
+
     /// How often names of backends are resolved again. Default: every 30 s.
     pub fn resolve_every(mut self, time: Duration) -> Self {
         self.settings.resolve_every = time;
@@ -143,19 +155,55 @@ impl ProxyBuilder {
         self
     }
 
-    /// Resolves the names and makes the service. Fails for a name without an address, and where there is no backend. Where
-    /// names or checks want it, a thread tends the backends from the first use of the service until it is dropped.
+    /// What is set, as the options of the command line name and show it.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program shows it"))]
+    pub(crate) fn table(&self) -> Vec<(&'static str, String)> {
+        let set = &self.settings;
+        let show = crate::limits::show_time;
+        let total = set.total.map_or("as many as each may have".to_owned(), |most| most.to_string());
+        let mut table = vec![
+            ("backend-connections", set.connections.to_string()),
+            ("backend-total", total),
+            ("backend-connect", set.connect_on.to_string()),
+            ("backend-connect-timeout", show(set.connect_timeout)),
+            ("backend-check", self.checks().map_or("off".to_owned(), show)),
+            ("ready-needs-backend", set.ready_needs_backend.to_string()),
+            ("backend-resolve", show(set.resolve_every)),
+            ("idle-timeout", show(set.idle_timeout)),
+            ("half-close-timeout", show(set.half_close_timeout)),
+            ("send-proxy", set.send_header.map_or("off".to_owned(), |version| version.to_string())),
+        ];
+        if let Some(http) = &self.http {
+            // A gate for HTTP reads requests: it has no pairs.
+            table.retain(|(name, _)| {
+                !matches!(*name, "backend-connect" | "half-close-timeout" | "idle-timeout")
+            });
+            table.extend(http.table());
+        }
+        table
+    }
+
+    /// How often backends are checked: by themselves they are not, unless readiness depends on them.
+    fn checks(&self) -> Option<Duration> {
+        let needed = self.settings.ready_needs_backend.then_some(READY_CHECK);
+        self.settings.check_every.or(needed)
+    }
+
+    /// Resolves the names, within 10 s, and makes the service. Fails for a name without an address, where there is no backend,
+    /// and where there are more than 256. Where names or checks want it, a thread tends the backends from the first use of the
+    /// service until it is dropped.
     pub fn build(self) -> io::Result<Proxy> {
-        if self.names.is_empty() {
+        let check_every = self.checks();
+        let Self { name, mut busy_reply, names, mut settings, http } = self;
+        settings.check_every = check_every;
+        if names.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a gate needs a backend"));
         }
-        let Self { name, mut busy_reply, names, mut settings, http } = self;
         settings.checks_ask = http.as_ref().is_some_and(|http| http.check_path.is_some());
         if http.is_some() && busy_reply.is_empty() {
             busy_reply = BUSY.into();
         }
-        let addresses = tend::resolve(&names)?;
-        let gate = Gate::new(settings, names, &addresses);
+        let gate = Gate::new(settings, Lookups::resolve(names)?);
         let http = http.map(|config| HttpGate::new(gate.clone(), config));
         Ok(Proxy { name, busy_reply, gate, http, tender: OnceLock::new(), keeper: OnceLock::new() })
     }
@@ -219,7 +267,9 @@ impl Service for Proxy {
     }
 
     fn backends(&self) -> Option<BackendsSnapshot> {
-        Some(self.tended().backends.snapshot())
+        let mut seen = self.tended().backends.snapshot();
+        seen.ready |= !self.gate.settings.ready_needs_backend;
+        Some(seen)
     }
 
     fn descriptors(&self) -> usize {

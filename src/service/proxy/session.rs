@@ -230,6 +230,7 @@ impl GateSession {
         self.tried.push(place.backend());
         self.stage = GateStage::New;
         if failure == BackendFailure::Local || now >= self.deadline {
+            self.gate.backends.reached_none();
             return Err(refused(Refusal::NoBackend));
         }
         Ok(Then::GoOn)

@@ -102,6 +102,16 @@ impl Backends {
         self.change(|book, _| book.set_addresses(addresses));
     }
 
+    /// The name that has these addresses could not be resolved again.
+    pub(crate) fn not_resolved(&self, addresses: &[BackendAddress]) {
+        self.book().not_resolved(addresses);
+    }
+
+    /// A client got no place because no backend could be reached for it in time.
+    pub(crate) fn reached_none(&self) {
+        self.book().refused(Refusal::NoBackend);
+    }
+
     #[cfg_attr(not(test), expect(dead_code, reason = "a reload will call it"))]
     /// Changes the limits. Those who have a place keep it: after a limit became smaller it holds when enough
     /// have left.
@@ -116,7 +126,10 @@ impl Backends {
         waiter: impl FnOnce() -> Box<dyn Wake>,
     ) -> PlaceAnswer {
         let choice = self.change(|book, now| match book.choose_for_newcomer(asking, now) {
-            Choice::Backend(index) => Ok(PlaceAnswer::Place(self.place(book.grant(index, now)))),
+            Choice::Backend(index) => {
+                book.waited(now.saturating_sub(asking.since));
+                Ok(PlaceAnswer::Place(self.place(book.grant(index, now))))
+            }
             Choice::Full => match book.wait(asking, waiter(), now) {
                 Ok((slot, life)) => Ok(PlaceAnswer::Wait(Ticket { backends: self.clone(), slot, life })),
                 Err(refusal) => Err(refusal),
@@ -146,12 +159,6 @@ impl Backends {
     /// Whether there is a backend that can be tried beside these.
     pub(crate) fn has_other(&self, tried: &[BackendId], this: BackendId) -> bool {
         self.book().has_other(tried, this)
-    }
-
-    #[cfg_attr(not(test), expect(dead_code, reason = "readiness will ask it"))]
-    /// Whether any backend can be reached, as far as is known.
-    pub(crate) fn is_any_up(&self) -> bool {
-        self.book().is_any_up()
     }
 
     /// How many wait for a place, and how many places there are.

@@ -39,6 +39,26 @@ impl Default for HttpGateConfig {
     }
 }
 
+impl HttpGateConfig {
+    /// What is set, as the options of the command line name and show it.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program shows it"))]
+    pub(in super::super) fn table(&self) -> Vec<(&'static str, String)> {
+        let fair = match &self.fair {
+            FairBy::Address => "address".to_owned(),
+            FairBy::Header(name) => format!("header:{name}"),
+        };
+        let trusted = if self.trusted.is_empty() { "off".to_owned() } else { self.trusted.len().to_string() };
+        vec![
+            ("backend-timeout", crate::limits::show_time(self.backend_timeout)),
+            ("backend-idle", crate::limits::show_time(self.backend_idle)),
+            ("backend-check-path", self.check_path.clone().unwrap_or_else(|| "off".to_owned())),
+            ("buffer-request", crate::limits::show_size(self.buffer_request)),
+            ("backend-fair", fair),
+            ("trust-forwarded", trusted),
+        ]
+    }
+}
+
 /// What tells clients apart when sources take turns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -123,7 +123,7 @@ impl Kept {
     }
 }
 
-/// Who keeps them.
+/// The source that a client belongs to.
 fn source(peer: &Peer, limits: &Limits) -> SourceKey {
     SourceKey::new(peer.address.ip(), limits.source_prefix)
 }

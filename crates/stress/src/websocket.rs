@@ -114,7 +114,7 @@ fn masked(frame: &[u8]) -> &[u8] {
 pub(crate) enum Greeting {
     /// It is not whole.
     More,
-    /// The socket is open; so many of the bytes were the answer's.
+    /// The socket is open; this number of the bytes was the answer's.
     Open(usize),
     /// There is no socket.
     Refused(Outcome),

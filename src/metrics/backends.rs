@@ -27,7 +27,8 @@ pub struct BackendsSnapshot {
     pub oldest: Option<Duration>,
     /// For how long the freshest have been served first.
     pub stood_for: Option<Duration>,
-    /// How long clients waited until they had their place, also those who found one free.
+    /// How long clients waited until they had their place, also those who found one free; the kernel's backlog and the
+    /// server's queue are included.
     pub wait: HistogramSnapshot,
     /// Clients turned away because as many waited as may.
     pub queue_full: u64,

@@ -338,7 +338,7 @@ metrics! {
     GateWaiting "tidegate_gate_waiting_clients" Gauge "clients" Gate [LISTENER]
         "Clients that wait for a place at a backend.";
     GateWait "tidegate_gate_wait_seconds" Histogram "seconds" Gate [LISTENER]
-        "Time that clients waited until they had a place at a backend, for each that got one.";
+        "Time until clients had a place at a backend, the kernel's backlog and the queue included, of all that got one.";
     GateRefused "tidegate_gate_refused_total" Counter "clients" Gate [LISTENER, GATE_REFUSAL]
         "Clients that got no place at a backend.";
     GatePlaces "tidegate_gate_places" Gauge "places" Gate [LISTENER]

@@ -117,7 +117,7 @@ impl<'a> Stream<'a> {
             ended: false,
             received: 0,
         };
-        let output = Output { socket, kept, gather, blocked, pace, context, sent: 0 };
+        let output = Output { socket, kept, peer, gather, blocked, pace, context, sent: 0 };
         Self {
             input,
             output,
@@ -191,7 +191,7 @@ impl<'a> Stream<'a> {
 
     /// Memory for what clients have not taken, of all connections.
     pub(crate) fn output_pool(&self) -> &'a Arc<Pool> {
-        self.output.context.output_total
+        self.output.context.output_total.pool()
     }
 
     /// Bytes that the session has moved itself; with `ended` the client has said all it will say.
@@ -254,7 +254,7 @@ impl<'a> Stream<'a> {
 pub(crate) struct Context<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) input_total: &'a Arc<Holdings>,
-    pub(crate) output_total: &'a Arc<Pool>,
+    pub(crate) output_total: &'a Arc<Holdings>,
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
     pub(crate) draining: &'a std::sync::atomic::AtomicBool,
     pub(crate) host: &'a Arc<dyn Host>,
@@ -334,6 +334,7 @@ impl Input<'_> {
 pub struct Output<'a> {
     pub(super) socket: &'a TcpStream,
     pub(super) kept: &'a mut Kept,
+    peer: &'a Peer,
     gather: &'a mut Vec<u8>,
     blocked: &'a Cell<bool>,
     pace: &'a Pace,
@@ -400,7 +401,8 @@ impl Output<'_> {
             return Ok(());
         }
         self.blocked.set(true);
-        self.kept.keep(data, self.context.limits, self.context.output_total)
+        let Context { limits, output_total, host, .. } = self.context;
+        self.kept.keep(data, self.peer, limits, output_total, &**host)
     }
 }
 

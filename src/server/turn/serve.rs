@@ -136,6 +136,10 @@ fn flush_kept(station: &mut Station<'_>, owned: &Owned<'_>, connection: &mut Con
     if connection.kept.is_empty() {
         return None;
     }
+    if connection.kept.resume().is_err() {
+        // Another source needed the room.
+        return Some(Next::End(CloseReason::OutputLimit));
+    }
     match connection.kept.flush(&connection.socket) {
         Ok(0) => {}
         Ok(n) => {

@@ -14,7 +14,7 @@ const LINE: Duration = Duration::from_secs(10);
 
 /// Shows how a run goes on.
 pub(crate) struct Progress {
-    form: ProgressForm,
+    form: Form,
     began: Instant,
     outcomes: Outcomes,
     /// Seconds, or requests where their number ends the run; 0 if neither is known.
@@ -22,7 +22,7 @@ pub(crate) struct Progress {
     by_requests: bool,
 }
 
-enum ProgressForm {
+enum Form {
     Off,
     Bar(ProgressBar),
     Lines(Instant),
@@ -37,9 +37,9 @@ impl Progress {
             (None, requests) => requests.unwrap_or(0),
         };
         let form = match (on, std::io::stderr().is_terminal() && takes_codes()) {
-            (false, _) => ProgressForm::Off,
-            (true, true) => ProgressForm::Bar(bar(whole)),
-            (true, false) => ProgressForm::Lines(Instant::now()),
+            (false, _) => Form::Off,
+            (true, true) => Form::Bar(bar(whole)),
+            (true, false) => Form::Lines(Instant::now()),
         };
         Self { form, began: Instant::now(), outcomes: Outcomes::default(), whole, by_requests }
     }
@@ -48,14 +48,14 @@ impl Progress {
     pub(crate) fn begin(&mut self) {
         self.began = Instant::now();
         self.outcomes = Outcomes::default();
-        if let ProgressForm::Bar(bar) = &self.form {
+        if let Form::Bar(bar) = &self.form {
             bar.reset();
         }
     }
 
     /// Takes what one second measured.
     pub(crate) fn second(&mut self, interval: &Interval) {
-        if matches!(self.form, ProgressForm::Off) {
+        if matches!(self.form, Form::Off) {
             return;
         }
         let mut second = interval.tally.outcomes.clone();
@@ -77,25 +77,25 @@ impl Progress {
             false => elapsed.as_secs(),
         };
         match &mut self.form {
-            ProgressForm::Off => {}
-            ProgressForm::Bar(bar) => {
+            Form::Off => {}
+            Form::Bar(bar) => {
                 bar.set_position(position.min(self.whole));
                 bar.set_message(state);
             }
-            ProgressForm::Lines(last) if last.elapsed() >= LINE => {
+            Form::Lines(last) if last.elapsed() >= LINE => {
                 *last = Instant::now();
                 let unit = if self.by_requests { "" } else { "s" };
                 // Nobody can be told that stderr is closed.
                 let _ =
                     writeln!(std::io::stderr(), "stress: {position}{unit} of {}{unit}  {state}", self.whole);
             }
-            ProgressForm::Lines(_) => {}
+            Form::Lines(_) => {}
         }
     }
 
     /// Takes the bar away.
     pub(crate) fn finish(&self) {
-        if let ProgressForm::Bar(bar) = &self.form {
+        if let Form::Bar(bar) = &self.form {
             bar.finish_and_clear();
         }
     }

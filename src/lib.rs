@@ -56,7 +56,8 @@
 //! - `metrics`: what a server counts as text for Prometheus, or as a collector for a registry of your own
 //!   (`metrics::registry`).
 //! - `admin`: the endpoint with `/metrics`, `/livez`, `/readyz` and `/status`; it needs `metrics`.
-//! - `cli`: the `tidegate` program; it needs both.
+//! - `tls`: TLS for listeners ([`Listen::tls`]).
+//! - `cli`: the `tidegate` program; it needs `metrics` and `admin`.
 
 #[cfg(feature = "admin")]
 pub mod admin;
@@ -82,10 +83,10 @@ pub use service::{
     ProxyBuilder, ProxyVersion, Received, Reply, Service, Session, Stream, Time, Turn, Waker, datagrams,
     handler, http, lines, lines_with, proxy, websocket,
 };
+pub use tidegate_units::url;
 #[cfg(feature = "tls")]
 pub use transport::tls::{Tls, TlsError};
 pub use transport::tls::{TlsFacts, TlsVersion};
-pub use tidegate_units::url;
 
 /// The programs in the documents are compiled as the tests are.
 #[cfg(doctest)]
@@ -99,6 +100,10 @@ struct FromSocketserver;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/http.md")]
 struct HttpPage;
+
+#[cfg(all(doctest, feature = "tls"))]
+#[doc = include_str!("../docs/tls.md")]
+struct TlsPage;
 
 #[cfg(doctest)]
 #[doc = include_str!("../docs/websocket.md")]

@@ -1,11 +1,14 @@
 //! A real Prometheus scrapes a real tidegate under real load: every panel's query and every rule's
 //! expression returns data, and the load-shedding alert fires and resolves.
 
+#[path = "support/certificate.rs"]
+mod certificate;
 #[path = "support/admin_http.rs"]
 mod http;
 #[path = "support/admin_process.rs"]
 mod process;
 
+use certificate::Certificate;
 use http::{ask, eventually};
 use process::{Background, Tidegate};
 use serde_json::Value;
@@ -158,7 +161,10 @@ fn every_query_has_data_and_the_alert_fires_and_resolves() {
     let behind = Tidegate::start(&["--listen", "echo=tcp://127.0.0.1:0"]);
     let gate = format!("proxy:{}=tcp://127.0.0.1:0", behind.listeners[0].strip_prefix("tcp://").unwrap());
     let gate = ["--listen", &gate, "--backend-connections", "2"];
-    let server = Tidegate::start(&[&listen[..], &udp, &gate, &work].concat());
+    let files = Certificate::new(&["localhost"], 4000).files();
+    let (certificate, key) = (files.certificate.to_str().unwrap(), files.key.to_str().unwrap());
+    let tls = ["--listen", "echo=tls://127.0.0.1:0", "--tls-cert", certificate, "--tls-key", key];
+    let server = Tidegate::start(&[&listen[..], &udp, &gate, &work, &tls].concat());
     let prometheus = Prometheus::start(server.admin);
     assert_eq!(prometheus.alert_state("TidegateSheddingLoad"), "inactive");
 

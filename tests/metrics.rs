@@ -1,10 +1,13 @@
 //! The catalogue, its document and a live scrape say the same, and every scrape adds up.
 
+#[path = "support/certificate.rs"]
+mod certificate;
 #[path = "support/admin_http.rs"]
 mod http;
 #[path = "support/admin_process.rs"]
 mod process;
 
+use certificate::Certificate;
 use http::{Reply, get, sample};
 use process::Tidegate;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +61,14 @@ fn shape_of_scrape(scrape: &str) -> Shape {
 
 #[test]
 fn a_live_scrape_shows_what_the_catalogue_promises_from_the_start() {
+    let files = Certificate::new(&["localhost"], 4000).files();
     let server = Tidegate::start(&[
+        "--listen",
+        "echo=tls://127.0.0.1:0",
+        "--tls-cert",
+        files.certificate.to_str().unwrap(),
+        "--tls-key",
+        files.key.to_str().unwrap(),
         "--listen",
         "echo=tcp://127.0.0.1:0",
         "--listen",

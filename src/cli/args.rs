@@ -23,7 +23,7 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Service (echo, hello, time, work, or proxy:BACKEND,...) and the URL where it listens (tcp://, udp://,
-    /// http:// or ws://); may be repeated
+    /// http:// or ws://, and tls://, https:// or wss:// for the same inside TLS); may be repeated
     /// [default: echo=tcp://127.0.0.1:5000]
     #[arg(long, value_name = "SERVICE=URL", help_heading = "Listening")]
     pub(super) listen: Vec<String>,
@@ -50,7 +50,7 @@ pub(super) struct ServeArgs {
     pub(super) tls: TlsOptions,
     /// Text for a client that is refused, with the escapes \n \r \t \0 \\ \xHH [default: none, the connection is
     /// reset]
-    #[arg(long, value_name = "TEXT", help_heading = "Overload")]
+    #[arg(long, value_name = "TEXT", help_heading = "Overload", allow_hyphen_values = true)]
     pub(super) busy_reply: Option<String>,
     /// Form of log lines [default: text]
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Output")]

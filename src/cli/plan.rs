@@ -7,11 +7,11 @@ use super::tls_options;
 use super::web_options::WebOptions;
 use crate::limits::Limits;
 use crate::server::{BoundServer, Builder, Listen, Server};
-use crate::transport::tls::Setup;
 use crate::service::{
     Cost, DatagramService, Echo, HttpGateConfig, ProxyBuilder, Service, Time, Work, hello, hello_datagrams,
     http, proxy, websocket,
 };
+use crate::transport::tls::Setup;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -255,7 +255,11 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
         Scheme::Udp => datagram_service(name, work).map(Offer::Datagrams),
         Scheme::Http => http_service(name, work).map(Offer::Stream),
         Scheme::Ws => socket_service(name, work, web).map(Offer::Stream),
-        _ => return Err(wrong(&"a listener is tcp://, udp://, http:// or ws://, or tls://, https:// or wss://")),
+        _ => {
+            return Err(wrong(
+                &"a listener is tcp://, udp://, http:// or ws://, or tls://, https:// or wss://",
+            ));
+        }
     };
     let unknown = || {
         ExitError::usage(format!(

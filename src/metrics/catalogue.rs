@@ -2,7 +2,9 @@
 //! `docs/metrics.md`.
 
 use crate::reason::{
-    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed, HandshakeFailure};
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, HandshakeFailure, RequestFailure,
+    TurnOutcome, TurnShed,
+};
 use std::fmt;
 
 /// How a metric behaves over time.
@@ -197,11 +199,8 @@ const CLOSE: Label = label(
         (CloseReason::Overload.as_str(), "its request waited for a worker longer than `queue_timeout`"),
     ],
 );
-const TLS_VERSION: Label = label(
-    "version",
-    "the version of TLS that was agreed on",
-    &[("1.2", "TLS 1.2"), ("1.3", "TLS 1.3")],
-);
+const TLS_VERSION: Label =
+    label("version", "the version of TLS that was agreed on", &[("1.2", "TLS 1.2"), ("1.3", "TLS 1.3")]);
 const TLS_KIND: Label = label(
     "kind",
     "whether the client had been there before",
@@ -219,7 +218,10 @@ const TLS_FAILURE: Label = label(
         (HandshakeFailure::Alert.as_str(), "the client refused: it does not trust the certificate, say"),
         (HandshakeFailure::Malformed.as_str(), "the client broke the rules of TLS"),
         (HandshakeFailure::ClientGone.as_str(), "the client left in the middle"),
-        (HandshakeFailure::InputLimit.as_str(), "what it had sent did not fit beside that of others (`input_total`)"),
+        (
+            HandshakeFailure::InputLimit.as_str(),
+            "what it had sent did not fit beside that of others (`input_total`)",
+        ),
         (HandshakeFailure::Internal.as_str(), "the server could not go on"),
     ],
 );
@@ -296,6 +298,29 @@ const BACKEND_FAILURE: Label = label(
             "this process had no descriptor, port or memory left; the backend is not to blame",
         ),
         (BackendFailure::Unhealthy.as_str(), "it answered a check over HTTP with an error, or not in HTTP"),
+    ],
+);
+
+const ANSWER_CLASS: Label = label(
+    "class",
+    "the first digit of the answer's status",
+    &[
+        ("other", "a status that is none of HTTP's"),
+        ("1xx", "the connection went on as a WebSocket"),
+        ("2xx", "it was done"),
+        ("3xx", "the client is to look elsewhere, or has it already"),
+        ("4xx", "the request was at fault"),
+        ("5xx", "the backend was at fault"),
+    ],
+);
+const REQUEST_FAILURE: Label = label(
+    "reason",
+    "why it was not answered as it should be",
+    &[
+        (RequestFailure::Closed.as_str(), "the backend closed the connection and had answered nothing"),
+        (RequestFailure::Unreadable.as_str(), "the answer was not HTTP, or could be read in two ways"),
+        (RequestFailure::Timeout.as_str(), "the backend was silent for `backend_timeout`"),
+        (RequestFailure::Cut.as_str(), "the backend stopped in the middle of its answer"),
     ],
 );
 
@@ -404,6 +429,14 @@ metrics! {
         "Bytes sent to the backend; of an open connection in steps of 64 KiB.";
     BackendReceived "tidegate_backend_received_bytes_total" Counter "bytes" Backend [LISTENER, BACKEND]
         "Bytes received from the backend; of an open connection in steps of 64 KiB.";
+    BackendAnswers "tidegate_backend_answers_total" Counter "answers" Backend [LISTENER, BACKEND, ANSWER_CLASS]
+        "Answers of the backend to HTTP requests, by the first digit of their status.";
+    BackendRequestFailures "tidegate_backend_request_failures_total" Counter "requests" Backend [LISTENER, BACKEND, REQUEST_FAILURE]
+        "HTTP requests that the backend did not answer as it should.";
+    BackendReused "tidegate_backend_requests_reused_total" Counter "requests" Backend [LISTENER, BACKEND]
+        "HTTP requests that were sent on a connection which had served others.";
+    BackendRepeated "tidegate_backend_requests_repeated_total" Counter "requests" Backend [LISTENER, BACKEND]
+        "HTTP requests that were sent again, since the backend closed their connection when it was used again.";
     Lingering "tidegate_lingering_connections" Gauge "connections" Always []
         "Connections that have their reply and are being closed, while what the client still sends is thrown away.";
     Draining "tidegate_draining" Gauge "1" Always []

@@ -2,8 +2,8 @@
 
 pub mod backends;
 pub mod catalogue;
-pub(crate) mod histogram;
 pub mod handshakes;
+pub(crate) mod histogram;
 pub mod kernel;
 pub mod process;
 #[cfg(feature = "metrics")]

@@ -259,7 +259,9 @@ impl Builder {
                     let address = socket.local_addr().map_err(bind_error)?;
                     let tls = listen.tls;
                     let words = listen.busy_reply.or_else(|| self.extras.busy_reply.clone());
-                    listeners.push(Listener::new(socket, address, service, position, words).limited(limits).secured(tls));
+                    listeners.push(
+                        Listener::new(socket, address, service, position, words).limited(limits).secured(tls),
+                    );
                 }
                 Offer::Datagrams(service) => {
                     let only = ipv6_only(address, others.iter().copied());

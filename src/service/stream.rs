@@ -3,6 +3,7 @@
 use super::pace::Pace;
 use super::secured::{SecuredTurn, Taken};
 use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, Words};
+use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::transport::socket::{receive, send};
@@ -84,6 +85,7 @@ pub struct Stream<'a> {
     both_ways: bool,
     earlier_call: bool,
     events: SocketEvents,
+    waited: Nanos,
 }
 
 impl<'a> Stream<'a> {
@@ -128,6 +130,7 @@ impl<'a> Stream<'a> {
             both_ways: false,
             earlier_call: false,
             events: SocketEvents::UNKNOWN,
+            waited: 0,
         }
     }
 
@@ -140,7 +143,10 @@ impl<'a> Stream<'a> {
     /// For a session that moves bytes itself, which would go past the TLS of its connection.
     pub(super) fn must_be_plain(&self) -> io::Result<()> {
         match self.input.tls {
-            Some(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "the gate does not speak TLS to its clients yet")),
+            Some(_) => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the gate does not speak TLS to its clients yet",
+            )),
             None => Ok(()),
         }
     }
@@ -187,6 +193,16 @@ impl<'a> Stream<'a> {
     /// Says what the sockets of the connection have told since the last turn.
     pub(crate) fn tell(&mut self, events: SocketEvents) {
         self.events = events;
+    }
+
+    /// Says for how long the client has waited for this turn: a newcomer in the kernel's backlog too.
+    pub(crate) fn has_waited(&mut self, time: Nanos) {
+        self.waited = time;
+    }
+
+    /// For how long the client has waited for this turn.
+    pub(crate) fn waited(&self) -> Nanos {
+        self.waited
     }
 
     /// This turn reads no more than this.

@@ -17,7 +17,16 @@ const HANDSHAKE_RECORD: u8 = 22;
 
 /// The beginnings of requests of HTTP.
 const METHODS: [&[u8]; 10] = [
-    b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE ", b"PRI ",
+    b"GET ",
+    b"HEAD ",
+    b"POST ",
+    b"PUT ",
+    b"DELETE ",
+    b"OPTIONS ",
+    b"PATCH ",
+    b"CONNECT ",
+    b"TRACE ",
+    b"PRI ",
 ];
 
 /// What a client is told that speaks HTTP without TLS.
@@ -44,7 +53,10 @@ pub(crate) enum Shake {
     /// It goes on when the client sends more.
     Waits,
     Done,
-    Failed { failure: HandshakeFailure, why: String },
+    Failed {
+        failure: HandshakeFailure,
+        why: String,
+    },
     /// The client has left without a byte.
     Left,
 }
@@ -82,7 +94,10 @@ impl TlsSide {
             }
         };
         if left.is_err() {
-            return Shake::failed(HandshakeFailure::InputLimit, "its input was given up for another client's");
+            return Shake::failed(
+                HandshakeFailure::InputLimit,
+                "its input was given up for another client's",
+            );
         }
         let shake = Self::go_on(side, setup, turn);
         match shake {
@@ -114,7 +129,9 @@ impl TlsSide {
                     return refuse_plain(turn);
                 }
                 match setup.engine() {
-                    Ok(engine) => *side = Some(Box::new(Self { engine, left: None, began: turn.now, facts: None })),
+                    Ok(engine) => {
+                        *side = Some(Box::new(Self { engine, left: None, began: turn.now, facts: None }))
+                    }
                     Err(broken) => return Shake::failed(broken.failure, broken.why),
                 }
             }

@@ -105,7 +105,8 @@ impl Table {
 
     /// Whether the client of a slot's connection has sent something that its session has not read.
     pub(crate) fn has_input(&self, index: u32, connection: &Connection) -> bool {
-        let decrypted = self.side(index).is_some_and(|side| side.as_ref().is_some_and(|side| side.has_input()));
+        let decrypted =
+            self.side(index).is_some_and(|side| side.as_ref().is_some_and(|side| side.has_input()));
         decrypted || has_input(&connection.socket)
     }
 

@@ -46,12 +46,8 @@ pub(crate) fn go_on(
             silent @ Waiting::Hello { .. } => silent,
             _ => Waiting::Hello { since: began },
         })),
-        Shake::Waits => {
-            Some(Next::Park(waits(connection, guard.as_deref(), began)))
-        }
-        Shake::Done => {
-            open(station, listener, connection, guard.as_deref()?)
-        }
+        Shake::Waits => Some(Next::Park(waits(connection, guard.as_deref(), began))),
+        Shake::Done => open(station, listener, connection, guard.as_deref()?),
         Shake::Left => Some(Next::End(CloseReason::Client)),
         Shake::Failed { failure, why } => {
             tls.counts.failed(failure);

@@ -41,7 +41,11 @@ pub(crate) fn prepare(
     let shared = station.shared;
     connection.waiting = waiting.into();
     let seat = Seat { slot: id.slot, generation: id.generation.0 };
-    if connection.kept.park(seat, &Peer::new(connection.address), &shared.limits, &shared.output_total).is_err() {
+    if connection
+        .kept
+        .park(seat, &Peer::new(connection.address), &shared.limits, &shared.output_total)
+        .is_err()
+    {
         return Next::End(CloseReason::OutputLimit);
     }
     let writable = turned.both_ways || matches!(waiting, Waiting::Flush { .. });
@@ -62,7 +66,11 @@ pub(crate) fn prepare(
     // Between two requests it ends, unless the next one had come when the server began to end. A client that goes on
     // sending is answered what it had sent by then.
     match waiting {
-        Waiting::Request | Waiting::Hello { .. } if !all_was_read && shared.table.has_input(id.slot, connection) => Next::Again,
+        Waiting::Request | Waiting::Hello { .. }
+            if !all_was_read && shared.table.has_input(id.slot, connection) =>
+        {
+            Next::Again
+        }
         Waiting::Request | Waiting::Hello { .. } => Next::End(CloseReason::Shutdown),
         Waiting::Rest { .. } if all_was_read && turned.sent > 0 => Next::End(CloseReason::Shutdown),
         _ => Next::Park(waiting),
@@ -95,7 +103,9 @@ fn register(
 pub(crate) fn deadline(limits: &Limits, waiting: Waiting, now: Nanos) -> Nanos {
     match waiting {
         Waiting::Request => now.saturating_add(nanos(limits.idle_timeout)),
-        Waiting::Hello { since } | Waiting::Rest { since } => since.saturating_add(nanos(limits.read_timeout)),
+        Waiting::Hello { since } | Waiting::Rest { since } => {
+            since.saturating_add(nanos(limits.read_timeout))
+        }
         Waiting::Flush { since } => since.saturating_add(nanos(limits.write_timeout)),
         Waiting::Call { .. } => NEVER,
     }

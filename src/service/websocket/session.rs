@@ -14,7 +14,7 @@ use crate::service::{Fault, Input, Output, Received, Turn};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a person writes.
 pub(super) type OnEvent = dyn Fn(Event<'_>, &mut WebSocket<'_, '_>) -> io::Result<()> + Send + Sync;
@@ -32,6 +32,8 @@ pub(super) struct WebSocketSession {
     /// It was asked, and nothing has come since.
     pinged: bool,
     closed: Option<(Option<u16>, String)>,
+    /// No message is heard in this turn: the time after which the client may come again.
+    overloaded: Option<Duration>,
 }
 
 struct BegunMessage {
@@ -41,6 +43,12 @@ struct BegunMessage {
     /// Frames that another turn will read.
     rest: Option<Held>,
     since: Instant,
+}
+
+impl BegunMessage {
+    fn held(&mut self) -> impl Iterator<Item = &mut Held> {
+        self.message.iter_mut().chain(&mut self.rest)
+    }
 }
 
 /// What input came to.
@@ -57,7 +65,7 @@ enum ReadFlow {
 impl WebSocketSession {
     pub(super) fn new(on: Arc<OnEvent>, state: SocketState, now: Instant) -> Self {
         let ping_at = now + state.config.ping_every;
-        Self { on, state, begun: None, ping_at, pinged: false, closed: None }
+        Self { on, state, begun: None, ping_at, pinged: false, closed: None, overloaded: None }
     }
 
     /// Nothing more is pushed to it.
@@ -200,7 +208,7 @@ impl WebSocketSession {
             }
             None => {
                 let (used, read) = self.read(&mut begun, data, output, caller)?;
-                let mut rest = Held::of(caller.peer, &context);
+                let mut rest = Held::of_told(caller.peer, &context);
                 if used < data.len() && read != ReadFlow::Close {
                     rest.extend(&data[used..], data.len(), &context)?;
                 }
@@ -231,7 +239,8 @@ impl WebSocketSession {
             match piece {
                 FramePiece::More => return Ok((used, ReadFlow::More)),
                 FramePiece::Payload(bytes, key) => {
-                    let message = begun.message.get_or_insert_with(|| Held::of(caller.peer, &output.context));
+                    let message =
+                        begun.message.get_or_insert_with(|| Held::of_told(caller.peer, &output.context));
                     if let Err(error) = extend(message, bytes, key, self.state.config.max_message, output) {
                         return Err(self.no_room(error, output));
                     }
@@ -266,6 +275,11 @@ impl WebSocketSession {
         if self.state.closing.is_some() {
             // What a client says after it was told that the socket is closed is not heard.
             return Ok(());
+        }
+        if let Some(wait) = self.overloaded {
+            // A message that gets no answer would be a silence that the client cannot tell from another.
+            let reason = format!("the server is overloaded: come again in {} s", wait.as_secs());
+            return self.close(1013, &reason, output);
         }
         if opcode == Opcode::Binary {
             return self.emit(Event::Binary(bytes), output, caller);
@@ -315,8 +329,8 @@ fn extend(
     Ok(())
 }
 
-impl Upgraded for WebSocketSession {
-    fn turn(
+impl WebSocketSession {
+    fn converse(
         &mut self,
         first: &[u8],
         input: &mut Input<'_>,
@@ -357,6 +371,36 @@ impl Upgraded for WebSocketSession {
             ReadFlow::Over => Turn::Again,
             ReadFlow::More => self.next(output),
         })
+    }
+}
+
+impl Upgraded for WebSocketSession {
+    fn turn(
+        &mut self,
+        first: &[u8],
+        input: &mut Input<'_>,
+        output: &mut Output<'_>,
+        caller: Caller<'_>,
+    ) -> io::Result<Turn> {
+        let mut held = self.begun.iter_mut().flat_map(|begun| begun.held());
+        if let Err(error) = held.try_for_each(Held::take_back) {
+            drop(held);
+            self.begun = None;
+            return Err(self.no_room(error, output));
+        }
+        drop(held);
+        let turn = self.converse(first, input, output, caller)?;
+        if turn == Turn::Close {
+            return Ok(turn);
+        }
+        for held in self.begun.iter_mut().flat_map(|begun| begun.held()) {
+            held.set_aside(caller.seat, &output.context)?;
+        }
+        Ok(turn)
+    }
+
+    fn overloaded(&mut self, wait: Option<Duration>) {
+        self.overloaded = wait;
     }
 
     fn finish(&mut self, why: CloseReason) {

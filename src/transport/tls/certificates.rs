@@ -32,7 +32,10 @@ pub(super) fn take_asked_name() -> Option<String> {
 /// Where a certificate and its key come from.
 #[derive(Clone, Debug)]
 pub(super) enum Origin {
-    Files { certificate: PathBuf, key: PathBuf },
+    Files {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
     /// Texts that were given; nothing can be read again.
     Given,
 }
@@ -64,11 +67,7 @@ pub(super) struct Identity {
 
 impl Identity {
     /// Reads and checks two files.
-    pub(super) fn read(
-        certificate: &Path,
-        key: &Path,
-        provider: &CryptoProvider,
-    ) -> Result<Self, TlsError> {
+    pub(super) fn read(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<Self, TlsError> {
         let (chain, secret) = (read(certificate)?, read(key)?);
         let origin = Origin::Files { certificate: certificate.to_owned(), key: key.to_owned() };
         Self::parse(&chain, &secret, origin, provider)
@@ -86,7 +85,9 @@ impl Identity {
             .collect::<Result<_, _>>()
             .map_err(|error| TlsError(format!("the certificate in {name} cannot be read: {error}")))?;
         let Some(first) = chain.first() else {
-            return Err(TlsError(format!("there is no certificate in {name}: it begins with -----BEGIN CERTIFICATE-----")));
+            return Err(TlsError(format!(
+                "there is no certificate in {name}: it begins with -----BEGIN CERTIFICATE-----"
+            )));
         };
         let expires_at = check_validity(first, &name)?;
         let key = private_key(key, &origin)?;
@@ -121,7 +122,10 @@ fn check_validity(certificate: &[u8], name: &str) -> Result<i64, TlsError> {
         .ok_or_else(|| TlsError(format!("the certificate in {name} is not one of X.509")))?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
     if now > validity.until {
-        return Err(TlsError(format!("the certificate in {name} expired on {}: renew it", date(validity.until))));
+        return Err(TlsError(format!(
+            "the certificate in {name} expired on {}: renew it",
+            date(validity.until)
+        )));
     }
     if now < validity.from {
         return Err(TlsError(format!(
@@ -139,7 +143,9 @@ fn private_key(text: &[u8], origin: &Origin) -> Result<PrivateKeyDer<'static>, T
     PrivateKeyDer::from_pem_slice(text).map_err(|error| {
         TlsError(match error {
             _ if encrypted => {
-                format!("the private key in {name} is encrypted: decrypt it with openssl pkey -in FILE -out FILE")
+                format!(
+                    "the private key in {name} is encrypted: decrypt it with openssl pkey -in FILE -out FILE"
+                )
             }
             rustls::pki_types::pem::Error::NoItemsFound => {
                 format!("there is no private key in {name}: it begins with -----BEGIN PRIVATE KEY-----")

@@ -94,9 +94,12 @@ mod tests {
     #[test]
     fn a_record_is_whole_with_its_last_byte() {
         let mut records = Records::default();
-        for (bytes, whole) in
-            [(&b""[..], false), (&[22, 3, 3, 0], false), (&[22, 3, 3, 0, 1], false), (&[22, 3, 3, 0, 1, 9], true)]
-        {
+        for (bytes, whole) in [
+            (&b""[..], false),
+            (&[22, 3, 3, 0], false),
+            (&[22, 3, 3, 0, 1], false),
+            (&[22, 3, 3, 0, 1, 9], true),
+        ] {
             records.load(bytes);
             assert_eq!(records.has_whole(), whole, "{bytes:?}");
         }

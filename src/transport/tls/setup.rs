@@ -184,7 +184,10 @@ mod tests {
             (why(&good, &good), "there is no private key in what was given"),
             (why(&good, encrypted), "is encrypted: decrypt it"),
             (why("", ""), "there is no certificate"),
-            (why("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key), "is not one of X.509"),
+            (
+                why("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key),
+                "is not one of X.509",
+            ),
             (why("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n", &key), "cannot be read"),
         ] {
             assert!(said.contains(expected) && !said.contains('\n'), "{said} / {expected}");

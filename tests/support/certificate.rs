@@ -1,0 +1,53 @@
+//! Certificates for tests: made anew for each, with a key that nobody else has.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A certificate that signed itself, and its key, in PEM.
+pub(crate) struct Certificate {
+    pub(crate) pem: String,
+    pub(crate) key: String,
+}
+
+impl Certificate {
+    /// For these names, valid until the first day of `until`.
+    pub(crate) fn new(names: &[&str], until: i32) -> Self {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        Self { pem: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+    }
+
+    pub(crate) fn files(&self) -> Files {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("tidegate-tls-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let files =
+            Files { certificate: directory.join("cert.pem"), key: directory.join("key.pem"), directory };
+        files.write(self);
+        files
+    }
+}
+
+/// A certificate and its key in files, which are removed in the end.
+pub(crate) struct Files {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    directory: PathBuf,
+}
+
+impl Files {
+    pub(crate) fn write(&self, certificate: &Certificate) {
+        std::fs::write(&self.certificate, &certificate.pem).unwrap();
+        std::fs::write(&self.key, &certificate.key).unwrap();
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}

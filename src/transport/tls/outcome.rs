@@ -7,6 +7,7 @@ pub(crate) const PLAIN_MAX: usize = 16 * 1024;
 
 /// What is known after input was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there is no engine"))]
 pub(crate) enum Advance {
     /// All whole records were taken: more input is needed.
     NeedsInput,

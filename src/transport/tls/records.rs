@@ -10,6 +10,7 @@ pub(crate) struct Records {
     end: usize,
 }
 
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "there is no engine"))]
 impl Records {
     /// How many bytes it takes; touched only as far as data goes. Several whole records fit.
     pub(crate) const BYTES: usize = 64 * 1024;

@@ -41,7 +41,6 @@ impl Default for HttpGateConfig {
 
 impl HttpGateConfig {
     /// What is set, as the options of the command line name and show it.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program shows it"))]
     pub(in super::super) fn table(&self) -> Vec<(&'static str, String)> {
         let fair = match &self.fair {
             FairBy::Address => "address".to_owned(),

@@ -2,6 +2,7 @@
 
 use super::pace::Pace;
 use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, Words};
+use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::transport::socket::{receive, send};
@@ -83,6 +84,7 @@ pub struct Stream<'a> {
     both_ways: bool,
     earlier_call: bool,
     events: SocketEvents,
+    waited: Nanos,
 }
 
 impl<'a> Stream<'a> {
@@ -126,6 +128,7 @@ impl<'a> Stream<'a> {
             both_ways: false,
             earlier_call: false,
             events: SocketEvents::UNKNOWN,
+            waited: 0,
         }
     }
 
@@ -166,6 +169,16 @@ impl<'a> Stream<'a> {
     /// Says what the sockets of the connection have told since the last turn.
     pub(crate) fn tell(&mut self, events: SocketEvents) {
         self.events = events;
+    }
+
+    /// Says for how long the client has waited for this turn: a newcomer in the kernel's backlog too.
+    pub(crate) fn has_waited(&mut self, time: Nanos) {
+        self.waited = time;
+    }
+
+    /// For how long the client has waited for this turn.
+    pub(crate) fn waited(&self) -> Nanos {
+        self.waited
     }
 
     /// This turn reads no more than this.

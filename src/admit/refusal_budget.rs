@@ -5,7 +5,7 @@ use crate::limits::RefusalRate;
 use std::time::{Duration, Instant};
 
 /// What refusals may cost while processors have no rest, of one processor.
-const SHARE: f64 = 0.05;
+const SHARE: f64 = 0.03;
 
 /// As much may be spent at once as in this time: bursts of refusals are as costly as floods.
 const DEPTH: Duration = Duration::from_millis(100);

@@ -203,6 +203,11 @@ impl<E: Copy> Order<E> {
         self.with(|shelf| shelf.refund(source));
     }
 
+    /// The turn of this connection found nothing: see [`Shelf::found_nothing`].
+    pub(crate) fn found_nothing(&self, slot: u32) {
+        self.with(|shelf| shelf.found_nothing(slot));
+    }
+
     /// What a turn of this source has cost, by the clock: what it kept a worker for. Nothing while the shelf is empty.
     pub(crate) fn note_cost(&self, source: SourceId, cost: Nanos) {
         if self.len.load(Ordering::Relaxed) > 0 {

@@ -4,7 +4,6 @@
 use super::station::Station;
 use crate::admit::sharing::Sharing;
 use crate::clock::{Nanos, nanos};
-use crate::limits::Overload;
 use crate::metrics::stats::Ledger;
 use crate::reason::{DatagramDrop, TurnOutcome};
 use crate::server::counts::KEEPER_ROW;
@@ -44,7 +43,7 @@ pub(crate) fn receive(station: &mut Station<'_>, number: usize) {
     let slow = socket.cost.get() > SLOW_TURN;
     // Of what is slow no more than there is room for: the rest is better off in the kernel, where the worker that is
     // free first takes it. One at least, for this worker itself.
-    let room = || shared.line.datagram_room(shared.counts.free_workers()).clamp(1, DATAGRAMS_AT_ONCE);
+    let room = || shared.line.datagram_room(shared.free_workers()).clamp(1, DATAGRAMS_AT_ONCE);
     let most = if slow { room() } else { DATAGRAMS_AT_ONCE };
     let left = socket.batches_left();
     let taken = socket.receive(&mut batch, most, station.row().of(socket.column));
@@ -242,11 +241,11 @@ pub(crate) fn receive_for_busy_workers(shared: &Shared, batch: &mut Option<Box<B
     let sockets = &shared.datagrams.sockets;
     let then = shared.clock.now().saturating_sub(OVERDUE);
     let overdue = |socket: &DatagramSocket| socket.is_scheduled_since(then);
-    if !sockets.iter().any(overdue) || shared.counts.free_workers() > 0 {
+    if !sockets.iter().any(overdue) || shared.free_workers() > 0 {
         return;
     }
     let batch = batch.get_or_insert_with(|| Batch::new(&shared.limits));
-    let mut older = shared.limits.overload == Overload::DropOldest;
+    let mut older = shared.displaces_oldest(shared.limits.overload);
     for (number, socket) in sockets.iter().enumerate().filter(|(_, socket)| overdue(socket)) {
         let ledger = shared.counts.row(KEEPER_ROW).of(socket.column);
         for _ in 0..KEEPER_BATCHES {

@@ -309,6 +309,7 @@ fn every_limit_that_is_asked_for_is_in_force() {
         ("max-connections", "77"),
         ("max-per-source", "5"),
         ("source-rate", "3/s"),
+        ("datagram-source-rate", "8/s"),
         ("source-prefix", "24,64"),
         ("overload", "wait:15ms"),
         ("queue-timeout", "6s"),

@@ -336,12 +336,13 @@ fn ask_again(at: SocketAddr, backend: &TcpListener) -> String {
 /// Each has been used once, and both sides are silent since.
 #[test]
 fn thousands_of_quiet_pairs_own_no_thread_and_no_buffer() {
-    const PAIRS: usize = 3_000;
+    // As many as 20,000 open files allow, two for each pair here and there.
+    const PAIRS: usize = 9_000;
     support::raise_open_files();
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
     let name = backend.local_addr().unwrap().to_string();
     let places = PAIRS.to_string();
-    let gate = gate(&name, &[("--backend-connections", &places)]);
+    let gate = gate(&name, &[("--backend-connections", &places), ("--max-connections", &places)]);
     let at = address(&gate);
     let mut before = gate.status("VmRSS");
     let mut pairs = Vec::new();
@@ -361,6 +362,8 @@ fn thousands_of_quiet_pairs_own_no_thread_and_no_buffer() {
     let grown = (gate.status("VmRSS") - before) * 1024 / PAIRS as u64;
     assert!(grown < 2_048, "{grown} bytes for each pair");
     assert!(gate.status("Threads") <= 32 + 10);
+    let all = gate.status("VmRSS");
+    assert!(all < 32 * 1024, "{all} KiB for {PAIRS} pairs and a program that is not optimized");
     // Each is still there.
     for (number, (client, peer)) in pairs.iter_mut().enumerate().step_by(100) {
         client.say([!(number as u8)]);
@@ -368,4 +371,35 @@ fn thousands_of_quiet_pairs_own_no_thread_and_no_buffer() {
         peer.read_exact(&mut byte).unwrap();
         assert_eq!(byte, [!(number as u8)]);
     }
+}
+
+/// Two descriptors for each pair and two for each pipe: the start says when they are too many, and nobody meets it later.
+#[test]
+fn descriptors_are_counted_at_the_start() {
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let service = format!("proxy:{}", backend.local_addr().unwrap());
+    let limits = |most: u64| {
+        let program = Program::new().service(&service).open_files(most);
+        program.arg("--max-connections", 300).arg("--backend-connections", 300).arg("--fd-reserve", 20)
+    };
+    let mut shell = command("sh");
+    let line = format!(
+        "ulimit -n 600 && exec \"$0\" --admin off --max-connections 300 --backend-connections 300 --fd-reserve 20 \
+         --listen {service}=tcp://127.0.0.1:0"
+    );
+    let output = finish(shell.args(["-c", &line, support::path()]));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("open files") && said.lines().count() == 1, "{said}");
+    let gate = limits(1_300).start();
+    let pairs: Vec<_> = (0..300)
+        .map(|_| {
+            let mut client = gate.client();
+            let (mut peer, _) = backend.accept().unwrap();
+            peer.write_all(b"hello").unwrap();
+            client.hear("hello");
+            (client, peer)
+        })
+        .collect();
+    assert_eq!(pairs.len(), 300);
 }

@@ -185,6 +185,27 @@ fn check_shows_what_each_listener_has() {
 }
 
 #[test]
+fn check_shows_what_each_gate_has() {
+    let config = Config::new(
+        "backend-connections = 7\nsend-proxy = \"v2\"\nready-needs-backend = true\n\
+         [[listener]]\nlisten = \"proxy:127.0.0.1:9=tcp://127.0.0.1:7001\"\nbackend-total = 5\nidle-timeout = \"1h\"\n\
+         [[listener]]\nlisten = \"proxy:unix:/a,unix:/b=tcp://127.0.0.1:7002\"\nready-needs-backend = false\n",
+    );
+    let output = run(["check", "--config", config.arg()]);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let shown = stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    for gate in [
+        "backend-connections 7 backend-total 5 backend-connect accept backend-connect-timeout 2s backend-check 2s \
+         ready-needs-backend true backend-resolve 30s idle-timeout 3600s half-close-timeout 60s send-proxy v2",
+        "backend-connections 7 backend-total as many as each may have backend-connect accept \
+         backend-connect-timeout 2s backend-check off ready-needs-backend false backend-resolve 30s idle-timeout 600s \
+         half-close-timeout 60s send-proxy v2",
+    ] {
+        assert!(shown.contains(gate), "`{gate}` is not in {stdout}");
+    }
+}
+
+#[test]
 fn what_a_listener_cannot_have_of_its_own_is_said_with_its_place() {
     let listen = "[[listener]]\nlisten = \"echo=tcp://127.0.0.1:7\"\n";
     for (text, words) in [

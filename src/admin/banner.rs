@@ -2,7 +2,8 @@
 
 use super::history::Dropped;
 use super::show;
-use crate::metrics::snapshot::{Phase, Snapshot};
+use crate::metrics::backends::BackendsSnapshot;
+use crate::metrics::snapshot::{ListenerSnapshot, Phase, Snapshot};
 use crate::reason::{DatagramDrop, DropReason, TurnShed};
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ impl Banner {
         if let Some(reason) = shedding(seen, lately) {
             let standing =
                 seen.standing.map_or(String::new(), |time| format!(" {}", why_standing(seen, time)));
-            let said = (why_shedding(reason, seen, lately) + &standing, advice_shedding(reason));
+            let said = (why_shedding(reason, seen, lately) + &standing, advice_shedding(reason, seen));
             return ask(Condition::Shedding, "Shedding load", said);
         }
         if let Some(said) = shedding_requests(seen, lately) {
@@ -119,6 +120,7 @@ fn shedding(seen: &Snapshot, lately: &Lately) -> Option<DropReason> {
 fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String {
     let n = show::number;
     let why = match reason {
+        DropReason::QueueFull | DropReason::QueueTimeout if full_gate(seen).is_some() => why_gate_full(seen),
         DropReason::QueueFull => why_queue_full(seen),
         DropReason::MaxConnections => {
             format!("As many connections are open as max_connections allows ({}).", n(seen.connections_limit))
@@ -180,8 +182,9 @@ fn why_standing(seen: &Snapshot, standing: Duration) -> String {
     )
 }
 
-fn advice_shedding(reason: DropReason) -> &'static str {
+fn advice_shedding(reason: DropReason, seen: &Snapshot) -> &'static str {
     match reason {
+        DropReason::QueueFull | DropReason::QueueTimeout if full_gate(seen).is_some() => ADVICE_GATE,
         DropReason::QueueFull | DropReason::QueueTimeout => ADVICE_BUSY,
         DropReason::MaxConnections => {
             "Look for clients that keep connections they do not use, or raise --max-connections."
@@ -197,7 +200,55 @@ fn advice_shedding(reason: DropReason) -> &'static str {
     }
 }
 
+const ADVICE_GATE: &str = "If a backend has processors to spare, raise --backend-connections. If none has, add a backend or make its requests cheaper.";
+
 const ADVICE_BUSY: &str = "If processors are idle, turns wait for something: raise --workers. If none is, add an instance or make turns cheaper.";
+
+/// The listeners that are gates.
+fn gates(seen: &Snapshot) -> impl Iterator<Item = (&ListenerSnapshot, &BackendsSnapshot)> {
+    seen.listeners.iter().filter_map(|l| Some((l, l.backends.as_ref()?)))
+}
+
+/// A gate all of whose places are taken, while there is room in the queue for a worker: those who wait, wait for a
+/// backend.
+fn full_gate(seen: &Snapshot) -> Option<(&ListenerSnapshot, &BackendsSnapshot)> {
+    let full = |(_, gate): &(_, &BackendsSnapshot)| gate.in_use >= gate.limit && gate.limit > 0;
+    if seen.queue_length < seen.queue_limit { gates(seen).find(full) } else { None }
+}
+
+fn why_gate_full(seen: &Snapshot) -> String {
+    let n = show::number;
+    let Some((listener, gate)) = full_gate(seen) else { return String::new() };
+    let (places, waiting) = (n(gate.limit), n(gate.waiting));
+    format!(
+        "All {places} places at the backends of {} are taken: {waiting} wait for one, limit {}.",
+        listener.listener,
+        n(seen.queue_limit)
+    )
+}
+
+/// A backend that is set aside, if one is.
+fn set_aside(seen: &Snapshot) -> Option<(String, &'static str)> {
+    let n = show::number;
+    let aside = |gate: &BackendsSnapshot| {
+        let used = gate.backends.iter().filter(|backend| !backend.leaving);
+        let aside = used.clone().filter(|backend| backend.aside_for.is_some()).count();
+        (aside as u64, used.count() as u64)
+    };
+    let (listener, (aside, all)) =
+        gates(seen).map(|(l, gate)| (l, aside(gate))).find(|(_, (aside, _))| *aside > 0)?;
+    let why = format!(
+        "{} of {} of {} cannot be reached and {} set aside.",
+        n(aside),
+        show::some(all, "backend"),
+        listener.listener,
+        if aside == 1 { "is" } else { "are" }
+    );
+    Some((
+        why,
+        "The table of backends below says which, since when and why: look whether it runs and listens.",
+    ))
+}
 
 /// The refusals are of the last seconds and the queue is as it is now: where it has room again, that is said too.
 fn why_queue_full(seen: &Snapshot) -> String {
@@ -253,6 +304,9 @@ fn warning(seen: &Snapshot, lately: &Lately) -> Option<(String, &'static str)> {
             "See what they wait for before a restart: gdb -p PID -batch -ex 'thread apply all bt'",
         ));
     }
+    if let Some(said) = set_aside(seen) {
+        return Some(said);
+    }
     if let Some(why) = backlog_fills(seen) {
         return Some((
             why,
@@ -294,8 +348,24 @@ fn why_well(seen: &Snapshot) -> String {
         0 => "nobody waits".to_owned(),
         waiting => format!("{} waiting (limit {})", n(waiting), n(seen.queue_limit)),
     };
+    let (mut in_use, mut limit, mut waiting) = (0, 0, 0);
+    for (_, gate) in gates(seen) {
+        in_use += gate.in_use;
+        limit += gate.limit;
+        waiting += gate.waiting;
+    }
+    let at_backends = match (limit, waiting) {
+        (0, _) => String::new(),
+        (_, 0) => format!("{} of {} places at backends in use, ", n(in_use), n(limit)),
+        _ => format!(
+            "{} of {} places at backends in use and {} waiting for one, ",
+            n(in_use),
+            n(limit),
+            n(waiting)
+        ),
+    };
     format!(
-        "{} of {} workers busy, {queue}, nobody turned away.",
+        "{} of {} workers busy, {queue}, {at_backends}nobody turned away.",
         n(seen.workers_busy),
         n(seen.workers_limit)
     )
@@ -409,6 +479,42 @@ mod tests {
         ] {
             check(&Snapshot { phase, ..serving() }, &Lately::default(), condition, words);
         }
+    }
+
+    #[test]
+    fn a_gate_says_that_its_backends_are_the_bound_and_which_cannot_be_reached() {
+        use crate::metrics::backends::BackendSnapshot;
+        let mut seen = Snapshot { workers_busy: 1, queue_length: 0, ..serving() };
+        seen.listeners[0].listener = "tcp://a:6000".to_owned();
+        let two = vec![BackendSnapshot::default(); 2];
+        let gate = BackendsSnapshot { backends: two, in_use: 5, limit: 20, ..BackendsSnapshot::default() };
+        seen.listeners[0].backends = Some(gate);
+        let calm = Lately::default();
+        check(
+            &seen,
+            &calm,
+            Condition::Serving,
+            "nobody waits, 5 of 20 places at backends in use, nobody turned",
+        );
+        let gate = seen.listeners[0].backends.as_mut().unwrap();
+        (gate.in_use, gate.waiting) = (20, 3);
+        check(&seen, &calm, Condition::Serving, "20 of 20 places at backends in use and 3 waiting for one,");
+        let full =
+            "All 20 places at the backends of tcp://a:6000 are taken: 3 wait for one, limit 128. 9 refused";
+        for reason in [DropReason::QueueFull, DropReason::QueueTimeout] {
+            check(&seen, &dropped(reason, 9), Condition::Shedding, full);
+            assert!(Banner::new(&seen, &dropped(reason, 9)).advice.contains("--backend-connections"));
+        }
+        let gate = seen.listeners[0].backends.as_mut().unwrap();
+        gate.backends[1].aside_for = Some(std::time::Duration::from_secs(3));
+        check(
+            &seen,
+            &calm,
+            Condition::Warning,
+            "1 of 2 backends of tcp://a:6000 cannot be reached and is set",
+        );
+        seen.listeners[0].backends.as_mut().unwrap().backends[1].leaving = true;
+        check(&seen, &calm, Condition::Serving, "nobody turned away");
     }
 
     #[test]

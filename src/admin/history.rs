@@ -17,20 +17,31 @@ const LATENCIES_MAX: usize = 13;
 pub(super) struct Latencies {
     pub(super) queue_wait: HistogramSnapshot,
     pub(super) turn: HistogramSnapshot,
+    /// Waiting for a place at a backend, and connecting to one.
+    pub(super) gate_wait: HistogramSnapshot,
+    pub(super) connect: HistogramSnapshot,
 }
 
 impl Latencies {
     pub(super) fn of(seen: &Snapshot) -> Self {
-        let mut turn = HistogramSnapshot::default();
+        let mut all = Self { queue_wait: seen.queue_wait.clone(), ..Self::default() };
         for listener in &seen.listeners {
-            turn.merge(&listener.turn_duration);
+            all.turn.merge(&listener.turn_duration);
+            let Some(gate) = &listener.backends else { continue };
+            all.gate_wait.merge(&gate.wait);
+            gate.backends.iter().for_each(|backend| all.connect.merge(&backend.connect));
         }
-        Self { queue_wait: seen.queue_wait.clone(), turn }
+        all
     }
 
     /// What was observed since `earlier`.
     pub(super) fn since(&self, earlier: &Latencies) -> Self {
-        Self { queue_wait: self.queue_wait.since(&earlier.queue_wait), turn: self.turn.since(&earlier.turn) }
+        Self {
+            queue_wait: self.queue_wait.since(&earlier.queue_wait),
+            turn: self.turn.since(&earlier.turn),
+            gate_wait: self.gate_wait.since(&earlier.gate_wait),
+            connect: self.connect.since(&earlier.connect),
+        }
     }
 }
 

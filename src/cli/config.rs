@@ -208,6 +208,7 @@ fn scalar(value: &toml::Value) -> Result<String, &'static str> {
         toml::Value::String(text) => Ok(text.clone()),
         toml::Value::Integer(number) => Ok(number.to_string()),
         toml::Value::Float(number) => Ok(number.to_string()),
-        _ => Err("must be a number, a text, or a list of them"),
+        toml::Value::Boolean(yes) => Ok(yes.to_string()),
+        _ => Err("must be a number, a text, true, false, or a list of them"),
     }
 }

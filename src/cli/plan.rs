@@ -7,8 +7,8 @@ use super::web_options::WebOptions;
 use crate::limits::Limits;
 use crate::server::{BoundServer, Builder, Listen, Server};
 use crate::service::{
-    Cost, DatagramService, Echo, ProxyBuilder, Service, Time, Work, hello, hello_datagrams, http, proxy,
-    websocket,
+    Cost, DatagramService, Echo, HttpGateConfig, ProxyBuilder, Service, Time, Work, hello, hello_datagrams,
+    http, proxy, websocket,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,6 +42,8 @@ pub(super) struct PlannedListener {
     pub(super) scheme: Scheme,
     pub(super) address: SocketAddr,
     pub(super) offer: Offer,
+    /// What is set of a gate.
+    pub(super) gate: Vec<(&'static str, String)>,
     /// The limits that it has of its own.
     pub(super) own: LimitOptions,
     /// What is told here to a client that is refused.
@@ -51,7 +53,7 @@ pub(super) struct PlannedListener {
 /// What a listener is to offer: a gate is made once its backends are resolved.
 enum Wanted {
     Offer(Offer),
-    Gate(ProxyBuilder),
+    Gate(Box<ProxyBuilder>),
 }
 
 /// What a listener offers.
@@ -97,12 +99,12 @@ impl Plan {
                 let web = table.web.clone().or(args.web.clone());
                 let (service, url, mut offer) = listener(&text, work, &web)?;
                 if let Wanted::Gate(gate) = offer {
-                    let gate = table.gate.clone().or(args.gate.clone()).applied_to(gate);
+                    let gate = table.gate.clone().or(args.gate.clone()).applied_to(*gate);
                     // A pair may be quiet for longer than a client between two requests, unless somebody says how long.
                     let said =
                         [&table.limits, &args.limits].iter().any(|limits| limits.names("idle-timeout"));
                     let idle = table.limits.applied_to(limits.clone()).idle_timeout;
-                    offer = Wanted::Gate(if said { gate.idle_timeout(idle) } else { gate });
+                    offer = Wanted::Gate(Box::new(if said { gate.idle_timeout(idle) } else { gate }));
                 }
                 parsed.push(((service, url, offer), text, &table.limits, words.clone()));
             }
@@ -110,14 +112,17 @@ impl Plan {
         let resolved = parsed.into_iter().map(|((service, url, wanted), text, own, busy_reply)| {
             let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
             let address = resolve(&url).map_err(failed)?;
+            let mut table = Vec::new();
             let offer = match wanted {
                 Wanted::Offer(offer) => offer,
                 Wanted::Gate(gate) => {
+                    table = gate.table();
                     let gate = gate.build().map_err(|why| failed(why.to_string()))?;
                     Offer::Stream(Arc::new(gate))
                 }
             };
-            Ok(PlannedListener { service, scheme: url.scheme, address, offer, own: own.clone(), busy_reply })
+            let scheme = url.scheme;
+            Ok(PlannedListener { service, scheme, address, offer, gate: table, own: own.clone(), busy_reply })
         });
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
         let bound_name = admin.iter().map(|url| url.host.clone());
@@ -226,7 +231,7 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
     let url: Url = url.parse().map_err(|error| wrong(&error))?;
     if let Some(backends) = name.strip_prefix("proxy:") {
         let gate = gate(backends, url.scheme).map_err(|why| wrong(&why))?;
-        return Ok((name.to_owned(), url, Wanted::Gate(gate)));
+        return Ok((name.to_owned(), url, Wanted::Gate(Box::new(gate))));
     }
     if url.scheme.has_path() && url.path != "/" {
         return Err(wrong(&"a listener has no path"));
@@ -246,12 +251,23 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
     Ok((name.to_owned(), url, Wanted::Offer(offer.ok_or_else(unknown)?)))
 }
 
-/// A gate before these backends, which are separated by commas.
+/// A gate before these backends, which are separated by commas; over HTTP with a place for each request.
 fn gate(backends: &str, scheme: Scheme) -> Result<ProxyBuilder, String> {
-    if scheme != Scheme::Tcp {
-        return Err("the gate listens on tcp://".to_owned());
+    let is_http = match scheme {
+        Scheme::Tcp => false,
+        Scheme::Http => true,
+        _ => return Err("the gate listens on tcp:// or http://".to_owned()),
+    };
+    let mut names = Vec::new();
+    for backend in backends.split(',').map(str::trim) {
+        names.push(match backend.strip_prefix("http://") {
+            Some(_) if !is_http => return Err("backends of http:// need a listener of http://".to_owned()),
+            Some(name) => name.trim_end_matches('/'),
+            None => backend,
+        });
     }
-    proxy(backends.split(',').map(str::trim)).map_err(|error| error.to_string())
+    let gate = proxy(names).map_err(|error| error.to_string())?;
+    Ok(if is_http { gate.http(HttpGateConfig::default()) } else { gate })
 }
 
 fn stream_service(name: &str, work: Cost) -> Option<Arc<dyn Service>> {

@@ -44,6 +44,13 @@ limits! {
         /// A source that was quiet may open as many at once.
         source_rate: f64 = 0.0, Rate(0.0..=RATE_MAX), Live, 0 is "off";
 
+        /// Datagrams of one source that are answered in a second; further ones are dropped.
+        ///
+        /// A source that was quiet may send what it has in four seconds at once, but from one port what it has in a
+        /// quarter of a second. The source of a datagram can be forged: without this limit one datagram can make two
+        /// servers answer each other for ever, and one source can take the places of all others.
+        datagram_source_rate: f64 = 1000.0, Rate(0.0..=RATE_MAX), Fixed, 0 is "off";
+
         /// Leading bits of an IPv4 and of an IPv6 address that name a source.
         source_prefix: (u8, u8) = (32, 64), Prefix((0, 0)..=(32, 128)), Live;
 

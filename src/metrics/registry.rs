@@ -1,10 +1,13 @@
 //! Turns a snapshot into the text that Prometheus reads.
 
-use super::catalogue::{CATALOGUE, Id, Metric, MetricKind};
+use super::backends::{BackendSnapshot, BackendsSnapshot};
+use super::catalogue::{CATALOGUE, Id, Metric, MetricKind, Presence};
 use super::histogram::{BUCKETS, HistogramSnapshot};
 use super::process::{ProcessReader, ProcessSnapshot};
 use super::snapshot::{ListenerSnapshot, Observe, Phase, Snapshot};
-use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed};
+use crate::reason::{
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed,
+};
 use prometheus::core::{Collector, Desc};
 use prometheus::{Encoder, Registry, TextEncoder, proto};
 use std::collections::HashMap;
@@ -223,6 +226,9 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
                 collect_datagrams(id, listener, out);
             }
         }
+        _ if matches!(out.metric.presence, Presence::Gate | Presence::Backend) => {
+            collect_gates(id, server, out)
+        }
         _ => {
             for listener in server.listeners.iter().filter(|l| !l.datagram) {
                 collect_listener(id, listener, out);
@@ -260,6 +266,52 @@ fn collect_listener(id: Id, listener: &ListenerSnapshot, out: &mut Samples<'_>) 
         Id::BacklogLimit => backlog.into_iter().for_each(|b| out.count(&[name], b.limit)),
         Id::BacklogDrops => backlog.into_iter().for_each(|b| out.count(&[name], b.drops)),
         _ => debug_assert!(false, "{id:?} is not a listener's"),
+    }
+}
+
+fn collect_gates(id: Id, server: &Snapshot, out: &mut Samples<'_>) {
+    let gates = server.listeners.iter().filter_map(|l| Some((l.listener.as_str(), l.backends.as_ref()?)));
+    for (listener, gate) in gates {
+        match out.metric.presence {
+            Presence::Gate => collect_gate(id, listener, gate, out),
+            _ => gate.backends.iter().for_each(|backend| collect_backend(id, listener, backend, out)),
+        }
+    }
+}
+
+fn collect_gate(id: Id, listener: &str, gate: &BackendsSnapshot, out: &mut Samples<'_>) {
+    match id {
+        Id::GateWaiting => out.count(&[listener], gate.waiting),
+        Id::GateWait => out.histogram(&[listener], &gate.wait),
+        Id::GateRefused => {
+            for (reason, count) in gate.refused() {
+                out.count(&[listener, reason.as_str()], count);
+            }
+        }
+        Id::GatePlaces => out.count(&[listener], gate.in_use),
+        Id::GatePlacesLimit => out.count(&[listener], gate.limit),
+        _ => debug_assert!(false, "{id:?} is not a gate's"),
+    }
+}
+
+fn collect_backend(id: Id, listener: &str, backend: &BackendSnapshot, out: &mut Samples<'_>) {
+    let labels = [listener, backend.address.as_str()];
+    match id {
+        Id::BackendUp => out.count(&labels, backend.aside_for.is_none().into()),
+        Id::BackendPlaces => out.count(&labels, backend.in_use),
+        Id::BackendPlacesLimit => out.count(&labels, backend.limit),
+        Id::BackendPlacesTaken => out.count(&labels, backend.taken),
+        Id::BackendPlacesGivenBack => out.count(&labels, backend.given_back),
+        Id::BackendConnections => out.count(&labels, backend.connected),
+        Id::BackendFailures => {
+            for &reason in BackendFailure::ALL {
+                out.count(&[labels[0], labels[1], reason.as_str()], backend.failures[reason as usize]);
+            }
+        }
+        Id::BackendConnect => out.histogram(&labels, &backend.connect),
+        Id::BackendSent => out.count(&labels, backend.to_backend),
+        Id::BackendReceived => out.count(&labels, backend.to_client),
+        _ => debug_assert!(false, "{id:?} is not a backend's"),
     }
 }
 

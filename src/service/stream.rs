@@ -168,6 +168,11 @@ impl<'a> Stream<'a> {
         self.events = events;
     }
 
+    /// This turn reads no more than this.
+    pub(crate) fn read_at_most(&mut self, bytes: usize) {
+        self.input.budget = self.input.budget.min(bytes);
+    }
+
     /// What the sockets of the connection have told since the last turn.
     pub(crate) fn events(&self) -> SocketEvents {
         self.events

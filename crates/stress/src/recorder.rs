@@ -4,6 +4,7 @@
 //! The seconds are those of the schedule: the first second begins when the schedule begins. An event is counted in the
 //! second in which it is recorded, so a second is one second long even if the thread was busy when it ended.
 
+use super::answers::{Answer, Answers};
 use super::clock::{Nanos, seconds};
 use super::outcome::{Outcome, Outcomes};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -82,6 +83,8 @@ pub(crate) struct Tally {
     /// Requests sent more than a millisecond after their intended instant.
     pub(crate) sent_late: u64,
     pub(crate) outcomes: Outcomes,
+    /// Replies over HTTP.
+    pub(crate) answers: Answers,
 }
 
 impl Tally {
@@ -89,6 +92,7 @@ impl Tally {
         self.offered += other.offered;
         self.sent_late += other.sent_late;
         self.outcomes += &other.outcomes;
+        self.answers.add(&other.answers);
     }
 }
 
@@ -378,6 +382,11 @@ impl Recorder {
         if outcome == Outcome::Ok {
             self.current.last_done = now;
         }
+    }
+
+    /// A reply over HTTP is whole.
+    pub(crate) fn answered(&mut self, measured: bool, answer: Answer) {
+        self.tally(measured).answers.count(answer);
     }
 
     /// A good reply came in the measured part.

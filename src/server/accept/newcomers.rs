@@ -11,7 +11,7 @@ use crate::metrics::stats::Ledger;
 use crate::reason::{AcceptError, DropReason};
 use crate::server::counts::Row;
 use crate::server::poll::poller::Source;
-use crate::server::queue::connection::{Connection, Registered, Waiting};
+use crate::server::queue::connection::{Connection, LastInput, Registered, Waiting};
 use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::shared::Shared;
@@ -115,7 +115,8 @@ impl Newcomers<'_> {
             waiting: Waiting::Request.into(),
             socket,
             registered: Registered::No,
-            knows_of_drain: false,
+            in_drain: LastInput::default(),
+            overdue: false,
             ending: None,
             peer: Peer { address: canonical(peer) },
             _permit: permit,

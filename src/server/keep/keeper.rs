@@ -5,18 +5,17 @@ use super::drain::Drain;
 use super::pressure::Pressure;
 use super::trim::Trim;
 use crate::clock::{Nanos, nanos};
-use crate::reason::CloseReason;
 use crate::server::close::linger::Lingering;
 use crate::server::counts::{KEEPER_ROW, Row};
 use crate::server::datagram::batch::Batch;
-use crate::server::queue::connection::Waiting;
+use crate::server::queue::connection::{Connection, Waiting};
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::{ConnectionId, Marks};
 use crate::server::shared::Shared;
 use crate::server::turn::answer::receive_for_busy_workers;
 use crate::server::turn::harvest::{harvest, ready};
-use crate::server::turn::parking::park_or_requeue;
-use crate::transport::socket::{Discarded, discard};
+use crate::server::turn::parking::{late, park_or_requeue, requeue};
+use crate::transport::socket::{Discarded, discard, has_news, takes_more};
 use crossbeam_channel::Receiver;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -33,6 +32,9 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// Ticks without work before the timekeeper sleeps long.
 const QUIET_TICKS: u32 = 16;
+
+/// A scan is at most this long after the one before it: so late a timeout can be.
+const SCAN_MOST: Nanos = 100_000_000;
 
 /// The longest sleep; it bounds how late a summary or a scan can be.
 const SLEEP: Duration = Duration::from_millis(250);
@@ -64,7 +66,7 @@ impl Timekeeper {
         let idle = idle.unwrap_or(limits.idle_timeout);
         let shortest = idle.min(limits.read_timeout).min(limits.write_timeout).min(limits.queue_timeout);
         // An eighth late at most, a pass over the table at most every 5 ms.
-        let scan_every = nanos(shortest / 8).clamp(5_000_000, 250_000_000);
+        let scan_every = nanos(shortest / 8).clamp(5_000_000, SCAN_MOST);
         Self {
             shared,
             poll,
@@ -170,7 +172,11 @@ impl Timekeeper {
             None => SLEEP,
         };
         let until_call = Duration::from_nanos(shared.wheel.earliest().saturating_sub(shared.clock.now()));
-        SLEEP.min(Duration::from_nanos(self.scan_every)).min(until_tick).min(until_call)
+        let until_scan = match shared.admission.open() {
+            0 => SLEEP,
+            _ => SLEEP.min(Duration::from_nanos(self.scan_every)),
+        };
+        until_scan.min(until_tick).min(until_call)
     }
 
     /// Sees to it that events are taken while all workers are in turns, and that a line that does not move gets another
@@ -257,12 +263,26 @@ impl Timekeeper {
             park_or_requeue(&self.shared, owned, deadline, now);
             return;
         }
-        let waiting = owned.connection().as_ref().map(|connection| connection.waiting.get());
-        let reason = match waiting {
-            Some(Waiting::Rest { .. }) => CloseReason::ReadTimeout,
-            Some(Waiting::Flush { .. }) => CloseReason::WriteTimeout,
-            _ => CloseReason::IdleTimeout,
-        };
-        self.shared.closer().close(owned, reason);
+        let mut waiting = Waiting::Request;
+        let in_time = owned.connection().as_mut().is_some_and(|connection| {
+            waiting = connection.waiting.get();
+            connection.overdue = has_come(connection);
+            connection.overdue
+        });
+        if in_time {
+            requeue(&self.shared, owned, now);
+            return self.shared.crew.work_queued();
+        }
+        self.shared.closer().close(owned, late(waiting));
+    }
+}
+
+/// Whether something has come of a client that nobody has looked at yet, because the process or its workers had no
+/// processor, say: it is not judged by its deadline before that.
+fn has_come(connection: &Connection) -> bool {
+    match connection.waiting.get() {
+        Waiting::Request | Waiting::Rest { .. } => has_news(&connection.socket),
+        Waiting::Flush { .. } => takes_more(&connection.socket),
+        Waiting::Call { .. } => false,
     }
 }

@@ -151,7 +151,8 @@ fn shelve(shared: &Shared, row: Row<'_>, now: Nanos) {
         _ => None,
     };
     shared.order.shelve(now, shared, first, |offer| match offer {
-        Offer::Turn(entry) => shared.line.push_again(entry),
+        // At the end: where there are many of them, others come to the front.
+        Offer::Turn(entry) => shared.line.push(entry),
         Offer::GiveUp(entry) => shed(shared, row, &entry, Shedding::Gone, now),
     });
     shared.crew.work_queued();

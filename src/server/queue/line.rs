@@ -106,11 +106,6 @@ impl Line {
         }
     }
 
-    /// Puts an entry back that was taken out and is counted already.
-    pub(crate) fn push_again(&self, entry: Entry) {
-        self.put_back(&mut std::iter::once(entry));
-    }
-
     /// The entry that has waited longest.
     pub(crate) fn pop(&self) -> Option<Entry> {
         if self.front_len.load(SeqCst) > 0 {

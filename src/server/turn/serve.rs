@@ -9,13 +9,13 @@ use crate::clock::{Nanos, nanos};
 use crate::reason::{CloseReason, DropReason, TurnOutcome, TurnShed};
 use crate::server::close::shedding::turn_away;
 use crate::server::listener::Listener;
-use crate::server::queue::connection::{Connection, Waiting};
+use crate::server::queue::connection::{Connection, LastInput, Waiting};
 use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::{ConnectionId, Marks};
 use crate::server::shared::Shared;
 use crate::service::{Fault, Peer, Seat, Session, SocketEvent, SocketEvents, Stream, Turn, Turned};
-use crate::transport::socket::has_left;
+use crate::transport::socket::{has_left, unread};
 use std::io;
 
 /// What the service said, as the worker sees it.
@@ -79,7 +79,7 @@ fn turn(
     ask: impl Fn(&mut dyn Session, &mut Stream<'_>) -> io::Result<Turn>,
 ) {
     let shared = station.shared;
-    let mut both_ways = false;
+    let mut turned = Turned::default();
     let was_waiting;
     let next = {
         let mut guard = owned.connection();
@@ -88,12 +88,15 @@ fn turn(
             return;
         };
         was_waiting = connection.waiting.get();
+        if shared.life.is_draining() && !connection.in_drain.is_known() {
+            connection.in_drain = LastInput::of(unread(&connection.socket));
+        }
         let next = match flush_kept(station, &owned, connection) {
             Some(next) => next,
-            None => converse(station, &owned, connection, marks, &mut both_ways, &ask),
+            None => converse(station, &owned, connection, marks, &mut turned, &ask),
         };
         match next {
-            Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting, both_ways),
+            Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting, turned),
             other => other,
         }
     };
@@ -106,8 +109,12 @@ fn turn(
             {
                 shared.crew.rouse_keeper();
             }
-            let deadline =
-                parking::deadline(&shared.listeners[owned.listener()].limits, waiting, station.now);
+            let limits = &shared.listeners[owned.listener()].limits;
+            let deadline = parking::deadline(limits, waiting, station.now);
+            if deadline <= station.now {
+                // The timekeeper does not find a connection that is in the line or has a turn whenever it looks.
+                return shared.closer().close(owned, parking::late(waiting));
+            }
             parking::park_or_requeue(shared, owned, deadline, station.now);
         }
         Next::Again if !shared.life.is_stopping() => parking::requeue(shared, owned, station.now),
@@ -153,12 +160,14 @@ fn converse(
     owned: &Owned<'_>,
     connection: &mut Connection,
     marks: Marks,
-    both_ways: &mut bool,
+    turned: &mut Turned,
     ask: &Ask<'_>,
 ) -> Next {
     let was_waiting = connection.waiting.get();
-    let (turned, verdict) = run_service(station, owned, connection, marks, ask);
-    *both_ways = turned.both_ways;
+    let overdue = std::mem::take(&mut connection.overdue);
+    let verdict;
+    (*turned, verdict) = run_service(station, owned, connection, marks, ask);
+    connection.in_drain.read(turned.received);
     let kept = !connection.kept.is_empty();
     let turn = match verdict {
         // It waited for its client when the time for that was over.
@@ -192,6 +201,8 @@ fn converse(
         // An answer was sent, so what is half read now is another request.
         (_, Turn::Partial, Waiting::Rest { since }) if turned.sent == 0 => Waiting::Rest { since },
         (_, Turn::Partial, _) => Waiting::Rest { since: station.now },
+        // It was idle for too long, and what it did in time was no request.
+        _ if overdue && turned.received + turned.sent == 0 => return Next::End(CloseReason::IdleTimeout),
         _ => Waiting::Request,
     })
 }
@@ -207,10 +218,16 @@ fn run_service(
     let shared = station.shared;
     let listener = &shared.listeners[owned.listener()];
     let probe = listener.cost.probe();
+    // A half request is read to its end, whenever that comes.
+    let is_half = matches!(connection.waiting.get(), Waiting::Rest { .. });
+    let last_input = connection.in_drain.bytes().filter(|&most| most > 0 || !is_half);
     let Connection { socket, session, kept, peer, .. } = connection;
     let seat = Seat { slot: owned.id.slot, generation: owned.id.generation.0 };
     let context = shared.context(listener);
     let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, context, seat, marks.hangup());
+    if let Some(most) = last_input {
+        stream.read_at_most(most);
+    }
     let (other, other_hangup) = marks.other();
     stream.tell(SocketEvents {
         client: SocketEvent::of(marks.client(), marks.hangup()),

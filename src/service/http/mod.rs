@@ -25,7 +25,7 @@
 mod caller;
 mod config;
 mod conversation;
-mod date;
+pub(in crate::service) mod date;
 mod exchanges;
 mod pull;
 mod ready;

@@ -5,9 +5,10 @@ use super::connect::{self, Arrival, Connecting};
 use super::gate::{ConnectOn, Gate, source, wait_limits};
 use super::lent::Lent;
 use super::relay::{Ended, PairProgress, PairSide, Relay, Sockets};
-use crate::clock::Nanos;
+use crate::clock::{Nanos, nanos};
 use crate::reason::{BackendFailure, CloseReason, DropReason};
 use crate::service::{Fault, Session, SocketEvent, SocketEvents, Stream, Turn, Waker, WatchFor};
+use crate::sys::{since_handshake, since_heard};
 use crate::transport::socket::{has_input, has_left, reset_on_close, send};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -105,6 +106,19 @@ impl GateSession {
         Self { gate, stage: GateStage::New, tried: Vec::new(), deadline: 0 }
     }
 
+    /// A client whose connection to its backend goes on as a pair.
+    pub(super) fn adopted(
+        gate: Arc<Gate>,
+        place: Place,
+        backend: OwnedFd,
+        watched_both: bool,
+        now: Nanos,
+    ) -> Self {
+        let relay = Relay::resumed(now);
+        let pair = Box::new(Pair::new(relay, place, backend, watched_both, now));
+        Self { gate, stage: GateStage::Paired(pair), tried: Vec::new(), deadline: 0 }
+    }
+
     /// Asks for a place at a backend.
     fn ask(&mut self, stream: &mut Stream<'_>, now: Nanos) -> io::Result<Then> {
         if stream.is_draining() {
@@ -119,10 +133,12 @@ impl GateSession {
                 return Ok(Then::Turn(Turn::Park));
             }
         }
+        // One that could not be connected asks again, and waits from now on.
+        let since = if self.deadline == 0 { self.waits_since(stream, now) } else { now };
         let limits = stream.limits();
         let asking = Asking {
             source: source(stream.peer().address, limits.source_prefix),
-            since: now,
+            since,
             tried: &self.tried,
             wait: wait_limits(limits),
         };
@@ -156,6 +172,14 @@ impl GateSession {
             Look::Place(place) => self.set_out(stream, place, now),
             Look::Refused(refusal) => Err(refused(refusal)),
         }
+    }
+
+    /// Since when this client waits for a backend, in the kernel's backlog and the server's queue: since it connected, or since
+    /// it spoke where that is what it has to do first.
+    fn waits_since(&self, stream: &mut Stream<'_>, now: Nanos) -> Nanos {
+        let client = stream.raw().0.as_fd();
+        let waited = if self.speaks_first() { since_heard(client) } else { since_handshake(client) };
+        now.saturating_sub(waited.map_or(0, nanos))
     }
 
     /// Whether a client that has ended without a word needs no backend.
@@ -217,6 +241,7 @@ impl GateSession {
         self.tried.push(place.backend());
         self.stage = GateStage::New;
         if failure == BackendFailure::Local || now >= self.deadline {
+            self.gate.backends.reached_none();
             return Err(refused(Refusal::NoBackend));
         }
         Ok(Then::GoOn)
@@ -246,16 +271,7 @@ impl GateSession {
         };
         let client = SocketEvent::of(true, stream.has_hung_up());
         stream.tell(SocketEvents { client, other });
-        self.stage = GateStage::Paired(Box::new(Pair {
-            relay: Relay::new(now),
-            backend_is_tcp: place.address().is_tcp(),
-            backend,
-            place,
-            to_backend: 0,
-            to_client: 0,
-            watched_both: told,
-            keep_alive: Some(now.saturating_add(KEEP_ALIVE_AFTER)),
-        }));
+        self.stage = GateStage::Paired(Box::new(Pair::new(Relay::new(now), place, backend, told, now)));
         Ok(Then::GoOn)
     }
 
@@ -276,7 +292,10 @@ impl GateSession {
         let gate = self.gate.clone();
         let GateStage::Paired(pair) = &mut self.stage else { return Ok(Turn::Close) };
         let limits = stream.limits();
-        let (pipes, events) = (gate.pipes(limits), stream.events());
+        let pipes = gate.pipes(limits);
+        // A pair is not judged to be silent before what has come meanwhile was looked at, event or not.
+        let late = now >= pair.relay.deadline(gate.patience());
+        let events = if late { SocketEvents::UNKNOWN } else { stream.events() };
         let (turn_bytes, pool_most) = (limits.turn_bytes, limits.output_total);
         let pool = stream.output_pool();
         let (client, buffer) = stream.raw();
@@ -321,6 +340,19 @@ impl GateSession {
 }
 
 impl Pair {
+    fn new(relay: Relay, place: Place, backend: OwnedFd, watched_both: bool, now: Nanos) -> Self {
+        Self {
+            relay,
+            backend_is_tcp: place.address().is_tcp(),
+            backend,
+            place,
+            to_backend: 0,
+            to_client: 0,
+            watched_both,
+            keep_alive: Some(now.saturating_add(KEEP_ALIVE_AFTER)),
+        }
+    }
+
     /// Lets go of the pair until something happens, or it was silent for too long.
     fn park(&mut self, stream: &mut Stream<'_>, gate: &Gate, now: Nanos) -> io::Result<Turn> {
         let mut until = self.relay.deadline(gate.patience());

@@ -260,8 +260,8 @@ impl<T: Copy> Shelf<T> {
         self.sources.refund(source);
     }
 
-    /// The turn of this connection found nothing: its client has connected and not spoken yet. So it was no turn, and
-    /// what comes next is its first request.
+    /// The turn of this connection found nothing, or half a request. So it was no turn of its source's round, and what
+    /// comes next is a request that has not had one.
     pub(crate) fn found_nothing(&mut self, slot: u32) {
         if let Some(number) = self.place_of(Class::Established, slot) {
             self.places[number as usize].served = 0;

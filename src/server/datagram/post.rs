@@ -48,20 +48,20 @@ impl Intake<'_> {
         if self.post(number, taken, request, now) {
             return;
         }
-        *older = *older && self.drop_oldest(now);
+        *older = *older && self.drop_oldest(self.counts.row(KEEPER_ROW), now);
         if !*older || !self.post(number, taken, request, now) {
             let column = self.datagrams.sockets[number].column;
             self.counts.row(KEEPER_ROW).of(column).datagrams_dropped(DatagramDrop::QueueFull, 1);
         }
     }
 
-    /// Drops the datagram that has waited longest, if one is near the head of the line. The caller sees to it that a
-    /// worker knows of those before it.
-    fn drop_oldest(&self, now: Nanos) -> bool {
+    /// Drops the datagram that has waited longest, if one is set aside or near the head of the line. The caller sees to it
+    /// that a worker knows of those before it. `row` is the ledgers of the calling thread.
+    pub(crate) fn drop_oldest(&self, row: Row<'_>, now: Nanos) -> bool {
         let of_line = || self.line.pop_first(LOOKED_AT, |entry| matches!(entry.job, Job::Datagram(_)));
         let oldest = self.order.displace(Class::Datagram, now).or_else(of_line);
         let Some(Entry { job: Job::Datagram(slot), .. }) = oldest else { return false };
-        self.drop_waiting(slot, self.counts.row(KEEPER_ROW), DatagramDrop::QueueFull);
+        self.drop_waiting(slot, row, DatagramDrop::QueueFull);
         true
     }
 

@@ -252,7 +252,8 @@ fn run_service(
         Some(result) => match result.and_then(|turn| flushed.map(|()| turn)) {
             Ok(turn) => {
                 let outcome = turned.outcome();
-                if outcome == TurnOutcome::Empty {
+                // Nor is half a request one.
+                if outcome == TurnOutcome::Empty || turn == Turn::Partial && turned.sent == 0 {
                     shared.order.found_nothing(owned.id.slot);
                 }
                 (outcome, Verdict::Next(turn))

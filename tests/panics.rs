@@ -212,7 +212,7 @@ impl Service for Speechless {
 fn in_the_busy_reply_which_is_asked_for_when_the_server_is_bound() {
     hush_panics();
     let gate = Gate::new();
-    let limits = Limits::default().workers(1).queue(1);
+    let limits = Limits::default().workers(1).queue(1).queue_order(QueueOrder::Fifo);
     let site = Site::serve(limits, Speechless(Held(gate.clone())));
     let mut first = site.client();
     first.say("x");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use support::{Client, End, Gate, Held, Site, eventually, hush_panics};
 use tidegate::reason::{CloseReason, DropReason};
-use tidegate::{Limits, Peer, Received, Service, Session, Stream, Turn};
+use tidegate::{Limits, Peer, QueueOrder, Received, Service, Session, Stream, Turn};
 
 /// Where the service panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -102,3 +102,8 @@ pub struct BackendSnapshot {
     /// HTTP requests that were sent again, since their connection was closed when it was used again.
     pub repeated: u64,
 }
+
+impl BackendSnapshot {
+    /// The names of the classes in [`answers`](Self::answers).
+    pub const CLASSES: [&'static str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+}

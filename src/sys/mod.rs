@@ -28,5 +28,5 @@ pub(crate) use local_time::{LocalTime, local_time};
 pub(crate) use mapping::{Mapping, whole_pages};
 #[cfg(feature = "cli")]
 pub(crate) use signals::{ignore, keep_ignored};
-pub(crate) use socket::{since_handshake, since_heard, unacknowledged};
+pub(crate) use socket::{since_handshake, unacknowledged};
 pub(crate) use usage::{ThreadUsage, thread_usage};

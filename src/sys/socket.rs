@@ -22,20 +22,6 @@ pub(crate) fn since_handshake(socket: BorrowedFd<'_>) -> Option<std::time::Durat
     Some(std::time::Duration::from_millis(u64::from(words[11])))
 }
 
-/// How long ago the last data came on a connection, to the millisecond. `None` where the kernel does not tell.
-#[cfg(target_os = "linux")]
-pub(crate) fn since_heard(socket: BorrowedFd<'_>) -> Option<std::time::Duration> {
-    // As above, and then last_ack_sent, last_data_recv.
-    let words =
-        super::accept_queue::getsockopt_words::<14>(socket, libc::IPPROTO_TCP, libc::TCP_INFO).ok()?;
-    Some(std::time::Duration::from_millis(u64::from(words[13])))
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn since_heard(_socket: BorrowedFd<'_>) -> Option<std::time::Duration> {
-    None
-}
-
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn since_handshake(_socket: BorrowedFd<'_>) -> Option<std::time::Duration> {
     None

@@ -5,10 +5,9 @@ use super::connect::{self, Arrival, Connecting};
 use super::gate::{ConnectOn, Gate, source, wait_limits};
 use super::lent::Lent;
 use super::relay::{Ended, PairProgress, PairSide, Relay, Sockets};
-use crate::clock::{Nanos, nanos};
+use crate::clock::Nanos;
 use crate::reason::{BackendFailure, CloseReason, DropReason};
 use crate::service::{Fault, Session, SocketEvent, SocketEvents, Stream, Turn, Waker, WatchFor};
-use crate::sys::{since_handshake, since_heard};
 use crate::transport::socket::{has_input, has_left, reset_on_close, send};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -134,7 +133,7 @@ impl GateSession {
             }
         }
         // One that could not be connected asks again, and waits from now on.
-        let since = if self.deadline == 0 { self.waits_since(stream, now) } else { now };
+        let since = if self.deadline == 0 { now.saturating_sub(stream.waited()) } else { now };
         let limits = stream.limits();
         let asking = Asking {
             source: source(stream.peer().address, limits.source_prefix),
@@ -172,14 +171,6 @@ impl GateSession {
             Look::Place(place) => self.set_out(stream, place, now),
             Look::Refused(refusal) => Err(refused(refusal)),
         }
-    }
-
-    /// Since when this client waits for a backend, in the kernel's backlog and the server's queue: since it connected, or since
-    /// it spoke where that is what it has to do first.
-    fn waits_since(&self, stream: &mut Stream<'_>, now: Nanos) -> Nanos {
-        let client = stream.raw().0.as_fd();
-        let waited = if self.speaks_first() { since_heard(client) } else { since_handshake(client) };
-        now.saturating_sub(waited.map_or(0, nanos))
     }
 
     /// Whether a client that has ended without a word needs no backend.

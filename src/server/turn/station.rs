@@ -49,7 +49,7 @@ impl<'a> Station<'a> {
         self.now = self.shared.clock.now();
     }
 
-    /// A turn of a connection begins, whose service's turns cost so much.
+    /// A turn of a connection begins, of a service whose turns cost this.
     pub(crate) fn begin_turn(&mut self, cost: &TurnCost) {
         if cost.computes() {
             self.computing = true;

@@ -2,9 +2,17 @@
 //! it is sound.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "cli")]
+mod handed;
 mod mapping;
+#[cfg(feature = "cli")]
+mod orders;
 
+#[cfg(feature = "cli")]
+pub(crate) use handed::take_descriptors;
 pub(crate) use mapping::{Mapping, whole_pages};
+#[cfg(feature = "cli")]
+pub(crate) use orders::{hold, wait_for};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::net::{IpAddr, SocketAddr};
@@ -531,7 +539,7 @@ fn is_ignored(signal: rustix::process::Signal) -> bool {
 
 /// Has this signal do nothing.
 #[cfg(feature = "cli")]
-pub(crate) fn ignore(signal: rustix::process::Signal) {
+fn ignore(signal: rustix::process::Signal) {
     // SAFETY: SIG_IGN is no handler, so no code of this process runs on the signal.
     unsafe { libc::signal(signal.as_raw(), libc::SIG_IGN) };
 }

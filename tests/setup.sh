@@ -30,6 +30,9 @@ need redis-benchmark redis-tools
 need valgrind valgrind
 need strace strace
 need unshare util-linux
+# A supervisor, and its opinion of the units.
+need systemd-analyze systemd
+need systemd-socket-activate systemd
 need taskset util-linux
 # Clients in another language, and an environment for their packages.
 need python3 python3

@@ -17,6 +17,7 @@ use super::listener::Listener;
 use super::poll::crew::Crew;
 use super::poll::poller::Poller;
 use super::poll::threads::Threads;
+use super::pulse::Pulse;
 use super::queue::line::Line;
 use super::queue::patience::WaitLimit;
 use super::queue::table::Table;
@@ -184,6 +185,7 @@ fn share(
             poller,
             crew,
             counts: Counts::new(limits.workers, columns),
+            pulse: Pulse::default(),
             farewells: Farewells::new(),
             lingers,
             refusals: Refusals::new(listeners.len()),

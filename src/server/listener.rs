@@ -7,8 +7,8 @@ use crate::limits::Limits;
 use crate::reason::AcceptError;
 use crate::service::Service;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The name that a service says; one that panics over it is called `unnamed`.
@@ -31,6 +31,8 @@ pub(crate) struct Listener {
     /// What a refused client is told, instead of what the service would say.
     words: Option<Arc<[u8]>>,
     accept_errors: [AtomicU64; AcceptError::COUNT],
+    /// Another process listens on the socket.
+    handed_over: AtomicBool,
     /// Open until the server drains; locked by the acceptor to take it, by the leader to accept, and by scrapes.
     socket: Mutex<Option<TcpListener>>,
 }
@@ -54,6 +56,7 @@ impl Listener {
             cost: TurnCost::unknown(),
             words,
             accept_errors: Default::default(),
+            handed_over: AtomicBool::new(false),
             socket: Mutex::new(Some(socket)),
         }
     }
@@ -75,6 +78,15 @@ impl Listener {
             Some(words) => words,
             None => counts.contain(|| self.service.busy_reply()).unwrap_or(b""),
         }
+    }
+
+    /// Another process listens on the socket from now on: closing it here refuses nobody.
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Relaxed)
     }
 
     pub(crate) fn accept_failed(&self, error: AcceptError) {

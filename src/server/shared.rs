@@ -11,6 +11,7 @@ use super::lifecycle::Lifecycle;
 use super::listener::Listener;
 use super::poll::ThreadCrew;
 use super::poll::poller::Poller;
+use super::pulse::Pulse;
 use super::queue::line::{Claim, Line};
 use super::queue::patience::WaitLimit;
 use super::queue::table::{Slot, Table};
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) poller: Poller,
     pub(crate) crew: ThreadCrew,
     pub(crate) counts: Counts,
+    pub(crate) pulse: Pulse,
     pub(crate) farewells: Farewells,
     pub(crate) lingers: Lingers,
     pub(crate) refusals: Refusals,

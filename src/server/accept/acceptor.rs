@@ -8,6 +8,7 @@ use crate::admit::bell::Awaited;
 use crate::limits::Overload;
 use crate::reason::{AcceptError, DropReason};
 use crate::server::counts::ACCEPTOR_ROW;
+use crate::server::pulse::Vital;
 use crate::server::queue::line::{BURST, Claim, Entry};
 use crate::server::queue::owned::Owned;
 use crate::server::shared::Shared;
@@ -105,7 +106,8 @@ impl Acceptor {
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(1);
         let mut hold = None;
-        while !self.shared.life.is_draining() {
+        while !self.shared.life.is_draining() && !self.shared.life.is_handed_over() {
+            self.shared.pulse.beat(Vital::Acceptor);
             if self.shared.life.has_enough() {
                 self.close_listeners();
             }
@@ -274,7 +276,10 @@ impl Acceptor {
 
     fn close_listeners(&mut self) {
         for index in 0..self.watched.len() {
-            self.shared.listeners[index].socket().take();
+            if let Some(socket) = self.shared.listeners[index].socket().take() {
+                // It may live on in another process, and then the kernel would go on telling of its newcomers.
+                self.shared.poller.remove(&socket);
+            }
         }
         self.watched.clear();
     }
@@ -343,6 +348,9 @@ impl Acceptor {
     /// more handshakes, then accept what there is.
     fn drain(&mut self) {
         for index in 0..self.watched.len() {
+            if self.shared.listeners[index].is_handed_over() {
+                continue;
+            }
             let socket = &self.watched[index].socket;
             ignore_newcomers(socket);
             let _ = rustix::net::listen(socket, 0);

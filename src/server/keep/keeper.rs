@@ -8,6 +8,7 @@ use crate::reason::{CloseReason, DropReason};
 use crate::server::close::linger::Lingering;
 use crate::server::counts::{KEEPER_ROW, Row};
 use crate::server::datagram::batch::Batch;
+use crate::server::pulse::Vital;
 use crate::server::queue::connection::Waiting;
 use crate::server::queue::line::{Claim, Entry};
 use crate::server::queue::owned::Owned;
@@ -98,6 +99,7 @@ impl Timekeeper {
 
     /// One round; true when the server has stopped.
     fn round(&mut self, events: &mut Events) -> bool {
+        self.shared.pulse.beat(Vital::Timekeeper);
         let timeout = self.sleep_time();
         if self.poll.poll(events, Some(timeout)).is_ok() {
             for event in events.iter().filter(|event| event.token() != WAKE) {

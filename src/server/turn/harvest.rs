@@ -5,6 +5,7 @@ use crate::server::accept::newcomers::Newcomers;
 use crate::server::counts::Row;
 use crate::server::poll::ThreadLead;
 use crate::server::poll::poller::Event;
+use crate::server::pulse::Vital;
 use crate::server::queue::line::{Entry, Job};
 use crate::server::queue::state::{ConnectionId, Marks, Ready};
 use crate::server::queue::table::NEVER;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 /// Polls as the leader for at most `timeout`, puts what is ready into the line, and says how many events there were.
 pub(crate) fn harvest(shared: &Shared, lead: &ThreadLead<'_>, timeout: Duration, row: Row<'_>) -> usize {
+    shared.pulse.beat(Vital::Leader);
     // Read once for a batch, and only when there is something.
     let mut now = 0;
     let mut clock = || {

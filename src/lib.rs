@@ -74,7 +74,7 @@ pub mod service;
 mod sys;
 mod transport;
 
-pub use limits::{Limits, Overload};
+pub use limits::{Fair, Limits, Overload, QueueOrder, RefusalRate};
 pub use reason::CloseReason;
 pub use server::{BoundServer, BuildError, Builder, Handle, Listen, Server, ShutdownReport, Trigger};
 pub use service::{

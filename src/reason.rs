@@ -91,6 +91,18 @@ labels! {
         Error = "error",
         /// The server ended.
         Shutdown = "shutdown",
+        /// Its request waited longer than `queue_timeout`.
+        Overload = "overload",
+    }
+}
+
+labels! {
+    /// Why a request of an established connection got no turn.
+    TurnShed {
+        /// It waited for a worker longer than `queue_timeout`.
+        QueueTimeout = "queue_timeout",
+        /// Its client had left before its turn.
+        ClientGone = "client_gone",
     }
 }
 
@@ -137,6 +149,8 @@ labels! {
         Oversize = "oversize",
         /// Answering its source port could loop or reflect, or the service's `verify` said no.
         RefusedSource = "refused_source",
+        /// Its source has sent more than `datagram_source_rate` allows.
+        SourceRate = "source_rate",
         /// It waited for a worker longer than `queue_timeout`.
         QueueTimeout = "queue_timeout",
         /// Its reply could not be sent.
@@ -161,5 +175,21 @@ labels! {
         Resolve = "resolve",
         /// This process or machine has no descriptor, port or memory left; the backend is not to blame.
         Local = "local",
+        /// It answered a check over HTTP with an error, or not in HTTP.
+        Unhealthy = "unhealthy",
+    }
+}
+
+labels! {
+    /// Why a backend did not answer an HTTP request as it should.
+    RequestFailure {
+        /// It closed the connection and had answered nothing.
+        Closed = "closed",
+        /// It answered what is not HTTP, or cannot be read in one way only.
+        Unreadable = "unreadable",
+        /// It was silent for `backend_timeout`.
+        Timeout = "timeout",
+        /// It stopped in the middle of its answer.
+        Cut = "cut",
     }
 }

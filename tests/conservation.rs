@@ -5,6 +5,7 @@ mod support;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::{Client, Site};
+use tidegate::limits::RefusalRate;
 use tidegate::service::{Cost, Work};
 use tidegate::{Limits, Overload};
 
@@ -40,7 +41,7 @@ fn churn(overload: Overload) {
         .max_connections(24)
         .queue_timeout(Duration::from_millis(20))
         .idle_timeout(Duration::from_millis(200))
-        .refusal_rate(100_000.0)
+        .refusal_rate(RefusalRate::PerSecond(100_000.0))
         .overload(overload);
     let site = Site::serve(limits, Work(Cost::Sleep(Duration::from_millis(2))));
     let (stop, answered, readings) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use tidegate::metrics::snapshot::{ListenerSnapshot, Snapshot};
 use tidegate::reason::{DatagramDrop, TurnOutcome};
-use tidegate::{Builder, Echo, Handle, Overload, Peer, Reply, Server, Time, datagrams};
+use tidegate::{Builder, Echo, Handle, Limits, Overload, Peer, Reply, Server, Time, datagrams};
 
 /// How long anything may take that should come at once.
 const SOON: Duration = Duration::from_secs(10);
@@ -392,6 +392,53 @@ fn a_drain_answers_what_was_received_and_closes_the_socket() {
     }
     assert!(handle.wait().is_clean());
     UdpSocket::bind(address).expect("the address is free again");
+}
+
+#[test]
+fn a_drain_answers_what_had_come_and_not_what_goes_on_coming() {
+    let slow = datagrams(|request, reply| {
+        std::thread::sleep(Duration::from_millis(10));
+        reply.send(request)
+    });
+    let (handle, address) =
+        serve(server().workers(8).queue(32).listen_datagrams("127.0.0.1:0", slow).unwrap());
+    let over = AtomicBool::new(false);
+    let report = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let socket = client(address);
+            while !over.load(Ordering::Relaxed) {
+                // Two thousand a second; what cannot be delivered any more is an error.
+                (0..10).for_each(|_| _ = socket.send(b"more"));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        wait_for(&handle, "they are answered", |s| s.listeners[0].sent_bytes > 400);
+        let report = handle.shutdown(Duration::from_secs(20));
+        over.store(true, Ordering::Relaxed);
+        report
+    });
+    // What its buffers hold takes eight workers less than a second or two.
+    assert!(report.elapsed < Duration::from_secs(4), "{report}");
+    assert_eq!((report.datagrams_dropped, report.workers_left), (0, 0), "{report}");
+}
+
+#[test]
+fn what_the_kernel_still_holds_at_the_deadline_is_counted() {
+    let (gate, service) = gated();
+    let limits = Limits::default().datagram_source_rate(0.0).workers(1).queue(1);
+    let (handle, address) =
+        serve(Server::builder().limits(limits).listen_datagrams("127.0.0.1:0", service).unwrap());
+    let socket = client(address);
+    socket.send(b"held").unwrap();
+    gate.await_waiting(1);
+    (0..50).for_each(|_| _ = socket.send(b"more").unwrap());
+    let observe = handle.observe();
+    let report = handle.shutdown(Duration::from_millis(100));
+    assert!(report.datagrams_dropped > 0 && report.workers_left == 1, "{report}");
+    let now = observe.snapshot().listeners.remove(0);
+    let unread = report.datagrams_dropped - dropped(&now, DatagramDrop::Draining);
+    assert_eq!(now.datagrams_received + unread, 51, "{report}: {now:?}");
+    gate.open();
 }
 
 #[test]

@@ -4,11 +4,12 @@
 mod support;
 
 use rustix::process::Signal;
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::{Client, End, Gate, Held, Program, Running, Site, eventually, throughout};
+use tidegate::limits::RefusalRate;
 use tidegate::metrics::snapshot::Phase;
 use tidegate::reason::{CloseReason, DropReason};
 use tidegate::service::{Cost, Work, hello};
@@ -80,7 +81,7 @@ fn requests_already_sent_are_answered_though_they_wait() {
 fn what_the_kernel_had_completed_is_served() {
     let gate = Gate::new();
     // Nothing is refused, so what finds no place stays in the kernel.
-    let limits = Limits::default().workers(1).queue(1).refusal_rate(0.0).backlog(64);
+    let limits = Limits::default().workers(1).queue(1).refusal_rate(RefusalRate::PerSecond(0.0)).backlog(64);
     let site = Site::serve(limits, Held(gate.clone()));
     let mut clients: Vec<Client> = Vec::new();
     for _ in 0..30 {
@@ -378,7 +379,8 @@ fn who_does_not_read_is_not_asked_again_and_again() {
 fn whoever_was_on_the_way_in_sees_an_end_when_the_server_is_cut() {
     for _ in 0..10 {
         // Most stand in the backlog when the order comes.
-        let limits = Limits::default().workers(1).queue(1).refusal_rate(0.0).backlog(64);
+        let limits =
+            Limits::default().workers(1).queue(1).refusal_rate(RefusalRate::PerSecond(0.0)).backlog(64);
         let site = Site::serve(limits, Work(Cost::Sleep(Duration::from_millis(5))));
         let mut clients: Vec<Client> = (0..40).map(|_| site.client()).collect();
         for client in &mut clients {
@@ -410,6 +412,88 @@ fn a_turn_that_returns_after_the_end_with_more_to_read_is_cut() {
     gate.open();
     assert_eq!(client.rest().1, End::Reset);
     eventually("nothing is open", || (observe.snapshot().listeners[0].open() == 0).then_some(()));
+}
+
+/// Sends numbered lines without end and counts the answers, until the connection ends. How many were sent when the order
+/// came, how many were answered, and how that ended.
+fn pipeline_without_end(site: &Site) -> (u64, u64, End) {
+    let client = site.client();
+    let (stop, sent, ordered) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut stream = client.stream();
+            let line = [&[b'x'; 99][..], b"\n"].concat();
+            while !stop.load(Ordering::Relaxed) && stream.write_all(&line).is_ok() {
+                sent.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let mut stream = client.stream();
+        let (mut bytes, mut buffer) = (0u64, vec![0; 64 * 1024]);
+        let end = loop {
+            if bytes > 2_000_000 && ordered.load(Ordering::SeqCst) == 0 {
+                // What the server's kernel has not received yet, it may not know of.
+                ordered.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
+                site.handle().trigger().drain();
+            }
+            match stream.read(&mut buffer) {
+                Ok(0) => break End::Fin,
+                Ok(n) => bytes += n as u64,
+                Err(_) => break End::Reset,
+            }
+        };
+        stop.store(true, Ordering::Relaxed);
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        (ordered.load(Ordering::SeqCst), bytes / 100, end)
+    })
+}
+
+#[test]
+fn a_client_that_pipelines_without_end_does_not_hold_a_drain() {
+    let shout = handler(|stream| {
+        let mut line = String::new();
+        while stream.read_line(&mut line)? > 0 {
+            stream.write_all(line.as_bytes())?;
+            line.clear();
+        }
+        Ok(())
+    });
+    let limits = || Limits::default().workers(2);
+    let sites = [
+        Site::serve(limits(), Echo),
+        Site::serve(limits(), lines("lines", |line, out| out.send(&[line, b"\n"].concat()))),
+        Site::serve(limits(), shout),
+    ];
+    for site in sites {
+        let began = Instant::now();
+        let (sent, answered, end) = pipeline_without_end(&site);
+        // The buffers of both kernels are what may be on the way; all that had arrived is answered.
+        assert!(answered + 80_000 > sent, "{answered} of {sent} were answered");
+        println!("{answered} answered, {sent} sent when the order came, {end:?}");
+        let report = site.end();
+        assert!(report.is_clean() && report.drained == 1, "{report}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert!(report.elapsed < Duration::from_secs(3), "{report}");
+    }
+}
+
+#[test]
+fn what_a_client_had_pipelined_before_the_drain_is_answered_whole() {
+    let gate = Gate::new();
+    let limits = Limits::default().workers(1).turn_bytes(32 * 1024);
+    let site = Site::serve(limits, Held(gate.clone()));
+    let (mut holder, mut client) = (site.client(), site.client());
+    holder.say("x");
+    site.until("the worker is held", |now| now.active == 1);
+    let data: Vec<u8> = (0..150_000u32).map(|n| (n % 251) as u8).collect();
+    client.stream().write_all(&data).unwrap();
+    site.handle().trigger().drain();
+    site.until("it drains", |_| site.stats().phase == Phase::Draining);
+    gate.open();
+    let mut heard = vec![0; data.len()];
+    assert!(client.heard(&mut heard) && heard == data, "what was sent is answered");
+    assert_eq!(client.end(), End::Fin);
+    assert_eq!(holder.rest(), (b"x".to_vec(), End::Fin));
+    assert!(site.end().is_clean());
 }
 
 #[test]

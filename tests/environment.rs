@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use support::{command, finish, path, run};
+use support::{Program, command, finish, path, run};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -167,6 +167,48 @@ fn a_fifo_without_a_writer_is_an_error_within_a_second() {
     // Nor is one that stops in the middle.
     writer.write_all(b"queue = ").unwrap();
     says(&finish(check().arg("--config").arg(&fifo.0)), 2, &["nothing was written"]);
+}
+
+#[test]
+fn no_file_that_is_read_may_be_a_fifo_that_nobody_writes_to() {
+    let fifo = Place::fifo("unwritten");
+    let name = fifo.0.to_str().unwrap();
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", server.local_addr().unwrap());
+    for args in [
+        &["client", &url, "--file", name][..],
+        &["stress", &url, "-d", "1s", "--data-file", name],
+        &["stress", &url, "-d", "1s", "--lines", name],
+        &["stress", "report", name],
+    ] {
+        let began = Instant::now();
+        let output = finish(command(path()).args(args));
+        let stderr = text(&output.stderr);
+        assert!(
+            !output.status.success() && stderr.contains("no program has opened it"),
+            "{args:?}: {stderr}"
+        );
+        assert!(began.elapsed() < Duration::from_secs(3), "{args:?}: {:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn the_lines_to_send_may_come_through_a_pipe_as_slowly_as_they_like() {
+    let server = Program::new().start();
+    let fifo = Place::fifo("lines");
+    let lines = fifo.0.clone();
+    let writer = std::thread::spawn(move || {
+        let mut file = std::fs::OpenOptions::new().write(true).open(lines).unwrap();
+        // Longer than a pipe without a writer is waited for.
+        std::thread::sleep(Duration::from_millis(1_200));
+        file.write_all(b"one\ntw").unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        file.write_all(b"o\n").unwrap();
+    });
+    let url = format!("tcp://{}", server.address());
+    let output = finish(command(path()).args(["client", &url, "--file"]).arg(&fifo.0));
+    writer.join().unwrap();
+    assert_eq!(text(&output.stdout), "one\ntwo\n", "{}", text(&output.stderr));
 }
 
 #[test]

@@ -177,10 +177,31 @@ fn check_shows_what_each_listener_has() {
     let shown = words.join(" ");
     for listener in [
         "echo tcp://127.0.0.1:7001 backlog 77 overload reject idle-timeout 1s",
-        "hello tcp://127.0.0.1:7002 backlog 20 overload drop-oldest idle-timeout 60s",
-        "time tcp://127.0.0.1:7003 backlog 20 overload drop-oldest idle-timeout 60s",
+        "hello tcp://127.0.0.1:7002 backlog auto overload drop-oldest idle-timeout 60s",
+        "time tcp://127.0.0.1:7003 backlog auto overload drop-oldest idle-timeout 60s",
     ] {
         assert!(shown.contains(listener), "`{listener}` is not in {stdout}");
+    }
+}
+
+#[test]
+fn check_shows_what_each_gate_has() {
+    let config = Config::new(
+        "backend-connections = 7\nsend-proxy = \"v2\"\nready-needs-backend = true\n\
+         [[listener]]\nlisten = \"proxy:127.0.0.1:9=tcp://127.0.0.1:7001\"\nbackend-total = 5\nidle-timeout = \"1h\"\n\
+         [[listener]]\nlisten = \"proxy:unix:/a,unix:/b=tcp://127.0.0.1:7002\"\nready-needs-backend = false\n",
+    );
+    let output = run(["check", "--config", config.arg()]);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let shown = stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    for gate in [
+        "backend-connections 7 backend-total 5 backend-connect accept backend-connect-timeout 2s backend-check 2s \
+         ready-needs-backend true backend-resolve 30s idle-timeout 3600s half-close-timeout 60s send-proxy v2",
+        "backend-connections 7 backend-total as many as each may have backend-connect accept \
+         backend-connect-timeout 2s backend-check off ready-needs-backend false backend-resolve 30s idle-timeout 600s \
+         half-close-timeout 60s send-proxy v2",
+    ] {
+        assert!(shown.contains(gate), "`{gate}` is not in {stdout}");
     }
 }
 
@@ -220,7 +241,7 @@ fn each_listener_refuses_in_its_own_way() {
     let gate = Gate::new();
     let listen = || Listen::new("127.0.0.1:0", Held(gate.clone())).unwrap();
     let handle = Server::builder()
-        .limits(Limits::default().max_connections(50).refusal_rate(1e6))
+        .limits(Limits::default().max_connections(50).refusal_rate(tidegate::RefusalRate::All))
         .workers(1)
         .queue(1)
         .listener(listen())

@@ -65,6 +65,9 @@ fn a_live_scrape_shows_what_the_catalogue_promises_from_the_start() {
         "hello=tcp://127.0.0.1:0",
         "--listen",
         "echo=udp://127.0.0.1:0",
+        // What is promised of a backend is there before a client has come.
+        "--listen",
+        "proxy:127.0.0.1:1,unix:/nowhere=tcp://127.0.0.1:0",
     ]);
     let scrape = get(server.admin, "/metrics").unwrap();
     assert_eq!(scrape.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));

@@ -26,6 +26,11 @@ need socat socat
 need redis-server redis-server
 need redis-benchmark redis-tools
 [ -x "$(echo /usr/lib/postgresql/*/bin/pgbench)" ] || missing+=(postgresql)
+# Readers of manual pages, and the shells that complete options.
+need mandoc mandoc
+need groff groff
+need zsh zsh
+need fish fish
 # What a request costs, counted.
 need valgrind valgrind
 need strace strace
@@ -48,8 +53,10 @@ if [ "${#missing[@]}" -gt 0 ]; then
     $sudo env RUNLEVEL=1 apt-get install -qy --no-install-recommends "${missing[@]}"
 fi
 
-# Another language's reader of HdrHistogram logs, its strict HTTP, and its WebSockets.
-if ! target/test-venv/bin/python -c 'import hdrh, h11, websockets, wsproto' 2>/dev/null; then
+# Another language's reader of HdrHistogram logs, its strict HTTP, its WebSockets, and servers for the gate for HTTP.
+if ! target/test-venv/bin/python -c \
+    'import hdrh, h11, websockets, wsproto, gunicorn, flask, django, waitress, cheroot, granian' 2>/dev/null; then
     python3 -m venv target/test-venv
-    target/test-venv/bin/pip install -q hdrhistogram h11 websockets wsproto
+    target/test-venv/bin/pip install -q hdrhistogram h11 websockets wsproto \
+        gunicorn flask django waitress cheroot granian
 fi

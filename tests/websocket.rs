@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::{Client, End, PATIENCE, Site, eventually, finish, throughout};
+use support::{Client, End, PATIENCE, Site, eventually, finish, hush_panics, throughout};
 use tidegate::reason::CloseReason;
 use tidegate::websocket::{
     Closed, Event, Opcode, Prepared, PushError, Pusher, WebSocketConfig, WebSockets, frame_head, unmask,
@@ -259,6 +259,53 @@ fn a_service_may_refuse_a_socket_and_may_speak_first() {
     let mut client = site.client();
     client.say(handshake("", "").replace("GET /", "GET /?late"));
     assert_eq!(client.rest().1, End::Reset);
+    site.end();
+}
+
+/// A service that has noted a socket at its opening learns of its end, however the opening went.
+#[test]
+fn each_socket_that_was_opened_is_closed_once_and_nothing_is_pushed_to_one_that_was_not() {
+    hush_panics();
+    let closes = Arc::new(Mutex::new(Vec::new()));
+    let pushers: Arc<Mutex<Vec<Pusher>>> = Arc::default();
+    let (log, noted) = (closes.clone(), pushers.clone());
+    let service = websocket(move |event, socket| {
+        let request = match event {
+            Event::Open(request) => request,
+            Event::Close(closed) => {
+                log.lock().unwrap().push(closed.why);
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        noted.lock().unwrap().push(socket.pusher()?);
+        match request.query() {
+            Some("panics") => panic!("as the test wants"),
+            Some("speaks") => socket.send("hi").map(|()| panic!("as the test wants")),
+            Some("fails") => socket.send("hi").and(Err(io::Error::other("as the test wants"))),
+            _ => Err(http::status(401)),
+        }
+    });
+    let site = Site::serve(limits(), service);
+    for (query, why) in [
+        ("panics", Some(CloseReason::Panic)),
+        ("speaks", Some(CloseReason::Panic)),
+        ("fails", Some(CloseReason::Error)),
+        ("refused", None),
+    ] {
+        let mut client = site.client();
+        client.say(handshake("", "").replace("GET /", &format!("GET /?{query}")));
+        match why {
+            Some(why) => {
+                assert_eq!(client.rest().1, End::Reset, "{query}");
+                assert_eq!(eventually("it is told", || closes.lock().unwrap().pop()), why, "{query}");
+            }
+            None => assert_eq!(client.reply().status, 401),
+        }
+        let pusher = pushers.lock().unwrap().pop().expect("it was opened");
+        assert_eq!(pusher.push("anybody?"), Err(PushError::Gone), "{query}");
+    }
+    assert_eq!(closes.lock().unwrap().len(), 0, "each once, and none for what was no socket");
     site.end();
 }
 

@@ -132,6 +132,8 @@ fn tidegate(path: PathBuf, service: Service) -> Result<Command> {
         Mode::Sleep(amount) => ("work", Some(format!("sleep:{}us", amount.as_micros()))),
     };
     let mut command = Command::new(path);
+    // A load generator is one source.
+    command.env("TIDEGATE_DATAGRAM_SOURCE_RATE", "off");
     command.arg("--listen").arg(format!("{name}={scheme}://127.0.0.1:0"));
     if let Some(work) = work {
         command.arg("--work").arg(work);

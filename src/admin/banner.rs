@@ -2,8 +2,10 @@
 
 use super::history::Dropped;
 use super::show;
-use crate::metrics::snapshot::{Phase, Snapshot};
-use crate::reason::{DatagramDrop, DropReason};
+use crate::metrics::backends::BackendsSnapshot;
+use crate::metrics::snapshot::{ListenerSnapshot, Phase, Snapshot};
+use crate::reason::{DatagramDrop, DropReason, TurnShed};
+use std::time::Duration;
 
 /// The banner's states, each with a colour of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,11 +83,23 @@ impl Banner {
             Phase::Serving => {}
         }
         if let Some(reason) = shedding(seen, lately) {
-            let said = (why_shedding(reason, seen, lately), advice_shedding(reason));
+            let standing =
+                seen.standing.map_or(String::new(), |time| format!(" {}", why_standing(seen, time)));
+            let said = (why_shedding(reason, seen, lately) + &standing, advice_shedding(reason, seen));
+            return ask(Condition::Shedding, "Shedding load", said);
+        }
+        if let Some(said) = shedding_requests(seen, lately) {
             return ask(Condition::Shedding, "Shedding load", said);
         }
         if let Some(said) = dropping_datagrams(lately) {
             return ask(Condition::Shedding, "Dropping datagrams", said);
+        }
+        if let Some(standing) = seen.standing {
+            return ask(
+                Condition::Warning,
+                "Serving the freshest first",
+                (why_standing(seen, standing), ADVICE_BUSY),
+            );
         }
         if let Some(said) = warning(seen, lately) {
             return ask(Condition::Warning, "Serving, under strain", said);
@@ -106,6 +120,7 @@ fn shedding(seen: &Snapshot, lately: &Lately) -> Option<DropReason> {
 fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String {
     let n = show::number;
     let why = match reason {
+        DropReason::QueueFull | DropReason::QueueTimeout if full_gate(seen).is_some() => why_gate_full(seen),
         DropReason::QueueFull => why_queue_full(seen),
         DropReason::MaxConnections => {
             format!("As many connections are open as max_connections allows ({}).", n(seen.connections_limit))
@@ -135,8 +150,41 @@ fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String 
     }
 }
 
-fn advice_shedding(reason: DropReason) -> &'static str {
+/// Why requests of open connections get no turn now, if any do, and what to do.
+fn shedding_requests(seen: &Snapshot, lately: &Lately) -> Option<(String, &'static str)> {
+    // A client that left while it waited says the same of the load as one that waited too long, but it may leave for
+    // reasons of its own.
+    let shed = lately.dropped.turns[TurnShed::QueueTimeout as usize];
+    let standing = seen.standing.map_or(String::new(), |time| format!(" {}", why_standing(seen, time)));
+    (shed > 0).then(|| {
+        let seconds = lately.seconds.max(1.0);
+        let why = format!(
+            "Requests wait for a worker longer than queue_timeout: {} of open connections were shed in the last \
+             {seconds:.0} s.{standing}",
+            show::number(shed)
+        );
+        (why, ADVICE_BUSY)
+    })
+}
+
+fn why_standing(seen: &Snapshot, standing: Duration) -> String {
+    let oldest = match seen.shelf_length {
+        0 => String::new(),
+        n => format!(
+            " {} are set aside, the oldest for {}.",
+            show::number(n),
+            show::latency(Some(seen.shelf_oldest.as_secs_f64()))
+        ),
+    };
+    format!(
+        "More comes than the workers can do: the freshest are served first since {}.{oldest}",
+        show::age(standing)
+    )
+}
+
+fn advice_shedding(reason: DropReason, seen: &Snapshot) -> &'static str {
     match reason {
+        DropReason::QueueFull | DropReason::QueueTimeout if full_gate(seen).is_some() => ADVICE_GATE,
         DropReason::QueueFull | DropReason::QueueTimeout => ADVICE_BUSY,
         DropReason::MaxConnections => {
             "Look for clients that keep connections they do not use, or raise --max-connections."
@@ -152,25 +200,74 @@ fn advice_shedding(reason: DropReason) -> &'static str {
     }
 }
 
+const ADVICE_GATE: &str = "If a backend has processors to spare, raise --backend-connections. If none has, add a backend or make its requests cheaper.";
+
 const ADVICE_BUSY: &str = "If processors are idle, turns wait for something: raise --workers. If none is, add an instance or make turns cheaper.";
+
+/// The listeners that are gates.
+fn gates(seen: &Snapshot) -> impl Iterator<Item = (&ListenerSnapshot, &BackendsSnapshot)> {
+    seen.listeners.iter().filter_map(|l| Some((l, l.backends.as_ref()?)))
+}
+
+/// A gate all of whose places are taken, while there is room in the queue for a worker: those who wait, wait for a
+/// backend.
+fn full_gate(seen: &Snapshot) -> Option<(&ListenerSnapshot, &BackendsSnapshot)> {
+    let full = |(_, gate): &(_, &BackendsSnapshot)| gate.in_use >= gate.limit && gate.limit > 0;
+    if seen.queue_length < seen.queue_limit { gates(seen).find(full) } else { None }
+}
+
+fn why_gate_full(seen: &Snapshot) -> String {
+    let n = show::number;
+    let Some((listener, gate)) = full_gate(seen) else { return String::new() };
+    let (places, waiting) = (n(gate.limit), n(gate.waiting));
+    format!(
+        "All {places} places at the backends of {} are taken: {waiting} wait for one, limit {}.",
+        listener.listener,
+        n(seen.queue_limit)
+    )
+}
+
+/// A backend that is set aside, if one is.
+fn set_aside(seen: &Snapshot) -> Option<(String, &'static str)> {
+    let n = show::number;
+    let aside = |gate: &BackendsSnapshot| {
+        let used = gate.backends.iter().filter(|backend| !backend.leaving);
+        let aside = used.clone().filter(|backend| backend.aside_for.is_some()).count();
+        (aside as u64, used.count() as u64)
+    };
+    let (listener, (aside, all)) =
+        gates(seen).map(|(l, gate)| (l, aside(gate))).find(|(_, (aside, _))| *aside > 0)?;
+    let why = format!(
+        "{} of {} of {} cannot be reached and {} set aside.",
+        n(aside),
+        show::some(all, "backend"),
+        listener.listener,
+        if aside == 1 { "is" } else { "are" }
+    );
+    Some((
+        why,
+        "The table of backends below says which, since when and why: look whether it runs and listens.",
+    ))
+}
 
 /// The refusals are of the last seconds and the queue is as it is now: where it has room again, that is said too.
 fn why_queue_full(seen: &Snapshot) -> String {
     let n = show::number;
-    let (waiting, limit) = (seen.queue_length, seen.queue_limit);
+    let newcomers: u64 = seen.listeners.iter().map(|l| l.newcomers).sum();
+    let limit = seen.queue_limit;
     let workers = format!("{} of {} workers are busy", n(seen.workers_busy), n(seen.workers_limit));
-    if waiting < limit {
+    if newcomers < limit {
         return format!(
             "Bursts overflow the queue: {} of {} places are taken at this moment, {workers}.",
-            n(waiting),
+            n(newcomers),
             n(limit)
         );
     }
-    let newcomers: u64 = seen.listeners.iter().map(|l| l.newcomers).sum();
+    let queued: u64 = seen.listeners.iter().map(|l| l.queued).sum();
+    let turns = show::some(queued.saturating_sub(newcomers), "request");
     format!(
-        "The queue is full: {} wait ({}), limit {}; {workers}.",
-        n(waiting),
-        show::waiting(seen, newcomers),
+        "The queue is full: {} newcomers wait (limit {}), beside {turns} of open connections; {workers}.",
+        n(newcomers),
         n(limit)
     )
 }
@@ -206,6 +303,9 @@ fn warning(seen: &Snapshot, lately: &Lately) -> Option<(String, &'static str)> {
             why,
             "See what they wait for before a restart: gdb -p PID -batch -ex 'thread apply all bt'",
         ));
+    }
+    if let Some(said) = set_aside(seen) {
+        return Some(said);
     }
     if let Some(why) = backlog_fills(seen) {
         return Some((
@@ -248,8 +348,24 @@ fn why_well(seen: &Snapshot) -> String {
         0 => "nobody waits".to_owned(),
         waiting => format!("{} waiting (limit {})", n(waiting), n(seen.queue_limit)),
     };
+    let (mut in_use, mut limit, mut waiting) = (0, 0, 0);
+    for (_, gate) in gates(seen) {
+        in_use += gate.in_use;
+        limit += gate.limit;
+        waiting += gate.waiting;
+    }
+    let at_backends = match (limit, waiting) {
+        (0, _) => String::new(),
+        (_, 0) => format!("{} of {} places at backends in use, ", n(in_use), n(limit)),
+        _ => format!(
+            "{} of {} places at backends in use and {} waiting for one, ",
+            n(in_use),
+            n(limit),
+            n(waiting)
+        ),
+    };
     format!(
-        "{} of {} workers busy, {queue}, nobody turned away.",
+        "{} of {} workers busy, {queue}, {at_backends}nobody turned away.",
         n(seen.workers_busy),
         n(seen.workers_limit)
     )
@@ -289,6 +405,9 @@ mod tests {
     fn a_server_that_serves_says_how_well() {
         let well = Snapshot { workers_busy: 2, queue_length: 0, ..serving() };
         let stuck = Snapshot { workers_stuck: 3, ..well.clone() };
+        let standing = Some(Duration::from_secs(12));
+        let shelf_oldest = Duration::from_millis(1200);
+        let stands = Snapshot { standing, shelf_length: 4210, shelf_oldest, ..well.clone() };
         let mut backlog = well.clone();
         backlog.listeners[0].backlog = Some(AcceptQueue { connections: 9, limit: 10, drops: 0 });
         let calm = Lately::default();
@@ -300,6 +419,13 @@ mod tests {
             (&well, &calm, Condition::Serving, "2 of 32 workers busy, nobody waits, nobody turned away."),
             (&well, &dropped(DropReason::ClientGone, 9), Condition::Serving, "nobody turned away"),
             (&well, &reflected, Condition::Serving, "nobody turned away"),
+            (
+                &stands,
+                &calm,
+                Condition::Warning,
+                "the freshest are served first since 12 s. 4,210 are set aside",
+            ),
+            (&stands, &calm, Condition::Warning, "the oldest for 1.2 s."),
             (&stuck, &calm, Condition::Warning, "3 of 32 workers have been in one turn"),
             (&backlog, &calm, Condition::Warning, "9 of 10 places of the kernel's accept queue"),
             (&well, &panics, Condition::Warning, "1 handler panic in the last minute"),
@@ -311,22 +437,33 @@ mod tests {
 
     #[test]
     fn a_server_that_sheds_says_why_and_how_much() {
-        let full = serving();
-        let mut split = Snapshot { shedding: Some(DropReason::QueueFull), ..serving() };
-        (split.listeners[0].queued, split.listeners[0].newcomers) = (120, 20);
-        let bursts = Snapshot { queue_length: 3, ..serving() };
+        let mut full = Snapshot { shedding: Some(DropReason::QueueFull), ..serving() };
+        (full.listeners[0].queued, full.listeners[0].newcomers) = (153, 128);
+        let stands = Snapshot { standing: Some(Duration::from_secs(12)), ..full.clone() };
+        let mut turns = Lately { seconds: 3.0, ..Lately::default() };
+        turns.dropped.turns[TurnShed::QueueTimeout as usize] = 70;
+        let mut calm = serving();
+        calm.listeners[0].queued = 30;
+        let mut bursts = serving();
+        (bursts.listeners[0].queued, bursts.listeners[0].newcomers) = (3, 3);
         let from = |reason| Lately { source: Some("10.0.0.7".to_owned()), ..dropped(reason, 5) };
         let mut kernel = Lately { seconds: 3.0, ..Lately::default() };
         kernel.dropped.datagrams[DatagramDrop::KernelBuffer as usize] = 70;
         for (seen, lately, words) in [
-            (&full, dropped(DropReason::QueueFull, 1204), "The queue is full: 128 wait"),
+            (
+                &full,
+                Lately::default(),
+                "The queue is full: 128 newcomers wait (limit 128), beside 25 requests of open",
+            ),
+            (&stands, Lately::default(), "The queue is full: 128 newcomers"),
+            (&stands, Lately::default(), "the freshest are served first since 12 s."),
+            (&calm, turns, "longer than queue_timeout: 70 of open connections were shed in the last 3 s."),
             (&full, dropped(DropReason::QueueFull, 1204), "1,204 refused in the last 3 s"),
-            (&split, Lately::default(), "128 wait (20 new, 100 of open connections, 8 other), limit 128"),
             (&bursts, dropped(DropReason::QueueFull, 40), "Bursts overflow the queue: 3 of 128 places"),
             (&full, from(DropReason::PerSource), "10.0.0.7 has as many connections as"),
             (&full, from(DropReason::Rate), "10.0.0.7 connects faster than source_rate"),
             (&full, dropped(DropReason::FdReserve, 1), "out of file descriptors"),
-            (&full, kernel, "the kernel's buffer is full. 70 dropped in the last 3 s."),
+            (&calm, kernel, "the kernel's buffer is full. 70 dropped in the last 3 s."),
         ] {
             check(seen, &lately, Condition::Shedding, words);
         }
@@ -342,6 +479,42 @@ mod tests {
         ] {
             check(&Snapshot { phase, ..serving() }, &Lately::default(), condition, words);
         }
+    }
+
+    #[test]
+    fn a_gate_says_that_its_backends_are_the_bound_and_which_cannot_be_reached() {
+        use crate::metrics::backends::BackendSnapshot;
+        let mut seen = Snapshot { workers_busy: 1, queue_length: 0, ..serving() };
+        seen.listeners[0].listener = "tcp://a:6000".to_owned();
+        let two = vec![BackendSnapshot::default(); 2];
+        let gate = BackendsSnapshot { backends: two, in_use: 5, limit: 20, ..BackendsSnapshot::default() };
+        seen.listeners[0].backends = Some(gate);
+        let calm = Lately::default();
+        check(
+            &seen,
+            &calm,
+            Condition::Serving,
+            "nobody waits, 5 of 20 places at backends in use, nobody turned",
+        );
+        let gate = seen.listeners[0].backends.as_mut().unwrap();
+        (gate.in_use, gate.waiting) = (20, 3);
+        check(&seen, &calm, Condition::Serving, "20 of 20 places at backends in use and 3 waiting for one,");
+        let full =
+            "All 20 places at the backends of tcp://a:6000 are taken: 3 wait for one, limit 128. 9 refused";
+        for reason in [DropReason::QueueFull, DropReason::QueueTimeout] {
+            check(&seen, &dropped(reason, 9), Condition::Shedding, full);
+            assert!(Banner::new(&seen, &dropped(reason, 9)).advice.contains("--backend-connections"));
+        }
+        let gate = seen.listeners[0].backends.as_mut().unwrap();
+        gate.backends[1].aside_for = Some(std::time::Duration::from_secs(3));
+        check(
+            &seen,
+            &calm,
+            Condition::Warning,
+            "1 of 2 backends of tcp://a:6000 cannot be reached and is set",
+        );
+        seen.listeners[0].backends.as_mut().unwrap().backends[1].leaving = true;
+        check(&seen, &calm, Condition::Serving, "nobody turned away");
     }
 
     #[test]

@@ -111,6 +111,11 @@ impl AdminConnection {
         if now < self.deadline {
             return;
         }
+        // What came in time counts, whether or not it was looked at in time.
+        self.advance(now, rules);
+        if now < self.deadline || self.asked().is_some() {
+            return;
+        }
         // A client that began a request is told why it ends; one that said nothing is not.
         let began = matches!(&self.progress, VisitState::Reading(head) if !head.is_empty());
         if began && now < self.end {

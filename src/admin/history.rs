@@ -1,7 +1,7 @@
 //! The last five minutes in a fixed ring, one sample a second: what the status page draws.
 
 use crate::metrics::snapshot::{HistogramSnapshot, Snapshot};
-use crate::reason::{DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{DatagramDrop, DropReason, TurnOutcome, TurnShed};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -17,20 +17,31 @@ const LATENCIES_MAX: usize = 13;
 pub(super) struct Latencies {
     pub(super) queue_wait: HistogramSnapshot,
     pub(super) turn: HistogramSnapshot,
+    /// Waiting for a place at a backend, and connecting to one.
+    pub(super) gate_wait: HistogramSnapshot,
+    pub(super) connect: HistogramSnapshot,
 }
 
 impl Latencies {
     pub(super) fn of(seen: &Snapshot) -> Self {
-        let mut turn = HistogramSnapshot::default();
+        let mut all = Self { queue_wait: seen.queue_wait.clone(), ..Self::default() };
         for listener in &seen.listeners {
-            turn.merge(&listener.turn_duration);
+            all.turn.merge(&listener.turn_duration);
+            let Some(gate) = &listener.backends else { continue };
+            all.gate_wait.merge(&gate.wait);
+            gate.backends.iter().for_each(|backend| all.connect.merge(&backend.connect));
         }
-        Self { queue_wait: seen.queue_wait.clone(), turn }
+        all
     }
 
     /// What was observed since `earlier`.
     pub(super) fn since(&self, earlier: &Latencies) -> Self {
-        Self { queue_wait: self.queue_wait.since(&earlier.queue_wait), turn: self.turn.since(&earlier.turn) }
+        Self {
+            queue_wait: self.queue_wait.since(&earlier.queue_wait),
+            turn: self.turn.since(&earlier.turn),
+            gate_wait: self.gate_wait.since(&earlier.gate_wait),
+            connect: self.connect.since(&earlier.connect),
+        }
     }
 }
 
@@ -46,6 +57,8 @@ pub(super) struct Sample {
     pub(super) accepted: u64,
     pub(super) dropped: [u64; DropReason::COUNT],
     pub(super) datagrams_dropped: [u64; DatagramDrop::COUNT],
+    /// Requests of connections that were served before, and that got no turn.
+    pub(super) turns_shed: [u64; TurnShed::COUNT],
     /// Turns that did something.
     pub(super) turns: u64,
     pub(super) sent_bytes: u64,
@@ -67,6 +80,7 @@ impl Sample {
             accepted: 0,
             dropped: [0; DropReason::COUNT],
             datagrams_dropped: [0; DatagramDrop::COUNT],
+            turns_shed: [0; TurnShed::COUNT],
             turns: 0,
             sent_bytes: 0,
             queue_length: seen.queue_length,
@@ -85,6 +99,9 @@ impl Sample {
             for (sum, n) in sample.dropped.iter_mut().zip(listener.dropped) {
                 *sum += n;
             }
+            for (sum, n) in sample.turns_shed.iter_mut().zip(listener.turns_shed) {
+                *sum += n;
+            }
             for (sum, n) in sample.datagrams_dropped.iter_mut().zip(listener.datagrams_dropped) {
                 *sum += n;
             }
@@ -92,15 +109,16 @@ impl Sample {
         sample
     }
 
-    /// All that was turned away, connections and datagrams.
+    /// All that was turned away: connections, requests and datagrams.
     pub(super) fn dropped_total(&self) -> u64 {
-        self.dropped.iter().chain(&self.datagrams_dropped).sum()
+        self.dropped.iter().chain(&self.turns_shed).chain(&self.datagrams_dropped).sum()
     }
 
-    /// What was turned away since `earlier`, by reason: connections and datagrams.
+    /// What was turned away since `earlier`, by reason: connections, requests and datagrams.
     pub(super) fn dropped_since(&self, earlier: &Sample) -> Dropped {
         Dropped {
             connections: since(&self.dropped, &earlier.dropped),
+            turns: since(&self.turns_shed, &earlier.turns_shed),
             datagrams: since(&self.datagrams_dropped, &earlier.datagrams_dropped),
         }
     }
@@ -132,6 +150,7 @@ impl Sample {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Dropped {
     pub(super) connections: [u64; DropReason::COUNT],
+    pub(super) turns: [u64; TurnShed::COUNT],
     pub(super) datagrams: [u64; DatagramDrop::COUNT],
 }
 

@@ -68,9 +68,14 @@ impl Pages {
     }
 
     fn ready(&self) -> AdminAnswer {
-        match self.observe.snapshot().phase {
-            Phase::Serving => answer(200, TEXT, "ready\n".into()),
-            phase => answer(503, TEXT, format!("not ready: {}\n", phase.as_str()).into()),
+        let seen = self.observe.snapshot();
+        let mut gates = seen.listeners.iter().filter(|l| l.backends.as_ref().is_some_and(|gate| !gate.ready));
+        match (seen.phase, gates.next()) {
+            (Phase::Serving, None) => answer(200, TEXT, "ready\n".into()),
+            (Phase::Serving, Some(gate)) => {
+                answer(503, TEXT, format!("not ready: no backend of {} is up\n", gate.listener).into())
+            }
+            (phase, _) => answer(503, TEXT, format!("not ready: {}\n", phase.as_str()).into()),
         }
     }
 

@@ -21,7 +21,7 @@ pub(super) fn some(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", number(n), if n == 1 { "" } else { "s" })
 }
 
-/// What waits in the queue, by what it is: a queue may be longer than its limit, which is for newcomers.
+/// What waits in the queue, by what it is. Its limit is for newcomers alone.
 pub(super) fn waiting(seen: &Snapshot, newcomers: u64) -> String {
     let queued: u64 = seen.listeners.iter().map(|l| l.queued).sum();
     let (turns, others) = (queued.saturating_sub(newcomers), seen.queue_length.saturating_sub(queued));

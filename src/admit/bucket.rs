@@ -28,28 +28,28 @@ impl Bucket {
         self.at = now;
     }
 
-    /// Takes one token, if there is one.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
+    /// Takes this many tokens, if there are as many.
+    pub(crate) fn take(&mut self, now: Instant, count: f64) -> bool {
         self.refill(now);
-        let enough = self.tokens >= 1.0;
+        let enough = self.tokens >= count;
         if enough {
-            self.tokens -= 1.0;
+            self.tokens -= count;
         }
         enough
     }
 
-    /// Gives a token back that was taken for nothing.
-    pub(crate) fn give_back(&mut self) {
-        self.tokens = (self.tokens + 1.0).min(self.depth);
+    /// Gives tokens back that were taken for nothing.
+    pub(crate) fn give_back(&mut self, count: f64) {
+        self.tokens = (self.tokens + count).min(self.depth);
     }
 
-    /// How long until there is a token; `None` if there will never be one.
-    pub(crate) fn next(&mut self, now: Instant) -> Option<Duration> {
+    /// How long until there are this many tokens; `None` if there will never be.
+    pub(crate) fn next(&mut self, now: Instant, count: f64) -> Option<Duration> {
         self.refill(now);
-        if self.tokens >= 1.0 {
+        if self.tokens >= count {
             return Some(Duration::ZERO);
         }
-        let wait = || Duration::try_from_secs_f64((1.0 - self.tokens) / self.rate).unwrap_or(Duration::MAX);
+        let wait = || Duration::try_from_secs_f64((count - self.tokens) / self.rate).unwrap_or(Duration::MAX);
         (self.rate > 0.0).then(wait)
     }
 }
@@ -62,14 +62,14 @@ mod tests {
     fn a_bucket_says_when_its_next_token_comes() {
         let now = Instant::now();
         let mut bucket = Bucket::with_depth(10.0, 1.0, now);
-        assert_eq!(bucket.next(now), Some(Duration::ZERO));
-        assert!(bucket.take(now) && !bucket.take(now));
-        assert_eq!(bucket.next(now), Some(Duration::from_millis(100)));
-        assert!(bucket.take(now + Duration::from_millis(101)));
-        assert_eq!(Bucket::with_depth(0.0, 0.0, now).next(now), None);
+        assert_eq!(bucket.next(now, 1.0), Some(Duration::ZERO));
+        assert!(bucket.take(now, 1.0) && !bucket.take(now, 1.0));
+        assert_eq!(bucket.next(now, 1.0), Some(Duration::from_millis(100)));
+        assert!(bucket.take(now + Duration::from_millis(101), 1.0));
+        assert_eq!(Bucket::with_depth(0.0, 0.0, now).next(now, 1.0), None);
         let mut slow = Bucket::with_depth(1e-300, 1.0, now);
-        assert!(slow.take(now));
-        assert_eq!(slow.next(now), Some(Duration::MAX), "longer than a Duration can say");
+        assert!(slow.take(now, 1.0));
+        assert_eq!(slow.next(now, 1.0), Some(Duration::MAX), "longer than a Duration can say");
     }
 
     #[test]
@@ -77,15 +77,22 @@ mod tests {
         let now = Instant::now();
         let mut bucket = Bucket::new(2.0, now);
         let later = now + Duration::from_secs(3600);
-        assert_eq!([bucket.take(later), bucket.take(later), bucket.take(later)], [true, true, false]);
-        bucket.give_back();
-        bucket.give_back();
-        bucket.give_back();
-        assert_eq!([bucket.take(later), bucket.take(later), bucket.take(later)], [true, true, false]);
+        assert_eq!(
+            [bucket.take(later, 1.0), bucket.take(later, 1.0), bucket.take(later, 1.0)],
+            [true, true, false]
+        );
+        bucket.give_back(1.0);
+        bucket.give_back(1.0);
+        bucket.give_back(1.0);
+        assert_eq!(
+            [bucket.take(later, 1.0), bucket.take(later, 1.0), bucket.take(later, 1.0)],
+            [true, true, false]
+        );
         let mut slow = Bucket::new(0.5, now);
-        assert_eq!([slow.take(now), slow.take(now)], [true, false], "one at least");
+        assert_eq!([slow.take(now, 1.0), slow.take(now, 1.0)], [true, false], "one at least");
         assert!(
-            !slow.take(now + Duration::from_millis(1_999)) && slow.take(now + Duration::from_millis(2_001))
+            !slow.take(now + Duration::from_millis(1_999), 1.0)
+                && slow.take(now + Duration::from_millis(2_001), 1.0)
         );
     }
 }

@@ -4,6 +4,8 @@
 pub(crate) mod bell;
 pub(crate) mod bucket;
 pub(crate) mod places;
+pub(crate) mod refusal_budget;
+pub(crate) mod sharing;
 pub(crate) mod sources;
 // Until the server and the gate use all of it.
 #[allow(dead_code)]

@@ -99,7 +99,7 @@ impl Sources {
         let entry = &mut known.entries[number as usize];
         let refused = if self.max > 0 && entry.open >= self.max {
             Some(DropReason::PerSource)
-        } else if self.rate > 0.0 && !entry.tokens.take(now) {
+        } else if self.rate > 0.0 && !entry.tokens.take(now, 1.0) {
             Some(DropReason::Rate)
         } else {
             entry.open += 1;

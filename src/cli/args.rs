@@ -3,6 +3,7 @@
 
 use super::gate_options::GateOptions;
 use super::limit_options::LimitOptions;
+use super::web_options::WebOptions;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -20,8 +21,8 @@ pub(super) struct ServeArgs {
     /// TOML file with options: its keys are their names without --
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Service (echo, hello, time, work, or proxy:BACKEND,...) and the URL where it listens (tcp://, udp:// or http://);
-    /// may be repeated
+    /// Service (echo, hello, time, work, or proxy:BACKEND,...) and the URL where it listens (tcp://, udp://,
+    /// http:// or ws://); may be repeated
     /// [default: echo=tcp://127.0.0.1:5000]
     #[arg(long, value_name = "SERVICE=URL", help_heading = "Listening")]
     pub(super) listen: Vec<String>,
@@ -42,6 +43,8 @@ pub(super) struct ServeArgs {
     pub(super) limits: LimitOptions,
     #[command(flatten)]
     pub(super) gate: GateOptions,
+    #[command(flatten)]
+    pub(super) web: WebOptions,
     /// Text for a client that is refused, with the escapes \n \r \t \0 \\ \xHH [default: none, the connection is
     /// reset]
     #[arg(long, value_name = "TEXT", help_heading = "Overload")]
@@ -78,6 +81,7 @@ impl ServeArgs {
             work: self.work.or(other.work),
             limits: self.limits.or(other.limits),
             gate: self.gate.or(other.gate),
+            web: self.web.or(other.web),
             busy_reply: self.busy_reply.or(other.busy_reply),
             log_format: self.log_format.or(other.log_format),
             verbose: self.verbose,

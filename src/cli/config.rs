@@ -3,7 +3,7 @@
 
 use super::args::ServeArgs;
 use super::exit::one_line;
-use super::gate_options;
+use super::{gate_options, web_options};
 use crate::limits::TABLE;
 use crate::limits::show_time;
 use clap::{Args, Command, FromArgMatches};
@@ -135,7 +135,8 @@ fn listeners(parser: &Parser, value: &toml::Value) -> Result<Vec<ServeArgs>, Str
 /// Whether a listener can have a key of its own.
 fn own(parser: &Parser, key: &str) -> Result<(), String> {
     let of_its_own = TABLE.iter().any(|limit| limit.per_listener && limit.name == key);
-    if of_its_own || matches!(key, "listen" | "busy-reply") || gate_options::NAMES.contains(&key) {
+    let of_a_service = gate_options::NAMES.contains(&key) || web_options::NAMES.contains(&key);
+    if of_its_own || of_a_service || matches!(key, "listen" | "busy-reply") {
         return Ok(());
     }
     if parser.names().any(|name| name == key) {
@@ -207,6 +208,7 @@ fn scalar(value: &toml::Value) -> Result<String, &'static str> {
         toml::Value::String(text) => Ok(text.clone()),
         toml::Value::Integer(number) => Ok(number.to_string()),
         toml::Value::Float(number) => Ok(number.to_string()),
-        _ => Err("must be a number, a text, or a list of them"),
+        toml::Value::Boolean(yes) => Ok(yes.to_string()),
+        _ => Err("must be a number, a text, true, false, or a list of them"),
     }
 }

@@ -87,11 +87,15 @@ impl Plan {
         for listener in &self.listeners {
             row(&mut out, &listener.service, &format!("{}://{}", listener.scheme(), listener.address), "");
             if any_own && listener.has_backlog() {
+                let of_gate = |name: &str| listener.gate.iter().any(|&(gate, _)| gate == name);
                 for limit in listener.own.applied_to(self.limits.clone()).table() {
-                    if limit.per_listener {
-                        let _ = writeln!(out, "    {:<20} {}", limit.name, limit.value);
+                    if limit.per_listener && !of_gate(limit.name) {
+                        let _ = writeln!(out, "    {:<23} {}", limit.name, limit.value);
                     }
                 }
+            }
+            for (name, value) in &listener.gate {
+                let _ = writeln!(out, "    {name:<23} {value}");
             }
         }
         let admin = self.admin.map_or("off".to_owned(), |address| format!("http://{address}/status"));
@@ -135,7 +139,7 @@ impl Plan {
         let limits = &self.limits;
         let streams = self.listeners.iter().filter(|listener| listener.has_backlog());
         let backlogs: usize =
-            streams.map(|listener| listener.own.applied_to(limits.clone()).effective_backlog()).sum();
+            streams.map(|listener| listener.own.applied_to(limits.clone()).backlogs().1).sum();
         let ahead = limits.queue + limits.workers + backlogs;
         let processors = std::thread::available_parallelism().map_or(1, usize::from).min(limits.workers);
         let (cost, at_once, what) = match self.work {

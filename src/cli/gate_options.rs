@@ -1,7 +1,7 @@
 //! The options of the gate: how connections are passed on to backends. Each can also be a listener's own.
 
 use crate::limits::Limits;
-use crate::service::{ConnectOn, ProxyBuilder, ProxyVersion};
+use crate::service::{ConnectOn, FairBy, HttpGateConfig, Network, ProxyBuilder, ProxyVersion};
 use clap::Args;
 use std::time::Duration;
 use tidegate_units as units;
@@ -26,26 +26,58 @@ pub(super) struct GateOptions {
     /// Connect to each backend this often, to see whether it can be reached [default: off]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     backend_check: Option<Duration>,
+    /// Let /readyz say 503 while no backend of the listener is up; checks them every 2s unless --backend-check says
+    /// otherwise [default: off]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    ready_needs_backend: Option<bool>,
     /// Resolve the names of backends again this often [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     backend_resolve: Option<Duration>,
     /// Time after which a pair is closed of which one side has ended and the other is silent [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     half_close_timeout: Option<Duration>,
+    /// HTTP: time that a backend may be silent while its answer is waited for, or between two pieces of it
+    /// [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    backend_timeout: Option<Duration>,
+    /// HTTP: time that a connection to a backend is kept without a request; 0 for none [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    backend_idle: Option<Duration>,
+    /// HTTP: path that a check asks for; a backend that does not answer 200 to 399 is set aside. Checks come every 2s
+    /// unless --backend-check says otherwise [default: a check only connects]
+    #[arg(long, value_name = "PATH", value_parser = check_path)]
+    backend_check_path: Option<String>,
+    /// HTTP: bytes of a request's body that are collected before it asks for a place [default: 64KiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    buffer_request: Option<u64>,
+    /// HTTP: what tells clients apart when sources take turns: address, or header:NAME [default: address]
+    #[arg(long, value_name = "WHAT")]
+    backend_fair: Option<FairBy>,
+    /// HTTP: balancers whose X-Forwarded-For, -Proto and -Host are believed and added to: addresses or networks, with
+    /// commas between [default: none]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    trust_forwarded: Option<Vec<Network>>,
     /// Tell backends who their client is with the PROXY protocol, v1 or v2 [default: off]
     #[arg(long, value_name = "VERSION")]
     send_proxy: Option<ProxyVersion>,
 }
 
 /// The names of these options, which a listener may have of its own.
-pub(super) const NAMES: [&str; 8] = [
+pub(super) const NAMES: [&str; 15] = [
     "backend-connections",
     "backend-total",
     "backend-connect",
     "backend-connect-timeout",
     "backend-check",
+    "ready-needs-backend",
     "backend-resolve",
     "half-close-timeout",
+    "backend-timeout",
+    "backend-idle",
+    "backend-check-path",
+    "buffer-request",
+    "backend-fair",
+    "trust-forwarded",
     "send-proxy",
 ];
 
@@ -58,8 +90,15 @@ impl GateOptions {
             backend_connect: self.backend_connect.or(other.backend_connect),
             backend_connect_timeout: self.backend_connect_timeout.or(other.backend_connect_timeout),
             backend_check: self.backend_check.or(other.backend_check),
+            ready_needs_backend: self.ready_needs_backend.or(other.ready_needs_backend),
             backend_resolve: self.backend_resolve.or(other.backend_resolve),
             half_close_timeout: self.half_close_timeout.or(other.half_close_timeout),
+            backend_timeout: self.backend_timeout.or(other.backend_timeout),
+            backend_idle: self.backend_idle.or(other.backend_idle),
+            backend_check_path: self.backend_check_path.or(other.backend_check_path),
+            buffer_request: self.buffer_request.or(other.buffer_request),
+            backend_fair: self.backend_fair.or(other.backend_fair),
+            trust_forwarded: self.trust_forwarded.or(other.trust_forwarded),
             send_proxy: self.send_proxy.or(other.send_proxy),
         }
     }
@@ -82,17 +121,58 @@ impl GateOptions {
         if let Some(time) = self.backend_check.filter(|time| !time.is_zero()) {
             gate = gate.check_every(time);
         }
+        if let Some(needs) = self.ready_needs_backend {
+            gate = gate.ready_needs_backend(needs);
+        }
         if let Some(time) = self.backend_resolve {
             gate = gate.resolve_every(time);
         }
         if let Some(time) = self.half_close_timeout {
             gate = gate.half_close_timeout(time);
         }
-        match self.send_proxy {
-            Some(version) => gate.send_proxy(version),
-            None => gate,
+        if let Some(version) = self.send_proxy {
+            gate = gate.send_proxy(version);
         }
+        if let Some(http) = gate.http_config() {
+            self.set_http(http);
+            if http.check_path.is_some() && self.backend_check.is_none() {
+                gate = gate.check_every(CHECK_EVERY);
+            }
+        }
+        gate
     }
+
+    /// Sets what was given of HTTP.
+    fn set_http(&self, http: &mut HttpGateConfig) {
+        if let Some(time) = self.backend_timeout {
+            http.backend_timeout = time;
+        }
+        if let Some(time) = self.backend_idle {
+            http.backend_idle = time;
+        }
+        if let Some(bytes) = self.buffer_request {
+            http.buffer_request = usize::try_from(bytes).unwrap_or(usize::MAX).min(Limits::BYTES_MAX);
+        }
+        if let Some(fair) = &self.backend_fair {
+            http.fair = fair.clone();
+        }
+        if let Some(networks) = &self.trust_forwarded {
+            http.trusted.clone_from(networks);
+        }
+        http.check_path.clone_from(&self.backend_check_path);
+    }
+}
+
+/// How often backends are asked for a path, unless it is said.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+
+/// Reads the path that checks ask for.
+fn check_path(text: &str) -> Result<String, String> {
+    let visible = text.bytes().all(|byte| matches!(byte, b'!'..=b'~') && byte != b'#');
+    if text.starts_with('/') && visible {
+        return Ok(text.to_owned());
+    }
+    Err(format!("`{text}` is not a path: write one like /healthz"))
 }
 
 #[cfg(test)]

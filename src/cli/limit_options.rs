@@ -1,7 +1,7 @@
 //! The options that set a limit: one for each entry of the table of limits.
 
 use crate::limits::entry::Limit;
-use crate::limits::{Limits, Overload, TABLE, Value};
+use crate::limits::{Fair, Limits, Overload, QueueOrder, RefusalRate, TABLE, Value};
 use clap::{Arg, ArgMatches, Command};
 use tidegate_units as units;
 
@@ -83,6 +83,9 @@ fn parse(limit: &Limit, text: &str) -> Result<Value, String> {
         Value::Prefix(_) => prefix(text).map(Value::Prefix),
         Value::Nice(_) => niceness(text).map(Value::Nice),
         Value::Overload(_) => overload(text).map(Value::Overload),
+        Value::Refusals(_) => refusals(text).map(Value::Refusals),
+        Value::Order(_) => choice(text, [QueueOrder::Fresh, QueueOrder::Fifo]).map(Value::Order),
+        Value::Fair(_) => choice(text, [Fair::Source, Fair::Off]).map(Value::Fair),
     }
 }
 
@@ -95,6 +98,20 @@ fn overload(text: &str) -> Result<Overload, String> {
             None => Err(format!("`{text}` is not known: write reject, wait:100ms or drop-oldest")),
         },
     }
+}
+
+fn refusals(text: &str) -> Result<RefusalRate, String> {
+    match text {
+        "auto" => Ok(RefusalRate::Auto),
+        "all" => Ok(RefusalRate::All),
+        _ => units::rate(text).map(RefusalRate::PerSecond).map_err(|why| format!("{why}; or auto, or all")),
+    }
+}
+
+/// The one of two values that is shown as this text.
+fn choice<T: Copy + std::fmt::Display>(text: &str, all: [T; 2]) -> Result<T, String> {
+    let known = all.into_iter().find(|value| value.to_string() == text);
+    known.ok_or_else(|| format!("`{text}` is not known: write {} or {}", all[0], all[1]))
 }
 
 fn prefix(text: &str) -> Result<(u8, u8), String> {

@@ -127,6 +127,15 @@ exactly: each thread counts for itself and every step moves a connection from on
 thread's counts are balanced whenever they are read. A connection that moves between two threads while they
 are read can show in a neighbouring `state` for that one scrape; none is ever lost or counted twice.
 
+For each backend, and for each gate in sum,
+
+```text
+tidegate_backend_places_taken_total = tidegate_backend_places_given_back_total + tidegate_backend_places
+```
+
+holds exactly too: places are counted under one lock. A backend whose name has its address no more is shown until its
+last connection has ended.
+
 A value that describes the process or its configuration, like `process_start_time_seconds`, is the same in every
 scrape, whatever the clock of the machine does.
 
@@ -141,6 +150,9 @@ scrape, whatever the clock of the machine does.
 | What does a request cost the processor? | `rate(process_cpu_seconds_total[5m]) / sum(rate(tidegate_turns_total{outcome=\"ok\"}[5m]))` |
 | How long does the service itself take? | `histogram_quantile(0.99, rate(tidegate_turn_duration_seconds_bucket[5m]))` |
 | Is a worker stuck? | `tidegate_workers_stuck` |
+| Which backends of a gate are set aside? | `tidegate_backend_up == 0` |
+| How full are the places at the backends? | `tidegate_gate_places / tidegate_gate_places_limit` |
+| How long does a client wait for a backend? | `histogram_quantile(0.99, rate(tidegate_gate_wait_seconds_bucket[5m]))` |
 
 `dashboards/` has the alerts, a Grafana dashboard and a Prometheus configuration that work with these.
 ";
@@ -159,6 +171,6 @@ mod tests {
             );
             assert!(text.contains(metric.help) && markdown.contains(metric.help));
         }
-        assert_eq!(CATALOGUE.iter().filter(|metric| metric.kind == MetricKind::Histogram).count(), 2);
+        assert_eq!(CATALOGUE.iter().filter(|metric| metric.kind == MetricKind::Histogram).count(), 4);
     }
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod client;
+mod completions;
 mod config;
 mod describe;
 pub mod exit;
@@ -9,6 +10,7 @@ mod gate_options;
 mod limit_options;
 mod live;
 mod log;
+mod manual;
 mod metrics;
 mod plan;
 mod serve;
@@ -16,9 +18,10 @@ mod signals;
 #[cfg(target_os = "linux")]
 mod stress;
 mod threads;
+mod web_options;
 
 use self::exit::{fail, one_line};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 pub use tidegate_units as units;
 
@@ -45,6 +48,10 @@ enum Command {
     Stress(Box<stress::StressArgs>),
     /// Print the metric catalogue.
     Metrics(metrics::MetricsArgs),
+    /// Print a manual page, for `man -l -`, or write all of them into a folder.
+    Man(manual::ManualArgs),
+    /// Print the script with which a shell completes the options.
+    Completions(completions::CompletionsArgs),
 }
 
 /// Runs the program with the process's own arguments.
@@ -62,6 +69,8 @@ pub fn run() -> ExitCode {
         #[cfg(target_os = "linux")]
         Some(Command::Stress(args)) => stress::run(&args),
         Some(Command::Metrics(args)) => metrics::run(&args),
+        Some(Command::Man(args)) => manual::run(Cli::command(), &args),
+        Some(Command::Completions(args)) => completions::run(Cli::command(), &args),
     }
 }
 

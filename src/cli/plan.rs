@@ -4,10 +4,12 @@ use super::args::ServeArgs;
 use super::exit::ExitError;
 use super::limit_options::LimitOptions;
 use super::live::handed::Handed;
+use super::web_options::WebOptions;
 use crate::limits::Limits;
 use crate::server::{BoundServer, Builder, Listen, Server};
 use crate::service::{
-    Cost, DatagramService, Echo, ProxyBuilder, Service, Time, Work, hello, hello_datagrams, http, proxy,
+    Cost, DatagramService, Echo, HttpGateConfig, ProxyBuilder, Service, Time, Work, hello, hello_datagrams,
+    http, proxy, websocket,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,8 +41,12 @@ pub(super) struct PlannedListener {
     pub(super) text: String,
     /// The name of the service.
     pub(super) service: String,
+    /// Its protocol.
+    pub(super) scheme: Scheme,
     pub(super) address: SocketAddr,
     pub(super) offer: Offer,
+    /// What is set of a gate.
+    pub(super) gate: Vec<(&'static str, String)>,
     /// The limits that it has of its own.
     pub(super) own: LimitOptions,
     /// What is told here to a client that is refused.
@@ -50,30 +56,25 @@ pub(super) struct PlannedListener {
 /// What a listener is to offer: a gate is made once its backends are resolved.
 enum Wanted {
     Offer(Offer),
-    Gate(ProxyBuilder),
+    Gate(Box<ProxyBuilder>),
 }
 
 /// What a listener offers.
 pub(super) enum Offer {
     Stream(Arc<dyn Service>),
-    Http(Arc<dyn Service>),
     Datagrams(Arc<dyn DatagramService>),
 }
 
 impl PlannedListener {
     /// Its protocol, as the scheme of its URL.
     pub(super) fn scheme(&self) -> &'static str {
-        match self.offer {
-            Offer::Stream(_) => Scheme::Tcp.as_str(),
-            Offer::Http(_) => Scheme::Http.as_str(),
-            Offer::Datagrams(_) => Scheme::Udp.as_str(),
-        }
+        self.scheme.as_str()
     }
 
     /// Descriptors that its service may have open beside those of its clients.
     fn descriptors(&self) -> usize {
         match &self.offer {
-            Offer::Stream(service) | Offer::Http(service) => service.descriptors(),
+            Offer::Stream(service) => service.descriptors(),
             Offer::Datagrams(_) => 0,
         }
     }
@@ -98,14 +99,15 @@ impl Plan {
         for table in &tables {
             let words = unescaped(table)?;
             for text in table.listen.iter().flat_map(|text| split_listeners(text)) {
-                let (service, url, mut offer) = listener(&text, work)?;
+                let web = table.web.clone().or(args.web.clone());
+                let (service, url, mut offer) = listener(&text, work, &web)?;
                 if let Wanted::Gate(gate) = offer {
-                    let gate = table.gate.clone().or(args.gate.clone()).applied_to(gate);
+                    let gate = table.gate.clone().or(args.gate.clone()).applied_to(*gate);
                     // A pair may be quiet for longer than a client between two requests, unless somebody says how long.
                     let said =
                         [&table.limits, &args.limits].iter().any(|limits| limits.names("idle-timeout"));
                     let idle = table.limits.applied_to(limits.clone()).idle_timeout;
-                    offer = Wanted::Gate(if said { gate.idle_timeout(idle) } else { gate });
+                    offer = Wanted::Gate(Box::new(if said { gate.idle_timeout(idle) } else { gate }));
                 }
                 parsed.push(((service, url, offer), text, &table.limits, words.clone()));
             }
@@ -113,14 +115,26 @@ impl Plan {
         let resolved = parsed.into_iter().map(|((service, url, wanted), text, own, busy_reply)| {
             let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
             let address = resolve(&url).map_err(failed)?;
+            let mut table = Vec::new();
             let offer = match wanted {
                 Wanted::Offer(offer) => offer,
                 Wanted::Gate(gate) => {
+                    table = gate.table();
                     let gate = gate.build().map_err(|why| failed(why.to_string()))?;
                     Offer::Stream(Arc::new(gate))
                 }
             };
-            Ok(PlannedListener { text, service, address, offer, own: own.clone(), busy_reply })
+            let scheme = url.scheme;
+            Ok(PlannedListener {
+                text,
+                service,
+                scheme,
+                address,
+                offer,
+                gate: table,
+                own: own.clone(),
+                busy_reply,
+            })
         });
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
         let bound_name = admin.iter().map(|url| url.host.clone());
@@ -152,9 +166,9 @@ impl Plan {
     fn builder(&self, handed: &mut Handed) -> Builder {
         let mut builder = Server::builder().limits(self.limits.clone());
         for listener in &self.listeners {
-            let PlannedListener { text, service, address, offer, own, busy_reply } = listener;
+            let PlannedListener { text, service, address, offer, own, busy_reply, .. } = listener;
             let listen = match offer {
-                Offer::Stream(service) | Offer::Http(service) => Listen::shared(*address, service.clone()),
+                Offer::Stream(service) => Listen::shared(*address, service.clone()),
                 Offer::Datagrams(service) => Listen::datagrams_shared(*address, service.clone()),
             };
             let listen = match handed.for_listener(text, service, *address, !listener.has_backlog()) {
@@ -227,28 +241,25 @@ fn split_listeners(text: &str) -> Vec<String> {
 }
 
 /// Reads `SERVICE=URL`.
-fn listener(text: &str, work: Cost) -> Result<(String, Url, Wanted), ExitError> {
+fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wanted), ExitError> {
     let (name, url) = text.split_once('=').ok_or_else(|| {
         ExitError::usage(format!("listener `{text}` is not SERVICE=URL: write echo=tcp://127.0.0.1:5000"))
     })?;
-    let url: Url = url.parse().map_err(|error| ExitError::usage(format!("listener `{text}`: {error}")))?;
+    let wrong = |why: &dyn std::fmt::Display| ExitError::usage(format!("listener `{text}`: {why}"));
+    let url: Url = url.parse().map_err(|error| wrong(&error))?;
     if let Some(backends) = name.strip_prefix("proxy:") {
-        let gate = gate(backends, url.scheme)
-            .map_err(|why| ExitError::usage(format!("listener `{text}`: {why}")))?;
-        return Ok((name.to_owned(), url, Wanted::Gate(gate)));
+        let gate = gate(backends, url.scheme).map_err(|why| wrong(&why))?;
+        return Ok((name.to_owned(), url, Wanted::Gate(Box::new(gate))));
+    }
+    if url.scheme.has_path() && url.path != "/" {
+        return Err(wrong(&"a listener has no path"));
     }
     let offer = match url.scheme {
         Scheme::Tcp => stream_service(name, work).map(Offer::Stream),
         Scheme::Udp => datagram_service(name, work).map(Offer::Datagrams),
-        Scheme::Http if url.path != "/" => {
-            return Err(ExitError::usage(format!("listener `{text}`: a listener has no path")));
-        }
-        Scheme::Http => http_service(name, work).map(Offer::Http),
-        _ => {
-            return Err(ExitError::usage(format!(
-                "listener `{text}`: a listener is tcp://, udp:// or http://"
-            )));
-        }
+        Scheme::Http => http_service(name, work).map(Offer::Stream),
+        Scheme::Ws => socket_service(name, work, web).map(Offer::Stream),
+        _ => return Err(wrong(&"a listener is tcp://, udp://, http:// or ws://")),
     };
     let unknown = || {
         ExitError::usage(format!(
@@ -258,12 +269,23 @@ fn listener(text: &str, work: Cost) -> Result<(String, Url, Wanted), ExitError> 
     Ok((name.to_owned(), url, Wanted::Offer(offer.ok_or_else(unknown)?)))
 }
 
-/// A gate before these backends, which are separated by commas.
+/// A gate before these backends, which are separated by commas; over HTTP with a place for each request.
 fn gate(backends: &str, scheme: Scheme) -> Result<ProxyBuilder, String> {
-    if scheme != Scheme::Tcp {
-        return Err("the gate listens on tcp://".to_owned());
+    let is_http = match scheme {
+        Scheme::Tcp => false,
+        Scheme::Http => true,
+        _ => return Err("the gate listens on tcp:// or http://".to_owned()),
+    };
+    let mut names = Vec::new();
+    for backend in backends.split(',').map(str::trim) {
+        names.push(match backend.strip_prefix("http://") {
+            Some(_) if !is_http => return Err("backends of http:// need a listener of http://".to_owned()),
+            Some(name) => name.trim_end_matches('/'),
+            None => backend,
+        });
     }
-    proxy(backends.split(',').map(str::trim)).map_err(|error| error.to_string())
+    let gate = proxy(names).map_err(|error| error.to_string())?;
+    Ok(if is_http { gate.http(HttpGateConfig::default()) } else { gate })
 }
 
 fn stream_service(name: &str, work: Cost) -> Option<Arc<dyn Service>> {
@@ -284,6 +306,17 @@ fn http_service(name: &str, work: Cost) -> Option<Arc<dyn Service>> {
         "work" => Arc::new(http::work(work)),
         _ => return None,
     })
+}
+
+fn socket_service(name: &str, work: Cost, web: &WebOptions) -> Option<Arc<dyn Service>> {
+    let sockets = match name {
+        "echo" => websocket::echo(),
+        "hello" => websocket::hello(),
+        "time" => websocket::time(web.push_every()),
+        "work" => websocket::work(work),
+        _ => return None,
+    };
+    Some(Arc::new(web.guarding(sockets)))
 }
 
 fn datagram_service(name: &str, work: Cost) -> Option<Arc<dyn DatagramService>> {

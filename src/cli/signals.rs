@@ -1,4 +1,4 @@
-//! FirstOrder from outside: the signals that end the program.
+//! Orders from outside: the signals that end the program.
 
 use rustix::process::Signal;
 use std::sync::Mutex;

@@ -55,11 +55,11 @@ impl Limits {
         })
     }
 
-    /// The kernel's backlog that follows from these limits.
-    pub fn effective_backlog(&self) -> usize {
+    /// The kernel's backlog while the queue does not stand, and while it does.
+    pub fn backlogs(&self) -> (usize, usize) {
         match self.backlog {
-            0 => self.queue.clamp(16, 4096),
-            n => n,
+            0 => (4096, self.queue.clamp(16, 128)),
+            n => (n, n),
         }
     }
 
@@ -72,7 +72,7 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::super::value::Value;
-    use super::super::{Group, Overload};
+    use super::super::{Group, Overload, RefusalRate};
     use super::*;
     use std::time::Duration;
 
@@ -85,7 +85,7 @@ mod tests {
             |l| l.queue = 20_000,
             |l| l.source_prefix = (33, 128),
             |l| l.source_rate = f64::NAN,
-            |l| l.refusal_rate = f64::INFINITY,
+            |l| l.refusal_rate = RefusalRate::PerSecond(f64::INFINITY),
             |l| l.worker_nice = 20,
             |l| l.busy_poll = Duration::from_secs(1),
             |l| l.output_per_connection = 100 << 20,
@@ -147,7 +147,7 @@ mod tests {
         let limits = Limits::default().workers(7).busy_poll(Duration::ZERO).queue(20).backlog(0);
         let rows = limits.table();
         let shown = |name: &str| rows.iter().find(|row| row.name == name).unwrap().value.clone();
-        assert_eq!([shown("workers"), shown("busy-poll"), shown("backlog")], ["7", "off", "20"]);
+        assert_eq!([shown("workers"), shown("busy-poll"), shown("backlog")], ["7", "off", "auto"]);
         assert_eq!(Value::Count(20).to_string(), shown("queue"));
     }
 }

@@ -63,8 +63,6 @@ pub(crate) struct Limit {
     pub(crate) zero: Option<&'static str>,
     /// Reads the field.
     pub(crate) get: fn(&Limits) -> Value,
-    /// Reads what is in force when the field is 0 and stands for something else.
-    pub(crate) effective: fn(&Limits) -> Value,
     /// Writes the field; a value of another unit changes nothing.
     pub(crate) set: fn(&mut Limits, Value),
 }
@@ -94,18 +92,21 @@ impl Limit {
         let Self { name, least, most, .. } = self;
         Err(LimitError(match value {
             Value::Overload(_) => format!("{name} is {value}: the longest wait is {most}"),
+            Value::Refusals(_) => format!("{name} is {value}: it must be auto, all, or from 0/s to {most}"),
             _ => format!("{name} is {value}: it must be from {least} to {most}"),
         }))
     }
 
-    pub(super) fn row(&self, limits: &Limits) -> LimitRow {
+    pub(crate) fn row(&self, limits: &Limits) -> LimitRow {
         LimitRow {
             name: self.name,
             group: self.group,
-            value: self.show((self.effective)(limits)),
+            value: self.show((self.get)(limits)),
             default: self.show(self.default),
             range: match self.default {
                 Value::Overload(_) => "reject, wait:TIME, drop-oldest".to_owned(),
+                Value::Refusals(_) => format!("auto, all, 0/s to {}", self.most),
+                Value::Order(_) | Value::Fair(_) => format!("{}, {}", self.least, self.most),
                 _ => format!("{} to {}", self.show(self.least), self.most),
             },
             live: self.change == Change::Live,
@@ -169,16 +170,15 @@ pub(super) const fn spelt(name: &[u8]) -> &str {
 /// field_name: its_type = default, Unit(least..=most), Live or Fixed;
 /// ```
 ///
-/// where the unit is a variant of `Value`. After `Live` or `Fixed` may come `, 0 is "off"` (the word for 0) or
-/// `, 0 follows method` (the method of `Limits` that says what is in force then), and `, per listener` if each
-/// listener can have its own.
+/// where the unit is a variant of `Value`. After `Live` or `Fixed` may come `, 0 is "off"` (the word for 0), and
+/// `, per listener` if each listener can have its own.
 macro_rules! limits {
     ($(
         $group:ident {$(
             #[doc = $sentence:literal]
             $(#[doc = $more:literal])*
             $field:ident: $type:ty = $default:expr, $unit:ident($range:expr), $change:ident
-            $(, 0 is $zero:literal)? $(, 0 follows $effective:ident)? $(, per $listener:ident)?;
+            $(, 0 is $zero:literal)? $(, per $listener:ident)?;
         )*}
     )*) => {
         /// Every limit of a server. Start from [`Limits::default`] and change what must differ: assign a field,
@@ -234,12 +234,6 @@ macro_rules! limits {
                     zero: ZERO.first().copied(),
                     per_listener: !PER.is_empty(),
                     get: |limits| Value::$unit(limits.$field),
-                    effective: |limits| {
-                        $(if limits.$field == 0 {
-                            return Value::$unit(limits.$effective());
-                        })?
-                        Value::$unit(limits.$field)
-                    },
                     set: |limits, value| {
                         if let Value::$unit(value) = value {
                             limits.$field = value;

@@ -43,6 +43,66 @@ impl std::fmt::Display for Overload {
     }
 }
 
+/// How many clients a server turns away explicitly, when it cannot serve them.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum RefusalRate {
+    /// All of them while processors have rest; when they have none, as many as cost 5 % of one processor.
+    Auto,
+    /// All of them, whatever it costs.
+    All,
+    /// At most this many a second.
+    PerSecond(f64),
+}
+
+impl std::fmt::Display for RefusalRate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RefusalRate::Auto => f.write_str("auto"),
+            RefusalRate::All => f.write_str("all"),
+            RefusalRate::PerSecond(rate) => write!(f, "{rate}/s"),
+        }
+    }
+}
+
+/// In which order requests are served while the queue stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum QueueOrder {
+    /// The freshest first: those that have waited long have mostly been given up by their clients.
+    Fresh,
+    /// In the order in which they came.
+    Fifo,
+}
+
+impl std::fmt::Display for QueueOrder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            QueueOrder::Fresh => "fresh",
+            QueueOrder::Fifo => "fifo",
+        })
+    }
+}
+
+/// Who takes turns while the queue stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Fair {
+    /// Each source (see [`Limits::source_prefix`]) has its share, however much another asks for.
+    Source,
+    /// Nobody: all requests are one heap.
+    Off,
+}
+
+impl std::fmt::Display for Fair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Fair::Source => "source",
+            Fair::Off => "off",
+        })
+    }
+}
+
 /// A limit out of its range, or a relation between limits that cannot hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -1,8 +1,8 @@
 //! The table of limits: one entry for each. `entry.rs` says how an entry is written.
 
-use super::Overload;
 use super::entry::{Change, Group, Limit, kebab, limits, spelt};
 use super::value::Value;
+use super::{Fair, Overload, QueueOrder, RefusalRate};
 use std::time::Duration;
 
 const KIB: usize = 1024;
@@ -13,6 +13,8 @@ const BYTES_MAX: usize = 1 << 44;
 const CONNECTIONS_MAX: usize = 1 << 24;
 /// The most workers that make sense to ask for: each is a thread.
 const WORKERS_MAX: usize = 4096;
+/// The most headers of a request: a place for each is made where more than a hundred may come.
+const HEADERS_MAX: usize = 4096;
 /// The largest rate a second: more than any machine can do.
 const RATE_MAX: f64 = 1e9;
 /// The shortest time that a thread can keep.
@@ -42,15 +44,41 @@ limits! {
         /// A source that was quiet may open as many at once.
         source_rate: f64 = 0.0, Rate(0.0..=RATE_MAX), Live, 0 is "off";
 
+        /// Datagrams of one source that are answered in a second; further ones are dropped.
+        ///
+        /// A source that was quiet may send what it has in four seconds at once, but from one port what it has in a
+        /// quarter of a second. The source of a datagram can be forged: without this limit one datagram can make two
+        /// servers answer each other for ever, and one source can take the places of all others.
+        datagram_source_rate: f64 = 1000.0, Rate(0.0..=RATE_MAX), Fixed, 0 is "off";
+
         /// Leading bits of an IPv4 and of an IPv6 address that name a source.
-        source_prefix: (u8, u8) = (32, 128), Prefix((0, 0)..=(32, 128)), Live;
+        source_prefix: (u8, u8) = (32, 64), Prefix((0, 0)..=(32, 128)), Live;
 
         /// Longest line that a line service accepts, without its line end.
         max_line: usize = 64 * KIB, Bytes(1..=BYTES_MAX), Live;
 
-        /// Memory for lines that are not complete yet, of all clients together.
+        /// Longest head of an HTTP request, its first line and its headers; a longer one is answered 431.
         ///
-        /// A client whose line needs more than is left is closed. The default holds a thousand of the longest
+        /// Never more than `input_total`.
+        max_head: usize = 16 * KIB, Bytes(256..=BYTES_MAX), Live;
+
+        /// Headers that an HTTP request may have; one with more is answered 431.
+        max_headers: usize = 100, Count(1..=HEADERS_MAX), Live;
+
+        /// Longest body of an HTTP request; a longer one is answered 413, before it is read where its length is known.
+        ///
+        /// Never more than `input_total`. A [`Streaming`](crate::service::http::Streaming) service takes each piece as
+        /// it comes, and can have a [`Config`](crate::service::http::Config) of its own.
+        max_body: usize = MIB, Bytes(0..=BYTES_MAX), Live;
+
+        /// Longest message of a WebSocket, all its fragments together; a longer one closes the socket with 1009.
+        ///
+        /// Never more than `input_total`.
+        max_message: usize = MIB, Bytes(1..=BYTES_MAX), Live;
+
+        /// Memory for requests, lines and messages that are not complete yet, of all clients together.
+        ///
+        /// A client whose request needs more than is left is closed. The default holds a thousand of the longest
         /// lines.
         input_total: usize = 64 * MIB, Bytes(1..=BYTES_MAX), Live;
 
@@ -91,11 +119,11 @@ limits! {
     }
 
     Listening {
-        /// Connections that the kernel may hold for each listener until they are accepted; with 0 as many as
-        /// the queue, from 16 to 4096.
+        /// Connections that the kernel may hold for each listener until they are accepted; with 0 it is 4096, and
+        /// as many as the queue (at most 128) while the queue stands.
         ///
-        /// A deep backlog is a queue without a bound on time.
-        backlog: usize = 0, Count(0..=i32::MAX as usize), Live, 0 follows effective_backlog, per listener;
+        /// A deep backlog absorbs bursts, and under lasting overload it is a queue without a bound on time.
+        backlog: usize = 0, Count(0..=i32::MAX as usize), Live, 0 is "auto", per listener;
     }
 
     Overload {
@@ -104,23 +132,32 @@ limits! {
         /// (drop-oldest).
         overload: Overload = Overload::Reject, Overload(Overload::Reject..=Overload::Wait(YEAR)), Live, per listener;
 
-        /// Time a newcomer may wait for a worker before it is dropped.
+        /// Time a request may wait for a worker before it is given up.
+        ///
+        /// A newcomer is dropped then. An established connection is told that the server is overloaded, where its
+        /// protocol has words for it, and is closed otherwise.
         queue_timeout: Duration = Duration::from_secs(5), Time(SHORTEST..=MONTH), Live;
 
-        /// Wait above which newcomers are dropped while the queue has not been empty for 100 ms.
+        /// Wait above which a queue stands, if its oldest request has waited longer for 100 ms.
         ///
-        /// This is controlled delay (RFC 8289).
-        queue_target: Duration = OFF, Time(OFF..=YEAR), Live, 0 is "off";
+        /// While the queue stands, requests are served in `queue_order`, and sources take turns (`fair`). The idea is
+        /// controlled delay's (RFC 8289).
+        queue_target: Duration = Duration::from_millis(20), Time(OFF..=YEAR), Live;
 
-        /// Refusals that are sent in a second; further clients wait in the kernel's backlog, which drops those
-        /// it has no place for.
+        /// Order in which requests are served while the queue stands: the freshest first (fresh), or as they came (fifo).
+        queue_order: QueueOrder = QueueOrder::Fresh, Order(QueueOrder::Fresh..=QueueOrder::Fifo), Fixed;
+
+        /// Sharing of the workers while the queue stands: sources take turns (source), or all requests are one heap (off).
+        fair: Fair = Fair::Source, Fair(Fair::Source..=Fair::Off), Fixed;
+
+        /// Clients that are turned away in a second: every one while processors have rest, and otherwise as many as cost
+        /// 5 % of one processor (auto); every one (all); or a number (500/s).
         ///
-        /// A refusal costs an accept and a close, work that a flood must not be able to order without end. On
-        /// Linux a client that the backlog has no place for is not told: it tries again after a second. Measured
-        /// with the default: 869 of 900 useful replies a second at nine times the load. A client that is
-        /// refused for its source (`max_per_source`, `source_rate`) has been accepted already: past this rate its
-        /// connection is reset without a word.
-        refusal_rate: f64 = 500.0, Rate(0.0..=RATE_MAX), Live;
+        /// A refusal costs an accept and a close, work that a flood must not be able to order without end. Clients past
+        /// the rate wait in the kernel's backlog. On Linux one that the backlog has no place for is not told: it tries
+        /// again after a second. A client that is refused for its source (`max_per_source`, `source_rate`) has been
+        /// accepted already: past this rate its connection is reset without a word.
+        refusal_rate: RefusalRate = RefusalRate::Auto, Refusals(RefusalRate::Auto..=RefusalRate::PerSecond(RATE_MAX)), Live;
     }
 
     Timeouts {
@@ -136,6 +173,10 @@ limits! {
         ///
         /// For a `handler` see [`Blocking`](crate::service::Blocking).
         idle_timeout: Duration = Duration::from_secs(60), Time(SHORTEST..=MONTH), Live, per listener;
+
+        /// Silence of a WebSocket's client after which it is sent a ping; one that stays silent for as long again is
+        /// closed.
+        ws_ping: Duration = Duration::from_secs(20), Time(SHORTEST..=MONTH), Live;
 
         /// Time a polite close waits for the client to close its side.
         linger_timeout: Duration = Duration::from_secs(1), Time(OFF..=YEAR), Live;

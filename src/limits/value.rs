@@ -1,6 +1,6 @@
 //! The value of a limit, whatever its unit: how it is shown, and when it is in range.
 
-use super::Overload;
+use super::{Fair, Overload, QueueOrder, RefusalRate};
 use std::time::Duration;
 
 /// A value with its unit.
@@ -20,6 +20,12 @@ pub(crate) enum Value {
     Nice(i32),
     /// What happens when the queue is full.
     Overload(Overload),
+    /// How many clients are turned away.
+    Refusals(RefusalRate),
+    /// In which order requests are served.
+    Order(QueueOrder),
+    /// Who takes turns.
+    Fair(Fair),
 }
 
 impl Value {
@@ -33,6 +39,9 @@ impl Value {
             Value::Rate(_) => "N/s",
             Value::Prefix(_) => "V4,V6",
             Value::Overload(_) => "HOW",
+            Value::Refusals(_) => "N/s|auto|all",
+            Value::Order(_) => "fresh|fifo",
+            Value::Fair(_) => "source|off",
         }
     }
 
@@ -46,6 +55,9 @@ impl Value {
             Value::Prefix(_) => Value::Prefix((0, 0)),
             Value::Nice(_) => Value::Nice(0),
             Value::Overload(_) => Value::Overload(Overload::Reject),
+            Value::Refusals(_) => Value::Refusals(RefusalRate::PerSecond(0.0)),
+            Value::Order(_) => Value::Order(QueueOrder::Fresh),
+            Value::Fair(_) => Value::Fair(Fair::Source),
         }
     }
 
@@ -62,6 +74,14 @@ impl Value {
             }
             (Value::Overload(Overload::Wait(time)), _, Value::Overload(Overload::Wait(most))) => time <= most,
             (Value::Overload(_), Value::Overload(_), Value::Overload(_)) => true,
+            (
+                Value::Refusals(RefusalRate::PerSecond(rate)),
+                _,
+                Value::Refusals(RefusalRate::PerSecond(most)),
+            ) => (0.0..=most).contains(&rate),
+            (Value::Refusals(_), Value::Refusals(_), Value::Refusals(_)) => true,
+            (Value::Order(_), Value::Order(_), Value::Order(_)) => true,
+            (Value::Fair(_), Value::Fair(_), Value::Fair(_)) => true,
             _ => false,
         }
     }
@@ -77,6 +97,9 @@ impl std::fmt::Display for Value {
             Value::Prefix((v4, v6)) => write!(f, "{v4},{v6}"),
             Value::Nice(nice) => write!(f, "{nice}"),
             Value::Overload(overload) => write!(f, "{overload}"),
+            Value::Refusals(rate) => write!(f, "{rate}"),
+            Value::Order(order) => write!(f, "{order}"),
+            Value::Fair(fair) => write!(f, "{fair}"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What is known of the backends of a gate.
 
 use super::snapshot::HistogramSnapshot;
-use crate::reason::BackendFailure;
+use crate::reason::{BackendFailure, DropReason, RequestFailure};
 use std::time::Duration;
 
 /// What is known of all backends.
@@ -10,6 +10,9 @@ use std::time::Duration;
 pub struct BackendsSnapshot {
     /// Each backend.
     pub backends: Vec<BackendSnapshot>,
+    /// Whether the server may say that it is ready: always, unless the gate's `ready_needs_backend` is set and no backend
+    /// is up, or none has been reached yet.
+    pub ready: bool,
     /// Places in use at all backends together.
     pub in_use: u64,
     /// The most of them.
@@ -24,7 +27,7 @@ pub struct BackendsSnapshot {
     pub oldest: Option<Duration>,
     /// For how long the freshest have been served first.
     pub stood_for: Option<Duration>,
-    /// How long clients waited before they had their place, the kernel's backlog included.
+    /// How long clients waited until they had their place, also those who found one free.
     pub wait: HistogramSnapshot,
     /// Clients turned away because as many waited as may.
     pub queue_full: u64,
@@ -37,6 +40,21 @@ pub struct BackendsSnapshot {
 }
 
 impl BackendsSnapshot {
+    /// Clients that got no place, by why.
+    pub fn refused(&self) -> [(DropReason, u64); 4] {
+        [
+            (DropReason::QueueFull, self.queue_full),
+            (DropReason::QueueTimeout, self.queue_timeout),
+            (DropReason::NoBackend, self.no_backend),
+            (DropReason::ClientGone, self.client_gone),
+        ]
+    }
+
+    /// Whether a backend is used: not set aside, not leaving.
+    pub fn is_any_up(&self) -> bool {
+        self.backends.iter().any(|backend| !backend.leaving && backend.aside_for.is_none())
+    }
+
     /// Whether every place that was taken is in use or was given back.
     pub fn conserved(&self) -> bool {
         let of_backends: u64 = self.backends.iter().map(|backend| backend.in_use).sum();
@@ -74,4 +92,12 @@ pub struct BackendSnapshot {
     pub to_backend: u64,
     /// Bytes that it gave.
     pub to_client: u64,
+    /// Its answers to HTTP requests by the first digit of their status, from 1 to 5; the first place is for others.
+    pub answers: [u64; 6],
+    /// HTTP requests that it did not answer as it should, by [`RequestFailure`].
+    pub request_failures: [u64; RequestFailure::COUNT],
+    /// HTTP requests that were sent on a connection which had served others.
+    pub reused: u64,
+    /// HTTP requests that were sent again, since their connection was closed when it was used again.
+    pub repeated: u64,
 }

@@ -1,7 +1,9 @@
 //! Every metric as data: the one source of the exporter, of `tidegate metrics` and of
 //! `docs/metrics.md`.
 
-use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed,
+};
 use std::fmt;
 
 /// How a metric behaves over time.
@@ -45,6 +47,10 @@ pub enum Presence {
     Udp,
     /// For each listener of `tcp://` that is open, where the system tells (Linux).
     OpenTcp,
+    /// From the start to the end, for each listener of a gate.
+    Gate,
+    /// For each backend of a gate, while it is configured or its name has its address.
+    Backend,
     /// Where `/proc` tells (Linux).
     Linux,
 }
@@ -57,6 +63,8 @@ impl Presence {
             Presence::Tcp => "for each TCP listener",
             Presence::Udp => "for each UDP listener",
             Presence::OpenTcp => "for each open TCP listener, on Linux",
+            Presence::Gate => "for each listener of a gate",
+            Presence::Backend => "for each backend of a gate",
             Presence::Linux => "on Linux",
         }
     }
@@ -183,6 +191,7 @@ const CLOSE: Label = label(
         ),
         (CloseReason::Error.as_str(), "the service's turn returned an error"),
         (CloseReason::Shutdown.as_str(), "the server ended"),
+        (CloseReason::Overload.as_str(), "its request waited for a worker longer than `queue_timeout`"),
     ],
 );
 const ACCEPT_ERROR: Label = label(
@@ -207,6 +216,14 @@ const OUTCOME: Label = label(
         (TurnOutcome::Empty.as_str(), "it found nothing: the client had connected and not spoken yet"),
     ],
 );
+const SHED: Label = label(
+    "reason",
+    "why the request got no turn",
+    &[
+        (TurnShed::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
+        (TurnShed::ClientGone.as_str(), "its client had left before its turn"),
+    ],
+);
 const DATAGRAM_DROP: Label = label(
     "reason",
     "why it was not answered",
@@ -218,9 +235,38 @@ const DATAGRAM_DROP: Label = label(
             DatagramDrop::RefusedSource.as_str(),
             "answering its source port could loop or reflect, or `verify` said no",
         ),
+        (DatagramDrop::SourceRate.as_str(), "its source has sent more than `datagram_source_rate` allows"),
         (DatagramDrop::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
         (DatagramDrop::Unsent.as_str(), "its reply could not be sent"),
         (DatagramDrop::Draining.as_str(), "the server ended before it was answered"),
+    ],
+);
+const BACKEND: Label =
+    label("backend", "the backend's address, like `127.0.0.1:8000` or `unix:/run/app.sock`", &[]);
+const GATE_REFUSAL: Label = label(
+    "reason",
+    "why it got no place",
+    &[
+        (DropReason::QueueFull.as_str(), "as many clients waited for a place as `queue` allows"),
+        (DropReason::QueueTimeout.as_str(), "it waited for a place longer than `queue_timeout`"),
+        (DropReason::NoBackend.as_str(), "no backend could be reached within `backend_connect_timeout`"),
+        (DropReason::ClientGone.as_str(), "the client left while it waited"),
+    ],
+);
+const BACKEND_FAILURE: Label = label(
+    "reason",
+    "why the attempt failed",
+    &[
+        (BackendFailure::Refused.as_str(), "nobody listens there"),
+        (BackendFailure::Timeout.as_str(), "it did not answer within `backend_connect_timeout`"),
+        (BackendFailure::Reset.as_str(), "it reset the connection before a byte had passed"),
+        (BackendFailure::Unreachable.as_str(), "no route to it, or no permission to use its socket"),
+        (BackendFailure::Resolve.as_str(), "its name could not be resolved again; it is used as before"),
+        (
+            BackendFailure::Local.as_str(),
+            "this process had no descriptor, port or memory left; the backend is not to blame",
+        ),
+        (BackendFailure::Unhealthy.as_str(), "it answered a check over HTTP with an error, or not in HTTP"),
     ],
 );
 
@@ -260,11 +306,21 @@ metrics! {
     QueueLength "tidegate_queue_length" Gauge "entries" Always []
         "Entries that wait for a worker: newcomers, open connections with another request, and datagrams.";
     QueueLimit "tidegate_queue_limit" Gauge "entries" Always []
-        "Most entries that may wait before newcomers are refused.";
+        "Most newcomers, and most datagrams, that may wait before others are refused.";
+    QueueNewcomers "tidegate_queue_newcomers" Gauge "entries" Always []
+        "Newcomers that wait for a worker, which `tidegate_queue_limit` bounds.";
+    QueueStanding "tidegate_queue_standing" Gauge "1" Always []
+        "1 while the queue stands, so that the freshest requests are served first, else 0.";
+    ShelfLength "tidegate_shelf_length" Gauge "entries" Always []
+        "Entries that are set aside while the queue stands; part of `tidegate_queue_length`.";
+    ShelfOldest "tidegate_shelf_oldest_seconds" Gauge "seconds" Always []
+        "Time that the oldest entry that is set aside has waited.";
     QueueWait "tidegate_queue_wait_seconds" Histogram "seconds" Always []
         "Time from entering the queue to meeting a worker.";
     Turns "tidegate_turns_total" Counter "turns" Always [SERVICE, OUTCOME]
         "Turns of a service, by how they ended.";
+    TurnsShed "tidegate_turns_shed_total" Counter "requests" Always [SERVICE, SHED]
+        "Requests of connections that had been served before, and that got no turn.";
     TurnDuration "tidegate_turn_duration_seconds" Histogram "seconds" Always [SERVICE]
         "Time that a turn spent in the service's own code; turns that ended as `end` or `empty` are left out.";
     ReceivedBytes "tidegate_received_bytes_total" Counter "bytes" Always [SERVICE]
@@ -279,6 +335,36 @@ metrics! {
         "Datagrams that were read from the kernel.";
     DatagramsDropped "tidegate_datagrams_dropped_total" Counter "datagrams" Udp [LISTENER, DATAGRAM_DROP]
         "Datagrams that were not answered.";
+    GateWaiting "tidegate_gate_waiting_clients" Gauge "clients" Gate [LISTENER]
+        "Clients that wait for a place at a backend.";
+    GateWait "tidegate_gate_wait_seconds" Histogram "seconds" Gate [LISTENER]
+        "Time that clients waited until they had a place at a backend, for each that got one.";
+    GateRefused "tidegate_gate_refused_total" Counter "clients" Gate [LISTENER, GATE_REFUSAL]
+        "Clients that got no place at a backend.";
+    GatePlaces "tidegate_gate_places" Gauge "places" Gate [LISTENER]
+        "Places in use at all backends of the listener together.";
+    GatePlacesLimit "tidegate_gate_places_limit" Gauge "places" Gate [LISTENER]
+        "Most places that may be in use at all backends of the listener together.";
+    BackendUp "tidegate_backend_up" Gauge "1" Backend [LISTENER, BACKEND]
+        "1 while the backend is used, 0 while it is set aside because it could not be reached.";
+    BackendPlaces "tidegate_backend_places" Gauge "places" Backend [LISTENER, BACKEND]
+        "Places in use at the backend: its connections, open or being opened.";
+    BackendPlacesLimit "tidegate_backend_places_limit" Gauge "places" Backend [LISTENER, BACKEND]
+        "Most connections that the backend may have.";
+    BackendPlacesTaken "tidegate_backend_places_taken_total" Counter "places" Backend [LISTENER, BACKEND]
+        "Places that were taken at the backend.";
+    BackendPlacesGivenBack "tidegate_backend_places_given_back_total" Counter "places" Backend [LISTENER, BACKEND]
+        "Places that were given back.";
+    BackendConnections "tidegate_backend_connections_total" Counter "connections" Backend [LISTENER, BACKEND]
+        "Connections that reached the backend, those of checks included.";
+    BackendFailures "tidegate_backend_failures_total" Counter "failures" Backend [LISTENER, BACKEND, BACKEND_FAILURE]
+        "Attempts to reach the backend that failed.";
+    BackendConnect "tidegate_backend_connect_seconds" Histogram "seconds" Backend [LISTENER, BACKEND]
+        "Time that connecting to the backend took.";
+    BackendSent "tidegate_backend_sent_bytes_total" Counter "bytes" Backend [LISTENER, BACKEND]
+        "Bytes sent to the backend; of an open connection in steps of 64 KiB.";
+    BackendReceived "tidegate_backend_received_bytes_total" Counter "bytes" Backend [LISTENER, BACKEND]
+        "Bytes received from the backend; of an open connection in steps of 64 KiB.";
     Lingering "tidegate_lingering_connections" Gauge "connections" Always []
         "Connections that have their reply and are being closed, while what the client still sends is thrown away.";
     Draining "tidegate_draining" Gauge "1" Always []
@@ -334,7 +420,9 @@ mod tests {
         same!(CLOSE, CloseReason);
         same!(ACCEPT_ERROR, AcceptError);
         same!(OUTCOME, TurnOutcome);
+        same!(SHED, TurnShed);
         same!(DATAGRAM_DROP, DatagramDrop);
+        same!(BACKEND_FAILURE, BackendFailure);
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Turns a snapshot into the text that Prometheus reads.
 
-use super::catalogue::{CATALOGUE, Id, Metric, MetricKind};
+use super::backends::{BackendSnapshot, BackendsSnapshot};
+use super::catalogue::{CATALOGUE, Id, Metric, MetricKind, Presence};
 use super::histogram::{BUCKETS, HistogramSnapshot};
 use super::process::{ProcessReader, ProcessSnapshot};
 use super::snapshot::{ListenerSnapshot, Observe, Phase, Snapshot};
-use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed,
+};
 use prometheus::core::{Collector, Desc};
 use prometheus::{Encoder, Registry, TextEncoder, proto};
 use std::collections::HashMap;
@@ -187,6 +190,10 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
         Id::HandlerPanics => out.count(&[], server.handler_panics),
         Id::QueueLength => out.count(&[], server.queue_length),
         Id::QueueLimit => out.count(&[], server.queue_limit),
+        Id::QueueNewcomers => out.count(&[], server.listeners.iter().map(|l| l.newcomers).sum()),
+        Id::QueueStanding => out.count(&[], server.standing.is_some().into()),
+        Id::ShelfLength => out.count(&[], server.shelf_length),
+        Id::ShelfOldest => out.add(&[], server.shelf_oldest.as_secs_f64()),
         Id::QueueWait => out.histogram(&[], &server.queue_wait),
         Id::PendingInput => out.count(&[], server.pending_input_bytes),
         Id::PendingOutput => out.count(&[], server.pending_output_bytes),
@@ -195,7 +202,7 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
             let draining = !matches!(server.phase, Phase::Starting | Phase::Serving);
             out.count(&[], draining.into());
         }
-        Id::Turns | Id::TurnDuration | Id::ReceivedBytes | Id::SentBytes => {
+        Id::Turns | Id::TurnsShed | Id::TurnDuration | Id::ReceivedBytes | Id::SentBytes => {
             for service in services(server) {
                 collect_service(id, &service, out);
             }
@@ -218,6 +225,9 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
             for listener in server.listeners.iter().filter(|l| l.datagram) {
                 collect_datagrams(id, listener, out);
             }
+        }
+        _ if matches!(out.metric.presence, Presence::Gate | Presence::Backend) => {
+            collect_gates(id, server, out)
         }
         _ => {
             for listener in server.listeners.iter().filter(|l| !l.datagram) {
@@ -259,6 +269,52 @@ fn collect_listener(id: Id, listener: &ListenerSnapshot, out: &mut Samples<'_>) 
     }
 }
 
+fn collect_gates(id: Id, server: &Snapshot, out: &mut Samples<'_>) {
+    let gates = server.listeners.iter().filter_map(|l| Some((l.listener.as_str(), l.backends.as_ref()?)));
+    for (listener, gate) in gates {
+        match out.metric.presence {
+            Presence::Gate => collect_gate(id, listener, gate, out),
+            _ => gate.backends.iter().for_each(|backend| collect_backend(id, listener, backend, out)),
+        }
+    }
+}
+
+fn collect_gate(id: Id, listener: &str, gate: &BackendsSnapshot, out: &mut Samples<'_>) {
+    match id {
+        Id::GateWaiting => out.count(&[listener], gate.waiting),
+        Id::GateWait => out.histogram(&[listener], &gate.wait),
+        Id::GateRefused => {
+            for (reason, count) in gate.refused() {
+                out.count(&[listener, reason.as_str()], count);
+            }
+        }
+        Id::GatePlaces => out.count(&[listener], gate.in_use),
+        Id::GatePlacesLimit => out.count(&[listener], gate.limit),
+        _ => debug_assert!(false, "{id:?} is not a gate's"),
+    }
+}
+
+fn collect_backend(id: Id, listener: &str, backend: &BackendSnapshot, out: &mut Samples<'_>) {
+    let labels = [listener, backend.address.as_str()];
+    match id {
+        Id::BackendUp => out.count(&labels, backend.aside_for.is_none().into()),
+        Id::BackendPlaces => out.count(&labels, backend.in_use),
+        Id::BackendPlacesLimit => out.count(&labels, backend.limit),
+        Id::BackendPlacesTaken => out.count(&labels, backend.taken),
+        Id::BackendPlacesGivenBack => out.count(&labels, backend.given_back),
+        Id::BackendConnections => out.count(&labels, backend.connected),
+        Id::BackendFailures => {
+            for &reason in BackendFailure::ALL {
+                out.count(&[labels[0], labels[1], reason.as_str()], backend.failures[reason as usize]);
+            }
+        }
+        Id::BackendConnect => out.histogram(&labels, &backend.connect),
+        Id::BackendSent => out.count(&labels, backend.to_backend),
+        Id::BackendReceived => out.count(&labels, backend.to_client),
+        _ => debug_assert!(false, "{id:?} is not a backend's"),
+    }
+}
+
 fn collect_datagrams(id: Id, listener: &ListenerSnapshot, out: &mut Samples<'_>) {
     let name = listener.listener.as_str();
     if id == Id::DatagramsReceived {
@@ -278,6 +334,11 @@ fn collect_service(id: Id, service: &ListenerSnapshot, out: &mut Samples<'_>) {
                 out.count(&[name, outcome.as_str()], service.turns[outcome as usize]);
             }
         }
+        Id::TurnsShed => {
+            for &reason in TurnShed::ALL {
+                out.count(&[name, reason.as_str()], service.turns_shed[reason as usize]);
+            }
+        }
         Id::TurnDuration => out.histogram(&[name], &service.turn_duration),
         Id::ReceivedBytes => out.count(&[name], service.received_bytes),
         Id::SentBytes => out.count(&[name], service.sent_bytes),
@@ -295,6 +356,9 @@ fn services(server: &Snapshot) -> Vec<ListenerSnapshot> {
             continue;
         };
         for (sum, n) in sum.turns.iter_mut().zip(listener.turns) {
+            *sum += n;
+        }
+        for (sum, n) in sum.turns_shed.iter_mut().zip(listener.turns_shed) {
             *sum += n;
         }
         sum.turn_duration.merge(&listener.turn_duration);

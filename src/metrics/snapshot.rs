@@ -4,7 +4,7 @@
 //! `accepted = dropped + closed + queued + active + idle` holds.
 
 use super::backends::BackendsSnapshot;
-use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed};
 use std::time::Duration;
 
 pub use super::histogram::{BUCKETS, HistogramSnapshot};
@@ -53,6 +53,8 @@ pub struct ListenerSnapshot {
     pub backlog: Option<AcceptQueue>,
     /// Turns of the service, by [`TurnOutcome`].
     pub turns: [u64; TurnOutcome::COUNT],
+    /// Requests of established connections that got no turn, by [`TurnShed`].
+    pub turns_shed: [u64; TurnShed::COUNT],
     /// How long the turns took, the service alone.
     pub turn_duration: HistogramSnapshot,
     /// Bytes read from clients.
@@ -104,8 +106,15 @@ pub struct Snapshot {
     pub connections_limit: u64,
     /// Entries in the queue, newcomers and connections with more to do.
     pub queue_length: u64,
-    /// How many may wait before a newcomer is refused.
+    /// How many newcomers, and how many datagrams, may wait before others are refused.
     pub queue_limit: u64,
+    /// Requests set aside while the queue stands, to be served by sources in turn and the freshest first; part of
+    /// `queue_length`.
+    pub shelf_length: u64,
+    /// How long the oldest of those has waited.
+    pub shelf_oldest: Duration,
+    /// For how long the queue has stood; `None` while it does not.
+    pub standing: Option<Duration>,
     /// From entering the queue to meeting a worker.
     pub queue_wait: HistogramSnapshot,
     /// Configured workers.

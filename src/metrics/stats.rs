@@ -4,7 +4,7 @@
 
 use super::histogram::{Histogram, HistogramSnapshot};
 use super::snapshot::ListenerSnapshot;
-use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, fence};
 use std::time::{Duration, Instant};
@@ -51,6 +51,7 @@ pub struct Ledger {
     dropped: [Tally; DropReason::COUNT],
     closed: [Tally; CloseReason::COUNT],
     turns: [Tally; TurnOutcome::COUNT],
+    turns_shed: [Tally; TurnShed::COUNT],
     turn_duration: Histogram,
     queue_wait: Histogram,
     received_bytes: Tally,
@@ -117,6 +118,11 @@ impl Ledger {
         }
     }
 
+    /// A request of an established connection got no turn.
+    pub fn turn_shed(&self, reason: TurnShed) {
+        self.turns_shed[reason as usize].add(1);
+    }
+
     /// An entry met its worker; `nanos` is how long it was in the queue.
     pub fn waited(&self, nanos: u64) {
         self.queue_wait.observe(nanos);
@@ -161,6 +167,9 @@ impl Ledger {
         }
         let listener = &mut out.listener;
         for (out, n) in listener.turns.iter_mut().zip(&self.turns) {
+            *out += n.get() as u64;
+        }
+        for (out, n) in listener.turns_shed.iter_mut().zip(&self.turns_shed) {
             *out += n.get() as u64;
         }
         self.turn_duration.add_to(&mut listener.turn_duration);

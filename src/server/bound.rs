@@ -2,6 +2,7 @@
 
 use super::accept::acceptor::Acceptor;
 use super::accept::newcomers::register_listeners;
+use super::capacity::shelf_limits;
 use super::close::farewells::Farewells;
 use super::close::linger::{Lingering, Lingers};
 use super::counts::Counts;
@@ -19,7 +20,7 @@ use super::poll::poller::Poller;
 use super::poll::threads::Threads;
 use super::pulse::Pulse;
 use super::queue::line::Line;
-use super::queue::patience::WaitLimit;
+use super::queue::order::Order;
 use super::queue::table::Table;
 use super::queue::wheel::Wheel;
 use super::refusals::Refusals;
@@ -28,8 +29,9 @@ use super::turn::worker;
 use super::waking::Hub;
 use crate::admit::Admission;
 use crate::admit::bell::{Awaited, Bell};
-use crate::admit::bucket::Bucket;
-use crate::clock::Clock;
+use crate::admit::refusal_budget::RefusalBudget;
+use crate::admit::sharing::Sharing;
+use crate::clock::{Clock, nanos};
 use crate::limits::Limits;
 use crate::metrics::snapshot::Observe;
 use crate::phase::Phase;
@@ -37,7 +39,7 @@ use crossbeam_channel::Receiver;
 use mio::{Poll, Token, Waker};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -152,9 +154,8 @@ fn share(
         // It fails only when the kernel has no memory; the acceptor's own timeout is the way out.
         let _ = acceptor.wake();
     }));
-    // A tenth of a second's worth at once: bursts of refusals are as costly as floods.
-    let rate = limits.refusal_rate;
-    let budget = Bucket::with_depth(rate, (rate / 10.0).max(f64::from(rate > 0.0)), Instant::now());
+    let budget = RefusalBudget::new(limits.refusal_rate, Instant::now());
+    let shelf = shelf_limits(&limits, datagrams.slots.capacity());
     Arc::new_cyclic(|shared: &std::sync::Weak<Shared>| {
         let host = Arc::new(Hub(shared.clone()));
         let (ring, shared) = (bell.clone(), shared.clone());
@@ -176,11 +177,14 @@ fn share(
             calls: (0..listeners.len()).map(|_| AtomicBool::new(false)).collect(),
             holding: AtomicBool::new(false),
             refusal_budget: Mutex::new(budget),
+            rest: AtomicBool::new(true),
+            wait_estimate: AtomicU64::new(1),
             host,
             wheel: Wheel::new(),
             table: Table::new(limits.max_connections),
             line: Line::new(entries, limits.queue),
-            patience: WaitLimit::new(&limits),
+            order: Order::new(shelf, nanos(limits.queue_target)),
+            sharing: Sharing::new(&limits),
             datagrams,
             poller,
             crew,

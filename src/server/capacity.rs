@@ -4,10 +4,12 @@ use super::close::farewells::Farewells;
 use super::datagram::socket::Datagrams;
 use super::error::BuildError;
 use super::queue::line::Entry;
+use super::queue::order::Order;
 use super::queue::table::Slot;
 use super::queue::wheel::Wheel;
 use crate::admit::sources::Sources;
-use crate::limits::Limits;
+use crate::admit::turns::shelf::ShelfLimits;
+use crate::limits::{Limits, QueueOrder};
 use crate::metrics::stats::Ledgers;
 
 /// Bytes for one connection: its slot in the table, its entry in the line with its stamp, its timer, its farewell, and what a
@@ -32,6 +34,7 @@ impl Limits {
             + self.listener_memory_ceiling()
             + crate::service::SPARE_BYTES
             + Sources::memory_ceiling(self)
+            + Order::<Entry>::bytes(&shelf_limits(self, 0))
             + self.input_total
             + self.output_total
     }
@@ -45,6 +48,16 @@ impl Limits {
     /// each datagram that waits or is being answered, and a batch for each thread that receives.
     pub fn datagram_memory_ceiling(&self) -> usize {
         Datagrams::memory_ceiling(self)
+    }
+}
+
+/// The size of the shelf, and how it serves.
+pub(crate) fn shelf_limits(limits: &Limits, datagrams: usize) -> ShelfLimits {
+    ShelfLimits {
+        connections: limits.max_connections,
+        datagrams,
+        doubtful_max: limits.queue.max(16),
+        fresh: limits.queue_order == QueueOrder::Fresh,
     }
 }
 

@@ -1,11 +1,10 @@
 //! One listener: its service, its socket while it is open, and what accept said.
 
-use super::counts::Counts;
 use super::queue::cost::TurnCost;
 use crate::contain::contain;
 use crate::limits::Limits;
 use crate::reason::AcceptError;
-use crate::service::Service;
+use crate::service::{Service, Words};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -28,8 +27,10 @@ pub(crate) struct Listener {
     pub(crate) limits: Limits,
     /// How long a turn of its service takes.
     pub(crate) cost: TurnCost,
-    /// What a refused client is told, instead of what the service would say.
-    words: Option<Arc<[u8]>>,
+    /// Whether the service's sessions have words for an overload; asked once.
+    pub(crate) answers_overload: bool,
+    /// What a refused client is told.
+    pub(crate) words: Words,
     accept_errors: [AtomicU64; AcceptError::COUNT],
     /// Another process listens on the socket.
     handed_over: AtomicBool,
@@ -46,6 +47,12 @@ impl Listener {
         words: Option<Arc<[u8]>>,
     ) -> Self {
         let name = name_of(|| service.name().to_owned());
+        // The author's code: a panic in it is as good as no answer.
+        let answers_overload = contain(|| service.answers_overload()).unwrap_or(false);
+        let words = match words {
+            Some(words) => Words::new(&words),
+            None => contain(|| Words::new(service.busy_reply())).unwrap_or_default(),
+        };
         Self {
             url: format!("tcp://{address}"),
             address,
@@ -54,6 +61,7 @@ impl Listener {
             position,
             limits: Limits::default(),
             cost: TurnCost::unknown(),
+            answers_overload,
             words,
             accept_errors: Default::default(),
             handed_over: AtomicBool::new(false),
@@ -69,15 +77,6 @@ impl Listener {
 
     pub(crate) fn socket(&self) -> MutexGuard<'_, Option<TcpListener>> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a refused client is told. The thread that refuses asks the service, so a panic over it is contained: then
-    /// clients are told nothing.
-    pub(crate) fn words(&self, counts: &Counts) -> &[u8] {
-        match &self.words {
-            Some(words) => words,
-            None => counts.contain(|| self.service.busy_reply()).unwrap_or(b""),
-        }
     }
 
     /// Another process listens on the socket from now on: closing it here refuses nobody.

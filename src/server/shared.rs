@@ -12,20 +12,24 @@ use super::listener::Listener;
 use super::poll::ThreadCrew;
 use super::poll::poller::Poller;
 use super::pulse::Pulse;
-use super::queue::line::{Claim, Line};
-use super::queue::patience::WaitLimit;
-use super::queue::table::{Slot, Table};
+use super::queue::line::{Entry, Line};
+use super::queue::order::Order;
+use super::queue::table::Table;
 use super::queue::wheel::Wheel;
 use super::refusals::Refusals;
 use crate::admit::Admission;
 use crate::admit::bell::Bell;
-use crate::admit::bucket::Bucket;
+use crate::admit::refusal_budget::RefusalBudget;
+use crate::admit::sharing::Sharing;
 use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::service::{Context, Holdings, Host, Pool};
+use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 pub(crate) struct Shared {
     pub(crate) limits: Limits,
@@ -41,14 +45,20 @@ pub(crate) struct Shared {
     /// The acceptor holds newcomers back: the leader passes them by.
     pub(crate) holding: AtomicBool,
     /// Refusals that may be made, `refusal_rate`: locked for each, and they are few.
-    pub(crate) refusal_budget: Mutex<Bucket>,
+    pub(crate) refusal_budget: Mutex<RefusalBudget>,
+    /// Processors have rest, as far as the timekeeper knows.
+    pub(crate) rest: AtomicBool,
+    /// The time to work off what waits, in seconds, as the timekeeper last estimated it.
+    pub(crate) wait_estimate: AtomicU64,
     /// The server as sessions see it.
     pub(crate) host: Arc<dyn Host>,
     /// When sessions that asked for it are called.
     pub(crate) wheel: Wheel,
     pub(crate) table: Table,
     pub(crate) line: Line,
-    pub(crate) patience: WaitLimit,
+    /// The order of turns while the queue stands.
+    pub(crate) order: Order<Entry>,
+    pub(crate) sharing: Sharing,
     pub(crate) poller: Poller,
     pub(crate) crew: ThreadCrew,
     pub(crate) counts: Counts,
@@ -85,9 +95,10 @@ impl Shared {
         Intake { datagrams: &self.datagrams, line: &self.line, counts: &self.counts }
     }
 
-    /// What turns share.
-    pub(crate) fn context(&self) -> Context<'_> {
+    /// What turns of a listener's connections share.
+    pub(crate) fn context<'a>(&'a self, listener: &'a Listener) -> Context<'a> {
         Context {
+            words: &listener.words,
             limits: &self.limits,
             output_total: &self.output_total,
             input_total: &self.input_total,
@@ -102,19 +113,34 @@ impl Shared {
         self.line.has_place(|| self.counts.free_workers())
     }
 
-    /// What the queue owes a connection that has something to do after its first turn. A connection that was silent when
-    /// it was admitted took no queue place: if its first request finds the queue full, the bound holds here.
-    pub(crate) fn claim(&self, slot: &Slot) -> Claim {
-        if slot.is_unheard() && !self.has_queue_place() { Claim::Surplus } else { Claim::Turn }
+    /// Whether something waits for a worker.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.line.is_empty() || self.order.len() > 0
     }
 
-    pub(crate) fn refusal_budget(&self) -> MutexGuard<'_, Bucket> {
+    /// How many wait for a worker.
+    pub(crate) fn waiting(&self) -> usize {
+        self.line.len() + self.order.len()
+    }
+
+    /// The time to work off what waits.
+    pub(crate) fn wait_estimate(&self) -> Duration {
+        Duration::from_secs(self.wait_estimate.load(Relaxed))
+    }
+
+    /// Whether a client may be turned away now, within the budget.
+    pub(crate) fn may_refuse(&self) -> bool {
+        let rest = self.rest.load(Relaxed);
+        self.refusal_budget().take(Instant::now(), rest)
+    }
+
+    pub(crate) fn refusal_budget(&self) -> MutexGuard<'_, RefusalBudget> {
         self.refusal_budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a refused client of this listener is told.
-    pub(crate) fn words(&self, listener: usize) -> &[u8] {
-        self.listeners[listener].words(&self.counts)
+    pub(crate) fn words(&self, listener: usize) -> Cow<'_, [u8]> {
+        self.listeners[listener].words.say(self.wait_estimate())
     }
 
     /// The addresses of all listeners, in the order they were given.

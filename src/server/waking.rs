@@ -37,6 +37,7 @@ impl Host for Hub {
             WatchFor::Input => shared.poller.add(fd, source),
             WatchFor::Both => shared.poller.add_writable(fd, source, false),
             WatchFor::OutputToo => shared.poller.add_writable(fd, source, true),
+            WatchFor::Moved => shared.poller.give_to(fd, source),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! Python's `socketserver` do, with deadlines.
 
 use super::{Fault, Peer, Service, Session, Stream, Turn};
-use crate::transport::socket::receive;
+use crate::transport::socket::{receive, unread};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, BufRead, Read, Write};
 use std::sync::atomic::Ordering;
@@ -110,7 +110,8 @@ impl<'a> Stream<'a> {
 /// - [`set_total_deadline`](Self::set_total_deadline): for everything, in place of both.
 ///
 /// Past a deadline the operation fails with [`io::ErrorKind::TimedOut`]; return that error and the
-/// connection ends, counted as a timeout. When the server is told to end at once, waits fail with
+/// connection ends, counted as a timeout. When the server drains and all was answered that a client had sent by then, a
+/// further read is the end of input. When the server is told to end at once, waits fail with
 /// [`io::ErrorKind::ConnectionAborted`].
 #[derive(Debug)]
 pub struct Blocking<'s, 'a> {
@@ -120,6 +121,8 @@ pub struct Blocking<'s, 'a> {
     /// The present request must be read by then.
     read_deadline: Option<Instant>,
     total_deadline: Option<Instant>,
+    /// What is still read of this client while the server ends: what it had sent by then.
+    last_input: Option<usize>,
 }
 
 impl<'s, 'a> Blocking<'s, 'a> {
@@ -127,7 +130,14 @@ impl<'s, 'a> Blocking<'s, 'a> {
     const PIECE_BYTES: usize = 16 * 1024;
 
     fn new(stream: &'s mut Stream<'a>) -> Self {
-        Self { stream, buffer: Vec::new(), at: 0, read_deadline: None, total_deadline: None }
+        Self {
+            stream,
+            buffer: Vec::new(),
+            at: 0,
+            read_deadline: None,
+            total_deadline: None,
+            last_input: None,
+        }
     }
 
     /// The client.
@@ -179,6 +189,9 @@ impl Blocking<'_, '_> {
     fn read_socket(&mut self, out: &mut [u8]) -> io::Result<usize> {
         // What was answered so far is sent before waiting for more, or both sides could wait.
         self.flush()?;
+        if self.has_said_all() {
+            return Ok(0);
+        }
         let allowed = self.stream.limits().read_timeout;
         let deadline = self
             .total_deadline
@@ -187,10 +200,24 @@ impl Blocking<'_, '_> {
             let (input, _) = self.stream.split();
             if let Some(n) = receive(input.socket, out)? {
                 input.account(n, out.len());
+                self.last_input = self.last_input.map(|left| left.saturating_sub(n));
                 return Ok(n);
             }
             self.wait(PollFlags::IN, deadline, Fault::ReadTimeout)?;
         }
+    }
+}
+
+impl Blocking<'_, '_> {
+    /// Between two requests while the server ends: whether this client was answered all that it had sent by then. One that
+    /// goes on sending sees the end of the connection.
+    fn has_said_all(&mut self) -> bool {
+        if !self.stream.is_draining() || self.read_deadline.is_some() {
+            return false;
+        }
+        let unread = || unread(self.stream.halves().0.socket);
+        let left = self.last_input.unwrap_or_else(unread);
+        self.last_input.replace(left) == Some(0)
     }
 }
 

@@ -468,6 +468,7 @@ mod tests {
                 stopping: &self.stopping,
                 draining: &self.stopping,
                 host: &host,
+                words: &crate::service::Words::default(),
             };
             let mut stream =
                 Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, context, seat, false);

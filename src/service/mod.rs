@@ -18,6 +18,7 @@ mod stream;
 mod time;
 mod waker;
 pub mod websocket;
+mod words;
 mod work;
 
 pub use crate::transport::proxy_header::Version as ProxyVersion;
@@ -31,13 +32,17 @@ pub use http::http;
 pub(crate) use kept::Kept;
 pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
 pub(crate) use pool::Pool;
-pub use proxy::{BackendName, BackendNameError, ConnectOn, Proxy, ProxyBuilder, proxy};
+pub use proxy::{
+    BackendName, BackendNameError, ConnectOn, FairBy, FairByError, HttpGateConfig, Network, NetworkError,
+    Proxy, ProxyBuilder, proxy,
+};
 pub(crate) use stream::{Buffers, Context, Turned};
 pub use stream::{Input, Output, Received, Stream};
 pub use time::Time;
 pub use waker::Waker;
 pub(crate) use waker::{Host, Seat, SocketEvent, SocketEvents, WatchFor};
 pub use websocket::websocket;
+pub(crate) use words::Words;
 pub use work::{Cost, Work};
 
 use crate::metrics::backends::BackendsSnapshot;
@@ -89,10 +94,17 @@ pub trait Service: Send + Sync + 'static {
     /// allocation.
     fn connect(&self, peer: &Peer) -> Box<dyn Session>;
 
-    /// What a refused client is told, where the protocol has a word for it. Asked by whatever thread
-    /// refuses, so never wait in it. Default: nothing, and the refusal is a reset.
+    /// What a refused client is told, where the protocol has a word for it. `{retry-after}` in it becomes the
+    /// number of seconds that the server needs to work off what waits, from 1 to 120. Asked once, when the
+    /// server is bound. Default: nothing, and the refusal is a reset.
     fn busy_reply(&self) -> &[u8] {
         b""
+    }
+
+    /// Whether [`Session::overloaded`] is called for a request that has waited longer than `queue_timeout`.
+    /// Otherwise its connection ends with the busy reply. Asked once, when the server is bound. Default: no.
+    fn answers_overload(&self) -> bool {
+        false
     }
 
     /// Whether the client speaks first, so that one that has left without a word needs no turn.
@@ -129,6 +141,16 @@ pub trait Session: Send {
     /// replies, an error with a reset: what the client is to read, send and return
     /// [`Turn::Close`].
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn>;
+
+    /// Called in the place of [`turn`](Self::turn) when the request that waits cannot be served, where
+    /// [`Service::answers_overload`] says so: take the request from the stream and tell the client, quickly.
+    /// `wait` is the time the server needs to work off what waits, in whole seconds from 1 to 120.
+    /// [`Stream::busy_reply`] has the words that are configured. Default: says them, and ends the connection.
+    fn overloaded(&mut self, stream: &mut Stream<'_>, wait: Duration) -> io::Result<Turn> {
+        let words = stream.busy_reply(wait).into_owned();
+        stream.send(&words)?;
+        Ok(Turn::Close)
+    }
 
     /// The connection has ended, and why: the last call. Runs on a worker, like a turn; until it
     /// returns the connection keeps its place among `max_connections`. (When a server is cut and no

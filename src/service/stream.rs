@@ -1,7 +1,7 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
 use super::pace::Pace;
-use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor};
+use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, Words};
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::transport::socket::{receive, send};
@@ -153,6 +153,11 @@ impl<'a> Stream<'a> {
         self.seat
     }
 
+    /// What a client of this listener is told that cannot be served now, with the time to stay away.
+    pub fn busy_reply(&self, wait: std::time::Duration) -> std::borrow::Cow<'a, [u8]> {
+        self.output.context.words.say(wait)
+    }
+
     /// Wakes this session from any thread: it gives it a turn though its client has said nothing.
     pub fn waker(&self) -> Waker {
         Waker::new(self.output.context.host.clone(), self.seat)
@@ -161,6 +166,11 @@ impl<'a> Stream<'a> {
     /// Says what the sockets of the connection have told since the last turn.
     pub(crate) fn tell(&mut self, events: SocketEvents) {
         self.events = events;
+    }
+
+    /// This turn reads no more than this.
+    pub(crate) fn read_at_most(&mut self, bytes: usize) {
+        self.input.budget = self.input.budget.min(bytes);
     }
 
     /// What the sockets of the connection have told since the last turn.
@@ -248,6 +258,7 @@ pub(crate) struct Context<'a> {
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
     pub(crate) draining: &'a std::sync::atomic::AtomicBool,
     pub(crate) host: &'a Arc<dyn Host>,
+    pub(crate) words: &'a Words,
 }
 
 impl std::fmt::Debug for Context<'_> {

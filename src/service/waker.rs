@@ -30,6 +30,9 @@ pub(crate) enum WatchFor {
     Both,
     /// It was watched for input, and is for both from now on.
     OutputToo,
+    /// It was watched for another session, and is for the input of this one from now on. One follows at once for what is
+    /// there already.
+    Moved,
 }
 
 /// What is known of a socket at the start of a turn.

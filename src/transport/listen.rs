@@ -55,7 +55,7 @@ pub(crate) fn bind(
     // Accepted sockets inherit it, so it costs no call for each.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(limits.effective_backlog() as i32)?;
+    socket.listen(limits.backlogs().0 as i32)?;
     Ok(socket.into())
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn listen_again(socket: OwnedFd, limits: &Limits) -> io::Result<TcpLi
     }
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    socket.listen(limits.effective_backlog() as i32)?;
+    socket.listen(limits.backlogs().0 as i32)?;
     Ok(socket.into())
 }
 
@@ -101,6 +101,12 @@ pub(crate) fn receive_again(socket: OwnedFd, limits: &Limits) -> io::Result<UdpS
         crate::sys::report_local_address(socket.as_fd(), address.is_ipv6())?;
     }
     Ok(socket.into())
+}
+
+/// Changes how many connections the kernel may hold for accept on a socket that listens already.
+pub(crate) fn set_backlog(socket: impl AsFd, backlog: usize) {
+    // It fails only for a socket that does not listen any more, where it does not matter.
+    let _ = rustix::net::listen(socket, i32::try_from(backlog).unwrap_or(i32::MAX));
 }
 
 /// From here on the kernel drops what asks for a new connection, so that none is completed between the last accept and
@@ -125,6 +131,18 @@ pub(crate) fn ignore_newcomers(socket: impl AsFd) {
         ];
         // It fails only without memory; then a newcomer at the wrong moment is reset.
         let _ = socket2::SockRef::from(&socket).attach_filter(&program);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
+}
+
+/// From here on the kernel drops the datagrams that come, so that what it has already can be answered to its end.
+pub(crate) fn ignore_datagrams(socket: impl AsFd) {
+    #[cfg(target_os = "linux")]
+    {
+        const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+        // It fails only without memory; then the number of batches is what ends it.
+        let _ = socket2::SockRef::from(&socket).attach_filter(&[socket2::SockFilter::new(RETURN, 0, 0, 0)]);
     }
     #[cfg(not(target_os = "linux"))]
     let _ = socket;

@@ -1,5 +1,6 @@
 //! What is done with a connected socket without waiting: send, receive, look, discard, and how it is closed.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use std::io;
@@ -54,6 +55,22 @@ pub(crate) fn has_left(socket: impl AsFd, client_speaks_first: bool) -> bool {
 /// Whether a client has sent something that was not read.
 pub(crate) fn has_input(socket: impl AsFd) -> bool {
     peek(socket).is_ok_and(|n| n > 0)
+}
+
+/// Whether a client has done something that was not read: sent something, ended, or failed.
+pub(crate) fn has_news(socket: impl AsFd) -> bool {
+    !matches!(peek(socket), Err(Errno::AGAIN | Errno::INTR))
+}
+
+/// Whether a client has taken enough of what it was sent that the kernel takes more.
+pub(crate) fn takes_more(socket: impl AsFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// How many bytes a client has sent that were not read.
+pub(crate) fn unread(socket: impl AsFd) -> usize {
+    rustix::io::ioctl_fionread(&socket).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
 fn peek(socket: impl AsFd) -> Result<usize, Errno> {

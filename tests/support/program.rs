@@ -153,6 +153,15 @@ impl Running {
         text.lines().filter_map(|line| line.split_once("tcp://")?.1.parse().ok()).collect()
     }
 
+    /// Where it said that it has this listener: `echo on ws` is one.
+    #[track_caller]
+    pub(crate) fn listening(&self, listener: &str) -> SocketAddr {
+        let text = self.stdout.text();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(listener)?.strip_prefix("://")?.parse().ok());
+        line.unwrap_or_else(|| panic!("`{listener}` is not in {text}"))
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.addresses()[0]
     }

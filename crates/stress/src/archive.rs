@@ -260,6 +260,12 @@ fn merge_measured(to: &mut Measured, from: &Measured) -> Result<(), String> {
         service: merge_latency(&to.latency.service, &from.latency.service)?,
         connect: merge_latency(&to.latency.connect, &from.latency.connect)?,
     };
+    if let (Some(http), Some(more)) = (&mut to.http, &from.http) {
+        add_counts(&mut http.statuses, &more.statuses);
+        http.retry_after = http.retry_after.saturating_add(more.retry_after);
+        http.retry_after_max = http.retry_after_max.max(more.retry_after_max);
+        http.closed = http.closed.saturating_add(more.closed);
+    }
     let (a, b) = (&to.connections, &from.connections);
     to.connections = Connections {
         opened: a.opened.saturating_add(b.opened),

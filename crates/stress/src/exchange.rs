@@ -41,7 +41,7 @@ impl Loader<'_> {
         }
     }
 
-    fn open_failed(&mut self, i: usize, outcome: Outcome, now: Nanos) {
+    pub(super) fn open_failed(&mut self, i: usize, outcome: Outcome, now: Nanos) {
         self.opening -= 1;
         self.timeouts.clear(i);
         self.recorder.connections().open_failed += 1;
@@ -82,7 +82,10 @@ impl Loader<'_> {
         }
         if self.plan.is_datagram() {
             self.send_first(i, now);
-        } else if self.plan.mode == Mode::Request && self.slots[i].state == State::Connecting {
+        } else if self.plan.mode == Mode::Request
+            && self.slots[i].state == State::Connecting
+            && self.plan.wire.socket().is_none()
+        {
             // On a fast path the connection stands before connect() is back: sending tells, at once.
             let now = self.clock.now();
             self.flush(i, now);
@@ -98,6 +101,9 @@ impl Loader<'_> {
         slot.connecting_since = now;
         slot.used = 0;
         slot.unread = false;
+        if self.plan.wire.socket().is_some() {
+            slot.reply.forget();
+        }
         slot.fd = Some(socket::open(self.plan, source)?);
         if !self.plan.is_datagram() {
             self.timeouts.set(i, Wait::Connect, now);
@@ -228,6 +234,13 @@ impl Loader<'_> {
                 self.recorder.connections().closed_idle += 1;
                 self.disconnect(i);
             }
+            State::Greeting => self.on_greeting_event(i, flags, readable, ended),
+            State::Idle if readable && self.plan.wire.socket().is_some() => {
+                if self.hear_unasked(i) {
+                    self.recorder.connections().closed_idle += 1;
+                    self.disconnect(i);
+                }
+            }
             State::Idle => slot.unread |= readable,
             State::Busy => {
                 // Edges report room on every event; it matters while there is something to send.
@@ -259,6 +272,14 @@ impl Loader<'_> {
             }
             return self.open_failed(i, socket::outcome(error, true), now);
         }
+        if self.plan.wire.socket().is_some() {
+            return self.greet(i);
+        }
+        self.welcome(i, now, readable, ended);
+    }
+
+    /// A connection is ready for requests.
+    pub(super) fn welcome(&mut self, i: usize, now: Nanos, readable: bool, ended: bool) {
         self.established(i, now);
         if self.slots[i].requesting && self.plan.mode == Mode::Request {
             self.send_first(i, now);
@@ -308,10 +329,18 @@ impl Loader<'_> {
             } else {
                 self.recorder.connections().bytes_received += got as u64;
                 let request = self.plan.wire.request(slot.payload);
-                self.plan.wire.read(&mut slot.reply, request, &self.buffer[..got])
+                let step = self.plan.wire.read(&mut slot.reply, request, &self.buffer[..got]);
+                if self.plan.wire.socket().is_some() {
+                    self.send_pongs(i);
+                }
+                step
             };
             match step {
                 Step::Done(outcome, keep) => {
+                    let slot = &mut self.slots[i];
+                    if let Some(answer) = self.plan.wire.answer(&slot.reply) {
+                        self.recorder.answered(slot.intended >= self.measure_from, answer);
+                    }
                     // A whole reply to half a request leaves the connection out of step.
                     let keep = keep && !ended && slot.whole;
                     return self.complete(i, outcome, keep, now);
@@ -375,8 +404,8 @@ impl Loader<'_> {
         if outcome == Outcome::UnansweredAtEnd {
             return;
         }
-        // Only what stands can be reset: the target exists.
-        if outcome == Outcome::Reset {
+        // Only what stands can be reset, or say that it is busy: the target exists.
+        if matches!(outcome, Outcome::Reset | Outcome::Busy) {
             self.established = true;
             return self.control.establish();
         }

@@ -3,6 +3,8 @@
 //! One request is under way on a connection at a time. As RFC 9112 allows a client, it accepts bare line feeds, spaces
 //! before a colon, folded headers and zeros before a chunk's size. It refuses a response whose end is in doubt.
 
+use super::answers::Answer;
+use super::form::Form;
 use super::outcome::Outcome;
 use super::payload::Payload;
 use super::step::{Step, clear, contains};
@@ -20,28 +22,33 @@ const MAX_HEADERS: usize = 256;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HttpRequest {
     requests: Payload,
+    /// The method is HEAD, whose answers have no body.
+    head_only: bool,
 }
 
 impl HttpRequest {
-    /// A GET, or a POST of each part of the body in turn. `close` asks the server to close afterwards.
-    pub(crate) fn new(authority: &str, path: &str, body: Option<&Payload>, close: bool) -> Self {
+    /// A GET, or a POST of each part of the body in turn, or what the form says. `close` asks the server to close
+    /// afterwards.
+    pub(crate) fn new(authority: &str, path: &str, form: &Form, body: Option<&Payload>, close: bool) -> Self {
+        let method = form.method(if body.is_some() { "POST" } else { "GET" });
+        let agent = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
+        let own = form.lines(&[("Host", authority), ("User-Agent", agent), ("Accept", "*/*")]);
         let connection = if close { "Connection: close\r\n" } else { "" };
-        let head = |method: &str, length: String| {
-            let agent = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
-            format!(
-                "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: {agent}\r\n\
-                 Accept: */*\r\n{connection}{length}\r\n"
-            )
-        };
+        let head = |length: String| format!("{method} {path} HTTP/1.1\r\n{own}{connection}{length}\r\n");
         let requests = match body {
-            None => Payload::whole(head("GET", String::new()).into_bytes()),
+            None => Payload::whole(head(String::new()).into_bytes()),
             Some(body) => Payload::collect((0..body.parts()).map(|n| {
                 let part = body.part(n);
                 let length = format!("Content-Length: {}\r\n", part.len());
-                [head("POST", length).as_bytes(), part].concat()
+                [head(length).as_bytes(), part].concat()
             })),
         };
-        Self { requests }
+        Self { requests, head_only: method == "HEAD" }
+    }
+
+    /// A reply to these that has not begun.
+    pub(crate) fn expects_no_body(&self) -> bool {
+        self.head_only
     }
 
     /// The bytes of request number `n`.
@@ -105,6 +112,7 @@ struct Framing {
     coded: Option<bool>,
     close: bool,
     keep_alive: bool,
+    retry_after: Option<u32>,
 }
 
 impl Framing {
@@ -124,6 +132,10 @@ impl Framing {
         } else if name.eq_ignore_ascii_case("connection") {
             self.close |= items().any(|item| item.eq_ignore_ascii_case(b"close"));
             self.keep_alive |= items().any(|item| item.eq_ignore_ascii_case(b"keep-alive"));
+        } else if name.eq_ignore_ascii_case("retry-after") {
+            // A date is a time to come again, too.
+            let seconds = std::str::from_utf8(value.trim_ascii()).ok().and_then(|text| text.parse().ok());
+            self.retry_after = Some(seconds.unwrap_or(0));
         }
     }
 
@@ -138,7 +150,7 @@ impl Framing {
     }
 }
 
-/// Whether a status never has a body, whatever the headers say. (Requests here are never HEAD.)
+/// Whether a status never has a body, whatever the headers say.
 const fn is_bodiless(status: u16) -> bool {
     matches!(status, 100..200 | 204 | 304)
 }
@@ -151,9 +163,17 @@ pub(crate) struct HttpReply {
     body: Body,
     status: u16,
     keep: bool,
+    retry_after: Option<u32>,
+    /// It answers HEAD.
+    pub(crate) head_only: bool,
 }
 
 impl HttpReply {
+    /// What is counted of the reply that has just ended.
+    pub(crate) fn answer(&self) -> Answer {
+        Answer { status: self.status, retry_after: self.retry_after, closes: !self.keep }
+    }
+
     /// Forgets the response before.
     pub(crate) fn reset(&mut self) {
         clear(&mut self.held);
@@ -248,8 +268,9 @@ impl HttpReply {
         response.headers.iter().for_each(|header| framing.take(header.name, header.value));
         let kept_by_version = response.version == Some(1);
         self.keep = !framing.close && (kept_by_version || framing.keep_alive) && self.status != 101;
+        self.retry_after = framing.retry_after;
         self.body = match (framing.coded, framing.length) {
-            _ if is_bodiless(self.status) => Body::Length(0),
+            _ if is_bodiless(self.status) || self.head_only => Body::Length(0),
             (Some(true), _) => Body::Chunks(SIZE),
             // Where `chunked` is not the last coding, only the end of the connection ends the body.
             (Some(false), _) => Body::UntilEnd,
@@ -572,10 +593,33 @@ mod tests {
     #[test]
     fn requests_are_whole() {
         let text = |request: &HttpRequest| String::from_utf8(request.bytes(0).to_vec()).unwrap();
-        let get = text(&HttpRequest::new("h:1", "/a?b", None, false));
+        let get = text(&HttpRequest::new("h:1", "/a?b", &Form::default(), None, false));
         assert!(get.starts_with("GET /a?b HTTP/1.1\r\nHost: h:1\r\n") && get.ends_with("\r\n\r\n"), "{get}");
-        let post = text(&HttpRequest::new("h:1", "/", Some(&Payload::whole(b"body".to_vec())), true));
+        let body = Payload::whole(b"body".to_vec());
+        let post = text(&HttpRequest::new("h:1", "/", &Form::default(), Some(&body), true));
         assert!(post.starts_with("POST / ") && post.contains("Connection: close\r\n"), "{post}");
         assert!(post.ends_with("Content-Length: 4\r\n\r\nbody"), "{post}");
+        let form = Form::read(Some("HEAD"), &["X-A: b".to_owned()]).unwrap();
+        let request = HttpRequest::new("h:1", "/", &form, None, false);
+        assert!(text(&request).starts_with("HEAD / ") && text(&request).contains("\r\nX-A: b\r\n"));
+        assert!(request.expects_no_body());
+    }
+
+    #[test]
+    fn the_answer_to_head_ends_with_its_head() {
+        let mut reply = HttpReply { head_only: true, ..HttpReply::default() };
+        assert_eq!(reply.read(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", None, None), OK);
+    }
+
+    #[test]
+    fn an_answer_says_when_to_come_again() {
+        for (line, seconds) in
+            [("Retry-After: 7\r\n", Some(7)), ("retry-after: Wed, 21 Oct\r\n", Some(0)), ("", None)]
+        {
+            let mut reply = HttpReply::default();
+            let text = format!("HTTP/1.1 503 x\r\nContent-Length: 0\r\nConnection: close\r\n{line}\r\n");
+            assert_eq!(reply.read(text.as_bytes(), None, None), Step::Done(Outcome::Busy, false));
+            assert_eq!(reply.answer(), Answer { status: 503, retry_after: seconds, closes: true });
+        }
     }
 }

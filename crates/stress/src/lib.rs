@@ -1,6 +1,6 @@
 //! A load generator that can be believed: it says as much about itself as about the server.
 //!
-//! It sends requests over TCP, UDP or HTTP/1.1 from few threads, to a fixed schedule (an open loop) or as fast as
+//! It sends requests over TCP, UDP, HTTP/1.1 or WebSocket from few threads, to a fixed schedule (an open loop) or as fast as
 //! replies come (a closed loop), and reports what became of every request, how long each took from the instant at
 //! which it was due, and whether the server or the generator itself was the limit. `tidegate stress` is its command
 //! line; docs/stress.md of that project describes every option and every number of a report.
@@ -24,7 +24,7 @@
 //! Options -> Plan -> run: load threads, each one epoll over many clients -> Interval, Interval, ... -> Report
 //!              |       schedule: when each request is due                       |                        |
 //!              |       exchange, mode: how a client moves on                    progress, timeline,      text, JSON,
-//!              |       wire, http, datagram: what is a reply                    HDR log, CSV             HTML
+//!              |       wire, http, websocket, datagram: what is a reply                    HDR log, CSV             HTML
 //!              checked before anything is opened
 //! ```
 //!
@@ -32,6 +32,7 @@
 //! measured once a second. The crate knows neither the server nor the command line. It needs Linux.
 #![cfg(target_os = "linux")]
 
+mod answers;
 pub mod archive;
 mod arrive;
 mod chart;
@@ -41,8 +42,10 @@ mod csv;
 mod datagram;
 mod error;
 mod exchange;
+mod form;
 mod gather;
 mod generator;
+mod greet;
 mod hlog;
 mod html;
 mod http;
@@ -77,6 +80,7 @@ mod timeline;
 mod timers;
 mod verdict;
 mod watch;
+mod websocket;
 mod wire;
 
 pub use error::Error;
@@ -84,8 +88,8 @@ pub use options::{Options, Send, Stages};
 pub use outcome::Outcome;
 pub use plan::{Close, Mode, Reuse, Think};
 pub use report::{
-    Connections, FindMax, Generator, Latencies, Latency, Measured, PlanReport, ProbePlan, Report,
-    ThresholdReport, Trial, Warmup,
+    Connections, FindMax, Generator, HttpAnswers, Latencies, Latency, Measured, PlanReport, ProbePlan,
+    Report, ThresholdReport, Trial, Warmup,
 };
 pub use schedule::Spread;
 pub use session::{Run, Stop, run};

@@ -7,6 +7,7 @@ use super::phase::Phase;
 use super::plan::Mode;
 use super::slot::State;
 use super::timers::Wait;
+use super::websocket::Unasked;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -140,7 +141,13 @@ impl Loader<'_> {
                 Ok((0, _)) => return self.ended_by_server(i),
                 Ok((got, _)) => {
                     self.recorder.connections().bytes_received += got as u64;
-                    if self.says_busy(got) {
+                    if self.plan.wire.socket().is_some() {
+                        let over = self.slots[i].reply.of_socket().unasked(&self.buffer[..got]);
+                        self.send_pongs(i);
+                        if over == Unasked::Over {
+                            return self.ended_by_server(i);
+                        }
+                    } else if self.says_busy(got) {
                         let now = self.clock.now();
                         return self.complete(i, Outcome::Busy, false, now);
                     }

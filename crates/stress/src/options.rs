@@ -1,6 +1,7 @@
 //! The options of a run, and the plan that they make.
 
 use super::error::Error;
+use super::form::Form;
 use super::http::HttpRequest;
 use super::numbering::{HEADER, MAX_DATAGRAM};
 use super::payload::{MAX_PAYLOAD, Payload};
@@ -9,6 +10,7 @@ use super::schedule::{Profile, Spread};
 use super::source::Sources;
 use super::target::Target;
 use super::threshold::Threshold;
+use super::websocket::SocketRequest;
 use super::wire::{Framing, Wire};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -99,6 +101,10 @@ pub struct Options {
     pub close: Close,
     /// What requests carry; default 64 bytes, and nothing over HTTP.
     pub send: Option<Send>,
+    /// HTTP: the method of requests; default GET, and POST with a payload.
+    pub method: Option<String>,
+    /// HTTP and WebSocket: more headers of requests, or of handshakes, each like `Name: value`; default none.
+    pub headers: Vec<String>,
     /// What a good reply is or contains; default what the payload asks for (docs/stress.md, "What is a reply").
     pub expect: Option<Vec<u8>>,
     /// What a busy server's reply begins with; over HTTP, what its body contains.
@@ -151,6 +157,8 @@ impl Options {
             reuse: Reuse::Forever,
             close: Close::Fin,
             send: None,
+            method: None,
+            headers: Vec::new(),
             expect: None,
             busy: None,
             think: None,
@@ -352,13 +360,19 @@ impl Options {
         let (expect, busy): (Option<Box<[u8]>>, _) = (text(&self.expect), text(&self.busy));
         let has_body = self.send.is_some();
         let is_ours = matches!(self.send, None | Some(Send::Size(_)));
+        let form = self.form(url)?;
         let framing = match (url.scheme, &expect) {
             (Scheme::Http | Scheme::HttpUnix, _) => {
                 let body = has_body.then_some(&payload);
-                let requests = HttpRequest::new(&url.authority(), &url.path, body, close);
+                let requests = HttpRequest::new(&url.authority(), &url.path, &form, body, close);
                 // The requests have its bytes.
                 payload = Payload::whole(Vec::new());
                 Framing::Http(requests)
+            }
+            (Scheme::Ws, _) => {
+                let requests = SocketRequest::new(&url.authority(), &url.path, &form, &payload);
+                payload = Payload::whole(Vec::new());
+                Framing::Socket(requests)
             }
             (Scheme::Udp, _) if payload.largest() > MAX_DATAGRAM => {
                 return Err(Error::usage(format!("a datagram has at most {MAX_DATAGRAM} bytes")));
@@ -370,11 +384,23 @@ impl Options {
             (Scheme::Tcp | Scheme::Unix, Some(expect)) => Framing::Exact(expect.clone()),
             (Scheme::Tcp | Scheme::Unix, None) => Framing::Echo,
             _ => {
-                let known = "tcp://, udp://, http://, unix:// and http+unix://";
+                let known = "tcp://, udp://, http://, ws://, unix:// and http+unix://";
                 return Err(Error::usage(format!("{url}: the stress client speaks {known}")));
             }
         };
         Ok(Wire { framing, payload, expect, busy })
+    }
+
+    /// What requests over HTTP look like.
+    fn form(&self, url: &Url) -> Result<Form, Error> {
+        let form = Form::read(self.method.as_deref(), &self.headers)?;
+        if !form.is_default() && !url.scheme.has_path() {
+            return Err(Error::usage(format!("--method and --header are about http://, and this is {url}")));
+        }
+        if form.has_method() && url.scheme == Scheme::Ws {
+            return Err(Error::usage("--method: a WebSocket begins with GET"));
+        }
+        Ok(form)
     }
 
     fn payload(&self) -> Result<Payload, Error> {

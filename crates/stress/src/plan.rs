@@ -317,6 +317,9 @@ impl Plan {
                 "this machine has no free local port, or not the --source-ip".to_owned()
             }
             Outcome::DescriptorLimit => "this process may open no more descriptors".to_owned(),
+            Outcome::BadReply if self.wire.socket().is_some() => {
+                format!("{target} answers, and not as a WebSocket does")
+            }
             other => format!("{target} said {}", other.as_str()),
         }
     }

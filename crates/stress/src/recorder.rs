@@ -4,6 +4,7 @@
 //! The seconds are those of the schedule: the first second begins when the schedule begins. An event is counted in the
 //! second in which it is recorded, so a second is one second long even if the thread was busy when it ended.
 
+use super::answers::{Answer, Answers};
 use super::clock::{Nanos, seconds};
 use super::outcome::{Outcome, Outcomes};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -82,6 +83,8 @@ pub(crate) struct Tally {
     /// Requests sent more than a millisecond after their intended instant.
     pub(crate) sent_late: u64,
     pub(crate) outcomes: Outcomes,
+    /// Replies over HTTP.
+    pub(crate) answers: Answers,
 }
 
 impl Tally {
@@ -89,17 +92,18 @@ impl Tally {
         self.offered += other.offered;
         self.sent_late += other.sent_late;
         self.outcomes += &other.outcomes;
+        self.answers.add(&other.answers);
     }
 }
 
 /// Counts of connections, warm-up included.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ConnectionCounts {
-    /// ConnectionCounts that were established.
+    /// Connections that were established.
     pub(crate) opened: u64,
-    /// ConnectionCounts tried before the run began that were not established.
+    /// Connections tried before the run began that were not established.
     pub(crate) open_failed: u64,
-    /// ConnectionCounts that the server ended while no request was under way on them.
+    /// Connections that the server ended while no request was under way on them.
     pub(crate) closed_idle: u64,
     /// Bytes handed to the kernel, and received.
     pub(crate) bytes_sent: u64,
@@ -119,7 +123,7 @@ impl ConnectionCounts {
 /// The part of a run that an interval belongs to. An interval that touches several parts belongs to the last of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
-    /// ConnectionCounts are opened before the run begins.
+    /// Connections are opened before the run begins.
     #[default]
     Opening,
     /// Before what is measured.
@@ -378,6 +382,11 @@ impl Recorder {
         if outcome == Outcome::Ok {
             self.current.last_done = now;
         }
+    }
+
+    /// A reply over HTTP is whole.
+    pub(crate) fn answered(&mut self, measured: bool, answer: Answer) {
+        self.tally(measured).answers.count(answer);
     }
 
     /// A good reply came in the measured part.

@@ -1,6 +1,7 @@
 //! The report: the plan beside the measurements. Its JSON form is a contract, described in docs/stress.md. Times are in
 //! seconds.
 
+use super::answers::Answers;
 use super::clock::seconds;
 use super::load::Ending;
 use super::outcome::{Outcome, Outcomes};
@@ -149,6 +150,9 @@ pub struct Measured {
     pub sent_late: u64,
     /// What became of the requests; every outcome is there.
     pub outcomes: BTreeMap<String, u64>,
+    /// Replies over HTTP by the class of their status; none for other protocols.
+    #[serde(default)]
+    pub http: Option<HttpAnswers>,
     /// How long replies took.
     pub latency: Latencies,
     /// Connections and bytes; warm-up included.
@@ -163,6 +167,33 @@ pub struct Measured {
     /// Second by second, from the beginning of the schedule: the warm-up and the replies after the end included.
     #[serde(default)]
     pub timeline: Vec<Point>,
+}
+
+/// Replies over HTTP.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct HttpAnswers {
+    /// By the class of their status: `1xx` to `5xx`, every class is there. An answer to the handshake of a WebSocket is one
+    /// too.
+    pub statuses: BTreeMap<String, u64>,
+    /// Those that said when to come again (`Retry-After`).
+    pub retry_after: u64,
+    /// The longest time that one of them said, in seconds.
+    pub retry_after_max: u32,
+    /// Those after which the connection ended (`Connection: close`).
+    pub closed: u64,
+}
+
+impl HttpAnswers {
+    fn of(answers: &Answers) -> Self {
+        let classes = answers.classes.iter().enumerate();
+        Self {
+            statuses: classes.map(|(class, n)| (format!("{}xx", class + 1), *n)).collect(),
+            retry_after: answers.retry_after,
+            retry_after_max: answers.retry_after_max,
+            closed: answers.closed,
+        }
+    }
 }
 
 /// The three latencies.
@@ -355,6 +386,7 @@ impl Measured {
             unsent: outcomes.unsent(),
             sent_late: total.tally.sent_late,
             outcomes: outcome_map(outcomes),
+            http: None,
             latency: Latencies {
                 response: Latency::of(&total.response),
                 service: Latency::of(&total.service),
@@ -386,6 +418,9 @@ impl Measured {
             _ => (end, total.replies),
         };
         let mut measured = Self::new(total, seconds(end.saturating_sub(begin)), replies);
+        if plan.url.scheme.has_path() {
+            measured.http = Some(HttpAnswers::of(&total.tally.answers));
+        }
         measured.timeline = outturn.timeline.points().to_vec();
         // In the other modes a reply is not what a second is for.
         if plan.mode == Mode::Request {

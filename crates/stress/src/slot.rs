@@ -15,6 +15,8 @@ pub(crate) enum State {
     Connecting,
     /// The backlog of a Unix socket is full: connecting is tried again and again.
     Knocking,
+    /// It is established, and its handshake is under way.
+    Greeting,
     /// A connection without a request.
     Idle,
     /// A request was sent, or part of it, and its reply is awaited.
@@ -32,7 +34,7 @@ pub(crate) enum State {
 impl State {
     /// Whether a connection is being established.
     pub(crate) const fn is_connecting(self) -> bool {
-        matches!(self, State::Connecting | State::Knocking)
+        matches!(self, State::Connecting | State::Knocking | State::Greeting)
     }
 
     /// Whether a mode has the connection.

@@ -1,7 +1,7 @@
 //! The report as text that fits on one screen.
 
 use super::outcome::Outcome;
-use super::report::{Latency, Measured, ProbePlan, Report};
+use super::report::{HttpAnswers, Latency, Measured, ProbePlan, Report};
 use super::timeline::WorstSecond;
 use std::fmt::Write;
 use tidegate_units::visible;
@@ -88,6 +88,9 @@ fn write_measured(out: &mut String, measured: &Measured) -> std::fmt::Result {
     }
     out.truncate(out.trim_end().len());
     writeln!(out)?;
+    if let Some(http) = &measured.http {
+        write_answers(out, http)?;
+    }
     let connections = &measured.connections;
     write!(
         out,
@@ -104,6 +107,21 @@ fn write_measured(out: &mut String, measured: &Measured) -> std::fmt::Result {
     }
     writeln!(out)?;
     write_seconds(out, measured)
+}
+
+/// Replies over HTTP by the class of their status.
+fn write_answers(out: &mut String, http: &HttpAnswers) -> std::fmt::Result {
+    write!(out, "Statuses  ")?;
+    let seen = http.statuses.iter().filter(|(_, n)| **n > 0);
+    let seen: Vec<_> = seen.map(|(class, n)| format!(" {class} {n}")).collect();
+    write!(out, "{}", if seen.is_empty() { " none".to_owned() } else { seen.join(" ") })?;
+    if http.retry_after > 0 {
+        write!(out, "  {} with Retry-After, {}s at most", http.retry_after, http.retry_after_max)?;
+    }
+    if http.closed > 0 {
+        write!(out, "  {} with the connection's end", http.closed)?;
+    }
+    writeln!(out)
 }
 
 /// The good replies of each second, where there are not too many, and the worst.

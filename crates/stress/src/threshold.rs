@@ -32,6 +32,8 @@ enum Metric {
     Unsent,
     /// A count, or with `%` a share of those sent.
     Outcome(Outcome, bool),
+    /// Replies over HTTP of this class: a count.
+    Status(u8),
     LagP99,
     Cpu,
 }
@@ -123,6 +125,9 @@ fn metric(name: &str, limit: &str) -> Option<Metric> {
     if let Some(outcome) = outcome() {
         return Some(Metric::Outcome(*outcome, limit.ends_with('%')));
     }
+    if let [class @ b'1'..=b'5', b'x', b'x'] = name.as_bytes() {
+        return Some(Metric::Status(class - b'0'));
+    }
     let (kind, name) = match name.split_once('.') {
         Some(("response", name)) => (Kind::Response, name),
         Some(("service", name)) => (Kind::Service, name),
@@ -146,9 +151,11 @@ fn limit_of(metric: Metric, text: &str) -> Option<f64> {
         Metric::Latency(..) | Metric::LagP99 => units::duration(text).ok().map(|t| t.as_secs_f64()),
         Metric::Rate | Metric::WorstSecond => units::rate(text).ok(),
         Metric::ErrorRate | Metric::Cpu | Metric::Outcome(_, true) => share(text),
-        Metric::Done | Metric::Unsent | Metric::SilentSeconds | Metric::Outcome(_, false) => {
-            units::count(text).ok().map(|count| count as f64)
-        }
+        Metric::Done
+        | Metric::Unsent
+        | Metric::SilentSeconds
+        | Metric::Outcome(_, false)
+        | Metric::Status(_) => units::count(text).ok().map(|count| count as f64),
     }
 }
 
@@ -209,6 +216,10 @@ impl Threshold {
             Metric::Outcome(outcome, true) => {
                 (measured.sent > 0).then(|| measured.count(outcome) as f64 / sent)
             }
+            Metric::Status(class) => {
+                let http = measured.http.as_ref()?;
+                Some(http.statuses.get(&format!("{class}xx")).copied().unwrap_or(0) as f64)
+            }
             Metric::LagP99 => report.generator.lag_p99,
             Metric::Cpu => Some(report.generator.cpu),
         }
@@ -219,7 +230,11 @@ impl Threshold {
             Metric::Latency(..) | Metric::LagP99 => text::time(value),
             Metric::ErrorRate | Metric::Cpu | Metric::Outcome(_, true) => format!("{:.2}%", 100.0 * value),
             Metric::Rate | Metric::WorstSecond => format!("{value:.1}/s"),
-            Metric::Done | Metric::Unsent | Metric::SilentSeconds | Metric::Outcome(_, false) => {
+            Metric::Done
+            | Metric::Unsent
+            | Metric::SilentSeconds
+            | Metric::Outcome(_, false)
+            | Metric::Status(_) => {
                 format!("{value}")
             }
         }

@@ -1,9 +1,11 @@
 //! The protocol of a run: the bytes of a request, and how a reply is judged.
 
+use super::answers::Answer;
 use super::http::{HttpReply, HttpRequest};
 use super::outcome::Outcome;
 use super::payload::Payload;
 use super::step::{Step, clear, contains};
+use super::websocket::{SocketReply, SocketRequest};
 
 /// The longest reply line that is waited for, in bytes.
 pub(crate) const MAX_LINE: usize = 64 << 10;
@@ -19,6 +21,8 @@ pub(crate) enum Framing {
     Exact(Box<[u8]>),
     /// An HTTP/1.1 response.
     Http(HttpRequest),
+    /// A message of a WebSocket.
+    Socket(SocketRequest),
     /// One datagram; whether datagrams are numbered and come back as they are.
     Datagram {
         /// Each has its number at the start.
@@ -53,6 +57,7 @@ struct Kept {
     /// A line that came in pieces, where a text is looked for in it.
     held: Vec<u8>,
     http: HttpReply,
+    socket: SocketReply,
 }
 
 const BAD: Step = Step::Done(Outcome::BadReply, false);
@@ -68,7 +73,18 @@ impl Reply {
         if let Some(kept) = &mut self.kept {
             clear(&mut kept.held);
             kept.http.reset();
+            kept.socket.reset();
         }
+    }
+
+    /// The reader of a WebSocket.
+    pub(crate) fn of_socket(&mut self) -> &mut SocketReply {
+        &mut self.kept.get_or_insert_default().socket
+    }
+
+    /// Forgets all that the connection before has said.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -77,6 +93,7 @@ impl Wire {
     pub(crate) fn request(&self, n: usize) -> &[u8] {
         match &self.framing {
             Framing::Http(http) => http.bytes(n),
+            Framing::Socket(socket) => socket.bytes(n),
             _ => self.payload.part(n),
         }
     }
@@ -85,15 +102,35 @@ impl Wire {
     pub(crate) fn largest(&self) -> usize {
         match &self.framing {
             Framing::Http(http) => http.largest(),
+            Framing::Socket(socket) => socket.largest(),
             _ => self.payload.largest(),
         }
     }
 
+    /// What is said on a WebSocket, if that is the protocol.
+    pub(crate) fn socket(&self) -> Option<&SocketRequest> {
+        match &self.framing {
+            Framing::Socket(socket) => Some(socket),
+            _ => None,
+        }
+    }
+
+    /// What is counted of a reply over HTTP that has just ended.
+    pub(crate) fn answer(&self, reply: &Reply) -> Option<Answer> {
+        let kept = reply.kept.as_ref().filter(|_| matches!(self.framing, Framing::Http(_)))?;
+        Some(kept.http.answer()).filter(|answer| answer.status > 0)
+    }
+
     /// Takes the next bytes of a stream's reply to `request`; there is at least one.
     pub(crate) fn read(&self, reply: &mut Reply, request: &[u8], bytes: &[u8]) -> Step {
-        if let Framing::Http(_) = &self.framing {
+        let (expect, busy) = (self.expect.as_deref(), self.busy.as_deref());
+        if let Framing::Http(http) = &self.framing {
             let kept = reply.kept.get_or_insert_default();
-            return kept.http.read(bytes, self.expect.as_deref(), self.busy.as_deref());
+            kept.http.head_only = http.expects_no_body();
+            return kept.http.read(bytes, expect, busy);
+        }
+        if let Framing::Socket(_) = &self.framing {
+            return reply.of_socket().read(bytes, request, expect, busy);
         }
         if let Some(busy) = self.busy.as_deref().filter(|_| !reply.not_busy) {
             match compare(busy, reply.got as usize, bytes) {
@@ -106,7 +143,7 @@ impl Wire {
             Framing::Echo => self.match_bytes(reply, request, bytes),
             Framing::Exact(expected) => self.match_bytes(reply, expected, bytes),
             Framing::Line => self.match_line(reply, bytes),
-            Framing::Http(_) | Framing::Datagram { .. } => BAD,
+            Framing::Http(_) | Framing::Socket(_) | Framing::Datagram { .. } => BAD,
         }
     }
 

@@ -1,9 +1,43 @@
 //! Reading a whole file or stream, but never more of it than a bound.
 
 use crate::show_size;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+
+/// How long a pipe that was named may have no writer.
+const WRITER_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 800_000_000 };
+
+/// Opens a file to read it, and never waits for long: to open a FIFO is to wait for a program that writes to it. Gives what
+/// was read of it already.
+///
+/// # Errors
+///
+/// It cannot be opened, or it is a FIFO and no program has opened it for writing within a second.
+pub fn open_in_time(path: &Path) -> io::Result<(File, Vec<u8>)> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let mut file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let mut first = Vec::new();
+    if file.metadata()?.file_type().is_fifo() {
+        let ready = poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&WRITER_WAIT))?;
+        let mut byte = [0];
+        // A program that has it open and has written nothing yet may take its time.
+        match if ready == 0 { file.read(&mut byte) } else { Ok(0) } {
+            Ok(0) if ready == 0 => {
+                return Err(io::Error::other("it is a pipe, and no program has opened it for writing"));
+            }
+            Ok(n) => first.extend_from_slice(&byte[..n]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let flags = rustix::fs::fcntl_getfl(&file)? - OFlags::NONBLOCK;
+    rustix::fs::fcntl_setfl(&file, flags)?;
+    Ok((file, first))
+}
 
 /// Reads a whole file, a pipe or a device, up to `bound` bytes; the path `-` is standard input.
 ///
@@ -17,9 +51,14 @@ pub fn read_bounded(path: &Path, bound: u64) -> Result<Vec<u8>, String> {
     let name = if is_stdin(path) { "standard input".into() } else { path.display().to_string() };
     let cannot = |error: io::Error| format!("cannot read {name}: {error}");
     let mut bytes = Vec::new();
+    let most = bound.saturating_add(1);
     let read = match is_stdin(path) {
-        true => io::stdin().lock().take(bound.saturating_add(1)).read_to_end(&mut bytes),
-        false => File::open(path).map_err(cannot)?.take(bound.saturating_add(1)).read_to_end(&mut bytes),
+        true => io::stdin().lock().take(most).read_to_end(&mut bytes),
+        false => {
+            let (file, first) = open_in_time(path).map_err(cannot)?;
+            bytes = first;
+            file.take(most - bytes.len() as u64).read_to_end(&mut bytes)
+        }
     };
     read.map_err(cannot)?;
     if bytes.len() as u64 > bound {

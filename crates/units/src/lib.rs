@@ -26,6 +26,6 @@ mod escapes;
 pub mod url;
 mod values;
 
-pub use bounded::{is_stdin, read_bounded};
+pub use bounded::{is_stdin, open_in_time, read_bounded};
 pub use escapes::{Visible, unescape, visible};
 pub use values::{LONGEST, count, duration, positive, rate, show_size, show_time, size};

@@ -3,9 +3,12 @@
 use super::super::history::quantile;
 use super::report::Report;
 use super::view::View;
+use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::registry::{REVISION, VERSION};
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
-use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome};
+use crate::reason::{
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed,
+};
 use serde_json::{Map, Value, json};
 
 pub(super) fn json(report: &Report, view: &View) -> Value {
@@ -28,6 +31,8 @@ pub(super) fn json(report: &Report, view: &View) -> Value {
         "queue": {
             "length": seen.queue_length, "limit": seen.queue_limit,
             "newcomers": report.total(|l| l.newcomers), "turns": report.total(|l| l.queued - l.newcomers),
+            "standing_seconds": seen.standing.map(|time| time.as_secs_f64()),
+            "shelf": { "length": seen.shelf_length, "oldest_seconds": seen.shelf_oldest.as_secs_f64() },
         },
         "connections": {
             "open": report.total(ListenerSnapshot::open), "queued": report.total(|l| l.queued),
@@ -41,6 +46,8 @@ pub(super) fn json(report: &Report, view: &View) -> Value {
             "window": recent.latency_seconds,
             "queue_wait": percentiles(&recent.latencies.queue_wait),
             "turn": percentiles(&recent.latencies.turn),
+            "gate_wait": percentiles(&recent.latencies.gate_wait),
+            "backend_connect": percentiles(&recent.latencies.connect),
         },
         "listeners": seen.listeners.iter().map(listener).collect::<Vec<_>>(),
         "pending_input_bytes": seen.pending_input_bytes,
@@ -82,12 +89,39 @@ fn listener(l: &ListenerSnapshot) -> Value {
         "closed": counts(CloseReason::ALL.iter().map(|r| r.as_str()), &l.closed),
         "accept_errors": counts(AcceptError::ALL.iter().map(|r| r.as_str()), &l.accept_errors),
         "turns": counts(TurnOutcome::ALL.iter().map(|r| r.as_str()), &l.turns),
+        "turns_shed": counts(TurnShed::ALL.iter().map(|r| r.as_str()), &l.turns_shed),
         "received_bytes": l.received_bytes, "sent_bytes": l.sent_bytes,
         "datagrams_received": l.datagrams_received,
         "datagrams_dropped": counts(DatagramDrop::ALL.iter().map(|r| r.as_str()), &l.datagrams_dropped),
         "backlog": l.backlog.map(|b| json!({
             "connections": b.connections, "limit": b.limit, "drops": b.drops,
         })),
+        "gate": l.backends.as_ref().map(gate),
+    })
+}
+
+fn gate(gate: &BackendsSnapshot) -> Value {
+    json!({
+        "ready": gate.ready, "in_use": gate.in_use, "limit": gate.limit,
+        "taken": gate.taken, "given_back": gate.given_back,
+        "waiting": gate.waiting, "oldest_seconds": gate.oldest.map(|time| time.as_secs_f64()),
+        "freshest_first_seconds": gate.stood_for.map(|time| time.as_secs_f64()),
+        "refused": gate.refused().iter().map(|&(reason, count)| (reason.to_string(), count.into()))
+            .collect::<Map<_, Value>>(),
+        "wait": percentiles(&gate.wait),
+        "backends": gate.backends.iter().map(backend).collect::<Vec<_>>(),
+    })
+}
+
+fn backend(one: &BackendSnapshot) -> Value {
+    json!({
+        "backend": one.address, "up": one.aside_for.is_none(), "leaving": one.leaving,
+        "aside_seconds": one.aside_for.map(|time| time.as_secs_f64()),
+        "in_use": one.in_use, "limit": one.limit, "taken": one.taken, "given_back": one.given_back,
+        "connected": one.connected,
+        "failures": counts(BackendFailure::ALL.iter().map(|r| r.as_str()), &one.failures),
+        "connect": percentiles(&one.connect),
+        "sent_bytes": one.to_backend, "received_bytes": one.to_client,
     })
 }
 

@@ -2,8 +2,9 @@
 
 use super::view::spark_path;
 use super::*;
+use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::snapshot::{ListenerSnapshot, Phase, Refusal, RefusedSource, Snapshot};
-use crate::reason::DropReason;
+use crate::reason::{BackendFailure, DropReason};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -131,9 +132,12 @@ fn everything_that_is_said_of_now_is_of_one_instant() {
     for (now, words) in [
         (
             seen(3, 4),
-            "Bursts overflow the queue: 3 of 128 places are taken at this moment, 4 of 32 workers are busy.",
+            "Bursts overflow the queue: 1 of 128 places are taken at this moment, 4 of 32 workers are busy.",
         ),
-        (seen(153, 32), "The queue is full: 153 wait (76 new, 77 of open connections), limit 128; 32 of 32"),
+        (
+            seen(300, 32),
+            "The queue is full: 150 newcomers wait (limit 128), beside 150 requests of open connections; 32 of 32",
+        ),
     ] {
         let (queue, busy) = (now.queue_length, now.workers_busy);
         let page = StatusPage::new(start, &Fake(now), &ProcessSnapshot::default(), &history);
@@ -151,4 +155,56 @@ fn everything_that_is_said_of_now_is_of_one_instant() {
             (&*(queue + 7).to_string(), &*(queue + 7).to_string())
         );
     }
+}
+
+/// A gate with one backend that is up and one that is set aside.
+fn fake_gate() -> BackendsSnapshot {
+    let backend = |address: &str| BackendSnapshot {
+        address: address.to_owned(),
+        limit: 20,
+        ..BackendSnapshot::default()
+    };
+    let mut all = BackendsSnapshot { in_use: 7, limit: 40, waiting: 3, ..BackendsSnapshot::default() };
+    all.oldest = Some(Duration::from_millis(42));
+    (all.queue_full, all.taken, all.given_back) = (9, 1207, 1200);
+    let up = BackendSnapshot { in_use: 7, connected: 1200, to_client: 2048, ..backend("10.0.0.1:80") };
+    let mut aside = backend("unix:/run/<app>.sock");
+    aside.aside_for = Some(Duration::from_secs(83));
+    aside.failures[BackendFailure::Refused as usize] = 4;
+    aside.failures[BackendFailure::Timeout as usize] = 1;
+    all.backends = vec![up, aside];
+    all
+}
+
+#[test]
+fn a_gate_has_its_tables_and_a_server_without_one_does_not_show_them() {
+    let mut seen = fake().0;
+    seen.listeners[0].backends = Some(fake_gate());
+    let history = History::default();
+    let page = StatusPage::new(Instant::now(), &Fake(seen), &ProcessSnapshot::default(), &history);
+    let rows = &page.view.rows;
+    assert_eq!(rows["gates"], [["tcp://127.0.0.1:5000", "7 of 40", "3", "42 ms", "in turn", "9"]]);
+    let up = ["10.0.0.1:80", "tcp://127.0.0.1:5000", "up", "7 of 20", "1,200", "-", "0", "0 B", "2.0 KiB"];
+    assert_eq!(rows["backends"][0], up);
+    let aside = &rows["backends"][1];
+    assert_eq!(aside[2..4], ["set aside 1 m 23 s ago", "0 of 20"]);
+    assert_eq!(aside[6], "4 refused, 1 timeout");
+    assert_eq!(rows["latency"].len(), 4);
+    let html = String::from_utf8(page.to_html()).unwrap();
+    assert!(html.contains("<th>unix:/run/&lt;app&gt;.sock</th>"), "{html}");
+    let json: Value = serde_json::from_slice(&page.to_json()).unwrap();
+    let gate = &json["listeners"][0]["gate"];
+    assert_eq!((&gate["in_use"], &gate["limit"], &gate["waiting"]), (&7.into(), &40.into(), &3.into()));
+    assert_eq!(gate["refused"]["queue_full"], 9);
+    assert_eq!(gate["backends"][1]["failures"]["refused"], 4);
+    assert_eq!((&gate["backends"][0]["up"], &gate["backends"][1]["up"]), (&true.into(), &false.into()));
+    assert_eq!(json["view"]["state"], "warning");
+
+    let page = self::page(&history);
+    let html = String::from_utf8(page.to_html()).unwrap();
+    assert!(page.view.rows["gates"].is_empty() && page.view.rows["latency"].len() == 2);
+    // An empty table hides its section.
+    assert!(html.contains("<tbody data-r=\"backends\"></tbody>") && STYLE.contains(".gate:has(tbody:empty)"));
+    let json: Value = serde_json::from_slice(&page.to_json()).unwrap();
+    assert_eq!(json["listeners"][0]["gate"], Value::Null);
 }

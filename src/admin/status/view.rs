@@ -3,9 +3,10 @@
 use super::super::history::{History, SAMPLES_MAX, Sample, quantile};
 use super::super::show;
 use super::report::Report;
+use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::registry::VERSION;
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
-use crate::reason::{CloseReason, DatagramDrop, DropReason};
+use crate::reason::{BackendFailure, CloseReason, DatagramDrop, DropReason, TurnShed};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -60,11 +61,14 @@ impl View {
             self.meter.insert(name, (share.clamp(0.0, 1.0) * 1000.0).round() / 10.0);
         };
         gauge("workers", seen.workers_busy, seen.workers_limit);
-        gauge("queue", seen.queue_length, seen.queue_limit);
+        let newcomers = report.total(|l| l.newcomers);
+        gauge("queue", newcomers, seen.queue_limit);
         gauge("connections", report.total(ListenerSnapshot::open), seen.connections_limit);
         let max_fds = process.max_fds.unwrap_or(u64::MAX);
         gauge("descriptors", process.open_fds.unwrap_or(0), max_fds);
         let mut text = |name, value: String| self.text.insert(name, value);
+        // The limit is for newcomers: the meter is theirs, the number is of all.
+        text("queue", show::number(seen.queue_length));
         text("workers-limit", show::number(seen.workers_limit));
         text("queue-limit", show::number(seen.queue_limit));
         text("connections-limit", show::number(seen.connections_limit));
@@ -72,7 +76,7 @@ impl View {
         let utilisation = show::percent(recent.utilisation);
         let processors = show::processors(recent.processors, report.processors);
         text("workers-note", format!("{utilisation} of the last 10 s, {processors}"));
-        text("queue-note", show::waiting(seen, report.total(|l| l.newcomers)));
+        text("queue-note", show::waiting(seen, newcomers));
         let idle = show::number(report.total(|l| l.idle));
         text("connections-note", format!("{idle} idle, {} lingering", show::number(seen.lingering)));
         let memory = process.resident_bytes.map_or("-".to_owned(), show::size);
@@ -105,7 +109,11 @@ impl View {
             vec![name.to_owned(), q(0.5), q(0.9), q(0.99), q(0.999), show::number(seen.count())]
         };
         let latencies = &report.recent.latencies;
-        let rows = vec![row("wait for a worker", &latencies.queue_wait), row("turn", &latencies.turn)];
+        let mut rows = vec![row("wait for a worker", &latencies.queue_wait), row("turn", &latencies.turn)];
+        if report.seen.listeners.iter().any(|l| l.backends.is_some()) {
+            rows.push(row("wait for a backend", &latencies.gate_wait));
+            rows.push(row("connect to a backend", &latencies.connect));
+        }
         self.rows.insert("latency", rows);
     }
 
@@ -122,7 +130,11 @@ impl View {
             let total = report.total(|l| l.datagrams_dropped[at]);
             (format!("datagram: {reason}"), vec![recent.datagrams[at], total])
         });
-        self.put_reasons("drops", "drops-rest", dropped.chain(datagrams));
+        let turns = TurnShed::ALL.iter().map(|&reason| {
+            let at = reason as usize;
+            (format!("request: {reason}"), vec![recent.turns[at], report.total(|l| l.turns_shed[at])])
+        });
+        self.put_reasons("drops", "drops-rest", dropped.chain(turns).chain(datagrams));
         let sources =
             report.refused_sources.iter().map(|source| vec![source.source.clone(), n(source.count)]);
         self.rows.insert("sources", sources.collect());
@@ -153,6 +165,10 @@ impl View {
         let closed =
             closed.map(|&reason| (reason.to_string(), vec![report.total(|l| l.closed[reason as usize])]));
         self.put_reasons("closes", "closes-rest", closed);
+        let gates = report.seen.listeners.iter().filter_map(|l| Some((l, l.backends.as_ref()?)));
+        self.rows.insert("gates", gates.clone().map(|(l, gate)| gate_row(l, gate)).collect());
+        let backends = gates.flat_map(|(l, gate)| gate.backends.iter().map(|one| backend_row(l, one)));
+        self.rows.insert("backends", backends.collect());
         self.rows.insert("listeners", report.seen.listeners.iter().map(listener_row).collect());
         let refusals = report.refusals.iter().map(|r| refusal_row(r, report.listener_name(r.listener), now));
         self.rows.insert("refusals", refusals.collect());
@@ -226,6 +242,49 @@ fn listener_row(listener: &ListenerSnapshot) -> Vec<String> {
         ]
     };
     [name, numbers].concat()
+}
+
+fn gate_row(listener: &ListenerSnapshot, gate: &BackendsSnapshot) -> Vec<String> {
+    let n = show::number;
+    let oldest = gate.oldest.map(|time| time.as_secs_f64());
+    let refused: u64 = gate.refused().iter().map(|(_, count)| count).sum();
+    vec![
+        listener.listener.clone(),
+        format!("{} of {}", n(gate.in_use), n(gate.limit)),
+        n(gate.waiting),
+        show::latency(oldest),
+        if gate.stood_for.is_some() { "freshest first" } else { "in turn" }.to_owned(),
+        n(refused),
+    ]
+}
+
+fn backend_row(listener: &ListenerSnapshot, one: &BackendSnapshot) -> Vec<String> {
+    let n = show::number;
+    let state = match one.aside_for {
+        _ if one.leaving => "leaving".to_owned(),
+        None => "up".to_owned(),
+        Some(time) => format!("set aside {} ago", show::age(time)),
+    };
+    let failures = BackendFailure::ALL.iter().map(|&reason| (reason, one.failures[reason as usize]));
+    let failures: Vec<_> = failures.filter(|&(_, count)| count > 0).collect();
+    let failures = match failures.is_empty() {
+        true => "0".to_owned(),
+        false => {
+            let said = failures.iter().map(|(reason, count)| format!("{} {reason}", n(*count)));
+            said.collect::<Vec<_>>().join(", ")
+        }
+    };
+    vec![
+        one.address.clone(),
+        listener.listener.clone(),
+        state,
+        format!("{} of {}", n(one.in_use), n(one.limit)),
+        n(one.connected),
+        show::latency(quantile(&one.connect, 0.99)),
+        failures,
+        show::size(one.to_backend),
+        show::size(one.to_client),
+    ]
 }
 
 fn refusal_row(refusal: &Refusal, listener: &str, now: u64) -> Vec<String> {

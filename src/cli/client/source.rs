@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
-use tidegate_units::is_stdin;
+use tidegate_units::{is_stdin, open_in_time};
 
 /// A longer line is not read into memory.
 const LINE_MAX: usize = 1024 * 1024;
@@ -35,10 +35,11 @@ impl Messages {
             None => "standard input".to_owned(),
         };
         let opened = match file {
-            Some(path) => File::open(path),
-            None => io::stdin().as_fd().try_clone_to_owned().map(File::from),
+            Some(path) => open_in_time(path),
+            None => io::stdin().as_fd().try_clone_to_owned().map(|input| (File::from(input), Vec::new())),
         };
-        source.input = Some(opened.map_err(|error| source.failed(&error))?);
+        let (input, first) = opened.map_err(|error| source.failed(&error))?;
+        (source.input, source.buffer) = (Some(input), first);
         Ok(source)
     }
 

@@ -43,13 +43,13 @@ const CONNECTIONS: &str = "Connections";
 const REQUESTS: &str = "Requests and replies";
 const PROBE: &str = "Probe";
 const JUDGEMENT: &str = "Judgement";
-const OUTPUT: &str = "ReportForm";
+const OUTPUT: &str = "Output";
 
 /// Options of a run.
 #[derive(Debug, clap::Args)]
 pub(super) struct LoadArgs {
-    /// The target: tcp://host:port, udp://host:port, http://host[:port][/path], unix:///path/of/the/socket or
-    /// http+unix:///path/of/the/socket[:/path].
+    /// The target: tcp://host:port, udp://host:port, http://host[:port][/path], ws://host[:port][/path],
+    /// unix:///path/of/the/socket or http+unix:///path/of/the/socket[:/path].
     #[arg(required = true)]
     pub(super) url: Option<Url>,
 
@@ -149,7 +149,16 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "FILE", group = "payload", help_heading = REQUESTS)]
     pub(super) lines: Option<PathBuf>,
 
-    /// Count a reply as good only if it is this text (tcp and unix), or contains it (lines, udp, the body of http).
+    /// Method of the requests of http [default: GET; POST with a payload].
+    #[arg(short = 'X', long, value_name = "METHOD", help_heading = REQUESTS)]
+    pub(super) method: Option<String>,
+
+    /// Send this header, like `Name: value`, with each request of http, and with the handshakes of ws; may be repeated.
+    /// One that would be sent anyway, Host for example, is replaced.
+    #[arg(short = 'H', long, value_name = "HEADER", help_heading = REQUESTS)]
+    pub(super) header: Vec<String>,
+
+    /// Count a reply as good only if it is this text (tcp and unix), or contains it (lines, udp, ws, the body of http).
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = REQUESTS)]
     pub(super) expect: Option<String>,
 
@@ -189,7 +198,7 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = noise, help_heading = JUDGEMENT)]
     pub(super) noise: f64,
 
-    /// ReportForm of the report on standard output.
+    /// Form of the report on standard output.
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORM", help_heading = OUTPUT)]
     pub(super) output: ReportForm,
 
@@ -249,6 +258,8 @@ impl LoadArgs {
             (.., Some(path)) => Some(Send::Lines(path.clone())),
             _ => self.size.map(Send::Size),
         };
+        options.method = self.method.clone();
+        options.headers = self.header.clone();
         options.expect = bytes(&self.expect)?;
         options.busy = bytes(&self.busy)?;
         options.think = self.think;

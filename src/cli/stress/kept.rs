@@ -26,7 +26,7 @@ pub(in crate::cli) struct ShowArgs {
     /// Reports that `tidegate stress -o json` wrote (- is standard input).
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// ReportForm of the report on standard output.
+    /// Form of the report on standard output.
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
     output: ReportForm,
     /// Write the report as a page with plots; for one report only.
@@ -46,7 +46,7 @@ pub(in crate::cli) struct CompareArgs {
     /// Take differences up to this share for noise.
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = noise)]
     noise: f64,
-    /// ReportForm of the comparison on standard output.
+    /// Form of the comparison on standard output.
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
     output: ReportForm,
 }

@@ -5,12 +5,14 @@
 use super::errors::classify;
 use super::newcomers::Newcomers;
 use crate::admit::bell::Awaited;
+use crate::admit::turns::accounts::Class;
+use crate::admit::turns::standing::INTERVAL;
 use crate::limits::Overload;
 use crate::reason::{AcceptError, DropReason};
+use crate::server::close::shedding::{Shedding, shed};
 use crate::server::counts::ACCEPTOR_ROW;
 use crate::server::pulse::Vital;
-use crate::server::queue::line::{BURST, Claim, Entry};
-use crate::server::queue::owned::Owned;
+use crate::server::queue::line::{Claim, Entry};
 use crate::server::shared::Shared;
 use crate::transport::listen::ignore_newcomers;
 use mio::net::TcpListener;
@@ -32,6 +34,10 @@ const WAIT: Duration = Duration::from_secs(1);
 /// How often a wait for a place looks by itself, should nobody call.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// A full queue is a burst, which workers may be about to take, before it is an overload: for this time newcomers are left
+/// in the kernel's backlog instead of being refused, unless the queue stands. It is the time after which a queue stands.
+const BURST: Duration = Duration::from_nanos(INTERVAL);
+
 /// Back-off after an error of accept.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(5);
 const BACK_OFF_LAST: Duration = Duration::from_secs(1);
@@ -50,6 +56,8 @@ pub(crate) struct Acceptor {
     first: usize,
     spares: Vec<OwnedFd>,
     back_off: Duration,
+    /// Clients that were turned away since their cost was last measured.
+    refused: u32,
 }
 
 /// One listener's socket, and what is known of those who stand there.
@@ -98,7 +106,7 @@ impl Acceptor {
     pub(crate) fn new(shared: Arc<Shared>, poll: Poll, sockets: Vec<std::net::TcpListener>) -> Self {
         let watched = sockets.into_iter().map(TcpListener::from_std).map(Watched::new).collect();
         let spares = (0..SPARES).map_while(|_| spare().ok()).collect();
-        Self { shared, poll, watched, first: 0, spares, back_off: BACK_OFF_FIRST }
+        Self { shared, poll, watched, first: 0, spares, back_off: BACK_OFF_FIRST, refused: 0 }
     }
 
     /// Accepts when called until the server drains; then takes what the kernel had completed, and
@@ -163,6 +171,20 @@ impl Acceptor {
     /// Takes from every listener in turn until the kernel has no more, or until accepting must
     /// pause: then for how long.
     fn accept_all(&mut self) -> Option<Duration> {
+        let before = crate::sys::thread_usage();
+        let hold = self.accept_in_turn();
+        if self.refused > 0 {
+            let now = crate::sys::thread_usage();
+            if let (Some(before), Some(now)) = (before, now) {
+                let spent = Duration::from_nanos(now.processor.saturating_sub(before.processor));
+                self.shared.refusal_budget().note_cost(spent, self.refused);
+            }
+            self.refused = 0;
+        }
+        hold
+    }
+
+    fn accept_in_turn(&mut self) -> Option<Duration> {
         if self.watched.is_empty() {
             return None;
         }
@@ -209,13 +231,14 @@ impl Acceptor {
             let burst = now.saturating_duration_since(*watched.burst_since.get_or_insert(now));
             let patience = match overload {
                 Overload::Wait(patience) => patience.saturating_sub(full),
+                _ if self.shared.order.standing().stands() => Duration::ZERO,
                 _ => BURST.saturating_sub(burst),
             };
             if !patience.is_zero() {
                 return self.hold(reason, patience);
             }
         }
-        if !self.shared.refusal_budget().take(now) {
+        if !self.shared.may_refuse() {
             let next = self.shared.refusal_budget().next(now);
             return self.hold(reason, next.unwrap_or(WAIT));
         }
@@ -227,7 +250,7 @@ impl Acceptor {
             }
         };
         let oldest = reason == DropReason::QueueFull && overload == Overload::DropOldest;
-        if oldest && self.drop_oldest() {
+        if oldest && self.displace() {
             return self.admit(index, socket, peer);
         }
         self.refuse(index, socket, reason);
@@ -235,9 +258,10 @@ impl Acceptor {
     }
 
     /// Refuses a socket that was accepted, with words.
-    fn refuse(&self, index: usize, socket: TcpStream, reason: DropReason) {
+    fn refuse(&mut self, index: usize, socket: TcpStream, reason: DropReason) {
         let (ledger, words) = (self.newcomers().row.of(index), self.shared.words(index));
-        self.shared.closer().refuse(socket, ledger, reason, words);
+        self.shared.closer().refuse(socket, ledger, reason, &words);
+        self.refused += 1;
     }
 
     /// Waits for a place, for at most `time`, unless there is one by now.
@@ -252,24 +276,26 @@ impl Acceptor {
         Step::Hold(time.min(LOOK))
     }
 
-    /// Refuses the newcomer that has waited longest. Connections with more to do are in the line too; they were admitted,
-    /// are not refused and keep their places. False if there was no newcomer to refuse.
-    fn drop_oldest(&self) -> bool {
+    /// Refuses the newcomer that has waited longest, on the shelf or in the line. Established connections are in the line
+    /// too; they keep their places. False if there was no newcomer to refuse.
+    fn displace(&mut self) -> bool {
         let shared = &*self.shared;
-        let newcomer = |entry: &Entry| entry.turn().is_some_and(|(_, claim)| claim != Claim::Turn);
-        let oldest = shared.line.pop_first(LOOKED_AT, newcomer);
-        shared.crew.work_queued();
-        let Some((id, claim)) = oldest.and_then(|entry| entry.turn()) else { return false };
-        let row = self.newcomers().row;
-        let Some((owned, _)) = Owned::take(&shared.table, id, claim, row) else { return false };
-        let words = shared.words(owned.listener());
-        shared.closer().shed(owned, DropReason::QueueFull, words);
+        let newcomer = |entry: &Entry| entry.turn().is_some_and(|(_, claim)| claim == Claim::Newcomer);
+        let now = shared.clock.now();
+        let oldest = shared.order.displace(Class::Newcomer, now).or_else(|| {
+            let oldest = shared.line.pop_first(LOOKED_AT, newcomer);
+            shared.crew.work_queued();
+            oldest
+        });
+        let Some(entry) = oldest else { return false };
+        shed(shared, self.newcomers().row, &entry, Shedding::Displaced, now);
+        self.refused += 1;
         true
     }
 
     /// Admits a socket, and wakes a worker for it if none is awake.
     fn admit(&self, index: usize, socket: TcpStream, peer: SocketAddr) -> Step {
-        self.newcomers().admit(index, socket, peer);
+        self.newcomers().admit(index, socket, peer, true);
         self.shared.crew.work_queued();
         Step::Next
     }
@@ -323,7 +349,7 @@ impl Acceptor {
     /// Out of descriptors: gives up a spare one, accepts on it, refuses, and takes it back. Within
     /// the budget of refusals; false when nothing could be done.
     fn refuse_on_spare(&mut self, index: usize) -> bool {
-        if !self.shared.refusal_budget().take(Instant::now()) {
+        if !self.shared.may_refuse() {
             return false;
         }
         self.spares.pop();
@@ -356,7 +382,7 @@ impl Acceptor {
             let _ = rustix::net::listen(socket, 0);
             // Bounded, should the filter be impossible: with a backlog of 0 the kernel still completes
             // one handshake at a time.
-            for _ in 0..self.shared.limits.effective_backlog() + ACCEPT_BATCH {
+            for _ in 0..self.shared.limits.backlogs().0 + ACCEPT_BATCH {
                 match self.accept(index) {
                     Ok((socket, peer)) => {
                         self.admit(index, socket, peer);

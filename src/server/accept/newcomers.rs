@@ -6,12 +6,12 @@
 //! refuse, hold, back off.
 
 use super::errors::classify;
-use crate::clock::nanos;
+use crate::clock::{Nanos, nanos};
 use crate::metrics::stats::Ledger;
 use crate::reason::{AcceptError, DropReason};
 use crate::server::counts::Row;
 use crate::server::poll::poller::Source;
-use crate::server::queue::connection::{Connection, Registered, Waiting};
+use crate::server::queue::connection::{Connection, LastInput, Registered, Waiting};
 use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::shared::Shared;
@@ -22,6 +22,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Instant;
+
+/// Past this number of newcomers that were accepted in a row, the next may have waited in the kernel's backlog.
+const CROWD: usize = 8;
 
 /// Newcomers that the leader takes before it turns to those it has; the acceptor takes the rest.
 const TAKEN_ON_THE_WAY: usize = 64;
@@ -64,12 +67,12 @@ impl Newcomers<'_> {
         }
         let guard = shared.listeners[listener].socket();
         let Some(socket) = &*guard else { return };
-        for _ in 0..TAKEN_ON_THE_WAY {
+        for nth in 0..TAKEN_ON_THE_WAY {
             if self.obstacle().is_some() || shared.life.has_enough() || shared.life.is_draining() {
                 break;
             }
             match socket.accept() {
-                Ok((newcomer, peer)) => self.admit(listener, newcomer, peer),
+                Ok((newcomer, peer)) => self.admit(listener, newcomer, peer, nth >= CROWD),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // A client that gave up: no other accept will tell of it.
                 Err(error) if classify(&error) == AcceptError::Aborted => {
@@ -89,8 +92,9 @@ impl Newcomers<'_> {
         call.load(Relaxed) && call.swap(false, SeqCst)
     }
 
-    /// Gives a socket its place and puts it into the line, or refuses it.
-    pub(crate) fn admit(&self, listener: usize, socket: TcpStream, peer: SocketAddr) {
+    /// Gives a socket its place and puts it into the line, or refuses it. `crowd` says that others were accepted with it, so
+    /// that it may have waited in the kernel's backlog.
+    pub(crate) fn admit(&self, listener: usize, socket: TcpStream, peer: SocketAddr, crowd: bool) {
         let (shared, ledger) = (self.shared, self.row.of(listener));
         let permit = match shared.admission.admit(Some(peer.ip()), Instant::now()) {
             Ok(permit) => permit,
@@ -111,27 +115,31 @@ impl Newcomers<'_> {
             waiting: Waiting::Request.into(),
             socket,
             registered: Registered::No,
-            knows_of_drain: false,
+            in_drain: LastInput::default(),
+            overdue: false,
             ending: None,
             peer: Peer { address: canonical(peer) },
             _permit: permit,
         };
-        let owned = Owned::open(slot, listener, connection, ledger);
-        shared.life.admitted();
         let now = shared.clock.now();
-        owned.slot.deadline.store(now.saturating_add(nanos(shared.limits.queue_timeout)), Relaxed);
-        if shared.line.is_empty() {
-            // Seen empty here too: workers in long turns do not look.
-            shared.patience.seen_empty(|| now);
-        }
-        owned.requeue(&shared.line, Claim::Newcomer, now);
+        let since = if crowd || shared.order.len() > 0 { arrived(&connection, now) } else { now };
+        let heap = shared.sharing.heap(Some(peer.ip()));
+        let owned = Owned::open(slot, (listener, heap), connection, ledger);
+        shared.life.admitted();
+        owned.requeue(&shared.line, Claim::Newcomer, since);
     }
 
     /// Refuses a newcomer whose source is known by its accept only, so that it could not be left to the kernel. Past the
     /// budget it is a reset without a word, which is as cheap as it can be.
     fn turn_away(&self, listener: usize, socket: TcpStream, ledger: &Ledger, reason: DropReason) {
-        let afford = self.shared.refusal_budget().take(Instant::now());
-        let words = if afford { self.shared.words(listener) } else { b"" };
-        self.shared.closer().refuse(socket, ledger, reason, words);
+        let words = if self.shared.may_refuse() { self.shared.words(listener) } else { Default::default() };
+        self.shared.closer().refuse(socket, ledger, reason, &words);
     }
+}
+
+/// When a newcomer's connection was established: it may have waited in the kernel for its accept. Asking costs a system
+/// call.
+fn arrived(connection: &Connection, now: Nanos) -> Nanos {
+    let waited = crate::sys::since_handshake(connection.socket.as_fd()).map_or(0, nanos);
+    now.saturating_sub(waited).max(1)
 }

@@ -7,6 +7,7 @@ use crate::limits::Limits;
 use crate::transport::socket::{Discarded, discard, reset_on_close};
 use crossbeam_channel::{Receiver, Sender};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// How many may linger, and the way of a lingering socket to the timekeeper.
@@ -62,7 +63,7 @@ impl Lingering {
     /// Past its deadline a lingering socket is reset, unless its client is still taking what it was sent: a reset would
     /// destroy that, so the rest is the kernel's to deliver.
     pub(crate) fn give_up(self) {
-        if crate::sys::unacknowledged(&self.socket) == 0 {
+        if crate::sys::unacknowledged(self.socket.as_fd()) == 0 {
             reset_on_close(&self.socket);
         }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod farewells;
 pub(crate) mod linger;
+pub(crate) mod shedding;
 
 use crate::clock::Clock;
 use crate::metrics::stats::{Ledger, Place};
@@ -39,6 +40,7 @@ impl Ending {
             | CloseReason::Protocol
             | CloseReason::ReadTimeout
             | CloseReason::InputLimit
+            | CloseReason::Overload
             | CloseReason::Shutdown => Ending::Polite,
             CloseReason::WriteTimeout
             | CloseReason::Reset
@@ -67,6 +69,16 @@ impl Closer<'_> {
     pub(crate) fn close(&self, owned: Owned<'_>, reason: CloseReason) {
         let (ledger, from) = (owned.ledger, owned.place);
         self.end(owned, Ending::of(reason), reason, |_| ledger.closed(from, reason));
+    }
+
+    /// Ends a connection with these words, or with a reset where there are none.
+    pub(crate) fn close_with(&self, owned: Owned<'_>, reason: CloseReason, words: &[u8]) {
+        let ending = if words.is_empty() { Ending::Reset } else { Ending::Polite };
+        let (ledger, from) = (owned.ledger, owned.place);
+        self.end(owned, ending, reason, |socket| {
+            say(socket, words);
+            ledger.closed(from, reason);
+        });
     }
 
     /// Cuts a connection: RST, whatever it was doing.

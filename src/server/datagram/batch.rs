@@ -26,6 +26,15 @@ impl Batch {
         })
     }
 
+    /// Moves a datagram to a place before it, over one that is not wanted.
+    pub(crate) fn keep(&mut self, from: usize, to: usize) {
+        if from != to {
+            self.taken[to] = self.taken[from];
+            let at = from * self.request_size;
+            self.requests.copy_within(at..at + self.taken[to].len, to * self.request_size);
+        }
+    }
+
     /// Bytes of a batch under these limits.
     pub(crate) fn bytes(limits: &Limits) -> usize {
         (limits.max_datagram + reply_size(limits)) * DATAGRAMS_AT_ONCE + size_of::<Self>()

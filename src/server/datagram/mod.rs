@@ -2,5 +2,6 @@
 
 pub(crate) mod batch;
 pub(crate) mod post;
+pub(crate) mod rates;
 pub(crate) mod slots;
 pub(crate) mod socket;

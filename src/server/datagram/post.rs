@@ -21,7 +21,7 @@ pub(crate) struct Intake<'a> {
 impl Intake<'_> {
     /// Puts a datagram into the line; false when there is no place for it.
     pub(crate) fn post(&self, number: usize, taken: &Taken, request: &[u8], now: Nanos) -> bool {
-        if !self.line.has_place(|| self.counts.free_workers()) {
+        if self.line.datagram_room(self.counts.free_workers()) == 0 {
             return false;
         }
         let Some(slot) = self.datagrams.slots.put(number, taken, request) else {
@@ -63,6 +63,7 @@ impl Intake<'_> {
 
     /// Drops a datagram whose entry the caller has taken from the line.
     pub(crate) fn drop_waiting(&self, slot: u32, row: Row<'_>, reason: DatagramDrop) {
+        self.line.datagram_left();
         let number = self.datagrams.slots.lock(slot).socket;
         self.datagrams.slots.give_back(slot);
         if let Some(socket) = self.datagrams.sockets.get(number) {

@@ -16,6 +16,7 @@
 //! and counted, and not only in the kernel's buffer.
 
 use super::batch::Batch;
+use super::rates::DatagramRates;
 use super::slots::Mailbox;
 use crate::clock::Nanos;
 use crate::limits::Limits;
@@ -27,6 +28,8 @@ use crate::server::queue::cost::TurnCost;
 use crate::server::queue::line::{Entry, Job, Line};
 use crate::service::DatagramService;
 use crate::sys::{Given, receive_datagrams, send_datagrams};
+use crate::transport::listen::ignore_datagrams;
+use crate::transport::socket::receive;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -35,13 +38,22 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-/// Services whose answers would be answered in turn, or that are known to be abused as reflectors:
-/// echo, daytime, quote of the day, chargen, time; and 0, to which nothing can be sent.
-const REFUSED_PORTS: [u16; 6] = [0, 7, 13, 17, 19, 37];
+/// Ports below 1024 of services that answer whatever comes, or that are known to be abused as reflectors, and memcached's;
+/// and 0, to which nothing can be sent. No client of ours has such a port: systems give theirs from 1024 on.
+const REFUSED_PORTS: [u16; 26] = [
+    0, 7, 11, 13, 17, 19, 37, // echo, systat, daytime, quote of the day, chargen, time
+    53, 69, 111, 123, 137, 138, // DNS, TFTP, portmap, NTP, NetBIOS
+    161, 177, 389, 427, 464, 500, // SNMP, XDMCP, CLDAP, SLP, kpasswd, IKE
+    517, 518, 520, 521, 623, 750,    // talk, RIP, IPMI, Kerberos
+    11_211, // memcached
+];
 
 /// Batches that are still taken of what the kernel holds when a server ends: as many datagrams
 /// as a receive buffer of 1 MiB has room for.
 const LAST_BATCHES: u32 = 64;
+
+/// Datagrams that were never received and are counted when a socket closes: more than any buffer holds.
+const UNREAD_MOST: usize = 100_000;
 
 /// How long a worker waits for room in the send buffer before it gives replies up.
 const SEND_WAIT: Duration = Duration::from_millis(10);
@@ -71,7 +83,7 @@ pub(crate) struct DatagramSocket {
     batches_left: AtomicU32,
     /// What the kernel had dropped when the socket was closed.
     dropped_in_kernel: AtomicU64,
-    /// Replies that were made after the socket was closed.
+    /// Datagrams that nobody came to receive before the socket was closed, and replies that were made after it.
     too_late: AtomicU64,
     /// What had been dropped at the last summary.
     seen: [AtomicU64; DatagramDrop::COUNT],
@@ -228,7 +240,7 @@ impl DatagramSocket {
         }
     }
 
-    /// Replies that were made after the socket was closed.
+    /// Datagrams that were not received before the socket was closed, and replies that were made after it.
     pub(crate) fn too_late(&self) -> u64 {
         self.too_late.load(Relaxed)
     }
@@ -241,6 +253,7 @@ impl DatagramSocket {
     fn close(&self) {
         let mut guard = self.socket.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(socket) = guard.take() {
+            self.too_late.fetch_add(unread(&socket), Relaxed);
             self.dropped_in_kernel.store(drops(&socket), Relaxed);
         }
     }
@@ -256,6 +269,12 @@ fn drops(_socket: &UdpSocket) -> u64 {
     0
 }
 
+/// Datagrams that the kernel still has for a socket. They are thrown away.
+fn unread(socket: &UdpSocket) -> u64 {
+    let mut byte = [0; 1];
+    (0..UNREAD_MOST).take_while(|_| matches!(receive(socket, &mut byte), Ok(Some(_)))).count() as u64
+}
+
 fn wait_writable(socket: &UdpSocket) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let timeout = Timespec::try_from(SEND_WAIT).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
@@ -268,6 +287,8 @@ pub(crate) struct Datagrams {
     pub(crate) sockets: Vec<DatagramSocket>,
     /// The places in which they wait for a worker.
     pub(crate) slots: Mailbox,
+    /// What each source may send.
+    pub(crate) rates: DatagramRates,
     refused_ports: Vec<u16>,
 }
 
@@ -278,7 +299,7 @@ impl Datagrams {
         let refused_ports = REFUSED_PORTS.into_iter().chain(own).collect();
         let places = if sockets.is_empty() { 0 } else { Self::places(limits) };
         let slots = Mailbox::new(places, limits.max_datagram);
-        Self { sockets, slots, refused_ports }
+        Self { sockets, slots, rates: DatagramRates::new(limits), refused_ports }
     }
 
     /// Datagrams that wait, and one at each worker.
@@ -295,6 +316,7 @@ impl Datagrams {
     pub(crate) fn memory_ceiling(limits: &Limits) -> usize {
         Self::places(limits) * (limits.max_datagram + Mailbox::SLOT_BYTES)
             + (limits.workers + 1) * Batch::bytes(limits)
+            + DatagramRates::BYTES
     }
 
     /// Whether answering this source could loop or reflect.
@@ -305,6 +327,9 @@ impl Datagrams {
     /// Tells all sockets to take what the kernel holds, and then no more; whether there are any.
     pub(crate) fn begin_drain(&self, line: &Line, now: Nanos) -> bool {
         for (number, socket) in self.sockets.iter().enumerate() {
+            if let Some(socket) = &*socket.socket() {
+                ignore_datagrams(socket);
+            }
             socket.batches_left.store(LAST_BATCHES, SeqCst);
             socket.schedule(line, number, now);
         }
@@ -355,8 +380,9 @@ mod tests {
         let address = socket.local_addr().unwrap();
         let socket = DatagramSocket::new(socket, address, Arc::new(Echo), 0);
         let datagrams = Datagrams::new(vec![socket], &Limits::default());
-        let refused = [0, 7, 13, 17, 19, 37, address.port()];
-        for port in (0..=1024).chain([address.port(), 65_535]) {
+        let refused = [&REFUSED_PORTS[..], &[address.port()]].concat();
+        assert!([0, 7, 13, 17, 19, 37, 53, 123, 161, 389, 11_211].iter().all(|port| refused.contains(port)));
+        for port in (0..=1024).chain([11_211, address.port(), 65_535]) {
             for ip in ["192.0.2.1", "2001:db8::1"] {
                 let peer = SocketAddr::new(ip.parse().unwrap(), port);
                 assert_eq!(datagrams.refuses(peer), refused.contains(&port), "{peer}");

@@ -13,7 +13,7 @@ use crate::server::shared::Shared;
 use crate::server::turn::parking::{park_or_requeue, requeue};
 use crate::transport::socket::has_input;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// After the cut, turns in progress get so long to return before their threads are left behind.
 const CUT_GRACE: Duration = Duration::from_millis(500);
@@ -35,6 +35,10 @@ enum Stage {
         until: Nanos,
     },
     Stopping {
+        until: Nanos,
+        report: ShutdownReport,
+    },
+    Telling {
         until: Nanos,
         report: ShutdownReport,
     },
@@ -62,7 +66,7 @@ impl Drain {
     }
 
     /// Goes as far as it can now; true when the server has stopped.
-    pub(crate) fn step(&mut self, shared: &Shared, now: Nanos) -> bool {
+    pub(crate) fn step(&mut self, shared: &Arc<Shared>, now: Nanos) -> bool {
         let life = &shared.life;
         match self.stage {
             Stage::Serving if self.orders.are_to_hand_over() => self.hand_over(shared, now),
@@ -82,19 +86,23 @@ impl Drain {
                 // In this order: what the acceptor still admitted is cut.
                 let all_are_in = !life.is_accepting();
                 self.cut(shared);
-                if all_are_in && now >= until {
-                    say_last_farewells(shared, CUT_GRACE);
-                }
                 if all_are_in && (shared.admission.open() == 0 || now >= until) {
                     self.stop(shared, now);
                 }
             }
             Stage::Stopping { until, report } => {
                 if life.workers_alive() == 0 || now >= until {
-                    self.finish(shared, report);
+                    self.count_what_is_left(shared, report, now);
+                } else {
+                    shared.crew.wake_all();
+                }
+            }
+            Stage::Telling { until, report } => {
+                let untold = shared.farewells.pending();
+                if untold == 0 || now >= until {
+                    self.orders.finish(ShutdownReport { sessions_left: untold, ..report });
                     return true;
                 }
-                shared.crew.wake_all();
             }
         }
         false
@@ -170,9 +178,9 @@ impl Drain {
     fn cut(&mut self, shared: &Shared) {
         let row = shared.counts.row(KEEPER_ROW);
         let mut farewells = false;
-        while let Some(entry) = shared.line.pop() {
+        while let Some(entry) = shared.line.pop().or_else(|| shared.order.drain_one()) {
             match entry.job {
-                Job::Turn(..) => self.cut_waiting(shared, entry),
+                Job::Turn(..) | Job::Overloaded(_) => self.cut_waiting(shared, entry),
                 Job::Datagram(slot) => shared.intake().drop_waiting(slot, row, DatagramDrop::Draining),
                 Job::Receive(_) | Job::Tick => {}
                 Job::Farewell => farewells = true,
@@ -193,7 +201,14 @@ impl Drain {
     }
 
     fn cut_waiting(&mut self, shared: &Shared, entry: Entry) {
-        let Some((id, claim)) = entry.turn() else { return };
+        let (id, claim) = match entry.job {
+            Job::Turn(id, claim) => (id, claim),
+            Job::Overloaded(id) => (id, Claim::Turn),
+            _ => return,
+        };
+        if claim == Claim::Newcomer {
+            shared.line.newcomer_left();
+        }
         let row = shared.counts.row(KEEPER_ROW);
         let Some((owned, _)) = Owned::take(&shared.table, id, claim, row) else { return };
         if claim == Claim::Turn {
@@ -221,19 +236,21 @@ impl Drain {
             aborted: cut + self.shed + in_turns,
             datagrams_dropped: 0,
             workers_left: 0,
+            sessions_left: 0,
         };
         self.stage = Stage::Stopping { until: now.saturating_add(nanos(CUT_GRACE)), report };
     }
 
     /// The workers have returned, or have had their time.
-    fn finish(&mut self, shared: &Shared, mut report: ShutdownReport) {
-        let left = shared.life.workers_alive();
+    fn count_what_is_left(&mut self, shared: &Arc<Shared>, mut report: ShutdownReport, now: Nanos) {
+        report.workers_left = shared.life.workers_alive();
         // What workers on their way out have put into the line.
         self.cut(shared);
-        say_last_farewells(shared, CUT_GRACE);
-        report.workers_left = left;
         report.datagrams_dropped = datagrams_dropped(shared);
-        self.orders.finish(report);
+        if shared.farewells.pending() > 0 {
+            say_last_farewells(shared);
+        }
+        self.stage = Stage::Telling { until: now.saturating_add(nanos(CUT_GRACE)), report };
     }
 }
 
@@ -260,7 +277,7 @@ fn end_idle(shared: &Shared, now: Nanos) {
             None => (Waiting::Request, false),
         };
         let unaware = matches!(waiting, Waiting::Call { .. })
-            && owned.connection().as_ref().is_some_and(|connection| !connection.knows_of_drain);
+            && owned.connection().as_ref().is_some_and(|connection| !connection.in_drain.is_known());
         let queued = if more || unaware {
             // A session that keeps its own time learns of the drain by a turn.
             requeue(shared, owned, now);
@@ -278,13 +295,21 @@ fn end_idle(shared: &Shared, now: Nanos) {
     }
 }
 
-/// Tells the sessions that no worker was free for while the server was cut, one by one as long as there is `time`.
-fn say_last_farewells(shared: &Shared, time: Duration) {
-    let began = Instant::now();
-    while began.elapsed() < time
-        && let Some((farewell, _)) = shared.farewells.take()
-    {
-        shared.closer().say_farewell(farewell);
+/// Tells the sessions that no worker was free for while the server was cut, one by one. What they do then is their author's
+/// code and may never return, so it has a thread of its own, which is left behind if it does not.
+fn say_last_farewells(shared: &Arc<Shared>) {
+    let name = "tidegate-farewell".to_owned();
+    let teller = shared.clone();
+    let started = std::thread::Builder::new().name(name).spawn(move || {
+        while let Some((farewell, _)) = teller.farewells.take() {
+            teller.closer().say_farewell(farewell);
+        }
+    });
+    if started.is_err() {
+        // Dropping them would run their author's code here.
+        while let Some((farewell, _)) = shared.farewells.take() {
+            std::mem::forget(farewell.session);
+        }
     }
 }
 

@@ -2,22 +2,21 @@
 //! polls while all workers are in turns, sums up refusals once a second, and leads the drain. Nothing in it blocks.
 
 use super::drain::Drain;
+use super::pressure::Pressure;
 use super::trim::Trim;
 use crate::clock::{Nanos, nanos};
-use crate::reason::{CloseReason, DropReason};
 use crate::server::close::linger::Lingering;
 use crate::server::counts::{KEEPER_ROW, Row};
 use crate::server::datagram::batch::Batch;
 use crate::server::pulse::Vital;
-use crate::server::queue::connection::Waiting;
-use crate::server::queue::line::{Claim, Entry};
+use crate::server::queue::connection::{Connection, Waiting};
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::{ConnectionId, Marks};
 use crate::server::shared::Shared;
 use crate::server::turn::answer::receive_for_busy_workers;
 use crate::server::turn::harvest::{harvest, ready};
-use crate::server::turn::parking::park_or_requeue;
-use crate::transport::socket::{Discarded, discard};
+use crate::server::turn::parking::{late, park_or_requeue, requeue};
+use crate::transport::socket::{Discarded, discard, has_news, takes_more};
 use crossbeam_channel::Receiver;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -35,11 +34,11 @@ const TICK: Duration = Duration::from_millis(1);
 /// Ticks without work before the timekeeper sleeps long.
 const QUIET_TICKS: u32 = 16;
 
+/// A scan is at most this long after the one before it: so late a timeout can be.
+const SCAN_MOST: Nanos = 100_000_000;
+
 /// The longest sleep; it bounds how late a summary or a scan can be.
 const SLEEP: Duration = Duration::from_millis(250);
-
-/// So many entries are looked at for a newcomer that has waited too long.
-const LOOKED_AT: usize = 64;
 
 /// Summaries come this often.
 const SECOND: Nanos = 1_000_000_000;
@@ -56,6 +55,7 @@ pub(crate) struct Timekeeper {
     quiet: u32,
     /// For datagrams, when all workers are in turns.
     batch: Option<Box<Batch>>,
+    pressure: Pressure,
     drain: Drain,
     trim: Trim,
 }
@@ -67,7 +67,7 @@ impl Timekeeper {
         let idle = idle.unwrap_or(limits.idle_timeout);
         let shortest = idle.min(limits.read_timeout).min(limits.write_timeout).min(limits.queue_timeout);
         // An eighth late at most, a pass over the table at most every 5 ms.
-        let scan_every = nanos(shortest / 8).clamp(5_000_000, 250_000_000);
+        let scan_every = nanos(shortest / 8).clamp(5_000_000, SCAN_MOST);
         Self {
             shared,
             poll,
@@ -79,6 +79,7 @@ impl Timekeeper {
             next_tick: 0,
             quiet: 0,
             batch: None,
+            pressure: Pressure::new(),
             drain,
             trim: Trim::default(),
         }
@@ -117,9 +118,9 @@ impl Timekeeper {
         if now >= self.next_scan || self.drain.is_draining() {
             self.next_scan = now + self.scan_every;
             self.expire_lingering(now);
-            let expired = self.scan(now);
-            self.shed_expired(expired, now);
+            self.scan(now);
         }
+        self.pressure.mind(&shared, shared.counts.row(KEEPER_ROW), now);
         if now >= self.next_summary {
             self.next_summary = now + SECOND;
             shared.refusals.sum_up(&shared.listeners, &shared.counts, shared.bell.is_awaited());
@@ -162,7 +163,7 @@ impl Timekeeper {
         if self.drain.is_draining() {
             return TICK * 5;
         }
-        let resting = || shared.crew.is_leader_asleep() && shared.line.is_empty();
+        let resting = || shared.crew.is_leader_asleep() && !shared.has_work();
         let active = shared.crew.take_stir();
         self.quiet = if active || !resting() { 0 } else { self.quiet + 1 };
         if self.quiet < QUIET_TICKS || !shared.crew.keeper_rests(|| !resting() || !self.incoming.is_empty()) {
@@ -173,24 +174,28 @@ impl Timekeeper {
             None => SLEEP,
         };
         let until_call = Duration::from_nanos(shared.wheel.earliest().saturating_sub(shared.clock.now()));
-        SLEEP.min(Duration::from_nanos(self.scan_every)).min(until_tick).min(until_call)
+        let until_scan = match shared.admission.open() {
+            0 => SLEEP,
+            _ => SLEEP.min(Duration::from_nanos(self.scan_every)),
+        };
+        until_scan.min(until_tick).min(until_call)
     }
 
     /// Sees to it that events are taken while all workers are in turns, and that a line that does not move gets another
     /// worker.
     fn mind_workers(&mut self) {
         let shared = &*self.shared;
-        let (crew, line) = (&shared.crew, &shared.line);
+        let crew = &shared.crew;
         if let Some(lead) = crew.lead() {
             harvest(shared, &lead, Duration::ZERO, self.row());
         }
         receive_for_busy_workers(shared, &mut self.batch);
         // After leading: a worker that saw the timekeeper lead may have gone to sleep over it. Where a worker leads and
         // nothing waits, nobody needs waking.
-        if !line.is_empty() || !crew.is_led_after_publishing() {
+        if shared.has_work() || !crew.is_led_after_publishing() {
             crew.work_queued();
         }
-        let stalled = !line.is_empty() || !crew.is_led();
+        let stalled = shared.has_work() || !crew.is_led();
         if stalled && !crew.is_stirred() {
             // The leader first: with all others in long turns it may be the only one left, and it sleeps in the poll, where
             // what the acceptor queues does not reach it.
@@ -237,9 +242,8 @@ impl Timekeeper {
         }
     }
 
-    /// Ends idle connections whose deadline has passed, and counts newcomers in the line whose has.
-    fn scan(&self, now: Nanos) -> usize {
-        let mut expired = 0;
+    /// Ends idle connections whose deadline has passed.
+    fn scan(&self, now: Nanos) {
         for (number, slot) in self.shared.table.iter() {
             if slot.deadline.load(Relaxed) > now {
                 continue;
@@ -249,11 +253,8 @@ impl Timekeeper {
             };
             if let Some(owned) = Owned::claim(slot, ConnectionId { slot: number, generation }, self.row()) {
                 self.expire(owned, now);
-            } else if slot.state.is_queued() {
-                expired += 1;
             }
         }
-        expired
     }
 
     /// A connection that was claimed because its deadline seemed to have passed.
@@ -264,35 +265,26 @@ impl Timekeeper {
             park_or_requeue(&self.shared, owned, deadline, now);
             return;
         }
-        let waiting = owned.connection().as_ref().map(|connection| connection.waiting.get());
-        let reason = match waiting {
-            Some(Waiting::Rest { .. }) => CloseReason::ReadTimeout,
-            Some(Waiting::Flush { .. }) => CloseReason::WriteTimeout,
-            _ => CloseReason::IdleTimeout,
-        };
-        self.shared.closer().close(owned, reason);
+        let mut waiting = Waiting::Request;
+        let in_time = owned.connection().as_mut().is_some_and(|connection| {
+            waiting = connection.waiting.get();
+            connection.overdue = has_come(connection);
+            connection.overdue
+        });
+        if in_time {
+            requeue(&self.shared, owned, now);
+            return self.shared.crew.work_queued();
+        }
+        self.shared.closer().close(owned, late(waiting));
     }
+}
 
-    /// Sheds newcomers that have waited too long, without waiting for a worker: as many as were seen to have. The line is in
-    /// order, so they are near its head.
-    fn shed_expired(&self, expired: usize, now: Nanos) {
-        let shared = &*self.shared;
-        let patience = shared.patience.timeout();
-        let overdue = |entry: &Entry| {
-            let newcomer = entry.turn().is_some_and(|(_, claim)| claim == Claim::Newcomer);
-            newcomer && now.saturating_sub(entry.since) > patience
-        };
-        for _ in 0..expired {
-            let Some(entry) = shared.line.pop_first(LOOKED_AT, overdue) else { break };
-            if let Some((id, claim)) = entry.turn()
-                && let Some((owned, _)) = Owned::take(&shared.table, id, claim, self.row())
-            {
-                let words = shared.words(owned.listener());
-                shared.closer().shed(owned, DropReason::QueueTimeout, words);
-            }
-        }
-        if expired > 0 {
-            shared.crew.work_queued();
-        }
+/// Whether something has come of a client that nobody has looked at yet, because the process or its workers had no
+/// processor, say: it is not judged by its deadline before that.
+fn has_come(connection: &Connection) -> bool {
+    match connection.waiting.get() {
+        Waiting::Request | Waiting::Rest { .. } => has_news(&connection.socket),
+        Waiting::Flush { .. } => takes_more(&connection.socket),
+        Waiting::Call { .. } => false,
     }
 }

@@ -3,4 +3,6 @@
 pub(crate) mod drain;
 pub(crate) mod keeper;
 pub(crate) mod orders;
+pub(crate) mod pressure;
+pub(crate) mod rest;
 mod trim;

@@ -19,24 +19,30 @@ pub struct ShutdownReport {
     pub datagrams_dropped: u64,
     /// Workers whose turn did not return; their threads are left behind.
     pub workers_left: usize,
+    /// Sessions whose connection has ended and that were not told of it (`finish`, `Drop`), since nobody came to it in
+    /// time.
+    pub sessions_left: usize,
 }
 
 impl ShutdownReport {
     /// Whether nothing was cut or dropped.
     pub fn is_clean(&self) -> bool {
-        self.aborted == 0 && self.datagrams_dropped == 0 && self.workers_left == 0
+        self.aborted == 0 && self.datagrams_dropped == 0 && self.workers_left == 0 && self.sessions_left == 0
     }
 }
 
 impl std::fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { elapsed, drained, aborted, datagrams_dropped, workers_left } = self;
+        let Self { elapsed, drained, aborted, datagrams_dropped, workers_left, sessions_left } = self;
         write!(f, "drained {drained} connections in {:.1} s, cut {aborted}", elapsed.as_secs_f64())?;
         if *datagrams_dropped > 0 {
             write!(f, ", dropped {datagrams_dropped} datagrams")?;
         }
         if *workers_left > 0 {
             write!(f, ", left {workers_left} workers in turns that do not return")?;
+        }
+        if *sessions_left > 0 {
+            write!(f, ", left {sessions_left} sessions that were not told of their end")?;
         }
         Ok(())
     }

@@ -113,6 +113,11 @@ impl Poller {
         }
     }
 
+    /// From now on a registered descriptor tells of another source, and of its input only.
+    pub(crate) fn give_to(&self, fd: BorrowedFd<'_>, source: Source) -> io::Result<()> {
+        self.registry.reregister(&mut SourceFd(&fd.as_raw_fd()), source.token(), Interest::READABLE)
+    }
+
     /// Forgets a source whose socket lives on.
     pub(crate) fn remove(&self, socket: impl AsFd) {
         // It fails only when it is not registered, which is what is wanted.

@@ -58,6 +58,42 @@ impl From<Waiting> for PackedWaiting {
     }
 }
 
+/// What is still read of a connection while the server ends: what its client had sent when the server came to it. It is
+/// kept in one byte, rounded up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LastInput(u8);
+
+impl LastInput {
+    const UNIT: usize = 32 * 1024;
+    /// All has been read that will be.
+    const NONE: u8 = 1;
+
+    /// The server ends, and this number of the client's bytes is not read. A client that has filled the kernel's buffer most likely
+    /// has more on the way: that is read too.
+    pub(crate) fn of(unread: usize) -> Self {
+        let unread = if unread >= Self::UNIT { unread.saturating_mul(4) } else { unread };
+        Self(unread.div_ceil(Self::UNIT).min(usize::from(u8::MAX - Self::NONE)) as u8 + Self::NONE)
+    }
+
+    /// Whether it is known: its session has a turn, or has had one, since the server began to end.
+    pub(crate) fn is_known(self) -> bool {
+        self.0 >= Self::NONE
+    }
+
+    /// How many bytes may still be read, if that is known.
+    pub(crate) fn bytes(self) -> Option<usize> {
+        self.0.checked_sub(Self::NONE).map(|units| usize::from(units) * Self::UNIT)
+    }
+
+    /// A turn has read this.
+    pub(crate) fn read(&mut self, bytes: u64) {
+        if self.is_known() && bytes > 0 {
+            let units = (bytes / Self::UNIT as u64).clamp(1, u64::from(u8::MAX)) as u8;
+            self.0 = self.0.saturating_sub(units).max(Self::NONE);
+        }
+    }
+}
+
 /// In the order of use: with the slot's own words, what a turn touches when all goes well is one
 /// cache line. With thousands of connections each line is a trip to the last cache or to memory.
 #[repr(C)]
@@ -69,8 +105,10 @@ pub(crate) struct Connection {
     pub(crate) waiting: PackedWaiting,
     pub(crate) socket: TcpStream,
     pub(crate) registered: Registered,
-    /// Its session has had a turn since the server began to end.
-    pub(crate) knows_of_drain: bool,
+    /// What is still read of it while the server ends.
+    pub(crate) in_drain: LastInput,
+    /// Its deadline has passed; what had come by then has a turn before it is judged.
+    pub(crate) overdue: bool,
     /// It has ended for this reason, and closes when its replies are flushed.
     pub(crate) ending: Option<CloseReason>,
     pub(crate) peer: Peer,
@@ -96,6 +134,25 @@ impl std::fmt::Debug for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_still_be_read_goes_down_to_nothing_whatever_turns_read() {
+        assert_eq!((LastInput::default().is_known(), LastInput::default().bytes()), (false, None));
+        assert_eq!(LastInput::of(0).bytes(), Some(0));
+        for unread in [1, 1_000, 32 * 1024, 100_000, 5 << 20, 1 << 30] {
+            for turn in [1, 100, 40_000, 256 * 1024, u64::MAX] {
+                let mut left = LastInput::of(unread);
+                let first = left.bytes().unwrap();
+                assert!(first >= unread.min(8_000_000), "{first} of {unread}");
+                let mut turns = 0;
+                while left.bytes().unwrap() > 0 {
+                    left.read(turn);
+                    turns += 1;
+                }
+                assert!(turns <= 254 && left.is_known());
+            }
+        }
+    }
 
     #[test]
     fn what_is_packed_comes_out_again() {

@@ -12,17 +12,14 @@ use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-/// A full queue is a burst, which workers may be about to take, before it is an overload: for this time newcomers are
-/// left in the kernel's backlog instead of being refused.
-pub(crate) const BURST: Duration = Duration::from_millis(25);
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Job {
     /// A connection wants a turn.
     Turn(ConnectionId, Claim),
+    /// A connection's request has waited too long: its client is to be told.
+    Overloaded(ConnectionId),
     /// The datagram in this place wants an answer.
     Datagram(u32),
     /// The datagram socket of this number can be read.
@@ -36,12 +33,9 @@ pub(crate) enum Job {
 /// What the queue owes a connection that waits for a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// It is the connection's first turn: until then it may be turned away.
+    /// It is the connection's first turn: until then it is a newcomer, which takes one of the places of `--queue`.
     Newcomer,
-    /// It is the connection's first request, which came later than the connection and found as many waiting as may: it
-    /// waits for a burst to pass, and then is turned away.
-    Surplus,
-    /// Its turn, whatever happens.
+    /// Another turn of an established connection.
     Turn,
 }
 
@@ -49,7 +43,7 @@ impl Claim {
     /// Where a connection that waits with this claim is counted.
     pub(crate) fn place(self) -> Place {
         match self {
-            Claim::Newcomer | Claim::Surplus => Place::New,
+            Claim::Newcomer => Place::New,
             Claim::Turn => Place::Queued,
         }
     }
@@ -80,9 +74,10 @@ pub(crate) struct Line {
     front: Mutex<VecDeque<Entry>>,
     /// How many those are.
     front_len: AtomicUsize,
-    /// How many entries say "receive": nobody waits behind such a one, so they do not count as waiting.
-    receives: AtomicUsize,
-    /// How many newcomers and datagrams may wait.
+    /// Newcomers that wait, here or on the shelf; and datagrams.
+    newcomers: AtomicUsize,
+    datagrams: AtomicUsize,
+    /// How many newcomers may wait, and how many datagrams.
     limit: usize,
 }
 
@@ -90,16 +85,19 @@ impl Line {
     /// `capacity` is how many entries there can ever be, `limit` is `--queue`.
     pub(crate) fn new(capacity: usize, limit: usize) -> Self {
         let (sender, receiver) = bounded(capacity);
-        let (front_len, receives) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { sender, receiver, front: Mutex::default(), front_len, receives, limit }
+        let zero = || AtomicUsize::new(0);
+        let (front_len, newcomers, datagrams) = (zero(), zero(), zero());
+        Self { sender, receiver, front: Mutex::default(), front_len, newcomers, datagrams, limit }
     }
 
     /// Adds an entry. A full channel is impossible by construction; should that construction be wrong, the entry is
     /// put among those at the front rather than lost, and nobody blocks.
     pub(crate) fn push(&self, entry: Entry) {
-        if matches!(entry.job, Job::Receive(_)) {
-            self.receives.fetch_add(1, Relaxed);
-        }
+        match entry.job {
+            Job::Turn(_, Claim::Newcomer) => self.newcomers.fetch_add(1, Relaxed),
+            Job::Datagram(_) => self.datagrams.fetch_add(1, Relaxed),
+            _ => 0,
+        };
         if let Err(TrySendError::Full(entry) | TrySendError::Disconnected(entry)) =
             self.sender.try_send(entry)
         {
@@ -110,14 +108,6 @@ impl Line {
 
     /// The entry that has waited longest.
     pub(crate) fn pop(&self) -> Option<Entry> {
-        let entry = self.take()?;
-        if matches!(entry.job, Job::Receive(_)) {
-            self.receives.fetch_sub(1, Relaxed);
-        }
-        Some(entry)
-    }
-
-    fn take(&self) -> Option<Entry> {
         if self.front_len.load(SeqCst) > 0 {
             let mut front = self.front();
             let entry = front.pop_front();
@@ -135,7 +125,7 @@ impl Line {
         let mut passed = Vec::new();
         let mut found = None;
         while passed.len() < most
-            && let Some(entry) = self.take()
+            && let Some(entry) = self.pop()
         {
             if wanted(&entry) {
                 found = Some(entry);
@@ -144,9 +134,6 @@ impl Line {
             passed.push(entry);
         }
         self.put_back(&mut passed.into_iter().rev());
-        if found.is_some_and(|entry| matches!(entry.job, Job::Receive(_))) {
-            self.receives.fetch_sub(1, Relaxed);
-        }
         found
     }
 
@@ -165,27 +152,37 @@ impl Line {
         self.front_len.load(SeqCst) == 0 && self.receiver.is_empty()
     }
 
-    /// Entries that wait for a worker.
-    pub(crate) fn waiting(&self) -> usize {
-        self.len().saturating_sub(self.receives.load(Relaxed))
+    /// A newcomer has met its worker, or was turned away: it waits no longer.
+    pub(crate) fn newcomer_left(&self) {
+        self.newcomers.fetch_sub(1, Relaxed);
+    }
+
+    /// A datagram has met its worker, or was dropped.
+    pub(crate) fn datagram_left(&self) {
+        self.datagrams.fetch_sub(1, Relaxed);
+    }
+
+    /// Newcomers that wait for a worker.
+    pub(crate) fn newcomers(&self) -> usize {
+        self.newcomers.load(Relaxed)
     }
 
     /// Whether one more newcomer may wait: fewer wait than the limit says, those that one of the free workers is about
     /// to take not counted.
     pub(crate) fn has_place(&self, free_workers: impl FnOnce() -> usize) -> bool {
-        let waiting = self.waiting();
+        let waiting = self.newcomers();
         waiting < self.limit || waiting < self.limit + free_workers()
     }
 
-    /// How many could be added now.
-    pub(crate) fn room(&self, free_workers: usize) -> usize {
-        (self.limit + free_workers).saturating_sub(self.waiting())
+    /// How many datagrams could be added now.
+    pub(crate) fn datagram_room(&self, free_workers: usize) -> usize {
+        (self.limit + free_workers).saturating_sub(self.datagrams.load(Relaxed))
     }
 
-    /// Whether it is worth waking the acceptor: an eighth of the places is free. To wake it for each
-    /// place would be a switch of threads for each turn under overload.
+    /// Whether it is worth waking the acceptor: an eighth of the places is free. To wake it for each place would be a
+    /// switch of threads for each turn under overload.
     pub(crate) fn has_an_eighth_free(&self) -> bool {
-        self.len() <= self.limit - self.limit.div_ceil(8)
+        self.newcomers() <= self.limit - self.limit.div_ceil(8)
     }
 
     fn front(&self) -> MutexGuard<'_, VecDeque<Entry>> {
@@ -222,31 +219,39 @@ mod tests {
         assert!(line.is_empty() && line.pop().is_none());
     }
 
+    fn newcomer(slot: u32) -> Entry {
+        let id = ConnectionId { slot, generation: Generation(0) };
+        entry(Job::Turn(id, Claim::Newcomer))
+    }
+
     #[test]
-    fn that_a_socket_can_be_read_is_not_somebody_who_waits() {
-        let line = Line::new(8, 2);
+    fn only_newcomers_take_places_and_datagrams_have_their_own() {
+        let line = Line::new(16, 2);
         line.push(entry(Job::Receive(0)));
-        line.push(turn(1));
-        assert_eq!((line.len(), line.waiting(), line.room(0), line.room(3)), (2, 1, 1, 4));
+        (1..6).for_each(|slot| line.push(turn(slot)));
+        line.push(newcomer(6));
+        assert_eq!((line.len(), line.newcomers(), line.datagram_room(0)), (7, 1, 2));
         assert!(line.has_place(|| unreachable!("there is a place without a free worker")));
-        line.push(turn(2));
-        assert_eq!((line.waiting(), line.room(0)), (2, 0));
+        line.push(newcomer(7));
+        line.push(entry(Job::Datagram(0)));
         assert!(!line.has_place(|| 0) && line.has_place(|| 1));
-        assert_eq!(line.pop(), Some(entry(Job::Receive(0))));
-        assert_eq!((line.len(), line.waiting()), (2, 2));
-        line.push(entry(Job::Receive(0)));
-        let receive = line.pop_first(9, |entry| matches!(entry.job, Job::Receive(_)));
-        assert_eq!((receive, line.waiting()), (Some(entry(Job::Receive(0))), 2));
+        assert_eq!((line.datagram_room(0), line.datagram_room(3)), (1, 4));
+        while line.pop().is_some() {}
+        assert!(!line.has_place(|| 0), "a newcomer waits until it has met its worker");
+        line.newcomer_left();
+        line.datagram_left();
+        assert!(line.has_place(|| 0));
+        assert_eq!(line.datagram_room(0), 2);
     }
 
     #[test]
     fn the_acceptor_is_woken_when_an_eighth_is_free() {
         let line = Line::new(16, 16);
-        (0..15).for_each(|slot| line.push(turn(slot)));
+        (0..15).for_each(|slot| line.push(newcomer(slot)));
         assert!(!line.has_an_eighth_free());
-        line.pop();
+        line.newcomer_left();
         assert!(line.has_an_eighth_free());
-        assert!(Line::new(1, 0).has_an_eighth_free(), "with no places, an empty line");
+        assert!(Line::new(1, 0).has_an_eighth_free(), "with no places, when nobody waits");
     }
 
     #[test]

@@ -3,13 +3,10 @@
 pub(crate) mod connection;
 pub(crate) mod cost;
 pub(crate) mod line;
-// Until the stages use the order of turns, only its tests do.
-#[allow(dead_code)]
 pub(crate) mod order;
 #[cfg(test)]
 mod order_tests;
 pub(crate) mod owned;
-pub(crate) mod patience;
 #[cfg(test)]
 mod simulate;
 pub(crate) mod state;

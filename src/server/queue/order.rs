@@ -167,8 +167,7 @@ impl<E: Copy> Order<E> {
     }
 
     /// For the timekeeper, while workers in long turns take nothing: moves what has come to the shelf, with `first` before it.
-    /// `other` gets what cannot stand there: an entry that is for no client, after which nothing more is moved, and what has
-    /// to be given up.
+    /// `other` gets what cannot stand there: entries that are for no client, and what has to be given up.
     pub(crate) fn shelve(
         &self,
         now: Nanos,
@@ -180,12 +179,13 @@ impl<E: Copy> Order<E> {
         self.len.fetch_add(1, Ordering::SeqCst);
         let shelf = guard.get_or_insert_with(|| Box::new(Shelf::new(self.limits)));
         let mut given_up = Vec::new();
-        let mut misfit = None;
+        let mut misfits = Vec::new();
         for _ in 0..MOVED_AT_ONCE {
             let Some(entry) = first.take().or_else(|| line.pop()) else { break };
             let Some(about) = line.about(&entry) else {
-                misfit = Some(entry);
-                break;
+                // Those behind it are not held up by it.
+                misfits.push(entry);
+                continue;
             };
             let About { slot, generation, since, class, source, hung_up } = about;
             let shelved = Shelved { slot, generation, since, class, source, entry };
@@ -194,7 +194,7 @@ impl<E: Copy> Order<E> {
         self.standing.observe(now, shelf.oldest());
         self.len.store(shelf.len(), Ordering::SeqCst);
         drop(guard);
-        misfit.into_iter().for_each(|entry| other(Offer::Turn(entry)));
+        misfits.into_iter().for_each(|entry| other(Offer::Turn(entry)));
         given_up.into_iter().for_each(|entry| other(Offer::GiveUp(entry)));
     }
 
@@ -217,6 +217,7 @@ impl<E: Copy> Order<E> {
     }
 
     /// Takes an entry off the shelf, if it is there: its client is gone for certain.
+    #[cfg(test)]
     #[must_use = "the entry has to be ended"]
     pub(crate) fn gone(&self, class: Class, slot: u32, generation: u32, now: Nanos) -> Option<E> {
         self.take_out(|shelf| shelf.gone(class, slot, generation, now))

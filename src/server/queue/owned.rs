@@ -47,12 +47,12 @@ impl<'a> Owned<'a> {
     /// A new connection in a slot that nobody uses; it is counted as admitted.
     pub(crate) fn open(
         (number, slot): (u32, &'a Slot),
-        listener: usize,
+        (listener, heap): (usize, u64),
         connection: Connection,
         ledger: &'a Ledger,
     ) -> Self {
         let generation = slot.state.open();
-        slot.set_listener(listener);
+        slot.set_origin(listener, heap);
         *slot.connection() = Some(connection);
         ledger.admitted();
         Self { id: ConnectionId { slot: number, generation }, slot, ledger, place: Place::New }
@@ -87,11 +87,22 @@ impl<'a> Owned<'a> {
         }
     }
 
-    /// Puts it into the line for another turn. Its deadline is cleared or was set by the caller.
-    pub(crate) fn requeue(mut self, line: &Line, claim: Claim, now: Nanos) {
-        self.move_to(claim.place());
+    /// Puts it into the line for another turn, in which it waits since then. Its deadline was cleared by the caller.
+    pub(crate) fn requeue(self, line: &Line, claim: Claim, since: Nanos) {
+        let job = Job::Turn(self.id, claim);
+        self.requeue_for(line, claim.place(), Entry { since, job });
+    }
+
+    /// Puts it into the line so that a worker tells its client of the overload.
+    pub(crate) fn requeue_overloaded(self, line: &Line, now: Nanos) {
+        let job = Job::Overloaded(self.id);
+        self.requeue_for(line, Place::Queued, Entry { since: now, job });
+    }
+
+    fn requeue_for(mut self, line: &Line, place: Place, entry: Entry) {
+        self.move_to(place);
         self.slot.state.requeue();
-        line.push(Entry { since: now, job: Job::Turn(self.id, claim) });
+        line.push(entry);
     }
 
     fn move_to(&mut self, place: Place) {

@@ -228,7 +228,14 @@ impl State {
         self.0.load(Ordering::Relaxed) & PLACE == IDLE
     }
 
+    /// Whether its client has closed at least its half, as far as this life of it is known.
+    pub(crate) fn has_hung_up(&self, generation: Generation) -> bool {
+        let word = self.0.load(Ordering::Relaxed);
+        word >> GENERATION_SHIFT == generation.0 && word & HANGUP != 0
+    }
+
     /// Whether it waits for a worker at this moment.
+    #[cfg(test)]
     pub(crate) fn is_queued(&self) -> bool {
         self.0.load(Ordering::Relaxed) & PLACE == QUEUED
     }
@@ -284,6 +291,7 @@ mod tests {
         let (state, life) = owned();
         state.requeue();
         assert_eq!(state.ready(life, Marks::of_client(true)), Ready::Known);
+        assert!(state.has_hung_up(life) && !state.has_hung_up(Generation(life.0 + 1)));
         assert_eq!(state.take(life).map(Marks::hangup), Some(true));
         assert_eq!(state.park(), Parked::Idle);
         assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Enqueue);

@@ -9,9 +9,6 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 const SEGMENT: usize = 64;
 
-/// Marks a connection on which nothing was said yet.
-const UNHEARD: u32 = 1 << 31;
-
 /// "No deadline" and "since no time".
 pub(crate) const NEVER: Nanos = u64::MAX;
 
@@ -21,13 +18,15 @@ pub(crate) const NEVER: Nanos = u64::MAX;
 #[repr(C, align(64))]
 pub(crate) struct Slot {
     pub(crate) state: State,
-    /// Which listener its connection came from, and [`UNHEARD`]; set before it is first queued.
+    /// Which listener its connection came from; set before it is first queued.
     listener: AtomicU32,
     /// When the parker must look at it while it is idle.
     pub(crate) deadline: AtomicU64,
     /// Only the owner by [`State`] locks it, so the lock is never contended; it is what makes the
     /// ownership visible to the compiler.
     connection: Mutex<Option<Connection>>,
+    /// Which heap of requests its client's are in while the queue stands; set before it is first queued.
+    heap: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Slot>() == 128, "two cache lines: one for turns, one for the rest");
@@ -39,29 +38,23 @@ impl Slot {
             deadline: AtomicU64::new(NEVER),
             listener: AtomicU32::new(0),
             connection: Mutex::new(None),
+            heap: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn listener(&self) -> usize {
-        (self.listener.load(Ordering::Relaxed) & !UNHEARD) as usize
+        self.listener.load(Ordering::Relaxed) as usize
     }
 
-    /// A new connection from this listener.
-    pub(crate) fn set_listener(&self, listener: usize) {
-        self.listener.store(listener as u32 | UNHEARD, Ordering::Relaxed);
+    /// A new connection from this listener, with its heap.
+    pub(crate) fn set_origin(&self, listener: usize, heap: u64) {
+        self.listener.store(listener as u32, Ordering::Relaxed);
+        self.heap.store(heap, Ordering::Relaxed);
     }
 
-    /// Whether nothing was said on its connection yet, by either side.
-    pub(crate) fn is_unheard(&self) -> bool {
-        self.listener.load(Ordering::Relaxed) & UNHEARD != 0
-    }
-
-    /// Something was; only its owner may say so.
-    pub(crate) fn heard(&self) {
-        let word = self.listener.load(Ordering::Relaxed);
-        if word & UNHEARD != 0 {
-            self.listener.store(word & !UNHEARD, Ordering::Relaxed);
-        }
+    /// Which heap of requests its client's are in.
+    pub(crate) fn heap(&self) -> u64 {
+        self.heap.load(Ordering::Relaxed)
     }
 
     /// The connection, for the thread that owns it.

@@ -2,7 +2,8 @@
 //! While no worker is free the timekeeper receives and posts; it never answers.
 
 use super::station::Station;
-use crate::clock::Nanos;
+use crate::admit::sharing::Sharing;
+use crate::clock::{Nanos, nanos};
 use crate::limits::Overload;
 use crate::metrics::stats::Ledger;
 use crate::reason::{DatagramDrop, TurnOutcome};
@@ -43,13 +44,14 @@ pub(crate) fn receive(station: &mut Station<'_>, number: usize) {
     let slow = socket.cost.get() > SLOW_TURN;
     // Of what is slow no more than there is room for: the rest is better off in the kernel, where the worker that is
     // free first takes it. One at least, for this worker itself.
-    let room = || shared.line.room(shared.counts.free_workers()).clamp(1, DATAGRAMS_AT_ONCE);
+    let room = || shared.line.datagram_room(shared.counts.free_workers()).clamp(1, DATAGRAMS_AT_ONCE);
     let most = if slow { room() } else { DATAGRAMS_AT_ONCE };
     let left = socket.batches_left();
     let taken = socket.receive(&mut batch, most, station.row().of(socket.column));
     socket.count_last(left, taken == most);
+    let kept = sift(shared, &mut batch, taken, station.row().of(socket.column), station.now);
     if slow {
-        post_batch(station, number, &mut batch, 0..taken);
+        post_batch(station, number, &mut batch, 0..kept);
     }
     if taken == most {
         // There may be more, for which no event will come.
@@ -58,7 +60,7 @@ pub(crate) fn receive(station: &mut Station<'_>, number: usize) {
     if slow {
         station.share_work(socket.cost.get());
     } else {
-        answer_batch(station, number, &mut batch, taken);
+        answer_batch(station, number, &mut batch, kept);
     }
     station.batch = Some(batch);
     socket.end();
@@ -76,9 +78,6 @@ fn answer_batch(station: &mut Station<'_>, number: usize, batch: &mut Batch, tak
     let mut lens = [NONE; DATAGRAMS_AT_ONCE];
     let (mut unsent, mut since, mut slow) = (0, station.now, 0);
     for index in 0..taken {
-        if !acceptable(shared, &batch.taken[index], ledger) {
-            continue;
-        }
         let request = &batch.requests[index * batch.request_size..][..batch.taken[index].len];
         let reply = &mut batch.replies[index * batch.reply_size..][..batch.reply_size];
         let began = station.now;
@@ -106,9 +105,6 @@ fn post_batch(station: &mut Station<'_>, number: usize, batch: &mut Batch, part:
     let ledger = station.row().of(socket.column);
     for index in part {
         let taken = batch.taken[index];
-        if !acceptable(shared, &taken, ledger) {
-            continue;
-        }
         let request = &batch.requests[index * batch.request_size..][..taken.len];
         if shared.intake().post(number, &taken, request, station.now) {
             continue;
@@ -178,9 +174,10 @@ fn answer(
 pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos) {
     let shared = station.shared;
     let waited = station.now.saturating_sub(since);
-    if waited > shared.patience.at(station.now) {
+    if waited > nanos(shared.limits.queue_timeout) {
         return shared.intake().drop_waiting(slot, station.row(), DatagramDrop::QueueTimeout);
     }
+    shared.line.datagram_left();
     let letter = shared.datagrams.slots.lock(slot);
     let socket = &shared.datagrams.sockets[letter.socket];
     let ledger = station.row().of(socket.column);
@@ -189,7 +186,12 @@ pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos)
     station.begin(socket.cost.get());
     let Taken { peer, local, .. } = letter.taken;
     let room = &mut batch.replies[..batch.reply_size];
+    let began = station.now;
     let len = answer(station, socket, ledger, letter.request(), peer, room);
+    if shared.order.len() > 0 {
+        let source = Sharing::source(shared.sharing.heap(Some(peer.ip())));
+        shared.order.note_cost(source, station.now.saturating_sub(began));
+    }
     if len != NONE {
         socket.send(&[Given { data: &batch.replies[..len], to: peer, from: local }], ledger);
     }
@@ -216,17 +218,27 @@ fn send(socket: &DatagramSocket, ledger: &Ledger, batch: &Batch, lens: &[usize],
     socket.send(&replies[..count], ledger);
 }
 
-/// Whether a datagram is one to answer; one that is not is counted.
-fn acceptable(shared: &Shared, taken: &Taken, ledger: &Ledger) -> bool {
-    let why = if taken.truncated {
-        DatagramDrop::Oversize
-    } else if shared.datagrams.refuses(taken.peer) {
-        DatagramDrop::RefusedSource
-    } else {
-        return true;
-    };
-    ledger.datagrams_dropped(why, 1);
-    false
+/// Keeps of a batch the datagrams that are to be answered; the others are counted. How many it keeps.
+fn sift(shared: &Shared, batch: &mut Batch, taken: usize, ledger: &Ledger, now: Nanos) -> usize {
+    let mut rates = shared.datagrams.rates.lock();
+    let mut kept = 0;
+    for index in 0..taken {
+        let Taken { peer, truncated, .. } = batch.taken[index];
+        let why = if truncated {
+            DatagramDrop::Oversize
+        } else if shared.datagrams.refuses(peer) {
+            DatagramDrop::RefusedSource
+        } else if rates.as_mut().is_some_and(|rates| !rates.take(peer, now)) {
+            shared.refusals.sources.refused(peer.ip(), shared.limits.source_prefix);
+            DatagramDrop::SourceRate
+        } else {
+            batch.keep(index, kept);
+            kept += 1;
+            continue;
+        };
+        ledger.datagrams_dropped(why, 1);
+    }
+    kept
 }
 
 /// For the timekeeper: while every worker is in a turn, takes datagrams that none came to take for [`OVERDUE`], so that the
@@ -246,12 +258,10 @@ pub(crate) fn receive_for_busy_workers(shared: &Shared, batch: &mut Option<Box<B
             // Still scheduled: the worker that takes the entry will look once more.
             let taken = socket.receive(batch, DATAGRAMS_AT_ONCE, ledger);
             let now = shared.clock.now();
-            for taken in 0..taken {
-                let (taken, at) = (&batch.taken[taken], taken * batch.request_size);
-                if acceptable(shared, taken, ledger) {
-                    let request = &batch.requests[at..][..taken.len];
-                    shared.intake().post_or_drop(number, taken, request, now, &mut older);
-                }
+            for kept in 0..sift(shared, batch, taken, ledger, now) {
+                let (taken, at) = (&batch.taken[kept], kept * batch.request_size);
+                let request = &batch.requests[at..][..taken.len];
+                shared.intake().post_or_drop(number, taken, request, now, &mut older);
             }
             if taken < DATAGRAMS_AT_ONCE {
                 break;

@@ -1,12 +1,14 @@
 //! From events to the line.
 
+use crate::admit::turns::accounts::Class;
 use crate::metrics::stats::Place;
 use crate::server::accept::newcomers::Newcomers;
+use crate::server::close::shedding::{Shedding, shed};
 use crate::server::counts::Row;
 use crate::server::poll::ThreadLead;
 use crate::server::poll::poller::Event;
 use crate::server::pulse::Vital;
-use crate::server::queue::line::{Entry, Job};
+use crate::server::queue::line::{Claim, Entry, Job};
 use crate::server::queue::state::{ConnectionId, Marks, Ready};
 use crate::server::queue::table::NEVER;
 use crate::server::shared::Shared;
@@ -50,9 +52,14 @@ pub(crate) fn ready(
     let enqueue = slot.state.ready(id.generation, marks) == Ready::Enqueue;
     if enqueue {
         slot.deadline.store(NEVER, Relaxed);
-        let claim = shared.claim(slot);
-        row.of(slot.listener()).moved(Place::Idle, claim.place());
-        shared.line.push(Entry { since: clock(), job: Job::Turn(id, claim) });
+        row.of(slot.listener()).moved(Place::Idle, Place::Queued);
+        shared.line.push(Entry { since: clock(), job: Job::Turn(id, Claim::Turn) });
+    } else if marks.hangup() && shared.order.len() > 0 {
+        // It may be on the shelf, and have waited there so long that its client has given up.
+        let (class, now) = (Class::Established, clock());
+        if let Some(entry) = shared.order.hung_up(class, id.slot, id.generation.0, now) {
+            shed(shared, row, &entry, Shedding::Gone, now);
+        }
     }
     enqueue
 }

@@ -1,6 +1,7 @@
 //! A worker and what it does: turns of connections, answers to datagrams, the tick, farewells.
 
 pub(crate) mod answer;
+pub(crate) mod arrivals;
 pub(crate) mod farewell;
 pub(crate) mod harvest;
 pub(crate) mod opening;

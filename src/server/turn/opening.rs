@@ -4,20 +4,17 @@ use super::station::Station;
 use crate::admit::bell::Awaited;
 use crate::clock::{Nanos, nanos};
 use crate::reason::DropReason;
-use crate::server::queue::line::{BURST, Claim};
 use crate::server::queue::owned::Owned;
 use crate::transport::socket::has_left;
 
 /// A newcomer that waited longer is looked at before its turn: it may have left. (A younger one is hardly gone, and the
 /// look is a system call.)
-const LOOK_AFTER: Nanos = 5_000_000;
+pub(crate) const LOOK_AFTER: Nanos = 5_000_000;
 
-/// Why a connection that may still be turned away gets no turn, if it gets none. A newcomer that does has its session
-/// from here on.
+/// Why a newcomer gets no turn, if it gets none. One that does has its session from here on.
 pub(crate) fn unwelcome(
     station: &Station<'_>,
     owned: &Owned<'_>,
-    claim: Claim,
     waited: Nanos,
     hangup: bool,
 ) -> Option<DropReason> {
@@ -25,10 +22,7 @@ pub(crate) fn unwelcome(
     if shared.bell.awaits(Awaited::QueuePlace) && shared.line.has_an_eighth_free() {
         shared.bell.ring(Awaited::QueuePlace);
     }
-    if claim == Claim::Surplus {
-        return (waited > nanos(BURST)).then_some(DropReason::QueueFull);
-    }
-    if waited > shared.patience.at(station.now) {
+    if waited > nanos(shared.limits.queue_timeout) {
         return Some(DropReason::QueueTimeout);
     }
     open(station, owned, waited > LOOK_AFTER || hangup)

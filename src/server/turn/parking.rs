@@ -6,13 +6,14 @@ use crate::limits::Limits;
 use crate::metrics::stats::Place;
 use crate::reason::{CloseReason, DropReason};
 use crate::server::poll::poller::{Poller, Source};
-use crate::server::queue::connection::{Connection, Registered, Waiting};
+use crate::server::queue::connection::{Connection, LastInput, Registered, Waiting};
 use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
 use crate::server::queue::table::NEVER;
 use crate::server::shared::Shared;
-use crate::transport::socket::has_input;
+use crate::service::Turned;
+use crate::transport::socket::{has_input, unread};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,11 +36,11 @@ pub(crate) fn prepare(
     id: ConnectionId,
     connection: &mut Connection,
     waiting: Waiting,
-    both_ways: bool,
+    turned: Turned,
 ) -> Next {
     let shared = station.shared;
     connection.waiting = waiting.into();
-    let writable = both_ways || matches!(waiting, Waiting::Flush { .. });
+    let writable = turned.both_ways || matches!(waiting, Waiting::Flush { .. });
     if register(&shared.poller, connection, id, writable).is_err() {
         // The kernel's memory or `fs.epoll.max_user_watches`: this connection cannot be parked.
         return Next::End(CloseReason::Error);
@@ -50,11 +51,16 @@ pub(crate) fn prepare(
     if shared.life.is_stopping() {
         return Next::Cut;
     }
-    connection.knows_of_drain = true;
-    // Between two requests it ends, unless the next request has come meanwhile.
+    if !connection.in_drain.is_known() {
+        connection.in_drain = LastInput::of(unread(&connection.socket));
+    }
+    let all_was_read = connection.in_drain.bytes() == Some(0);
+    // Between two requests it ends, unless the next one had come when the server began to end. A client that goes on
+    // sending is answered what it had sent by then.
     match waiting {
-        Waiting::Request if has_input(&connection.socket) => Next::Again,
+        Waiting::Request if !all_was_read && has_input(&connection.socket) => Next::Again,
         Waiting::Request => Next::End(CloseReason::Shutdown),
+        Waiting::Rest { .. } if all_was_read && turned.sent > 0 => Next::End(CloseReason::Shutdown),
         _ => Next::Park(waiting),
     }
 }
@@ -91,14 +97,22 @@ pub(crate) fn deadline(limits: &Limits, waiting: Waiting, now: Nanos) -> Nanos {
     }
 }
 
+/// Why a connection ends whose time for what it waits for is over.
+pub(crate) fn late(waiting: Waiting) -> CloseReason {
+    match waiting {
+        Waiting::Rest { .. } => CloseReason::ReadTimeout,
+        Waiting::Flush { .. } => CloseReason::WriteTimeout,
+        Waiting::Request | Waiting::Call { .. } => CloseReason::IdleTimeout,
+    }
+}
+
 /// Parks a connection until its client does something or `deadline` passes. If something has happened meanwhile, it is
 /// put into the line instead; true then.
 pub(crate) fn park_or_requeue(shared: &Shared, owned: Owned<'_>, deadline: Nanos, now: Nanos) -> bool {
     match owned.park(deadline) {
         Ok(()) => false,
         Err(owned) => {
-            let claim = shared.claim(owned.slot);
-            owned.requeue(&shared.line, claim, now);
+            owned.requeue(&shared.line, Claim::Turn, now);
             true
         }
     }

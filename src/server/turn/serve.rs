@@ -1,17 +1,21 @@
 //! One turn of a connection, from the flush of what is kept to its parking or its end.
 
+use super::opening::LOOK_AFTER;
 use super::parking::Next;
 use super::station::Station;
 use super::{opening, parking};
+use crate::admit::sharing::Sharing;
 use crate::clock::{Nanos, nanos};
-use crate::reason::{CloseReason, DropReason, TurnOutcome};
+use crate::reason::{CloseReason, DropReason, TurnOutcome, TurnShed};
+use crate::server::close::shedding::turn_away;
 use crate::server::listener::Listener;
-use crate::server::queue::connection::{Connection, Waiting};
+use crate::server::queue::connection::{Connection, LastInput, Waiting};
 use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::{ConnectionId, Marks};
 use crate::server::shared::Shared;
-use crate::service::{Fault, Peer, Seat, SocketEvent, SocketEvents, Stream, Turn, Turned};
+use crate::service::{Fault, Peer, Seat, Session, SocketEvent, SocketEvents, Stream, Turn, Turned};
+use crate::transport::socket::{has_left, unread};
 use std::io;
 
 /// What the service said, as the worker sees it.
@@ -25,26 +29,57 @@ enum Verdict {
 /// Gives one entry its turn.
 pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, since: Nanos) {
     let shared = station.shared;
+    if claim == Claim::Newcomer {
+        shared.line.newcomer_left();
+    }
     let Some((mut owned, marks)) = Owned::take(&shared.table, id, claim, station.row()) else { return };
     let waited = station.now.saturating_sub(since);
     owned.ledger.waited(waited);
     // The service's `verify` and `connect` are part of the first turn: they may be slow too.
     station.begin(shared.listeners[owned.listener()].cost.get());
-    if claim != Claim::Turn
-        && let Some(reason) = opening::unwelcome(station, &owned, claim, waited, marks.hangup())
-    {
+    if claim == Claim::Newcomer {
+        if let Some(reason) = opening::unwelcome(station, &owned, waited, marks.hangup()) {
+            station.finish();
+            return turn_away(shared, owned, reason);
+        }
+    } else if marks.hangup() && waited > LOOK_AFTER && is_gone(&owned) {
         station.finish();
-        let words = if reason.has_words() { shared.words(owned.listener()) } else { b"" };
-        return shared.closer().shed(owned, reason, words);
+        shared.order.refund(Sharing::source(owned.slot.heap()));
+        owned.ledger.turn_shed(TurnShed::ClientGone);
+        return shared.closer().close(owned, CloseReason::Reset);
     }
     owned.begin_turn();
-    turn(station, owned, marks);
+    turn(station, owned, marks, |session, stream| session.turn(stream));
 }
 
-/// The slot is locked once for all of a turn, and free before the connection is anybody else's.
-fn turn(station: &mut Station<'_>, owned: Owned<'_>, marks: Marks) {
+/// Whether a client that has hung up is gone for certain: its connection failed. (One that has closed its half may still
+/// listen.)
+fn is_gone(owned: &Owned<'_>) -> bool {
+    owned.connection().as_ref().is_some_and(|connection| has_left(&connection.socket, false))
+}
+
+/// A connection's request has waited too long: its session tells the client.
+pub(crate) fn tell_overloaded(station: &mut Station<'_>, id: ConnectionId) {
     let shared = station.shared;
-    let mut both_ways = false;
+    let Some((mut owned, marks)) = Owned::take(&shared.table, id, Claim::Turn, station.row()) else { return };
+    station.begin(0);
+    owned.begin_turn();
+    let wait = shared.wait_estimate();
+    turn(station, owned, marks, |session, stream| session.overloaded(stream, wait));
+}
+
+/// What is asked of a session: its turn, or to tell its client of the overload.
+type Ask<'f> = dyn Fn(&mut dyn Session, &mut Stream<'_>) -> io::Result<Turn> + 'f;
+
+/// The slot is locked once for all of a turn, and free before the connection is anybody else's.
+fn turn(
+    station: &mut Station<'_>,
+    owned: Owned<'_>,
+    marks: Marks,
+    ask: impl Fn(&mut dyn Session, &mut Stream<'_>) -> io::Result<Turn>,
+) {
+    let shared = station.shared;
+    let mut turned = Turned::default();
     let was_waiting;
     let next = {
         let mut guard = owned.connection();
@@ -53,12 +88,15 @@ fn turn(station: &mut Station<'_>, owned: Owned<'_>, marks: Marks) {
             return;
         };
         was_waiting = connection.waiting.get();
+        if shared.life.is_draining() && !connection.in_drain.is_known() {
+            connection.in_drain = LastInput::of(unread(&connection.socket));
+        }
         let next = match flush_kept(station, &owned, connection) {
             Some(next) => next,
-            None => converse(station, &owned, connection, marks, &mut both_ways),
+            None => converse(station, &owned, connection, marks, &mut turned, &ask),
         };
         match next {
-            Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting, both_ways),
+            Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting, turned),
             other => other,
         }
     };
@@ -71,8 +109,12 @@ fn turn(station: &mut Station<'_>, owned: Owned<'_>, marks: Marks) {
             {
                 shared.crew.rouse_keeper();
             }
-            let deadline =
-                parking::deadline(&shared.listeners[owned.listener()].limits, waiting, station.now);
+            let limits = &shared.listeners[owned.listener()].limits;
+            let deadline = parking::deadline(limits, waiting, station.now);
+            if deadline <= station.now {
+                // The timekeeper does not find a connection that is in the line or has a turn whenever it looks.
+                return shared.closer().close(owned, parking::late(waiting));
+            }
             parking::park_or_requeue(shared, owned, deadline, station.now);
         }
         Next::Again if !shared.life.is_stopping() => parking::requeue(shared, owned, station.now),
@@ -85,10 +127,7 @@ fn turn(station: &mut Station<'_>, owned: Owned<'_>, marks: Marks) {
             station.finish();
             shared.closer().close(owned, reason);
         }
-        Next::Shed(reason) => {
-            let words = if reason.has_words() { shared.words(owned.listener()) } else { b"" };
-            shared.closer().shed(owned, reason, words);
-        }
+        Next::Shed(reason) => turn_away(shared, owned, reason),
     }
 }
 
@@ -121,14 +160,14 @@ fn converse(
     owned: &Owned<'_>,
     connection: &mut Connection,
     marks: Marks,
-    both_ways: &mut bool,
+    turned: &mut Turned,
+    ask: &Ask<'_>,
 ) -> Next {
     let was_waiting = connection.waiting.get();
-    let (turned, verdict) = run_service(station, owned, connection, marks);
-    *both_ways = turned.both_ways;
-    if turned.received + turned.sent > 0 {
-        owned.slot.heard();
-    }
+    let overdue = std::mem::take(&mut connection.overdue);
+    let verdict;
+    (*turned, verdict) = run_service(station, owned, connection, marks, ask);
+    connection.in_drain.read(turned.received);
     let kept = !connection.kept.is_empty();
     let turn = match verdict {
         // It waited for its client when the time for that was over.
@@ -162,6 +201,8 @@ fn converse(
         // An answer was sent, so what is half read now is another request.
         (_, Turn::Partial, Waiting::Rest { since }) if turned.sent == 0 => Waiting::Rest { since },
         (_, Turn::Partial, _) => Waiting::Rest { since: station.now },
+        // It was idle for too long, and what it did in time was no request.
+        _ if overdue && turned.received + turned.sent == 0 => return Next::End(CloseReason::IdleTimeout),
         _ => Waiting::Request,
     })
 }
@@ -172,21 +213,28 @@ fn run_service(
     owned: &Owned<'_>,
     connection: &mut Connection,
     marks: Marks,
+    ask: &Ask<'_>,
 ) -> (Turned, Verdict) {
     let shared = station.shared;
     let listener = &shared.listeners[owned.listener()];
     let probe = listener.cost.probe();
+    // A half request is read to its end, whenever that comes.
+    let is_half = matches!(connection.waiting.get(), Waiting::Rest { .. });
+    let last_input = connection.in_drain.bytes().filter(|&most| most > 0 || !is_half);
     let Connection { socket, session, kept, peer, .. } = connection;
     let seat = Seat { slot: owned.id.slot, generation: owned.id.generation.0 };
-    let context = shared.context();
+    let context = shared.context(listener);
     let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, context, seat, marks.hangup());
+    if let Some(most) = last_input {
+        stream.read_at_most(most);
+    }
     let (other, other_hangup) = marks.other();
     stream.tell(SocketEvents {
         client: SocketEvent::of(marks.client(), marks.hangup()),
         other: SocketEvent::of(other, other_hangup),
     });
     let result = match session {
-        Some(session) => shared.counts.contain(|| session.turn(&mut stream)),
+        Some(session) => shared.counts.contain(|| ask(&mut **session, &mut stream)),
         None => None,
     };
     let (turned, flushed) = stream.finish();
@@ -197,6 +245,7 @@ fn run_service(
         Some(probe) => listener.cost.note_probed(probe.cost(took)),
         None => listener.cost.note(took),
     }
+    shared.order.note_cost(Sharing::source(owned.slot.heap()), took);
     owned.ledger.bytes(turned.received, turned.sent);
     let (outcome, verdict) = match result {
         // What a failing service had said before it failed was sent, if it could be.

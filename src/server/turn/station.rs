@@ -59,12 +59,12 @@ impl<'a> Station<'a> {
     /// Before a turn for whose end a whole queue may be waiting: sees to it that others take what else there is, and that
     /// somebody polls.
     pub(crate) fn share_work(&self, cost: Nanos) {
-        let (crew, line) = (&self.shared.crew, &self.shared.line);
+        let crew = &self.shared.crew;
         crew.stir();
         if crew.sleeping() == 0 {
             return;
         }
-        let waiting = line.len() as u64;
+        let waiting = self.shared.waiting() as u64;
         let share = if cost > SLOW_TURN {
             waiting > 0 || !crew.is_led()
         } else {

@@ -4,8 +4,10 @@ use super::harvest::harvest;
 use super::station::Station;
 use super::{answer, farewell, serve};
 use crate::admit::bell::Awaited;
+use crate::server::close::shedding::{Shedding, shed};
 use crate::server::poll::ThreadLead;
 use crate::server::queue::line::Job;
+use crate::server::queue::order::Offer;
 use crate::server::shared::Shared;
 use std::time::Duration;
 
@@ -33,9 +35,17 @@ pub(crate) fn run(shared: &Shared, me: usize) {
 fn round(station: &mut Station<'_>) {
     let shared = station.shared;
     station.read_clock();
-    while let Some(entry) = shared.line.pop() {
+    while let Some(offer) = shared.order.take(station.now, shared) {
+        let entry = match offer {
+            Offer::Turn(entry) => entry,
+            Offer::GiveUp(entry) => {
+                shed(shared, station.row(), &entry, Shedding::Gone, station.now);
+                continue;
+            }
+        };
         match entry.job {
             Job::Turn(id, claim) => serve::serve(station, id, claim, entry.since),
+            Job::Overloaded(id) => serve::tell_overloaded(station, id),
             Job::Datagram(slot) => answer::answer_waiting(station, slot, entry.since),
             Job::Receive(socket) => answer::receive(station, socket as usize),
             Job::Tick => tick(station),
@@ -45,12 +55,11 @@ fn round(station: &mut Station<'_>) {
             return;
         }
     }
-    shared.patience.seen_empty(|| station.now);
     // With a queue of 0, a free worker is the place that a newcomer waits for.
     shared.bell.ring(Awaited::QueuePlace);
     match shared.crew.lead() {
         Some(lead) => lead_for_a_while(station, &lead),
-        None => shared.crew.sleep(station.me, || !shared.line.is_empty() || shared.life.is_stopped()),
+        None => shared.crew.sleep(station.me, || shared.has_work() || shared.life.is_stopped()),
     }
 }
 
@@ -67,7 +76,7 @@ fn lead_for_a_while(station: &mut Station<'_>, lead: &ThreadLead<'_>) {
     }
     let busy_poll = &mut station.busy_poll;
     lead.rest(
-        || !shared.line.is_empty() || shared.life.is_stopped(),
+        || shared.has_work() || shared.life.is_stopped(),
         || {
             if harvest(shared, lead, LEAD_WAIT, row) > 0 {
                 busy_poll.slept(shared.clock.now() - began);
@@ -82,7 +91,7 @@ fn spin(station: &mut Station<'_>, lead: &ThreadLead<'_>) -> bool {
     let began = shared.clock.now();
     let mut last = began;
     loop {
-        if harvest(shared, lead, Duration::ZERO, row) > 0 || !shared.line.is_empty() {
+        if harvest(shared, lead, Duration::ZERO, row) > 0 || shared.has_work() {
             station.busy_poll.paid();
             return true;
         }

@@ -1,8 +1,10 @@
-//! The limits of HTTP, for each service of its own.
+//! The limits of HTTP: those of the server, or a service's own.
 
 use super::wire;
+use crate::limits::Limits;
 
-/// The limits of an HTTP service. Start from [`Config::default`] and change what must differ.
+/// The limits of an HTTP service, where they are not those of its server ([`Limits`]). Start from
+/// [`Config::default`] and change what must differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
@@ -18,11 +20,18 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_head: 16 << 10, max_headers: 100, max_body: 1 << 20 }
+        Self::of(&Limits::default())
     }
 }
 
 impl Config {
+    /// What the limits of a server say. Nothing may be kept for a request past what all clients may have, so a longer one
+    /// need not begin.
+    pub(super) fn of(limits: &Limits) -> Self {
+        let Limits { max_head, max_headers, max_body, input_total, .. } = *limits;
+        Self { max_head: max_head.min(input_total), max_headers, max_body: max_body.min(input_total) }
+    }
+
     pub(super) fn body_limits(&self) -> wire::BodyLimits {
         // Extensions and trailers may be as long as a head.
         wire::BodyLimits { max_body: self.max_body as u64, max_overhead: self.max_head }

@@ -33,7 +33,8 @@ use std::time::Duration;
 /// The session of a connection.
 pub(super) struct Conversation<H: Exchanges> {
     exchanges: Arc<H>,
-    config: Config,
+    /// The limits that the service has of its own.
+    config: Option<Config>,
     /// Nothing while the connection is between two requests.
     begun: Option<Box<Begun<H::Exchange>>>,
     /// What has taken over the connection.
@@ -82,7 +83,7 @@ enum InputFlow {
 }
 
 impl<H: Exchanges> Conversation<H> {
-    pub(super) fn new(exchanges: Arc<H>, config: Config) -> Self {
+    pub(super) fn new(exchanges: Arc<H>, config: Option<Config>) -> Self {
         Self { exchanges, config, begun: None, upgraded: None }
     }
 }
@@ -99,7 +100,8 @@ impl<H: Exchanges> Session for Conversation<H> {
             Some(begun) => *begun,
             None => Begun { held: None, stage: HttpStage::between() },
         };
-        let (exchanges, config) = (&*self.exchanges, &self.config);
+        let exchanges = &*self.exchanges;
+        let config = &self.config.unwrap_or_else(|| Config::of(output.context.limits));
         let mut talk = HttpTurn { exchanges, config, caller, output, begun, upgraded: None };
         let turn = talk.run(input);
         let HttpTurn { begun, upgraded, .. } = talk;
@@ -366,8 +368,11 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
         match result {
             Ok(_) if outgoing.started => {}
             Ok(_) => self.fail(&mut outgoing, &io::Error::other("this request was not answered"))?,
-            // It is too late for another answer.
-            Err(error) if outgoing.started => return Err(error),
+            // It is too late for another answer. A protocol that took over learns of the connection's end.
+            Err(error) if outgoing.started => {
+                self.upgraded = outgoing.upgraded.take();
+                return Err(error);
+            }
             Err(error) if Fault::of(&error) == Some(Fault::InputLimit) => return Err(self.no_room()),
             Err(error) => self.fail(&mut outgoing, &error)?,
         }

@@ -11,7 +11,7 @@ thread_local! {
 }
 
 /// The header line of the present second.
-pub(super) fn line() -> [u8; LEN] {
+pub(in crate::service) fn line() -> [u8; LEN] {
     // A clock before 1970 is wrong, and so is whatever is said then.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (second, line) = LINE.get();

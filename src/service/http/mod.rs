@@ -25,7 +25,7 @@
 mod caller;
 mod config;
 mod conversation;
-mod date;
+pub(in crate::service) mod date;
 mod exchanges;
 mod pull;
 mod ready;
@@ -77,17 +77,17 @@ pub fn streaming<S: Streaming>(service: S) -> Http {
 /// What [`http`] and [`streaming`] make.
 pub struct Http {
     name: String,
-    config: Config,
+    config: Option<Config>,
     open: Box<Open>,
 }
 
-type Open = dyn Fn(Config) -> Box<dyn Session> + Send + Sync;
+type Open = dyn Fn(Option<Config>) -> Box<dyn Session> + Send + Sync;
 
 impl Http {
     fn new<H: Exchanges>(exchanges: H) -> Self {
         let exchanges = Arc::new(exchanges);
         let open = move |config| Box::new(Conversation::new(exchanges.clone(), config)) as Box<dyn Session>;
-        Self { name: "http".to_owned(), config: Config::default(), open: Box::new(open) }
+        Self { name: "http".to_owned(), config: None, open: Box::new(open) }
     }
 
     /// The `service` label of its metrics. Default: `http`.
@@ -97,10 +97,10 @@ impl Http {
         self
     }
 
-    /// The limits of its requests.
+    /// Limits of its requests that are its own, instead of those of the server.
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
-        self.config = config;
+        self.config = Some(config);
         self
     }
 }

@@ -187,16 +187,16 @@ impl<'r, 'a> Response<'r, 'a> {
         self
     }
 
-    /// Gives the connection to another protocol. `open` answers the request itself, and says whether it has begun
-    /// to; if it fails before, the request is answered as one whose handler failed.
+    /// Gives the connection to another protocol. `open` answers the request itself. If it fails before it has begun to,
+    /// it gives no protocol, and the request is answered as one whose handler failed.
     pub(in crate::service) fn upgrade<F>(self, open: F) -> io::Result<Answer>
     where
-        F: FnOnce(&mut Output<'a>, Caller<'r>) -> (bool, io::Result<Box<dyn Upgraded>>),
+        F: FnOnce(&mut Output<'a>, Caller<'r>) -> (Option<Box<dyn Upgraded>>, io::Result<()>),
     {
-        let (begun, upgraded) = open(self.output, self.caller);
-        self.outgoing.started = begun;
-        self.outgoing.upgraded = Some(upgraded?);
-        Ok(Answer(()))
+        let (upgraded, opened) = open(self.output, self.caller);
+        self.outgoing.started = upgraded.is_some();
+        self.outgoing.upgraded = upgraded;
+        opened.map(|()| Answer(()))
     }
 
     /// Writes an answer whose body is there, in parts that follow each other.

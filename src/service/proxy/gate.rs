@@ -1,9 +1,9 @@
 //! What all connections of one gate share: its backends, its settings, and what its pairs may borrow.
 
-use super::address::{BackendAddress, BackendName};
 use super::backends::{BackendClock, BackendLimits, Backends, WaitLimits};
 use super::pipes::Pipes;
 use super::relay::Patience;
+use super::resolve::Lookups;
 use crate::admit::turns::accounts::SourceId;
 use crate::admit::turns::standing::TARGET;
 use crate::clock::{Clock, Nanos, nanos};
@@ -12,7 +12,7 @@ use crate::transport::proxy_header::Version;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 /// When a client's backend is connected.
@@ -58,7 +58,10 @@ pub(super) struct Settings {
     pub(super) half_close_timeout: Duration,
     pub(super) send_header: Option<Version>,
     pub(super) check_every: Option<Duration>,
+    /// Checks ask for an answer over HTTP, and the tender makes none.
+    pub(super) checks_ask: bool,
     pub(super) resolve_every: Duration,
+    pub(super) ready_needs_backend: bool,
 }
 
 impl Default for Settings {
@@ -72,7 +75,9 @@ impl Default for Settings {
             half_close_timeout: Duration::from_secs(60),
             send_header: None,
             check_every: None,
+            checks_ask: false,
             resolve_every: Duration::from_secs(30),
+            ready_needs_backend: false,
         }
     }
 }
@@ -81,7 +86,8 @@ impl Default for Settings {
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) settings: Settings,
-    pub(super) names: Vec<BackendName>,
+    /// The thread that tends the backends alone looks at it.
+    pub(super) lookups: Mutex<Lookups>,
     pub(super) clock: Clock,
     pub(super) backends: Arc<Backends>,
     /// Made when the limits of the server are known.
@@ -93,18 +99,14 @@ pub(super) struct Gate {
 const PIPES_MAX: usize = 128;
 
 impl Gate {
-    pub(super) fn new(
-        settings: Settings,
-        names: Vec<BackendName>,
-        addresses: &[BackendAddress],
-    ) -> Arc<Self> {
+    pub(super) fn new(settings: Settings, lookups: Lookups) -> Arc<Self> {
         let clock = Clock::start();
         // What differs from process to process is luck enough for the pauses.
         let seed = RandomState::new().hash_one(std::process::id());
         let limits = settings.backend_limits(wait_limits(&Limits::default()));
         let backends = Backends::new(limits, BackendClock::Real(clock), seed);
-        backends.set_addresses(addresses);
-        Arc::new(Self { settings, names, clock, backends, pipes: OnceLock::new() })
+        backends.set_addresses(&lookups.addresses());
+        Arc::new(Self { settings, lookups: lookups.into(), clock, backends, pipes: OnceLock::new() })
     }
 
     /// The pipes that pairs may borrow under these limits.
@@ -128,6 +130,11 @@ impl Gate {
 }
 
 impl Settings {
+    /// How often backends are connected to see whether they are there.
+    pub(super) fn connect_every(&self) -> Option<Duration> {
+        self.check_every.filter(|_| !self.checks_ask)
+    }
+
     pub(super) fn backend_limits(&self, wait: WaitLimits) -> BackendLimits {
         BackendLimits {
             connections: self.connections,

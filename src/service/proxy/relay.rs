@@ -99,6 +99,11 @@ impl Relay {
         Self { up: Flow::new(), down: Flow::new(), last: now, first_end: None, failed: None, begun: false }
     }
 
+    /// Goes on with two sockets on which bytes have gone both ways.
+    pub(crate) fn resumed(now: Nanos) -> Self {
+        Self { begun: true, ..Self::new(now) }
+    }
+
     /// When the pair has been silent for too long, if nothing happens until then.
     pub(crate) fn deadline(&self, patience: Patience) -> Nanos {
         let time = match self.first_end {

@@ -2,9 +2,12 @@
 
 use super::address::{BackendName, BackendNameError};
 use super::gate::{ConnectOn, Gate, Settings};
+use super::http::{HttpGate, HttpGateConfig, HttpGateSession, keep_house};
+use super::resolve::Lookups;
 use super::session::GateSession;
 use super::tend;
 use crate::metrics::backends::BackendsSnapshot;
+use crate::service::http::BUSY;
 use crate::service::{Peer, Service, Session};
 use crate::transport::proxy_header::Version;
 use crossbeam_channel::Sender;
@@ -34,8 +37,12 @@ pub fn proxy<B: AsRef<str>>(backends: impl IntoIterator<Item = B>) -> Result<Pro
         busy_reply: Box::default(),
         names: names.collect::<Result<_, _>>()?,
         settings: Settings::default(),
+        http: None,
     })
 }
+
+/// How often backends are checked because readiness depends on them.
+const READY_CHECK: Duration = Duration::from_secs(2);
 
 /// A gate that is being described; see [`proxy`].
 #[derive(Clone, Debug)]
@@ -45,6 +52,7 @@ pub struct ProxyBuilder {
     busy_reply: Box<[u8]>,
     names: Vec<BackendName>,
     settings: Settings,
+    http: Option<HttpGateConfig>,
 }
 
 impl ProxyBuilder {
@@ -64,6 +72,29 @@ impl ProxyBuilder {
     pub fn total(mut self, most: usize) -> Self {
         self.settings.total = Some(most.max(1));
         self
+    }
+
+    /// Reads what passes as HTTP, and holds a place at a backend for each request and not for each connection. Then
+    /// connections to backends are kept and used again, clients are told 503 when there is no place in time, and
+    /// [`connect_on`](Self::connect_on) means nothing.
+    ///
+    /// ```no_run
+    /// use tidegate::service::HttpGateConfig;
+    /// use tidegate::{Server, proxy};
+    ///
+    /// let gate = proxy(["127.0.0.1:8000"])?.connections(8).http(HttpGateConfig::default()).build()?;
+    /// let handle = Server::builder().listen("0.0.0.0:80", gate)?.bind()?.serve()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn http(mut self, config: HttpGateConfig) -> Self {
+        self.http = Some(config);
+        self
+    }
+
+    /// The settings of HTTP, where it is read.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program changes one after the other"))]
+    pub(crate) fn http_config(&mut self) -> Option<&mut HttpGateConfig> {
+        self.http.as_mut()
     }
 
     /// When the backend is connected. Default: [`ConnectOn::Accept`].
@@ -104,6 +135,14 @@ impl ProxyBuilder {
         self
     }
 
+    /// Has `/readyz` say that the server is not ready until a backend was reached, and while none is up. Backends are then
+    /// checked every 2 s, unless [`check_every`](Self::check_every) says otherwise: without checks nobody would notice that one is
+    /// back, since a balancer sends no clients to a server that is not ready. Default: off.
+    pub fn ready_needs_backend(mut self, needs: bool) -> Self {
+        self.settings.ready_needs_backend = needs;
+        self
+    }
+
     /// How often names of backends are resolved again. Default: every 30 s.
     pub fn resolve_every(mut self, time: Duration) -> Self {
         self.settings.resolve_every = time;
@@ -116,15 +155,57 @@ impl ProxyBuilder {
         self
     }
 
-    /// Resolves the names and makes the service. Fails for a name without an address, and where there is no backend. Where
-    /// names or checks want it, a thread tends the backends from the first use of the service until it is dropped.
+    /// What is set, as the options of the command line name and show it.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program shows it"))]
+    pub(crate) fn table(&self) -> Vec<(&'static str, String)> {
+        let set = &self.settings;
+        let show = crate::limits::show_time;
+        let total = set.total.map_or("as many as each may have".to_owned(), |most| most.to_string());
+        let mut table = vec![
+            ("backend-connections", set.connections.to_string()),
+            ("backend-total", total),
+            ("backend-connect", set.connect_on.to_string()),
+            ("backend-connect-timeout", show(set.connect_timeout)),
+            ("backend-check", self.checks().map_or("off".to_owned(), show)),
+            ("ready-needs-backend", set.ready_needs_backend.to_string()),
+            ("backend-resolve", show(set.resolve_every)),
+            ("idle-timeout", show(set.idle_timeout)),
+            ("half-close-timeout", show(set.half_close_timeout)),
+            ("send-proxy", set.send_header.map_or("off".to_owned(), |version| version.to_string())),
+        ];
+        if let Some(http) = &self.http {
+            // A gate for HTTP reads requests: it has no pairs.
+            table.retain(|(name, _)| {
+                !matches!(*name, "backend-connect" | "half-close-timeout" | "idle-timeout")
+            });
+            table.extend(http.table());
+        }
+        table
+    }
+
+    /// How often backends are checked: by themselves they are not, unless readiness depends on them.
+    fn checks(&self) -> Option<Duration> {
+        let needed = self.settings.ready_needs_backend.then_some(READY_CHECK);
+        self.settings.check_every.or(needed)
+    }
+
+    /// Resolves the names, within 10 s, and makes the service. Fails for a name without an address, where there is no backend,
+    /// and where there are more than 256. Where names or checks want it, a thread tends the backends from the first use of the
+    /// service until it is dropped.
     pub fn build(self) -> io::Result<Proxy> {
-        if self.names.is_empty() {
+        let check_every = self.checks();
+        let Self { name, mut busy_reply, names, mut settings, http } = self;
+        settings.check_every = check_every;
+        if names.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a gate needs a backend"));
         }
-        let addresses = tend::resolve(&self.names)?;
-        let gate = Gate::new(self.settings, self.names, &addresses);
-        Ok(Proxy { name: self.name, busy_reply: self.busy_reply, gate, tender: OnceLock::new() })
+        settings.checks_ask = http.as_ref().is_some_and(|http| http.check_path.is_some());
+        if http.is_some() && busy_reply.is_empty() {
+            busy_reply = BUSY.into();
+        }
+        let gate = Gate::new(settings, Lookups::resolve(names)?);
+        let http = http.map(|config| HttpGate::new(gate.clone(), config));
+        Ok(Proxy { name, busy_reply, gate, http, tender: OnceLock::new(), keeper: OnceLock::new() })
     }
 }
 
@@ -134,8 +215,12 @@ pub struct Proxy {
     name: String,
     busy_reply: Box<[u8]>,
     gate: Arc<Gate>,
+    /// What passes is read as HTTP.
+    http: Option<Arc<HttpGate>>,
     /// The thread that tends the backends ends when this is dropped.
     tender: OnceLock<Option<Sender<Infallible>>>,
+    /// The thread that keeps house for HTTP does, too.
+    keeper: OnceLock<Option<Sender<Infallible>>>,
 }
 
 impl Proxy {
@@ -147,6 +232,15 @@ impl Proxy {
                 None
             })
         });
+        if let Some(http) = &self.http {
+            self.keeper.get_or_init(|| {
+                let started = keep_house(http);
+                if let Err(error) = &started {
+                    tracing::error!(%error, "the backends are not checked, and unused connections not closed");
+                }
+                started.ok()
+            });
+        }
         &self.gate
     }
 }
@@ -157,7 +251,11 @@ impl Service for Proxy {
     }
 
     fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
-        Box::new(GateSession::new(self.tended().clone()))
+        let gate = self.tended();
+        match &self.http {
+            Some(http) => Box::new(HttpGateSession::new(http.clone())),
+            None => Box::new(GateSession::new(gate.clone())),
+        }
     }
 
     fn busy_reply(&self) -> &[u8] {
@@ -165,11 +263,13 @@ impl Service for Proxy {
     }
 
     fn client_speaks_first(&self) -> bool {
-        self.gate.settings.connect_on == ConnectOn::FirstByte
+        self.http.is_some() || self.gate.settings.connect_on == ConnectOn::FirstByte
     }
 
     fn backends(&self) -> Option<BackendsSnapshot> {
-        Some(self.tended().backends.snapshot())
+        let mut seen = self.tended().backends.snapshot();
+        seen.ready |= !self.gate.settings.ready_needs_backend;
+        Some(seen)
     }
 
     fn descriptors(&self) -> usize {

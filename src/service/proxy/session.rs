@@ -105,6 +105,19 @@ impl GateSession {
         Self { gate, stage: GateStage::New, tried: Vec::new(), deadline: 0 }
     }
 
+    /// A client whose connection to its backend goes on as a pair.
+    pub(super) fn adopted(
+        gate: Arc<Gate>,
+        place: Place,
+        backend: OwnedFd,
+        watched_both: bool,
+        now: Nanos,
+    ) -> Self {
+        let relay = Relay::resumed(now);
+        let pair = Box::new(Pair::new(relay, place, backend, watched_both, now));
+        Self { gate, stage: GateStage::Paired(pair), tried: Vec::new(), deadline: 0 }
+    }
+
     /// Asks for a place at a backend.
     fn ask(&mut self, stream: &mut Stream<'_>, now: Nanos) -> io::Result<Then> {
         if stream.is_draining() {
@@ -217,6 +230,7 @@ impl GateSession {
         self.tried.push(place.backend());
         self.stage = GateStage::New;
         if failure == BackendFailure::Local || now >= self.deadline {
+            self.gate.backends.reached_none();
             return Err(refused(Refusal::NoBackend));
         }
         Ok(Then::GoOn)
@@ -246,16 +260,7 @@ impl GateSession {
         };
         let client = SocketEvent::of(true, stream.has_hung_up());
         stream.tell(SocketEvents { client, other });
-        self.stage = GateStage::Paired(Box::new(Pair {
-            relay: Relay::new(now),
-            backend_is_tcp: place.address().is_tcp(),
-            backend,
-            place,
-            to_backend: 0,
-            to_client: 0,
-            watched_both: told,
-            keep_alive: Some(now.saturating_add(KEEP_ALIVE_AFTER)),
-        }));
+        self.stage = GateStage::Paired(Box::new(Pair::new(Relay::new(now), place, backend, told, now)));
         Ok(Then::GoOn)
     }
 
@@ -276,7 +281,10 @@ impl GateSession {
         let gate = self.gate.clone();
         let GateStage::Paired(pair) = &mut self.stage else { return Ok(Turn::Close) };
         let limits = stream.limits();
-        let (pipes, events) = (gate.pipes(limits), stream.events());
+        let pipes = gate.pipes(limits);
+        // A pair is not judged to be silent before what has come meanwhile was looked at, event or not.
+        let late = now >= pair.relay.deadline(gate.patience());
+        let events = if late { SocketEvents::UNKNOWN } else { stream.events() };
         let (turn_bytes, pool_most) = (limits.turn_bytes, limits.output_total);
         let pool = stream.output_pool();
         let (client, buffer) = stream.raw();
@@ -321,6 +329,19 @@ impl GateSession {
 }
 
 impl Pair {
+    fn new(relay: Relay, place: Place, backend: OwnedFd, watched_both: bool, now: Nanos) -> Self {
+        Self {
+            relay,
+            backend_is_tcp: place.address().is_tcp(),
+            backend,
+            place,
+            to_backend: 0,
+            to_client: 0,
+            watched_both,
+            keep_alive: Some(now.saturating_add(KEEP_ALIVE_AFTER)),
+        }
+    }
+
     /// Lets go of the pair until something happens, or it was silent for too long.
     fn park(&mut self, stream: &mut Stream<'_>, gate: &Gate, now: Nanos) -> io::Result<Turn> {
         let mut until = self.relay.deadline(gate.patience());

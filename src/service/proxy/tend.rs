@@ -1,10 +1,10 @@
-//! The thread that tends the backends of a gate: it resolves their names again and checks whether they can be reached. It
-//! is apart from the workers, since a resolver may take seconds.
+//! The thread that tends the backends of a gate: it has their names resolved again and checks whether they can be reached,
+//! apart from the workers. It waits for no resolver: lookups have threads of their own.
 
-use super::address::{BackendAddress, BackendName};
 use super::backends::Place;
 use super::connect::{Arrival, Connecting};
 use super::gate::Gate;
+use super::resolve::{LOOKUP_WITHIN, Lookups};
 use crate::clock::{Nanos, nanos};
 use crate::transport::socket::send;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -12,29 +12,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-/// The longest wait between two looks at a backend that is set aside.
+/// The longest wait between two looks at a backend that is set aside, or for the answer of a resolver.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// All addresses of all names; each once.
-pub(super) fn resolve(names: &[BackendName]) -> io::Result<Vec<BackendAddress>> {
-    let mut all = Vec::new();
-    for name in names {
-        for address in name.resolve()? {
-            if !all.contains(&address) {
-                all.push(address);
-            }
-        }
-    }
-    Ok(all)
-}
 
 /// Starts the thread where there is something to tend. It ends when what is returned is dropped.
 pub(super) fn start(gate: &Arc<Gate>) -> io::Result<Option<Sender<Infallible>>> {
-    let resolves = gate.names.iter().any(BackendName::is_resolved_again);
-    if !resolves && gate.settings.check_every.is_none() {
+    let resolves = lookups(gate).can_change();
+    if !resolves && gate.settings.connect_every().is_none() {
         return Ok(None);
     }
     let (alive, ended) = bounded(0);
@@ -62,33 +49,45 @@ impl Tender {
     /// The names were resolved just now; checks begin at once.
     fn first_pause(&mut self, gate: &Gate) -> Duration {
         self.next_resolve = gate.clock.now().saturating_add(nanos(gate.settings.resolve_every));
-        if gate.settings.check_every.is_some() { Duration::ZERO } else { gate.settings.resolve_every }
+        if gate.settings.connect_every().is_some() { Duration::ZERO } else { gate.settings.resolve_every }
     }
 
     /// Does what is due, and says when to come again.
     fn tend(&mut self, gate: &Gate) -> Duration {
-        let settings = &gate.settings;
-        if self.resolves && gate.clock.now() >= self.next_resolve {
-            resolve_again(gate);
-            self.next_resolve = gate.clock.now().saturating_add(nanos(settings.resolve_every));
+        let mut pause = Duration::MAX;
+        if self.resolves {
+            pause = self.resolve(gate);
         }
-        let until_resolve = Duration::from_nanos(self.next_resolve.saturating_sub(gate.clock.now()));
-        match settings.check_every {
-            Some(every) => {
-                check(gate, nanos(every));
-                every.min(LOOK).min(if self.resolves { until_resolve } else { every })
-            }
-            None => until_resolve,
+        if let Some(every) = gate.settings.connect_every() {
+            check(gate, nanos(every));
+            pause = pause.min(every).min(LOOK);
         }
+        pause
+    }
+
+    /// Takes the answers that have come, and asks again when it is time.
+    fn resolve(&mut self, gate: &Gate) -> Duration {
+        let (mut lookups, now) = (lookups(gate), gate.clock.now());
+        let resolved = lookups.take_answers(now);
+        if resolved.changed {
+            gate.backends.set_addresses(&lookups.addresses());
+        }
+        for (error, addresses) in &resolved.failed {
+            tracing::warn!(%error, "a name keeps the addresses it had");
+            gate.backends.not_resolved(addresses);
+        }
+        if now >= self.next_resolve {
+            let every = gate.settings.resolve_every;
+            lookups.begin(now.saturating_add(nanos(LOOKUP_WITHIN)));
+            self.next_resolve = now.saturating_add(nanos(every));
+        }
+        let until = Duration::from_nanos(self.next_resolve.saturating_sub(now));
+        if lookups.are_under_way() { until.min(LOOK) } else { until }
     }
 }
 
-/// A name that has no address now keeps those it had.
-fn resolve_again(gate: &Gate) {
-    match resolve(&gate.names) {
-        Ok(addresses) => gate.backends.set_addresses(&addresses),
-        Err(error) => tracing::warn!(%error, "the backends stay as they were"),
-    }
+fn lookups(gate: &Gate) -> MutexGuard<'_, Lookups> {
+    gate.lookups.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Connects to each backend that is due, and says a word where it expects one.

@@ -1,8 +1,10 @@
-//! The limits of WebSockets.
+//! The limits of WebSockets: those of the server, or a service's own.
 
+use crate::limits::Limits;
 use std::time::Duration;
 
-/// The limits of a WebSocket service. Start from [`WebSocketConfig::default`] and change what must differ.
+/// The limits of a WebSocket service, where they are not those of its server ([`Limits`]). Start from
+/// [`WebSocketConfig::default`] and change what must differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WebSocketConfig {
@@ -16,6 +18,13 @@ pub struct WebSocketConfig {
 
 impl Default for WebSocketConfig {
     fn default() -> Self {
-        Self { max_message: 1 << 20, ping_every: Duration::from_secs(20) }
+        Self::of(&Limits::default())
+    }
+}
+
+impl WebSocketConfig {
+    /// What the limits of a server say.
+    pub(super) fn of(limits: &Limits) -> Self {
+        Self { max_message: limits.max_message, ping_every: limits.ws_ping }
     }
 }

@@ -2,9 +2,12 @@
 
 use super::session::WebSocketSession;
 use super::socket::{Event, SocketState, WebSocket};
-use super::{SocketService, WebSockets};
+use super::{SocketService, WebSocketConfig, WebSockets};
+use crate::contain::contain;
+use crate::reason::CloseReason;
 use crate::service::http::{Answer, Request, Response, Upgraded};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
 /// What the RFC has servers append to a client's key.
@@ -91,13 +94,27 @@ impl Response<'_, '_> {
         }
         let opening = Some(opening(request, service));
         self.upgrade(|output, caller| {
-            let mut state = SocketState::new(service.config);
+            let config = service.config.unwrap_or_else(|| WebSocketConfig::of(output.context.limits));
+            let mut state = SocketState::new(config);
             let mut socket =
                 WebSocket { output: Some(output), caller: Some(caller), state: &mut state, opening };
-            let opened = (service.on)(Event::Open(request), &mut socket).and_then(|()| socket.open());
+            let open = || (service.on)(Event::Open(request), &mut socket).and_then(|()| socket.open());
+            let opened = catch_unwind(AssertUnwindSafe(open));
             let begun = socket.opening.is_none();
-            let session = || WebSocketSession::new(service.on.clone(), state, Instant::now());
-            (begun, opened.map(|()| Box::new(session()) as Box<dyn Upgraded>))
+            let mut session = WebSocketSession::new(service.on.clone(), state, Instant::now());
+            match opened {
+                Ok(opened) if begun => (Some(Box::new(session)), opened),
+                Ok(opened) => {
+                    // There was no socket, so nothing can be pushed to it.
+                    session.shut();
+                    (None, opened)
+                }
+                Err(panic) => {
+                    // What the service has noted of this socket at its opening it can forget now.
+                    let _ = contain(|| session.finish(CloseReason::Panic));
+                    resume_unwind(panic)
+                }
+            }
         })
     }
 }

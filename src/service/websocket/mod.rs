@@ -34,7 +34,7 @@ pub use config::WebSocketConfig;
 pub use frame::{CONTROL_MAX, FramePiece, FrameReader, Opcode, frame_head, unmask};
 pub use message::{Message, Prepared};
 pub use pusher::{PushError, Pusher};
-pub use ready::{echo, time};
+pub use ready::{echo, hello, time, work};
 pub use socket::{Closed, Event, WebSocket};
 pub use violation::{Violation, close_payload};
 
@@ -53,12 +53,8 @@ pub fn websocket<F>(on: F) -> WebSockets
 where
     F: Fn(Event<'_>, &mut WebSocket<'_, '_>) -> io::Result<()> + Send + Sync + 'static,
 {
-    let service = SocketService {
-        on: Arc::new(on),
-        config: WebSocketConfig::default(),
-        protocols: Vec::new(),
-        origins: Vec::new(),
-    };
+    let service =
+        SocketService { on: Arc::new(on), config: None, protocols: Vec::new(), origins: Vec::new() };
     WebSockets { name: "websocket".to_owned(), service: Arc::new(service), http: OnceLock::new() }
 }
 
@@ -66,7 +62,8 @@ where
 #[derive(Clone)]
 struct SocketService {
     on: Arc<OnEvent>,
-    config: WebSocketConfig,
+    /// The limits that it has of its own.
+    config: Option<WebSocketConfig>,
     protocols: Vec<String>,
     origins: Vec<String>,
 }
@@ -88,10 +85,10 @@ impl WebSockets {
         self
     }
 
-    /// The limits of its sockets.
+    /// Limits of its sockets that are its own, instead of those of the server.
     #[must_use]
     pub fn config(mut self, config: WebSocketConfig) -> Self {
-        Arc::make_mut(&mut self.service).config = config;
+        Arc::make_mut(&mut self.service).config = Some(config);
         self
     }
 

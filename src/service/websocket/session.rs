@@ -60,6 +60,13 @@ impl WebSocketSession {
         Self { on, state, begun: None, ping_at, pinged: false, closed: None }
     }
 
+    /// Nothing more is pushed to it.
+    pub(super) fn shut(&self) {
+        if let Some(push_box) = &self.state.push_box {
+            push_box.shut();
+        }
+    }
+
     fn emit(&mut self, event: Event<'_>, output: &mut Output<'_>, caller: Caller<'_>) -> io::Result<()> {
         let mut socket =
             WebSocket { output: Some(output), caller: Some(caller), state: &mut self.state, opening: None };
@@ -353,9 +360,7 @@ impl Upgraded for WebSocketSession {
     }
 
     fn finish(&mut self, why: CloseReason) {
-        if let Some(push_box) = &self.state.push_box {
-            push_box.shut();
-        }
+        self.shut();
         let (code, reason) = self.closed.take().unwrap_or_default();
         let closed = Closed { code, reason, why };
         let mut socket = WebSocket { output: None, caller: None, state: &mut self.state, opening: None };

@@ -27,7 +27,8 @@ pub enum Event<'e> {
     Binary(&'e [u8]),
     /// The time that the service asked for with [`WebSocket::call_in`] is over.
     Timer,
-    /// The socket has ended: always the last event. Nothing can be sent any more.
+    /// The socket has ended: always the last event, also of a socket at whose opening the service panicked. (One that was
+    /// refused over HTTP was none, and has no end.) Nothing can be sent any more.
     Close(&'e Closed),
 }
 

@@ -3,7 +3,8 @@
 use super::wait::WaitLimits;
 use crate::admit::turns::accounts::SourceId;
 use crate::clock::Nanos;
-use std::sync::atomic::AtomicU64;
+use crate::reason::RequestFailure;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Wakes the session that holds a ticket, once or more; it looks at its ticket then.
 pub(crate) trait Wake: Send {
@@ -31,11 +32,31 @@ pub(crate) struct BackendId {
     pub(super) life: u32,
 }
 
-/// Bytes of one backend's connections. Apart from the book, since they are counted without its lock.
+#[cfg(test)]
+impl BackendId {
+    /// Any one, for tests of what only tells them apart.
+    pub(crate) fn of(index: u32) -> Self {
+        Self { index, life: 0 }
+    }
+}
+
+/// What went through one backend's connections. Apart from the book, since they are counted without its lock.
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
     pub(super) to_backend: AtomicU64,
     pub(super) to_client: AtomicU64,
+    /// Answers by the first digit of their status, from 1 to 5; the first place is for others.
+    pub(super) answers: [AtomicU64; 6],
+    pub(super) failures: [AtomicU64; RequestFailure::COUNT],
+    pub(super) reused: AtomicU64,
+    pub(super) repeated: AtomicU64,
+}
+
+impl Passed {
+    pub(super) fn answered(&self, status: u16) {
+        let class = Some(usize::from(status / 100)).filter(|class| *class < self.answers.len());
+        self.answers[class.unwrap_or(0)].fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A client that asks for a place.

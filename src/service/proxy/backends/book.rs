@@ -10,7 +10,7 @@ use crate::metrics::snapshot::HistogramSnapshot;
 use crate::reason::BackendFailure;
 use crate::service::proxy::address::BackendAddress;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The limits of a gate's backends.
@@ -100,6 +100,8 @@ pub(super) struct Book {
     refused: [u64; 4],
     chosen: u64,
     luck: u64,
+    /// A backend was reached, at some time.
+    reached_once: bool,
 }
 
 impl std::fmt::Debug for Book {
@@ -124,6 +126,7 @@ impl Book {
             refused: [0; 4],
             chosen: 0,
             luck: seed,
+            reached_once: false,
         }
     }
 
@@ -282,6 +285,7 @@ impl Book {
 
     /// True if it had been set aside.
     pub(super) fn reached(&mut self, id: BackendId, took: Nanos, now: Nanos) -> bool {
+        self.reached_once = true;
         let Some(backend) = self.backend(id) else { return false };
         let was_up = backend.health.is_up();
         backend.connected += 1;
@@ -354,6 +358,18 @@ impl Book {
         }
     }
 
+    /// Counts what one has waited that has its place now.
+    pub(super) fn waited(&mut self, time: Nanos) {
+        self.wait.observe(time);
+    }
+
+    /// Counts that the name of these could not be resolved again.
+    pub(super) fn not_resolved(&mut self, addresses: &[BackendAddress]) {
+        for backend in self.all.iter_mut().filter(|one| one.present && addresses.contains(&one.address)) {
+            backend.failures[BackendFailure::Resolve as usize] += 1;
+        }
+    }
+
     /// Counts a refusal.
     pub(super) fn refused(&mut self, refusal: Refusal) {
         self.refused[refusal as usize] += 1;
@@ -376,7 +392,7 @@ impl Book {
                     let grant = self.grant(index, now);
                     let stage = &mut self.waiters[slot as usize].stage;
                     if let Stage::Waiting { since, wake } = std::mem::replace(stage, Stage::Granted(grant)) {
-                        self.wait.observe(now.saturating_sub(since));
+                        self.waited(now.saturating_sub(since));
                         self.woken.push(wake);
                     }
                 }
@@ -439,12 +455,18 @@ impl Book {
         }
     }
 
+    /// How many wait, and how many places there are.
+    pub(super) fn pressure(&self) -> (u64, u64) {
+        (self.list.len() as u64, self.limit() as u64)
+    }
+
     pub(super) fn snapshot(&self, now: Nanos) -> BackendsSnapshot {
         let known = |backend: &&Backend| backend.present || backend.in_use > 0;
         let refused = |refusal: Refusal| self.refused[refusal as usize];
         let oldest = self.list.oldest().map(|since| now.saturating_sub(since));
         BackendsSnapshot {
             backends: self.all.iter().filter(known).map(|one| one.snapshot(&self.limits, now)).collect(),
+            ready: self.reached_once && self.is_any_up(),
             in_use: self.in_use as u64,
             limit: self.limit() as u64,
             taken: self.taken,
@@ -481,8 +503,16 @@ impl Backend {
             aside_for: self.health.aside_for(now).map(Duration::from_nanos),
             to_backend: self.passed.to_backend.load(Ordering::Relaxed),
             to_client: self.passed.to_client.load(Ordering::Relaxed),
+            answers: read_all(&self.passed.answers),
+            request_failures: read_all(&self.passed.failures),
+            reused: self.passed.reused.load(Ordering::Relaxed),
+            repeated: self.passed.repeated.load(Ordering::Relaxed),
         }
     }
+}
+
+fn read_all<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
+    std::array::from_fn(|index| counters[index].load(Ordering::Relaxed))
 }
 
 fn read(histogram: &Histogram) -> HistogramSnapshot {

@@ -31,7 +31,7 @@ pub(crate) use wait::WaitLimits;
 use super::address::BackendAddress;
 use crate::clock::{Clock, Nanos};
 use crate::metrics::backends::BackendsSnapshot;
-use crate::reason::BackendFailure;
+use crate::reason::{BackendFailure, RequestFailure};
 use book::{Book, Choice, Grant};
 #[cfg(test)]
 use std::sync::atomic::AtomicU64;
@@ -102,6 +102,16 @@ impl Backends {
         self.change(|book, _| book.set_addresses(addresses));
     }
 
+    /// The name that has these addresses could not be resolved again.
+    pub(crate) fn not_resolved(&self, addresses: &[BackendAddress]) {
+        self.book().not_resolved(addresses);
+    }
+
+    /// A client got no place because no backend could be reached for it in time.
+    pub(crate) fn reached_none(&self) {
+        self.book().refused(Refusal::NoBackend);
+    }
+
     #[cfg_attr(not(test), expect(dead_code, reason = "a reload will call it"))]
     /// Changes the limits. Those who have a place keep it: after a limit became smaller it holds when enough
     /// have left.
@@ -116,7 +126,10 @@ impl Backends {
         waiter: impl FnOnce() -> Box<dyn Wake>,
     ) -> PlaceAnswer {
         let choice = self.change(|book, now| match book.choose_for_newcomer(asking, now) {
-            Choice::Backend(index) => Ok(PlaceAnswer::Place(self.place(book.grant(index, now)))),
+            Choice::Backend(index) => {
+                book.waited(now.saturating_sub(asking.since));
+                Ok(PlaceAnswer::Place(self.place(book.grant(index, now))))
+            }
             Choice::Full => match book.wait(asking, waiter(), now) {
                 Ok((slot, life)) => Ok(PlaceAnswer::Wait(Ticket { backends: self.clone(), slot, life })),
                 Err(refusal) => Err(refusal),
@@ -148,10 +161,9 @@ impl Backends {
         self.book().has_other(tried, this)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "readiness will ask it"))]
-    /// Whether any backend can be reached, as far as is known.
-    pub(crate) fn is_any_up(&self) -> bool {
-        self.book().is_any_up()
+    /// How many wait for a place, and how many places there are.
+    pub(crate) fn pressure(&self) -> (u64, u64) {
+        self.book().pressure()
     }
 
     /// Everything that is known.
@@ -190,6 +202,23 @@ impl Place {
         if self.backends.change(|book, now| book.failed(&self.grant, failure, now)) {
             tracing::warn!(backend = %self.grant.address, reason = %failure, "a backend is set aside");
         }
+    }
+
+    /// The backend answered a request with this status.
+    pub(crate) fn answered(&self, status: u16) {
+        self.grant.passed.answered(status);
+    }
+
+    /// A request was not answered as it should be.
+    pub(crate) fn spoiled(&self, failure: RequestFailure) {
+        self.grant.passed.failures[failure as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request was sent on a connection that had served others, or `again` on another connection.
+    pub(crate) fn reused(&self, again: bool) {
+        let passed = &self.grant.passed;
+        let counter = if again { &passed.repeated } else { &passed.reused };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Bytes went through.

@@ -1,0 +1,107 @@
+//! What the requests of HTTP are to look like: their method, and headers of one's own.
+
+use super::error::Error;
+
+/// The method and the headers that were asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Form {
+    method: Option<String>,
+    headers: Vec<(String, String)>,
+}
+
+/// Headers that say where a message ends, or what becomes of its connection: they follow from other options.
+const FRAMING: [&str; 5] = ["content-length", "transfer-encoding", "connection", "upgrade", "expect"];
+
+impl Form {
+    /// Reads a method, and lines like `Name: value`.
+    pub(crate) fn read(method: Option<&str>, lines: &[String]) -> Result<Self, Error> {
+        if let Some(method) = method {
+            let wrong = || Error::usage(format!("--method: `{}` is not a method", method.escape_debug()));
+            if method.is_empty() || !method.bytes().all(is_token) {
+                return Err(wrong());
+            }
+            if method == "CONNECT" {
+                return Err(Error::usage("--method: CONNECT asks for a tunnel, not for a reply"));
+            }
+        }
+        let headers = lines.iter().map(|line| header(line)).collect::<Result<_, _>>()?;
+        Ok(Self { method: method.map(str::to_owned), headers })
+    }
+
+    /// Whether nothing was asked for.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The method; `default` where none was asked for.
+    pub(crate) fn method<'m>(&'m self, default: &'m str) -> &'m str {
+        self.method.as_deref().unwrap_or(default)
+    }
+
+    /// Whether a method was asked for.
+    pub(crate) fn has_method(&self) -> bool {
+        self.method.is_some()
+    }
+
+    /// Header lines: those of the protocol, unless one of the same name was asked for, and those that were.
+    pub(crate) fn lines(&self, own: &[(&str, &str)]) -> String {
+        let asked = |name: &str| self.headers.iter().any(|(it, _)| it.eq_ignore_ascii_case(name));
+        let own = own.iter().filter(|(name, _)| !asked(name)).copied();
+        let asked = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        own.chain(asked).map(|(name, value)| format!("{name}: {value}\r\n")).collect()
+    }
+}
+
+fn header(line: &str) -> Result<(String, String), Error> {
+    let shown = line.escape_debug();
+    let wrong = || Error::usage(format!("--header: `{shown}` is not a header: write it like `Name: value`"));
+    let (name, value) = line.split_once(':').ok_or_else(wrong)?;
+    let value = value.trim_matches([' ', '\t']);
+    if name.is_empty() || !name.bytes().all(is_token) || value.bytes().any(|byte| byte.is_ascii_control()) {
+        return Err(wrong());
+    }
+    if FRAMING.iter().any(|it| name.eq_ignore_ascii_case(it))
+        || name.to_ascii_lowercase().starts_with("sec-websocket-")
+    {
+        return Err(Error::usage(format!("--header: {name} is set by the stress client alone")));
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Whether a byte may stand in a method or in the name of a header.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_is_asked_for_stands_in_the_place_of_the_usual_one() {
+        let lines = ["host: other".to_owned(), "X-Key:  a b ".to_owned(), "X-Key: c".to_owned()];
+        let form = Form::read(Some("PUT"), &lines).unwrap();
+        let own = [("Host", "h"), ("Accept", "*/*")];
+        assert_eq!(form.lines(&own), "Accept: */*\r\nhost: other\r\nX-Key: a b\r\nX-Key: c\r\n");
+        assert_eq!((form.method("GET"), Form::default().method("GET")), ("PUT", "GET"));
+    }
+
+    #[test]
+    fn what_would_be_no_request_is_refused() {
+        for line in [
+            "",
+            "x",
+            ": y",
+            "a b: c",
+            "a: b\r\nc: d",
+            "Content-Length: 3",
+            "connection: close",
+            "Sec-WebSocket-Key: x",
+        ] {
+            assert!(Form::read(None, &[line.to_owned()]).is_err(), "{line:?}");
+        }
+        for method in ["", "GE T", "GET\r\n", "CONNECT"] {
+            assert!(Form::read(Some(method), &[]).is_err(), "{method:?}");
+        }
+    }
+}

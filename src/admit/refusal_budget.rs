@@ -1,0 +1,119 @@
+//! How many clients may be turned away: a refusal is work that a flood must not be able to order without end.
+
+use super::bucket::Bucket;
+use crate::limits::RefusalRate;
+use std::time::{Duration, Instant};
+
+/// What refusals may cost while processors have no rest, of one processor.
+const SHARE: f64 = 0.05;
+
+/// As much may be spent at once as in this time: bursts of refusals are as costly as floods.
+const DEPTH: Duration = Duration::from_millis(100);
+
+/// What a refusal costs until that was measured, in nanoseconds.
+const FIRST_COST: f64 = 20_000.0;
+
+/// The budget of `refusal_rate`. The clock, and whether processors have rest, are handed in.
+#[derive(Debug)]
+pub(crate) struct RefusalBudget {
+    rate: RefusalRate,
+    /// For a rate: refusals. For `auto`: nanoseconds of processor time.
+    bucket: Bucket,
+    /// A moving average, in nanoseconds.
+    cost: f64,
+}
+
+impl RefusalBudget {
+    pub(crate) fn new(rate: RefusalRate, now: Instant) -> Self {
+        let bucket = match rate {
+            RefusalRate::PerSecond(rate) => {
+                Bucket::with_depth(rate, (rate / 10.0).max(f64::from(rate > 0.0)), now)
+            }
+            RefusalRate::Auto | RefusalRate::All => {
+                Bucket::with_depth(SHARE * 1e9, SHARE * DEPTH.as_nanos() as f64, now)
+            }
+        };
+        Self { rate, bucket, cost: FIRST_COST }
+    }
+
+    /// Whether one more may be refused now; `rest` says whether processors have rest.
+    pub(crate) fn take(&mut self, now: Instant, rest: bool) -> bool {
+        match self.rate {
+            RefusalRate::All => true,
+            RefusalRate::PerSecond(_) => self.bucket.take(now, 1.0),
+            RefusalRate::Auto => self.bucket.take(now, self.cost) || rest,
+        }
+    }
+
+    /// Gives one back that was taken for nothing.
+    pub(crate) fn give_back(&mut self) {
+        self.bucket.give_back(self.price());
+    }
+
+    /// How long until one more may be refused; `None` if that will never be.
+    pub(crate) fn next(&mut self, now: Instant) -> Option<Duration> {
+        let price = self.price();
+        self.bucket.next(now, price)
+    }
+
+    /// What refusals have cost: `spent` for `count` of them.
+    pub(crate) fn note_cost(&mut self, spent: Duration, count: u32) {
+        if count > 0 {
+            let cost = spent.as_nanos() as f64 / f64::from(count);
+            // From a tenth to ten times of what was guessed, whatever the clock says.
+            self.cost = (self.cost * 0.9 + cost * 0.1).clamp(FIRST_COST / 10.0, FIRST_COST * 10.0);
+        }
+    }
+
+    fn price(&self) -> f64 {
+        if matches!(self.rate, RefusalRate::Auto) { self.cost } else { 1.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused_in_a_second(rate: RefusalRate, rest: bool, cost: Option<Duration>) -> usize {
+        let start = Instant::now();
+        let mut budget = RefusalBudget::new(rate, start);
+        (0..200).for_each(|_| cost.into_iter().for_each(|cost| budget.note_cost(cost, 1)));
+        // What may be spent at once is not what is spent for long.
+        while budget.take(start, false) && rate != RefusalRate::All {}
+        let times = (1..=20_000).map(|n| start + Duration::from_micros(50 * n));
+        times.filter(|&now| budget.take(now, rest)).count()
+    }
+
+    #[test]
+    fn auto_refuses_all_with_rest_and_for_a_twentieth_of_a_processor_without() {
+        assert_eq!(refused_in_a_second(RefusalRate::Auto, true, None), 20_000);
+        let guessed = refused_in_a_second(RefusalRate::Auto, false, None);
+        assert!((2_400..=2_600).contains(&guessed), "{guessed}");
+        let measured = refused_in_a_second(RefusalRate::Auto, false, Some(Duration::from_micros(10)));
+        assert!((4_900..=5_100).contains(&measured), "{measured}");
+        let dear = refused_in_a_second(RefusalRate::Auto, false, Some(Duration::from_secs(1)));
+        assert!((240..=260).contains(&dear), "{dear}");
+    }
+
+    #[test]
+    fn all_are_refused_or_as_many_as_the_rate_says() {
+        assert_eq!(refused_in_a_second(RefusalRate::All, false, None), 20_000);
+        let rate = refused_in_a_second(RefusalRate::PerSecond(500.0), true, None);
+        assert!((495..=505).contains(&rate), "{rate}");
+        assert_eq!(refused_in_a_second(RefusalRate::PerSecond(0.0), true, None), 0);
+    }
+
+    #[test]
+    fn one_that_was_taken_for_nothing_comes_back() {
+        let now = Instant::now();
+        let mut budget = RefusalBudget::new(RefusalRate::PerSecond(1.0), now);
+        assert!(budget.take(now, false) && !budget.take(now, true));
+        assert_eq!(budget.next(now), Some(Duration::from_secs(1)));
+        budget.give_back();
+        assert!(budget.take(now, false));
+        assert_eq!(RefusalBudget::new(RefusalRate::PerSecond(0.0), now).next(now), None);
+        let mut auto = RefusalBudget::new(RefusalRate::Auto, now);
+        while auto.take(now, false) {}
+        assert_eq!(auto.next(now), Some(Duration::from_micros(400)), "20 us at a twentieth");
+    }
+}

@@ -1,0 +1,56 @@
+//! Which heap of requests a client belongs to, for the turns that sources take.
+
+use super::sources::{Prefix, SourceKey};
+use super::turns::accounts::SourceId;
+use crate::limits::{Fair, Limits};
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+
+/// A source as one number, which fits beside a connection: a hash of its address with a key of this process, so that
+/// nobody can choose addresses that share a heap with another's. 0 is everybody who has no address of their own.
+#[derive(Debug)]
+pub(crate) struct Sharing {
+    by_source: bool,
+    prefix: Prefix,
+    hasher: RandomState,
+}
+
+impl Sharing {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let by_source = limits.fair == Fair::Source;
+        Self { by_source, prefix: limits.source_prefix, hasher: RandomState::new() }
+    }
+
+    /// The heap of a client.
+    pub(crate) fn heap(&self, address: Option<IpAddr>) -> u64 {
+        match address {
+            Some(address) if self.by_source => {
+                self.hasher.hash_one(SourceKey::new(address, self.prefix)).max(1)
+            }
+            _ => 0,
+        }
+    }
+
+    /// The source that a heap is of.
+    pub(crate) fn source(heap: u64) -> SourceId {
+        SourceId(u128::from(heap))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_source_has_one_heap_and_another_has_another() {
+        let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        let sharing = Sharing::new(&Limits::default());
+        assert_eq!(sharing.heap(ip("fd00::1")), sharing.heap(ip("fd00::2")), "one /64");
+        assert_ne!(sharing.heap(ip("10.0.0.1")), sharing.heap(ip("10.0.0.2")));
+        assert_eq!(sharing.heap(ip("10.0.0.1")), sharing.heap(ip("::ffff:10.0.0.1")));
+        assert_eq!((sharing.heap(None), Sharing::source(0)), (0, SourceId::EVERYONE));
+        let off = Sharing::new(&Limits::default().fair(Fair::Off));
+        assert_eq!([ip("10.0.0.1"), ip("fd00::1"), None].map(|address| off.heap(address)), [0; 3]);
+    }
+}

@@ -1,0 +1,179 @@
+//! How many datagrams each source is answered: a rate for each, in a table of fixed size.
+//!
+//! The source of a datagram can be forged, so two servers can be made to answer each other for ever: one datagram with
+//! the other's address is enough. And one source that sends without pause would take the places of all others. So each
+//! source has a rate. One port of it may be ahead of the rate by a quarter of a second, so that a loop, which is between two
+//! ports, ends soon: its one datagram finds no token. All ports together may be ahead by more, since many clients behind one
+//! address may ask at once.
+
+use crate::admit::sources::SourceKey;
+use crate::clock::Nanos;
+use crate::limits::Limits;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Sources and their ports that are known at once, at most; the table is made when the first datagram comes.
+const SETS: usize = 1024;
+const WAYS: usize = 8;
+
+/// Seconds of its rate that a source which was quiet may send at once, all its ports together, and one port of it; this
+/// number at least.
+const SOURCE_BURST: f64 = 4.0;
+const PORT_BURST: f64 = 0.25;
+const BURST_LEAST: f64 = 8.0;
+
+/// Stands for all ports of a source: no datagram comes from it.
+const ALL_PORTS: u16 = 0;
+
+/// What is known of one source, or of one port of it: when it will have all its tokens again. That says how many it has now.
+#[derive(Clone, Copy, Debug)]
+struct Debt {
+    key: (SourceKey, u16),
+    paid: Nanos,
+}
+
+/// A rate for each source.
+#[derive(Debug)]
+pub(crate) struct DatagramRates {
+    /// Time from one token to the next; 0 for no limit.
+    interval: Nanos,
+    /// How far ahead of the rate a source may be, and one port of it.
+    source_burst: Nanos,
+    port_burst: Nanos,
+    prefix: (u8, u8),
+    hasher: RandomState,
+    table: Mutex<Vec<[Debt; WAYS]>>,
+}
+
+/// The table of rates, locked for the datagrams of one batch.
+pub(crate) struct RatesLocked<'a> {
+    rates: &'a DatagramRates,
+    table: MutexGuard<'a, Vec<[Debt; WAYS]>>,
+}
+
+impl DatagramRates {
+    /// Bytes of the table.
+    pub(crate) const BYTES: usize = SETS * WAYS * size_of::<Debt>();
+
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let rate = limits.datagram_source_rate;
+        let interval = if rate > 0.0 { (1e9 / rate).clamp(1.0, 1e18) } else { 0.0 };
+        let burst = |tokens: f64| (interval * (tokens.max(BURST_LEAST) - 1.0)) as Nanos;
+        Self {
+            interval: interval as Nanos,
+            source_burst: burst(rate * SOURCE_BURST),
+            port_burst: burst(rate * PORT_BURST),
+            prefix: limits.source_prefix,
+            hasher: RandomState::new(),
+            table: Mutex::default(),
+        }
+    }
+
+    /// For a batch: nothing where there is no limit.
+    pub(crate) fn lock(&self) -> Option<RatesLocked<'_>> {
+        let table = || self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.interval > 0).then(|| RatesLocked { rates: self, table: table() })
+    }
+}
+
+impl RatesLocked<'_> {
+    /// Takes a token of a source and one of this port of it, if both have one.
+    pub(crate) fn take(&mut self, peer: SocketAddr, now: Nanos) -> bool {
+        let DatagramRates { source_burst, port_burst, prefix, .. } = *self.rates;
+        let source = SourceKey::new(peer.ip(), prefix);
+        let debts = [((source, ALL_PORTS), source_burst), ((source, peer.port()), port_burst)];
+        let enough = debts.iter().all(|&(key, burst)| self.owed(key, now) <= burst);
+        if enough {
+            debts.iter().for_each(|&(key, _)| self.pay_later(key, now));
+        }
+        enough
+    }
+
+    fn set(&mut self, key: (SourceKey, u16)) -> &mut [Debt; WAYS] {
+        if self.table.is_empty() {
+            let nobody = Debt { key: (SourceKey::new(IpAddr::from([0; 16]), (0, 0)), 0), paid: 0 };
+            self.table.resize(SETS, [nobody; WAYS]);
+        }
+        let at = self.rates.hasher.hash_one(key) as usize % SETS;
+        &mut self.table[at]
+    }
+
+    /// How far ahead of the rate it is.
+    fn owed(&mut self, key: (SourceKey, u16), now: Nanos) -> Nanos {
+        let known = self.set(key).iter().find(|debt| debt.key == key);
+        known.map_or(0, |debt| debt.paid.saturating_sub(now))
+    }
+
+    fn pay_later(&mut self, key: (SourceKey, u16), now: Nanos) {
+        let interval = self.rates.interval;
+        let set = self.set(key);
+        let known = set.iter().position(|debt| debt.key == key);
+        // The one that was seen least recently makes room: most often it has all its tokens again, so that nothing is
+        // lost with it.
+        let oldest = || set.iter().enumerate().min_by_key(|(_, debt)| debt.paid).map_or(0, |(at, _)| at);
+        let at = known.unwrap_or_else(oldest);
+        let from = if known.is_some() { set[at].paid.max(now) } else { now };
+        set[at] = Debt { key, paid: from.saturating_add(interval) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    fn rates(rate: f64) -> DatagramRates {
+        DatagramRates::new(&Limits::default().datagram_source_rate(rate).source_prefix((32, 64)))
+    }
+
+    fn from(source: u32, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::from(source.to_be_bytes()), port)
+    }
+
+    #[test]
+    fn a_source_has_its_rate_and_a_small_burst_and_others_are_not_touched() {
+        let rates = rates(100.0);
+        let take = |source, now| rates.lock().unwrap().take(from(source, 5000), now);
+        let taken = |source, from| (0..1000).filter(|_| take(source, from)).count();
+        assert_eq!((taken(1, SECOND), taken(2, SECOND)), (25, 25));
+        let (mut now, mut count) = (SECOND, 0);
+        while now < 11 * SECOND {
+            now += SECOND / 50_000;
+            count += usize::from(take(1, now));
+        }
+        assert!((999..=1001).contains(&count), "{count} in ten seconds");
+        assert_eq!(taken(1, 12 * SECOND), 25, "a source that was quiet");
+    }
+
+    #[test]
+    fn a_port_may_send_a_quarter_of_a_second_at_once_and_all_ports_of_a_source_four_seconds() {
+        let at_once = |rate: f64, ports: u16| {
+            let rates = rates(rate);
+            let mut locked = rates.lock().unwrap();
+            (0..100_000u32).filter(|n| locked.take(from(7, (*n % u32::from(ports)) as u16 + 1), 5)).count()
+        };
+        assert_eq!([1e-9, 1.0, 30.0, 1_000.0, 1e5].map(|rate| at_once(rate, 1)), [8, 8, 8, 250, 25_000]);
+        assert_eq!([1e-9, 100.0, 1_000.0].map(|rate| at_once(rate, 1_000)), [8, 400, 4_000]);
+        assert!(rates(0.0).lock().is_none(), "no limit");
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_one_source() {
+        let rates = rates(1.0);
+        let mut locked = rates.lock().unwrap();
+        let v6 = |net, host| SocketAddr::new(IpAddr::from([0x2001, 0xdb8, 0, net, 0, 0, 0, host]), host + 1);
+        assert_eq!((0..100u16).filter(|&n| locked.take(v6(7, n), 1)).count(), 8);
+        assert!(locked.take(v6(8, 1), 1), "another network");
+    }
+
+    #[test]
+    fn a_flood_of_sources_locks_nobody_out_and_takes_no_more_memory() {
+        let rates = rates(0.01);
+        let mut locked = rates.lock().unwrap();
+        let served = (0..200_000).filter(|&n| locked.take(from(n, 9), SECOND)).count();
+        assert_eq!(served, 200_000, "each is new");
+        assert_eq!(locked.table.len() * size_of::<[Debt; WAYS]>(), DatagramRates::BYTES);
+    }
+}

@@ -1,0 +1,151 @@
+//! What the timekeeper does about overload: it notices a queue that stands while all workers are in long turns, gives up
+//! what has waited too long, keeps the kernel's backlog shallow while the queue stands, and keeps up what others need to
+//! know: whether processors have rest, and how long it takes to work off what waits.
+
+use super::rest::RestMeter;
+use crate::admit::turns::standing::INTERVAL;
+use crate::clock::{Nanos, nanos};
+use crate::reason::TurnOutcome;
+use crate::server::close::shedding::{Shedding, shed};
+use crate::server::counts::Row;
+use crate::server::queue::line::Entry;
+use crate::server::queue::order::{Offer, retry_after};
+use crate::server::shared::Shared;
+use crate::transport::listen::set_backlog;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// How often the line is looked at for what waits too long.
+const LOOK: Nanos = 10_000_000;
+/// How often rest and rates are measured.
+const MEASURE: Nanos = 200_000_000;
+/// How long the queue must be calm before the kernel's backlog is deep again.
+const CALM: Nanos = 500_000_000;
+
+#[derive(Debug)]
+pub(crate) struct Pressure {
+    next_look: Nanos,
+    next_measure: Nanos,
+    /// The backlog is shallow, and the queue was last seen to stand then.
+    shallow: Option<Nanos>,
+    rest: RestMeter,
+    /// Turns at the last measurement.
+    turns: u64,
+    measured_at: Nanos,
+    /// Turns a second, lately.
+    rate: f64,
+}
+
+impl Pressure {
+    pub(crate) fn new() -> Self {
+        Self {
+            next_look: 0,
+            next_measure: 0,
+            shallow: None,
+            rest: RestMeter::new(),
+            turns: 0,
+            measured_at: 0,
+            rate: 0.0,
+        }
+    }
+
+    /// Looks at what waits, as often as is needed.
+    pub(crate) fn mind(&mut self, shared: &Shared, row: Row<'_>, now: Nanos) {
+        if now >= self.next_look {
+            self.next_look = now + LOOK;
+            shelve(shared, row, now);
+            expire(shared, row, now);
+            self.set_backlogs(shared, now);
+        }
+        if now >= self.next_measure {
+            self.next_measure = now + MEASURE;
+            self.measure_rest(shared);
+            self.measure_rate(shared, now);
+        }
+    }
+
+    /// Shallow as soon as the queue stands, deep again when it has been calm for a while.
+    fn set_backlogs(&mut self, shared: &Shared, now: Nanos) {
+        let (deep, shallow) = shared.limits.backlogs();
+        if shared.order.standing().stands() {
+            if self.shallow.replace(now).is_none() {
+                set_all(shared, shallow);
+            }
+        } else if self.shallow.is_some_and(|last| now.saturating_sub(last) > CALM) {
+            self.shallow = None;
+            set_all(shared, deep);
+        }
+    }
+
+    fn measure_rest(&mut self, shared: &Shared) {
+        let wanted = self.shallow.is_some() || shared.bell.is_awaited();
+        if !wanted {
+            self.rest.forget();
+            shared.rest.store(true, Relaxed);
+        } else if let Some(rest) = self.rest.had_rest() {
+            shared.rest.store(rest, Relaxed);
+        }
+    }
+
+    /// Estimates the time to work off what waits, from how many turns are done in a second.
+    fn measure_rate(&mut self, shared: &Shared, now: Nanos) {
+        let waiting = shared.waiting();
+        if waiting == 0 && self.rate == 0.0 {
+            self.measured_at = 0;
+            return;
+        }
+        let columns = shared.listeners.len() + shared.datagrams.sockets.len();
+        let done = |column| shared.counts.read_counts(column).turns[TurnOutcome::Ok as usize];
+        let turns: u64 = (0..columns).map(done).sum();
+        if self.measured_at > 0 {
+            let seconds = Duration::from_nanos(now.saturating_sub(self.measured_at)).as_secs_f64();
+            let rate = turns.saturating_sub(self.turns) as f64 / seconds.max(1e-3);
+            self.rate = if self.rate == 0.0 { rate } else { self.rate * 0.7 + rate * 0.3 };
+        }
+        (self.turns, self.measured_at) = (turns, now);
+        let turn = Duration::try_from_secs_f64(1.0 / self.rate).unwrap_or(Duration::from_secs(1));
+        shared.wait_estimate.store(retry_after(waiting, turn, 1).as_secs(), Relaxed);
+        if waiting == 0 && self.rate < 1.0 {
+            self.rate = 0.0;
+        }
+    }
+}
+
+fn set_all(shared: &Shared, backlog: usize) {
+    for listener in &shared.listeners {
+        if let Some(socket) = &*listener.socket() {
+            set_backlog(socket, backlog);
+        }
+    }
+}
+
+/// Moves what workers in long turns do not come to take to the shelf, where its order and its deadline hold.
+fn shelve(shared: &Shared, row: Row<'_>, now: Nanos) {
+    if shared.line.is_empty() {
+        return;
+    }
+    let proof = shared.order.standing().target().saturating_add(INTERVAL);
+    let old = |entry: &Entry| now.saturating_sub(entry.since) > proof;
+    let first = match shared.order.len() {
+        // What waits in front is the oldest: it is taken out only if it is old enough.
+        0 => match shared.line.pop_first(1, old) {
+            Some(first) => Some(first),
+            None => return shared.crew.work_queued(),
+        },
+        _ => None,
+    };
+    shared.order.shelve(now, shared, first, |offer| match offer {
+        // At the end: where there are many of them, others come to the front.
+        Offer::Turn(entry) => shared.line.push(entry),
+        Offer::GiveUp(entry) => shed(shared, row, &entry, Shedding::Gone, now),
+    });
+    shared.crew.work_queued();
+}
+
+/// Gives up what has waited longer than `queue_timeout`.
+fn expire(shared: &Shared, row: Row<'_>, now: Nanos) {
+    let timeout = nanos(shared.limits.queue_timeout);
+    while let Some(entry) = shared.order.expire(now, timeout) {
+        shed(shared, row, &entry, Shedding::TooLong, now);
+    }
+}

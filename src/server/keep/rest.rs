@@ -1,0 +1,110 @@
+//! Whether processors have rest: how much of the last moment those that this process may use were idle.
+
+#[cfg(target_os = "linux")]
+use std::fs::File;
+
+/// Processors have rest while at least this part of their time is idle.
+const IDLE_LEAST: f64 = 0.1;
+
+/// Times of processors, in the kernel's ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ticks {
+    idle: u64,
+    all: u64,
+}
+
+/// Reads `/proc/stat`, where there is one; elsewhere processors are thought to have none.
+#[derive(Debug)]
+pub(crate) struct RestMeter {
+    #[cfg(target_os = "linux")]
+    file: Option<File>,
+    last: Option<Ticks>,
+}
+
+impl RestMeter {
+    pub(crate) fn new() -> Self {
+        Self {
+            #[cfg(target_os = "linux")]
+            file: File::open("/proc/stat").ok(),
+            last: None,
+        }
+    }
+
+    /// Whether processors had rest since the last call; `None` if nothing can be said yet.
+    pub(crate) fn had_rest(&mut self) -> Option<bool> {
+        let now = self.read()?;
+        let last = self.last.replace(now)?;
+        rested(last, now)
+    }
+
+    /// Forgets the last reading: the time since then is of no interest.
+    pub(crate) fn forget(&mut self) {
+        self.last = None;
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read(&self) -> Option<Ticks> {
+        use std::os::unix::fs::FileExt;
+        let allowed = rustix::thread::sched_getaffinity(None).ok()?;
+        // The lines of processors come first; this holds those of some two hundred.
+        let mut text = [0u8; 16 * 1024];
+        let read = self.file.as_ref()?.read_at(&mut text, 0).ok()?;
+        Some(sum(&text[..read], |processor| allowed.is_set(processor)))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn read(&self) -> Option<Ticks> {
+        None
+    }
+}
+
+fn rested(last: Ticks, now: Ticks) -> Option<bool> {
+    let (idle, all) = (now.idle.saturating_sub(last.idle), now.all.saturating_sub(last.all));
+    (all > 0).then_some(idle as f64 >= all as f64 * IDLE_LEAST)
+}
+
+/// Sums the lines `cpuN user nice system idle iowait ...` of the processors that are `allowed`.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+fn sum(text: &[u8], allowed: impl Fn(usize) -> bool) -> Ticks {
+    let mut ticks = Ticks::default();
+    for line in String::from_utf8_lossy(text).lines() {
+        let mut words = line.split_ascii_whitespace();
+        let Some(number) = words.next().and_then(|name| name.strip_prefix("cpu")?.parse().ok()) else {
+            continue;
+        };
+        if !allowed(number) {
+            continue;
+        }
+        // Of the eight that follow, the last two (guest times) would be counted twice.
+        for (at, word) in words.take(8).enumerate() {
+            let n: u64 = word.parse().unwrap_or(0);
+            ticks.all += n;
+            ticks.idle += if matches!(at, 3 | 4) { n } else { 0 };
+        }
+    }
+    ticks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str = "cpu  90 0 30 300 30 0 0 0 7 7\ncpu0 10 1 20 100 10 2 3 4 7 7\ncpu1 80 0 10 200 20 0 0 0 0 0\n\
+                        intr 5 5\nctxt 9\n";
+
+    #[test]
+    fn only_the_processors_that_may_be_used_count() {
+        assert_eq!(sum(STAT.as_bytes(), |_| true), Ticks { idle: 330, all: 460 });
+        assert_eq!(sum(STAT.as_bytes(), |n| n == 0), Ticks { idle: 110, all: 150 });
+        assert_eq!(sum(b"", |_| true), Ticks::default());
+        assert_eq!(sum(b"cpu3 x y", |_| true), Ticks::default());
+    }
+
+    #[test]
+    fn a_tenth_of_idle_time_is_rest() {
+        let at = |idle, all| Ticks { idle, all };
+        assert_eq!(rested(at(100, 1000), at(110, 1100)), Some(true));
+        assert_eq!(rested(at(100, 1000), at(109, 1100)), Some(false));
+        assert_eq!(rested(at(100, 1000), at(100, 1000)), None, "no time has passed");
+    }
+}

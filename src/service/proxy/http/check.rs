@@ -1,0 +1,145 @@
+//! The thread that keeps house for a gate for HTTP: it closes connections to backends that nobody uses, and asks backends
+//! whether they are well.
+
+use super::shared::HttpGate;
+use crate::clock::{Nanos, nanos};
+use crate::reason::BackendFailure;
+use crate::service::http::wire::{ResponseHead, Scanner, Slots};
+use crate::service::proxy::backends::Place;
+use crate::service::proxy::connect::{Arrival, Connecting};
+use crate::transport::socket::{receive, send};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// The longest time between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The longest head of an answer to a check.
+const HEAD_MAX: usize = 16 << 10;
+
+/// Starts the thread. It ends when what is returned is dropped.
+pub(in crate::service::proxy) fn start(gate: &Arc<HttpGate>) -> io::Result<Sender<Infallible>> {
+    let (alive, ended) = bounded(0);
+    let gate = Arc::downgrade(gate);
+    std::thread::Builder::new().name("http-gate".to_owned()).spawn(move || keep(&gate, &ended))?;
+    Ok(alive)
+}
+
+fn keep(gate: &Weak<HttpGate>, ended: &Receiver<Infallible>) {
+    let mut pause = Duration::ZERO;
+    while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(pause) {
+        let Some(gate) = gate.upgrade() else { return };
+        gate.spares.expire(gate.gate.clock.now());
+        pause = LOOK;
+        if let (Some(path), Some(every)) = (&gate.config.check_path, gate.gate.settings.check_every) {
+            check(&gate, path, nanos(every));
+            pause = pause.min(every).min(Duration::from_millis(250));
+        }
+    }
+}
+
+/// Asks each backend that is due.
+fn check(gate: &Arc<HttpGate>, path: &str, every: Nanos) {
+    let due: Vec<Place> = std::iter::from_fn(|| gate.gate.backends.take_for_check(every)).collect();
+    // One that is silent must not hold up the checks of the others.
+    std::thread::scope(|scope| {
+        for place in due {
+            scope.spawn(move || {
+                gate.spares.close_one(place.backend());
+                let began = gate.gate.clock.now();
+                match ask(gate, &place, path) {
+                    Ok(()) => place.reached(gate.gate.clock.now().saturating_sub(began)),
+                    Err(failure) => place.failed(failure),
+                }
+            });
+        }
+    });
+}
+
+/// Asks one backend; it is well if it answers 200 to 399 within the time that a connection may take.
+fn ask(gate: &HttpGate, place: &Place, path: &str) -> Result<(), BackendFailure> {
+    let clock = &gate.gate.clock;
+    let deadline = gate.gate.connect_deadline(clock.now());
+    let socket = reach(gate, place, deadline)?;
+    let mut request = Vec::new();
+    if let Some(version) = gate.gate.settings.send_header {
+        version.write_local(&mut request);
+    }
+    let host = place.address();
+    request.extend(
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate\r\nConnection: close\r\n\r\n")
+            .bytes(),
+    );
+    // A new socket has room for it.
+    if !send(&socket, &request).is_ok_and(|sent| sent == request.len()) {
+        return Err(BackendFailure::Reset);
+    }
+    let (mut heard, mut scanner) = (Vec::new(), Scanner::responses());
+    let mut buffer = [0; 4096];
+    loop {
+        match receive(&socket, &mut buffer) {
+            Ok(Some(0)) | Err(_) => return Err(BackendFailure::Reset),
+            Ok(Some(read)) => heard.extend_from_slice(&buffer[..read]),
+            Ok(None) if clock.now() >= deadline => return Err(BackendFailure::Timeout),
+            Ok(None) => wait([(socket.as_fd(), PollFlags::IN)], deadline, clock.now()),
+        }
+        match scanner.find(&heard, HEAD_MAX) {
+            Ok(None) => {}
+            Ok(Some(range)) => return judge(&heard[range]),
+            Err(_) => return Err(BackendFailure::Unhealthy),
+        }
+    }
+}
+
+fn judge(head: &[u8]) -> Result<(), BackendFailure> {
+    let mut slots = Slots::new();
+    match ResponseHead::parse(head, "GET", &mut slots, 100) {
+        Ok(head) if matches!(head.status, 200..400) => Ok(()),
+        _ => Err(BackendFailure::Unhealthy),
+    }
+}
+
+fn reach(gate: &HttpGate, place: &Place, deadline: Nanos) -> Result<OwnedFd, BackendFailure> {
+    let clock = &gate.gate.clock;
+    let (mut connecting, mut arrival) = Connecting::start(place.address(), clock.now(), deadline)?;
+    loop {
+        match arrival {
+            Arrival::Made { socket, .. } => return Ok(socket),
+            Arrival::Wait { until } => {
+                wait(connecting.socket().map(|socket| (socket, PollFlags::OUT)), until, clock.now());
+                arrival = connecting.poll(clock.now())?;
+            }
+        }
+    }
+}
+
+/// Waits for an event, until then at the latest.
+fn wait<'f>(sockets: impl IntoIterator<Item = (BorrowedFd<'f>, PollFlags)>, until: Nanos, now: Nanos) {
+    let left = until.saturating_sub(now).clamp(1_000_000, 1_000_000_000);
+    let time = Timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as _ };
+    let sockets: Vec<_> = sockets.into_iter().collect();
+    let mut looks: Vec<_> = sockets.iter().map(|(socket, flags)| PollFd::new(socket, *flags)).collect();
+    // An error is a wait that was shorter.
+    let _ = poll(&mut looks, Some(&time));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_well_that_answers_below_400() {
+        let judged = |status: &str| judge(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes());
+        for status in ["200 OK", "204 No Content", "302 Found"] {
+            assert_eq!(judged(status), Ok(()));
+        }
+        for status in ["404 Not Found", "503 Service Unavailable", "100 Continue", "x"] {
+            assert_eq!(judged(status), Err(BackendFailure::Unhealthy));
+        }
+    }
+}

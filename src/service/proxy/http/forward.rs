@@ -1,0 +1,238 @@
+//! A request as the backend sees it: written anew from what was read, with one framing.
+//!
+//! What belongs to the client's connection is left out (RFC 9110, 7.6.1), and so is what only the gate may say of the
+//! client. Frameworks turn `-` into `_` (`HTTP_X_FORWARDED_FOR`), so a name that would become one of those is left out too.
+
+use crate::service::http::wire::{Form, RequestHead, list};
+use std::io::Write;
+use std::net::IpAddr;
+
+/// Where the body ends, as the backend is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RequestFraming {
+    /// There is none, and nothing is said of it.
+    None,
+    Length(u64),
+    Chunked,
+}
+
+/// What the backend is told of its client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told<'t> {
+    pub(super) client: IpAddr,
+    /// `http`, or `https`.
+    pub(super) scheme: &'t str,
+    /// The client is a balancer that says who its own client is.
+    pub(super) trusted: bool,
+    /// The host, where the client named none.
+    pub(super) host: &'t str,
+}
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
+const FORWARDED_HOST: &str = "x-forwarded-host";
+
+/// Headers of the client's connection, and those that are written anew.
+const LEFT_OUT: [&str; 12] = [
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "content-length",
+    "upgrade",
+    "http2-settings",
+    "expect",
+    // Programs that take it for an environment variable send their own requests by way of it.
+    "proxy",
+];
+
+/// Whether a request asks to go on as a WebSocket. Other protocols are not passed on: one that the gate does not read (h2c,
+/// say) would carry requests past it.
+pub(super) fn wants_websocket(head: &RequestHead<'_>) -> bool {
+    let mut protocols = head.headers.all("upgrade").flat_map(list);
+    head.upgrade
+        && protocols.next().is_some_and(|name| name.eq_ignore_ascii_case(b"websocket"))
+        && protocols.next().is_none()
+}
+
+/// Writes the head of a request.
+pub(super) fn write_request(
+    head: &RequestHead<'_>,
+    framing: RequestFraming,
+    told: &Told<'_>,
+    out: &mut Vec<u8>,
+) {
+    for part in [head.method, " "] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    write_target(head, out);
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    header(out, "Host", head.host.unwrap_or(told.host).as_bytes());
+    for (name, value) in head.headers.iter() {
+        if !is_left_out(name, told.trusted) && !head.headers.lists("connection", name) {
+            header(out, name, value);
+        }
+    }
+    write_forwarded(head, told, out);
+    match framing {
+        RequestFraming::None => {}
+        // A vector takes whatever it is given.
+        RequestFraming::Length(length) => drop(write!(out, "Content-Length: {length}\r\n")),
+        RequestFraming::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
+    if wants_websocket(head) {
+        out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The target as it was sent, without the host that an absolute one begins with.
+fn write_target(head: &RequestHead<'_>, out: &mut Vec<u8>) {
+    if head.target.form() != Form::Absolute {
+        return out.extend_from_slice(head.target.as_str().as_bytes());
+    }
+    out.extend_from_slice(head.target.path().as_bytes());
+    if let Some(query) = head.target.query() {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+}
+
+fn write_forwarded(head: &RequestHead<'_>, told: &Told<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    if told.trusted {
+        for before in head.headers.all(FORWARDED_FOR).filter(|value| !value.is_empty()) {
+            out.extend_from_slice(before);
+            out.extend_from_slice(b", ");
+        }
+    }
+    let _ = write!(out, "{}\r\n", told.client);
+    let said = |name| if told.trusted { head.headers.get(name) } else { None };
+    header(out, "X-Forwarded-Proto", said(FORWARDED_PROTO).unwrap_or(told.scheme.as_bytes()));
+    let host = head.host.unwrap_or(told.host);
+    header(out, "X-Forwarded-Host", said(FORWARDED_HOST).unwrap_or(host.as_bytes()));
+}
+
+pub(super) fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a header is not passed on.
+fn is_left_out(name: &str, trusted: bool) -> bool {
+    if !name.contains('_') {
+        let own = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
+        return LEFT_OUT.iter().chain(&own).any(|it| name.eq_ignore_ascii_case(it))
+            || !trusted && says_who(name);
+    }
+    // It would be taken for one of those behind the gate.
+    let dashed = name.replace('_', "-");
+    LEFT_OUT.iter().any(|it| dashed.eq_ignore_ascii_case(it)) || says_who(&dashed)
+}
+
+/// Whether a header says who the client is, which only those may who know.
+fn says_who(name: &str) -> bool {
+    const SAYS_WHO: &str = "x-forwarded-";
+    name.eq_ignore_ascii_case("forwarded")
+        || name.eq_ignore_ascii_case("x-real-ip")
+        || name.get(..SAYS_WHO.len()).is_some_and(|start| start.eq_ignore_ascii_case(SAYS_WHO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::http::wire::{Scanner, Slots};
+
+    const TOLD: Told<'static> = Told {
+        client: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9)),
+        scheme: "http",
+        trusted: false,
+        host: "gate",
+    };
+
+    fn pass(request: &str, framing: RequestFraming, told: Told<'_>) -> String {
+        let range = Scanner::requests().find(request.as_bytes(), 1 << 20).unwrap().unwrap();
+        let mut slots = Slots::new();
+        let head = RequestHead::parse(&request.as_bytes()[range], &mut slots, 100).unwrap();
+        let mut out = Vec::new();
+        write_request(&head, framing, &told, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    const WHO: &str = "X-Forwarded-For: 10.0.0.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: h\r\n";
+
+    #[test]
+    fn a_request_is_passed_on_with_what_is_its_own_and_nothing_of_its_connection() {
+        let request = "GET /a%2f..//b?x=1 HTTP/1.1\r\nAccept: */*\r\nhOST: h\r\nConnection: keep-alive, X-Mine\r\n\
+                       X-Mine: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nProxy: evil\r\nProxy-Connection: close\r\n\
+                       X-Empty:\r\nCookie: a=b\r\nCookie: c=d\r\nX_Key: kept\r\n\r\n";
+        let passed = pass(request, RequestFraming::None, TOLD);
+        let own = "GET /a%2f..//b?x=1 HTTP/1.1\r\nHost: h\r\nAccept: */*\r\nX-Empty: \r\nCookie: a=b\r\n\
+                   Cookie: c=d\r\nX_Key: kept\r\n";
+        assert_eq!(passed, format!("{own}{WHO}\r\n"));
+    }
+
+    #[test]
+    fn what_only_the_gate_may_say_is_left_out_under_every_spelling() {
+        let request = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.2.3.4\r\nx_forwarded_for: 1.2.3.4\r\n\
+                       X-Forwarded_Proto: https\r\nForwarded: for=x\r\nX-Real-IP: 1.1.1.1\r\nX-Forwarded-Prefix: /p\r\n\
+                       Content_Length: 5\r\nTransfer_Encoding: chunked\r\n\r\n";
+        assert_eq!(
+            pass(request, RequestFraming::None, TOLD),
+            format!("GET / HTTP/1.1\r\nHost: h\r\n{WHO}\r\n")
+        );
+    }
+
+    #[test]
+    fn a_balancer_that_is_trusted_is_added_to() {
+        let request = "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\n\
+                       X-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n\r\n";
+        let passed = pass(request, RequestFraming::None, Told { trusted: true, ..TOLD });
+        assert_eq!(
+            passed,
+            "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Port: 443\r\nX-Forwarded-For: 1.2.3.4, 5.6.7.8, 10.0.0.9\r\n\
+             X-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn the_framing_is_the_gates_own() {
+        let request = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0005\r\nExpect: 100-continue\r\n\r\n";
+        let passed = pass(request, RequestFraming::Length(5), TOLD);
+        assert_eq!(passed, format!("POST / HTTP/1.1\r\nHost: h\r\n{WHO}Content-Length: 5\r\n\r\n"));
+        let request = "POST / HTTP/1.1\r\nHost: h\r\ntransfer-encoding: Chunked\r\nTrailer: X\r\n\r\n";
+        let passed = pass(request, RequestFraming::Chunked, TOLD);
+        assert_eq!(passed, format!("POST / HTTP/1.1\r\nHost: h\r\n{WHO}Transfer-Encoding: chunked\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_target_that_names_a_host_is_asked_there() {
+        let passed = pass("GET http://other:81/x?y HTTP/1.1\r\nHost: h\r\n\r\n", RequestFraming::None, TOLD);
+        assert!(passed.starts_with("GET /x?y HTTP/1.1\r\nHost: other:81\r\n"), "{passed}");
+        assert!(passed.contains("X-Forwarded-Host: other:81\r\n"), "{passed}");
+        let passed = pass("GET / HTTP/1.0\r\n\r\n", RequestFraming::None, TOLD);
+        assert!(passed.starts_with("GET / HTTP/1.1\r\nHost: gate\r\n"), "{passed}");
+        let passed = pass("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", RequestFraming::None, TOLD);
+        assert!(passed.starts_with("OPTIONS * HTTP/1.1\r\n"), "{passed}");
+    }
+
+    #[test]
+    fn a_websocket_is_passed_on_and_another_protocol_is_not() {
+        let ask = |upgrade: &str| {
+            pass(
+                &format!("GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n"),
+                RequestFraming::None,
+                TOLD,
+            )
+        };
+        assert!(ask("WebSocket").ends_with("Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"));
+        for other in ["h2c", "websocket, h2c", "h2c, websocket"] {
+            assert_eq!(ask(other), format!("GET / HTTP/1.1\r\nHost: h\r\n{WHO}\r\n"));
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Reading a request from a client, until it is whole or as much of its body has come as is collected.
+
+use super::answer::Asked;
+use super::forward::{RequestFraming, Told, wants_websocket, write_request};
+use super::pending::{Pending, Upload, add};
+use super::settings::{FairBy, HttpGateConfig};
+use crate::admit::turns::accounts::SourceId;
+use crate::service::held::Held;
+use crate::service::http::wire::{
+    BodyLength, BodyLimits, BodyReader, Piece, Refused, RequestHead, Scanner, Slots, Version,
+};
+use crate::service::proxy::gate;
+use crate::service::{Context, Fault, Peer};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::TcpStream;
+
+/// Where and by which rules a request is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IntakeSetting<'s> {
+    pub(super) config: &'s HttpGateConfig,
+    pub(super) context: Context<'s>,
+    pub(super) peer: &'s Peer,
+    /// Its socket, whose near address is the host of a request that names none.
+    pub(super) client: &'s TcpStream,
+}
+
+impl IntakeSetting<'_> {
+    fn max_head(&self) -> usize {
+        self.context.limits.max_head.min(self.context.limits.input_total)
+    }
+}
+
+/// A request that is being read.
+#[derive(Debug)]
+pub(super) enum RequestIntake {
+    Head(Scanner),
+    Body(Box<CollectedRequest>),
+}
+
+/// A request whose body is still coming.
+#[derive(Debug)]
+pub(super) struct CollectedRequest {
+    head: Held,
+    body: Held,
+    reader: BodyReader,
+    chunked: bool,
+}
+
+/// What input came to.
+#[derive(Debug)]
+pub(super) enum IntakeStep {
+    /// More must come.
+    More,
+    /// The client waits to be told to go on.
+    Continue,
+    Ready(Box<Pending>),
+}
+
+/// Why a request is not taken.
+#[derive(Debug)]
+pub(super) enum IntakeFault {
+    Refused(Refused),
+    /// It asks for a tunnel.
+    Connect,
+    NoRoom,
+}
+
+impl From<Refused> for IntakeFault {
+    fn from(refused: Refused) -> Self {
+        IntakeFault::Refused(refused)
+    }
+}
+
+impl From<Fault> for IntakeFault {
+    fn from(_: Fault) -> Self {
+        IntakeFault::NoRoom
+    }
+}
+
+impl From<std::io::Error> for IntakeFault {
+    fn from(_: std::io::Error) -> Self {
+        IntakeFault::NoRoom
+    }
+}
+
+impl RequestIntake {
+    pub(super) const fn new() -> Self {
+        RequestIntake::Head(Scanner::requests())
+    }
+
+    /// Whether nothing of a request has come.
+    pub(super) fn is_fresh(&self) -> bool {
+        matches!(self, RequestIntake::Head(scanner) if scanner.is_fresh())
+    }
+
+    /// Takes input, from the start of a head as long as it is not whole; how many bytes were used.
+    pub(super) fn take(
+        &mut self,
+        data: &[u8],
+        setting: IntakeSetting<'_>,
+    ) -> Result<(usize, IntakeStep), IntakeFault> {
+        match self {
+            RequestIntake::Head(scanner) => match scanner.find(data, setting.max_head())? {
+                None => Ok((0, IntakeStep::More)),
+                Some(range) => {
+                    let (head, rest) = (&data[range.clone()], &data[range.end..]);
+                    let (used, taken) = self.head(head, rest, setting)?;
+                    Ok((range.end + used, taken))
+                }
+            },
+            RequestIntake::Body(_) => self.body(data, setting),
+        }
+    }
+
+    /// A head is whole, and `rest` stands behind it.
+    fn head(
+        &mut self,
+        bytes: &[u8],
+        rest: &[u8],
+        setting: IntakeSetting<'_>,
+    ) -> Result<(usize, IntakeStep), IntakeFault> {
+        let mut slots = Slots::new();
+        let head = RequestHead::parse(bytes, &mut slots, setting.context.limits.max_headers)?;
+        if head.method == "CONNECT" {
+            return Err(IntakeFault::Connect);
+        }
+        let (length, chunked) = match head.body {
+            BodyLength::Bytes(length) => (length, false),
+            BodyLength::Chunked | BodyLength::UntilClose => (u64::MAX, true),
+        };
+        if length <= rest.len() as u64 {
+            let body = &rest[..length as usize];
+            let pending = make(&head, framing_of(&head, length), body, None, setting)?;
+            return Ok((body.len(), IntakeStep::Ready(Box::new(pending))));
+        }
+        let limits = BodyLimits { max_overhead: setting.max_head(), ..BodyLimits::default() };
+        let reader = head.body.reader(limits);
+        if head.expects_continue && rest.is_empty() && length > setting.config.buffer_request as u64 {
+            // Its sender is told to go on when it has a place.
+            let framing = if chunked { RequestFraming::Chunked } else { RequestFraming::Length(length) };
+            let upload = Some(Upload { reader, chunked });
+            let mut pending = make(&head, framing, &[], upload, setting)?;
+            pending.expects_continue = true;
+            return Ok((0, IntakeStep::Ready(Box::new(pending))));
+        }
+        let mut kept = Held::of(setting.peer, &setting.context);
+        kept.extend(bytes, bytes.len(), &setting.context)?;
+        let body = Held::of(setting.peer, &setting.context);
+        *self = RequestIntake::Body(Box::new(CollectedRequest { head: kept, body, reader, chunked }));
+        if head.expects_continue && rest.is_empty() {
+            return Ok((0, IntakeStep::Continue));
+        }
+        self.body(rest, setting)
+    }
+
+    /// A piece of a body.
+    fn body(&mut self, data: &[u8], setting: IntakeSetting<'_>) -> Result<(usize, IntakeStep), IntakeFault> {
+        let RequestIntake::Body(collected) = self else { return Ok((0, IntakeStep::More)) };
+        let most = setting.config.buffer_request;
+        let mut used = 0;
+        let whole = loop {
+            let (n, piece) = collected.reader.next(&data[used..])?;
+            used += n;
+            match piece {
+                Piece::Data(piece) => {
+                    collected.body.extend(piece, most.max(piece.len()), &setting.context)?;
+                }
+                Piece::More if collected.body.len() >= most => break false,
+                Piece::More => return Ok((used, IntakeStep::More)),
+                Piece::End => break true,
+            }
+        };
+        let RequestIntake::Body(collected) = std::mem::replace(self, RequestIntake::new()) else {
+            return Ok((used, IntakeStep::More));
+        };
+        let pending = collected.make(whole, setting)?;
+        Ok((used, IntakeStep::Ready(Box::new(pending))))
+    }
+}
+
+impl CollectedRequest {
+    fn make(self, whole: bool, setting: IntakeSetting<'_>) -> Result<Pending, IntakeFault> {
+        let Self { head, body, reader, chunked } = self;
+        let mut slots = Slots::new();
+        // It was parsed when it came, so it cannot fail.
+        let head = RequestHead::parse(head.bytes(), &mut slots, setting.context.limits.max_headers)?;
+        let (framing, upload) = match (head.body, whole) {
+            (BodyLength::Bytes(length), false) => (RequestFraming::Length(length), false),
+            (_, false) => (RequestFraming::Chunked, true),
+            // Its length is known by now, which every backend understands.
+            (_, true) => (RequestFraming::Length(body.len() as u64), false),
+        };
+        debug_assert_eq!(upload, chunked && !whole);
+        let upload = (!whole).then_some(Upload { reader, chunked });
+        make(&head, framing, body.bytes(), upload, setting)
+    }
+}
+
+/// The framing of a request whose whole body is there.
+fn framing_of(head: &RequestHead<'_>, length: u64) -> RequestFraming {
+    let says_length = head.headers.get("content-length").is_some();
+    // A method that is about a body says that there is none.
+    let expected = matches!(head.method, "POST" | "PUT" | "PATCH");
+    if length > 0 || says_length || expected { RequestFraming::Length(length) } else { RequestFraming::None }
+}
+
+/// Writes a request anew, with what of its body is there.
+fn make(
+    head: &RequestHead<'_>,
+    framing: RequestFraming,
+    body: &[u8],
+    upload: Option<Upload>,
+    setting: IntakeSetting<'_>,
+) -> Result<Pending, IntakeFault> {
+    let IntakeSetting { config, context, peer, client: socket } = setting;
+    let host = if head.host.is_none() {
+        socket.local_addr().map(|near| near.to_string())
+    } else {
+        Ok(String::new())
+    };
+    let host = &host.unwrap_or_default();
+    let client = peer.address.ip().to_canonical();
+    let trusted = config.trusted.iter().any(|network| network.contains(client));
+    let mut written = Vec::with_capacity(1024);
+    write_request(head, framing, &Told { client, scheme: "http", trusted, host }, &mut written);
+    let mut bytes = Held::of(peer, &context);
+    bytes.extend(&written, written.len() + body.len(), &context)?;
+    if !body.is_empty() {
+        add(&mut bytes, body, framing == RequestFraming::Chunked, &context)?;
+    }
+    let asked = Asked {
+        version: head.version,
+        head_only: head.method == "HEAD",
+        upgrade: wants_websocket(head) && upload.is_none(),
+        keep: head.keep_alive,
+    };
+    let idempotent = matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE");
+    Ok(Pending::new(bytes, upload, asked, idempotent, source(head, setting)))
+}
+
+/// The source that takes turns with others.
+fn source(head: &RequestHead<'_>, setting: IntakeSetting<'_>) -> SourceId {
+    if let FairBy::Header(name) = &setting.config.fair
+        && let Some(value) = head.headers.get(name)
+    {
+        let mut hasher = DefaultHasher::new();
+        value.hash(&mut hasher);
+        // Apart from all addresses: no network uses the first eight bits that are ones with this many zeros behind.
+        return SourceId(u128::from(hasher.finish()) | 0xff << 120);
+    }
+    gate::source(setting.peer.address, setting.context.limits.source_prefix)
+}
+
+/// The version of requests that were not understood.
+pub(super) const UNKNOWN_VERSION: Version = Version::Http11;

@@ -1,0 +1,165 @@
+//! What can be set of a gate for HTTP.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The settings of a gate for HTTP. Start from [`HttpGateConfig::default`] and change what must differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HttpGateConfig {
+    /// Bytes of a request's body that are collected before a place at a backend is asked for, so that a slow sender holds
+    /// none. A longer body is passed on as it comes from there on. Default 64 KiB.
+    pub buffer_request: usize,
+    /// Time that a backend may be silent while it is waited for: until the whole head of its answer, and between two pieces
+    /// of the body. Then the client is answered 504, or its answer is cut. Default 60 s.
+    pub backend_timeout: Duration,
+    /// Time that a connection to a backend is kept without a request; 0 for none. Default 60 s.
+    pub backend_idle: Duration,
+    /// What tells clients apart when requests wait and sources take turns. Default: the client's address.
+    pub fair: FairBy,
+    /// Senders whose `X-Forwarded-For`, `-Proto` and `-Host` are believed and added to: balancers before the gate. What
+    /// others say there is replaced. Default: none.
+    pub trusted: Vec<Network>,
+    /// Path that is asked of each backend by a check: one that does not answer 200 to 399 is set aside. It needs
+    /// [`check_every`](crate::ProxyBuilder::check_every). Default: a check only connects.
+    pub check_path: Option<String>,
+}
+
+impl Default for HttpGateConfig {
+    fn default() -> Self {
+        Self {
+            buffer_request: 64 << 10,
+            backend_timeout: Duration::from_secs(60),
+            backend_idle: Duration::from_secs(60),
+            fair: FairBy::Address,
+            trusted: Vec::new(),
+            check_path: None,
+        }
+    }
+}
+
+impl HttpGateConfig {
+    /// What is set, as the options of the command line name and show it.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program shows it"))]
+    pub(in super::super) fn table(&self) -> Vec<(&'static str, String)> {
+        let fair = match &self.fair {
+            FairBy::Address => "address".to_owned(),
+            FairBy::Header(name) => format!("header:{name}"),
+        };
+        let trusted = if self.trusted.is_empty() { "off".to_owned() } else { self.trusted.len().to_string() };
+        vec![
+            ("backend-timeout", crate::limits::show_time(self.backend_timeout)),
+            ("backend-idle", crate::limits::show_time(self.backend_idle)),
+            ("backend-check-path", self.check_path.clone().unwrap_or_else(|| "off".to_owned())),
+            ("buffer-request", crate::limits::show_size(self.buffer_request)),
+            ("backend-fair", fair),
+            ("trust-forwarded", trusted),
+        ]
+    }
+}
+
+/// What tells clients apart when sources take turns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FairBy {
+    /// The client's address, by the leading bits that `source_prefix` names.
+    Address,
+    /// The value of a header, and the address of a client that sends none.
+    Header(String),
+}
+
+/// A text names no way to tell clients apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write `address`, or `header:` and the name of a header")]
+pub struct FairByError;
+
+impl FromStr for FairBy {
+    type Err = FairByError;
+
+    fn from_str(text: &str) -> Result<Self, FairByError> {
+        match (text, text.strip_prefix("header:")) {
+            ("address", _) => Ok(FairBy::Address),
+            (_, Some(name)) if !name.is_empty() && name.bytes().all(crate::service::http::wire::is_token) => {
+                Ok(FairBy::Header(name.to_owned()))
+            }
+            _ => Err(FairByError),
+        }
+    }
+}
+
+/// The addresses that share these leading bits, as `10.0.0.0/8`; one address without a length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: u128,
+    bits: u8,
+}
+
+/// A text names no network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a network: write one like 10.0.0.0/8, or an address")]
+pub struct NetworkError(String);
+
+/// An address as IPv6 has it, so that one rule serves both.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
+        IpAddr::V6(v6) => v6.into(),
+    }
+}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let error = || NetworkError(text.to_owned());
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| error())?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| error())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(longest);
+        if bits > longest {
+            return Err(error());
+        }
+        Ok(Self { address: number(address), bits: bits + 128 - longest })
+    }
+}
+
+impl Network {
+    /// Whether an address is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let differ = number(address.to_canonical()) ^ self.address;
+        differ.leading_zeros() >= u32::from(self.bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_has_the_addresses_that_share_its_bits() {
+        let has = |network: &str, address: &str| {
+            network.parse::<Network>().unwrap().contains(address.parse().unwrap())
+        };
+        assert!(has("10.0.0.0/8", "10.255.0.1") && !has("10.0.0.0/8", "11.0.0.0"));
+        assert!(has("10.1.2.3", "10.1.2.3") && has("10.1.2.3", "::ffff:10.1.2.3"));
+        assert!(has("fd00::/8", "fd12::1") && !has("fd00::/8", "10.0.0.1"));
+        assert!(has("0.0.0.0/0", "8.8.8.8") && !has("0.0.0.0/0", "fd00::1"));
+        for text in ["", "10.0.0.0/33", "x/8", "10.0.0.0/", "::/129"] {
+            let error = text.parse::<Network>().unwrap_err().to_string();
+            assert!(error.contains("is not a network"), "{error}");
+        }
+    }
+
+    #[test]
+    fn clients_are_told_apart_by_address_or_by_a_header() {
+        assert_eq!("address".parse(), Ok(FairBy::Address));
+        assert_eq!("header:X-Api-Key".parse(), Ok(FairBy::Header("X-Api-Key".to_owned())));
+        for text in ["header:", "header:a b", "cookie", ""] {
+            assert_eq!(text.parse::<FairBy>(), Err(FairByError));
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Connections to backends between two requests.
+//!
+//! A spare one is used before a new one is made, and comes back before its place is given back. So a backend never has
+//! more connections than places: a new one is made only where there is none to spare.
+
+use crate::clock::Nanos;
+use crate::service::Seat;
+use crate::service::proxy::backends::BackendId;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One connection to a backend, and what is known of its registration with the poller.
+#[derive(Debug)]
+pub(super) struct SpareConnection {
+    pub(super) socket: OwnedFd,
+    /// The session that its events give a turn.
+    pub(super) seat: Seat,
+}
+
+#[derive(Debug)]
+struct Resting {
+    backend: BackendId,
+    since: Nanos,
+    spare: SpareConnection,
+}
+
+#[derive(Debug)]
+pub(super) struct Spares {
+    list: Mutex<Vec<Resting>>,
+    /// How long one may wait.
+    idle: Nanos,
+}
+
+impl Spares {
+    pub(super) fn new(idle: Nanos) -> Self {
+        Self { list: Mutex::default(), idle }
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Resting>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a connection whose last answer is whole. The caller still has its place.
+    pub(super) fn put(&self, backend: BackendId, spare: SpareConnection, now: Nanos) {
+        if self.idle > 0 {
+            self.list().push(Resting { backend, since: now, spare });
+        }
+    }
+
+    /// The one that was used last, if it is still as it was left: a backend that has closed it, or has said something
+    /// that nobody asked for, is not asked on it again.
+    pub(super) fn take(&self, backend: BackendId, now: Nanos) -> Option<SpareConnection> {
+        loop {
+            let found = {
+                let mut list = self.list();
+                let at = list.iter().rposition(|waiting| waiting.backend == backend)?;
+                list.remove(at)
+            };
+            if now.saturating_sub(found.since) < self.idle && is_quiet(&found.spare.socket) {
+                return Some(found.spare);
+            }
+        }
+    }
+
+    /// Closes one, for a check that makes a connection of its own.
+    pub(super) fn close_one(&self, backend: BackendId) {
+        let closed = {
+            let mut list = self.list();
+            list.iter().position(|waiting| waiting.backend == backend).map(|at| list.remove(at))
+        };
+        drop(closed);
+    }
+
+    /// Closes those that have waited for too long.
+    pub(super) fn expire(&self, now: Nanos) {
+        let mut old = Vec::new();
+        {
+            let mut list = self.list();
+            // They stand in the order in which they came.
+            let fresh = list.iter().position(|waiting| now.saturating_sub(waiting.since) < self.idle);
+            let count = fresh.unwrap_or(list.len());
+            old.extend(list.drain(..count));
+        }
+        drop(old);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.list().len()
+    }
+}
+
+/// Whether a connection is open and nothing has come on it.
+fn is_quiet(socket: &OwnedFd) -> bool {
+    let mut byte = [0u8; 1];
+    recv(socket.as_fd(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) == Err(Errno::AGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    const SEAT: Seat = Seat { slot: 0, generation: 0 };
+
+    fn id(index: u32) -> BackendId {
+        BackendId::of(index)
+    }
+
+    fn pair() -> (SpareConnection, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        (SpareConnection { socket: near.into(), seat: SEAT }, far)
+    }
+
+    #[test]
+    fn the_one_that_was_used_last_comes_first_and_each_for_its_own_backend() {
+        let spares = Spares::new(100);
+        let (first, mut ends) = pair();
+        ends.write_all(b"").unwrap();
+        let (second, _end) = pair();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&second.socket);
+        spares.put(id(1), first, 0);
+        spares.put(id(1), second, 1);
+        assert!(spares.take(id(2), 2).is_none());
+        let taken = spares.take(id(1), 2).unwrap();
+        assert_eq!(std::os::fd::AsRawFd::as_raw_fd(&taken.socket), number);
+        assert_eq!(spares.len(), 1);
+    }
+
+    #[test]
+    fn one_that_has_ended_has_spoken_or_is_old_is_not_used() {
+        let spares = Spares::new(100);
+        let (ended, end) = pair();
+        drop(end);
+        let (spoken, mut speaker) = pair();
+        speaker.write_all(b"HTTP/1.1 200 OK\r\n").unwrap();
+        let (old, _end) = pair();
+        spares.put(id(1), old, 0);
+        spares.put(id(1), ended, 50);
+        spares.put(id(1), spoken, 50);
+        assert!(spares.take(id(1), 120).is_none());
+        assert_eq!(spares.len(), 0);
+    }
+
+    #[test]
+    fn old_ones_are_closed_and_none_is_kept_where_none_is_wanted() {
+        let spares = Spares::new(100);
+        let (old, mut far) = pair();
+        let (fresh, _end) = pair();
+        spares.put(id(1), old, 0);
+        spares.put(id(1), fresh, 50);
+        spares.expire(100);
+        assert_eq!(spares.len(), 1);
+        assert_eq!(std::io::Read::read(&mut far, &mut [0; 1]).unwrap(), 0, "it was closed");
+        spares.close_one(id(1));
+        assert_eq!(spares.len(), 0);
+        let none = Spares::new(0);
+        none.put(id(1), pair().0, 0);
+        assert_eq!(none.len(), 0);
+    }
+}

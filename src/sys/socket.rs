@@ -1,0 +1,28 @@
+//! What the kernel tells of a connected socket.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Bytes given to the kernel for a client that has not acknowledged them (`SIOCOUTQ`); 0 where that cannot be
+/// told.
+pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, since `socket` is borrowed; the kernel writes one int to `bytes`.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// How long ago a freshly accepted connection was established, to the millisecond: what it has waited in the kernel. The
+/// server has sent nothing on it, so the time since it last did is the time since the handshake. `None` where the kernel
+/// does not tell.
+#[cfg(target_os = "linux")]
+pub(crate) fn since_handshake(socket: BorrowedFd<'_>) -> Option<std::time::Duration> {
+    // Eight bytes, then rto, ato, snd_mss, rcv_mss, unacked, sacked, lost, retrans, fackets, last_data_sent.
+    let words =
+        super::accept_queue::getsockopt_words::<12>(socket, libc::IPPROTO_TCP, libc::TCP_INFO).ok()?;
+    Some(std::time::Duration::from_millis(u64::from(words[11])))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn since_handshake(_socket: BorrowedFd<'_>) -> Option<std::time::Duration> {
+    None
+}

@@ -1,0 +1,167 @@
+//! Datagrams that come from whom they should not: forged sources that would make two servers answer each other for ever,
+//! and one source that sends without pause.
+
+mod support;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use support::{Program, eventually};
+use tidegate::metrics::snapshot::ListenerSnapshot;
+use tidegate::reason::DatagramDrop;
+use tidegate::service::{Cost, Work, hello_datagrams};
+use tidegate::{BoundServer, DatagramService, Echo, Handle, Limits, Server, Time};
+
+fn bind(address: &str, rate: f64, service: impl DatagramService) -> BoundServer {
+    let limits = Limits::default().workers(2).datagram_source_rate(rate);
+    Server::builder().limits(limits).listen_datagrams(address, service).unwrap().bind().unwrap()
+}
+
+fn counts(handle: &Handle) -> ListenerSnapshot {
+    handle.stats().listeners.remove(0)
+}
+
+/// Two servers, of which the second has been made to answer the first's answer: the first was sent a datagram from the port
+/// where the second listens since.
+fn entangled(rate: f64, one: impl DatagramService, other: impl DatagramService) -> [Handle; 2] {
+    let first = bind("127.0.0.1:0", rate, one);
+    let forger = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = forger.local_addr().unwrap();
+    forger.send_to(b"for ever?", first.addresses()[0]).unwrap();
+    drop(forger);
+    let second = bind(&port.to_string(), rate, other).serve().unwrap();
+    [first.serve().unwrap(), second]
+}
+
+/// Datagrams that both have received, once nothing more comes.
+fn exchanged(servers: &[Handle; 2]) -> u64 {
+    let (mut last, mut since) = (0, Instant::now());
+    eventually("they fall silent", || {
+        let now = servers.iter().map(|handle| counts(handle).datagrams_received).sum();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        (now > 1 && since.elapsed() > Duration::from_millis(300)).then_some(now)
+    })
+}
+
+#[test]
+fn two_servers_that_were_made_to_answer_each_other_stop_after_a_few_answers() {
+    let default = Limits::default().datagram_source_rate;
+    // The burst of a source, on both sides, and what its rate adds meanwhile.
+    let most = 2 * (default / 4.0) as u64 + 100;
+    let pairs = [
+        entangled(default, Echo, Echo),
+        entangled(default, Time, Time),
+        entangled(default, Echo, Time),
+        entangled(default, hello_datagrams(), hello_datagrams()),
+        entangled(default, Time, hello_datagrams()),
+    ];
+    for servers in &pairs {
+        let count = exchanged(servers);
+        assert!(count <= most, "{count} datagrams, more than {most}");
+        let dropped = |handle| counts(handle).datagrams_dropped[DatagramDrop::SourceRate as usize];
+        // Where one of them has no answer to the other's, it ended by that.
+        assert!(servers.iter().map(dropped).sum::<u64>() <= 1);
+    }
+    // Without the limit they would not have stopped.
+    let servers = entangled(0.0, Echo, Echo);
+    eventually("they go on", || (counts(&servers[0]).datagrams_received > 20 * most).then_some(()));
+    let [first, second] = servers;
+    assert!(first.shutdown(Duration::from_secs(5)).is_clean(), "it ends nevertheless");
+    drop(second);
+}
+
+#[test]
+fn a_source_that_floods_takes_nothing_from_the_others() {
+    let limits = Limits::default().workers(2).queue(64);
+    let handle = Server::builder()
+        .limits(limits)
+        .listen_datagrams("127.0.0.1:0", Work(Cost::Sleep(Duration::from_millis(1))))
+        .unwrap()
+        .bind()
+        .unwrap()
+        .serve()
+        .unwrap();
+    let address = handle.addresses()[0];
+    let over = AtomicBool::new(false);
+    let noisy = UdpSocket::bind("127.0.0.2:0").unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                // As fast as one core sends would be a test of the kernel's buffer.
+                for _ in 0..50 {
+                    let _ = noisy.send_to(b"more", address);
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        eventually("the flood is on", || {
+            (counts(&handle).datagrams_dropped[DatagramDrop::SourceRate as usize] > 1_000).then_some(())
+        });
+        let mut answered = 0;
+        for n in 0..40u8 {
+            let polite = UdpSocket::bind(SocketAddr::from(([127, 0, 1, n], 0))).unwrap();
+            polite.connect(address).unwrap();
+            polite.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            polite.send(&[n]).unwrap();
+            let mut reply = [0; 8];
+            answered += usize::from(matches!(polite.recv(&mut reply), Ok(1) if reply[0] == n));
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(answered >= 39, "{answered} of 40 were answered");
+    });
+    // Of the flood what its source is allowed was answered, and the operator is told who it was.
+    let observe = handle.observe();
+    let named = observe.refused_sources();
+    assert_eq!(named[0].source, "127.0.0.2", "{named:?}");
+    assert!(handle.shutdown(Duration::from_secs(5)).is_clean());
+}
+
+#[test]
+fn ports_of_reflectors_are_not_answered_though_nobody_configured_it() {
+    let port = 11_211;
+    let (Ok(memcached), Ok(other)) = (UdpSocket::bind(("127.0.0.1", port)), UdpSocket::bind("127.0.0.1:0"))
+    else {
+        panic!("port {port} is in use on this machine");
+    };
+    let handle = bind("127.0.0.1:0", 0.0, Echo).serve().unwrap();
+    for socket in [&memcached, &other] {
+        socket.send_to(b"stats", handle.addresses()[0]).unwrap();
+    }
+    other.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    assert_eq!(other.recv(&mut [0; 16]).unwrap(), 5);
+    eventually("it is counted", || {
+        (counts(&handle).datagrams_dropped[DatagramDrop::RefusedSource as usize] == 1).then_some(())
+    });
+    memcached.set_nonblocking(true).unwrap();
+    assert!(memcached.recv(&mut [0; 16]).is_err(), "it was answered");
+}
+
+#[test]
+fn the_rate_of_a_source_is_an_option_and_off_turns_it_off() {
+    let sent = 400;
+    for (option, all) in [("off", true), ("100", false)] {
+        let server = Program::new()
+            .without_echo()
+            .arg("--listen", "echo=udp://127.0.0.1:0")
+            .arg("--datagram-source-rate", option)
+            .start();
+        let text = server.stdout();
+        let address: SocketAddr =
+            text.lines().find_map(|line| line.split_once("udp://")?.1.trim().parse().ok()).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        let mut answered = 0;
+        for _ in 0..sent / 10 {
+            (0..10).for_each(|_| assert_eq!(socket.send(b"x").unwrap(), 1));
+            // What is answered is answered at once.
+            let wait = if all { Duration::from_secs(5) } else { Duration::from_millis(20) };
+            socket.set_read_timeout(Some(wait)).unwrap();
+            answered += (0..10).take_while(|_| socket.recv(&mut [0; 8]).is_ok()).count();
+        }
+        assert_eq!(answered == sent, all, "{answered} of {sent} with {option}");
+        assert!(answered >= 8, "{answered}");
+    }
+}

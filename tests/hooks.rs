@@ -1,0 +1,239 @@
+//! Code of a service that never returns costs its own workers, and nothing else: newcomers are accepted and refused,
+//! deadlines pass, scrapes are answered, and the end comes in its time.
+
+mod support;
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use support::{Client, End, Site, eventually};
+use tidegate::admin::Admin;
+use tidegate::reason::{CloseReason, DropReason};
+use tidegate::{Echo, Limits, Peer, Server, Service, Session, Stream, Turn};
+
+/// Which code of the service waits for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stuck {
+    Verify,
+    Connect,
+    Turn,
+    TurnFailed,
+    Finish,
+    Drop,
+}
+
+/// An echo that gets stuck, and how often it did.
+#[derive(Clone)]
+struct Sticky {
+    at: Stuck,
+    stuck: Arc<AtomicUsize>,
+}
+
+impl Sticky {
+    fn new(at: Stuck) -> Self {
+        Self { at, stuck: Arc::default() }
+    }
+
+    fn wait_at(&self, at: Stuck) {
+        if self.at == at {
+            self.stuck.fetch_add(1, Ordering::SeqCst);
+            // Its thread is left behind when the test ends.
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+
+    #[track_caller]
+    fn until_stuck(&self, workers: usize) {
+        eventually("all workers are stuck", || (self.stuck.load(Ordering::SeqCst) >= workers).then_some(()));
+    }
+}
+
+impl Service for Sticky {
+    fn verify(&self, _: &Peer) -> bool {
+        self.wait_at(Stuck::Verify);
+        true
+    }
+
+    fn connect(&self, _: &Peer) -> Box<dyn Session> {
+        self.wait_at(Stuck::Connect);
+        Box::new(StickySession(self.clone()))
+    }
+
+    fn turn_failed(&self, _: &Peer, _: &io::Error) {
+        self.wait_at(Stuck::TurnFailed);
+    }
+}
+
+struct StickySession(Sticky);
+
+impl Session for StickySession {
+    fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+        self.0.wait_at(Stuck::Turn);
+        if self.0.at == Stuck::TurnFailed {
+            return Err(io::Error::other("as the test wants it"));
+        }
+        Echo.turn(stream)
+    }
+
+    fn finish(&mut self, _: CloseReason) {
+        self.0.wait_at(Stuck::Finish);
+    }
+}
+
+impl Drop for StickySession {
+    fn drop(&mut self) {
+        self.0.wait_at(Stuck::Drop);
+    }
+}
+
+const WORKERS: usize = 2;
+
+fn limits() -> Limits {
+    Limits::default()
+        .workers(WORKERS)
+        .queue(2)
+        .queue_timeout(Duration::from_millis(500))
+        .idle_timeout(Duration::from_millis(1_500))
+}
+
+/// With all workers stuck: newcomers wait, are refused when the queue is full, and are shed when they have waited too long.
+#[track_caller]
+fn others_are_accepted_and_refused(site: &Site) {
+    let before = site.counts();
+    let mut waiting: Vec<Client> = (0..2).map(|_| site.client()).collect();
+    for client in &mut waiting {
+        client.mutter("x");
+    }
+    for client in &mut waiting {
+        assert_eq!(client.end(), End::Reset, "it waited too long: {:#?}", site.counts());
+    }
+    let mut crowd: Vec<Client> = (0..8).map(|_| site.client()).collect();
+    for client in &mut crowd {
+        let end = client.rest();
+        assert_eq!(end, (Vec::new(), End::Reset), "{:#?}", site.counts());
+    }
+    let now = site.counts();
+    let dropped = |reason: DropReason| now.dropped[reason as usize] - before.dropped[reason as usize];
+    assert!(dropped(DropReason::QueueTimeout) >= 2, "{now:?}");
+    assert_eq!(dropped(DropReason::QueueTimeout) + dropped(DropReason::QueueFull), 10, "{now:?}");
+}
+
+#[test]
+fn all_workers_stuck_in_any_hook_hold_up_neither_newcomers_nor_the_end() {
+    for at in [Stuck::Verify, Stuck::Connect, Stuck::Turn, Stuck::TurnFailed, Stuck::Finish, Stuck::Drop] {
+        let service = Sticky::new(at);
+        let handle = Server::builder()
+            .limits(limits())
+            .listen("127.0.0.1:0", service.clone())
+            .unwrap()
+            .bind()
+            .unwrap()
+            .serve()
+            .unwrap();
+        let address = handle.addresses()[0];
+        let mut clients = Vec::new();
+        for _ in 0..WORKERS {
+            clients.push(Client::connect(address));
+            clients.last_mut().unwrap().mutter("x");
+        }
+        if matches!(at, Stuck::Finish | Stuck::Drop) {
+            for client in &mut clients {
+                client.hear("x");
+            }
+        }
+        service.until_stuck(WORKERS);
+        let began = Instant::now();
+        let report = handle.shutdown(Duration::from_millis(300));
+        assert!(began.elapsed() < Duration::from_secs(4), "{at:?}: {:?}, {report}", began.elapsed());
+        assert_eq!(report.workers_left, WORKERS, "{at:?}: {report}");
+        assert!(!report.is_clean());
+    }
+}
+
+#[test]
+fn sessions_that_never_let_go_when_they_idle_out_hold_up_nobodys_deadline() {
+    for at in [Stuck::Finish, Stuck::Drop] {
+        let service = Sticky::new(at);
+        let site = Site::serve(limits(), service.clone());
+        let mut idle: Vec<Client> = Vec::new();
+        for _ in 0..2 * WORKERS + 3 {
+            let mut client = site.client();
+            client.say("x").hear("x");
+            idle.push(client);
+        }
+        // More sessions than there are workers; each client sees its end nevertheless.
+        for client in &mut idle {
+            assert_eq!(client.end(), End::Fin);
+        }
+        service.until_stuck(WORKERS);
+        site.until_closed(CloseReason::IdleTimeout, 2 * WORKERS as u64 + 3);
+        others_are_accepted_and_refused(&site);
+        let began = Instant::now();
+        let report = site.end_within(Duration::from_millis(300));
+        assert!(began.elapsed() < Duration::from_secs(4), "{at:?}: {:?}, {report}", began.elapsed());
+        let said = report.to_string();
+        assert!(report.workers_left == WORKERS && report.sessions_left > 0, "{at:?}: {said}");
+        assert!(said.contains("sessions that were not told"), "{said}");
+    }
+}
+
+#[test]
+fn a_server_that_is_cut_tells_the_sessions_that_do_return() {
+    /// Sleeps in its turn until the server is stopped; its `finish` is counted.
+    struct Counted(Arc<AtomicUsize>);
+    impl Service for Counted {
+        fn connect(&self, _: &Peer) -> Box<dyn Session> {
+            Box::new(Counted(self.0.clone()))
+        }
+    }
+    impl Session for Counted {
+        fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+            Echo.turn(stream)
+        }
+        fn finish(&mut self, _: CloseReason) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let told = Arc::new(AtomicUsize::new(0));
+    let site = Site::serve(Limits::default().workers(WORKERS), Counted(told.clone()));
+    let mut clients: Vec<Client> = (0..50).map(|_| site.client()).collect();
+    for client in &mut clients {
+        client.say("x").hear("x");
+    }
+    drop(site);
+    assert_eq!(told.load(Ordering::SeqCst), 50);
+}
+
+#[test]
+fn scrapes_are_answered_while_all_workers_are_stuck() {
+    let service = Sticky::new(Stuck::Finish);
+    let handle = Server::builder()
+        .limits(limits())
+        .listen("127.0.0.1:0", service.clone())
+        .unwrap()
+        .bind()
+        .unwrap()
+        .serve()
+        .unwrap();
+    let admin = Admin::bind("127.0.0.1:0".parse().unwrap(), handle.observe()).unwrap().serve().unwrap();
+    for _ in 0..WORKERS {
+        let mut client = Client::connect(handle.addresses()[0]);
+        client.say("x").hear("x");
+    }
+    service.until_stuck(WORKERS);
+    for path in ["/livez", "/metrics", "/status.json"] {
+        let mut scrape = TcpStream::connect(admin.address()).unwrap();
+        scrape.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        scrape.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        scrape.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(" 200 "), "{path}: {answer}");
+    }
+    let began = Instant::now();
+    drop(handle);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}

@@ -525,3 +525,137 @@ fn a_backend_that_has_no_address_is_an_error_that_names_it() {
     assert!(proxy(none).unwrap().build().is_err());
     let _ = Server::builder();
 }
+
+#[test]
+fn a_client_s_wait_begins_when_it_connects_not_when_it_has_a_worker() {
+    let slow = tidegate::lines("slow", |_, _| {
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(())
+    });
+    let backend = Backend::new();
+    let builder = Server::builder().limits(Limits::default().workers(1)).listen("127.0.0.1:0", slow).unwrap();
+    let site = Site::build(builder, backend.gate().build().unwrap());
+    let mut busy = site.client();
+    busy.say("x\n");
+    site.until("the only worker is busy", |now| now.active == 1);
+    let _client = Client::connect(site.handle().addresses()[1]);
+    let _peer = backend.accept();
+    let seen = site.stats().listeners[1].backends.clone().unwrap();
+    assert_eq!(seen.wait.count(), 1);
+    assert!(seen.wait.sum >= Duration::from_millis(150), "{:?} of 300 ms", seen.wait.sum);
+}
+
+/// A backend that answers each connection's word after a while and closes.
+struct Answering {
+    address: SocketAddr,
+    ends: Arc<std::sync::atomic::AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Answering {
+    fn start(address: &str, takes: Duration) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ends, answered) =
+            (Arc::new(std::sync::atomic::AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (end, count) = (ends.clone(), answered.clone());
+        let thread = std::thread::spawn(move || {
+            for peer in listener.incoming() {
+                if end.load(SeqCst) {
+                    break;
+                }
+                let (mut peer, count) = (peer.unwrap(), count.clone());
+                std::thread::spawn(move || {
+                    let mut word = [0; 4];
+                    if peer.read_exact(&mut word).is_ok() {
+                        std::thread::sleep(takes);
+                        count.fetch_add(1, SeqCst);
+                        let _ = peer.write_all(&word);
+                    }
+                });
+            }
+        });
+        Self { address, ends, answered, thread: Some(thread) }
+    }
+
+    fn answered(&self) -> usize {
+        self.answered.load(SeqCst)
+    }
+}
+
+/// It listens no more when this returns.
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.ends.store(true, SeqCst);
+        let _ = TcpStream::connect(self.address);
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+/// Of three backends one is ten times as slow, then another is killed, and comes back.
+#[test]
+fn a_slow_backend_has_the_smaller_share_and_one_that_was_killed_is_used_again_when_it_is_back() {
+    let quick = Duration::from_millis(5);
+    let (one, two) = (Answering::start("127.0.0.1:0", quick), Answering::start("127.0.0.1:0", quick));
+    let slow = Answering::start("127.0.0.1:0", 20 * quick);
+    let names = [&one, &two, &slow].map(|backend| backend.address.to_string());
+    let site = gate(Limits::default(), proxy(&names).unwrap().connections(2));
+    let (ends, failed) = (std::sync::atomic::AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !ends.load(SeqCst) {
+                    let mut client = site.client();
+                    client.mutter("ping");
+                    let mut answer = [0; 4];
+                    if !client.heard(&mut answer) {
+                        failed.fetch_add(1, SeqCst);
+                    }
+                }
+            });
+        }
+        eventually("a few hundred were served", || (one.answered() + two.answered() > 300).then_some(()));
+        let all = one.answered() + two.answered() + slow.answered();
+        assert!(slow.answered() * 5 < all, "the slow one had {} of {all}", slow.answered());
+        assert_eq!(failed.load(SeqCst), 0);
+        let address = two.address;
+        drop(two);
+        let before = one.answered();
+        eventually("the others carry on", || (one.answered() > before + 100).then_some(()));
+        // Those whose word it had are lost with it, no more than its places; nobody else.
+        let lost = failed.load(SeqCst);
+        assert!(lost <= 2, "{lost} were lost");
+        assert!(backends(&site).backends[1].aside_for.is_some());
+        let two = Answering::start(&address.to_string(), quick);
+        eventually("it is used again", || (two.answered() > 50).then_some(()));
+        assert_eq!(failed.load(SeqCst), lost, "nobody paid for its return");
+        ends.store(true, SeqCst);
+    });
+    until(&site, "all places are given back", |all| all.in_use == 0);
+}
+
+#[test]
+fn of_many_pairs_a_drain_lets_end_who_can_and_resets_the_others() {
+    const PAIRS: usize = 200;
+    let backend = Backend::new();
+    let site = gate(Limits::default(), backend.gate().connections(PAIRS));
+    let mut pairs: Vec<_> = (0..PAIRS).map(|_| (site.client(), backend.accept())).collect();
+    let staying = pairs.split_off(PAIRS / 2);
+    let report = std::thread::scope(|scope| {
+        let ending = scope.spawn(|| site.end_within(Duration::from_secs(2)));
+        for (client, peer) in &mut pairs {
+            client.say("the last");
+            peer.hear("the last");
+            client.finish();
+            peer.say("answer");
+            peer.finish();
+            assert_eq!(client.rest(), (b"answer".to_vec(), End::Fin));
+        }
+        ending.join().unwrap()
+    });
+    assert!(!report.is_clean());
+    for (mut client, mut peer) in staying {
+        assert_eq!((client.end(), peer.end()), (End::Reset, End::Reset));
+    }
+}

@@ -211,6 +211,97 @@ fn haproxy_behind_it_learns_who_the_client_is() {
     }
 }
 
+/// HAProxy as the balancer before two gates: its clients are spread, and a gate that drains is told apart by its checks.
+#[test]
+fn haproxy_before_it_passes_clients_on_and_takes_the_other_when_one_ends() {
+    let folder = Folder::new("before");
+    let mut backend = command("socat");
+    let behind = free_port();
+    let _backend =
+        Server::start(backend.args([&format!("TCP-LISTEN:{behind},bind=127.0.0.1,fork"), "EXEC:cat"]));
+    listens(behind);
+    let backends = format!("127.0.0.1:{behind}");
+    let (one, two) = (gate(&backends, &[]), gate(&backends, &[]));
+    let port = free_port();
+    let config = folder.write(
+        "haproxy.cfg",
+        &format!(
+            "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n  retries 2\n  option redispatch\n\
+             listen a\n  bind 127.0.0.1:{port}\n  server one {} check inter 100ms\n  server two {} check inter 100ms\n",
+            address(&one),
+            address(&two)
+        ),
+    );
+    let _haproxy = Server::start(command("haproxy").args(["-db", "-f", &config]));
+    listens(port);
+    let at = SocketAddr::from(([127, 0, 0, 1], port));
+    let talk = |words: &str| {
+        let mut client = Client::connect(at);
+        client.say(words).hear(words).finish();
+        assert_eq!(client.rest(), (Vec::new(), End::Fin));
+    };
+    for number in 0..20 {
+        talk(&format!("client {number}"));
+    }
+    let mut standing = Client::connect(at);
+    standing.say("hello").hear("hello");
+    drop(one);
+    for number in 0..20 {
+        talk(&format!("after {number}"));
+    }
+}
+
+const PAGE: &str = "
+import os, time
+def app(environ, start):
+    body = environ['wsgi.input'].read(int(environ.get('CONTENT_LENGTH') or 0)) or str(os.getpid()).encode()
+    time.sleep(0.02)
+    start('200 OK', [('Content-Length', str(len(body)))])
+    return [body]
+";
+
+const BUSY: &str =
+    r"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// Two workers that serve one connection each: at most two are with it, a few wait, the others are told 503.
+#[test]
+fn gunicorn_has_as_many_connections_as_workers_and_the_others_are_told_503() {
+    let folder = Folder::new("gunicorn");
+    folder.write("page.py", PAGE);
+    let socket = folder.path("app.sock");
+    let gunicorn = format!("{}/target/test-venv/bin/gunicorn", env!("CARGO_MANIFEST_DIR"));
+    let mut gunicorn = command(&gunicorn);
+    gunicorn.current_dir(&folder.0).args([
+        "-w",
+        "2",
+        "-b",
+        &format!("unix:{socket}"),
+        "--no-control-socket",
+        "page:app",
+    ]);
+    let _gunicorn = Server::start(&mut gunicorn);
+    eventually("gunicorn listens", || std::os::unix::net::UnixStream::connect(&socket).ok());
+    let options = [
+        ("--backend-connections", "2"),
+        ("--backend-connect", "first-byte"),
+        ("--queue", "10"),
+        ("--refusal-rate", "10000"),
+        ("--busy-reply", BUSY),
+    ];
+    let gate = gate(&format!("unix:{socket}"), &options);
+    let at = address(&gate);
+    let answers: Vec<String> = std::thread::scope(|scope| {
+        let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
+        let clients: Vec<_> = (0..60).map(|_| scope.spawn(move || ask(at, request))).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    let served =
+        answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("hello"));
+    let (served, told) = (served.count(), answers.iter().filter(|a| a.starts_with("HTTP/1.1 503 ")).count());
+    assert_eq!(served + told, 60, "{answers:?}");
+    assert!(served >= 12, "{served} served");
+}
+
 #[test]
 fn redis_and_its_own_client_talk_through_it() {
     let port = free_port();
@@ -235,6 +326,11 @@ fn redis_and_its_own_client_talk_through_it() {
     };
     assert_eq!(cli(&["set", "key", "value"]), "OK\n");
     assert_eq!(cli(&["get", "key"]), "value\n");
+    // A gate whose backend is gone says so in the words of the protocol.
+    let refusing = self::gate("127.0.0.1:1", &[("--busy-reply", r"-ERR busy\r\n")]);
+    let refused = address(&refusing).port().to_string();
+    let output = finish(command("redis-cli").args(["-h", "127.0.0.1", "-p", &refused, "get", "key"]));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("ERR busy"), "{output:?}");
     // As many clients as places: each keeps its connection to the end.
     let benchmark = ["-p", &port, "-c", "4", "-n", "2000", "-q", "-t", "set,get"];
     let output = finish(command("redis-benchmark").args(benchmark));
@@ -336,12 +432,13 @@ fn ask_again(at: SocketAddr, backend: &TcpListener) -> String {
 /// Each has been used once, and both sides are silent since.
 #[test]
 fn thousands_of_quiet_pairs_own_no_thread_and_no_buffer() {
-    const PAIRS: usize = 3_000;
+    // As many as 20,000 open files allow, two for each pair here and there.
+    const PAIRS: usize = 9_000;
     support::raise_open_files();
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
     let name = backend.local_addr().unwrap().to_string();
     let places = PAIRS.to_string();
-    let gate = gate(&name, &[("--backend-connections", &places)]);
+    let gate = gate(&name, &[("--backend-connections", &places), ("--max-connections", &places)]);
     let at = address(&gate);
     let mut before = gate.status("VmRSS");
     let mut pairs = Vec::new();
@@ -361,6 +458,8 @@ fn thousands_of_quiet_pairs_own_no_thread_and_no_buffer() {
     let grown = (gate.status("VmRSS") - before) * 1024 / PAIRS as u64;
     assert!(grown < 2_048, "{grown} bytes for each pair");
     assert!(gate.status("Threads") <= 32 + 10);
+    let all = gate.status("VmRSS");
+    assert!(all < 32 * 1024, "{all} KiB for {PAIRS} pairs and a program that is not optimized");
     // Each is still there.
     for (number, (client, peer)) in pairs.iter_mut().enumerate().step_by(100) {
         client.say([!(number as u8)]);
@@ -368,4 +467,35 @@ fn thousands_of_quiet_pairs_own_no_thread_and_no_buffer() {
         peer.read_exact(&mut byte).unwrap();
         assert_eq!(byte, [!(number as u8)]);
     }
+}
+
+/// Two descriptors for each pair and two for each pipe: the start says when they are too many, and nobody meets it later.
+#[test]
+fn descriptors_are_counted_at_the_start() {
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let service = format!("proxy:{}", backend.local_addr().unwrap());
+    let limits = |most: u64| {
+        let program = Program::new().service(&service).open_files(most);
+        program.arg("--max-connections", 300).arg("--backend-connections", 300).arg("--fd-reserve", 20)
+    };
+    let mut shell = command("sh");
+    let line = format!(
+        "ulimit -n 600 && exec \"$0\" --admin off --max-connections 300 --backend-connections 300 --fd-reserve 20 \
+         --listen {service}=tcp://127.0.0.1:0"
+    );
+    let output = finish(shell.args(["-c", &line, support::path()]));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("open files") && said.lines().count() == 1, "{said}");
+    let gate = limits(1_300).start();
+    let pairs: Vec<_> = (0..300)
+        .map(|_| {
+            let mut client = gate.client();
+            let (mut peer, _) = backend.accept().unwrap();
+            peer.write_all(b"hello").unwrap();
+            client.hear("hello");
+            (client, peer)
+        })
+        .collect();
+    assert_eq!(pairs.len(), 300);
 }

@@ -5,7 +5,10 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use support::{Client, Program, Running, eventually, raise_open_files};
 
 /// A small server, so that its limits are reached within seconds.
@@ -166,6 +169,7 @@ fn a_server_without_address_space_ends_connections_and_not_itself() {
     for _ in 0..4 {
         halves.send(10 * 1024);
         settle(&server);
+        assert!(server.is_running(), "it ended: {}", server.stderr());
         is_answered(hello);
     }
     let resident = server.status("RssAnon");
@@ -178,4 +182,154 @@ fn a_server_without_address_space_ends_connections_and_not_itself() {
     settle(&server);
     is_answered(hello);
     drop(halves);
+}
+
+/// A control group whose processes have so much memory and no more: a container.
+struct Container(PathBuf);
+
+impl Container {
+    /// `None` where this system lets nobody make one.
+    fn new(bytes: u64) -> Option<Self> {
+        let name = format!("tidegate-memory-{}", std::process::id());
+        for (root, file) in
+            [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
+        {
+            let place = Path::new(root).join(&name);
+            if std::fs::create_dir(&place).is_err() {
+                continue;
+            }
+            let container = Self(place);
+            if std::fs::write(container.0.join(file), bytes.to_string()).is_ok() {
+                // Without swap, where there is any: what does not fit is to be seen.
+                let _ = std::fs::write(container.0.join("memory.swap.max"), "0");
+                return Some(container);
+            }
+        }
+        None
+    }
+
+    /// What a shell does to be in it.
+    fn enter(&self) -> String {
+        format!("echo $$ > {}/cgroup.procs", self.0.display())
+    }
+
+    /// What its processes and the kernel on their behalf held at most, in KiB.
+    fn peak(&self) -> u64 {
+        let number = |file: &str| std::fs::read_to_string(self.0.join(file)).ok()?.trim().parse::<u64>().ok();
+        number("memory.max_usage_in_bytes").or_else(|| number("memory.peak")).unwrap_or(0) / 1024
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let began = Instant::now();
+        // It is empty once the kernel has taken its last process away.
+        while std::fs::remove_dir(&self.0).is_err() && began.elapsed() < support::PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Every kind of thing that clients can make a server hold.
+fn every_kind(backend: SocketAddr) -> Program {
+    program("16MiB")
+        .arg("--listen", "echo=udp://127.0.0.1:0")
+        .arg("--listen", "echo=http://127.0.0.1:0")
+        .arg("--listen", format!("proxy:{backend}=tcp://127.0.0.1:0"))
+        .arg("--backend-connections", 500)
+        .arg("--max-per-source", 3000)
+        .arg("--datagram-source-rate", "off")
+        .arg("--max-datagram", "8KiB")
+}
+
+/// The address of a listener, by its service and scheme.
+fn address_of(server: &Running, what: &str, scheme: &str) -> SocketAddr {
+    let text = server.stdout();
+    let line = text.lines().find(|line| line.trim_start().starts_with(what) && line.contains(scheme));
+    let line = line.unwrap_or_else(|| panic!("{what} {scheme} in {text}"));
+    line.split_once(scheme).unwrap().1.split_whitespace().next().unwrap().parse().expect("an address")
+}
+
+/// A backend that takes connections and never reads.
+fn deaf_backend() -> (SocketAddr, Arc<AtomicBool>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, over) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+    let stop = over.clone();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept() {
+            if stop.load(Ordering::SeqCst) {
+                return;
+            }
+            held.push(stream);
+        }
+    });
+    (address, over)
+}
+
+#[test]
+fn in_a_container_of_its_ceiling_and_16_mib_nothing_is_killed_whatever_it_is_made_to_hold() {
+    raise_open_files();
+    let (backend, over) = deaf_backend();
+    let roomy = every_kind(backend).start();
+    let ceiling = ceiling(&roomy);
+    drop(roomy);
+    let container = Container::new((ceiling + 16 * 1024) * 1024);
+    if container.is_none() {
+        println!("no control group can be made here: the resident size is what is measured");
+    }
+    let server = match &container {
+        Some(container) => every_kind(backend).prelude(&container.enter()).start(),
+        None => every_kind(backend).start(),
+    };
+    let check = |what: &str| {
+        settle(&server);
+        let (peak, contained) = (peak(&server), container.as_ref().map_or(0, Container::peak));
+        println!("{what}: at most {peak} of {ceiling} KiB, {contained} with the kernel's");
+        assert!(peak <= ceiling, "{what}: {peak} KiB where {ceiling} are promised");
+    };
+    let (hello, echo) = (address_of(&server, "hello", "tcp://"), address_of(&server, "echo", "tcp://"));
+    let (web, gate) = (address_of(&server, "echo", "http://"), address_of(&server, "proxy", "tcp://"));
+    let datagrams = address_of(&server, "echo", "udp://");
+    check("it has started");
+    // Connections that say nothing, of as many sources as there are.
+    let crowd: Vec<_> = (0..2900u32)
+        .filter_map(|n| Client::try_from(&format!("127.1.{}.{}", n / 250, n % 250 + 1), echo).ok())
+        .collect();
+    assert!(crowd.len() > 2500, "{} came in", crowd.len());
+    check("2,900 sources");
+    // From here on all of it at once.
+    let crowd: Vec<_> = crowd.into_iter().step_by(5).collect();
+    let halves = Crowd::connect(hello, "127.0.0.2", 900, false);
+    halves.send(16 * 1024);
+    check("half lines");
+    let heads = Crowd::connect(web, "127.0.0.3", 500, false);
+    for client in &heads.0 {
+        let _ = client.stream().write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n");
+    }
+    heads.send(60 * 1024);
+    heads.send(60 * 1024);
+    check("half bodies");
+    let deaf = Crowd::connect(echo, "", 200, true);
+    for _ in 0..8 {
+        deaf.send(512 * 1024);
+        settle(&server);
+    }
+    check("replies that nobody reads");
+    let pairs = Crowd::connect(gate, "127.0.0.4", 400, false);
+    for _ in 0..6 {
+        pairs.send(512 * 1024);
+        settle(&server);
+    }
+    check("pairs whose backend does not read");
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..5_000 {
+        let _ = socket.send_to(&[b'd'; 8192], datagrams);
+    }
+    check("datagrams");
+    is_answered(hello);
+    drop((crowd, halves, heads, deaf, pairs));
+    over.store(true, Ordering::SeqCst);
+    let _ = std::net::TcpStream::connect(backend);
+    drop(server);
 }

@@ -330,6 +330,38 @@ fn a_reply_before_the_close_is_delivered_however_late_it_is_read() {
 }
 
 #[test]
+fn replies_that_one_source_does_not_read_leave_room_for_those_of_others() {
+    let limits = Limits::default().output_per_connection(16 * MIB).output_total(32 * MIB);
+    let reply = vec![b'r'; 16 * MIB];
+    // More than the kernel takes of it has to be kept.
+    let site = Site::serve(limits, lines("large", move |line, out| out.send(&reply[..line.len() * 1024])));
+    let ask = |source: &str, kib: usize| {
+        let mut client = Client::narrow_from(Some(source), site.address);
+        client.say([&vec![b'x'; kib][..], b"\n"].concat());
+        client
+    };
+    let mut greedy: Vec<Client> = Vec::new();
+    for n in 1.. {
+        greedy.push(ask("127.0.0.2", 8_000));
+        let before = site.closed(CloseReason::OutputLimit);
+        site.until("it has its turn", |now| now.turns.iter().sum::<u64>() >= n);
+        if before > 0 || site.closed(CloseReason::OutputLimit) > 0 {
+            break;
+        }
+        assert!(n < 100, "the limit is never reached");
+    }
+    // Each of another source, and slow: its reply is kept, and it comes whole.
+    let mut polite: Vec<Client> = (3..8).map(|n| ask(&format!("127.0.0.{n}"), 7_900)).collect();
+    for client in &mut polite {
+        let mut heard = vec![0; 7_900 * 1024];
+        assert!(client.heard(&mut heard), "its reply was cut");
+    }
+    assert!(site.closed(CloseReason::OutputLimit) >= 1, "the greedy gave way");
+    drop((greedy, polite));
+    site.end();
+}
+
+#[test]
 fn a_blocking_handler_is_held_no_longer_than_its_timeouts() {
     let limits = Limits::default()
         .workers(2)

@@ -207,6 +207,16 @@ mod tests {
     }
 
     #[test]
+    fn all_addresses_of_an_ipv6_network_are_one_source_by_default() {
+        let (sources, now) = sources(|l| l.max_per_source = 2);
+        let admitted = |net: u16| {
+            let addresses = (0..100).map(|host| IpAddr::from([0x2001, 0xdb8, 0, net, 9, 9, 9, host]));
+            addresses.filter(|&address| sources.admit(address, now).is_ok()).count()
+        };
+        assert_eq!((admitted(1), admitted(2)), (2, 2));
+    }
+
+    #[test]
     fn a_prefix_of_nothing_makes_all_one_source() {
         let key = |text: &str, prefix| SourceKey::new(ip(text), prefix);
         assert_eq!(key("10.0.0.1", (0, 0)), key("192.0.2.1", (0, 0)));

@@ -47,7 +47,7 @@ pub(super) struct ServeArgs {
     pub(super) web: WebOptions,
     /// Text for a client that is refused, with the escapes \n \r \t \0 \\ \xHH [default: none, the connection is
     /// reset]
-    #[arg(long, value_name = "TEXT", help_heading = "Overload")]
+    #[arg(long, value_name = "TEXT", help_heading = "Overload", allow_hyphen_values = true)]
     pub(super) busy_reply: Option<String>,
     /// Form of log lines [default: text]
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Output")]

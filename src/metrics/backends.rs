@@ -27,7 +27,8 @@ pub struct BackendsSnapshot {
     pub oldest: Option<Duration>,
     /// For how long the freshest have been served first.
     pub stood_for: Option<Duration>,
-    /// How long clients waited until they had their place, also those who found one free.
+    /// How long clients waited until they had their place, also those who found one free; the kernel's backlog and the
+    /// server's queue are included.
     pub wait: HistogramSnapshot,
     /// Clients turned away because as many waited as may.
     pub queue_full: u64,
@@ -100,4 +101,9 @@ pub struct BackendSnapshot {
     pub reused: u64,
     /// HTTP requests that were sent again, since their connection was closed when it was used again.
     pub repeated: u64,
+}
+
+impl BackendSnapshot {
+    /// The names of the classes in [`answers`](Self::answers).
+    pub const CLASSES: [&'static str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 }

@@ -2,7 +2,7 @@
 //! `docs/metrics.md`.
 
 use crate::reason::{
-    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed,
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, RequestFailure, TurnOutcome, TurnShed,
 };
 use std::fmt;
 
@@ -270,6 +270,29 @@ const BACKEND_FAILURE: Label = label(
     ],
 );
 
+const ANSWER_CLASS: Label = label(
+    "class",
+    "the first digit of the answer's status",
+    &[
+        ("other", "a status that is none of HTTP's"),
+        ("1xx", "the connection went on as a WebSocket"),
+        ("2xx", "it was done"),
+        ("3xx", "the client is to look elsewhere, or has it already"),
+        ("4xx", "the request was at fault"),
+        ("5xx", "the backend was at fault"),
+    ],
+);
+const REQUEST_FAILURE: Label = label(
+    "reason",
+    "why it was not answered as it should be",
+    &[
+        (RequestFailure::Closed.as_str(), "the backend closed the connection and had answered nothing"),
+        (RequestFailure::Unreadable.as_str(), "the answer was not HTTP, or could be read in two ways"),
+        (RequestFailure::Timeout.as_str(), "the backend was silent for `backend_timeout`"),
+        (RequestFailure::Cut.as_str(), "the backend stopped in the middle of its answer"),
+    ],
+);
+
 metrics! {
     BuildInfo "tidegate_build_info" Gauge "1" Always [VERSION, REVISION]
         "The version that is running; always 1.";
@@ -338,7 +361,7 @@ metrics! {
     GateWaiting "tidegate_gate_waiting_clients" Gauge "clients" Gate [LISTENER]
         "Clients that wait for a place at a backend.";
     GateWait "tidegate_gate_wait_seconds" Histogram "seconds" Gate [LISTENER]
-        "Time that clients waited until they had a place at a backend, for each that got one.";
+        "Time until clients had a place at a backend, the kernel's backlog and the queue included, of all that got one.";
     GateRefused "tidegate_gate_refused_total" Counter "clients" Gate [LISTENER, GATE_REFUSAL]
         "Clients that got no place at a backend.";
     GatePlaces "tidegate_gate_places" Gauge "places" Gate [LISTENER]
@@ -365,6 +388,14 @@ metrics! {
         "Bytes sent to the backend; of an open connection in steps of 64 KiB.";
     BackendReceived "tidegate_backend_received_bytes_total" Counter "bytes" Backend [LISTENER, BACKEND]
         "Bytes received from the backend; of an open connection in steps of 64 KiB.";
+    BackendAnswers "tidegate_backend_answers_total" Counter "answers" Backend [LISTENER, BACKEND, ANSWER_CLASS]
+        "Answers of the backend to HTTP requests, by the first digit of their status.";
+    BackendRequestFailures "tidegate_backend_request_failures_total" Counter "requests" Backend [LISTENER, BACKEND, REQUEST_FAILURE]
+        "HTTP requests that the backend did not answer as it should.";
+    BackendReused "tidegate_backend_requests_reused_total" Counter "requests" Backend [LISTENER, BACKEND]
+        "HTTP requests that were sent on a connection which had served others.";
+    BackendRepeated "tidegate_backend_requests_repeated_total" Counter "requests" Backend [LISTENER, BACKEND]
+        "HTTP requests that were sent again, since the backend closed their connection when it was used again.";
     Lingering "tidegate_lingering_connections" Gauge "connections" Always []
         "Connections that have their reply and are being closed, while what the client still sends is thrown away.";
     Draining "tidegate_draining" Gauge "1" Always []

@@ -6,7 +6,7 @@ use super::histogram::{BUCKETS, HistogramSnapshot};
 use super::process::{ProcessReader, ProcessSnapshot};
 use super::snapshot::{ListenerSnapshot, Observe, Phase, Snapshot};
 use crate::reason::{
-    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed,
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, RequestFailure, TurnOutcome, TurnShed,
 };
 use prometheus::core::{Collector, Desc};
 use prometheus::{Encoder, Registry, TextEncoder, proto};
@@ -311,6 +311,19 @@ fn collect_backend(id: Id, listener: &str, backend: &BackendSnapshot, out: &mut 
         Id::BackendConnect => out.histogram(&labels, &backend.connect),
         Id::BackendSent => out.count(&labels, backend.to_backend),
         Id::BackendReceived => out.count(&labels, backend.to_client),
+        Id::BackendAnswers => {
+            for (class, &count) in BackendSnapshot::CLASSES.iter().zip(&backend.answers) {
+                out.count(&[labels[0], labels[1], class], count);
+            }
+        }
+        Id::BackendRequestFailures => {
+            for &reason in RequestFailure::ALL {
+                let count = backend.request_failures[reason as usize];
+                out.count(&[labels[0], labels[1], reason.as_str()], count);
+            }
+        }
+        Id::BackendReused => out.count(&labels, backend.reused),
+        Id::BackendRepeated => out.count(&labels, backend.repeated),
         _ => debug_assert!(false, "{id:?} is not a backend's"),
     }
 }

@@ -23,7 +23,7 @@ use crate::admit::refusal_budget::RefusalBudget;
 use crate::admit::sharing::Sharing;
 use crate::clock::Clock;
 use crate::limits::Limits;
-use crate::service::{Context, Holdings, Host, Pool};
+use crate::service::{Context, Holdings, Host};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -68,7 +68,7 @@ pub(crate) struct Shared {
     pub(crate) refusals: Refusals,
     pub(crate) tick: Option<Tick>,
     /// Memory for replies that clients have not taken, of all connections together.
-    pub(crate) output_total: Arc<Pool>,
+    pub(crate) output_total: Arc<Holdings>,
     /// Memory for requests that are not answered, of all connections together.
     pub(crate) input_total: Arc<Holdings>,
     /// Processors this process may use.

@@ -1,8 +1,8 @@
-//! Input that sessions hold while their connections are parked, by source: what is given up first
-//! when all of it together is more than the limit.
+//! What is held of clients while their connections are parked, by source: what is given up first when all of it together
+//! is more than the limit. There is one of these for input, and one for replies that were not taken.
 //!
 //! One source (an address, or the addresses of one network) could fill the limit with half-sent
-//! requests, and then nobody else's request could come in two packets. So when there is no room, the
+//! requests, and then nobody else's request could come in two packets; or with replies that it does not read. So when there is no room, the
 //! source that holds most gives some back: its largest piece is taken away, and the connection which
 //! that piece belonged to ends at its next turn. What is held during a turn is not in this table and is
 //! never taken away.
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The input that all sessions hold, and a table of what is parked of it.
+/// What all sessions hold of one kind, and a table of what is parked of it.
 #[derive(Debug, Default)]
 pub(crate) struct Holdings {
     pool: Arc<Pool>,
@@ -87,7 +87,7 @@ impl Holdings {
     pub(super) const CONNECTION_BYTES: usize =
         2 * (size_of::<HoldingsPlace>() + size_of::<u32>()) + 4 * (size_of::<(SourceKey, usize)>() + 1);
 
-    /// The memory that the input is in.
+    /// The memory that it is in.
     pub(super) fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }

@@ -1,7 +1,9 @@
 //! Replies that a client has not taken yet, counted in `output_total`.
 
-use super::Fault;
-use super::pool::{Buffer, Pool};
+use super::holdings::{Deposit, Holdings};
+use super::pool::Buffer;
+use super::{Fault, Host, Peer, Seat};
+use crate::admit::sources::SourceKey;
 use crate::limits::Limits;
 use crate::transport::socket::send;
 use std::io;
@@ -11,33 +13,96 @@ use std::sync::Arc;
 /// Replies that the kernel did not take: nothing is allocated while it takes all, and what a
 /// connection keeps of them is one word.
 #[derive(Debug, Default)]
-pub(crate) struct Kept(Option<Box<Buffer>>);
+pub(crate) struct Kept(Option<Box<KeptPlace>>);
+
+/// Where they are.
+#[derive(Debug)]
+enum KeptPlace {
+    /// Here, while the connection has a turn.
+    Here(Buffer),
+    /// Where they can be given up for other sources, while it is parked: see [`holdings`](super::holdings).
+    Parked(Deposit),
+}
 
 impl Kept {
     /// What one connection takes of the allocator when it has some.
-    pub(super) const BYTES: usize = size_of::<Buffer>().next_power_of_two();
+    pub(super) const BYTES: usize = size_of::<KeptPlace>().next_power_of_two();
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Keeps bytes, within the limits.
-    pub(super) fn keep(&mut self, data: &[u8], limits: &Limits, pool: &Arc<Pool>) -> io::Result<()> {
+    /// Keeps bytes of a client's, within the limits. Where all of them together leave no room, the source that keeps most
+    /// gives some up.
+    pub(super) fn keep(
+        &mut self,
+        data: &[u8],
+        peer: &Peer,
+        limits: &Limits,
+        total: &Arc<Holdings>,
+        host: &dyn Host,
+    ) -> io::Result<()> {
         if data.is_empty() {
             return Ok(());
         }
         let most = limits.output_per_connection;
-        let buffer = self.0.get_or_insert_with(|| Box::new(Buffer::new(pool)));
-        if buffer.len() + data.len() > most || buffer.extend(data, most, limits.output_total).is_err() {
-            self.0 = self.0.take().filter(|buffer| !buffer.is_empty());
+        let new = || Box::new(KeptPlace::Here(Buffer::new(total.pool())));
+        let KeptPlace::Here(buffer) = &mut **self.0.get_or_insert_with(new) else {
+            debug_assert!(false, "what is parked is taken back before a turn");
             return Err(Fault::OutputLimit.into());
+        };
+        let mut kept = buffer.len() + data.len() <= most;
+        while kept && let Err(full) = buffer.extend(data, most, limits.output_total) {
+            let robbed = total.make_room(source(peer, limits), full.wanted);
+            // It has a turn, in which it ends.
+            robbed.into_iter().for_each(|seat| host.wake(seat));
+            kept = robbed.is_some();
+        }
+        if kept {
+            return Ok(());
+        }
+        if buffer.is_empty() {
+            self.0 = None;
+        }
+        Err(Fault::OutputLimit.into())
+    }
+
+    /// Puts them where they can be given up for other sources, until the connection's next turn. An error if there is no
+    /// memory for that.
+    pub(crate) fn park(
+        &mut self,
+        seat: Seat,
+        peer: &Peer,
+        limits: &Limits,
+        total: &Arc<Holdings>,
+    ) -> io::Result<()> {
+        if let Some(place) = &mut self.0
+            && let KeptPlace::Here(buffer) = &mut **place
+        {
+            let buffer = std::mem::replace(buffer, Buffer::new(total.pool()));
+            let deposit = total.deposit(buffer, source(peer, limits), seat);
+            **place = KeptPlace::Parked(deposit.ok_or(Fault::OutputLimit)?);
+        }
+        Ok(())
+    }
+
+    /// Takes them back for a turn of the connection; an error if they were given up for another source.
+    pub(crate) fn resume(&mut self) -> io::Result<()> {
+        match self.0.take().map(|place| *place) {
+            Some(KeptPlace::Parked(deposit)) => {
+                let (_, buffer) = deposit.redeem().ok_or(Fault::OutputLimit)?;
+                self.0 = Some(Box::new(KeptPlace::Here(buffer)));
+            }
+            Some(here) => self.0 = Some(Box::new(here)),
+            None => {}
         }
         Ok(())
     }
 
     /// Sends what the kernel takes now; how much that was.
     pub(crate) fn flush(&mut self, socket: &TcpStream) -> io::Result<usize> {
-        let Some(buffer) = &mut self.0 else { return Ok(0) };
+        let Some(place) = &mut self.0 else { return Ok(0) };
+        let KeptPlace::Here(buffer) = &mut **place else { return Ok(0) };
         let mut flushed = 0;
         while !buffer.is_empty() {
             match send(socket, buffer.bytes())? {
@@ -58,17 +123,50 @@ impl Kept {
     }
 }
 
+/// Who keeps them.
+fn source(peer: &Peer, limits: &Limits) -> SourceKey {
+    SourceKey::new(peer.address.ip(), limits.source_prefix)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::pool::Pool;
     use std::io::Read;
     use std::net::TcpListener;
 
     fn keep(bytes: usize, pool: &Arc<Pool>) -> Kept {
-        let limits = Limits { output_per_connection: bytes, ..Limits::default() };
-        let mut kept = Kept::default();
-        kept.keep(&vec![1; bytes], &limits, pool).unwrap();
-        kept
+        let mut buffer = Buffer::new(pool);
+        buffer.extend(&vec![1; bytes], bytes, usize::MAX).unwrap();
+        Kept(Some(Box::new(KeptPlace::Here(buffer))))
+    }
+
+    fn len(kept: &Kept) -> usize {
+        match kept.0.as_deref() {
+            Some(KeptPlace::Here(buffer)) => buffer.len(),
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn what_is_parked_comes_back_unless_it_was_given_up() {
+        let total = Arc::new(Holdings::default());
+        let limits = Limits::default();
+        let peer = |n: u8| Peer { address: ([127, 0, 0, n], 9).into() };
+        let mut kept = [keep(8192, total.pool()), keep(4096, total.pool())];
+        for (n, kept) in kept.iter_mut().enumerate() {
+            kept.park(Seat { slot: n as u32, generation: 0 }, &peer(1), &limits, &total).unwrap();
+            assert!(!kept.is_empty());
+        }
+        let robbed = total.make_room(source(&peer(2), &limits), 4096);
+        assert_eq!(robbed.map(|seat| seat.slot), Some(0), "the larger one");
+        let [first, second] = &mut kept;
+        assert!(first.resume().is_err() && first.is_empty());
+        second.resume().unwrap();
+        assert_eq!((len(second), total.used()), (4096, 4096));
+        second.park(Seat { slot: 1, generation: 0 }, &peer(1), &limits, &total).unwrap();
+        second.discard();
+        assert_eq!(total.used(), 0);
     }
 
     fn pair() -> (TcpStream, TcpStream) {
@@ -109,7 +207,7 @@ mod tests {
         let mut buffer = vec![0; 1 << 20];
         while !kept.is_empty() {
             kept.flush(&near).unwrap();
-            let len = kept.0.as_ref().map_or(0, |buffer| buffer.len());
+            let len = len(&kept);
             assert!(pool.used() <= 4 * len + 4096, "{} bytes for {len}", pool.used());
             let _ = far.read(&mut buffer).unwrap();
         }

@@ -413,7 +413,7 @@ fn strip(line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
     use crate::limits::Limits;
-    use crate::service::{Buffers, Context, Holdings, Kept, Pool};
+    use crate::service::{Buffers, Context, Holdings, Kept};
     use proptest::prelude::*;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
@@ -427,7 +427,7 @@ mod tests {
         near: TcpStream,
         far: TcpStream,
         input_total: Arc<Holdings>,
-        output_total: Arc<Pool>,
+        output_total: Arc<Holdings>,
         stopping: AtomicBool,
         buffers: Buffers,
         kept: Kept,

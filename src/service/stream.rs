@@ -2,6 +2,7 @@
 
 use super::pace::Pace;
 use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, Words};
+use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::transport::socket::{receive, send};
@@ -83,6 +84,7 @@ pub struct Stream<'a> {
     both_ways: bool,
     earlier_call: bool,
     events: SocketEvents,
+    waited: Nanos,
 }
 
 impl<'a> Stream<'a> {
@@ -117,7 +119,7 @@ impl<'a> Stream<'a> {
             ended: false,
             received: 0,
         };
-        let output = Output { socket, kept, gather, blocked, pace, context, sent: 0 };
+        let output = Output { socket, kept, peer, gather, blocked, pace, context, sent: 0 };
         Self {
             input,
             output,
@@ -126,6 +128,7 @@ impl<'a> Stream<'a> {
             both_ways: false,
             earlier_call: false,
             events: SocketEvents::UNKNOWN,
+            waited: 0,
         }
     }
 
@@ -168,6 +171,16 @@ impl<'a> Stream<'a> {
         self.events = events;
     }
 
+    /// Says for how long the client has waited for this turn: a newcomer in the kernel's backlog too.
+    pub(crate) fn has_waited(&mut self, time: Nanos) {
+        self.waited = time;
+    }
+
+    /// For how long the client has waited for this turn.
+    pub(crate) fn waited(&self) -> Nanos {
+        self.waited
+    }
+
     /// This turn reads no more than this.
     pub(crate) fn read_at_most(&mut self, bytes: usize) {
         self.input.budget = self.input.budget.min(bytes);
@@ -191,7 +204,7 @@ impl<'a> Stream<'a> {
 
     /// Memory for what clients have not taken, of all connections.
     pub(crate) fn output_pool(&self) -> &'a Arc<Pool> {
-        self.output.context.output_total
+        self.output.context.output_total.pool()
     }
 
     /// Bytes that the session has moved itself; with `ended` the client has said all it will say.
@@ -254,7 +267,7 @@ impl<'a> Stream<'a> {
 pub(crate) struct Context<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) input_total: &'a Arc<Holdings>,
-    pub(crate) output_total: &'a Arc<Pool>,
+    pub(crate) output_total: &'a Arc<Holdings>,
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
     pub(crate) draining: &'a std::sync::atomic::AtomicBool,
     pub(crate) host: &'a Arc<dyn Host>,
@@ -334,6 +347,7 @@ impl Input<'_> {
 pub struct Output<'a> {
     pub(super) socket: &'a TcpStream,
     pub(super) kept: &'a mut Kept,
+    peer: &'a Peer,
     gather: &'a mut Vec<u8>,
     blocked: &'a Cell<bool>,
     pace: &'a Pace,
@@ -400,7 +414,8 @@ impl Output<'_> {
             return Ok(());
         }
         self.blocked.set(true);
-        self.kept.keep(data, self.context.limits, self.context.output_total)
+        let Context { limits, output_total, host, .. } = self.context;
+        self.kept.keep(data, self.peer, limits, output_total, &**host)
     }
 }
 

@@ -31,17 +31,30 @@ impl Client {
     /// Connects from an address of this machine.
     #[track_caller]
     pub(crate) fn from(source: &str, address: SocketAddr) -> Self {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-        let source = SocketAddr::new(source.parse().unwrap(), 0);
-        socket.bind(&source.into()).unwrap();
+        Self::try_from(source, address).expect("the server can be reached")
+    }
+
+    pub(crate) fn try_from(source: &str, address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        let source = SocketAddr::new(source.parse().expect("an address"), 0);
+        socket.bind(&source.into())?;
         let connected = socket.connect_timeout(&address.into(), PATIENCE);
-        Self::of(connected.map(|()| socket.into())).expect("the server can be reached")
+        Self::of(connected.map(|()| socket.into()))
     }
 
     /// Connects with a small receive buffer: what it does not read piles up at the server.
     #[track_caller]
     pub(crate) fn narrow(address: SocketAddr) -> Self {
+        Self::narrow_from(None, address)
+    }
+
+    /// The same, from an address of this machine.
+    #[track_caller]
+    pub(crate) fn narrow_from(source: Option<&str>, address: SocketAddr) -> Self {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+        if let Some(source) = source {
+            socket.bind(&SocketAddr::new(source.parse().unwrap(), 0).into()).unwrap();
+        }
         socket.set_recv_buffer_size(16 * 1024).unwrap();
         let connected = socket.connect_timeout(&address.into(), PATIENCE);
         Self::of(connected.map(|()| socket.into())).expect("the server can be reached")

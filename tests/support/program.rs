@@ -199,6 +199,12 @@ impl Running {
         kill_process(self.rustix_pid(), signal).expect("it runs");
     }
 
+    /// Whether it has not ended.
+    pub(crate) fn is_running(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+    }
+
     /// A number of `/proc/PID/status`.
     #[track_caller]
     pub(crate) fn status(&self, key: &str) -> u64 {

@@ -4,7 +4,7 @@ use super::error::Error;
 
 /// The method and the headers that were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Form {
+pub(crate) struct RequestForm {
     method: Option<String>,
     headers: Vec<(String, String)>,
 }
@@ -12,7 +12,7 @@ pub(crate) struct Form {
 /// Headers that say where a message ends, or what becomes of its connection: they follow from other options.
 const FRAMING: [&str; 5] = ["content-length", "transfer-encoding", "connection", "upgrade", "expect"];
 
-impl Form {
+impl RequestForm {
     /// Reads a method, and lines like `Name: value`.
     pub(crate) fn read(method: Option<&str>, lines: &[String]) -> Result<Self, Error> {
         if let Some(method) = method {
@@ -80,10 +80,10 @@ mod tests {
     #[test]
     fn a_header_that_is_asked_for_stands_in_the_place_of_the_usual_one() {
         let lines = ["host: other".to_owned(), "X-Key:  a b ".to_owned(), "X-Key: c".to_owned()];
-        let form = Form::read(Some("PUT"), &lines).unwrap();
+        let form = RequestForm::read(Some("PUT"), &lines).unwrap();
         let own = [("Host", "h"), ("Accept", "*/*")];
         assert_eq!(form.lines(&own), "Accept: */*\r\nhost: other\r\nX-Key: a b\r\nX-Key: c\r\n");
-        assert_eq!((form.method("GET"), Form::default().method("GET")), ("PUT", "GET"));
+        assert_eq!((form.method("GET"), RequestForm::default().method("GET")), ("PUT", "GET"));
     }
 
     #[test]
@@ -98,10 +98,10 @@ mod tests {
             "connection: close",
             "Sec-WebSocket-Key: x",
         ] {
-            assert!(Form::read(None, &[line.to_owned()]).is_err(), "{line:?}");
+            assert!(RequestForm::read(None, &[line.to_owned()]).is_err(), "{line:?}");
         }
         for method in ["", "GE T", "GET\r\n", "CONNECT"] {
-            assert!(Form::read(Some(method), &[]).is_err(), "{method:?}");
+            assert!(RequestForm::read(Some(method), &[]).is_err(), "{method:?}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! before a colon, folded headers and zeros before a chunk's size. It refuses a response whose end is in doubt.
 
 use super::answers::Answer;
-use super::form::Form;
+use super::form::RequestForm;
 use super::outcome::Outcome;
 use super::payload::Payload;
 use super::step::{Step, clear, contains};
@@ -29,7 +29,13 @@ pub(crate) struct HttpRequest {
 impl HttpRequest {
     /// A GET, or a POST of each part of the body in turn, or what the form says. `close` asks the server to close
     /// afterwards.
-    pub(crate) fn new(authority: &str, path: &str, form: &Form, body: Option<&Payload>, close: bool) -> Self {
+    pub(crate) fn new(
+        authority: &str,
+        path: &str,
+        form: &RequestForm,
+        body: Option<&Payload>,
+        close: bool,
+    ) -> Self {
         let method = form.method(if body.is_some() { "POST" } else { "GET" });
         let agent = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
         let own = form.lines(&[("Host", authority), ("User-Agent", agent), ("Accept", "*/*")]);
@@ -593,13 +599,13 @@ mod tests {
     #[test]
     fn requests_are_whole() {
         let text = |request: &HttpRequest| String::from_utf8(request.bytes(0).to_vec()).unwrap();
-        let get = text(&HttpRequest::new("h:1", "/a?b", &Form::default(), None, false));
+        let get = text(&HttpRequest::new("h:1", "/a?b", &RequestForm::default(), None, false));
         assert!(get.starts_with("GET /a?b HTTP/1.1\r\nHost: h:1\r\n") && get.ends_with("\r\n\r\n"), "{get}");
         let body = Payload::whole(b"body".to_vec());
-        let post = text(&HttpRequest::new("h:1", "/", &Form::default(), Some(&body), true));
+        let post = text(&HttpRequest::new("h:1", "/", &RequestForm::default(), Some(&body), true));
         assert!(post.starts_with("POST / ") && post.contains("Connection: close\r\n"), "{post}");
         assert!(post.ends_with("Content-Length: 4\r\n\r\nbody"), "{post}");
-        let form = Form::read(Some("HEAD"), &["X-A: b".to_owned()]).unwrap();
+        let form = RequestForm::read(Some("HEAD"), &["X-A: b".to_owned()]).unwrap();
         let request = HttpRequest::new("h:1", "/", &form, None, false);
         assert!(text(&request).starts_with("HEAD / ") && text(&request).contains("\r\nX-A: b\r\n"));
         assert!(request.expects_no_body());

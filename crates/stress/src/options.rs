@@ -1,7 +1,7 @@
 //! The options of a run, and the plan that they make.
 
 use super::error::Error;
-use super::form::Form;
+use super::form::RequestForm;
 use super::http::HttpRequest;
 use super::numbering::{HEADER, MAX_DATAGRAM};
 use super::payload::{MAX_PAYLOAD, Payload};
@@ -392,8 +392,8 @@ impl Options {
     }
 
     /// What requests over HTTP look like.
-    fn form(&self, url: &Url) -> Result<Form, Error> {
-        let form = Form::read(self.method.as_deref(), &self.headers)?;
+    fn form(&self, url: &Url) -> Result<RequestForm, Error> {
+        let form = RequestForm::read(self.method.as_deref(), &self.headers)?;
         if !form.is_default() && !url.scheme.has_path() {
             return Err(Error::usage(format!("--method and --header are about http://, and this is {url}")));
         }

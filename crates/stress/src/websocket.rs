@@ -3,7 +3,7 @@
 //! A request is one message, and its reply is the next message of the server. What a server says unasked between two
 //! requests is passed over; its pings are answered at any time.
 
-use super::form::Form;
+use super::form::RequestForm;
 use super::outcome::Outcome;
 use super::payload::Payload;
 use super::step::{Step, clear, contains};
@@ -36,7 +36,7 @@ pub(crate) struct SocketRequest {
 
 impl SocketRequest {
     /// Messages with each part of the payload in turn; text where it is text.
-    pub(crate) fn new(authority: &str, path: &str, form: &Form, payload: &Payload) -> Self {
+    pub(crate) fn new(authority: &str, path: &str, form: &RequestForm, payload: &Payload) -> Self {
         let own = form.lines(&[
             ("Host", authority),
             ("Upgrade", "websocket"),
@@ -114,7 +114,7 @@ fn masked(frame: &[u8]) -> &[u8] {
 pub(crate) enum Greeting {
     /// It is not whole.
     More,
-    /// The socket is open; so many of the bytes were the answer's.
+    /// The socket is open; this number of the bytes were the answer's.
     Open(usize),
     /// There is no socket.
     Refused(Outcome),
@@ -369,7 +369,7 @@ mod tests {
 
     fn request(payload: &[u8]) -> SocketRequest {
         let payload = Payload::whole(payload.to_vec());
-        SocketRequest::new("h:1", "/x", &Form::default(), &payload)
+        SocketRequest::new("h:1", "/x", &RequestForm::default(), &payload)
     }
 
     /// A server's frame.

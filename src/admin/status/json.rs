@@ -7,7 +7,7 @@ use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::registry::{REVISION, VERSION};
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
 use crate::reason::{
-    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed,
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, RequestFailure, TurnOutcome, TurnShed,
 };
 use serde_json::{Map, Value, json};
 
@@ -122,6 +122,9 @@ fn backend(one: &BackendSnapshot) -> Value {
         "failures": counts(BackendFailure::ALL.iter().map(|r| r.as_str()), &one.failures),
         "connect": percentiles(&one.connect),
         "sent_bytes": one.to_backend, "received_bytes": one.to_client,
+        "answers": counts(BackendSnapshot::CLASSES.into_iter(), &one.answers),
+        "request_failures": counts(RequestFailure::ALL.iter().map(|r| r.as_str()), &one.request_failures),
+        "reused": one.reused, "repeated": one.repeated,
     })
 }
 

@@ -167,7 +167,8 @@ fn fake_gate() -> BackendsSnapshot {
     let mut all = BackendsSnapshot { in_use: 7, limit: 40, waiting: 3, ..BackendsSnapshot::default() };
     all.oldest = Some(Duration::from_millis(42));
     (all.queue_full, all.taken, all.given_back) = (9, 1207, 1200);
-    let up = BackendSnapshot { in_use: 7, connected: 1200, to_client: 2048, ..backend("10.0.0.1:80") };
+    let mut up = BackendSnapshot { in_use: 7, connected: 1200, to_client: 2048, ..backend("10.0.0.1:80") };
+    (up.answers[2], up.answers[5], up.request_failures[0]) = (1190, 3, 2);
     let mut aside = backend("unix:/run/<app>.sock");
     aside.aside_for = Some(Duration::from_secs(83));
     aside.failures[BackendFailure::Refused as usize] = 4;
@@ -184,7 +185,18 @@ fn a_gate_has_its_tables_and_a_server_without_one_does_not_show_them() {
     let page = StatusPage::new(Instant::now(), &Fake(seen), &ProcessSnapshot::default(), &history);
     let rows = &page.view.rows;
     assert_eq!(rows["gates"], [["tcp://127.0.0.1:5000", "7 of 40", "3", "42 ms", "in turn", "9"]]);
-    let up = ["10.0.0.1:80", "tcp://127.0.0.1:5000", "up", "7 of 20", "1,200", "-", "0", "0 B", "2.0 KiB"];
+    let up = [
+        "10.0.0.1:80",
+        "tcp://127.0.0.1:5000",
+        "up",
+        "7 of 20",
+        "1,200",
+        "-",
+        "0",
+        "0 B",
+        "2.0 KiB",
+        "1,190 2xx, 3 5xx, 2 failed",
+    ];
     assert_eq!(rows["backends"][0], up);
     let aside = &rows["backends"][1];
     assert_eq!(aside[2..4], ["set aside 1 m 23 s ago", "0 of 20"]);

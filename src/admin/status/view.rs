@@ -284,7 +284,18 @@ fn backend_row(listener: &ListenerSnapshot, one: &BackendSnapshot) -> Vec<String
         failures,
         show::size(one.to_backend),
         show::size(one.to_client),
+        answers(one),
     ]
+}
+
+/// The answers to HTTP requests, by class, and the requests that have none; those that there are.
+fn answers(one: &BackendSnapshot) -> String {
+    let classes = BackendSnapshot::CLASSES.iter().zip(one.answers);
+    let mut all: Vec<_> = classes.filter(|(_, count)| *count > 0).collect();
+    let failed = one.request_failures.iter().sum();
+    all.extend((failed > 0).then_some((&"failed", failed)));
+    let said = all.iter().map(|(class, count)| format!("{} {class}", show::number(*count)));
+    said.collect::<Vec<_>>().join(", ")
 }
 
 fn refusal_row(refusal: &Refusal, listener: &str, now: u64) -> Vec<String> {

@@ -12,7 +12,7 @@ use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
 use crate::server::queue::table::NEVER;
 use crate::server::shared::Shared;
-use crate::service::Turned;
+use crate::service::{Seat, Turned};
 use crate::transport::socket::{has_input, unread};
 use std::io;
 use std::os::fd::AsFd;
@@ -40,6 +40,10 @@ pub(crate) fn prepare(
 ) -> Next {
     let shared = station.shared;
     connection.waiting = waiting.into();
+    let seat = Seat { slot: id.slot, generation: id.generation.0 };
+    if connection.kept.park(seat, &connection.peer, &shared.limits, &shared.output_total).is_err() {
+        return Next::End(CloseReason::OutputLimit);
+    }
     let writable = turned.both_ways || matches!(waiting, Waiting::Flush { .. });
     if register(&shared.poller, connection, id, writable).is_err() {
         // The kernel's memory or `fs.epoll.max_user_watches`: this connection cannot be parked.

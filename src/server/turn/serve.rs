@@ -49,7 +49,10 @@ pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, s
         return shared.closer().close(owned, CloseReason::Reset);
     }
     owned.begin_turn();
-    turn(station, owned, marks, |session, stream| session.turn(stream));
+    turn(station, owned, marks, |session, stream| {
+        stream.has_waited(waited);
+        session.turn(stream)
+    });
 }
 
 /// Whether a client that has hung up is gone for certain: its connection failed. (One that has closed its half may still
@@ -135,6 +138,10 @@ fn turn(
 fn flush_kept(station: &mut Station<'_>, owned: &Owned<'_>, connection: &mut Connection) -> Option<Next> {
     if connection.kept.is_empty() {
         return None;
+    }
+    if connection.kept.resume().is_err() {
+        // Another source needed the room.
+        return Some(Next::End(CloseReason::OutputLimit));
     }
     match connection.kept.flush(&connection.socket) {
         Ok(0) => {}

@@ -2,7 +2,7 @@
 
 use crate::service::{Peer, Seat};
 
-/// Who asks, and on which connection.
+/// The client that asks, and its connection.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::service) struct Caller<'c> {
     pub(in crate::service) peer: &'c Peer,

@@ -88,12 +88,14 @@ impl<H: Exchanges> Conversation<H> {
     }
 }
 
-impl<H: Exchanges> Session for Conversation<H> {
-    fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+impl<H: Exchanges> Conversation<H> {
+    /// A turn. With `overloaded`, the requests that wait are refused, and their clients told to come again after this time.
+    fn converse(&mut self, stream: &mut Stream<'_>, overloaded: Option<Duration>) -> io::Result<Turn> {
         let (peer, seat) = (*stream.peer(), stream.seat());
         let caller = Caller { peer: &peer, seat };
         let (input, output) = stream.split();
         if let Some(upgraded) = &mut self.upgraded {
+            upgraded.overloaded(overloaded);
             return upgraded.turn(&[], input, output, caller);
         }
         let begun = match self.begun.take() {
@@ -102,7 +104,7 @@ impl<H: Exchanges> Session for Conversation<H> {
         };
         let exchanges = &*self.exchanges;
         let config = &self.config.unwrap_or_else(|| Config::of(output.context.limits));
-        let mut talk = HttpTurn { exchanges, config, caller, output, begun, upgraded: None };
+        let mut talk = HttpTurn { exchanges, config, caller, output, begun, upgraded: None, overloaded };
         let turn = talk.run(input);
         let HttpTurn { begun, upgraded, .. } = talk;
         self.upgraded = upgraded;
@@ -112,6 +114,16 @@ impl<H: Exchanges> Session for Conversation<H> {
             _ => self.begun = Some(Box::new(begun)),
         }
         Ok(turn)
+    }
+}
+
+impl<H: Exchanges> Session for Conversation<H> {
+    fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+        self.converse(stream, None)
+    }
+
+    fn overloaded(&mut self, stream: &mut Stream<'_>, wait: Duration) -> io::Result<Turn> {
+        self.converse(stream, Some(wait))
     }
 
     fn finish(&mut self, reason: CloseReason) {
@@ -129,6 +141,8 @@ struct HttpTurn<'t, 'a, H: Exchanges> {
     output: &'t mut Output<'a>,
     begun: Begun<H::Exchange>,
     upgraded: Option<Box<dyn Upgraded>>,
+    /// No request is served in this turn: the time after which clients are told to come again.
+    overloaded: Option<Duration>,
 }
 
 impl<H: Exchanges> HttpTurn<'_, '_, H> {
@@ -308,6 +322,9 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
         let keep = head.keep_alive && !self.is_draining();
         // An answer without the rest of the body leaves it unread, so it is the last one.
         let mut outgoing = Outgoing::new(head.version, head.method == "HEAD", keep && *whole);
+        if let Some(wait) = self.overloaded {
+            return self.say_overloaded(wait, outgoing).map(|()| request.body.len());
+        }
         let context = self.output.context;
         let response = Response::new(self.output, &mut outgoing, self.caller);
         match self.exchanges.begin(arrived, context, response) {
@@ -351,6 +368,9 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
                 }
                 Piece::End => {
                     outgoing.keep &= !self.is_draining();
+                    if let Some(wait) = self.overloaded {
+                        return self.say_overloaded(wait, outgoing).map(|()| (used, true));
+                    }
                     let response = Response::new(self.output, &mut outgoing, self.caller);
                     let result = self.exchanges.end(exchange, setting, response);
                     return self.settle(result, outgoing).map(|()| (used, true));
@@ -361,6 +381,15 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
                 return self.settle(Err(error), outgoing).map(|()| (used, true));
             }
         }
+    }
+
+    /// Answers for a server that has more to do than it can. The connection stays, if the request was read whole.
+    fn say_overloaded(&mut self, wait: Duration, mut outgoing: Outgoing) -> io::Result<()> {
+        let seconds = wait.as_secs().to_string();
+        let response = Response::new(self.output, &mut outgoing, self.caller);
+        let response = response.status(503).header("Retry-After", &seconds);
+        let answer = response.text(&format!("the server is overloaded: come again in {seconds} s\n"));
+        self.settle(answer, outgoing)
     }
 
     /// What follows from what the service made of a request.

@@ -54,7 +54,7 @@ use std::sync::Arc;
 
 /// What a client is told that is refused before it has asked for anything.
 pub(in crate::service) const BUSY: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {retry-after}\r\nConnection: close\r\n\
     Content-Type: text/plain\r\nContent-Length: 23\r\n\r\nthe server is too busy\n";
 
 /// An HTTP service from a closure that answers one request. A body up to
@@ -123,5 +123,9 @@ impl Service for Http {
 
     fn busy_reply(&self) -> &[u8] {
         BUSY
+    }
+
+    fn answers_overload(&self) -> bool {
+        true
     }
 }

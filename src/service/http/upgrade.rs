@@ -4,6 +4,7 @@ use super::caller::Caller;
 use crate::reason::CloseReason;
 use crate::service::{Input, Output, Turn};
 use std::io;
+use std::time::Duration;
 
 /// Another protocol that goes on with a connection after `101 Switching Protocols`.
 pub(in crate::service) trait Upgraded: Send {
@@ -15,6 +16,9 @@ pub(in crate::service) trait Upgraded: Send {
         output: &mut Output<'_>,
         caller: Caller<'_>,
     ) -> io::Result<Turn>;
+
+    /// With a time, what the client asks in the next turn cannot be served: it may come again after this time.
+    fn overloaded(&mut self, wait: Option<Duration>);
 
     /// The connection has ended.
     fn finish(&mut self, reason: CloseReason);

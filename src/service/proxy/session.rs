@@ -132,10 +132,12 @@ impl GateSession {
                 return Ok(Then::Turn(Turn::Park));
             }
         }
+        // One that could not be connected asks again, and waits from now on.
+        let since = if self.deadline == 0 { now.saturating_sub(stream.waited()) } else { now };
         let limits = stream.limits();
         let asking = Asking {
             source: source(stream.peer().address, limits.source_prefix),
-            since: now,
+            since,
             tried: &self.tried,
             wait: wait_limits(limits),
         };

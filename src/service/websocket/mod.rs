@@ -132,4 +132,8 @@ impl Service for WebSockets {
     fn busy_reply(&self) -> &[u8] {
         super::http::BUSY
     }
+
+    fn answers_overload(&self) -> bool {
+        true
+    }
 }

@@ -14,7 +14,7 @@ use crate::service::{Fault, Input, Output, Received, Turn};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a person writes.
 pub(super) type OnEvent = dyn Fn(Event<'_>, &mut WebSocket<'_, '_>) -> io::Result<()> + Send + Sync;
@@ -32,6 +32,8 @@ pub(super) struct WebSocketSession {
     /// It was asked, and nothing has come since.
     pinged: bool,
     closed: Option<(Option<u16>, String)>,
+    /// No message is heard in this turn: the time after which the client may come again.
+    overloaded: Option<Duration>,
 }
 
 struct BegunMessage {
@@ -57,7 +59,7 @@ enum ReadFlow {
 impl WebSocketSession {
     pub(super) fn new(on: Arc<OnEvent>, state: SocketState, now: Instant) -> Self {
         let ping_at = now + state.config.ping_every;
-        Self { on, state, begun: None, ping_at, pinged: false, closed: None }
+        Self { on, state, begun: None, ping_at, pinged: false, closed: None, overloaded: None }
     }
 
     /// Nothing more is pushed to it.
@@ -267,6 +269,11 @@ impl WebSocketSession {
             // What a client says after it was told that the socket is closed is not heard.
             return Ok(());
         }
+        if let Some(wait) = self.overloaded {
+            // A message that gets no answer would be a silence that the client cannot tell from another.
+            let reason = format!("the server is overloaded: come again in {} s", wait.as_secs());
+            return self.close(1013, &reason, output);
+        }
         if opcode == Opcode::Binary {
             return self.emit(Event::Binary(bytes), output, caller);
         }
@@ -357,6 +364,10 @@ impl Upgraded for WebSocketSession {
             ReadFlow::Over => Turn::Again,
             ReadFlow::More => self.next(output),
         })
+    }
+
+    fn overloaded(&mut self, wait: Option<Duration>) {
+        self.overloaded = wait;
     }
 
     fn finish(&mut self, why: CloseReason) {

@@ -102,7 +102,7 @@ impl WebSocket<'_, '_> {
             let context = output.context;
             let waker = Waker::new(context.host.clone(), caller.seat);
             let limits = context.limits;
-            let total = context.output_total.clone();
+            let total = context.output_total.pool().clone();
             Arc::new(PushBox::new(waker, limits.output_per_connection, total, limits.output_total))
         });
         Ok(push_box.pusher())

@@ -6,7 +6,7 @@ pub(super) mod notify;
 pub(super) mod upgrade;
 
 use self::notify::Supervisor;
-use self::upgrade::StartedFrom;
+use self::upgrade::{Estate, StartedFrom};
 use crate::admin::AdminHandle;
 use crate::metrics::snapshot::{ListenerSnapshot, Snapshot};
 use crate::server::{Handle, PulseWatch};
@@ -78,12 +78,22 @@ impl Live {
 
     fn reload(&self) {
         self.supervisor.reloading();
-        tracing::info!("nothing is read again yet");
+        tracing::info!(
+            "SIGHUP changes nothing yet: SIGUSR2 starts the program anew, with its configuration as it is now"
+        );
         self.supervisor.ready();
     }
 
     fn upgrade(&self) {
-        match upgrade::upgrade(self) {
+        let estate = Estate {
+            started: &self.origin,
+            handle: &self.handle,
+            supervisor: &self.supervisor,
+            texts: &self.texts(),
+            admin: self.admin_socket(),
+            end_admin: &|| drop(self.take_admin()),
+        };
+        match upgrade::upgrade(estate) {
             Ok(pid) => {
                 tracing::info!(pid, "the new program serves; this one ends when its clients have left")
             }

@@ -1,8 +1,9 @@
 //! The program is replaced by a newer one without a lost connection: the new one is started with the listening sockets,
 //! and when it says that it serves, this one stops accepting and ends when its clients have left.
 
-use super::Live;
 use super::handed::{ADMIN, HANDOVER, Handover};
+use super::notify::Supervisor;
+use crate::server::Handle;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::collections::BTreeSet;
@@ -41,28 +42,43 @@ impl StartedFrom {
     }
 }
 
+/// What is to be handed over.
+pub(super) struct Estate<'a> {
+    pub(super) started: &'a StartedFrom,
+    pub(super) handle: &'a Handle,
+    pub(super) supervisor: &'a Supervisor,
+    /// What each listener was configured as, in the order of the server's listeners.
+    pub(super) texts: &'a [String],
+    /// The socket of the admin endpoint.
+    pub(super) admin: io::Result<Option<OwnedFd>>,
+    /// Ends the admin endpoint here.
+    pub(super) end_admin: &'a dyn Fn(),
+}
+
 /// Starts the program again, hands the sockets over, and drains this one; the number of the new process. When that fails,
 /// nothing has changed, and the text says why.
-pub(super) fn upgrade(live: &Live) -> Result<u32, String> {
+pub(super) fn upgrade(estate: Estate<'_>) -> Result<u32, String> {
     if std::process::id() == 1 {
         return Err("this is process 1 of a container, which ends with it: start a new container".to_owned());
     }
-    let sockets = sockets(live).map_err(|error| format!("the sockets cannot be handed over: {error}"))?;
-    let (mut child, pipe) = start(&live.origin, &sockets).map_err(|error| {
-        format!("the new program {} cannot be started: {error}", live.origin.program.display())
+    let Estate { started, handle, supervisor, texts, admin, end_admin } = estate;
+    let sockets = sockets(handle, texts, admin)
+        .map_err(|error| format!("the sockets cannot be handed over: {error}"))?;
+    let (mut child, pipe) = start(started, &sockets).map_err(|error| {
+        format!("the new program {} cannot be started: {error}", started.program.display())
     })?;
     let unwanted = match wait_until_ready(&pipe) {
         Ok(unwanted) => unwanted,
         Err(why) => return Err(give_up(&mut child, why)),
     };
-    live.supervisor.main_process(child.id());
+    supervisor.main_process(child.id());
     // The scraper's next question goes to the new one.
-    drop(live.take_admin());
+    end_admin();
     let wanted: BTreeSet<Option<usize>> = (sockets.iter().enumerate())
         .filter(|(number, _)| !unwanted.contains(number))
         .map(|(_, socket)| socket.position)
         .collect();
-    live.handle.hand_over(|position| wanted.contains(&Some(position)));
+    handle.hand_over(|position| wanted.contains(&Some(position)));
     Ok(child.id())
 }
 
@@ -74,22 +90,25 @@ struct Leaving {
     socket: OwnedFd,
 }
 
-fn sockets(live: &Live) -> io::Result<Vec<Leaving>> {
-    let texts = live.texts();
+fn sockets(
+    handle: &Handle,
+    texts: &[String],
+    admin: io::Result<Option<OwnedFd>>,
+) -> io::Result<Vec<Leaving>> {
     let mut sockets = Vec::new();
-    for (position, socket) in live.handle.sockets()?.into_iter().enumerate() {
+    for (position, socket) in handle.sockets()?.into_iter().enumerate() {
         if let (Some(socket), Some(name)) = (socket, texts.get(position)) {
             sockets.push(Leaving { name: name.clone(), position: Some(position), socket });
         }
     }
-    if let Some(socket) = live.admin_socket()? {
+    if let Some(socket) = admin? {
         sockets.push(Leaving { name: ADMIN.to_owned(), position: None, socket });
     }
     Ok(sockets)
 }
 
 /// Starts the program; the end of the pipe on which it will say that it serves.
-fn start(origin: &StartedFrom, sockets: &[Leaving]) -> io::Result<(Child, File)> {
+fn start(started: &StartedFrom, sockets: &[Leaving]) -> io::Result<(Child, File)> {
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let handover = Handover {
         pipe: theirs.as_raw_fd(),
@@ -99,7 +118,7 @@ fn start(origin: &StartedFrom, sockets: &[Leaving]) -> io::Result<(Child, File)>
     for socket in sockets.iter().map(|leaving| &leaving.socket).chain([&theirs]) {
         fcntl_setfd(socket, FdFlags::empty())?;
     }
-    let mut command = Command::new(&origin.program);
+    let mut command = Command::new(&started.program);
     command.args(env::args_os().skip(1)).env(HANDOVER, handover.to_text());
     for of_this_process in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
         command.env_remove(of_this_process);

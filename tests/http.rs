@@ -570,6 +570,46 @@ fn a_client_for_whose_body_there_is_no_room_is_told_so() {
 }
 
 #[test]
+fn half_requests_of_one_source_leave_room_for_those_of_others() {
+    let limits = one_worker().input_total(MIB).max_body(MIB).max_head(32 * 1024);
+    let site = Site::serve(limits, http(show));
+    let mut greedy: Vec<Client> = Vec::new();
+    for n in 0..40 {
+        let mut client = Client::from("127.0.0.2", site.address);
+        // Half heads, and half bodies.
+        match n % 2 {
+            0 => client.mutter(format!("GET /{} HTTP/1.1\r\nHost: h", "x".repeat(30_000))),
+            _ => client
+                .mutter("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n")
+                .mutter(vec![b'x'; 50_000]),
+        };
+        greedy.push(client);
+    }
+    eventually("they fill the room", || (site.stats().pending_input_bytes > 900_000).then_some(()));
+    for n in 1..20usize {
+        let mut polite = site.client();
+        let body = "p".repeat(2_000 * n);
+        polite.say(format!("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len()));
+        site.until("its head was read", |now| now.active == 0 && now.queued == 0);
+        polite.say(&body[..1_000]);
+        site.until("a piece was read", |now| now.active == 0 && now.queued == 0);
+        polite.say(&body[1_000..]);
+        let reply = polite.reply();
+        assert_eq!((reply.status, reply.text().ends_with(&body)), (200, true), "{n}");
+        assert!(site.stats().pending_input_bytes <= MIB_U64);
+    }
+    assert!(site.closed(CloseReason::InputLimit) > 0, "the greedy gave way");
+    // Those are told: the others of them can go on.
+    let told = greedy.iter_mut().filter_map(|client| {
+        client.finish_quietly();
+        let (said, _) = client.rest();
+        String::from_utf8_lossy(&said).starts_with("HTTP/1.1 503").then_some(())
+    });
+    assert!(told.count() > 0);
+    site.end();
+}
+
+#[test]
 fn a_client_that_is_refused_at_the_door_is_told_503_and_when_to_come_again() {
     let gate = Gate::new();
     let limits = one_worker().queue(1);

@@ -49,7 +49,7 @@ fn idle_clients_that_asked_in_time_are_answered() {
     for client in &mut clients {
         client.hear("once more");
     }
-    // Who said nothing is late, and whoever was answered is late again in time.
+    // The silent one is late, and one that was answered is late again in time.
     assert_eq!(silent.end(), End::Fin);
     assert_eq!(clients[0].end(), End::Fin);
 }

@@ -55,10 +55,13 @@ impl HoldingsTable {
 
     /// The piece that is given up for `source`, which wants a piece of `size`: the largest of the source
     /// that has most, if that is larger than what `source` would have.
-    fn victim(&self, source: SourceKey, size: usize) -> Option<(u32, u32)> {
+    fn victim(&self, source: SourceKey, size: usize, own_too: bool) -> Option<(u32, u32)> {
         let own = self.by_source.get(&source).copied().unwrap_or(0) + size;
         let (&largest, &total) = self.by_source.iter().max_by_key(|(_, total)| **total)?;
         let (from, at_least) = if total > own { (largest, 0) } else { (source, size) };
+        if from == source && !own_too {
+            return None;
+        }
         let pieces = self.places.iter().enumerate().filter_map(|(index, place)| {
             let (source, buffer) = place.piece.as_ref()?;
             let larger = *source == from && buffer.cost() > at_least;
@@ -121,10 +124,10 @@ impl Holdings {
     }
 
     /// Makes room for a piece of `size` that `source` wants, by taking another away: from whom. `None` if
-    /// `source` itself holds most, and nothing larger than this.
-    pub(super) fn make_room(&self, source: SourceKey, size: usize) -> Option<Seat> {
+    /// `source` itself holds most, and nothing larger than this; with `own_too` false, nothing of its own is taken away.
+    pub(super) fn make_room(&self, source: SourceKey, size: usize, own_too: bool) -> Option<Seat> {
         let mut table = self.table();
-        let (index, generation) = table.victim(source, size)?;
+        let (index, generation) = table.victim(source, size, own_too)?;
         let seat = table.places[index as usize].seat;
         let taken = table.take(index, generation);
         drop(table);
@@ -205,10 +208,14 @@ mod tests {
         };
         let (small, large, medium) = (park(PAGE, 1), park(3 * PAGE, 1), park(2 * PAGE, 1));
         let polite = park(4 * PAGE, 2);
-        assert_eq!(holdings.make_room(source(3), PAGE), Some(seat(3 * PAGE)));
-        assert_eq!(holdings.make_room(source(2), PAGE), Some(seat(4 * PAGE)), "with the new one it has most");
+        assert_eq!(holdings.make_room(source(3), PAGE, true), Some(seat(3 * PAGE)));
+        assert_eq!(
+            holdings.make_room(source(2), PAGE, true),
+            Some(seat(4 * PAGE)),
+            "with the new one it has most"
+        );
         // Now 1 has most: 3 pages.
-        assert_eq!(holdings.make_room(source(2), PAGE), Some(seat(2 * PAGE)));
+        assert_eq!(holdings.make_room(source(2), PAGE, true), Some(seat(2 * PAGE)));
         let came_back = [small, large, medium, polite].map(|deposit| deposit.redeem().is_some());
         assert_eq!(came_back, [true, false, false, false]);
         assert_eq!(holdings.used(), 0);
@@ -218,8 +225,8 @@ mod tests {
     fn within_one_source_the_larger_piece_gives_way_and_an_equal_one_does_not() {
         let holdings = Arc::new(Holdings::default());
         let _parked = holdings.deposit(piece(&holdings, 2 * PAGE), source(1), SEAT).unwrap();
-        assert_eq!(holdings.make_room(source(1), 2 * PAGE), None);
-        assert_eq!(holdings.make_room(source(1), PAGE), Some(SEAT));
-        assert_eq!(holdings.make_room(source(1), PAGE), None, "there is nobody left");
+        assert_eq!(holdings.make_room(source(1), 2 * PAGE, true), None);
+        assert_eq!(holdings.make_room(source(1), PAGE, true), Some(SEAT));
+        assert_eq!(holdings.make_room(source(1), PAGE, true), None, "there is nobody left");
     }
 }

@@ -53,7 +53,7 @@ impl Kept {
         };
         let mut kept = buffer.len() + data.len() <= most;
         while kept && let Err(full) = buffer.extend(data, most, limits.output_total) {
-            let robbed = total.make_room(source(peer, limits), full.wanted);
+            let robbed = total.make_room(source(peer, limits), full.wanted, true);
             // It has a turn, in which it ends.
             robbed.into_iter().for_each(|seat| host.wake(seat));
             kept = robbed.is_some();
@@ -123,7 +123,7 @@ impl Kept {
     }
 }
 
-/// Who keeps them.
+/// The source that a client belongs to.
 fn source(peer: &Peer, limits: &Limits) -> SourceKey {
     SourceKey::new(peer.address.ip(), limits.source_prefix)
 }
@@ -158,7 +158,7 @@ mod tests {
             kept.park(Seat { slot: n as u32, generation: 0 }, &peer(1), &limits, &total).unwrap();
             assert!(!kept.is_empty());
         }
-        let robbed = total.make_room(source(&peer(2), &limits), 4096);
+        let robbed = total.make_room(source(&peer(2), &limits), 4096, true);
         assert_eq!(robbed.map(|seat| seat.slot), Some(0), "the larger one");
         let [first, second] = &mut kept;
         assert!(first.resume().is_err() && first.is_empty());

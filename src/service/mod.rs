@@ -57,7 +57,7 @@ const SESSION_BYTES: usize = 512;
 /// What a ready service can make the server hold for one connection, beside what is counted in the
 /// pools of input and of replies.
 pub(crate) const CONNECTION_BYTES: usize =
-    SESSION_BYTES + Kept::BYTES + Pool::SMALL_BYTES + 2 * Holdings::CONNECTION_BYTES;
+    SESSION_BYTES + Kept::BYTES + Pool::SMALL_BYTES + 3 * Holdings::CONNECTION_BYTES;
 
 /// What the pools of input and of replies hold for the next connection.
 pub(crate) const SPARE_BYTES: usize = 2 * Pool::SPARE_BYTES;

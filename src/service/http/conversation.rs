@@ -24,7 +24,7 @@ use super::wire::{
 use super::{Config, Request};
 use crate::reason::CloseReason;
 use crate::service::held::Held;
-use crate::service::{Fault, Input, Output, Received, Session, Stream, Turn};
+use crate::service::{Context, Fault, Input, Output, Received, Seat, Session, Stream, Turn};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,6 +46,33 @@ struct Begun<E> {
     /// Input that no stage has used.
     held: Option<Held>,
     stage: HttpStage<E>,
+}
+
+impl<E> Begun<E> {
+    /// Puts what is held where it can be taken away for other sources, until the next turn.
+    fn set_aside<H>(&mut self, exchanges: &H, seat: Seat, context: &Context<'_>) -> io::Result<()>
+    where
+        H: Exchanges<Exchange = E>,
+    {
+        if let Some(held) = &mut self.held {
+            held.set_aside(seat, context)?;
+        }
+        match &mut self.stage {
+            HttpStage::Body { exchange, .. } => exchanges.set_aside(exchange, seat, context),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes it back; an error if it was taken away.
+    fn take_back<H: Exchanges<Exchange = E>>(&mut self, exchanges: &H) -> io::Result<()> {
+        if let Some(held) = &mut self.held {
+            held.take_back()?;
+        }
+        match &mut self.stage {
+            HttpStage::Body { exchange, .. } => exchanges.take_back(exchange),
+            _ => Ok(()),
+        }
+    }
 }
 
 enum HttpStage<E> {
@@ -109,6 +136,11 @@ impl<H: Exchanges> Conversation<H> {
         let HttpTurn { begun, upgraded, .. } = talk;
         self.upgraded = upgraded;
         let turn = turn?;
+        if turn == Turn::Close {
+            return Ok(turn);
+        }
+        let mut begun = begun;
+        begun.set_aside(exchanges, seat, &output.context)?;
         match (&begun.stage, &begun.held) {
             (HttpStage::Head(scanner), None) if scanner.is_fresh() => {}
             _ => self.begun = Some(Box::new(begun)),
@@ -147,6 +179,9 @@ struct HttpTurn<'t, 'a, H: Exchanges> {
 
 impl<H: Exchanges> HttpTurn<'_, '_, H> {
     fn run(&mut self, input: &mut Input<'_>) -> io::Result<Turn> {
+        if self.begun.take_back(self.exchanges).is_err() {
+            return Err(self.no_room());
+        }
         let mut flow = self.resume()?;
         loop {
             match flow {
@@ -209,7 +244,7 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
         let mut held = match held {
             Some(held) => held,
             None if data.is_empty() => return Ok(()),
-            None => Held::of(self.caller.peer, &self.output.context),
+            None => Held::of_told(self.caller.peer, &self.output.context),
         };
         if self.extend(&mut held, data).is_err() {
             return Err(self.no_room());

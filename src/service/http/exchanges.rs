@@ -4,7 +4,7 @@
 use super::wire::{BodyLength, RequestHead, Slots, decode_path};
 use super::{Answer, Config, Request, Response};
 use crate::service::held::Held;
-use crate::service::{Context, Peer};
+use crate::service::{Context, Peer, Seat};
 use std::io;
 
 /// An HTTP service that takes bodies as they come, for uploads that are too large to be collected. A service
@@ -99,6 +99,18 @@ pub(super) trait Exchanges: Send + Sync + 'static {
         setting: Setting<'_>,
         response: Response<'_, '_>,
     ) -> io::Result<Answer>;
+
+    /// Puts what is held of an exchange where it can be taken away for other sources, until the next turn.
+    fn set_aside(&self, exchange: &mut Self::Exchange, seat: Seat, context: &Context<'_>) -> io::Result<()> {
+        let _ = (exchange, seat, context);
+        Ok(())
+    }
+
+    /// Takes it back; an error if it was taken away.
+    fn take_back(&self, exchange: &mut Self::Exchange) -> io::Result<()> {
+        let _ = exchange;
+        Ok(())
+    }
 }
 
 /// Where a request is answered.
@@ -145,8 +157,9 @@ pub(super) struct Collecting<F>(pub(super) F);
 
 /// A request whose body is still coming.
 pub(super) struct Collected {
-    head: Held,
-    body: Held,
+    /// Its head, and the body so far.
+    held: Held,
+    head_len: usize,
     /// How long the body can be at most.
     most: usize,
 }
@@ -167,18 +180,26 @@ where
             return (self.0)(&arrived.request, response).map(Head::Answered);
         }
         let peer = arrived.request.peer;
-        let mut head = Held::of(peer, &context);
-        head.extend(arrived.bytes, arrived.bytes.len(), &context)?;
+        let (mut held, head_len) = (Held::of_told(peer, &context), arrived.bytes.len());
+        held.extend(arrived.bytes, head_len, &context)?;
         let most = match arrived.request.head.body {
             BodyLength::Bytes(length) => usize::try_from(length).unwrap_or(usize::MAX),
             BodyLength::Chunked | BodyLength::UntilClose => usize::MAX,
         };
-        Ok(Head::Wanted(Collected { head, body: Held::of(peer, &context), most }))
+        Ok(Head::Wanted(Collected { held, head_len, most }))
     }
 
     fn piece(&self, exchange: &mut Collected, piece: &[u8], setting: Setting<'_>) -> io::Result<()> {
         let most = exchange.most.min(setting.config.max_body);
-        exchange.body.extend(piece, most, &setting.context)
+        exchange.held.extend(piece, most.saturating_add(exchange.head_len), &setting.context)
+    }
+
+    fn set_aside(&self, exchange: &mut Collected, seat: Seat, context: &Context<'_>) -> io::Result<()> {
+        exchange.held.set_aside(seat, context)
+    }
+
+    fn take_back(&self, exchange: &mut Collected) -> io::Result<()> {
+        exchange.held.take_back()
     }
 
     fn end(
@@ -189,9 +210,10 @@ where
     ) -> io::Result<Answer> {
         let mut slots = Slots::new();
         // It was parsed when it came, so it cannot fail.
-        let head = RequestHead::parse(exchange.head.bytes(), &mut slots, setting.config.max_headers)?;
+        let (head, body) = exchange.held.bytes().split_at(exchange.head_len);
+        let head = RequestHead::parse(head, &mut slots, setting.config.max_headers)?;
         let path = decode_path(head.target.path())?;
-        let request = Request { head, path, body: exchange.body.bytes(), peer: setting.peer };
+        let request = Request { head, path, body, peer: setting.peer };
         (self.0)(&request, response)
     }
 }

@@ -45,6 +45,12 @@ struct BegunMessage {
     since: Instant,
 }
 
+impl BegunMessage {
+    fn held(&mut self) -> impl Iterator<Item = &mut Held> {
+        self.message.iter_mut().chain(&mut self.rest)
+    }
+}
+
 /// What input came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReadFlow {
@@ -202,7 +208,7 @@ impl WebSocketSession {
             }
             None => {
                 let (used, read) = self.read(&mut begun, data, output, caller)?;
-                let mut rest = Held::of(caller.peer, &context);
+                let mut rest = Held::of_told(caller.peer, &context);
                 if used < data.len() && read != ReadFlow::Close {
                     rest.extend(&data[used..], data.len(), &context)?;
                 }
@@ -233,7 +239,8 @@ impl WebSocketSession {
             match piece {
                 FramePiece::More => return Ok((used, ReadFlow::More)),
                 FramePiece::Payload(bytes, key) => {
-                    let message = begun.message.get_or_insert_with(|| Held::of(caller.peer, &output.context));
+                    let message =
+                        begun.message.get_or_insert_with(|| Held::of_told(caller.peer, &output.context));
                     if let Err(error) = extend(message, bytes, key, self.state.config.max_message, output) {
                         return Err(self.no_room(error, output));
                     }
@@ -322,8 +329,8 @@ fn extend(
     Ok(())
 }
 
-impl Upgraded for WebSocketSession {
-    fn turn(
+impl WebSocketSession {
+    fn converse(
         &mut self,
         first: &[u8],
         input: &mut Input<'_>,
@@ -364,6 +371,32 @@ impl Upgraded for WebSocketSession {
             ReadFlow::Over => Turn::Again,
             ReadFlow::More => self.next(output),
         })
+    }
+}
+
+impl Upgraded for WebSocketSession {
+    fn turn(
+        &mut self,
+        first: &[u8],
+        input: &mut Input<'_>,
+        output: &mut Output<'_>,
+        caller: Caller<'_>,
+    ) -> io::Result<Turn> {
+        let mut held = self.begun.iter_mut().flat_map(|begun| begun.held());
+        if let Err(error) = held.try_for_each(Held::take_back) {
+            drop(held);
+            self.begun = None;
+            return Err(self.no_room(error, output));
+        }
+        drop(held);
+        let turn = self.converse(first, input, output, caller)?;
+        if turn == Turn::Close {
+            return Ok(turn);
+        }
+        for held in self.begun.iter_mut().flat_map(|begun| begun.held()) {
+            held.set_aside(caller.seat, &output.context)?;
+        }
+        Ok(turn)
     }
 
     fn overloaded(&mut self, wait: Option<Duration>) {

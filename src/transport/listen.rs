@@ -109,6 +109,17 @@ pub(crate) fn set_backlog(socket: impl AsFd, backlog: usize) {
     let _ = rustix::net::listen(socket, i32::try_from(backlog).unwrap_or(i32::MAX));
 }
 
+/// How many connections wait in the kernel for accept; `None` where it does not tell.
+pub(crate) fn accept_queue(socket: impl AsFd) -> Option<usize> {
+    #[cfg(target_os = "linux")]
+    return crate::sys::tcp_listen_info(socket.as_fd()).ok().flatten().map(|info| info.unacked as usize);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = socket;
+        None
+    }
+}
+
 /// From here on the kernel drops what asks for a new connection, so that none is completed between the last accept and
 /// the close of the listener, which would reset it. A client that asked asks again, and finds the next server or none.
 pub(crate) fn ignore_newcomers(socket: impl AsFd) {

@@ -238,6 +238,9 @@ impl Builder {
 
     /// Checks the limits and binds the addresses. From then on clients can connect (they wait in the
     /// kernel's backlog), and nothing is served yet.
+    ///
+    /// No thread is started here: [`BoundServer::serve`] starts them all, and fails with [`BuildError::Start`] where
+    /// the system does not give one.
     pub fn bind(mut self) -> Result<BoundServer, BuildError> {
         self.check()?;
         self.limits = self.effective_limits();

@@ -3,6 +3,7 @@
 use super::args::ServeArgs;
 use super::exit::ExitError;
 use super::limit_options::LimitOptions;
+use super::live::handed::Handed;
 use super::web_options::WebOptions;
 use crate::limits::Limits;
 use crate::server::{BoundServer, Builder, Listen, Server};
@@ -36,6 +37,8 @@ pub(super) struct Plan {
 
 /// One listener and its service.
 pub(super) struct PlannedListener {
+    /// What it was configured as.
+    pub(super) text: String,
     /// The name of the service.
     pub(super) service: String,
     /// Its protocol.
@@ -122,7 +125,16 @@ impl Plan {
                 }
             };
             let scheme = url.scheme;
-            Ok(PlannedListener { service, scheme, address, offer, gate: table, own: own.clone(), busy_reply })
+            Ok(PlannedListener {
+                text,
+                service,
+                scheme,
+                address,
+                offer,
+                gate: table,
+                own: own.clone(),
+                busy_reply,
+            })
         });
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
         let bound_name = admin.iter().map(|url| url.host.clone());
@@ -137,7 +149,7 @@ impl Plan {
 
     /// What [`bind`](Self::bind) would find wrong with the limits.
     pub(super) fn check(&self) -> Result<(), ExitError> {
-        self.builder().check()?;
+        self.builder(&mut Handed::default()).check()?;
         Ok(crate::server::check_descriptors(&self.limits, self.listeners.len(), self.of_services())?)
     }
 
@@ -146,16 +158,22 @@ impl Plan {
         self.listeners.iter().map(PlannedListener::descriptors).sum()
     }
 
-    pub(super) fn bind(&self) -> Result<BoundServer, ExitError> {
-        Ok(self.builder().bind()?)
+    /// Binds the addresses, but for the sockets that were handed over.
+    pub(super) fn bind(&self, handed: &mut Handed) -> Result<BoundServer, ExitError> {
+        Ok(self.builder(handed).bind()?)
     }
 
-    fn builder(&self) -> Builder {
+    fn builder(&self, handed: &mut Handed) -> Builder {
         let mut builder = Server::builder().limits(self.limits.clone());
-        for PlannedListener { address, offer, own, busy_reply, .. } in &self.listeners {
+        for listener in &self.listeners {
+            let PlannedListener { text, service, address, offer, own, busy_reply, .. } = listener;
             let listen = match offer {
                 Offer::Stream(service) => Listen::shared(*address, service.clone()),
                 Offer::Datagrams(service) => Listen::datagrams_shared(*address, service.clone()),
+            };
+            let listen = match handed.for_listener(text, service, *address, !listener.has_backlog()) {
+                Some(socket) => listen.socket(socket),
+                None => listen,
             };
             let own = own.clone();
             let listen = listen.limits(move |limits| own.applied_to(limits));

@@ -19,6 +19,7 @@ use super::poll::computing::Computing;
 use super::poll::crew::Crew;
 use super::poll::poller::Poller;
 use super::poll::threads::Threads;
+use super::pulse::Pulse;
 use super::queue::line::Line;
 use super::queue::order::Order;
 use super::queue::table::Table;
@@ -191,6 +192,7 @@ fn share(
             poller,
             crew,
             counts: Counts::new(limits.workers, columns),
+            pulse: Pulse::default(),
             farewells: Farewells::new(),
             lingers,
             refusals: Refusals::new(listeners.len()),

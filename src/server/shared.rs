@@ -12,6 +12,7 @@ use super::listener::Listener;
 use super::poll::ThreadCrew;
 use super::poll::computing::Computing;
 use super::poll::poller::Poller;
+use super::pulse::Pulse;
 use super::queue::line::{Entry, Line};
 use super::queue::order::Order;
 use super::queue::table::Table;
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     /// Workers that compute.
     pub(crate) computing: Computing,
     pub(crate) counts: Counts,
+    pub(crate) pulse: Pulse,
     pub(crate) farewells: Farewells,
     pub(crate) lingers: Lingers,
     pub(crate) refusals: Refusals,

@@ -11,6 +11,7 @@ use crate::limits::Overload;
 use crate::reason::{AcceptError, DropReason};
 use crate::server::close::shedding::{Shedding, shed};
 use crate::server::counts::ACCEPTOR_ROW;
+use crate::server::pulse::Vital;
 use crate::server::queue::line::{Claim, Entry};
 use crate::server::shared::Shared;
 use crate::transport::listen::{accept_queue, ignore_newcomers};
@@ -136,7 +137,8 @@ impl Acceptor {
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(1);
         let mut hold = None;
-        while !self.shared.life.is_draining() {
+        while !self.shared.life.is_draining() && !self.shared.life.is_handed_over() {
+            self.shared.pulse.beat(Vital::Acceptor);
             if self.shared.life.has_enough() {
                 self.close_listeners();
             }
@@ -334,7 +336,10 @@ impl Acceptor {
 
     fn close_listeners(&mut self) {
         for index in 0..self.watched.len() {
-            self.shared.listeners[index].socket().take();
+            if let Some(socket) = self.shared.listeners[index].socket().take() {
+                // It may live on in another process, and then the kernel would go on telling of its newcomers.
+                self.shared.poller.remove(&socket);
+            }
         }
         self.watched.clear();
     }
@@ -404,6 +409,9 @@ impl Acceptor {
     /// more handshakes, then accept what there is.
     fn drain(&mut self) {
         for index in 0..self.watched.len() {
+            if self.shared.listeners[index].is_handed_over() {
+                continue;
+            }
             let socket = &self.watched[index].socket;
             ignore_newcomers(socket);
             let _ = rustix::net::listen(socket, 0);

@@ -114,6 +114,8 @@ fn every_option_is_in_the_completions_of_each_shell() {
     let scripts = ["bash", "zsh", "fish"].map(|shell| (shell, text(&run(["completions", shell]))));
     for (_, words) in pages("completions") {
         for option in options(&words) {
+            // One whose value may be left out is listed as `--option[=VALUE]`.
+            let option = option.split('[').next().unwrap_or(&option).to_owned();
             for (shell, script) in &scripts {
                 let name = if *shell == "fish" { format!("-l {}", &option[2..]) } else { option.clone() };
                 let ends = |at: usize| {

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, End, Site, eventually};
+use support::{Client, End, Gate, Held, Site, eventually};
 use tidegate::admin::Admin;
 use tidegate::reason::{CloseReason, DropReason};
 use tidegate::{Echo, Limits, Peer, Server, Service, Session, Stream, Turn};
@@ -236,4 +236,47 @@ fn scrapes_are_answered_while_all_workers_are_stuck() {
     let began = Instant::now();
     drop(handle);
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+/// Has words for refused clients once, and then never returns from being asked for them.
+struct Speechless {
+    asked: AtomicUsize,
+    gate: Arc<Gate>,
+}
+
+impl Service for Speechless {
+    fn connect(&self, peer: &Peer) -> Box<dyn Session> {
+        Held(self.gate.clone()).connect(peer)
+    }
+
+    fn busy_reply(&self) -> &[u8] {
+        if self.asked.fetch_add(1, Ordering::SeqCst) > 0 {
+            loop {
+                std::thread::park();
+            }
+        }
+        b"busy\n"
+    }
+}
+
+#[test]
+fn a_service_is_asked_for_its_words_once_and_never_by_the_thread_that_refuses() {
+    let gate = Gate::new();
+    let service = Speechless { asked: AtomicUsize::new(0), gate: gate.clone() };
+    let site = Site::serve(Limits::default().workers(1).queue(1), service);
+    let mut served: Vec<Client> = Vec::new();
+    for n in 0..2 {
+        served.push(site.client());
+        served[n].say("x");
+        site.until("one is served, the next waits", |now| (now.active, now.queued) == (1, n as u64));
+    }
+    for _ in 0..5 {
+        assert_eq!(site.client().rest(), (b"busy\n".to_vec(), End::Fin));
+    }
+    gate.open();
+    for client in &mut served {
+        client.hear("x");
+    }
+    drop(served);
+    assert!(site.end().is_clean());
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use support::{Client, End, Gate, Held, Site, eventually, throughout};
 use tidegate::limits::RefusalRate;
 use tidegate::reason::{CloseReason, DropReason, TurnShed};
-use tidegate::{Echo, Limits, Overload, Server, lines};
+use tidegate::{Echo, Limits, Overload, QueueOrder, Server, lines};
 
 /// One worker, held; `queue` may wait.
 fn narrow(queue: usize) -> Limits {
@@ -40,9 +40,9 @@ fn line_up(site: &Site, count: u64) -> Vec<Client> {
 }
 
 #[test]
-fn a_full_queue_refuses_with_a_reset_and_serves_whom_it_admitted() {
+fn in_order_of_arrival_a_full_queue_refuses_with_a_reset_and_serves_whom_it_admitted() {
     let gate = Gate::new();
-    let site = Site::serve(narrow(2), Held(gate.clone()));
+    let site = Site::serve(narrow(2).queue_order(QueueOrder::Fifo), Held(gate.clone()));
     let mut first = occupy(&site);
     let mut waiting = line_up(&site, 2);
     for n in 1..=3 {
@@ -55,6 +55,37 @@ fn a_full_queue_refuses_with_a_reset_and_serves_whom_it_admitted() {
         client.hear("next");
     }
     site.end();
+}
+
+#[test]
+fn once_a_full_queue_stands_the_freshest_has_the_place_of_whoever_has_waited_longest() {
+    let gate = Gate::new();
+    let site = Site::serve(narrow(2), Held(gate.clone()));
+    let mut first = occupy(&site);
+    let mut waiting = line_up(&site, 2);
+    site.until("the queue stands", |_| site.stats().standing.is_some());
+    let mut fresh = line_up_beyond(&site, 2);
+    for client in &mut waiting {
+        assert_eq!(client.end(), End::Reset);
+    }
+    gate.open();
+    first.hear("first");
+    fresh.iter_mut().for_each(|client| {
+        client.hear("next");
+    });
+    site.end();
+}
+
+/// Clients that ask while the queue is full.
+fn line_up_beyond(site: &Site, count: u64) -> Vec<Client> {
+    (1..=count)
+        .map(|n| {
+            let mut client = site.client();
+            client.say("next");
+            site.until_dropped(DropReason::QueueFull, n);
+            client
+        })
+        .collect()
 }
 
 /// Clients that are connected and have not said a word.
@@ -125,7 +156,8 @@ fn who_was_served_once_is_not_refused_for_want_of_a_queue_place() {
 #[test]
 fn a_busy_reply_arrives_whole_though_the_client_had_sent_more_than_was_read() {
     let gate = Gate::new();
-    let builder = Server::builder().limits(narrow(1)).busy_reply("try later\n");
+    let limits = narrow(1).queue_order(QueueOrder::Fifo);
+    let builder = Server::builder().limits(limits).busy_reply("try later\n");
     let site = Site::build(builder, Held(gate.clone()));
     let mut first = occupy(&site);
     let mut waiting = line_up(&site, 1);

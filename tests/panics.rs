@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use support::{Client, End, Gate, Held, Site, eventually, hush_panics};
 use tidegate::reason::{CloseReason, DropReason};
-use tidegate::{Limits, Peer, Received, Service, Session, Stream, Turn};
+use tidegate::{Limits, Peer, QueueOrder, Received, Service, Session, Stream, Turn};
 
 /// Where the service panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,7 +212,7 @@ impl Service for Speechless {
 fn in_the_busy_reply_which_is_asked_for_when_the_server_is_bound() {
     hush_panics();
     let gate = Gate::new();
-    let limits = Limits::default().workers(1).queue(1);
+    let limits = Limits::default().workers(1).queue(1).queue_order(QueueOrder::Fifo);
     let site = Site::serve(limits, Speechless(Held(gate.clone())));
     let mut first = site.client();
     first.say("x");

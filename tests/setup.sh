@@ -35,6 +35,9 @@ need fish fish
 need valgrind valgrind
 need strace strace
 need unshare util-linux
+# A supervisor, and its opinion of the units.
+need systemd-analyze systemd
+need systemd-socket-activate systemd
 need taskset util-linux
 # Clients in another language, and an environment for their packages.
 need python3 python3

@@ -96,9 +96,11 @@ def quantile(times, share):
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000 if ordered else float("nan")
 
 
-def fronts(options, folder, backend):
-    """A name, a command, and the port of each."""
+def fronts(options, folder, start):
+    """A name, a command, and the port of each, with a backend of its own: what waits in one stays there."""
+    backend = start()
     yield "alone", None, backend
+    backend = start()
     port = free_port()
     config = folder / "nginx.conf"
     config.write_text(
@@ -109,6 +111,7 @@ def fronts(options, folder, backend):
         + "}\n"
     )
     yield "nginx", ["nginx", "-p", folder, "-c", config], port
+    backend = start()
     port = free_port()
     config = folder / "haproxy.cfg"
     config.write_text(
@@ -117,10 +120,23 @@ def fronts(options, folder, backend):
         f"backend b\n server s 127.0.0.1:{backend} maxconn 2 maxqueue 64\n"
     )
     yield "HAProxy, maxconn 2, maxqueue 64", ["haproxy", "-db", "-f", config], port
+    backend = start()
     port = free_port()
     listen = f"proxy:http://127.0.0.1:{backend}=http://127.0.0.1:{port}"
     gate = [options.program, "--listen", listen, "--backend-connections", "2", "--queue", "64", "--admin", "off"]
     yield "the gate, 2 places, 64 wait", gate, port
+
+
+def end(servers):
+    for server in servers:
+        server.terminate()
+    for server in servers:
+        try:
+            server.wait(5)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+    servers.clear()
 
 
 def main():
@@ -129,25 +145,27 @@ def main():
     parser.add_argument("--gunicorn", default=ROOT / "target/test-venv/bin/gunicorn")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--times", type=float, default=10, help="the load, in times of the peak")
+    parser.add_argument("--only", default="", help="only what is called so")
     options = parser.parse_args()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     folder = pathlib.Path(tempfile.mkdtemp())
-    backend = free_port()
-    gunicorn = [options.gunicorn, "-w", "2", "-b", f"127.0.0.1:{backend}", "--no-control-socket", "work:app"]
     servers = []
 
     def start_gunicorn():
-        """A new one for each: what waits in the backlog of the last would be answered first."""
+        port = free_port()
+        gunicorn = [options.gunicorn, "-w", "2", "-b", f"127.0.0.1:{port}", "--no-control-socket", "work:app"]
         servers.append(subprocess.Popen(gunicorn, cwd=HERE, **quiet))
-        wait_for(backend)
+        wait_for(port)
         time.sleep(1)
+        return port
 
     try:
-        start_gunicorn()
-        peak = asyncio.run(alone(backend, 2))
+        peak = asyncio.run(alone(start_gunicorn(), 2))
         print(f"gunicorn, 2 sync workers, 10 ms a request: {peak:.0f}/s with 3 clients; offered {options.times:g} times that")
         print("| in front of it | useful a second | of the peak | p99 of the useful | the others |\n|---|---|---|---|---|")
-        for name, command, port in fronts(options, folder, backend):
+        for name, command, port in fronts(options, folder, start_gunicorn):
+            if options.only not in name:
+                continue
             if command:
                 servers.append(subprocess.Popen(command, **quiet))
                 wait_for(port)
@@ -159,16 +177,9 @@ def main():
             )
             rate = len(useful) / min(took, options.seconds)
             print(f"| {name} | {rate:.0f} | {rate / peak:.2f} | {quantile(useful, 0.99):.0f} ms | {others} |", flush=True)
-            for server in servers:
-                server.kill()
-                server.wait()
-            servers.clear()
-            start_gunicorn()
+            end(servers)
     finally:
-        for server in servers:
-            server.terminate()
-        for server in servers:
-            server.wait()
+        end(servers)
         shutil.rmtree(folder)
 
 

@@ -44,6 +44,7 @@ use mio::Waker;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::thread::JoinHandle;
@@ -55,6 +56,7 @@ const BACKLOG: i32 = 4096;
 /// An admin endpoint in the making: see [`Admin::builder`].
 pub struct AdminBuilder {
     address: SocketAddr,
+    socket: Option<OwnedFd>,
     observe: Arc<dyn Observe>,
     rules: Rules,
 }
@@ -76,18 +78,29 @@ impl AdminBuilder {
         self
     }
 
+    /// Uses a socket that is bound already, as a supervisor hands one over, instead of opening one at the address.
+    #[must_use]
+    pub fn socket(mut self, socket: impl Into<OwnedFd>) -> Self {
+        self.socket = Some(socket.into());
+        self
+    }
+
     /// Binds the address. `[::]` takes IPv4 too, unless `0.0.0.0` is taken already on that port.
     ///
     /// # Errors
     ///
     /// The address cannot be bound, or the descriptors it holds in reserve cannot be had.
     pub fn bind(self) -> io::Result<Admin> {
-        let listener = listen(self.address)?;
+        let listener = match self.socket {
+            Some(socket) => listen_again(socket)?,
+            None => listen(self.address)?,
+        };
+        let socket = listener.try_clone()?.into();
         let address = listener.local_addr()?;
         let stop = Arc::new(AtomicBool::new(false));
         let pages = pages::Pages::new(self.observe)?;
         let (front, waker) = Front::new(listener, pages, self.rules, Arc::clone(&stop))?;
-        Ok(Admin { front, stop, waker, address })
+        Ok(Admin { front, stop, waker, address, socket })
     }
 }
 
@@ -106,6 +119,7 @@ pub struct Admin {
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
     address: SocketAddr,
+    socket: OwnedFd,
 }
 
 impl Admin {
@@ -120,7 +134,7 @@ impl Admin {
     /// ```
     pub fn builder(address: SocketAddr, observe: Arc<dyn Observe>) -> AdminBuilder {
         let rules = Rules { limits: AdminLimits::default(), hosts: host::Hosts::default() };
-        AdminBuilder { address, observe, rules }
+        AdminBuilder { address, socket: None, observe, rules }
     }
 
     /// Binds to `address` with the default limits, for requests by address and for `localhost`; port 0 picks a free
@@ -144,9 +158,9 @@ impl Admin {
     ///
     /// The thread cannot be started.
     pub fn serve(self) -> io::Result<AdminHandle> {
-        let Self { front, stop, waker, address } = self;
+        let Self { front, stop, waker, address, socket } = self;
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || front.run())?;
-        Ok(AdminHandle { stop, waker, address, thread: Some(thread) })
+        Ok(AdminHandle { stop, waker, address, socket: Some(socket), thread: Some(thread) })
     }
 }
 
@@ -162,6 +176,8 @@ pub struct AdminHandle {
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
     address: SocketAddr,
+    /// For the process that takes this one's place.
+    socket: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -169,6 +185,12 @@ impl AdminHandle {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its listening socket, to be handed over to the program that takes this one's place.
+    #[cfg(feature = "cli")]
+    pub(crate) fn socket(&self) -> Option<&OwnedFd> {
+        self.socket.as_ref()
     }
 
     /// Ends it and waits until its port is free: a few milliseconds, whatever its clients do.
@@ -183,6 +205,7 @@ impl AdminHandle {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        self.socket = None;
     }
 }
 
@@ -201,6 +224,12 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         }
         other => other,
     }
+}
+
+/// Listens on a socket that another process has bound.
+fn listen_again(socket: OwnedFd) -> io::Result<std::net::TcpListener> {
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn is_any_ipv6(address: SocketAddr) -> bool {

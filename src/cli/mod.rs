@@ -8,6 +8,7 @@ mod describe;
 pub mod exit;
 mod gate_options;
 mod limit_options;
+mod live;
 mod log;
 mod manual;
 mod metrics;

@@ -3,6 +3,7 @@
 use super::args::ServeArgs;
 use super::exit::ExitError;
 use super::limit_options::LimitOptions;
+use super::live::handed::Handed;
 use super::tls_options;
 use super::web_options::WebOptions;
 use crate::limits::Limits;
@@ -38,6 +39,8 @@ pub(super) struct Plan {
 
 /// One listener and its service.
 pub(super) struct PlannedListener {
+    /// What it was configured as.
+    pub(super) text: String,
     /// The name of the service.
     pub(super) service: String,
     /// Its protocol.
@@ -128,8 +131,17 @@ impl Plan {
                 }
             };
             let scheme = url.scheme;
-            let (gate, own) = (table, own.clone());
-            Ok(PlannedListener { service, scheme, address, offer, gate, own, busy_reply, tls })
+            Ok(PlannedListener {
+                text,
+                service,
+                scheme,
+                address,
+                offer,
+                gate: table,
+                own: own.clone(),
+                busy_reply,
+                tls,
+            })
         });
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
         let bound_name = admin.iter().map(|url| url.host.clone());
@@ -144,7 +156,7 @@ impl Plan {
 
     /// What [`bind`](Self::bind) would find wrong with the limits.
     pub(super) fn check(&self) -> Result<(), ExitError> {
-        self.builder().check()?;
+        self.builder(&mut Handed::default()).check()?;
         Ok(crate::server::check_descriptors(&self.limits, self.listeners.len(), self.of_services())?)
     }
 
@@ -153,13 +165,15 @@ impl Plan {
         self.listeners.iter().map(PlannedListener::descriptors).sum()
     }
 
-    pub(super) fn bind(&self) -> Result<BoundServer, ExitError> {
-        Ok(self.builder().bind()?)
+    /// Binds the addresses, but for the sockets that were handed over.
+    pub(super) fn bind(&self, handed: &mut Handed) -> Result<BoundServer, ExitError> {
+        Ok(self.builder(handed).bind()?)
     }
 
-    fn builder(&self) -> Builder {
+    fn builder(&self, handed: &mut Handed) -> Builder {
         let mut builder = Server::builder().limits(self.limits.clone());
-        for PlannedListener { address, offer, own, busy_reply, tls, .. } in &self.listeners {
+        for listener in &self.listeners {
+            let PlannedListener { text, service, address, offer, own, busy_reply, tls, .. } = listener;
             let listen = match offer {
                 Offer::Stream(service) => Listen::shared(*address, service.clone()),
                 Offer::Datagrams(service) => Listen::datagrams_shared(*address, service.clone()),
@@ -171,6 +185,10 @@ impl Plan {
             };
             #[cfg(not(feature = "tls"))]
             let _ = tls;
+            let listen = match handed.for_listener(text, service, *address, !listener.has_backlog()) {
+                Some(socket) => listen.socket(socket),
+                None => listen,
+            };
             let own = own.clone();
             let listen = listen.limits(move |limits| own.applied_to(limits));
             builder = builder.listener(match busy_reply {

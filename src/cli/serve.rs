@@ -2,6 +2,10 @@
 
 use super::args::{LogFormat, ServeArgs};
 use super::exit::{self, ExitError, fail, print, write_out};
+use super::live::handed::Handed;
+use super::live::notify::Supervisor;
+use super::live::upgrade::{StartedFrom, tell_predecessor};
+use super::live::{Live, ORDERS};
 use super::plan::Plan;
 use super::signals::{Hangup, on_order};
 use super::{config, describe, log, threads};
@@ -31,13 +35,17 @@ pub(super) fn run(args: ServeArgs) -> ExitCode {
 }
 
 fn start_and_serve(args: ServeArgs) -> Result<u8, ExitError> {
+    // Before there is another thread, which the signal could end the program by.
+    crate::sys::hold(&ORDERS);
+    // Before anything is opened that could be taken for it.
+    let mut handed = Handed::take()?;
     let args = config::merge(args).map_err(ExitError::usage)?;
     let plan = Plan::new(&args)?;
     plan.check()?;
     let admin_threads = if plan.admin.is_some() { ADMIN_THREADS } else { 0 };
     let cast = [
         ("the log", 1),
-        ("signals", 1),
+        ("signals", 2),
         ("the timekeeper", 1),
         ("the acceptor", 1),
         ("the admin endpoint", admin_threads),
@@ -45,8 +53,8 @@ fn start_and_serve(args: ServeArgs) -> Result<u8, ExitError> {
     ];
     threads::rehearse(&cast).map_err(ExitError::failed)?;
     log::start(&args).map_err(|error| ExitError::failed(format!("cannot start the log: {error}")))?;
-    let bound = plan.bind()?;
-    serve(&args, &plan, bound)
+    let bound = plan.bind(&mut handed)?;
+    serve(&args, &plan, bound, handed)
 }
 
 /// Checks the options and prints the effective limits.
@@ -58,22 +66,38 @@ pub(super) fn check(args: ServeArgs) -> ExitCode {
     }
 }
 
-fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, ExitError> {
+fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer, mut handed: Handed) -> Result<u8, ExitError> {
     let addresses = bound.addresses();
-    let admin = plan.admin.map(|address| admin(address, &plan.admin_hosts, bound.observe())).transpose()?;
+    let admin = plan.admin.map(|address| admin(address, plan, bound.observe(), &mut handed)).transpose()?;
+    handed.check_empty()?;
     // Before the first client is served, so that no signal finds the default: to be killed.
-    let trigger = bound.trigger();
+    let (trigger, supervisor) = (bound.trigger(), Arc::new(Supervisor::from_environment()));
+    let told = supervisor.clone();
     on_order(
-        Hangup::Ignored,
-        move || trigger.drain(),
+        Hangup::Held,
+        move || {
+            told.stopping();
+            trigger.drain();
+        },
         // Ends at once, whatever still runs.
         || std::process::exit(i32::from(exit::CUT)),
     )
     .map_err(ExitError::failed)?;
-    let handle = bound.serve()?;
+    let handle = Arc::new(bound.serve()?);
+    let admin_address = admin.as_ref().map(AdminHandle::address);
+    let live = Arc::new(Live {
+        handle: handle.clone(),
+        supervisor,
+        origin: StartedFrom::now()
+            .map_err(|error| ExitError::failed(format!("cannot tell its own file: {error}")))?,
+        texts: plan.listeners.iter().map(|listener| listener.text.clone()).collect::<Vec<_>>().into(),
+        admin: admin.into(),
+    });
+    live.start()
+        .map_err(|error| ExitError::failed(format!("cannot start the thread for orders: {error}")))?;
     if !args.quiet {
         let format = args.log_format.unwrap_or(LogFormat::Text);
-        announce(describe::start_lines(plan, &addresses, admin.as_ref().map(AdminHandle::address), format));
+        announce(describe::start_lines(plan, &addresses, admin_address, format));
     }
     if plan.lowered && !args.quiet {
         tracing::warn!(
@@ -82,8 +106,13 @@ fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, ExitEr
             "the limit of open files allows fewer connections than the default; raise it with ulimit -n"
         );
     }
+    let Handed { sockets, predecessor } = handed;
+    if let Some(pipe) = predecessor {
+        tell_predecessor(pipe, sockets.iter().map(|socket| socket.number));
+    }
+    drop(sockets);
     let report = handle.wait();
-    drop(admin);
+    drop(live.take_admin());
     if !args.quiet {
         tracing::info!("{report}");
     }
@@ -91,9 +120,17 @@ fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer) -> Result<u8, ExitEr
 }
 
 /// Binds and serves the admin endpoint.
-fn admin(address: SocketAddr, hosts: &[String], observe: Arc<dyn Observe>) -> Result<AdminHandle, ExitError> {
-    let builder = Admin::builder(address, observe);
-    let builder = hosts.iter().fold(builder, |builder, host| builder.host(host));
+fn admin(
+    address: SocketAddr,
+    plan: &Plan,
+    observe: Arc<dyn Observe>,
+    handed: &mut Handed,
+) -> Result<AdminHandle, ExitError> {
+    let mut builder = Admin::builder(address, observe);
+    if let Some(socket) = handed.for_admin(address) {
+        builder = builder.socket(socket);
+    }
+    let builder = plan.admin_hosts.iter().fold(builder, |builder, host| builder.host(host));
     let admin = builder.bind().map_err(|error| {
         let why = match error.kind() {
             io::ErrorKind::AddrInUse => format!(

@@ -11,8 +11,9 @@ const ONE_ORDER: Duration = Duration::from_secs(1);
 /// What SIGHUP does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hangup {
-    /// Nothing: for a server, which outlives the terminal that it was started from.
-    Ignored,
+    /// It is held for a thread that waits for it: a server outlives the terminal that it was started from, and reads its
+    /// configuration again.
+    Held,
     /// The same as SIGINT and SIGTERM.
     Ends,
 }
@@ -34,12 +35,13 @@ pub(super) fn on_order(
         }
     };
     let ends = [Signal::INT, Signal::TERM, Signal::HUP];
+    if hangup == Hangup::Held {
+        // Before the handler's thread starts, so that none of this process is interrupted by it.
+        crate::sys::hold(&[Signal::HUP]);
+    }
     crate::sys::keep_ignored(&ends, || ctrlc::set_handler(handler)).map_err(|_| {
         "cannot start the signal handler: the system gives no thread or descriptor for it".to_owned()
     })?;
-    if hangup == Hangup::Ignored {
-        crate::sys::ignore(Signal::HUP);
-    }
     Ok(())
 }
 

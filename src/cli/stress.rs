@@ -1,12 +1,14 @@
 //! `tidegate stress`: the command line of the load generator in `tidegate-stress`.
 
 mod args;
+mod form;
 mod kept;
 
 use super::exit::{self, fail};
 use super::signals::{Hangup, on_order};
+use args::LoadArgs;
 pub(super) use args::StressArgs;
-use args::{LoadArgs, ReportForm};
+use form::{ReportForm, print_report};
 use std::io::Write;
 use std::process::ExitCode;
 use tidegate_stress::{Error, Report, Stop, archive};
@@ -85,20 +87,4 @@ fn stop_on_signal() -> Result<Stop, Error> {
     )
     .map_err(Error::Failed)?;
     Ok(stop)
-}
-
-fn print_report(report: &Report, output: ReportForm) -> Result<(), String> {
-    match output {
-        ReportForm::Text => print(&report.to_text()),
-        ReportForm::Json => print(&(report.to_json()? + "\n")),
-    }
-}
-
-fn print(text: &str) -> Result<(), String> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // The reader has gone, and has what it wanted.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(|error| format!("cannot write the report: {error}")),
-    }
 }

@@ -47,7 +47,7 @@ impl std::fmt::Display for Overload {
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum RefusalRate {
-    /// All of them while processors have rest; when they have none, as many as cost 5 % of one processor.
+    /// All of them while processors have rest; when they have none, as many as cost 3 % of one processor.
     Auto,
     /// All of them, whatever it costs.
     All,

@@ -151,7 +151,7 @@ limits! {
         fair: Fair = Fair::Source, Fair(Fair::Source..=Fair::Off), Fixed;
 
         /// Clients that are turned away in a second: every one while processors have rest, and otherwise as many as cost
-        /// 5 % of one processor (auto); every one (all); or a number (500/s).
+        /// 3 % of one processor (auto); every one (all); or a number (500/s).
         ///
         /// A refusal costs an accept and a close, work that a flood must not be able to order without end. Clients past
         /// the rate wait in the kernel's backlog. On Linux one that the backlog has no place for is not told: it tries

@@ -25,7 +25,7 @@ pub struct BackendsSnapshot {
     pub waiting: u64,
     /// How long the one has waited that has waited longest.
     pub oldest: Option<Duration>,
-    /// For how long the freshest have been served first.
+    /// For how long the wait has stood: since then `queue_order` and `fair` say who is next.
     pub stood_for: Option<Duration>,
     /// How long clients waited until they had their place, also those who found one free; the kernel's backlog and the
     /// server's queue are included.

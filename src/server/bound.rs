@@ -15,9 +15,11 @@ use super::keep::keeper::Timekeeper;
 use super::keep::orders::Orders;
 use super::lifecycle::Lifecycle;
 use super::listener::Listener;
+use super::poll::computing::Computing;
 use super::poll::crew::Crew;
 use super::poll::poller::Poller;
 use super::poll::threads::Threads;
+use super::pulse::Pulse;
 use super::queue::line::Line;
 use super::queue::order::Order;
 use super::queue::table::Table;
@@ -38,7 +40,7 @@ use crossbeam_channel::Receiver;
 use mio::{Poll, Token, Waker};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -154,6 +156,7 @@ fn share(
         let _ = acceptor.wake();
     }));
     let budget = RefusalBudget::new(limits.refusal_rate, Instant::now());
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let shelf = shelf_limits(&limits, datagrams.slots.capacity());
     Arc::new_cyclic(|shared: &std::sync::Weak<Shared>| {
         let host = Arc::new(Hub(shared.clone()));
@@ -177,6 +180,7 @@ fn share(
             holding: AtomicBool::new(false),
             refusal_budget: Mutex::new(budget),
             rest: AtomicBool::new(true),
+            shallow_backlog: AtomicUsize::new(limits.backlogs().1),
             wait_estimate: AtomicU64::new(1),
             host,
             wheel: Wheel::new(),
@@ -189,13 +193,15 @@ fn share(
             poller,
             crew,
             counts: Counts::new(limits.workers, columns),
+            pulse: Pulse::default(),
             farewells: Farewells::new(),
             lingers,
             refusals: Refusals::new(listeners.len()),
             tick: extras.tick,
             output_total: Arc::default(),
             input_total: Arc::default(),
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            computing: Computing::new(processors),
+            processors,
             listeners,
             limits,
         }

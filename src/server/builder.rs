@@ -9,7 +9,7 @@ use super::listen::{Listen, Offer};
 use super::listener::Listener;
 use crate::limits::{Limits, Overload};
 use crate::service::{DatagramService, Service};
-use crate::transport::listen::{bind, bind_datagrams, ipv6_only};
+use crate::transport::listen::{bind, bind_datagrams, ipv6_only, listen_again, receive_again};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
@@ -238,6 +238,9 @@ impl Builder {
 
     /// Checks the limits and binds the addresses. From then on clients can connect (they wait in the
     /// kernel's backlog), and nothing is served yet.
+    ///
+    /// No thread is started here: [`BoundServer::serve`] starts them all, and fails with [`BuildError::Start`] where
+    /// the system does not give one.
     pub fn bind(mut self) -> Result<BoundServer, BuildError> {
         self.check()?;
         self.limits = self.effective_limits();
@@ -255,7 +258,11 @@ impl Builder {
             match listen.offer {
                 Offer::Stream(service) => {
                     let only = ipv6_only(address, streams.iter().copied());
-                    let socket = bind(address, only, &limits, self.reuse_address).map_err(bind_error)?;
+                    let socket = match listen.socket {
+                        Some(socket) => listen_again(socket, &limits),
+                        None => bind(address, only, &limits, self.reuse_address),
+                    };
+                    let socket = socket.map_err(bind_error)?;
                     let address = socket.local_addr().map_err(bind_error)?;
                     let tls = listen.tls;
                     let words = listen.busy_reply.or_else(|| self.extras.busy_reply.clone());
@@ -265,7 +272,11 @@ impl Builder {
                 }
                 Offer::Datagrams(service) => {
                     let only = ipv6_only(address, others.iter().copied());
-                    let socket = bind_datagrams(address, only, &limits).map_err(bind_error)?;
+                    let socket = match listen.socket {
+                        Some(socket) => receive_again(socket, &limits),
+                        None => bind_datagrams(address, only, &limits),
+                    };
+                    let socket = socket.map_err(bind_error)?;
                     let address = socket.local_addr().map_err(bind_error)?;
                     datagrams.push(DatagramSocket::new(socket, address, service, position));
                 }

@@ -14,6 +14,8 @@ pub(crate) struct Lifecycle {
     stopping: AtomicBool,
     /// Workers must return.
     stopped: AtomicBool,
+    /// Another process accepts from now on.
+    handed_over: AtomicBool,
     /// The acceptor has not closed the listeners yet.
     accepting: AtomicBool,
     workers_alive: AtomicUsize,
@@ -30,6 +32,7 @@ impl Lifecycle {
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            handed_over: AtomicBool::new(false),
             accepting: AtomicBool::new(true),
             workers_alive: AtomicUsize::new(workers),
             end_after,
@@ -87,6 +90,15 @@ impl Lifecycle {
 
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.load(Relaxed)
+    }
+
+    /// Another process has the listening sockets from now on.
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.store(true, SeqCst);
+    }
+
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Relaxed)
     }
 
     /// The acceptor has taken the last newcomer, and its listeners are closed.

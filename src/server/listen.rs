@@ -6,6 +6,7 @@ use crate::service::{DatagramService, Service};
 use crate::transport::tls::Setup;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// A listener that a [`Builder`](super::Builder) adds, with limits of its own.
@@ -27,6 +28,8 @@ pub struct Listen {
     pub(super) offer: Offer,
     pub(super) busy_reply: Option<Arc<[u8]>>,
     pub(super) tls: Option<Setup>,
+    /// It is bound already.
+    pub(super) socket: Option<OwnedFd>,
     change: Option<Box<dyn Fn(Limits) -> Limits + Send + Sync>>,
 }
 
@@ -69,18 +72,49 @@ impl Listen {
 
     /// A listener for connections whose service is shared with its owner, or was chosen at run time.
     pub fn shared(address: SocketAddr, service: Arc<dyn Service>) -> Self {
-        Self { address, offer: Offer::Stream(service), busy_reply: None, tls: None, change: None }
+        Self {
+            address,
+            offer: Offer::Stream(service),
+            busy_reply: None,
+            tls: None,
+            socket: None,
+            change: None,
+        }
     }
 
     /// A listener for datagrams whose service is shared with its owner, or was chosen at run time.
     pub fn datagrams_shared(address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
-        Self { address, offer: Offer::Datagrams(service), busy_reply: None, tls: None, change: None }
+        Self {
+            address,
+            offer: Offer::Datagrams(service),
+            busy_reply: None,
+            tls: None,
+            socket: None,
+            change: None,
+        }
     }
 
     /// Limits of its own, made of those of the server. Only some can differ by listener (README's table says which);
     /// the server does not start with others. A listener for datagrams has none of its own.
     pub fn limits(mut self, change: impl Fn(Limits) -> Limits + Send + Sync + 'static) -> Self {
         self.change = Some(Box::new(change));
+        self
+    }
+
+    /// Uses a socket that is bound already, as a supervisor hands one over, instead of opening one at the address.
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use tidegate::{Echo, Listen, Server};
+    ///
+    /// let socket = TcpListener::bind("127.0.0.1:0")?;
+    /// let address = socket.local_addr()?;
+    /// let server = Server::builder().listener(Listen::new(address, Echo)?.socket(socket)).bind()?;
+    /// assert_eq!(server.addresses(), [address]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn socket(mut self, socket: impl Into<OwnedFd>) -> Self {
+        self.socket = Some(socket.into());
         self
     }
 

@@ -8,8 +8,8 @@ use crate::reason::AcceptError;
 use crate::service::{Service, Words};
 use crate::transport::tls::Setup;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The name that a service says; one that panics over it is called `unnamed`.
@@ -36,6 +36,8 @@ pub(crate) struct Listener {
     /// Its connections speak TLS.
     pub(crate) tls: Option<ListenerTls>,
     accept_errors: [AtomicU64; AcceptError::COUNT],
+    /// Another process listens on the socket.
+    handed_over: AtomicBool,
     /// Open until the server drains; locked by the acceptor to take it, by the leader to accept, and by scrapes.
     socket: Mutex<Option<TcpListener>>,
 }
@@ -75,6 +77,7 @@ impl Listener {
             words,
             tls: None,
             accept_errors: Default::default(),
+            handed_over: AtomicBool::new(false),
             socket: Mutex::new(Some(socket)),
         }
     }
@@ -98,6 +101,15 @@ impl Listener {
 
     pub(crate) fn socket(&self) -> MutexGuard<'_, Option<TcpListener>> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Another process listens on the socket from now on: closing it here refuses nobody.
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Relaxed)
     }
 
     pub(crate) fn accept_failed(&self, error: AcceptError) {

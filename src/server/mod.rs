@@ -11,12 +11,15 @@ mod datagram;
 mod error;
 mod extras;
 mod handle;
+#[cfg(feature = "cli")]
+mod handover;
 mod keep;
 mod lifecycle;
 mod listen;
 mod listener;
 mod observe;
 mod poll;
+mod pulse;
 mod queue;
 mod refusals;
 mod shared;
@@ -32,6 +35,8 @@ pub use error::BuildError;
 pub use handle::{Handle, Trigger};
 pub use keep::orders::ShutdownReport;
 pub use listen::Listen;
+#[cfg(feature = "cli")]
+pub(crate) use pulse::PulseWatch;
 
 /// Where a server begins: see [`Server::builder`].
 #[derive(Debug)]

@@ -10,7 +10,9 @@ use super::extras::Tick;
 use super::lifecycle::Lifecycle;
 use super::listener::Listener;
 use super::poll::ThreadCrew;
+use super::poll::computing::Computing;
 use super::poll::poller::Poller;
+use super::pulse::Pulse;
 use super::queue::line::{Entry, Line};
 use super::queue::order::Order;
 use super::queue::table::Table;
@@ -21,12 +23,12 @@ use crate::admit::bell::Bell;
 use crate::admit::refusal_budget::RefusalBudget;
 use crate::admit::sharing::Sharing;
 use crate::clock::Clock;
-use crate::limits::Limits;
+use crate::limits::{Limits, Overload, QueueOrder};
 use crate::service::{Context, Holdings, Host};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,6 +49,9 @@ pub(crate) struct Shared {
     pub(crate) refusal_budget: Mutex<RefusalBudget>,
     /// Processors have rest, as far as the timekeeper knows.
     pub(crate) rest: AtomicBool,
+    /// Connections that a listener's backlog may hold while the queue stands, where it has no number of its own: what
+    /// the workers do in a moment.
+    pub(crate) shallow_backlog: AtomicUsize,
     /// The time to work off what waits, in seconds, as the timekeeper last estimated it.
     pub(crate) wait_estimate: AtomicU64,
     /// The server as sessions see it.
@@ -60,7 +65,10 @@ pub(crate) struct Shared {
     pub(crate) sharing: Sharing,
     pub(crate) poller: Poller,
     pub(crate) crew: ThreadCrew,
+    /// Workers that compute.
+    pub(crate) computing: Computing,
     pub(crate) counts: Counts,
+    pub(crate) pulse: Pulse,
     pub(crate) farewells: Farewells,
     pub(crate) lingers: Lingers,
     pub(crate) refusals: Refusals,
@@ -90,7 +98,7 @@ impl Shared {
 
     /// What puts datagrams into the line.
     pub(crate) fn intake(&self) -> Intake<'_> {
-        Intake { datagrams: &self.datagrams, line: &self.line, counts: &self.counts }
+        Intake { datagrams: &self.datagrams, line: &self.line, counts: &self.counts, order: &self.order }
     }
 
     /// What turns of a listener's connections share.
@@ -108,7 +116,12 @@ impl Shared {
 
     /// Whether one more newcomer may wait for a worker.
     pub(crate) fn has_queue_place(&self) -> bool {
-        self.line.has_place(|| self.counts.free_workers())
+        self.line.has_place(|| self.free_workers())
+    }
+
+    /// Workers that are about to take what comes: those that stand back for others that compute are not.
+    pub(crate) fn free_workers(&self) -> usize {
+        if self.computing.is_enough() { 0 } else { self.counts.free_workers() }
     }
 
     /// Whether something waits for a worker.
@@ -124,6 +137,22 @@ impl Shared {
     /// The time to work off what waits.
     pub(crate) fn wait_estimate(&self) -> Duration {
         Duration::from_secs(self.wait_estimate.load(Relaxed))
+    }
+
+    /// Whether the oldest gives up its place to one that comes: where the freshest come first, whoever has waited
+    /// longest has the least use for it.
+    pub(crate) fn displaces_oldest(&self, overload: Overload) -> bool {
+        match overload {
+            Overload::DropOldest => true,
+            Overload::Reject => {
+                self.limits.queue_order == QueueOrder::Fresh && self.order.standing().stands()
+            }
+            Overload::Wait(_) => false,
+        }
+    }
+
+    pub(crate) fn shallow_backlog(&self) -> usize {
+        self.shallow_backlog.load(Relaxed)
     }
 
     /// Whether a client may be turned away now, within the budget.

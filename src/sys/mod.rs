@@ -6,8 +6,12 @@ mod accept_queue;
 mod allocator;
 mod datagrams;
 mod descriptors;
+#[cfg(feature = "cli")]
+mod handed;
 mod local_time;
 mod mapping;
+#[cfg(feature = "cli")]
+mod orders;
 #[cfg(feature = "cli")]
 mod signals;
 mod socket;
@@ -22,11 +26,15 @@ pub(crate) use datagrams::{
     DATAGRAMS_AT_ONCE, Given, Taken, receive_datagrams, report_local_address, send_datagrams,
 };
 pub(crate) use descriptors::raise_open_files;
+#[cfg(feature = "cli")]
+pub(crate) use handed::take_descriptors;
 #[cfg(test)]
 pub(crate) use local_time::print_by_c;
 pub(crate) use local_time::{LocalTime, local_time};
 pub(crate) use mapping::{Mapping, whole_pages};
 #[cfg(feature = "cli")]
-pub(crate) use signals::{ignore, keep_ignored};
+pub(crate) use orders::{hold, wait_for};
+#[cfg(feature = "cli")]
+pub(crate) use signals::keep_ignored;
 pub(crate) use socket::{since_handshake, unacknowledged};
 pub(crate) use usage::{ThreadUsage, thread_usage};

@@ -20,7 +20,7 @@ fn is_ignored(signal: Signal) -> bool {
 }
 
 /// Has this signal do nothing.
-pub(crate) fn ignore(signal: Signal) {
+fn ignore(signal: Signal) {
     // SAFETY: SIG_IGN is no handler, so no code of this process runs on the signal.
     unsafe { libc::signal(signal.as_raw(), libc::SIG_IGN) };
 }

@@ -8,7 +8,7 @@ use crate::limits::Limits;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// The receive buffer that is asked for: the kernel gives at most `net.core.rmem_max`. About 1,300 small datagrams, what
 /// a worker answers in a few milliseconds.
@@ -76,10 +76,48 @@ pub(crate) fn bind_datagrams(address: SocketAddr, ipv6_only: bool, limits: &Limi
     Ok(socket.into())
 }
 
+/// Listens for connections on a socket that another process has bound.
+pub(crate) fn listen_again(socket: OwnedFd, limits: &Limits) -> io::Result<TcpListener> {
+    let socket = Socket::from(socket);
+    if socket.r#type()? != Type::STREAM {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket is not one for connections"));
+    }
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.listen(limits.backlogs().0 as i32)?;
+    Ok(socket.into())
+}
+
+/// Receives datagrams on a socket that another process has bound.
+pub(crate) fn receive_again(socket: OwnedFd, limits: &Limits) -> io::Result<UdpSocket> {
+    let socket = Socket::from(socket);
+    if socket.r#type()? != Type::DGRAM {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket is not one for datagrams"));
+    }
+    socket.set_nonblocking(true)?;
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER.max(limits.max_datagram));
+    let address = socket.local_addr()?.as_socket();
+    if let Some(address) = address.filter(|address| address.ip().is_unspecified()) {
+        crate::sys::report_local_address(socket.as_fd(), address.is_ipv6())?;
+    }
+    Ok(socket.into())
+}
+
 /// Changes how many connections the kernel may hold for accept on a socket that listens already.
 pub(crate) fn set_backlog(socket: impl AsFd, backlog: usize) {
     // It fails only for a socket that does not listen any more, where it does not matter.
     let _ = rustix::net::listen(socket, i32::try_from(backlog).unwrap_or(i32::MAX));
+}
+
+/// How many connections wait in the kernel for accept; `None` where it does not tell.
+pub(crate) fn accept_queue(socket: impl AsFd) -> Option<usize> {
+    #[cfg(target_os = "linux")]
+    return crate::sys::tcp_listen_info(socket.as_fd()).ok().flatten().map(|info| info.unacked as usize);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = socket;
+        None
+    }
 }
 
 /// From here on the kernel drops what asks for a new connection, so that none is completed between the last accept and

@@ -169,8 +169,9 @@ impl Running {
     /// Where it said its admin endpoint is.
     pub(crate) fn admin(&self) -> SocketAddr {
         let text = self.stdout.text();
-        let found =
-            text.lines().find_map(|line| line.split_once("http://")?.1.split('/').next()?.parse().ok());
+        let found = text
+            .lines()
+            .find_map(|line| line.split_once("metrics on http://")?.1.split('/').next()?.parse().ok());
         found.expect("it was started with one")
     }
 

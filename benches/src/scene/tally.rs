@@ -38,7 +38,8 @@ pub(crate) struct Second {
     pub(crate) timeout: u32,
 }
 
-/// The requests that were begun in one stage, whenever they ended. Times are in seconds.
+/// The requests that were begun in one stage, whenever they ended; only how long replies took is of those that came in
+/// it, as the useful of each second are. Times are in seconds.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct StageFigures {
     pub(crate) seconds: f64,
@@ -50,6 +51,7 @@ pub(crate) struct StageFigures {
     pub(crate) closed: u64,
     pub(crate) timeout: u64,
     pub(crate) unsent: u64,
+    /// How long the replies took that came in this stage.
     pub(crate) p50: f64,
     pub(crate) p90: f64,
     pub(crate) p99: f64,
@@ -120,6 +122,17 @@ impl Ledger {
         &mut self.seconds[last.min(at.as_secs() as usize)]
     }
 
+    /// The stage at this time; none after the last one.
+    fn stage_at(&self, at: Duration) -> Option<usize> {
+        let mut end = 0.0;
+        let ends = self.stages.iter().map(|stage| {
+            end += stage.figures.seconds;
+            end
+        });
+        let nth = ends.take_while(|&end| end <= at.as_secs_f64()).count();
+        (nth < self.stages.len()).then_some(nth)
+    }
+
     /// A request begins `at` after the start, `late` after it was due.
     pub(super) fn asked(&mut self, stage: usize, at: Duration, late: Duration) {
         self.second(at).asked += 1;
@@ -139,12 +152,16 @@ impl Ledger {
                 Ending::Unsent => {}
             }
         }
-        let Counted { figures, latency, told, .. } = &mut self.stages[stage];
+        if ending == Ending::Replied
+            && let Some(came) = self.stage_at(at)
+        {
+            self.stages[came].latency.saturating_record(micros(waited));
+        }
+        let Counted { figures, told, .. } = &mut self.stages[stage];
         match ending {
             Ending::Replied => {
                 figures.useful += 1;
                 figures.prompt += u64::from(waited <= PROMPT);
-                latency.saturating_record(micros(waited));
             }
             Ending::Reset => figures.reset += 1,
             Ending::Closed => figures.closed += 1,
@@ -211,5 +228,9 @@ mod tests {
         assert_eq!((surge.asked, surge.useful, surge.prompt, surge.timeout), (2, 1, 0, 1));
         assert_eq!((surge.share(), surge.prompt_share()), (Some(0.5), Some(0.0)));
         assert!((surge.p99 - 0.4).abs() < 0.001 && (surge.late_p99 - 0.003).abs() < 0.0001);
+        assert!(
+            (surge.p50 - 0.2).abs() < 0.001 && calm.p99 == 0.0,
+            "a reply's time is of the stage in which it came"
+        );
     }
 }

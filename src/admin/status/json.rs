@@ -105,7 +105,7 @@ fn gate(gate: &BackendsSnapshot) -> Value {
         "ready": gate.ready, "in_use": gate.in_use, "limit": gate.limit,
         "taken": gate.taken, "given_back": gate.given_back,
         "waiting": gate.waiting, "oldest_seconds": gate.oldest.map(|time| time.as_secs_f64()),
-        "freshest_first_seconds": gate.stood_for.map(|time| time.as_secs_f64()),
+        "standing_seconds": gate.stood_for.map(|time| time.as_secs_f64()),
         "refused": gate.refused().iter().map(|&(reason, count)| (reason.to_string(), count.into()))
             .collect::<Map<_, Value>>(),
         "wait": percentiles(&gate.wait),

@@ -184,7 +184,7 @@ fn a_gate_has_its_tables_and_a_server_without_one_does_not_show_them() {
     let history = History::default();
     let page = StatusPage::new(Instant::now(), &Fake(seen), &ProcessSnapshot::default(), &history);
     let rows = &page.view.rows;
-    assert_eq!(rows["gates"], [["tcp://127.0.0.1:5000", "7 of 40", "3", "42 ms", "in turn", "9"]]);
+    assert_eq!(rows["gates"], [["tcp://127.0.0.1:5000", "7 of 40", "3", "42 ms", "-", "9"]]);
     let up = [
         "10.0.0.1:80",
         "tcp://127.0.0.1:5000",

@@ -253,7 +253,7 @@ fn gate_row(listener: &ListenerSnapshot, gate: &BackendsSnapshot) -> Vec<String>
         format!("{} of {}", n(gate.in_use), n(gate.limit)),
         n(gate.waiting),
         show::latency(oldest),
-        if gate.stood_for.is_some() { "freshest first" } else { "in turn" }.to_owned(),
+        gate.stood_for.map_or("-".to_owned(), show::age),
         n(refused),
     ]
 }

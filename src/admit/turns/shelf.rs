@@ -260,6 +260,14 @@ impl<T: Copy> Shelf<T> {
         self.sources.refund(source);
     }
 
+    /// The turn of this connection found nothing, or half a request. So it was no turn of its source's round, and what
+    /// comes next is a request that has not had one.
+    pub(crate) fn found_nothing(&mut self, slot: u32) {
+        if let Some(number) = self.place_of(Class::Established, slot) {
+            self.places[number as usize].served = 0;
+        }
+    }
+
     /// What a turn of this source has cost. Accounts whose turns are expensive have fewer.
     pub(crate) fn note_cost(&mut self, source: SourceId, cost: Nanos) {
         self.sources.note_cost(source, cost);

@@ -3,65 +3,27 @@
 //! It sends a message, waits for the reply, thinks, and sends the next. At the end it closes its half of the connection,
 //! prints what still comes, and says how long all of it took.
 
+mod args;
+mod failure;
 mod output;
 mod source;
 mod talk;
 mod wire;
 
+pub(super) use self::args::ClientArgs;
+use self::failure::Failure;
 use self::output::Printer;
 use self::source::{DATAGRAM_MAX, Messages};
 use self::talk::{ReplyEnd, Talk};
 use super::exit::{self, fail};
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use tidegate_units as units;
 use tidegate_units::unescape;
 use tidegate_units::url::{Scheme, Url, UrlError};
 
 /// How long it has to be quiet after a reply that no newline ends, unless `--quiet` says another time.
 const QUIET: Duration = Duration::from_millis(50);
-
-/// Options of `tidegate client`.
-#[derive(Debug, clap::Args)]
-pub(super) struct ClientArgs {
-    /// The server: tcp://host:port, udp://host:port or unix:///path/of/the/socket
-    url: String,
-    /// Send the lines of this file, one message each; empty lines are left out [default: standard input]
-    #[arg(long, value_name = "FILE", conflicts_with = "data")]
-    file: Option<PathBuf>,
-    /// Send exactly this text as the only message: \n, \r, \t, \0, \\ and \xHH stand for their bytes, and no
-    /// newline is added. An empty text sends nothing and only listens; on udp it sends an empty datagram
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    data: Option<String>,
-    /// Send each line without a newline at its end, to a server whose replies have none either
-    #[arg(long)]
-    no_newline: bool,
-    /// A reply is complete when nothing more has come for this time, or when --think is over. [default: a reply ends
-    /// with a newline; 50ms where messages are sent without one]
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
-    quiet: Option<Duration>,
-    /// Time between a reply and the next message
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = units::duration)]
-    think: Duration,
-    /// Give up when connecting, a reply, or the end of the connection takes longer than this
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = units::duration)]
-    timeout: Duration,
-    /// Do not print the total time (on standard error)
-    #[arg(short = 'q', long)]
-    no_total: bool,
-}
-
-/// Why the conversation ended before its end.
-enum Failure {
-    /// The command line is wrong.
-    Usage(String),
-    /// Something failed on the way.
-    Failed(String),
-    /// The reader of standard output has gone, so nobody wants the rest.
-    ReaderGone,
-}
 
 /// Runs it.
 pub(super) fn run(args: ClientArgs) -> ExitCode {

@@ -1,7 +1,7 @@
 //! Printing what the server says. A file or a pipe gets the bytes as they are. A terminal gets control characters as
 //! escapes, because they could move its cursor, change its colours, or make it type an answer.
 
-use super::Failure;
+use super::failure::Failure;
 use std::io::{self, IsTerminal, Write};
 use tidegate_units::Visible;
 

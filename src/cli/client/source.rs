@@ -1,6 +1,7 @@
 //! The lines of a file or of standard input, which are the messages to send.
 
-use super::{ClientArgs, Failure};
+use super::args::ClientArgs;
+use super::failure::Failure;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;

@@ -1,6 +1,6 @@
 //! The conversation with the server: a message, its reply, the next message, and so on to the end of the connection.
 
-use super::Failure;
+use super::failure::Failure;
 use super::output::Printer;
 use super::source::Messages;
 use super::wire::{Wire, wait};

@@ -1,6 +1,6 @@
 //! The client's socket: connecting it, and sending and receiving on it.
 
-use super::Failure;
+use super::failure::Failure;
 use rustix::event::{PollFd, PollFlags, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, Read, Write};

@@ -1,23 +1,13 @@
 //! The options of `tidegate stress`.
 
+use super::form::{ReportForm, noise};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
 use std::time::Duration;
-use tidegate_stress::{
-    Close, Error, Mode, Options, Reuse, Send, Sources, Spread, Stages, Think, Threshold, share,
-};
+use tidegate_stress::{Close, Error, Mode, Options, Reuse, Send, Sources, Spread, Stages, Think, Threshold};
 use tidegate_units as units;
 use tidegate_units::unescape;
 use tidegate_units::url::Url;
-
-/// The form of the report on stdout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum ReportForm {
-    /// One screen for people.
-    Text,
-    /// For programs; docs/stress.md describes it.
-    Json,
-}
 
 /// Whether a run shows how it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -31,7 +21,7 @@ pub(super) enum ProgressWhen {
 /// Options of `tidegate stress`.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub(in crate::cli) struct StressArgs {
+pub(crate) struct StressArgs {
     #[command(subcommand)]
     pub(super) kept: Option<super::kept::KeptCommand>,
     #[command(flatten)]
@@ -278,9 +268,4 @@ impl LoadArgs {
         options.seed = self.seed;
         Ok(options)
     }
-}
-
-/// A share, like 5%.
-pub(super) fn noise(text: &str) -> Result<f64, String> {
-    share(text).ok_or_else(|| format!("`{text}` is not a share: write it like 5% or 0.05"))
 }

@@ -1,8 +1,7 @@
 //! `tidegate stress report|compare|merge`: commands on reports from files.
 
-use super::args::{ReportForm, noise};
-use super::{print, print_report};
-use crate::cli::{exit, fail};
+use super::form::{ReportForm, noise, print, print_report};
+use crate::cli::exit::{self, fail};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +10,7 @@ use tidegate_stress::{Report, Threshold};
 
 /// What is done with reports that were kept.
 #[derive(Debug, clap::Subcommand)]
-pub(in crate::cli) enum KeptCommand {
+pub(crate) enum KeptCommand {
     /// Show reports that were kept.
     Report(ShowArgs),
     /// Compare each report with the first, and exit with 99 if anything is worse.
@@ -22,7 +21,7 @@ pub(in crate::cli) enum KeptCommand {
 
 /// Which reports, and how they are shown.
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct ShowArgs {
+pub(crate) struct ShowArgs {
     /// Reports that `tidegate stress -o json` wrote (- is standard input).
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -39,7 +38,7 @@ pub(in crate::cli) struct ShowArgs {
 
 /// Which reports are compared, and how.
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct CompareArgs {
+pub(crate) struct CompareArgs {
     /// Reports that `tidegate stress -o json` wrote; the first is what the others are compared with.
     #[arg(required = true, num_args = 2.., value_name = "FILE")]
     files: Vec<PathBuf>,

@@ -11,9 +11,10 @@ use crate::limits::Overload;
 use crate::reason::{AcceptError, DropReason};
 use crate::server::close::shedding::{Shedding, shed};
 use crate::server::counts::ACCEPTOR_ROW;
+use crate::server::pulse::Vital;
 use crate::server::queue::line::{Claim, Entry};
 use crate::server::shared::Shared;
-use crate::transport::listen::ignore_newcomers;
+use crate::transport::listen::{accept_queue, ignore_newcomers};
 use mio::net::TcpListener;
 use mio::{Events, Poll};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -55,8 +56,11 @@ pub(crate) struct Acceptor {
     first: usize,
     spares: Vec<OwnedFd>,
     back_off: Duration,
-    /// Clients that were turned away since their cost was last measured.
+    /// Clients that were accepted, and that were turned away, since the cost was last measured.
+    accepted: u32,
     refused: u32,
+    /// The queue stood when this was last looked at.
+    stood: bool,
 }
 
 /// One listener's socket, and what is known of those who stand there.
@@ -68,11 +72,14 @@ struct Watched {
     full_since: Option<Instant>,
     /// The same, until the kernel had no more of them.
     burst_since: Option<Instant>,
+    /// How many are to be turned away whatever that costs: they stand in a backlog that is too deep for a queue that
+    /// stands, before all who come later.
+    surplus: usize,
 }
 
 impl Watched {
     fn new(socket: TcpListener) -> Self {
-        Self { socket, ready: true, full_since: None, burst_since: None }
+        Self { socket, ready: true, full_since: None, burst_since: None, surplus: 0 }
     }
 
     /// The kernel has no more; an event will tell of the next.
@@ -80,6 +87,13 @@ impl Watched {
         self.ready = false;
         self.full_since = None;
         self.burst_since = None;
+        self.surplus = 0;
+    }
+
+    /// The queue begins to stand: who waits in the kernel beyond `most` is surplus.
+    fn clear_beyond(&mut self, most: usize) {
+        self.surplus = accept_queue(&self.socket).map_or(0, |waiting| waiting.saturating_sub(most));
+        self.ready |= self.surplus > 0;
     }
 
     /// Whether the kernel has a connection for us, without taking it.
@@ -105,7 +119,17 @@ impl Acceptor {
     pub(crate) fn new(shared: Arc<Shared>, poll: Poll, sockets: Vec<std::net::TcpListener>) -> Self {
         let watched = sockets.into_iter().map(TcpListener::from_std).map(Watched::new).collect();
         let spares = (0..SPARES).map_while(|_| spare().ok()).collect();
-        Self { shared, poll, watched, first: 0, spares, back_off: BACK_OFF_FIRST, refused: 0 }
+        Self {
+            shared,
+            poll,
+            watched,
+            first: 0,
+            spares,
+            back_off: BACK_OFF_FIRST,
+            accepted: 0,
+            refused: 0,
+            stood: false,
+        }
     }
 
     /// Accepts when called until the server drains; then takes what the kernel had completed, and
@@ -113,7 +137,8 @@ impl Acceptor {
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(1);
         let mut hold = None;
-        while !self.shared.life.is_draining() {
+        while !self.shared.life.is_draining() && !self.shared.life.is_handed_over() {
+            self.shared.pulse.beat(Vital::Acceptor);
             if self.shared.life.has_enough() {
                 self.close_listeners();
             }
@@ -175,10 +200,12 @@ impl Acceptor {
             let now = crate::sys::thread_usage();
             if let (Some(before), Some(now)) = (before, now) {
                 let spent = Duration::from_nanos(now.processor.saturating_sub(before.processor));
-                self.shared.refusal_budget().note_cost(spent, self.refused);
+                // What was admitted to stay costs about as much; only the share of the others is for the budget.
+                self.shared.refusal_budget().note_cost(spent, self.accepted.max(self.refused));
             }
             self.refused = 0;
         }
+        self.accepted = 0;
         hold
     }
 
@@ -186,6 +213,12 @@ impl Acceptor {
         if self.watched.is_empty() {
             return None;
         }
+        let stands = self.shared.order.standing().stands();
+        if stands && !self.stood {
+            let most = self.shared.shallow_backlog();
+            self.watched.iter_mut().for_each(|watched| watched.clear_beyond(most));
+        }
+        self.stood = stands;
         // Each begins in turn, so that a pause that one calls for does not fall to the others always.
         self.first = (self.first + 1) % self.watched.len();
         for nth in 0..self.watched.len() {
@@ -236,7 +269,10 @@ impl Acceptor {
                 return self.hold(reason, patience);
             }
         }
-        if !self.shared.may_refuse() {
+        let watched = &mut self.watched[index];
+        if watched.surplus > 0 {
+            watched.surplus -= 1;
+        } else if !self.shared.may_refuse() {
             let next = self.shared.refusal_budget().next(now);
             return self.hold(reason, next.unwrap_or(WAIT));
         }
@@ -247,7 +283,7 @@ impl Acceptor {
                 return step;
             }
         };
-        let oldest = reason == DropReason::QueueFull && overload == Overload::DropOldest;
+        let oldest = reason == DropReason::QueueFull && self.shared.displaces_oldest(overload);
         if oldest && self.displace() {
             return self.admit(index, socket, peer);
         }
@@ -300,7 +336,10 @@ impl Acceptor {
 
     fn close_listeners(&mut self) {
         for index in 0..self.watched.len() {
-            self.shared.listeners[index].socket().take();
+            if let Some(socket) = self.shared.listeners[index].socket().take() {
+                // It may live on in another process, and then the kernel would go on telling of its newcomers.
+                self.shared.poller.remove(&socket);
+            }
         }
         self.watched.clear();
     }
@@ -309,6 +348,7 @@ impl Acceptor {
         match self.watched[index].socket.accept() {
             Ok((socket, peer)) => {
                 self.back_off = BACK_OFF_FIRST;
+                self.accepted += 1;
                 Ok((TcpStream::from(OwnedFd::from(socket)), peer))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Step::Empty),
@@ -369,6 +409,9 @@ impl Acceptor {
     /// more handshakes, then accept what there is.
     fn drain(&mut self) {
         for index in 0..self.watched.len() {
+            if self.shared.listeners[index].is_handed_over() {
+                continue;
+            }
             let socket = &self.watched[index].socket;
             ignore_newcomers(socket);
             let _ = rustix::net::listen(socket, 0);

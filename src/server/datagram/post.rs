@@ -1,10 +1,12 @@
 //! Datagrams and the line: putting one in, and dropping one that waits.
 
 use super::socket::{DatagramSocket, Datagrams};
+use crate::admit::turns::accounts::Class;
 use crate::clock::Nanos;
 use crate::reason::DatagramDrop;
 use crate::server::counts::{Counts, KEEPER_ROW, Row};
 use crate::server::queue::line::{Entry, Job, Line};
+use crate::server::queue::order::Order;
 use crate::sys::Taken;
 
 /// So many entries are looked at for a datagram that can be dropped.
@@ -16,6 +18,7 @@ pub(crate) struct Intake<'a> {
     pub(crate) datagrams: &'a Datagrams,
     pub(crate) line: &'a Line,
     pub(crate) counts: &'a Counts,
+    pub(crate) order: &'a Order<Entry>,
 }
 
 impl Intake<'_> {
@@ -45,19 +48,20 @@ impl Intake<'_> {
         if self.post(number, taken, request, now) {
             return;
         }
-        *older = *older && self.drop_oldest();
+        *older = *older && self.drop_oldest(self.counts.row(KEEPER_ROW), now);
         if !*older || !self.post(number, taken, request, now) {
             let column = self.datagrams.sockets[number].column;
             self.counts.row(KEEPER_ROW).of(column).datagrams_dropped(DatagramDrop::QueueFull, 1);
         }
     }
 
-    /// Drops the datagram that has waited longest, if one is near the head of the line. The caller sees to it that a
-    /// worker knows of those before it.
-    fn drop_oldest(&self) -> bool {
-        let oldest = self.line.pop_first(LOOKED_AT, |entry| matches!(entry.job, Job::Datagram(_)));
+    /// Drops the datagram that has waited longest, if one is set aside or near the head of the line. The caller sees to it
+    /// that a worker knows of those before it. `row` is the ledgers of the calling thread.
+    pub(crate) fn drop_oldest(&self, row: Row<'_>, now: Nanos) -> bool {
+        let of_line = || self.line.pop_first(LOOKED_AT, |entry| matches!(entry.job, Job::Datagram(_)));
+        let oldest = self.order.displace(Class::Datagram, now).or_else(of_line);
         let Some(Entry { job: Job::Datagram(slot), .. }) = oldest else { return false };
-        self.drop_waiting(slot, self.counts.row(KEEPER_ROW), DatagramDrop::QueueFull);
+        self.drop_waiting(slot, row, DatagramDrop::QueueFull);
         true
     }
 

@@ -117,7 +117,7 @@ impl DatagramSocket {
         }
     }
 
-    fn socket(&self) -> RwLockReadGuard<'_, Option<UdpSocket>> {
+    pub(crate) fn socket(&self) -> RwLockReadGuard<'_, Option<UdpSocket>> {
         self.socket.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -17,13 +17,30 @@ use std::time::Duration;
 /// After the cut, turns in progress get so long to return before their threads are left behind.
 const CUT_GRACE: Duration = Duration::from_millis(500);
 
+/// What requests that are being worked at have left when the clients of a server that was handed over have had their time.
+const LAST_GRACE: Duration = Duration::from_secs(5);
+
 enum Stage {
     Serving,
     Leaving,
-    Draining { until: Nanos },
-    Cutting { until: Nanos },
-    Stopping { until: Nanos, report: ShutdownReport },
-    Telling { until: Nanos, report: ShutdownReport },
+    /// Another process accepts. What was admitted here goes on until its clients leave.
+    HandedOver {
+        until: Nanos,
+    },
+    Draining {
+        until: Nanos,
+    },
+    Cutting {
+        until: Nanos,
+    },
+    Stopping {
+        until: Nanos,
+        report: ShutdownReport,
+    },
+    Telling {
+        until: Nanos,
+        report: ShutdownReport,
+    },
 }
 
 /// The drain in progress; stepped by the timekeeper.
@@ -44,13 +61,14 @@ impl Drain {
 
     /// Whether connections are being ended: then the timekeeper looks often.
     pub(crate) fn is_draining(&self) -> bool {
-        !matches!(self.stage, Stage::Serving | Stage::Leaving)
+        !matches!(self.stage, Stage::Serving | Stage::Leaving | Stage::HandedOver { .. })
     }
 
     /// Goes as far as it can now; true when the server has stopped.
     pub(crate) fn step(&mut self, shared: &Arc<Shared>, now: Nanos) -> bool {
         let life = &shared.life;
         match self.stage {
+            Stage::Serving if self.orders.are_to_hand_over() => self.hand_over(shared, now),
             Stage::Serving if self.orders.are_to_drain() => self.leave(shared, now),
             // As many connections as were wanted have come, and the last of them has ended.
             Stage::Serving if life.has_enough() && shared.admission.open() == 0 => self.leave(shared, now),
@@ -61,6 +79,7 @@ impl Drain {
                     self.begin(shared, now);
                 }
             }
+            Stage::HandedOver { until } => self.see_off(shared, now, until),
             Stage::Draining { until } => self.drain(shared, now, until),
             Stage::Cutting { until } => {
                 // In this order: what the acceptor still admitted is cut.
@@ -98,10 +117,37 @@ impl Drain {
         }
     }
 
+    /// Stops accepting without closing the sockets to anybody: another process has them too.
+    fn hand_over(&mut self, shared: &Shared, now: Nanos) {
+        self.ordered_at = now;
+        self.closed_before = closed_total(shared);
+        shared.life.enter(Phase::Leaving);
+        shared.life.hand_over();
+        shared.bell.call();
+        if shared.datagrams.begin_drain(&shared.line, now) {
+            shared.crew.work_queued();
+        }
+        let until = now.saturating_add(nanos(shared.limits.drain_timeout));
+        self.stage = Stage::HandedOver { until };
+    }
+
+    /// Waits for the clients of a server that was handed over to leave by themselves, and drains when they have, when the
+    /// time is over, or when it is told to.
+    fn see_off(&mut self, shared: &Shared, now: Nanos, until: Nanos) {
+        let answered = shared.datagrams.drained();
+        let empty = shared.admission.open() == 0 && !shared.life.is_accepting() && answered;
+        if now >= until {
+            self.orders.set_grace(LAST_GRACE);
+        }
+        if empty || now >= until || self.orders.are_to_drain() {
+            self.begin(shared, now);
+        }
+    }
+
     fn begin(&mut self, shared: &Shared, now: Nanos) {
         shared.life.enter(Phase::Draining);
         shared.bell.call();
-        if shared.datagrams.begin_drain(&shared.line, now) {
+        if !shared.life.is_handed_over() && shared.datagrams.begin_drain(&shared.line, now) {
             shared.crew.work_queued();
         }
         let timeout = self.orders.take_grace().unwrap_or(nanos(shared.limits.drain_timeout));

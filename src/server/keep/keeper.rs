@@ -8,6 +8,7 @@ use crate::clock::{Nanos, nanos};
 use crate::server::close::linger::Lingering;
 use crate::server::counts::{KEEPER_ROW, Row};
 use crate::server::datagram::batch::Batch;
+use crate::server::pulse::Vital;
 use crate::server::queue::connection::{Connection, Waiting};
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::{ConnectionId, Marks};
@@ -100,6 +101,7 @@ impl Timekeeper {
 
     /// One round; true when the server has stopped.
     fn round(&mut self, events: &mut Events) -> bool {
+        self.shared.pulse.beat(Vital::Timekeeper);
         let timeout = self.sleep_time();
         if self.poll.poll(events, Some(timeout)).is_ok() {
             for event in events.iter().filter(|event| event.token() != WAKE) {

@@ -53,6 +53,7 @@ impl std::fmt::Display for ShutdownReport {
 pub(crate) struct Orders {
     drain: AtomicBool,
     cut: AtomicBool,
+    hand_over: AtomicBool,
     grace: Mutex<Option<Duration>>,
     report: Mutex<Option<ShutdownReport>>,
     done: Condvar,
@@ -66,6 +67,15 @@ impl Orders {
     pub(crate) fn cut(&self) {
         self.drain.store(true, SeqCst);
         self.cut.store(true, SeqCst);
+    }
+
+    pub(crate) fn hand_over(&self) {
+        self.hand_over.store(true, SeqCst);
+    }
+
+    /// Whether another process has taken the listening sockets.
+    pub(crate) fn are_to_hand_over(&self) -> bool {
+        self.hand_over.load(SeqCst)
     }
 
     pub(crate) fn set_grace(&self, grace: Duration) {

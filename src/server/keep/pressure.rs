@@ -5,6 +5,7 @@
 use super::rest::RestMeter;
 use crate::admit::turns::standing::INTERVAL;
 use crate::clock::{Nanos, nanos};
+use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::server::close::shedding::{Shedding, shed};
 use crate::server::counts::Row;
@@ -19,15 +20,18 @@ use std::time::Duration;
 const LOOK: Nanos = 10_000_000;
 /// How often rest and rates are measured.
 const MEASURE: Nanos = 200_000_000;
-/// How long the queue must be calm before the kernel's backlog is deep again.
-const CALM: Nanos = 500_000_000;
+/// While the queue stands the kernel's backlog holds what the workers do in this part of a second, 50 ms: what waits
+/// there waits longest.
+const BACKLOG_PART: f64 = 1.0 / 20.0;
+/// The shallowest backlog.
+const BACKLOG_LEAST: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Pressure {
     next_look: Nanos,
     next_measure: Nanos,
-    /// The backlog is shallow, and the queue was last seen to stand then.
-    shallow: Option<Nanos>,
+    /// How deep the backlog is, if it is shallow.
+    shallow: Option<usize>,
     rest: RestMeter,
     /// Turns at the last measurement.
     turns: u64,
@@ -66,15 +70,27 @@ impl Pressure {
 
     /// Shallow as soon as the queue stands, deep again when it has been calm for a while.
     fn set_backlogs(&mut self, shared: &Shared, now: Nanos) {
-        let (deep, shallow) = shared.limits.backlogs();
-        if shared.order.standing().stands() {
-            if self.shallow.replace(now).is_none() {
-                set_all(shared, shallow);
+        let standing = shared.order.standing();
+        if standing.stands() {
+            let wanted = self.shallow_backlog(shared.limits.backlogs().1);
+            // Small changes are not worth a system call for each listener.
+            if self.shallow.is_none_or(|now| now.abs_diff(wanted) > now / 4) {
+                self.shallow = Some(wanted);
+                shared.shallow_backlog.store(wanted, Relaxed);
+                set_all(shared, |limits| limits.backlogs().1.min(wanted.max(limits.backlog)));
             }
-        } else if self.shallow.is_some_and(|last| now.saturating_sub(last) > CALM) {
+        } else if self.shallow.is_some() && standing.is_calm(now) {
             self.shallow = None;
-            set_all(shared, deep);
+            set_all(shared, |limits| limits.backlogs().0);
         }
+    }
+
+    /// What the workers do in a moment, but not more than this.
+    fn shallow_backlog(&self, most: usize) -> usize {
+        if self.rate == 0.0 {
+            return most;
+        }
+        ((self.rate * BACKLOG_PART) as usize).clamp(BACKLOG_LEAST.min(most), most)
     }
 
     fn measure_rest(&mut self, shared: &Shared) {
@@ -111,10 +127,10 @@ impl Pressure {
     }
 }
 
-fn set_all(shared: &Shared, backlog: usize) {
+fn set_all(shared: &Shared, backlog: impl Fn(&Limits) -> usize) {
     for listener in &shared.listeners {
         if let Some(socket) = &*listener.socket() {
-            set_backlog(socket, backlog);
+            set_backlog(socket, backlog(&listener.limits));
         }
     }
 }

@@ -81,6 +81,21 @@ impl<R: Rouse> Crew<R> {
         self.rise(me);
     }
 
+    /// Worker `me` sleeps though there is work, until it is woken: enough others are at it, and each of them looks for
+    /// more when it has done its own. Not if all is `over` after it has lain down.
+    pub(crate) fn stand_back(&self, me: usize, over: impl Fn() -> bool) {
+        {
+            let mut sleepers = self.sleepers();
+            sleepers.push(me);
+            self.sleeping.store(sleepers.len(), Ordering::Relaxed);
+        }
+        self.awake.rest();
+        if !over() {
+            self.rouse.nap(me);
+        }
+        self.rise(me);
+    }
+
     /// Worker `me` gets up: a thread that woke it has done the counting, otherwise it does so itself.
     fn rise(&self, me: usize) {
         let mut sleepers = self.sleepers();

@@ -2,6 +2,7 @@
 
 pub(crate) mod awake;
 pub(crate) mod busy_poll;
+pub(crate) mod computing;
 pub(crate) mod crew;
 pub(crate) mod leadership;
 pub(crate) mod poller;

@@ -8,14 +8,22 @@ use std::sync::atomic::Ordering::Relaxed;
 /// times what waking costs (about 5 us with the switch to it).
 pub(crate) const SLOW_TURN: Nanos = 50_000;
 
-/// A moving average in nanoseconds.
+/// Turns compute while fewer than this share of them has waited for something.
+const WAITS_SELDOM: u64 = ALL / 16;
+/// All turns, as a share.
+const ALL: u64 = 1 << 16;
+
+/// Moving averages: what turns cost, in nanoseconds, and how many of the slow ones wait, in parts of [`ALL`].
 #[derive(Debug)]
-pub(crate) struct TurnCost(AtomicU64);
+pub(crate) struct TurnCost {
+    cost: AtomicU64,
+    waits: AtomicU64,
+}
 
 impl TurnCost {
-    /// Unknown services count as slow: waking one worker too many costs little.
+    /// Unknown services count as slow, and as waiting: waking one worker too many costs little.
     pub(crate) fn unknown() -> Self {
-        Self(AtomicU64::new(2 * SLOW_TURN))
+        Self { cost: AtomicU64::new(2 * SLOW_TURN), waits: AtomicU64::new(ALL) }
     }
 
     /// Notes how long a turn took by the clock on the wall, which a preempted worker sees go on. An
@@ -23,12 +31,19 @@ impl TurnCost {
     pub(crate) fn note(&self, took: Nanos) {
         let cost = self.get();
         let took = took.min(1_000_000);
-        self.0.store((cost * 7 + took) / 8, Relaxed);
+        self.cost.store((cost * 7 + took) / 8, Relaxed);
     }
 
     /// Notes what a turn really cost: see [`Probe`].
-    pub(crate) fn note_probed(&self, cost: Nanos) {
-        self.0.store(u64::midpoint(self.get(), cost.min(1_000_000)), Relaxed);
+    pub(crate) fn note_probed(&self, Probed { cost, waited }: Probed) {
+        self.cost.store(u64::midpoint(self.get(), cost.min(1_000_000)), Relaxed);
+        let waits = self.waits.load(Relaxed);
+        self.waits.store((waits * 31 + if waited { ALL } else { 0 }) / 32, Relaxed);
+    }
+
+    /// Whether turns of this service are slow and compute: they keep a processor busy, and wait for nothing.
+    pub(crate) fn computes(&self) -> bool {
+        self.get() > SLOW_TURN && self.waits.load(Relaxed) < WAITS_SELDOM
     }
 
     /// Begins to look closely at a turn, if turns of this service seem slow.
@@ -40,7 +55,7 @@ impl TurnCost {
     }
 
     pub(crate) fn get(&self) -> Nanos {
-        self.0.load(Relaxed)
+        self.cost.load(Relaxed)
     }
 }
 
@@ -52,11 +67,59 @@ impl TurnCost {
 pub(crate) struct Probe(crate::sys::ThreadUsage);
 
 impl Probe {
-    /// What the turn cost that lasted so long.
-    pub(crate) fn cost(self, took: Nanos) -> Nanos {
+    /// What is known of the turn, which lasted so long.
+    pub(crate) fn end(self, took: Nanos) -> Probed {
         match crate::sys::thread_usage() {
-            Some(now) if now.waits == self.0.waits => now.processor.saturating_sub(self.0.processor),
-            _ => took,
+            Some(now) if now.waits == self.0.waits => {
+                Probed { cost: now.processor.saturating_sub(self.0.processor), waited: false }
+            }
+            _ => Probed { cost: took, waited: true },
         }
+    }
+}
+
+/// What a close look at a turn has shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Probed {
+    /// What it cost.
+    pub(crate) cost: Nanos,
+    /// Whether it waited for something.
+    pub(crate) waited: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noted(times: usize, cost: Nanos, waited: bool) -> TurnCost {
+        let known = TurnCost::unknown();
+        (0..times).for_each(|_| known.note_probed(Probed { cost, waited }));
+        known
+    }
+
+    #[test]
+    fn a_service_computes_when_its_turns_are_slow_and_seldom_wait() {
+        assert!(!TurnCost::unknown().computes(), "nobody knows");
+        assert!(noted(200, 1_000_000, false).computes());
+        assert!(!noted(200, 1_000_000, true).computes());
+        assert!(!noted(200, SLOW_TURN / 2, false).computes(), "cheap turns are nobody's concern");
+        let sometimes = TurnCost::unknown();
+        (0..320).for_each(|n| sometimes.note_probed(Probed { cost: 1_000_000, waited: n % 8 == 0 }));
+        assert!(!sometimes.computes());
+    }
+
+    #[test]
+    fn a_turn_that_sleeps_is_seen_to_wait_and_one_that_computes_is_not() {
+        let known = TurnCost::unknown();
+        let probe = known.probe().expect("it is thought slow");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(probe.end(2_000_000).waited);
+        // The system may take the processor away, which is no wait; a lock inside the test's harness would be one.
+        let computed = (0..20).any(|_| {
+            let probe = known.probe().expect("it is thought slow");
+            let sum = (0..20_000u64).fold(0u64, |sum, n| std::hint::black_box(sum ^ n));
+            !probe.end(std::hint::black_box(sum) % 2 + 1_000_000).waited
+        });
+        assert!(computed);
     }
 }

@@ -24,7 +24,7 @@
 //! [`Standing::stands`], each refusal that the budget pays for accepts the newcomer and sheds the one that has waited
 //! longest ([`Order::displace`], reason `queue_full`): a refusal costs the same whoever gets it, and the oldest has the least
 //! use for its place. What stands in the backlog beyond the small one, when the queue begins to stand, is dealt with
-//! like that whatever the budget. The budget is 5 % of a processor while workers compete for it, and none is needed while
+//! like that whatever the budget. The budget is 3 % of a processor while workers compete for it, and none is needed while
 //! processors have rest.
 //!
 //! *Worker.* [`Order::take`] in the place of the channel's `pop`. [`Offer::GiveUp`] is to be shed (`client_gone`). For
@@ -201,6 +201,11 @@ impl<E: Copy> Order<E> {
     /// The entry of this source that was taken last had no turn.
     pub(crate) fn refund(&self, source: SourceId) {
         self.with(|shelf| shelf.refund(source));
+    }
+
+    /// The turn of this connection found nothing: see [`Shelf::found_nothing`].
+    pub(crate) fn found_nothing(&self, slot: u32) {
+        self.with(|shelf| shelf.found_nothing(slot));
     }
 
     /// What a turn of this source has cost, by the clock: what it kept a worker for. Nothing while the shelf is empty.

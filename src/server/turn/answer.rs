@@ -4,7 +4,6 @@
 use super::station::Station;
 use crate::admit::sharing::Sharing;
 use crate::clock::{Nanos, nanos};
-use crate::limits::Overload;
 use crate::metrics::stats::Ledger;
 use crate::reason::{DatagramDrop, TurnOutcome};
 use crate::server::counts::KEEPER_ROW;
@@ -43,9 +42,11 @@ pub(crate) fn receive(station: &mut Station<'_>, number: usize) {
     let mut batch = station.batch.take().unwrap_or_else(|| Batch::new(&shared.limits));
     let slow = socket.cost.get() > SLOW_TURN;
     // Of what is slow no more than there is room for: the rest is better off in the kernel, where the worker that is
-    // free first takes it. One at least, for this worker itself.
-    let room = || shared.line.datagram_room(shared.counts.free_workers()).clamp(1, DATAGRAMS_AT_ONCE);
-    let most = if slow { room() } else { DATAGRAMS_AT_ONCE };
+    // free first takes it. One at least, for this worker itself. But where the freshest come first, all: the kernel gives
+    // the oldest first, and drops those that come.
+    let room = || shared.line.datagram_room(shared.free_workers()).clamp(1, DATAGRAMS_AT_ONCE);
+    let all = shared.displaces_oldest(shared.limits.overload);
+    let most = if slow && !all { room() } else { DATAGRAMS_AT_ONCE };
     let left = socket.batches_left();
     let taken = socket.receive(&mut batch, most, station.row().of(socket.column));
     socket.count_last(left, taken == most);
@@ -106,7 +107,13 @@ fn post_batch(station: &mut Station<'_>, number: usize, batch: &mut Batch, part:
     for index in part {
         let taken = batch.taken[index];
         let request = &batch.requests[index * batch.request_size..][..taken.len];
-        if shared.intake().post(number, &taken, request, station.now) {
+        let intake = shared.intake();
+        let posted = || intake.post(number, &taken, request, station.now);
+        if posted() {
+            continue;
+        }
+        let displaces = shared.displaces_oldest(shared.limits.overload);
+        if displaces && intake.drop_oldest(station.row(), station.now) && posted() {
             continue;
         }
         let busy = station.meter().is_busy();
@@ -137,7 +144,7 @@ fn answer(
 ) -> usize {
     let (counts, service) = (&station.shared.counts, &socket.service);
     let peer = Peer::new(canonical(address));
-    let began = station.now;
+    let (began, probe) = (station.now, socket.cost.probe());
     let called = counts.contain(|| {
         if !service.verify(&peer) {
             return Ok(None);
@@ -150,7 +157,10 @@ fn answer(
     let took = station.now.saturating_sub(began);
     // A worker that was preempted looks slow. One such answer must not turn a cheap service into one whose datagrams are
     // handed over one by one; six in a row do.
-    socket.cost.note(took.min(2 * SLOW_TURN));
+    match probe {
+        Some(probe) => socket.cost.note_probed(probe.end(took)),
+        None => socket.cost.note(took.min(2 * SLOW_TURN)),
+    }
     let error = match called {
         Some(Ok(Some(len))) => {
             ledger.turn(TurnOutcome::Ok, took);
@@ -183,7 +193,7 @@ pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos)
     let ledger = station.row().of(socket.column);
     ledger.waited(waited);
     let mut batch = station.batch.take().unwrap_or_else(|| Batch::new(&shared.limits));
-    station.begin(socket.cost.get());
+    station.begin_turn(&socket.cost);
     let Taken { peer, local, .. } = letter.taken;
     let room = &mut batch.replies[..batch.reply_size];
     let began = station.now;
@@ -247,11 +257,11 @@ pub(crate) fn receive_for_busy_workers(shared: &Shared, batch: &mut Option<Box<B
     let sockets = &shared.datagrams.sockets;
     let then = shared.clock.now().saturating_sub(OVERDUE);
     let overdue = |socket: &DatagramSocket| socket.is_scheduled_since(then);
-    if !sockets.iter().any(overdue) || shared.counts.free_workers() > 0 {
+    if !sockets.iter().any(overdue) || shared.free_workers() > 0 {
         return;
     }
     let batch = batch.get_or_insert_with(|| Batch::new(&shared.limits));
-    let mut older = shared.limits.overload == Overload::DropOldest;
+    let mut older = shared.displaces_oldest(shared.limits.overload);
     for (number, socket) in sockets.iter().enumerate().filter(|(_, socket)| overdue(socket)) {
         let ledger = shared.counts.row(KEEPER_ROW).of(socket.column);
         for _ in 0..KEEPER_BATCHES {

@@ -94,7 +94,7 @@ fn open(
         let took = station.now.saturating_sub(side.began());
         tls.counts.opened(facts.version.as_str(), facts.resumed, took);
     }
-    station.begin(listener.cost.get());
+    station.begin_turn(&listener.cost);
     // Without a session the turn ends it, as a panic.
     connection.session = station.shared.counts.contain(|| listener.service.connect(&peer));
     // Its first request has its time from now on.

@@ -7,6 +7,7 @@ use crate::server::close::shedding::{Shedding, shed};
 use crate::server::counts::Row;
 use crate::server::poll::ThreadLead;
 use crate::server::poll::poller::Event;
+use crate::server::pulse::Vital;
 use crate::server::queue::line::{Claim, Entry, Job};
 use crate::server::queue::state::{ConnectionId, Marks, Ready};
 use crate::server::queue::table::NEVER;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 /// Polls as the leader for at most `timeout`, puts what is ready into the line, and says how many events there were.
 pub(crate) fn harvest(shared: &Shared, lead: &ThreadLead<'_>, timeout: Duration, row: Row<'_>) -> usize {
+    shared.pulse.beat(Vital::Leader);
     // Read once for a batch, and only when there is something.
     let mut now = 0;
     let mut clock = || {

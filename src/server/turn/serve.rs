@@ -37,7 +37,7 @@ pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, s
     let waited = station.now.saturating_sub(since);
     owned.ledger.waited(waited);
     // The service's `verify` and `connect` are part of the first turn: they may be slow too.
-    station.begin(shared.listeners[owned.listener()].cost.get());
+    station.begin_turn(&shared.listeners[owned.listener()].cost);
     if claim == Claim::Newcomer {
         if let Some(reason) = opening::unwelcome(station, &owned, waited, marks.hangup()) {
             station.finish();
@@ -271,7 +271,7 @@ fn run_service(
     station.finish();
     let took = station.now.saturating_sub(began);
     match probe {
-        Some(probe) => listener.cost.note_probed(probe.cost(took)),
+        Some(probe) => listener.cost.note_probed(probe.end(took)),
         None => listener.cost.note(took),
     }
     shared.order.note_cost(Sharing::source(owned.slot.heap()), took);
@@ -279,7 +279,14 @@ fn run_service(
     let (outcome, verdict) = match result {
         // What a failing service had said before it failed was sent, if it could be.
         Some(result) => match result.and_then(|turn| flushed.map(|()| turn)) {
-            Ok(turn) => (turned.outcome(), Verdict::Next(turn)),
+            Ok(turn) => {
+                let outcome = turned.outcome();
+                // Nor is half a request one.
+                if outcome == TurnOutcome::Empty || turn == Turn::Partial && turned.sent == 0 {
+                    shared.order.found_nothing(owned.id.slot);
+                }
+                (outcome, Verdict::Next(turn))
+            }
             Err(error) => {
                 if let Some(Fault::Refused(reason)) = Fault::of(&error) {
                     owned.ledger.turn(TurnOutcome::Ok, took);

@@ -5,7 +5,7 @@ use crate::metrics::stats::WorkerClock;
 use crate::server::counts::Row;
 use crate::server::datagram::batch::Batch;
 use crate::server::poll::busy_poll::BusyPoll;
-use crate::server::queue::cost::SLOW_TURN;
+use crate::server::queue::cost::{SLOW_TURN, TurnCost};
 use crate::server::shared::Shared;
 use crate::service::{Buffers, TlsBuffers};
 
@@ -22,13 +22,27 @@ pub(crate) struct Station<'a> {
     /// The time, as the worker last read it.
     pub(crate) now: Nanos,
     pub(crate) busy_poll: BusyPoll,
+    /// Its turn is one that computes.
+    computing: bool,
+    /// When the last such turn had ended, enough other workers computed.
+    pub(crate) surplus: bool,
 }
 
 impl<'a> Station<'a> {
     pub(crate) fn new(shared: &'a Shared, me: usize) -> Self {
         let busy_poll = BusyPoll::new(shared.limits.busy_poll);
-        let tls_buffers = TlsBuffers::default();
-        Self { shared, me, buffers: Buffers::new(), tls_buffers, batch: None, now: 0, busy_poll }
+        let (buffers, tls_buffers) = (Buffers::new(), TlsBuffers::default());
+        Self {
+            shared,
+            me,
+            buffers,
+            tls_buffers,
+            batch: None,
+            now: 0,
+            busy_poll,
+            computing: false,
+            surplus: false,
+        }
     }
 
     /// The worker's ledgers.
@@ -46,6 +60,15 @@ impl<'a> Station<'a> {
         self.now = self.shared.clock.now();
     }
 
+    /// A turn of a connection begins, of a service whose turns cost this.
+    pub(crate) fn begin_turn(&mut self, cost: &TurnCost) {
+        if cost.computes() {
+            self.computing = true;
+            self.shared.computing.enter();
+        }
+        self.begin(cost.get());
+    }
+
     /// Something begins that counts as busy, and is expected to take `cost`; others take what else there is.
     pub(crate) fn begin(&self, cost: Nanos) {
         self.meter().begin(self.now);
@@ -54,6 +77,9 @@ impl<'a> Station<'a> {
 
     /// It has ended, now.
     pub(crate) fn finish(&mut self) {
+        if std::mem::take(&mut self.computing) {
+            self.surplus = self.shared.computing.leave();
+        }
         self.read_clock();
         self.meter().end(self.now);
     }
@@ -68,7 +94,8 @@ impl<'a> Station<'a> {
         }
         let waiting = self.shared.waiting() as u64;
         let share = if cost > SLOW_TURN {
-            waiting > 0 || !crew.is_led()
+            let one_too_many = self.computing && self.shared.computing.is_enough();
+            !one_too_many && (waiting > 0 || !crew.is_led())
         } else {
             waiting * cost > SPREAD && crew.awake() < self.shared.processors
         };

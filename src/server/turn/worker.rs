@@ -54,6 +54,9 @@ fn round(station: &mut Station<'_>) {
         if shared.life.is_stopped() {
             return;
         }
+        if std::mem::take(&mut station.surplus) && shared.has_work() {
+            return shared.crew.stand_back(station.me, || shared.life.is_stopped());
+        }
     }
     // With a queue of 0, a free worker is the place that a newcomer waits for.
     shared.bell.ring(Awaited::QueuePlace);

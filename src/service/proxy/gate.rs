@@ -5,9 +5,8 @@ use super::pipes::Pipes;
 use super::relay::Patience;
 use super::resolve::Lookups;
 use crate::admit::turns::accounts::SourceId;
-use crate::admit::turns::standing::TARGET;
 use crate::clock::{Clock, Nanos, nanos};
-use crate::limits::{Limits, Overload};
+use crate::limits::{Fair, Limits, Overload, QueueOrder};
 use crate::transport::proxy_header::Version;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -147,12 +146,12 @@ impl Settings {
 
 /// How clients wait for a place at a backend: as newcomers wait for a worker of the server.
 pub(super) fn wait_limits(limits: &Limits) -> WaitLimits {
-    let target = nanos(limits.queue_target);
     WaitLimits {
         most: limits.queue,
         timeout: nanos(limits.queue_timeout),
-        target: if target == 0 { TARGET } else { target },
-        fresh: true,
+        target: nanos(limits.queue_target),
+        fresh: limits.queue_order == QueueOrder::Fresh,
+        fair: limits.fair == Fair::Source,
         drop_oldest: limits.overload == Overload::DropOldest,
     }
 }

@@ -1,6 +1,6 @@
 //! Version 1: `PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n`.
 
-use super::{Header, HeaderError, Origin, begins};
+use super::header::{Header, HeaderError, Origin, begins};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub(super) const GREETING: &[u8] = b"PROXY ";

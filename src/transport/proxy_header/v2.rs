@@ -1,6 +1,6 @@
 //! Version 2: a signature, four bytes that say what follows, two addresses, and fields.
 
-use super::{Header, HeaderError, MAX_BYTES, Origin, begins};
+use super::header::{Header, HeaderError, MAX_BYTES, Origin, begins};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";

@@ -15,7 +15,14 @@ const LIMITS: BackendLimits = BackendLimits {
     connections: 2,
     total: None,
     checked: false,
-    wait: WaitLimits { most: 4, timeout: 5 * S, target: 20 * MS, fresh: true, drop_oldest: false },
+    wait: WaitLimits {
+        most: 4,
+        timeout: 5 * S,
+        target: 20 * MS,
+        fresh: true,
+        fair: true,
+        drop_oldest: false,
+    },
 };
 
 fn address(number: u16) -> BackendAddress {
@@ -223,6 +230,31 @@ fn a_list_that_stands_serves_the_freshest_first_and_its_sources_in_turn() {
     assert!(served.contains(&100) && served.contains(&9), "{served:?}");
     assert!(!served.contains(&0), "{served:?}");
     assert!(world.snapshot().stood_for.is_some());
+}
+
+/// As `--queue-order fifo` and `--fair off` want it.
+#[test]
+fn by_choice_a_list_that_stands_serves_in_order_and_without_regard_to_sources() {
+    for (fair, expected) in [(true, [0, 100]), (false, [0, 1])] {
+        let wait = WaitLimits { most: 20, fresh: false, fair, ..LIMITS.wait };
+        let world = World::of(BackendLimits { wait, ..LIMITS }, 1);
+        let mut places = vec![world.place(), world.place()];
+        let mut all: Vec<_> = (0..8).map(|number| (number, world.ticket(1))).collect();
+        world.pass(200 * MS);
+        all.push((100, world.ticket(2)));
+        let mut served = Vec::new();
+        for _ in 0..2 {
+            drop(places.remove(0));
+            for (number, ticket) in &mut all {
+                if let Look::Place(place) = ticket.look() {
+                    places.push(place);
+                    served.push(*number);
+                }
+            }
+        }
+        served.sort_unstable();
+        assert_eq!(served, expected, "fair: {fair}");
+    }
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(crate) struct WaitLimits {
     pub(crate) target: Nanos,
     /// While the list stands, the freshest first.
     pub(crate) fresh: bool,
+    /// While the list stands, the sources take turns.
+    pub(crate) fair: bool,
     /// When all places to wait are taken, the one that has waited longest is refused even in calm.
     pub(crate) drop_oldest: bool,
 }
@@ -123,6 +125,7 @@ impl WaitList {
                 return Joined::Full;
             }
         }
+        let source = if self.limits.fair { source } else { SourceId::EVERYONE };
         let (slot, generation) = name;
         let new = Shelved { slot, generation, since, class: Class::Newcomer, source, entry: () };
         let refused = self.shelf().put(new, false, now);
@@ -143,7 +146,7 @@ impl WaitList {
 
     /// The one whose turn it is.
     pub(super) fn next(&mut self, now: Nanos) -> Option<Name> {
-        let stands = self.observe(now) && self.limits.fresh;
+        let stands = self.observe(now) && (self.limits.fresh || self.limits.fair);
         let shelf = self.shelf.as_mut()?;
         let in_order = if stands { None } else { shelf.oldest_newcomer() };
         let next = in_order.or_else(|| shelf.next(now))?;

@@ -1,0 +1,200 @@
+//! The program is replaced by a newer one without a lost connection: the new one is started with the listening sockets,
+//! and when it says that it serves, this one stops accepting and ends when its clients have left.
+
+use super::handed::{ADMIN, HANDOVER, Handover};
+use super::notify::Supervisor;
+use crate::server::Handle;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{FdFlags, fcntl_setfd};
+use std::collections::BTreeSet;
+use std::env;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// How long the new program has until it serves.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// What it may say at most.
+const ANSWER_MAX: usize = 4096;
+/// The word for "I serve"; the numbers of the sockets that it did not want follow.
+const READY: &str = "ready";
+
+/// How this program was started: its file, as it was named, and its arguments.
+#[derive(Debug)]
+pub(crate) struct StartedFrom {
+    program: PathBuf,
+}
+
+impl StartedFrom {
+    /// Ask at the start: a file that is replaced later has the same name.
+    pub(crate) fn now() -> io::Result<Self> {
+        // By the name it was called by, which may be a link that is changed to lead to the new version.
+        let called = env::args_os().next().map(PathBuf::from);
+        let called = called.filter(|called| called.components().count() > 1);
+        let called = called.and_then(|called| Some(env::current_dir().ok()?.join(called)));
+        match called.filter(|called| called.is_file()) {
+            Some(program) => Ok(Self { program }),
+            None => Ok(Self { program: env::current_exe()? }),
+        }
+    }
+}
+
+/// What is to be handed over.
+pub(super) struct Estate<'a> {
+    pub(super) started: &'a StartedFrom,
+    pub(super) handle: &'a Handle,
+    pub(super) supervisor: &'a Supervisor,
+    /// What each listener was configured as, in the order of the server's listeners.
+    pub(super) texts: &'a [String],
+    /// The socket of the admin endpoint.
+    pub(super) admin: io::Result<Option<OwnedFd>>,
+    /// Ends the admin endpoint here.
+    pub(super) end_admin: &'a dyn Fn(),
+}
+
+/// Starts the program again, hands the sockets over, and drains this one; the number of the new process. When that fails,
+/// nothing has changed, and the text says why.
+pub(super) fn upgrade(estate: Estate<'_>) -> Result<u32, String> {
+    if std::process::id() == 1 {
+        return Err("this is process 1 of a container, which ends with it: start a new container".to_owned());
+    }
+    let Estate { started, handle, supervisor, texts, admin, end_admin } = estate;
+    let sockets = sockets(handle, texts, admin)
+        .map_err(|error| format!("the sockets cannot be handed over: {error}"))?;
+    let (mut child, pipe) = start(started, &sockets).map_err(|error| {
+        format!("the new program {} cannot be started: {error}", started.program.display())
+    })?;
+    let unwanted = match wait_until_ready(&pipe) {
+        Ok(unwanted) => unwanted,
+        Err(why) => return Err(give_up(&mut child, why)),
+    };
+    supervisor.main_process(child.id());
+    // The scraper's next question goes to the new one.
+    end_admin();
+    let wanted: BTreeSet<Option<usize>> = (sockets.iter().enumerate())
+        .filter(|(number, _)| !unwanted.contains(number))
+        .map(|(_, socket)| socket.position)
+        .collect();
+    handle.hand_over(|position| wanted.contains(&Some(position)));
+    Ok(child.id())
+}
+
+/// A socket to hand over.
+struct Leaving {
+    name: String,
+    /// Of the listener that it belongs to.
+    position: Option<usize>,
+    socket: OwnedFd,
+}
+
+fn sockets(
+    handle: &Handle,
+    texts: &[String],
+    admin: io::Result<Option<OwnedFd>>,
+) -> io::Result<Vec<Leaving>> {
+    let mut sockets = Vec::new();
+    for (position, socket) in handle.sockets()?.into_iter().enumerate() {
+        if let (Some(socket), Some(name)) = (socket, texts.get(position)) {
+            sockets.push(Leaving { name: name.clone(), position: Some(position), socket });
+        }
+    }
+    if let Some(socket) = admin? {
+        sockets.push(Leaving { name: ADMIN.to_owned(), position: None, socket });
+    }
+    Ok(sockets)
+}
+
+/// Starts the program; the end of the pipe on which it will say that it serves.
+fn start(started: &StartedFrom, sockets: &[Leaving]) -> io::Result<(Child, File)> {
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let handover = Handover {
+        pipe: theirs.as_raw_fd(),
+        sockets: sockets.iter().map(|leaving| (leaving.socket.as_raw_fd(), leaving.name.clone())).collect(),
+    };
+    // Nothing else is started by this program, so nobody else gets them.
+    for socket in sockets.iter().map(|leaving| &leaving.socket).chain([&theirs]) {
+        fcntl_setfd(socket, FdFlags::empty())?;
+    }
+    let mut command = Command::new(&started.program);
+    command.args(env::args_os().skip(1)).env(HANDOVER, handover.to_text());
+    for of_this_process in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
+        command.env_remove(of_this_process);
+    }
+    Ok((command.spawn()?, ours.into()))
+}
+
+/// Waits for the new program; the numbers of the sockets that it did not want.
+fn wait_until_ready(mut pipe: &File) -> Result<BTreeSet<usize>, String> {
+    let until = Instant::now() + READY_WITHIN;
+    let mut said = Vec::new();
+    while !said.ends_with(b"\n") && said.len() < ANSWER_MAX {
+        let left = until.saturating_duration_since(Instant::now());
+        let time = Timespec::try_from(left).map_err(|_| "the clock cannot say how long to wait")?;
+        match poll(&mut [PollFd::new(&pipe.as_fd(), PollFlags::IN)], Some(&time)) {
+            Ok(0) => return Err(format!("it does not serve after {} s", READY_WITHIN.as_secs())),
+            Ok(_) => {}
+            Err(_) => continue,
+        }
+        let mut piece = [0; 256];
+        match pipe.read(&mut piece) {
+            Ok(0) => return Err("it has ended".to_owned()),
+            Ok(n) => said.extend_from_slice(&piece[..n]),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    let said = String::from_utf8_lossy(&said);
+    let mut words = said.split_whitespace();
+    match words.next() {
+        Some(READY) => Ok(words.filter_map(|word| word.parse().ok()).collect()),
+        _ => Err("it does not say that it serves".to_owned()),
+    }
+}
+
+/// The new program did not come to serve: it is ended, if it has not ended by itself.
+fn give_up(child: &mut Child, why: String) -> String {
+    // One that has ended by itself says more by its exit code, in the moment that its end takes.
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until {
+        if let Ok(Some(status)) = child.try_wait() {
+            return format!("the new program does not serve: {status}; its own last words say why");
+        }
+        if !why.contains("ended") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    format!("the new program does not serve: {why}")
+}
+
+/// Tells the program that this one takes the place of that this one serves.
+pub(crate) fn tell_predecessor(pipe: OwnedFd, unwanted: impl Iterator<Item = usize>) {
+    let unwanted = unwanted.map(|number| format!(" {number}")).collect::<String>();
+    if let Err(error) = File::from(pipe).write_all(format!("{READY}{unwanted}\n").as_bytes()) {
+        tracing::warn!(%error, "the program that was to be replaced cannot be told, and goes on");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(words: &str) -> Result<BTreeSet<usize>, String> {
+        let (ours, theirs) = rustix::pipe::pipe().unwrap();
+        File::from(theirs).write_all(words.as_bytes()).unwrap();
+        wait_until_ready(&ours.into())
+    }
+
+    #[test]
+    fn the_new_program_says_that_it_serves_and_what_it_did_not_want() {
+        assert_eq!(said("ready\n"), Ok(BTreeSet::new()));
+        assert_eq!(said("ready 0 7\n"), Ok(BTreeSet::from([0, 7])));
+        assert_eq!(said(""), Err("it has ended".to_owned()));
+        assert_eq!(said("ready"), Err("it has ended".to_owned()));
+        assert!(said("what\n").is_err());
+    }
+}

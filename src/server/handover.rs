@@ -1,0 +1,54 @@
+//! What a supervisor wants of a server: to know whether it moves, and to put another process in its place, which gets the
+//! listening sockets before this one stops accepting.
+
+use super::handle::Handle;
+use super::pulse::PulseWatch;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+/// A thread that serves all clients goes round once a second at least.
+const STILL_AFTER: Duration = Duration::from_secs(3);
+
+impl Handle {
+    /// The sockets of all listeners, in the order they were given; `None` for one that is closed.
+    pub(crate) fn sockets(&self) -> io::Result<Vec<Option<OwnedFd>>> {
+        let shared = &self.shared;
+        let mut all = Vec::new();
+        for listener in &shared.listeners {
+            let socket = listener.socket().as_ref().map(|socket| socket.try_clone()).transpose()?;
+            all.push((listener.position, socket.map(OwnedFd::from)));
+        }
+        for datagrams in &shared.datagrams.sockets {
+            let socket = datagrams.socket().as_ref().map(|socket| socket.try_clone()).transpose()?;
+            all.push((datagrams.position, socket.map(OwnedFd::from)));
+        }
+        all.sort_unstable_by_key(|&(position, _)| position);
+        Ok(all.into_iter().map(|(_, socket)| socket).collect())
+    }
+
+    /// A thread that serves all clients and does not move, if there is one. While a server ends, threads do.
+    pub(crate) fn stands_still(&self, watch: &mut PulseWatch) -> Option<&'static str> {
+        if !self.shared.life.is_accepting() {
+            return None;
+        }
+        watch.look(&self.shared.pulse, Instant::now(), STILL_AFTER)
+    }
+
+    /// Another process serves from now on: it has the sockets of the listeners of which `taken` says so, by their
+    /// positions. The others are closed as at any end. What was admitted here is served until its clients leave, at most
+    /// for `drain_timeout`.
+    pub(crate) fn hand_over(&self, taken: impl Fn(usize) -> bool) {
+        for listener in self.shared.listeners.iter().filter(|listener| taken(listener.position)) {
+            listener.hand_over();
+        }
+        for socket in &self.shared.datagrams.sockets {
+            if let Some(socket) = &*socket.socket() {
+                // It lives on in the other process, and the kernel would go on telling of its datagrams here.
+                self.shared.poller.remove(socket);
+            }
+        }
+        self.orders.hand_over();
+        self.shared.crew.wake_keeper();
+    }
+}

@@ -1,0 +1,281 @@
+//! Under a supervisor: systemd's protocol over a real socket, sockets that are handed over, and a watchdog that tells a
+//! stuck gate from a stuck service.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use rustix::process::Signal;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use support::{Client, PATIENCE, Program, Running, command, eventually, finish, path, throughout};
+
+/// A supervisor that hears what the program says.
+struct Supervisor {
+    socket: UnixDatagram,
+    path: PathBuf,
+    heard: std::cell::RefCell<Vec<String>>,
+}
+
+impl Supervisor {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tidegate-{}-{name}.sock", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self { socket, path, heard: Vec::new().into() }
+    }
+
+    /// Everything so far, one message after the other.
+    fn heard(&self) -> Vec<String> {
+        let mut message = [0; 4096];
+        loop {
+            match self.socket.recv(&mut message) {
+                Ok(n) => self.heard.borrow_mut().push(String::from_utf8(message[..n].to_vec()).unwrap()),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    return self.heard.borrow().clone();
+                }
+            }
+        }
+    }
+
+    #[track_caller]
+    fn hears(&self, words: &str) {
+        eventually(&format!("the supervisor hears {words}"), || {
+            self.heard()
+                .iter()
+                .any(|message| message.lines().any(|line| line.starts_with(words)))
+                .then_some(())
+        });
+    }
+
+    fn count(&self, words: &str) -> usize {
+        self.heard().iter().filter(|message| message.lines().any(|line| line.starts_with(words))).count()
+    }
+
+    fn start(&self, program: Program, more: &str) -> Running {
+        program.prelude(&format!("export NOTIFY_SOCKET={} {more}", self.path.display())).start()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[test]
+fn a_supervisor_hears_when_the_server_serves_is_told_to_reload_and_ends() {
+    let supervisor = Supervisor::new("life");
+    let server = supervisor.start(Program::new(), "");
+    supervisor.hears("READY=1");
+    supervisor.hears("STATUS=serving: 0 of ");
+    server.signal(Signal::HUP);
+    supervisor.hears("RELOADING=1");
+    eventually("the reload has ended", || (supervisor.count("READY=1") == 2).then_some(()));
+    let heard = supervisor.heard();
+    let reloading = heard.iter().find(|message| message.starts_with("RELOADING=1")).unwrap();
+    let micros: u64 = reloading.split_once("\nMONOTONIC_USEC=").unwrap().1.trim().parse().unwrap();
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    assert!((now.tv_sec as u64 * 1_000_000).abs_diff(micros) < 60_000_000, "{micros} is not now");
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().0, Some(0));
+    supervisor.hears("STOPPING=1");
+}
+
+/// In Linux's abstract namespace, as systemd's user managers have it.
+#[test]
+fn a_supervisor_may_be_at_an_abstract_socket() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+    let name = format!("tidegate-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let socket = UnixDatagram::bind_addr(&address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _server = Program::new().prelude(&format!("export NOTIFY_SOCKET=@{name}")).start();
+    let mut message = [0; 4096];
+    let n = socket.recv(&mut message).expect("it says that it serves");
+    assert_eq!(&message[..n], b"READY=1");
+}
+
+#[test]
+fn a_service_that_is_stuck_is_no_reason_to_restart_the_gate() {
+    let supervisor = Supervisor::new("stuck");
+    let program = Program::new().service("work").arg("--work", "sleep:60s").arg("--workers", 2);
+    let server = supervisor.start(program.arg("--drain-timeout", "1ms"), "WATCHDOG_USEC=1000000");
+    let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
+    for client in &mut clients {
+        client.say("work\n");
+    }
+    let before = supervisor.count("WATCHDOG=1");
+    eventually("the watchdog hears from it while both workers are stuck", || {
+        (supervisor.count("WATCHDOG=1") >= before + 10).then_some(())
+    });
+}
+
+#[test]
+fn a_watchdog_of_another_process_is_not_answered() {
+    let supervisor = Supervisor::new("other");
+    let _server = supervisor.start(Program::new(), "WATCHDOG_USEC=100000 WATCHDOG_PID=1");
+    supervisor.hears("STATUS=");
+    throughout(Duration::from_millis(500), "nothing is said to another's watchdog", || {
+        supervisor.count("WATCHDOG=1") == 0
+    });
+}
+
+/// A whole process that stands still (SIGSTOP) says nothing, and goes on when it may.
+#[test]
+fn a_gate_that_stands_still_does_not_answer_the_watchdog() {
+    let supervisor = Supervisor::new("still");
+    let server = supervisor.start(Program::new(), "WATCHDOG_USEC=200000");
+    supervisor.hears("WATCHDOG=1");
+    server.signal(Signal::STOP);
+    // What was said before it stopped.
+    std::thread::sleep(Duration::from_millis(50));
+    let before = supervisor.count("WATCHDOG=1");
+    throughout(Duration::from_millis(600), "it stands still", || supervisor.count("WATCHDOG=1") == before);
+    server.signal(Signal::CONT);
+    eventually("it goes on", || (supervisor.count("WATCHDOG=1") > before).then_some(()));
+    server.client().say("x").hear("x");
+}
+
+/// What systemd does between fork and exec, done by a shell: the sockets are descriptors from 3 on, and the number of the
+/// process is that of the program.
+fn activated(sockets: &[&dyn std::os::fd::AsFd], names: &str, args: &[&str]) -> Command {
+    use std::os::fd::AsRawFd;
+    // Without the flag, so that the shell has them; moved away from the numbers that they will have.
+    let kept: Vec<_> = sockets
+        .iter()
+        .map(|socket| rustix::io::fcntl_dupfd_cloexec(socket, 100).unwrap())
+        .inspect(|fd| rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap())
+        .collect();
+    let moves: String =
+        kept.iter().enumerate().map(|(at, fd)| format!("exec {}<&{}; ", at + 3, fd.as_raw_fd())).collect();
+    // They live as long as this process: few, and the tests are short.
+    kept.into_iter().for_each(std::mem::forget);
+    let line = format!(
+        "{moves} LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={names} exec \"$0\" \"$@\"",
+        sockets.len()
+    );
+    let mut shell = command("/bin/bash");
+    shell.args(["-c", &line, path()]).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell
+}
+
+fn serving(mut command: Command) -> Running {
+    let running = Running::of(command.spawn().unwrap());
+    eventually("it serves", || running.stdout().contains("limits:").then_some(()));
+    running
+}
+
+#[test]
+fn sockets_are_taken_by_name_and_by_address() {
+    let web = TcpListener::bind("127.0.0.1:0").unwrap();
+    let by_address = TcpListener::bind("127.0.0.1:0").unwrap();
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let admin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let echo = format!("echo=tcp://{}", by_address.local_addr().unwrap());
+    let args =
+        ["--listen", "hello=tcp://127.0.0.1:0", "--listen", &echo, "--listen", "time=udp://127.0.0.1:0"];
+    let server = serving(activated(
+        &[&web, &admin, &datagrams, &by_address],
+        "hello:admin:time:x",
+        &[&args[..], &["--admin", "127.0.0.1:0"]].concat(),
+    ));
+    Client::connect(web.local_addr().unwrap()).say("world\n").hear("hello world\n");
+    Client::connect(by_address.local_addr().unwrap()).say("x").hear("x");
+    assert_eq!(server.admin(), admin.local_addr().unwrap());
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.send_to(b"?", datagrams.local_addr().unwrap()).unwrap();
+    assert!(client.recv(&mut [0; 64]).unwrap() > 20, "the time of day");
+}
+
+#[test]
+fn a_socket_that_no_listener_wants_is_an_error_in_one_line() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let output =
+        finish(&mut activated(&[&socket], "web", &["--listen", "echo=tcp://127.0.0.1:0", "--admin", "off"]));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains(&format!("the socket `web` ({address}) was handed over")), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+#[test]
+fn sockets_that_were_handed_to_another_process_are_left_alone() {
+    let server = Program::new().prelude("export LISTEN_PID=1 LISTEN_FDS=3").start();
+    server.client().say("x").hear("x");
+}
+
+/// systemd's own program starts it when the first client comes, and that client is served.
+#[test]
+fn systemd_socket_activate_hands_over_the_first_client() {
+    let address = free_port();
+    let args = ["--listen", &format!("echo=tcp://{address}"), "--admin", "off"];
+    let mut activate = command("systemd-socket-activate");
+    activate.arg(format!("--listen={address}")).arg("--fdname=echo").arg(path()).args(args);
+    let child = activate.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let running = Running::of(child.expect("tests/setup.sh installs systemd"));
+    let mut client = eventually("systemd listens", || TcpStream::connect(address).ok());
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"first").unwrap();
+    let mut answer = [0; 5];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"first");
+    drop(client);
+    running.signal(Signal::TERM);
+    assert_eq!(running.ended().0, Some(0));
+}
+
+/// A port that is free now: it was just used and is given back.
+fn free_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The unit files are right in systemd's own eyes, and a service that is broken into can do little.
+#[test]
+fn the_units_are_hardened_as_systemd_itself_sees_it() {
+    let units = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/systemd");
+    let service = format!("{units}/tidegate.service");
+    let folder = std::env::temp_dir().join(format!("tidegate-units-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    // The program is not installed where the tests run: the units are looked at with the one that was built.
+    for unit in ["tidegate.service", "tidegate.socket"] {
+        let text = std::fs::read_to_string(format!("{units}/{unit}")).unwrap();
+        std::fs::write(folder.join(unit), text.replace("/usr/bin/tidegate", path())).unwrap();
+    }
+    let verify = finish(
+        Command::new("systemd-analyze")
+            .args(["verify", "--man=no"])
+            .args(["tidegate.service", "tidegate.socket"].map(|u| folder.join(u))),
+    );
+    let said = String::from_utf8_lossy(&verify.stderr);
+    assert!(verify.status.success(), "{said}");
+    assert!(!said.contains("tidegate."), "systemd-analyze verify: {said}");
+    let security = finish(
+        Command::new("systemd-analyze").args(["security", "--offline=true", "--threshold=20"]).arg(&service),
+    );
+    let said = String::from_utf8_lossy(&security.stdout);
+    let last = said.lines().last().unwrap_or_default();
+    assert!(
+        security.status.success(),
+        "more than 2.0 of exposure: {last}\n{}",
+        String::from_utf8_lossy(&security.stderr)
+    );
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+#[test]
+fn the_limit_of_open_files_of_the_unit_is_enough_for_the_default_limits() {
+    let unit = include_str!("../packaging/systemd/tidegate.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("LimitNOFILE=")).expect("it has a limit");
+    let files: usize = line.parse().unwrap();
+    let limits = tidegate::Limits::default();
+    assert!(files >= limits.max_connections + limits.lingering + limits.fd_reserve + 16, "{files}");
+}

@@ -1,0 +1,156 @@
+//! SIGUSR2 replaces the program: no client is refused or reset, standing connections live on, and a new program that does
+//! not come to serve changes nothing.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::process::Stdio;
+use std::time::Duration;
+use support::{Client, Program, Running, command, eventually, path, raise_open_files};
+
+/// A process that is not our child, ended when the test is over.
+struct Successor(Pid);
+
+impl Successor {
+    /// Waits until the program says who serves now; `nth` counts from 1.
+    #[track_caller]
+    fn of(server: &Running, nth: usize) -> Self {
+        let number = eventually("the new program serves", || {
+            let text = server.stderr();
+            let pids: Vec<_> = text.lines().filter(|line| line.contains("the new program serves")).collect();
+            let line = pids.get(nth - 1)?;
+            line.rsplit_once("pid=")?.1.split_whitespace().next()?.parse::<i32>().ok()
+        });
+        Self(Pid::from_raw(number).unwrap())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.0, signal).expect("it runs");
+    }
+
+    fn is_there(&self) -> bool {
+        std::fs::read_to_string(format!("/proc/{}/stat", self.0.as_raw_nonzero()))
+            .is_ok_and(|stat| !stat.contains(") Z "))
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
+
+#[test]
+fn the_new_program_serves_at_the_same_addresses_and_the_old_one_ends() {
+    let server = Program::new().admin().arg("--listen", "time=udp://127.0.0.1:0").service("echo").start();
+    let address = server.address();
+    let mut before = server.client();
+    before.say("x").hear("x");
+    server.signal(Signal::USR2);
+    let new = Successor::of(&server, 1);
+    let mut after = Client::connect(address);
+    after.say("y").hear("y");
+    before.say("still").hear("still");
+    drop(before);
+    assert_eq!(server.ended().0, Some(0), "it ends when its last client has left");
+    after.say("z").hear("z");
+    new.signal(Signal::TERM);
+    drop(after);
+    eventually("the new one ends too", || (!new.is_there()).then_some(()));
+}
+
+#[test]
+fn a_new_program_that_does_not_serve_changes_nothing() {
+    let file = std::env::temp_dir().join(format!("tidegate-upgrade-{}.toml", std::process::id()));
+    std::fs::write(&file, "workers = 4\n").unwrap();
+    let server = Program::new().arg("--config", file.display()).start();
+    let mut client = server.client();
+    std::fs::write(&file, "workers = \"many\"\n").unwrap();
+    server.signal(Signal::USR2);
+    eventually("it says why it goes on", || {
+        server
+            .stderr()
+            .contains("this program goes on: the new program does not serve: exit status: 2")
+            .then_some(())
+    });
+    assert!(server.stderr().contains("many"), "the new one says what is wrong: {}", server.stderr());
+    client.say("x").hear("x");
+    server.client().say("y").hear("y");
+    std::fs::write(&file, "workers = 5\n").unwrap();
+    server.signal(Signal::USR2);
+    let _new = Successor::of(&server, 1);
+    let _ = std::fs::remove_file(file);
+}
+
+/// Connections that come all the time, each with one request, while the program is replaced ten times.
+#[test]
+fn ten_reloads_of_the_program_refuse_and_reset_nobody() {
+    raise_open_files();
+    let server =
+        Program::new().arg("--drain-timeout", "5s").arg("--queue", 1000).arg("--max-per-source", 0).start();
+    let url = format!("tcp://{}", server.address());
+    let mut stress = command(path());
+    stress.args([
+        "stress", &url, "--reuse", "never", "-c", "20", "--close", "rst", "-d", "14s", "-t", "10s", "-o",
+        "json",
+    ]);
+    stress.args(["-r", if cfg!(debug_assertions) { "600" } else { "5000" }, "--connect-timeout", "10s"]);
+    let load = Running::of(stress.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut successors: Vec<Successor> = Vec::new();
+    for nth in 1..=10 {
+        std::thread::sleep(Duration::from_millis(400));
+        match successors.last() {
+            None => server.signal(Signal::USR2),
+            Some(last) => last.signal(Signal::USR2),
+        }
+        // All of them write to the same stderr.
+        successors.push(Successor::of(&server, nth));
+    }
+    let mut load = load;
+    let status = load.exit();
+    let report: Value =
+        serde_json::from_str(&load.stdout()).unwrap_or_else(|error| panic!("{error}: {}", load.stdout()));
+    let counts = &report["outcomes"];
+    println!("{counts}");
+    assert!(status.success(), "{counts}\n{}", load.stderr());
+    assert!(counts["ok"].as_u64().unwrap_or(0) > 1000, "{counts}");
+    for (outcome, count) in counts.as_object().unwrap() {
+        if outcome != "ok" {
+            assert_eq!(count.as_u64().unwrap_or(0), 0, "{outcome} in {counts}");
+        }
+    }
+}
+
+/// Five thousand connections stand and say something now and then: none is cut before the time is over, and all of them
+/// end in good order when it is.
+#[test]
+fn standing_connections_live_on_until_the_drain_timeout() {
+    raise_open_files();
+    let count = 5_000;
+    let server = Program::new().arg("--drain-timeout", "6s").arg("--queue", count).start();
+    let mut clients: Vec<Client> = (0..count).map(|_| server.client()).collect();
+    for client in &mut clients {
+        client.say("x");
+    }
+    for client in &mut clients {
+        client.hear("x");
+    }
+    server.signal(Signal::USR2);
+    let _new = Successor::of(&server, 1);
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_millis(3500) {
+        for client in clients.iter_mut().step_by(97) {
+            client.say("y").hear("y");
+        }
+    }
+    for client in &mut clients {
+        client.say("z").hear("z");
+    }
+    for client in &mut clients {
+        assert_eq!(client.end(), support::End::Fin);
+    }
+    assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(server.ended().0, Some(0));
+}

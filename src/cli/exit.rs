@@ -46,11 +46,6 @@ impl ExitError {
         Self { code: USAGE, why: why.into() }
     }
 
-    /// The same, said of a listener.
-    pub(super) fn of(self, listener: &str) -> Self {
-        Self { code: self.code, why: format!("listener `{listener}`: {}", self.why) }
-    }
-
     pub(super) fn failed(why: impl Into<String>) -> Self {
         Self { code: FAILED, why: why.into() }
     }

@@ -4,7 +4,7 @@ use super::args::ServeArgs;
 use super::exit::ExitError;
 use super::limit_options::LimitOptions;
 use super::live::handed::Handed;
-use super::tls_options;
+use super::tls_options::{self, TlsProblem};
 use super::web_options::WebOptions;
 use crate::limits::Limits;
 use crate::server::{BoundServer, Builder, Listen, Server};
@@ -119,7 +119,7 @@ impl Plan {
         }
         let resolved = parsed.into_iter().map(|((service, url, wanted), text, own, busy_reply, tls)| {
             let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
-            let tls = tls.setup(url.scheme).map_err(|error| error.of(&text))?;
+            let tls = tls.setup(url.scheme).map_err(|problem| tls_problem(&text, problem))?;
             let address = resolve(&url).map_err(failed)?;
             let mut table = Vec::new();
             let offer = match wanted {
@@ -203,6 +203,15 @@ impl Plan {
             Some(address) => builder.beside(address),
             None => builder,
         }
+    }
+}
+
+/// Why a listener cannot speak TLS.
+fn tls_problem(listener: &str, problem: TlsProblem) -> ExitError {
+    let of_listener = |why: String| format!("listener `{listener}`: {why}");
+    match problem {
+        TlsProblem::Usage(why) => ExitError::usage(of_listener(why)),
+        TlsProblem::Failed(why) => ExitError::failed(of_listener(why)),
     }
 }
 

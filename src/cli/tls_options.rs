@@ -1,6 +1,5 @@
 //! The options of listeners that speak TLS. Each can also be a listener's own.
 
-use super::exit::ExitError;
 use crate::TlsVersion;
 use crate::transport::tls::Setup;
 use clap::Args;
@@ -21,6 +20,15 @@ pub(super) struct TlsOptions {
     /// Oldest version of TLS that is spoken, 1.2 or 1.3 [default: 1.2]
     #[arg(long, value_name = "VERSION")]
     tls_min_version: Option<TlsVersion>,
+}
+
+/// Why a listener cannot speak TLS.
+#[derive(Debug)]
+pub(super) enum TlsProblem {
+    /// A person must change an option.
+    Usage(String),
+    /// A file is not what it should be, and may be another time.
+    Failed(String),
 }
 
 /// The names of these options, which a listener may have of its own.
@@ -46,16 +54,18 @@ impl TlsOptions {
     }
 
     /// The TLS of a listener, if its scheme has any.
-    pub(super) fn setup(&self, scheme: Scheme) -> Result<Option<Setup>, ExitError> {
+    pub(super) fn setup(&self, scheme: Scheme) -> Result<Option<Setup>, TlsProblem> {
         if inside(scheme).is_none() {
             return Ok(None);
         }
         let (certificates, keys) = (self.tls_cert.len(), self.tls_key.len());
         if certificates == 0 || keys == 0 {
-            return Err(ExitError::usage("it needs a certificate: write --tls-cert FILE --tls-key FILE"));
+            return Err(TlsProblem::Usage(
+                "it needs a certificate: write --tls-cert FILE --tls-key FILE".to_owned(),
+            ));
         }
         if certificates != keys {
-            return Err(ExitError::usage(format!(
+            return Err(TlsProblem::Usage(format!(
                 "tls-cert names {certificates} files and tls-key {keys}: each certificate has its own key"
             )));
         }
@@ -63,11 +73,11 @@ impl TlsOptions {
     }
 
     #[cfg(feature = "tls")]
-    fn read(&self, scheme: Scheme) -> Result<Setup, ExitError> {
-        let failed = |error: crate::TlsError| ExitError::failed(error.to_string());
+    fn read(&self, scheme: Scheme) -> Result<Setup, TlsProblem> {
+        let failed = |error: crate::TlsError| TlsProblem::Failed(error.to_string());
         let mut pairs = self.tls_cert.iter().zip(&self.tls_key);
         let Some((certificate, key)) = pairs.next() else {
-            return Err(ExitError::usage("it needs a certificate"));
+            return Err(TlsProblem::Usage("it needs a certificate".to_owned()));
         };
         let first = Setup::files(certificate, key).map_err(failed)?;
         let all = pairs.try_fold(first, |tls, (certificate, key)| tls.and_files(certificate, key));
@@ -80,8 +90,8 @@ impl TlsOptions {
     }
 
     #[cfg(not(feature = "tls"))]
-    fn read(&self, _: Scheme) -> Result<Setup, ExitError> {
-        Err(ExitError::failed("this tidegate was built without TLS (the feature `tls`)"))
+    fn read(&self, _: Scheme) -> Result<Setup, TlsProblem> {
+        Err(TlsProblem::Failed("this tidegate was built without TLS (the feature `tls`)".to_owned()))
     }
 }
 
@@ -106,6 +116,7 @@ mod tests {
         let merged = of("own").or(of("shared"));
         assert_eq!((merged.tls_cert, merged.tls_key), (vec!["own.pem".into()], vec!["own.key".into()]));
         let half = TlsOptions { tls_key: Vec::new(), ..of("own") }.or(of("shared"));
-        assert!(half.setup(Scheme::Https).unwrap_err().why.contains("--tls-key FILE"));
+        let problem = half.setup(Scheme::Https).unwrap_err();
+        assert!(matches!(&problem, TlsProblem::Usage(why) if why.contains("--tls-key FILE")), "{problem:?}");
     }
 }

@@ -27,7 +27,7 @@ impl TlsBuffers {
 
 /// What the client has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum Decrypted {
     /// This number of bytes. With `drained` there are no more: an event will tell of them.
     Bytes { bytes: usize, drained: bool },
     /// Nothing now: an event will tell of more.
@@ -60,19 +60,19 @@ impl<'a> SecuredTurn<'a> {
         socket: &TcpStream,
         plain: &mut [u8],
         hangup: &mut bool,
-    ) -> io::Result<Taken> {
+    ) -> io::Result<Decrypted> {
         for _ in 0..BARREN_READS_MAX {
             let TlsBuffers { records, out } = &mut *self.buffers;
             let (bytes, advance) = self.engine.advance(records, plain, out).map_err(error)?;
             if bytes > 0 {
                 let drained = advance == Advance::NeedsInput && self.emptied;
-                return Ok(Taken::Bytes { bytes, drained });
+                return Ok(Decrypted::Bytes { bytes, drained });
             }
             if advance == Advance::Ended {
-                return Ok(Taken::End);
+                return Ok(Decrypted::End);
             }
             if self.emptied && !*hangup {
-                return Ok(Taken::Nothing);
+                return Ok(Decrypted::Nothing);
             }
             let space = records.space();
             if space.is_empty() {
@@ -81,7 +81,7 @@ impl<'a> SecuredTurn<'a> {
             match receive(socket, space)? {
                 None => {
                     (self.emptied, *hangup) = (true, false);
-                    return Ok(Taken::Nothing);
+                    return Ok(Decrypted::Nothing);
                 }
                 // Somebody between the two may have cut it short.
                 Some(0) => return Err(Fault::Truncated.into()),

@@ -1,7 +1,7 @@
 //! A connection as a service sees it during a turn: reads and writes that never wait.
 
 use super::pace::Pace;
-use super::secured::{SecuredTurn, Taken};
+use super::secured::{Decrypted, SecuredTurn};
 use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, Words};
 use crate::clock::Nanos;
 use crate::limits::Limits;
@@ -370,16 +370,16 @@ impl Input<'_> {
 
     fn take_secured(&mut self, tls: &RefCell<SecuredTurn<'_>>) -> io::Result<Option<usize>> {
         match tls.borrow_mut().take(self.socket, self.buffer, &mut self.hangup) {
-            Ok(Taken::Bytes { bytes, drained }) => {
+            Ok(Decrypted::Bytes { bytes, drained }) => {
                 self.account(bytes, usize::MAX);
                 self.drained = drained;
                 Ok(Some(bytes))
             }
-            Ok(Taken::Nothing) => {
+            Ok(Decrypted::Nothing) => {
                 self.drained = true;
                 Ok(None)
             }
-            Ok(Taken::End) => {
+            Ok(Decrypted::End) => {
                 self.account(0, usize::MAX);
                 Ok(Some(0))
             }

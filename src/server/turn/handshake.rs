@@ -4,6 +4,7 @@
 
 use super::parking::Next;
 use super::station::Station;
+use crate::admit::sharing::Sharing;
 use crate::clock::Nanos;
 use crate::reason::{CloseReason, HandshakeFailure};
 use crate::server::listener::Listener;
@@ -39,7 +40,13 @@ pub(crate) fn go_on(
     let took = station.now.saturating_sub(began);
     if !matches!(shake, Shake::Silent | Shake::Left) {
         tls.cost.note(took);
+        // Its source pays for it, where sources have turns by what they cost.
+        shared.order.note_cost(Sharing::source(owned.slot.heap()), took);
         tls.counts.worked(took);
+    }
+    if matches!(shake, Shake::Silent | Shake::Waits) {
+        // It has asked for nothing yet.
+        shared.order.found_nothing(owned.id.slot);
     }
     match shake {
         Shake::Silent => Some(Next::Park(match connection.waiting.get() {

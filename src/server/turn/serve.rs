@@ -276,40 +276,46 @@ fn run_service(
     }
     shared.order.note_cost(Sharing::source(owned.slot.heap()), took);
     owned.ledger.bytes(turned.received, turned.sent);
-    let (outcome, verdict) = match result {
-        // What a failing service had said before it failed was sent, if it could be.
-        Some(result) => match result.and_then(|turn| flushed.map(|()| turn)) {
-            Ok(turn) => {
-                let outcome = turned.outcome();
-                // Nor is half a request one.
-                if outcome == TurnOutcome::Empty || turn == Turn::Partial && turned.sent == 0 {
-                    shared.order.found_nothing(owned.id.slot);
-                }
-                (outcome, Verdict::Next(turn))
-            }
-            Err(error) => {
-                if let Some(Fault::Refused(reason)) = Fault::of(&error) {
-                    owned.ledger.turn(TurnOutcome::Ok, took);
-                    return (turned, Verdict::Refused(reason));
-                }
-                let reason = failure(&error, shared);
-                if let Some(Fault::Truncated) = Fault::of(&error) {
-                    // Many clients leave like this. What they had asked for in whole was answered.
-                    owned.ledger.turn(turned.outcome(), took);
-                    return (turned, Verdict::Failed(reason));
-                }
-                tell_failed(shared, listener, peer, error);
-                let timeout = matches!(reason, CloseReason::ReadTimeout | CloseReason::WriteTimeout);
-                (if timeout { TurnOutcome::Timeout } else { TurnOutcome::Error }, Verdict::Failed(reason))
-            }
-        },
-        None => {
-            tell_failed(shared, listener, peer, io::Error::other("the service panicked"));
-            (TurnOutcome::Error, Verdict::Failed(CloseReason::Panic))
-        }
-    };
+    // What a failing service had said before it failed was sent, if it could be.
+    let result = result.map(|result| result.and_then(|turn| flushed.map(|()| turn)));
+    let (outcome, verdict) = judge(shared, owned, listener, peer, turned, result);
     owned.ledger.turn(outcome, took);
     (turned, verdict)
+}
+
+/// How a turn is counted, and what follows from it; nothing was returned where the service panicked.
+fn judge(
+    shared: &Shared,
+    owned: &Owned<'_>,
+    listener: &Listener,
+    peer: &Peer,
+    turned: Turned,
+    result: Option<io::Result<Turn>>,
+) -> (TurnOutcome, Verdict) {
+    let error = match result {
+        Some(Ok(turn)) => {
+            let outcome = turned.outcome();
+            // Nor is half a request one.
+            if outcome == TurnOutcome::Empty || turn == Turn::Partial && turned.sent == 0 {
+                shared.order.found_nothing(owned.id.slot);
+            }
+            return (outcome, Verdict::Next(turn));
+        }
+        Some(Err(error)) => error,
+        None => {
+            tell_failed(shared, listener, peer, io::Error::other("the service panicked"));
+            return (TurnOutcome::Error, Verdict::Failed(CloseReason::Panic));
+        }
+    };
+    let reason = failure(&error, shared);
+    match Fault::of(&error) {
+        Some(Fault::Refused(reason)) => return (TurnOutcome::Ok, Verdict::Refused(reason)),
+        // Many clients leave like this. What they had asked for in whole was answered.
+        Some(Fault::Truncated) => return (turned.outcome(), Verdict::Failed(reason)),
+        _ => tell_failed(shared, listener, peer, error),
+    }
+    let timeout = matches!(reason, CloseReason::ReadTimeout | CloseReason::WriteTimeout);
+    (if timeout { TurnOutcome::Timeout } else { TurnOutcome::Error }, Verdict::Failed(reason))
 }
 
 /// Tells a service, and the log at `-v`, that a turn failed. The error is dropped here: its drop may be the service's

@@ -31,7 +31,7 @@ pub(super) fn take_asked_name() -> Option<String> {
 
 /// Where a certificate and its key come from.
 #[derive(Clone, Debug)]
-pub(super) enum Origin {
+pub(super) enum PemOrigin {
     Files {
         certificate: PathBuf,
         key: PathBuf,
@@ -40,18 +40,18 @@ pub(super) enum Origin {
     Given,
 }
 
-impl Origin {
+impl PemOrigin {
     fn name(&self) -> String {
         match self {
-            Origin::Files { certificate, .. } => certificate.display().to_string(),
-            Origin::Given => "what was given".to_owned(),
+            PemOrigin::Files { certificate, .. } => certificate.display().to_string(),
+            PemOrigin::Given => "what was given".to_owned(),
         }
     }
 
     fn key_name(&self) -> String {
         match self {
-            Origin::Files { key, .. } => key.display().to_string(),
-            Origin::Given => "what was given".to_owned(),
+            PemOrigin::Files { key, .. } => key.display().to_string(),
+            PemOrigin::Given => "what was given".to_owned(),
         }
     }
 }
@@ -59,7 +59,7 @@ impl Origin {
 /// One certificate with its chain and its key.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
-    origin: Origin,
+    origin: PemOrigin,
     key: Arc<CertifiedKey>,
     /// In seconds since the Unix epoch.
     expires_at: i64,
@@ -69,7 +69,7 @@ impl Identity {
     /// Reads and checks two files.
     pub(super) fn read(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<Self, TlsError> {
         let (chain, secret) = (read(certificate)?, read(key)?);
-        let origin = Origin::Files { certificate: certificate.to_owned(), key: key.to_owned() };
+        let origin = PemOrigin::Files { certificate: certificate.to_owned(), key: key.to_owned() };
         Self::parse(&chain, &secret, origin, provider)
     }
 
@@ -77,7 +77,7 @@ impl Identity {
     pub(super) fn parse(
         chain: &[u8],
         key: &[u8],
-        origin: Origin,
+        origin: PemOrigin,
         provider: &CryptoProvider,
     ) -> Result<Self, TlsError> {
         let name = origin.name();
@@ -104,8 +104,8 @@ impl Identity {
     /// The same read again; as it is if it did not come from files.
     fn again(&self, provider: &CryptoProvider) -> Result<Self, TlsError> {
         match &self.origin {
-            Origin::Files { certificate, key } => Self::read(certificate, key, provider),
-            Origin::Given => Ok(self.clone()),
+            PemOrigin::Files { certificate, key } => Self::read(certificate, key, provider),
+            PemOrigin::Given => Ok(self.clone()),
         }
     }
 
@@ -137,7 +137,7 @@ fn check_validity(certificate: &[u8], name: &str) -> Result<i64, TlsError> {
     Ok(validity.until)
 }
 
-fn private_key(text: &[u8], origin: &Origin) -> Result<PrivateKeyDer<'static>, TlsError> {
+fn private_key(text: &[u8], origin: &PemOrigin) -> Result<PrivateKeyDer<'static>, TlsError> {
     let name = origin.key_name();
     let encrypted = memchr::memmem::find(text, b"ENCRYPTED").is_some();
     PrivateKeyDer::from_pem_slice(text).map_err(|error| {

@@ -1,6 +1,6 @@
 //! How a listener speaks TLS: its certificates, the versions and protocols that it offers.
 
-use super::certificates::{Certificates, Identity, Origin};
+use super::certificates::{Certificates, Identity, PemOrigin};
 use super::engine::RustlsEngine;
 use super::error::TlsError;
 use super::facts::TlsVersion;
@@ -64,7 +64,7 @@ impl Tls {
     /// As [`files`](Self::files).
     pub fn pem(certificate: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Self, TlsError> {
         let (certificate, key) = (certificate.as_ref(), key.as_ref());
-        Self::new(vec![Identity::parse(certificate, key, Origin::Given, &provider())?])
+        Self::new(vec![Identity::parse(certificate, key, PemOrigin::Given, &provider())?])
     }
 
     /// One more certificate, for other names: a client that asks for a name (SNI) is shown the first certificate that

@@ -186,22 +186,22 @@ impl Read for Blocking<'_, '_> {
 }
 
 impl Blocking<'_, '_> {
-    /// By when the client must have sent something.
-    fn begin_to_read(&mut self) -> io::Result<Instant> {
+    /// By when the client must have sent something; nothing is read any more if it has said all.
+    fn begin_to_read(&mut self) -> io::Result<Option<Instant>> {
         // What was answered so far is sent before waiting for more, or both sides could wait.
         self.flush()?;
+        if self.has_said_all() {
+            return Ok(None);
+        }
         let allowed = self.stream.limits().read_timeout;
         let from_now = || Instant::now() + allowed;
-        Ok(self.total_deadline.unwrap_or_else(|| *self.read_deadline.get_or_insert_with(from_now)))
+        Ok(Some(self.total_deadline.unwrap_or_else(|| *self.read_deadline.get_or_insert_with(from_now))))
     }
 
     /// Reads what has come through TLS into the buffer, which is empty.
     fn fill_secured(&mut self) -> io::Result<()> {
-        let deadline = self.begin_to_read()?;
         (self.at, self.buffer) = (0, Vec::new());
-        if self.has_said_all() {
-            return Ok(());
-        }
+        let Some(deadline) = self.begin_to_read()? else { return Ok(()) };
         loop {
             match self.stream.split().0.after_wait().transpose()?.flatten() {
                 Some(bytes) => {
@@ -214,10 +214,7 @@ impl Blocking<'_, '_> {
     }
 
     fn read_socket(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let deadline = self.begin_to_read()?;
-        if self.has_said_all() {
-            return Ok(0);
-        }
+        let Some(deadline) = self.begin_to_read()? else { return Ok(0) };
         loop {
             let (input, _) = self.stream.split();
             if let Some(n) = receive(input.socket, out)? {

@@ -104,6 +104,7 @@ impl Listener {
     }
 
     /// Another process listens on the socket from now on: closing it here refuses nobody.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     pub(crate) fn hand_over(&self) {
         self.handed_over.store(true, Relaxed);
     }

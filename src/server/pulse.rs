@@ -1,5 +1,7 @@
 //! Whether the threads that serve all clients move: the acceptor, the thread that takes events, and the timekeeper. A
 //! worker in a long turn is none of them: a service that is stuck must not have the server taken for dead.
+// Only the program tells a supervisor of it.
+#![cfg_attr(not(feature = "cli"), allow(dead_code))]
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;

@@ -69,6 +69,7 @@ impl Orders {
         self.cut.store(true, SeqCst);
     }
 
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     pub(crate) fn hand_over(&self) {
         self.hand_over.store(true, SeqCst);
     }

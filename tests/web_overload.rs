@@ -6,7 +6,8 @@ mod support;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, PATIENCE, Site};
+use support::{Client, End, Gate, PATIENCE, Site, eventually};
+use tidegate::reason::TurnShed;
 use tidegate::websocket::Event;
 use tidegate::{Limits, http, websocket};
 use tungstenite::Message;
@@ -128,6 +129,43 @@ fn the_requests_of_a_pipeline_that_waited_too_long_are_refused_in_order() {
             assert!(began.elapsed() < PATIENCE, "it was never refused");
         }
     });
+    site.end();
+}
+
+#[test]
+fn a_request_with_half_a_body_that_waited_too_long_is_answered_503_and_its_connection_ends() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let site = Site::serve(
+        // Longer than this client needs, so that what it says afterwards meets a polite close and no reset.
+        limits().linger_timeout(PATIENCE),
+        http(move |request, response| {
+            if request.path() == "/busy" {
+                held.pass();
+            }
+            response.text("served")
+        }),
+    );
+    let (mut half, mut busy) = (site.client(), site.client());
+    assert_eq!((half.get("/").status, busy.get("/").status), (200, 200));
+    busy.say("GET /busy HTTP/1.1\r\nHost: h\r\n\r\n");
+    site.until("the worker is busy", |now| now.active == 1);
+    half.say("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\nhalf");
+    eventually("it waited too long", || {
+        (site.counts().turns_shed[TurnShed::QueueTimeout as usize] == 1).then_some(())
+    });
+    gate.open();
+    let reply = half.reply();
+    assert_eq!((reply.status, reply.closes()), (503, true), "{reply:?}");
+    assert!(reply.header("retry-after").is_some() && reply.text().contains("overloaded"), "{reply:?}");
+    // What comes of its body is not read as another request.
+    half.mutter("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    let (said, end) = half.rest();
+    assert!(said.is_empty() && end == End::Fin, "{end:?}: {}", String::from_utf8_lossy(&said));
+    drop(half);
+    assert_eq!(busy.reply().status, 200);
+    drop(busy);
+    eventually("nothing is kept of it", || (site.stats().pending_input_bytes == 0).then_some(()));
     site.end();
 }
 

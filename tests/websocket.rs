@@ -66,7 +66,11 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 /// A socket that was opened by hand.
 #[track_caller]
 fn open(site: &Site) -> Client {
-    let mut client = site.client();
+    opened(site.client())
+}
+
+#[track_caller]
+fn opened(mut client: Client) -> Client {
     client.say(handshake("", "")).hear(format!("{OPENED}\r\n"));
     client
 }
@@ -510,6 +514,44 @@ fn a_client_for_whose_message_there_is_no_room_is_told_to_come_again() {
     second.mutter(frame(0x02, &vec![7; 150_000]));
     hear_close(&mut second, 1013);
     site.until_closed(CloseReason::InputLimit, 1);
+    site.end();
+}
+
+#[test]
+fn half_messages_of_one_source_leave_room_for_those_of_others() {
+    let site = Site::serve(limits().input_total(MIB).max_line(1000), websocket::echo());
+    let half = |len: usize| {
+        let mut message = frame(0x82, &vec![7; len]);
+        message.pop();
+        message
+    };
+    let mut greedy: Vec<Client> = Vec::new();
+    for _ in 0..40 {
+        let mut client = opened(Client::from("127.0.0.2", site.address));
+        client.mutter(half(50_000));
+        greedy.push(client);
+    }
+    eventually("they fill the room", || (site.stats().pending_input_bytes > 900_000).then_some(()));
+    for n in 1..20usize {
+        let mut polite = open(&site);
+        let payload = vec![9; 2_000 * n];
+        let message = frame(0x82, &payload);
+        polite.say(&message[..1_000]);
+        site.until("a piece was read", |now| now.active == 0 && now.queued == 0);
+        polite.say(&message[1_000..]);
+        let mut expected = frame_head(Opcode::Binary, payload.len()).as_ref().to_vec();
+        expected.extend(&payload);
+        polite.hear(expected);
+        assert!(site.stats().pending_input_bytes <= MIB as u64);
+    }
+    assert!(site.closed(CloseReason::InputLimit) > 0, "the greedy gave way");
+    // Those are told to come again; the others can go on.
+    let told = greedy.iter_mut().filter_map(|client| {
+        client.finish_quietly();
+        let (said, _) = client.rest();
+        said.starts_with(&[0x88]).then(|| u16::from_be_bytes([said[2], said[3]])).filter(|&code| code == 1013)
+    });
+    assert!(told.count() > 0);
     site.end();
 }
 

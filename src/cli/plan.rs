@@ -8,8 +8,8 @@ use super::web_options::WebOptions;
 use crate::limits::Limits;
 use crate::server::{BoundServer, Builder, Listen, Server};
 use crate::service::{
-    Cost, DatagramService, Echo, HttpGateConfig, ProxyBuilder, Service, Time, Work, hello, hello_datagrams,
-    http, proxy, websocket,
+    Cost, DatagramService, Echo, HttpGateConfig, Network, ProxyBuilder, Service, Time, Work, hello,
+    hello_datagrams, http, proxy, websocket,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,6 +45,8 @@ pub(super) struct PlannedListener {
     pub(super) scheme: Scheme,
     pub(super) address: SocketAddr,
     pub(super) offer: Offer,
+    /// The balancers whose PROXY headers are believed.
+    pub(super) balancers: Vec<Network>,
     /// What is set of a gate.
     pub(super) gate: Vec<(&'static str, String)>,
     /// The limits that it has of its own.
@@ -101,41 +103,46 @@ impl Plan {
             for text in table.listen.iter().flat_map(|text| split_listeners(text)) {
                 let web = table.web.clone().or(args.web.clone());
                 let (service, url, mut offer) = listener(&text, work, &web)?;
+                let options = table.gate.clone().or(args.gate.clone());
+                // Datagrams have no headers: the option is for the other listeners.
+                let balancers = if url.scheme == Scheme::Udp { &[] } else { options.balancers() }.to_vec();
                 if let Wanted::Gate(gate) = offer {
-                    let gate = table.gate.clone().or(args.gate.clone()).applied_to(*gate);
+                    let gate = options.applied_to(*gate);
                     // A pair may be quiet for longer than a client between two requests, unless somebody says how long.
                     let said =
                         [&table.limits, &args.limits].iter().any(|limits| limits.names("idle-timeout"));
                     let idle = table.limits.applied_to(limits.clone()).idle_timeout;
                     offer = Wanted::Gate(Box::new(if said { gate.idle_timeout(idle) } else { gate }));
                 }
-                parsed.push(((service, url, offer), text, &table.limits, words.clone()));
+                parsed.push(((service, url, offer), text, &table.limits, (words.clone(), balancers)));
             }
         }
-        let resolved = parsed.into_iter().map(|((service, url, wanted), text, own, busy_reply)| {
-            let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
-            let address = resolve(&url).map_err(failed)?;
-            let mut table = Vec::new();
-            let offer = match wanted {
-                Wanted::Offer(offer) => offer,
-                Wanted::Gate(gate) => {
-                    table = gate.table();
-                    let gate = gate.build().map_err(|why| failed(why.to_string()))?;
-                    Offer::Stream(Arc::new(gate))
-                }
-            };
-            let scheme = url.scheme;
-            Ok(PlannedListener {
-                text,
-                service,
-                scheme,
-                address,
-                offer,
-                gate: table,
-                own: own.clone(),
-                busy_reply,
-            })
-        });
+        let resolved =
+            parsed.into_iter().map(|((service, url, wanted), text, own, (busy_reply, balancers))| {
+                let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
+                let address = resolve(&url).map_err(failed)?;
+                let mut table = Vec::new();
+                let offer = match wanted {
+                    Wanted::Offer(offer) => offer,
+                    Wanted::Gate(gate) => {
+                        table = gate.table();
+                        let gate = gate.build().map_err(|why| failed(why.to_string()))?;
+                        Offer::Stream(Arc::new(gate))
+                    }
+                };
+                let scheme = url.scheme;
+                Ok(PlannedListener {
+                    text,
+                    service,
+                    scheme,
+                    address,
+                    offer,
+                    balancers,
+                    gate: table,
+                    own: own.clone(),
+                    busy_reply,
+                })
+            });
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
         let bound_name = admin.iter().map(|url| url.host.clone());
         let admin_hosts = args.admin_host.iter().cloned().chain(bound_name).collect();
@@ -166,11 +173,12 @@ impl Plan {
     fn builder(&self, handed: &mut Handed) -> Builder {
         let mut builder = Server::builder().limits(self.limits.clone());
         for listener in &self.listeners {
-            let PlannedListener { text, service, address, offer, own, busy_reply, .. } = listener;
+            let PlannedListener { text, service, address, offer, own, busy_reply, balancers, .. } = listener;
             let listen = match offer {
                 Offer::Stream(service) => Listen::shared(*address, service.clone()),
                 Offer::Datagrams(service) => Listen::datagrams_shared(*address, service.clone()),
             };
+            let listen = listen.accept_proxy(balancers.iter().copied());
             let listen = match handed.for_listener(text, service, *address, !listener.has_backlog()) {
                 Some(socket) => listen.socket(socket),
                 None => listen,

@@ -265,7 +265,8 @@ impl Builder {
                     let socket = socket.map_err(bind_error)?;
                     let address = socket.local_addr().map_err(bind_error)?;
                     let words = listen.busy_reply.or_else(|| self.extras.busy_reply.clone());
-                    listeners.push(Listener::new(socket, address, service, position, words).limited(limits));
+                    let listener = Listener::new(socket, address, service, position, words).limited(limits);
+                    listeners.push(listener.accepting_proxy(listen.balancers));
                 }
                 Offer::Datagrams(service) => {
                     let only = ipv6_only(address, others.iter().copied());

@@ -4,8 +4,8 @@ use super::queue::cost::TurnCost;
 use crate::contain::contain;
 use crate::limits::Limits;
 use crate::reason::AcceptError;
-use crate::service::{Service, Words};
-use std::net::{SocketAddr, TcpListener};
+use crate::service::{Network, Service, Words};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,6 +31,8 @@ pub(crate) struct Listener {
     pub(crate) answers_overload: bool,
     /// What a refused client is told.
     pub(crate) words: Words,
+    /// The balancers whose PROXY headers are believed; without any, connections begin with their clients' own bytes.
+    balancers: Box<[Network]>,
     accept_errors: [AtomicU64; AcceptError::COUNT],
     /// Another process listens on the socket.
     handed_over: AtomicBool,
@@ -63,6 +65,7 @@ impl Listener {
             cost: TurnCost::unknown(),
             answers_overload,
             words,
+            balancers: Box::default(),
             accept_errors: Default::default(),
             handed_over: AtomicBool::new(false),
             socket: Mutex::new(Some(socket)),
@@ -73,6 +76,22 @@ impl Listener {
     pub(crate) fn limited(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// Whose connections begin with PROXY headers from these balancers only.
+    pub(crate) fn accepting_proxy(mut self, balancers: Vec<Network>) -> Self {
+        self.balancers = balancers.into();
+        self
+    }
+
+    /// Whether each connection begins with a PROXY header.
+    pub(crate) fn expects_header(&self) -> bool {
+        !self.balancers.is_empty()
+    }
+
+    /// Whether connections from this address are taken: where PROXY headers are expected, those of balancers are.
+    pub(crate) fn takes(&self, address: IpAddr) -> bool {
+        self.balancers.is_empty() || self.balancers.iter().any(|network| network.contains(address))
     }
 
     pub(crate) fn socket(&self) -> MutexGuard<'_, Option<TcpListener>> {

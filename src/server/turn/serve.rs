@@ -3,7 +3,7 @@
 use super::opening::LOOK_AFTER;
 use super::parking::Next;
 use super::station::Station;
-use super::{opening, parking};
+use super::{greeting, opening, parking};
 use crate::admit::sharing::Sharing;
 use crate::clock::{Nanos, nanos};
 use crate::reason::{CloseReason, DropReason, TurnOutcome, TurnShed};
@@ -96,7 +96,10 @@ fn turn(
         }
         let next = match flush_kept(station, &owned, connection) {
             Some(next) => next,
-            None => converse(station, &owned, connection, marks, &mut turned, &ask),
+            None => match greeting::hear(station, &owned, connection) {
+                Some(next) => next,
+                None => converse(station, &owned, connection, marks, &mut turned, &ask),
+            },
         };
         match next {
             Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting, turned),

@@ -39,11 +39,22 @@ fn pages(name: &str) -> Vec<(PathBuf, Vec<String>)> {
 /// The options that the help of a command lists.
 fn options(words: &[String]) -> Vec<String> {
     let help = text(&finish(command(path()).args(words).arg("--help")));
-    let options = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
-    let named = options.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--")));
-    let named: Vec<_> = named.map(|name| name.trim_end_matches(['.', ',']).to_owned()).collect();
+    // A continued line may begin with an option that it only mentions; it is further to the right.
+    let listed = help.lines().filter(|line| line.trim_start().starts_with('-') && indent(line) <= 6);
+    let named: Vec<_> = listed.filter_map(name_in).collect();
     assert!(named.contains(&"--help".to_owned()), "{help}");
     named
+}
+
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// The name of the option that a line lists, without what may stand behind it.
+fn name_in(line: &str) -> Option<String> {
+    let name = line.split_whitespace().find(|word| word.starts_with("--"))?;
+    let end = name.find(|c: char| c != '-' && !c.is_ascii_alphanumeric());
+    Some(name[..end.unwrap_or(name.len())].to_owned())
 }
 
 /// A page as a terminal shows it, without bold and without the filling of lines.
@@ -65,10 +76,8 @@ fn every_command_has_a_page_and_every_option_is_in_it() {
     for (file, words) in pages("man-options") {
         let page = rendered(&file);
         for option in options(&words) {
-            let listed = page.lines().any(|line| {
-                let line = line.trim_start();
-                line.starts_with('-') && line.split(' ').any(|word| word == option)
-            });
+            let listed = page.lines().filter(|line| line.trim_start().starts_with('-')).filter_map(name_in);
+            let listed = listed.collect::<Vec<_>>().contains(&option);
             assert!(listed, "{option} is not in {}:\n{page}", file.display());
         }
         for heading in ["NAME", "SYNOPSIS", "DESCRIPTION", "EXIT STATUS"] {
@@ -105,6 +114,8 @@ fn every_option_is_in_the_completions_of_each_shell() {
     let scripts = ["bash", "zsh", "fish"].map(|shell| (shell, text(&run(["completions", shell]))));
     for (_, words) in pages("completions") {
         for option in options(&words) {
+            // One whose value may be left out is listed as `--option[=VALUE]`.
+            let option = option.split('[').next().unwrap_or(&option).to_owned();
             for (shell, script) in &scripts {
                 let name = if *shell == "fish" { format!("-l {}", &option[2..]) } else { option.clone() };
                 let ends = |at: usize| {

@@ -26,7 +26,7 @@ pub struct Listen {
     pub(super) address: SocketAddr,
     pub(super) offer: Offer,
     pub(super) busy_reply: Option<Arc<[u8]>>,
-    /// Whose PROXY headers are believed.
+    /// The balancers whose PROXY headers are believed.
     pub(super) balancers: Vec<Network>,
     /// It is bound already.
     pub(super) socket: Option<OwnedFd>,

@@ -78,7 +78,7 @@ impl Listener {
         self
     }
 
-    /// Whose connections begin with PROXY headers from these balancers only.
+    /// With the balancers whose PROXY headers are believed.
     pub(crate) fn accepting_proxy(mut self, balancers: Vec<Network>) -> Self {
         self.balancers = balancers.into();
         self

@@ -215,6 +215,7 @@ fn a_limit_that_comes_and_goes_leaves_nothing_behind() {
         serves_normally(&server);
     }
     eventually("it holds as many descriptors as before", || (used() <= before).then_some(()));
-    // Beside the workers: main, the acceptor, the timekeeper, the log's and that of the signals.
-    assert_eq!(server.status("Threads"), 32 + 5);
+    // Beside the workers: main, the acceptor, the timekeeper, the log's, and two for signals: those that end the program and
+    // those that ask for something.
+    assert_eq!(server.status("Threads"), 32 + 6);
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use support::{Client, End, Gate, Held, Site, eventually};
 use tidegate::admin::Admin;
 use tidegate::reason::{CloseReason, DropReason};
-use tidegate::{Echo, Limits, Peer, Server, Service, Session, Stream, Turn};
+use tidegate::{Echo, Limits, Peer, QueueOrder, Server, Service, Session, Stream, Turn};
 
 /// Which code of the service waits for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,7 +263,8 @@ impl Service for Speechless {
 fn a_service_is_asked_for_its_words_once_and_never_by_the_thread_that_refuses() {
     let gate = Gate::new();
     let service = Speechless { asked: AtomicUsize::new(0), gate: gate.clone() };
-    let site = Site::serve(Limits::default().workers(1).queue(1), service);
+    let limits = Limits::default().workers(1).queue(1).queue_order(QueueOrder::Fifo);
+    let site = Site::serve(limits, service);
     let mut served: Vec<Client> = Vec::new();
     for n in 0..2 {
         served.push(site.client());

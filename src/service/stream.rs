@@ -6,6 +6,7 @@ use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFo
 use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
+use crate::sys::Mapping;
 use crate::transport::socket::{receive, send};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -32,7 +33,7 @@ pub enum Received<'a> {
 #[derive(Debug)]
 pub(crate) struct Buffers {
     /// Made at the worker's first turn: most workers of a quiet server never have one.
-    input: Vec<u8>,
+    input: ReadRoom,
     gather: Vec<u8>,
     /// The kernel does not take replies: nothing more is read, so that the client feels it.
     blocked: Cell<bool>,
@@ -45,7 +46,41 @@ impl Buffers {
     const INPUT_BYTES: usize = 64 * 1024;
 
     pub(crate) fn new() -> Self {
-        Self { input: Vec::new(), gather: Vec::new(), blocked: Cell::new(false), pace: Pace::new() }
+        Self {
+            input: ReadRoom::Little(Vec::new()),
+            gather: Vec::new(),
+            blocked: Cell::new(false),
+            pace: Pace::new(),
+        }
+    }
+}
+
+/// Where a worker reads to. The first turn of a worker may come when the system has no memory left, and an allocation
+/// that fails would end the process.
+#[derive(Debug)]
+enum ReadRoom {
+    /// Pages that no data reaches are never touched.
+    Pages(Mapping),
+    /// Until there are pages for it: enough to go on.
+    Little(Vec<u8>),
+}
+
+impl ReadRoom {
+    const LITTLE_BYTES: usize = 4 * 1024;
+
+    fn grow(&mut self) {
+        match (Mapping::new(Buffers::INPUT_BYTES), &mut *self) {
+            (Some(pages), _) => *self = ReadRoom::Pages(pages),
+            (None, ReadRoom::Little(bytes)) => bytes.resize(Self::LITTLE_BYTES, 0),
+            (None, ReadRoom::Pages(_)) => {}
+        }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            ReadRoom::Pages(pages) => pages,
+            ReadRoom::Little(bytes) => bytes,
+        }
     }
 }
 
@@ -100,10 +135,10 @@ impl<'a> Stream<'a> {
     ) -> Self {
         let Buffers { input, gather, blocked, pace } = buffers;
         let (blocked, pace) = (&*blocked, &*pace);
-        if input.is_empty() {
-            // Zeroed by the allocator, so that pages which no data reaches are never touched.
-            *input = vec![0; Buffers::INPUT_BYTES];
-            gather.reserve_exact(GATHER_BYTES);
+        if !matches!(input, ReadRoom::Pages(_)) {
+            input.grow();
+            // Where there is no memory for it, replies are sent one by one.
+            let _ = gather.try_reserve_exact(GATHER_BYTES);
         }
         gather.clear();
         blocked.set(!kept.is_empty());
@@ -112,7 +147,7 @@ impl<'a> Stream<'a> {
         let input = Input {
             socket,
             tls: None,
-            buffer: input,
+            buffer: input.bytes(),
             blocked,
             pace,
             budget,
@@ -428,7 +463,7 @@ impl Output<'_> {
     /// Fails with [`Fault::OutputLimit`](super::Fault::OutputLimit) when more would have to be kept than the limits allow,
     /// and with the socket's error when the connection is broken.
     pub fn send(&mut self, data: &[u8]) -> io::Result<()> {
-        if self.gather.len() + data.len() <= GATHER_BYTES {
+        if self.gather.len() + data.len() <= GATHER_BYTES.min(self.gather.capacity()) {
             self.gather.extend_from_slice(data);
             return Ok(());
         }

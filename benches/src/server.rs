@@ -221,6 +221,7 @@ impl Server {
         if let [program, args @ ..] = tool {
             let mut under = Command::new(program);
             under.args(args).arg(command.get_program()).args(command.get_args());
+            under.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
             command = under;
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

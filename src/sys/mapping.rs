@@ -22,7 +22,9 @@ unsafe impl Sync for Mapping {}
 
 /// This number of bytes in whole pages; at least one.
 pub(crate) fn whole_pages(bytes: usize) -> usize {
-    bytes.max(1).next_multiple_of(rustix::param::page_size())
+    // SAFETY: the call reads a constant of the system and takes no pointer.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    bytes.max(1).next_multiple_of(usize::try_from(page).unwrap_or(4096).max(1))
 }
 
 impl Mapping {

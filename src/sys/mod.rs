@@ -37,4 +37,4 @@ pub(crate) use orders::{hold, wait_for};
 #[cfg(feature = "cli")]
 pub(crate) use signals::keep_ignored;
 pub(crate) use socket::{since_handshake, unacknowledged};
-pub(crate) use usage::{ThreadUsage, thread_usage};
+pub(crate) use usage::{ThreadUsage, thread_time, thread_usage};

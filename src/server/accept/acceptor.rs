@@ -194,12 +194,12 @@ impl Acceptor {
     /// Takes from every listener in turn until the kernel has no more, or until accepting must
     /// pause: then for how long.
     fn accept_all(&mut self) -> Option<Duration> {
-        let before = crate::sys::thread_usage();
+        let before = crate::sys::thread_time();
         let hold = self.accept_in_turn();
         if self.refused > 0 {
-            let now = crate::sys::thread_usage();
+            let now = crate::sys::thread_time();
             if let (Some(before), Some(now)) = (before, now) {
-                let spent = Duration::from_nanos(now.processor.saturating_sub(before.processor));
+                let spent = Duration::from_nanos(now.saturating_sub(before));
                 // What was admitted to stay costs about as much; only the share of the others is for the budget.
                 self.shared.refusal_budget().note_cost(spent, self.accepted.max(self.refused));
             }

@@ -1,27 +1,9 @@
-//! Time since the server's start as one number, so that it fits an atomic.
+//! Times as numbers, which fit an atomic.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Nanoseconds since the server's start; never 0, which means "no time".
+/// Nanoseconds since the server's start (see [`Clock`](crate::sys::Clock)); never 0, which means "no time".
 pub(crate) type Nanos = u64;
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(Instant);
-
-impl Clock {
-    pub(crate) fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    pub(crate) fn now(&self) -> Nanos {
-        // 584 years fit.
-        (self.0.elapsed().as_nanos() as u64).max(1)
-    }
-
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.0.elapsed()
-    }
-}
 
 /// A duration as nanoseconds, saturating.
 pub(crate) fn nanos(time: Duration) -> Nanos {

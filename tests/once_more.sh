@@ -25,7 +25,7 @@ failed_of_cargo() {
         /^ *Running unittests .*main\.rs/ { target = "--bins" }
         /^ *Running tests\// { target = $2; sub(/^tests\//, "", target); sub(/(\/main)?\.rs$/, "", target); target = "--test=" target }
         /^ *Doc-tests / { target = "--doc" }
-        /^test .* \.\.\. FAILED$/ { name = $0; sub(/^test /, "", name); sub(/( - should panic)? \.\.\. FAILED$/, "", name); print target "\t" name }
+        /^test .* \.\.\. FAILED$/ { name = $0; sub(/^test /, "", name); sub(/( - (should panic|compile|compile fail))? \.\.\. FAILED$/, "", name); print target "\t" name }
     ' "$failed.log"
 }
 
@@ -59,7 +59,9 @@ with_cargo() {
         for argument in "$@"; do
             case $argument in --lib | --bins | --doc | --test=*) ;; *) rest+=("$argument") ;; esac
         done
-        RUST_TEST_THREADS=1 cargo test --profile "$profile" "${rest[@]}" "$target" -- --exact "$name"
+        # A name that finds nothing has not passed.
+        RUST_TEST_THREADS=1 cargo test --profile "$profile" "${rest[@]}" "$target" -- --exact "$name" 2>&1 | tee "$failed.log"
+        [ "${PIPESTATUS[0]}" = 0 ] && grep -q '^test result: ok\. [1-9]' "$failed.log"
     }
     all_again "$@"
 }

@@ -38,6 +38,10 @@ impl Arrivals<Entry> for Waiting {
         self.channel.lock().unwrap().pop_front()
     }
 
+    fn since(_: &Entry) -> u64 {
+        1
+    }
+
     fn about(&self, &(slot, generation): &Entry) -> Option<About> {
         let source = SourceId(u128::from(slot));
         Some(About { slot, generation, since: 1, class: Class::Established, source, hung_up: false })

@@ -7,8 +7,6 @@ pub(crate) mod places;
 pub(crate) mod refusal_budget;
 pub(crate) mod sharing;
 pub(crate) mod sources;
-// Until the server and the gate use all of it.
-#[allow(dead_code)]
 pub(crate) mod turns;
 
 use crate::limits::Limits;

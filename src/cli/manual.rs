@@ -1,7 +1,7 @@
 //! `tidegate man`: the manual pages, made of the same command line that is parsed.
 
 use super::exit;
-use crate::limits::entry::{Change, Limit};
+use crate::limits::entry::Limit;
 use crate::limits::{Limits, TABLE, Value};
 use clap::Command;
 use clap_mangen::Man;
@@ -67,16 +67,12 @@ fn detailed(command: Command) -> Command {
 
 fn in_full(limit: &'static Limit) -> String {
     let row = limit.row(&Limits::default());
-    let live = match limit.change {
-        Change::Live => "",
-        Change::Fixed => " It is fixed when the server starts.",
-    };
     let own = if limit.per_listener { " Each listener can have its own." } else { "" };
     let range = match limit.default {
         Value::Overload(_) => format!("One of {}", row.range),
         _ => format!("From {}", row.range),
     };
-    format!("{}. {range}; default {}.{live}{own}", row.why, row.default)
+    format!("{}. {range}; default {}.{own}", row.why, row.default)
 }
 
 fn write_all(command: &Command, dir: &Path) -> Result<(), String> {
@@ -161,8 +157,9 @@ fn item(page: &mut Roff, term: Inline, meaning: &str) {
 
 const SIGNALS: &str = "\
 SIGINT and SIGTERM drain the server: it takes no new clients and finishes what it has admitted, for at most \
---drain-timeout. A second one ends it at once, unless it comes within a second of the first. SIGHUP does nothing. A \
-signal that was ignored when the program was started stays ignored.";
+--drain-timeout. A second one ends it at once, unless it comes within a second of the first. SIGUSR2 starts the program \
+anew in its place, from its file and with its arguments, and hands its sockets over; this process then drains. SIGHUP \
+changes nothing. A signal that was ignored when the program was started stays ignored.";
 
 const SERVER_CODES: [(u8, &str); 4] = [
     (exit::OK, "The server drained, and nothing was cut off."),

@@ -35,7 +35,8 @@ impl Group {
     }
 }
 
-/// When a limit may change.
+/// When a limit may change. No way to change one while the server serves is built yet; the marks say for which that makes
+/// sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// While the server serves.
@@ -130,7 +131,8 @@ pub struct LimitRow {
     pub default: String,
     /// From the least to the most that it may be.
     pub range: String,
-    /// Whether it may change while the server serves.
+    /// Whether nothing was sized by it, so that it could change while the server serves. No way to change it is built
+    /// yet.
     pub live: bool,
     /// Whether each listener can have its own.
     pub per_listener: bool,

@@ -161,6 +161,7 @@ impl Accounts {
     }
 
     /// Accounts that wait.
+    #[cfg(test)]
     pub(crate) fn active(&self) -> usize {
         self.active as usize
     }

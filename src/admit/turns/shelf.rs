@@ -154,11 +154,13 @@ impl<T: Copy> Shelf<T> {
         self.counts[class as usize]
     }
 
+    #[cfg(test)]
     pub(crate) fn doubtful(&self) -> usize {
         self.doubtful
     }
 
     /// How many sources wait.
+    #[cfg(test)]
     pub(crate) fn sources(&self) -> usize {
         self.sources.active()
     }
@@ -280,6 +282,7 @@ impl<T: Copy> Shelf<T> {
     }
 
     /// Takes an entry out whose client is gone for certain.
+    #[cfg(test)]
     pub(crate) fn gone(
         &mut self,
         class: Class,

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) const INTERVAL: Nanos = 100_000_000;
 
 /// The default target.
+#[cfg(test)]
 pub(crate) const TARGET: Nanos = 20_000_000;
 
 /// After something had to be shed for want of room or time the queue stands for this time at least: where the oldest are
@@ -84,6 +85,14 @@ impl Standing {
             self.stands_since.store(now, Ordering::Relaxed);
         }
         true
+    }
+
+    /// Whether the queue is as it mostly is: it does not stand, is not about to, and what was taken now has not waited
+    /// longer than the target. Then [`observe`](Self::observe) would change nothing.
+    pub(crate) fn is_at_rest(&self, now: Nanos, since: Nanos) -> bool {
+        now <= since.saturating_add(self.target())
+            && self.above_since.load(Ordering::Relaxed) == NO
+            && !self.stands()
     }
 
     /// Nothing waits, or what waits has waited for less than the target.

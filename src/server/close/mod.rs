@@ -4,7 +4,6 @@ pub(crate) mod farewells;
 pub(crate) mod linger;
 pub(crate) mod shedding;
 
-use crate::clock::Clock;
 use crate::metrics::stats::{Ledger, Place};
 use crate::reason::{CloseReason, DropReason};
 use crate::server::counts::Counts;
@@ -15,6 +14,7 @@ use crate::server::queue::line::{Entry, Job, Line};
 use crate::server::queue::owned::Owned;
 use crate::server::queue::table::{NEVER, Table};
 use crate::service::Session;
+use crate::sys::Clock;
 use crate::transport::socket::{reset_on_close, say};
 use farewells::{Farewell, Farewells};
 use linger::Lingers;

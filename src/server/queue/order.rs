@@ -84,6 +84,8 @@ pub(crate) enum Offer<E> {
 pub(crate) trait Arrivals<E> {
     /// The entry that has waited longest.
     fn pop(&self) -> Option<E>;
+    /// Since when an entry waits.
+    fn since(entry: &E) -> Nanos;
     /// What the shelf must know of it; `None` for an entry that is not for a client, which is served at once.
     fn about(&self, entry: &E) -> Option<About>;
 }
@@ -120,7 +122,7 @@ impl<E: Copy> Order<E> {
     }
 
     /// The entry whose turn it is.
-    pub(crate) fn take(&self, now: Nanos, line: &impl Arrivals<E>) -> Option<Offer<E>> {
+    pub(crate) fn take<L: Arrivals<E>>(&self, now: Nanos, line: &L) -> Option<Offer<E>> {
         if self.len.load(Ordering::Relaxed) > 0 {
             return self.take_from_shelf(now, line, None);
         }
@@ -128,6 +130,10 @@ impl<E: Copy> Order<E> {
             self.standing.observe(now, None);
             return None;
         };
+        // A queue that drains, which is the usual case, need not know whose entry it is.
+        if self.standing.is_at_rest(now, L::since(&entry)) {
+            return Some(Offer::Turn(entry));
+        }
         match line.about(&entry) {
             Some(about) if self.standing.observe(now, Some(about.since)) => {
                 self.take_from_shelf(now, line, Some(entry))

@@ -28,6 +28,10 @@ impl Arrivals<Simple> for Channel {
         self.0.borrow_mut().pop_front()
     }
 
+    fn since(&(_, since, _): &Simple) -> Nanos {
+        since
+    }
+
     fn about(&self, &(slot, since, hung_up): &Simple) -> Option<About> {
         let source = SourceId(u128::from(slot));
         let about = About { slot, generation: 0, since, class: Class::Established, source, hung_up };

@@ -2,6 +2,7 @@
 
 use crate::admit::sharing::Sharing;
 use crate::admit::turns::accounts::Class;
+use crate::clock::Nanos;
 use crate::server::queue::line::{Claim, Entry, Job};
 use crate::server::queue::order::{About, Arrivals};
 use crate::server::shared::Shared;
@@ -9,6 +10,10 @@ use crate::server::shared::Shared;
 impl Arrivals<Entry> for Shared {
     fn pop(&self) -> Option<Entry> {
         self.line.pop()
+    }
+
+    fn since(entry: &Entry) -> Nanos {
+        entry.since
     }
 
     fn about(&self, entry: &Entry) -> Option<About> {

@@ -62,7 +62,8 @@ impl<'a> Station<'a> {
 
     /// A turn of a connection begins, of a service whose turns cost this.
     pub(crate) fn begin_turn(&mut self, cost: &TurnCost) {
-        if cost.computes() {
+        // A turn whose end was not noted, since something panicked, still counts.
+        if cost.computes() && !self.computing {
             self.computing = true;
             self.shared.computing.enter();
         }

@@ -206,8 +206,8 @@ pub(crate) fn keep_alive(socket: BorrowedFd<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
     use crate::service::proxy::address::BackendName;
+    use crate::sys::Clock;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::net::{bind, listen, send};
     use std::net::TcpListener;

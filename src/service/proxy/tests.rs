@@ -3,8 +3,8 @@
 use super::lent::{Lent, PIECE_BYTES};
 use super::pipes::Pipes;
 use super::relay::{Ended, PairProgress, PairSide, Patience, Relay, Sockets};
-use crate::clock::Clock;
 use crate::service::{Pool, SocketEvent, SocketEvents};
+use crate::sys::Clock;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use rustix::net::sockopt::set_socket_linger;

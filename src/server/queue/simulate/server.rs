@@ -128,6 +128,10 @@ impl Arrivals<RequestModel> for ChannelModel {
         self.queue.borrow_mut().pop_front()
     }
 
+    fn since(request: &RequestModel) -> Nanos {
+        request.since
+    }
+
     fn about(&self, request: &RequestModel) -> Option<About> {
         let &RequestModel { slot, generation, since, class, source, .. } = request;
         Some(About { slot, generation, since, class, source, hung_up: self.has_hung_up(request) })

@@ -29,9 +29,10 @@ pub(crate) use book::BackendLimits;
 pub(crate) use wait::WaitLimits;
 
 use super::address::BackendAddress;
-use crate::clock::{Clock, Nanos};
+use crate::clock::Nanos;
 use crate::metrics::backends::BackendsSnapshot;
 use crate::reason::{BackendFailure, RequestFailure};
+use crate::sys::Clock;
 use book::{Book, Choice, Grant};
 #[cfg(test)]
 use std::sync::atomic::AtomicU64;

@@ -1,6 +1,6 @@
 //! A backend's answer on its way to the client: read strictly, and written anew with one framing.
 
-use super::forward::header;
+use super::forward::{header, is_of_connection};
 use super::words::connection;
 use crate::service::Pool;
 use crate::service::http::wire::{
@@ -290,19 +290,8 @@ fn write_first(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
 
 /// The headers of the answer itself: not those of the backend's connection, and not its framing.
 fn write_headers(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
-    const LEFT_OUT: [&str; 8] = [
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "content-length",
-        "upgrade",
-    ];
     for (name, value) in head.headers.iter() {
-        let left_out = LEFT_OUT.iter().any(|it| name.eq_ignore_ascii_case(it));
-        if !left_out && !head.headers.lists("connection", name) {
+        if !is_of_connection(name) && !head.headers.lists("connection", name) {
             header(out, name, value);
         }
     }

@@ -32,9 +32,8 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 const FORWARDED_HOST: &str = "x-forwarded-host";
 
-/// Headers of the client's connection, and those that are written anew.
-const LEFT_OUT: [&str; 12] = [
-    "host",
+/// Headers of a connection and of its framing, which end at the gate in either direction (RFC 9110, 7.6.1).
+const OF_CONNECTION: [&str; 8] = [
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -43,11 +42,21 @@ const LEFT_OUT: [&str; 12] = [
     "transfer-encoding",
     "content-length",
     "upgrade",
+];
+
+/// Headers of requests that are written anew, or end at the gate too.
+const LEFT_OUT: [&str; 4] = [
+    "host",
     "http2-settings",
     "expect",
     // Programs that take it for an environment variable send their own requests by way of it.
     "proxy",
 ];
+
+/// Whether a header is about one connection, and not for whoever stands behind the gate.
+pub(super) fn is_of_connection(name: &str) -> bool {
+    OF_CONNECTION.iter().any(|it| name.eq_ignore_ascii_case(it))
+}
 
 /// Whether a request asks to go on as a WebSocket. Other protocols are not passed on: one that the gate does not read (h2c,
 /// say) would carry requests past it.
@@ -123,16 +132,22 @@ pub(super) fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether a header is not passed on.
+/// Whether a header of a request ends at the gate, or is written anew.
+fn ends_here(name: &str) -> bool {
+    is_of_connection(name) || LEFT_OUT.iter().any(|it| name.eq_ignore_ascii_case(it))
+}
+
+/// Whether a header is not passed on, however it is spelled.
 fn is_left_out(name: &str, trusted: bool) -> bool {
     if !name.contains('_') {
         let own = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
-        return LEFT_OUT.iter().chain(&own).any(|it| name.eq_ignore_ascii_case(it))
+        return ends_here(name)
+            || own.iter().any(|it| name.eq_ignore_ascii_case(it))
             || !trusted && says_who(name);
     }
     // It would be taken for one of those behind the gate.
     let dashed = name.replace('_', "-");
-    LEFT_OUT.iter().any(|it| dashed.eq_ignore_ascii_case(it)) || says_who(&dashed)
+    ends_here(&dashed) || says_who(&dashed)
 }
 
 /// Whether a header says who the client is, which only those may who know.

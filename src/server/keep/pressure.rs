@@ -72,7 +72,7 @@ impl Pressure {
     fn set_backlogs(&mut self, shared: &Shared, now: Nanos) {
         let standing = shared.order.standing();
         if standing.stands() {
-            let wanted = self.shallow_backlog(shared.limits.backlogs().1);
+            let wanted = self.shallow_backlog(shared.limits.backlogs().1, shared.rest.load(Relaxed));
             // Small changes are not worth a system call for each listener.
             if self.shallow.is_none_or(|now| now.abs_diff(wanted) > now / 4) {
                 self.shallow = Some(wanted);
@@ -85,9 +85,10 @@ impl Pressure {
         }
     }
 
-    /// What the workers do in a moment, but not more than this.
-    fn shallow_backlog(&self, most: usize) -> usize {
-        if self.rate == 0.0 {
+    /// What the workers do in a moment, but not more than this; and this while processors have `rest`: then nobody stands
+    /// there for long, since all are taken in or told, and a backlog that overflows for a moment leaves a client hanging.
+    fn shallow_backlog(&self, most: usize, rest: bool) -> usize {
+        if rest || self.rate == 0.0 {
             return most;
         }
         ((self.rate * BACKLOG_PART) as usize).clamp(BACKLOG_LEAST.min(most), most)

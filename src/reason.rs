@@ -53,14 +53,16 @@ labels! {
         Denied = "denied",
         /// A gate can reach none of its backends.
         NoBackend = "no_backend",
+        /// Its listener accepts PROXY headers, and it is not from a trusted balancer or does not begin with one.
+        ProxyHeader = "proxy_header",
     }
 }
 
 impl DropReason {
     /// Whether a client that is turned away for this reason is told so, where the protocol has words for it: not one that
-    /// has left, and none when everything is cut.
+    /// has left, none when everything is cut, and nobody who is no balancer.
     pub(crate) fn has_words(self) -> bool {
-        !matches!(self, DropReason::ClientGone | DropReason::Draining)
+        !matches!(self, DropReason::ClientGone | DropReason::Draining | DropReason::ProxyHeader)
     }
 }
 

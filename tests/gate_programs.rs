@@ -211,6 +211,45 @@ fn haproxy_behind_it_learns_who_the_client_is() {
     }
 }
 
+#[test]
+fn behind_haproxy_the_client_is_who_haproxy_says_it_is() {
+    let folder = Folder::new("told");
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    for (version, option) in [("v1", "send-proxy"), ("v2", "send-proxy-v2")] {
+        let options = [("--accept-proxy", "10.0.0.0/8,127.0.0.1"), ("--send-proxy", "v1")];
+        let gate = gate(&backend.local_addr().unwrap().to_string(), &options);
+        let port = free_port();
+        let config = folder.write(
+            "haproxy.cfg",
+            &format!(
+                "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n\
+                 listen a\n  bind 127.0.0.1:{port}\n  server one {} {option}\n",
+                address(&gate)
+            ),
+        );
+        let _haproxy = Server::start(command("haproxy").args(["-db", "-f", &config]));
+        // The look whether HAProxy listens is a client of the gate too.
+        listens(port);
+        let mut client = Client::from("127.0.0.9", SocketAddr::from(([127, 0, 0, 1], port)));
+        let from = client.stream().local_addr().unwrap().port();
+        client.say("hello\n");
+        let expected = format!("PROXY TCP4 127.0.0.9 127.0.0.1 {from} {}\r\n", address(&gate).port());
+        let mut told = String::new();
+        while told != expected {
+            let mut peer = BufReader::new(backend.accept().unwrap().0);
+            peer.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+            told.clear();
+            peer.read_line(&mut told).unwrap();
+            assert!(told == expected || told.starts_with("PROXY TCP4 127.0.0.1 "), "{version}: {told}");
+            if told == expected {
+                let mut words = String::new();
+                peer.read_line(&mut words).unwrap();
+                assert_eq!(words, "hello\n", "{version}");
+            }
+        }
+    }
+}
+
 /// HAProxy as the balancer before two gates: its clients are spread, and a gate that drains is told apart by its checks.
 #[test]
 fn haproxy_before_it_passes_clients_on_and_takes_the_other_when_one_ends() {

@@ -368,3 +368,49 @@ fn check_says_in_one_line_what_is_wrong_with_a_certificate() {
         }
     }
 }
+
+#[test]
+fn a_balancers_header_comes_before_the_handshake() {
+    let certificate = Certificate::new(&["localhost"], 4000);
+    let tls = Tls::pem(&certificate.pem, &certificate.key).unwrap();
+    let service = lines("who", |_, reply| {
+        let address = reply.peer().address;
+        reply.send(format!("{address}\n").as_bytes())
+    })
+    .verify(|peer| peer.address.ip().to_string() != "192.0.2.66");
+    let limits = Limits::default().workers(2).read_timeout(Duration::from_millis(500));
+    let balancers = ["127.0.0.1".parse::<tidegate::service::Network>().unwrap()];
+    let listen = Listen::new("127.0.0.1:0", service).unwrap().accept_proxy(balancers).tls(tls);
+    let handle = Server::builder().limits(limits).listener(listen).bind().unwrap().serve().unwrap();
+    let server = Secure { address: handle.addresses()[0], handle, certificate };
+
+    let header = b"PROXY TCP4 192.0.2.1 127.0.0.1 1000 443\r\n";
+    let config = Arc::new(config(&server.certificate.pem, rustls::ALL_VERSIONS));
+    for split in [0, 10, header.len()] {
+        let mut tcp = server.tcp();
+        tcp.set_nodelay(true).unwrap();
+        for part in [&header[..split], &header[split..]].into_iter().filter(|part| !part.is_empty()) {
+            tcp.write_all(part).unwrap();
+            eventually("it waits for more", || (server.counts().idle == 1).then_some(()));
+        }
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut talk = StreamOwned::new(ClientConnection::new(config.clone(), name).unwrap(), tcp);
+        for _ in 0..2 {
+            talk.write_all(b"x\n").unwrap();
+            assert_eq!(read_line(&mut talk), "192.0.2.1:1000\n");
+        }
+        drop(talk);
+        eventually("nobody is left", || (server.counts().open() == 0).then_some(()));
+    }
+    // A client that the service does not want costs no handshake.
+    let mut unwanted = server.tcp();
+    unwanted.write_all(b"PROXY TCP4 192.0.2.66 127.0.0.1 1000 443\r\n").unwrap();
+    assert!(unwanted.read(&mut [0; 64]).map_or(true, |n| n == 0), "it is closed without a word");
+    // Who is silent after the header has the time of a handshake's first byte; who sends no header none of it.
+    let mut silent = server.tcp();
+    silent.write_all(header).unwrap();
+    let _headless = server.tcp();
+    eventually("the headless one is ended", || (server.closed(CloseReason::ReadTimeout) == 1).then_some(()));
+    eventually("the silent one is ended", || (server.closed(CloseReason::Handshake) == 1).then_some(()));
+    assert_eq!(server.failed(HandshakeFailure::Timeout), 1);
+}

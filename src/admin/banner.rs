@@ -112,7 +112,9 @@ impl Banner {
 fn shedding(seen: &Snapshot, lately: &Lately) -> Option<DropReason> {
     let count = |reason: DropReason| lately.dropped.connections[reason as usize];
     // A client that leaves by itself, or that a service denies, says nothing of the load.
-    let of_load = |reason: &DropReason| !matches!(reason, DropReason::ClientGone | DropReason::Denied);
+    let of_load = |reason: &DropReason| {
+        !matches!(reason, DropReason::ClientGone | DropReason::Denied | DropReason::ProxyHeader)
+    };
     let most = DropReason::ALL.iter().copied().filter(of_load).max_by_key(|&r| count(r));
     most.filter(|&reason| count(reason) > 0).or(seen.shedding.filter(of_load))
 }
@@ -141,7 +143,9 @@ fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String 
         DropReason::FdReserve => "The process is out of file descriptors.".to_owned(),
         DropReason::Draining => "The server is draining.".to_owned(),
         DropReason::NoBackend => "No backend of the gate can be reached.".to_owned(),
-        DropReason::ClientGone | DropReason::Denied => "Newcomers are turned away.".to_owned(),
+        DropReason::ClientGone | DropReason::Denied | DropReason::ProxyHeader => {
+            "Newcomers are turned away.".to_owned()
+        }
     };
     let dropped = lately.dropped.connections[reason as usize];
     match dropped {
@@ -196,7 +200,7 @@ fn advice_shedding(reason: DropReason, seen: &Snapshot) -> &'static str {
             "Raise the limit of open files (ulimit -n, LimitNOFILE=), or lower --max-connections."
         }
         DropReason::NoBackend => "Look whether the backends run and listen where the gate expects them.",
-        DropReason::ClientGone | DropReason::Draining | DropReason::Denied => "",
+        DropReason::ClientGone | DropReason::Draining | DropReason::Denied | DropReason::ProxyHeader => "",
     }
 }
 

@@ -94,6 +94,10 @@ impl Plan {
                     }
                 }
             }
+            if !listener.balancers.is_empty() {
+                let networks: Vec<_> = listener.balancers.iter().map(ToString::to_string).collect();
+                let _ = writeln!(out, "    {:<23} {}", "accept-proxy", networks.join(","));
+            }
             for (name, value) in &listener.gate {
                 let _ = writeln!(out, "    {name:<23} {value}");
             }

@@ -60,10 +60,14 @@ pub(super) struct GateOptions {
     /// Tell backends who their client is with the PROXY protocol, v1 or v2 [default: off]
     #[arg(long, value_name = "VERSION")]
     send_proxy: Option<ProxyVersion>,
+    /// Take connections from these balancers only, each of which begins with a PROXY header, v1 or v2, that says who its
+    /// client is: addresses or networks, with commas between. With any service [default: off]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    accept_proxy: Option<Vec<Network>>,
 }
 
 /// The names of these options, which a listener may have of its own.
-pub(super) const NAMES: [&str; 15] = [
+pub(super) const NAMES: [&str; 16] = [
     "backend-connections",
     "backend-total",
     "backend-connect",
@@ -79,6 +83,7 @@ pub(super) const NAMES: [&str; 15] = [
     "backend-fair",
     "trust-forwarded",
     "send-proxy",
+    "accept-proxy",
 ];
 
 impl GateOptions {
@@ -100,7 +105,13 @@ impl GateOptions {
             backend_fair: self.backend_fair.or(other.backend_fair),
             trust_forwarded: self.trust_forwarded.or(other.trust_forwarded),
             send_proxy: self.send_proxy.or(other.send_proxy),
+            accept_proxy: self.accept_proxy.or(other.accept_proxy),
         }
+    }
+
+    /// The balancers whose PROXY headers are believed.
+    pub(super) fn balancers(&self) -> &[Network] {
+        self.accept_proxy.as_deref().unwrap_or_default()
     }
 
     /// A gate with what was given.

@@ -4,13 +4,13 @@ use super::args::ServeArgs;
 use super::exit::ExitError;
 use super::limit_options::LimitOptions;
 use super::live::handed::Handed;
-use super::tls_options::{self, TlsProblem};
+use super::tls_options::{self, TlsOptions, TlsProblem};
 use super::web_options::WebOptions;
 use crate::limits::Limits;
 use crate::server::{BoundServer, Builder, Listen, Server};
 use crate::service::{
-    Cost, DatagramService, Echo, HttpGateConfig, ProxyBuilder, Service, Time, Work, hello, hello_datagrams,
-    http, proxy, websocket,
+    Cost, DatagramService, Echo, HttpGateConfig, Network, ProxyBuilder, Service, Time, Work, hello,
+    hello_datagrams, http, proxy, websocket,
 };
 use crate::transport::tls::Setup;
 use std::net::SocketAddr;
@@ -47,6 +47,8 @@ pub(super) struct PlannedListener {
     pub(super) scheme: Scheme,
     pub(super) address: SocketAddr,
     pub(super) offer: Offer,
+    /// The balancers whose PROXY headers are believed.
+    pub(super) balancers: Vec<Network>,
     /// What is set of a gate.
     pub(super) gate: Vec<(&'static str, String)>,
     /// The limits that it has of its own.
@@ -67,6 +69,49 @@ enum Wanted {
 pub(super) enum Offer {
     Stream(Arc<dyn Service>),
     Datagrams(Arc<dyn DatagramService>),
+}
+
+/// A listener as its words say it, before its names are looked up and its files are read.
+struct Parsed {
+    service: String,
+    url: Url,
+    wanted: Wanted,
+    text: String,
+    own: LimitOptions,
+    busy_reply: Option<Vec<u8>>,
+    balancers: Vec<Network>,
+    tls: TlsOptions,
+}
+
+impl Parsed {
+    fn resolved(self) -> Result<PlannedListener, ExitError> {
+        let Self { service, url, wanted, text, own, busy_reply, balancers, tls } = self;
+        let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
+        let tls = tls.setup(url.scheme).map_err(|problem| tls_problem(&text, problem))?;
+        let address = resolve(&url).map_err(failed)?;
+        let mut gate_table = Vec::new();
+        let offer = match wanted {
+            Wanted::Offer(offer) => offer,
+            Wanted::Gate(gate) => {
+                gate_table = gate.table();
+                let gate = gate.build().map_err(|why| failed(why.to_string()))?;
+                Offer::Stream(Arc::new(gate))
+            }
+        };
+        let scheme = url.scheme;
+        Ok(PlannedListener {
+            text,
+            service,
+            scheme,
+            address,
+            offer,
+            balancers,
+            gate: gate_table,
+            own,
+            busy_reply,
+            tls,
+        })
+    }
 }
 
 impl PlannedListener {
@@ -105,8 +150,11 @@ impl Plan {
             for text in table.listen.iter().flat_map(|text| split_listeners(text)) {
                 let web = table.web.clone().or(args.web.clone());
                 let (service, url, mut offer) = listener(&text, work, &web)?;
+                let options = table.gate.clone().or(args.gate.clone());
+                // Datagrams have no headers: the option is for the other listeners.
+                let balancers = if url.scheme == Scheme::Udp { &[] } else { options.balancers() }.to_vec();
                 if let Wanted::Gate(gate) = offer {
-                    let gate = table.gate.clone().or(args.gate.clone()).applied_to(*gate);
+                    let gate = options.applied_to(*gate);
                     // A pair may be quiet for longer than a client between two requests, unless somebody says how long.
                     let said =
                         [&table.limits, &args.limits].iter().any(|limits| limits.names("idle-timeout"));
@@ -114,35 +162,19 @@ impl Plan {
                     offer = Wanted::Gate(Box::new(if said { gate.idle_timeout(idle) } else { gate }));
                 }
                 let tls = table.tls.clone().or(args.tls.clone());
-                parsed.push(((service, url, offer), text, &table.limits, words.clone(), tls));
+                parsed.push(Parsed {
+                    service,
+                    url,
+                    wanted: offer,
+                    text,
+                    own: table.limits.clone(),
+                    busy_reply: words.clone(),
+                    balancers,
+                    tls,
+                });
             }
         }
-        let resolved = parsed.into_iter().map(|((service, url, wanted), text, own, busy_reply, tls)| {
-            let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
-            let tls = tls.setup(url.scheme).map_err(|problem| tls_problem(&text, problem))?;
-            let address = resolve(&url).map_err(failed)?;
-            let mut table = Vec::new();
-            let offer = match wanted {
-                Wanted::Offer(offer) => offer,
-                Wanted::Gate(gate) => {
-                    table = gate.table();
-                    let gate = gate.build().map_err(|why| failed(why.to_string()))?;
-                    Offer::Stream(Arc::new(gate))
-                }
-            };
-            let scheme = url.scheme;
-            Ok(PlannedListener {
-                text,
-                service,
-                scheme,
-                address,
-                offer,
-                gate: table,
-                own: own.clone(),
-                busy_reply,
-                tls,
-            })
-        });
+        let resolved = parsed.into_iter().map(Parsed::resolved);
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
         let bound_name = admin.iter().map(|url| url.host.clone());
         let admin_hosts = args.admin_host.iter().cloned().chain(bound_name).collect();
@@ -173,18 +205,17 @@ impl Plan {
     fn builder(&self, handed: &mut Handed) -> Builder {
         let mut builder = Server::builder().limits(self.limits.clone());
         for listener in &self.listeners {
-            let PlannedListener { text, service, address, offer, own, busy_reply, tls, .. } = listener;
+            let PlannedListener { text, service, address, offer, own, busy_reply, .. } = listener;
             let listen = match offer {
                 Offer::Stream(service) => Listen::shared(*address, service.clone()),
                 Offer::Datagrams(service) => Listen::datagrams_shared(*address, service.clone()),
             };
+            let listen = listen.accept_proxy(listener.balancers.iter().copied());
             #[cfg(feature = "tls")]
-            let listen = match tls {
+            let listen = match &listener.tls {
                 Some(tls) => listen.tls(tls.clone()),
                 None => listen,
             };
-            #[cfg(not(feature = "tls"))]
-            let _ = tls;
             let listen = match handed.for_listener(text, service, *address, !listener.has_backlog()) {
                 Some(socket) => listen.socket(socket),
                 None => listen,

@@ -171,6 +171,10 @@ const DROP: Label = label(
         (DropReason::Draining.as_str(), "the server ended before its first turn"),
         (DropReason::Denied.as_str(), "the service's `verify` hook said no"),
         (DropReason::NoBackend.as_str(), "no backend of the gate could be reached"),
+        (
+            DropReason::ProxyHeader.as_str(),
+            "`accept-proxy` does not name its address, or it did not begin with a PROXY header",
+        ),
     ],
 );
 const CLOSE: Label = label(

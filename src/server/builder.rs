@@ -266,9 +266,8 @@ impl Builder {
                     let address = socket.local_addr().map_err(bind_error)?;
                     let tls = listen.tls;
                     let words = listen.busy_reply.or_else(|| self.extras.busy_reply.clone());
-                    listeners.push(
-                        Listener::new(socket, address, service, position, words).limited(limits).secured(tls),
-                    );
+                    let listener = Listener::new(socket, address, service, position, words).limited(limits);
+                    listeners.push(listener.accepting_proxy(listen.balancers).secured(tls));
                 }
                 Offer::Datagrams(service) => {
                     let only = ipv6_only(address, others.iter().copied());

@@ -2,7 +2,7 @@
 
 use super::error::BuildError;
 use crate::limits::{LimitError, Limits};
-use crate::service::{DatagramService, Service};
+use crate::service::{DatagramService, Network, Service};
 use crate::transport::tls::Setup;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -28,6 +28,8 @@ pub struct Listen {
     pub(super) offer: Offer,
     pub(super) busy_reply: Option<Arc<[u8]>>,
     pub(super) tls: Option<Setup>,
+    /// The balancers whose PROXY headers are believed.
+    pub(super) balancers: Vec<Network>,
     /// It is bound already.
     pub(super) socket: Option<OwnedFd>,
     change: Option<Box<dyn Fn(Limits) -> Limits + Send + Sync>>,
@@ -72,26 +74,33 @@ impl Listen {
 
     /// A listener for connections whose service is shared with its owner, or was chosen at run time.
     pub fn shared(address: SocketAddr, service: Arc<dyn Service>) -> Self {
+        Self::offering(address, Offer::Stream(service))
+    }
+
+    /// A listener for datagrams whose service is shared with its owner, or was chosen at run time.
+    pub fn datagrams_shared(address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
+        Self::offering(address, Offer::Datagrams(service))
+    }
+
+    fn offering(address: SocketAddr, offer: Offer) -> Self {
         Self {
             address,
-            offer: Offer::Stream(service),
+            offer,
             busy_reply: None,
+            balancers: Vec::new(),
             tls: None,
             socket: None,
             change: None,
         }
     }
 
-    /// A listener for datagrams whose service is shared with its owner, or was chosen at run time.
-    pub fn datagrams_shared(address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
-        Self {
-            address,
-            offer: Offer::Datagrams(service),
-            busy_reply: None,
-            tls: None,
-            socket: None,
-            change: None,
-        }
+    /// Takes connections from these balancers only, and expects each to begin with a PROXY header (version 1 or 2), within
+    /// `read_timeout`; with TLS the handshake comes after it. From then on its client has the address that the header says,
+    /// for the service and where sources take turns; `max_per_source` and `source_rate` see the balancer. Others are reset,
+    /// and counted as `proxy_header`. An empty list is the default: connections begin with their clients' own bytes.
+    pub fn accept_proxy(mut self, balancers: impl IntoIterator<Item = Network>) -> Self {
+        self.balancers = balancers.into_iter().collect();
+        self
     }
 
     /// Limits of its own, made of those of the server. Only some can differ by listener (README's table says which);
@@ -137,11 +146,14 @@ impl Listen {
     pub(super) fn effective(&self, server: &Limits) -> Result<Limits, BuildError> {
         let own = match &self.change {
             Some(change) => change(server.clone()),
-            None => return Ok(server.clone()),
+            None => server.clone(),
         };
         let checked = own.check_beside(server).and_then(|()| match self.offer {
             Offer::Datagrams(_) if own != *server => {
                 Err(LimitError("a listener for datagrams has no limits of its own".to_owned()))
+            }
+            Offer::Datagrams(_) if !self.balancers.is_empty() => {
+                Err(LimitError("a listener for datagrams has no PROXY headers".to_owned()))
             }
             _ => Ok(()),
         });

@@ -5,9 +5,9 @@ use crate::contain::contain;
 use crate::limits::Limits;
 use crate::metrics::handshakes::HandshakeCounts;
 use crate::reason::AcceptError;
-use crate::service::{Service, Words};
+use crate::service::{Network, Service, Words};
 use crate::transport::tls::Setup;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +35,8 @@ pub(crate) struct Listener {
     pub(crate) words: Words,
     /// Its connections speak TLS.
     pub(crate) tls: Option<ListenerTls>,
+    /// The balancers whose PROXY headers are believed; without any, connections begin with their clients' own bytes.
+    balancers: Box<[Network]>,
     accept_errors: [AtomicU64; AcceptError::COUNT],
     /// Another process listens on the socket.
     handed_over: AtomicBool,
@@ -76,6 +78,7 @@ impl Listener {
             answers_overload,
             words,
             tls: None,
+            balancers: Box::default(),
             accept_errors: Default::default(),
             handed_over: AtomicBool::new(false),
             socket: Mutex::new(Some(socket)),
@@ -97,6 +100,22 @@ impl Listener {
             self.words = Words::default();
         }
         self
+    }
+
+    /// With the balancers whose PROXY headers are believed.
+    pub(crate) fn accepting_proxy(mut self, balancers: Vec<Network>) -> Self {
+        self.balancers = balancers.into();
+        self
+    }
+
+    /// Whether each connection begins with a PROXY header.
+    pub(crate) fn expects_header(&self) -> bool {
+        !self.balancers.is_empty()
+    }
+
+    /// Whether connections from this address are taken: where PROXY headers are expected, those of balancers are.
+    pub(crate) fn takes(&self, address: IpAddr) -> bool {
+        self.balancers.is_empty() || self.balancers.iter().any(|network| network.contains(address))
     }
 
     pub(crate) fn socket(&self) -> MutexGuard<'_, Option<TcpListener>> {

@@ -14,9 +14,6 @@
 //! - The fields that may follow the addresses (TLVs) are walked and skipped. A checksum (CRC32C) among them is
 //!   verified. Where the header names no address they cannot be found, and are skipped unseen.
 
-// The gate and the acceptor use it once the server can hand a session its client's socket.
-#![cfg_attr(not(test), expect(dead_code, reason = "used when the gate is put into the server"))]
-
 mod header;
 mod v1;
 mod v2;
@@ -24,7 +21,8 @@ mod v2;
 #[cfg(test)]
 mod tests;
 
-use header::{Header, HeaderError, MAX_BYTES, Origin};
+pub(crate) use header::Origin;
+use header::{Header, HeaderError, MAX_BYTES};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};

@@ -96,6 +96,9 @@ impl Newcomers<'_> {
     /// that it may have waited in the kernel's backlog.
     pub(crate) fn admit(&self, listener: usize, socket: TcpStream, peer: SocketAddr, crowd: bool) {
         let (shared, ledger) = (self.shared, self.row.of(listener));
+        if !shared.listeners[listener].takes(peer.ip()) {
+            return self.turn_away(listener, socket, ledger, DropReason::ProxyHeader);
+        }
         let permit = match shared.admission.admit(Some(peer.ip()), Instant::now()) {
             Ok(permit) => permit,
             Err(reason) => {
@@ -132,7 +135,11 @@ impl Newcomers<'_> {
     /// Refuses a newcomer whose source is known by its accept only, so that it could not be left to the kernel. Past the
     /// budget it is a reset without a word, which is as cheap as it can be.
     fn turn_away(&self, listener: usize, socket: TcpStream, ledger: &Ledger, reason: DropReason) {
-        let words = if self.shared.may_refuse() { self.shared.words(listener) } else { Default::default() };
+        let words = if reason.has_words() && self.shared.may_refuse() {
+            self.shared.words(listener)
+        } else {
+            Default::default()
+        };
         self.shared.closer().refuse(socket, ledger, reason, &words);
     }
 }

@@ -4,6 +4,7 @@ use super::station::Station;
 use crate::admit::bell::Awaited;
 use crate::clock::{Nanos, nanos};
 use crate::reason::DropReason;
+use crate::server::queue::connection::Connection;
 use crate::server::queue::owned::Owned;
 use crate::service::Peer;
 use crate::transport::socket::has_left;
@@ -26,13 +27,21 @@ pub(crate) fn unwelcome(
     if waited > nanos(shared.limits.queue_timeout) {
         return Some(DropReason::QueueTimeout);
     }
-    open(station, owned, waited > LOOK_AFTER || hangup)
+    if shared.listeners[owned.listener()].expects_header() {
+        // Its session is opened once its client is known.
+        return None;
+    }
+    let mut guard = owned.connection();
+    open(station, owned, guard.as_mut()?, waited > LOOK_AFTER || hangup)
 }
 
 /// Opens the session; why not, if the client has left or the service does not want it.
-fn open(station: &Station<'_>, owned: &Owned<'_>, look: bool) -> Option<DropReason> {
-    let mut guard = owned.connection();
-    let connection = guard.as_mut()?;
+pub(super) fn open(
+    station: &Station<'_>,
+    owned: &Owned<'_>,
+    connection: &mut Connection,
+    look: bool,
+) -> Option<DropReason> {
     let listener = &station.shared.listeners[owned.listener()];
     let service = &listener.service;
     let opened = station.shared.counts.contain(|| {

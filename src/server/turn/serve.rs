@@ -3,7 +3,7 @@
 use super::opening::LOOK_AFTER;
 use super::parking::Next;
 use super::station::Station;
-use super::{handshake, opening, parking};
+use super::{greeting, handshake, opening, parking};
 use crate::admit::sharing::Sharing;
 use crate::clock::{Nanos, nanos};
 use crate::reason::{CloseReason, DropReason, TurnOutcome, TurnShed};
@@ -97,7 +97,7 @@ fn turn(
         }
         let next = match flush_kept(station, &owned, connection) {
             Some(next) => next,
-            None => match handshake::go_on(station, &owned, connection) {
+            None => match greet(station, &owned, connection) {
                 Some(next) => next,
                 None => converse(station, &owned, connection, marks, &mut turned, &ask),
             },
@@ -139,6 +139,14 @@ fn turn(
         }
         Next::Shed(reason) => turn_away(shared, owned, reason),
     }
+}
+
+/// What comes before the service's own turns: a balancer's header, and a TLS handshake. Nothing when the service has its turn.
+fn greet(station: &mut Station<'_>, owned: &Owned<'_>, connection: &mut Connection) -> Option<Next> {
+    if let Some(next) = greeting::hear(station, owned, connection) {
+        return Some(next);
+    }
+    handshake::go_on(station, owned, connection)
 }
 
 /// Sends what is kept from earlier turns; nothing when all has gone and the service has its turn.

@@ -1,6 +1,6 @@
 //! What can be set of a gate for HTTP.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -94,6 +94,16 @@ pub struct Network {
     bits: u8,
 }
 
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let address = Ipv6Addr::from(self.address);
+        match address.to_ipv4_mapped() {
+            Some(v4) if self.bits >= 96 => write!(f, "{v4}/{}", self.bits - 96),
+            _ => write!(f, "{address}/{}", self.bits),
+        }
+    }
+}
+
 /// A text names no network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a network: write one like 10.0.0.0/8, or an address")]
@@ -122,7 +132,7 @@ impl FromStr for Network {
         if bits > longest {
             return Err(error());
         }
-        Ok(Self { address: number(address), bits: bits + 128 - longest })
+        Ok(Self { address: number(address), bits: bits + (128 - longest) })
     }
 }
 
@@ -147,6 +157,11 @@ mod tests {
         assert!(has("10.1.2.3", "10.1.2.3") && has("10.1.2.3", "::ffff:10.1.2.3"));
         assert!(has("fd00::/8", "fd12::1") && !has("fd00::/8", "10.0.0.1"));
         assert!(has("0.0.0.0/0", "8.8.8.8") && !has("0.0.0.0/0", "fd00::1"));
+        for (text, shown) in
+            [("10.0.0.0/8", "10.0.0.0/8"), ("10.1.2.3", "10.1.2.3/32"), ("::/0", "::/0"), ("::1", "::1/128")]
+        {
+            assert_eq!(text.parse::<Network>().unwrap().to_string(), shown);
+        }
         for text in ["", "10.0.0.0/33", "x/8", "10.0.0.0/", "::/129"] {
             let error = text.parse::<Network>().unwrap_err().to_string();
             assert!(error.contains("is not a network"), "{error}");

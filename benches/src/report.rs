@@ -3,10 +3,9 @@
 use crate::load::LATE;
 use crate::measure::{Comparison, Sample};
 use crate::plots::{thousands, title_of};
-use crate::results::{ClientRates, Results, Survival, SurvivalPoint};
+use crate::results::{ClientRates, Results, SHARED, Survival, SurvivalPoint};
 use crate::scene;
 use crate::stats::{median, spread};
-use crate::suite::SHARED;
 use crate::{goals, machine::Machine};
 use std::fmt::Write;
 
@@ -98,7 +97,7 @@ fn goal_table(page: &mut String, results: &Results) -> std::fmt::Result {
          | work | figure | goal | apart | sharing | per CPU second |\n|---|---|---|---|---|---|",
         busy(results)
     )?;
-    for goal in goals::all(results) {
+    for goal in goals::all(results, scene::goals(&results.scenes)) {
         let columns = [&goal.values, &goal.shared, &goal.per_cpu].map(|values| goal.measured(values));
         let [apart, sharing, per_cpu] = match columns.iter().all(String::is_empty) {
             true => [goal.unmeasured.to_owned(), String::new(), String::new()],

@@ -3,10 +3,12 @@
 use crate::load::LATE;
 use crate::measure::{Comparison, Sample};
 use crate::plots::{thousands, title_of};
-use crate::results::{ClientRates, Results, SHARED, Survival, SurvivalPoint};
-use crate::scene;
+use crate::results::{ClientRates, Results, Survival, SurvivalPoint};
 use crate::stats::{median, spread};
+use crate::suite::SHARED;
+use crate::{gate, scene};
 use crate::{goals, machine::Machine};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// What each work is, in the order of the report.
@@ -34,6 +36,7 @@ pub(crate) fn markdown(results: &Results) -> String {
     let mut page = String::new();
     // Writing to a String cannot fail.
     let _ = head(&mut page, &results.machine);
+    let _ = later(&mut page, &results.later);
     let _ = goal_table(&mut page, results);
     page += "\n";
     page += include_str!("../notes.md");
@@ -41,6 +44,9 @@ pub(crate) fn markdown(results: &Results) -> String {
         let _ = survive(&mut page, survival);
     }
     let _ = scene::report(&mut page, &results.scenes);
+    if let Some(gates) = &results.gate {
+        let _ = gate::report(&mut page, gates);
+    }
     page += "\n## Speed and memory\n\n![Echo of 64 bytes](img/echo.svg)\n\n\
              ![Peak memory with 10,000 connections](img/memory.svg)\n";
     for (key, title) in WORKS {
@@ -88,6 +94,22 @@ fn head(page: &mut String, machine: &Machine) -> std::fmt::Result {
     )
 }
 
+/// The sections that are of another run than the rest.
+fn later(page: &mut String, later: &BTreeMap<String, Machine>) -> std::fmt::Result {
+    if later.is_empty() {
+        return Ok(());
+    }
+    let sections: Vec<String> = later
+        .iter()
+        .map(|(section, machine)| format!("`{section}` ({}, revision {})", machine.date, machine.revision))
+        .collect();
+    writeln!(
+        page,
+        "\nMeasured again later, each with `tidegate-bench all --only SECTION`: {}.",
+        sections.join(", ")
+    )
+}
+
 fn goal_table(page: &mut String, results: &Results) -> std::fmt::Result {
     writeln!(
         page,
@@ -97,7 +119,7 @@ fn goal_table(page: &mut String, results: &Results) -> std::fmt::Result {
          | work | figure | goal | apart | sharing | per CPU second |\n|---|---|---|---|---|---|",
         busy(results)
     )?;
-    for goal in goals::all(results, scene::goals(&results.scenes)) {
+    for goal in goals::all(results) {
         let columns = [&goal.values, &goal.shared, &goal.per_cpu].map(|values| goal.measured(values));
         let [apart, sharing, per_cpu] = match columns.iter().all(String::is_empty) {
             true => [goal.unmeasured.to_owned(), String::new(), String::new()],
@@ -188,7 +210,7 @@ fn survival_table(page: &mut String, points: &[SurvivalPoint]) -> std::fmt::Resu
     Ok(())
 }
 
-fn work_table(page: &mut String, comparison: &Comparison) -> std::fmt::Result {
+pub(crate) fn work_table(page: &mut String, comparison: &Comparison) -> std::fmt::Result {
     let first = &comparison.servers[0];
     writeln!(
         page,

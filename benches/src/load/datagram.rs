@@ -1,8 +1,7 @@
 //! Closed loop over datagrams: each socket has so many under way (one, unless the plan says more), and sends the next for
 //! each answer.
 
-use super::plan::{PATIENCE, Plan, Window, request};
-use super::tally::Tally;
+use super::{PATIENCE, Plan, Tally, Window, request};
 use anyhow::{Context, Result, ensure};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};

@@ -2,9 +2,8 @@
 //! from the instant it was due. A client waits one second for its reply and then leaves.
 
 use super::churn::{Progress, progress};
-use super::plan::{Plan, Window, request};
 use super::sources::Sources;
-use super::tally::Tally;
+use super::{Plan, Tally, Window, request};
 use anyhow::Result;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};

@@ -1,0 +1,77 @@
+//! The gate: what it costs to have something in front of a service, and what it is worth.
+
+mod command;
+pub(crate) mod front;
+mod promises;
+mod report;
+mod scenes;
+mod works;
+
+use crate::measure::{Bench, Comparison};
+use crate::scene::{self, Played};
+use crate::server::Spec;
+use anyhow::Result;
+use clap::ValueEnum;
+pub(crate) use command::{GateArgs, command};
+pub(crate) use promises::goals;
+pub(crate) use report::{pictures, report};
+use scenes::Trouble;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use works::{Download, FRONTS, WORKS};
+
+/// All that was measured of the gate.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Gates {
+    /// By the key of the work.
+    pub(crate) works: BTreeMap<String, Comparison>,
+    pub(crate) downloads: BTreeMap<String, Vec<Download>>,
+    /// Peak memory with quiet pairs, in bytes.
+    pub(crate) quiet: BTreeMap<String, Vec<u64>>,
+    pub(crate) scenes: BTreeMap<String, Played>,
+    /// Fronts that could not be measured, and why.
+    pub(crate) missing: BTreeMap<String, String>,
+}
+
+/// Measures what the fronts cost. `note` says what comes next.
+pub(crate) fn costs(
+    gates: &mut Gates,
+    bench: &Bench,
+    rounds: usize,
+    duration: Duration,
+    note: impl Fn(&str),
+) -> Result<()> {
+    gates.missing.clear();
+    let specs: Vec<Spec> = FRONTS.split_whitespace().map(Spec::new).collect();
+    for work in &WORKS {
+        note(&format!("gate {}", work.key));
+        let (comparison, missing) = work.compare(&specs, rounds, duration, bench)?;
+        gates.works.insert(work.key.to_owned(), comparison);
+        gates.missing.extend(missing);
+    }
+    note("gate downloads");
+    let downloads = works::downloads(&specs, rounds, bench);
+    gates.downloads = downloads.values;
+    gates.missing.extend(downloads.missing);
+    note("gate, quiet pairs");
+    let quiet = works::quiet(&specs, rounds.min(2), bench);
+    gates.quiet = quiet.values;
+    gates.missing.extend(quiet.missing);
+    Ok(())
+}
+
+/// Plays the scenes. `note` says what comes next.
+pub(crate) fn scenes(gates: &mut Gates, rounds: usize, note: impl Fn(&str)) -> Result<()> {
+    for &trouble in Trouble::value_variants() {
+        let capacity = trouble.capacity()?;
+        let scene = trouble.scene(capacity);
+        note(scene.key);
+        let specs: Vec<Spec> = trouble.fronts().split_whitespace().map(Spec::new).collect();
+        let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
+        let start = |at: usize, bench: &Bench| trouble.stand(&specs[at], bench);
+        let played = scene::play(&scene, Some(capacity), &names, rounds.div_ceil(3), start, |_| {})?;
+        gates.scenes.insert(scene.key.to_owned(), played);
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! The gate in the report.
+
+use super::works::{QUIET, WORKS};
+use super::{Gates, scenes::Trouble};
+use crate::plots::{thousands, title_of};
+use crate::report::work_table;
+use crate::scene::{Played, over_time, report_table};
+use crate::stats::{median, spread};
+use clap::ValueEnum;
+use std::fmt::{Result, Write};
+
+/// Every picture that there are results for: a file name and its content.
+pub(crate) fn pictures(gates: &Gates) -> Vec<(&'static str, String)> {
+    let survive = gates.scenes.get(Trouble::Survive.key());
+    survive.map(|played| ("gate.svg", picture(Trouble::Survive, played))).into_iter().collect()
+}
+
+/// A scene, second by second.
+pub(super) fn picture(trouble: Trouble, played: &Played) -> String {
+    let (mut from, count) = played.judged_seconds();
+    let to = from + count;
+    if trouble == Trouble::Survive {
+        // The flood begins a second before it is judged.
+        from -= 1;
+    }
+    over_time(played, (from, to), trouble.heading(), trouble.caption())
+}
+
+/// Adds the section.
+pub(crate) fn report(page: &mut String, gates: &Gates) -> Result {
+    writeln!(
+        page,
+        "\n## The gate\n\n![Useful replies in each second of a flood](img/gate.svg)\n\n\
+         What stands in front of a service has one core, with one thread where that can be chosen; the clients and the \
+         service behind it have the other cores, except for the Python server, which shares the core of its front. *CPU* \
+         is that of the front alone. The peers: HAProxy and nginx as \
+         Debian packages them, tokio's `copy_bidirectional` with a task for each pair, and a relay of one thread that \
+         does nothing but copy. *HAProxy with limits* has as many places as tidegate, `maxqueue 64` and `timeout queue \
+         500ms`. *Refused* are requests whose connection was reset or closed, *told within* is the time in which 99 of 100 of \
+         them were, *gave up* are those whose client left after a second. One scene is repeated with `tidegate-bench \
+         gate survive` (or `slow`, `three`, `killed`), one load with `tidegate-bench gate churn` (see `--help`)."
+    )?;
+    for trouble in Trouble::value_variants() {
+        if let Some(played) = gates.scenes.get(trouble.key()) {
+            report_table(page, played)?;
+        }
+    }
+    for work in &WORKS {
+        match gates.works.get(work.key) {
+            Some(comparison) if !comparison.servers.is_empty() => {
+                writeln!(page, "\n### {}", work.title)?;
+                work_table(page, comparison)?;
+            }
+            _ => {}
+        }
+    }
+    downloads(page, gates)?;
+    quiet(page, gates)?;
+    for (name, reason) in &gates.missing {
+        writeln!(page, "\n{} was not measured: {reason}", title_of(name))?;
+    }
+    Ok(())
+}
+
+fn downloads(page: &mut String, gates: &Gates) -> Result {
+    if gates.downloads.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        page,
+        "\n### Through the gate: a download of 200 MB\n\n| server | MB/s | CPU s for a GB | least to most |\n\
+         |---|---:|---:|---:|"
+    )?;
+    for (name, downloads) in &gates.downloads {
+        let rates: Vec<f64> = downloads.iter().map(|download| download.rate / 1e6).collect();
+        let cpu: Vec<f64> = downloads.iter().map(|download| download.cpu).collect();
+        let (least, most) = spread(&cpu);
+        let (rate, middle) = (thousands(median(&rates)), median(&cpu));
+        writeln!(page, "| {} | {rate} | {middle:.2} | {least:.2} to {most:.2} |", title_of(name))?;
+    }
+    Ok(())
+}
+
+fn quiet(page: &mut String, gates: &Gates) -> Result {
+    if gates.quiet.is_empty() {
+        return Ok(());
+    }
+    let pairs = thousands(QUIET as f64);
+    writeln!(
+        page,
+        "\n### Through the gate: {pairs} quiet pairs\n\nEach was used once.\n\n| server | peak MiB |\n|---|---:|"
+    )?;
+    for (name, peaks) in &gates.quiet {
+        let peaks: Vec<f64> = peaks.iter().map(|&bytes| bytes as f64 / f64::from(1 << 20)).collect();
+        writeln!(page, "| {} | {:.1} |", title_of(name), median(&peaks))?;
+    }
+    Ok(())
+}

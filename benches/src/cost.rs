@@ -5,7 +5,6 @@
 //! costs, without start and end.
 
 use crate::pin::Cpus;
-use crate::quick;
 use crate::server::{self, Server, Service, Spec};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -52,7 +51,7 @@ pub(crate) struct CostArgs {
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Longest time for everything.
-    #[arg(long, default_value = "300s", value_parser = quick::seconds)]
+    #[arg(long, default_value = "300s", value_parser = crate::load::seconds)]
     deadline: Duration,
 }
 

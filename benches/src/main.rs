@@ -21,6 +21,7 @@ mod server;
 mod stats;
 mod suite;
 mod svg;
+mod work_table;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

@@ -1,11 +1,10 @@
 //! The report: `docs/benchmarks.md`.
 
 use crate::load::LATE;
-use crate::measure::{Comparison, Sample};
 use crate::plots::{thousands, title_of};
-use crate::results::{ClientRates, Results, Survival, SurvivalPoint};
+use crate::results::{ClientRates, Results, SHARED, Survival, SurvivalPoint};
 use crate::stats::{median, spread};
-use crate::suite::SHARED;
+use crate::work_table::work_table;
 use crate::{gate, scene};
 use crate::{goals, machine::Machine};
 use std::collections::BTreeMap;
@@ -119,7 +118,9 @@ fn goal_table(page: &mut String, results: &Results) -> std::fmt::Result {
          | work | figure | goal | apart | sharing | per CPU second |\n|---|---|---|---|---|---|",
         busy(results)
     )?;
-    for goal in goals::all(results) {
+    let mut others = scene::goals(&results.scenes);
+    others.extend(gate::goals(results.gate.as_ref()));
+    for goal in goals::all(results, others) {
         let columns = [&goal.values, &goal.shared, &goal.per_cpu].map(|values| goal.measured(values));
         let [apart, sharing, per_cpu] = match columns.iter().all(String::is_empty) {
             true => [goal.unmeasured.to_owned(), String::new(), String::new()],
@@ -205,37 +206,6 @@ fn survival_table(page: &mut String, points: &[SurvivalPoint]) -> std::fmt::Resu
             "\n\\* The client itself was late: it began one request in a hundred {} ms or more after it was due, so \
              that part of what it saw is its own doing.",
             LATE.as_millis()
-        )?;
-    }
-    Ok(())
-}
-
-pub(crate) fn work_table(page: &mut String, comparison: &Comparison) -> std::fmt::Result {
-    let first = &comparison.servers[0];
-    writeln!(
-        page,
-        "\n| server | replies/s | p50 µs | p99 µs | CPU µs | peak MB | lost | {} over it |\n\
-         |---|---:|---:|---:|---:|---:|---:|---:|",
-        title_of(first)
-    )?;
-    for (at, name) in comparison.servers.iter().enumerate() {
-        let value = |figure: fn(&Sample) -> f64| median(&comparison.values(at, figure));
-        let ratios = comparison.ratios(0, at, |sample| sample.outcome.rate);
-        let (least, most) = spread(&ratios);
-        let ratio = match at {
-            0 => String::new(),
-            _ => format!("{:.2} ({least:.2} to {most:.2})", median(&ratios)),
-        };
-        writeln!(
-            page,
-            "| {} | {} | {} | {} | {:.2} | {:.1} | {} | {ratio} |",
-            title_of(name),
-            thousands(value(|sample| sample.outcome.rate)),
-            thousands(value(|sample| sample.outcome.p50 * 1e6)),
-            thousands(value(|sample| sample.outcome.p99 * 1e6)),
-            value(|sample| sample.cpu_per_request * 1e6),
-            value(|sample| sample.peak_rss as f64 / 1e6),
-            thousands(value(|sample| sample.outcome.errors.sum() as f64)),
         )?;
     }
     Ok(())

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// What the name of a work ends with when servers and clients share all cores.
+pub(crate) const SHARED: &str = "-shared";
+
 /// Everything.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Results {

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::measure::{Bench, Load, compare, start_to_first_reply};
 use crate::peers::Mode;
 use crate::pin::Cpus;
-use crate::results::{Results, Survival, SurvivalPoint};
+use crate::results::{Results, SHARED, Survival, SurvivalPoint};
 use crate::scene::Stand;
 use crate::server::{self, Server, Spec};
 use crate::{gate, plots, report, scene, stats};
@@ -40,9 +40,6 @@ const SURVIVAL_WORK: Mode = Mode::Cpu(Duration::from_millis(1));
 /// Datagrams: the end of the work's name, sockets, and requests under way on each.
 const UDP_WORKS: [(&str, usize, usize); 4] =
     [("1", 1, 1), ("1x32", 1, 32), ("32", 32, 1), ("1000", 1_000, 1)];
-
-/// What the name of a work ends with when servers and clients share all cores.
-pub(crate) const SHARED: &str = "-shared";
 
 /// What there is to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,7 +78,7 @@ pub(crate) struct AllArgs {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Measured time of each run.
-    #[arg(short, long, default_value = "1s", value_parser = crate::quick::seconds)]
+    #[arg(short, long, default_value = "1s", value_parser = crate::load::seconds)]
     duration: Duration,
     /// The tidegate binary; without it, `cargo build --release` makes one.
     #[arg(long)]
@@ -162,7 +159,9 @@ pub(crate) fn render(args: RenderArgs) -> Result<()> {
 fn write_report(results: &Results, out: &std::path::Path) -> Result<()> {
     let pictures = out.join("img");
     std::fs::create_dir_all(&pictures)?;
-    for (name, picture) in plots::all(results) {
+    let gates = results.gate.iter().flat_map(gate::pictures);
+    let others = scene::pictures(&results.scenes).into_iter().chain(gates);
+    for (name, picture) in plots::all(results).into_iter().chain(others) {
         std::fs::write(pictures.join(name), picture)?;
     }
     std::fs::write(out.join("benchmarks.md"), report::markdown(results))?;

@@ -25,7 +25,7 @@ pub(crate) struct GateArgs {
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
     /// Measured time of each run; scenes have their own.
-    #[arg(short, long, default_value = "2s", value_parser = quick::seconds)]
+    #[arg(short, long, default_value = "2s", value_parser = crate::load::seconds)]
     duration: Duration,
     /// How often each front is measured; default: 3, and 1 for a scene.
     #[arg(long)]

@@ -3,9 +3,9 @@
 use super::works::{QUIET, WORKS};
 use super::{Gates, scenes::Trouble};
 use crate::plots::{thousands, title_of};
-use crate::report::work_table;
 use crate::scene::{Played, over_time, report_table};
 use crate::stats::{median, spread};
+use crate::work_table::work_table;
 use clap::ValueEnum;
 use std::fmt::{Result, Write};
 

@@ -1,6 +1,7 @@
 //! Closed loop over connections that stay: a request, its echo, the next request.
 
-use super::{PATIENCE, Plan, Tally, Window, request};
+use super::plan::{PATIENCE, Plan, Window, request};
+use super::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};

@@ -11,3 +11,5 @@ pub mod registry;
 pub mod snapshot;
 pub mod sources;
 pub mod stats;
+mod tally;
+pub mod web;

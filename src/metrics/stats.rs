@@ -4,9 +4,10 @@
 
 use super::histogram::{Histogram, HistogramSnapshot};
 use super::snapshot::ListenerSnapshot;
+use super::tally::Tally;
 use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, fence};
 use std::time::{Duration, Instant};
 
 /// Where a connection is, as far as counting goes.
@@ -25,20 +26,6 @@ pub enum Place {
 
 impl Place {
     const COUNT: usize = 4;
-}
-
-/// A counter that one thread writes and any thread reads: no locked instruction.
-#[derive(Debug, Default)]
-struct Tally(AtomicI64);
-
-impl Tally {
-    fn add(&self, n: i64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
-    }
-
-    fn get(&self) -> i64 {
-        self.0.load(Relaxed)
-    }
 }
 
 /// One thread's counts for one listener.

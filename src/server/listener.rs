@@ -4,8 +4,9 @@ use super::queue::cost::TurnCost;
 use crate::contain::contain;
 use crate::limits::Limits;
 use crate::metrics::handshakes::HandshakeCounts;
+use crate::metrics::web::WebCounts;
 use crate::reason::AcceptError;
-use crate::service::{Network, Service, Words};
+use crate::service::{Network, Protocol, Service, Words};
 use crate::transport::tls::Setup;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::atomic::Ordering::Relaxed;
@@ -33,6 +34,9 @@ pub(crate) struct Listener {
     pub(crate) answers_overload: bool,
     /// What a refused client is told.
     pub(crate) words: Words,
+    /// What is counted of HTTP, where its clients speak it.
+    pub(crate) web: Option<Arc<WebCounts>>,
+    protocol: Protocol,
     /// Its connections speak TLS.
     pub(crate) tls: Option<ListenerTls>,
     /// The balancers whose PROXY headers are believed; without any, connections begin with their clients' own bytes.
@@ -63,12 +67,13 @@ impl Listener {
         let name = name_of(|| service.name().to_owned());
         // The author's code: a panic in it is as good as no answer.
         let answers_overload = contain(|| service.answers_overload()).unwrap_or(false);
+        let protocol = contain(|| service.protocol()).unwrap_or_default();
         let words = match words {
             Some(words) => Words::new(&words),
             None => contain(|| Words::new(service.busy_reply())).unwrap_or_default(),
         };
         Self {
-            url: format!("tcp://{address}"),
+            url: format!("{}://{address}", protocol.scheme(false)),
             address,
             service,
             name,
@@ -77,6 +82,8 @@ impl Listener {
             cost: TurnCost::unknown(),
             answers_overload,
             words,
+            web: None,
+            protocol,
             tls: None,
             balancers: Box::default(),
             accept_errors: Default::default(),
@@ -87,6 +94,7 @@ impl Listener {
 
     /// With the limits that are in force here.
     pub(crate) fn limited(mut self, limits: Limits) -> Self {
+        self.web = (self.protocol != Protocol::Stream).then(|| Arc::new(WebCounts::new(limits.workers)));
         self.limits = limits;
         self
     }
@@ -98,6 +106,7 @@ impl Listener {
             let (counts, cost) = (HandshakeCounts::default(), TurnCost::unknown());
             self.tls = Some(ListenerTls { setup, counts, cost });
             self.words = Words::default();
+            self.url = format!("{}://{}", self.protocol.scheme(true), self.address);
         }
         self
     }

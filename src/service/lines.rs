@@ -469,6 +469,7 @@ mod tests {
                 draining: &self.stopping,
                 host: &host,
                 words: &crate::service::Words::default(),
+                web: None,
             };
             let mut stream =
                 Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, context, seat, false);

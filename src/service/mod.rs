@@ -13,12 +13,14 @@ mod kept;
 mod lines;
 mod pace;
 mod pool;
+mod protocol;
 mod proxy;
 mod secured;
 mod stream;
 mod time;
 mod tls_side;
 mod waker;
+mod web;
 pub mod websocket;
 mod words;
 mod work;
@@ -34,6 +36,7 @@ pub use http::http;
 pub(crate) use kept::Kept;
 pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
 pub(crate) use pool::Pool;
+pub use protocol::Protocol;
 pub use proxy::{
     BackendName, BackendNameError, ConnectOn, FairBy, FairByError, HttpGateConfig, Network, NetworkError,
     Proxy, ProxyBuilder, proxy,
@@ -45,6 +48,7 @@ pub use time::Time;
 pub(crate) use tls_side::{Shake, ShakeTurn, TlsSide};
 pub use waker::Waker;
 pub(crate) use waker::{Host, Seat, SocketEvent, SocketEvents, WatchFor};
+pub(crate) use web::WebTurn;
 pub use websocket::websocket;
 pub(crate) use words::Words;
 pub use work::{Cost, Work};
@@ -135,6 +139,12 @@ pub trait Service: Send + Sync + 'static {
     /// Default: yes.
     fn client_speaks_first(&self) -> bool {
         true
+    }
+
+    /// What its clients speak: the scheme of its listener's URL in metrics, in the log and on the status page, and what
+    /// is counted for it. Asked once, when the server is bound. Default: a protocol of its own.
+    fn protocol(&self) -> Protocol {
+        Protocol::Stream
     }
 
     /// Descriptors that it may have open beside those of its clients, so that the start can say whether the limit of open

@@ -2,7 +2,7 @@
 
 use super::pace::Pace;
 use super::secured::{Decrypted, SecuredTurn};
-use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, Words};
+use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, WebTurn, Words};
 use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
@@ -331,6 +331,8 @@ pub(crate) struct Context<'a> {
     pub(crate) draining: &'a std::sync::atomic::AtomicBool,
     pub(crate) host: &'a Arc<dyn Host>,
     pub(crate) words: &'a Words,
+    /// What is counted where HTTP is spoken.
+    pub(crate) web: Option<&'a WebTurn<'a>>,
 }
 
 impl std::fmt::Debug for Context<'_> {

@@ -46,7 +46,7 @@ pub use status::{reason, status};
 pub(in crate::service) use caller::Caller;
 pub(in crate::service) use upgrade::Upgraded;
 
-use super::{Peer, Service, Session};
+use super::{Peer, Protocol, Service, Session};
 use conversation::Conversation;
 use exchanges::{Collecting, Exchanges, Passing};
 use std::io;
@@ -127,5 +127,9 @@ impl Service for Http {
 
     fn answers_overload(&self) -> bool {
         true
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Http
     }
 }

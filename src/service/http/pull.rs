@@ -64,6 +64,9 @@ impl Pulled {
                 *left = left.checked_sub(piece.len() as u64).ok_or_else(short)?;
             }
             send_piece(output, self.framing, &piece)?;
+            if let Some(web) = output.context.web {
+                web.ledger.response_body(piece.len());
+            }
             match more {
                 Pull::End if matches!(self.framing, Framing::Length(1..)) => {
                     return Err(io::Error::other("a pulled body is shorter than was said"));

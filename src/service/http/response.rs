@@ -6,6 +6,8 @@ use super::pull::{Framing, NextPiece, Pull, Pulled};
 use super::status::{self, reason};
 use super::upgrade::Upgraded;
 use super::wire::{Version, is_token, is_value};
+use crate::clock::Nanos;
+use crate::reason::SocketHandshake;
 use crate::service::{Output, Peer, Waker};
 use std::io::{self, Read};
 
@@ -22,11 +24,16 @@ pub(super) struct Outgoing {
     pub(super) pulled: Option<Pulled>,
     /// What goes on with the connection.
     pub(super) upgraded: Option<Box<dyn Upgraded>>,
+    /// When the request began.
+    pub(super) began: Nanos,
+    /// The status of the head that was written; 0 before.
+    pub(super) status: u16,
 }
 
 impl Outgoing {
-    pub(super) fn new(version: Version, head_only: bool, keep: bool) -> Self {
-        Self { version, head_only, keep, started: false, pulled: None, upgraded: None }
+    pub(super) fn new(version: Version, head_only: bool, keep: bool, began: Nanos) -> Self {
+        let (started, pulled, upgraded) = (false, None, None);
+        Self { version, head_only, keep, started, pulled, upgraded, began, status: 0 }
     }
 }
 
@@ -187,6 +194,13 @@ impl<'r, 'a> Response<'r, 'a> {
         self
     }
 
+    /// Counts what becomes of a request for a WebSocket.
+    pub(in crate::service) fn count(&self, handshake: SocketHandshake) {
+        if let Some(web) = self.output.context.web {
+            web.counts.handshake(handshake);
+        }
+    }
+
     /// Gives the connection to another protocol. `open` answers the request itself. If it fails before it has begun to,
     /// it gives no protocol, and the request is answered as one whose handler failed.
     pub(in crate::service) fn upgrade<F>(self, open: F) -> io::Result<Answer>
@@ -195,6 +209,7 @@ impl<'r, 'a> Response<'r, 'a> {
     {
         let (upgraded, opened) = open(self.output, self.caller);
         self.outgoing.started = upgraded.is_some();
+        self.outgoing.status = if upgraded.is_some() { 101 } else { 0 };
         self.outgoing.upgraded = upgraded;
         opened.map(|()| Answer(()))
     }
@@ -207,6 +222,9 @@ impl<'r, 'a> Response<'r, 'a> {
         if framing != Framing::None && !self.outgoing.head_only {
             for part in body {
                 self.output.send(part)?;
+            }
+            if let (Some(web), Framing::Length(length)) = (self.output.context.web, framing) {
+                web.ledger.response_body(length as usize);
             }
         }
         Ok(Answer(()))
@@ -229,6 +247,7 @@ impl<'r, 'a> Response<'r, 'a> {
             return Err(wrong);
         }
         self.outgoing.started = true;
+        self.outgoing.status = self.status;
         let out = &mut *self.output;
         match status::line(self.status) {
             Some(line) => out.send(line.as_bytes())?,

@@ -39,7 +39,7 @@ pub use socket::{Closed, Event, WebSocket};
 pub use violation::{Violation, close_payload};
 
 use super::http::{Http, http};
-use super::{Peer, Service, Session};
+use super::{Peer, Protocol, Service, Session};
 use session::OnEvent;
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -135,5 +135,9 @@ impl Service for WebSockets {
 
     fn answers_overload(&self) -> bool {
         true
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::WebSocket
     }
 }

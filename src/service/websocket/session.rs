@@ -7,6 +7,7 @@ use super::frame::{FramePiece, FrameReader, Opcode, unmask};
 use super::pusher::Mail;
 use super::socket::{Closed, Event, SocketState, WebSocket};
 use super::violation::{Violation, close_payload};
+use crate::metrics::web::SocketEnd;
 use crate::reason::CloseReason;
 use crate::service::held::Held;
 use crate::service::http::{Caller, Upgraded};
@@ -119,6 +120,9 @@ impl WebSocketSession {
                 match push_box.take() {
                     Mail::Frame(frame) => {
                         output.send(&frame)?;
+                        if let Some(web) = output.context.web {
+                            web.ledger.message_sent();
+                        }
                         if frame.len() > GATHER {
                             break;
                         }
@@ -272,6 +276,9 @@ impl WebSocketSession {
         output: &mut Output<'_>,
         caller: Caller<'_>,
     ) -> io::Result<()> {
+        if let Some(web) = output.context.web {
+            web.ledger.message_received();
+        }
         if self.state.closing.is_some() {
             // What a client says after it was told that the socket is closed is not heard.
             return Ok(());
@@ -330,6 +337,15 @@ fn extend(
 }
 
 impl WebSocketSession {
+    /// How it ended: whoever closed it first has said why.
+    fn end(&self) -> SocketEnd {
+        match (self.state.close_code, &self.closed) {
+            (Some(code), _) => SocketEnd::Code(Some(code)),
+            (None, Some((code, _))) => SocketEnd::Code(*code),
+            (None, None) => SocketEnd::Lost,
+        }
+    }
+
     fn converse(
         &mut self,
         first: &[u8],
@@ -405,6 +421,9 @@ impl Upgraded for WebSocketSession {
 
     fn finish(&mut self, why: CloseReason) {
         self.shut();
+        if let Some(counts) = &self.state.counts {
+            counts.closed(self.end());
+        }
         let (code, reason) = self.closed.take().unwrap_or_default();
         let closed = Closed { code, reason, why };
         let mut socket = WebSocket { output: None, caller: None, state: &mut self.state, opening: None };

@@ -5,6 +5,7 @@ use super::frame::{CONTROL_MAX, Opcode, frame_head};
 use super::message::Message;
 use super::pusher::{PushBox, Pusher};
 use super::violation::may_be_sent;
+use crate::metrics::web::WebCounts;
 use crate::reason::CloseReason;
 use crate::service::http::{Caller, Request};
 use crate::service::{Output, Peer, Waker};
@@ -54,13 +55,17 @@ pub(super) struct SocketState {
     pub(super) timer: Option<Instant>,
     /// Since when the socket is closed from this side.
     pub(super) closing: Option<Instant>,
+    /// The code that it was closed with from this side.
+    pub(super) close_code: Option<u16>,
+    /// Where its end is counted.
+    pub(super) counts: Option<Arc<WebCounts>>,
 }
 
 impl SocketState {
-    pub(super) fn new(config: WebSocketConfig) -> Self {
+    pub(super) fn new(config: WebSocketConfig, counts: Option<Arc<WebCounts>>) -> Self {
         static SOCKETS: AtomicU64 = AtomicU64::new(1);
         let id = SOCKETS.fetch_add(1, Ordering::Relaxed);
-        Self { id, config, push_box: None, timer: None, closing: None }
+        Self { id, config, push_box: None, timer: None, closing: None, close_code: None, counts }
     }
 }
 
@@ -92,6 +97,7 @@ impl WebSocket<'_, '_> {
         }
         self.send_frame(Opcode::Close, &[&code.to_be_bytes(), reason.as_bytes()].concat())?;
         self.state.closing = Some(Instant::now());
+        self.state.close_code = Some(code);
         Ok(())
     }
 
@@ -129,7 +135,11 @@ impl WebSocket<'_, '_> {
             return Err(gone());
         };
         output.send(frame_head(opcode, payload.len()).as_ref())?;
-        output.send(payload)
+        output.send(payload)?;
+        if let (Some(web), Opcode::Text | Opcode::Binary) = (output.context.web, opcode) {
+            web.ledger.message_sent();
+        }
+        Ok(())
     }
 
     /// Sends the answer that opens the socket, if it was not sent.

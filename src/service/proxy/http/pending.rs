@@ -32,6 +32,8 @@ pub(super) struct Pending {
     pub(super) source: SourceId,
     /// Backends that could not be reached for it.
     pub(super) tried: Vec<BackendId>,
+    /// When all that is waited for of it before a place is asked for had come.
+    pub(super) since: Nanos,
     /// When a backend must be reached; 0 before one was asked for.
     pub(super) deadline: Nanos,
 }
@@ -70,6 +72,7 @@ impl Pending {
             expects_continue: false,
             source,
             tried: Vec::new(),
+            since: 0,
             deadline: 0,
         }
     }

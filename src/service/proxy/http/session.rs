@@ -342,7 +342,8 @@ impl<'t, 'a> GateTurn<'t, 'a> {
                 self.scratch.extend_from_slice(CONTINUE);
                 self.deliver().map(|()| None)
             }
-            Ok(IntakeStep::Ready(pending)) => {
+            Ok(IntakeStep::Ready(mut pending)) => {
+                pending.since = self.now;
                 self.begun.stage = RequestStage::Ready(pending);
                 Ok(Some(Onward::GoOn))
             }
@@ -371,9 +372,19 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         let retry_after = (status == 503).then_some(1);
         let to = SaidTo { version: UNKNOWN_VERSION, head_only: false, keep: false };
         GateWords { status, text, retry_after }.write(to, &mut self.scratch);
+        self.count(status, None);
         self.deliver()?;
         self.begun.stage = RequestStage::Ending;
         Ok(Onward::GoOn)
+    }
+
+    /// Counts an answer, and the time that it took where it is whole.
+    fn count(&self, status: u16, since: Option<Nanos>) {
+        let Some(web) = self.stream.context().web else { return };
+        web.ledger.answered(status);
+        if let Some(since) = since {
+            web.ledger.took(self.now.saturating_sub(since));
+        }
     }
 
     /// Answers a request that no backend answers.
@@ -381,6 +392,8 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         let asked = pending.asked;
         let keep = asked.keep && pending.has_come() && !self.stream.is_draining();
         words.write(SaidTo { version: asked.version, head_only: asked.head_only, keep }, &mut self.scratch);
+        // How quickly clients are turned away says nothing of how quickly they are answered.
+        self.count(words.status, (words.status != 503).then_some(pending.since));
         self.deliver()?;
         self.begun.stage = if keep { RequestStage::between() } else { RequestStage::Ending };
         Ok(Onward::GoOn)
@@ -666,6 +679,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
     fn finish(&mut self, exchange: Exchange) -> io::Result<Onward> {
         let keep = exchange.answer.keeps_client() && exchange.pending.has_come();
         exchange.place.answered(exchange.answer.status());
+        self.count(exchange.answer.status(), Some(exchange.pending.since));
         self.gate.held_for(exchange.age(self.now));
         let (spare, place, _) = exchange.part(self.stream.seat());
         // A new connection is made only where there is none to spare.
@@ -703,6 +717,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         exchange.place.spoiled(failure);
         tracing::debug!(backend = %exchange.place.address(), reason = %failure, text, "a request is not answered");
         if exchange.answer.has_begun() {
+            self.count(exchange.answer.status(), None);
             // A reset tells the client that its answer is not whole.
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
@@ -722,6 +737,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         }
         if exchange.pending.is_taken() && self.begun.out.is_empty() {
             exchange.place.answered(exchange.answer.status());
+            self.count(exchange.answer.status(), Some(exchange.pending.since));
             let Exchange { socket, place, watched_both, .. } = *exchange;
             let gate = self.gate.gate.clone();
             let tunnel = GateSession::adopted(gate, place, socket, watched_both, self.now);

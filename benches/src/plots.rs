@@ -21,6 +21,8 @@ pub(crate) fn title_of(server: &str) -> &str {
         "haproxy" => "HAProxy",
         "haproxy-splice" => "HAProxy, splice",
         "haproxy-limits" => "HAProxy with limits",
+        "hyper" => "hyper",
+        "http" => "one-thread HTTP loop",
         "tokio-relay" => "tokio relay",
         "relay" => "one-thread relay",
         "tidegate:on" => "tidegate, all on",

@@ -1,6 +1,7 @@
 //! Everything that is measured, in one run.
 
 use crate::clients::{self, Clients};
+use crate::gate::Kind;
 use crate::goals::{CLIENT_CONNECTIONS, NO_WRK};
 use crate::load::Shape;
 use crate::machine::Machine;
@@ -56,8 +57,12 @@ pub(crate) enum Section {
     Scenes,
     /// What it costs to have something in front of a service.
     Gate,
+    /// The same for HTTP, and what an HTTP server costs.
+    Http,
     /// What stands in front of a service that has trouble: what it is worth.
     GateScenes,
+    /// The same with gunicorn, over HTTP.
+    Gunicorn,
     /// Start to first reply.
     Start,
     /// Metrics, limits and timeouts on and off.
@@ -83,6 +88,9 @@ pub(crate) struct AllArgs {
     /// The tidegate binary; without it, `cargo build --release` makes one.
     #[arg(long)]
     tidegate: Option<PathBuf>,
+    /// The gunicorn of the scene that is named after it; default: the one of the tests (tests/setup.sh), or the installed.
+    #[arg(long)]
+    gunicorn: Option<PathBuf>,
     /// Leave Python's servers out.
     #[arg(long)]
     no_python: bool,
@@ -117,6 +125,9 @@ pub(crate) fn run(args: AllArgs) -> Result<()> {
     match &args.tidegate {
         Some(path) => server::set_tidegate(path.clone()),
         None => build()?,
+    }
+    if let Some(path) = &args.gunicorn {
+        gate::set_gunicorn(path.clone());
     }
     let cpus = Cpus::all()?;
     let machine = Machine::of(cpus.count(), true);
@@ -192,7 +203,9 @@ impl Suite {
             Section::Survival => self.survival(),
             Section::Scenes => self.scenes(),
             Section::Gate => self.gate(),
-            Section::GateScenes => self.gate_scenes(),
+            Section::Http => self.http(),
+            Section::GateScenes => self.gate_scenes(false),
+            Section::Gunicorn => self.gate_scenes(true),
             Section::Start => self.starts(),
             Section::Features => self.features(),
             Section::Udp => self.datagrams(),
@@ -348,14 +361,25 @@ impl Suite {
 
     fn gate(&mut self) -> Result<()> {
         let mut gates = self.results.gate.take().unwrap_or_default();
-        gate::costs(&mut gates, &self.bench, self.rounds, self.duration, |what| self.note(what))?;
+        let time = (self.rounds, self.duration);
+        gate::works(&mut gates, &[Kind::Bytes], &self.bench, time, |what| self.note(what))?;
+        gate::downloads_and_quiet(&mut gates, &self.bench, self.rounds, |what| self.note(what));
         self.results.gate = Some(gates);
         Ok(())
     }
 
-    fn gate_scenes(&mut self) -> Result<()> {
+    fn http(&mut self) -> Result<()> {
         let mut gates = self.results.gate.take().unwrap_or_default();
-        gate::scenes(&mut gates, self.rounds, |what| self.note(what))?;
+        let time = (self.rounds, self.duration);
+        let kinds = [Kind::HttpGate, Kind::HttpServer];
+        gate::works(&mut gates, &kinds, &self.bench, time, |what| self.note(what))?;
+        self.results.gate = Some(gates);
+        Ok(())
+    }
+
+    fn gate_scenes(&mut self, http: bool) -> Result<()> {
+        let mut gates = self.results.gate.take().unwrap_or_default();
+        gate::scenes(&mut gates, http, self.rounds, |what| self.note(what))?;
         self.results.gate = Some(gates);
         Ok(())
     }

@@ -67,6 +67,11 @@ impl Drop for Peer {
 }
 
 #[test]
+fn every_peer_that_speaks_http_answers_on_connections_that_stay() {
+    assert_all_replied(&quick(&["http", "-c", "4", "--servers", "http,hyper"]), 2);
+}
+
+#[test]
 fn the_http_peer_answers_every_request_of_a_pipeline() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-bench"));
     let mut peer = Peer(command.args(["peer", "http"]).stdout(Stdio::piped()).spawn().unwrap());

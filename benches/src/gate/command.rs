@@ -1,8 +1,8 @@
 //! `tidegate-bench gate`: one work or one scene through some fronts, printed.
 
-use super::scenes::Trouble;
-use super::works::{self, FRONTS, Measured, WORKS};
-use super::{promises, report};
+use super::trouble::Trouble;
+use super::works::{self, Kind, Measured, WORKS};
+use super::{gunicorn, promises, report};
 use crate::goals;
 use crate::measure::Bench;
 use crate::quick;
@@ -16,12 +16,15 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Options of a comparison of fronts.
+/// Options of a comparison of fronts, or of HTTP servers.
 #[derive(Debug, clap::Args)]
 pub(crate) struct GateArgs {
-    /// What is done: echo-1, echo-32, echo-1000, churn, bulk, download, quiet; or a scene: survive, slow, three, killed.
+    /// What is done. Bytes pass: echo-1, echo-32, echo-1000, churn, bulk, download, quiet. HTTP passes: http-gate-1,
+    /// http-gate-32, http-gate-1000. An HTTP server alone: http-1, http-32, http-1000. A scene: survive, slow, three,
+    /// killed, gunicorn.
     what: String,
-    /// Which fronts: tidegate, tidegate@PATH, haproxy, haproxy-splice, haproxy-limits, nginx, tokio-relay, relay, nothing.
+    /// Which fronts: tidegate, tidegate@PATH, haproxy, haproxy-splice, haproxy-limits, nginx, tokio-relay, relay, nothing;
+    /// or which HTTP servers: tidegate, nginx, hyper, http (a one-thread loop).
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
     /// Measured time of each run; scenes have their own.
@@ -33,6 +36,9 @@ pub(crate) struct GateArgs {
     /// The tidegate binary; default: the one beside this program.
     #[arg(long)]
     tidegate: Option<PathBuf>,
+    /// The gunicorn of the scene that is named after it; default: the one of the tests (tests/setup.sh), or the installed.
+    #[arg(long)]
+    gunicorn: Option<PathBuf>,
     /// Arguments of every tidegate, separated by blanks.
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     tidegate_args: String,
@@ -54,11 +60,15 @@ pub(crate) fn command(args: GateArgs) -> Result<()> {
     if let Some(path) = &args.tidegate {
         server::set_tidegate(path.clone());
     }
+    if let Some(path) = &args.gunicorn {
+        gunicorn::set_gunicorn(path.clone());
+    }
     if let Ok(trouble) = Trouble::from_str(&args.what, true) {
         return play(&args, trouble);
     }
     let bench = Bench::new(true)?;
-    let specs = specs(&args, FRONTS);
+    let work = WORKS.iter().find(|work| work.key == args.what);
+    let specs = specs(&args, work.map_or(Kind::Bytes, |work| work.kind).servers());
     let mut out = std::io::stdout().lock();
     match args.what.as_str() {
         "download" => {
@@ -72,9 +82,7 @@ pub(crate) fn command(args: GateArgs) -> Result<()> {
             Ok(goals::print(&mut out, &[promises::of_quiet(Some(&measured.values))])?)
         }
         what => {
-            let Some(work) = WORKS.iter().find(|work| work.key == what) else {
-                bail!("`{what}` is not a work: see --help");
-            };
+            let Some(work) = work else { bail!("`{what}` is not a work: see --help") };
             let (comparison, missing) = work.compare(&specs, repeat, args.duration, &bench)?;
             if args.json {
                 serde_json::to_writer(&mut out, &comparison)?;

@@ -22,6 +22,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) places: usize,
     /// It speaks HTTP and uses connections to the backends again.
     pub(crate) http: bool,
+    /// More arguments of tidegate.
+    pub(crate) more: &'a str,
 }
 
 /// A front that runs, and the files of its configuration.
@@ -33,11 +35,8 @@ pub(crate) struct Front {
 /// Starts a front by its name. A label after a colon tells two of one kind apart.
 pub(crate) fn start(spec: &Spec, wanted: Wanted<'_>, cpus: &Cpus) -> Result<Front> {
     ensure!(!wanted.backends.is_empty(), "a front has a backend");
-    let (base, path) = match spec.name.split_once('@') {
-        Some((base, path)) => (base, Some(PathBuf::from(path))),
-        None => (spec.name.as_str(), None),
-    };
-    let front = match base.split(':').next().unwrap_or(base) {
+    let (base, path) = program(spec);
+    let front = match base {
         "haproxy" => haproxy(wanted, "", "", cpus),
         "haproxy-splice" => haproxy(wanted, "    option splice-auto\n", "", cpus),
         "haproxy-limits" => {
@@ -45,19 +44,19 @@ pub(crate) fn start(spec: &Spec, wanted: Wanted<'_>, cpus: &Cpus) -> Result<Fron
             haproxy(wanted, queue, &format!(" maxconn {} maxqueue 64", wanted.places), cpus)
         }
         "nginx" => nginx(wanted, cpus),
-        "tidegate" => tidegate(path.unwrap_or_else(default_tidegate), wanted, &spec.args, cpus),
+        "tidegate" => tidegate(built(path)?, wanted, &spec.args, cpus),
         peer => relay(peer, wanted, cpus),
     };
     front.with_context(|| format!("{} did not start", spec.name))
 }
 
 fn tidegate(path: PathBuf, wanted: Wanted<'_>, args: &[String], cpus: &Cpus) -> Result<Front> {
-    ensure!(path.is_file(), "{} is not there: build it with `cargo build --release`", path.display());
     let backends: Vec<String> = wanted.backends.iter().map(SocketAddr::to_string).collect();
     let (proxy, scheme) = if wanted.http { ("proxy:http://", "http://") } else { ("proxy:", "tcp://") };
     let mut command = Command::new(path);
     command.args(["--listen", &format!("{proxy}{}={scheme}127.0.0.1:0", backends.join(","))]);
-    command.args(["--backend-connections", &wanted.places.to_string(), "--admin", "off"]).args(args);
+    command.args(["--backend-connections", &wanted.places.to_string(), "--admin", "off"]);
+    command.args(wanted.more.split_whitespace()).args(args);
     // The line that says where it listens may name the backends too, and these come first.
     let place = if wanted.http { Place::Said("on http://") } else { Place::Said("on tcp://") };
     Ok(Front { server: Server::launch(command, place, cpus)?, folder: None })
@@ -110,8 +109,43 @@ fn nginx(wanted: Wanted<'_>, cpus: &Cpus) -> Result<Front> {
     Ok(Front { server: nginx_with(&folder, &text, addr, cpus)?, folder: Some(folder) })
 }
 
+/// Starts a server that answers HTTP requests by itself.
+pub(crate) fn http_server(spec: &Spec, cpus: &Cpus) -> Result<Front> {
+    let (base, path) = program(spec);
+    let server = match base {
+        "nginx" => return nginx_alone(cpus),
+        "tidegate" => {
+            let mut command = Command::new(built(path)?);
+            command.args(["--listen", "hello=http://127.0.0.1:0", "--admin", "off"]).args(&spec.args);
+            Server::launch(command, Place::Said("http://"), cpus)
+        }
+        peer => {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["peer", peer]);
+            Server::launch(command, Place::Said("tcp://"), cpus)
+        }
+    };
+    let server = server.with_context(|| format!("{} did not start", spec.name))?;
+    Ok(Front { server, folder: None })
+}
+
+/// A server's name without its label, and the path of another build.
+fn program(spec: &Spec) -> (&str, Option<PathBuf>) {
+    let (base, path) = match spec.name.split_once('@') {
+        Some((base, path)) => (base, Some(PathBuf::from(path))),
+        None => (spec.name.as_str(), None),
+    };
+    (base.split(':').next().unwrap_or(base), path)
+}
+
+/// The tidegate to run.
+fn built(path: Option<PathBuf>) -> Result<PathBuf> {
+    let path = path.unwrap_or_else(default_tidegate);
+    ensure!(path.is_file(), "{} is not there: build it with `cargo build --release`", path.display());
+    Ok(path)
+}
+
 /// nginx that answers every request itself, as fast as it can.
-#[allow(dead_code)]
 pub(crate) fn nginx_alone(cpus: &Cpus) -> Result<Front> {
     let folder = Scratch::new()?;
     let addr = free_address()?;
@@ -154,7 +188,7 @@ fn nginx_http(folder: &Path) -> String {
 }
 
 /// An address that is free now. These servers cannot say which port the kernel gave them.
-fn free_address() -> Result<SocketAddr> {
+pub(super) fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     Ok(listener.local_addr()?)
 }

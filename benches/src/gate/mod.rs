@@ -2,9 +2,12 @@
 
 mod command;
 pub(crate) mod front;
+mod gunicorn;
+mod outline;
 mod promises;
 mod report;
 mod scenes;
+mod trouble;
 mod works;
 
 use crate::measure::{Bench, Comparison};
@@ -13,13 +16,15 @@ use crate::server::Spec;
 use anyhow::Result;
 use clap::ValueEnum;
 pub(crate) use command::{GateArgs, command};
+pub(crate) use gunicorn::set_gunicorn;
 pub(crate) use promises::goals;
 pub(crate) use report::{pictures, report};
-use scenes::Trouble;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use works::{Download, FRONTS, WORKS};
+use trouble::Trouble;
+pub(crate) use works::Kind;
+use works::{Download, WORKS};
 
 /// All that was measured of the gate.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -34,22 +39,26 @@ pub(crate) struct Gates {
     pub(crate) missing: BTreeMap<String, String>,
 }
 
-/// Measures what the fronts cost. `note` says what comes next.
-pub(crate) fn costs(
+/// Measures what fronts and servers of these kinds cost. `note` says what comes next.
+pub(crate) fn works(
     gates: &mut Gates,
+    kinds: &[Kind],
     bench: &Bench,
-    rounds: usize,
-    duration: Duration,
+    (rounds, duration): (usize, Duration),
     note: impl Fn(&str),
 ) -> Result<()> {
-    gates.missing.clear();
-    let specs: Vec<Spec> = FRONTS.split_whitespace().map(Spec::new).collect();
-    for work in &WORKS {
+    for work in WORKS.iter().filter(|work| kinds.contains(&work.kind)) {
         note(&format!("gate {}", work.key));
-        let (comparison, missing) = work.compare(&specs, rounds, duration, bench)?;
+        let (comparison, missing) = work.compare(&specs(work.kind), rounds, duration, bench)?;
         gates.works.insert(work.key.to_owned(), comparison);
         gates.missing.extend(missing);
     }
+    Ok(())
+}
+
+/// Measures downloads, and the memory of quiet pairs. `note` says what comes next.
+pub(crate) fn downloads_and_quiet(gates: &mut Gates, bench: &Bench, rounds: usize, note: impl Fn(&str)) {
+    let specs = specs(Kind::Bytes);
     note("gate downloads");
     let downloads = works::downloads(&specs, rounds, bench);
     gates.downloads = downloads.values;
@@ -58,12 +67,15 @@ pub(crate) fn costs(
     let quiet = works::quiet(&specs, rounds.min(2), bench);
     gates.quiet = quiet.values;
     gates.missing.extend(quiet.missing);
-    Ok(())
 }
 
-/// Plays the scenes. `note` says what comes next.
-pub(crate) fn scenes(gates: &mut Gates, rounds: usize, note: impl Fn(&str)) -> Result<()> {
-    for &trouble in Trouble::value_variants() {
+fn specs(kind: Kind) -> Vec<Spec> {
+    kind.servers().split_whitespace().map(Spec::new).collect()
+}
+
+/// Plays the scenes, with a backend that speaks HTTP or with the others. `note` says what comes next.
+pub(crate) fn scenes(gates: &mut Gates, http: bool, rounds: usize, note: impl Fn(&str)) -> Result<()> {
+    for &trouble in Trouble::value_variants().iter().filter(|trouble| trouble.is_http() == http) {
         let capacity = trouble.capacity()?;
         let scene = trouble.scene(capacity);
         note(scene.key);

@@ -1,19 +1,17 @@
 //! What is promised of the gate, and what was measured.
 
 use super::Gates;
-use super::scenes::{SLOW_RATE, Trouble};
-use super::works::{Download, QUIET, Through, WORKS};
+use super::scenes::{SLOW_RATE, WAITING_MAX};
+use super::trouble::Trouble;
+use super::works::{Download, Kind, QUIET, Through, WORKS};
 use crate::goals::{Bound, Goal};
 use crate::measure::{Comparison, Sample};
-use crate::plots::thousands;
+use crate::plots::{thousands, title_of};
 use crate::scene::{Played, Run};
 use clap::ValueEnum;
 use std::collections::BTreeMap;
 
 const GATE: &str = "tidegate";
-/// What people use today.
-const RIVALS: [&str; 2] = ["haproxy", "nginx"];
-
 /// A goal for each promise, whether or not it was measured.
 pub(crate) fn goals(gates: Option<&Gates>) -> Vec<Goal> {
     let of_works =
@@ -27,42 +25,55 @@ pub(crate) fn goals(gates: Option<&Gates>) -> Vec<Goal> {
     goals
 }
 
-/// What is promised of the gate under a load.
+/// What is promised of the gate or the server under a load.
 pub(super) fn of_work(work: &Through, comparison: Option<&Comparison>) -> Vec<Goal> {
-    let name = work.title.replace("Through the gate", "through the gate");
-    let of = |better: fn(f64, f64) -> f64, figure: fn(&Sample) -> f64| {
-        comparison.map(|comparison| over_better(comparison, better, figure)).unwrap_or_default()
+    let rivals = work.kind.rivals();
+    let of = |rivals: &[&str], better: fn(f64, f64) -> f64, figure: fn(&Sample) -> f64| {
+        comparison.map(|comparison| over_better(comparison, rivals, better, figure)).unwrap_or_default()
     };
-    let goal = |figure: &str, bound: Bound, values: Vec<f64>| Goal {
+    let name = work.title.replace("Through the gate", "through the gate");
+    let goal = |figure: String, bound: Bound, values: Vec<f64>| Goal {
         values,
         ..Goal::new(name.clone(), figure, bound)
     };
+    let both = format!("the better of {} and {}", title_of(rivals[0]), title_of(rivals[1]));
+    let rate = match work.kind {
+        Kind::HttpGate => Bound::Shown,
+        Kind::Bytes | Kind::HttpServer => Bound::AtLeast(1.0),
+    };
+    let cpu = of(&rivals, f64::min, |sample| sample.cpu_per_request);
     let mut goals = vec![
-        goal(
-            "CPU a request over the better of HAProxy and nginx",
-            Bound::AtMost(work.cpu_most),
-            of(f64::min, |sample| sample.cpu_per_request),
-        ),
-        goal(
-            "replies/s over the better of both",
-            Bound::AtLeast(1.0),
-            of(f64::max, |sample| sample.outcome.rate),
-        ),
-        goal("p99 over the better of both", Bound::AtMost(1.0), of(f64::min, |sample| sample.outcome.p99)),
+        goal(format!("CPU a request over {both}"), work.cpu_most.map_or(Bound::Shown, Bound::AtMost), cpu),
+        goal(format!("replies/s over {both}"), rate, of(&rivals, f64::max, |sample| sample.outcome.rate)),
     ];
-    if work.connections == 1 {
-        let p50 = of(f64::min, |sample| sample.outcome.p50);
-        goals.push(goal("p50 over the better of both", Bound::AtMost(0.8), p50));
+    let p99: fn(&Sample) -> f64 = |sample| sample.outcome.p99;
+    match work.kind {
+        Kind::Bytes => {
+            goals.push(goal(format!("p99 over {both}"), Bound::AtMost(1.0), of(&rivals, f64::min, p99)));
+        }
+        Kind::HttpServer if work.connections == 1_000 => {
+            goals.push(goal("p99 over nginx".to_owned(), Bound::AtMost(1.0), of(&["nginx"], f64::min, p99)));
+        }
+        _ => goals.push(goal(format!("p99 over {both}"), Bound::Shown, of(&rivals, f64::min, p99))),
+    }
+    if work.kind == Kind::Bytes && work.connections == 1 {
+        let p50 = of(&rivals, f64::min, |sample| sample.outcome.p50);
+        goals.push(goal(format!("p50 over {both}"), Bound::AtMost(0.8), p50));
     }
     goals
 }
 
 /// The gate's figure over the better of the rivals', round by round.
-fn over_better(comparison: &Comparison, better: fn(f64, f64) -> f64, figure: fn(&Sample) -> f64) -> Vec<f64> {
+fn over_better(
+    comparison: &Comparison,
+    rivals: &[&str],
+    better: fn(f64, f64) -> f64,
+    figure: fn(&Sample) -> f64,
+) -> Vec<f64> {
     let at = |name: &str| comparison.servers.iter().position(|server| server == name);
     let Some(gate) = at(GATE) else { return Vec::new() };
     let rivals: Vec<Vec<f64>> =
-        RIVALS.iter().filter_map(|name| Some(comparison.values(at(name)?, figure))).collect();
+        rivals.iter().filter_map(|name| Some(comparison.values(at(name)?, figure))).collect();
     let best = |round: usize| rivals.iter().map(|values| values[round]).reduce(better);
     let values = comparison.values(gate, figure);
     values.iter().enumerate().filter_map(|(round, value)| Some(value / best(round)?)).collect()
@@ -104,7 +115,27 @@ pub(super) fn of_scene(trouble: Trouble, played: Option<&Played>) -> Vec<Goal> {
         ..Goal::new(work, figure, Bound::AtLeast(least))
     };
     match trouble {
-        Trouble::Survive => survival(played),
+        Trouble::Survive => flood(
+            "in front of Python at 6 times its load",
+            played,
+            [Bound::AtLeast(0.94), Bound::AtLeast(0.9), Bound::AtMost(50.0)],
+        ),
+        Trouble::Gunicorn => {
+            let work = "in front of gunicorn at 10 times its load";
+            let mut goals = flood(work, played, [Bound::AtLeast(0.95), Bound::AtLeast(0.9), Bound::Shown]);
+            let figures = runs.iter().filter_map(|run| run.stage(0, 2));
+            let hinted: Vec<f64> =
+                figures.clone().map(|stage| stage.hinted as f64 / stage.refused() as f64).collect();
+            goals.push(goal(work, "refused with 503 and `Retry-After`, of all refused", 0.99, hinted));
+            let capacity = played.and_then(|played| played.capacity).unwrap_or(f64::NAN);
+            // In whole seconds, as `Retry-After` counts.
+            let time = (WAITING_MAX / capacity).ceil();
+            goals.push(Goal {
+                values: figures.map(|stage| f64::from(stage.hint_max) / time).collect(),
+                ..Goal::new(work, "longest `Retry-After` over what a full queue takes", Bound::AtMost(1.0))
+            });
+            goals
+        }
         Trouble::Slow => {
             let work = "a backend slows down ten times";
             let slow: Vec<f64> = played
@@ -134,8 +165,8 @@ fn mean(seconds: &[f64]) -> f64 {
     seconds.iter().sum::<f64>() / seconds.len() as f64
 }
 
-fn survival(played: Option<&Played>) -> Vec<Goal> {
-    let work = "in front of Python at 6 times its load";
+/// What is promised in a flood. Bounds: of all seconds, of the worst second, and of the p99 in ms.
+fn flood(work: &str, played: Option<&Played>, [all, worst, p99]: [Bound; 3]) -> Vec<Goal> {
     let runs = played.map(|played| played.of(GATE)).unwrap_or_default();
     let stage = |value: fn(&crate::scene::StageFigures) -> f64| -> Vec<f64> {
         let judged = played.map_or(0, |played| played.judged);
@@ -150,23 +181,18 @@ fn survival(played: Option<&Played>) -> Vec<Goal> {
     let before: Vec<f64> = runs.iter().filter_map(|run| run.stage(0, 0)?.share()).collect();
     let goal =
         |figure: &str, bound: Bound, values: Vec<f64>| Goal { values, ..Goal::new(work, figure, bound) };
-    let millis = |figure: &str, most: f64, values: Vec<f64>| Goal {
-        unit: " ms",
-        ..goal(figure, Bound::AtMost(most), values)
-    };
+    let millis =
+        |figure: &str, bound: Bound, values: Vec<f64>| Goal { unit: " ms", ..goal(figure, bound, values) };
+    let told = stage(|stage| stage.told_p99 * 1e3);
     vec![
-        goal(
-            "replies/s over the backend alone",
-            Bound::AtLeast(0.94),
-            seconds(|all| all.iter().sum::<f64>() / all.len() as f64),
-        ),
+        goal("replies/s over the backend alone", all, seconds(mean)),
         goal(
             "the worst second over the backend alone",
-            Bound::AtLeast(0.9),
+            worst,
             seconds(|all| all.iter().copied().fold(f64::INFINITY, f64::min)),
         ),
-        millis("p99 of the useful replies", 50.0, stage(|stage| stage.p99 * 1e3)),
-        millis("p99 of the time until a refused client knows", 50.0, stage(|stage| stage.told_p99 * 1e3)),
+        millis("p99 of the useful replies", p99, stage(|stage| stage.p99 * 1e3)),
+        millis("p99 of the time until a refused client knows", Bound::AtMost(50.0), told),
         goal("answered at 0.8 of the load", Bound::AtLeast(1.0), before),
     ]
 }
@@ -197,7 +223,10 @@ mod tests {
         let rounds = |values: [f64; 2]| values.map(sample).to_vec();
         let samples = vec![rounds([1.0, 1.0]), rounds([2.0, 8.0]), rounds([4.0, 4.0])];
         let comparison = Comparison { servers, samples };
-        assert_eq!(over_better(&comparison, f64::min, |sample| sample.cpu_per_request), [0.5, 0.25]);
+        assert_eq!(
+            over_better(&comparison, &["haproxy", "nginx"], f64::min, |sample| sample.cpu_per_request),
+            [0.5, 0.25]
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The gate in the report.
 
-use super::works::{QUIET, WORKS};
-use super::{Gates, scenes::Trouble};
+use super::outline::Outline;
+use super::works::{Kind, QUIET, WORKS};
+use super::{Gates, trouble::Trouble};
 use crate::plots::{thousands, title_of};
 use crate::scene::{Played, over_time, report_table};
 use crate::stats::{median, spread};
@@ -19,11 +20,12 @@ pub(crate) fn pictures(gates: &Gates) -> Vec<(&'static str, String)> {
 pub(super) fn picture(trouble: Trouble, played: &Played) -> String {
     let (mut from, count) = played.judged_seconds();
     let to = from + count;
-    if trouble == Trouble::Survive {
+    if matches!(trouble, Trouble::Survive | Trouble::Gunicorn) {
         // The flood begins a second before it is judged.
         from -= 1;
     }
-    over_time(played, (from, to), trouble.heading(), trouble.caption())
+    let outline = Outline::of(trouble, 1.0);
+    over_time(played, (from, to), outline.heading, outline.caption)
 }
 
 /// Adds the section.
@@ -45,19 +47,37 @@ pub(crate) fn report(page: &mut String, gates: &Gates) -> Result {
             report_table(page, played)?;
         }
     }
-    for work in &WORKS {
+    work_tables(page, gates, Kind::Bytes)?;
+    downloads(page, gates)?;
+    quiet(page, gates)?;
+    writeln!(
+        page,
+        "\n### The gate for HTTP\n\nBehind each is nginx on the clients' core, which answers by itself. tidegate has 8 places and keeps \
+         as many connections to it (`--queue 2000 --queue-order fifo`, so that all requests are served, in order); HAProxy has \
+         `http-reuse always`, nginx `keepalive 64`."
+    )?;
+    work_tables(page, gates, Kind::HttpGate)?;
+    writeln!(
+        page,
+        "\n### HTTP servers\n\nEach answers a small text by itself: tidegate's `hello=http://`, nginx's `return 200`, hyper on tokio, and \
+         a one-thread loop that only counts the ends of heads."
+    )?;
+    work_tables(page, gates, Kind::HttpServer)?;
+    for (name, reason) in &gates.missing {
+        writeln!(page, "\n{} was not measured: {reason}", title_of(name))?;
+    }
+    Ok(())
+}
+
+fn work_tables(page: &mut String, gates: &Gates, kind: Kind) -> Result {
+    for work in WORKS.iter().filter(|work| work.kind == kind) {
         match gates.works.get(work.key) {
             Some(comparison) if !comparison.servers.is_empty() => {
-                writeln!(page, "\n### {}", work.title)?;
+                writeln!(page, "\n#### {}", work.title)?;
                 work_table(page, comparison)?;
             }
             _ => {}
         }
-    }
-    downloads(page, gates)?;
-    quiet(page, gates)?;
-    for (name, reason) in &gates.missing {
-        writeln!(page, "\n{} was not measured: {reason}", title_of(name))?;
     }
     Ok(())
 }
@@ -68,7 +88,7 @@ fn downloads(page: &mut String, gates: &Gates) -> Result {
     }
     writeln!(
         page,
-        "\n### Through the gate: a download of 200 MB\n\n| server | MB/s | CPU s for a GB | least to most |\n\
+        "\n#### Through the gate: a download of 200 MB\n\n| server | MB/s | CPU s for a GB | least to most |\n\
          |---|---:|---:|---:|"
     )?;
     for (name, downloads) in &gates.downloads {
@@ -88,7 +108,7 @@ fn quiet(page: &mut String, gates: &Gates) -> Result {
     let pairs = thousands(QUIET as f64);
     writeln!(
         page,
-        "\n### Through the gate: {pairs} quiet pairs\n\nEach was used once.\n\n| server | peak MiB |\n|---|---:|"
+        "\n#### Through the gate: {pairs} quiet pairs\n\nEach was used once.\n\n| server | peak MiB |\n|---|---:|"
     )?;
     for (name, peaks) in &gates.quiet {
         let peaks: Vec<f64> = peaks.iter().map(|&bytes| bytes as f64 / f64::from(1 << 20)).collect();

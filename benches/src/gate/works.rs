@@ -14,70 +14,162 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Fronts that are measured.
-pub(crate) const FRONTS: &str = "tidegate haproxy haproxy-splice nginx tokio-relay relay";
 /// Connections that wait in `quiet`, each of which was used once.
 pub(crate) const QUIET: usize = 4_000;
 /// More than any work asks for.
 const PLACES: usize = 5_000;
+/// Requests at the backend at once, of a front for HTTP that has a limit.
+const PLACES_HTTP: usize = 8;
+/// As many may wait as come, and each is served in its turn: what is measured is the cost of requests that are served.
+const IN_ORDER: &str = "--queue 2000 --queue-order fifo";
 /// Downloads in one measurement: the kernel counts processor time in hundredths of a second.
 const DOWNLOADS: u64 = 3;
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 const ECHO: Service = Service { udp: false, lines: false, mode: Mode::Echo };
 
-/// A closed loop through a front.
+/// What is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A front that passes bytes on, and a one-thread loop behind it.
+    Bytes,
+    /// A front that passes HTTP requests on, and nginx behind it, which answers by itself.
+    HttpGate,
+    /// A server that answers by itself.
+    HttpServer,
+}
+
+impl Kind {
+    /// What is measured.
+    pub(crate) fn servers(self) -> &'static str {
+        match self {
+            Kind::Bytes => "tidegate haproxy haproxy-splice nginx tokio-relay relay",
+            Kind::HttpGate => "tidegate haproxy nginx",
+            Kind::HttpServer => "tidegate nginx hyper http",
+        }
+    }
+
+    /// What people use today.
+    pub(super) fn rivals(self) -> [&'static str; 2] {
+        match self {
+            Kind::Bytes | Kind::HttpGate => ["haproxy", "nginx"],
+            Kind::HttpServer => ["nginx", "hyper"],
+        }
+    }
+}
+
+/// A closed loop against a front or a server.
 pub(crate) struct Through {
     pub(crate) key: &'static str,
     pub(crate) title: &'static str,
+    pub(crate) kind: Kind,
     shape: Shape,
     pub(crate) connections: usize,
     size: usize,
-    /// Most processor time for a request, over that of the better of HAProxy and nginx.
-    pub(crate) cpu_most: f64,
+    /// Most processor time for a request, over that of the better rival; none is promised everywhere.
+    pub(crate) cpu_most: Option<f64>,
 }
 
 /// All of them, in the order of the report.
-pub(crate) const WORKS: [Through; 5] = [
+pub(crate) const WORKS: [Through; 11] = [
     Through {
         key: "echo-1",
         title: "Through the gate: 64 bytes, 1 connection",
+        kind: Kind::Bytes,
         shape: Shape::Echo,
         connections: 1,
         size: 64,
-        cpu_most: 0.98,
+        cpu_most: Some(0.98),
     },
     Through {
         key: "echo-32",
         title: "Through the gate: 64 bytes, 32 connections",
+        kind: Kind::Bytes,
         shape: Shape::Echo,
         connections: 32,
         size: 64,
-        cpu_most: 0.98,
+        cpu_most: Some(0.98),
     },
     Through {
         key: "echo-1000",
         title: "Through the gate: 64 bytes, 1,000 connections",
+        kind: Kind::Bytes,
         shape: Shape::Echo,
         connections: 1_000,
         size: 64,
-        cpu_most: 0.98,
+        cpu_most: Some(0.98),
     },
     Through {
         key: "churn",
         title: "Through the gate: connect, 64 bytes, close; 32 at once",
+        kind: Kind::Bytes,
         shape: Shape::Churn,
         connections: 32,
         size: 64,
-        cpu_most: 0.98,
+        cpu_most: Some(0.98),
     },
     Through {
         key: "bulk",
         title: "Through the gate: 256 KiB there and back, 8 connections",
+        kind: Kind::Bytes,
         shape: Shape::Echo,
         connections: 8,
         size: 256 << 10,
-        cpu_most: 0.9,
+        cpu_most: Some(0.9),
+    },
+    Through {
+        key: "http-gate-1",
+        title: "Through the gate for HTTP: 1 connection",
+        kind: Kind::HttpGate,
+        shape: Shape::Http,
+        connections: 1,
+        size: 64,
+        cpu_most: None,
+    },
+    Through {
+        key: "http-gate-32",
+        title: "Through the gate for HTTP: 32 connections",
+        kind: Kind::HttpGate,
+        shape: Shape::Http,
+        connections: 32,
+        size: 64,
+        cpu_most: Some(0.95),
+    },
+    Through {
+        key: "http-gate-1000",
+        title: "Through the gate for HTTP: 1,000 connections",
+        kind: Kind::HttpGate,
+        shape: Shape::Http,
+        connections: 1_000,
+        size: 64,
+        cpu_most: Some(0.5),
+    },
+    Through {
+        key: "http-1",
+        title: "HTTP server: 1 connection",
+        kind: Kind::HttpServer,
+        shape: Shape::Http,
+        connections: 1,
+        size: 64,
+        cpu_most: None,
+    },
+    Through {
+        key: "http-32",
+        title: "HTTP server: 32 connections",
+        kind: Kind::HttpServer,
+        shape: Shape::Http,
+        connections: 32,
+        size: 64,
+        cpu_most: Some(1.0),
+    },
+    Through {
+        key: "http-1000",
+        title: "HTTP server: 1,000 connections",
+        kind: Kind::HttpServer,
+        shape: Shape::Http,
+        connections: 1_000,
+        size: 64,
+        cpu_most: Some(1.0),
     },
 ];
 
@@ -113,8 +205,7 @@ impl Through {
     ) -> Result<(Comparison, BTreeMap<String, String>)> {
         let load = self.load(duration);
         let mut measured = in_turn(specs, rounds, |spec| -> Result<Sample> {
-            let backend = Server::start(&Spec::new("epoll"), ECHO, &bench.client_cpus)?;
-            let front = through(spec, backend.addr, bench)?;
+            let (front, _backend) = self.stand(spec, bench)?;
             load.run_against(&front.server, bench)
         });
         let servers: Vec<String> = specs
@@ -127,9 +218,35 @@ impl Through {
     }
 }
 
+impl Through {
+    /// What is loaded, and what stands behind it.
+    fn stand(&self, spec: &Spec, bench: &Bench) -> Result<(Front, Option<Server>)> {
+        match self.kind {
+            Kind::Bytes => {
+                let backend = Server::start(&Spec::new("epoll"), ECHO, &bench.client_cpus)?;
+                Ok((through(spec, backend.addr, bench)?, Some(backend)))
+            }
+            Kind::HttpGate => {
+                let Front { server: backend, folder } = front::nginx_alone(&bench.client_cpus)?;
+                let wanted =
+                    Wanted { backends: &[backend.addr], places: PLACES_HTTP, http: true, more: IN_ORDER };
+                let front = front::start(spec, wanted, &bench.server_cpus)?;
+                // nginx has read its configuration.
+                drop(folder);
+                Ok((front, Some(backend)))
+            }
+            Kind::HttpServer => Ok((front::http_server(spec, &bench.server_cpus)?, None)),
+        }
+    }
+}
+
 /// A front on the servers' processor, with enough places.
 fn through(spec: &Spec, backend: SocketAddr, bench: &Bench) -> Result<Front> {
-    front::start(spec, Wanted { backends: &[backend], places: PLACES, http: false }, &bench.server_cpus)
+    front::start(
+        spec,
+        Wanted { backends: &[backend], places: PLACES, http: false, more: "" },
+        &bench.server_cpus,
+    )
 }
 
 /// Measures each of the fronts, `rounds` times, in turn; one that has failed is not tried again.

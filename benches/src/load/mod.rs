@@ -4,6 +4,7 @@
 mod churn;
 mod closed;
 mod datagram;
+mod http;
 mod open;
 mod plan;
 pub(crate) mod sources;
@@ -104,7 +105,7 @@ pub(crate) fn run(plan: &Plan, cpus: &Cpus, mut probe: impl FnMut()) -> Result<O
 
 fn client(plan: &Plan, index: usize, barrier: &Barrier) -> Result<Tally> {
     match plan.shape {
-        Shape::Echo => closed::run(plan, barrier),
+        Shape::Echo | Shape::Http => closed::run(plan, barrier),
         Shape::Churn | Shape::Refuse => churn::run(plan, index, barrier),
         Shape::Open => open::run(plan, index, barrier),
         Shape::Udp => datagram::run(plan, barrier),

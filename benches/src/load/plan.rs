@@ -17,6 +17,8 @@ pub(crate) const LATE: Duration = Duration::from_millis(50);
 pub(crate) enum Shape {
     /// Each connection sends a request, waits for its echo, and sends the next.
     Echo,
+    /// Each connection sends an HTTP request, waits for its answer, and sends the next.
+    Http,
     /// As echo, but each request has a connection of its own.
     Churn,
     /// Each connection waits for its reset, and the next is made.

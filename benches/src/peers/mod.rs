@@ -6,6 +6,7 @@ mod backend;
 mod download;
 mod epoll;
 mod http;
+mod hyper_server;
 mod lines;
 mod pool;
 mod relay;
@@ -36,6 +37,8 @@ pub(crate) enum Peer {
     Epoll,
     /// The same loop, which answers each HTTP request with a small response.
     Http,
+    /// hyper over tokio, which answers each HTTP request with a small response.
+    Hyper,
     /// One thread that accepts and resets: the limit of refusing.
     Reset,
     /// tidegate as a library, with a service for lines.
@@ -83,6 +86,7 @@ pub(crate) fn run(args: PeerArgs) -> Result<()> {
         Peer::Pool => pool::serve(tcp(listen, backlog)?, mode, buffer),
         Peer::Epoll => epoll::serve(tcp(listen, backlog)?, mode),
         Peer::Http => http::serve(tcp(listen, backlog)?),
+        Peer::Hyper => hyper_server::serve(tcp(listen, backlog)?),
         Peer::Reset => reset::serve(tcp(listen, backlog)?),
         Peer::Lines => lines::serve(listen, mode),
         Peer::Backend => backend::serve(tcp(listen, backlog)?, mode),

@@ -1,6 +1,7 @@
 //! Scenes of overload: clients that keep their connections or come new, each second of what they saw, and what the server
 //! cost meanwhile.
 
+mod answer;
 mod client;
 mod engine;
 mod picture;

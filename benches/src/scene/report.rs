@@ -1,6 +1,6 @@
 //! The scenes in the report: a table for each.
 
-use super::{Name, Played, Run, Runs};
+use super::{Name, Played, Run, Runs, StageFigures};
 use crate::load::LATE;
 use crate::plots::{thousands, title_of};
 use clap::ValueEnum;
@@ -63,7 +63,7 @@ pub(crate) fn table(page: &mut String, played: &Played) -> Result {
                 0 => String::new(),
                 _ => format!("{:.0}", seconds * 1e3),
             };
-            let told = match stage.reset + stage.closed {
+            let told = match stage.refused() {
                 0 => String::new(),
                 _ => format!("{:.0}", stage.told_p99 * 1e3),
             };
@@ -81,11 +81,12 @@ pub(crate) fn table(page: &mut String, played: &Played) -> Result {
                 millis(stage.p90),
                 millis(stage.p99),
                 millis(stage.max),
-                thousands((stage.reset + stage.closed) as f64),
+                thousands(stage.refused() as f64),
                 thousands(stage.timeout as f64),
             )?;
         }
     }
+    refusals(page, played)?;
     endings(page, played)?;
     if late {
         let late = LATE.as_millis();
@@ -95,6 +96,38 @@ pub(crate) fn table(page: &mut String, played: &Played) -> Result {
         )?;
     }
     Ok(())
+}
+
+/// What those saw who were refused over HTTP.
+fn refusals(page: &mut String, played: &Played) -> Result {
+    let (from, count) = played.judged_seconds();
+    for runs in &played.servers {
+        for group in middle(runs, from, count).iter().flat_map(|run| &run.groups) {
+            if let Some(saw) = saw(&group.stages[played.judged]) {
+                writeln!(page, "\nThe refused of {}: {saw}.", title_of(&runs.server))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What refused clients of HTTP saw; none where nobody was answered.
+pub(super) fn saw(stage: &StageFigures) -> Option<String> {
+    if stage.answered == 0 {
+        return None;
+    }
+    let hint = match (stage.hinted, stage.answered) {
+        (0, _) => "without `Retry-After`".to_owned(),
+        (some, all) if some == all => format!("all with `Retry-After`, {} s at most", stage.hint_max),
+        (some, _) => {
+            format!("{} of them with `Retry-After`, {} s at most", thousands(some as f64), stage.hint_max)
+        }
+    };
+    let answers = format!("{} answers of refusal, {hint}", thousands(stage.answered as f64));
+    Some(match stage.reset + stage.closed {
+        0 => answers,
+        ended => format!("{answers}; {} were reset or closed", thousands(ended as f64)),
+    })
 }
 
 /// How the servers ended that were told to.

@@ -1,5 +1,6 @@
 //! `tidegate-bench scene`: one scene against some servers, printed second by second.
 
+use super::report::saw;
 use super::{Name, Played, Runs, Scene, Stand, capacity, play};
 use crate::load::LATE;
 use crate::measure::Bench;
@@ -144,6 +145,9 @@ fn server_lines(
                 figures.unsent,
                 group.dropped_idle,
             )?;
+            if let Some(saw) = saw(figures) {
+                writeln!(out, "  {:20} the refused: {saw}", "")?;
+            }
             if figures.late_p99 > LATE.as_secs_f64() {
                 let late = figures.late_p99 * 1e3;
                 writeln!(out, "  {:20} the client itself was late, by {late:.0} ms or more for 1 %", "")?;

@@ -1,6 +1,7 @@
 //! The options of `serve` and `check`. The command line, the environment and the configuration file are read
 //! by the parser that is made of these, so each value means the same everywhere.
 
+use super::access_options::AccessOptions;
 use super::gate_options::GateOptions;
 use super::limit_options::LimitOptions;
 use super::tls_options::TlsOptions;
@@ -55,6 +56,8 @@ pub(super) struct ServeArgs {
     /// Form of log lines [default: text]
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Output")]
     pub(super) log_format: Option<LogFormat>,
+    #[command(flatten)]
+    pub(super) access: AccessOptions,
     /// Log more; give it twice for even more
     #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Output")]
     pub(super) verbose: u8,
@@ -88,6 +91,7 @@ impl ServeArgs {
             tls: self.tls.or(other.tls),
             busy_reply: self.busy_reply.or(other.busy_reply),
             log_format: self.log_format.or(other.log_format),
+            access: self.access.or(other.access),
             verbose: self.verbose,
             quiet: self.quiet,
         }

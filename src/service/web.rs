@@ -1,9 +1,12 @@
 //! What a turn of a connection that speaks HTTP counts, and its time.
 
+use super::http::wire::RequestHead;
+use super::http::{AccessEntry, AccessLog};
 use crate::clock::Nanos;
 use crate::metrics::web::{WebCounts, WebLedger};
 use crate::sys::Clock;
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The counts of a listener that speaks HTTP, for one turn.
@@ -14,6 +17,8 @@ use std::sync::Arc;
 pub(crate) struct WebTurn<'a> {
     pub(crate) counts: &'a Arc<WebCounts>,
     pub(crate) ledger: &'a WebLedger,
+    /// Where requests are logged, and the listener's name there.
+    log: Option<(&'a AccessLog, &'a str)>,
     clock: Clock,
     /// When the turn began.
     began: Nanos,
@@ -25,7 +30,24 @@ impl<'a> WebTurn<'a> {
     /// A turn of this worker that begins now.
     pub(crate) fn new(counts: &'a Arc<WebCounts>, worker: usize, clock: Clock, now: Nanos) -> Self {
         let ledger = counts.of_worker(worker);
-        Self { counts, ledger, clock, began: now, answered: Cell::new(0) }
+        Self { counts, ledger, log: None, clock, began: now, answered: Cell::new(0) }
+    }
+
+    /// With a log of the requests to this listener.
+    pub(crate) fn logged(mut self, log: Option<&'a AccessLog>, listener: &'a str) -> Self {
+        self.log = log.map(|log| (log, listener));
+        self
+    }
+
+    /// What is noted for the log of a request that began then; of one that cannot be read there is no head.
+    pub(super) fn entry(
+        &self,
+        client: SocketAddr,
+        began: Nanos,
+        head: Option<&RequestHead<'_>>,
+    ) -> Option<Box<AccessEntry>> {
+        let (log, listener) = self.log?;
+        Some(AccessEntry::new(log, listener, client, (self.clock, began), head))
     }
 
     /// When the turn began.

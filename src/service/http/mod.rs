@@ -22,6 +22,8 @@
 //!
 //! Requests are read strictly: [`wire`] says how.
 
+mod access_entry;
+mod access_log;
 mod caller;
 mod config;
 mod conversation;
@@ -35,6 +37,7 @@ mod status;
 mod upgrade;
 pub mod wire;
 
+pub use access_log::{AccessFormat, AccessLog};
 pub use config::Config;
 pub use exchanges::{Head, Streaming};
 pub use pull::Pull;
@@ -43,6 +46,7 @@ pub use request::Request;
 pub use response::{Answer, Response};
 pub use status::{reason, status};
 
+pub(in crate::service) use access_entry::AccessEntry;
 pub(in crate::service) use caller::Caller;
 pub(in crate::service) use upgrade::Upgraded;
 

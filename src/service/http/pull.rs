@@ -1,5 +1,6 @@
 //! The body of an answer that is pulled, between its pieces.
 
+use super::access_entry::AccessEntry;
 use super::wire::{LAST_CHUNK, chunk_head};
 use crate::service::Output;
 use std::io;
@@ -35,6 +36,8 @@ pub(super) type NextPiece = Box<dyn FnMut(&mut Vec<u8>) -> io::Result<Pull> + Se
 pub(super) struct Pulled {
     framing: Framing,
     next: NextPiece,
+    /// For the access log, if there is one: its line is written when the answer has ended, in whole or not.
+    pub(super) entry: Option<Box<AccessEntry>>,
 }
 
 /// How far a turn has come with a body.
@@ -50,7 +53,7 @@ pub(super) enum Pulling {
 
 impl Pulled {
     pub(super) fn new(framing: Framing, next: NextPiece) -> Self {
-        Self { framing, next }
+        Self { framing, next, entry: None }
     }
 
     /// Sends pieces until the body is whole, the client does not take them, or the turn is over.
@@ -64,6 +67,9 @@ impl Pulled {
                 *left = left.checked_sub(piece.len() as u64).ok_or_else(short)?;
             }
             send_piece(output, self.framing, &piece)?;
+            if let Some(entry) = &mut self.entry {
+                entry.sent += piece.len() as u64;
+            }
             if let Some(web) = output.context.web {
                 web.ledger.response_body(piece.len());
             }

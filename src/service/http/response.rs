@@ -1,5 +1,6 @@
 //! The answer to a request: written at once, or pulled piece by piece.
 
+use super::access_entry::AccessEntry;
 use super::caller::Caller;
 use super::date;
 use super::pull::{Framing, NextPiece, Pull, Pulled};
@@ -24,16 +25,32 @@ pub(super) struct Outgoing {
     pub(super) pulled: Option<Pulled>,
     /// What goes on with the connection.
     pub(super) upgraded: Option<Box<dyn Upgraded>>,
-    /// When the request began.
-    pub(super) began: Nanos,
+    pub(super) noted: Noted,
     /// The status of the head that was written; 0 before.
     pub(super) status: u16,
 }
 
+/// What is noted of a request until its answer has ended.
+#[derive(Debug)]
+pub(super) struct Noted {
+    /// When it began.
+    pub(super) began: Nanos,
+    /// For the access log, if there is one.
+    pub(super) entry: Option<Box<AccessEntry>>,
+}
+
 impl Outgoing {
-    pub(super) fn new(version: Version, head_only: bool, keep: bool, began: Nanos) -> Self {
+    pub(super) fn new(version: Version, head_only: bool, keep: bool, noted: Noted) -> Self {
         let (started, pulled, upgraded) = (false, None, None);
-        Self { version, head_only, keep, started, pulled, upgraded, began, status: 0 }
+        Self { version, head_only, keep, started, pulled, upgraded, noted, status: 0 }
+    }
+
+    /// The head of an answer with this status is written.
+    fn has_status(&mut self, status: u16) {
+        self.status = status;
+        if let Some(entry) = &mut self.noted.entry {
+            entry.status = status;
+        }
     }
 }
 
@@ -209,7 +226,9 @@ impl<'r, 'a> Response<'r, 'a> {
     {
         let (upgraded, opened) = open(self.output, self.caller);
         self.outgoing.started = upgraded.is_some();
-        self.outgoing.status = if upgraded.is_some() { 101 } else { 0 };
+        if upgraded.is_some() {
+            self.outgoing.has_status(101);
+        }
         self.outgoing.upgraded = upgraded;
         opened.map(|()| Answer(()))
     }
@@ -225,6 +244,9 @@ impl<'r, 'a> Response<'r, 'a> {
             }
             if let (Some(web), Framing::Length(length)) = (self.output.context.web, framing) {
                 web.ledger.response_body(length as usize);
+            }
+            if let (Some(entry), Framing::Length(length)) = (&mut self.outgoing.noted.entry, framing) {
+                entry.sent = length;
             }
         }
         Ok(Answer(()))
@@ -247,7 +269,7 @@ impl<'r, 'a> Response<'r, 'a> {
             return Err(wrong);
         }
         self.outgoing.started = true;
-        self.outgoing.status = self.status;
+        self.outgoing.has_status(self.status);
         let out = &mut *self.output;
         match status::line(self.status) {
             Some(line) => out.send(line.as_bytes())?,

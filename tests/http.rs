@@ -173,6 +173,34 @@ fn pipelined_requests_are_answered_in_their_order() {
     site.end();
 }
 
+/// It would be taken for a part of the answer.
+#[test]
+fn a_client_in_the_middle_of_an_answer_is_not_told_that_there_is_no_room() {
+    let service = http(|request, response| {
+        if request.path() == "/whole" {
+            return response.text("whole");
+        }
+        let mut first = true;
+        response.pull(move |piece| {
+            if std::mem::take(&mut first) {
+                piece.extend_from_slice(b"12345");
+                return Ok(Pull::Later(Duration::from_millis(20)));
+            }
+            Ok(Pull::End)
+        })
+    });
+    let site = Site::serve(one_worker().input_total(20_000).max_line(1000), service);
+    let mut client = site.client();
+    let more = "GET /whole HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1500);
+    client.mutter(format!("GET / HTTP/1.1\r\nHost: h\r\n\r\n{more}"));
+    client.finish_quietly();
+    let (said, _) = client.rest();
+    let text = String::from_utf8_lossy(&said);
+    assert!(text.contains("\r\n5\r\n12345\r\n") && !text.contains(" 503 "), "{text}");
+    site.until_closed(CloseReason::InputLimit, 1);
+    site.end();
+}
+
 #[test]
 fn a_client_that_pipelines_slow_requests_does_not_hold_the_worker() {
     let site = Site::serve(one_worker(), http::work("cpu:2ms".parse().unwrap()));

@@ -740,6 +740,47 @@ fn while_the_server_drains_every_answer_is_the_last_of_its_connection() {
     assert!(site.end().is_clean());
 }
 
+#[test]
+fn while_the_server_drains_errors_and_pipelines_end_their_connections_too() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let site = Site::serve(
+        one_worker(),
+        http(move |request, response| match request.path() {
+            "/held" => {
+                held.pass();
+                response.text("held")
+            }
+            "/fails" => Err(http::status(404)),
+            path => response.text(path),
+        }),
+    );
+    // Each has begun a request when the drain begins, and ends it then.
+    let begin = |path: &str| {
+        let mut client = site.client();
+        client.say(format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nb"));
+        client
+    };
+    let (mut fails, mut pipelines) = (begin("/fails"), begin("/first"));
+    site.until("both are parked", |now| now.idle == 2);
+    let mut busy = site.client();
+    busy.say("GET /held HTTP/1.1\r\nHost: h\r\n\r\n");
+    site.until("one is being served", |now| now.active == 1);
+    site.handle().trigger().drain();
+    fails.say("y");
+    pipelines.say("yGET /second HTTP/1.1\r\nHost: h\r\n\r\n");
+    gate.open();
+    let reply = busy.reply();
+    assert_eq!((reply.text(), busy.end()), ("held", End::Fin));
+    for (client, status, text) in [(&mut fails, 404, "404 Not Found\n"), (&mut pipelines, 200, "/first")] {
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.text(), reply.closes()), (status, text, true));
+        // What stands behind the last answer is nobody's: its client asks another server.
+        assert!(client.rest().0.is_empty());
+    }
+    assert!(site.end().is_clean());
+}
+
 /// Adds up what is uploaded; some paths are answered early.
 struct Uploads;
 

@@ -1,4 +1,4 @@
-//! Who may come in: places, sources, rates. A [`Permit`] is a connection's place and its share of its source; both
+//! Admission: places, sources, rates. A [`Permit`] is a connection's place and its share of its source; both
 //! are given back when it is dropped, so no path can leak one.
 
 pub(crate) mod bell;

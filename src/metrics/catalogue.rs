@@ -522,6 +522,8 @@ metrics! {
         "1 from the moment the server is told to end, else 0.";
     LogLinesDropped "tidegate_log_lines_dropped_total" Counter "lines" Always []
         "Lines of the log that were dropped, since nobody read the log fast enough.";
+    AccessLogLinesDropped "tidegate_access_log_lines_dropped_total" Counter "lines" Always []
+        "Lines of the access log that were dropped, since they could not be written, or not fast enough.";
     ProcessCpu "process_cpu_seconds_total" Counter "seconds" Always []
         "Processor time spent, user and system.";
     ProcessOpenFds "process_open_fds" Gauge "descriptors" Linux []

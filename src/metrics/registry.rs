@@ -211,6 +211,7 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
             }
         }
         Id::LogLinesDropped => out.count(&[], process.log_lines_dropped),
+        Id::AccessLogLinesDropped => out.count(&[], process.access_log_lines_dropped),
         Id::TlsHandshakes | Id::TlsFailures | Id::TlsDuration | Id::TlsBusy | Id::TlsCertificateExpiry => {
             for listener in &server.listeners {
                 if let Some(handshakes) = &listener.handshakes {

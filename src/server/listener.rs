@@ -6,6 +6,7 @@ use crate::limits::Limits;
 use crate::metrics::handshakes::HandshakeCounts;
 use crate::metrics::web::WebCounts;
 use crate::reason::AcceptError;
+use crate::service::http::AccessLog;
 use crate::service::{Network, Protocol, Service, Words};
 use crate::transport::tls::Setup;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -36,6 +37,8 @@ pub(crate) struct Listener {
     pub(crate) words: Words,
     /// What is counted of HTTP, where its clients speak it.
     pub(crate) web: Option<Arc<WebCounts>>,
+    /// Where its HTTP requests are logged.
+    pub(crate) access_log: Option<AccessLog>,
     protocol: Protocol,
     /// Its connections speak TLS.
     pub(crate) tls: Option<ListenerTls>,
@@ -83,6 +86,7 @@ impl Listener {
             answers_overload,
             words,
             web: None,
+            access_log: None,
             protocol,
             tls: None,
             balancers: Box::default(),
@@ -108,6 +112,12 @@ impl Listener {
             self.words = Words::default();
             self.url = format!("{}://{}", self.protocol.scheme(true), self.address);
         }
+        self
+    }
+
+    /// With a log of its HTTP requests, if there is one.
+    pub(crate) fn logging(mut self, log: Option<AccessLog>) -> Self {
+        self.access_log = log;
         self
     }
 

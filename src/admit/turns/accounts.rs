@@ -1,4 +1,4 @@
-//! Whose turn it is: sources that wait, each no more often than its share.
+//! The accounts of sources: which one has the next turn, so that none has more than its share.
 //!
 //! Time is counted in *rounds*. In one round each source that waits may have one turn of mean cost; a source whose
 //! turns cost ten times as much as the mean has one in ten rounds, and one whose turns cost a tenth has ten in each.

@@ -1,4 +1,4 @@
-//! What the server keeps of one connection. An idle one owns no thread and no buffer.
+//! What the server keeps for one connection. An idle connection owns no thread and no buffer.
 
 use crate::admit::Permit;
 use crate::clock::Nanos;

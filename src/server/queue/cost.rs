@@ -1,4 +1,4 @@
-//! How long turns of a service take, from which follows who should run them.
+//! How long the turns of a service take. That decides whether another worker is woken before a turn.
 
 use crate::clock::Nanos;
 use std::sync::atomic::AtomicU64;
@@ -67,7 +67,7 @@ impl TurnCost {
 pub(crate) struct Probe(crate::sys::ThreadUsage);
 
 impl Probe {
-    /// What is known of the turn, which lasted so long.
+    /// What is known of a turn that took this time.
     pub(crate) fn end(self, took: Nanos) -> Probed {
         match crate::sys::thread_usage() {
             Some(now) if now.waits == self.0.waits => {

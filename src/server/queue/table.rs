@@ -1,5 +1,5 @@
-//! The table of open connections: as many slots as may be open, made in segments as they are
-//! needed, so that an idle server is small and a full one cannot grow further.
+//! The table of open connections. It has one slot for each connection that may be open. Slots are allocated in segments
+//! when they are needed: an idle server is small, and a full one cannot grow further.
 
 use crate::clock::Nanos;
 use crate::server::queue::connection::Connection;

@@ -1,7 +1,8 @@
 //! The timers of sessions that asked to be called later: a wheel of buckets of a millisecond.
 //!
-//! A timer is set and found due in the same time however many there are. One that is further away than a round of the wheel
-//! stays in its bucket, and is passed once a round. Each slot has one timer at most, so memory is bounded by the connections.
+//! Setting a timer and finding one that is due takes the same time, whatever their number. A timer that is further away
+//! than one round of the wheel stays in its bucket, and is passed once a round. Each slot has at most one timer, so the
+//! number of connections bounds the memory.
 
 use super::state::{ConnectionId, Generation};
 use crate::clock::Nanos;

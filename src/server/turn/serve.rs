@@ -250,7 +250,10 @@ fn run_service(
     let mut side = side.as_deref_mut().and_then(|side| side.as_deref_mut());
     let peer = &Peer::known(*address, side.as_ref().and_then(|side| side.facts()));
     let seat = Seat { slot: owned.id.slot, generation: owned.id.generation.0 };
-    let web = listener.web.as_ref().map(|counts| WebTurn::new(counts, station.me, shared.clock, station.now));
+    let web = listener.web.as_ref().map(|counts| {
+        WebTurn::new(counts, station.me, shared.clock, station.now)
+            .logged(listener.access_log.as_ref(), &listener.url)
+    });
     let context = Context { web: web.as_ref(), ..shared.context(listener) };
     let mut taken_up = Ok(());
     let secured = side.as_mut().map(|side| {

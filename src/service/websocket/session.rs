@@ -205,7 +205,7 @@ impl WebSocketSession {
             Some(mut rest) => {
                 // The time that the input waited for this turn does not count against the client.
                 begun.since = Instant::now();
-                rest.extend(data, usize::MAX, &context)?;
+                rest.extend(data, usize::MAX, &context).map_err(|error| self.no_room(error, output))?;
                 let (used, read) = self.read(&mut begun, rest.bytes(), output, caller)?;
                 rest.answered(used);
                 (rest, read)
@@ -214,7 +214,8 @@ impl WebSocketSession {
                 let (used, read) = self.read(&mut begun, data, output, caller)?;
                 let mut rest = Held::of_told(caller.peer, &context);
                 if used < data.len() && read != ReadFlow::Close {
-                    rest.extend(&data[used..], data.len(), &context)?;
+                    let held = rest.extend(&data[used..], data.len(), &context);
+                    held.map_err(|error| self.no_room(error, output))?;
                 }
                 (rest, read)
             }
@@ -409,10 +410,13 @@ impl Upgraded for WebSocketSession {
         if turn == Turn::Close {
             return Ok(turn);
         }
-        for held in self.begun.iter_mut().flat_map(|begun| begun.held()) {
-            held.set_aside(caller.seat, &output.context)?;
+        let mut held = self.begun.iter_mut().flat_map(|begun| begun.held());
+        let aside = held.try_for_each(|held| held.set_aside(caller.seat, &output.context));
+        drop(held);
+        match aside {
+            Ok(()) => Ok(turn),
+            Err(error) => Err(self.no_room(error, output)),
         }
-        Ok(turn)
     }
 
     fn overloaded(&mut self, wait: Option<Duration>) {

@@ -84,6 +84,7 @@ mod tests {
         (limits.max_connections, limits.max_per_source) = (2, 1);
         let admission = Admission::new(&limits, |_| {});
         let (now, [a, b, c]) = (Instant::now(), [1, 2, 3].map(|n| Some(IpAddr::from([10, 0, 0, n]))));
+        assert!(!admission.is_full());
         let first = admission.admit(a, now).unwrap();
         assert_eq!(admission.admit(a, now).unwrap_err(), DropReason::PerSource);
         assert_eq!(admission.open(), 1, "a refused source gives its place back");

@@ -160,6 +160,14 @@ impl Accounts {
         }
     }
 
+    /// What it takes of the allocator.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        let orders: usize = self.order.iter().map(Lists::bytes).sum();
+        let accounts = self.all.len() * size_of::<Account>();
+        accounts + self.chains.len() * size_of::<u32>() + self.remembered.bytes() + orders
+    }
+
     /// Accounts that wait.
     #[cfg(test)]
     pub(crate) fn active(&self) -> usize {

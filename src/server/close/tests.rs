@@ -4,9 +4,10 @@ use super::shedding::{Shedding, shed};
 use super::*;
 use crate::admit::Admission;
 use crate::limits::Limits;
-use crate::reason::TurnShed;
+use crate::reason::{DatagramDrop, TurnShed};
 use crate::server::close::linger::Lingering;
 use crate::server::counts::KEEPER_ROW;
+use crate::server::datagram::socket::DatagramSocket;
 use crate::server::extras::Extras;
 use crate::server::listener::Listener;
 use crate::server::poll::poller::Source;
@@ -15,6 +16,7 @@ use crate::server::queue::connection::{LastInput, Registered, Waiting};
 use crate::server::queue::line::Claim;
 use crate::server::shared::Shared;
 use crate::service::{Kept, Stream, Turn};
+use crate::sys::Taken;
 use crossbeam_channel::Receiver;
 use mio::{Poll, Token, Waker};
 use rustix::net::sockopt::socket_linger;
@@ -368,9 +370,13 @@ impl crate::Service for Quiet {
     }
 }
 
+fn nothing() -> OwnedFd {
+    OwnedFd::from(std::fs::File::open("/dev/null").unwrap())
+}
+
 /// A server that was never served, with one listener that nobody can connect to.
 fn server(answers_overload: bool) -> crate::server::BoundServer {
-    let nothing = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    let nothing = nothing();
     let service = Arc::new(Quiet { answers_overload, told: Arc::default() });
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let listener = Listener::new(nothing.into(), address, service, 0, None);
@@ -458,4 +464,31 @@ fn an_established_connection_whose_client_has_left_ends_as_closed_by_it() {
     assert_eq!((counted.closed[CloseReason::Client as usize], counted.closed_total()), (1, 1));
     assert_eq!((heard(&client).as_str(), shared.line.pop()), ("", None));
     assert!(counted.conserved() && counted.open() == 0);
+}
+
+#[test]
+fn a_datagram_that_is_shed_is_counted_by_the_reason_for_it_and_its_place_is_free() {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let service = Arc::new(crate::datagrams(|_, _| Ok(())));
+    let socket = DatagramSocket::new(nothing().into(), address, service, 0);
+    let limits = Limits::default().workers(1).max_connections(1).queue(1);
+    let server =
+        crate::server::BoundServer::new(limits, Vec::new(), vec![socket], Extras::default()).unwrap();
+    let (shared, row) = (server.shared(), server.shared().counts.row(KEEPER_ROW));
+    for (why, reason) in [
+        (Shedding::Displaced, DatagramDrop::QueueFull),
+        (Shedding::TooLong, DatagramDrop::QueueTimeout),
+        (Shedding::Gone, DatagramDrop::QueueTimeout),
+    ] {
+        let before = shared.counts.read_counts(0).datagrams_dropped;
+        // More than the places there are: each must come back.
+        for _ in 0..3 {
+            assert!(shared.intake().post(0, &Taken::NONE, b"?", 1));
+            let entry = shared.line.pop().unwrap();
+            shed(shared, row, &entry, why, 2);
+        }
+        let after = shared.counts.read_counts(0).datagrams_dropped;
+        assert_eq!(after[reason as usize] - before[reason as usize], 3, "{why:?}");
+        assert_eq!(after.iter().sum::<u64>() - before.iter().sum::<u64>(), 3);
+    }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Slot {
     pub(crate) state: State,
     /// Which listener its connection came from; set before it is first queued.
     listener: AtomicU32,
-    /// When the parker must look at it while it is idle.
+    /// When the timekeeper must check it while it is idle.
     pub(crate) deadline: AtomicU64,
     /// Only the owner by [`State`] locks it, so the lock is never contended; it is what makes the
     /// ownership visible to the compiler.

@@ -109,6 +109,19 @@ mod tests {
     }
 
     #[test]
+    fn the_mean_moves_by_an_eighth_and_one_long_turn_counts_as_a_millisecond() {
+        let known = TurnCost::unknown();
+        known.note(20_000);
+        assert_eq!(known.get(), (2 * SLOW_TURN * 7 + 20_000) / 8);
+        let before = known.get();
+        known.note(5_000_000_000);
+        assert_eq!(known.get(), (before * 7 + 1_000_000) / 8);
+        let before = known.get();
+        known.note_probed(Probed { cost: 5_000_000_000, waited: false });
+        assert_eq!(known.get(), u64::midpoint(before, 1_000_000), "a probe is worth more");
+    }
+
+    #[test]
     fn a_turn_that_sleeps_is_seen_to_wait_and_one_that_computes_is_not() {
         let known = TurnCost::unknown();
         let probe = known.probe().expect("it is thought slow");

@@ -200,6 +200,17 @@ fn an_ending_is_counted_told_and_gives_back_all_it_had() {
 }
 
 #[test]
+fn input_that_was_not_read_is_seen() {
+    let house = House::new();
+    let (owned, client) = house.active();
+    let has_input = || owned.connection().as_ref().is_some_and(|c| house.table.has_input(owned.id.slot, c));
+    assert!(!has_input());
+    std::io::Write::write_all(&mut &client, b"1").unwrap();
+    assert!(has_input());
+    house.closer().cut(owned);
+}
+
+#[test]
 fn a_handshake_that_is_late_is_not_waited_for() {
     let house = House::new();
     let (owned, client) = house.active();

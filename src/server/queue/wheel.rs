@@ -231,6 +231,25 @@ mod tests {
     }
 
     #[test]
+    fn a_timer_beyond_a_round_is_looked_for_again_in_half_a_round() {
+        let (wheel, round) = (Wheel::new(), BUCKETS as u64 * TICK);
+        assert!(wheel.arm(id(1), 10 * round) && wheel.arm(id(2), 2 * TICK));
+        assert_eq!(due(&wheel, 3 * TICK), [2]);
+        assert_eq!(wheel.earliest(), 3 * TICK + round / 2);
+    }
+
+    #[test]
+    fn the_timers_take_no_more_than_is_said_of_them() {
+        let wheel = Wheel::new();
+        for slot in 0..1_000 {
+            _ = wheel.arm(id(slot), MS);
+            let bytes = wheel.timers().nodes.capacity() * size_of::<Node>();
+            // A list begins with four.
+            assert!(bytes <= Wheel::BYTES * (slot as usize + 1).max(4), "{bytes} bytes for {}", slot + 1);
+        }
+    }
+
+    #[test]
     fn more_than_are_taken_at_once_are_all_due() {
         let wheel = Wheel::new();
         for slot in 0..1_000 {

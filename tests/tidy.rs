@@ -76,16 +76,16 @@ const STAGES: &[&[&str]] =
 /// Phrases that a stranger stumbles over, and how often each may still be there, in comments, texts and documents.
 /// `^` is the beginning of a sentence.
 const PHRASES: &[(&str, usize, &str)] = &[
-    ("so long", 12, "say how long: name the limit"),
-    ("so many", 5, "say how many: name the limit"),
-    ("so much", 5, "say how much: name the limit"),
+    ("so long", 0, "say how long: name the limit"),
+    ("so many", 0, "say how many: name the limit"),
+    ("so much", 0, "say how much: name the limit"),
     ("look on", 0, "the field says `spin`"),
-    ("looks on", 3, "the field says `spins`"),
+    ("looks on", 0, "the field says `spins`"),
     ("looking on", 0, "the field says `spinning`"),
     ("line that all", 0, "the field says `cache line`"),
     ("who is refused", 0, "a refused client"),
-    ("^Who ", 16, "begin with the subject: the thread, the connection, the client"),
-    ("^Whose ", 3, "begin with the subject: the thread, the connection, the client"),
+    ("^Who ", 0, "begin with the subject: the thread, the connection, the client"),
+    ("^Whose ", 0, "begin with the subject: the thread, the connection, the client"),
 ];
 
 #[test]

@@ -29,7 +29,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(20);
 const MEETING: [&str; 8] =
     ["futex", "getrusage", "epoll_wait", "epoll_pwait", "epoll_pwait2", "ppoll", "write", "madvise"];
 
-/// System calls that may be more without a failure: a wait that ended once more than usual, in so many requests.
+/// System calls that may be more without a failure: a wait that ended once more than usual, among all the requests.
 const CALLS_SLACK: f64 = 0.25;
 
 /// Options of the check.

@@ -6,7 +6,7 @@ use crate::results::{ClientRates, Results, SHARED};
 use crate::stats::{median, spread};
 use std::io::Write;
 
-/// A promise as a number: at least or at most so much; or none, and the figure is only shown.
+/// A promise as a number: a lower bound, an upper bound, or none if the figure is only shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Bound {
     AtLeast(f64),
@@ -289,7 +289,7 @@ fn survival(results: &Results) -> Vec<Goal> {
 /// What stands for the figures of wrk where there is none.
 pub(crate) const NO_WRK: &str = "not measured: wrk is not installed";
 
-/// The load clients are compared at so many connections.
+/// The numbers of connections at which the load clients are compared.
 pub(crate) const CLIENT_CONNECTIONS: [usize; 3] = [32, 1_000, 10_000];
 
 /// Of the measured tidegate.

@@ -232,7 +232,7 @@ fn client_table(page: &mut String, results: &Results) -> std::fmt::Result {
     writeln!(
         page,
         "\n### The load clients\n\n`tidegate stress` and another client, in turn, closed loop, each with the cores that \
-         the server has not: what the stress client can ask for, and what it costs that it knows so much. The bare \
+         the server has not: how many requests the stress client can make, and what its measurements cost. The bare \
          client of `benches/` sends 64 bytes to the one-thread epoll loop, which sends them back; wrk asks the same \
          loop with a small HTTP response. Two seconds go before the measured time; wrk knows no warm-up, and all of its \
          time counts.\n\n\

@@ -74,7 +74,7 @@ first, then the environment, then the file, then the default. An empty variable 
 impl ServeArgs {
     /// These options, and the others' where these say nothing.
     pub(super) fn or(self, other: Self) -> Self {
-        // Who says where to listen says it in full.
+        // If these options name a listener, the others' listeners are not used.
         let says_where = !self.listen.is_empty() || !self.listeners.is_empty();
         let (listen, listeners) =
             if says_where { (self.listen, self.listeners) } else { (other.listen, other.listeners) };

@@ -1,4 +1,4 @@
-//! What the program says of a server: the start lines, and what `tidegate check` prints.
+//! What the program prints about a server: the start lines, and what `tidegate check` prints.
 
 use super::args::LogFormat;
 use super::plan::Plan;

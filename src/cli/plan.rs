@@ -1,4 +1,4 @@
-//! What the options come to: limits, listeners with their services, and the admin endpoint.
+//! The plan that the options make: limits, listeners with their services, and the admin endpoint.
 
 use super::access_options::AccessPlan;
 use super::args::ServeArgs;

@@ -1,4 +1,4 @@
-//! What is counted, how it is counted without a shared hot counter, and how it is read.
+//! Metrics: what is counted, how threads count without sharing a counter, and how a reading is made.
 
 pub mod backends;
 pub mod catalogue;

@@ -201,7 +201,7 @@ mod tests {
         let before = reader.read();
         let began = Instant::now();
         let mut after = reader.read();
-        // Until it is seen, or for so long that even a busy machine would have given it the time.
+        // Until it is seen, or for a time that is enough even on a busy machine.
         while after.cpu - before.cpu < Duration::from_millis(5) && began.elapsed() < Duration::from_secs(10) {
             after = reader.read();
         }

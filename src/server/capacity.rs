@@ -1,4 +1,4 @@
-//! What limits come to: descriptors and bytes.
+//! Capacity: the descriptors and the memory that the limits add up to.
 
 use super::close::farewells::Farewells;
 use super::datagram::socket::Datagrams;

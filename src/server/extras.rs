@@ -1,4 +1,4 @@
-//! What a server may be told beside its limits and listeners.
+//! Settings of a server beside its limits and listeners.
 
 use super::queue::line::{Entry, Job, Line};
 use crate::clock::{Nanos, nanos};

@@ -1,6 +1,6 @@
-//! What the clients of a service speak.
+//! The protocol that the clients of a service speak.
 
-/// What the clients of a service speak, inside TLS where there is TLS.
+/// The protocol that the clients of a service speak; where there is TLS, the one inside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -9,12 +9,12 @@ pub enum Protocol {
     Stream,
     /// HTTP.
     Http,
-    /// WebSockets, and HTTP before them.
+    /// WebSocket, which begins with HTTP.
     WebSocket,
 }
 
 impl Protocol {
-    /// The scheme of the URLs by which it is reached.
+    /// The scheme of the URLs that lead to the service.
     ///
     /// ```
     /// use tidegate::Protocol;

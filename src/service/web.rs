@@ -1,4 +1,4 @@
-//! What a turn of a connection that speaks HTTP counts, and its time.
+//! What a turn of an HTTP connection counts, and how its requests are timed.
 
 use super::http::wire::RequestHead;
 use super::http::{AccessEntry, AccessLog};
@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 /// The counts of a listener that speaks HTTP, for one turn.
 ///
-/// Most turns answer one request, so the clock that is read at the end of a turn is that request's too, and no other is
-/// read for it.
+/// Most turns answer one request. The clock that is read at the end of a turn gives the time of that request too, and
+/// no other reading is needed.
 #[derive(Debug)]
 pub(crate) struct WebTurn<'a> {
     pub(crate) counts: &'a Arc<WebCounts>,
@@ -22,12 +22,12 @@ pub(crate) struct WebTurn<'a> {
     clock: Clock,
     /// When the turn began.
     began: Nanos,
-    /// When the request began that was answered last, if its time is not known yet; 0 for none.
+    /// When the last answered request began, if its time is not counted yet; 0 for none.
     answered: Cell<Nanos>,
 }
 
 impl<'a> WebTurn<'a> {
-    /// A turn of this worker that begins now.
+    /// A turn of this worker begins now.
     pub(crate) fn new(counts: &'a Arc<WebCounts>, worker: usize, clock: Clock, now: Nanos) -> Self {
         let ledger = counts.of_worker(worker);
         Self { counts, ledger, log: None, clock, began: now, answered: Cell::new(0) }
@@ -55,13 +55,13 @@ impl<'a> WebTurn<'a> {
         self.began
     }
 
-    /// A request that began then was answered in whole.
+    /// A request that began at this time has been answered in full.
     pub(super) fn answered(&self, began: Nanos) {
         self.end_of_last(|| self.clock.now());
         self.answered.set(began.max(1));
     }
 
-    /// Another request begins in the same turn, now.
+    /// Another request begins now, in the same turn.
     pub(super) fn another(&self) -> Nanos {
         let now = self.clock.now();
         self.end_of_last(|| now);

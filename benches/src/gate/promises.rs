@@ -116,7 +116,7 @@ pub(super) fn of_scene(trouble: Trouble, played: Option<&Played>) -> Vec<Goal> {
     };
     match trouble {
         Trouble::Survive => flood(
-            "in front of Python at 6 times its load",
+            "in front of Python at 5 times its load",
             played,
             [Bound::AtLeast(0.94), Bound::AtLeast(0.9), Bound::AtMost(50.0)],
         ),

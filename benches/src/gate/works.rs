@@ -204,6 +204,11 @@ impl Through {
         bench: &Bench,
     ) -> Result<(Comparison, BTreeMap<String, String>)> {
         let load = self.load(duration);
+        if let (Shape::Churn, Some(first)) = (self.shape, specs.first()) {
+            // The first thousands of sockets after a rest cost the kernel twice as much, whoever opens them.
+            let _ =
+                self.stand(first, bench).and_then(|(front, _backend)| load.run_against(&front.server, bench));
+        }
         let mut measured = in_turn(specs, rounds, |spec| -> Result<Sample> {
             let (front, _backend) = self.stand(spec, bench)?;
             load.run_against(&front.server, bench)

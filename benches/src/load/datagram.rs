@@ -1,4 +1,4 @@
-//! Closed loop over datagrams: each socket has so many under way (one, unless the plan says more), and sends the next for
+//! Closed loop over datagrams: each socket has one under way (more if the plan says so), and sends the next for
 //! each answer.
 
 use super::plan::{PATIENCE, Plan, Window, request};

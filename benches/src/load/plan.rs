@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 /// Longest wait for a connection, a first reply, or an event in a run that should be busy.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A client that begins more than a request in a hundred so much later than intended has too little of its processor:
-/// what it sees is its own doing too.
+/// If a client begins more than one request in a hundred later than this, it has too little of its processor, and
+/// what it measures is partly its own delay.
 pub(crate) const LATE: Duration = Duration::from_millis(50);
 
 /// What the clients do.

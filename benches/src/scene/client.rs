@@ -145,7 +145,7 @@ fn http_progress(
     answer: &mut Vec<u8>,
     buffer: &mut [u8],
 ) -> Advance {
-    // Who refuses without having read may have closed; its answer is there all the same.
+    // A server that refuses without reading may have closed already; its answer can still be read.
     let taken = send(stream, request, sent);
     loop {
         let ended = match stream.read(buffer) {

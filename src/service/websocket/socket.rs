@@ -3,7 +3,7 @@
 use super::config::WebSocketConfig;
 use super::frame::{CONTROL_MAX, Opcode, frame_head};
 use super::message::Message;
-use super::pusher::{PushBox, Pusher};
+use super::pusher::{Outbox, Pusher};
 use super::violation::may_be_sent;
 use crate::metrics::web::WebCounts;
 use crate::reason::CloseReason;
@@ -50,7 +50,7 @@ pub struct Closed {
 pub(super) struct SocketState {
     pub(super) id: u64,
     pub(super) config: WebSocketConfig,
-    pub(super) push_box: Option<Arc<PushBox>>,
+    pub(super) outbox: Option<Arc<Outbox>>,
     /// When the service wants to be called.
     pub(super) timer: Option<Instant>,
     /// Since when the socket is closed from this side.
@@ -65,7 +65,7 @@ impl SocketState {
     pub(super) fn new(config: WebSocketConfig, counts: Option<Arc<WebCounts>>) -> Self {
         static SOCKETS: AtomicU64 = AtomicU64::new(1);
         let id = SOCKETS.fetch_add(1, Ordering::Relaxed);
-        Self { id, config, push_box: None, timer: None, closing: None, close_code: None, counts }
+        Self { id, config, outbox: None, timer: None, closing: None, close_code: None, counts }
     }
 }
 
@@ -104,14 +104,14 @@ impl WebSocket<'_, '_> {
     /// Sends to this socket from any thread.
     pub fn pusher(&mut self) -> io::Result<Pusher> {
         let (Some(output), Some(caller)) = (&self.output, self.caller) else { return Err(gone()) };
-        let push_box = self.state.push_box.get_or_insert_with(|| {
+        let outbox = self.state.outbox.get_or_insert_with(|| {
             let context = output.context;
             let waker = Waker::new(context.host.clone(), caller.seat);
             let limits = context.limits;
             let total = context.output_total.pool().clone();
-            Arc::new(PushBox::new(waker, limits.output_per_connection, total, limits.output_total))
+            Arc::new(Outbox::new(waker, limits.output_per_connection, total, limits.output_total))
         });
-        Ok(push_box.pusher())
+        Ok(outbox.pusher())
     }
 
     /// Asks for [`Event::Timer`] after this time. A socket has one timer: this replaces the one before.

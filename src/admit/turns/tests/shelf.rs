@@ -33,6 +33,17 @@ fn served(shelf: &mut Plain, most: usize) -> Vec<u32> {
 use Class::{Datagram, Established, Newcomer};
 
 #[test]
+fn a_shelf_takes_what_is_said_of_it() {
+    for (connections, datagrams) in [(10_000, 0), (10_000, 5_000), (0, 20_000)] {
+        let limits = ShelfLimits { connections, datagrams, ..LIMITS };
+        let (said, taken) = (Shelf::<u64>::bytes(&limits), Shelf::<u64>::new(limits).taken());
+        // The heads of lists are on top, and the table of chains is reckoned with as if it were the largest.
+        assert!(taken <= said + 4_096, "{taken} bytes, {said} were said");
+        assert!(said <= taken + 8 * (connections + datagrams) * 9 / 8, "{said} were said, {taken} bytes");
+    }
+}
+
+#[test]
 fn the_freshest_of_a_source_is_first() {
     for class in Class::ALL {
         let mut shelf = shelf(LIMITS, &[(1, class, 7), (2, class, 7), (3, class, 7)]);

@@ -211,6 +211,15 @@ fn input_that_was_not_read_is_seen() {
 }
 
 #[test]
+fn a_connection_knows_its_listener_though_its_client_turns_out_to_be_another() {
+    let house = House::new();
+    let (owned, _client) = house.active();
+    owned.slot.set_origin(5, 9);
+    assert_eq!((owned.listener(), owned.slot.heap()), (5, 9));
+    house.closer().cut(owned);
+}
+
+#[test]
 fn a_handshake_that_is_late_is_not_waited_for() {
     let house = House::new();
     let (owned, client) = house.active();

@@ -109,6 +109,14 @@ mod tests {
     }
 
     #[test]
+    fn the_bounds_themselves_do_not_count_as_computing() {
+        let known = |cost, waits| TurnCost { cost: AtomicU64::new(cost), waits: AtomicU64::new(waits) };
+        assert!(known(SLOW_TURN + 1, WAITS_SELDOM - 1).computes());
+        assert!(!known(SLOW_TURN, WAITS_SELDOM - 1).computes());
+        assert!(!known(SLOW_TURN + 1, WAITS_SELDOM).computes());
+    }
+
+    #[test]
     fn the_mean_moves_by_an_eighth_and_one_long_turn_counts_as_a_millisecond() {
         let known = TurnCost::unknown();
         known.note(20_000);

@@ -298,6 +298,8 @@ mod tests {
         assert!(!state.has_hung_up(life));
         assert_eq!(state.ready(life, Marks::of_client(true)), Ready::Known);
         assert!(state.has_hung_up(life) && !state.has_hung_up(Generation(life.0 + 1)));
+        assert_eq!(state.ready(life, Marks::of_client(true)), Ready::Known);
+        assert!(state.has_hung_up(life), "a second event takes no mark away");
         assert_eq!(state.take(life).map(Marks::hangup), Some(true));
         assert_eq!(state.park(), Parked::Idle);
         assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Enqueue);

@@ -17,7 +17,7 @@ socket.onmessage = event => said.appendChild(document.createElement('li')).textC
 say.onchange = () => { socket.send(say.value); say.value = ''; };
 </script>";
 
-/// Who is there.
+/// The people in the room.
 type Room = Arc<Mutex<HashMap<u64, Pusher>>>;
 
 /// Says something to all. The message is in memory once, however many have yet to take it.

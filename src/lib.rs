@@ -5,14 +5,28 @@
 //! quickly, visibly and cheaply, and what was admitted is finished.
 //!
 //! ```text
-//!  kernel                       tidegate
-//!  SYN -> [accept backlog] -> acceptor -> admission -> [queue] -> worker -> service turn
-//!                                |            |           ^          |
-//!                                |         refusal        |          +-> close (all endings, one place)
-//!                             accept errors   |           |          |
-//!                             (back off)      |        poller <------+  idle: an fd in one epoll,
-//!                                             |           |             no thread, no buffer
-//!                                             +---> timekeeper: lingering closes, deadlines, the drain
+//!  kernel                        the way of one connection
+//!  SYN -> [accept backlog] -> accept -> admit -> [queue] -> turn -> service
+//!                                |        |         ^         |
+//!                          no descriptor: |         |         +-> close (every ending)
+//!                          pause, retry   |         |         |
+//!                                         |        poll <-----+   parked: a descriptor in one
+//!                                         |                       epoll, no thread, no buffer
+//!                                         +-> close (a refused newcomer)
+//!  beside it: keep (the timekeeper: deadlines, polite closes, the drain)
+//!
+//!  folders of src/, each needs only what is below it
+//!    cli                             the program: options, configuration, signals
+//!    admin, stress                   the admin endpoint; the load generator, crates/stress
+//!    server                          keep > turn > accept > datagram > close > poll > queue
+//!    service                         what people write, and the ready services
+//!    admit                           places, sources, rates, the order of turns
+//!    transport                       sockets, addresses, PROXY headers, TLS
+//!    metrics                         counters and their catalogue
+//!    limits                          every limit, in one table
+//!    sys                             system calls: the only unsafe code
+//!    reason, phase, clock, contain   small files that all of them use
+//!    units                           times, sizes, rates, URLs: crates/units
 //! ```
 //!
 //! A server is described, bound, served and ended:
@@ -78,8 +92,9 @@ mod transport;
 pub use limits::{Fair, Limits, Overload, QueueOrder, RefusalRate};
 pub use reason::CloseReason;
 pub use server::{BoundServer, BuildError, Builder, Handle, Listen, Server, ShutdownReport, Trigger};
+pub use service::http::{AccessFormat, AccessLog};
 pub use service::{
-    Blocking, ConnectOn, DatagramService, Datagrams, Echo, Handler, LineReply, Lines, Peer, Proxy,
+    Blocking, ConnectOn, DatagramService, Datagrams, Echo, Handler, LineReply, Lines, Peer, Protocol, Proxy,
     ProxyBuilder, ProxyVersion, Received, Reply, Service, Session, Stream, Time, Turn, Waker, datagrams,
     handler, http, lines, lines_with, proxy, websocket,
 };

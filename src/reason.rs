@@ -223,3 +223,23 @@ labels! {
         Cut = "cut",
     }
 }
+
+labels! {
+    /// What became of a request for a WebSocket.
+    SocketHandshake {
+        /// The socket was opened.
+        Opened = "opened",
+        /// The request did not ask for a WebSocket.
+        NotWebSocket = "not_websocket",
+        /// It was not a GET without a body.
+        Method = "method",
+        /// It asked for another version than 13.
+        Version = "version",
+        /// It had no key of 16 bytes.
+        Key = "key",
+        /// It came from a page whose origin may not connect.
+        Origin = "origin",
+        /// The service refused it, or failed.
+        Service = "service",
+    }
+}

@@ -144,7 +144,7 @@ fn rule_queries(prometheus: &Prometheus) -> Vec<(String, String)> {
 }
 
 fn without_threshold(query: &str) -> String {
-    let comparison = [" == ", " > "].iter().filter_map(|sign| query.rfind(sign)).max().unwrap();
+    let comparison = [" == ", " > ", " < "].iter().filter_map(|sign| query.rfind(sign)).max().unwrap();
     let mut left = query[..comparison].to_owned();
     // Of `(a > 1) and b` the left side is `(a`.
     while left.matches('(').count() > left.matches(')').count() && left.starts_with('(') {
@@ -164,7 +164,8 @@ fn every_query_has_data_and_the_alert_fires_and_resolves() {
     let files = Certificate::new(&["localhost"], 4000).files();
     let (certificate, key) = (files.certificate.to_str().unwrap(), files.key.to_str().unwrap());
     let tls = ["--listen", "echo=tls://127.0.0.1:0", "--tls-cert", certificate, "--tls-key", key];
-    let server = Tidegate::start(&[&listen[..], &udp, &gate, &work, &tls].concat());
+    let web = ["--listen", "hello=http://127.0.0.1:0"];
+    let server = Tidegate::start(&[&listen[..], &udp, &gate, &work, &tls, &web].concat());
     let prometheus = Prometheus::start(server.admin);
     assert_eq!(prometheus.alert_state("TidegateSheddingLoad"), "inactive");
 
@@ -172,6 +173,7 @@ fn every_query_has_data_and_the_alert_fires_and_resolves() {
     let datagrams = server.stress_at(1, &["-c", "1", "-r", "50", "-d", "60s", "--warmup", "0s"]);
     let passing =
         server.stress_at(2, &["-c", "4", "-r", "50", "-d", "60s", "--warmup", "0s", "--reuse", "never"]);
+    let requests = server.stress_at(4, &["-c", "1", "-r", "50", "-d", "60s", "--warmup", "0s"]);
     let firing = || prometheus.alert_state("TidegateSheddingLoad") == "firing";
     eventually("the alert fires", Duration::from_secs(40), firing);
     let mut queries = panel_queries();
@@ -187,6 +189,7 @@ fn every_query_has_data_and_the_alert_fires_and_resolves() {
     load.end();
     datagrams.end();
     passing.end();
+    requests.end();
     let resolved = || prometheus.alert_state("TidegateSheddingLoad") == "inactive";
     eventually("the alert resolves", Duration::from_secs(40), resolved);
     eprintln!("{} queries have data; TidegateSheddingLoad fired and resolved", queries.len());

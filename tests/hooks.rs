@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use support::{Client, End, Gate, Held, Site, eventually};
 use tidegate::admin::Admin;
 use tidegate::reason::{CloseReason, DropReason};
-use tidegate::{Echo, Limits, Peer, QueueOrder, Server, Service, Session, Stream, Turn};
+use tidegate::{Echo, Handle, Limits, Peer, QueueOrder, Server, Service, Session, Stream, Turn};
 
 /// Which code of the service waits for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +100,22 @@ fn limits() -> Limits {
         .idle_timeout(Duration::from_millis(1_500))
 }
 
+/// A server whose workers may stay stuck: a `Site` would want every connection to be counted as ended.
+#[track_caller]
+fn serve(service: &Sticky) -> Handle {
+    let builder = Server::builder().limits(limits()).listen("127.0.0.1:0", service.clone()).unwrap();
+    builder.bind().unwrap().serve().unwrap()
+}
+
+/// An end, which must not take much longer than its grace of less than a second.
+#[track_caller]
+fn in_time<T>(end: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let report = end();
+    assert!(began.elapsed() < Duration::from_secs(4), "the end took {:?}", began.elapsed());
+    report
+}
+
 /// With all workers stuck: newcomers wait, are refused when the queue is full, and are shed when they have waited too long.
 #[track_caller]
 fn others_are_accepted_and_refused(site: &Site) {
@@ -126,14 +142,7 @@ fn others_are_accepted_and_refused(site: &Site) {
 fn all_workers_stuck_in_any_hook_hold_up_neither_newcomers_nor_the_end() {
     for at in [Stuck::Verify, Stuck::Connect, Stuck::Turn, Stuck::TurnFailed, Stuck::Finish, Stuck::Drop] {
         let service = Sticky::new(at);
-        let handle = Server::builder()
-            .limits(limits())
-            .listen("127.0.0.1:0", service.clone())
-            .unwrap()
-            .bind()
-            .unwrap()
-            .serve()
-            .unwrap();
+        let handle = serve(&service);
         let address = handle.addresses()[0];
         let mut clients = Vec::new();
         for _ in 0..WORKERS {
@@ -146,9 +155,7 @@ fn all_workers_stuck_in_any_hook_hold_up_neither_newcomers_nor_the_end() {
             }
         }
         service.until_stuck(WORKERS);
-        let began = Instant::now();
-        let report = handle.shutdown(Duration::from_millis(300));
-        assert!(began.elapsed() < Duration::from_secs(4), "{at:?}: {:?}, {report}", began.elapsed());
+        let report = in_time(|| handle.shutdown(Duration::from_millis(300)));
         assert_eq!(report.workers_left, WORKERS, "{at:?}: {report}");
         assert!(!report.is_clean());
     }
@@ -172,9 +179,7 @@ fn sessions_that_never_let_go_when_they_idle_out_hold_up_nobodys_deadline() {
         service.until_stuck(WORKERS);
         site.until_closed(CloseReason::IdleTimeout, 2 * WORKERS as u64 + 3);
         others_are_accepted_and_refused(&site);
-        let began = Instant::now();
-        let report = site.end_within(Duration::from_millis(300));
-        assert!(began.elapsed() < Duration::from_secs(4), "{at:?}: {:?}, {report}", began.elapsed());
+        let report = in_time(|| site.end_within(Duration::from_millis(300)));
         let said = report.to_string();
         assert!(report.workers_left == WORKERS && report.sessions_left > 0, "{at:?}: {said}");
         assert!(said.contains("sessions that were not told"), "{said}");
@@ -211,14 +216,7 @@ fn a_server_that_is_cut_tells_the_sessions_that_do_return() {
 #[test]
 fn scrapes_are_answered_while_all_workers_are_stuck() {
     let service = Sticky::new(Stuck::Finish);
-    let handle = Server::builder()
-        .limits(limits())
-        .listen("127.0.0.1:0", service.clone())
-        .unwrap()
-        .bind()
-        .unwrap()
-        .serve()
-        .unwrap();
+    let handle = serve(&service);
     let admin = Admin::bind("127.0.0.1:0".parse().unwrap(), handle.observe()).unwrap().serve().unwrap();
     for _ in 0..WORKERS {
         let mut client = Client::connect(handle.addresses()[0]);
@@ -233,9 +231,7 @@ fn scrapes_are_answered_while_all_workers_are_stuck() {
         scrape.read_to_string(&mut answer).unwrap();
         assert!(answer.contains(" 200 "), "{path}: {answer}");
     }
-    let began = Instant::now();
-    drop(handle);
-    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    in_time(|| drop(handle));
 }
 
 /// Has words for refused clients once, and then never returns from being asked for them.

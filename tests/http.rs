@@ -173,6 +173,34 @@ fn pipelined_requests_are_answered_in_their_order() {
     site.end();
 }
 
+/// It would be taken for a part of the answer.
+#[test]
+fn a_client_in_the_middle_of_an_answer_is_not_told_that_there_is_no_room() {
+    let service = http(|request, response| {
+        if request.path() == "/whole" {
+            return response.text("whole");
+        }
+        let mut first = true;
+        response.pull(move |piece| {
+            if std::mem::take(&mut first) {
+                piece.extend_from_slice(b"12345");
+                return Ok(Pull::Later(Duration::from_millis(20)));
+            }
+            Ok(Pull::End)
+        })
+    });
+    let site = Site::serve(one_worker().input_total(20_000).max_line(1000), service);
+    let mut client = site.client();
+    let more = "GET /whole HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1500);
+    client.mutter(format!("GET / HTTP/1.1\r\nHost: h\r\n\r\n{more}"));
+    client.finish_quietly();
+    let (said, _) = client.rest();
+    let text = String::from_utf8_lossy(&said);
+    assert!(text.contains("\r\n5\r\n12345\r\n") && !text.contains(" 503 "), "{text}");
+    site.until_closed(CloseReason::InputLimit, 1);
+    site.end();
+}
+
 #[test]
 fn a_client_that_pipelines_slow_requests_does_not_hold_the_worker() {
     let site = Site::serve(one_worker(), http::work("cpu:2ms".parse().unwrap()));
@@ -709,6 +737,47 @@ fn while_the_server_drains_every_answer_is_the_last_of_its_connection() {
     let reply = begun.ask("dy");
     assert_eq!((reply.text(), reply.closes()), ("PUT / None body", true));
     assert_eq!(begun.end(), End::Fin);
+    assert!(site.end().is_clean());
+}
+
+#[test]
+fn while_the_server_drains_errors_and_pipelines_end_their_connections_too() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let site = Site::serve(
+        one_worker(),
+        http(move |request, response| match request.path() {
+            "/held" => {
+                held.pass();
+                response.text("held")
+            }
+            "/fails" => Err(http::status(404)),
+            path => response.text(path),
+        }),
+    );
+    // Each has begun a request when the drain begins, and ends it then.
+    let begin = |path: &str| {
+        let mut client = site.client();
+        client.say(format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nb"));
+        client
+    };
+    let (mut fails, mut pipelines) = (begin("/fails"), begin("/first"));
+    site.until("both are parked", |now| now.idle == 2);
+    let mut busy = site.client();
+    busy.say("GET /held HTTP/1.1\r\nHost: h\r\n\r\n");
+    site.until("one is being served", |now| now.active == 1);
+    site.handle().trigger().drain();
+    fails.say("y");
+    pipelines.say("yGET /second HTTP/1.1\r\nHost: h\r\n\r\n");
+    gate.open();
+    let reply = busy.reply();
+    assert_eq!((reply.text(), busy.end()), ("held", End::Fin));
+    for (client, status, text) in [(&mut fails, 404, "404 Not Found\n"), (&mut pipelines, 200, "/first")] {
+        let reply = client.reply();
+        assert_eq!((reply.status, reply.text(), reply.closes()), (status, text, true));
+        // What stands behind the last answer is nobody's: its client asks another server.
+        assert!(client.rest().0.is_empty());
+    }
     assert!(site.end().is_clean());
 }
 

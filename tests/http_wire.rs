@@ -132,10 +132,9 @@ fn refuse_request(text: &str, why: Refused) {
 }
 
 #[test]
-fn a_hostile_head_is_refused_with_its_reason() {
+fn a_head_whose_lines_end_wrongly_is_refused() {
     let host = "Host: h\r\n";
     for (text, why) in [
-        // Lines.
         ("GET / HTTP/1.1\nHost: h\n\n".to_owned(), Refused::BareLf),
         ("GET / HTTP/1.1\r\nHost: h\n\r\n".to_owned(), Refused::BareLf),
         ("GET / HTTP/1.1\r\nHost: h\r\n\n".to_owned(), Refused::BareLf),
@@ -147,7 +146,15 @@ fn a_hostile_head_is_refused_with_its_reason() {
         (format!("GET / HTTP/1.1\r\n{host}X: a\r\n\tb\r\n\r\n"), Refused::Fold),
         (format!("GET / HTTP/1.1\r\n {host}\r\n"), Refused::Fold),
         ("\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), Refused::FirstLine),
-        // Names and values.
+    ] {
+        refuse_request(&text, why);
+    }
+}
+
+#[test]
+fn a_header_with_a_wrong_name_or_value_is_refused() {
+    let host = "Host: h\r\n";
+    for (text, why) in [
         ("GET / HTTP/1.1\r\nHost : h\r\n\r\n".to_owned(), Refused::HeaderName),
         (format!("GET / HTTP/1.1\r\n{host}Content-Length : 5\r\n\r\n"), Refused::HeaderName),
         (format!("GET / HTTP/1.1\r\n{host}X\r\n\r\n"), Refused::HeaderName),
@@ -155,7 +162,14 @@ fn a_hostile_head_is_refused_with_its_reason() {
         (format!("GET / HTTP/1.1\r\n{host}X\u{e9}: y\r\n\r\n"), Refused::HeaderName),
         (format!("GET / HTTP/1.1\r\n{host}X(y): y\r\n\r\n"), Refused::HeaderName),
         (format!("GET / HTTP/1.1\r\n{host}X: a\0b\r\n\r\n"), Refused::HeaderValue),
-        // First lines.
+    ] {
+        refuse_request(&text, why);
+    }
+}
+
+#[test]
+fn a_wrong_first_line_is_refused() {
+    for (text, why) in [
         ("GET  / HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), Refused::FirstLine),
         ("GET /  HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), Refused::FirstLine),
         ("GET\t/ HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(), Refused::FirstLine),
@@ -172,7 +186,15 @@ fn a_hostile_head_is_refused_with_its_reason() {
         ("GET / HTTP/2.0\r\nHost: h\r\n\r\n".to_owned(), Refused::Version),
         ("GET / HTTP/0.9\r\nHost: h\r\n\r\n".to_owned(), Refused::Version),
         ("SSH-2.0-OpenSSH_9.2\r\n".to_owned(), Refused::FirstLine),
-        // Hosts.
+    ] {
+        refuse_request(&text, why);
+    }
+}
+
+#[test]
+fn a_head_without_exactly_one_good_host_is_refused() {
+    let host = "Host: h\r\n";
+    for (text, why) in [
         ("GET / HTTP/1.1\r\n\r\n".to_owned(), Refused::NoHost),
         (format!("GET / HTTP/1.1\r\n{host}{host}\r\n"), Refused::TwoHosts),
         (format!("GET / HTTP/1.0\r\n{host}HOST: other\r\n\r\n"), Refused::TwoHosts),
@@ -181,7 +203,15 @@ fn a_hostile_head_is_refused_with_its_reason() {
         ("GET / HTTP/1.1\r\nHost: u@h\r\n\r\n".to_owned(), Refused::BadHost),
         ("GET / HTTP/1.1\r\nHost: h:99999\r\n\r\n".to_owned(), Refused::BadHost),
         ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n".to_owned(), Refused::BadHost),
-        // Where the body ends.
+    ] {
+        refuse_request(&text, why);
+    }
+}
+
+#[test]
+fn a_body_without_one_clear_end_is_refused() {
+    let host = "Host: h\r\n";
+    for (text, why) in [
         (
             format!("POST / HTTP/1.1\r\n{host}Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"),
             Refused::LengthAndCoding,
@@ -241,7 +271,15 @@ fn a_hostile_head_is_refused_with_its_reason() {
             Refused::CodingUnknown,
         ),
         (format!("POST / HTTP/1.0\r\n{host}Transfer-Encoding: chunked\r\n\r\n"), Refused::CodingInOld),
-        // Targets.
+    ] {
+        refuse_request(&text, why);
+    }
+}
+
+#[test]
+fn a_wrong_target_or_expectation_is_refused() {
+    let host = "Host: h\r\n";
+    for (text, why) in [
         (format!("GET x HTTP/1.1\r\n{host}\r\n"), Refused::Target),
         (format!("GET * HTTP/1.1\r\n{host}\r\n"), Refused::Target),
         (format!("GET /a#b HTTP/1.1\r\n{host}\r\n"), Refused::Target),
@@ -253,7 +291,6 @@ fn a_hostile_head_is_refused_with_its_reason() {
         (format!("CONNECT /x HTTP/1.1\r\n{host}\r\n"), Refused::Target),
         (format!("CONNECT h HTTP/1.1\r\n{host}\r\n"), Refused::Target),
         (format!("GET h:80 HTTP/1.1\r\n{host}\r\n"), Refused::Target),
-        // Expectations.
         (format!("PUT / HTTP/1.1\r\n{host}Expect: 200-ok\r\n\r\n"), Refused::Expectation),
         (format!("PUT / HTTP/1.1\r\n{host}Expect: 100-continue\r\nExpect: x\r\n\r\n"), Refused::Expectation),
     ] {

@@ -74,6 +74,8 @@ fn a_live_scrape_shows_what_the_catalogue_promises_from_the_start() {
         "--listen",
         "hello=tcp://127.0.0.1:0",
         "--listen",
+        "echo=http://127.0.0.1:0",
+        "--listen",
         "echo=udp://127.0.0.1:0",
         // What is promised of a backend is there before a client has come.
         "--listen",

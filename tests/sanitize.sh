@@ -14,7 +14,7 @@ fi
 
 suppressed=$(mktemp)
 trap 'rm -f "$suppressed"' EXIT
-# The server that the admin endpoint talks to is left to the end of the process on purpose: see src/admin/relay.rs.
+# The server that the admin endpoint talks to is left to the end of the process on purpose: see src/admin/link.rs.
 echo "leak:tiny_http" >"$suppressed"
 LSAN_OPTIONS="suppressions=$suppressed" RUSTFLAGS="-Zsanitizer=address" \
     cargo +nightly test --workspace --exclude tidegate-model --lib --target "$target" --target-dir target/sanitize/address

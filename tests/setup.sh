@@ -17,6 +17,7 @@ need wrk wrk
 need h2load nghttp2-client
 need ab apache2-utils
 need curl curl
+need openssl openssl
 # Others that read the same bytes.
 need haproxy haproxy
 need ip iproute2

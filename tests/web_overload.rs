@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::{Client, End, Gate, PATIENCE, Site, eventually};
-use tidegate::reason::TurnShed;
+use tidegate::reason::{DropReason, TurnOutcome, TurnShed};
 use tidegate::websocket::Event;
 use tidegate::{Limits, http, websocket};
 use tungstenite::Message;
@@ -80,6 +80,50 @@ fn a_request_that_waited_too_long_is_answered_503_with_an_estimate_and_its_conne
     assert!(served_after.into_inner(), "a client that was refused is served later, on the same connection");
     let now = site.counts();
     assert_eq!(now.accepted, CLIENTS as u64, "nobody had to come back");
+    // How quickly they were refused does not look like how quickly requests are answered.
+    let web = now.web.unwrap();
+    assert_eq!(web.requests, [0, counts.0 + CLIENTS as u64, 0, 0, counts.1]);
+    assert_eq!(web.duration.count(), counts.0 + CLIENTS as u64);
+    assert!(web.duration.quantile(0.5).unwrap() >= COST, "the wait for the worker is part of it");
+    site.end();
+}
+
+#[test]
+fn a_client_that_comes_again_when_it_was_told_to_is_served() {
+    const WAITING: usize = 30;
+    const SLOW: Duration = Duration::from_millis(100);
+    let site = Site::serve(
+        limits().queue(WAITING).queue_timeout(PATIENCE).queue_target(PATIENCE),
+        http(|_, response| {
+            std::thread::sleep(SLOW);
+            response.text("served")
+        }),
+    );
+    let ask = || {
+        let mut client = site.client();
+        client.mutter("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        client
+    };
+    let mut waiting: Vec<Client> = (0..WAITING + 12).map(|_| ask()).collect();
+    // Some are refused from the start; the estimate is made of what was seen for a while.
+    site.until("ten are served", |now| now.turns[TurnOutcome::Ok as usize] >= 10);
+    let (began, mut refused) = loop {
+        let (before, began) = (site.dropped(DropReason::QueueFull), Instant::now());
+        waiting.push(ask());
+        let asked = waiting.len() as u64;
+        site.until("it was taken in or refused", |now| now.accepted == asked);
+        if site.dropped(DropReason::QueueFull) > before {
+            break (began, waiting.pop().unwrap());
+        }
+    };
+    let reply = refused.reply();
+    let told: u64 = reply.header("retry-after").unwrap().parse().unwrap();
+    assert_eq!(reply.status, 503);
+    site.until("what waited was worked off", |now| now.queued == 0);
+    let took = began.elapsed().as_secs_f64();
+    assert!((took - 1.0..took + 2.5).contains(&(told as f64)), "told {told} s, and it took {took:.1} s");
+    std::thread::sleep(Duration::from_secs(told).saturating_sub(began.elapsed()));
+    assert_eq!(ask().reply().status, 200);
     site.end();
 }
 
@@ -148,6 +192,8 @@ fn a_request_with_half_a_body_that_waited_too_long_is_answered_503_and_its_conne
     );
     let (mut half, mut busy) = (site.client(), site.client());
     assert_eq!((half.get("/").status, busy.get("/").status), (200, 200));
+    // An answer may be here before its turn has ended.
+    site.until("both are parked", |now| now.idle == 2);
     busy.say("GET /busy HTTP/1.1\r\nHost: h\r\n\r\n");
     site.until("the worker is busy", |now| now.active == 1);
     half.say("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\nhalf");

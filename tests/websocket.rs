@@ -504,6 +504,34 @@ fn a_client_that_sends_much_does_not_hold_the_worker() {
     site.end();
 }
 
+/// Messages that a turn did not come to have no room either.
+#[test]
+fn a_client_for_whose_further_messages_there_is_no_room_is_told_to_come_again() {
+    let service = websocket(|event, socket| match event {
+        Event::Text(text) => {
+            std::thread::sleep(Duration::from_millis(3));
+            socket.send(text)
+        }
+        _ => Ok(()),
+    });
+    let site = Site::serve(limits().input_total(20_000).max_line(1000), service);
+    let mut client = open(&site);
+    client.mutter(frame(0x81, b"x").repeat(6000));
+    client.finish_quietly();
+    let (said, end) = client.rest();
+    let echoes = said.chunks(3).take_while(|bytes| *bytes == b"\x81\x01x").count();
+    let close = &said[3 * echoes..];
+    assert_eq!((echoes > 0, &close[..1], end), (true, &[0x88][..], End::Fin), "{close:?}");
+    assert_eq!(u16::from_be_bytes([close[2], close[3]]), 1013, "{}", String::from_utf8_lossy(&close[4..]));
+    site.until_closed(CloseReason::InputLimit, 1);
+    // What could never have room is too big, whoever else there is.
+    let mut big = open(&site);
+    big.mutter(&frame(0x82, &vec![7; 30_000])[..100]);
+    hear_close(&mut big, 1009);
+    site.until_closed(CloseReason::Protocol, 1);
+    site.end();
+}
+
 #[test]
 fn a_client_for_whose_message_there_is_no_room_is_told_to_come_again() {
     let site = Site::serve(limits().input_total(200_000).max_line(1000), websocket::echo());

@@ -32,7 +32,7 @@ pub(crate) fn wrk_is_installed() -> bool {
 }
 
 impl<'a> Clients<'a> {
-    /// In so many rounds, each client is measured for so long, or for two seconds where that is more.
+    /// Each client is measured in this number of rounds, for this time each, or for two seconds if that is more.
     pub(crate) fn new(bench: &'a Bench, rounds: usize, duration: Duration) -> Self {
         Self { bench, rounds, measured: duration.max(MEASURED_MIN) }
     }

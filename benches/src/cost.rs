@@ -5,7 +5,6 @@
 //! costs, without start and end.
 
 use crate::pin::Cpus;
-use crate::quick;
 use crate::server::{self, Server, Service, Spec};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -30,7 +29,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(20);
 const MEETING: [&str; 8] =
     ["futex", "getrusage", "epoll_wait", "epoll_pwait", "epoll_pwait2", "ppoll", "write", "madvise"];
 
-/// System calls that may be more without a failure: a wait that ended once more than usual, in so many requests.
+/// System calls that may be more without a failure: a wait that ended once more than usual, among all the requests.
 const CALLS_SLACK: f64 = 0.25;
 
 /// Options of the check.
@@ -52,7 +51,7 @@ pub(crate) struct CostArgs {
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Longest time for everything.
-    #[arg(long, default_value = "300s", value_parser = quick::seconds)]
+    #[arg(long, default_value = "300s", value_parser = crate::load::seconds)]
     deadline: Duration,
 }
 

@@ -2,12 +2,11 @@
 
 use crate::measure::Sample;
 use crate::plots::thousands;
-use crate::results::{ClientRates, Results};
-use crate::scene;
+use crate::results::{ClientRates, Results, SHARED};
 use crate::stats::{median, spread};
-use crate::suite::SHARED;
+use std::io::Write;
 
-/// A promise as a number: at least or at most so much; or none, and the figure is only shown.
+/// A promise as a number: a lower bound, an upper bound, or none if the figure is only shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Bound {
     AtLeast(f64),
@@ -87,6 +86,18 @@ impl Goal {
     }
 }
 
+/// Prints goals and what became of them, a line for each.
+pub(crate) fn print(out: &mut impl Write, goals: &[Goal]) -> std::io::Result<()> {
+    for goal in goals {
+        let measured = match goal.values.as_slice() {
+            [] => goal.unmeasured.to_owned(),
+            values => goal.measured(values).replace("**", ""),
+        };
+        writeln!(out, "goal: {}: {}: {}: {measured}", goal.work, goal.figure, goal.promise())?;
+    }
+    Ok(())
+}
+
 /// Three digits that matter.
 fn digits(value: f64) -> String {
     match value.abs() {
@@ -103,85 +114,120 @@ const PER_CPU: fn(&Sample) -> f64 = |sample| 1.0 / sample.cpu_per_request;
 const P50: fn(&Sample) -> f64 = |sample| sample.outcome.p50;
 const MEMORY: fn(&Sample) -> f64 = |sample| sample.peak_rss as f64;
 
-/// All of them.
-pub(crate) fn all(results: &Results) -> Vec<Goal> {
-    let ratio = |key: &str, server: &str, other: &str, figure: fn(&Sample) -> f64| {
-        results
-            .work
-            .get(key)
-            .and_then(|comparison| {
-                let at = |name: &str| comparison.servers.iter().position(|server| server == name);
-                Some(comparison.ratios(at(server)?, at(other)?, figure))
-            })
-            .unwrap_or_default()
-    };
-    let bounded = |work: &str, key: &str, other: &str, bound: Bound| Goal {
-        values: ratio(key, "tidegate", other, RATE),
-        shared: ratio(&format!("{key}{SHARED}"), "tidegate", other, RATE),
-        per_cpu: ratio(key, "tidegate", other, PER_CPU),
-        ..Goal::new(work, format!("replies/s over {}", crate::plots::title_of(other)), bound)
-    };
-    let rate =
-        |work: &str, key: &str, other: &str, least: f64| bounded(work, key, other, Bound::AtLeast(least));
-    let mut goals = vec![
-        Goal {
-            values: ratio("echo-64-1", "tidegate", "thread", P50),
-            shared: ratio("echo-64-1-shared", "tidegate", "thread", P50),
-            ..Goal::new("echo 64 B, 1 connection", "p50 over thread per connection", Bound::AtMost(1.1))
-        },
-        rate("echo 64 B, 32 connections", "echo-64-32", "tokio", 1.3),
-        rate("echo 64 B, 32 connections", "echo-64-32", "epoll", 0.85),
-        rate("echo 64 B, 1,000 connections", "echo-64-1000", "tokio", 1.1),
-        rate("echo 64 B, 1,000 connections", "echo-64-1000", "epoll", 0.9),
-        rate("echo 64 B, 10,000 connections", "echo-64-10000", "tokio", 1.1),
-        rate("echo 64 B, 10,000 connections", "echo-64-10000", "epoll", 0.9),
-        rate("echo 64 KiB, 32 connections", "echo-65536-32", "tokio", 1.0),
-        rate("connect + echo + close", "churn", "tokio", 1.0),
-        rate("connect + echo + close", "churn", "epoll", 0.95),
-        rate("refusals", "refuse", "reset", 0.9),
-        Goal {
-            values: ratio("echo-64-10000", "tidegate", "tokio", MEMORY),
-            shared: ratio("echo-64-10000-shared", "tidegate", "tokio", MEMORY),
-            ..Goal::new(
-                "peak memory, 10,000 connections active",
-                "bytes over tokio",
-                Bound::AtMost(1.0 / 15.0),
-            )
-        },
-    ];
+/// All of them; `others` are those of the scenes and of the gate, which stand in the middle.
+pub(crate) fn all(results: &Results, others: Vec<Goal>) -> Vec<Goal> {
+    let work = SideBySide(results);
+    let mut goals = work.streams();
     goals.extend(survival(results));
-    goals.extend(scene::goals(&results.scenes));
-    goals.push(Goal {
-        values: results
-            .starts
-            .get("tidegate")
-            .map(|starts| starts.iter().map(|seconds| seconds * 1e3).collect())
-            .unwrap_or_default(),
-        unit: " ms",
-        ..Goal::new("start to first reply", "time", Bound::AtMost(20.0))
-    });
-    goals.push(Goal {
-        values: ratio("features", "tidegate:on", "tidegate:off", RATE),
-        shared: ratio("features-shared", "tidegate:on", "tidegate:off", RATE),
-        per_cpu: ratio("features", "tidegate:on", "tidegate:off", PER_CPU),
-        ..Goal::new("metrics, limits and timeouts all on", "replies/s over all off", Bound::AtLeast(0.97))
-    });
-    for (key, sockets) in [
-        ("1", "1 socket"),
-        ("1x32", "1 socket with 32 in flight"),
-        ("32", "32 sockets"),
-        ("1000", "1,000 sockets"),
-    ] {
-        // One request in flight measures the wake-ups of both sides, which no server can make 20 times shorter.
-        let over_python = if key == "1" { Bound::Shown } else { Bound::AtLeast(20.0) };
-        for name in ["echo", "time"] {
-            let (key, work) = (format!("udp-{name}-{key}"), format!("UDP {name}, {sockets}"));
-            goals.push(bounded(&work, &key, "python", over_python));
-            goals.push(rate(&work, &key, "udp", 0.9));
-        }
-    }
+    goals.extend(others);
+    goals.push(start(results));
+    goals.push(work.features());
+    goals.extend(work.datagrams());
     goals.extend(clients(results));
     goals
+}
+
+/// What was measured of servers side by side.
+struct SideBySide<'a>(&'a Results);
+
+impl SideBySide<'_> {
+    /// A figure of one server over that of another, in each round.
+    fn ratio(&self, key: &str, server: &str, other: &str, figure: fn(&Sample) -> f64) -> Vec<f64> {
+        let ratios = self.0.work.get(key).and_then(|comparison| {
+            let at = |name: &str| comparison.servers.iter().position(|server| server == name);
+            Some(comparison.ratios(at(server)?, at(other)?, figure))
+        });
+        ratios.unwrap_or_default()
+    }
+
+    /// The same, of tidegate over another.
+    fn bounded(&self, work: &str, key: &str, other: &str, bound: Bound) -> Goal {
+        Goal {
+            values: self.ratio(key, "tidegate", other, RATE),
+            shared: self.ratio(&format!("{key}{SHARED}"), "tidegate", other, RATE),
+            per_cpu: self.ratio(key, "tidegate", other, PER_CPU),
+            ..Goal::new(work, format!("replies/s over {}", crate::plots::title_of(other)), bound)
+        }
+    }
+
+    /// At least this part of another's rate.
+    fn rate(&self, work: &str, key: &str, other: &str, least: f64) -> Goal {
+        self.bounded(work, key, other, Bound::AtLeast(least))
+    }
+
+    /// At most this part of what another takes.
+    fn cost(
+        &self,
+        work: &str,
+        (key, other): (&str, &str),
+        what: &str,
+        of: fn(&Sample) -> f64,
+        most: f64,
+    ) -> Goal {
+        Goal {
+            values: self.ratio(key, "tidegate", other, of),
+            shared: self.ratio(&format!("{key}{SHARED}"), "tidegate", other, of),
+            ..Goal::new(work, what, Bound::AtMost(most))
+        }
+    }
+
+    fn streams(&self) -> Vec<Goal> {
+        let p50 = "p50 over thread per connection";
+        let memory = "peak memory, 10,000 connections active";
+        vec![
+            self.cost("echo 64 B, 1 connection", ("echo-64-1", "thread"), p50, P50, 1.1),
+            self.rate("echo 64 B, 32 connections", "echo-64-32", "tokio", 1.3),
+            self.rate("echo 64 B, 32 connections", "echo-64-32", "epoll", 0.85),
+            self.rate("echo 64 B, 1,000 connections", "echo-64-1000", "tokio", 1.1),
+            self.rate("echo 64 B, 1,000 connections", "echo-64-1000", "epoll", 0.9),
+            self.rate("echo 64 B, 10,000 connections", "echo-64-10000", "tokio", 1.1),
+            self.rate("echo 64 B, 10,000 connections", "echo-64-10000", "epoll", 0.9),
+            self.rate("echo 64 KiB, 32 connections", "echo-65536-32", "tokio", 1.0),
+            self.rate("connect + echo + close", "churn", "tokio", 1.0),
+            self.rate("connect + echo + close", "churn", "epoll", 0.95),
+            self.rate("refusals", "refuse", "reset", 0.9),
+            self.cost(memory, ("echo-64-10000", "tokio"), "bytes over tokio", MEMORY, 1.0 / 15.0),
+        ]
+    }
+
+    fn features(&self) -> Goal {
+        let (on, off) = ("tidegate:on", "tidegate:off");
+        Goal {
+            values: self.ratio("features", on, off, RATE),
+            shared: self.ratio("features-shared", on, off, RATE),
+            per_cpu: self.ratio("features", on, off, PER_CPU),
+            ..Goal::new("metrics, limits and timeouts all on", "replies/s over all off", Bound::AtLeast(0.97))
+        }
+    }
+
+    fn datagrams(&self) -> Vec<Goal> {
+        let mut goals = Vec::new();
+        for (key, sockets) in [
+            ("1", "1 socket"),
+            ("1x32", "1 socket with 32 in flight"),
+            ("32", "32 sockets"),
+            ("1000", "1,000 sockets"),
+        ] {
+            // One request in flight measures the wake-ups of both sides, which no server can make 20 times shorter.
+            let over_python = if key == "1" { Bound::Shown } else { Bound::AtLeast(20.0) };
+            for name in ["echo", "time"] {
+                let (key, work) = (format!("udp-{name}-{key}"), format!("UDP {name}, {sockets}"));
+                goals.push(self.bounded(&work, &key, "python", over_python));
+                goals.push(self.rate(&work, &key, "udp", 0.9));
+            }
+        }
+        goals
+    }
+}
+
+fn start(results: &Results) -> Goal {
+    let starts = results.starts.get("tidegate");
+    let millis = starts.map(|starts| starts.iter().map(|seconds| seconds * 1e3).collect());
+    Goal {
+        values: millis.unwrap_or_default(),
+        unit: " ms",
+        ..Goal::new("start to first reply", "time", Bound::AtMost(20.0))
+    }
 }
 
 /// `tidegate stress` beside other load clients.
@@ -243,7 +289,7 @@ fn survival(results: &Results) -> Vec<Goal> {
 /// What stands for the figures of wrk where there is none.
 pub(crate) const NO_WRK: &str = "not measured: wrk is not installed";
 
-/// The load clients are compared at so many connections.
+/// The numbers of connections at which the load clients are compared.
 pub(crate) const CLIENT_CONNECTIONS: [usize; 3] = [32, 1_000, 10_000];
 
 /// Of the measured tidegate.

@@ -3,7 +3,9 @@
 mod chart;
 mod clients;
 mod cost;
+mod gate;
 mod goals;
+mod hold;
 mod load;
 mod machine;
 mod measure;
@@ -14,10 +16,12 @@ mod quick;
 mod report;
 mod results;
 mod scene;
+mod scratch;
 mod server;
 mod stats;
 mod suite;
 mod svg;
+mod work_table;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -45,6 +49,8 @@ enum Command {
     Quick(quick::QuickArgs),
     /// Play a scene of overload against some servers and print each second.
     Scene(scene::SceneArgs),
+    /// Compare what can stand in front of a service: its cost under a work, or its worth in a scene.
+    Gate(gate::GateArgs),
     /// Load a server that runs already, from all processors this process may use, and print JSON.
     Load(load::LoadArgs),
 }
@@ -68,6 +74,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Cost(args) => cost::run(args),
         Command::Quick(args) => quick::run(args),
         Command::Scene(args) => scene::command(args),
+        Command::Gate(args) => gate::command(args),
         Command::Load(args) => load::command(args),
     }
 }

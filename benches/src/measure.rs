@@ -87,7 +87,7 @@ impl Load {
         self.run_against(&server, bench).with_context(|| format!("measuring {}", spec.name))
     }
 
-    fn run_against(&self, server: &Server, bench: &Bench) -> Result<Sample> {
+    pub(crate) fn run_against(&self, server: &Server, bench: &Bench) -> Result<Sample> {
         let plan = self.plan(server, &bench.client_cpus);
         // A server that refuses everybody is one that is full: somebody holds its only place.
         let _holder = match self.shape {

@@ -45,14 +45,19 @@ impl Cpus {
         sched_setaffinity(None, &self.set).context("cannot choose the processors of a thread")
     }
 
+    /// Runs something on these, on a thread of its own.
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let cpus = self.clone();
+        let run = move || -> Result<T> {
+            cpus.pin_this_thread()?;
+            Ok(work())
+        };
+        std::thread::spawn(run).join().map_err(|_| anyhow!("the thread panicked"))?
+    }
+
     /// Runs a program on these, to its end.
     pub(crate) fn output(&self, mut command: Command) -> Result<Output> {
-        let cpus = self.clone();
-        let run = move || {
-            cpus.pin_this_thread()?;
-            command.output().with_context(|| format!("cannot run {:?}", command.get_program()))
-        };
-        std::thread::spawn(run).join().map_err(|_| anyhow!("the starting thread panicked"))?
+        self.run(move || command.output().with_context(|| format!("cannot run {:?}", command.get_program())))?
     }
 }
 

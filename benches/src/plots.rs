@@ -1,8 +1,8 @@
 //! The pictures of the report.
 
 use crate::chart::{Field, Group, Line, Scale, groups, legend};
-use crate::results::{Results, Survival};
-use crate::scene;
+use crate::measure::Sample;
+use crate::results::{Results, Survival, SurvivalPoint};
 use crate::stats::median;
 use crate::svg::{Anchor, Svg};
 
@@ -18,13 +18,20 @@ pub(crate) fn title_of(server: &str) -> &str {
         "udp" => "one-thread UDP loop",
         "python" => "Python",
         "asyncio" => "Python asyncio",
+        "haproxy" => "HAProxy",
+        "haproxy-splice" => "HAProxy, splice",
+        "haproxy-limits" => "HAProxy with limits",
+        "hyper" => "hyper",
+        "http" => "one-thread HTTP loop",
+        "tokio-relay" => "tokio relay",
+        "relay" => "one-thread relay",
         "tidegate:on" => "tidegate, all on",
         "tidegate:off" => "tidegate, all off",
         other => other,
     }
 }
 
-/// Every picture that there are results for: a file name and its content.
+/// Every picture that there are results for, those of the scenes and of the gate apart: a file name and its content.
 pub(crate) fn all(results: &Results) -> Vec<(&'static str, String)> {
     let mut pictures = Vec::new();
     if let Some(survival) = &results.survival {
@@ -49,11 +56,13 @@ pub(crate) fn all(results: &Results) -> Vec<(&'static str, String)> {
     if results.work.contains_key("echo-64-10000") {
         pictures.push(("memory.svg", memory_picture(results)));
     }
-    pictures.extend(scene::pictures(&results.scenes));
     pictures
 }
 
 pub(crate) const PICTURE_WIDTH: f64 = 880.0;
+
+/// The marks on the axis of the offered load.
+const FACTORS: [f64; 6] = [1.0, 2.0, 4.0, 6.0, 8.0, 10.0];
 
 fn survival_picture(survival: &Survival) -> String {
     let mut svg = Svg::new(PICTURE_WIDTH, 414.0);
@@ -61,69 +70,12 @@ fn survival_picture(survival: &Survival) -> String {
         return svg.finish("nothing was measured", "");
     };
     let servers = &first.comparison.servers;
-    let lines = |figure: fn(&crate::measure::Sample) -> Option<f64>| -> Vec<Line<'_>> {
-        servers
-            .iter()
-            .map(|name| Line {
-                class: name,
-                points: survival
-                    .points
-                    .iter()
-                    .map(|point| {
-                        let has =
-                            point.of(name, |sample| sample.outcome.rate).is_some_and(|rate| rate >= 1.0);
-                        let value = point.of(name, |sample| figure(sample).unwrap_or(f64::NAN));
-                        // The useful rate is shown when it is nothing, a latency of nothing is not.
-                        (point.factor, value.filter(|value| !value.is_nan() && (has || *value == 0.0)))
-                    })
-                    .collect(),
-            })
-            .collect()
-    };
-    let ticks = [1.0, 2.0, 4.0, 6.0, 8.0, 10.0];
-    let useful = Field {
-        title: "Useful replies a second",
-        below: "offered load over what one core can do",
-        place: (60.0, 92.0, 440.0, 250.0),
-        across: 10.2,
-        ticks_across: &ticks,
-        show_across: times,
-        scale: Scale::Linear { max: survival.capacity * 1.15 },
-        show: |value| format!("{value:.0}"),
-    };
+    let useful = useful_field(survival.capacity);
     useful.mark(&mut svg, survival.capacity);
-    useful.draw(&mut svg, &lines(|sample| Some(sample.outcome.rate)));
-    if let Some(last) = survival.points.last() {
-        let gone: Vec<&str> = servers
-            .iter()
-            .filter(|name| {
-                last.of(name, |sample| sample.outcome.rate)
-                    .is_some_and(|rate| rate < 0.02 * survival.capacity)
-            })
-            .map(|name| title_of(name))
-            .collect();
-        if gone.len() > 1 {
-            let words = if gone.len() + 1 == servers.len() {
-                "all others: none".to_owned()
-            } else {
-                format!("{}: none", gone.join(", "))
-            };
-            useful.note(&mut svg, "small", (last.factor, 0.0), &words);
-        }
-    }
-    let late = Field {
-        title: "p99 of the useful replies",
-        below: "offered load over what one core can do",
-        place: (580.0, 92.0, 280.0, 250.0),
-        across: 10.2,
-        ticks_across: &ticks,
-        show_across: times,
-        scale: Scale::Log { min: 0.001, max: 1.0 },
-        show: |value| {
-            if value >= 1.0 { format!("{value:.0} s") } else { format!("{:.0} ms", value * 1e3) }
-        },
-    };
-    late.draw(&mut svg, &lines(|sample| (sample.outcome.replies > 0).then_some(sample.outcome.p99)));
+    useful.draw(&mut svg, &lines(survival, servers, |sample| Some(sample.outcome.rate)));
+    note_those_without_replies(&mut svg, &useful, survival, servers);
+    let p99 = |sample: &Sample| (sample.outcome.replies > 0).then_some(sample.outcome.p99);
+    late_field().draw(&mut svg, &lines(survival, servers, p99));
     let entries: Vec<(&str, &str)> = servers.iter().map(|name| (name.as_str(), title_of(name))).collect();
     legend(&mut svg, (24.0, 30.0), &entries);
     svg.text(
@@ -133,6 +85,69 @@ fn survival_picture(survival: &Survival) -> String {
         "One core does 1 ms of work for each request, at most at the dashed rate; a reply is useful within 1 s.",
     );
     svg.finish("Useful replies and their p99 over offered load", &in_words(survival))
+}
+
+/// A line for each server: a figure over the offered load.
+fn lines<'a>(
+    survival: &Survival,
+    servers: &'a [String],
+    figure: fn(&Sample) -> Option<f64>,
+) -> Vec<Line<'a>> {
+    let point = |name: &str, point: &SurvivalPoint| {
+        let has = point.of(name, |sample| sample.outcome.rate).is_some_and(|rate| rate >= 1.0);
+        let value = point.of(name, |sample| figure(sample).unwrap_or(f64::NAN));
+        // The useful rate is shown when it is nothing, a latency of nothing is not.
+        (point.factor, value.filter(|value| !value.is_nan() && (has || *value == 0.0)))
+    };
+    let line = |name: &'a String| Line {
+        class: name,
+        points: survival.points.iter().map(|at| point(name, at)).collect(),
+    };
+    servers.iter().map(line).collect()
+}
+
+fn useful_field(capacity: f64) -> Field<'static> {
+    Field {
+        title: "Useful replies a second",
+        below: "offered load over what one core can do",
+        place: (60.0, 92.0, 440.0, 250.0),
+        across: 10.2,
+        ticks_across: &FACTORS,
+        show_across: times,
+        scale: Scale::Linear { max: capacity * 1.15 },
+        show: |value| format!("{value:.0}"),
+    }
+}
+
+fn late_field() -> Field<'static> {
+    Field {
+        title: "p99 of the useful replies",
+        below: "offered load over what one core can do",
+        place: (580.0, 92.0, 280.0, 250.0),
+        across: 10.2,
+        ticks_across: &FACTORS,
+        show_across: times,
+        scale: Scale::Log { min: 0.001, max: 1.0 },
+        show: |value| {
+            if value >= 1.0 { format!("{value:.0} s") } else { format!("{:.0} ms", value * 1e3) }
+        },
+    }
+}
+
+/// Names the servers that give no useful reply at the highest load.
+fn note_those_without_replies(svg: &mut Svg, useful: &Field<'_>, survival: &Survival, servers: &[String]) {
+    let Some(last) = survival.points.last() else { return };
+    let rate = |name: &str| last.of(name, |sample| sample.outcome.rate);
+    let is_gone = |name: &&String| rate(name).is_some_and(|rate| rate < 0.02 * survival.capacity);
+    let gone: Vec<&str> = servers.iter().filter(is_gone).map(|name| title_of(name)).collect();
+    if gone.len() > 1 {
+        let words = if gone.len() + 1 == servers.len() {
+            "all others: none".to_owned()
+        } else {
+            format!("{}: none", gone.join(", "))
+        };
+        useful.note(svg, "small", (last.factor, 0.0), &words);
+    }
 }
 
 fn times(factor: f64) -> String {

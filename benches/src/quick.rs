@@ -1,6 +1,6 @@
 //! A quick comparison, for the engineer at work.
 
-use crate::load::{LATE, Shape};
+use crate::load::{LATE, Shape, seconds};
 use crate::measure::{Bench, Comparison, Load, Sample, compare};
 use crate::peers::Mode;
 use crate::server::{self, Spec};
@@ -57,18 +57,6 @@ pub(crate) struct QuickArgs {
     json: bool,
 }
 
-/// A time as `2s` or `500ms`.
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let number = |digits: &str, unit: f64| digits.parse::<f64>().ok().map(|number| number * unit);
-    let seconds = match text.strip_suffix("ms") {
-        Some(digits) => number(digits, 1e-3),
-        None => text.strip_suffix('s').and_then(|digits| number(digits, 1.0)),
-    };
-    seconds
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| format!("`{text}` is not a time: write it like 2s or 500ms"))
-}
-
 /// Runs it.
 pub(crate) fn run(args: QuickArgs) -> Result<()> {
     ensure!(args.repeat > 0 && !args.servers.is_empty(), "there is nothing to measure");
@@ -100,7 +88,7 @@ pub(crate) fn run(args: QuickArgs) -> Result<()> {
     Ok(())
 }
 
-fn table(out: &mut impl Write, load: &Load, comparison: &Comparison) -> Result<()> {
+pub(crate) fn table(out: &mut impl Write, load: &Load, comparison: &Comparison) -> Result<()> {
     let Load { shape, connections, size, rate, .. } = load;
     match shape {
         Shape::Open => writeln!(out, "{shape:?}, {rate} a second, {size} B")?,

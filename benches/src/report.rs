@@ -1,13 +1,13 @@
 //! The report: `docs/benchmarks.md`.
 
 use crate::load::LATE;
-use crate::measure::{Comparison, Sample};
 use crate::plots::{thousands, title_of};
-use crate::results::{ClientRates, Results, Survival, SurvivalPoint};
-use crate::scene;
+use crate::results::{ClientRates, Results, SHARED, Survival, SurvivalPoint};
 use crate::stats::{median, spread};
-use crate::suite::SHARED;
+use crate::work_table::work_table;
+use crate::{gate, scene};
 use crate::{goals, machine::Machine};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// What each work is, in the order of the report.
@@ -35,6 +35,7 @@ pub(crate) fn markdown(results: &Results) -> String {
     let mut page = String::new();
     // Writing to a String cannot fail.
     let _ = head(&mut page, &results.machine);
+    let _ = later(&mut page, &results.later);
     let _ = goal_table(&mut page, results);
     page += "\n";
     page += include_str!("../notes.md");
@@ -42,6 +43,9 @@ pub(crate) fn markdown(results: &Results) -> String {
         let _ = survive(&mut page, survival);
     }
     let _ = scene::report(&mut page, &results.scenes);
+    if let Some(gates) = &results.gate {
+        let _ = gate::report(&mut page, gates);
+    }
     page += "\n## Speed and memory\n\n![Echo of 64 bytes](img/echo.svg)\n\n\
              ![Peak memory with 10,000 connections](img/memory.svg)\n";
     for (key, title) in WORKS {
@@ -89,6 +93,22 @@ fn head(page: &mut String, machine: &Machine) -> std::fmt::Result {
     )
 }
 
+/// The sections that are of another run than the rest.
+fn later(page: &mut String, later: &BTreeMap<String, Machine>) -> std::fmt::Result {
+    if later.is_empty() {
+        return Ok(());
+    }
+    let sections: Vec<String> = later
+        .iter()
+        .map(|(section, machine)| format!("`{section}` ({}, revision {})", machine.date, machine.revision))
+        .collect();
+    writeln!(
+        page,
+        "\nMeasured again later, each with `tidegate-bench all --only SECTION`: {}.",
+        sections.join(", ")
+    )
+}
+
 fn goal_table(page: &mut String, results: &Results) -> std::fmt::Result {
     writeln!(
         page,
@@ -98,7 +118,9 @@ fn goal_table(page: &mut String, results: &Results) -> std::fmt::Result {
          | work | figure | goal | apart | sharing | per CPU second |\n|---|---|---|---|---|---|",
         busy(results)
     )?;
-    for goal in goals::all(results) {
+    let mut others = scene::goals(&results.scenes);
+    others.extend(gate::goals(results.gate.as_ref()));
+    for goal in goals::all(results, others) {
         let columns = [&goal.values, &goal.shared, &goal.per_cpu].map(|values| goal.measured(values));
         let [apart, sharing, per_cpu] = match columns.iter().all(String::is_empty) {
             true => [goal.unmeasured.to_owned(), String::new(), String::new()],
@@ -189,37 +211,6 @@ fn survival_table(page: &mut String, points: &[SurvivalPoint]) -> std::fmt::Resu
     Ok(())
 }
 
-fn work_table(page: &mut String, comparison: &Comparison) -> std::fmt::Result {
-    let first = &comparison.servers[0];
-    writeln!(
-        page,
-        "\n| server | replies/s | p50 µs | p99 µs | CPU µs | peak MB | lost | {} over it |\n\
-         |---|---:|---:|---:|---:|---:|---:|---:|",
-        title_of(first)
-    )?;
-    for (at, name) in comparison.servers.iter().enumerate() {
-        let value = |figure: fn(&Sample) -> f64| median(&comparison.values(at, figure));
-        let ratios = comparison.ratios(0, at, |sample| sample.outcome.rate);
-        let (least, most) = spread(&ratios);
-        let ratio = match at {
-            0 => String::new(),
-            _ => format!("{:.2} ({least:.2} to {most:.2})", median(&ratios)),
-        };
-        writeln!(
-            page,
-            "| {} | {} | {} | {} | {:.2} | {:.1} | {} | {ratio} |",
-            title_of(name),
-            thousands(value(|sample| sample.outcome.rate)),
-            thousands(value(|sample| sample.outcome.p50 * 1e6)),
-            thousands(value(|sample| sample.outcome.p99 * 1e6)),
-            value(|sample| sample.cpu_per_request * 1e6),
-            value(|sample| sample.peak_rss as f64 / 1e6),
-            thousands(value(|sample| sample.outcome.errors.sum() as f64)),
-        )?;
-    }
-    Ok(())
-}
-
 fn start_table(page: &mut String, results: &Results) -> std::fmt::Result {
     if results.starts.is_empty() {
         return Ok(());
@@ -241,7 +232,7 @@ fn client_table(page: &mut String, results: &Results) -> std::fmt::Result {
     writeln!(
         page,
         "\n### The load clients\n\n`tidegate stress` and another client, in turn, closed loop, each with the cores that \
-         the server has not: what the stress client can ask for, and what it costs that it knows so much. The bare \
+         the server has not: how many requests the stress client can make, and what its measurements cost. The bare \
          client of `benches/` sends 64 bytes to the one-thread epoll loop, which sends them back; wrk asks the same \
          loop with a small HTTP response. Two seconds go before the measured time; wrk knows no warm-up, and all of its \
          time counts.\n\n\

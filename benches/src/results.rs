@@ -1,6 +1,7 @@
 //! All that a run of everything measured, as it is kept beside the report, so that the report and its pictures can be
 //! made again without measuring again.
 
+use crate::gate::Gates;
 use crate::machine::Machine;
 use crate::measure::Comparison;
 use crate::scene::Played;
@@ -9,10 +10,16 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// What the name of a work ends with when servers and clients share all cores.
+pub(crate) const SHARED: &str = "-shared";
+
 /// Everything.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Results {
     pub(crate) machine: Machine,
+    /// Sections that were measured again after the whole run, and where.
+    #[serde(default)]
+    pub(crate) later: BTreeMap<String, Machine>,
     /// By the name of the work: `echo-64-32`, `churn`, `udp-time-1000`, ...
     pub(crate) work: BTreeMap<String, Comparison>,
     /// Seconds from the start of the process to the first reply, by server.
@@ -21,6 +28,9 @@ pub(crate) struct Results {
     /// Scenes of overload, by their names.
     #[serde(default)]
     pub(crate) scenes: BTreeMap<String, Played>,
+    /// What stands in front of a service.
+    #[serde(default)]
+    pub(crate) gate: Option<Gates>,
     /// Echo: rates of `tidegate stress` and the bare client, by connections.
     pub(crate) clients: BTreeMap<usize, ClientRates>,
     /// Connect, echo, close: the same two.
@@ -75,10 +85,12 @@ impl Results {
     pub(crate) fn new(machine: Machine) -> Self {
         Self {
             machine,
+            later: BTreeMap::new(),
             work: BTreeMap::new(),
             starts: BTreeMap::new(),
             survival: None,
             scenes: BTreeMap::new(),
+            gate: None,
             clients: BTreeMap::new(),
             clients_churn: None,
             clients_http: BTreeMap::new(),

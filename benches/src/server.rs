@@ -3,9 +3,9 @@
 use crate::peers::Mode;
 use crate::pin::Cpus;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for a server to say where it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// Between two looks whether a server listens that does not say so.
+const LISTEN_PAUSE: Duration = Duration::from_millis(20);
 /// What the kernel counts a process's time in; 100 a second on every Linux that Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -176,6 +178,15 @@ pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
 }
 
+/// Where a server that is started will listen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place {
+    /// It says so, after this scheme.
+    Said(&'static str),
+    /// It was told so, and says nothing.
+    Told(SocketAddr),
+}
+
 /// What a server has cost so far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
@@ -224,6 +235,13 @@ impl Server {
             under.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
             command = under;
         }
+        let scheme = if service.udp { "udp://" } else { "tcp://" };
+        Self::launch(command, Place::Said(scheme), cpus)
+            .with_context(|| format!("{} did not start", spec.name))
+    }
+
+    /// Starts a program that becomes a server.
+    pub(crate) fn launch(mut command: Command, place: Place, cpus: &Cpus) -> Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TIDEGATE_") {
@@ -238,13 +256,12 @@ impl Server {
             child.with_context(|| format!("cannot start {:?}", command.get_program()))
         });
         let mut child = spawned.join().map_err(|_| anyhow!("the starting thread panicked"))??;
-        let scheme = if service.udp { "udp://" } else { "tcp://" };
-        match find_address(&mut child, scheme) {
+        match find_address(&mut child, place) {
             Ok((addr, said)) => Ok(Self { child, said, addr }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                Err(error.context(format!("{} did not start", spec.name)))
+                Err(error)
             }
         }
     }
@@ -277,6 +294,12 @@ impl Server {
         Ok(self.child.try_wait()?.is_none())
     }
 
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -286,18 +309,36 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // Nothing is asked of it any more, so it need not drain.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
-fn find_address(child: &mut Child, scheme: &'static str) -> Result<(SocketAddr, Receiver<String>)> {
+fn find_address(child: &mut Child, place: Place) -> Result<(SocketAddr, Receiver<String>)> {
     let (sender, lines) = bounded(64);
     let stdout = child.stdout.take().context("stdout is a pipe")?;
     let stderr = child.stderr.take().context("stderr is a pipe")?;
     read_lines(stdout, sender.clone())?;
     read_lines(stderr, sender)?;
-    Ok((wait_for_address(&lines, scheme)?, lines))
+    match place {
+        Place::Said(scheme) => Ok((wait_for_address(&lines, scheme)?, lines)),
+        Place::Told(addr) => {
+            wait_for_listener(child, addr, &lines)?;
+            Ok((addr, lines))
+        }
+    }
+}
+
+fn wait_for_listener(child: &mut Child, addr: SocketAddr, lines: &Receiver<String>) -> Result<()> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    while TcpStream::connect(addr).is_err() {
+        if let Some(status) = child.try_wait()? {
+            let said: Vec<String> = lines.iter().collect();
+            bail!("it ended ({status}) and said: {}", said.join(" "));
+        }
+        ensure!(Instant::now() < deadline, "nobody listens on {addr} after {START_TIMEOUT:?}");
+        std::thread::sleep(LISTEN_PAUSE);
+    }
+    Ok(())
 }
 
 /// Reads all a server says, so that it never waits for a reader; only the first lines are handed on.
@@ -312,15 +353,19 @@ fn read_lines(from: impl Read + Send + 'static, to: Sender<String>) -> Result<()
 
 fn wait_for_address(lines: &Receiver<String>, scheme: &str) -> Result<SocketAddr> {
     let deadline = Instant::now() + START_TIMEOUT;
-    let mut said = String::new();
-    while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        if let Some(addr) = address_in(&line, scheme) {
-            return Ok(addr);
+    let mut said = Vec::new();
+    loop {
+        match lines.recv_deadline(deadline) {
+            Ok(line) => match address_in(&line, scheme) {
+                Some(addr) => return Ok(addr),
+                None => said.push(line),
+            },
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("no address within {START_TIMEOUT:?}; it said: {}", said.join(" "))
+            }
+            Err(RecvTimeoutError::Disconnected) => bail!("it ended and said: {}", said.join(" ")),
         }
-        said += &line;
-        said.push('\n');
     }
-    bail!("no address within {START_TIMEOUT:?}; it said: {said}")
 }
 
 fn address_in(line: &str, scheme: &str) -> Option<SocketAddr> {

@@ -1,16 +1,19 @@
 //! Everything that is measured, in one run.
 
 use crate::clients::{self, Clients};
+use crate::gate::Kind;
 use crate::goals::{CLIENT_CONNECTIONS, NO_WRK};
 use crate::load::Shape;
 use crate::machine::Machine;
 use crate::measure::{Bench, Load, compare, start_to_first_reply};
 use crate::peers::Mode;
 use crate::pin::Cpus;
-use crate::results::{Results, Survival, SurvivalPoint};
-use crate::server::{self, Spec};
-use crate::{plots, report, scene, stats};
+use crate::results::{Results, SHARED, Survival, SurvivalPoint};
+use crate::scene::Stand;
+use crate::server::{self, Server, Spec};
+use crate::{gate, plots, report, scene, stats};
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
@@ -39,11 +42,8 @@ const SURVIVAL_WORK: Mode = Mode::Cpu(Duration::from_millis(1));
 const UDP_WORKS: [(&str, usize, usize); 4] =
     [("1", 1, 1), ("1x32", 1, 32), ("32", 32, 1), ("1000", 1_000, 1)];
 
-/// What the name of a work ends with when servers and clients share all cores.
-pub(crate) const SHARED: &str = "-shared";
-
 /// What there is to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Section {
     /// Echo over connections that stay, and memory.
     Echo,
@@ -55,6 +55,14 @@ pub(crate) enum Section {
     Survival,
     /// Scenes of overload on connections that stay, and of crowds.
     Scenes,
+    /// What it costs to have something in front of a service.
+    Gate,
+    /// The same for HTTP, and what an HTTP server costs.
+    Http,
+    /// What stands in front of a service that has trouble: what it is worth.
+    GateScenes,
+    /// The same with gunicorn, over HTTP.
+    Gunicorn,
     /// Start to first reply.
     Start,
     /// Metrics, limits and timeouts on and off.
@@ -75,11 +83,14 @@ pub(crate) struct AllArgs {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Measured time of each run.
-    #[arg(short, long, default_value = "1s", value_parser = crate::quick::seconds)]
+    #[arg(short, long, default_value = "1s", value_parser = crate::load::seconds)]
     duration: Duration,
     /// The tidegate binary; without it, `cargo build --release` makes one.
     #[arg(long)]
     tidegate: Option<PathBuf>,
+    /// The gunicorn of the scene that is named after it; default: the one of the tests (tests/setup.sh), or the installed.
+    #[arg(long)]
+    gunicorn: Option<PathBuf>,
     /// Leave Python's servers out.
     #[arg(long)]
     no_python: bool,
@@ -115,13 +126,19 @@ pub(crate) fn run(args: AllArgs) -> Result<()> {
         Some(path) => server::set_tidegate(path.clone()),
         None => build()?,
     }
+    if let Some(path) = &args.gunicorn {
+        gate::set_gunicorn(path.clone());
+    }
     let cpus = Cpus::all()?;
     let machine = Machine::of(cpus.count(), true);
     let file = args.out.join("benchmarks.json");
-    let results = match args.only.is_empty() {
-        true => Results::new(machine),
-        false => Results { machine, ..Results::load(&file)? },
+    let mut results = match args.only.is_empty() {
+        true => Results::new(machine.clone()),
+        false => Results::load(&file)?,
     };
+    for section in args.only.iter().filter_map(ValueEnum::to_possible_value) {
+        results.later.insert(section.get_name().to_owned(), machine.clone());
+    }
     let mut suite = Suite {
         bench: Bench::new(true)?,
         shared: Bench::new(false)?,
@@ -132,7 +149,7 @@ pub(crate) fn run(args: AllArgs) -> Result<()> {
         started: Instant::now(),
     };
     let sections: &[Section] = match args.only.as_slice() {
-        [] => <Section as clap::ValueEnum>::value_variants(),
+        [] => Section::value_variants(),
         some => some,
     };
     for &section in sections {
@@ -153,7 +170,9 @@ pub(crate) fn render(args: RenderArgs) -> Result<()> {
 fn write_report(results: &Results, out: &std::path::Path) -> Result<()> {
     let pictures = out.join("img");
     std::fs::create_dir_all(&pictures)?;
-    for (name, picture) in plots::all(results) {
+    let gates = results.gate.iter().flat_map(gate::pictures);
+    let others = scene::pictures(&results.scenes).into_iter().chain(gates);
+    for (name, picture) in plots::all(results).into_iter().chain(others) {
         std::fs::write(pictures.join(name), picture)?;
     }
     std::fs::write(out.join("benchmarks.md"), report::markdown(results))?;
@@ -183,6 +202,10 @@ impl Suite {
             Section::Refuse => self.refuse(),
             Section::Survival => self.survival(),
             Section::Scenes => self.scenes(),
+            Section::Gate => self.gate(),
+            Section::Http => self.http(),
+            Section::GateScenes => self.gate_scenes(false),
+            Section::Gunicorn => self.gate_scenes(true),
             Section::Start => self.starts(),
             Section::Features => self.features(),
             Section::Udp => self.datagrams(),
@@ -326,9 +349,38 @@ impl Suite {
             let peers = peers.filter(|name| python || !matches!(*name, "python" | "asyncio"));
             let specs = self.peers(&peers.collect::<Vec<_>>().join(" "), false);
             // Each run has many seconds that are looked at, so fewer rounds do.
-            let played = scene::play(&scene, capacity, &specs, self.rounds.div_ceil(3), |_| {})?;
+            let names: Vec<String> = specs.iter().map(|spec| spec.name.clone()).collect();
+            let start = |at: usize, bench: &Bench| {
+                Ok(Stand::alone(Server::start(&specs[at], scene.service, &bench.server_cpus)?))
+            };
+            let played = scene::play(&scene, capacity, &names, self.rounds.div_ceil(3), start, |_| {})?;
             self.results.scenes.insert(scene.key.to_owned(), played);
         }
+        Ok(())
+    }
+
+    fn gate(&mut self) -> Result<()> {
+        let mut gates = self.results.gate.take().unwrap_or_default();
+        let time = (self.rounds, self.duration);
+        gate::works(&mut gates, &[Kind::Bytes], &self.bench, time, |what| self.note(what))?;
+        gate::downloads_and_quiet(&mut gates, &self.bench, self.rounds, |what| self.note(what));
+        self.results.gate = Some(gates);
+        Ok(())
+    }
+
+    fn http(&mut self) -> Result<()> {
+        let mut gates = self.results.gate.take().unwrap_or_default();
+        let time = (self.rounds, self.duration);
+        let kinds = [Kind::HttpGate, Kind::HttpServer];
+        gate::works(&mut gates, &kinds, &self.bench, time, |what| self.note(what))?;
+        self.results.gate = Some(gates);
+        Ok(())
+    }
+
+    fn gate_scenes(&mut self, http: bool) -> Result<()> {
+        let mut gates = self.results.gate.take().unwrap_or_default();
+        gate::scenes(&mut gates, http, self.rounds, |what| self.note(what))?;
+        self.results.gate = Some(gates);
         Ok(())
     }
 

@@ -17,7 +17,8 @@ const STYLE: &str = "
   .tidegate { --ink: #0550ae; } .tokio { --ink: #bc4c00; } .thread { --ink: #1a7f37; }
   .pool { --ink: #bf3989; } .python { --ink: #9a6700; } .epoll { --ink: #6e7781; }
   .reset { --ink: #6e7781; } .udp { --ink: #6e7781; } .tokio-4k { --ink: #d4a72c; }
-  .asyncio { --ink: #8250df; }
+  .asyncio { --ink: #8250df; } .haproxy { --ink: #bf3989; } .haproxy-limits { --ink: #bc4c00; }
+  .nginx { --ink: #1a7f37; } .nothing { --ink: #6e7781; }
   polyline { stroke: var(--ink); } .dot, .bar { fill: var(--ink); } text.ink { fill: var(--ink); }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3; } .small { fill: #9198a1; } .paper { fill: #0d1117; }
@@ -25,7 +26,8 @@ const STYLE: &str = "
     .tidegate { --ink: #58a6ff; } .tokio { --ink: #ff9d57; } .thread { --ink: #56d364; }
     .pool { --ink: #f778ba; } .python { --ink: #e3b341; } .epoll { --ink: #9ea7b3; }
     .reset { --ink: #9ea7b3; } .udp { --ink: #9ea7b3; } .tokio-4k { --ink: #ffdf8a; }
-    .asyncio { --ink: #d2a8ff; }
+    .asyncio { --ink: #d2a8ff; } .haproxy { --ink: #f778ba; } .haproxy-limits { --ink: #ff9d57; }
+    .nginx { --ink: #56d364; } .nothing { --ink: #9ea7b3; }
   }";
 
 /// Where a text is held.

@@ -67,6 +67,11 @@ impl Drop for Peer {
 }
 
 #[test]
+fn every_peer_that_speaks_http_answers_on_connections_that_stay() {
+    assert_all_replied(&quick(&["http", "-c", "4", "--servers", "http,hyper"]), 2);
+}
+
+#[test]
 fn the_http_peer_answers_every_request_of_a_pipeline() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-bench"));
     let mut peer = Peer(command.args(["peer", "http"]).stdout(Stdio::piped()).spawn().unwrap());
@@ -118,6 +123,26 @@ fn a_scene_counts_every_second_and_says_which_server_was_not_measured() {
     let missing = &played["servers"][2];
     assert!(missing["missing"].as_str().unwrap().contains("nowhere"), "{missing}");
     assert_eq!(missing["runs"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn what_stands_in_front_of_a_service_is_measured_or_reported_with_its_reason() {
+    let run = ["--servers", "relay,tokio-relay,nowhere", "--repeat", "1", "--duration", "200ms"];
+    let (ok, out, err) = bench(&[&["gate", "echo-32"], &run[..], &["--json"]].concat());
+    assert!(ok, "{err}");
+    let comparison: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(comparison["servers"], serde_json::json!(["relay", "tokio-relay"]));
+    for samples in comparison["samples"].as_array().unwrap() {
+        assert!(samples[0]["outcome"]["replies"].as_u64().unwrap() > 0, "{samples}");
+        assert_eq!(samples[0]["outcome"]["errors"]["reset"], 0, "{samples}");
+    }
+    let (ok, out, err) = bench(&[&["gate", "churn"], &run[..]].concat());
+    assert!(ok, "{err}");
+    assert!(out.contains("nowhere: not measured: nowhere did not start"), "{out}");
+    assert!(
+        out.contains("goal: through the gate: connect, 64 bytes, close; 32 at once: CPU a request"),
+        "{out}"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! How the server is, in a word, and why, in a sentence: the status page's banner.
+//! The banner of the status page: the state of the server in one word, and the reason in one sentence.
 
 use super::history::Dropped;
 use super::show;

@@ -20,6 +20,8 @@ pub(super) struct Latencies {
     /// Waiting for a place at a backend, and connecting to one.
     pub(super) gate_wait: HistogramSnapshot,
     pub(super) connect: HistogramSnapshot,
+    /// HTTP requests, from the first byte to the end of the answer.
+    pub(super) http: HistogramSnapshot,
 }
 
 impl Latencies {
@@ -27,6 +29,7 @@ impl Latencies {
         let mut all = Self { queue_wait: seen.queue_wait.clone(), ..Self::default() };
         for listener in &seen.listeners {
             all.turn.merge(&listener.turn_duration);
+            listener.web.iter().for_each(|web| all.http.merge(&web.duration));
             let Some(gate) = &listener.backends else { continue };
             all.gate_wait.merge(&gate.wait);
             gate.backends.iter().for_each(|backend| all.connect.merge(&backend.connect));
@@ -41,6 +44,7 @@ impl Latencies {
             turn: self.turn.since(&earlier.turn),
             gate_wait: self.gate_wait.since(&earlier.gate_wait),
             connect: self.connect.since(&earlier.connect),
+            http: self.http.since(&earlier.http),
         }
     }
 }

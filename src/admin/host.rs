@@ -1,4 +1,4 @@
-//! The names that the endpoint answers to.
+//! The host names that the endpoint answers to.
 //!
 //! A page that a browser has loaded from anywhere may make its own name lead to this address (DNS rebinding) and then
 //! read what is served here as if it were its own. Its requests say its name in `Host`: so a name must be known. An

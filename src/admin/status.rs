@@ -6,6 +6,7 @@
 mod json;
 mod report;
 mod view;
+mod web;
 
 use super::history::History;
 use crate::metrics::process::ProcessSnapshot;
@@ -22,7 +23,7 @@ const SCRIPT: &str = include_str!("status.js");
 /// What the page may do: nothing but its own style, its own script and `status.json`. The hashes
 /// are those of the two files (a test compares them).
 pub(super) const CSP: &str = concat!(
-    "default-src 'none'; style-src 'sha256-bkprlmmc4XgpSAUgXUifElU/HSilvf3VBgTurx6fAgw='; ",
+    "default-src 'none'; style-src 'sha256-mdqAan/rADX86CgPoy8c4U/ImKbJE72GHH8er6htmFk='; ",
     "script-src 'sha256-Mjv5H00z440vTw2xFozmz2qhJBos7uyzF0xgWG5L0To='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 );

@@ -1,4 +1,4 @@
-//! Who waits for a place, and who rings when there is one.
+//! The bell: the acceptor waits for a place, and the thread that frees one rings.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU8, fence};

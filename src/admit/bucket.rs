@@ -65,6 +65,8 @@ mod tests {
         assert_eq!(bucket.next(now, 1.0), Some(Duration::ZERO));
         assert!(bucket.take(now, 1.0) && !bucket.take(now, 1.0));
         assert_eq!(bucket.next(now, 1.0), Some(Duration::from_millis(100)));
+        let half = Duration::from_millis(50);
+        assert_eq!(bucket.next(now + half, 1.0), Some(half), "half a token is there");
         assert!(bucket.take(now + Duration::from_millis(101), 1.0));
         assert_eq!(Bucket::with_depth(0.0, 0.0, now).next(now, 1.0), None);
         let mut slow = Bucket::with_depth(1e-300, 1.0, now);

@@ -1,4 +1,4 @@
-//! Who may come in: places, sources, rates. A [`Permit`] is a connection's place and its share of its source; both
+//! Admission: places, sources, rates. A [`Permit`] is a connection's place and its share of its source; both
 //! are given back when it is dropped, so no path can leak one.
 
 pub(crate) mod bell;
@@ -84,6 +84,7 @@ mod tests {
         (limits.max_connections, limits.max_per_source) = (2, 1);
         let admission = Admission::new(&limits, |_| {});
         let (now, [a, b, c]) = (Instant::now(), [1, 2, 3].map(|n| Some(IpAddr::from([10, 0, 0, n]))));
+        assert!(!admission.is_full());
         let first = admission.admit(a, now).unwrap();
         assert_eq!(admission.admit(a, now).unwrap_err(), DropReason::PerSource);
         assert_eq!(admission.open(), 1, "a refused source gives its place back");

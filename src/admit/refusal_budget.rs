@@ -105,6 +105,16 @@ mod tests {
     }
 
     #[test]
+    fn the_cost_of_several_is_that_of_each() {
+        let mut budget = RefusalBudget::new(RefusalRate::Auto, Instant::now());
+        budget.note_cost(Duration::from_micros(160), 4);
+        assert!((budget.cost - (0.9 * FIRST_COST + 0.1 * 40_000.0)).abs() < 1.0, "{}", budget.cost);
+        let before = budget.cost;
+        budget.note_cost(Duration::from_secs(1), 0);
+        assert_eq!(budget.cost.to_bits(), before.to_bits(), "of none nothing is learned");
+    }
+
+    #[test]
     fn one_that_was_taken_for_nothing_comes_back() {
         let now = Instant::now();
         let mut budget = RefusalBudget::new(RefusalRate::PerSecond(1.0), now);

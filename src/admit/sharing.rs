@@ -1,4 +1,4 @@
-//! Which heap of requests a client belongs to, for the turns that sources take.
+//! The source that a client belongs to, when sources take turns.
 
 use super::sources::{Prefix, SourceKey};
 use super::turns::accounts::SourceId;

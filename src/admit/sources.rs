@@ -256,6 +256,29 @@ mod tests {
     }
 
     #[test]
+    fn the_table_takes_no_more_than_it_says_and_nothing_where_no_limit_asks_for_it() {
+        let limits = Limits::default().max_connections(100);
+        assert_eq!(Sources::memory_ceiling(&limits), 0);
+        for limits in [limits.clone().max_per_source(1), limits.source_rate(1.0)] {
+            let (sources, now) = (Sources::new(&limits).unwrap(), Instant::now());
+            let ceiling = Sources::memory_ceiling(&limits);
+            for host in 0..1_000_u32 {
+                if let Ok(number) = sources.admit(IpAddr::from(host.to_be_bytes()), now) {
+                    sources.leave(number);
+                }
+                let known = sources.known();
+                // A map of the standard library has room for 8 where 7 may be used, and a byte of its own for each.
+                let slots = (known.by_key.capacity() * 8).div_ceil(7).next_power_of_two();
+                let map = slots * (size_of::<(SourceKey, u32)>() + 1);
+                let taken = known.entries.capacity() * size_of::<SourceEntry>() + map;
+                assert!(taken <= ceiling, "{taken} of {ceiling}");
+            }
+            let each = 2 * size_of::<SourceEntry>() + 4 * (size_of::<(SourceKey, u32)>() + 1);
+            assert_eq!(ceiling, 200 * each, "the room is twice the connections");
+        }
+    }
+
+    #[test]
     fn a_source_with_a_connection_is_never_forgotten() {
         let (sources, now) = sources(|l| (l.max_connections, l.queue, l.max_per_source) = (1, 1, 1));
         let held = sources.admit(ip("10.0.0.1"), now).unwrap();

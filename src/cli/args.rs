@@ -1,6 +1,7 @@
 //! The options of `serve` and `check`. The command line, the environment and the configuration file are read
 //! by the parser that is made of these, so each value means the same everywhere.
 
+use super::access_options::AccessOptions;
 use super::gate_options::GateOptions;
 use super::limit_options::LimitOptions;
 use super::tls_options::TlsOptions;
@@ -55,6 +56,8 @@ pub(super) struct ServeArgs {
     /// Form of log lines [default: text]
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Output")]
     pub(super) log_format: Option<LogFormat>,
+    #[command(flatten)]
+    pub(super) access: AccessOptions,
     /// Log more; give it twice for even more
     #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Output")]
     pub(super) verbose: u8,
@@ -71,7 +74,7 @@ first, then the environment, then the file, then the default. An empty variable 
 impl ServeArgs {
     /// These options, and the others' where these say nothing.
     pub(super) fn or(self, other: Self) -> Self {
-        // Who says where to listen says it in full.
+        // If these options name a listener, the others' listeners are not used.
         let says_where = !self.listen.is_empty() || !self.listeners.is_empty();
         let (listen, listeners) =
             if says_where { (self.listen, self.listeners) } else { (other.listen, other.listeners) };
@@ -88,6 +91,7 @@ impl ServeArgs {
             tls: self.tls.or(other.tls),
             busy_reply: self.busy_reply.or(other.busy_reply),
             log_format: self.log_format.or(other.log_format),
+            access: self.access.or(other.access),
             verbose: self.verbose,
             quiet: self.quiet,
         }

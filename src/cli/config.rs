@@ -160,7 +160,7 @@ fn read(path: &Path) -> Result<String, String> {
     String::from_utf8(text).map_err(|_| "it is not text in UTF-8".to_owned())
 }
 
-/// Reads to the end, or to one byte more than [`SIZE_MAX`]; a pipe that is silent for so long is an error.
+/// Reads to the end, or to one byte more than [`SIZE_MAX`]; a pipe that is silent for this time is an error.
 fn read_within(mut file: &File, silence_max: Duration) -> Result<Vec<u8>, String> {
     // Not by its size, which a device does not have.
     let is_pipe = file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());

@@ -1,7 +1,8 @@
-//! What the program says of a server: the start lines, and what `tidegate check` prints.
+//! What the program prints about a server: the start lines, and what `tidegate check` prints.
 
 use super::args::LogFormat;
 use super::plan::Plan;
+use crate::AccessLog;
 use crate::service::Cost;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -104,6 +105,9 @@ impl Plan {
         }
         let admin = self.admin.map_or("off".to_owned(), |address| format!("http://{address}/status"));
         row(&mut out, "admin", &admin, "");
+        if let Some(access) = &self.access {
+            row(&mut out, "access-log", &access.to_string(), "");
+        }
         let mut group = None;
         for limit in self.limits.table() {
             if group.replace(limit.group) != Some(limit.group) {
@@ -132,7 +136,8 @@ impl Plan {
         let others = self.listeners.len().saturating_sub(1) * self.limits.listener_memory_ceiling();
         let secured = self.listeners.iter().any(|listener| listener.tls.is_some());
         let tls = if secured { self.limits.tls_memory_ceiling() } else { 0 };
-        PROGRAM_BYTES + self.limits.memory_ceiling() + others + more + tls
+        let log = if self.access.is_some() { AccessLog::MEMORY_MAX } else { 0 };
+        PROGRAM_BYTES + self.limits.memory_ceiling() + others + more + tls + log
     }
 
     /// The descriptors that the server may use.

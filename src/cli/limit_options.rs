@@ -7,7 +7,7 @@ use tidegate_units as units;
 
 /// The limits that were given, each with its value.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LimitOptions(Vec<(&'static Limit, Value)>);
+pub(super) struct LimitOptions(Vec<(&'static Limit<Limits>, Value)>);
 
 impl LimitOptions {
     /// These limits, and the others' where these say nothing.
@@ -50,7 +50,7 @@ impl clap::Args for LimitOptions {
 
 impl clap::FromArgMatches for LimitOptions {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = |limit: &'static Limit| Some((limit, *matches.get_one::<Value>(limit.name)?));
+        let given = |limit: &'static Limit<Limits>| Some((limit, *matches.get_one::<Value>(limit.name)?));
         Ok(Self(TABLE.iter().filter_map(given).collect()))
     }
 
@@ -60,7 +60,7 @@ impl clap::FromArgMatches for LimitOptions {
     }
 }
 
-fn option(limit: &'static Limit) -> Arg {
+fn option(limit: &'static Limit<Limits>) -> Arg {
     Arg::new(limit.name)
         .long(limit.name)
         .value_name(limit.default.placeholder())
@@ -70,7 +70,7 @@ fn option(limit: &'static Limit) -> Arg {
 }
 
 /// Reads the value of a limit in its unit.
-fn parse(limit: &Limit, text: &str) -> Result<Value, String> {
+fn parse(limit: &Limit<Limits>, text: &str) -> Result<Value, String> {
     if limit.zero.is_some_and(|word| word == text) {
         return Ok(limit.default.zero());
     }

@@ -19,7 +19,7 @@ const LINE_MAX: usize = 4096;
 /// The part of a panic's message that is logged.
 const PANIC_MAX: usize = 1000;
 /// How long the end of the program waits for the last lines to be written.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// The queue to the thread that writes, once the log is started.
 static QUEUE: OnceLock<Sender<LogItem>> = OnceLock::new();

@@ -65,7 +65,7 @@ fn detailed(command: Command) -> Command {
     command.mut_subcommands(detailed)
 }
 
-fn in_full(limit: &'static Limit) -> String {
+fn in_full(limit: &'static Limit<Limits>) -> String {
     let row = limit.row(&Limits::default());
     let own = if limit.per_listener { " Each listener can have its own." } else { "" };
     let range = match limit.default {

@@ -171,6 +171,6 @@ mod tests {
             );
             assert!(text.contains(metric.help) && markdown.contains(metric.help));
         }
-        assert_eq!(CATALOGUE.iter().filter(|metric| metric.kind == MetricKind::Histogram).count(), 5);
+        assert_eq!(CATALOGUE.iter().filter(|metric| metric.kind == MetricKind::Histogram).count(), 6);
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: parse, run, exit code.
 
+mod access_options;
 mod args;
 mod client;
 mod completions;

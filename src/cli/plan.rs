@@ -1,11 +1,13 @@
-//! What the options come to: limits, listeners with their services, and the admin endpoint.
+//! The plan that the options make: limits, listeners with their services, and the admin endpoint.
 
+use super::access_options::AccessPlan;
 use super::args::ServeArgs;
 use super::exit::ExitError;
 use super::limit_options::LimitOptions;
 use super::live::handed::Handed;
 use super::tls_options::{self, TlsOptions, TlsProblem};
 use super::web_options::WebOptions;
+use crate::AccessLog;
 use crate::limits::Limits;
 use crate::server::{BoundServer, Builder, Listen, Server};
 use crate::service::{
@@ -31,6 +33,8 @@ pub(super) struct Plan {
     pub(super) admin: Option<SocketAddr>,
     /// The host names that it answers for.
     pub(super) admin_hosts: Vec<String>,
+    /// Where HTTP requests are logged.
+    pub(super) access: Option<AccessPlan>,
     /// What a request of the work service costs.
     pub(super) work: Cost,
     /// The limit of open files allows fewer connections than the default.
@@ -137,6 +141,7 @@ impl Plan {
     pub(super) fn new(args: &ServeArgs) -> Result<Self, ExitError> {
         let work = args.work.unwrap_or(Cost::Cpu(Duration::from_millis(1)));
         let busy_reply = unescaped(args)?;
+        let access = args.access.plan().map_err(ExitError::usage)?;
         // What is misspelt comes before what cannot be resolved now and may be later.
         let admin = admin_url(args.admin.as_deref().unwrap_or(DEFAULT_ADMIN))?;
         let default = ServeArgs { listen: vec![DEFAULT_LISTEN.to_owned()], ..ServeArgs::default() };
@@ -183,12 +188,12 @@ impl Plan {
         let mut limits = limits;
         let others = listeners.len() + listeners.iter().map(PlannedListener::descriptors).sum::<usize>();
         let lowered = fit_descriptors(&mut limits, &args.limits, others);
-        Ok(Self { limits, listeners, busy_reply, admin, admin_hosts, work, lowered })
+        Ok(Self { limits, listeners, busy_reply, admin, admin_hosts, access, work, lowered })
     }
 
     /// What [`bind`](Self::bind) would find wrong with the limits.
     pub(super) fn check(&self) -> Result<(), ExitError> {
-        self.builder(&mut Handed::default()).check()?;
+        self.builder(&mut Handed::default(), None).check()?;
         Ok(crate::server::check_descriptors(&self.limits, self.listeners.len(), self.of_services())?)
     }
 
@@ -198,12 +203,15 @@ impl Plan {
     }
 
     /// Binds the addresses, but for the sockets that were handed over.
-    pub(super) fn bind(&self, handed: &mut Handed) -> Result<BoundServer, ExitError> {
-        Ok(self.builder(handed).bind()?)
+    pub(super) fn bind(&self, handed: &mut Handed, log: Option<AccessLog>) -> Result<BoundServer, ExitError> {
+        Ok(self.builder(handed, log).bind()?)
     }
 
-    fn builder(&self, handed: &mut Handed) -> Builder {
+    fn builder(&self, handed: &mut Handed, log: Option<AccessLog>) -> Builder {
         let mut builder = Server::builder().limits(self.limits.clone());
+        if let Some(log) = log {
+            builder = builder.access_log(log);
+        }
         for listener in &self.listeners {
             let PlannedListener { text, service, address, offer, own, busy_reply, .. } = listener;
             let listen = match offer {

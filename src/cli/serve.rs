@@ -1,5 +1,6 @@
 //! `tidegate serve`: from options to a running server, and `tidegate check`, which stops before.
 
+use super::access_options::AccessPlan;
 use super::args::{LogFormat, ServeArgs};
 use super::exit::{self, ExitError, fail, print, write_out};
 use super::live::handed::Handed;
@@ -49,12 +50,18 @@ fn start_and_serve(args: ServeArgs) -> Result<u8, ExitError> {
         ("the timekeeper", 1),
         ("the acceptor", 1),
         ("the admin endpoint", admin_threads),
+        ("the access log", usize::from(plan.access.is_some())),
         ("worker", plan.limits.workers),
     ];
     threads::rehearse(&cast).map_err(ExitError::failed)?;
     log::start(&args).map_err(|error| ExitError::failed(format!("cannot start the log: {error}")))?;
-    let bound = plan.bind(&mut handed)?;
-    serve(&args, &plan, bound, handed)
+    let access = plan.access.as_ref().map(AccessPlan::open).transpose().map_err(ExitError::failed)?;
+    let bound = plan.bind(&mut handed, access.clone())?;
+    let code = serve(&args, &plan, bound, handed);
+    if let Some(access) = access {
+        access.finish(log::LAST_WORDS);
+    }
+    code
 }
 
 /// Checks the options and prints the effective limits.

@@ -1,4 +1,4 @@
-//! Orders from outside: the signals that end the program.
+//! The signals that end the program.
 
 use rustix::process::Signal;
 use std::sync::Mutex;

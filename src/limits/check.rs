@@ -13,7 +13,8 @@ impl Limits {
     /// Checks the limits of one listener beside those of its server: only some can be its own.
     pub(crate) fn check_beside(&self, server: &Limits) -> Result<(), LimitError> {
         self.check()?;
-        let differs = |limit: &&Limit| !limit.per_listener && (limit.get)(self) != (limit.get)(server);
+        let differs =
+            |limit: &&Limit<Limits>| !limit.per_listener && (limit.get)(self) != (limit.get)(server);
         match TABLE.iter().find(differs) {
             Some(Limit { name, .. }) => Err(LimitError(format!("{name} is the same for all listeners"))),
             None => Ok(()),

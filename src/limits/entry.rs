@@ -1,7 +1,7 @@
 //! One entry of the table of limits, and the macro that reads the table.
 
+use super::LimitError;
 use super::value::Value;
-use super::{LimitError, Limits};
 
 /// The part of a server that a limit belongs to; `--help` has a heading for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,10 +45,10 @@ pub(crate) enum Change {
     Fixed,
 }
 
-/// What the table says of one limit.
+/// What the table says of one limit, a field of `L`.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program reads and writes limits by name"))]
-pub(crate) struct Limit {
+pub(crate) struct Limit<L: 'static> {
     /// The option without `--`, and the key in the configuration file: `max-line`.
     pub(crate) name: &'static str,
     pub(crate) group: Group,
@@ -63,12 +63,12 @@ pub(crate) struct Limit {
     /// The word that the value 0 stands for.
     pub(crate) zero: Option<&'static str>,
     /// Reads the field.
-    pub(crate) get: fn(&Limits) -> Value,
+    pub(crate) get: fn(&L) -> Value,
     /// Writes the field; a value of another unit changes nothing.
-    pub(crate) set: fn(&mut Limits, Value),
+    pub(crate) set: fn(&mut L, Value),
 }
 
-impl Limit {
+impl<L> Limit<L> {
     /// What it bounds, in one sentence without its full stop.
     pub(crate) fn sentence(&self) -> String {
         let paragraph: Vec<_> =
@@ -85,7 +85,7 @@ impl Limit {
     }
 
     /// Whether the value of these limits is in range.
-    pub(super) fn check(&self, limits: &Limits) -> Result<(), LimitError> {
+    pub(super) fn check(&self, limits: &L) -> Result<(), LimitError> {
         let value = (self.get)(limits);
         if value.within(self.least, self.most) {
             return Ok(());
@@ -98,7 +98,7 @@ impl Limit {
         }))
     }
 
-    pub(crate) fn row(&self, limits: &Limits) -> LimitRow {
+    pub(crate) fn row(&self, limits: &L) -> LimitRow {
         LimitRow {
             name: self.name,
             group: self.group,
@@ -218,7 +218,7 @@ macro_rules! limits {
         )*)*}
 
         /// An entry for each limit, in the order of the table.
-        pub(crate) static TABLE: &[Limit] = &[$($(
+        pub(crate) static TABLE: &[Limit<Limits>] = &[$($(
             {
                 const FIELD: &str = stringify!($field);
                 const NAME: [u8; FIELD.len()] = kebab(FIELD);

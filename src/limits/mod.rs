@@ -84,13 +84,13 @@ impl std::fmt::Display for QueueOrder {
     }
 }
 
-/// Who takes turns while the queue stands.
+/// What takes turns while the queue stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Fair {
     /// Each source (see [`Limits::source_prefix`]) has its share, however much another asks for.
     Source,
-    /// Nobody: all requests are one heap.
+    /// Nothing: all requests are in one line.
     Off,
 }
 

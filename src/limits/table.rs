@@ -134,14 +134,14 @@ limits! {
 
         /// Time a request may wait for a worker before it is given up.
         ///
-        /// A newcomer is dropped then. An established connection is told that the server is overloaded, where its
-        /// protocol has words for it, and is closed otherwise.
+        /// A newcomer is refused then. An established connection is told that the server is overloaded if its protocol
+        /// has words for that; otherwise it is closed.
         queue_timeout: Duration = Duration::from_secs(5), Time(SHORTEST..=MONTH), Live;
 
         /// Wait above which a queue stands, if its oldest request has waited longer for 100 ms.
         ///
-        /// While the queue stands, requests are served in `queue_order`, and sources take turns (`fair`). The idea is
-        /// controlled delay's (RFC 8289).
+        /// While the queue stands, requests are served in `queue_order`, and sources take turns (`fair`). The idea comes
+        /// from controlled delay (RFC 8289).
         queue_target: Duration = Duration::from_millis(20), Time(OFF..=YEAR), Live;
 
         /// Order in which requests are served while the queue stands: the freshest first (fresh), or as they came (fifo).

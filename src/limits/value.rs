@@ -24,7 +24,7 @@ pub(crate) enum Value {
     Refusals(RefusalRate),
     /// In which order requests are served.
     Order(QueueOrder),
-    /// Who takes turns.
+    /// What takes turns while the queue stands.
     Fair(Fair),
 }
 

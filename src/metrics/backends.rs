@@ -1,4 +1,4 @@
-//! What is known of the backends of a gate.
+//! A reading of the backends of a gate.
 
 use super::snapshot::HistogramSnapshot;
 use crate::reason::{BackendFailure, DropReason, RequestFailure};

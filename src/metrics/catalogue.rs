@@ -1,9 +1,10 @@
 //! Every metric as data: the one source of the exporter, of `tidegate metrics` and of
 //! `docs/metrics.md`.
 
+use super::web::{CLASSES, CLOSES};
 use crate::reason::{
     AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, HandshakeFailure, RequestFailure,
-    TurnOutcome, TurnShed,
+    SocketHandshake, TurnOutcome, TurnShed,
 };
 use std::fmt;
 
@@ -42,11 +43,11 @@ impl fmt::Display for MetricKind {
 pub enum Presence {
     /// From the start to the end, at 0 where nothing happened.
     Always,
-    /// The same, for each listener of `tcp://`.
+    /// The same, for each listener that takes connections.
     Tcp,
     /// The same, for each listener of `udp://`.
     Udp,
-    /// For each listener of `tcp://` that is open, where the system tells (Linux).
+    /// For each listener that takes connections and is open, where the system tells (Linux).
     OpenTcp,
     /// From the start to the end, for each listener of a gate.
     Gate,
@@ -56,6 +57,10 @@ pub enum Presence {
     Linux,
     /// For each listener that speaks TLS.
     Tls,
+    /// For each listener that speaks HTTP, also where WebSockets follow or a gate passes it on.
+    Http,
+    /// The same, but for gates.
+    OwnHttp,
 }
 
 impl Presence {
@@ -70,6 +75,8 @@ impl Presence {
             Presence::Backend => "for each backend of a gate",
             Presence::Linux => "on Linux",
             Presence::Tls => "for each TLS listener",
+            Presence::Http => "for each listener of HTTP or WebSockets",
+            Presence::OwnHttp => "for each listener of HTTP or WebSockets that is no gate",
         }
     }
 }
@@ -138,8 +145,11 @@ const fn label(
     Label { name, meaning, values }
 }
 
-const LISTENER: Label =
-    label("listener", "the listener's URL with its real port, like `tcp://127.0.0.1:5000`", &[]);
+const LISTENER: Label = label(
+    "listener",
+    "the listener's URL with its real port, like `tcp://127.0.0.1:5000` or `https://0.0.0.0:8443`",
+    &[],
+);
 const SERVICE: Label = label("service", "the service's name, like `echo`", &[]);
 const VERSION: Label = label("version", "the version of tidegate", &[]);
 const REVISION: Label = label("revision", "the commit it was built from, or `unknown`", &[]);
@@ -317,6 +327,55 @@ const ANSWER_CLASS: Label = label(
         ("5xx", "the backend was at fault"),
     ],
 );
+const HTTP_CLASS: Label = label(
+    "class",
+    "the first digit of the answer's status",
+    &[
+        (CLASSES[0], "the connection went on as a WebSocket"),
+        (CLASSES[1], "it was done"),
+        (CLASSES[2], "the client is to look elsewhere, or has it already"),
+        (CLASSES[3], "the request was at fault"),
+        (CLASSES[4], "the server was at fault, or had more to do than it can"),
+    ],
+);
+const SOCKET_HANDSHAKE: Label = label(
+    "outcome",
+    "what became of the request",
+    &[
+        (SocketHandshake::Opened.as_str(), "the socket was opened"),
+        (SocketHandshake::NotWebSocket.as_str(), "it did not ask for a WebSocket: a page was opened, say"),
+        (SocketHandshake::Method.as_str(), "it was not a GET without a body"),
+        (SocketHandshake::Version.as_str(), "it asked for another version than 13"),
+        (SocketHandshake::Key.as_str(), "it had no key of 16 bytes in base64"),
+        (SocketHandshake::Origin.as_str(), "it came from a page whose origin may not connect"),
+        (SocketHandshake::Service.as_str(), "the service refused it, or failed"),
+    ],
+);
+const DIRECTION: Label = label(
+    "direction",
+    "who sent it",
+    &[("received", "the client"), ("sent", "the server, what was pushed included")],
+);
+const CLOSE_CODE: Label = label(
+    "code",
+    "the close code of whoever closed it first (RFC 6455, 7.4)",
+    &[
+        (CLOSES[0], "it was done"),
+        (CLOSES[1], "the page was left, or the server ended"),
+        (CLOSES[2], "a peer broke the protocol"),
+        (CLOSES[3], "a kind of message that is not taken"),
+        (CLOSES[4], "text that is not UTF-8"),
+        (CLOSES[5], "a rule of the service"),
+        (CLOSES[6], "a message that is longer than `max_message`"),
+        (CLOSES[7], "the service failed"),
+        (CLOSES[8], "the server had more to do than it can, or no room"),
+        (CLOSES[9], "another code of the RFC"),
+        (CLOSES[10], "a code of a library or framework, 3000 to 3999"),
+        (CLOSES[11], "a code of the application, 4000 to 4999"),
+        (CLOSES[12], "a close frame without a code"),
+        (CLOSES[13], "the connection ended without a close frame"),
+    ],
+);
 const REQUEST_FAILURE: Label = label(
     "reason",
     "why it was not answered as it should be",
@@ -399,6 +458,22 @@ metrics! {
         "Time that workers have spent in TLS handshakes.";
     TlsCertificateExpiry "tidegate_tls_certificate_expiry_timestamp_seconds" Gauge "seconds" Tls [LISTENER]
         "When the first of the listener's certificates expires, in seconds since the Unix epoch.";
+    HttpRequests "tidegate_http_requests_total" Counter "requests" Http [LISTENER, HTTP_CLASS]
+        "HTTP requests that were answered. A client that is refused before its first turn is counted as dropped, not here.";
+    HttpDuration "tidegate_http_request_duration_seconds" Histogram "seconds" Http [LISTENER]
+        "Time from a request's first byte (at a gate: since it has come) to the end of its answer; answers that refuse it for an overload, or that broke off, are left out.";
+    HttpRequestBody "tidegate_http_request_body_bytes_total" Counter "bytes" OwnHttp [LISTENER]
+        "Bytes of the bodies of HTTP requests.";
+    HttpResponseBody "tidegate_http_response_body_bytes_total" Counter "bytes" OwnHttp [LISTENER]
+        "Bytes of the bodies of answers to HTTP requests.";
+    WebSockets "tidegate_websockets" Gauge "sockets" OwnHttp [LISTENER]
+        "WebSockets that are open.";
+    SocketHandshakes "tidegate_websocket_handshakes_total" Counter "requests" OwnHttp [LISTENER, SOCKET_HANDSHAKE]
+        "Requests for a WebSocket, by what became of them.";
+    SocketMessages "tidegate_websocket_messages_total" Counter "messages" OwnHttp [LISTENER, DIRECTION]
+        "Messages over WebSockets.";
+    SocketCloses "tidegate_websocket_closes_total" Counter "sockets" OwnHttp [LISTENER, CLOSE_CODE]
+        "WebSockets that ended, by close code.";
     DatagramsReceived "tidegate_datagrams_received_total" Counter "datagrams" Udp [LISTENER]
         "Datagrams that were read from the kernel.";
     DatagramsDropped "tidegate_datagrams_dropped_total" Counter "datagrams" Udp [LISTENER, DATAGRAM_DROP]
@@ -447,6 +522,8 @@ metrics! {
         "1 from the moment the server is told to end, else 0.";
     LogLinesDropped "tidegate_log_lines_dropped_total" Counter "lines" Always []
         "Lines of the log that were dropped, since nobody read the log fast enough.";
+    AccessLogLinesDropped "tidegate_access_log_lines_dropped_total" Counter "lines" Always []
+        "Lines of the access log that were dropped, since they could not be written, or not fast enough.";
     ProcessCpu "process_cpu_seconds_total" Counter "seconds" Always []
         "Processor time spent, user and system.";
     ProcessOpenFds "process_open_fds" Gauge "descriptors" Linux []
@@ -500,6 +577,7 @@ mod tests {
         same!(DATAGRAM_DROP, DatagramDrop);
         same!(TLS_FAILURE, HandshakeFailure);
         same!(BACKEND_FAILURE, BackendFailure);
+        same!(SOCKET_HANDSHAKE, SocketHandshake);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the kernel knows of a listener and tells without privilege: its accept queue.
+//! The accept queue of a listener, which the kernel shows to an unprivileged process.
 
 use super::snapshot::AcceptQueue;
 use std::os::fd::BorrowedFd;

@@ -1,4 +1,4 @@
-//! What is counted, how it is counted without a shared hot counter, and how it is read.
+//! Metrics: what is counted, how threads count without sharing a counter, and how a reading is made.
 
 pub mod backends;
 pub mod catalogue;
@@ -11,3 +11,5 @@ pub mod registry;
 pub mod snapshot;
 pub mod sources;
 pub mod stats;
+mod tally;
+pub mod web;

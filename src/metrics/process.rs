@@ -25,10 +25,15 @@ pub struct ProcessSnapshot {
     pub start_time: Option<f64>,
     /// Lines of the log that nobody read fast enough.
     pub log_lines_dropped: u64,
+    /// Lines of access logs that could not be written, or not fast enough.
+    pub access_log_lines_dropped: u64,
 }
 
 /// Lines of the log that were dropped. There is one log in a process, whoever writes it.
 pub(crate) static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Lines of access logs that were dropped.
+pub(crate) static ACCESS_LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Reads the process. It opens what it needs once, so a reading needs no free descriptor.
 #[derive(Debug)]
@@ -55,6 +60,7 @@ impl ProcessReader {
             max_fds: getrlimit(Resource::Nofile).current,
             virtual_bytes_max: getrlimit(Resource::As).current,
             log_lines_dropped: LOG_LINES_DROPPED.load(Relaxed),
+            access_log_lines_dropped: ACCESS_LOG_LINES_DROPPED.load(Relaxed),
             ..ProcessSnapshot::default()
         };
         #[cfg(target_os = "linux")]
@@ -195,7 +201,7 @@ mod tests {
         let before = reader.read();
         let began = Instant::now();
         let mut after = reader.read();
-        // Until it is seen, or for so long that even a busy machine would have given it the time.
+        // Until it is seen, or for a time that is enough even on a busy machine.
         while after.cpu - before.cpu < Duration::from_millis(5) && began.elapsed() < Duration::from_secs(10) {
             after = reader.read();
         }

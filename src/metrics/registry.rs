@@ -6,9 +6,10 @@ use super::handshakes::{HandshakesSnapshot, OPENED};
 use super::histogram::{BUCKETS, HistogramSnapshot};
 use super::process::{ProcessReader, ProcessSnapshot};
 use super::snapshot::{ListenerSnapshot, Observe, Phase, Snapshot};
+use super::web::{CLASSES, WebSnapshot};
 use crate::reason::{
     AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, HandshakeFailure, RequestFailure,
-    TurnOutcome, TurnShed,
+    SocketHandshake, TurnOutcome, TurnShed,
 };
 use prometheus::core::{Collector, Desc};
 use prometheus::{Encoder, Registry, TextEncoder, proto};
@@ -210,6 +211,36 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
             }
         }
         Id::LogLinesDropped => out.count(&[], process.log_lines_dropped),
+        Id::AccessLogLinesDropped => out.count(&[], process.access_log_lines_dropped),
+        Id::TlsHandshakes | Id::TlsFailures | Id::TlsDuration | Id::TlsBusy | Id::TlsCertificateExpiry => {
+            for listener in &server.listeners {
+                if let Some(handshakes) = &listener.handshakes {
+                    collect_handshakes(id, &listener.listener, handshakes, out);
+                }
+            }
+        }
+        Id::DatagramsReceived | Id::DatagramsDropped => {
+            for listener in server.listeners.iter().filter(|l| l.datagram) {
+                collect_datagrams(id, listener, out);
+            }
+        }
+        _ if out.metric.name.starts_with("process_") => collect_process(id, process, out),
+        _ if matches!(out.metric.presence, Presence::Http | Presence::OwnHttp) => {
+            collect_webs(id, server, out)
+        }
+        _ if matches!(out.metric.presence, Presence::Gate | Presence::Backend) => {
+            collect_gates(id, server, out)
+        }
+        _ => {
+            for listener in server.listeners.iter().filter(|l| !l.datagram) {
+                collect_listener(id, listener, out);
+            }
+        }
+    }
+}
+
+fn collect_process(id: Id, process: &ProcessSnapshot, out: &mut Samples<'_>) {
+    match id {
         Id::ProcessCpu => out.add(&[], process.cpu.as_secs_f64()),
         Id::ProcessOpenFds => out.maybe(process.open_fds),
         // No limit is the largest number there is, as other exporters say it.
@@ -223,26 +254,7 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
                 out.add(&[], at);
             }
         }
-        Id::TlsHandshakes | Id::TlsFailures | Id::TlsDuration | Id::TlsBusy | Id::TlsCertificateExpiry => {
-            for listener in &server.listeners {
-                if let Some(handshakes) = &listener.handshakes {
-                    collect_handshakes(id, &listener.listener, handshakes, out);
-                }
-            }
-        }
-        Id::DatagramsReceived | Id::DatagramsDropped => {
-            for listener in server.listeners.iter().filter(|l| l.datagram) {
-                collect_datagrams(id, listener, out);
-            }
-        }
-        _ if matches!(out.metric.presence, Presence::Gate | Presence::Backend) => {
-            collect_gates(id, server, out)
-        }
-        _ => {
-            for listener in server.listeners.iter().filter(|l| !l.datagram) {
-                collect_listener(id, listener, out);
-            }
-        }
+        _ => debug_assert!(false, "{id:?} is not the process's"),
     }
 }
 
@@ -353,6 +365,44 @@ fn collect_handshakes(id: Id, name: &str, handshakes: &HandshakesSnapshot, out: 
         Id::TlsBusy => out.add(&[name], handshakes.busy.as_secs_f64()),
         Id::TlsCertificateExpiry => out.count(&[name], handshakes.certificate_expires_at),
         _ => debug_assert!(false, "{id:?} is not of handshakes"),
+    }
+}
+
+fn collect_webs(id: Id, server: &Snapshot, out: &mut Samples<'_>) {
+    let gates_too = out.metric.presence == Presence::Http;
+    for listener in server.listeners.iter().filter(|l| gates_too || l.backends.is_none()) {
+        if let Some(web) = &listener.web {
+            collect_web(id, &listener.listener, web, out);
+        }
+    }
+}
+
+fn collect_web(id: Id, name: &str, web: &WebSnapshot, out: &mut Samples<'_>) {
+    match id {
+        Id::HttpRequests => {
+            for (class, count) in CLASSES.iter().zip(web.requests) {
+                out.count(&[name, class], count);
+            }
+        }
+        Id::HttpDuration => out.histogram(&[name], &web.duration),
+        Id::HttpRequestBody => out.count(&[name], web.request_body_bytes),
+        Id::HttpResponseBody => out.count(&[name], web.response_body_bytes),
+        Id::WebSockets => out.count(&[name], web.sockets()),
+        Id::SocketHandshakes => {
+            for &handshake in SocketHandshake::ALL {
+                out.count(&[name, handshake.as_str()], web.handshakes[handshake as usize]);
+            }
+        }
+        Id::SocketMessages => {
+            out.count(&[name, "received"], web.messages_received);
+            out.count(&[name, "sent"], web.messages_sent);
+        }
+        Id::SocketCloses => {
+            for (code, count) in web.closes_by_code() {
+                out.count(&[name, code], count);
+            }
+        }
+        _ => debug_assert!(false, "{id:?} is not of HTTP"),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::backends::BackendsSnapshot;
 use super::handshakes::HandshakesSnapshot;
+use super::web::WebSnapshot;
 use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed};
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub struct ListenerSnapshot {
     pub backends: Option<BackendsSnapshot>,
     /// The TLS handshakes, where the listener has them.
     pub handshakes: Option<HandshakesSnapshot>,
+    /// The HTTP and the WebSockets, where the listener speaks them.
+    pub web: Option<WebSnapshot>,
 }
 
 impl ListenerSnapshot {

@@ -81,6 +81,12 @@ impl BoundServer {
         Ok(Self { shared, acceptor_poll, keeper_poll, lingerers, orders: Arc::default() })
     }
 
+    /// The parts, for tests of what threads do with them.
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// The real addresses, in the order they were given.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.shared.addresses()

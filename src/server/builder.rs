@@ -8,6 +8,7 @@ use super::extras::{Extras, Tick};
 use super::listen::{Listen, Offer};
 use super::listener::Listener;
 use crate::limits::{Limits, Overload};
+use crate::service::http::AccessLog;
 use crate::service::{DatagramService, Service};
 use crate::transport::listen::{bind, bind_datagrams, ipv6_only, listen_again, receive_again};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -107,6 +108,13 @@ impl Builder {
     #[must_use]
     pub fn busy_reply(mut self, words: impl Into<Vec<u8>>) -> Self {
         self.extras.busy_reply = Some(words.into().into());
+        self
+    }
+
+    /// Logs a line for each HTTP request to any of the listeners. Default: there is no such log.
+    #[must_use]
+    pub fn access_log(mut self, log: AccessLog) -> Self {
+        self.extras.access_log = Some(log);
         self
     }
 
@@ -267,6 +275,7 @@ impl Builder {
                     let tls = listen.tls;
                     let words = listen.busy_reply.or_else(|| self.extras.busy_reply.clone());
                     let listener = Listener::new(socket, address, service, position, words).limited(limits);
+                    let listener = listener.logging(self.extras.access_log.clone());
                     listeners.push(listener.accepting_proxy(listen.balancers).secured(tls));
                 }
                 Offer::Datagrams(service) => {

@@ -1,4 +1,4 @@
-//! What limits come to: descriptors and bytes.
+//! Capacity: the descriptors and the memory that the limits add up to.
 
 use super::close::farewells::Farewells;
 use super::datagram::socket::Datagrams;
@@ -11,6 +11,7 @@ use crate::admit::sources::Sources;
 use crate::admit::turns::shelf::ShelfLimits;
 use crate::limits::{Limits, QueueOrder};
 use crate::metrics::stats::Ledgers;
+use crate::metrics::web::WebLedger;
 
 /// Bytes for one connection: its slot in the table, its entry in the line with its stamp, its timer, its farewell, and what a
 /// ready service has for it. The socket itself is the kernel's.
@@ -41,7 +42,7 @@ impl Limits {
 
     /// The bytes that each listener takes: what each thread counts for it.
     pub fn listener_memory_ceiling(&self) -> usize {
-        (self.workers + 2) * Ledgers::BYTES
+        (self.workers + 2) * (Ledgers::BYTES + WebLedger::BYTES)
     }
 
     /// The bytes that datagrams can make the server hold on top of that, where it has a listener for them: a place for

@@ -1,4 +1,4 @@
-//! Why a server cannot be had, by the phase that failed.
+//! Errors of building a server, by the phase that failed.
 
 use crate::limits::LimitError;
 use std::io;

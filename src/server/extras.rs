@@ -1,7 +1,8 @@
-//! What a server may be told beside its limits and listeners.
+//! Settings of a server beside its limits and listeners.
 
 use super::queue::line::{Entry, Job, Line};
 use crate::clock::{Nanos, nanos};
+use crate::service::http::AccessLog;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
@@ -10,6 +11,7 @@ use std::time::Duration;
 #[derive(Default)]
 pub(crate) struct Extras {
     pub(crate) busy_reply: Option<Arc<[u8]>>,
+    pub(crate) access_log: Option<AccessLog>,
     pub(crate) tick: Option<Tick>,
     pub(crate) end_after: Option<u64>,
 }

@@ -47,7 +47,7 @@ impl Handle {
         self.orders.wait()
     }
 
-    /// Waits until the server has ended, at most so long: `None` if it has not by then.
+    /// Waits until the server has ended, for this time at most; `None` if it has not ended by then.
     pub fn wait_timeout(&self, time: Duration) -> Option<ShutdownReport> {
         self.orders.wait_timeout(time)
     }

@@ -1,4 +1,4 @@
-//! What a supervisor wants of a server: to know whether it moves, and to put another process in its place, which gets the
+//! What a supervisor asks of a server: to show that it is alive, and to put another process in its place, which gets the
 //! listening sockets before this one stops accepting.
 
 use super::handle::Handle;

@@ -4,8 +4,10 @@ use super::queue::cost::TurnCost;
 use crate::contain::contain;
 use crate::limits::Limits;
 use crate::metrics::handshakes::HandshakeCounts;
+use crate::metrics::web::WebCounts;
 use crate::reason::AcceptError;
-use crate::service::{Network, Service, Words};
+use crate::service::http::AccessLog;
+use crate::service::{Network, Protocol, Service, Words};
 use crate::transport::tls::Setup;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::atomic::Ordering::Relaxed;
@@ -33,6 +35,11 @@ pub(crate) struct Listener {
     pub(crate) answers_overload: bool,
     /// What a refused client is told.
     pub(crate) words: Words,
+    /// What is counted of HTTP, where its clients speak it.
+    pub(crate) web: Option<Arc<WebCounts>>,
+    /// Where its HTTP requests are logged.
+    pub(crate) access_log: Option<AccessLog>,
+    protocol: Protocol,
     /// Its connections speak TLS.
     pub(crate) tls: Option<ListenerTls>,
     /// The balancers whose PROXY headers are believed; without any, connections begin with their clients' own bytes.
@@ -63,12 +70,13 @@ impl Listener {
         let name = name_of(|| service.name().to_owned());
         // The author's code: a panic in it is as good as no answer.
         let answers_overload = contain(|| service.answers_overload()).unwrap_or(false);
+        let protocol = contain(|| service.protocol()).unwrap_or_default();
         let words = match words {
             Some(words) => Words::new(&words),
             None => contain(|| Words::new(service.busy_reply())).unwrap_or_default(),
         };
         Self {
-            url: format!("tcp://{address}"),
+            url: format!("{}://{address}", protocol.scheme(false)),
             address,
             service,
             name,
@@ -77,6 +85,9 @@ impl Listener {
             cost: TurnCost::unknown(),
             answers_overload,
             words,
+            web: None,
+            access_log: None,
+            protocol,
             tls: None,
             balancers: Box::default(),
             accept_errors: Default::default(),
@@ -87,6 +98,7 @@ impl Listener {
 
     /// With the limits that are in force here.
     pub(crate) fn limited(mut self, limits: Limits) -> Self {
+        self.web = (self.protocol != Protocol::Stream).then(|| Arc::new(WebCounts::new(limits.workers)));
         self.limits = limits;
         self
     }
@@ -98,7 +110,14 @@ impl Listener {
             let (counts, cost) = (HandshakeCounts::default(), TurnCost::unknown());
             self.tls = Some(ListenerTls { setup, counts, cost });
             self.words = Words::default();
+            self.url = format!("{}://{}", self.protocol.scheme(true), self.address);
         }
+        self
+    }
+
+    /// With a log of its HTTP requests, if there is one.
+    pub(crate) fn logging(mut self, log: Option<AccessLog>) -> Self {
+        self.access_log = log;
         self
     }
 

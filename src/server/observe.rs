@@ -17,6 +17,7 @@ impl Shared {
             accept_errors: listener.accept_errors(),
             backlog: listener.socket().as_ref().and_then(|s| kernel::listen_backlog(s.as_fd())),
             handshakes: listener.tls.as_ref().map(|tls| tls.counts.snapshot(tls.setup.expires_at())),
+            web: listener.web.as_ref().map(|counts| counts.snapshot()),
             backends: self.counts.contain(|| listener.service.backends()).flatten(),
             ..self.counts.read(index, &mut out.queue_wait)
         }

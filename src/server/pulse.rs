@@ -1,5 +1,6 @@
-//! Whether the threads that serve all clients move: the acceptor, the thread that takes events, and the timekeeper. A
-//! worker in a long turn is none of them: a service that is stuck must not have the server taken for dead.
+//! The pulse of the threads that all clients depend on: the acceptor, the leader and the timekeeper. A supervisor takes
+//! the server for dead if one of them stops. Workers are not watched, because a service that is stuck in a turn does not
+//! make the server dead.
 // Only the program tells a supervisor of it.
 #![cfg_attr(not(feature = "cli"), allow(dead_code))]
 

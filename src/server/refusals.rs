@@ -1,5 +1,5 @@
-//! What was refused lately, summed up once a second: one log line for each listener and reason,
-//! however many there were, and the list that the status page shows.
+//! Recent refusals, summed up once a second: one line in the log for each listener and reason, whatever their number, and
+//! the list that the status page shows.
 
 use super::counts::Counts;
 use super::listener::Listener;

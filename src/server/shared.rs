@@ -111,6 +111,7 @@ impl Shared {
             stopping: self.life.stopping_flag(),
             draining: self.life.draining_flag(),
             host: &self.host,
+            web: None,
         }
     }
 

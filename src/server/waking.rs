@@ -1,4 +1,4 @@
-//! The server as its sessions see it: what wakes them, and what is watched for them.
+//! The server as its sessions see it: it wakes them, and watches descriptors for them.
 
 use super::poll::poller::Source;
 use super::queue::state::{ConnectionId, Generation, Marks};

@@ -1,5 +1,5 @@
-//! Handlers in plain blocking style: they keep their worker until they return, as the handlers of
-//! Python's `socketserver` do, with deadlines.
+//! Handlers in plain blocking style. A handler keeps its worker until it returns, as a handler of Python's
+//! `socketserver` keeps its thread, but each of its waits has a deadline.
 
 use super::{Fault, Peer, Service, Session, Stream, Turn};
 use crate::transport::socket::{receive, unread};
@@ -8,15 +8,15 @@ use std::io::{self, BufRead, Read, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// The longest time that is told apart from for ever: clocks cannot say much longer ones.
+/// Longer times count as no limit: the clocks of some systems cannot represent them.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
-/// A wait looks this often whether the server is ending.
+/// How often a waiting handler checks whether the server is ending.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A service from a closure that handles a whole connection and then returns. It keeps its worker
-/// meanwhile, while its client is silent too: as many connections are served at once as there are
-/// workers, and the others wait in the queue. How long it waits for its client: see [`Blocking`].
+/// A service from a closure that handles a whole connection and then returns. The closure keeps its worker until
+/// then, even while its client is silent. So the server handles as many connections at once as it has workers, and
+/// the others wait in the queue. [`Blocking`] says how long a handler waits for its client.
 ///
 /// ```no_run
 /// use std::io::{BufRead, Write};
@@ -90,38 +90,37 @@ where
 }
 
 impl<'a> Stream<'a> {
-    /// A view that waits, for code in plain blocking style; it holds the worker meanwhile. What it
-    /// has read ahead and nobody took is lost with it: use it for a conversation that ends with
-    /// [`Turn::Close`](super::Turn::Close).
+    /// A view of the stream whose reads and writes wait, for code in plain blocking style. It keeps the worker
+    /// meanwhile. Input that was read ahead and not used is lost when the view is dropped, so use it for a
+    /// conversation that ends with [`Turn::Close`](super::Turn::Close).
     pub fn blocking(&mut self) -> Blocking<'_, 'a> {
         Blocking::new(self)
     }
 }
 
-/// A connection that waits: [`Read`], [`BufRead`] and [`Write`], as `rfile` and `wfile` are in
-/// Python's `StreamRequestHandler`. Every wait has a deadline, and none of them starts anew with
-/// each byte, so that a client that drips cannot hold a worker:
+/// A connection whose reads and writes wait: it is [`Read`], [`BufRead`] and [`Write`], like `rfile` and `wfile` in
+/// Python's `StreamRequestHandler`. Every wait has a deadline, and no deadline starts again with each byte, so a
+/// client that sends slowly cannot hold a worker:
 ///
-/// - Reading: `read_timeout` in all, from the first wait after the start or after something was
-///   written (that is, for each request, silence before it included; `idle_timeout` is for `lines`
-///   and [`Session`]s). A handler that only reads must end within it, or call
-///   [`set_total_deadline`](Self::set_total_deadline).
+/// - Reading: `read_timeout` in all, counted from the first wait after the start or after the last write. So it
+///   covers one request, with the silence before it. (`idle_timeout` is for `lines` and [`Session`]s.) A handler that
+///   only reads must end within it, or call [`set_total_deadline`](Self::set_total_deadline).
 /// - Writing: `write_timeout` for each piece of at most 16 KiB.
-/// - [`set_total_deadline`](Self::set_total_deadline): for everything, in place of both.
+/// - [`set_total_deadline`](Self::set_total_deadline): one time for everything, instead of both.
 ///
-/// Past a deadline the operation fails with [`io::ErrorKind::TimedOut`]; return that error and the
-/// connection ends, counted as a timeout. When the server drains and all was answered that a client had sent by then, a
-/// further read is the end of input. When the server is told to end at once, waits fail with
+/// Past a deadline the operation fails with [`io::ErrorKind::TimedOut`]. Return that error, and the connection ends
+/// and is counted as a timeout. While the server drains, a read returns the end of input once the client has been
+/// answered all that it had sent by then. When the server is told to end at once, waits fail with
 /// [`io::ErrorKind::ConnectionAborted`].
 #[derive(Debug)]
 pub struct Blocking<'s, 'a> {
     stream: &'s mut Stream<'a>,
     buffer: Vec<u8>,
     at: usize,
-    /// The present request must be read by then.
+    /// When the present request must have been read.
     read_deadline: Option<Instant>,
     total_deadline: Option<Instant>,
-    /// What is still read of this client while the server ends: what it had sent by then.
+    /// While the server ends: how many bytes are still read from this client. They are those it had sent by then.
     last_input: Option<usize>,
 }
 
@@ -145,13 +144,13 @@ impl<'s, 'a> Blocking<'s, 'a> {
         self.stream.peer()
     }
 
-    /// From now on all reads and writes together must end within this time, instead of each request
-    /// within `read_timeout` and each piece of a reply within `write_timeout`.
+    /// From now on all reads and writes together must end within this time. It replaces `read_timeout` for each
+    /// request and `write_timeout` for each piece of a reply.
     pub fn set_total_deadline(&mut self, from_now: Duration) {
         self.total_deadline = Some(Instant::now() + from_now.min(LONGEST));
     }
 
-    /// Waits until the socket is ready, at most until the deadline.
+    /// Waits until the socket is ready, or the deadline has passed.
     fn wait(&self, flags: PollFlags, deadline: Instant, late: Fault) -> io::Result<()> {
         let (input, output) = self.stream.halves();
         loop {
@@ -186,9 +185,10 @@ impl Read for Blocking<'_, '_> {
 }
 
 impl Blocking<'_, '_> {
-    /// By when the client must have sent something; nothing is read any more if it has said all.
+    /// The deadline for the client's next bytes; `None` if the client has closed its half, so that nothing more is
+    /// read.
     fn begin_to_read(&mut self) -> io::Result<Option<Instant>> {
-        // What was answered so far is sent before waiting for more, or both sides could wait.
+        // The reply so far is sent before waiting for more input; otherwise both sides could wait for each other.
         self.flush()?;
         if self.has_said_all() {
             return Ok(None);
@@ -198,7 +198,7 @@ impl Blocking<'_, '_> {
         Ok(Some(self.total_deadline.unwrap_or_else(|| *self.read_deadline.get_or_insert_with(from_now))))
     }
 
-    /// Reads what has come through TLS into the buffer, which is empty.
+    /// Reads input that came through TLS into the buffer, which is empty.
     fn fill_secured(&mut self) -> io::Result<()> {
         (self.at, self.buffer) = (0, Vec::new());
         let Some(deadline) = self.begin_to_read()? else { return Ok(()) };
@@ -228,8 +228,8 @@ impl Blocking<'_, '_> {
 }
 
 impl Blocking<'_, '_> {
-    /// Between two requests while the server ends: whether this client was answered all that it had sent by then. One that
-    /// goes on sending sees the end of the connection.
+    /// While the server ends: whether the client has been answered all that it had sent by then. A client that goes
+    /// on sending sees the end of the connection.
     fn has_said_all(&mut self) -> bool {
         if !self.stream.is_draining() || self.read_deadline.is_some() {
             return false;
@@ -264,13 +264,13 @@ impl BufRead for Blocking<'_, '_> {
 impl Write for Blocking<'_, '_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let (_, output) = self.stream.split();
-        // In pieces below the output limit, so that a large reply waits instead of failing.
+        // In pieces below the output limit, so that a large reply waits and does not fail.
         let piece = data.len().min(output.piece_max().min(Self::PIECE_BYTES));
         if !output.kept.is_empty() {
             self.flush()?;
         }
         self.stream.send(&data[..piece])?;
-        // The request was read: the next one has its own time.
+        // The request has been read. The next one has a deadline of its own.
         self.read_deadline = None;
         Ok(piece)
     }

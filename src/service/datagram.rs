@@ -3,45 +3,42 @@
 use super::Peer;
 use std::io;
 
-/// What a closure may answer when it does not say how much: as many bytes as DNS allowed itself
-/// over UDP, for the same reason.
+/// The longest reply of a closure that does not set its own limit: 512 bytes, as many as DNS allowed over UDP, for
+/// the same reason.
 const REPLY_MAX: usize = 512;
 
-/// A service that answers datagrams. It runs on a worker; a slow one costs that worker and nothing
-/// else.
+/// A service that answers datagrams. It runs on a worker, so a slow answer delays one worker and nothing else.
 pub trait DatagramService: Send + Sync + 'static {
     /// The `service` label of its metrics. Default: `datagrams`.
     fn name(&self) -> &str {
         "datagrams"
     }
 
-    /// Whether this client is answered at all. Default: yes.
+    /// Whether this client is answered. Default: yes.
     fn verify(&self, peer: &Peer) -> bool {
         let _ = peer;
         true
     }
 
-    /// The most bytes with which a request of `request` bytes is answered; a longer reply is an
-    /// error and is not sent. The source of a datagram can be forged, so whatever a service answers
-    /// can be made to hit somebody who did not ask: keep it small. Default: 512. Never more than
-    /// `max_datagram` and 64 bytes.
+    /// The longest reply to a request of `request` bytes. A longer reply is an error and is not sent. Senders of
+    /// datagrams can forge their address, so every reply can be directed at a victim: keep replies small. Default:
+    /// 512. `max_datagram` and 64 bytes are the limit in any case.
     fn reply_max(&self, request: usize) -> usize {
         let _ = request;
         REPLY_MAX
     }
 
-    /// Answers one datagram; without a [`Reply::send`] there is no answer. An error is counted, told
-    /// to [`datagram_failed`](Self::datagram_failed), and not answered.
+    /// Answers one datagram. If it does not call [`Reply::send`], no answer is sent. An error is counted, passed to
+    /// [`datagram_failed`](Self::datagram_failed), and not answered.
     fn datagram(&self, request: &[u8], reply: &mut Reply<'_>) -> io::Result<()>;
 
-    /// Answering returned an error, or panicked (then `error` says so). Default: nothing.
+    /// Called when answering returned an error or panicked; `error` says which. Default: does nothing.
     fn datagram_failed(&self, peer: &Peer, error: &io::Error) {
         let _ = (peer, error);
     }
 }
 
-/// The reply to one datagram: what is sent in pieces leaves as one datagram, when the service
-/// returns.
+/// The reply to one datagram. Its pieces leave as one datagram when the service returns.
 #[derive(Debug)]
 pub struct Reply<'a> {
     buffer: &'a mut [u8],
@@ -51,20 +48,19 @@ pub struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// A reply that has room for `buffer`.
+    /// A reply that is written to `buffer`.
     pub(crate) fn new(peer: Peer, buffer: &'a mut [u8]) -> Self {
         Self { buffer, len: 0, answered: false, peer }
     }
 
-    /// Who asked.
+    /// The client that sent the datagram.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// Adds bytes to the reply. Nothing at all (`b""`) makes an empty datagram.
+    /// Adds bytes to the reply. An empty piece (`b""`) makes an empty datagram, if nothing else is added.
     ///
-    /// Fails when the reply would be longer than [`DatagramService::reply_max`] or `max_datagram`
-    /// allow.
+    /// Fails when the reply would be longer than [`DatagramService::reply_max`] or `max_datagram` allows.
     pub fn send(&mut self, data: &[u8]) -> io::Result<()> {
         let end = self.len + data.len();
         let Some(room) = self.buffer.get_mut(self.len..end) else {
@@ -77,7 +73,7 @@ impl<'a> Reply<'a> {
         Ok(())
     }
 
-    /// How long the reply is; `None` if there is none.
+    /// The length of the reply; `None` if there is none.
     pub(crate) fn finish(self) -> Option<usize> {
         self.answered.then_some(self.len)
     }
@@ -93,8 +89,8 @@ impl io::Write for Reply<'_> {
     }
 }
 
-/// A datagram service from a closure. It may answer with at most 512 bytes, unless
-/// [`reply_max`](Datagrams::reply_max) says otherwise.
+/// A datagram service from a closure. Its replies have at most 512 bytes, unless [`reply_max`](Datagrams::reply_max)
+/// sets another limit.
 ///
 /// ```
 /// use std::time::Duration;
@@ -133,8 +129,8 @@ impl<F> Datagrams<F> {
         self
     }
 
-    /// The most bytes of a reply; see [`DatagramService::reply_max`]. Default: 512. Never more than
-    /// `max_datagram` and 64 bytes.
+    /// Sets the longest reply; see [`DatagramService::reply_max`]. Default: 512. `max_datagram` and 64 bytes are the
+    /// limit in any case.
     #[must_use]
     pub fn reply_max(mut self, bytes: usize) -> Self {
         self.reply_max = bytes;

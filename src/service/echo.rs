@@ -1,9 +1,9 @@
-//! `echo`: what comes goes back.
+//! `echo`: sends back what it receives.
 
 use super::{DatagramService, Peer, Received, Reply, Service, Session, Stream, Turn};
 use std::io;
 
-/// Sends back what it receives, and ends when the client does.
+/// Sends back what it receives, and ends the connection when the client does.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Echo;
 

@@ -1,35 +1,35 @@
-//! Failures of a turn that end a connection for a reason of their own.
+//! Errors of a turn that end a connection for a specific reason.
 
 use crate::reason::DropReason;
 use std::io;
 
-/// Failures that end a connection for a reason of their own.
+/// Errors that end a connection for a specific reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The client does not read, and its replies outgrew `output_per_connection` or
+    /// The client does not read, and the replies that wait for it have reached `output_per_connection` or
     /// `output_total`.
     #[error("the client does not take its replies, and there are more than may be kept")]
     OutputLimit,
-    /// There is no room for more of the line that the client has begun: `input_total` is in use.
+    /// There is no memory for the rest of a line that the client has begun: `input_total` is in use.
     #[error("the half-read lines of all clients are more than may be kept")]
     InputLimit,
-    /// The client did not send in time.
+    /// The client did not send its request in time.
     #[error("the client did not send its request in time")]
     ReadTimeout,
-    /// The client did not take its replies in time.
+    /// The client did not read its replies in time.
     #[error("the client did not take its replies in time")]
     WriteTimeout,
     /// The server is ending.
     #[error("the server is ending")]
     Shutdown,
-    /// Nothing was said for longer than the service waits.
+    /// Neither side sent anything for longer than the service allows.
     #[error("nothing was said for too long")]
     Idle,
-    /// The client is turned away, as it could have been before its first turn: it is told the busy reply.
+    /// The client is refused, as it could have been before its first turn: it is sent the busy reply.
     #[error("the client is turned away: {0}")]
     Refused(DropReason),
-    /// A TLS client's connection ended without the `close_notify` that says that this was all.
+    /// The connection of a TLS client ended without the `close_notify` that marks the end of what it sent.
     #[error("the connection ended without TLS's close_notify: what came may not be all")]
     Truncated,
     /// A line is longer than `max_line`.

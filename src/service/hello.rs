@@ -1,13 +1,13 @@
-//! `hello`: each line is answered with `hello ` and the line.
+//! `hello`: answers each line with `hello ` and the line.
 
 use super::{DatagramService, Reply, Service, lines};
 use std::io;
 
 const GREETING: &[u8] = b"hello ";
 
-/// Answers each line with `hello ` and the line, its end included, as a Python handler does that writes
-/// `"hello {}".format(line)` for each line of `rfile`. So `\r\n` stays as it is, and a last line without
-/// an end is answered without one.
+/// Answers each line with `hello ` and the line with its end, like a Python handler that writes `"hello
+/// {}".format(line)` for each line of `rfile`. So `\r\n` stays as it is, and the answer to a last line without an end
+/// has none either.
 pub fn hello() -> impl Service {
     lines("hello", |line, reply| {
         reply.send(GREETING)?;
@@ -16,7 +16,7 @@ pub fn hello() -> impl Service {
     .with_ends()
 }
 
-/// Answers each datagram with `hello ` and what it says; its newline, if it has one, stays.
+/// Answers each datagram with `hello ` and its text, with the newline if it has one.
 pub fn hello_datagrams() -> impl DatagramService {
     HelloDatagrams
 }

@@ -1,11 +1,11 @@
-//! What is held of clients while their connections are parked, by source: what is given up first when all of it together
-//! is more than the limit. There is one of these for input, and one for replies that were not taken.
+//! Memory that parked connections hold, by source, and what is given up when the total reaches its limit. One table
+//! counts input, another one counts replies that clients have not read.
 //!
-//! One source (an address, or the addresses of one network) could fill the limit with half-sent
-//! requests, and then nobody else's request could come in two packets; or with replies that it does not read. So when there is no room, the
-//! source that holds most gives some back: its largest piece is taken away, and the connection which
-//! that piece belonged to ends at its next turn. What is held during a turn is not in this table and is
-//! never taken away.
+//! Without this, one source (an address, or the addresses of one network) could fill the limit with half-sent
+//! requests, and no other client could send a request in two packets. Or it could fill the limit with replies that it
+//! does not read. So when there is no room, the source that holds most gives up its largest piece, and the connection
+//! of that piece ends at its next turn. What a connection holds during a turn is not in this table and is never given
+//! up.
 
 use super::Seat;
 use super::pool::{Buffer, Pool};
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What all sessions hold of one kind, and a table of what is parked of it.
+/// The memory of one kind that all sessions hold, and a table of the part that is parked.
 #[derive(Debug, Default)]
 pub(crate) struct Holdings {
     pool: Arc<Pool>,
@@ -28,17 +28,17 @@ struct HoldingsTable {
     by_source: HashMap<SourceKey, usize>,
 }
 
-/// One place in the table, for one session after the other.
+/// A place in the table. Sessions use it one after the other.
 #[derive(Debug)]
 struct HoldingsPlace {
-    /// Which of its sessions is meant.
+    /// Counts the sessions that have used this place, so that an old number does not fit a new session.
     generation: u32,
     piece: Option<(SourceKey, Buffer)>,
     seat: Seat,
 }
 
 impl HoldingsTable {
-    /// Takes what is in a place, if it is still that of this generation.
+    /// Takes the piece in this place, if it is still the one of this generation.
     fn take(&mut self, index: u32, generation: u32) -> Option<(SourceKey, Buffer)> {
         let place = self.places.get_mut(index as usize).filter(|place| place.generation == generation)?;
         let (source, buffer) = place.piece.take()?;
@@ -53,8 +53,8 @@ impl HoldingsTable {
         Some((source, buffer))
     }
 
-    /// The piece that is given up for `source`, which wants a piece of `size`: the largest of the source
-    /// that has most, if that is larger than what `source` would have.
+    /// Chooses the piece that is given up when `source` wants `size` bytes: the largest piece of the source that
+    /// holds most, if that source holds more than `source` would then.
     fn victim(&self, source: SourceKey, size: usize, own_too: bool) -> Option<(u32, u32)> {
         let own = self.by_source.get(&source).copied().unwrap_or(0) + size;
         let (&largest, &total) = self.by_source.iter().max_by_key(|(_, total)| **total)?;
@@ -70,13 +70,13 @@ impl HoldingsTable {
         pieces.max().map(|(_, index, generation)| (index as u32, generation))
     }
 
-    /// Makes a free place, if there is none; `None` if there is no memory for it.
+    /// Adds free places if there is none; `None` if there is no memory for them.
     fn make_place(&mut self, seat: Seat) -> Option<()> {
         self.by_source.try_reserve(1).ok()?;
         if self.free.is_empty() {
             let index = self.places.len() as u32;
             self.places.try_reserve(1).ok()?;
-            // Room for every place at once, so that giving one back never needs any.
+            // The list of free places gets room for all of them now, so that giving one back never needs memory.
             self.free.try_reserve(self.places.capacity()).ok()?;
             self.places.push(HoldingsPlace { generation: 0, piece: None, seat });
             self.free.push(index);
@@ -86,11 +86,11 @@ impl HoldingsTable {
 }
 
 impl Holdings {
-    /// The most that the table takes for one connection: it grows by doubling.
+    /// The most memory that the table takes for one connection. The table doubles when it grows.
     pub(super) const CONNECTION_BYTES: usize =
         2 * (size_of::<HoldingsPlace>() + size_of::<u32>()) + 4 * (size_of::<(SourceKey, usize)>() + 1);
 
-    /// The memory that it is in.
+    /// The pool that the memory comes from.
     pub(super) fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
@@ -104,7 +104,7 @@ impl Holdings {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a buffer until its session has another turn; `None` if there is no memory for that.
+    /// Keeps a buffer until its session has another turn; `None` if there is no memory for a place.
     pub(super) fn deposit(
         self: &Arc<Self>,
         buffer: Buffer,
@@ -123,8 +123,9 @@ impl Holdings {
         Some(Deposit { holdings: self.clone(), index, generation })
     }
 
-    /// Makes room for a piece of `size` that `source` wants, by taking another away: from whom. `None` if
-    /// `source` itself holds most, and nothing larger than this; with `own_too` false, nothing of its own is taken away.
+    /// Gives up a piece of another source so that `source` has room for `size` bytes, and returns whose piece it was.
+    /// `None` if `source` itself holds most and has no larger piece. With `own_too` false, no piece of `source` is
+    /// given up.
     pub(super) fn make_room(&self, source: SourceKey, size: usize, own_too: bool) -> Option<Seat> {
         let mut table = self.table();
         let (index, generation) = table.victim(source, size, own_too)?;
@@ -135,7 +136,7 @@ impl Holdings {
     }
 }
 
-/// What a parked session keeps of its input: where it is.
+/// What a parked session keeps of its input: its place in the table.
 #[derive(Debug)]
 pub(super) struct Deposit {
     holdings: Arc<Holdings>,

@@ -1,4 +1,4 @@
-//! Replies that a client has not taken yet, counted in `output_total`.
+//! Replies that a client has not read yet, counted in `output_total`.
 
 use super::holdings::{Deposit, Holdings};
 use super::pool::Buffer;
@@ -10,30 +10,31 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 
-/// Replies that the kernel did not take: nothing is allocated while it takes all, and what a
-/// connection keeps of them is one word.
+/// Replies that the kernel did not take. While the kernel takes everything, nothing is allocated and a connection
+/// keeps one word.
 #[derive(Debug, Default)]
 pub(crate) struct Kept(Option<Box<KeptPlace>>);
 
-/// Where they are.
+/// Where the replies are.
 #[derive(Debug)]
 enum KeptPlace {
-    /// Here, while the connection has a turn.
+    /// In the connection, during its turn.
     Here(Buffer),
-    /// Where they can be given up for other sources, while it is parked: see [`holdings`](super::holdings).
+    /// In the table from which they can be given up for another source, while the connection is parked: see
+    /// [`holdings`](super::holdings).
     Parked(Deposit),
 }
 
 impl Kept {
-    /// What one connection takes of the allocator when it has some.
+    /// What one connection takes of the allocator when it keeps replies.
     pub(super) const BYTES: usize = size_of::<KeptPlace>().next_power_of_two();
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Keeps bytes of a client's, within the limits. Where all of them together leave no room, the source that keeps most
-    /// gives some up.
+    /// Keeps bytes for a client, within the limits. If the total leaves no room, the source that keeps most gives
+    /// some up.
     pub(super) fn keep(
         &mut self,
         data: &[u8],
@@ -54,7 +55,7 @@ impl Kept {
         let mut kept = buffer.len() + data.len() <= most;
         while kept && let Err(full) = buffer.extend(data, most, limits.output_total) {
             let robbed = total.make_room(source(peer, limits), full.wanted, true);
-            // It has a turn, in which it ends.
+            // The connection whose replies are given up ends in its next turn.
             robbed.into_iter().for_each(|seat| host.wake(seat));
             kept = robbed.is_some();
         }
@@ -67,8 +68,7 @@ impl Kept {
         Err(Fault::OutputLimit.into())
     }
 
-    /// Puts them where they can be given up for other sources, until the connection's next turn. An error if there is no
-    /// memory for that.
+    /// Puts the replies into the table until the connection's next turn. An error if there is no memory for that.
     pub(crate) fn park(
         &mut self,
         seat: Seat,
@@ -99,7 +99,7 @@ impl Kept {
         Ok(())
     }
 
-    /// Sends what the kernel takes now; how much that was.
+    /// Sends what the kernel takes now, and returns the number of bytes.
     pub(crate) fn flush(&mut self, socket: &TcpStream) -> io::Result<usize> {
         let Some(place) = &mut self.0 else { return Ok(0) };
         let KeptPlace::Here(buffer) = &mut **place else { return Ok(0) };
@@ -117,7 +117,7 @@ impl Kept {
         Ok(flushed)
     }
 
-    /// Gives up what was not sent.
+    /// Discards what was not sent.
     pub(crate) fn discard(&mut self) {
         self.0 = None;
     }

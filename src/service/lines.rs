@@ -1,4 +1,4 @@
-//! Line services: a closure is called for each line; between lines the connection is parked.
+//! Line services: a closure is called for each line. Between lines the connection is parked.
 
 use super::held::Held;
 use super::holdings::Deposit;
@@ -8,7 +8,7 @@ use memchr::memchr;
 use std::io;
 use std::sync::Arc;
 
-/// Where the reply to a line goes.
+/// The reply to a line.
 #[derive(Debug)]
 pub struct LineReply<'r, 'a> {
     output: &'r mut Output<'a>,
@@ -17,7 +17,7 @@ pub struct LineReply<'r, 'a> {
 }
 
 impl LineReply<'_, '_> {
-    /// Sends bytes, without waiting; see [`Output::send`].
+    /// Sends bytes without waiting; see [`Output::send`].
     pub fn send(&mut self, data: &[u8]) -> io::Result<()> {
         self.output.send(data)
     }
@@ -45,13 +45,13 @@ impl io::Write for LineReply<'_, '_> {
 
 /// A service from a closure that answers one line at a time.
 ///
-/// The line comes without its end (`\n` or `\r\n`); see [`Lines::with_ends`]. A last line without an
-/// end is answered as it is. A line longer than `max_line` ends the connection after the replies to the
-/// lines before it, counted as `protocol`. So does a line that comes in parts while there is no room for
-/// them in `input_total`, counted as `input_limit`.
+/// The closure gets the line without its end (`\n` or `\r\n`); see [`Lines::with_ends`]. A last line without an end
+/// is answered too. A line longer than `max_line` ends the connection after the replies to the lines before it; that
+/// is counted as `protocol`. If a line comes in parts and `input_total` leaves no room for them, the connection ends
+/// and is counted as `input_limit`.
 ///
-/// `name` is the `service` label of its metrics. For state per connection see [`lines_with`], for what
-/// else a service can be told see [`Lines`].
+/// `name` is the `service` label of its metrics. [`lines_with`] has a state for each connection; [`Lines`] lists what
+/// else a service can be told.
 ///
 /// ```no_run
 /// use tidegate::{Server, lines};
@@ -68,9 +68,8 @@ where
     lines_with(name, |_peer| (), stateless)
 }
 
-/// The same as [`lines`] with a state for each connection: `open` makes it when the connection has its
-/// first turn, and each line is answered with it. Between lines a connection owns its state, and no
-/// thread and no buffer.
+/// Like [`lines`], with a state for each connection. `open` makes the state at the connection's first turn, and the
+/// closure gets it with each line. Between lines a connection owns its state, but no thread and no buffer.
 ///
 /// ```no_run
 /// use tidegate::{Server, lines_with};
@@ -110,8 +109,7 @@ type Close<S> = Arc<dyn Fn(&mut S, CloseReason) + Send + Sync>;
 type Verify = Box<dyn Fn(&Peer) -> bool + Send + Sync>;
 type Error = Box<dyn Fn(&Peer, &io::Error) + Send + Sync>;
 
-/// What [`lines`] and [`lines_with`] make: a line service, which can be told more. Every hook runs on a
-/// worker, as the answers do.
+/// A line service, made by [`lines`] or [`lines_with`]. Its hooks run on a worker, as the answers do.
 ///
 /// ```no_run
 /// use tidegate::{Server, lines_with};
@@ -139,7 +137,7 @@ pub struct Lines<S, F> {
     busy_reply: Vec<u8>,
 }
 
-/// What its sessions share.
+/// What the sessions share.
 struct Hooks<S, F> {
     open: Open<S>,
     answer: Arc<F>,
@@ -157,23 +155,22 @@ impl<S, F> Clone for Hooks<S, F> {
 }
 
 impl<S, F> Lines<S, F> {
-    /// Each line comes with its end, as Python's `readline` returns it: `hello\r\n`, or `hello` for a
-    /// last line without one. Default: without.
+    /// The closure gets each line with its end, as Python's `readline` returns it: `hello\r\n`, or `hello` for a last
+    /// line without an end. Default: without.
     #[must_use]
     pub fn with_ends(mut self) -> Self {
         Arc::make_mut(&mut self.hooks).with_ends = true;
         self
     }
 
-    /// Whether a client is served at all, asked before its first turn; see [`Service::verify`]. Default:
-    /// every client is.
+    /// Whether a client is served, asked before its first turn; see [`Service::verify`]. Default: every client is.
     #[must_use]
     pub fn verify(mut self, verify: impl Fn(&Peer) -> bool + Send + Sync + 'static) -> Self {
         self.verify = Some(Box::new(verify));
         self
     }
 
-    /// Called at a connection's first turn, before any line: for a greeting, say. Default: nothing.
+    /// Called at a connection's first turn, before any line, for example to send a greeting. Default: does nothing.
     #[must_use]
     pub fn on_open<G>(mut self, greet: G) -> Self
     where
@@ -183,22 +180,22 @@ impl<S, F> Lines<S, F> {
         self
     }
 
-    /// Called when a connection has ended, with its state and why it ended; see [`Session::finish`].
-    /// Default: nothing.
+    /// Called when a connection has ended, with its state and the reason; see [`Session::finish`]. Default: does
+    /// nothing.
     #[must_use]
     pub fn on_close(mut self, close: impl Fn(&mut S, CloseReason) + Send + Sync + 'static) -> Self {
         Arc::make_mut(&mut self.hooks).close = Some(Arc::new(close));
         self
     }
 
-    /// Called when an answer was an error or a panic; see [`Service::turn_failed`]. Default: nothing.
+    /// Called when an answer was an error or a panic; see [`Service::turn_failed`]. Default: does nothing.
     #[must_use]
     pub fn on_error(mut self, error: impl Fn(&Peer, &io::Error) + Send + Sync + 'static) -> Self {
         self.error = Some(Box::new(error));
         self
     }
 
-    /// What a refused client is told. Default: nothing, and the refusal is a reset.
+    /// The text that a refused client is sent. Default: none, and the client is reset.
     #[must_use]
     pub fn busy_reply(mut self, words: impl Into<Vec<u8>>) -> Self {
         self.busy_reply = words.into();
@@ -243,11 +240,11 @@ impl<S: Send + 'static, F: AnswerLine<S>> Service for Lines<S, F> {
 }
 
 struct LineSession<S, F> {
-    /// What the client has sent and nobody has answered; nothing between lines.
+    /// What the client has sent and has no answer to yet; nothing between lines.
     parked: Option<Deposit>,
-    /// What is held has whole lines in it: an earlier turn was over before they were answered.
+    /// The held input has whole lines in it: an earlier turn ended before they were answered.
     behind: bool,
-    /// There is no greeting, or it was said.
+    /// There is no greeting, or it was sent.
     greeted: bool,
     hooks: Arc<Hooks<S, F>>,
     state: S,
@@ -353,8 +350,8 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
         if data.is_empty() || reply.ending { Ok(()) } else { self.keep(data, held, reply) }
     }
 
-    /// Answers the whole lines at the beginning of `data` until the turn is over, which leaves the
-    /// session [`behind`](Self::behind). How many bytes they are.
+    /// Answers the whole lines at the beginning of `data` until the turn is over, and returns their bytes. If lines
+    /// are left, the session is [`behind`](Self::behind).
     fn answer_whole(&mut self, data: &[u8], reply: &mut LineReply<'_, '_>) -> io::Result<usize> {
         self.behind = false;
         let mut rest = data;
@@ -364,7 +361,7 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
                 break;
             }
             if end + 1 < rest.len() {
-                // There may be another line, so the time that this one takes matters.
+                // More lines may follow, so the time that this one takes counts.
                 reply.output.begin_pace();
             }
             self.answer(&rest[..=end], reply)?;
@@ -376,7 +373,7 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
         Ok(data.len() - rest.len())
     }
 
-    /// Keeps what is not answered: the beginning of a line, or whole lines for another turn.
+    /// Keeps what is not answered yet: the beginning of a line, or whole lines for another turn.
     fn keep(&self, data: &[u8], held: &mut Option<Held>, reply: &LineReply<'_, '_>) -> io::Result<()> {
         let begun = held.as_ref().map_or(0, Held::len);
         if !self.behind && begun_too_long(begun + data.len(), reply) {
@@ -387,7 +384,7 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
         held.extend(data, context.limits.max_line + 2, context)
     }
 
-    /// Answers a line that comes with its end, if it has one.
+    /// Answers one line, given with its end if it has one.
     fn answer(&mut self, whole: &[u8], reply: &mut LineReply<'_, '_>) -> io::Result<()> {
         let line = strip(whole);
         if line.len() > reply.output.context.limits.max_line {
@@ -397,8 +394,8 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
     }
 }
 
-/// Whether a line of which this number of bytes has come is longer than allowed. A `\r` may belong to its
-/// end, so that does not count yet.
+/// Whether a line that is not complete is longer than allowed, after this number of bytes. A `\r` may belong to its
+/// end, so it does not count yet.
 fn begun_too_long(begun: usize, reply: &LineReply<'_, '_>) -> bool {
     begun > reply.output.context.limits.max_line + 1
 }
@@ -469,6 +466,7 @@ mod tests {
                 draining: &self.stopping,
                 host: &host,
                 words: &crate::service::Words::default(),
+                web: None,
             };
             let mut stream =
                 Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, context, seat, false);

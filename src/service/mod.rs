@@ -1,5 +1,5 @@
-//! What a person writes: a [`Service`] that opens a [`Session`] for each connection, and the
-//! closures for the common cases ([`handler`], [`lines`]).
+//! What people write: a [`Service`] that opens a [`Session`] for each connection, and closures for the common cases
+//! ([`handler`], [`lines`]).
 
 mod blocking;
 mod datagram;
@@ -13,12 +13,14 @@ mod kept;
 mod lines;
 mod pace;
 mod pool;
+mod protocol;
 mod proxy;
 mod secured;
 mod stream;
 mod time;
 mod tls_side;
 mod waker;
+mod web;
 pub mod websocket;
 mod words;
 mod work;
@@ -34,6 +36,7 @@ pub use http::http;
 pub(crate) use kept::Kept;
 pub use lines::{AnswerLine, LineReply, Lines, lines, lines_with};
 pub(crate) use pool::Pool;
+pub use protocol::Protocol;
 pub use proxy::{
     BackendName, BackendNameError, ConnectOn, FairBy, FairByError, HttpGateConfig, Network, NetworkError,
     Proxy, ProxyBuilder, proxy,
@@ -45,6 +48,7 @@ pub use time::Time;
 pub(crate) use tls_side::{Shake, ShakeTurn, TlsSide};
 pub use waker::Waker;
 pub(crate) use waker::{Host, Seat, SocketEvent, SocketEvents, WatchFor};
+pub(crate) use web::WebTurn;
 pub use websocket::websocket;
 pub(crate) use words::Words;
 pub use work::{Cost, Work};
@@ -57,15 +61,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What the session of a ready service takes of the allocator, at most.
+/// The most that the session of a ready service takes of the allocator.
 const SESSION_BYTES: usize = 512;
 
-/// What a ready service can make the server hold for one connection, beside what is counted in the
-/// pools of input and of replies.
+/// The most that a ready service makes the server hold for one connection, beside what the pools of input and of
+/// replies count.
 pub(crate) const CONNECTION_BYTES: usize =
     SESSION_BYTES + Kept::BYTES + Pool::SMALL_BYTES + 3 * Holdings::CONNECTION_BYTES;
 
-/// What the pools of input and of replies hold for the next connection.
+/// What the pools of input and of replies keep spare for the next connection.
 pub(crate) const SPARE_BYTES: usize = 2 * Pool::SPARE_BYTES;
 
 /// The client of a connection.
@@ -82,8 +86,8 @@ impl Peer {
         Self { address, tls: None }
     }
 
-    /// What was agreed on in its TLS handshake; `None` if it speaks no TLS, or before that is over: in
-    /// [`Service::verify`].
+    /// What was agreed on in the TLS handshake. `None` if the client speaks no TLS, and in [`Service::verify`], which
+    /// is called before the handshake.
     pub fn tls(&self) -> Option<&TlsFacts> {
         self.tls.as_deref()
     }
@@ -93,10 +97,10 @@ impl Peer {
     }
 }
 
-/// A stream service: says who it is and opens a session for each connection.
+/// A stream service: it opens a session for each connection.
 ///
-/// All methods but [`name`](Self::name) and [`busy_reply`](Self::busy_reply) run on a worker, never
-/// on the acceptor, so a slow one costs a worker and nothing else.
+/// All methods but [`name`](Self::name) and [`busy_reply`](Self::busy_reply) run on a worker, never on the acceptor.
+/// So a slow one delays one worker and nothing else.
 ///
 /// [`Lines`] has these hooks as methods that take closures. [`handler`] has none: to add a hook to
 /// one, write a `Service` that holds it and forwards `name`, `connect` and `client_speaks_first`.
@@ -106,49 +110,56 @@ pub trait Service: Send + Sync + 'static {
         "service"
     }
 
-    /// Whether this client is served at all, asked before its first turn. One that is not is told
-    /// the busy reply, if there is one, and counted as `denied`. With TLS it is asked before the handshake, which costs
-    /// nothing then, and the client is told nothing. Default: yes.
+    /// Whether this client is served, asked before its first turn. A client that is not is sent the busy reply, if
+    /// there is one, and is counted as `denied`. With TLS this is asked before the handshake, so that a refusal costs
+    /// no handshake, and the client is sent nothing. Default: yes.
     fn verify(&self, peer: &Peer) -> bool {
         let _ = peer;
         true
     }
 
-    /// Opens the session of a connection, at its first turn, or when its TLS handshake is over. A session without
-    /// fields costs no allocation.
+    /// Opens the session of a connection: at its first turn, or after its TLS handshake. A session without fields
+    /// costs no allocation.
     fn connect(&self, peer: &Peer) -> Box<dyn Session>;
 
-    /// What a refused client is told, where the protocol has a word for it. `{retry-after}` in it becomes the
-    /// number of seconds that the server needs to work off what waits, from 1 to 120. Asked once, when the
-    /// server is bound. Default: nothing, and the refusal is a reset.
+    /// What a refused client is sent, where the protocol has words for it. `{retry-after}` in it becomes the number
+    /// of seconds that the server needs to work off its queue, from 1 to 120. Asked once, when the server is bound.
+    /// Default: nothing, and the client is reset.
     fn busy_reply(&self) -> &[u8] {
         b""
     }
 
-    /// Whether [`Session::overloaded`] is called for a request that has waited longer than `queue_timeout`.
-    /// Otherwise its connection ends with the busy reply. Asked once, when the server is bound. Default: no.
+    /// Whether [`Session::overloaded`] is called for a request that has waited longer than `queue_timeout`. If not,
+    /// the connection of that request ends with the busy reply. Asked once, when the server is bound. Default: no.
     fn answers_overload(&self) -> bool {
         false
     }
 
-    /// Whether the client speaks first, so that one that has left without a word needs no turn.
+    /// Whether the client speaks first. If it does, a client that has left without sending anything gets no turn.
     /// Default: yes.
     fn client_speaks_first(&self) -> bool {
         true
     }
 
-    /// Descriptors that it may have open beside those of its clients, so that the start can say whether the limit of open
-    /// files allows them. Default: none.
+    /// The protocol of its clients. It decides the scheme of the listener's URL in metrics, in the log and on the
+    /// status page, and which counters the listener has. Asked once, when the server is bound. Default: a protocol of
+    /// its own.
+    fn protocol(&self) -> Protocol {
+        Protocol::Stream
+    }
+
+    /// How many descriptors the service may open beside those of its clients. The server checks at its start that the
+    /// limit of open files allows them. Default: none.
     fn descriptors(&self) -> usize {
         0
     }
 
-    /// What is known of the backends that connections are passed on to. Default: it has none. Asked for each scrape.
+    /// A reading of its backends, if it passes connections on to any. Asked for each scrape. Default: `None`.
     fn backends(&self) -> Option<BackendsSnapshot> {
         None
     }
 
-    /// A turn returned an error, or panicked (then `error` says so). The connection ends.
+    /// Called when a turn returned an error or panicked; `error` says which. The connection ends.
     fn turn_failed(&self, peer: &Peer, error: &io::Error) {
         let _ = (peer, error);
     }
@@ -156,29 +167,29 @@ pub trait Service: Send + Sync + 'static {
 
 /// One connection's side of a service.
 pub trait Session: Send {
-    /// Called when there is something to do: at the start, when the client has sent something, or
-    /// when it has taken what it was sent. Do what can be done without waiting, and say what next.
-    /// What a session needs to remember of a half request it keeps in its own fields.
+    /// Called when there is something to do: at the start, when the client has sent something, or when it has read
+    /// what it was sent. Do what can be done without waiting, and return what should happen next. What a session
+    /// needs to remember of half a request it keeps in its own fields.
     ///
-    /// An error ends the connection: `InvalidData` counts as a broken protocol, the errors of a
-    /// reset connection as a reset, others as an error. A broken protocol ends with FIN after the
-    /// replies, an error with a reset: what the client is to read, send and return
+    /// An error ends the connection. `InvalidData` is counted as a broken protocol, the errors of a reset connection
+    /// as a reset, and others as an error. After a broken protocol the client still gets the replies and then FIN;
+    /// after another error it is reset. To make sure that a client reads a message, send it and return
     /// [`Turn::Close`].
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn>;
 
-    /// Called in the place of [`turn`](Self::turn) when the request that waits cannot be served, where
-    /// [`Service::answers_overload`] says so: take the request from the stream and tell the client, quickly.
-    /// `wait` is the time the server needs to work off what waits, in whole seconds from 1 to 120.
-    /// [`Stream::busy_reply`] has the words that are configured. Default: says them, and ends the connection.
+    /// Called instead of [`turn`](Self::turn) when the waiting request cannot be served, if
+    /// [`Service::answers_overload`] returns true. Take the request from the stream and answer the client quickly.
+    /// `wait` is the time the server needs to work off its queue, in whole seconds from 1 to 120.
+    /// [`Stream::busy_reply`] has the configured words. Default: sends them, and ends the connection.
     fn overloaded(&mut self, stream: &mut Stream<'_>, wait: Duration) -> io::Result<Turn> {
         let words = stream.busy_reply(wait).into_owned();
         stream.send(&words)?;
         Ok(Turn::Close)
     }
 
-    /// The connection has ended, and why: the last call. Runs on a worker, like a turn; until it
-    /// returns the connection keeps its place among `max_connections`. (When a server is cut and no
-    /// worker is left for it, it runs on another thread or, after a second, not at all.)
+    /// The last call: the connection has ended for this reason. It runs on a worker, like a turn. Until it returns,
+    /// the connection keeps its place among `max_connections`. (When a drain is cut short and no worker is free,
+    /// another thread calls it, or after a second nobody does.)
     fn finish(&mut self, reason: CloseReason) {
         let _ = reason;
     }
@@ -193,15 +204,14 @@ pub enum Turn {
     Park,
     /// In the middle of a request: wait for its rest, at most `read_timeout` from its first byte.
     Partial,
-    /// Wait for the client, and have a turn after this time at the latest: it may come earlier, when the
-    /// client does something or a [`Waker`] wakes the session. Times are kept to about a millisecond.
-    /// Meanwhile `idle_timeout` and `read_timeout` do not hold: the session keeps its own time.
+    /// Wait for the client, but have a turn after this time at the latest. The turn comes earlier when the client
+    /// does something or a [`Waker`] wakes the session. The time is kept to about a millisecond. `idle_timeout` and
+    /// `read_timeout` do not apply meanwhile: the session keeps its own time.
     ParkFor(Duration),
-    /// There is more to do at once, without waiting for the client: another turn, after those that
-    /// wait for one. For a session that keeps requests it has not answered yet, because
-    /// [`Output::is_turn_over`] said so. (If the client has not taken its replies, the turn comes when
-    /// it has.)
+    /// Have another turn at once, after the connections that already wait for one. Return it when the session has
+    /// input left that it has not answered, because [`Output::is_turn_over`] was true. If the client has not read its
+    /// replies, the turn comes when it has.
     Again,
-    /// Send what is kept and end the connection.
+    /// Send the replies that are kept, and then end the connection.
     Close,
 }

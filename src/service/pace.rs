@@ -1,25 +1,26 @@
-//! How long a turn has lasted, asked as seldom as its requests allow.
+//! How long a turn has lasted. The clock is read as seldom as the cost of the requests allows.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// A turn that has lasted this long leaves the rest of its input to another turn. Every worker may be
-/// in such a turn when a connection begins to wait, so this is what a crowd of busy clients can
-/// add to that wait, for each connection before it in the queue.
+/// A turn that has lasted this long leaves the rest of its input to another turn. When a connection begins to wait,
+/// every worker may be in such a turn; so this is the most that busy clients add to its wait, for each connection
+/// before it in the queue.
 const TURN_TIME: Duration = Duration::from_millis(1);
 
-/// Requests that take less than this together are cheap: the clock may be read more seldom.
+/// If the requests between two readings took less than this together, they are cheap, and the clock is read half as
+/// often.
 const CHEAP: Duration = Duration::from_micros(20);
 
-/// The clock is read at least once in this number of requests. A client that has hidden slow requests
-/// among cheap ones overruns [`TURN_TIME`] by fewer than these.
+/// The clock is read at least once in this number of requests. So a client that hides slow requests among cheap ones
+/// overruns [`TURN_TIME`] by fewer than this.
 const SELDOM: u32 = 8;
 
 /// The pace of one turn; a worker lends it to one turn after the other.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// When the turn began, and when the clock was last read. `None` until somebody wants to know:
-    /// a turn with one request never reads the clock.
+    /// When the turn began, and when the clock was last read. `None` until the first question: a turn with one
+    /// request never reads the clock.
     times: Cell<Option<(Instant, Instant)>>,
     /// Requests from one reading of the clock to the next.
     every: Cell<u32>,
@@ -37,7 +38,7 @@ impl Pace {
         self.times.set(None);
     }
 
-    /// The time counts from now on, unless it does already.
+    /// Starts the time of this turn, unless it runs already.
     pub(super) fn begin(&self) {
         if self.times.get().is_none() {
             self.begin_at(Instant::now());
@@ -50,12 +51,12 @@ impl Pace {
         self.since.set(0);
     }
 
-    /// Whether the turn has lasted long enough; asked after each request.
+    /// Whether the turn has lasted too long; asked after each request.
     pub(super) fn is_over(&self) -> bool {
         self.is_over_at(Instant::now)
     }
 
-    /// The same, and the clock is read whatever the pace: asked before a system call.
+    /// The same, but the clock is read in any case: asked before a system call.
     pub(super) fn look(&self) -> bool {
         self.since.set(self.every.get());
         self.is_over()

@@ -1,46 +1,43 @@
-//! Memory that clients make the server hold: input that is not answered and replies that are not
-//! taken. All of it is counted by what it takes of the machine, so that a limit on the sum is a
-//! limit on what the process holds.
+//! Memory that clients make the server hold: input without an answer, and replies that are not read. It is counted by
+//! what it takes of the machine, so a limit on the sum is a limit on what the process holds.
 //!
-//! A few bytes come from the allocator, more from the kernel by the page. So nothing that has been
-//! given back stays with the process, however sizes were mixed, and where the system has no more
-//! memory, one connection ends instead of the process.
+//! A few bytes come from the allocator, more from the kernel by the page. So memory that is given back does not stay
+//! with the process, in whatever order sizes were mixed. When the system has no more memory, one connection ends and
+//! not the process.
 
 use crate::sys::{Mapping, whole_pages};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What the allocator adds to each of its blocks, at most.
+/// The most that the allocator adds to one of its blocks.
 const BLOCK_OVERHEAD: usize = 16;
 
-/// Up to this size memory comes from the allocator. Sizes are such that with the overhead they are
-/// powers of two.
+/// Up to this size, memory comes from the allocator. With the overhead, sizes are powers of two.
 const SMALL_MAX: usize = 512 - BLOCK_OVERHEAD;
 const SMALL_MIN: usize = 64 - BLOCK_OVERHEAD;
 
-/// Pages that were given back are kept for the next connection, up to this many bytes: a line that
-/// comes in two packets then costs no system call.
+/// Pages that were given back are kept for the next connection, up to this many bytes. So a line that comes in two
+/// packets costs no system call.
 const SPARE_BYTES: usize = 1024 * 1024;
 
-/// Larger pieces are not kept as spare ones.
+/// Larger pieces are not kept.
 const SPARE_PIECE: usize = 64 * 1024;
 
-/// Address space that is set aside, and given up when the system has no more: what the rest of the process
-/// needs then (for a session, say) is there. An allocation that fails would end the process.
+/// Address space that is set aside, and given up when the system has no more. What the rest of the process then needs
+/// (for a session, say) comes from it. Without it, an allocation would fail and end the process.
 const BALLAST_BYTES: usize = 2 * 1024 * 1024;
 
 /// Memory of one kind (input, or replies), of all connections together.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     used: AtomicUsize,
-    /// How much the system would not give (`RLIMIT_AS`), less what it should have left; 0 while that is
-    /// not known.
+    /// How much was in use when the system gave no more (`RLIMIT_AS`), less a quarter; 0 if that has not happened.
     exhausted: AtomicUsize,
     spare: Mutex<Spare>,
 }
 
-/// Pages for the next who needs some.
+/// Pages that are kept for the next use.
 #[derive(Debug, Default)]
 struct Spare {
     pieces: Vec<Mapping>,
@@ -49,11 +46,10 @@ struct Spare {
 }
 
 impl Pool {
-    /// What a pool may hold beside what is counted in it: spare pages, and their list.
+    /// What a pool may hold beside what it counts: spare pages, and their list.
     pub(crate) const SPARE_BYTES: usize = SPARE_BYTES + 2 * size_of::<Mapping>() * (SPARE_BYTES / 4096);
 
-    /// What one connection can make the allocator hold for good: its small blocks may lie between
-    /// others.
+    /// What one connection can make the allocator hold for good, because its small blocks may lie between others.
     pub(crate) const SMALL_BYTES: usize = SMALL_MAX + BLOCK_OVERHEAD;
 
     /// The bytes in use.
@@ -61,7 +57,7 @@ impl Pool {
         self.used.load(Relaxed)
     }
 
-    /// Counts bytes that are elsewhere, if the limit allows it.
+    /// Counts bytes that are kept elsewhere, if the limit allows them.
     pub(super) fn charge(&self, bytes: usize, limit: usize) -> bool {
         let limit = match self.exhausted.load(Relaxed) {
             0 => limit,
@@ -75,7 +71,7 @@ impl Pool {
         self.used.fetch_sub(bytes, Relaxed);
     }
 
-    /// Pages of this size from the spare ones, or else from the kernel.
+    /// Pages of this size: spare ones, or else from the kernel.
     fn pages(&self, len: usize) -> Option<Mapping> {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = spare.pieces.iter().rposition(|piece| piece.len() == len) {
@@ -84,7 +80,7 @@ impl Pool {
         }
         let system = self.exhausted.load(Relaxed);
         if spare.ballast.is_none() && (system == 0 || self.used() < system / 2) {
-            // What was given up is set aside again once there is room.
+            // The ballast that was given up is set aside again once there is room.
             spare.ballast = Mapping::new(BALLAST_BYTES);
             self.exhausted.store(0, Relaxed);
         }
@@ -96,7 +92,7 @@ impl Pool {
         pages
     }
 
-    /// The system has no more: gives the ballast up, and makes do with a quarter less from now on.
+    /// The system has no more: gives the ballast up, and uses a quarter less from now on.
     fn exhaust(&self) {
         let system = self.used() / 4 * 3;
         self.exhausted.store(system.max(1), Relaxed);
@@ -141,7 +137,7 @@ impl Memory {
         }
     }
 
-    /// What it takes of the machine.
+    /// What it takes of the machine, in bytes.
     fn cost(&self) -> usize {
         match self {
             Memory::None => 0,
@@ -150,7 +146,7 @@ impl Memory {
         }
     }
 
-    /// What room for this number of bytes costs.
+    /// What memory for this number of bytes costs.
     fn cost_of(bytes: usize) -> usize {
         match bytes {
             0 => 0,
@@ -163,12 +159,12 @@ impl Memory {
 /// There is no room for more bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full {
-    /// What the buffer would have taken of the pool.
+    /// What the buffer would have taken from the pool.
     pub(super) wanted: usize,
 }
 
-/// Bytes in a pool's memory: added at the end, taken from the beginning. What it holds is given back
-/// when it is dropped.
+/// Bytes in a pool's memory, added at the end and taken from the beginning. Dropping the buffer gives its memory
+/// back.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     pool: Arc<Pool>,
@@ -179,7 +175,7 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// A buffer without bytes, which takes nothing.
+    /// An empty buffer, which takes no memory.
     pub(crate) fn new(pool: &Arc<Pool>) -> Self {
         Self { pool: pool.clone(), memory: Memory::None, at: 0, end: 0 }
     }
@@ -196,13 +192,13 @@ impl Buffer {
         self.len() == 0
     }
 
-    /// What it takes of the pool.
+    /// What it takes from the pool.
     pub(crate) fn cost(&self) -> usize {
         self.memory.cost()
     }
 
-    /// Adds bytes, if the pool's limit allows it. Room grows by a quarter at least, so that bytes that
-    /// drip in make little work, but not past `most` where that is enough.
+    /// Adds bytes, if the pool's limit allows it. The memory grows by at least a quarter, so that bytes that come one
+    /// by one cost little work; but it does not grow past `most` if that is enough.
     pub(crate) fn extend(&mut self, data: &[u8], most: usize, limit: usize) -> Result<(), Full> {
         let needed = self.len() + data.len();
         if needed > self.memory.room().len() {

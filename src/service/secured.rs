@@ -1,5 +1,4 @@
-//! A turn of a connection that speaks TLS: what is received is decrypted, what is sent is encrypted. The session knows
-//! nothing of it.
+//! A turn of a connection that speaks TLS. Input is decrypted and output is encrypted; the session sees neither.
 
 use crate::reason::HandshakeFailure;
 use crate::service::fault::Fault;
@@ -8,31 +7,31 @@ use crate::transport::tls::{Advance, Broken, Engine, PLAIN_MAX, Records};
 use std::io;
 use std::net::TcpStream;
 
-/// Full reads in a row that may have no bytes for the session in them. A client that sends more of what only keeps the
-/// server busy breaks the protocol.
+/// How many full reads in a row may hold no bytes for the session. A client that sends more records that only keep
+/// the server busy breaks the protocol.
 const BARREN_READS_MAX: usize = 16;
 
-/// A worker's buffers for TLS, lent to one turn after the other. They are made when the first client speaks TLS.
+/// A worker's buffers for TLS, lent to one turn after the other. They are allocated when the first client speaks TLS.
 #[derive(Debug, Default)]
 pub(crate) struct TlsBuffers {
     pub(super) records: Records,
-    /// Records on their way to the client.
+    /// Records that are ready to be sent to the client.
     pub(super) out: Vec<u8>,
 }
 
 impl TlsBuffers {
-    /// Bytes of both; touched only as far as data goes.
+    /// The bytes of both buffers. Only what data reaches is touched.
     pub(crate) const BYTES: usize = Records::BYTES + SecuredTurn::BLOCK + 8 * 1024;
 }
 
-/// What the client has sent.
+/// What reading gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decrypted {
-    /// This number of bytes. With `drained` there are no more: an event will tell of them.
+    /// This number of bytes. With `drained` the kernel has no more; an event will announce the next.
     Bytes { bytes: usize, drained: bool },
-    /// Nothing now: an event will tell of more.
+    /// Nothing now; an event will announce the next bytes.
     Nothing,
-    /// It has said that it will say no more.
+    /// The client has sent the end of its input.
     End,
 }
 
@@ -41,20 +40,20 @@ pub(super) enum Decrypted {
 pub(crate) struct SecuredTurn<'a> {
     engine: &'a mut Engine,
     buffers: &'a mut TlsBuffers,
-    /// The kernel has no more.
+    /// The kernel has no more input.
     emptied: bool,
 }
 
 impl<'a> SecuredTurn<'a> {
-    /// What is encrypted before it is sent with one call.
+    /// The most bytes that are encrypted before they are sent with one call.
     const BLOCK: usize = 4 * PLAIN_MAX;
 
-    /// `buffers` has the records that were left by an earlier turn.
+    /// `buffers` holds the records that an earlier turn left.
     pub(super) fn new(engine: &'a mut Engine, buffers: &'a mut TlsBuffers) -> Self {
         Self { engine, buffers, emptied: false }
     }
 
-    /// Decrypts what the client has sent, without waiting. After a `hangup` the end is looked for behind it.
+    /// Decrypts what the client has sent, without waiting. After a `hangup` it reads on until it finds the end.
     pub(super) fn take(
         &mut self,
         socket: &TcpStream,
@@ -83,7 +82,7 @@ impl<'a> SecuredTurn<'a> {
                     (self.emptied, *hangup) = (true, false);
                     return Ok(Decrypted::Nothing);
                 }
-                // Somebody between the two may have cut it short.
+                // Without `close_notify`, somebody on the way may have cut the connection short.
                 Some(0) => return Err(Fault::Truncated.into()),
                 Some(n) => {
                     self.emptied = n < space.len();
@@ -94,12 +93,12 @@ impl<'a> SecuredTurn<'a> {
         Err(io::Error::new(io::ErrorKind::InvalidData, "the client sends TLS records with nothing in them"))
     }
 
-    /// The client was waited for: the kernel may have more.
+    /// The client was waited for, so the kernel may have more input.
     pub(super) fn waited(&mut self) {
         self.emptied = false;
     }
 
-    /// Encrypts `data` piece by piece, and gives `pass` what is to be sent, behind what must go before it.
+    /// Encrypts `data` piece by piece, and gives the records to `pass`, after the records that must go first.
     pub(super) fn seal(
         &mut self,
         data: &[u8],
@@ -115,7 +114,7 @@ impl<'a> SecuredTurn<'a> {
         self.pass_on(&mut pass)
     }
 
-    /// Gives `pass` what is to be sent beside the bytes of the session, if there is anything.
+    /// Gives to `pass` the records that do not carry bytes of the session, if there are any.
     fn pass_on(&mut self, pass: &mut impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let out = &mut self.buffers.out;
         if out.is_empty() {
@@ -127,7 +126,7 @@ impl<'a> SecuredTurn<'a> {
     }
 }
 
-/// How a turn fails over this.
+/// The error with which a turn fails over this.
 fn error(broken: Broken) -> io::Error {
     let kind = match broken.failure {
         HandshakeFailure::Alert => io::ErrorKind::ConnectionAborted,

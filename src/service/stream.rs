@@ -1,8 +1,8 @@
-//! A connection as a service sees it during a turn: reads and writes that never wait.
+//! A connection during a turn, as a service sees it: reads and writes that never wait.
 
 use super::pace::Pace;
 use super::secured::{Decrypted, SecuredTurn};
-use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, Words};
+use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, WebTurn, Words};
 use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
@@ -14,34 +14,33 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Replies smaller than this are gathered and sent with one call.
+/// Replies smaller than this are collected and sent with one call.
 const GATHER_BYTES: usize = 16 * 1024;
 
-/// What came in. There will be no other case, so a `match` needs no wildcard.
+/// The result of a read. No other case will be added, so a `match` needs no wildcard.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<'a> {
-    /// Some bytes; never empty.
+    /// Bytes, at least one.
     Data(&'a [u8]),
-    /// Nothing now: end the turn with [`Turn::Park`](super::Turn::Park) or
-    /// [`Turn::Partial`](super::Turn::Partial).
+    /// Nothing now. End the turn with [`Turn::Park`](super::Turn::Park) or [`Turn::Partial`](super::Turn::Partial).
     Nothing,
-    /// The client has said all it will say. It may still be listening.
+    /// The client has closed its half of the connection and sends nothing more. It may still read.
     End,
 }
 
 /// A worker's buffers, lent to one turn after the other.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    /// Made at the worker's first turn: most workers of a quiet server never have one.
+    /// Allocated at the worker's first turn. Most workers of a quiet server never have one.
     input: ReadRoom,
     gather: Vec<u8>,
-    /// The kernel does not take replies: nothing more is read, so that the client feels it.
+    /// The kernel takes no more replies. Nothing more is read then, so the client's sends stop too.
     blocked: Cell<bool>,
     pace: Pace,
 }
 
 impl Buffers {
-    /// Bytes of both buffers; touched only as far as data goes.
+    /// The bytes of both buffers. Only what data reaches is touched.
     pub(crate) const BYTES: usize = Self::INPUT_BYTES + GATHER_BYTES;
     const INPUT_BYTES: usize = 64 * 1024;
 
@@ -55,13 +54,13 @@ impl Buffers {
     }
 }
 
-/// Where a worker reads to. The first turn of a worker may come when the system has no memory left, and an allocation
-/// that fails would end the process.
+/// The memory that a worker reads into. A worker's first turn may come when the system has no memory left, and an
+/// allocation that fails would end the process.
 #[derive(Debug)]
 enum ReadRoom {
     /// Pages that no data reaches are never touched.
     Pages(Mapping),
-    /// Until there are pages for it: enough to go on.
+    /// Used until the system gives pages: small, but enough to go on.
     Little(Vec<u8>),
 }
 
@@ -89,18 +88,18 @@ impl ReadRoom {
 pub(crate) struct Turned {
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    /// The last read emptied the kernel's buffer: an event will tell of more.
+    /// The last read emptied the kernel's buffer; an event will announce more.
     pub(crate) drained: bool,
-    /// The client has said all it will say.
+    /// The client has closed its half.
     pub(crate) ended: bool,
-    /// The session moves bytes itself: events are wanted when the client takes more, too.
+    /// The session moves bytes itself, so it also wants a turn when the client can take more.
     pub(crate) both_ways: bool,
-    /// A turn that the session asked for earlier may come instead of the one that it asks for now.
+    /// A turn that the session asked for earlier may come instead of the one it asks for now.
     pub(crate) earlier_call: bool,
 }
 
 impl Turned {
-    /// How a turn that returned is counted: a turn that found nothing is no measure of what a request costs.
+    /// How a turn that returned is counted. A turn that found nothing does not measure what a request costs.
     pub(crate) fn outcome(&self) -> TurnOutcome {
         match (self.received + self.sent, self.ended) {
             (0, true) => TurnOutcome::End,
@@ -110,7 +109,7 @@ impl Turned {
     }
 }
 
-/// A connection during a turn. Nothing here waits; see [`Stream::blocking`] for what does.
+/// A connection during a turn. None of its methods waits; [`Stream::blocking`] gives a view whose methods do.
 #[derive(Debug)]
 pub struct Stream<'a> {
     input: Input<'a>,
@@ -137,7 +136,7 @@ impl<'a> Stream<'a> {
         let (blocked, pace) = (&*blocked, &*pace);
         if !matches!(input, ReadRoom::Pages(_)) {
             input.grow();
-            // Where there is no memory for it, replies are sent one by one.
+            // If there is no memory for it, replies are sent one by one.
             let _ = gather.try_reserve_exact(GATHER_BYTES);
         }
         gather.clear();
@@ -169,13 +168,13 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// From here on what is received and sent goes through TLS.
+    /// From now on input and output go through TLS.
     pub(crate) fn secured(mut self, tls: Option<&'a RefCell<SecuredTurn<'a>>>) -> Self {
         (self.input.tls, self.output.tls) = (tls, tls);
         self
     }
 
-    /// For a session that moves bytes itself, which would go past the TLS of its connection.
+    /// An error for a session that moves bytes itself, if its connection speaks TLS: it would bypass the TLS.
     pub(super) fn must_be_plain(&self) -> io::Result<()> {
         match self.input.tls {
             Some(_) => Err(io::Error::new(
@@ -186,7 +185,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Whether the session cannot move bytes itself, since they go through TLS.
+    /// Whether the connection speaks TLS, so that the session cannot move bytes itself.
     pub(crate) fn is_secured(&self) -> bool {
         self.input.tls.is_some()
     }
@@ -205,68 +204,70 @@ impl<'a> Stream<'a> {
         self.output.context.limits
     }
 
-    /// Whether the server is ending: a session that keeps its connection between requests should not any more.
+    /// Whether the server is ending. If it is, a session should end its connection between two requests.
     pub fn is_draining(&self) -> bool {
         self.output.context.draining.load(Ordering::Relaxed)
     }
 
-    /// Which connection this is; what a [`Waker`] is made from.
+    /// Which connection this is; a [`Waker`] is made from it.
     pub(super) fn seat(&self) -> Seat {
         self.seat
     }
 
-    /// What a client of this listener is told that cannot be served now, with the time to stay away.
+    /// The words for a client of this listener that cannot be served now, with the time after which it may come
+    /// again.
     pub fn busy_reply(&self, wait: std::time::Duration) -> std::borrow::Cow<'a, [u8]> {
         self.output.context.words.say(wait)
     }
 
-    /// Wakes this session from any thread: it gives it a turn though its client has said nothing.
+    /// A waker that gives this session a turn from any thread, although its client has sent nothing.
     pub fn waker(&self) -> Waker {
         Waker::new(self.output.context.host.clone(), self.seat)
     }
 
-    /// Says what the sockets of the connection have told since the last turn.
+    /// Sets which events the sockets of the connection have had since the last turn.
     pub(crate) fn tell(&mut self, events: SocketEvents) {
         self.events = events;
     }
 
-    /// Says for how long the client has waited for this turn: a newcomer in the kernel's backlog too.
+    /// Sets how long the client has waited for this turn. For a newcomer that includes its wait in the kernel's
+    /// backlog.
     pub(crate) fn has_waited(&mut self, time: Nanos) {
         self.waited = time;
     }
 
-    /// For how long the client has waited for this turn.
+    /// How long the client has waited for this turn.
     pub(crate) fn waited(&self) -> Nanos {
         self.waited
     }
 
-    /// This turn reads no more than this.
+    /// This turn reads at most this many bytes.
     pub(crate) fn read_at_most(&mut self, bytes: usize) {
         self.input.budget = self.input.budget.min(bytes);
     }
 
-    /// What the sockets of the connection have told since the last turn.
+    /// Which events the sockets of the connection have had since the last turn.
     pub(crate) fn events(&self) -> SocketEvents {
         self.events
     }
 
-    /// Whether the client has closed its half, or its connection failed, as far as events have told.
+    /// Whether the client has closed its half or its connection has failed, as far as events have told.
     pub(crate) fn has_hung_up(&self) -> bool {
         self.input.hangup
     }
 
-    /// The client's socket and the worker's buffer, for a session that moves bytes itself: it reads until the kernel has no
-    /// more, and tells [`moved`](Self::moved) what it did.
+    /// The client's socket and the worker's buffer, for a session that moves bytes itself. The session reads until
+    /// the kernel has no more, and reports to [`moved`](Self::moved).
     pub(crate) fn raw(&mut self) -> (&'a TcpStream, &mut [u8]) {
         (self.input.socket, self.input.buffer)
     }
 
-    /// Memory for what clients have not taken, of all connections.
+    /// The pool of memory for replies that clients have not read, of all connections.
     pub(crate) fn output_pool(&self) -> &'a Arc<Pool> {
         self.output.context.output_total.pool()
     }
 
-    /// Bytes that the session has moved itself; with `ended` the client has said all it will say.
+    /// The session has moved these bytes itself. With `ended` the client has closed its half.
     pub(crate) fn moved(&mut self, received: u64, sent: u64, ended: bool) {
         self.input.received += received;
         self.input.drained = true;
@@ -274,19 +275,19 @@ impl<'a> Stream<'a> {
         self.output.sent += sent;
     }
 
-    /// A turn that this session asked for earlier may come instead of the one that it asks for now, if it comes sooner: then
-    /// the session looks at its clock and asks again. It saves setting a timer in each turn.
+    /// A turn that this session asked for earlier may come instead of the one it asks for now, if it is sooner. The
+    /// session then checks its own clock and asks again. This saves setting a timer in each turn.
     pub(crate) fn accept_earlier_call(&mut self) {
         self.earlier_call = true;
     }
 
-    /// From now on the session has a turn when the client can take more, too.
+    /// From now on the session also has a turn when the client can take more.
     pub(crate) fn want_output(&mut self) {
         self.both_ways = true;
     }
 
-    /// From now on events of this descriptor give the session a turn, as those of the client's socket do, until it is
-    /// closed.
+    /// From now on events of this descriptor give the session a turn, as events of the client's socket do, until the
+    /// descriptor is closed.
     pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>, watched: WatchFor) -> io::Result<()> {
         self.output.context.host.watch(self.seat, fd, watched)
     }
@@ -296,12 +297,12 @@ impl<'a> Stream<'a> {
         (&mut self.input, &mut self.output)
     }
 
-    /// Takes what the client has sent; see [`Input::receive`].
+    /// Reads what the client has sent; see [`Input::receive`].
     pub fn receive(&mut self) -> io::Result<Received<'_>> {
         self.input.receive()
     }
 
-    /// Sends, without waiting; see [`Output::send`].
+    /// Sends without waiting; see [`Output::send`].
     pub fn send(&mut self, data: &[u8]) -> io::Result<()> {
         self.output.send(data)
     }
@@ -310,11 +311,11 @@ impl<'a> Stream<'a> {
         (&self.input, &self.output)
     }
 
-    /// Ends the turn: sends what was gathered and says what happened.
+    /// Ends the turn: sends what was collected, and returns what the turn did.
     pub(crate) fn finish(mut self) -> (Turned, io::Result<()>) {
         let flushed = self.output.flush();
         let Input { received, drained, ended, hangup, .. } = self.input;
-        // After a hangup the end is still to be read, and no further event will tell of it.
+        // After a hang-up the end is still to be read, and no further event announces it.
         let drained = drained && !hangup;
         let (sent, both_ways, earlier_call) = (self.output.sent, self.both_ways, self.earlier_call);
         (Turned { received, sent, drained, ended, both_ways, earlier_call }, flushed)
@@ -331,6 +332,8 @@ pub(crate) struct Context<'a> {
     pub(crate) draining: &'a std::sync::atomic::AtomicBool,
     pub(crate) host: &'a Arc<dyn Host>,
     pub(crate) words: &'a Words,
+    /// Where turns that speak HTTP are counted.
+    pub(crate) web: Option<&'a WebTurn<'a>>,
 }
 
 impl std::fmt::Debug for Context<'_> {
@@ -355,10 +358,9 @@ pub struct Input<'a> {
 }
 
 impl Input<'_> {
-    /// Takes what the client has sent, as much as fits the worker's buffer (64 KiB), without
-    /// waiting. When this turn has taken `turn_bytes`, or has lasted a millisecond, it says
-    /// [`Received::Nothing`], so that other connections have their turns; the rest follows in this
-    /// connection's next turn.
+    /// Reads what the client has sent, as much as fits into the worker's buffer (64 KiB), without waiting. After
+    /// `turn_bytes`, or a millisecond, it returns [`Received::Nothing`], so that other connections have their turns.
+    /// The rest follows in this connection's next turn.
     pub fn receive(&mut self) -> io::Result<Received<'_>> {
         let room = self.buffer.len();
         match self.take(room)? {
@@ -368,13 +370,13 @@ impl Input<'_> {
         }
     }
 
-    /// Reads into the buffer: `None` for nothing now, 0 for the end.
+    /// Reads into the buffer. `None` means nothing now, 0 means the end.
     fn take(&mut self, room: usize) -> io::Result<Option<usize>> {
         if self.ended {
             return Ok(Some(0));
         }
-        // A short read empties the kernel's buffer, so a second read would find nothing; unless
-        // the client has hung up, when it would find the end.
+        // A short read has emptied the kernel's buffer, so a second read would find nothing; unless the client has
+        // hung up, when it would find the end.
         if self.budget == 0 || self.blocked.get() || (self.drained && !self.hangup) {
             return Ok(None);
         }
@@ -383,13 +385,13 @@ impl Input<'_> {
         }
         let Some(n) = self.take_now(room)? else { return Ok(None) };
         if !self.drained {
-            // There may be more, so whether another read is in time will be asked.
+            // There may be more, so the time before another read counts.
             self.pace.begin();
         }
         Ok(Some(n))
     }
 
-    /// The same, whatever the turn has had before.
+    /// The same, regardless of what the turn has read before.
     fn take_now(&mut self, room: usize) -> io::Result<Option<usize>> {
         if let Some(tls) = self.tls {
             return self.take_secured(tls);
@@ -425,8 +427,8 @@ impl Input<'_> {
         }
     }
 
-    /// For a session that waits for its client: what came through TLS, whatever the turn has had before; `None` if the
-    /// connection has none.
+    /// For a session that waits for its client: input that came through TLS, regardless of what the turn has read
+    /// before. `None` if the connection speaks no TLS.
     pub(super) fn after_wait(&mut self) -> Option<io::Result<Option<&[u8]>>> {
         let tls = self.tls?;
         tls.borrow_mut().waited();
@@ -457,11 +459,11 @@ pub struct Output<'a> {
 }
 
 impl Output<'_> {
-    /// Sends bytes without waiting. What the kernel does not take is kept and sent when it does;
-    /// until then nothing more is read from this client.
+    /// Sends bytes without waiting. What the kernel does not take is kept, and is sent when the kernel takes it.
+    /// Until then nothing more is read from this client.
     ///
-    /// Fails with [`Fault::OutputLimit`](super::Fault::OutputLimit) when more would have to be kept than the limits allow,
-    /// and with the socket's error when the connection is broken.
+    /// Fails with [`Fault::OutputLimit`](super::Fault::OutputLimit) if more would have to be kept than the limits
+    /// allow, and with the socket's error if the connection is broken.
     pub fn send(&mut self, data: &[u8]) -> io::Result<()> {
         if self.gather.len() + data.len() <= GATHER_BYTES.min(self.gather.capacity()) {
             self.gather.extend_from_slice(data);
@@ -471,24 +473,23 @@ impl Output<'_> {
         self.pass(data)
     }
 
-    /// Whether a session that has more input in its hands than it has answered should leave the rest
-    /// to another turn: this turn has lasted a millisecond, the client does not take its replies, or
-    /// the server is ending. Then keep the rest in the session and return
-    /// [`Turn::Again`](super::Turn::Again).
+    /// Whether a session that still has unanswered input should leave it to another turn. That is so when this turn
+    /// has lasted a millisecond, when the client does not read its replies, or when the server is ending. Then keep
+    /// the rest in the session and return [`Turn::Again`](super::Turn::Again).
     ///
-    /// Ask between two requests. The time counts from the first call of this, or from a read that
-    /// filled the worker's buffer, whichever was first; while requests are answered in microseconds
-    /// the clock is read for every eighth only.
+    /// Ask between two requests. The time runs from the first call of this method, or from a read that filled the
+    /// worker's buffer, whichever was first. While requests take microseconds, the clock is read only for every
+    /// eighth.
     pub fn is_turn_over(&self) -> bool {
         self.blocked.get() || self.context.stopping.load(Ordering::Relaxed) || self.pace.is_over()
     }
 
-    /// The time of this turn counts from here on, unless it does already.
+    /// Starts the time of this turn, unless it runs already.
     pub(super) fn begin_pace(&self) {
         self.pace.begin();
     }
 
-    /// Sends what was gathered.
+    /// Sends what was collected.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if self.gather.is_empty() && self.tls.is_none() {
             return Ok(());
@@ -500,7 +501,7 @@ impl Output<'_> {
         passed
     }
 
-    /// Sends bytes, through TLS where the connection has it.
+    /// Sends bytes, through TLS if the connection has it.
     fn pass(&mut self, data: &[u8]) -> io::Result<()> {
         match self.tls {
             Some(tls) => tls.borrow_mut().seal(data, |records| self.give(records)),
@@ -508,14 +509,14 @@ impl Output<'_> {
         }
     }
 
-    /// The most bytes of one piece that is certain to be kept if the kernel takes none of it.
+    /// The largest piece that is certain to be kept if the kernel takes none of it.
     pub(super) fn piece_max(&self) -> usize {
         let most = self.context.limits.output_per_connection;
-        // TLS adds some to each.
+        // TLS adds some bytes to each piece.
         if self.tls.is_some() { (most - most.min(64)).max(1) } else { most }
     }
 
-    /// Gives bytes to the kernel, and keeps what it does not take.
+    /// Gives bytes to the kernel, and keeps what the kernel does not take.
     fn give(&mut self, mut data: &[u8]) -> io::Result<()> {
         while self.kept.is_empty() && !data.is_empty() {
             match send(self.socket, data)? {

@@ -1,8 +1,7 @@
-//! `time`: the time of day, as C's `ctime` prints it, in the local time zone.
+//! `time`: the time of day in the local time zone, as C's `ctime` prints it.
 //!
-//! The C library itself says what the local time is, so whatever `TZ` or `/etc/localtime` says is
-//! understood as every other program of the machine understands it, in the library's own reading of
-//! odd values too. As in C, the zone is looked up once, at the first answer.
+//! The C library itself computes the local time. So `TZ` and `/etc/localtime` mean the same as for every other
+//! program of the machine, odd values included. As in C, the zone is looked up once, at the first answer.
 
 use super::{DatagramService, Peer, Reply, Service, Session, Stream, Turn};
 use crate::sys::{LocalTime, local_time};
@@ -10,16 +9,16 @@ use std::cell::Cell;
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Bytes of what `ctime` prints: `Thu Jan  1 00:00:00 1970` and a newline.
+/// The length of what `ctime` prints: `Thu Jan  1 00:00:00 1970` and a newline.
 const LEN: usize = 25;
 
-/// Says the time of day. On TCP at once, with a newline, and then the connection ends; on UDP in
-/// answer to any datagram, with 24 bytes and no newline.
+/// Sends the time of day. On TCP it sends the time at once, with a newline, and ends the connection. On UDP it
+/// answers any datagram with 24 bytes, without a newline.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Time;
 
 thread_local! {
-    /// What was said last, and for which second: a second's answers are formatted once.
+    /// The last answer, and the second it is for: the answers of one second are formatted once.
     static SAID: Cell<(i64, [u8; LEN])> = const { Cell::new((i64::MIN, [0; LEN])) };
 }
 
@@ -53,7 +52,7 @@ fn ctime(second: i64) -> [u8; LEN] {
     let mut said = *b"??? ??? ?? ??:??:?? ????\n";
     if let Some(LocalTime { year, month, day, weekday, hour, minute, second }) = local_time(second) {
         let (weekday, month) = (DAYS[weekday % 7], MONTHS[month % 12]);
-        // A year of more than four digits does not fit; there will be none for a while.
+        // A year of more than four digits does not fit.
         let _ =
             writeln!(&mut said[..], "{weekday} {month} {day:2} {hour:02}:{minute:02}:{second:02} {year:4}");
     }

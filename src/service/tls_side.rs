@@ -1,4 +1,4 @@
-//! What a connection that speaks TLS has between its turns, and how its handshake goes.
+//! What a connection that speaks TLS keeps between its turns, and the steps of its handshake.
 
 use super::held::Held;
 use super::holdings::Deposit;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// The first byte of a client that speaks TLS: the type of a record of the handshake.
 const HANDSHAKE_RECORD: u8 = 22;
 
-/// The beginnings of requests of HTTP.
+/// The beginnings of HTTP requests, by method.
 const METHODS: [&[u8]; 10] = [
     b"GET ",
     b"HEAD ",
@@ -29,11 +29,11 @@ const METHODS: [&[u8]; 10] = [
     b"PRI ",
 ];
 
-/// What a client is told that speaks HTTP without TLS.
+/// The answer to a client that speaks HTTP to a listener for TLS.
 const USE_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Content-Length: 38\r\nConnection: close\r\n\r\nThis port speaks TLS: use https:// URLs";
 
-/// The TLS of a connection. Between two turns it has no buffer: what is left of the client's records is held as other
+/// The TLS of a connection. Between two turns it has no buffer: the rest of the client's records is kept as other
 /// input is.
 #[derive(Debug)]
 pub(crate) struct TlsSide {
@@ -45,19 +45,19 @@ pub(crate) struct TlsSide {
     facts: Option<Arc<TlsFacts>>,
 }
 
-/// How a handshake stands after a turn.
+/// The state of a handshake after a turn.
 #[derive(Debug)]
 pub(crate) enum Shake {
     /// The client has sent nothing.
     Silent,
-    /// It goes on when the client sends more.
+    /// The handshake needs more input.
     Waits,
     Done,
     Failed {
         failure: HandshakeFailure,
         why: String,
     },
-    /// The client has left without a byte.
+    /// The client has left without sending a byte.
     Left,
 }
 
@@ -79,11 +79,11 @@ pub(crate) struct ShakeTurn<'a> {
 }
 
 impl TlsSide {
-    /// What it takes of the machine, at most.
+    /// The most memory that it takes.
     pub(crate) const BYTES: usize = size_of::<Self>() + Engine::BYTES;
 
-    /// Goes on with a handshake, as far as the client's input goes. `side` is made when the client's first byte is there:
-    /// a silent client costs nothing.
+    /// Takes the handshake as far as the client's input goes. `side` is filled when the client's first byte is there,
+    /// so a silent client costs no memory.
     pub(crate) fn shake(side: &mut Option<Box<Self>>, setup: &Setup, turn: &mut ShakeTurn<'_>) -> Shake {
         turn.buffers.out.clear();
         let left = match side {
@@ -154,14 +154,14 @@ impl TlsSide {
         }
     }
 
-    /// Lends itself to a turn of its session.
+    /// Prepares the TLS for a turn of its session.
     pub(crate) fn turn<'a>(&'a mut self, buffers: &'a mut TlsBuffers) -> (SecuredTurn<'a>, io::Result<()>) {
         buffers.out.clear();
         let taken = self.take_up(buffers);
         (SecuredTurn::new(&mut self.engine, buffers), taken)
     }
 
-    /// Puts what was left by an earlier turn into the worker's buffer.
+    /// Puts the records that an earlier turn left into the worker's buffer.
     fn take_up(&mut self, buffers: &mut TlsBuffers) -> io::Result<()> {
         let left = self.left.take().map(Held::resume).transpose();
         let bytes = left.as_ref().ok().and_then(Option::as_ref).map_or(&[][..], Held::bytes);
@@ -171,7 +171,7 @@ impl TlsSide {
         left.map(drop)
     }
 
-    /// Holds what the turn has left in the worker's buffer.
+    /// Keeps the records that the turn has left in the worker's buffer.
     pub(crate) fn put_down(
         &mut self,
         buffers: &mut TlsBuffers,
@@ -189,17 +189,17 @@ impl TlsSide {
         Ok(())
     }
 
-    /// Whether its handshake is over.
+    /// Whether the handshake is over.
     pub(crate) fn is_open(&self) -> bool {
         self.engine.is_open()
     }
 
-    /// When its handshake began.
+    /// When the handshake began.
     pub(crate) fn began(&self) -> Nanos {
         self.began
     }
 
-    /// Whether its session may have input though the kernel has none.
+    /// Whether the session may have input even if the kernel has none.
     pub(crate) fn has_input(&self) -> bool {
         self.engine.has_more()
     }
@@ -209,7 +209,7 @@ impl TlsSide {
         self.facts.clone()
     }
 
-    /// The record that tells the client that no more will come.
+    /// The record `close_notify`, which tells the client that nothing more will come.
     pub(crate) fn close_notify(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         self.engine.close_notify(&mut out);
@@ -217,7 +217,7 @@ impl TlsSide {
     }
 }
 
-/// Sends what the handshake has to say; what the kernel does not take is kept.
+/// Sends the records of the handshake. What the kernel does not take is kept.
 fn pass_on(turn: &mut ShakeTurn<'_>) -> io::Result<()> {
     let out = &turn.buffers.out;
     let sent = if turn.kept.is_empty() && !out.is_empty() { send(turn.socket, out)? } else { 0 };
@@ -227,7 +227,7 @@ fn pass_on(turn: &mut ShakeTurn<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// A client that does not speak TLS is told so, if it speaks HTTP.
+/// Tells a client that speaks HTTP, and not TLS, what is wrong.
 fn refuse_plain(turn: &mut ShakeTurn<'_>) -> Shake {
     let said = turn.buffers.records.bytes();
     let is_http = METHODS.iter().any(|method| {
@@ -237,7 +237,7 @@ fn refuse_plain(turn: &mut ShakeTurn<'_>) -> Shake {
     if !is_http {
         return Shake::failed(HandshakeFailure::NotTls, "the client does not speak TLS");
     }
-    // It is small: a client that cannot take it at once is not told.
+    // The message is short. If the client cannot take it at once, it is not told.
     let _ = send(turn.socket, USE_HTTPS);
     Shake::failed(HandshakeFailure::NotTls, "the client speaks HTTP without TLS")
 }

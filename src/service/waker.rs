@@ -1,10 +1,10 @@
-//! Waking a parked session from another thread, and what a session can ask of its server beside its stream.
+//! Waking a parked session from another thread, and what else a session can ask of its server.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-/// Which connection is meant: its slot, and which life of it.
+/// Which connection is meant: its slot, and the generation of the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seat {
     pub(crate) slot: u32,
@@ -13,40 +13,40 @@ pub(crate) struct Seat {
 
 /// The server, as sessions and wakers see it.
 pub(crate) trait Host: Send + Sync {
-    /// Queues a turn for a connection; nothing if it is gone, or has one coming.
+    /// Queues a turn for a connection. Does nothing if the connection has ended or has a turn coming.
     fn wake(&self, seat: Seat);
 
-    /// From now on events of this descriptor give the connection a turn as events of its own socket do. The
-    /// registration ends when the descriptor is closed.
+    /// From now on events of this descriptor give the connection a turn, as events of its own socket do. Closing the
+    /// descriptor ends that.
     fn watch(&self, seat: Seat, fd: BorrowedFd<'_>, watched: WatchFor) -> io::Result<()>;
 }
 
 /// Which events of a descriptor are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WatchFor {
-    /// It has input. One follows at once for what is there already.
+    /// Input. An event follows at once if there is input already.
     Input,
-    /// It has input or takes output. One follows at once, if it takes some already.
+    /// Input, and room for output. An event follows at once if there is room already.
     Both,
-    /// It was watched for input, and is for both from now on.
+    /// It was watched for input; from now on for both.
     OutputToo,
-    /// It was watched for another session, and is for the input of this one from now on. One follows at once for what is
-    /// there already.
+    /// It was watched for another session; from now on for the input of this one. An event follows at once if there
+    /// is input already.
     Moved,
 }
 
 /// What is known of a socket at the start of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SocketEvent {
-    /// It has had no event since the last turn.
+    /// No event since the last turn.
     Nothing,
-    /// It has had one, and its other side has not ended.
+    /// An event; its other side has not ended.
     Ready,
-    /// Its other side may have ended, or it is not known: everything is tried.
+    /// Its other side may have ended, or nothing is known: the session tries everything.
     Hangup,
 }
 
-/// Events since the last turn: of the client's socket, and of the one that its session watches.
+/// The events since the last turn: of the client's socket, and of the socket that the session watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SocketEvents {
     pub(crate) client: SocketEvent,
@@ -64,12 +64,12 @@ impl SocketEvent {
 }
 
 impl SocketEvents {
-    /// Nothing is known: everything is tried.
+    /// Nothing is known: the session tries everything.
     pub(crate) const UNKNOWN: Self = Self { client: SocketEvent::Hangup, other: SocketEvent::Hangup };
 }
 
-/// Wakes one session: gives it a turn though its client has said nothing. A clone wakes the same session; it may be used by
-/// any thread, and outlive its connection and its server.
+/// Wakes one session: gives it a turn although its client has sent nothing. A clone wakes the same session. A waker
+/// may be used by any thread, and may outlive its connection and its server.
 ///
 /// ```
 /// use std::io;
@@ -126,14 +126,14 @@ impl Waker {
         Self { host, seat }
     }
 
-    /// Queues a turn of the session, one whatever the number of calls before it begins. A call during a turn leads to one
-    /// more. Nothing happens if the connection has ended.
+    /// Queues a turn of the session. Several calls before the turn begins make one turn; a call during a turn makes
+    /// one more. Does nothing if the connection has ended.
     pub fn wake(&self) {
         self.host.wake(self.seat);
     }
 }
 
-/// For tests of sessions without a server: nobody hears their wakers.
+/// For tests of sessions without a server: these wakers wake nothing.
 #[cfg(test)]
 pub(crate) fn nobody() -> (Arc<dyn Host>, Seat) {
     struct Nobody;

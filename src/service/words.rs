@@ -1,17 +1,17 @@
-//! What a client is told that cannot be served now.
+//! The words for a client that cannot be served now.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Where the time stands that a client should stay away.
+/// The placeholder for the number of seconds after which a client may come again.
 const PLACE: &[u8] = b"{retry-after}";
 
-/// A busy reply, in which `{retry-after}` stands for the number of seconds that the server needs to work off what waits.
+/// A busy reply. `{retry-after}` in it stands for the number of seconds that the server needs to work off its queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Words {
-    /// What stands before the place of the time, where there is one.
+    /// The text before the placeholder, if there is one.
     before: Option<Box<[u8]>>,
-    /// What stands after it; everything where there is none.
+    /// The text after it; all of the text if there is none.
     rest: Box<[u8]>,
 }
 
@@ -23,7 +23,7 @@ impl Words {
         }
     }
 
-    /// The reply, with this time in it.
+    /// The reply with this time in it.
     pub(crate) fn say(&self, wait: Duration) -> Cow<'_, [u8]> {
         match &self.before {
             None => Cow::Borrowed(&self.rest),

@@ -1,4 +1,4 @@
-//! `work`: an echo that costs something, to size a pool before the real handler exists.
+//! `work`: an echo that takes time for each request, to size a pool before the real handler exists.
 
 use super::{DatagramService, Peer, Received, Reply, Service, Session, Stream, Turn};
 use std::io;
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cost {
-    /// This much time of a processor.
+    /// This much processor time.
     Cpu(Duration),
-    /// This much time without a processor, as a call to a database would.
+    /// This much time without using a processor, as a call to a database would take.
     Sleep(Duration),
 }
 
@@ -42,7 +42,7 @@ impl FromStr for Cost {
 }
 
 impl Cost {
-    /// Pays it.
+    /// Does the work of one request.
     pub fn pay(self) {
         match self {
             Cost::Sleep(time) => std::thread::sleep(time),
@@ -51,8 +51,8 @@ impl Cost {
     }
 }
 
-/// Uses so much processor time of this thread, whatever else runs: wall time would make the work
-/// of a preempted worker look done.
+/// Uses this much processor time of the calling thread. Time on the wall would let the work of a preempted worker
+/// look done.
 fn burn(time: Duration) {
     let spent = || {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -61,14 +61,14 @@ fn burn(time: Duration) {
     let end = spent() + time;
     while spent() < end {
         let pause = Instant::now();
-        // The thread clock is a system call; look at it every few microseconds only.
+        // Reading the thread's clock is a system call, so it is read every few microseconds only.
         while pause.elapsed() < Duration::from_micros(5) {
             std::hint::spin_loop();
         }
     }
 }
 
-/// Sends back what it receives after doing the work, once for each time something came.
+/// Does the work once for each piece of input that it receives, and then sends the piece back.
 #[derive(Clone, Copy, Debug)]
 pub struct Work(pub Cost);
 

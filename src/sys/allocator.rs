@@ -1,4 +1,4 @@
-//! What the C library's allocator is told.
+//! Settings of the C library's allocator.
 
 /// Whether this process is the program, whose allocator serves nobody else.
 static SAVES_MEMORY: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);

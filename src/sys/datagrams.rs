@@ -11,7 +11,7 @@ pub(crate) const DATAGRAMS_AT_ONCE: usize = 32;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Taken {
     pub(crate) len: usize,
-    /// Who sent it.
+    /// Its sender.
     pub(crate) peer: SocketAddr,
     /// The address it was sent to, where the socket was told to say so.
     pub(crate) local: Option<IpAddr>,

@@ -28,7 +28,7 @@ pub(crate) fn whole_pages(bytes: usize) -> usize {
 }
 
 impl Mapping {
-    /// Mapping for at least so many bytes; `None` if the system has no more.
+    /// A mapping of at least this many bytes; `None` if the system has no more.
     pub(crate) fn new(bytes: usize) -> Option<Self> {
         let len = whole_pages(bytes);
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);

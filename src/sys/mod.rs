@@ -1,4 +1,4 @@
-//! What the system gives: the only folder where unsafe code may stand, each use with the reason why it is sound.
+//! System calls. This is the only folder with unsafe code, and each use says why it is sound.
 #![allow(unsafe_code)]
 
 #[cfg(target_os = "linux")]

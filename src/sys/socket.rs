@@ -1,4 +1,4 @@
-//! What the kernel tells of a connected socket.
+//! What the kernel knows about a connected socket.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 

@@ -1,4 +1,4 @@
-//! What a thread has used of the machine.
+//! How much processor time a thread has used.
 
 /// What the calling thread has used so far.
 #[derive(Clone, Copy, Debug)]

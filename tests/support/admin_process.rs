@@ -25,7 +25,7 @@ impl Tidegate {
         let mut admin = None;
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
-            if let Some((_, rest)) = line.split_once("http://") {
+            if let Some(rest) = line.strip_prefix("metrics on http://") {
                 admin = rest.split('/').next().and_then(|address| address.parse().ok());
             } else if let Some((_, url)) = line.split_once(" on ") {
                 listeners.push(url.to_owned());

@@ -1,8 +1,9 @@
 //! Closed loop over connections that do not stay: connect, send, receive, close, and again; or connect, be refused, and
 //! again.
 
+use super::plan::{PATIENCE, Plan, Shape, Window, request};
 use super::sources::Sources;
-use super::{PATIENCE, Plan, Shape, Tally, Window, request};
+use super::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};

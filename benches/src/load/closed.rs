@@ -1,6 +1,9 @@
-//! Closed loop over connections that stay: a request, its echo, the next request.
+//! Closed loop over connections that stay: a request, its reply, the next request. The reply is an echo, or the answer to
+//! an HTTP request.
 
-use super::{PATIENCE, Plan, Tally, Window, request};
+use super::http::{self, is_ok};
+use super::plan::{PATIENCE, Plan, Shape, Window, request};
+use super::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -20,6 +23,14 @@ struct Connection {
 /// Connections that are made at once.
 const BATCH: usize = 32;
 
+/// What goes there and back, each time.
+struct Exchange {
+    request: Vec<u8>,
+    /// Bytes of a reply; those of HTTP are learned from the first one.
+    reply: usize,
+    http: bool,
+}
+
 /// What a connection can end with.
 enum Ended {
     Reset,
@@ -27,12 +38,14 @@ enum Ended {
 }
 
 pub(super) fn run(plan: &Plan, barrier: &Barrier) -> Result<Tally> {
-    let request = request(plan.size);
-    let mut buffer = vec![0; plan.size];
-    let connected = connect(plan, &request);
+    let http = plan.shape == Shape::Http;
+    let request = if http { http::request(plan.target) } else { request(plan.size) };
+    let mut exchange = Exchange { request, reply: plan.size, http };
+    let connected = connect(plan, &mut exchange);
     barrier.wait();
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let mut connections = connected?;
+    let mut buffer = vec![0; exchange.reply];
     let mut tally = Tally::new()?;
     let window = Window::of(plan);
     for (index, slot) in connections.iter_mut().enumerate() {
@@ -40,7 +53,7 @@ pub(super) fn run(plan: &Plan, barrier: &Barrier) -> Result<Tally> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&epoll, &connection.stream, EventData::new_u64(index as u64), flags)?;
         connection.started = Instant::now();
-        turn(connection, &request, &mut buffer, &window, &mut tally)?;
+        turn(connection, &exchange, &mut buffer, &window, &mut tally)?;
     }
     let mut events = Vec::with_capacity(1024);
     let patience = PATIENCE.try_into().context("patience fits a timespec")?;
@@ -54,7 +67,7 @@ pub(super) fn run(plan: &Plan, barrier: &Barrier) -> Result<Tally> {
         for event in &events {
             let slot = &mut connections[event.data.u64() as usize];
             let Some(connection) = slot else { continue };
-            match turn(connection, &request, &mut buffer, &window, &mut tally)? {
+            match turn(connection, &exchange, &mut buffer, &window, &mut tally)? {
                 None => {}
                 Some(Ended::Reset) => {
                     tally.errors.reset += 1;
@@ -75,9 +88,9 @@ pub(super) fn run(plan: &Plan, barrier: &Barrier) -> Result<Tally> {
 /// Connects in small batches, each of which has its first reply before the next begins: a bounded server may refuse a
 /// crowd that comes at once, and that is not what is measured here. This is also where the echo is compared with what was
 /// sent, byte by byte; afterwards its length is.
-fn connect(plan: &Plan, request: &[u8]) -> Result<Vec<Option<Connection>>> {
+fn connect(plan: &Plan, exchange: &mut Exchange) -> Result<Vec<Option<Connection>>> {
     let mut connections = Vec::with_capacity(plan.connections);
-    let mut reply = vec![0; request.len()];
+    let mut reply = vec![0; exchange.reply];
     while connections.len() < plan.connections {
         let mut batch = Vec::with_capacity(BATCH);
         for index in connections.len()..plan.connections.min(connections.len() + BATCH) {
@@ -85,15 +98,20 @@ fn connect(plan: &Plan, request: &[u8]) -> Result<Vec<Option<Connection>>> {
                 .with_context(|| format!("cannot open connection {index} of {}", plan.connections))?;
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(PATIENCE))?;
-            stream.write_all(request).with_context(|| format!("connection {index} takes no request"))?;
+            stream
+                .write_all(&exchange.request)
+                .with_context(|| format!("connection {index} takes no request"))?;
             batch.push(stream);
         }
         for mut stream in batch {
             let index = connections.len();
-            stream
-                .read_exact(&mut reply)
-                .with_context(|| format!("connection {index} has no first reply"))?;
-            ensure!(reply == request, "the echo is not what was sent");
+            let first = || format!("connection {index} has no first reply");
+            if exchange.http {
+                exchange.reply = http::first_answer(&mut stream).with_context(first)?;
+            } else {
+                stream.read_exact(&mut reply).with_context(first)?;
+                ensure!(reply == exchange.request, "the echo is not what was sent");
+            }
             stream.set_nonblocking(true)?;
             connections.push(Some(Connection { stream, sent: 0, received: 0, started: Instant::now() }));
         }
@@ -104,11 +122,12 @@ fn connect(plan: &Plan, request: &[u8]) -> Result<Vec<Option<Connection>>> {
 /// Sends and receives what can be now.
 fn turn(
     connection: &mut Connection,
-    request: &[u8],
+    exchange: &Exchange,
     buffer: &mut [u8],
     window: &Window,
     tally: &mut Tally,
 ) -> Result<Option<Ended>> {
+    let request = &exchange.request;
     loop {
         while connection.sent < request.len() {
             match connection.stream.write(&request[connection.sent..]) {
@@ -117,9 +136,13 @@ fn turn(
                 Err(_) => return Ok(Some(Ended::Reset)),
             }
         }
-        let wanted = request.len() - connection.received;
+        let wanted = exchange.reply - connection.received;
         match connection.stream.read(&mut buffer[..wanted]) {
             Ok(0) => return Ok(Some(Ended::Eof)),
+            // Another answer has another length, so nothing can be counted on this connection any more.
+            Ok(n) if exchange.http && connection.received == 0 && !is_ok(&buffer[..n]) => {
+                return Ok(Some(Ended::Eof));
+            }
             Ok(n) => {
                 connection.received += n;
                 if n < wanted {

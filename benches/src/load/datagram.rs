@@ -1,7 +1,8 @@
-//! Closed loop over datagrams: each socket has so many under way (one, unless the plan says more), and sends the next for
+//! Closed loop over datagrams: each socket has one under way (more if the plan says so), and sends the next for
 //! each answer.
 
-use super::{PATIENCE, Plan, Tally, Window, request};
+use super::plan::{PATIENCE, Plan, Window, request};
+use super::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};

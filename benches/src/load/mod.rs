@@ -4,63 +4,22 @@
 mod churn;
 mod closed;
 mod datagram;
+mod http;
 mod open;
+mod plan;
 pub(crate) mod sources;
+mod tally;
 
 use crate::pin::Cpus;
 use anyhow::{Context, Result, ensure};
-use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
+pub(crate) use plan::{LATE, Plan, Shape, request, seconds};
 use std::net::SocketAddr;
 use std::sync::Barrier;
-use std::time::{Duration, Instant};
-
-/// Longest latency told apart from a longer one.
-const LATENCY_MAX: Duration = Duration::from_secs(60);
-/// Longest wait for a connection, a first reply, or an event in a run that should be busy.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A client that begins more than a request in a hundred so much later than intended has too little of its processor:
-/// what it sees is its own doing too.
-pub(crate) const LATE: Duration = Duration::from_millis(50);
-
-/// What the clients do.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Shape {
-    /// Each connection sends a request, waits for its echo, and sends the next.
-    Echo,
-    /// As echo, but each request has a connection of its own.
-    Churn,
-    /// Each connection waits for its reset, and the next is made.
-    Refuse,
-    /// Requests come at a rate, whatever the server does, each on a connection of its own; one that is not answered
-    /// within a second is of no use.
-    Open,
-    /// Each socket sends a datagram (or a few), waits for the answer, and sends the next.
-    Udp,
-}
-
-/// What to do, how much of it, how long.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    pub(crate) shape: Shape,
-    pub(crate) target: SocketAddr,
-    /// Connections at once, in all threads; of no meaning for the open loop.
-    pub(crate) connections: usize,
-    /// Requests under way on each socket (datagrams).
-    pub(crate) in_flight: usize,
-    /// Bytes of a request.
-    pub(crate) size: usize,
-    /// Requests a second (open loop).
-    pub(crate) rate: f64,
-    /// Not measured, before the measured time.
-    pub(crate) warmup: Duration,
-    /// Measured.
-    pub(crate) duration: Duration,
-    /// Each with its own epoll and its share of the connections.
-    pub(crate) threads: usize,
-}
+use std::time::Duration;
+#[cfg(test)]
+pub(crate) use tally::Errors;
+pub(crate) use tally::Outcome;
+use tally::Tally;
 
 /// Options of the load client.
 #[derive(Debug, clap::Args)]
@@ -82,10 +41,10 @@ pub(crate) struct LoadArgs {
     #[arg(short, long, default_value_t = 1000.0)]
     rate: f64,
     /// Measured time.
-    #[arg(short, long, default_value = "2s", value_parser = crate::quick::seconds)]
+    #[arg(short, long, default_value = "2s", value_parser = plan::seconds)]
     duration: Duration,
     /// Time before it that is not measured.
-    #[arg(long, default_value = "500ms", value_parser = crate::quick::seconds)]
+    #[arg(long, default_value = "500ms", value_parser = plan::seconds)]
     warmup: Duration,
     /// Threads, each with its share of the connections.
     #[arg(long, default_value_t = 1)]
@@ -101,130 +60,6 @@ pub(crate) fn command(args: LoadArgs) -> Result<()> {
     let mut out = std::io::stdout().lock();
     serde_json::to_writer(&mut out, &outcome)?;
     Ok(writeln!(out)?)
-}
-
-/// What one thread saw.
-pub(crate) struct Tally {
-    /// Latency of every good reply, in nanoseconds.
-    latency: Histogram<u64>,
-    /// Requests whose intended instant lies in the measured time (open loop), or that ended in it.
-    requests: u64,
-    /// How much later than intended each request was begun (open loop), in nanoseconds: the client's own doing.
-    late: Histogram<u64>,
-    errors: Errors,
-    measured: Duration,
-}
-
-/// What was not a good reply.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Errors {
-    /// Reset, or refused by the kernel.
-    pub(crate) reset: u64,
-    /// Ended before the reply.
-    pub(crate) eof: u64,
-    /// No reply in time.
-    pub(crate) timeout: u64,
-    /// Not sent: no descriptor or no address.
-    pub(crate) unsent: u64,
-    /// Datagrams that had to be sent again.
-    pub(crate) lost: u64,
-}
-
-impl Errors {
-    /// All of them.
-    pub(crate) fn sum(&self) -> u64 {
-        self.reset + self.eof + self.timeout + self.unsent + self.lost
-    }
-}
-
-/// What a run saw. Times are in seconds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Outcome {
-    /// Requests asked for in the measured time.
-    pub(crate) requests: u64,
-    /// Good replies in the measured time.
-    pub(crate) replies: u64,
-    /// Good replies a second.
-    pub(crate) rate: f64,
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
-    pub(crate) max: f64,
-    /// How much later than intended the client itself began one request in a hundred (open loop).
-    #[serde(default)]
-    pub(crate) late_p99: f64,
-    pub(crate) errors: Errors,
-    pub(crate) seconds: f64,
-}
-
-impl Tally {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            latency: Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, 3)?,
-            requests: 0,
-            late: Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, 2)?,
-            errors: Errors::default(),
-            measured: Duration::ZERO,
-        })
-    }
-
-    fn reply(&mut self, latency: Duration) {
-        self.latency.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).max(1));
-    }
-
-    fn begun(&mut self, late: Duration) {
-        self.late.saturating_record(u64::try_from(late.as_nanos()).unwrap_or(u64::MAX).max(1));
-    }
-
-    fn merge(&mut self, other: Tally) -> Result<()> {
-        self.latency.add(&other.latency)?;
-        self.requests += other.requests;
-        self.late.add(&other.late)?;
-        self.measured = self.measured.max(other.measured);
-        let Errors { reset, eof, timeout, unsent, lost } = other.errors;
-        self.errors.reset += reset;
-        self.errors.eof += eof;
-        self.errors.timeout += timeout;
-        self.errors.unsent += unsent;
-        self.errors.lost += lost;
-        Ok(())
-    }
-
-    fn outcome(&self) -> Outcome {
-        let quantile = |q| match self.latency.len() {
-            0 => 0.0,
-            _ => self.latency.value_at_quantile(q) as f64 / 1e9,
-        };
-        let seconds = self.measured.as_secs_f64();
-        Outcome {
-            requests: self.requests,
-            replies: self.latency.len(),
-            rate: self.latency.len() as f64 / seconds,
-            p50: quantile(0.5),
-            p99: quantile(0.99),
-            max: quantile(1.0),
-            late_p99: self.late.value_at_quantile(0.99) as f64 / 1e9,
-            errors: self.errors,
-            seconds,
-        }
-    }
-}
-
-/// The measured part of a run: from `start` to `end`.
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    start: Instant,
-    end: Instant,
-}
-
-impl Window {
-    fn of(plan: &Plan) -> Self {
-        let start = Instant::now() + plan.warmup;
-        Self { start, end: start + plan.duration }
-    }
-
-    fn contains(&self, instant: Instant) -> bool {
-        self.start <= instant && instant < self.end
-    }
 }
 
 /// Runs a plan on these processors. `probe` is called when the measured time begins and when it ends.
@@ -270,15 +105,10 @@ pub(crate) fn run(plan: &Plan, cpus: &Cpus, mut probe: impl FnMut()) -> Result<O
 
 fn client(plan: &Plan, index: usize, barrier: &Barrier) -> Result<Tally> {
     match plan.shape {
-        Shape::Echo => closed::run(plan, barrier),
+        Shape::Echo | Shape::Http => closed::run(plan, barrier),
         Shape::Churn | Shape::Refuse => churn::run(plan, index, barrier),
         Shape::Open => open::run(plan, index, barrier),
         Shape::Udp => datagram::run(plan, barrier),
     }
     .with_context(|| format!("the {:?} client of {}", plan.shape, plan.target))
-}
-
-/// What is sent: not all one byte, so that a reply out of place shows.
-pub(crate) fn request(size: usize) -> Vec<u8> {
-    (0..size).map(|at| b'a' + (at % 23) as u8).collect()
 }

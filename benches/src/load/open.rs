@@ -2,8 +2,9 @@
 //! from the instant it was due. A client waits one second for its reply and then leaves.
 
 use super::churn::{Progress, progress};
+use super::plan::{Plan, Window, request};
 use super::sources::Sources;
-use super::{Plan, Tally, Window, request};
+use super::tally::Tally;
 use anyhow::Result;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};

@@ -21,8 +21,7 @@ impl Seen {
     fn heads(&mut self, bytes: &[u8]) -> usize {
         let (mut heads, mut at) = (0, 0);
         while let Some(&byte) = bytes.get(at) {
-            // No end is where its last byte should be and none of its bytes is, so long heads cost little more than
-            // short ones.
+            // If the byte where the end would end is no byte of an end, none is there. This skips most of a long head.
             if self.0 == 0 && bytes.get(at + END.len() - 1).is_some_and(|last| !END.contains(last)) {
                 at += END.len();
                 continue;

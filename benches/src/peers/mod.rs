@@ -2,18 +2,24 @@
 //! out: `TCP_NODELAY` is on, the port can be reused, an error ends one connection and not the server.
 
 mod announce;
+mod backend;
+mod download;
 mod epoll;
 mod http;
+mod hyper_server;
 mod lines;
 mod pool;
+mod relay;
 mod reset;
 mod thread;
+mod tokio_relay;
 mod tokio_tasks;
 mod udp;
 mod work;
 
 use announce::announce;
-use anyhow::Result;
+use anyhow::{Context, Result};
+pub(crate) use download::DOWNLOAD_BYTES;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, TcpListener};
 pub(crate) use work::Mode;
@@ -31,10 +37,20 @@ pub(crate) enum Peer {
     Epoll,
     /// The same loop, which answers each HTTP request with a small response.
     Http,
+    /// hyper over tokio, which answers each HTTP request with a small response.
+    Hyper,
     /// One thread that accepts and resets: the limit of refusing.
     Reset,
     /// tidegate as a library, with a service for lines.
     Lines,
+    /// Four workers that serve a connection each, behind a gate; it can be told to be slow.
+    Backend,
+    /// A large file for each client.
+    Download,
+    /// One thread that copies bytes to the server named by --to and back: the limit of a relay that copies.
+    Relay,
+    /// tokio's `copy_bidirectional` to the server named by --to.
+    TokioRelay,
     /// One thread, recvfrom and sendto: the limit for datagrams.
     Udp,
 }
@@ -47,6 +63,9 @@ pub(crate) struct PeerArgs {
     /// Where it listens; port 0 picks one.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// The server that is behind it (relay, tokio-relay).
+    #[arg(long)]
+    to: Option<SocketAddr>,
     /// What it does with a request: echo, time (UDP), work-cpu:1ms or work-sleep:20ms and then echo.
     #[arg(long, default_value = "echo")]
     mode: Mode,
@@ -60,15 +79,20 @@ pub(crate) struct PeerArgs {
 
 /// Runs one until it is killed.
 pub(crate) fn run(args: PeerArgs) -> Result<()> {
-    let PeerArgs { name, listen, mode, buffer, backlog } = args;
+    let PeerArgs { name, listen, to, mode, buffer, backlog } = args;
     match name {
         Peer::Thread => thread::serve(tcp(listen, backlog)?, mode, buffer),
         Peer::Tokio => tokio_tasks::serve(tcp(listen, backlog)?, mode, buffer),
         Peer::Pool => pool::serve(tcp(listen, backlog)?, mode, buffer),
         Peer::Epoll => epoll::serve(tcp(listen, backlog)?, mode),
         Peer::Http => http::serve(tcp(listen, backlog)?),
+        Peer::Hyper => hyper_server::serve(tcp(listen, backlog)?),
         Peer::Reset => reset::serve(tcp(listen, backlog)?),
         Peer::Lines => lines::serve(listen, mode),
+        Peer::Backend => backend::serve(tcp(listen, backlog)?, mode),
+        Peer::Download => download::serve(tcp(listen, backlog)?),
+        Peer::Relay => relay::serve(tcp(listen, backlog)?, to.context("say where to with --to")?),
+        Peer::TokioRelay => tokio_relay::serve(tcp(listen, backlog)?, to.context("say where to with --to")?),
         Peer::Udp => udp::serve(listen, mode),
     }
 }

@@ -1,5 +1,6 @@
 //! One client of a scene: its socket, and how far its request has come.
 
+use super::answer::{self, Answer, Reading};
 use super::plan::Wire;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, UdpSocket};
@@ -35,6 +36,8 @@ pub(super) struct Client {
     pub(super) socket: Option<Socket>,
     pub(super) sent: usize,
     pub(super) received: usize,
+    /// What came of an HTTP answer.
+    answer: Vec<u8>,
     /// Bytes of the request that may be sent by now.
     pub(super) released: usize,
     /// When the request was begun, and in which stage.
@@ -51,6 +54,8 @@ pub(super) enum Advance {
     Replied,
     Reset,
     Closed,
+    /// An answer of HTTP came that is no reply.
+    Refused(Answer),
 }
 
 impl Client {
@@ -63,6 +68,7 @@ impl Client {
             socket: None,
             sent: 0,
             received: 0,
+            answer: Vec::new(),
             released: 0,
             asked: now,
             stage: 0,
@@ -76,10 +82,21 @@ impl Client {
         self.ticket = self.ticket.wrapping_add(1);
     }
 
+    /// Begins a request; `released` of its bytes may be sent at once.
+    pub(super) fn begin(&mut self, asked: Instant, stage: usize, released: usize) {
+        (self.sent, self.received, self.asked, self.stage) = (0, 0, asked, stage);
+        self.released = released;
+        self.answer.clear();
+        self.enter(State::Waiting);
+    }
+
     /// Sends what may be sent and receives what there is.
-    pub(super) fn progress(&mut self, request: &[u8], buffer: &mut [u8]) -> Advance {
+    pub(super) fn progress(&mut self, wire: Wire, request: &[u8], buffer: &mut [u8]) -> Advance {
         match &mut self.socket {
             None => Advance::Waiting,
+            Some(Socket::Stream(stream)) if wire == Wire::Http => {
+                http_progress(stream, request, &mut self.sent, &mut self.answer, buffer)
+            }
             Some(Socket::Stream(stream)) => {
                 stream_progress(stream, request, self.released, (&mut self.sent, &mut self.received), buffer)
             }
@@ -105,6 +122,49 @@ fn numbered(request: &[u8], number: u32) -> Vec<u8> {
     whole
 }
 
+fn not_now(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected)
+}
+
+/// Sends what the kernel takes.
+fn send(stream: &mut TcpStream, bytes: &[u8], sent: &mut usize) -> std::io::Result<()> {
+    while *sent < bytes.len() {
+        match stream.write(&bytes[*sent..]) {
+            Ok(n) => *sent += n,
+            Err(error) if not_now(&error) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn http_progress(
+    stream: &mut TcpStream,
+    request: &[u8],
+    sent: &mut usize,
+    answer: &mut Vec<u8>,
+    buffer: &mut [u8],
+) -> Advance {
+    // A server that refuses without reading may have closed already; its answer can still be read.
+    let taken = send(stream, request, sent);
+    loop {
+        let ended = match stream.read(buffer) {
+            Ok(n) => {
+                answer.extend_from_slice(&buffer[..n]);
+                n == 0
+            }
+            Err(error) if not_now(&error) && taken.is_ok() => return Advance::Waiting,
+            Err(_) => return Advance::Reset,
+        };
+        match answer::read(answer, ended) {
+            Reading::More => {}
+            Reading::Whole(Answer { status: 200, .. }) => return Advance::Replied,
+            Reading::Whole(answer) => return Advance::Refused(answer),
+            Reading::Broken => return Advance::Closed,
+        }
+    }
+}
+
 fn stream_progress(
     stream: &mut TcpStream,
     request: &[u8],
@@ -112,14 +172,8 @@ fn stream_progress(
     (sent, received): (&mut usize, &mut usize),
     buffer: &mut [u8],
 ) -> Advance {
-    let not_now =
-        |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected);
-    while *sent < released {
-        match stream.write(&request[*sent..released]) {
-            Ok(n) => *sent += n,
-            Err(error) if not_now(&error) => break,
-            Err(_) => return Advance::Reset,
-        }
+    if send(stream, &request[..released], sent).is_err() {
+        return Advance::Reset;
     }
     while *received < request.len() {
         let wanted = buffer.len().min(request.len() - *received);
@@ -164,8 +218,12 @@ pub(super) fn stands(socket: &mut Socket, buffer: &mut [u8]) -> bool {
 }
 
 /// What the clients of a group send.
-pub(super) fn request(wire: Wire, size: usize, flood: bool) -> Vec<u8> {
+pub(super) fn request(wire: Wire, size: usize, flood: bool, stays: bool) -> Vec<u8> {
     match (wire, flood) {
+        (Wire::Http, _) => {
+            let connection = if stays { "" } else { "Connection: close\r\n" };
+            format!("GET / HTTP/1.1\r\nHost: scene\r\n{connection}\r\n").into_bytes()
+        }
         (Wire::Lines, true) => vec![b'\n'; size],
         (Wire::Lines, false) => {
             let mut line = crate::load::request(size);

@@ -127,7 +127,7 @@ impl<'a> Engine<'a> {
                 }
             }
             groups.push(Crowd {
-                request: request(plan.wire, group.size, group.asks == Asks::Flood),
+                request: request(plan.wire, group.size, group.asks == Asks::Flood, group.joins()),
                 sources: if let From::Like { group } = group.from { group } else { at },
                 tally: Ledger::new(plan)?,
             });
@@ -377,9 +377,7 @@ impl<'a> Engine<'a> {
         let asked = due + half.map(|(_, pause)| pause).unwrap_or_default();
         let stage = self.stage;
         let this = &mut self.clients[client];
-        (this.sent, this.received, this.asked, this.stage) = (0, 0, asked, stage);
-        this.released = if half.is_some() { whole / 2 } else { whole };
-        this.enter(State::Waiting);
+        this.begin(asked, stage, if half.is_some() { whole / 2 } else { whole });
         let ticket = this.ticket;
         self.waiting += 1;
         if self.clients[client].socket.is_none() && self.connect(client).is_err() {
@@ -401,7 +399,9 @@ impl<'a> Engine<'a> {
         let sources = &mut self.sources[self.groups[group].sources];
         let at = index % sources.len();
         let socket = match self.plan.wire {
-            Wire::Stream | Wire::Lines => Socket::Stream(sources[at].connect(self.target)?.into()),
+            Wire::Stream | Wire::Lines | Wire::Http => {
+                Socket::Stream(sources[at].connect(self.target)?.into())
+            }
             Wire::Datagrams => Socket::Datagrams(datagrams(&self.plan.groups[group], index, self.target)?),
         };
         self.adopt(client, socket)
@@ -432,11 +432,12 @@ impl<'a> Engine<'a> {
 
     fn progress(&mut self, client: usize) {
         let this = &mut self.clients[client];
-        match this.progress(&self.groups[this.group].request, &mut self.buffer) {
+        match this.progress(self.plan.wire, &self.groups[this.group].request, &mut self.buffer) {
             Advance::Waiting => {}
             Advance::Replied => self.end(client, Ending::Replied),
             Advance::Reset => self.end(client, Ending::Reset),
             Advance::Closed => self.end(client, Ending::Closed),
+            Advance::Refused(answer) => self.end(client, Ending::Answered(answer)),
         }
     }
 
@@ -464,7 +465,12 @@ impl<'a> Engine<'a> {
         let stage = stage.min(self.plan.stages.len() - 1);
         self.groups[group].tally.ended(stage, at, now.saturating_duration_since(asked), ending);
         let datagrams = self.plan.wire == Wire::Datagrams;
-        let kept = datagrams || (ending == Ending::Replied && plan.joins());
+        let stands = match ending {
+            Ending::Replied => true,
+            Ending::Answered(answer) => answer.stays,
+            _ => false,
+        };
+        let kept = datagrams || (stands && plan.joins());
         if !kept {
             self.hang_up(client);
         }

@@ -1,6 +1,7 @@
 //! Scenes of overload: clients that keep their connections or come new, each second of what they saw, and what the server
 //! cost meanwhile.
 
+mod answer;
 mod client;
 mod engine;
 mod picture;
@@ -14,19 +15,21 @@ mod tally;
 use crate::load::Shape;
 use crate::measure::{Bench, Load, compare, finite};
 use crate::peers::Mode;
+use crate::scratch::Scratch;
 use crate::server::{Cost, Server, Spec};
 use crate::stats::median;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use crossbeam_channel::{Receiver, Sender, unbounded};
+pub(crate) use picture::over_time;
 pub(crate) use picture::pictures;
-pub(crate) use plan::Script;
+pub(crate) use plan::{Party, Script, Stage, Wire};
 pub(crate) use promises::goals;
-pub(crate) use report::report;
+pub(crate) use report::{report, table as report_table};
 pub(crate) use scenes::{Capacity, Name, Scene};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-pub(crate) use table::{SceneArgs, command};
+pub(crate) use table::{SceneArgs, command, show};
 pub(crate) use tally::{GroupFigures, StageFigures};
 
 /// How long a server that was told to end may take, and how long it is waited for.
@@ -135,32 +138,53 @@ pub(crate) fn capacity(of: Capacity, mode: Mode) -> Result<Option<f64>> {
     })
 }
 
-/// Plays a scene against each server, `rounds` times, in turn. A server that cannot be measured is reported as missing.
+/// A server under load, and what it needs.
+pub(crate) struct Stand {
+    /// What the clients talk to, and whose cost is read.
+    pub(crate) front: Server,
+    pub(crate) backends: Vec<Server>,
+    /// What is done with the backends when a stage begins.
+    pub(crate) act: Option<Act>,
+    /// The files of the front's configuration.
+    pub(crate) folder: Option<Scratch>,
+}
+
+/// Does something with the backends at the start of a stage.
+pub(crate) type Act = Box<dyn FnMut(usize, &mut Vec<Server>) -> Result<()> + Send>;
+
+impl Stand {
+    /// A server that needs nothing else.
+    pub(crate) fn alone(front: Server) -> Self {
+        Self { front, backends: Vec::new(), act: None, folder: None }
+    }
+}
+
+/// Plays a scene against each server, `rounds` times, in turn. `start` starts the n-th of them. A server that cannot be
+/// measured is reported as missing.
 pub(crate) fn play(
     scene: &Scene,
     capacity: Option<f64>,
-    specs: &[Spec],
+    names: &[String],
     rounds: usize,
+    start: impl Fn(usize, &Bench) -> Result<Stand>,
     mut done: impl FnMut(&Runs),
 ) -> Result<Played> {
     let bench = Bench::new(scene.apart)?;
-    let mut servers: Vec<Runs> = specs
-        .iter()
-        .map(|spec| Runs { server: spec.name.clone(), runs: Vec::new(), missing: None })
-        .collect();
+    let new = |name: &String| Runs { server: name.clone(), runs: Vec::new(), missing: None };
+    let mut servers: Vec<Runs> = names.iter().map(new).collect();
     for round in 0..rounds {
-        for turn in 0..specs.len() {
-            let at = (round + turn) % specs.len();
-            match once(scene, &specs[at], &bench) {
+        for turn in 0..names.len() {
+            let at = (round + turn) % names.len();
+            match start(at, &bench).and_then(|stand| once(scene, stand, &bench)) {
                 Ok(run) => servers[at].runs.push(run),
-                Err(error) => servers[at].missing = Some(format!("{error:#}")),
+                Err(error) => servers[at].missing = Some(in_a_line(&error)),
             }
             if round + 1 == rounds {
                 done(&servers[at]);
             }
         }
     }
-    let stages = scene.plan.stages.iter().map(|stage| (stage.name.to_owned(), stage.time.as_secs_f64()));
+    let stages = scene.script.stages.iter().map(|stage| (stage.name.to_owned(), stage.time.as_secs_f64()));
     Ok(Played {
         title: scene.title.to_owned(),
         what: scene.what.to_owned(),
@@ -171,22 +195,49 @@ pub(crate) fn play(
     })
 }
 
+/// The longest reason that fits into a table.
+const REASON_MAX: usize = 160;
+
+/// An error as one line of a table.
+pub(crate) fn in_a_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}").replace(['\n', '|'], " ");
+    match text.char_indices().nth(REASON_MAX) {
+        Some((end, _)) => format!("{} ...", &text[..end]),
+        None => text,
+    }
+}
+
 /// Plays a scene once against a fresh server.
-fn once(scene: &Scene, spec: &Spec, bench: &Bench) -> Result<Run> {
-    let mut server = Server::start(spec, scene.service, &bench.server_cpus)?;
-    let meter = Meter::start(server.pid())?;
-    let groups = clients(&scene.plan, server.addr, bench, |_| meter.read())
-        .with_context(|| format!("measuring {}", spec.name))?;
-    let costs = meter.costs(scene.plan.stages.len() + 1);
+fn once(scene: &Scene, mut stand: Stand, bench: &Bench) -> Result<Run> {
+    let meter = Meter::start(stand.front.pid())?;
+    let _folder = stand.folder.take();
+    let (stages, begun) = unbounded();
+    let (mut act, mut backends) = (stand.act.take(), std::mem::take(&mut stand.backends));
+    // What is done with the backends must not hold up the clients.
+    let actor = std::thread::spawn(move || {
+        for stage in begun {
+            if let Some(act) = &mut act {
+                act(stage, &mut backends)?;
+            }
+        }
+        anyhow::Ok(())
+    });
+    let groups = clients(&scene.script, stand.front.addr, bench, |stage| {
+        meter.read();
+        let _ = stages.send(stage);
+    })?;
+    let costs = meter.costs(scene.script.stages.len() + 1);
     let share = match costs.get(scene.judged..scene.judged + 2) {
         Some(&[(from, first), (to, last)]) => (last.cpu - first.cpu) / (to - from).as_secs_f64(),
         _ => f64::NAN,
     };
     let (peak_rss, threads) = costs.last().map_or((0, 0), |(_, cost)| (cost.peak_rss, cost.threads));
     let ended = match scene.ends {
-        true => Some(server.end_in_order(GRACE, END_TIMEOUT)?),
+        true => Some(stand.front.end_in_order(GRACE, END_TIMEOUT)?),
         false => None,
     };
+    drop(stages);
+    actor.join().unwrap_or_else(|_| anyhow::bail!("the thread of the backends panicked"))?;
     Ok(Run { groups, server_cpu: finite(share), peak_rss, threads, ended })
 }
 

@@ -14,11 +14,12 @@ pub(crate) fn pictures(scenes: &BTreeMap<String, Played>) -> Vec<(&'static str, 
 fn surge(played: &Played) -> String {
     let words = "8,000 connections ask 600 times a second, and between the dashed lines 8,000 times a second; one core can \
                  do the horizontal line.";
-    over_time(played, "Useful replies in each second", words)
+    let (from, count) = played.judged_seconds();
+    over_time(played, (from, from + count), "Useful replies in each second", words)
 }
 
-/// A line for each server, second by second, with marks where the judged stage begins and ends.
-pub(crate) fn over_time(played: &Played, title: &str, words: &str) -> String {
+/// A line for each server, second by second, with marks at two instants.
+pub(crate) fn over_time(played: &Played, marks: (usize, usize), title: &str, words: &str) -> String {
     let mut svg = Svg::new(PICTURE_WIDTH, 380.0);
     let (from, count) = played.judged_seconds();
     let all = played.stages.iter().map(|(_, time)| time).sum::<f64>().round() as usize;
@@ -43,8 +44,8 @@ pub(crate) fn over_time(played: &Played, title: &str, words: &str) -> String {
     if let Some(capacity) = played.capacity {
         field.mark(&mut svg, capacity);
     }
-    field.mark_across(&mut svg, from as f64);
-    field.mark_across(&mut svg, (from + count) as f64);
+    field.mark_across(&mut svg, marks.0 as f64);
+    field.mark_across(&mut svg, marks.1 as f64);
     let lines: Vec<Line<'_>> = shown
         .iter()
         .map(|(name, seconds)| Line {

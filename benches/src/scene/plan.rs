@@ -95,6 +95,9 @@ pub(crate) enum Wire {
     Lines,
     /// Datagrams, which come back.
     Datagrams,
+    /// HTTP requests; an answer with status 200 is a reply, and any other a refusal. Newcomers ask for their connection to
+    /// be closed.
+    Http,
 }
 
 /// All that the clients of a scene do.

@@ -1,6 +1,6 @@
 //! The scenes in the report: a table for each.
 
-use super::{Name, Played, Run, Runs};
+use super::{Name, Played, Run, Runs, StageFigures};
 use crate::load::LATE;
 use crate::plots::{thousands, title_of};
 use clap::ValueEnum;
@@ -18,20 +18,21 @@ pub(crate) fn report(page: &mut String, scenes: &BTreeMap<String, Played>) -> Re
          Most clients keep their connections, so this is how an overload usually comes. Unless a scene says otherwise \
          each request takes 1 ms of CPU, the server has one core and the clients have the others, and a client waits \
          a second for its reply. A reply after that is of no use. *Capacity* is what one core can do, measured with \
-         the one-thread loop. *Refused* are requests whose connection was reset or closed, *gave up* those whose \
-         client left. Of several runs the tables show the one with the middle sum. tidegate runs with its defaults; \
+         the one-thread loop. *Refused* are requests whose connection was reset or closed, *told within* is the time in which 99 \
+         of 100 of them were, *gave up* are those whose client left. Of several runs the tables show the one with the middle sum. tidegate runs with its defaults; \
          the peers listen with a backlog of 4096."
     )?;
     let names = Name::value_variants().iter().filter_map(ValueEnum::to_possible_value);
     for name in names {
         if let Some(played) = scenes.get(name.get_name()) {
-            scene(page, played)?;
+            table(page, played)?;
         }
     }
     Ok(())
 }
 
-fn scene(page: &mut String, played: &Played) -> Result {
+/// A scene: its title, what is done, and a table.
+pub(crate) fn table(page: &mut String, played: &Played) -> Result {
     let (from, count) = played.judged_seconds();
     write!(page, "\n### {}\n\n{}", played.title, played.what)?;
     match played.capacity {
@@ -41,13 +42,13 @@ fn scene(page: &mut String, played: &Played) -> Result {
     writeln!(
         page,
         "\n| server | clients | useful in each second | answered | within 250 ms | p50 ms | p90 ms | p99 ms | slowest ms \
-         | refused | gave up |\n|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|"
+         | refused | told within ms | gave up |\n|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     )?;
     let mut late = false;
     for runs in &played.servers {
         let Some(run) = middle(runs, from, count) else {
             let reason = runs.missing.as_deref().unwrap_or("not measured");
-            writeln!(page, "| {} | | {reason} | | | | | | | | |", title_of(&runs.server))?;
+            writeln!(page, "| {} | | {reason} | | | | | | | | | |", title_of(&runs.server))?;
             continue;
         };
         for group in &run.groups {
@@ -62,11 +63,15 @@ fn scene(page: &mut String, played: &Played) -> Result {
                 0 => String::new(),
                 _ => format!("{:.0}", seconds * 1e3),
             };
+            let told = match stage.refused() {
+                0 => String::new(),
+                _ => format!("{:.0}", stage.told_p99 * 1e3),
+            };
             late |= stage.late_p99 > LATE.as_secs_f64();
             let mark = if stage.late_p99 > LATE.as_secs_f64() { "*" } else { "" };
             writeln!(
                 page,
-                "| {} | {} | {}{mark} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {}{mark} | {} | {} | {} | {} | {} | {} | {} | {told} | {} |",
                 title_of(&runs.server),
                 group.name,
                 useful.join(" "),
@@ -76,11 +81,12 @@ fn scene(page: &mut String, played: &Played) -> Result {
                 millis(stage.p90),
                 millis(stage.p99),
                 millis(stage.max),
-                thousands((stage.reset + stage.closed) as f64),
+                thousands(stage.refused() as f64),
                 thousands(stage.timeout as f64),
             )?;
         }
     }
+    refusals(page, played)?;
     endings(page, played)?;
     if late {
         let late = LATE.as_millis();
@@ -90,6 +96,38 @@ fn scene(page: &mut String, played: &Played) -> Result {
         )?;
     }
     Ok(())
+}
+
+/// What those saw who were refused over HTTP.
+fn refusals(page: &mut String, played: &Played) -> Result {
+    let (from, count) = played.judged_seconds();
+    for runs in &played.servers {
+        for group in middle(runs, from, count).iter().flat_map(|run| &run.groups) {
+            if let Some(saw) = saw(&group.stages[played.judged]) {
+                writeln!(page, "\nThe refused of {}: {saw}.", title_of(&runs.server))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What refused clients of HTTP saw; none where nobody was answered.
+pub(super) fn saw(stage: &StageFigures) -> Option<String> {
+    if stage.answered == 0 {
+        return None;
+    }
+    let hint = match (stage.hinted, stage.answered) {
+        (0, _) => "without `Retry-After`".to_owned(),
+        (some, all) if some == all => format!("all with `Retry-After`, {} s at most", stage.hint_max),
+        (some, _) => {
+            format!("{} of them with `Retry-After`, {} s at most", thousands(some as f64), stage.hint_max)
+        }
+    };
+    let answers = format!("{} answers of refusal, {hint}", thousands(stage.answered as f64));
+    Some(match stage.reset + stage.closed {
+        0 => answers,
+        ended => format!("{answers}; {} were reset or closed", thousands(ended as f64)),
+    })
 }
 
 /// How the servers ended that were told to.
@@ -149,7 +187,7 @@ mod tests {
         let scenes = BTreeMap::from([("surge".to_owned(), played([9, 2]))]);
         let mut page = String::new();
         report(&mut page, &scenes).unwrap();
-        let line = "| tidegate | all | 9 2 | 55.0 % | 50.0 % | 0 | 0 | 300 | 0 | 0 | 0 |";
+        let line = "| tidegate | all | 9 2 | 55.0 % | 50.0 % | 0 | 0 | 300 | 0 | 0 |  | 0 |";
         assert!(page.contains(line), "{page}");
         assert!(page.contains("| Python | | not installed |"), "{page}");
         assert!(page.contains("tidegate, told to end, said: drained 1 connections"), "{page}");

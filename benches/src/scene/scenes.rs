@@ -70,7 +70,7 @@ pub(crate) struct Scene {
     pub(crate) title: &'static str,
     /// What is done, in a sentence or two.
     pub(crate) what: &'static str,
-    pub(crate) plan: Script,
+    pub(crate) script: Script,
     pub(crate) service: Service,
     /// Whether server and clients have processors of their own.
     pub(crate) apart: bool,
@@ -123,7 +123,7 @@ impl Name {
             key: "",
             title: "",
             what: "",
-            plan: Script { wire: Wire::Stream, stages: Vec::new(), groups: Vec::new() },
+            script: Script { wire: Wire::Stream, stages: Vec::new(), groups: Vec::new() },
             service: Service { udp: false, lines: false, mode: self.work() },
             apart: true,
             peers: ALL,
@@ -210,9 +210,9 @@ fn surge(name: Name, base: Scene) -> Scene {
         ),
     };
     let apart = name != Name::SurgeCores;
-    let plan =
-        Script { wire, stages: stages("surge", 10), groups: [all].into_iter().chain(halves).collect() };
-    Scene { key, title, what, plan, service, apart, peers, ..base }
+    let groups = [all].into_iter().chain(halves).collect();
+    let script = Script { wire, stages: stages("surge", 10), groups };
+    Scene { key, title, what, script, service, apart, peers, ..base }
 }
 
 fn sources(base: Scene, capacity: f64) -> Scene {
@@ -230,7 +230,7 @@ fn sources(base: Scene, capacity: f64) -> Scene {
         title: "One busy source beside 50 polite ones",
         what: "One address has 4,000 standing connections, which ask for eight times the capacity for ten seconds. \
                Fifty other addresses have one connection each, and ask once a second each.",
-        plan: Script { wire: Wire::Stream, stages: stages("busy", 10), groups: vec![busy, polite] },
+        script: Script { wire: Wire::Stream, stages: stages("busy", 10), groups: vec![busy, polite] },
         ..base
     }
 }
@@ -244,7 +244,7 @@ fn newcomers(base: Scene) -> Scene {
         title: "Newcomers beside busy clients",
         what: "300 connections ask without a pause, 20 ms of waiting for each request, 32 workers. Beside them 50 \
                newcomers a second connect, ask once, and leave.",
-        plan: Script { wire: Wire::Stream, stages: stages.to_vec(), groups: vec![established, newcomers] },
+        script: Script { wire: Wire::Stream, stages: stages.to_vec(), groups: vec![established, newcomers] },
         peers: "tidegate tokio thread pool python asyncio",
         ..base
     }
@@ -261,7 +261,7 @@ fn crowd(base: Scene) -> Scene {
         key: "crowd",
         title: "A crowd at one instant",
         what: "1,000 newcomers connect at one instant and ask for one echo each.",
-        plan: Script {
+        script: Script {
             wire: Wire::Stream,
             stages: vec![Stage { name: "crowd", time: seconds(4) }],
             groups: vec![crowd],
@@ -284,7 +284,7 @@ fn bursts(base: Scene) -> Scene {
         title: "Bursts at a low load",
         what: "300 newcomers connect at one instant and ask for one echo each, four times a second: a small part of \
                what a core can do. Beside them one client connects and asks 20 times a second.",
-        plan: Script {
+        script: Script {
             wire: Wire::Stream,
             stages: vec![Stage { name: "bursts", time: seconds(6) }],
             groups: vec![bursts, polite],
@@ -299,7 +299,7 @@ fn one_shot(base: Scene, capacity: f64) -> Scene {
         key: "one-shot",
         title: "Connections for one request each, at ten times the load",
         what: "Newcomers connect, ask once and leave, at ten times the capacity. They give up after a second.",
-        plan: Script {
+        script: Script {
             wire: Wire::Stream,
             stages: [("first second", 1), ("overload", 6)]
                 .map(|(name, time)| Stage { name, time: seconds(time) })
@@ -322,7 +322,7 @@ fn absorb(base: Scene) -> Scene {
         title: "A burst that the queue can hold",
         what: "160 newcomers connect at one instant; each request waits for a second. 32 workers and a queue of 128 \
                can serve them all within 5 s, and the clients wait that long.",
-        plan: Script {
+        script: Script {
             wire: Wire::Stream,
             stages: vec![Stage { name: "burst", time: seconds(8) }],
             groups: vec![crowd],
@@ -348,7 +348,7 @@ fn pipeline(base: Scene) -> Scene {
         what: "A service for lines takes 1 ms of processor time for each. 32 clients send 64 KiB of newlines at once. \
                An established client asks five times a second, and two newcomers come each second. At the end the \
                server is told to end within two seconds.",
-        plan: Script {
+        script: Script {
             wire: Wire::Lines,
             stages: [("before", 2), ("flood", 10)]
                 .map(|(name, time)| Stage { name, time: seconds(time) })
@@ -373,9 +373,9 @@ mod tests {
             let scene = name.scene(950.0);
             let word = name.to_possible_value().unwrap();
             assert_eq!(scene.key, word.get_name());
-            assert!(!scene.title.is_empty() && scene.judged < scene.plan.stages.len(), "{}", scene.key);
-            for group in &scene.plan.groups {
-                assert_eq!(group.rates.len(), scene.plan.stages.len(), "{}: {}", scene.key, group.name);
+            assert!(!scene.title.is_empty() && scene.judged < scene.script.stages.len(), "{}", scene.key);
+            for group in &scene.script.groups {
+                assert_eq!(group.rates.len(), scene.script.stages.len(), "{}: {}", scene.key, group.name);
             }
         }
     }

@@ -1,8 +1,10 @@
 //! `tidegate-bench scene`: one scene against some servers, printed second by second.
 
-use super::{Name, Runs, capacity, play};
+use super::report::saw;
+use super::{Name, Played, Runs, Scene, Stand, capacity, play};
 use crate::load::LATE;
-use crate::server::{self, Spec};
+use crate::measure::Bench;
+use crate::server::{self, Server, Spec};
 use anyhow::{Result, ensure};
 use std::io::Write;
 use std::path::PathBuf;
@@ -53,10 +55,26 @@ pub(crate) fn command(args: SceneArgs) -> Result<()> {
     };
     let specs: Vec<Spec> =
         servers.iter().map(|name| Spec::labelled(name, &args.tidegate_args, &args.args_for)).collect();
+    let start = |at: usize, bench: &Bench| {
+        Ok(Stand::alone(Server::start(&specs[at], scene.service, &bench.server_cpus)?))
+    };
+    show(&scene, rate, &servers, args.repeat, args.json, start)?;
+    Ok(())
+}
+
+/// Plays a scene and prints it, each server as soon as its last run is over.
+pub(crate) fn show(
+    scene: &Scene,
+    rate: Option<f64>,
+    names: &[String],
+    repeat: usize,
+    json: bool,
+    start: impl Fn(usize, &Bench) -> Result<Stand>,
+) -> Result<Played> {
     let mut out = std::io::stdout().lock();
-    if !args.json {
+    if !json {
         writeln!(out, "{}\n{}", scene.title, scene.what)?;
-        let stages = scene.plan.stages.iter();
+        let stages = scene.script.stages.iter();
         let stages: Vec<String> =
             stages.map(|stage| format!("{} {} s", stage.name, stage.time.as_secs())).collect();
         write!(out, "Useful replies in each second: {}.", stages.join(" | "))?;
@@ -65,19 +83,19 @@ pub(crate) fn command(args: SceneArgs) -> Result<()> {
             None => writeln!(out)?,
         }
     }
-    let times: Vec<usize> = scene.plan.stages.iter().map(|stage| stage.time.as_secs() as usize).collect();
-    let mut failed = Ok(());
-    let played = play(&scene, rate, &specs, args.repeat, |runs| {
-        if !args.json && failed.is_ok() {
-            failed = server_lines(&mut out, runs, &times, scene.judged, rate);
+    let times: Vec<usize> = scene.script.stages.iter().map(|stage| stage.time.as_secs() as usize).collect();
+    let mut printed = Ok(());
+    let played = play(scene, rate, names, repeat, start, |runs| {
+        if !json && printed.is_ok() {
+            printed = server_lines(&mut out, runs, &times, scene.judged, rate);
         }
     })?;
-    failed?;
-    if args.json {
+    printed?;
+    if json {
         serde_json::to_writer(&mut out, &played)?;
         writeln!(out)?;
     }
-    Ok(())
+    Ok(played)
 }
 
 /// A server's runs: each group second by second, and its figures in the judged stage.
@@ -127,6 +145,9 @@ fn server_lines(
                 figures.unsent,
                 group.dropped_idle,
             )?;
+            if let Some(saw) = saw(figures) {
+                writeln!(out, "  {:20} the refused: {saw}", "")?;
+            }
             if figures.late_p99 > LATE.as_secs_f64() {
                 let late = figures.late_p99 * 1e3;
                 writeln!(out, "  {:20} the client itself was late, by {late:.0} ms or more for 1 %", "")?;

@@ -1,5 +1,6 @@
 //! What a group of clients saw: in each second, and in each stage.
 
+use super::answer::Answer;
 use super::plan::Script;
 use anyhow::Result;
 use hdrhistogram::Histogram;
@@ -19,6 +20,8 @@ pub(super) enum Ending {
     Reset,
     /// Closed without a reply.
     Closed,
+    /// Answered that it is refused.
+    Answered(Answer),
     /// The client's patience ended first.
     Timeout,
     /// The client had no socket for it.
@@ -32,7 +35,7 @@ pub(crate) struct Second {
     pub(crate) asked: u32,
     /// Replies that came within the client's patience.
     pub(crate) useful: u32,
-    /// Requests reset or closed without a reply.
+    /// Requests reset or closed without a reply, or answered with a refusal.
     pub(crate) refused: u32,
     /// Requests whose client gave up.
     pub(crate) timeout: u32,
@@ -49,6 +52,14 @@ pub(crate) struct StageFigures {
     pub(crate) prompt: u64,
     pub(crate) reset: u64,
     pub(crate) closed: u64,
+    /// Answered that they are refused (HTTP).
+    #[serde(default)]
+    pub(crate) answered: u64,
+    /// Of these, those that were told when to come back, and the longest that one was told, in seconds.
+    #[serde(default)]
+    pub(crate) hinted: u64,
+    #[serde(default)]
+    pub(crate) hint_max: u32,
     pub(crate) timeout: u64,
     pub(crate) unsent: u64,
     /// How long the replies took that came in this stage.
@@ -66,6 +77,11 @@ impl StageFigures {
     /// The answered share of what was asked; none when nothing was.
     pub(crate) fn share(&self) -> Option<f64> {
         (self.asked > 0).then(|| self.useful as f64 / self.asked as f64)
+    }
+
+    /// Requests that were refused in one way or another.
+    pub(crate) fn refused(&self) -> u64 {
+        self.reset + self.closed + self.answered
     }
 
     /// The share that was answered within 250 ms.
@@ -147,7 +163,7 @@ impl Ledger {
             let second = self.second(at);
             match ending {
                 Ending::Replied => second.useful += 1,
-                Ending::Reset | Ending::Closed => second.refused += 1,
+                Ending::Reset | Ending::Closed | Ending::Answered(_) => second.refused += 1,
                 Ending::Timeout => second.timeout += 1,
                 Ending::Unsent => {}
             }
@@ -165,10 +181,15 @@ impl Ledger {
             }
             Ending::Reset => figures.reset += 1,
             Ending::Closed => figures.closed += 1,
+            Ending::Answered(answer) => {
+                figures.answered += 1;
+                figures.hinted += u64::from(answer.retry_after.is_some());
+                figures.hint_max = figures.hint_max.max(answer.retry_after.unwrap_or(0));
+            }
             Ending::Timeout => figures.timeout += 1,
             Ending::Unsent => figures.unsent += 1,
         }
-        if matches!(ending, Ending::Reset | Ending::Closed) {
+        if matches!(ending, Ending::Reset | Ending::Closed | Ending::Answered(_)) {
             told.saturating_record(micros(waited));
         }
     }

@@ -3,6 +3,7 @@
 use super::super::history::quantile;
 use super::report::Report;
 use super::view::View;
+use super::web;
 use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::registry::{REVISION, VERSION};
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
@@ -48,6 +49,7 @@ pub(super) fn json(report: &Report, view: &View) -> Value {
             "turn": percentiles(&recent.latencies.turn),
             "gate_wait": percentiles(&recent.latencies.gate_wait),
             "backend_connect": percentiles(&recent.latencies.connect),
+            "http_request": percentiles(&recent.latencies.http),
         },
         "listeners": seen.listeners.iter().map(listener).collect::<Vec<_>>(),
         "pending_input_bytes": seen.pending_input_bytes,
@@ -97,6 +99,8 @@ fn listener(l: &ListenerSnapshot) -> Value {
             "connections": b.connections, "limit": b.limit, "drops": b.drops,
         })),
         "gate": l.backends.as_ref().map(gate),
+        "http": l.web.as_ref().map(|web| web::http_json(web, percentiles)),
+        "tls": l.handshakes.as_ref().map(|tls| web::tls_json(tls, percentiles)),
     })
 }
 

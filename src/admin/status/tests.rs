@@ -3,8 +3,10 @@
 use super::view::spark_path;
 use super::*;
 use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
+use crate::metrics::handshakes::HandshakesSnapshot;
 use crate::metrics::snapshot::{ListenerSnapshot, Phase, Refusal, RefusedSource, Snapshot};
-use crate::reason::{BackendFailure, DropReason};
+use crate::metrics::web::WebSnapshot;
+use crate::reason::{BackendFailure, DropReason, HandshakeFailure, SocketHandshake};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -219,4 +221,33 @@ fn a_gate_has_its_tables_and_a_server_without_one_does_not_show_them() {
     assert!(html.contains("<tbody data-r=\"backends\"></tbody>") && STYLE.contains(".gate:has(tbody:empty)"));
     let json: Value = serde_json::from_slice(&page.to_json()).unwrap();
     assert_eq!(json["listeners"][0]["gate"], Value::Null);
+}
+
+#[test]
+fn http_sockets_and_tls_have_their_tables_and_a_server_without_them_does_not_show_them() {
+    let mut seen = fake().0;
+    let mut web =
+        WebSnapshot { requests: [2, 1190, 0, 0, 3], response_body_bytes: 2048, ..Default::default() };
+    web.handshakes[SocketHandshake::Opened as usize] = 2;
+    web.handshakes[SocketHandshake::Origin as usize] = 1;
+    (web.messages_received, web.messages_sent, web.closes[0]) = (5, 1200, 1);
+    let mut tls = HandshakesSnapshot { opened: [0, 1, 20, 3], ..Default::default() };
+    tls.failed[HandshakeFailure::Alert as usize] = 4;
+    tls.certificate_expires_at = 86_400;
+    (seen.listeners[0].web, seen.listeners[0].handshakes) = (Some(web), Some(tls));
+    let history = History::default();
+    let page = StatusPage::new(Instant::now(), &Fake(seen), &ProcessSnapshot::default(), &history);
+    let (rows, name) = (&page.view.rows, "tcp://127.0.0.1:5000");
+    assert_eq!(rows["http"], [[name, "2 1xx, 1,190 2xx, 3 5xx", "-", "-", "0 B", "2.0 KiB"]]);
+    assert_eq!(rows["websockets"], [[name, "1", "2", "1 origin", "5", "1,200", "1 1000"]]);
+    assert_eq!(rows["tls"][0][..4], [name, "20 full, 4 resumed", "4 alert", "-"]);
+    assert!(rows["tls"][0][4].starts_with("expired "), "{:?}", rows["tls"]);
+    assert_eq!(rows["latency"].len(), 3);
+    let json: Value = serde_json::from_slice(&page.to_json()).unwrap();
+    let (http, tls) = (&json["listeners"][0]["http"], &json["listeners"][0]["tls"]);
+    assert_eq!((&http["requests"]["2xx"], &http["websockets"]["open"]), (&1190.into(), &1.into()));
+    assert_eq!((&tls["resumed"], &tls["certificate_expires_at_unix"]), (&4.into(), &86_400.into()));
+
+    let html = String::from_utf8(self::page(&history).to_html()).unwrap();
+    assert!(html.contains("<tbody data-r=\"tls\"></tbody>") && STYLE.contains(".web:has(tbody:empty)"));
 }

@@ -3,6 +3,7 @@
 use super::super::history::{History, SAMPLES_MAX, Sample, quantile};
 use super::super::show;
 use super::report::Report;
+use super::web;
 use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::registry::VERSION;
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
@@ -114,6 +115,9 @@ impl View {
             rows.push(row("wait for a backend", &latencies.gate_wait));
             rows.push(row("connect to a backend", &latencies.connect));
         }
+        if report.seen.listeners.iter().any(|l| l.web.is_some()) {
+            rows.push(row("HTTP request", &latencies.http));
+        }
         self.rows.insert("latency", rows);
     }
 
@@ -170,6 +174,10 @@ impl View {
         let backends = gates.flat_map(|(l, gate)| gate.backends.iter().map(|one| backend_row(l, one)));
         self.rows.insert("backends", backends.collect());
         self.rows.insert("listeners", report.seen.listeners.iter().map(listener_row).collect());
+        let listeners = &report.seen.listeners;
+        self.rows.insert("http", web::http_rows(listeners));
+        self.rows.insert("websockets", web::socket_rows(listeners));
+        self.rows.insert("tls", web::tls_rows(listeners, now));
         let refusals = report.refusals.iter().map(|r| refusal_row(r, report.listener_name(r.listener), now));
         self.rows.insert("refusals", refusals.collect());
         let limits = report.limits.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]);

@@ -1,4 +1,4 @@
-//! Whose turn it is: sources that wait, each no more often than its share.
+//! The accounts of sources: which one has the next turn, so that none has more than its share.
 //!
 //! Time is counted in *rounds*. In one round each source that waits may have one turn of mean cost; a source whose
 //! turns cost ten times as much as the mean has one in ten rounds, and one whose turns cost a tenth has ten in each.
@@ -158,6 +158,14 @@ impl Accounts {
             mean: 0,
             fresh,
         }
+    }
+
+    /// What it takes of the allocator.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        let orders: usize = self.order.iter().map(Lists::bytes).sum();
+        let accounts = self.all.len() * size_of::<Account>();
+        accounts + self.chains.len() * size_of::<u32>() + self.remembered.bytes() + orders
     }
 
     /// Accounts that wait.

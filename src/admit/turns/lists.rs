@@ -26,6 +26,12 @@ impl Lists {
         Self { nodes: (0..nodes).map(alone).collect() }
     }
 
+    /// What they take of the allocator.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.nodes.len() * Self::NODE_BYTES
+    }
+
     /// Whether the list has no node, or the node is in no list.
     pub(crate) fn is_empty(&self, node: u32) -> bool {
         self.nodes[node as usize].after == node

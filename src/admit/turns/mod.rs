@@ -1,5 +1,5 @@
-//! Whose turn it is among those who wait: for a worker of the server, or for a place at a backend of the gate.
-//! [`standing`] says whether too much waits, [`shelf`] in which order it is served then.
+//! The order of turns: for those that wait for a worker of the server, or for a place at a backend of the gate.
+//! [`standing`] decides whether the queue stands, and [`shelf`] the order in which it is served then.
 
 pub(crate) mod accounts;
 mod lists;

@@ -156,6 +156,13 @@ impl<T: Copy> Shelf<T> {
         limits.places() * place + Accounts::most(limits.places()) * source
     }
 
+    /// What it has taken of the allocator.
+    #[cfg(test)]
+    pub(crate) fn taken(&self) -> usize {
+        let places = self.places.len() * size_of::<Seat<T>>() + self.rounds.len() * size_of::<u64>();
+        places + self.sources.bytes() + self.order.bytes() + self.ages.bytes()
+    }
+
     /// How many entries are on the shelf.
     pub(crate) fn len(&self) -> usize {
         self.counts.iter().sum::<usize>() + self.doubtful

@@ -1,4 +1,4 @@
-//! Why a conversation ended before its end.
+//! Why a conversation with the server stopped early.
 
 /// Why the conversation ended before its end.
 pub(super) enum Failure {

@@ -111,7 +111,7 @@ enum Step {
     Next,
     /// The kernel has no more.
     Empty,
-    /// Accept nothing for so long, or until somebody calls.
+    /// Accept nothing for this time, or until the leader calls.
     Hold(Duration),
 }
 

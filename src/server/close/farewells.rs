@@ -1,9 +1,9 @@
-//! Sessions that are to be told that their connection has ended, by a worker.
+//! Farewells: sessions whose connection has ended, until a worker calls their `finish`.
 //!
-//! A connection that is ended while it has no worker (by the timekeeper, for a deadline or for the end of the server)
-//! ends at once. But `finish` and `drop` of its session are its author's code and may take their time, which the
-//! timekeeper does not have: a worker calls them later. Until then the session keeps the connection's place among the
-//! admitted, and that bounds how many can wait here.
+//! The timekeeper ends a connection that has no worker, for a deadline or at the end of the server. The socket ends at
+//! once. But `finish` and `drop` of its session are the author's code and may be slow, and the timekeeper must not wait.
+//! So a worker calls them later. Until then the session keeps the connection's place among the admitted, which bounds the
+//! number of farewells.
 
 use crate::admit::Permit;
 use crate::reason::CloseReason;
@@ -124,5 +124,21 @@ mod tests {
         farewells.told();
         farewells.told();
         assert_eq!((farewells.pending(), admission.open()), (0, 0), "places come back with the sessions");
+    }
+
+    #[test]
+    fn the_list_takes_no_more_than_it_says() {
+        let admission = Admission::new(&Limits::default(), |_| {});
+        let farewells = Farewells::new();
+        for count in 1..200 {
+            let permit = admission.admit(None, std::time::Instant::now()).unwrap();
+            let _ =
+                farewells.add(Farewell { session: Box::new(Quiet), reason: CloseReason::Shutdown, permit });
+            let bytes = farewells.waiting().capacity() * size_of::<Farewell>();
+            // A list begins with four.
+            assert!(bytes <= Farewells::BYTES * count.max(4), "{bytes} bytes for {count}");
+        }
+        while farewells.take().is_some() {}
+        assert_eq!(farewells.waiting().capacity(), 0, "all is given back");
     }
 }

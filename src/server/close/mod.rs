@@ -3,6 +3,8 @@
 pub(crate) mod farewells;
 pub(crate) mod linger;
 pub(crate) mod shedding;
+#[cfg(test)]
+mod tests;
 
 use crate::metrics::stats::{Ledger, Place};
 use crate::reason::{CloseReason, DropReason};

@@ -1,4 +1,4 @@
-//! Requests that get no turn: what becomes of each, by what it is.
+//! Shedding: what happens to requests that get no turn.
 
 use crate::clock::Nanos;
 use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnShed};

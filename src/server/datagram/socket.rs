@@ -12,7 +12,7 @@
 //! as much as the whole answer of a cheap service. So the worker that polls receives, and what it
 //! receives from a cheap service it answers itself; a service whose turns are slow (measured, see
 //! [`TurnCost`](crate::server::queue::cost::TurnCost)) gets a worker for each datagram, through the queue and within its bounds. While all
-//! workers are in turns the parker receives, so that what does not fit is dropped here, by our rules
+//! workers are in turns the timekeeper receives, so that what does not fit is dropped here, by our rules
 //! and counted, and not only in the kernel's buffer.
 
 use super::batch::Batch;

@@ -14,7 +14,7 @@ use crate::server::turn::parking::{park_or_requeue, requeue};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// After the cut, turns in progress get so long to return before their threads are left behind.
+/// After the cut, turns in progress have this time to return; then their threads are left behind.
 const CUT_GRACE: Duration = Duration::from_millis(500);
 
 /// What requests that are being worked at have left when the clients of a server that was handed over have had their time.

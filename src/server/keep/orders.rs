@@ -103,7 +103,7 @@ impl Orders {
         self.done.notify_all();
     }
 
-    /// Waits for the report, at most so long.
+    /// Waits for the report, for this time at most.
     pub(crate) fn wait_timeout(&self, time: Duration) -> Option<ShutdownReport> {
         let guard = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         let report = self.done.wait_timeout_while(guard, time, |report| report.is_none());

@@ -1,4 +1,4 @@
-//! Whether processors have rest: how much of the last moment those that this process may use were idle.
+//! Whether processors are idle: the share of the last moment in which those of this process had nothing to do.
 
 #[cfg(target_os = "linux")]
 use std::fs::File;

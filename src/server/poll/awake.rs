@@ -1,8 +1,9 @@
-//! Which workers sleep, and who wakes them: never more than there is work, never one too few.
+//! The number of workers that are awake. It decides whether new work needs a wake-up: there is never one too few, and
+//! never more than there is work.
 //!
-//! A worker that finds nothing to do announces that it will rest, looks once more, and rests. A
-//! thread that has made work publishes it, looks whether anybody is awake, and if not wakes one.
-//! Both look after they told (a store, a fence, a load), so one of them sees the other.
+//! A worker without work announces that it will rest, checks for work once more, and rests. A thread that adds work
+//! publishes it, checks whether a worker is awake, and wakes one if not. Each of them writes before it reads (a store,
+//! a fence, a load), so at least one of the two sees the other.
 
 use crate::server::sync::{AtomicUsize, Ordering, fence};
 

@@ -101,9 +101,27 @@ mod tests {
     }
 
     #[test]
+    fn the_worth_moves_by_its_shares() {
+        let mut poll = poll();
+        poll.paid();
+        assert_eq!(poll.worth, FULL / 8);
+        poll.paid();
+        assert_eq!(poll.worth, FULL / 8 + (FULL - FULL / 8) / 8);
+        let before = poll.worth;
+        poll.slept(2 * LIMIT);
+        assert_eq!(poll.worth, before + (FULL - before) / 64, "short enough to have been worth it");
+        let before = poll.worth;
+        poll.slept(2 * LIMIT + 1);
+        assert_eq!(poll.worth, before - before / 8);
+    }
+
+    #[test]
     fn it_ends_at_its_limit_and_when_others_want_the_processor() {
         let mut poll = poll();
         assert!(!poll.is_over(0, LIMIT - 1_000, LIMIT));
+        let began = 1_000_000_000;
+        assert!(!poll.is_over(began, began + LIMIT - 1_000, began + LIMIT));
+        assert!(!poll.is_over(began, began, began + PREEMPTED));
         assert!(poll.is_over(0, LIMIT, LIMIT + 1));
         assert!(poll.is_over(0, 1_000, 1_000 + PREEMPTED + 1));
     }

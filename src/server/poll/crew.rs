@@ -355,6 +355,21 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_stands_back_sleeps_though_there_is_work_and_can_be_woken() {
+        let crew = crew(2);
+        crew.stand_back(1, || {
+            assert_eq!((crew.sleeping(), crew.awake()), (1, 1));
+            false
+        });
+        assert_eq!((get(&crew.rouse.naps), crew.sleeping(), crew.awake()), (1, 0, 2));
+        crew.stand_back(1, || true);
+        assert_eq!(get(&crew.rouse.naps), 1, "all is over");
+        crew.stand_back(1, || crew.wake_sleeper());
+        assert_eq!((*crew.rouse.workers.lock().unwrap()).as_slice(), [1]);
+        assert_eq!((crew.sleeping(), crew.awake()), (0, 2));
+    }
+
+    #[test]
     fn queued_work_wakes_a_sleeper_only_when_nobody_is_awake() {
         let crew = crew(1);
         let _lead = crew.lead().unwrap();

@@ -1,4 +1,4 @@
-//! Who polls, and how the one that sleeps in the poll is reached.
+//! The lead: at most one thread polls, and others can wake it while it sleeps in the poll.
 
 use crate::server::sync::{AtomicBool, Ordering, fence};
 

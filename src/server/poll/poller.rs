@@ -174,4 +174,68 @@ mod tests {
             assert_ne!(source.token(), WAKE);
         }
     }
+
+    /// A crew of whom nobody needs to be woken: the test's thread leads.
+    struct Alone;
+
+    impl crate::server::poll::crew::Rouse for Alone {
+        fn leader(&self) {}
+        fn worker(&self, _: usize) {}
+        fn keeper(&self) {}
+        fn nap(&self, _: usize) {}
+    }
+
+    /// The events there are now, and how many the poller says there were.
+    fn events(poller: &Poller) -> (Vec<Event>, usize) {
+        let crew = crate::server::poll::crew::Crew::new(1, Alone);
+        let mut found = Vec::new();
+        let count = poller.poll(&crew.lead().unwrap(), Duration::ZERO, |event| found.push(event));
+        (found, count)
+    }
+
+    #[test]
+    fn an_event_tells_of_what_was_registered_last_until_it_is_removed() {
+        let (poller, _waker) = Poller::new().unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let id = ConnectionId { slot: 3, generation: Generation(5) };
+        poller.add(reader.as_fd(), Source::Connection(id)).unwrap();
+        assert_eq!(events(&poller), (vec![], 0));
+        rustix::io::write(&writer, b"1").unwrap();
+        let client = Event::Connection { id, marks: Marks::of_client(false) };
+        assert_eq!(events(&poller), (vec![client], 1));
+        assert_eq!(events(&poller), (vec![], 0), "an edge is told of once");
+        poller.give_to(reader.as_fd(), Source::Listener(7)).unwrap();
+        assert_eq!(events(&poller), (vec![Event::Newcomers(7)], 1), "what is there already");
+        poller.give_to(reader.as_fd(), Source::Datagrams(8)).unwrap();
+        assert_eq!(events(&poller), (vec![Event::Datagrams(8)], 1));
+        poller.give_to(reader.as_fd(), Source::Other(id)).unwrap();
+        assert_eq!(events(&poller), (vec![Event::Connection { id, marks: Marks::of_other(false) }], 1));
+        poller.remove(&reader);
+        rustix::io::write(&writer, b"2").unwrap();
+        assert_eq!(events(&poller), (vec![], 0));
+    }
+
+    #[test]
+    fn an_end_is_a_hangup_and_two_events_are_counted_as_two() {
+        let (poller, waker) = Poller::new().unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let id = |slot| ConnectionId { slot, generation: Generation(0) };
+        poller.add(reader.as_fd(), Source::Connection(id(1))).unwrap();
+        poller.add_writable(writer.as_fd(), Source::Connection(id(2)), false).unwrap();
+        let writable = Event::Connection { id: id(2), marks: Marks::of_client(false) };
+        assert_eq!(events(&poller), (vec![writable], 1), "it can be written to");
+        poller.add_writable(writer.as_fd(), Source::Connection(id(4)), true).unwrap();
+        let writable = Event::Connection { id: id(4), marks: Marks::of_client(false) };
+        assert_eq!(events(&poller), (vec![writable], 1));
+        poller.remove(&writer);
+        let (other, full) = rustix::pipe::pipe().unwrap();
+        poller.add(other.as_fd(), Source::Connection(id(3))).unwrap();
+        drop((writer, full));
+        let (mut found, count) = events(&poller);
+        found.sort_by_key(|event| format!("{event:?}"));
+        let ended = |slot| Event::Connection { id: id(slot), marks: Marks::of_client(true) };
+        assert_eq!((found, count), (vec![ended(1), ended(3)], 2));
+        waker.wake().unwrap();
+        assert_eq!(events(&poller), (vec![], 0), "to be woken is no event");
+    }
 }

@@ -49,3 +49,47 @@ impl Rouse for Threads {
         std::thread::park_timeout(NAP);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll, Token};
+    use std::time::Instant;
+
+    /// The polls are the leader's and the timekeeper's.
+    fn threads(workers: usize) -> (Threads, [Poll; 2]) {
+        let polls = [(); 2].map(|()| Poll::new().unwrap());
+        let [leader, keeper] = [0, 1].map(|at: usize| Waker::new(polls[at].registry(), Token(0)).unwrap());
+        (Threads::new(workers, leader, keeper), polls)
+    }
+
+    /// Whether a thread that sleeps in this poll would be woken.
+    fn is_woken(poll: &mut Poll) -> bool {
+        let mut events = Events::with_capacity(1);
+        poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+        !events.is_empty()
+    }
+
+    #[test]
+    fn each_is_woken_by_its_own_call() {
+        let (threads, [mut leader, mut keeper]) = threads(1);
+        threads.leader();
+        assert_eq!((is_woken(&mut leader), is_woken(&mut keeper)), (true, false));
+        threads.keeper();
+        assert_eq!((is_woken(&mut leader), is_woken(&mut keeper)), (false, true));
+    }
+
+    #[test]
+    fn a_worker_that_was_woken_before_its_nap_does_not_nap_and_is_woken_once() {
+        let (threads, _polls) = threads(2);
+        threads.worker(1);
+        threads.register(1);
+        threads.worker(1);
+        let began = Instant::now();
+        threads.nap(1);
+        assert!(began.elapsed() < NAP, "it was woken");
+        let (began, moment) = (Instant::now(), Duration::from_millis(20));
+        std::thread::park_timeout(moment);
+        assert!(began.elapsed() >= moment, "the nap has used up the call");
+    }
+}

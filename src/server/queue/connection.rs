@@ -1,4 +1,4 @@
-//! What the server keeps of one connection. An idle one owns no thread and no buffer.
+//! What the server keeps for one connection. An idle connection owns no thread and no buffer.
 
 use crate::admit::Permit;
 use crate::clock::Nanos;
@@ -157,6 +157,21 @@ mod tests {
                 assert!(turns <= 254 && left.is_known());
             }
         }
+    }
+
+    #[test]
+    fn what_may_still_be_read_is_kept_in_units_and_four_times_as_much_of_large_input() {
+        let unit = LastInput::UNIT;
+        let bytes = |unread| LastInput::of(unread).bytes().unwrap();
+        assert_eq!([bytes(1), bytes(unit - 1)], [unit, unit], "rounded up");
+        assert_eq!([bytes(unit), bytes(unit + 1)], [4 * unit, 5 * unit]);
+        let mut left = LastInput::of(unit);
+        left.read(2 * unit as u64);
+        assert_eq!(left.bytes(), Some(2 * unit));
+        left.read(1);
+        assert_eq!(left.bytes(), Some(unit), "a turn that reads little counts as a unit");
+        left.read(0);
+        assert_eq!(left.bytes(), Some(unit));
     }
 
     #[test]

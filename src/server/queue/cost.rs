@@ -1,4 +1,4 @@
-//! How long turns of a service take, from which follows who should run them.
+//! How long the turns of a service take. That decides whether another worker is woken before a turn.
 
 use crate::clock::Nanos;
 use std::sync::atomic::AtomicU64;
@@ -67,7 +67,7 @@ impl TurnCost {
 pub(crate) struct Probe(crate::sys::ThreadUsage);
 
 impl Probe {
-    /// What is known of the turn, which lasted so long.
+    /// What is known of a turn that took this time.
     pub(crate) fn end(self, took: Nanos) -> Probed {
         match crate::sys::thread_usage() {
             Some(now) if now.waits == self.0.waits => {
@@ -106,6 +106,27 @@ mod tests {
         let sometimes = TurnCost::unknown();
         (0..320).for_each(|n| sometimes.note_probed(Probed { cost: 1_000_000, waited: n % 8 == 0 }));
         assert!(!sometimes.computes());
+    }
+
+    #[test]
+    fn the_bounds_themselves_do_not_count_as_computing() {
+        let known = |cost, waits| TurnCost { cost: AtomicU64::new(cost), waits: AtomicU64::new(waits) };
+        assert!(known(SLOW_TURN + 1, WAITS_SELDOM - 1).computes());
+        assert!(!known(SLOW_TURN, WAITS_SELDOM - 1).computes());
+        assert!(!known(SLOW_TURN + 1, WAITS_SELDOM).computes());
+    }
+
+    #[test]
+    fn the_mean_moves_by_an_eighth_and_one_long_turn_counts_as_a_millisecond() {
+        let known = TurnCost::unknown();
+        known.note(20_000);
+        assert_eq!(known.get(), (2 * SLOW_TURN * 7 + 20_000) / 8);
+        let before = known.get();
+        known.note(5_000_000_000);
+        assert_eq!(known.get(), (before * 7 + 1_000_000) / 8);
+        let before = known.get();
+        known.note_probed(Probed { cost: 5_000_000_000, waited: false });
+        assert_eq!(known.get(), u64::midpoint(before, 1_000_000), "a probe is worth more");
     }
 
     #[test]

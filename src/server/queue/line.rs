@@ -210,6 +210,7 @@ mod tests {
             [turn(0), entry(Job::Receive(1)), entry(Job::Datagram(2)), turn(3), entry(Job::Datagram(4))];
         jobs.into_iter().for_each(|entry| line.push(entry));
         let first = |most| line.pop_first(most, |entry| matches!(entry.job, Job::Datagram(_)));
+        assert!(!line.is_empty());
         assert_eq!(first(2), None, "it stands behind them");
         assert_eq!((first(3), line.len()), (Some(entry(Job::Datagram(2))), 4));
         assert_eq!((first(9), first(9), line.len()), (Some(entry(Job::Datagram(4))), None, 3));
@@ -217,6 +218,14 @@ mod tests {
         let order: Vec<Entry> = std::iter::from_fn(|| line.pop()).collect();
         assert_eq!(order, [turn(0), entry(Job::Receive(1)), turn(3), entry(Job::Tick)]);
         assert!(line.is_empty() && line.pop().is_none());
+    }
+
+    #[test]
+    fn a_line_with_nothing_but_what_was_put_back_is_not_empty() {
+        let line = Line::new(2, 2);
+        line.push(turn(0));
+        assert_eq!((line.pop_first(1, |_| false), line.is_empty(), line.len()), (None, false, 1));
+        assert_eq!((line.pop(), line.is_empty(), line.len()), (Some(turn(0)), true, 0));
     }
 
     fn newcomer(slot: u32) -> Entry {

@@ -216,9 +216,7 @@ impl<E: Copy> Order<E> {
 
     /// What a turn of this source has cost, by the clock: what it kept a worker for. Nothing while the shelf is empty.
     pub(crate) fn note_cost(&self, source: SourceId, cost: Nanos) {
-        if self.len.load(Ordering::Relaxed) > 0 {
-            self.with(|shelf| shelf.note_cost(source, cost));
-        }
+        self.with(|shelf| shelf.note_cost(source, cost));
     }
 
     /// The client of a queued entry has closed at least its sending half: see [`Shelf::hung_up`].

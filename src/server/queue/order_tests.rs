@@ -2,7 +2,7 @@
 
 use super::accounts::{Class, SourceId};
 use super::order::*;
-use super::shelf::ShelfLimits;
+use super::shelf::{Shelf, ShelfLimits};
 use crate::clock::Nanos;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -154,6 +154,27 @@ fn more_than_is_moved_at_once_is_moved_by_the_next() {
     assert_eq!(turn(&order, &channel, 1_130), Some(MOVED_AT_ONCE as u32));
     assert_eq!(turn(&order, &channel, 1_130), Some(2 * MOVED_AT_ONCE as u32));
     assert_eq!(turn(&order, &channel, 1_130), Some(600));
+}
+
+#[test]
+fn the_timekeeper_moves_what_has_come_to_the_shelf_and_is_handed_what_cannot_stand_there() {
+    let (order, channel) = order();
+    (1..=2).for_each(|slot| channel.push(slot, 1_000));
+    channel.push(0, 1_000);
+    channel.push(3, 1_000);
+    (4..=6).for_each(|slot| channel.0.borrow_mut().push_back((slot, 1_000 * MS, true)));
+    let mut other = Vec::new();
+    order.shelve(1_130 * MS, &channel, Some((7, 1_000 * MS, false)), |offer| other.push(offer));
+    // One that has probably left may stay, by the limits; those before it are given up for it.
+    let given_up = |slot| Offer::GiveUp((slot, 1_000 * MS, true));
+    assert_eq!(other, [Offer::Turn((0, 1_000 * MS, false)), given_up(4), given_up(5)]);
+    assert_eq!((order.len(), order.standing().stands(), channel.pop()), (5, true, None));
+    assert_eq!([1_131, 1_132].map(|now| turn(&order, &channel, now)), [Some(3), Some(2)]);
+}
+
+#[test]
+fn an_order_takes_what_its_shelf_takes() {
+    assert_eq!(Order::<Simple>::bytes(&LIMITS), Shelf::<Simple>::bytes(&LIMITS));
 }
 
 #[test]

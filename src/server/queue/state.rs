@@ -103,6 +103,11 @@ fn is_owned(word: u32) -> bool {
     matches!(word & PLACE, OWNED | AGAIN)
 }
 
+/// The word with its place changed.
+fn placed(word: u32, place: u32) -> u32 {
+    (word & !PLACE) | place
+}
+
 /// The word.
 #[derive(Debug)]
 pub(crate) struct State(AtomicU32);
@@ -130,7 +135,7 @@ impl State {
                 return None;
             }
             // Events may be marked meanwhile, nothing else can happen to a queued connection.
-            let next = (word & !(PLACE | EVENTS)) | OWNED;
+            let next = placed(word & !EVENTS, OWNED);
             match self.0.compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Some(Marks(word & (EVENTS | HANGUP | OTHER_HANGUP))),
                 Err(now) => word = now,
@@ -151,7 +156,7 @@ impl State {
                 place @ (QUEUED | AGAIN) => place,
                 _ => return Ready::Known,
             };
-            let next = (word & !PLACE) | place | mark;
+            let next = placed(word, place) | mark;
             if next == word {
                 return Ready::Known;
             }
@@ -172,7 +177,7 @@ impl State {
                 AGAIN => (OWNED, Parked::Again),
                 _ => (IDLE, Parked::Idle),
             };
-            let next = (word & !PLACE) | place;
+            let next = placed(word, place);
             match self.0.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return parked,
                 Err(now) => word = now,
@@ -185,7 +190,7 @@ impl State {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             debug_assert!(is_owned(word), "queued without an owner: {word:#x}");
-            let next = (word & !PLACE) | QUEUED;
+            let next = placed(word, QUEUED);
             match self.0.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => word = now,
@@ -200,7 +205,7 @@ impl State {
             if word >> GENERATION_SHIFT != generation.0 || word & PLACE != IDLE {
                 return false;
             }
-            let next = (word & !PLACE) | OWNED;
+            let next = placed(word, OWNED);
             match self.0.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => word = now,
@@ -290,8 +295,11 @@ mod tests {
     fn a_hangup_is_marked_wherever_the_connection_is_and_stays() {
         let (state, life) = owned();
         state.requeue();
+        assert!(!state.has_hung_up(life));
         assert_eq!(state.ready(life, Marks::of_client(true)), Ready::Known);
         assert!(state.has_hung_up(life) && !state.has_hung_up(Generation(life.0 + 1)));
+        assert_eq!(state.ready(life, Marks::of_client(true)), Ready::Known);
+        assert!(state.has_hung_up(life), "a second event takes no mark away");
         assert_eq!(state.take(life).map(Marks::hangup), Some(true));
         assert_eq!(state.park(), Parked::Idle);
         assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Enqueue);

@@ -1,5 +1,5 @@
-//! The table of open connections: as many slots as may be open, made in segments as they are
-//! needed, so that an idle server is small and a full one cannot grow further.
+//! The table of open connections. It has one slot for each connection that may be open. Slots are allocated in segments
+//! when they are needed: an idle server is small, and a full one cannot grow further.
 
 use crate::clock::Nanos;
 use crate::server::queue::connection::Connection;
@@ -22,7 +22,7 @@ pub(crate) struct Slot {
     pub(crate) state: State,
     /// Which listener its connection came from; set before it is first queued.
     listener: AtomicU32,
-    /// When the parker must look at it while it is idle.
+    /// When the timekeeper must check it while it is idle.
     pub(crate) deadline: AtomicU64,
     /// Only the owner by [`State`] locks it, so the lock is never contended; it is what makes the
     /// ownership visible to the compiler.
@@ -143,5 +143,37 @@ impl Table {
     /// All slots that have been in use.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Slot)> {
         (0..self.used.load(Ordering::Acquire) as u32).filter_map(|index| Some((index, self.get(index)?)))
+    }
+}
+
+#[cfg(all(test, not(model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_slot_is_given_out_once_and_found_by_its_number_and_a_full_table_has_none() {
+        let table = Table::new(3 * SEGMENT / 2);
+        for expected in 0..3 * SEGMENT as u32 / 2 {
+            assert!(table.get(expected).is_none_or(|slot| slot.listener() == 0));
+            let (number, slot) = table.take().unwrap();
+            assert_eq!(number, expected);
+            slot.set_origin(number as usize + 1, 7 * u64::from(number) + 1);
+        }
+        assert!(table.take().is_none(), "it is full");
+        for (number, slot) in table.iter() {
+            assert_eq!((slot.listener(), slot.heap()), (number as usize + 1, 7 * u64::from(number) + 1));
+            assert!(std::ptr::eq(slot, table.get(number).unwrap()));
+        }
+        assert_eq!(table.iter().count(), 3 * SEGMENT / 2);
+        assert!(table.get(2 * SEGMENT as u32).is_none());
+        table.give_back(70);
+        assert_eq!(table.take().map(|(number, slot)| (number, slot.listener())), Some((70, 71)));
+    }
+
+    #[test]
+    fn only_a_table_with_tls_has_room_for_it() {
+        assert!(Table::new(1).side(0).is_none() && Table::new(1).with_tls(false).side(0).is_none());
+        let table = Table::new(2).with_tls(true);
+        assert!(table.side(1).is_some_and(|side| side.is_none()) && table.side(2).is_none());
     }
 }

@@ -1,7 +1,8 @@
 //! The timers of sessions that asked to be called later: a wheel of buckets of a millisecond.
 //!
-//! A timer is set and found due in the same time however many there are. One that is further away than a round of the wheel
-//! stays in its bucket, and is passed once a round. Each slot has one timer at most, so memory is bounded by the connections.
+//! Setting a timer and finding one that is due takes the same time, whatever their number. A timer that is further away
+//! than one round of the wheel stays in its bucket, and is passed once a round. Each slot has at most one timer, so the
+//! number of connections bounds the memory.
 
 use super::state::{ConnectionId, Generation};
 use crate::clock::Nanos;
@@ -227,6 +228,25 @@ mod tests {
         assert!(wheel.arm(id(1), 50 * MS));
         assert!(wheel.arm(id(1), 10 * MS));
         assert_eq!((due(&wheel, 10 * MS), due(&wheel, 60 * MS)), (vec![1], vec![]));
+    }
+
+    #[test]
+    fn a_timer_beyond_a_round_is_looked_for_again_in_half_a_round() {
+        let (wheel, round) = (Wheel::new(), BUCKETS as u64 * TICK);
+        assert!(wheel.arm(id(1), 10 * round) && wheel.arm(id(2), 2 * TICK));
+        assert_eq!(due(&wheel, 3 * TICK), [2]);
+        assert_eq!(wheel.earliest(), 3 * TICK + round / 2);
+    }
+
+    #[test]
+    fn the_timers_take_no_more_than_is_said_of_them() {
+        let wheel = Wheel::new();
+        for slot in 0..1_000 {
+            _ = wheel.arm(id(slot), MS);
+            let bytes = wheel.timers().nodes.capacity() * size_of::<Node>();
+            // A list begins with four.
+            assert!(bytes <= Wheel::BYTES * (slot as usize + 1).max(4), "{bytes} bytes for {}", slot + 1);
+        }
     }
 
     #[test]

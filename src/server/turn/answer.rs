@@ -25,8 +25,8 @@ const HOLD_BACK: Nanos = 200_000;
 /// brings in a millisecond.
 const KEEPER_BATCHES: usize = 16;
 
-/// A worker that is free takes datagrams within microseconds; after so long none is. Short enough
-/// that a flood does not fill the kernel's buffer meanwhile.
+/// A free worker takes datagrams within microseconds. If they have waited for this time, no worker is free. It is short,
+/// so that a flood does not fill the kernel's buffer meanwhile.
 const OVERDUE: Nanos = 2_000_000;
 
 /// No reply.

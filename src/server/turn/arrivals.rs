@@ -1,4 +1,4 @@
-//! What the order of turns must know of an entry in the line.
+//! What the order of turns needs to know about an entry in the line.
 
 use crate::admit::sharing::Sharing;
 use crate::admit::turns::accounts::Class;

@@ -1,4 +1,4 @@
-//! The PROXY header before a connection's first byte, where a balancer says who its client is.
+//! Reading the PROXY header with which a balancer begins a connection, to give the address of its client.
 
 use super::opening::open;
 use super::parking::Next;

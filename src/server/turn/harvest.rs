@@ -1,4 +1,4 @@
-//! From events to the line.
+//! The harvest: the leader reads events, and puts what is ready into the line.
 
 use crate::admit::turns::accounts::Class;
 use crate::metrics::stats::Place;
@@ -55,7 +55,7 @@ pub(crate) fn ready(
         row.of(slot.listener()).moved(Place::Idle, Place::Queued);
         shared.line.push(Entry { since: clock(), job: Job::Turn(id, Claim::Turn) });
     } else if marks.hangup() && shared.order.len() > 0 {
-        // It may be on the shelf, and have waited there so long that its client has given up.
+        // It may be on the shelf, and its client may have given up waiting.
         let (class, now) = (Class::Established, clock());
         if let Some(entry) = shared.order.hung_up(class, id.slot, id.generation.0, now) {
             shed(shared, row, &entry, Shedding::Gone, now);

@@ -1,4 +1,4 @@
-//! Letting go of a connection between two turns.
+//! Parking: what happens to a connection between two turns.
 
 use super::station::Station;
 use crate::clock::{Nanos, nanos};

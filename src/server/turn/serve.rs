@@ -14,7 +14,9 @@ use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::{ConnectionId, Marks};
 use crate::server::shared::Shared;
-use crate::service::{Fault, Peer, Seat, Session, SocketEvent, SocketEvents, Stream, Turn, Turned};
+use crate::service::{
+    Context, Fault, Peer, Seat, Session, SocketEvent, SocketEvents, Stream, Turn, Turned, WebTurn,
+};
 use crate::transport::socket::{has_left, unread};
 use std::cell::RefCell;
 use std::io;
@@ -248,7 +250,11 @@ fn run_service(
     let mut side = side.as_deref_mut().and_then(|side| side.as_deref_mut());
     let peer = &Peer::known(*address, side.as_ref().and_then(|side| side.facts()));
     let seat = Seat { slot: owned.id.slot, generation: owned.id.generation.0 };
-    let context = shared.context(listener);
+    let web = listener.web.as_ref().map(|counts| {
+        WebTurn::new(counts, station.me, shared.clock, station.now)
+            .logged(listener.access_log.as_ref(), &listener.url)
+    });
+    let context = Context { web: web.as_ref(), ..shared.context(listener) };
     let mut taken_up = Ok(());
     let secured = side.as_mut().map(|side| {
         let (secured, taken) = side.turn(&mut station.tls_buffers);
@@ -278,6 +284,9 @@ fn run_service(
     let began = station.now;
     station.finish();
     let took = station.now.saturating_sub(began);
+    if let Some(web) = &web {
+        web.end(station.now);
+    }
     match probe {
         Some(probe) => listener.cost.note_probed(probe.end(took)),
         None => listener.cost.note(took),

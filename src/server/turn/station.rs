@@ -1,4 +1,4 @@
-//! What one worker has: its number, its reading of the clock, its buffers, its meter.
+//! The station of a worker: its number, its last reading of the clock, its buffers, its meter.
 
 use crate::clock::Nanos;
 use crate::metrics::stats::WorkerClock;

@@ -1,8 +1,8 @@
-//! Who asks.
+//! The client of a request.
 
 use crate::service::{Peer, Seat};
 
-/// The client that asks, and its connection.
+/// The client that sent a request, and its connection.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::service) struct Caller<'c> {
     pub(in crate::service) peer: &'c Peer,

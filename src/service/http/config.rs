@@ -1,20 +1,20 @@
-//! The limits of HTTP: those of the server, or a service's own.
+//! The limits of an HTTP service: the server's, or its own.
 
 use super::wire;
 use crate::limits::Limits;
 
-/// The limits of an HTTP service, where they are not those of its server ([`Limits`]). Start from
-/// [`Config::default`] and change what must differ.
+/// Limits of an HTTP service that differ from those of its server ([`Limits`]). Start from [`Config::default`] and
+/// change what must differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Bytes of a request's head: its first line and its headers. A longer one is answered 431.
-    /// Default 16 KiB.
+    /// Bytes of a request's head, which is its first line and its headers. A request with a longer head is answered
+    /// 431. Default: 16 KiB.
     pub max_head: usize,
-    /// Headers of a request. One with more is answered 431. Default 100.
+    /// Headers of a request. A request with more is answered 431. Default: 100.
     pub max_headers: usize,
-    /// Bytes of a request's body. A longer one is answered 413, before it is read where its length is
-    /// known. Default 1 MiB.
+    /// Bytes of a request's body. A longer one is answered 413, before the body is read if its length is known.
+    /// Default: 1 MiB.
     pub max_body: usize,
 }
 
@@ -25,15 +25,15 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What the limits of a server say. Nothing may be kept for a request past what all clients may have, so a longer one
-    /// need not begin.
+    /// The server's limits. A body can never be longer than `input_total`, so a longer one is refused at its
+    /// beginning.
     pub(super) fn of(limits: &Limits) -> Self {
         let Limits { max_head, max_headers, max_body, input_total, .. } = *limits;
         Self { max_head: max_head.min(input_total), max_headers, max_body: max_body.min(input_total) }
     }
 
     pub(super) fn body_limits(&self) -> wire::BodyLimits {
-        // Extensions and trailers may be as long as a head.
+        // Extensions and trailers together may be as long as a head.
         wire::BodyLimits { max_body: self.max_body as u64, max_overhead: self.max_head }
     }
 }

@@ -12,19 +12,21 @@
 //!
 //! Between requests nothing of it is kept but the session itself.
 
+use super::access_entry::AccessEntry;
 use super::caller::Caller;
 use super::exchanges::{Arrived, Exchanges, Head, Setting};
 use super::pull::{Pulled, Pulling};
-use super::response::{Answer, Outgoing, Response};
+use super::response::{Answer, Noted, Outgoing, Response};
 use super::status::StatusError;
 use super::upgrade::Upgraded;
 use super::wire::{
     BodyLength, BodyReader, Piece, Refused, RequestHead, Scanner, Slots, Version, decode_path,
 };
 use super::{Config, Request};
+use crate::clock::Nanos;
 use crate::reason::CloseReason;
 use crate::service::held::Held;
-use crate::service::{Context, Fault, Input, Output, Received, Seat, Session, Stream, Turn};
+use crate::service::{Context, Fault, Input, Output, Received, Seat, Session, Stream, Turn, WebTurn};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,6 +48,8 @@ struct Begun<E> {
     /// Input that no stage has used.
     held: Option<Held>,
     stage: HttpStage<E>,
+    /// When the request began whose head is expected; unknown if another was answered in the same turn.
+    since: Option<Nanos>,
 }
 
 impl<E> Begun<E> {
@@ -81,7 +85,7 @@ enum HttpStage<E> {
     /// A body comes.
     Body { exchange: E, reader: BodyReader, outgoing: Outgoing },
     /// An answer goes, and is pulled.
-    Pull { pulled: Pulled, keep: bool },
+    Pull { pulled: Pulled, keep: bool, began: Nanos },
     /// Another protocol takes over.
     Upgraded(Box<dyn Upgraded>),
     /// All is said.
@@ -118,17 +122,21 @@ impl<H: Exchanges> Conversation<H> {
 impl<H: Exchanges> Conversation<H> {
     /// A turn. With `overloaded`, the requests that wait are refused, and their clients told to come again after this time.
     fn converse(&mut self, stream: &mut Stream<'_>, overloaded: Option<Duration>) -> io::Result<Turn> {
-        let (peer, seat) = (stream.peer().clone(), stream.seat());
+        let (peer, seat, waited) = (stream.peer().clone(), stream.seat(), stream.waited());
         let caller = Caller { peer: &peer, seat };
         let (input, output) = stream.split();
         if let Some(upgraded) = &mut self.upgraded {
             upgraded.overloaded(overloaded);
             return upgraded.turn(&[], input, output, caller);
         }
-        let begun = match self.begun.take() {
+        let mut begun = match self.begun.take() {
             Some(begun) => *begun,
-            None => Begun { held: None, stage: HttpStage::between() },
+            None => Begun { held: None, stage: HttpStage::between(), since: None },
         };
+        if let Some(web) = output.context.web {
+            // Since its client has something to say, the wait for a worker included.
+            begun.since.get_or_insert(web.began().saturating_sub(waited));
+        }
         let exchanges = &*self.exchanges;
         let config = &self.config.unwrap_or_else(|| Config::of(output.context.limits));
         let mut talk = HttpTurn { exchanges, config, caller, output, begun, upgraded: None, overloaded };
@@ -180,7 +188,7 @@ struct HttpTurn<'t, 'a, H: Exchanges> {
 impl<H: Exchanges> HttpTurn<'_, '_, H> {
     fn run(&mut self, input: &mut Input<'_>) -> io::Result<Turn> {
         if self.begun.take_back(self.exchanges).is_err() {
-            return Err(self.no_room());
+            return Err(self.interrupted());
         }
         let mut flow = self.resume()?;
         loop {
@@ -233,7 +241,7 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
             return self.hold(None, &data[used..]).map(|()| flow);
         };
         if self.extend(&mut held, data).is_err() {
-            return Err(self.no_room());
+            return Err(self.interrupted());
         }
         let (used, flow) = self.advance(held.bytes())?;
         held.answered(used);
@@ -241,13 +249,17 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
     }
 
     fn hold(&mut self, held: Option<Held>, data: &[u8]) -> io::Result<()> {
+        if matches!(self.begun.stage, HttpStage::Closed) {
+            // Nobody will read what stands behind the last request.
+            return Ok(());
+        }
         let mut held = match held {
             Some(held) => held,
             None if data.is_empty() => return Ok(()),
             None => Held::of_told(self.caller.peer, &self.output.context),
         };
         if self.extend(&mut held, data).is_err() {
-            return Err(self.no_room());
+            return Err(self.interrupted());
         }
         if !held.is_empty() {
             self.begun.held = Some(held);
@@ -281,18 +293,19 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
                         return Ok((used, InputFlow::More));
                     }
                 }
-                HttpStage::Pull { mut pulled, keep } => match pulled.pump(self.output)? {
+                HttpStage::Pull { mut pulled, keep, began } => match pulled.pump(self.output)? {
                     Pulling::Done => {
+                        self.answered(began);
                         self.begun.stage = if keep { HttpStage::between() } else { HttpStage::Closed }
                     }
                     Pulling::Rest => {
-                        self.begun.stage = HttpStage::Pull { pulled, keep };
+                        self.begun.stage = HttpStage::Pull { pulled, keep, began };
                         return Ok((used, InputFlow::Over));
                     }
                     // It would hold up the end of the server; the client sees that the answer is not whole.
                     Pulling::Waits(_) if self.is_draining() => {}
                     Pulling::Waits(time) => {
-                        self.begun.stage = HttpStage::Pull { pulled, keep };
+                        self.begun.stage = HttpStage::Pull { pulled, keep, began };
                         return Ok((used, InputFlow::Waits(time)));
                     }
                 },
@@ -321,42 +334,51 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
                 self.begun.stage = HttpStage::Head(scanner);
                 return Ok(None);
             }
-            Err(refused) => return self.refuse(refused).map(|()| Some(0)),
+            Err(refused) => {
+                let noted = self.begins();
+                return self.refuse(refused, noted).map(|()| Some(0));
+            }
         };
+        let mut noted = self.begins();
         let (bytes, rest) = (&data[range.clone()], &data[range.end..]);
         let mut slots = Slots::new();
         let parsed = RequestHead::parse(bytes, &mut slots, self.config.max_headers)
             .and_then(|head| decode_path(head.target.path()).map(|path| (head, path)));
         match parsed {
-            Err(refused) => self.refuse(refused).map(|()| Some(0)),
+            Err(refused) => self.refuse(refused, noted).map(|()| Some(0)),
             Ok((head, _)) if head.method == "CONNECT" => {
-                self.answer_and_close(501, "this server is not a proxy").map(|()| Some(range.end))
+                noted.entry = self.entry(noted.began, Some(&head));
+                self.answer_and_close(501, "this server is not a proxy", noted).map(|()| Some(range.end))
             }
             Ok((head, path)) => {
+                noted.entry = self.entry(noted.began, Some(&head));
                 // A body in chunks is whole when its last one was read, which the reader does.
                 let length = match head.body {
                     BodyLength::Bytes(length) => usize::try_from(length).unwrap_or(usize::MAX),
                     BodyLength::Chunked | BodyLength::UntilClose => usize::MAX,
                 };
                 if head.body != BodyLength::Chunked && length > self.config.max_body {
-                    return self.refuse(Refused::BodyTooLong).map(|()| Some(0));
+                    return self.refuse(Refused::BodyTooLong, noted).map(|()| Some(0));
                 }
                 let whole = length <= rest.len();
                 let body = if whole { &rest[..length] } else { &[] };
                 let request = Request { head, path, body, peer: self.caller.peer };
                 let used = range.end;
-                self.begin(&Arrived { request, bytes, whole }, rest).map(|body| Some(used + body))
+                self.begin(&Arrived { request, bytes, whole }, rest, noted).map(|body| Some(used + body))
             }
         }
     }
 
     /// Gives a request to the service; says how many bytes of its body were used.
-    fn begin(&mut self, arrived: &Arrived<'_>, rest: &[u8]) -> io::Result<usize> {
+    fn begin(&mut self, arrived: &Arrived<'_>, rest: &[u8], noted: Noted) -> io::Result<usize> {
         let Arrived { request, whole, .. } = arrived;
         let head = &request.head;
         let keep = head.keep_alive && !self.is_draining();
         // An answer without the rest of the body leaves it unread, so it is the last one.
-        let mut outgoing = Outgoing::new(head.version, head.method == "HEAD", keep && *whole);
+        let mut outgoing = Outgoing::new(head.version, head.method == "HEAD", keep && *whole, noted);
+        if let Some(web) = self.output.context.web {
+            web.ledger.request_body(request.body.len());
+        }
         if let Some(wait) = self.overloaded {
             return self.say_overloaded(wait, outgoing).map(|()| request.body.len());
         }
@@ -390,13 +412,18 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
         loop {
             let (n, piece) = match reader.next(&data[used..]) {
                 Ok(next) => next,
-                Err(refused) => return self.refuse(refused).map(|()| (used, true)),
+                Err(refused) => return self.refuse(refused, outgoing.noted).map(|()| (used, true)),
             };
             used += n;
             let setting =
                 Setting { context: self.output.context, config: self.config, peer: self.caller.peer };
             let failed = match piece {
-                Piece::Data(data) => self.exchanges.piece(&mut exchange, data, setting).err(),
+                Piece::Data(data) => {
+                    if let Some(web) = self.output.context.web {
+                        web.ledger.request_body(data.len());
+                    }
+                    self.exchanges.piece(&mut exchange, data, setting).err()
+                }
                 Piece::More => {
                     self.begun.stage = HttpStage::Body { exchange, reader, outgoing };
                     return Ok((used, false));
@@ -434,15 +461,27 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
             Ok(_) => self.fail(&mut outgoing, &io::Error::other("this request was not answered"))?,
             // It is too late for another answer. A protocol that took over learns of the connection's end.
             Err(error) if outgoing.started => {
+                self.count(&outgoing);
                 self.upgraded = outgoing.upgraded.take();
                 return Err(error);
             }
-            Err(error) if Fault::of(&error) == Some(Fault::InputLimit) => return Err(self.no_room()),
+            Err(error) if Fault::of(&error) == Some(Fault::InputLimit) => {
+                return Err(self.no_room(outgoing.noted));
+            }
             Err(error) => self.fail(&mut outgoing, &error)?,
+        }
+        self.count(&outgoing);
+        // How quickly requests are refused says nothing of how quickly they are answered.
+        if outgoing.pulled.is_none() && self.overloaded.is_none() {
+            self.answered(outgoing.noted.began);
         }
         self.begun.stage = match (outgoing.upgraded.take(), outgoing.pulled.take()) {
             (Some(upgraded), _) => HttpStage::Upgraded(upgraded),
-            (None, Some(pulled)) => HttpStage::Pull { pulled, keep: outgoing.keep },
+            (None, Some(mut pulled)) => {
+                let Noted { began, entry } = outgoing.noted;
+                pulled.entry = entry;
+                HttpStage::Pull { pulled, keep: outgoing.keep, began }
+            }
             (None, None) if outgoing.keep => HttpStage::between(),
             (None, None) => HttpStage::Closed,
         };
@@ -462,8 +501,8 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
     }
 
     /// Answers a message that is not taken, after which nothing of the connection can be understood.
-    fn refuse(&mut self, refused: Refused) -> io::Result<()> {
-        self.answer_and_close(refused.status(), &refused.to_string())?;
+    fn refuse(&mut self, refused: Refused, noted: Noted) -> io::Result<()> {
+        self.answer_and_close(refused.status(), &refused.to_string(), noted)?;
         match refused.status() {
             // It was understood, and is more than is allowed.
             413 | 417 => Ok(()),
@@ -471,24 +510,77 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
         }
     }
 
-    fn answer_and_close(&mut self, status: u16, why: &str) -> io::Result<()> {
-        let mut outgoing = Outgoing::new(Version::Http11, false, false);
+    fn answer_and_close(&mut self, status: u16, why: &str, noted: Noted) -> io::Result<()> {
+        let mut outgoing = self.last_answer(noted);
         Response::new(self.output, &mut outgoing, self.caller)
             .status(status)
             .text(&format!("{why}\n"))
             .map(drop)?;
+        self.count(&outgoing);
+        self.answered(outgoing.noted.began);
         self.begun.stage = HttpStage::Closed;
         Ok(())
     }
 
     /// There is no room for more input of clients: says so, and the connection ends for that reason.
-    fn no_room(&mut self) -> io::Error {
-        let mut outgoing = Outgoing::new(Version::Http11, false, false);
+    fn no_room(&mut self, noted: Noted) -> io::Error {
+        let mut outgoing = self.last_answer(noted);
         let response =
             Response::new(self.output, &mut outgoing, self.caller).status(503).header("Retry-After", "1");
-        match response.text("the server has no room for this request now\n") {
+        let said = response.text("the server has no room for this request now\n");
+        self.count(&outgoing);
+        match said {
             Ok(_) => Fault::InputLimit.into(),
             Err(error) => error,
+        }
+    }
+
+    /// The same between two steps: whoever is in the middle of an answer is told no more.
+    fn interrupted(&mut self) -> io::Error {
+        let noted = match std::mem::replace(&mut self.begun.stage, HttpStage::Closed) {
+            HttpStage::Pull { .. } | HttpStage::Closed => return Fault::InputLimit.into(),
+            HttpStage::Body { outgoing, .. } => outgoing.noted,
+            HttpStage::Upgraded(upgraded) => {
+                // It learns of the connection's end.
+                self.upgraded = Some(upgraded);
+                return Fault::InputLimit.into();
+            }
+            HttpStage::Head(_) => self.begins(),
+        };
+        self.no_room(noted)
+    }
+
+    /// The answer to what cannot be read, or will not be: the last of its connection.
+    fn last_answer(&self, mut noted: Noted) -> Outgoing {
+        if noted.entry.is_none() {
+            noted.entry = self.entry(noted.began, None);
+        }
+        Outgoing::new(Version::Http11, false, false, noted)
+    }
+
+    /// A request begins here: since when.
+    fn begins(&mut self) -> Noted {
+        let web = self.output.context.web;
+        let began = self.begun.since.take().or_else(|| web.map(WebTurn::another)).unwrap_or_default();
+        Noted { began, entry: None }
+    }
+
+    /// What is noted of a request for the access log, if there is one.
+    fn entry(&self, began: Nanos, head: Option<&RequestHead<'_>>) -> Option<Box<AccessEntry>> {
+        self.output.context.web?.entry(self.caller.peer.address, began, head)
+    }
+
+    /// An answer was begun, which a client may see the end of or not.
+    fn count(&self, outgoing: &Outgoing) {
+        if let Some(web) = self.output.context.web {
+            web.ledger.answered(outgoing.status);
+        }
+    }
+
+    /// An answer is whole.
+    fn answered(&self, began: Nanos) {
+        if let Some(web) = self.output.context.web {
+            web.answered(began);
         }
     }
 }

@@ -48,7 +48,7 @@ fn format(second: u64) -> [u8; LEN] {
 
 /// Year, month (from 0) and day (from 1) of a day since 1970-01-01. Years are counted from March, so that the
 /// leap day is the last of its year: 400 of them have 146,097 days.
-fn civil(days: u64) -> (u64, usize, u64) {
+pub(super) fn civil(days: u64) -> (u64, usize, u64) {
     // From 0000-03-01.
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);

@@ -1,5 +1,4 @@
-//! What a conversation asks of its service: the closure for whole requests, or the trait for bodies as they
-//! come.
+//! How a conversation calls its service: a closure for whole requests, or a trait for bodies as they come.
 
 use super::wire::{BodyLength, RequestHead, Slots, decode_path};
 use super::{Answer, Config, Request, Response};
@@ -7,11 +6,11 @@ use crate::service::held::Held;
 use crate::service::{Context, Peer, Seat};
 use std::io;
 
-/// An HTTP service that takes bodies as they come, for uploads that are too large to be collected. A service
-/// for whole requests is a closure: [`http`](super::http).
+/// An HTTP service that gets bodies as they come, for uploads that are too large to be collected. A service for whole
+/// requests is a closure: [`http`](super::http).
 ///
-/// The three methods run on a worker, one after the other for each request; between them the connection is
-/// parked and owns nothing but the exchange.
+/// The three methods run on a worker, one after the other for each request. Between them the connection is parked,
+/// and owns nothing but the exchange.
 ///
 /// ```no_run
 /// use std::io;
@@ -46,28 +45,28 @@ use std::io;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Streaming: Send + Sync + 'static {
-    /// What is kept of a request while its body comes.
+    /// What the service keeps of a request while its body comes.
     type Exchange: Send + 'static;
 
-    /// A request has come, its body has not: say whether it is wanted. A client that waits for
-    /// `100 Continue` is told to go on when it is.
+    /// The head of a request has come, its body has not. Return whether the body is wanted. If it is, a client that
+    /// waits for `100 Continue` is told to send it.
     fn head(&self, request: &Request<'_>, response: Response<'_, '_>) -> io::Result<Head<Self::Exchange>>;
 
-    /// A piece of the body has come; never an empty one. An error is answered 500, or with the
-    /// [`status`](super::status) it carries, and ends the connection, since the rest of the body is not read.
+    /// A piece of the body has come; it is never empty. An error is answered 500, or with the
+    /// [`status`](super::status) it carries. It ends the connection, since the rest of the body is not read.
     fn piece(&self, exchange: &mut Self::Exchange, piece: &[u8]) -> io::Result<()>;
 
-    /// The body is whole: answer. A request without a body comes here at once.
+    /// The body is whole: answer the request. For a request without a body this follows [`head`](Self::head) at once.
     fn end(&self, exchange: Self::Exchange, response: Response<'_, '_>) -> io::Result<Answer>;
 }
 
 /// What [`Streaming::head`] makes of a request.
 #[derive(Debug)]
 pub enum Head<E> {
-    /// The body is wanted, and this is kept meanwhile.
+    /// The body is wanted; this value is kept meanwhile.
     Wanted(E),
-    /// It was answered without its body, of which nothing is read. If there is one that has not come whole,
-    /// the connection ends.
+    /// The request was answered without its body, which is not read. If the body has not come whole, the connection
+    /// ends.
     Answered(Answer),
 }
 

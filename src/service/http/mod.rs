@@ -15,13 +15,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A request has `read_timeout` from its first byte to its last; meanwhile its connection is parked and what
-//! has come of it counts in `input_total`. A connection between two requests may be idle for `idle_timeout`
-//! and owns no buffer. Requests that a client sends without waiting are answered in their order, and after a
-//! millisecond other clients have their turn.
+//! A request has `read_timeout` from its first byte to its last. Meanwhile its connection is parked, and the bytes
+//! that have come count in `input_total`. Between two requests a connection may be idle for `idle_timeout` and owns
+//! no buffer. If a client sends several requests without waiting, they are answered in order, and after a millisecond
+//! other clients have their turn.
 //!
-//! Requests are read strictly: [`wire`] says how.
+//! Requests are read strictly; [`wire`] gives the rules.
 
+mod access_entry;
+mod access_log;
 mod caller;
 mod config;
 mod conversation;
@@ -35,6 +37,7 @@ mod status;
 mod upgrade;
 pub mod wire;
 
+pub use access_log::{AccessFormat, AccessLog};
 pub use config::Config;
 pub use exchanges::{Head, Streaming};
 pub use pull::Pull;
@@ -43,25 +46,26 @@ pub use request::Request;
 pub use response::{Answer, Response};
 pub use status::{reason, status};
 
+pub(in crate::service) use access_entry::AccessEntry;
 pub(in crate::service) use caller::Caller;
 pub(in crate::service) use upgrade::Upgraded;
 
-use super::{Peer, Service, Session};
+use super::{Peer, Protocol, Service, Session};
 use conversation::Conversation;
 use exchanges::{Collecting, Exchanges, Passing};
 use std::io;
 use std::sync::Arc;
 
-/// What a client is told that is refused before it has asked for anything.
+/// The answer to a client that is refused before it has sent a request.
 pub(in crate::service) const BUSY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {retry-after}\r\nConnection: close\r\n\
     Content-Type: text/plain\r\nContent-Length: 23\r\n\r\nthe server is too busy\n";
 
-/// An HTTP service from a closure that answers one request. A body up to
-/// [`max_body`](Config::max_body) is collected while the connection is parked, and handed over whole.
+/// An HTTP service from a closure that answers one request. A body of up to [`max_body`](Config::max_body) bytes is
+/// collected while the connection is parked, and the closure gets it whole.
 ///
-/// If the closure returns an error, the request is answered 500, or with the [`status`] that the error
-/// carries; if it panics, the connection is reset.
+/// If the closure returns an error, the request is answered 500, or with the [`status`] that the error carries. If
+/// the closure panics, the connection is reset.
 pub fn http<F>(answer: F) -> Http
 where
     F: Fn(&Request<'_>, Response<'_, '_>) -> io::Result<Answer> + Send + Sync + 'static,
@@ -74,7 +78,7 @@ pub fn streaming<S: Streaming>(service: S) -> Http {
     Http::new(Passing(service))
 }
 
-/// What [`http`] and [`streaming`] make.
+/// An HTTP service, made by [`http`] or [`streaming`].
 pub struct Http {
     name: String,
     config: Option<Config>,
@@ -97,7 +101,7 @@ impl Http {
         self
     }
 
-    /// Limits of its requests that are its own, instead of those of the server.
+    /// Limits of this service, instead of those of the server.
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.config = Some(config);
@@ -127,5 +131,9 @@ impl Service for Http {
 
     fn answers_overload(&self) -> bool {
         true
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::Http
     }
 }

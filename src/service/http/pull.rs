@@ -1,29 +1,31 @@
-//! The body of an answer that is pulled, between its pieces.
+//! An answer whose body is pulled: what is kept of it between its pieces.
 
+use super::access_entry::AccessEntry;
 use super::wire::{LAST_CHUNK, chunk_head};
 use crate::service::Output;
 use std::io;
 use std::time::Duration;
 
-/// Where the body of an answer ends, as its headers say it.
+/// How the end of the body is marked, as the headers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// There is none, and nothing is said of it.
+    /// There is no body, and no header about it.
     None,
     Length(u64),
     Chunked,
-    /// A client of HTTP/1.0 does not know chunks.
+    /// By the end of the connection: a client of HTTP/1.0 does not know chunks.
     UntilClose,
 }
 
-/// What a pulled body has beside the piece that it gave.
+/// What comes after the piece that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pull {
-    /// More: ask again. (After no piece: in another turn.)
+    /// More: ask again. (After an empty piece, in another turn.)
     More,
-    /// Nothing more now: ask again after this time, or when the [`Waker`](crate::service::Waker) of the
-    /// [response](super::Response::waker) is used. Meanwhile the connection is parked. While the server drains this ends the connection.
+    /// Nothing more now. Ask again after this time, or when the [`Waker`](crate::service::Waker) of the
+    /// [response](super::Response::waker) is used. Meanwhile the connection is parked. While the server drains, this
+    /// ends the connection.
     Later(Duration),
     /// This was the last piece; it may be empty.
     End,
@@ -31,10 +33,12 @@ pub enum Pull {
 
 pub(super) type NextPiece = Box<dyn FnMut(&mut Vec<u8>) -> io::Result<Pull> + Send>;
 
-/// A body of which the rest is still to be pulled.
+/// A body whose rest is still to be pulled.
 pub(super) struct Pulled {
     framing: Framing,
     next: NextPiece,
+    /// For the access log, if there is one: its line is written when the answer has ended, in whole or not.
+    pub(super) entry: Option<Box<AccessEntry>>,
 }
 
 /// How far a turn has come with a body.
@@ -44,13 +48,13 @@ pub(super) enum Pulling {
     Done,
     /// The rest is for another turn.
     Rest,
-    /// The rest will be there after this time, or when somebody wakes the session.
+    /// The rest will be there after this time, or when the session is woken.
     Waits(Duration),
 }
 
 impl Pulled {
     pub(super) fn new(framing: Framing, next: NextPiece) -> Self {
-        Self { framing, next }
+        Self { framing, next, entry: None }
     }
 
     /// Sends pieces until the body is whole, the client does not take them, or the turn is over.
@@ -64,6 +68,12 @@ impl Pulled {
                 *left = left.checked_sub(piece.len() as u64).ok_or_else(short)?;
             }
             send_piece(output, self.framing, &piece)?;
+            if let Some(entry) = &mut self.entry {
+                entry.sent += piece.len() as u64;
+            }
+            if let Some(web) = output.context.web {
+                web.ledger.response_body(piece.len());
+            }
             match more {
                 Pull::End if matches!(self.framing, Framing::Length(1..)) => {
                     return Err(io::Error::other("a pulled body is shorter than was said"));

@@ -1,10 +1,10 @@
-//! A request as a handler sees it.
+//! A request, as a handler sees it.
 
 use super::wire::{Headers, RequestHead, Version, decode_component};
 use crate::service::Peer;
 use std::borrow::Cow;
 
-/// A request, whole with its body.
+/// A request with its whole body.
 #[derive(Debug)]
 pub struct Request<'r> {
     pub(super) head: RequestHead<'r>,
@@ -19,17 +19,17 @@ impl<'r> Request<'r> {
         self.head.method
     }
 
-    /// What was asked for, as it was sent: `/a%20b?x=1`.
+    /// The target of the request, as it was sent: `/a%20b?x=1`.
     pub fn target(&self) -> &'r str {
         self.head.target.as_str()
     }
 
-    /// The path, decoded once. It has no `.` or `..` segments: one that led above the root was answered 400.
+    /// The path, decoded once. It has no `.` or `..` segments: a path above the root was answered 400.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// What stands behind the `?`, as it was sent.
+    /// The query after the `?`, as it was sent.
     pub fn query(&self) -> Option<&'r str> {
         self.head.target.query()
     }
@@ -54,7 +54,7 @@ impl<'r> Request<'r> {
         self.head.headers.get(name)
     }
 
-    /// The host that was asked, with its port if one was given.
+    /// The host that the client asked for, with its port if it gave one.
     pub fn host(&self) -> Option<&'r str> {
         self.head.host
     }
@@ -64,7 +64,7 @@ impl<'r> Request<'r> {
         self.head.version
     }
 
-    /// Whether the client wants to go on with another protocol.
+    /// Whether the client wants to switch to another protocol.
     pub(in crate::service) fn upgrades(&self) -> bool {
         self.head.upgrade
     }
@@ -74,20 +74,20 @@ impl<'r> Request<'r> {
         self.peer
     }
 
-    /// The body; empty if there is none, and in [`Streaming::head`](super::Streaming::head), which comes
-    /// before it.
+    /// The body. It is empty if there is none, and in [`Streaming::head`](super::Streaming::head), which is called
+    /// before the body comes.
     pub fn body(&self) -> &'r [u8] {
         self.body
     }
 
-    /// The body as JSON. One that is not is an error that is answered 400. (Feature `json`.)
+    /// The body as JSON. A body that is not JSON is an error, which is answered 400. (Feature `json`.)
     #[cfg(feature = "json")]
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> std::io::Result<T> {
         serde_json::from_slice(self.body).map_err(|_| super::status(400))
     }
 
-    /// Names and values of a form that was sent as the body (`application/x-www-form-urlencoded`), decoded;
-    /// none if the body is something else.
+    /// Names and values of a form that was sent as the body (`application/x-www-form-urlencoded`), decoded. None if
+    /// the body is something else.
     pub fn form(&self) -> impl Iterator<Item = (Cow<'r, str>, Cow<'r, str>)> + use<'r> {
         let form = self.header("content-type").is_some_and(|value| {
             let kind = value.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();

@@ -1,11 +1,14 @@
 //! The answer to a request: written at once, or pulled piece by piece.
 
+use super::access_entry::AccessEntry;
 use super::caller::Caller;
 use super::date;
 use super::pull::{Framing, NextPiece, Pull, Pulled};
 use super::status::{self, reason};
 use super::upgrade::Upgraded;
 use super::wire::{Version, is_token, is_value};
+use crate::clock::Nanos;
+use crate::reason::SocketHandshake;
 use crate::service::{Output, Peer, Waker};
 use std::io::{self, Read};
 
@@ -22,24 +25,45 @@ pub(super) struct Outgoing {
     pub(super) pulled: Option<Pulled>,
     /// What goes on with the connection.
     pub(super) upgraded: Option<Box<dyn Upgraded>>,
+    pub(super) noted: Noted,
+    /// The status of the head that was written; 0 before.
+    pub(super) status: u16,
+}
+
+/// What is noted of a request until its answer has ended.
+#[derive(Debug)]
+pub(super) struct Noted {
+    /// When it began.
+    pub(super) began: Nanos,
+    /// For the access log, if there is one.
+    pub(super) entry: Option<Box<AccessEntry>>,
 }
 
 impl Outgoing {
-    pub(super) fn new(version: Version, head_only: bool, keep: bool) -> Self {
-        Self { version, head_only, keep, started: false, pulled: None, upgraded: None }
+    pub(super) fn new(version: Version, head_only: bool, keep: bool, noted: Noted) -> Self {
+        let (started, pulled, upgraded) = (false, None, None);
+        Self { version, head_only, keep, started, pulled, upgraded, noted, status: 0 }
+    }
+
+    /// The head of an answer with this status is written.
+    fn has_status(&mut self, status: u16) {
+        self.status = status;
+        if let Some(entry) = &mut self.noted.entry {
+            entry.status = status;
+        }
     }
 }
 
-/// Says that a request was answered: what a handler returns. Only a [`Response`] makes it.
+/// The proof that a request was answered, which a handler returns. Only a [`Response`] makes it.
 #[derive(Debug)]
 #[must_use = "return it, so that the server knows that the request was answered"]
 pub struct Answer(());
 
-/// Where the answer goes. Set the status and headers, then give it a body; that sends it.
+/// The answer to a request. Set the status and headers, then give it a body: that sends it.
 ///
-/// Framing is the server's: `Content-Length`, `Transfer-Encoding` and `Connection` cannot be set
-/// ([`close`](Self::close) ends the connection). `Date` and `Server` are added unless they are set. HEAD
-/// gets the same headers as GET and no body.
+/// The server sets `Content-Length`, `Transfer-Encoding` and `Connection`; a handler cannot. ([`close`](Self::close)
+/// ends the connection.) `Date` and `Server` are added unless the handler sets them. HEAD gets the same headers as
+/// GET, and no body.
 pub struct Response<'r, 'a> {
     output: &'r mut Output<'a>,
     outgoing: &'r mut Outgoing,
@@ -73,10 +97,10 @@ impl<'r, 'a> Response<'r, 'a> {
         self
     }
 
-    /// Adds a header. Several of one name are several lines.
+    /// Adds a header. Several headers of one name stay separate lines.
     ///
-    /// A name or value that would change the message (a line end in it, for instance) makes the answer an
-    /// error 500, and so does a header of the framing.
+    /// A name or value that would change the message (for example one with a line end) turns the answer into an error
+    /// 500. So does a header that the server sets itself.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let value = value.as_ref();
         let framing =
@@ -109,8 +133,8 @@ impl<'r, 'a> Response<'r, 'a> {
         self.caller.peer
     }
 
-    /// Wakes this connection from any thread: a body that is pulled and said [`Pull::Later`] is asked again. So
-    /// news can be sent when there are some (`text/event-stream`).
+    /// Wakes this connection from any thread. Then a pulled body that returned [`Pull::Later`] is asked again. Use it
+    /// to send news as they come (`text/event-stream`).
     pub fn waker(&self) -> Waker {
         Waker::new(self.output.context.host.clone(), self.caller.seat)
     }
@@ -120,8 +144,8 @@ impl<'r, 'a> Response<'r, 'a> {
         self.whole(None, &[])
     }
 
-    /// Answers with bytes. What the client does not take at once is kept, up to the limit
-    /// `output_per_connection`: an answer that may be larger than that should be [pulled](Self::pull).
+    /// Answers with bytes. What the client does not read at once is kept, up to `output_per_connection`. An answer
+    /// that may be larger should be [pulled](Self::pull).
     pub fn bytes(self, body: &[u8]) -> io::Result<Answer> {
         self.whole(None, &[body])
     }
@@ -143,12 +167,12 @@ impl<'r, 'a> Response<'r, 'a> {
         self.whole(Some("application/json"), &[&body])
     }
 
-    /// Answers with a body that is pulled: `next` is asked for a piece when the client has taken the one before,
-    /// and appends it to the vector. So a slow reader of a large answer owns no worker, and no more memory than a
-    /// piece. 16 to 64 KiB are a good size; a piece must fit `output_per_connection`.
+    /// Answers with a body that is pulled. `next` is asked for a piece when the client has read the one before, and
+    /// appends it to the vector. So a slow reader of a large answer holds no worker, and the memory of one piece. 16
+    /// to 64 KiB are a good size; a piece must fit `output_per_connection`.
     ///
-    /// The body is sent in chunks, to a client of HTTP/1.0 until the connection ends. If `next` fails, the
-    /// connection is reset, so that the client sees that the answer is not whole. HEAD does not ask it.
+    /// The body is sent in chunks; to a client of HTTP/1.0 it is sent until the connection ends. If `next` fails, the
+    /// connection is reset, so that the client sees that the answer is not whole. For HEAD `next` is not called.
     pub fn pull<F>(self, next: F) -> io::Result<Answer>
     where
         F: FnMut(&mut Vec<u8>) -> io::Result<Pull> + Send + 'static,
@@ -158,8 +182,8 @@ impl<'r, 'a> Response<'r, 'a> {
         self.pulled(framing, Box::new(next))
     }
 
-    /// The same where the length of the whole body is known. A body that turns out shorter or longer is an
-    /// error, and the connection is reset.
+    /// The same for a body whose length is known. If the body turns out shorter or longer, that is an error and the
+    /// connection is reset.
     pub fn pull_sized<F>(self, length: u64, next: F) -> io::Result<Answer>
     where
         F: FnMut(&mut Vec<u8>) -> io::Result<Pull> + Send + 'static,
@@ -167,7 +191,7 @@ impl<'r, 'a> Response<'r, 'a> {
         self.pulled(Framing::Length(length), Box::new(next))
     }
 
-    /// Answers with this many bytes of a reader, a file for instance, pulled in pieces of 64 KiB.
+    /// Answers with this many bytes of a reader, for example a file, pulled in pieces of 64 KiB.
     pub fn reader<R>(self, length: u64, mut reader: R) -> io::Result<Answer>
     where
         R: Read + Send + 'static,
@@ -187,14 +211,24 @@ impl<'r, 'a> Response<'r, 'a> {
         self
     }
 
-    /// Gives the connection to another protocol. `open` answers the request itself. If it fails before it has begun to,
-    /// it gives no protocol, and the request is answered as one whose handler failed.
+    /// Counts what becomes of a request for a WebSocket.
+    pub(in crate::service) fn count(&self, handshake: SocketHandshake) {
+        if let Some(web) = self.output.context.web {
+            web.counts.handshake(handshake);
+        }
+    }
+
+    /// Gives the connection to another protocol. `open` answers the request itself. If it fails before it has
+    /// answered, it gives no protocol, and the request is answered as if its handler had failed.
     pub(in crate::service) fn upgrade<F>(self, open: F) -> io::Result<Answer>
     where
         F: FnOnce(&mut Output<'a>, Caller<'r>) -> (Option<Box<dyn Upgraded>>, io::Result<()>),
     {
         let (upgraded, opened) = open(self.output, self.caller);
         self.outgoing.started = upgraded.is_some();
+        if upgraded.is_some() {
+            self.outgoing.has_status(101);
+        }
         self.outgoing.upgraded = upgraded;
         opened.map(|()| Answer(()))
     }
@@ -207,6 +241,12 @@ impl<'r, 'a> Response<'r, 'a> {
         if framing != Framing::None && !self.outgoing.head_only {
             for part in body {
                 self.output.send(part)?;
+            }
+            if let (Some(web), Framing::Length(length)) = (self.output.context.web, framing) {
+                web.ledger.response_body(length as usize);
+            }
+            if let (Some(entry), Framing::Length(length)) = (&mut self.outgoing.noted.entry, framing) {
+                entry.sent = length;
             }
         }
         Ok(Answer(()))
@@ -229,6 +269,7 @@ impl<'r, 'a> Response<'r, 'a> {
             return Err(wrong);
         }
         self.outgoing.started = true;
+        self.outgoing.has_status(self.status);
         let out = &mut *self.output;
         match status::line(self.status) {
             Some(line) => out.send(line.as_bytes())?,

@@ -1,4 +1,4 @@
-//! What takes over a connection from HTTP.
+//! A protocol that takes a connection over from HTTP.
 
 use super::caller::Caller;
 use crate::reason::CloseReason;
@@ -6,9 +6,9 @@ use crate::service::{Input, Output, Turn};
 use std::io;
 use std::time::Duration;
 
-/// Another protocol that goes on with a connection after `101 Switching Protocols`.
+/// Another protocol that continues on a connection after `101 Switching Protocols`.
 pub(in crate::service) trait Upgraded: Send {
-    /// A turn. `first` is what the client has sent behind its request, in the first turn only.
+    /// A turn. In the first turn, `first` is what the client has sent after its request.
     fn turn(
         &mut self,
         first: &[u8],
@@ -17,7 +17,7 @@ pub(in crate::service) trait Upgraded: Send {
         caller: Caller<'_>,
     ) -> io::Result<Turn>;
 
-    /// With a time, what the client asks in the next turn cannot be served: it may come again after this time.
+    /// With a time: what the client asks in the next turn cannot be served, and it may come again after this time.
     fn overloaded(&mut self, wait: Option<Duration>);
 
     /// The connection has ended.

@@ -8,7 +8,7 @@ use super::session::GateSession;
 use super::tend;
 use crate::metrics::backends::BackendsSnapshot;
 use crate::service::http::BUSY;
-use crate::service::{Peer, Service, Session};
+use crate::service::{Peer, Protocol, Service, Session};
 use crate::transport::proxy_header::Version;
 use crossbeam_channel::Sender;
 use std::convert::Infallible;
@@ -264,6 +264,10 @@ impl Service for Proxy {
 
     fn client_speaks_first(&self) -> bool {
         self.http.is_some() || self.gate.settings.connect_on == ConnectOn::FirstByte
+    }
+
+    fn protocol(&self) -> Protocol {
+        if self.http.is_some() { Protocol::Http } else { Protocol::Stream }
     }
 
     fn backends(&self) -> Option<BackendsSnapshot> {

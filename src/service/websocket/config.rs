@@ -1,18 +1,18 @@
-//! The limits of WebSockets: those of the server, or a service's own.
+//! The limits of a WebSocket service: the server's, or its own.
 
 use crate::limits::Limits;
 use std::time::Duration;
 
-/// The limits of a WebSocket service, where they are not those of its server ([`Limits`]). Start from
+/// Limits of a WebSocket service that differ from those of its server ([`Limits`]). Start from
 /// [`WebSocketConfig::default`] and change what must differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WebSocketConfig {
-    /// Bytes of a message, all its fragments together. A longer one fails its connection with 1009.
-    /// Default 1 MiB.
+    /// Bytes of a message, all its fragments together. A longer one ends its connection with close code 1009.
+    /// Default: 1 MiB.
     pub max_message: usize,
-    /// A client that was silent for this time is asked for a sign of life; one that stays silent for as long
-    /// again is given up. Default 20 s.
+    /// A client that is silent for this time is sent a ping. If it stays silent for the same time again, its
+    /// connection ends. Default: 20 s.
     pub ping_every: Duration,
 }
 
@@ -23,7 +23,7 @@ impl Default for WebSocketConfig {
 }
 
 impl WebSocketConfig {
-    /// What the limits of a server say.
+    /// The server's limits.
     pub(super) fn of(limits: &Limits) -> Self {
         Self { max_message: limits.max_message, ping_every: limits.ws_ping }
     }

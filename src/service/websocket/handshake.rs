@@ -4,7 +4,7 @@ use super::session::WebSocketSession;
 use super::socket::{Event, SocketState, WebSocket};
 use super::{SocketService, WebSocketConfig, WebSockets};
 use crate::contain::contain;
-use crate::reason::CloseReason;
+use crate::reason::{CloseReason, SocketHandshake};
 use crate::service::http::{Answer, Request, Response, Upgraded};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -41,29 +41,32 @@ fn is_key(text: &[u8]) -> bool {
     text.len() == 24 && text[..22].iter().all(digit) && text.ends_with(b"==")
 }
 
-/// What a request lacks to become a WebSocket: a status and a line.
-fn refusal(request: &Request<'_>, service: &SocketService) -> Option<(u16, &'static str)> {
+/// What a request lacks to become a WebSocket: what is counted, a status and a line.
+fn refusal(request: &Request<'_>, service: &SocketService) -> Option<(SocketHandshake, u16, &'static str)> {
     let headers = request.headers();
     if !request.upgrades() || !headers.lists("upgrade", "websocket") {
-        return Some((426, "this is a WebSocket: connect with ws://"));
+        return Some((SocketHandshake::NotWebSocket, 426, "this is a WebSocket: connect with ws://"));
     }
     if request.method() != "GET" || !request.body().is_empty() {
-        return Some((400, "a WebSocket begins with GET, without a body"));
+        return Some((SocketHandshake::Method, 400, "a WebSocket begins with GET, without a body"));
     }
     if headers.get("sec-websocket-version") != Some(b"13") {
-        return Some((426, "the version of WebSockets here is 13"));
+        return Some((SocketHandshake::Version, 426, "the version of WebSockets here is 13"));
     }
     let mut keys = headers.all("sec-websocket-key");
     match (keys.next(), keys.next()) {
         (Some(key), None) if is_key(key) => {}
-        _ => return Some((400, "there is no Sec-WebSocket-Key of 16 bytes in base64")),
+        _ => {
+            let why = "there is no Sec-WebSocket-Key of 16 bytes in base64";
+            return Some((SocketHandshake::Key, 400, why));
+        }
     }
     let origin = headers.get("origin");
     let known = |origin: &[u8]| service.origins.iter().any(|it| it.as_bytes().eq_ignore_ascii_case(origin));
     // A client that is not a browser sends none.
     match origin {
         Some(origin) if !service.origins.is_empty() && !known(origin) => {
-            Some((403, "pages from there may not connect"))
+            Some((SocketHandshake::Origin, 403, "pages from there may not connect"))
         }
         _ => None,
     }
@@ -88,14 +91,17 @@ impl Response<'_, '_> {
     /// ```
     pub fn websocket(self, request: &Request<'_>, sockets: &WebSockets) -> io::Result<Answer> {
         let service = &*sockets.service;
-        if let Some((status, why)) = refusal(request, service) {
+        if let Some((what, status, why)) = refusal(request, service) {
+            self.count(what);
             let refused = self.status(status).header("Sec-WebSocket-Version", "13");
             return refused.protocols("websocket").text(&format!("{why}\n"));
         }
         let opening = Some(opening(request, service));
         self.upgrade(|output, caller| {
             let config = service.config.unwrap_or_else(|| WebSocketConfig::of(output.context.limits));
-            let mut state = SocketState::new(config);
+            let counts = output.context.web.map(|web| web.counts.clone());
+            let count = |handshake| counts.iter().for_each(|counts| counts.handshake(handshake));
+            let mut state = SocketState::new(config, counts.clone());
             let mut socket =
                 WebSocket { output: Some(output), caller: Some(caller), state: &mut state, opening };
             let open = || (service.on)(Event::Open(request), &mut socket).and_then(|()| socket.open());
@@ -103,14 +109,19 @@ impl Response<'_, '_> {
             let begun = socket.opening.is_none();
             let mut session = WebSocketSession::new(service.on.clone(), state, Instant::now());
             match opened {
-                Ok(opened) if begun => (Some(Box::new(session)), opened),
+                Ok(opened) if begun => {
+                    count(SocketHandshake::Opened);
+                    (Some(Box::new(session)), opened)
+                }
                 Ok(opened) => {
                     // There was no socket, so nothing can be pushed to it.
+                    count(SocketHandshake::Service);
                     session.shut();
                     (None, opened)
                 }
                 Err(panic) => {
                     // What the service has noted of this socket at its opening it can forget now.
+                    count(SocketHandshake::Opened);
                     let _ = contain(|| session.finish(CloseReason::Panic));
                     resume_unwind(panic)
                 }

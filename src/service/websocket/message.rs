@@ -1,4 +1,4 @@
-//! What is sent: a message, for one socket or for many.
+//! Messages to be sent, to one socket or to many.
 
 use super::frame::{Opcode, frame_head};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl<'m> From<&'m [u8]> for Message<'m> {
     }
 }
 
-/// A message for many sockets: it is in memory once, however many clients have yet to take it.
+/// A message for many sockets. It is in memory once, however many clients have yet to read it.
 #[derive(Clone, Debug)]
 pub struct Prepared(pub(super) Arc<[u8]>);
 

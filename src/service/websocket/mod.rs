@@ -12,13 +12,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Between messages a socket owns no thread and no buffer. [`WebSocket::pusher`] gives a [`Pusher`], which sends
-//! to the socket from any thread. What a client does not take is kept up to `output_per_connection`; a message that
-//! comes in pieces has `read_timeout` from its first byte to its last and counts in `input_total`.
+//! Between messages a socket owns no thread and no buffer. [`WebSocket::pusher`] gives a [`Pusher`], which sends to
+//! the socket from any thread. What a client does not read is kept, up to `output_per_connection`. A message that
+//! comes in pieces has `read_timeout` from its first byte to its last, and counts in `input_total`.
 //!
-//! The server asks silent clients for a sign of life ([`ping_every`](WebSocketConfig::ping_every)), answers pings,
-//! puts fragments together and checks every rule of the RFC; a client that breaks one is told so with the close
-//! code for it. While the server drains, sockets are closed with 1001.
+//! The server sends pings to silent clients ([`ping_every`](WebSocketConfig::ping_every)), answers pings, joins
+//! fragments and checks every rule of the RFC. A client that breaks a rule gets the close code for it. While the
+//! server drains, sockets are closed with 1001.
 
 mod config;
 mod frame;
@@ -39,15 +39,15 @@ pub use socket::{Closed, Event, WebSocket};
 pub use violation::{Violation, close_payload};
 
 use super::http::{Http, http};
-use super::{Peer, Service, Session};
+use super::{Peer, Protocol, Service, Session};
 use session::OnEvent;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-/// A WebSocket service from a closure that is called for each event of each socket: it opens, a message has come,
-/// it has ended.
+/// A WebSocket service from a closure that is called for each event of each socket: the socket opens, a message has
+/// come, the socket has ended.
 ///
-/// If the closure returns an error, the connection is reset; to end a socket in good order, call
+/// If the closure returns an error, the connection is reset. To end a socket in good order, call
 /// [`close`](WebSocket::close).
 pub fn websocket<F>(on: F) -> WebSockets
 where
@@ -62,13 +62,13 @@ where
 #[derive(Clone)]
 struct SocketService {
     on: Arc<OnEvent>,
-    /// The limits that it has of its own.
+    /// Limits of this service, if it has its own.
     config: Option<WebSocketConfig>,
     protocols: Vec<String>,
     origins: Vec<String>,
 }
 
-/// What [`websocket`] makes: a service for a listener of its own, or for some paths of an HTTP service
+/// A WebSocket service, made by [`websocket`]: for a listener of its own, or for some paths of an HTTP service
 /// ([`Response::websocket`](super::http::Response::websocket)).
 pub struct WebSockets {
     name: String,
@@ -85,23 +85,23 @@ impl WebSockets {
         self
     }
 
-    /// Limits of its sockets that are its own, instead of those of the server.
+    /// Limits of this service, instead of those of the server.
     #[must_use]
     pub fn config(mut self, config: WebSocketConfig) -> Self {
         Arc::make_mut(&mut self.service).config = Some(config);
         self
     }
 
-    /// A subprotocol that is spoken; of several that a client offers, the one that was named first here is taken.
+    /// Adds a subprotocol. If a client offers several, the one added first is chosen.
     #[must_use]
     pub fn protocol(mut self, protocol: &str) -> Self {
         Arc::make_mut(&mut self.service).protocols.push(protocol.to_owned());
         self
     }
 
-    /// An origin whose pages may connect, `https://example.org` for instance; others are answered 403. Without
-    /// any, pages from everywhere may. A service that trusts cookies, or the address of its clients, must name
-    /// its origins: browsers let every page connect to every host.
+    /// Adds an origin whose pages may connect, for example `https://example.org`. Pages of other origins are answered
+    /// 403. Without any origin, pages from everywhere may connect. A service that trusts cookies, or the address of
+    /// its clients, must list its origins: browsers let every page connect to every host.
     #[must_use]
     pub fn origin(mut self, origin: &str) -> Self {
         Arc::make_mut(&mut self.service).origins.push(origin.to_owned());
@@ -135,5 +135,9 @@ impl Service for WebSockets {
 
     fn answers_overload(&self) -> bool {
         true
+    }
+
+    fn protocol(&self) -> Protocol {
+        Protocol::WebSocket
     }
 }

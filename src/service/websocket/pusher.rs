@@ -1,4 +1,4 @@
-//! Sending from any thread: what is pushed waits in a push_box until the session's turn.
+//! Sending from any thread: pushed messages wait in an outbox until the session's next turn.
 
 use super::message::Prepared;
 use crate::service::Waker;
@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushError {
-    /// The client has not taken what was pushed before, and there is more than may be kept for it
-    /// (`output_per_connection`) or for all (`output_total`).
+    /// The client has not read the messages that were pushed before, and no more may be kept for it
+    /// (`output_per_connection`) or for all clients (`output_total`).
     #[error("the client does not take its messages")]
     Full,
     /// The connection has ended.
@@ -19,13 +19,13 @@ pub enum PushError {
     Gone,
 }
 
-/// Sends to one socket from any thread. A clone sends to the same socket; it may outlive it.
+/// Sends to one socket from any thread. A clone sends to the same socket. A pusher may outlive its socket.
 #[derive(Clone, Debug)]
-pub struct Pusher(Arc<PushBox>);
+pub struct Pusher(Arc<Outbox>);
 
 impl Pusher {
-    /// Sends a message after those that were pushed before, without waiting. A [`Prepared`] message that is pushed
-    /// to many sockets is in memory once.
+    /// Sends a message after those that were pushed before, without waiting. A [`Prepared`] message that is pushed to
+    /// many sockets is in memory once.
     pub fn push(&self, message: impl Into<Prepared>) -> Result<(), PushError> {
         self.0.put(message.into().0)
     }
@@ -39,7 +39,7 @@ impl Pusher {
 
 /// What was pushed and not sent.
 #[derive(Debug)]
-pub(super) struct PushBox {
+pub(super) struct Outbox {
     contents: Mutex<Contents>,
     waker: Waker,
     limit: usize,
@@ -56,14 +56,14 @@ struct Contents {
     gone: bool,
 }
 
-/// What a turn takes from a push_box.
+/// What a turn takes from an outbox.
 pub(super) enum Mail {
     Frame(Arc<[u8]>),
     Close(u16),
     Nothing,
 }
 
-impl PushBox {
+impl Outbox {
     pub(super) fn new(waker: Waker, limit: usize, total: Arc<Pool>, total_limit: usize) -> Self {
         Self { contents: Mutex::default(), waker, limit, total, total_limit }
     }
@@ -91,7 +91,7 @@ impl PushBox {
         contents.frames.push_back(frame);
         let first = contents.frames.len() == 1;
         drop(contents);
-        // Whoever put the first one has woken the session, and its turn takes all.
+        // The thread that put in the first message has woken the session, whose turn takes all of them.
         if first {
             self.waker.wake();
         }
@@ -105,7 +105,7 @@ impl PushBox {
                 contents.bytes -= frame.len();
                 self.total.discharge(frame.len());
                 if contents.frames.is_empty() {
-                    // A push_box that is empty owns no memory.
+                    // An empty outbox owns no memory.
                     contents.frames = VecDeque::new();
                 }
                 Mail::Frame(frame)
@@ -117,7 +117,7 @@ impl PushBox {
         }
     }
 
-    /// The connection has ended: nothing more is taken, and nothing kept.
+    /// The connection has ended: no more messages are taken, and none is kept.
     pub(super) fn shut(&self) {
         let mut contents = self.contents();
         contents.gone = true;
@@ -127,7 +127,7 @@ impl PushBox {
     }
 }
 
-impl Drop for PushBox {
+impl Drop for Outbox {
     fn drop(&mut self) {
         self.shut();
     }

@@ -1,12 +1,13 @@
 //! One WebSocket: a session that took over from HTTP.
 //!
-//! Between messages it keeps this and nothing else: no buffer, no thread. Its time is its own: the next ping, the
-//! service's timer, the deadline of a message that comes in pieces and of a close that is not answered.
+//! Between messages it keeps only this struct: no buffer, no thread. It keeps its own deadlines: the next ping, the
+//! service's timer, a message that comes in pieces, and a close that is not answered.
 
 use super::frame::{FramePiece, FrameReader, Opcode, unmask};
 use super::pusher::Mail;
 use super::socket::{Closed, Event, SocketState, WebSocket};
 use super::violation::{Violation, close_payload};
+use crate::metrics::web::SocketEnd;
 use crate::reason::CloseReason;
 use crate::service::held::Held;
 use crate::service::http::{Caller, Upgraded};
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 /// What a person writes.
 pub(super) type OnEvent = dyn Fn(Event<'_>, &mut WebSocket<'_, '_>) -> io::Result<()> + Send + Sync;
 
-/// Frames are gathered into calls of this size; a longer one must find room first.
+/// Frames are collected into calls of this size. A longer frame must find room first.
 const GATHER: usize = 16 << 10;
 
 pub(super) struct WebSocketSession {
@@ -27,9 +28,9 @@ pub(super) struct WebSocketSession {
     state: SocketState,
     /// Input that was begun and not finished; nothing between messages.
     begun: Option<Box<BegunMessage>>,
-    /// When the client is asked for a sign of life.
+    /// When the next ping is due.
     ping_at: Instant,
-    /// It was asked, and nothing has come since.
+    /// A ping was sent, and nothing has come since.
     pinged: bool,
     closed: Option<(Option<u16>, String)>,
     /// No message is heard in this turn: the time after which the client may come again.
@@ -51,7 +52,7 @@ impl BegunMessage {
     }
 }
 
-/// What input came to.
+/// What the input came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReadFlow {
     /// More must come.
@@ -70,8 +71,8 @@ impl WebSocketSession {
 
     /// Nothing more is pushed to it.
     pub(super) fn shut(&self) {
-        if let Some(push_box) = &self.state.push_box {
-            push_box.shut();
+        if let Some(outbox) = &self.state.outbox {
+            outbox.shut();
         }
     }
 
@@ -99,7 +100,7 @@ impl WebSocketSession {
         }
     }
 
-    /// There is no room for more input of clients: tells the client to come again later.
+    /// There is no room for more input of clients: tells this client to come again later.
     fn no_room(&mut self, error: io::Error, output: &mut Output<'_>) -> io::Error {
         match self.close(1013, "the server has no room for this message now", output) {
             Err(broken) if self.state.closing.is_none() => broken,
@@ -107,18 +108,21 @@ impl WebSocketSession {
         }
     }
 
-    /// Sends what was pushed, as long as the client takes it.
+    /// Sends what was pushed, while the client takes it.
     fn deliver(&mut self, output: &mut Output<'_>) -> io::Result<ReadFlow> {
-        let Some(push_box) = self.state.push_box.clone() else { return Ok(ReadFlow::More) };
+        let Some(outbox) = self.state.outbox.clone() else { return Ok(ReadFlow::More) };
         while self.state.closing.is_none() {
             output.flush()?;
             for _ in 0..64 {
                 if !output.kept.is_empty() {
                     return Ok(ReadFlow::Over);
                 }
-                match push_box.take() {
+                match outbox.take() {
                     Mail::Frame(frame) => {
                         output.send(&frame)?;
+                        if let Some(web) = output.context.web {
+                            web.ledger.message_sent();
+                        }
                         if frame.len() > GATHER {
                             break;
                         }
@@ -147,7 +151,7 @@ impl WebSocketSession {
             return Err(Fault::ReadTimeout.into());
         }
         if let Some(closing) = self.state.closing {
-            // As long as a polite close waits anyway: whoever does not answer must not hold up a drain.
+            // The client has as long as for any polite close: a client that does not answer must not hold up a drain.
             let over = now >= closing + output.context.limits.linger_timeout;
             return Ok(if over { ReadFlow::Close } else { ReadFlow::More });
         }
@@ -184,7 +188,7 @@ impl WebSocketSession {
 
     fn begin(&self, output: &Output<'_>) -> BegunMessage {
         let max_message = self.state.config.max_message;
-        // Nothing may be kept for a message past what all clients may have, so a longer one need not begin.
+        // A message can never be longer than `input_total`, so a longer one is refused at its beginning.
         let max_message = max_message.min(output.context.limits.input_total) as u64;
         let since = Instant::now();
         BegunMessage { reader: FrameReader::of_client(max_message), message: None, rest: None, since }
@@ -199,9 +203,9 @@ impl WebSocketSession {
         let context = output.context;
         let held = match begun.rest.take() {
             Some(mut rest) => {
-                // The time that it waited for this turn is not the client's.
+                // The time that the input waited for this turn does not count against the client.
                 begun.since = Instant::now();
-                rest.extend(data, usize::MAX, &context)?;
+                rest.extend(data, usize::MAX, &context).map_err(|error| self.no_room(error, output))?;
                 let (used, read) = self.read(&mut begun, rest.bytes(), output, caller)?;
                 rest.answered(used);
                 (rest, read)
@@ -210,7 +214,8 @@ impl WebSocketSession {
                 let (used, read) = self.read(&mut begun, data, output, caller)?;
                 let mut rest = Held::of_told(caller.peer, &context);
                 if used < data.len() && read != ReadFlow::Close {
-                    rest.extend(&data[used..], data.len(), &context)?;
+                    let held = rest.extend(&data[used..], data.len(), &context);
+                    held.map_err(|error| self.no_room(error, output))?;
                 }
                 (rest, read)
             }
@@ -272,8 +277,11 @@ impl WebSocketSession {
         output: &mut Output<'_>,
         caller: Caller<'_>,
     ) -> io::Result<()> {
+        if let Some(web) = output.context.web {
+            web.ledger.message_received();
+        }
         if self.state.closing.is_some() {
-            // What a client says after it was told that the socket is closed is not heard.
+            // What a client sends after it was told that the socket is closed is ignored.
             return Ok(());
         }
         if let Some(wait) = self.overloaded {
@@ -330,6 +338,15 @@ fn extend(
 }
 
 impl WebSocketSession {
+    /// How the socket ended: the side that closed it first has given the reason.
+    fn end(&self) -> SocketEnd {
+        match (self.state.close_code, &self.closed) {
+            (Some(code), _) => SocketEnd::Code(Some(code)),
+            (None, Some((code, _))) => SocketEnd::Code(*code),
+            (None, None) => SocketEnd::Lost,
+        }
+    }
+
     fn converse(
         &mut self,
         first: &[u8],
@@ -393,10 +410,13 @@ impl Upgraded for WebSocketSession {
         if turn == Turn::Close {
             return Ok(turn);
         }
-        for held in self.begun.iter_mut().flat_map(|begun| begun.held()) {
-            held.set_aside(caller.seat, &output.context)?;
+        let mut held = self.begun.iter_mut().flat_map(|begun| begun.held());
+        let aside = held.try_for_each(|held| held.set_aside(caller.seat, &output.context));
+        drop(held);
+        match aside {
+            Ok(()) => Ok(turn),
+            Err(error) => Err(self.no_room(error, output)),
         }
-        Ok(turn)
     }
 
     fn overloaded(&mut self, wait: Option<Duration>) {
@@ -405,6 +425,9 @@ impl Upgraded for WebSocketSession {
 
     fn finish(&mut self, why: CloseReason) {
         self.shut();
+        if let Some(counts) = &self.state.counts {
+            counts.closed(self.end());
+        }
         let (code, reason) = self.closed.take().unwrap_or_default();
         let closed = Closed { code, reason, why };
         let mut socket = WebSocket { output: None, caller: None, state: &mut self.state, opening: None };

@@ -3,8 +3,9 @@
 use super::config::WebSocketConfig;
 use super::frame::{CONTROL_MAX, Opcode, frame_head};
 use super::message::Message;
-use super::pusher::{PushBox, Pusher};
+use super::pusher::{Outbox, Pusher};
 use super::violation::may_be_sent;
+use crate::metrics::web::WebCounts;
 use crate::reason::CloseReason;
 use crate::service::http::{Caller, Request};
 use crate::service::{Output, Peer, Waker};
@@ -49,18 +50,22 @@ pub struct Closed {
 pub(super) struct SocketState {
     pub(super) id: u64,
     pub(super) config: WebSocketConfig,
-    pub(super) push_box: Option<Arc<PushBox>>,
+    pub(super) outbox: Option<Arc<Outbox>>,
     /// When the service wants to be called.
     pub(super) timer: Option<Instant>,
     /// Since when the socket is closed from this side.
     pub(super) closing: Option<Instant>,
+    /// The code that it was closed with from this side.
+    pub(super) close_code: Option<u16>,
+    /// Where its end is counted.
+    pub(super) counts: Option<Arc<WebCounts>>,
 }
 
 impl SocketState {
-    pub(super) fn new(config: WebSocketConfig) -> Self {
+    pub(super) fn new(config: WebSocketConfig, counts: Option<Arc<WebCounts>>) -> Self {
         static SOCKETS: AtomicU64 = AtomicU64::new(1);
         let id = SOCKETS.fetch_add(1, Ordering::Relaxed);
-        Self { id, config, push_box: None, timer: None, closing: None }
+        Self { id, config, outbox: None, timer: None, closing: None, close_code: None, counts }
     }
 }
 
@@ -92,20 +97,21 @@ impl WebSocket<'_, '_> {
         }
         self.send_frame(Opcode::Close, &[&code.to_be_bytes(), reason.as_bytes()].concat())?;
         self.state.closing = Some(Instant::now());
+        self.state.close_code = Some(code);
         Ok(())
     }
 
     /// Sends to this socket from any thread.
     pub fn pusher(&mut self) -> io::Result<Pusher> {
         let (Some(output), Some(caller)) = (&self.output, self.caller) else { return Err(gone()) };
-        let push_box = self.state.push_box.get_or_insert_with(|| {
+        let outbox = self.state.outbox.get_or_insert_with(|| {
             let context = output.context;
             let waker = Waker::new(context.host.clone(), caller.seat);
             let limits = context.limits;
             let total = context.output_total.pool().clone();
-            Arc::new(PushBox::new(waker, limits.output_per_connection, total, limits.output_total))
+            Arc::new(Outbox::new(waker, limits.output_per_connection, total, limits.output_total))
         });
-        Ok(push_box.pusher())
+        Ok(outbox.pusher())
     }
 
     /// Asks for [`Event::Timer`] after this time. A socket has one timer: this replaces the one before.
@@ -129,7 +135,11 @@ impl WebSocket<'_, '_> {
             return Err(gone());
         };
         output.send(frame_head(opcode, payload.len()).as_ref())?;
-        output.send(payload)
+        output.send(payload)?;
+        if let (Some(web), Opcode::Text | Opcode::Binary) = (output.context.web, opcode) {
+            web.ledger.message_sent();
+        }
+        Ok(())
     }
 
     /// Sends the answer that opens the socket, if it was not sent.

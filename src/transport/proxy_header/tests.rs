@@ -213,7 +213,8 @@ proptest! {
             version.write(source, destination, &mut bytes);
             let (header, len) = ProxyHeader::parse(&bytes, ParseConfig::default()).unwrap();
             prop_assert_eq!(len, bytes.len());
-            prop_assert_eq!(header.proxied_address(), Some(&ProxiedAddress::stream(source, destination)));
+            let expected = ProxiedAddress::stream(source, destination);
+            prop_assert_eq!(header.proxied_address(), Some(&expected));
         }
     }
 
@@ -268,8 +269,10 @@ proptest! {
         if let (Ok(Some(ours)), Ok((theirs, len))) = (ours, &theirs) {
             prop_assert_eq!(ours.len, *len);
             match ours.origin {
-                Origin::Client { source, destination } => prop_assert_eq!(
-                    theirs.proxied_address(), Some(&ProxiedAddress::stream(source, destination))),
+                Origin::Client { source, destination } => {
+                    let expected = ProxiedAddress::stream(source, destination);
+                    prop_assert_eq!(theirs.proxied_address(), Some(&expected));
+                }
                 // Theirs gives the addresses of datagrams too.
                 Origin::Connection => prop_assert!(theirs.proxied_address().is_none()
                     || bytes[13] & 0xf == 2 || bytes.starts_with(b"PROXY")),

@@ -1,4 +1,4 @@
-//! Why a listener cannot speak TLS.
+//! Errors in the TLS settings of a listener.
 
 /// Why a listener cannot speak TLS: one line for a person.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! What is known of a TLS client after its handshake.
+//! What the server knows about a TLS client after the handshake.
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,4 +1,4 @@
-//! What comes of looking at records.
+//! The outcome of reading records.
 
 use crate::reason::HandshakeFailure;
 

@@ -31,6 +31,16 @@ fn the_source_that_has_not_waited_for_the_longest_time_is_forgotten() {
 }
 
 #[test]
+fn the_accounts_take_what_is_said_of_them() {
+    assert_eq!((Accounts::most(0), Accounts::most(7), Accounts::most(800)), (64, 71, 964));
+    let entries = 10_000;
+    let (most, bytes) = (Accounts::most(entries), Accounts::new(entries, true).bytes());
+    // The heads of the lists are on top, and the table of chains may be half as large as was reckoned with.
+    let said = Accounts::SOURCE_BYTES * most;
+    assert!(bytes <= said + 4_096 && said <= bytes + 4 * most + 4_096, "{bytes} bytes, {said} were said");
+}
+
+#[test]
 fn thousands_of_sources_that_come_once_leave_the_table_as_it_was() {
     let mut sources = Accounts::new(8, true);
     for id in 0..100_000_u128 {

@@ -63,6 +63,8 @@ pub(super) struct AnswerRelay {
     partial: Option<Box<Buffer>>,
     interims: u8,
     status: u16,
+    /// Bytes of the body that were passed on.
+    body: u64,
     /// Bytes have come.
     heard: bool,
     /// The client's connection stays open afterwards.
@@ -108,6 +110,7 @@ impl AnswerRelay {
             partial: None,
             interims: 0,
             status: 0,
+            body: 0,
             heard: false,
             keep: false,
             reusable: false,
@@ -126,6 +129,11 @@ impl AnswerRelay {
 
     pub(super) fn status(&self) -> u16 {
         self.status
+    }
+
+    /// Bytes of the body that were passed on.
+    pub(super) fn body(&self) -> u64 {
+        self.body
     }
 
     /// Whether the client's connection stays open, now that it is whole.
@@ -204,7 +212,10 @@ impl AnswerRelay {
                     let (n, piece) = reader.next(&data[used..])?;
                     used += n;
                     match piece {
-                        Piece::Data(data) => write_piece(data, framing, out),
+                        Piece::Data(data) => {
+                            self.body += data.len() as u64;
+                            write_piece(data, framing, out);
+                        }
                         Piece::More => return Ok((used, Answered::More)),
                         Piece::End => {
                             if framing == AnswerFraming::Chunked {

@@ -235,7 +235,9 @@ fn make(
         keep: head.keep_alive,
     };
     let idempotent = matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE");
-    Ok(Pending::new(bytes, upload, asked, idempotent, source(head, setting)))
+    let mut pending = Pending::new(bytes, upload, asked, idempotent, source(head, setting));
+    pending.entry = context.web.and_then(|web| web.entry(peer.address, web.began(), Some(head)));
+    Ok(pending)
 }
 
 /// The source that takes turns with others.

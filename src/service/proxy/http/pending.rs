@@ -4,6 +4,7 @@ use super::answer::Asked;
 use crate::admit::turns::accounts::SourceId;
 use crate::clock::Nanos;
 use crate::service::held::Held;
+use crate::service::http::AccessEntry;
 use crate::service::http::wire::{BodyReader, LAST_CHUNK, Piece, Refused, chunk_head};
 use crate::service::proxy::backends::BackendId;
 use crate::service::{Context, Fault};
@@ -32,6 +33,10 @@ pub(super) struct Pending {
     pub(super) source: SourceId,
     /// Backends that could not be reached for it.
     pub(super) tried: Vec<BackendId>,
+    /// When all that is waited for of it before a place is asked for had come.
+    pub(super) since: Nanos,
+    /// For the access log, if there is one.
+    pub(super) entry: Option<Box<AccessEntry>>,
     /// When a backend must be reached; 0 before one was asked for.
     pub(super) deadline: Nanos,
 }
@@ -70,7 +75,16 @@ impl Pending {
             expects_continue: false,
             source,
             tried: Vec::new(),
+            since: 0,
+            entry: None,
             deadline: 0,
+        }
+    }
+
+    /// What is said of its answer in the access log.
+    pub(super) fn answered(&mut self, status: u16, body: u64) {
+        if let Some(entry) = &mut self.entry {
+            (entry.status, entry.sent) = (status, body);
         }
     }
 

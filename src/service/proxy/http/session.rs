@@ -342,22 +342,23 @@ impl<'t, 'a> GateTurn<'t, 'a> {
                 self.scratch.extend_from_slice(CONTINUE);
                 self.deliver().map(|()| None)
             }
-            Ok(IntakeStep::Ready(pending)) => {
+            Ok(IntakeStep::Ready(mut pending)) => {
+                pending.since = self.now;
                 self.begun.stage = RequestStage::Ready(pending);
                 Ok(Some(Onward::GoOn))
             }
-            Err(IntakeFault::Refused(refused)) => self.refuse(refused).map(Some),
-            Err(IntakeFault::Connect) => self.last_words(501, "this server makes no tunnels").map(Some),
+            Err(IntakeFault::Refused(refused)) => self.refuse(refused, None).map(Some),
+            Err(IntakeFault::Connect) => self.last_words(501, "this server makes no tunnels", None).map(Some),
             Err(IntakeFault::NoRoom) => {
-                let _ = self.last_words(503, "the server has no room for this request now")?;
+                let _ = self.last_words(503, "the server has no room for this request now", None)?;
                 Err(Fault::InputLimit.into())
             }
         }
     }
 
     /// A request cannot be read: nothing behind it can be understood.
-    fn refuse(&mut self, refused: Refused) -> io::Result<Onward> {
-        let onward = self.last_words(refused.status(), &refused.to_string())?;
+    fn refuse(&mut self, refused: Refused, pending: Option<&mut Pending>) -> io::Result<Onward> {
+        let onward = self.last_words(refused.status(), &refused.to_string(), pending)?;
         match refused.status() {
             // It was understood, and is more than is allowed.
             413 | 417 => Ok(onward),
@@ -367,27 +368,53 @@ impl<'t, 'a> GateTurn<'t, 'a> {
     }
 
     /// Answers a request that was not read to its end, and ends the connection.
-    fn last_words(&mut self, status: u16, text: &str) -> io::Result<Onward> {
+    fn last_words(&mut self, status: u16, text: &str, pending: Option<&mut Pending>) -> io::Result<Onward> {
         let retry_after = (status == 503).then_some(1);
         let to = SaidTo { version: UNKNOWN_VERSION, head_only: false, keep: false };
         GateWords { status, text, retry_after }.write(to, &mut self.scratch);
+        self.count(status, None);
+        match pending {
+            Some(pending) => pending.answered(status, text.len() as u64 + 1),
+            None => self.log_unread(status, text.len() as u64 + 1),
+        }
         self.deliver()?;
         self.begun.stage = RequestStage::Ending;
         Ok(Onward::GoOn)
     }
 
+    /// Counts an answer, and the time that it took where it is whole.
+    fn count(&self, status: u16, since: Option<Nanos>) {
+        let Some(web) = self.stream.context().web else { return };
+        web.ledger.answered(status);
+        if let Some(since) = since {
+            web.ledger.took(self.now.saturating_sub(since));
+        }
+    }
+
+    /// Logs the answer to a request that could not be read.
+    fn log_unread(&self, status: u16, body: u64) {
+        let web = self.stream.context().web;
+        let entry = web.and_then(|web| web.entry(self.peer.address, web.began(), None));
+        if let Some(mut entry) = entry {
+            (entry.status, entry.sent) = (status, body);
+        }
+    }
+
     /// Answers a request that no backend answers.
-    fn give_up(&mut self, pending: &Pending, words: GateWords<'_>) -> io::Result<Onward> {
+    fn give_up(&mut self, pending: &mut Pending, words: GateWords<'_>) -> io::Result<Onward> {
         let asked = pending.asked;
         let keep = asked.keep && pending.has_come() && !self.stream.is_draining();
         words.write(SaidTo { version: asked.version, head_only: asked.head_only, keep }, &mut self.scratch);
+        // How quickly clients are turned away says nothing of how quickly they are answered.
+        self.count(words.status, (words.status != 503).then_some(pending.since));
+        pending.answered(words.status, if asked.head_only { 0 } else { words.text.len() as u64 + 1 });
         self.deliver()?;
         self.begun.stage = if keep { RequestStage::between() } else { RequestStage::Ending };
         Ok(Onward::GoOn)
     }
 
     /// Asks for a place.
-    fn ask(&mut self, pending: Box<Pending>) -> io::Result<Onward> {
+    fn ask(&mut self, mut pending: Box<Pending>) -> io::Result<Onward> {
         let stream = &*self.stream;
         let asking = Asking {
             source: pending.source,
@@ -398,12 +425,12 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         match self.gate.gate.backends.take(&asking, || Box::new(stream.waker())) {
             PlaceAnswer::Place(place) => self.set_out(place, pending, false),
             PlaceAnswer::Wait(ticket) => self.wait(ticket, pending),
-            PlaceAnswer::Refused(refusal) => self.turn_away(&pending, refusal),
+            PlaceAnswer::Refused(refusal) => self.turn_away(&mut pending, refusal),
         }
     }
 
     /// Looks whether there is a place now.
-    fn wait(&mut self, mut ticket: Ticket, pending: Box<Pending>) -> io::Result<Onward> {
+    fn wait(&mut self, mut ticket: Ticket, mut pending: Box<Pending>) -> io::Result<Onward> {
         if self.has_left() {
             return self.leave();
         }
@@ -413,11 +440,11 @@ impl<'t, 'a> GateTurn<'t, 'a> {
                 self.park(until)
             }
             Look::Place(place) => self.set_out(place, pending, false),
-            Look::Refused(refusal) => self.turn_away(&pending, refusal),
+            Look::Refused(refusal) => self.turn_away(&mut pending, refusal),
         }
     }
 
-    fn turn_away(&mut self, pending: &Pending, refusal: Refusal) -> io::Result<Onward> {
+    fn turn_away(&mut self, pending: &mut Pending, refusal: Refusal) -> io::Result<Onward> {
         let seconds = self.gate.retry_after();
         let busy = |text| GateWords { status: 503, text, retry_after: Some(seconds) };
         match refusal {
@@ -502,7 +529,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
             let text =
                 if timeout { "the backend was not reached in time" } else { "no backend can be reached" };
             let status = if timeout { 504 } else { 502 };
-            return self.give_up(&pending, GateWords { status, text, retry_after: None });
+            return self.give_up(&mut pending, GateWords { status, text, retry_after: None });
         }
         self.begun.stage = RequestStage::Ready(pending);
         Ok(Onward::GoOn)
@@ -579,7 +606,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
                 BackendHeard::Switched { .. } => return self.switch(exchange),
                 BackendHeard::Lost => return self.lose(*exchange),
                 BackendHeard::Fault(fault) => {
-                    return self.spoil(&exchange, RequestFailure::Unreadable, 502, &fault.to_string());
+                    return self.spoil(&mut exchange, RequestFailure::Unreadable, 502, &fault.to_string());
                 }
             }
         }
@@ -592,7 +619,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         if exchange.wants_upload() {
             until = exchange.upload.deadline(self.bounds.read_timeout);
             if self.now >= until {
-                return self.upload_timeout(&exchange);
+                return self.upload_timeout(&mut exchange);
             }
             exchange.pause();
         } else {
@@ -603,7 +630,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
                 until = exchange.deadline(self.gate.config.backend_timeout);
                 if self.now >= until {
                     let text = "the backend did not answer in time";
-                    return self.spoil(&exchange, RequestFailure::Timeout, 504, text);
+                    return self.spoil(&mut exchange, RequestFailure::Timeout, 504, text);
                 }
             }
         }
@@ -623,11 +650,15 @@ impl<'t, 'a> GateTurn<'t, 'a> {
     }
 
     /// The client does not go on with its body.
-    fn upload_timeout(&mut self, exchange: &Exchange) -> io::Result<Onward> {
+    fn upload_timeout(&mut self, exchange: &mut Exchange) -> io::Result<Onward> {
         if exchange.answer.has_begun() {
             return Err(Fault::ReadTimeout.into());
         }
-        let _ = self.last_words(408, "the body of the request did not come in time")?;
+        let _ = self.last_words(
+            408,
+            "the body of the request did not come in time",
+            Some(&mut exchange.pending),
+        )?;
         Err(Fault::ReadTimeout.into())
     }
 
@@ -656,16 +687,20 @@ impl<'t, 'a> GateTurn<'t, 'a> {
             Ok(_) => {}
             Err(UploadFault::NoRoom) => return Err(Fault::InputLimit.into()),
             Err(UploadFault::Refused(refused)) if exchange.answer.has_begun() => return Err(refused.into()),
-            Err(UploadFault::Refused(refused)) => return self.refuse(refused).map(Fed::Over),
+            Err(UploadFault::Refused(refused)) => {
+                return self.refuse(refused, Some(&mut exchange.pending)).map(Fed::Over);
+            }
         }
         exchange.push(self.now);
         Ok(Fed::Some)
     }
 
     /// The answer is whole. Its place is free before the client sees that.
-    fn finish(&mut self, exchange: Exchange) -> io::Result<Onward> {
+    fn finish(&mut self, mut exchange: Exchange) -> io::Result<Onward> {
         let keep = exchange.answer.keeps_client() && exchange.pending.has_come();
         exchange.place.answered(exchange.answer.status());
+        self.count(exchange.answer.status(), Some(exchange.pending.since));
+        exchange.pending.answered(exchange.answer.status(), exchange.answer.body());
         self.gate.held_for(exchange.age(self.now));
         let (spare, place, _) = exchange.part(self.stream.seat());
         // A new connection is made only where there is none to spare.
@@ -679,7 +714,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
     }
 
     /// The backend's connection ended before the answer did.
-    fn lose(&mut self, exchange: Exchange) -> io::Result<Onward> {
+    fn lose(&mut self, mut exchange: Exchange) -> io::Result<Onward> {
         if exchange.can_be_repeated() {
             let Exchange { socket, place, mut pending, .. } = exchange;
             drop(socket);
@@ -689,13 +724,13 @@ impl<'t, 'a> GateTurn<'t, 'a> {
             return self.set_out(place, pending, true);
         }
         let failure = if exchange.answer.has_begun() { RequestFailure::Cut } else { RequestFailure::Closed };
-        self.spoil(&exchange, failure, 502, "the backend closed the connection and had not answered")
+        self.spoil(&mut exchange, failure, 502, "the backend closed the connection and had not answered")
     }
 
     /// The backend does not answer as it should: the client is told, or its answer is cut.
     fn spoil(
         &mut self,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         failure: RequestFailure,
         status: u16,
         text: &str,
@@ -703,11 +738,13 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         exchange.place.spoiled(failure);
         tracing::debug!(backend = %exchange.place.address(), reason = %failure, text, "a request is not answered");
         if exchange.answer.has_begun() {
+            self.count(exchange.answer.status(), None);
+            exchange.pending.answered(exchange.answer.status(), exchange.answer.body());
             // A reset tells the client that its answer is not whole.
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         self.scratch.clear();
-        self.give_up(&exchange.pending, GateWords { status, text, retry_after: None })
+        self.give_up(&mut exchange.pending, GateWords { status, text, retry_after: None })
     }
 
     /// The connection goes on as a pair, once what was said before is on its way.
@@ -722,6 +759,8 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         }
         if exchange.pending.is_taken() && self.begun.out.is_empty() {
             exchange.place.answered(exchange.answer.status());
+            self.count(exchange.answer.status(), Some(exchange.pending.since));
+            exchange.pending.answered(exchange.answer.status(), 0);
             let Exchange { socket, place, watched_both, .. } = *exchange;
             let gate = self.gate.gate.clone();
             let tunnel = GateSession::adopted(gate, place, socket, watched_both, self.now);

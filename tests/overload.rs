@@ -512,3 +512,66 @@ fn a_standing_queue_serves_the_freshest_first_and_a_calm_one_in_order() {
         site.end();
     }
 }
+
+/// Answers each line with itself, and holds its worker for one that says `hold`.
+fn patient_lines(gate: Arc<Gate>) -> tidegate::Lines<(), impl tidegate::service::AnswerLine<()>> {
+    lines("patient", move |line, reply| {
+        if line == b"hold" {
+            gate.pass();
+        }
+        reply.send(&[line, b"\n"].concat())
+    })
+}
+
+/// Two lines of an established client wait longer than `queue_timeout`; what it hears, and that it is served later.
+fn lines_that_waited_too_long(site: &Site, gate: &Gate, told: &str) {
+    let (mut busy, mut late) = (site.client(), site.client());
+    busy.say("a\n").hear("a\n");
+    late.say("b\n").hear("b\n");
+    busy.say("hold\n");
+    site.until("the worker is held", |now| now.active == 1);
+    late.say("one\ntwo\nthr");
+    site.until("they have waited too long", |now| now.turns_shed[TurnShed::QueueTimeout as usize] == 1);
+    gate.open();
+    busy.hear("hold\n");
+    late.hear(told).hear(told).say("ee\n").hear("three\n");
+    assert_eq!(site.counts().accepted, 2, "nobody had to come back");
+}
+
+#[test]
+fn a_line_that_waited_too_long_is_answered_with_the_busy_reply_and_its_connection_stays() {
+    let gate = Gate::new();
+    let service = patient_lines(gate.clone()).busy_reply("busy: come again in {retry-after} s");
+    let site = Site::serve(narrow(2).queue_timeout(Duration::from_millis(200)), service);
+    lines_that_waited_too_long(&site, &gate, "busy: come again in 1 s\n");
+    site.end();
+}
+
+#[test]
+fn a_service_of_lines_can_answer_an_overload_itself() {
+    let gate = Gate::new();
+    let service = patient_lines(gate.clone()).on_overload(|(), line, reply, wait| {
+        let line = String::from_utf8_lossy(line).len();
+        reply.send(format!("{line} bytes, in {} s\n", wait.as_secs()).as_bytes())
+    });
+    let site = Site::serve(narrow(2).queue_timeout(Duration::from_millis(200)), service);
+    lines_that_waited_too_long(&site, &gate, "3 bytes, in 1 s\n");
+    site.end();
+}
+
+#[test]
+fn a_line_that_waited_too_long_ends_its_connection_where_there_are_no_words_for_it() {
+    let gate = Gate::new();
+    let site = Site::serve(narrow(2).queue_timeout(Duration::from_millis(200)), patient_lines(gate.clone()));
+    let (mut busy, mut late) = (site.client(), site.client());
+    busy.say("a\n").hear("a\n");
+    late.say("b\n").hear("b\n");
+    busy.say("hold\n");
+    site.until("the worker is held", |now| now.active == 1);
+    late.say("one\n");
+    site.until_closed(CloseReason::Overload, 1);
+    assert_eq!(late.end(), End::Reset);
+    gate.open();
+    busy.hear("hold\n");
+    site.end();
+}

@@ -9,10 +9,12 @@ use crate::reason::AcceptError;
 use crate::service::http::AccessLog;
 use crate::service::{Network, Protocol, Service, Words};
 use crate::transport::tls::Setup;
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The name that a service says; one that panics over it is called `unnamed`.
 pub(crate) fn name_of(ask: impl FnOnce() -> String) -> String {
@@ -33,7 +35,7 @@ pub(crate) struct Listener {
     pub(crate) cost: TurnCost,
     /// Whether the service's sessions have words for an overload; asked once.
     pub(crate) answers_overload: bool,
-    /// What a refused client is told.
+    /// The text for a client that is not served.
     pub(crate) words: Words,
     /// What is counted of HTTP, where its clients speak it.
     pub(crate) web: Option<Arc<WebCounts>>,
@@ -68,13 +70,14 @@ impl Listener {
         words: Option<Arc<[u8]>>,
     ) -> Self {
         let name = name_of(|| service.name().to_owned());
-        // The author's code: a panic in it is as good as no answer.
-        let answers_overload = contain(|| service.answers_overload()).unwrap_or(false);
         let protocol = contain(|| service.protocol()).unwrap_or_default();
         let words = match words {
             Some(words) => Words::new(&words),
+            // The author's code: a panic in it is as good as no answer.
             None => contain(|| Words::new(service.busy_reply())).unwrap_or_default(),
         };
+        let told = words.say(Duration::from_secs(1));
+        let answers_overload = contain(|| service.answers_overload(&told)).unwrap_or(false);
         Self {
             url: format!("{}://{address}", protocol.scheme(false)),
             address,
@@ -103,16 +106,20 @@ impl Listener {
         self
     }
 
-    /// With TLS, if there is a setup of it. A client that is refused then is told nothing: words inside TLS would cost a
-    /// handshake.
+    /// With TLS, if there is a setup of it.
     pub(crate) fn secured(mut self, setup: Option<Setup>) -> Self {
         if let Some(setup) = setup {
             let (counts, cost) = (HandshakeCounts::default(), TurnCost::unknown());
             self.tls = Some(ListenerTls { setup, counts, cost });
-            self.words = Words::default();
             self.url = format!("{}://{}", self.protocol.scheme(true), self.address);
         }
         self
+    }
+
+    /// The text for a client that is refused and should wait for this long. With TLS there is none: to send it would cost a
+    /// handshake.
+    pub(crate) fn refusal(&self, wait: Duration) -> Cow<'_, [u8]> {
+        if self.tls.is_some() { Cow::default() } else { self.words.say(wait) }
     }
 
     /// With a log of its HTTP requests, if there is one.

@@ -168,7 +168,7 @@ impl Shared {
 
     /// What a refused client of this listener is told.
     pub(crate) fn words(&self, listener: usize) -> Cow<'_, [u8]> {
-        self.listeners[listener].words.say(self.wait_estimate())
+        self.listeners[listener].refusal(self.wait_estimate())
     }
 
     /// The addresses of all listeners, in the order they were given.

@@ -7,6 +7,7 @@ use crate::reason::CloseReason;
 use memchr::memchr;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The reply to a line.
 #[derive(Debug)]
@@ -14,6 +15,16 @@ pub struct LineReply<'r, 'a> {
     output: &'r mut Output<'a>,
     peer: &'r Peer,
     ending: bool,
+    /// No line is answered in this turn, but told of the overload.
+    overload: Option<&'r Overload>,
+}
+
+/// What clients are told of the overload during a turn.
+#[derive(Debug)]
+struct Overload {
+    /// The busy reply, as a line.
+    words: Vec<u8>,
+    wait: Duration,
 }
 
 impl LineReply<'_, '_> {
@@ -87,8 +98,14 @@ where
     O: Fn(&Peer) -> S + Send + Sync + 'static,
     F: Fn(&mut S, &[u8], &mut LineReply<'_, '_>) -> io::Result<()> + Send + Sync + 'static,
 {
-    let hooks =
-        Hooks { open: Arc::new(open), answer: Arc::new(answer), with_ends: false, greet: None, close: None };
+    let hooks = Hooks {
+        open: Arc::new(open),
+        answer: Arc::new(answer),
+        with_ends: false,
+        greet: None,
+        close: None,
+        overloaded: None,
+    };
     Lines { name: name.to_owned(), hooks: Arc::new(hooks), verify: None, error: None, busy_reply: Vec::new() }
 }
 
@@ -105,6 +122,8 @@ impl<S, F> AnswerLine<S> for F where
 
 type Open<S> = Arc<dyn Fn(&Peer) -> S + Send + Sync>;
 type Greet<S> = Arc<dyn Fn(&mut S, &mut LineReply<'_, '_>) -> io::Result<()> + Send + Sync>;
+type Overloaded<S> =
+    Arc<dyn Fn(&mut S, &[u8], &mut LineReply<'_, '_>, Duration) -> io::Result<()> + Send + Sync>;
 type Close<S> = Arc<dyn Fn(&mut S, CloseReason) + Send + Sync>;
 type Verify = Box<dyn Fn(&Peer) -> bool + Send + Sync>;
 type Error = Box<dyn Fn(&Peer, &io::Error) + Send + Sync>;
@@ -144,13 +163,19 @@ struct Hooks<S, F> {
     with_ends: bool,
     greet: Option<Greet<S>>,
     close: Option<Close<S>>,
+    overloaded: Option<Overloaded<S>>,
 }
 
 impl<S, F> Clone for Hooks<S, F> {
     fn clone(&self) -> Self {
-        let Self { open, answer, with_ends, greet, close } = self;
-        let (open, answer, with_ends) = (open.clone(), answer.clone(), *with_ends);
-        Self { open, answer, with_ends, greet: greet.clone(), close: close.clone() }
+        Self {
+            open: self.open.clone(),
+            answer: self.answer.clone(),
+            with_ends: self.with_ends,
+            greet: self.greet.clone(),
+            close: self.close.clone(),
+            overloaded: self.overloaded.clone(),
+        }
     }
 }
 
@@ -195,7 +220,20 @@ impl<S, F> Lines<S, F> {
         self
     }
 
-    /// The text that a refused client is sent. Default: none, and the client is reset.
+    /// Called instead of the answer for a line that has waited longer than `queue_timeout`. It is given the time that the
+    /// server needs to work off what waits, in whole seconds from 1 to 120. The connection stays, unless the reply is told to
+    /// [`close`](LineReply::close). Default: the busy reply is sent, as a line; without one the connection is reset.
+    #[must_use]
+    pub fn on_overload<O>(mut self, overloaded: O) -> Self
+    where
+        O: Fn(&mut S, &[u8], &mut LineReply<'_, '_>, Duration) -> io::Result<()> + Send + Sync + 'static,
+    {
+        Arc::make_mut(&mut self.hooks).overloaded = Some(Arc::new(overloaded));
+        self
+    }
+
+    /// The text that a refused client is sent, and the answer to a line that has waited too long. Default: none, and the
+    /// client is reset.
     #[must_use]
     pub fn busy_reply(mut self, words: impl Into<Vec<u8>>) -> Self {
         self.busy_reply = words.into();
@@ -228,6 +266,10 @@ impl<S: Send + 'static, F: AnswerLine<S>> Service for Lines<S, F> {
         &self.busy_reply
     }
 
+    fn answers_overload(&self, busy_reply: &[u8]) -> bool {
+        self.hooks.overloaded.is_some() || !busy_reply.is_empty()
+    }
+
     fn client_speaks_first(&self) -> bool {
         self.hooks.greet.is_none()
     }
@@ -252,12 +294,15 @@ struct LineSession<S, F> {
 
 impl<S: Send, F: AnswerLine<S>> Session for LineSession<S, F> {
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
-        let mut held = self.parked.take().map(Held::resume).transpose()?;
-        let turn = self.converse(stream, &mut held)?;
-        if turn != Turn::Close {
-            self.parked = held.map(|held| held.park(stream.seat(), stream.context())).transpose()?;
+        self.turn_with(stream, None)
+    }
+
+    fn overloaded(&mut self, stream: &mut Stream<'_>, wait: Duration) -> io::Result<Turn> {
+        let mut words = stream.busy_reply(wait).into_owned();
+        if !words.is_empty() && !words.ends_with(b"\n") {
+            words.push(b'\n');
         }
-        Ok(turn)
+        self.turn_with(stream, Some(&Overload { words, wait }))
     }
 
     fn finish(&mut self, reason: CloseReason) {
@@ -268,10 +313,25 @@ impl<S: Send, F: AnswerLine<S>> Session for LineSession<S, F> {
 }
 
 impl<S, F: AnswerLine<S>> LineSession<S, F> {
-    fn converse(&mut self, stream: &mut Stream<'_>, held: &mut Option<Held>) -> io::Result<Turn> {
+    /// A turn, in which clients are told of the overload if there is one.
+    fn turn_with(&mut self, stream: &mut Stream<'_>, overload: Option<&Overload>) -> io::Result<Turn> {
+        let mut held = self.parked.take().map(Held::resume).transpose()?;
+        let turn = self.converse(stream, &mut held, overload)?;
+        if turn != Turn::Close {
+            self.parked = held.map(|held| held.park(stream.seat(), stream.context())).transpose()?;
+        }
+        Ok(turn)
+    }
+
+    fn converse(
+        &mut self,
+        stream: &mut Stream<'_>,
+        held: &mut Option<Held>,
+        overload: Option<&Overload>,
+    ) -> io::Result<Turn> {
         let peer = stream.peer().clone();
         let (input, output) = stream.split();
-        let mut reply = LineReply { output, peer: &peer, ending: false };
+        let mut reply = LineReply { output, peer: &peer, ending: false, overload };
         if !self.greeted {
             self.greeted = true;
             self.greet(&mut reply)?;
@@ -390,7 +450,12 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
         if line.len() > reply.output.context.limits.max_line {
             return Err(Fault::LineTooLong.into());
         }
-        (self.hooks.answer)(&mut self.state, if self.hooks.with_ends { whole } else { line }, reply)
+        let line = if self.hooks.with_ends { whole } else { line };
+        let Some(overload) = reply.overload else { return (self.hooks.answer)(&mut self.state, line, reply) };
+        match &self.hooks.overloaded {
+            Some(overloaded) => overloaded(&mut self.state, line, reply, overload.wait),
+            None => reply.send(&overload.words),
+        }
     }
 }
 

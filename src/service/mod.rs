@@ -129,9 +129,11 @@ pub trait Service: Send + Sync + 'static {
         b""
     }
 
-    /// Whether [`Session::overloaded`] is called for a request that has waited longer than `queue_timeout`. If not,
-    /// the connection of that request ends with the busy reply. Asked once, when the server is bound. Default: no.
-    fn answers_overload(&self) -> bool {
+    /// Whether [`Session::overloaded`] is called for a request that has waited longer than `queue_timeout`. `busy_reply` is
+    /// the text for clients of its listener that are not served, which may be empty. If not, the connection of that request
+    /// ends with this text. Asked once, when the server is bound. Default: no.
+    fn answers_overload(&self, busy_reply: &[u8]) -> bool {
+        let _ = busy_reply;
         false
     }
 

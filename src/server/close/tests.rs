@@ -381,7 +381,7 @@ impl crate::Service for Quiet {
         Box::new(Listening(self.told.clone()))
     }
 
-    fn answers_overload(&self) -> bool {
+    fn answers_overload(&self, _: &[u8]) -> bool {
         self.answers_overload
     }
 

@@ -129,7 +129,7 @@ impl Service for Http {
         BUSY
     }
 
-    fn answers_overload(&self) -> bool {
+    fn answers_overload(&self, _busy_reply: &[u8]) -> bool {
         true
     }
 

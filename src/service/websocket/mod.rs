@@ -133,7 +133,7 @@ impl Service for WebSockets {
         super::http::BUSY
     }
 
-    fn answers_overload(&self) -> bool {
+    fn answers_overload(&self, _busy_reply: &[u8]) -> bool {
         true
     }
 

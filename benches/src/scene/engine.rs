@@ -58,6 +58,8 @@ struct Engine<'a> {
     stage: usize,
     waiting: usize,
     sockets: usize,
+    /// For each group its addresses; none where it has those of another.
+    sources: Vec<Vec<Sources>>,
     /// Clients that have still to join, and those that are about to.
     to_join: Vec<usize>,
     joining: usize,
@@ -67,8 +69,8 @@ struct Engine<'a> {
 /// What belongs to a group.
 struct Crowd {
     request: Vec<u8>,
-    /// One for each address.
-    sources: Vec<Sources>,
+    /// Which of the engine's sources are its own.
+    sources: usize,
     tally: Ledger,
 }
 
@@ -112,6 +114,7 @@ impl<'a> Engine<'a> {
     fn new(plan: &'a Script, target: SocketAddr) -> Result<Self> {
         let now = Instant::now();
         let (mut clients, mut groups, mut to_join) = (Vec::new(), Vec::new(), Vec::new());
+        let mut all_sources = Vec::new();
         for (at, group) in plan.groups.iter().enumerate() {
             if group.joins() || group.asks == Asks::Flood {
                 for index in 0..group.clients {
@@ -125,9 +128,10 @@ impl<'a> Engine<'a> {
             }
             groups.push(Crowd {
                 request: request(plan.wire, group.size, group.asks == Asks::Flood, group.joins()),
-                sources: sources(group, target, at)?,
+                sources: if let From::Like { group } = group.from { group } else { at },
                 tally: Ledger::new(plan)?,
             });
+            all_sources.push(sources(group, target, at)?);
         }
         to_join.reverse();
         Ok(Self {
@@ -143,6 +147,7 @@ impl<'a> Engine<'a> {
             stage: 0,
             waiting: 0,
             sockets: 0,
+            sources: all_sources,
             to_join,
             joining: 0,
             joined_last: now,
@@ -324,7 +329,7 @@ impl<'a> Engine<'a> {
         let prepared: Vec<Option<socket2::Socket>> = (0..size)
             .map(|_| match self.plan.wire {
                 Wire::Datagrams => None,
-                _ => self.groups[group].sources[0].prepare(self.target).ok(),
+                _ => self.sources[self.groups[group].sources][0].prepare(self.target).ok(),
             })
             .collect();
         let due = Instant::now();
@@ -391,7 +396,7 @@ impl<'a> Engine<'a> {
     fn connect(&mut self, client: usize) -> Result<()> {
         ensure!(self.sockets < SOCKETS_MAX, "too many sockets");
         let Client { group, index, .. } = self.clients[client];
-        let sources = &mut self.groups[group].sources;
+        let sources = &mut self.sources[self.groups[group].sources];
         let at = index % sources.len();
         let socket = match self.plan.wire {
             Wire::Stream | Wire::Lines | Wire::Http => {
@@ -508,6 +513,10 @@ impl<'a> Engine<'a> {
 fn sources(group: &Party, target: SocketAddr, index: usize) -> Result<Vec<Sources>> {
     Ok(match group.from {
         From::Spread => vec![Sources::new(target, index)],
+        From::Like { group: other } => {
+            ensure!(other < index, "{}: group {other} does not come before it", group.name);
+            Vec::new()
+        }
         From::Addresses { first, count } => {
             ensure!(target.ip().is_loopback() && count > 0, "{}: addresses of the loopback net", group.name);
             (0..count).map(|at| Sources::at(nth(first, at))).collect()

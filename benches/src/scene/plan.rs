@@ -35,6 +35,8 @@ pub(crate) enum From {
     Spread,
     /// `count` addresses from this one on; client i has the address i modulo `count`.
     Addresses { first: Ipv4Addr, count: usize },
+    /// Where an earlier group connects from, so that the server takes both for one source.
+    Like { group: usize },
 }
 
 /// Clients that behave alike and are measured together.

@@ -31,6 +31,8 @@ pub(crate) fn goals(scenes: &Scenes) -> Vec<Goal> {
         let after = "answered of what is asked from 1 s after the surge on";
         goals.push(figure(scenes, key, work, after, Bound::AtLeast(0.99), share));
     }
+    let what = "p99 of the useful replies to halves, from the second half on";
+    goals.push(millis(scenes, "surge-lines", SURGES[5].1, what, 350.0, of(1, |stage| stage.p99)));
     let work = "one busy source beside 50 polite ones";
     let polite = |played: &Played, run: &Run| run.stage(1, played.judged)?.prompt_share();
     let within = "share of the polite answered within 250 ms";

@@ -149,7 +149,13 @@ impl Name {
 }
 
 fn surge(name: Name, base: Scene) -> Scene {
-    let mut all = Party::standing("all", SURGE_CLIENTS, &[CALM_RATE, SURGE_RATE, CALM_RATE, CALM_RATE]);
+    let surging = |name, clients: usize| {
+        let share = clients as f64 / SURGE_CLIENTS as f64;
+        let rates = [CALM_RATE, SURGE_RATE, CALM_RATE, CALM_RATE].map(|rate| rate * share);
+        Party::standing(name, clients, &rates)
+    };
+    let mut all = surging("all", SURGE_CLIENTS);
+    let mut halves = None;
     let (mut wire, mut service, mut peers) = (Wire::Stream, base.service, ALL);
     let (key, title, what) = match name {
         Name::SurgeSources => {
@@ -178,7 +184,15 @@ fn surge(name: Name, base: Scene) -> Scene {
             ("surge-cores", "Surge, all cores", "The surge, where servers and clients share all cores.")
         }
         Name::SurgeLines => {
-            all.halves = Some((10, Duration::from_millis(300)));
+            let (tenth, pause) = (SURGE_CLIENTS / 10, Duration::from_millis(300));
+            all = surging("whole lines", SURGE_CLIENTS - tenth);
+            halves = Some(Party {
+                from: From::Like { group: 0 },
+                halves: Some((1, pause)),
+                // A second from the first half on, as all others have.
+                patience: all.patience - pause,
+                ..surging("in halves", tenth)
+            });
             (wire, service.lines, peers) = (Wire::Lines, true, "tidegate");
             (
                 "surge-lines",
@@ -196,7 +210,8 @@ fn surge(name: Name, base: Scene) -> Scene {
         ),
     };
     let apart = name != Name::SurgeCores;
-    let script = Script { wire, stages: stages("surge", 10), groups: vec![all] };
+    let groups = [all].into_iter().chain(halves).collect();
+    let script = Script { wire, stages: stages("surge", 10), groups };
     Scene { key, title, what, script, service, apart, peers, ..base }
 }
 

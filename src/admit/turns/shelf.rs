@@ -65,6 +65,8 @@ struct Seat<T> {
     since: Nanos,
     /// The turn in which this life of the slot was last served, or 0.
     served: u64,
+    /// The same as it was before that turn.
+    served_before: u64,
     generation: u32,
     source: u32,
     standing: Stand,
@@ -111,6 +113,8 @@ pub(crate) struct Shelf<T> {
     doubtful: usize,
     /// Turns given so far.
     turns: u64,
+    /// The turn with which the shelf was last empty. All that waited had been served, so earlier turns do not count.
+    begun: u64,
     /// The share of those whose clients left among all that were served or left, of late.
     leavers: f64,
     /// After which wait clients leave, in the mean of late; 0 if none has left.
@@ -120,8 +124,15 @@ pub(crate) struct Shelf<T> {
 impl<T: Copy> Shelf<T> {
     pub(crate) fn new(limits: ShelfLimits) -> Self {
         let (places, sources) = (limits.places(), Accounts::most(limits.places()));
-        let absent =
-            Seat { since: 0, served: 0, generation: 0, source: 0, standing: Stand::Absent, entry: None };
+        let absent = Seat {
+            since: 0,
+            served: 0,
+            served_before: 0,
+            generation: 0,
+            source: 0,
+            standing: Stand::Absent,
+            entry: None,
+        };
         Self {
             limits,
             places: vec![absent; places].into(),
@@ -132,6 +143,7 @@ impl<T: Copy> Shelf<T> {
             counts: [0; 3],
             doubtful: 0,
             turns: 0,
+            begun: 0,
             leavers: 0.0,
             left_after: 0.0,
         }
@@ -184,12 +196,15 @@ impl<T: Copy> Shelf<T> {
     #[must_use = "an entry that is given up has to be ended"]
     pub(crate) fn put(&mut self, new: Shelved<T>, hung_up: bool, now: Nanos) -> Option<Shelved<T>> {
         let Some(number) = self.place_of(new.class, new.slot) else { return Some(new) };
+        if self.len() == 0 {
+            self.begun = self.turns + 1;
+        }
         let place = &mut self.places[number as usize];
         if place.standing != Stand::Absent {
             return Some(new);
         }
         if place.generation != new.generation {
-            place.served = 0;
+            (place.served, place.served_before) = (0, 0);
         }
         place.since = new.since;
         place.generation = new.generation;
@@ -204,7 +219,8 @@ impl<T: Copy> Shelf<T> {
         if unknown {
             self.rounds[source as usize] = self.turns + 1;
         }
-        let served = self.places[number as usize].served >= self.rounds[source as usize];
+        let round = self.rounds[source as usize].max(self.begun);
+        let served = self.places[number as usize].served >= round;
         let list = if new.class == Class::Established && served { SERVED } else { DUE[new.class as usize] };
         self.order.push_first(self.source_list(source, list), number);
         self.sources.came(source, new.class, new.since);
@@ -226,7 +242,8 @@ impl<T: Copy> Shelf<T> {
         let number = number.expect("a source in the order of a class has an entry of it");
         self.turns += 1;
         self.leavers -= self.leavers * NEW_IN_MEAN;
-        self.places[number as usize].served = self.turns;
+        let place = &mut self.places[number as usize];
+        (place.served_before, place.served) = (place.served, self.turns);
         Some(self.take_out(number))
     }
 
@@ -269,11 +286,13 @@ impl<T: Copy> Shelf<T> {
         self.sources.refund(source);
     }
 
-    /// The turn of this connection found nothing, or half a request. So it was no turn of its source's round, and what
-    /// comes next is a request that has not had one.
+    /// The turn of this connection found nothing, or half a request. So it was no turn of its source's round, and the
+    /// connection stands where it stood before: no better either, or clients that send their requests in pieces would
+    /// have more turns than others.
     pub(crate) fn found_nothing(&mut self, slot: u32) {
         if let Some(number) = self.place_of(Class::Established, slot) {
-            self.places[number as usize].served = 0;
+            let place = &mut self.places[number as usize];
+            place.served = place.served_before;
         }
     }
 

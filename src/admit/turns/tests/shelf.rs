@@ -470,3 +470,43 @@ fn entries_that_are_shed_count_like_those_whose_clients_left() {
     }
     assert_eq!(shelf.stale_after(), Some(100 * MS), "a quarter of the wait after which they were lost");
 }
+
+/// A slot that asks again, an instant after the last.
+fn ask(shelf: &mut Plain, slot: u32, now: &mut Nanos) {
+    *now += MS;
+    assert_eq!(shelf.put(entry(slot, Established, 7, *now), false, *now), None);
+}
+
+#[test]
+fn half_a_request_leaves_its_client_where_it_stood() {
+    let mut shelf = Shelf::new(LIMITS);
+    let mut now = 1_000 * MS;
+    for slot in 0..200 {
+        assert_eq!(shelf.put(entry(slot, Newcomer, 7, 0), false, 0), None);
+        assert!(shelf.gone(Newcomer, slot, 0, now).is_some());
+    }
+    // Many leave, so a client that is fresh comes before one that is about to leave, though it has had its turn.
+    for slot in [1, 2] {
+        ask(&mut shelf, slot, &mut now);
+    }
+    assert_eq!(served(&mut shelf, 1), [2]);
+    now += 1_000 * MS;
+    ask(&mut shelf, 2, &mut now);
+    assert_eq!(shelf.next(now).unwrap().slot, 2);
+    // Half a request was all that came. The rest of it is behind a client that has had no turn, however fresh it is.
+    shelf.found_nothing(2);
+    ask(&mut shelf, 3, &mut now);
+    ask(&mut shelf, 2, &mut now);
+    assert_eq!(served(&mut shelf, 1), [3]);
+}
+
+#[test]
+fn turns_from_before_the_shelf_was_empty_do_not_count() {
+    let (mut shelf, mut now) = (shelf(LIMITS, &[(1, Established, 7), (2, Established, 7)]), 2 * MS);
+    assert_eq!(served(&mut shelf, 2), [2, 1]);
+    // The third has never had a turn, and the first two had theirs when the queue stood before.
+    for slot in [3, 1, 2] {
+        ask(&mut shelf, slot, &mut now);
+    }
+    assert_eq!(served(&mut shelf, 3), [2, 1, 3]);
+}

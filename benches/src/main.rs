@@ -6,6 +6,7 @@ mod cost;
 mod gate;
 mod goals;
 mod hold;
+mod idle;
 mod load;
 mod machine;
 mod measure;
@@ -51,6 +52,8 @@ enum Command {
     Scene(scene::SceneArgs),
     /// Compare what can stand in front of a service: its cost under a work, or its worth in a scene.
     Gate(gate::GateArgs),
+    /// Measure the memory that idle clients take over HTTP, as WebSockets and over TLS.
+    Idle(idle::IdleArgs),
     /// Load a server that runs already, from all processors this process may use, and print JSON.
     Load(load::LoadArgs),
 }
@@ -71,6 +74,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Peer(args) => peers::run(args),
         Command::All(args) => suite::run(args),
         Command::Render(args) => suite::render(args),
+        Command::Idle(args) => idle::run(&args),
         Command::Cost(args) => cost::run(args),
         Command::Quick(args) => quick::run(args),
         Command::Scene(args) => scene::command(args),

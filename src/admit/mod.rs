@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(admission.admit(a, now).unwrap_err(), DropReason::PerSource);
         assert_eq!(admission.open(), 1, "a refused source gives its place back");
         let _second = admission.admit(b, now).unwrap();
-        assert!(admission.is_full());
+        assert!(admission.is_full() && admission.open() == 2);
         assert_eq!(admission.admit(c, now).unwrap_err(), DropReason::MaxConnections);
         drop(first);
         assert_eq!(admission.open(), 1);

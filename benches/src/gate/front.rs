@@ -147,10 +147,15 @@ fn built(path: Option<PathBuf>) -> Result<PathBuf> {
 
 /// nginx that answers every request itself, as fast as it can.
 pub(crate) fn nginx_alone(cpus: &Cpus) -> Result<Front> {
+    nginx_answering("", "", cpus)
+}
+
+/// The same, with more words for its listener and for its server.
+pub(crate) fn nginx_answering(listen: &str, server: &str, cpus: &Cpus) -> Result<Front> {
     let folder = Scratch::new()?;
     let addr = free_address()?;
     let text = format!(
-        "{}server {{\n  listen {addr} backlog=4096;\n  location / {{\n    return 200 \"hello\\n\";\n  }}\n}}\n}}\n",
+        "{}server {{\n  listen {addr} {listen} backlog=4096;\n  {server}\n  location / {{\n    return 200 \"hello\\n\";\n  }}\n}}\n}}\n",
         nginx_http(folder.path()),
     );
     Ok(Front { server: nginx_with(&folder, &text, addr, cpus)?, folder: Some(folder) })

@@ -168,6 +168,12 @@ impl Accounts {
         accounts + self.chains.len() * size_of::<u32>() + self.remembered.bytes() + orders
     }
 
+    /// Sources that were served and do not wait, by both ways in which they are counted.
+    #[cfg(test)]
+    pub(crate) fn served(&self) -> (u32, u32) {
+        (self.served, self.served_for.iter().sum())
+    }
+
     /// Accounts that wait.
     #[cfg(test)]
     pub(crate) fn active(&self) -> usize {

@@ -41,6 +41,33 @@ fn the_accounts_take_what_is_said_of_them() {
 }
 
 #[test]
+fn sources_that_were_served_are_counted_until_their_round_is_over_or_they_wait_again() {
+    let mut sources = Accounts::new(16, true);
+    let numbers: Vec<u32> = (0..8).map(|id| add(&mut sources, id)).collect();
+    let (mut most, mut entries) = (0, [0_u32; 8]);
+    // Two have entries always, so that rounds go on; the others come, have their turns and leave, dear ones and cheap ones.
+    for step in 0..2_000_usize {
+        for number in [0, 1, 2 + step * 5 % 6].map(|at| numbers[at]) {
+            if entries[number as usize] < 2 {
+                sources.came(number, Established, step as Nanos);
+                entries[number as usize] += 1;
+            }
+        }
+        for _ in 0..1 + step % 4 {
+            let Some((picked, class)) = sources.pick(false) else { break };
+            sources.note_cost(sources.id(picked), 1_000 * (1 + step as Nanos % 40));
+            entries[picked as usize] -= 1;
+            sources.left(picked, class, entries[picked as usize] == 0);
+        }
+        let (counted, by_round) = sources.served();
+        assert_eq!(counted, by_round, "in step {step}");
+        assert!(counted as usize <= numbers.len() - sources.active());
+        most = most.max(counted);
+    }
+    assert!(most > 0, "some were served ahead of their round");
+}
+
+#[test]
 fn thousands_of_sources_that_come_once_leave_the_table_as_it_was() {
     let mut sources = Accounts::new(8, true);
     for id in 0..100_000_u128 {

@@ -16,12 +16,12 @@ pub struct LineReply<'r, 'a> {
     peer: &'r Peer,
     ending: bool,
     /// No line is answered in this turn, but told of the overload.
-    overload: Option<&'r Overload>,
+    overload: Option<&'r OverloadAnswer>,
 }
 
 /// What clients are told of the overload during a turn.
 #[derive(Debug)]
-struct Overload {
+struct OverloadAnswer {
     /// The busy reply, as a line.
     words: Vec<u8>,
     wait: Duration,
@@ -302,7 +302,7 @@ impl<S: Send, F: AnswerLine<S>> Session for LineSession<S, F> {
         if !words.is_empty() && !words.ends_with(b"\n") {
             words.push(b'\n');
         }
-        self.turn_with(stream, Some(&Overload { words, wait }))
+        self.turn_with(stream, Some(&OverloadAnswer { words, wait }))
     }
 
     fn finish(&mut self, reason: CloseReason) {
@@ -314,7 +314,7 @@ impl<S: Send, F: AnswerLine<S>> Session for LineSession<S, F> {
 
 impl<S, F: AnswerLine<S>> LineSession<S, F> {
     /// A turn, in which clients are told of the overload if there is one.
-    fn turn_with(&mut self, stream: &mut Stream<'_>, overload: Option<&Overload>) -> io::Result<Turn> {
+    fn turn_with(&mut self, stream: &mut Stream<'_>, overload: Option<&OverloadAnswer>) -> io::Result<Turn> {
         let mut held = self.parked.take().map(Held::resume).transpose()?;
         let turn = self.converse(stream, &mut held, overload)?;
         if turn != Turn::Close {
@@ -327,7 +327,7 @@ impl<S, F: AnswerLine<S>> LineSession<S, F> {
         &mut self,
         stream: &mut Stream<'_>,
         held: &mut Option<Held>,
-        overload: Option<&Overload>,
+        overload: Option<&OverloadAnswer>,
     ) -> io::Result<Turn> {
         let peer = stream.peer().clone();
         let (input, output) = stream.split();

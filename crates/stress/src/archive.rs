@@ -259,6 +259,7 @@ fn merge_measured(to: &mut Measured, from: &Measured) -> Result<(), String> {
         response: merge_latency(&to.latency.response, &from.latency.response)?,
         service: merge_latency(&to.latency.service, &from.latency.service)?,
         connect: merge_latency(&to.latency.connect, &from.latency.connect)?,
+        handshake: merge_latency(&to.latency.handshake, &from.latency.handshake)?,
     };
     if let (Some(http), Some(more)) = (&mut to.http, &from.http) {
         add_counts(&mut http.statuses, &more.statuses);

@@ -16,7 +16,6 @@ use super::step::Step;
 use super::timers::Wait;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
 
 /// The run ends when this many connections have failed and none was ever established; with more clients than this, when
 /// as many have failed as there are clients, up to [`OPENING`].
@@ -84,7 +83,7 @@ impl Loader<'_> {
             self.send_first(i, now);
         } else if self.plan.mode == Mode::Request
             && self.slots[i].state == State::Connecting
-            && self.plan.wire.socket().is_none()
+            && !self.plan.has_handshake()
         {
             // On a fast path the connection stands before connect() is back: sending tells, at once.
             let now = self.clock.now();
@@ -101,6 +100,7 @@ impl Loader<'_> {
         slot.connecting_since = now;
         slot.used = 0;
         slot.unread = false;
+        slot.tls = None;
         if self.plan.wire.socket().is_some() {
             slot.reply.forget();
         }
@@ -182,13 +182,12 @@ impl Loader<'_> {
     fn flush(&mut self, i: usize, now: Nanos) {
         loop {
             let slot = &mut self.slots[i];
-            let Some(fd) = &slot.fd else { return };
             let request = self.plan.wire.request(slot.payload);
             slot.whole = slot.sent == request.len();
             if slot.whole && slot.state == State::Busy {
                 return;
             }
-            match rustix::net::send(fd, &request[slot.sent..], SendFlags::NOSIGNAL) {
+            match slot.send(&request[slot.sent..]) {
                 Ok(sent) => {
                     slot.sent += sent;
                     slot.whole = slot.sent == request.len();
@@ -224,6 +223,9 @@ impl Loader<'_> {
         if self.plan.is_datagram() {
             return self.read_datagrams(i);
         }
+        if flags.contains(EventFlags::OUT) {
+            slot.flush();
+        }
         let ended = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
         let readable = ended || flags.contains(EventFlags::IN);
         match slot.state {
@@ -234,6 +236,7 @@ impl Loader<'_> {
                 self.recorder.connections().closed_idle += 1;
                 self.disconnect(i);
             }
+            State::Shaking => self.shake(i, ended),
             State::Greeting => self.on_greeting_event(i, flags, readable, ended),
             State::Idle if readable && self.plan.wire.socket().is_some() => {
                 if self.hear_unasked(i) {
@@ -271,6 +274,9 @@ impl Loader<'_> {
                 return self.failed(i, error);
             }
             return self.open_failed(i, socket::outcome(error, true), now);
+        }
+        if self.plan.tls.is_some() {
+            return self.begin_tls(i, now, ended);
         }
         if self.plan.wire.socket().is_some() {
             return self.greet(i);
@@ -310,15 +316,16 @@ impl Loader<'_> {
     fn read_until(&mut self, i: usize, ended: bool, early: Outcome) {
         for _ in 0..READS {
             let slot = &mut self.slots[i];
-            let Some(fd) = &slot.fd else { return };
-            let got = match rustix::net::recv(fd, &mut self.buffer[..], RecvFlags::empty()) {
-                Ok((got, _)) => got,
+            let got = match slot.receive(&mut self.buffer) {
+                Ok(got) => got,
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => continue,
                 Err(error) => return self.failed(i, error),
             };
             let now = self.clock.now();
             self.read_at = Some(now);
+            // What TLS gives is a record, and there may be more of them.
+            let is_plain = slot.tls.is_none();
             let step = if got == 0 {
                 // Only an end in order can be the end of a reply.
                 let end = match early {
@@ -345,7 +352,7 @@ impl Loader<'_> {
                     let keep = keep && !ended && slot.whole;
                     return self.complete(i, outcome, keep, now);
                 }
-                Step::More if got < self.buffer.len() && !ended => return,
+                Step::More if got < self.buffer.len() && !ended && is_plain => return,
                 Step::More => {}
             }
         }
@@ -424,6 +431,9 @@ impl Loader<'_> {
 
     /// Ends the slot's connection; true if the server's end is awaited first.
     fn end_connection(&mut self, i: usize, good: bool, now: Nanos) -> bool {
+        if good {
+            self.slots[i].say_end();
+        }
         if good
             && let Some(fd) = self.slots[i].fd.take()
             && let Some(fd) = socket::close(fd, self.plan.close)
@@ -440,6 +450,7 @@ impl Loader<'_> {
     /// Drops the slot's socket.
     pub(super) fn disconnect(&mut self, i: usize) {
         self.slots[i].fd = None;
+        self.slots[i].tls = None;
         self.slots[i].state = State::Vacant;
     }
 

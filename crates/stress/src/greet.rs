@@ -4,15 +4,49 @@ use super::clock::Nanos;
 use super::load::Loader;
 use super::outcome::Outcome;
 use super::slot::State;
+use super::tls::Shaken;
 use super::websocket::{Greeting, Unasked};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
 
 /// Reads in a row of what a server says unasked.
 const READS: usize = 64;
 
 impl Loader<'_> {
+    /// The connection stands: TLS begins.
+    pub(super) fn begin_tls(&mut self, i: usize, now: Nanos, ended: bool) {
+        let Some(tls) = &self.plan.tls else { return };
+        let slot = &mut self.slots[i];
+        slot.state = State::Shaking;
+        slot.shaking_since = now;
+        slot.tls = tls.begin();
+        if slot.tls.is_none() {
+            return self.greeting_failed(i, Outcome::TlsFailed);
+        }
+        self.shake(i, ended);
+    }
+
+    /// Moves the handshake of TLS on.
+    pub(super) fn shake(&mut self, i: usize, ended: bool) {
+        let slot = &mut self.slots[i];
+        let (Some(tls), Some(session), Some(fd)) = (&self.plan.tls, &mut slot.tls, &slot.fd) else { return };
+        match session.shake(tls, fd) {
+            Shaken::Done => {}
+            Shaken::Waits => return,
+            Shaken::Ended => return self.greeting_failed(i, Outcome::EofEarly),
+            Shaken::Broken(error) => return self.greeting_broke(i, error),
+            Shaken::Failed => return self.greeting_failed(i, Outcome::TlsFailed),
+        }
+        let now = self.clock.now();
+        let since = slot.shaking_since;
+        self.recorder.shaken(now.saturating_sub(since));
+        match self.plan.wire.socket() {
+            Some(_) => self.greet(i),
+            // What came with the end of the handshake would not be reported again.
+            None => self.welcome(i, now, true, ended),
+        }
+    }
+
     /// The connection stands: its handshake begins.
     pub(super) fn greet(&mut self, i: usize) {
         let slot = &mut self.slots[i];
@@ -35,12 +69,12 @@ impl Loader<'_> {
         let Some(socket) = self.plan.wire.socket() else { return };
         loop {
             let slot = &mut self.slots[i];
-            let (Some(fd), rest) = (&slot.fd, &socket.handshake()[slot.sent..]) else { return };
+            let rest = &socket.handshake()[slot.sent..];
             slot.whole = rest.is_empty();
             if slot.whole {
                 return;
             }
-            match rustix::net::send(fd, rest, SendFlags::NOSIGNAL) {
+            match slot.send(rest) {
                 Ok(sent) => {
                     slot.sent += sent;
                     self.recorder.connections().bytes_sent += sent as u64;
@@ -56,10 +90,9 @@ impl Loader<'_> {
         let Some(socket) = self.plan.wire.socket() else { return };
         loop {
             let slot = &mut self.slots[i];
-            let Some(fd) = &slot.fd else { return };
-            let got = match rustix::net::recv(fd, &mut self.buffer[..], RecvFlags::empty()) {
-                Ok((0, _)) => return self.greeting_failed(i, Outcome::EofEarly),
-                Ok((got, _)) => got,
+            let got = match slot.receive(&mut self.buffer) {
+                Ok(0) => return self.greeting_failed(i, Outcome::EofEarly),
+                Ok(got) => got,
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => continue,
                 Err(error) => return self.greeting_broke(i, error),
@@ -104,10 +137,9 @@ impl Loader<'_> {
     pub(super) fn hear_unasked(&mut self, i: usize) -> bool {
         for _ in 0..READS {
             let slot = &mut self.slots[i];
-            let Some(fd) = &slot.fd else { return true };
-            let got = match rustix::net::recv(fd, &mut self.buffer[..], RecvFlags::empty()) {
-                Ok((0, _)) => return true,
-                Ok((got, _)) => got,
+            let got = match slot.receive(&mut self.buffer) {
+                Ok(0) => return true,
+                Ok(got) => got,
                 Err(Errno::AGAIN) => return false,
                 Err(Errno::INTR) => continue,
                 Err(_) => return true,
@@ -132,9 +164,7 @@ impl Loader<'_> {
         if pongs.is_empty() || (slot.sent > 0 && !slot.whole) {
             return;
         }
-        if let Some(fd) = &slot.fd
-            && let Ok(sent) = rustix::net::send(fd, &pongs, SendFlags::NOSIGNAL)
-        {
+        if let Ok(sent) = slot.send(&pongs) {
             self.recorder.connections().bytes_sent += sent as u64;
         }
     }

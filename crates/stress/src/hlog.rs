@@ -44,6 +44,7 @@ impl<W: Write> HistogramLog<W> {
             ("", &interval.response),
             ("Tag=service,", &interval.service),
             ("Tag=connect,", &interval.connect),
+            ("Tag=handshake,", &interval.handshake),
         ] {
             self.line(tag, at, length, times)?;
         }

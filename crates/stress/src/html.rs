@@ -269,9 +269,12 @@ fn write_measured(out: &mut String, measured: &Measured, title: &str) -> std::fm
         measured.offered, measured.sent, measured.done, measured.rate, measured.elapsed
     )?;
     let latency = &measured.latency;
-    for (name, latency) in
-        [("response", &latency.response), ("service", &latency.service), ("connect", &latency.connect)]
-    {
+    for (name, latency) in [
+        ("response", &latency.response),
+        ("service", &latency.service),
+        ("connect", &latency.connect),
+        ("handshake", &latency.handshake),
+    ] {
         let Some(l) = latency else { continue };
         write!(out, "<tr><td>{name}")?;
         for value in [l.min, l.mean, l.p50, l.p90, l.p95, l.p99, l.p999, l.p9999, l.max] {

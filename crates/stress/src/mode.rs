@@ -10,7 +10,6 @@ use super::timers::Wait;
 use super::websocket::Unasked;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
 
 /// Reads in a row of what the server says to a silent client.
 const DISCARDS: usize = 64;
@@ -65,9 +64,8 @@ impl Loader<'_> {
     pub(super) fn on_mode_wake(&mut self, i: usize, now: Nanos) {
         let next = now + nanos(self.plan.drip);
         if self.slots[i].state == State::Sipping {
-            let Some(fd) = &self.slots[i].fd else { return };
-            match rustix::net::recv(fd, &mut self.buffer[..1], RecvFlags::empty()) {
-                Ok((0, _)) => return self.ended_by_server(i),
+            match self.slots[i].receive(&mut self.buffer[..1]) {
+                Ok(0) => return self.ended_by_server(i),
                 Ok(_) => self.recorder.connections().bytes_received += 1,
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return self.failed(i, error),
@@ -76,10 +74,9 @@ impl Loader<'_> {
             return self.fill(i);
         }
         let slot = &mut self.slots[i];
-        let Some(fd) = &slot.fd else { return };
         let request = self.plan.wire.request(slot.payload);
         if let Some(byte) = request.get(slot.sent..slot.sent + 1) {
-            match rustix::net::send(fd, byte, SendFlags::NOSIGNAL) {
+            match slot.send(byte) {
                 Ok(sent) => {
                     slot.sent += sent;
                     self.recorder.connections().bytes_sent += sent as u64;
@@ -106,7 +103,6 @@ impl Loader<'_> {
         let mut filled = 0;
         while filled < FILL {
             let slot = &mut self.slots[i];
-            let Some(fd) = &slot.fd else { return };
             let request = self.plan.wire.request(slot.payload);
             if request.is_empty() {
                 return;
@@ -120,7 +116,7 @@ impl Loader<'_> {
                     &*batch
                 }
             };
-            match rustix::net::send(fd, bytes, SendFlags::NOSIGNAL) {
+            match slot.send(bytes) {
                 Ok(sent) => {
                     filled += sent;
                     slot.sent = (slot.sent + sent) % request.len();
@@ -136,10 +132,9 @@ impl Loader<'_> {
     /// Reads and drops what the server says to a silent client, up to its end.
     fn discard(&mut self, i: usize) {
         for _ in 0..DISCARDS {
-            let Some(fd) = &self.slots[i].fd else { return };
-            match rustix::net::recv(fd, &mut self.buffer[..], RecvFlags::empty()) {
-                Ok((0, _)) => return self.ended_by_server(i),
-                Ok((got, _)) => {
+            match self.slots[i].receive(&mut self.buffer) {
+                Ok(0) => return self.ended_by_server(i),
+                Ok(got) => {
                     self.recorder.connections().bytes_received += got as u64;
                     if self.plan.wire.socket().is_some() {
                         let over = self.slots[i].reply.of_socket().unasked(&self.buffer[..got]);

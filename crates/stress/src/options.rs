@@ -10,6 +10,7 @@ use super::schedule::{Profile, Spread};
 use super::source::Sources;
 use super::target::Target;
 use super::threshold::Threshold;
+use super::tls::{Tls, TlsChoices};
 use super::websocket::SocketRequest;
 use super::wire::{Framing, Wire};
 use std::path::PathBuf;
@@ -109,6 +110,8 @@ pub struct Options {
     pub expect: Option<Vec<u8>>,
     /// What a busy server's reply begins with; over HTTP, what its body contains.
     pub busy: Option<Vec<u8>>,
+    /// How TLS is spoken, where the target speaks it.
+    pub tls: TlsChoices,
     /// Closed loop: the pause between a reply and the next request; default none.
     pub think: Option<Think>,
     /// What is done with each connection; default requests.
@@ -161,6 +164,7 @@ impl Options {
             headers: Vec::new(),
             expect: None,
             busy: None,
+            tls: TlsChoices::default(),
             think: None,
             mode: Mode::Request,
             drip: Duration::from_secs(1),
@@ -197,6 +201,7 @@ impl Options {
         let (duration, warmup) = self.times()?;
         let pace = self.pace(duration, warmup)?;
         let wire = self.wire(&url, self.reuse == Reuse::Times(1))?;
+        let tls = self.tls(&url)?;
         let target = Target::of(&url, self.source_ip.as_ref(), self.connect_timeout, &wire)?;
         Ok(Plan {
             url,
@@ -213,6 +218,7 @@ impl Options {
             reuse: self.reuse,
             close: self.close,
             wire,
+            tls,
             sources: self.source_ip,
             drip: self.drip,
             seed: self.seed.unwrap_or_else(new_seed),
@@ -361,7 +367,7 @@ impl Options {
         let has_body = self.send.is_some();
         let is_ours = matches!(self.send, None | Some(Send::Size(_)));
         let form = self.form(url)?;
-        let framing = match (url.scheme, &expect) {
+        let framing = match (inside_tls(url.scheme).unwrap_or(url.scheme), &expect) {
             (Scheme::Http | Scheme::HttpUnix, _) => {
                 let body = has_body.then_some(&payload);
                 let requests = HttpRequest::new(&url.authority(), &url.path, &form, body, close);
@@ -384,11 +390,27 @@ impl Options {
             (Scheme::Tcp | Scheme::Unix, Some(expect)) => Framing::Exact(expect.clone()),
             (Scheme::Tcp | Scheme::Unix, None) => Framing::Echo,
             _ => {
-                let known = "tcp://, udp://, http://, ws://, unix:// and http+unix://";
+                let known = "tcp, tls, udp, http, https, ws, wss, unix and http+unix";
                 return Err(Error::usage(format!("{url}: the stress client speaks {known}")));
             }
         };
         Ok(Wire { framing, payload, expect, busy })
+    }
+
+    /// What is between requests and sockets.
+    fn tls(&self, url: &Url) -> Result<Option<Arc<Tls>>, Error> {
+        if inside_tls(url.scheme).is_some() {
+            let protocol = url.scheme.has_path().then_some("http/1.1");
+            return Tls::new(&self.tls, &url.host, protocol)
+                .map(|tls| Some(Arc::new(tls)))
+                .map_err(Error::failed);
+        }
+        if !self.tls.is_default() {
+            return Err(Error::usage(format!(
+                "--cacert, --insecure, --tls-name and --tls-resume are about TLS, and this is {url}"
+            )));
+        }
+        Ok(None)
     }
 
     /// What requests over HTTP look like.
@@ -397,7 +419,7 @@ impl Options {
         if !form.is_default() && !url.scheme.has_path() {
             return Err(Error::usage(format!("--method and --header are about http://, and this is {url}")));
         }
-        if form.has_method() && url.scheme == Scheme::Ws {
+        if form.has_method() && matches!(url.scheme, Scheme::Ws | Scheme::Wss) {
             return Err(Error::usage("--method: a WebSocket begins with GET"));
         }
         Ok(form)
@@ -413,6 +435,16 @@ impl Options {
             }
             Send::Size(size) => Ok(Payload::sized(*size as usize)),
         }
+    }
+}
+
+/// What is spoken inside TLS, where there is TLS.
+fn inside_tls(scheme: Scheme) -> Option<Scheme> {
+    match scheme {
+        Scheme::Tls => Some(Scheme::Tcp),
+        Scheme::Https => Some(Scheme::Http),
+        Scheme::Wss => Some(Scheme::Ws),
+        _ => None,
     }
 }
 

@@ -35,6 +35,8 @@ outcomes! {
     EofEarly = "eof_early",
     /// No connection within the connect timeout.
     ConnectTimeout = "connect_timeout",
+    /// The handshake of TLS failed, or the server broke the protocol later.
+    TlsFailed = "tls_failed",
     /// No whole reply within the timeout.
     ReadTimeout = "read_timeout",
     /// A reply came, and it is not the expected one.

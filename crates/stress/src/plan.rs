@@ -5,6 +5,7 @@ use super::outcome::Outcome;
 use super::schedule::{Profile, Spread};
 use super::source::Sources;
 use super::target::Target;
+use super::tls::Tls;
 use super::wire::Wire;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -223,6 +224,8 @@ pub(crate) struct Plan {
     pub(crate) reuse: Reuse,
     pub(crate) close: Close,
     pub(crate) wire: Wire,
+    /// What is between requests and sockets, where the target speaks TLS.
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) sources: Option<Sources>,
     /// Between two bytes in the slow modes.
     pub(crate) drip: Duration,
@@ -234,6 +237,11 @@ impl Plan {
     /// Whether requests are datagrams.
     pub(crate) fn is_datagram(&self) -> bool {
         self.url.scheme == Scheme::Udp
+    }
+
+    /// Whether something is said on a connection before its first request.
+    pub(crate) fn has_handshake(&self) -> bool {
+        self.tls.is_some() || self.wire.socket().is_some()
     }
 
     /// Whether connections are opened before the run begins.
@@ -317,6 +325,10 @@ impl Plan {
                 "this machine has no free local port, or not the --source-ip".to_owned()
             }
             Outcome::DescriptorLimit => "this process may open no more descriptors".to_owned(),
+            Outcome::TlsFailed => {
+                let why = self.tls.as_ref().and_then(|tls| tls.why());
+                why.unwrap_or_else(|| format!("{target} does not speak TLS as this client does"))
+            }
             Outcome::BadReply if self.wire.socket().is_some() => {
                 format!("{target} answers, and not as a WebSocket does")
             }

@@ -170,6 +170,8 @@ pub(crate) struct Interval {
     both: Times,
     /// From the start of a connection to its establishment; warm-up included.
     pub(crate) connect: Times,
+    /// Of that, the handshake of TLS.
+    pub(crate) handshake: Times,
     /// From the intended instant to the generator's noticing it.
     pub(crate) lag: Times,
     /// When the last measured request was answered.
@@ -194,6 +196,7 @@ impl Interval {
             service: Times::new(),
             both: Times::new(),
             connect: Times::coarse(),
+            handshake: Times::coarse(),
             lag: Times::coarse(),
             last_done: 0,
             replies: 0,
@@ -219,6 +222,7 @@ impl Interval {
         self.response.add(&other.both);
         self.service.add(&other.both);
         self.connect.add(&other.connect);
+        self.handshake.add(&other.handshake);
         self.lag.add(&other.lag);
         self.last_done = self.last_done.max(other.last_done);
         self.replies += other.replies;
@@ -252,7 +256,7 @@ impl Interval {
         self.last_done = 0;
         self.replies = 0;
         let latencies = [&mut self.response, &mut self.service, &mut self.both];
-        for times in latencies.into_iter().chain([&mut self.connect, &mut self.lag]) {
+        for times in latencies.into_iter().chain([&mut self.connect, &mut self.handshake, &mut self.lag]) {
             times.clear();
         }
     }
@@ -403,6 +407,11 @@ impl Recorder {
     pub(crate) fn connected(&mut self, time: Nanos, censored: bool) {
         self.current.connect.record(time, censored);
         self.current.connections.opened += u64::from(!censored);
+    }
+
+    /// The handshake of TLS took this time.
+    pub(crate) fn shaken(&mut self, time: Nanos) {
+        self.current.handshake.record(time, false);
     }
 
     /// Counts of connections and bytes.

@@ -206,6 +206,9 @@ pub struct Latencies {
     pub service: Option<Latency>,
     /// From the start of a connection to its establishment.
     pub connect: Option<Latency>,
+    /// Of that, the handshake of TLS; none for other protocols.
+    #[serde(default)]
+    pub handshake: Option<Latency>,
 }
 
 /// One latency, in seconds.
@@ -391,6 +394,7 @@ impl Measured {
                 response: Latency::of(&total.response),
                 service: Latency::of(&total.service),
                 connect: Latency::of(&total.connect),
+                handshake: Latency::of(&total.handshake),
             },
             connections: Connections {
                 opened: total.connections.opened,
@@ -432,8 +436,9 @@ impl Measured {
 
     /// The one way in which every connection failed, where there never was one: too few were tried to give up early.
     pub(crate) fn never_connected(&self) -> Option<Outcome> {
-        const FAILURES: [Outcome; 5] = [
+        const FAILURES: [Outcome; 6] = [
             Outcome::Refused,
+            Outcome::TlsFailed,
             Outcome::ConnectTimeout,
             Outcome::Unreachable,
             Outcome::AddressUnavailable,

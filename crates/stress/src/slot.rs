@@ -2,8 +2,11 @@
 
 use super::clock::{NEVER, Nanos};
 use super::numbering::Window;
+use super::tls::Secrets;
 use super::wire::Reply;
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 
 /// What a slot is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,7 +18,9 @@ pub(crate) enum State {
     Connecting,
     /// The backlog of a Unix socket is full: connecting is tried again and again.
     Knocking,
-    /// It is established, and its handshake is under way.
+    /// It is established, and the handshake of TLS is under way.
+    Shaking,
+    /// It is established, and the handshake of its WebSocket is under way.
     Greeting,
     /// A connection without a request.
     Idle,
@@ -34,7 +39,7 @@ pub(crate) enum State {
 impl State {
     /// Whether a connection is being established.
     pub(crate) const fn is_connecting(self) -> bool {
-        matches!(self, State::Connecting | State::Knocking | State::Greeting)
+        matches!(self, State::Connecting | State::Knocking | State::Shaking | State::Greeting)
     }
 
     /// Whether a mode has the connection.
@@ -69,6 +74,10 @@ pub(crate) struct Slot {
     pub(crate) sent_at: Nanos,
     pub(crate) reply: Reply,
     pub(crate) connecting_since: Nanos,
+    /// When the handshake of TLS began.
+    pub(crate) shaking_since: Nanos,
+    /// What is between the client and its socket, where the target speaks TLS.
+    pub(crate) tls: Option<Box<Secrets>>,
     /// Of the newest wake-up; older ones are void.
     pub(crate) wake: u32,
     pub(crate) window: Window,
@@ -92,8 +101,44 @@ impl Default for Slot {
             sent_at: NEVER,
             reply: Reply::default(),
             connecting_since: 0,
+            shaking_since: 0,
+            tls: None,
             wake: 0,
             window: Window::default(),
+        }
+    }
+}
+
+impl Slot {
+    /// Sends some bytes; how many.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        let Some(fd) = &self.fd else { return Err(Errno::NOTCONN) };
+        match &mut self.tls {
+            None => rustix::net::send(fd, bytes, SendFlags::NOSIGNAL),
+            Some(session) => session.send(fd, bytes),
+        }
+    }
+
+    /// Receives some bytes; how many, 0 at the end.
+    pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let Some(fd) = &self.fd else { return Err(Errno::NOTCONN) };
+        match &mut self.tls {
+            None => rustix::net::recv(fd, buffer, RecvFlags::empty()).map(|(got, _)| got),
+            Some(session) => session.receive(fd, buffer),
+        }
+    }
+
+    /// The kernel has room again: what TLS keeps goes out. An error shows when the slot reads.
+    pub(crate) fn flush(&mut self) {
+        if let (Some(fd), Some(session)) = (&self.fd, &mut self.tls) {
+            let _ = session.flush(fd);
+        }
+    }
+
+    /// Says the end, where TLS has a word for it.
+    pub(crate) fn say_end(&mut self) {
+        if let (Some(fd), Some(session)) = (&self.fd, &mut self.tls) {
+            session.end(fd);
         }
     }
 }

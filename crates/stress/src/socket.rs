@@ -23,7 +23,10 @@ pub(crate) fn open(plan: &Plan, source: Option<IpAddr>) -> Result<OwnedFd, Errno
     };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(plan.target.family(), kind, flags, None)?;
-    if !plan.is_datagram() && !plan.target.is_unix() && plan.wire.largest() > ONE_SEGMENT {
+    if !plan.is_datagram()
+        && !plan.target.is_unix()
+        && (plan.wire.largest() > ONE_SEGMENT || plan.tls.is_some())
+    {
         sockopt::set_tcp_nodelay(&socket, true)?;
     }
     if plan.mode == super::plan::Mode::SlowRead {
@@ -96,6 +99,8 @@ pub(crate) fn outcome(error: Errno, connecting: bool) -> Outcome {
         Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM => Outcome::DescriptorLimit,
         Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN | Errno::HOSTDOWN => Outcome::Unreachable,
         Errno::ACCESS | Errno::PERM => Outcome::Unreachable,
+        // What TLS says of records that are wrong.
+        Errno::PROTO => Outcome::TlsFailed,
         _ => Outcome::OtherError,
     }
 }

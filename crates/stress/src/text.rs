@@ -74,6 +74,9 @@ fn write_measured(out: &mut String, measured: &Measured) -> std::fmt::Result {
     write_latency(out, "response", latency.response.as_ref(), &response)?;
     write_latency(out, "service", latency.service.as_ref(), "  from sending")?;
     write_latency(out, "connect", latency.connect.as_ref(), "")?;
+    if latency.handshake.is_some() {
+        write_latency(out, "handshake", latency.handshake.as_ref(), "  of TLS, within connect")?;
+    }
     write!(out, "Outcomes  ")?;
     let mut any = false;
     for outcome in Outcome::ALL {

@@ -31,6 +31,7 @@ pub(crate) struct StressArgs {
 const LOAD: &str = "Load";
 const CONNECTIONS: &str = "Connections";
 const REQUESTS: &str = "Requests and replies";
+const TLS: &str = "TLS";
 const PROBE: &str = "Probe";
 const JUDGEMENT: &str = "Judgement";
 const OUTPUT: &str = "Output";
@@ -39,7 +40,8 @@ const OUTPUT: &str = "Output";
 #[derive(Debug, clap::Args)]
 pub(super) struct LoadArgs {
     /// The target: tcp://host:port, udp://host:port, http://host[:port][/path], ws://host[:port][/path],
-    /// unix:///path/of/the/socket or http+unix:///path/of/the/socket[:/path].
+    /// unix:///path/of/the/socket or http+unix:///path/of/the/socket[:/path]; inside TLS: tls://host:port,
+    /// https://host[:port][/path] or wss://host[:port][/path].
     #[arg(required = true)]
     pub(super) url: Option<Url>,
 
@@ -157,6 +159,23 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, help_heading = REQUESTS)]
     pub(super) busy: Option<String>,
 
+    /// Trust the authorities of this file, in PEM [default: those that the system trusts].
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure", help_heading = TLS)]
+    pub(super) cacert: Option<PathBuf>,
+
+    /// Accept any certificate.
+    #[arg(short = 'k', long, help_heading = TLS)]
+    pub(super) insecure: bool,
+
+    /// Ask for this name, and look for it in the certificate [default: the host of the URL].
+    #[arg(long, value_name = "NAME", help_heading = TLS)]
+    pub(super) tls_name: Option<String>,
+
+    /// Let a connection resume the session of one before, if the server does. Without this each connection makes a whole
+    /// handshake.
+    #[arg(long, help_heading = TLS)]
+    pub(super) tls_resume: bool,
+
     /// Beside the load, make this many requests a second, and measure them apart. Each has a new connection, unless
     /// --probe-connections is given.
     #[arg(long, value_name = "RATE", conflicts_with_all = ["requests", "find_max"],
@@ -252,6 +271,10 @@ impl LoadArgs {
         options.headers = self.header.clone();
         options.expect = bytes(&self.expect)?;
         options.busy = bytes(&self.busy)?;
+        options.tls.authorities = self.cacert.clone();
+        options.tls.insecure = self.insecure;
+        options.tls.name = self.tls_name.clone();
+        options.tls.resume = self.tls_resume;
         options.think = self.think;
         options.mode = self.mode;
         options.drip = self.drip;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use support::{Client, End, Gate, PATIENCE, Site, eventually};
 use tidegate::reason::{DropReason, TurnOutcome, TurnShed};
 use tidegate::websocket::Event;
-use tidegate::{Limits, http, websocket};
+use tidegate::{Limits, QueueOrder, http, websocket};
 use tungstenite::Message;
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -93,7 +93,8 @@ fn a_client_that_comes_again_when_it_was_told_to_is_served() {
     const WAITING: usize = 30;
     const SLOW: Duration = Duration::from_millis(100);
     let site = Site::serve(
-        limits().queue(WAITING).queue_timeout(PATIENCE).queue_target(PATIENCE),
+        // In order of arrival a full queue refuses whoever comes next.
+        limits().queue(WAITING).queue_timeout(PATIENCE).queue_order(QueueOrder::Fifo),
         http(|_, response| {
             std::thread::sleep(SLOW);
             response.text("served")
@@ -107,7 +108,9 @@ fn a_client_that_comes_again_when_it_was_told_to_is_served() {
     let mut waiting: Vec<Client> = (0..WAITING + 12).map(|_| ask()).collect();
     // Some are refused from the start; the estimate is made of what was seen for a while.
     site.until("ten are served", |now| now.turns[TurnOutcome::Ok as usize] >= 10);
+    let looked = Instant::now();
     let (began, mut refused) = loop {
+        assert!(looked.elapsed() < PATIENCE, "nobody is refused");
         let (before, began) = (site.dropped(DropReason::QueueFull), Instant::now());
         waiting.push(ask());
         let asked = waiting.len() as u64;

@@ -298,3 +298,19 @@ fn a_log_that_cannot_be_opened_is_one_line() {
         words.iter().for_each(|word| assert!(stderr.contains(word), "`{word}` is not in {stderr}"));
     }
 }
+
+#[test]
+fn what_is_noted_for_the_log_is_part_of_the_memory_that_check_promises() {
+    let memory = |options: &[&str]| -> u64 {
+        let output = support::run([&["check", "--max-connections", "10000"], options].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        let row = text
+            .lines()
+            .find(|row| row.trim_start().starts_with("memory"))
+            .unwrap_or_else(|| panic!("{text}"));
+        row.split_whitespace().nth(1).unwrap().strip_suffix("MiB").unwrap().parse().unwrap()
+    };
+    // 2 MiB of lines, and 2 KiB for the request under way on each connection.
+    let more = memory(&["--access-log", "-"]) - memory(&[]);
+    assert!((2 + 19..2 + 25).contains(&more), "{more} MiB");
+}

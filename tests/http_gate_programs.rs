@@ -4,6 +4,7 @@
 mod support;
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,6 +96,8 @@ impl Server {
 
     #[track_caller]
     fn run(command: &mut Command, port: u16, log: Option<PathBuf>) -> Self {
+        // Some have processes of their own, which would outlive them.
+        command.process_group(0);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = Ending(child.expect("tests/setup.sh installs it"));
         eventually("the server listens", || listens(port).then_some(()));

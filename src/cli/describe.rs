@@ -2,7 +2,6 @@
 
 use super::args::LogFormat;
 use super::plan::Plan;
-use crate::AccessLog;
 use crate::service::Cost;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -136,7 +135,7 @@ impl Plan {
         let others = self.listeners.len().saturating_sub(1) * self.limits.listener_memory_ceiling();
         let secured = self.listeners.iter().any(|listener| listener.tls.is_some());
         let tls = if secured { self.limits.tls_memory_ceiling() } else { 0 };
-        let log = if self.access.is_some() { AccessLog::MEMORY_MAX } else { 0 };
+        let log = if self.access.is_some() { self.limits.access_log_memory_ceiling() } else { 0 };
         PROGRAM_BYTES + self.limits.memory_ceiling() + others + more + tls + log
     }
 

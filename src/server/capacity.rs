@@ -61,6 +61,14 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// The bytes that an access log can make the server hold on top of that, where there is one: lines that wait to be
+    /// written, and what is noted of the request that is under way on each connection.
+    pub fn access_log_memory_ceiling(&self) -> usize {
+        crate::service::http::access_log_bytes(self.max_connections)
+    }
+}
+
 /// The size of the shelf, and how it serves.
 pub(crate) fn shelf_limits(limits: &Limits, datagrams: usize) -> ShelfLimits {
     ShelfLimits {

@@ -1,7 +1,7 @@
 //! The real program as a child process.
 
 use super::{PATIENCE, eventually};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group};
 use std::ffi::OsStr;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -248,11 +248,15 @@ impl Drop for Running {
     }
 }
 
-/// A child that is killed when the test is over.
+/// A child that is killed when the test is over, and its own children with it where it leads a group of processes.
 pub(crate) struct Ending(pub(crate) Child);
 
 impl Drop for Ending {
     fn drop(&mut self) {
+        let child = Pid::from_child(&self.0);
+        if getpgid(Some(child)) == Ok(child) {
+            let _ = kill_process_group(child, Signal::KILL);
+        }
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

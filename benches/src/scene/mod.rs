@@ -19,7 +19,7 @@ use crate::scratch::Scratch;
 use crate::server::{Cost, Server, Spec};
 use crate::stats::median;
 use anyhow::Result;
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 pub(crate) use picture::over_time;
 pub(crate) use picture::pictures;
 pub(crate) use plan::{Party, Script, Stage, Wire};
@@ -37,6 +37,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last readings of a server's cost are waited for.
 const METER_TIMEOUT: Duration = Duration::from_secs(2);
+/// More readings than any scene has stages.
+const READINGS_MAX: usize = 64;
 /// How long the capacity is measured.
 const CAPACITY_TIME: Duration = Duration::from_secs(1);
 
@@ -211,7 +213,7 @@ pub(crate) fn in_a_line(error: &anyhow::Error) -> String {
 fn once(scene: &Scene, mut stand: Stand, bench: &Bench) -> Result<Run> {
     let meter = Meter::start(stand.front.pid())?;
     let _folder = stand.folder.take();
-    let (stages, begun) = unbounded();
+    let (stages, begun) = bounded(scene.script.stages.len() + 1);
     let (mut act, mut backends) = (stand.act.take(), std::mem::take(&mut stand.backends));
     // What is done with the backends must not hold up the clients.
     let actor = std::thread::spawn(move || {
@@ -250,8 +252,8 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn start(pid: u32) -> Result<Self> {
-        let (asks, asked) = unbounded();
-        let (tell, costs) = unbounded();
+        let (asks, asked) = bounded(READINGS_MAX);
+        let (tell, costs) = bounded(READINGS_MAX);
         std::thread::Builder::new().name("meter".into()).spawn(move || {
             for () in asked {
                 let at = Instant::now();
@@ -266,7 +268,7 @@ impl Meter {
 
     /// Asks for a reading, without waiting for it.
     pub(crate) fn read(&self) {
-        let _ = self.asks.send(());
+        let _ = self.asks.try_send(());
     }
 
     /// The first readings, `count` of them; fewer when the kernel does not say them soon.

@@ -11,11 +11,10 @@ use crate::metrics::stats::Ledger;
 use crate::reason::{AcceptError, DropReason};
 use crate::server::counts::Row;
 use crate::server::poll::poller::Source;
-use crate::server::queue::connection::{Connection, LastInput, Registered, Waiting};
+use crate::server::queue::connection::Connection;
 use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::shared::Shared;
-use crate::service::Kept;
 use crate::transport::listen::canonical;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -112,18 +111,7 @@ impl Newcomers<'_> {
         let Some(slot) = shared.table.take() else {
             return self.turn_away(listener, socket, ledger, DropReason::MaxConnections);
         };
-        let connection = Connection {
-            session: None,
-            kept: Kept::default(),
-            waiting: Waiting::Request.into(),
-            socket,
-            registered: Registered::No,
-            in_drain: LastInput::default(),
-            overdue: false,
-            ending: None,
-            address: canonical(peer),
-            _permit: permit,
-        };
+        let connection = Connection::new(socket, canonical(peer), permit);
         let now = shared.clock.now();
         let since = if crowd || shared.order.len() > 0 { arrived(&connection, now) } else { now };
         let heap = shared.sharing.heap(Some(peer.ip()));

@@ -12,10 +12,10 @@ use crate::server::extras::Extras;
 use crate::server::listener::Listener;
 use crate::server::poll::poller::Source;
 use crate::server::poll::threads::Threads;
-use crate::server::queue::connection::{LastInput, Registered, Waiting};
+use crate::server::queue::connection::Registered;
 use crate::server::queue::line::Claim;
 use crate::server::shared::Shared;
-use crate::service::{Kept, Stream, Turn};
+use crate::service::{Stream, Turn};
 use crate::sys::Taken;
 use crossbeam_channel::Receiver;
 use mio::{Poll, Token, Waker};
@@ -109,15 +109,7 @@ impl House {
         let permit = self.admission.admit(None, Instant::now()).unwrap();
         let connection = Connection {
             session: Some(Box::new(Listening(self.told.clone()))),
-            kept: Kept::default(),
-            waiting: Waiting::Request.into(),
-            socket,
-            registered: Registered::No,
-            in_drain: LastInput::default(),
-            overdue: false,
-            ending: None,
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
-            _permit: permit,
+            ..Connection::new(socket, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), permit)
         };
         let slot = self.table.take().expect("there is a slot for every permit");
         let ledger = self.counts.row(KEEPER_ROW).of(0);
@@ -407,18 +399,11 @@ fn server(answers_overload: bool) -> crate::server::BoundServer {
 /// An entry of a connection that waits for a turn with this claim, and its client's end.
 fn waiting(shared: &Shared, claim: Claim) -> (Entry, UnixStream) {
     let (socket, client) = pair();
-    let connection = Connection {
-        session: None,
-        kept: Kept::default(),
-        waiting: Waiting::Request.into(),
+    let connection = Connection::new(
         socket,
-        registered: Registered::No,
-        in_drain: LastInput::default(),
-        overdue: false,
-        ending: None,
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
-        _permit: shared.admission.admit(None, Instant::now()).unwrap(),
-    };
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+        shared.admission.admit(None, Instant::now()).unwrap(),
+    );
     let owned =
         Owned::open(shared.table.take().unwrap(), (0, 0), connection, shared.counts.row(KEEPER_ROW).of(0));
     owned.requeue(&shared.line, claim, 1);

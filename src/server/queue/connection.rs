@@ -122,6 +122,22 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// A newcomer: it is not registered with the poller, and its session is made at its first turn.
+    pub(crate) fn new(socket: TcpStream, address: SocketAddr, permit: Permit) -> Self {
+        Self {
+            session: None,
+            kept: Kept::default(),
+            waiting: Waiting::Request.into(),
+            socket,
+            registered: Registered::No,
+            in_drain: LastInput::default(),
+            overdue: false,
+            ending: None,
+            address,
+            _permit: permit,
+        }
+    }
+
     pub(crate) fn is_registered(&self) -> bool {
         self.registered != Registered::No
     }

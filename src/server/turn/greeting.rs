@@ -34,13 +34,14 @@ pub(super) fn hear(
             .into();
             Next::Shed(open(station, owned, connection, false)?)
         }
-        Ok(None) => Next::Park(match connection.waiting.get() {
-            Waiting::Rest { since } => Waiting::Rest { since },
-            _ => {
-                shared.order.found_nothing(owned.id.slot);
-                Waiting::Rest { since: station.now }
-            }
-        }),
+        Ok(None) => {
+            // As half a request, it is no turn of its source's round.
+            shared.order.found_nothing(owned.id.slot);
+            Next::Park(match connection.waiting.get() {
+                Waiting::Rest { since } => Waiting::Rest { since },
+                _ => Waiting::Rest { since: station.now },
+            })
+        }
         Err(TakeError::Header(error)) => {
             tracing::debug!(listener = %listener.url, peer = %connection.address, %error, "no PROXY header");
             Next::Shed(DropReason::ProxyHeader)

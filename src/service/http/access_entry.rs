@@ -9,12 +9,14 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The most bytes of a target that are logged.
+/// The most bytes of a target that are logged, as they stand in the line.
 const TARGET_MAX: usize = 1024;
-/// The most bytes of a referer and of a user agent.
+/// The most bytes of a referer and of a user agent, as they stand in the line.
 const HEADER_MAX: usize = 256;
-/// The most bytes of a method.
+/// The most bytes of a method, as they stand in the line.
 const METHOD_MAX: usize = 32;
+/// The most bytes that are noted of a request: the parts above, and the names of fields and of the listener.
+const NOTED_MAX: usize = 2048;
 
 /// A request that left before it was answered, or was given up: nginx's number.
 const GONE: u16 = 499;
@@ -37,6 +39,9 @@ pub(in crate::service) struct AccessEntry {
 }
 
 impl AccessEntry {
+    /// What one takes of the machine at most. A connection has one at a time.
+    pub(super) const BYTES: usize = size_of::<Self>() + NOTED_MAX;
+
     /// Of a request; of one that could not be read nothing is known but its client.
     pub(in crate::service) fn new(
         log: &AccessLog,
@@ -129,16 +134,16 @@ fn note_combined(head: Option<&RequestHead<'_>>, out: &mut Vec<u8>) -> usize {
         return 3;
     };
     out.push(b'"');
-    escape_combined(cut(head.method.as_bytes(), METHOD_MAX), out);
+    escape_combined(head.method.as_bytes(), METHOD_MAX, out);
     out.push(b' ');
-    escape_combined(cut(head.target.as_str().as_bytes(), TARGET_MAX), out);
+    escape_combined(head.target.as_str().as_bytes(), TARGET_MAX, out);
     out.push(b' ');
     out.extend_from_slice(version(head.version).as_bytes());
     out.push(b'"');
     let by_whom = out.len();
     for (place, name) in ["referer", "user-agent"].into_iter().enumerate() {
         out.extend_from_slice(if place == 0 { b"\"" } else { b" \"" });
-        escape_combined(cut(head.headers.get(name).unwrap_or(b"-"), HEADER_MAX), out);
+        escape_combined(head.headers.get(name).unwrap_or(b"-"), HEADER_MAX, out);
         out.push(b'"');
     }
     by_whom
@@ -146,55 +151,62 @@ fn note_combined(head: Option<&RequestHead<'_>>, out: &mut Vec<u8>) -> usize {
 
 /// Notes the parts of a line of JSON; where the second one begins.
 fn note_json(head: Option<&RequestHead<'_>>, listener: &str, out: &mut Vec<u8>) -> usize {
-    json_field("\"listener\":", listener.as_bytes(), out);
+    json_field("\"listener\":", listener.as_bytes(), HEADER_MAX / 2, out);
     let Some(head) = head else {
         out.extend_from_slice(b",\"method\":null,\"target\":null,\"protocol\":null");
         return out.len();
     };
-    json_field(",\"method\":", cut(head.method.as_bytes(), METHOD_MAX), out);
-    json_field(",\"target\":", cut(head.target.as_str().as_bytes(), TARGET_MAX), out);
-    json_field(",\"protocol\":", version(head.version).as_bytes(), out);
+    json_field(",\"method\":", head.method.as_bytes(), METHOD_MAX, out);
+    json_field(",\"target\":", head.target.as_str().as_bytes(), TARGET_MAX, out);
+    json_field(",\"protocol\":", version(head.version).as_bytes(), METHOD_MAX, out);
     let by_whom = out.len();
     for (name, key) in [("referer", ",\"referer\":"), ("user-agent", ",\"user_agent\":")] {
         if let Some(value) = head.headers.get(name) {
-            json_field(key, cut(value, HEADER_MAX), out);
+            json_field(key, value, HEADER_MAX, out);
         }
     }
     by_whom
 }
 
-fn json_field(key: &str, value: &[u8], out: &mut Vec<u8>) {
+fn json_field(key: &str, value: &[u8], most: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(key.as_bytes());
     out.push(b'"');
-    escape_json(value, out);
+    escape_json(value, most, out);
     out.push(b'"');
 }
 
-fn cut(bytes: &[u8], most: usize) -> &[u8] {
-    &bytes[..bytes.len().min(most)]
-}
-
-/// As nginx escapes: a line and its quoted parts stay what they are, and no terminal is told anything.
-fn escape_combined(bytes: &[u8], out: &mut Vec<u8>) {
+/// As nginx escapes: a line and its quoted parts stay what they are, and no terminal is told anything. What would take
+/// more than `most` bytes is cut.
+fn escape_combined(bytes: &[u8], most: usize, out: &mut Vec<u8>) {
+    let end = out.len() + most;
     for &byte in bytes {
         match byte {
-            b'"' | b'\\' | 0..0x20 | 0x7f.. => {
+            b'"' | b'\\' | 0..0x20 | 0x7f.. if out.len() + 4 <= end => {
                 let _ = write!(out, "\\x{byte:02X}");
             }
-            _ => out.push(byte),
+            0x20..0x7f if byte != b'"' && byte != b'\\' && out.len() < end => out.push(byte),
+            _ => return,
         }
     }
 }
 
-/// Text as JSON has it; bytes that are no text become U+FFFD, and no terminal is told anything.
-fn escape_json(bytes: &[u8], out: &mut Vec<u8>) {
+/// Text as JSON has it; bytes that are no text become U+FFFD, and no terminal is told anything. What would take more than
+/// `most` bytes is cut.
+fn escape_json(bytes: &[u8], most: usize, out: &mut Vec<u8>) {
+    let end = out.len() + most;
+    // No character has more bytes here than there.
+    let bytes = &bytes[..bytes.len().min(most)];
     for c in String::from_utf8_lossy(bytes).chars() {
+        let before = out.len();
         match c {
             '"' | '\\' => out.extend_from_slice(&[b'\\', c as u8]),
             c if c.is_control() => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
+        if out.len() > end {
+            return out.truncate(before);
         }
     }
 }
@@ -285,13 +297,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_noted_of_a_request_has_room_in_what_is_reckoned_with() {
+        let text = |what: &str| what.repeat(5000);
+        for filler in ["x", "\"", "\\", "\u{e9}"] {
+            let target = if filler.is_ascii() { text(filler) } else { text("%") };
+            let (agent, referer) = (text(filler), text(filler));
+            let head = format!(
+                "GET /{target} HTTP/1.1\r\nHost: h\r\nUser-Agent: {agent}\r\nReferer: {referer}\r\n\r\n"
+            );
+            for format in [AccessFormat::Combined, AccessFormat::Json] {
+                let (log, _lines) = log(format);
+                let mut slots = Slots::new();
+                let Ok(head) = RequestHead::parse(head.as_bytes(), &mut slots, 100) else { continue };
+                let client = "192.0.2.7:4711".parse().unwrap();
+                let clock = Clock::start();
+                let listener = text("l");
+                let entry = AccessEntry::new(&log, &listener, client, (clock, 0), Some(&head));
+                assert!(entry.asked.len() > TARGET_MAX, "it was made to be long");
+                assert!(
+                    entry.asked.capacity() <= NOTED_MAX,
+                    "{filler} {format:?}: {}",
+                    entry.asked.capacity()
+                );
+            }
+        }
+    }
+
     proptest! {
         /// Whatever a client sends, it is one line without a control character.
         #[test]
         fn a_line_is_one_line(value in proptest::collection::vec(any::<u8>(), 0..400)) {
             for escape in [escape_combined, escape_json] {
                 let mut out = Vec::new();
-                escape(cut(&value, HEADER_MAX), &mut out);
+                escape(&value, HEADER_MAX, &mut out);
+                prop_assert!(out.len() <= HEADER_MAX);
                 let text = String::from_utf8(out).expect("text");
                 prop_assert!(!text.chars().any(char::is_control), "{text:?}");
                 prop_assert!(!text.replace("\\\\", "").replace("\\\"", "").contains('"'), "{text:?}");

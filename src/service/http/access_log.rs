@@ -40,7 +40,7 @@ pub enum AccessFormat {
 
 /// Where a line for each HTTP request goes: see [`Builder::access_log`](crate::Builder::access_log).
 ///
-/// What is appended waits in memory (1 MiB at most) for a thread of the log's own. Lines past that, and lines that
+/// What is appended waits in memory (1 MiB at most, and as much that is being written) for a thread of the log's own. Lines past that, and lines that
 /// cannot be written, are dropped and counted. When the last clone is dropped, what waits is written out.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
@@ -112,8 +112,8 @@ impl LogQueue {
 }
 
 impl AccessLog {
-    /// Bytes that one takes of the machine at most.
-    pub const MEMORY_MAX: usize = 2 * WAITING_MAX;
+    /// Bytes that the lines which wait take of the machine at most.
+    pub(super) const BYTES: usize = 2 * WAITING_MAX;
 
     /// Appends to a file, which is made if there is none. When it is moved away, as programs that rotate logs do, another
     /// is opened in its place within a second. A pipe with a name must have a reader.
@@ -198,7 +198,9 @@ impl AccessLog {
         let waiting = &self.queue.0;
         let mut lines = waiting.lines();
         let before = lines.bytes.len();
-        if before + line.len() > WAITING_MAX || lines.bytes.try_reserve(line.len()).is_err() {
+        // All of the room is asked for at once, since a vector that grows by itself may take twice as much.
+        let more = WAITING_MAX - before;
+        if line.len() > more || lines.bytes.try_reserve_exact(more).is_err() {
             drop(lines);
             return waiting.drop_lines(1);
         }
@@ -313,7 +315,7 @@ fn write_some(out: &mut dyn Write, bytes: &[u8]) -> (usize, Option<io::Error>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crossbeam_channel::{Receiver, Sender, unbounded};
+    use crossbeam_channel::{Receiver, Sender, bounded};
 
     const WITHIN: Duration = Duration::from_secs(10);
 
@@ -337,7 +339,7 @@ mod tests {
     }
 
     fn scripted() -> (AccessLog, Sender<io::Result<usize>>, Receiver<Vec<u8>>) {
-        let ((give, script), (seen, saw)) = (unbounded(), unbounded());
+        let ((give, script), (seen, saw)) = (bounded(100), bounded(100));
         let log = AccessLog::to(Scripted { script, seen }, AccessFormat::Combined).unwrap();
         (log, give, saw)
     }

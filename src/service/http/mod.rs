@@ -56,6 +56,11 @@ use exchanges::{Collecting, Exchanges, Passing};
 use std::io;
 use std::sync::Arc;
 
+/// Bytes that an access log takes of the machine at most, with this number of connections.
+pub(crate) fn access_log_bytes(connections: usize) -> usize {
+    AccessLog::BYTES + connections * AccessEntry::BYTES
+}
+
 /// The answer to a client that is refused before it has sent a request.
 pub(in crate::service) const BUSY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {retry-after}\r\nConnection: close\r\n\

@@ -14,7 +14,7 @@
 //! A request is read strictly ([`wire`](crate::service::http::wire)) and written anew ([`forward`]): the backend sees one
 //! canonical framing, whatever the client sent, so that both agree on where a request ends. The same holds for answers
 //! ([`answer`]). [`intake`] collects a request, [`exchange`] is one that is being answered, [`session`] is a client from
-//! its first request to its last. [`spares`] are connections to backends between two requests, [`outbound`] is what a
+//! its first request to its last, [`turn`] what it does at once, one [`stage`] after the other. [`spares`] are connections to backends between two requests, [`outbound`] is what a
 //! client has not taken yet. [`check`] asks backends whether they are well.
 
 mod answer;
@@ -28,6 +28,8 @@ mod session;
 mod settings;
 mod shared;
 mod spares;
+mod stage;
+mod turn;
 mod words;
 
 pub(super) use check::start as keep_house;

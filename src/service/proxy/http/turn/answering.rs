@@ -1,0 +1,246 @@
+//! The answer: the request goes to the backend, and what that answers to the client.
+
+use super::{CONTINUE, GateTurn, Onward};
+use crate::clock::Nanos;
+use crate::reason::RequestFailure;
+use crate::service::held::Held;
+use crate::service::proxy::http::exchange::{BackendHeard, Exchange};
+use crate::service::proxy::http::pending::UploadFault;
+use crate::service::proxy::http::stage::RequestStage;
+use crate::service::proxy::http::words::GateWords;
+use crate::service::proxy::session::GateSession;
+use crate::service::{Fault, Received, Session, SocketEvents, Turn, WatchFor};
+use std::io;
+use std::os::fd::AsFd;
+
+/// What may wait for a client of one answer: when more has come, nothing more is read of the backend.
+const ANSWER_KEPT: usize = 64 * 1024;
+
+/// What came of the client's body.
+enum Fed {
+    Some,
+    /// There is nothing now, or enough for one turn.
+    Enough,
+    /// The request does not go on.
+    Over(Onward),
+}
+
+impl GateTurn<'_, '_> {
+    pub(super) fn begin(&mut self, mut exchange: Exchange) -> io::Result<Onward> {
+        if std::mem::take(&mut exchange.pending.expects_continue) {
+            self.scratch.extend_from_slice(CONTINUE);
+            self.deliver()?;
+        }
+        self.answer(Box::new(exchange))
+    }
+
+    /// Sends what there is of the request, and passes on what there is of its answer.
+    pub(super) fn answer(&mut self, mut exchange: Box<Exchange>) -> io::Result<Onward> {
+        if self.has_left() {
+            return self.leave();
+        }
+        exchange.push(self.now);
+        let mut enough = false;
+        while !enough && exchange.wants_upload() && self.unread {
+            match self.feed(&mut exchange)? {
+                Fed::Some => {}
+                Fed::Enough => enough = true,
+                Fed::Over(onward) => return Ok(onward),
+            }
+        }
+        let pool = (self.stream.output_pool(), self.bounds.output_total);
+        let mut passed = 0;
+        while self.begun.out.len() < ANSWER_KEPT {
+            let mut asked = exchange.pending.asked;
+            asked.keep &= exchange.pending.has_come() && !self.stream.is_draining();
+            let (_, buffer) = self.stream.raw();
+            let heard = exchange.hear(buffer, asked, pool, &mut self.scratch, self.now);
+            if let BackendHeard::Switched { read, after } = heard {
+                self.scratch.extend_from_slice(&buffer[read - after..read]);
+            }
+            passed += self.scratch.len();
+            exchange.place.passed(0, self.scratch.len() as u64);
+            if matches!(heard, BackendHeard::Done) {
+                return self.finish(*exchange);
+            }
+            self.deliver()?;
+            match heard {
+                BackendHeard::Nothing => break,
+                BackendHeard::Some if passed >= self.bounds.turn_bytes => {
+                    self.begun.stage = RequestStage::Answering(exchange);
+                    return Ok(Onward::Turn(Turn::Again));
+                }
+                BackendHeard::Some | BackendHeard::Done => {}
+                BackendHeard::Switched { .. } => return self.switch(exchange),
+                BackendHeard::Lost => return self.lose(*exchange),
+                BackendHeard::Fault(fault) => {
+                    return self.spoil(&mut exchange, RequestFailure::Unreadable, 502, &fault.to_string());
+                }
+            }
+        }
+        self.await_answer(exchange)
+    }
+
+    /// Waits for the backend, or for the client that is slower.
+    fn await_answer(&mut self, mut exchange: Box<Exchange>) -> io::Result<Onward> {
+        let mut until = Nanos::MAX;
+        if exchange.wants_upload() {
+            until = exchange.upload.deadline(self.bounds.read_timeout);
+            if self.now >= until {
+                return self.upload_timeout(&mut exchange);
+            }
+            exchange.pause();
+        } else {
+            exchange.restart_upload(self.now);
+            if self.begun.out.len() >= ANSWER_KEPT {
+                exchange.pause();
+            } else {
+                until = exchange.deadline(self.gate.config.backend_timeout);
+                if self.now >= until {
+                    let text = "the backend did not answer in time";
+                    return self.spoil(&mut exchange, RequestFailure::Timeout, 504, text);
+                }
+            }
+        }
+        self.watch_output(&mut exchange)?;
+        let more = exchange.wants_upload() && self.filled && self.unread;
+        self.begun.stage = RequestStage::Answering(exchange);
+        if more { Ok(Onward::Turn(Turn::Again)) } else { self.park(until) }
+    }
+
+    /// Has an event tell when the backend takes more, if it does not take all now.
+    fn watch_output(&mut self, exchange: &mut Exchange) -> io::Result<()> {
+        if !exchange.pending.is_taken() && !exchange.deaf && !exchange.watched_both {
+            self.stream.watch(exchange.socket.as_fd(), WatchFor::OutputToo)?;
+            exchange.watched_both = true;
+        }
+        Ok(())
+    }
+
+    /// The client does not go on with its body.
+    fn upload_timeout(&mut self, exchange: &mut Exchange) -> io::Result<Onward> {
+        if exchange.answer.has_begun() {
+            return Err(Fault::ReadTimeout.into());
+        }
+        let _ = self.last_words(
+            408,
+            "the body of the request did not come in time",
+            Some(&mut exchange.pending),
+        )?;
+        Err(Fault::ReadTimeout.into())
+    }
+
+    /// Takes a piece of the body from the client.
+    fn feed(&mut self, exchange: &mut Exchange) -> io::Result<Fed> {
+        let (input, output) = self.stream.split();
+        let context = output.context;
+        let data = match input.receive()? {
+            Received::Data(data) => data,
+            Received::Nothing => {
+                // After a read that filled the buffer it has only read enough for one turn.
+                self.unread = self.filled;
+                return Ok(Fed::Enough);
+            }
+            Received::End => return self.leave().map(Fed::Over),
+        };
+        self.filled = data.len() == self.full;
+        self.unread = self.filled;
+        exchange.upload.moved(data.len(), self.now);
+        match exchange.pending.feed(data, &context) {
+            Ok(used) if used < data.len() => {
+                let mut held = Held::of(&self.peer, &context);
+                held.extend(&data[used..], data.len(), &context)?;
+                self.begun.held = Some(held);
+            }
+            Ok(_) => {}
+            Err(UploadFault::NoRoom) => return Err(Fault::InputLimit.into()),
+            Err(UploadFault::Refused(refused)) if exchange.answer.has_begun() => return Err(refused.into()),
+            Err(UploadFault::Refused(refused)) => {
+                return self.refuse(refused, Some(&mut exchange.pending)).map(Fed::Over);
+            }
+        }
+        exchange.push(self.now);
+        Ok(Fed::Some)
+    }
+
+    /// The answer is whole. Its place is free before the client sees that.
+    fn finish(&mut self, mut exchange: Exchange) -> io::Result<Onward> {
+        let keep = exchange.answer.keeps_client() && exchange.pending.has_come();
+        exchange.place.answered(exchange.answer.status());
+        self.count(exchange.answer.status(), Some(exchange.pending.since));
+        exchange.pending.answered(exchange.answer.status(), exchange.answer.body());
+        self.gate.held_for(exchange.age(self.now));
+        let (spare, place, _) = exchange.part(self.stream.seat());
+        // A new connection is made only where there is none to spare.
+        if let Some(spare) = spare {
+            self.gate.spares.put(place.backend(), spare, self.now);
+        }
+        drop(place);
+        self.deliver()?;
+        self.begun.stage = if keep { RequestStage::between() } else { RequestStage::Ending };
+        Ok(Onward::GoOn)
+    }
+
+    /// The backend's connection ended before the answer did.
+    fn lose(&mut self, mut exchange: Exchange) -> io::Result<Onward> {
+        if exchange.can_be_repeated() {
+            let Exchange { socket, place, mut pending, .. } = exchange;
+            drop(socket);
+            pending.rewind();
+            pending.repeated = true;
+            place.reused(true);
+            return self.set_out(place, pending, true);
+        }
+        let failure = if exchange.answer.has_begun() { RequestFailure::Cut } else { RequestFailure::Closed };
+        self.spoil(&mut exchange, failure, 502, "the backend closed the connection and had not answered")
+    }
+
+    /// The backend does not answer as it should: the client is told, or its answer is cut.
+    fn spoil(
+        &mut self,
+        exchange: &mut Exchange,
+        failure: RequestFailure,
+        status: u16,
+        text: &str,
+    ) -> io::Result<Onward> {
+        exchange.place.spoiled(failure);
+        tracing::debug!(backend = %exchange.place.address(), reason = %failure, text, "a request is not answered");
+        if exchange.answer.has_begun() {
+            self.count(exchange.answer.status(), None);
+            exchange.pending.answered(exchange.answer.status(), exchange.answer.body());
+            // A reset tells the client that its answer is not whole.
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        self.scratch.clear();
+        self.give_up(&mut exchange.pending, GateWords { status, text, retry_after: None })
+    }
+
+    /// The connection goes on as a pair, once what was said before is on its way.
+    pub(super) fn switch(&mut self, mut exchange: Box<Exchange>) -> io::Result<Onward> {
+        if let Some(held) = self.begun.held.take() {
+            let context = *self.stream.context();
+            exchange.pending.follow(held.bytes(), &context)?;
+        }
+        exchange.push(self.now);
+        if exchange.deaf {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if exchange.pending.is_taken() && self.begun.out.is_empty() {
+            exchange.place.answered(exchange.answer.status());
+            self.count(exchange.answer.status(), Some(exchange.pending.since));
+            exchange.pending.answered(exchange.answer.status(), 0);
+            let Exchange { socket, place, watched_both, .. } = *exchange;
+            let gate = self.gate.gate.clone();
+            let tunnel = GateSession::adopted(gate, place, socket, watched_both, self.now);
+            self.stream.tell(SocketEvents::UNKNOWN);
+            return self.tunnel.insert(Box::new(tunnel)).turn(self.stream).map(Onward::Turn);
+        }
+        let until = exchange.deadline(self.gate.config.backend_timeout);
+        if self.now >= until {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        self.watch_output(&mut exchange)?;
+        self.begun.stage = RequestStage::Switching(exchange);
+        self.park(until)
+    }
+}

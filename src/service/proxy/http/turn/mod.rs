@@ -1,0 +1,201 @@
+//! A turn of a client: one step after the other, until it has to wait.
+
+mod answering;
+mod placing;
+mod reading;
+
+use super::outbound::OutboundFault;
+use super::pending::Pending;
+use super::shared::HttpGate;
+use super::stage::{BegunRequest, RequestStage};
+use super::words::{GateWords, SaidTo};
+use crate::clock::Nanos;
+use crate::service::proxy::session::GateSession;
+use crate::service::{Fault, Peer, SocketEvent, Stream, Turn};
+use crate::transport::socket::has_left;
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Steps of one turn; then other connections have theirs.
+const STEPS: usize = 32;
+
+/// A turn comes at least this often while a request is under way. The call for it outlives the request, and is a turn
+/// for nothing then.
+const CALL_MAX: Duration = Duration::from_secs(5);
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What a step leads to: the end of the turn, or the next step.
+enum Onward {
+    Turn(Turn),
+    GoOn,
+}
+
+/// The limits that matter in a turn.
+#[derive(Clone, Copy)]
+struct Bounds {
+    read_timeout: Duration,
+    write_timeout: Duration,
+    turn_bytes: usize,
+    output_total: usize,
+}
+
+/// A session during a turn.
+pub(super) struct GateTurn<'t, 'a> {
+    gate: &'t Arc<HttpGate>,
+    pub(super) stream: &'t mut Stream<'a>,
+    client: &'a TcpStream,
+    peer: Peer,
+    bounds: Bounds,
+    now: Nanos,
+    pub(super) begun: BegunRequest,
+    pub(super) unread: bool,
+    pub(super) hung_up: bool,
+    /// The last read filled the worker's buffer, of this size.
+    filled: bool,
+    full: usize,
+    /// What the client is to get next; empty at first.
+    pub(super) scratch: Vec<u8>,
+    pub(super) sent: u64,
+    pub(super) ended: bool,
+    pub(super) tunnel: Option<Box<GateSession>>,
+}
+
+impl<'t, 'a> GateTurn<'t, 'a> {
+    pub(super) fn new(
+        gate: &'t Arc<HttpGate>,
+        stream: &'t mut Stream<'a>,
+        begun: BegunRequest,
+        (unread, hung_up): (bool, bool),
+        scratch: Vec<u8>,
+    ) -> Self {
+        let limits = stream.limits();
+        let bounds = Bounds {
+            read_timeout: limits.read_timeout,
+            write_timeout: limits.write_timeout,
+            turn_bytes: limits.turn_bytes,
+            output_total: limits.output_total,
+        };
+        let unread = unread || stream.events().client != SocketEvent::Nothing;
+        let (peer, hung_up) = (stream.peer().clone(), hung_up || stream.has_hung_up());
+        let (client, buffer) = stream.raw();
+        let full = buffer.len();
+        Self {
+            gate,
+            client,
+            peer,
+            bounds,
+            now: gate.gate.clock.now(),
+            begun,
+            unread,
+            hung_up,
+            filled: false,
+            full,
+            scratch,
+            sent: 0,
+            ended: false,
+            tunnel: None,
+            stream,
+        }
+    }
+
+    pub(super) fn run(&mut self) -> io::Result<Turn> {
+        self.sent += self.begun.out.flush(self.client, self.now)?;
+        if let RequestStage::Answering(exchange) | RequestStage::Switching(exchange) = &mut self.begun.stage {
+            exchange.wake(self.stream.events().other, self.now);
+        }
+        for _ in 0..STEPS {
+            let stage = std::mem::replace(&mut self.begun.stage, RequestStage::Moving);
+            let onward = match stage {
+                RequestStage::Reading(intake) => self.read(intake)?,
+                RequestStage::Ready(pending) => self.ask(pending)?,
+                RequestStage::Waiting { ticket, pending } => self.wait(ticket, pending)?,
+                RequestStage::Connecting { connecting, place, pending } => {
+                    self.connect(connecting, place, pending)?
+                }
+                RequestStage::Answering(exchange) => self.answer(exchange)?,
+                RequestStage::Switching(exchange) => self.switch(exchange)?,
+                RequestStage::Ending => self.end()?,
+                RequestStage::Moving => return Ok(Turn::Close),
+            };
+            if let Onward::Turn(turn) = onward {
+                return Ok(turn);
+            }
+        }
+        Ok(Turn::Again)
+    }
+
+    /// Lets go of the connection until something happens, and until then at the latest.
+    fn park(&mut self, until: Nanos) -> io::Result<Onward> {
+        let mut until = until;
+        if let Some(slow) = self.begun.out.deadline(self.bounds.write_timeout) {
+            if self.now >= slow {
+                return Err(Fault::WriteTimeout.into());
+            }
+            until = until.min(slow);
+            self.stream.want_output();
+        }
+        self.stream.accept_earlier_call();
+        let time = Duration::from_nanos(until.saturating_sub(self.now));
+        Ok(Onward::Turn(Turn::ParkFor(time.min(CALL_MAX))))
+    }
+
+    /// Gives the client what was written for it.
+    fn deliver(&mut self) -> io::Result<()> {
+        if self.scratch.is_empty() {
+            return Ok(());
+        }
+        let pool = (self.stream.output_pool(), self.bounds.output_total);
+        let sent = self.begun.out.send(self.client, &self.scratch, self.now, pool);
+        self.scratch.clear();
+        self.sent += sent.map_err(|fault| match fault {
+            OutboundFault::NoRoom => Fault::OutputLimit.into(),
+            OutboundFault::Socket(error) => error,
+        })?;
+        Ok(())
+    }
+
+    /// Whether the client has left: nobody is to wait for it. A client that has closed its half and waits for an answer
+    /// cannot be told from one that has left.
+    fn has_left(&self) -> bool {
+        self.hung_up && has_left(self.client, true)
+    }
+
+    fn leave(&mut self) -> io::Result<Onward> {
+        self.ended = true;
+        Ok(Onward::Turn(Turn::Close))
+    }
+
+    /// The last answer is on its way.
+    fn end(&mut self) -> io::Result<Onward> {
+        if self.begun.out.is_empty() {
+            return Ok(Onward::Turn(Turn::Close));
+        }
+        self.begun.stage = RequestStage::Ending;
+        self.park(Nanos::MAX)
+    }
+
+    /// Counts an answer, and the time that it took where it is whole.
+    fn count(&self, status: u16, since: Option<Nanos>) {
+        let Some(web) = self.stream.context().web else { return };
+        web.ledger.answered(status);
+        if let Some(since) = since {
+            web.ledger.took(self.now.saturating_sub(since));
+        }
+    }
+
+    /// Answers a request that no backend answers.
+    fn give_up(&mut self, pending: &mut Pending, words: GateWords<'_>) -> io::Result<Onward> {
+        let asked = pending.asked;
+        let keep = asked.keep && pending.has_come() && !self.stream.is_draining();
+        words.write(SaidTo { version: asked.version, head_only: asked.head_only, keep }, &mut self.scratch);
+        // How quickly clients are turned away says nothing of how quickly they are answered.
+        self.count(words.status, (words.status != 503).then_some(pending.since));
+        pending.answered(words.status, if asked.head_only { 0 } else { words.text.len() as u64 + 1 });
+        self.deliver()?;
+        self.begun.stage = if keep { RequestStage::between() } else { RequestStage::Ending };
+        Ok(Onward::GoOn)
+    }
+}

@@ -1,0 +1,167 @@
+//! The way to a backend: a place, and a connection.
+
+use super::{GateTurn, Onward};
+use crate::reason::BackendFailure;
+use crate::service::proxy::backends::{Asking, Look, Place, PlaceAnswer, Refusal, Ticket};
+use crate::service::proxy::connect::{Arrival, Connecting};
+use crate::service::proxy::gate::wait_limits;
+use crate::service::proxy::http::exchange::{BackendLine, Exchange};
+use crate::service::proxy::http::pending::Pending;
+use crate::service::proxy::http::stage::RequestStage;
+use crate::service::proxy::http::words::GateWords;
+use crate::service::{Turn, WatchFor};
+use crate::transport::socket::send;
+use std::io;
+use std::os::fd::AsFd;
+
+impl GateTurn<'_, '_> {
+    /// Asks for a place.
+    pub(super) fn ask(&mut self, mut pending: Box<Pending>) -> io::Result<Onward> {
+        let stream = &*self.stream;
+        let asking = Asking {
+            source: pending.source,
+            since: self.now,
+            tried: &pending.tried,
+            wait: wait_limits(stream.limits()),
+        };
+        match self.gate.gate.backends.take(&asking, || Box::new(stream.waker())) {
+            PlaceAnswer::Place(place) => self.set_out(place, pending, false),
+            PlaceAnswer::Wait(ticket) => self.wait(ticket, pending),
+            PlaceAnswer::Refused(refusal) => self.turn_away(&mut pending, refusal),
+        }
+    }
+
+    /// Looks whether there is a place now.
+    pub(super) fn wait(&mut self, mut ticket: Ticket, mut pending: Box<Pending>) -> io::Result<Onward> {
+        if self.has_left() {
+            return self.leave();
+        }
+        match ticket.look() {
+            Look::Waiting { until } => {
+                self.begun.stage = RequestStage::Waiting { ticket, pending };
+                self.park(until)
+            }
+            Look::Place(place) => self.set_out(place, pending, false),
+            Look::Refused(refusal) => self.turn_away(&mut pending, refusal),
+        }
+    }
+
+    fn turn_away(&mut self, pending: &mut Pending, refusal: Refusal) -> io::Result<Onward> {
+        let seconds = self.gate.retry_after();
+        let busy = |text| GateWords { status: 503, text, retry_after: Some(seconds) };
+        match refusal {
+            Refusal::ClientGone => self.leave(),
+            Refusal::QueueFull => self.give_up(pending, busy("too many requests wait for the backend")),
+            Refusal::QueueTimeout => {
+                self.give_up(pending, busy("the request waited too long for the backend"))
+            }
+            Refusal::NoBackend => {
+                let text = "no backend can be reached";
+                self.give_up(pending, GateWords { status: 502, text, retry_after: None })
+            }
+        }
+    }
+
+    /// Sets out for a backend: on a connection that is there, unless a `new` one is wanted.
+    pub(super) fn set_out(
+        &mut self,
+        place: Place,
+        mut pending: Box<Pending>,
+        new: bool,
+    ) -> io::Result<Onward> {
+        let backends = &self.gate.gate.backends;
+        if !new && let Some(spare) = self.gate.spares.take(place.backend(), self.now) {
+            if spare.seat != self.stream.seat() {
+                self.stream.watch(spare.socket.as_fd(), WatchFor::Moved)?;
+            }
+            place.reused(false);
+            return self.begin(Exchange::new(spare.socket, place, pending, BackendLine::Reused, self.now));
+        }
+        if pending.deadline == 0 {
+            pending.deadline = self.gate.gate.connect_deadline(self.now);
+        }
+        // While another backend could be tried, this one has half of the time that is left.
+        let left = pending.deadline.saturating_sub(self.now);
+        let others = backends.has_other(&pending.tried, place.backend());
+        let until = if others { self.now + left / 2 } else { pending.deadline };
+        match Connecting::start(place.address(), self.now, until) {
+            Ok((connecting, Arrival::Wait { until })) => {
+                if let Some(socket) = connecting.socket() {
+                    self.stream.watch(socket, WatchFor::Both)?;
+                }
+                self.begun.stage = RequestStage::Connecting { connecting, place, pending };
+                self.park(until)
+            }
+            Ok((_, made)) => self.arrive(made, place, pending),
+            Err(failure) => self.fail(place, pending, failure),
+        }
+    }
+
+    /// Looks how the connection to the backend goes.
+    pub(super) fn connect(
+        &mut self,
+        mut connecting: Connecting,
+        place: Place,
+        pending: Box<Pending>,
+    ) -> io::Result<Onward> {
+        if self.has_left() {
+            drop(connecting);
+            return self.leave();
+        }
+        match connecting.poll(self.now) {
+            Ok(Arrival::Wait { until }) => {
+                self.begun.stage = RequestStage::Connecting { connecting, place, pending };
+                self.park(until)
+            }
+            Ok(made) => self.arrive(made, place, pending),
+            Err(failure) => {
+                drop(connecting);
+                self.fail(place, pending, failure)
+            }
+        }
+    }
+
+    /// A backend could not be reached: another is tried while there is time.
+    fn fail(
+        &mut self,
+        place: Place,
+        mut pending: Box<Pending>,
+        failure: BackendFailure,
+    ) -> io::Result<Onward> {
+        place.failed(failure);
+        pending.tried.push(place.backend());
+        drop(place);
+        if failure == BackendFailure::Local || self.now >= pending.deadline {
+            let timeout = failure == BackendFailure::Timeout;
+            let text =
+                if timeout { "the backend was not reached in time" } else { "no backend can be reached" };
+            let status = if timeout { 504 } else { 502 };
+            return self.give_up(&mut pending, GateWords { status, text, retry_after: None });
+        }
+        self.begun.stage = RequestStage::Ready(pending);
+        Ok(Onward::GoOn)
+    }
+
+    /// The backend is connected.
+    fn arrive(&mut self, arrival: Arrival, place: Place, pending: Box<Pending>) -> io::Result<Onward> {
+        let Arrival::Made { socket, took, told } = arrival else { return Ok(Onward::Turn(Turn::Close)) };
+        place.reached(took);
+        if let Some(version) = self.gate.gate.settings.send_header {
+            let mut header = Vec::with_capacity(64);
+            match self.client.local_addr() {
+                Ok(local) => version.write(self.peer.address, local, &mut header),
+                Err(_) => version.write_unknown(&mut header),
+            }
+            // A new socket has room for it.
+            if !send(&socket, &header).is_ok_and(|sent| sent == header.len()) {
+                drop(socket);
+                return self.fail(place, pending, BackendFailure::Reset);
+            }
+        }
+        if !told {
+            self.stream.watch(socket.as_fd(), WatchFor::Input)?;
+        }
+        let line = BackendLine::Made { watched_both: told };
+        self.begin(Exchange::new(socket, place, pending, line, self.now))
+    }
+}

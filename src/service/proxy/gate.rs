@@ -60,6 +60,8 @@ pub(super) struct Settings {
     pub(super) check_every: Option<Duration>,
     /// Checks ask for an answer over HTTP, and the tender makes none.
     pub(super) checks_ask: bool,
+    /// Some requests go first, and a place is kept for them.
+    pub(super) has_priority: bool,
     pub(super) resolve_every: Duration,
     pub(super) ready_needs_backend: bool,
 }
@@ -76,6 +78,7 @@ impl Default for Settings {
             send_header: None,
             check_every: None,
             checks_ask: false,
+            has_priority: false,
             resolve_every: Duration::from_secs(30),
             ready_needs_backend: false,
         }
@@ -140,6 +143,7 @@ impl Settings {
             connections: self.connections,
             total: self.total,
             checked: self.check_every.is_some(),
+            reserve: self.has_priority,
             wait,
         }
     }

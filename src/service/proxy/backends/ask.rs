@@ -63,6 +63,8 @@ impl Passed {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking<'a> {
     pub(crate) source: SourceId,
+    /// It is served before all others, and may have the place that is kept for such.
+    pub(crate) priority: bool,
     /// Since when it has waited, in the kernel's backlog and the server's queue.
     pub(crate) since: Nanos,
     /// Backends that could not be reached for this client.

@@ -2,6 +2,7 @@
 //! [`shelf`](crate::admit::turns::shelf)). In calm the one that has waited longest is first. While the list stands
 //! the sources take turns, and of each source the freshest is first.
 
+use super::priority::PriorityList;
 use crate::admit::turns::accounts::{Class, SourceId};
 use crate::admit::turns::shelf::{Shelf, ShelfLimits, Shelved};
 use crate::admit::turns::standing::{INTERVAL, Standing};
@@ -58,9 +59,11 @@ impl WaitList {
     }
 
     /// Slots for names. More than may wait: a ticket keeps its slot until its owner has seen the answer, and one
-    /// more must fit to take the place of the oldest.
-    pub(super) fn slots(&self) -> usize {
-        self.places.max(2 * self.limits.most + 16)
+    /// more must fit to take the place of the oldest. The names of priority requests are of the same slots. There are never
+    /// fewer: those who wait have numbers up to the largest that there was.
+    pub(super) fn slots(&mut self) -> usize {
+        self.places = self.places.max(2 * self.limits.most + 16 + PriorityList::SLOTS);
+        self.places
     }
 
     /// Changes the limits. Those who wait stay, also where fewer may.
@@ -79,10 +82,8 @@ impl WaitList {
     }
 
     fn shelf(&mut self) -> &mut Shelf<()> {
-        // Never smaller: those who wait have numbers up to the largest that there was.
-        self.places = self.slots();
         let limits = ShelfLimits {
-            connections: self.places,
+            connections: self.slots(),
             datagrams: 0,
             doubtful_max: self.limits.most / 4 + 1,
             fresh: self.limits.fresh,

@@ -31,6 +31,8 @@ pub(super) struct Pending {
     pub(super) expects_continue: bool,
     /// The source that takes turns with others.
     pub(super) source: SourceId,
+    /// It goes before all others that wait.
+    pub(super) priority: bool,
     /// Backends that could not be reached for it.
     pub(super) tried: Vec<BackendId>,
     /// When all that is waited for of it before a place is asked for had come.
@@ -74,6 +76,7 @@ impl Pending {
             repeated: false,
             expects_continue: false,
             source,
+            priority: false,
             tried: Vec::new(),
             since: 0,
             entry: None,

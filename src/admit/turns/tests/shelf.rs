@@ -510,3 +510,63 @@ fn turns_from_before_the_shelf_was_empty_do_not_count() {
     }
     assert_eq!(served(&mut shelf, 3), [2, 1, 3]);
 }
+
+/// A shelf that so many clients have left, each after this wait.
+fn left_by(leavers: u32, wait: Nanos) -> Plain {
+    let mut shelf = Shelf::new(LIMITS);
+    leave(&mut shelf, leavers, wait);
+    shelf
+}
+
+fn leave(shelf: &mut Plain, leavers: u32, wait: Nanos) {
+    for slot in 0..leavers {
+        assert_eq!(shelf.put(entry(slot, Newcomer, 1, 0), false, 0), None);
+        assert!(shelf.gone(Newcomer, slot, 0, wait).is_some());
+    }
+}
+
+#[test]
+fn many_leave_when_they_are_more_than_an_eighth_of_turns_and_leavers() {
+    // Each counts a 256th of the mean: 1 - (255/256)^n passes an eighth with the 35th.
+    assert_eq!(left_by(34, MS).stale_after(), None);
+    assert!(left_by(35, MS).stale_after().is_some());
+    let mut shelf = left_by(100, MS);
+    let mut turns = 0;
+    while shelf.stale_after().is_some() {
+        assert_eq!(shelf.put(entry(900, Newcomer, 1, 0), false, 0), None);
+        assert!(shelf.next(0).is_some());
+        turns += 1;
+    }
+    // Of 100 leavers 0.324 is left, and 0.324 (255/256)^n falls below an eighth with the 244th turn.
+    assert_eq!(turns, 244);
+}
+
+#[test]
+fn the_wait_after_which_clients_leave_is_a_mean_that_one_of_them_moves_by_a_256th() {
+    let mut shelf = left_by(100, 400 * MS);
+    assert_eq!(shelf.stale_after(), Some(100 * MS));
+    leave(&mut shelf, 1, (400 + 256) * MS);
+    assert_eq!(shelf.stale_after(), Some(100 * MS + MS / 4));
+    leave(&mut shelf, 1, (401 - 256) * MS);
+    assert_eq!(shelf.stale_after(), Some(100 * MS));
+}
+
+#[test]
+fn who_has_hung_up_as_clients_of_one_request_do_is_served_like_others() {
+    let mut shelf = shelf(LIMITS, &[(1, Newcomer, 1)]);
+    assert_eq!(shelf.put(entry(2, Newcomer, 1, 5), true, 5 + HALF_CLOSE), None);
+    assert_eq!((shelf.doubtful(), shelf.waiting(Newcomer)), (0, 2));
+    assert_eq!(shelf.put(entry(3, Newcomer, 1, 4), true, 5 + HALF_CLOSE), None);
+    assert_eq!((shelf.doubtful(), shelf.waiting(Newcomer)), (1, 2));
+    assert_eq!(served(&mut shelf, 9), [2, 1, 3]);
+}
+
+#[test]
+fn entries_of_one_age_expire_in_the_order_in_which_they_came() {
+    let mut shelf = Shelf::new(LIMITS);
+    for slot in [5, 3, 4] {
+        assert_eq!(shelf.put(entry(slot, Established, 1, MS), false, MS), None);
+    }
+    let drained: Vec<_> = std::iter::from_fn(|| shelf.drain_one()).map(|shelved| shelved.slot).collect();
+    assert_eq!(drained, [5, 3, 4]);
+}

@@ -271,3 +271,37 @@ fn a_source_that_was_far_behind_catches_up_by_sixteen_rounds_and_no_more() {
     assert!((14..=17).contains(&more), "{more} turns more than one that has just come, of 200");
     assert_eq!(picked[..8], [late; 8], "they come one after the other");
 }
+
+#[test]
+fn a_source_whose_cost_nobody_knows_is_charged_a_turn_of_mean_cost() {
+    let mut sources = Accounts::new(16, true);
+    let (known, unknown) = (add(&mut sources, 1), add(&mut sources, 2));
+    sources.note_cost(SourceId(1), 1_000);
+    for number in [known, unknown] {
+        (0..2).for_each(|_| sources.came(number, Established, 0));
+    }
+    let turns = (0..100).filter(|_| sources.pick(false).unwrap().0 == known).count();
+    assert!((49..=51).contains(&turns), "{turns} of 100");
+}
+
+#[test]
+fn sources_that_had_their_turn_count_only_while_they_are_few_more_than_those_that_wait() {
+    let mut sources = Accounts::new(1_000, true);
+    let waiting: Vec<u32> = (0..200).map(|id| add(&mut sources, id)).collect();
+    waiting.iter().for_each(|&number| sources.came(number, Established, 0));
+    let mut once = |sources: &mut Accounts, since: Nanos| {
+        let number = add(sources, 1_000 + u128::from(since));
+        sources.came(number, Established, since);
+        assert_eq!(sources.pick(false), Some((number, Established)));
+        sources.left(number, Established, true);
+        sources.served().0
+    };
+    // A hundred turns are 0.40 of a round: each is a part of all that wait and of all that had their turn.
+    assert_eq!((1..=100).map(|since| once(&mut sources, since)).last(), Some(100));
+    for &number in &waiting[1..] {
+        sources.left(number, Established, true);
+    }
+    // Two wait from now on, and 66 of those that had their turn count: 0.60 of a round are 41 turns.
+    let turns = (101..).take_while(|&since| once(&mut sources, since) >= 100).count();
+    assert!((38..=43).contains(&turns), "{turns}");
+}

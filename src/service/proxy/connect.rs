@@ -40,7 +40,7 @@ enum Stage {
 /// The state of an attempt that has not failed.
 #[derive(Debug)]
 pub(crate) enum Arrival {
-    /// The socket is connected, and that took so much time. `told` says that the connection was reported by an event, so
+    /// The socket is connected. `took` is how long that took. `told` says that the connection was reported by an event, so
     /// the poller watches the socket already.
     Made { socket: OwnedFd, took: Nanos, told: bool },
     /// The attempt goes on. Poll it at an event on its socket, and at this time at the latest.

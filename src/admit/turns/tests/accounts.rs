@@ -289,7 +289,7 @@ fn sources_that_had_their_turn_count_only_while_they_are_few_more_than_those_tha
     let mut sources = Accounts::new(1_000, true);
     let waiting: Vec<u32> = (0..200).map(|id| add(&mut sources, id)).collect();
     waiting.iter().for_each(|&number| sources.came(number, Established, 0));
-    let mut once = |sources: &mut Accounts, since: Nanos| {
+    let once = |sources: &mut Accounts, since: Nanos| {
         let number = add(sources, 1_000 + u128::from(since));
         sources.came(number, Established, since);
         assert_eq!(sources.pick(false), Some((number, Established)));

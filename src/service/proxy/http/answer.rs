@@ -100,7 +100,7 @@ pub(super) enum Answered {
     More,
     /// The answer is complete.
     Done,
-    /// The connection has become a WebSocket. So many bytes at the end of the input belong to that.
+    /// The connection has become a WebSocket. The number is how many bytes at the end of the input belong to that.
     Switched(usize),
 }
 

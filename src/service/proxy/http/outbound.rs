@@ -26,7 +26,7 @@ impl Headway {
         Self { since: now, moved: 0 }
     }
 
-    /// Notes that the side has moved so many bytes.
+    /// Notes that the side has moved `bytes` more.
     pub(super) fn moved(&mut self, bytes: usize, now: Nanos) {
         self.moved += bytes;
         if self.moved >= STRIDE {

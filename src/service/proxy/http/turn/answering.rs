@@ -13,7 +13,7 @@ use crate::service::{Fault, Received, Session, SocketEvents, Turn, WatchFor};
 use std::io;
 use std::os::fd::AsFd;
 
-/// While so many bytes of an answer wait for the client, nothing more is read from the backend.
+/// While at least this many bytes of an answer wait for the client, nothing more is read from the backend.
 const ANSWER_KEPT: usize = 64 * 1024;
 
 /// The outcome of reading more of the client's body.

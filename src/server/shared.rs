@@ -7,6 +7,7 @@ use super::counts::Counts;
 use super::datagram::post::Intake;
 use super::datagram::socket::Datagrams;
 use super::extras::Tick;
+use super::in_force::LiveLimits;
 use super::lifecycle::Lifecycle;
 use super::listener::Listener;
 use super::poll::ThreadCrew;
@@ -22,7 +23,7 @@ use crate::admit::Admission;
 use crate::admit::bell::Bell;
 use crate::admit::refusal_budget::RefusalBudget;
 use crate::admit::sharing::Sharing;
-use crate::limits::{Limits, Overload, QueueOrder};
+use crate::limits::{Limits, Overload};
 use crate::service::{Context, Holdings, Host};
 use crate::sys::Clock;
 use std::borrow::Cow;
@@ -33,7 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) struct Shared {
-    pub(crate) limits: Limits,
+    pub(crate) limits: LiveLimits,
     pub(crate) clock: Clock,
     pub(crate) life: Lifecycle,
     pub(crate) listeners: Vec<Listener>,
@@ -92,11 +93,11 @@ impl Shared {
         Intake { datagrams: &self.datagrams, line: &self.line, counts: &self.counts, order: &self.order }
     }
 
-    /// What turns of a listener's connections share.
-    pub(crate) fn context<'a>(&'a self, listener: &'a Listener) -> Context<'a> {
+    /// What turns of a listener's connections share, under these limits.
+    pub(crate) fn context<'a>(&'a self, listener: &'a Listener, limits: &'a Limits) -> Context<'a> {
         Context {
             words: &listener.words,
-            limits: &self.limits,
+            limits,
             output_total: &self.output_total,
             input_total: &self.input_total,
             stopping: self.life.stopping_flag(),
@@ -136,9 +137,7 @@ impl Shared {
     pub(crate) fn displaces_oldest(&self, overload: Overload) -> bool {
         match overload {
             Overload::DropOldest => true,
-            Overload::Reject => {
-                self.limits.queue_order == QueueOrder::Fresh && self.order.standing().stands()
-            }
+            Overload::Reject => self.order.prefers_fresh() && self.order.standing().stands(),
             Overload::Wait(_) => false,
         }
     }

@@ -95,9 +95,9 @@ impl Lookups {
     fn check_number(&self) -> io::Result<()> {
         match self.addresses().len() {
             0..=BACKENDS_MAX => Ok(()),
-            many => Err(io::Error::other(format!(
-                "a gate can have {BACKENDS_MAX} backends, and these are {many}"
-            ))),
+            many => {
+                Err(io::Error::other(format!("{many} backends are too many: a gate can have {BACKENDS_MAX}")))
+            }
         }
     }
 
@@ -315,6 +315,6 @@ mod tests {
         assert_eq!((resolved.changed, resolved.failed.len()), (false, 1));
         assert_eq!(lookups.addresses().len(), BACKENDS_MAX);
         let error = Lookups::resolve_with(names(&["a.example:80"]), ask, SECOND).unwrap_err().to_string();
-        assert!(error.contains("257 backends are more than a gate has: 256"), "{error}");
+        assert!(error.contains("257 backends are too many: a gate can have 256"), "{error}");
     }
 }

@@ -3,12 +3,14 @@
 
 #[path = "support/certificate.rs"]
 mod certificate;
+#[path = "support/nginx.rs"]
+mod nginx;
 mod support;
 
 use certificate::{Certificate, Files};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Output, Stdio};
-use support::{Client, Program, Running, eventually, run};
+use nginx::Nginx;
+use std::process::Output;
+use support::{Client, Program, Running, run};
 
 /// A server that speaks TLS in three ways, and its certificate.
 fn server() -> (Running, Files) {
@@ -140,26 +142,11 @@ fn a_server_that_does_not_speak_tls_is_named_as_that() {
 #[test]
 fn nginx_is_loaded_over_https() {
     let files = Certificate::new(&["localhost"], 4000).files();
-    let directory = files.certificate.parent().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let configuration = format!(
-        "daemon off; error_log stderr; pid {0}/pid; events {{}} http {{ access_log off; server {{ listen 127.0.0.1:{port} ssl; \
-         ssl_certificate {0}/cert.pem; ssl_certificate_key {0}/key.pem; location / {{ return 200 hi; }} }} }}",
-        directory.display()
-    );
-    let path = directory.join("nginx.conf");
-    std::fs::write(&path, configuration).unwrap();
-    let mut nginx = Command::new("nginx");
-    nginx.arg("-p").arg(directory).arg("-c").arg(&path).stderr(Stdio::null());
-    let mut nginx = nginx.spawn().unwrap();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    eventually("nginx listens", || std::net::TcpStream::connect(address).ok());
-    let url = format!("https://localhost:{port}/");
+    let block = "location / { return 200 hi; }";
+    let nginx = Nginx::inside_tls(&files, block);
+    let url = format!("https://localhost:{}/", nginx.port);
     let authority = files.certificate.to_str().unwrap();
     let output = stress(&url, &["-n", "500", "--cacert", authority, "--expect", "hi", "--reuse", "10"]);
-    rustix::process::kill_process(rustix::process::Pid::from_child(&nginx), rustix::process::Signal::TERM)
-        .unwrap();
-    nginx.wait().unwrap();
     let report = report(&output);
     assert_eq!(report["done"], 500, "{}", report["outcomes"]);
 }

@@ -126,6 +126,15 @@ mod tests {
     }
 
     #[test]
+    fn a_cost_is_believed_from_a_tenth_to_ten_times_of_the_first_guess() {
+        for (measured, believed) in [(Duration::ZERO, 2_000.0), (Duration::from_secs(1), 200_000.0)] {
+            let mut budget = RefusalBudget::new(RefusalRate::Auto, Instant::now());
+            (0..200).for_each(|_| budget.note_cost(measured, 1));
+            assert!((budget.cost - believed).abs() < 1.0, "{measured:?}: {}", budget.cost);
+        }
+    }
+
+    #[test]
     fn a_rate_that_changes_keeps_what_a_refusal_was_found_to_cost() {
         let now = Instant::now();
         let mut budget = RefusalBudget::new(RefusalRate::PerSecond(0.0), now);

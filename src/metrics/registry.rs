@@ -226,7 +226,14 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
                 collect_datagrams(id, listener, out);
             }
         }
-        _ if out.metric.name.starts_with("process_") => collect_process(id, process, out),
+        Id::ProcessCpu
+        | Id::ProcessOpenFds
+        | Id::ProcessMaxFds
+        | Id::ProcessVirtual
+        | Id::ProcessVirtualMax
+        | Id::ProcessResident
+        | Id::ProcessThreads
+        | Id::ProcessStart => collect_process(id, process, out),
         _ if matches!(out.metric.presence, Presence::Http | Presence::OwnHttp) => {
             collect_webs(id, server, out)
         }

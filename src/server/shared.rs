@@ -1,8 +1,8 @@
 //! The parts of a server, which all its threads share. It has getters only: what parts do together, stages do.
 
-use super::close::Closer;
 use super::close::farewells::Farewells;
 use super::close::linger::Lingers;
+use super::close::{Closer, closer};
 use super::counts::Counts;
 use super::datagram::post::Intake;
 use super::datagram::socket::Datagrams;
@@ -85,16 +85,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// What ends connections.
     pub(crate) fn closer(&self) -> Closer<'_> {
-        Closer {
-            clock: &self.clock,
-            table: &self.table,
-            line: &self.line,
-            poller: &self.poller,
-            crew: &self.crew,
-            counts: &self.counts,
-            farewells: &self.farewells,
-            lingers: &self.lingers,
-        }
+        closer!(self)
     }
 
     /// What puts datagrams into the line.

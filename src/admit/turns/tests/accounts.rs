@@ -305,3 +305,19 @@ fn sources_that_had_their_turn_count_only_while_they_are_few_more_than_those_tha
     let turns = (101..).take_while(|&since| once(&mut sources, since) >= 100).count();
     assert!((38..=43).contains(&turns), "{turns}");
 }
+
+#[test]
+fn a_source_whose_turn_did_not_take_place_counts_no_more_as_served() {
+    let mut sources = Accounts::new(16, true);
+    let (one, other) = (add(&mut sources, 1), add(&mut sources, 2));
+    for number in [one, other] {
+        sources.came(number, Newcomer, 0);
+    }
+    assert_eq!(sources.pick(false), Some((other, Newcomer)));
+    sources.left(other, Newcomer, true);
+    assert_eq!(sources.served(), (1, 1));
+    sources.refund(SourceId(2));
+    assert_eq!(sources.served(), (0, 0));
+    sources.refund(SourceId(2));
+    assert_eq!(sources.served(), (0, 0), "it is not ahead of its share any more");
+}

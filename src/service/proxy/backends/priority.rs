@@ -1,5 +1,5 @@
-//! The priority requests that wait for a place, in the order in which they came. They are served before all others,
-//! and they are few.
+//! The priority requests that wait for a place, in the order in which they came. They are served before all other
+//! requests, and few may wait.
 
 use super::wait::Name;
 use crate::clock::Nanos;
@@ -26,7 +26,7 @@ impl PriorityList {
         self.len() >= Self::MOST
     }
 
-    /// Since when the one has waited that has waited longest.
+    /// Since when the request that has waited longest has waited.
     pub(super) fn oldest(&self) -> Option<Nanos> {
         self.waiting.iter().map(|(_, since)| *since).min()
     }
@@ -36,14 +36,14 @@ impl PriorityList {
         self.waiting.push_back((name, since));
     }
 
-    /// One that has waited for longer than the timeout; call it until there is none.
+    /// Takes out a request that has waited for longer than the timeout; call it until there is none.
     pub(super) fn expire(&mut self, now: Nanos, timeout: Nanos) -> Option<Name> {
         let late = |(_, since): &(Name, Nanos)| now.saturating_sub(*since) > timeout;
         let at = self.waiting.iter().position(late)?;
         self.waiting.remove(at).map(|(name, _)| name)
     }
 
-    /// The one whose turn it is.
+    /// Takes out the request that came first.
     pub(super) fn next(&mut self) -> Option<Name> {
         self.waiting.pop_front().map(|(name, _)| name)
     }

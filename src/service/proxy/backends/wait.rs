@@ -2,6 +2,7 @@
 //! [`shelf`](crate::admit::turns::shelf)). Normally the client that has waited longest is first. While the list *stands*,
 //! that is, while waits have been long for some time, the sources take turns, and the freshest client of each is first.
 
+use super::ask::Name;
 use super::priority::PriorityList;
 use crate::admit::turns::accounts::{Class, SourceId};
 use crate::admit::turns::shelf::{Shelf, ShelfLimits, Shelved};
@@ -24,9 +25,6 @@ pub(crate) struct WaitLimits {
     /// When the list is full, always refuse the client that has waited longest, also while the list does not stand.
     pub(crate) drop_oldest: bool,
 }
-
-/// Names a client that waits: its slot, and the life of that slot.
-pub(super) type Name = (u32, u32);
 
 #[derive(Debug)]
 pub(super) struct WaitList {

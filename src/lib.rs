@@ -91,7 +91,10 @@ mod transport;
 
 pub use limits::{Fair, Limits, Overload, QueueOrder, RefusalRate};
 pub use reason::CloseReason;
-pub use server::{BoundServer, BuildError, Builder, Handle, Listen, Server, ShutdownReport, Trigger};
+pub use server::{
+    BoundServer, BuildError, Builder, Handle, LimitChange, Listen, Server, SetLimitsError, ShutdownReport,
+    Trigger,
+};
 pub use service::http::{AccessFormat, AccessLog};
 pub use service::{
     Blocking, ConnectOn, DatagramService, Datagrams, Echo, Handler, LineReply, Lines, Peer, Protocol, Proxy,

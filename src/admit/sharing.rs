@@ -22,6 +22,11 @@ impl Sharing {
         Self { by_source, prefix: limits.source_prefix, hasher: RandomState::new() }
     }
 
+    /// The leading bits of an address that name a source.
+    pub(crate) fn prefix(&self) -> Prefix {
+        self.prefix
+    }
+
     /// The heap of a client.
     pub(crate) fn heap(&self, address: Option<IpAddr>) -> u64 {
         match address {

@@ -27,22 +27,22 @@ const OFF: Duration = Duration::ZERO;
 limits! {
     Limits {
         /// Threads that run services.
-        workers: usize = 32, Count(1..=WORKERS_MAX), Live;
+        workers: usize = 32, Count(1..=WORKERS_MAX), Fixed;
 
         /// Newcomers and datagrams that may wait for a worker; with 0 a newcomer is admitted only while a
         /// worker is free.
-        queue: usize = 128, Count(0..=CONNECTIONS_MAX), Live;
+        queue: usize = 128, Count(0..=CONNECTIONS_MAX), Fixed;
 
         /// Connections that may be open at once.
-        max_connections: usize = 10_000, Count(1..=CONNECTIONS_MAX), Live;
+        max_connections: usize = 10_000, Count(1..=CONNECTIONS_MAX), Fixed;
 
         /// Connections that one source may have open at once.
-        max_per_source: usize = 0, Count(0..=CONNECTIONS_MAX), Live, 0 is "off";
+        max_per_source: usize = 0, Count(0..=CONNECTIONS_MAX), Fixed, 0 is "off";
 
         /// New connections that one source may open in a second.
         ///
         /// A source that was quiet may open as many at once.
-        source_rate: f64 = 0.0, Rate(0.0..=RATE_MAX), Live, 0 is "off";
+        source_rate: f64 = 0.0, Rate(0.0..=RATE_MAX), Fixed, 0 is "off";
 
         /// Datagrams of one source that are answered in a second; further ones are dropped.
         ///
@@ -52,7 +52,7 @@ limits! {
         datagram_source_rate: f64 = 1000.0, Rate(0.0..=RATE_MAX), Fixed, 0 is "off";
 
         /// Leading bits of an IPv4 and of an IPv6 address that name a source.
-        source_prefix: (u8, u8) = (32, 64), Prefix((0, 0)..=(32, 128)), Live;
+        source_prefix: (u8, u8) = (32, 64), Prefix((0, 0)..=(32, 128)), Fixed;
 
         /// Longest line that a line service accepts, without its line end.
         max_line: usize = 64 * KIB, Bytes(1..=BYTES_MAX), Live;
@@ -98,7 +98,7 @@ limits! {
 
         /// Connections that may be in a polite close at once; further ones are closed without waiting for the
         /// client.
-        lingering: usize = 256, Count(0..=CONNECTIONS_MAX), Live;
+        lingering: usize = 256, Count(0..=CONNECTIONS_MAX), Fixed;
 
         /// Bytes that a polite close reads and discards before it gives up.
         linger_bytes: usize = 64 * KIB, Bytes(1..=BYTES_MAX), Live;

@@ -10,6 +10,7 @@ use super::datagram::socket::{DatagramSocket, Datagrams};
 use super::error::{BuildError, cannot_start};
 use super::extras::Extras;
 use super::handle::{Handle, Trigger};
+use super::in_force::{InForce, LiveLimits};
 use super::keep::drain::Drain;
 use super::keep::keeper::Timekeeper;
 use super::keep::orders::Orders;
@@ -156,6 +157,7 @@ fn share(
     let Parts { poller, crew, lingers, acceptor } = parts;
     let datagrams = Datagrams::new(datagrams, &limits);
     let columns = listeners.len() + datagrams.sockets.len();
+    let own = listeners.iter().map(|listener| listener.own.of(&limits)).collect();
     // Each connection, each datagram and its socket, the tick, and one job for all farewells.
     let entries = limits.max_connections + datagrams.entries() + 2;
     let bell = Arc::new(Bell::new(move || {
@@ -165,6 +167,7 @@ fn share(
     let budget = RefusalBudget::new(limits.refusal_rate, Instant::now());
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let shelf = shelf_limits(&limits, datagrams.slots.capacity());
+    let in_force = InForce { server: limits.clone(), listeners: own, since: 0 };
     Arc::new_cyclic(|shared: &std::sync::Weak<Shared>| {
         let host = Arc::new(Hub(shared.clone()));
         let (ring, shared) = (bell.clone(), shared.clone());
@@ -210,14 +213,14 @@ fn share(
             computing: Computing::new(processors),
             processors,
             listeners,
-            limits,
+            limits: LiveLimits::new(in_force),
         }
     })
 }
 
 /// Starts the pool: each worker is one job that ends with the server.
 fn start_workers(shared: &Arc<Shared>) -> Result<(), BuildError> {
-    let workers = shared.limits.workers;
+    let workers = shared.limits.current().server.workers;
     let builder = threadpool::Builder::new().num_threads(workers).thread_name("tidegate-worker".to_owned());
     // The pool panics when the system has no thread for it.
     let pool = std::panic::catch_unwind(|| builder.build()).map_err(|_| BuildError::Start {

@@ -1,6 +1,7 @@
 //! A listener in the making: an address, a service, and what it has of its own.
 
 use super::error::BuildError;
+use super::in_force::OwnLimits;
 use crate::limits::{LimitError, Limits};
 use crate::service::{DatagramService, Network, Service};
 use crate::transport::tls::Setup;
@@ -32,7 +33,7 @@ pub struct Listen {
     pub(super) balancers: Vec<Network>,
     /// It is bound already.
     pub(super) socket: Option<OwnedFd>,
-    change: Option<Box<dyn Fn(Limits) -> Limits + Send + Sync>>,
+    pub(super) own: OwnLimits,
 }
 
 /// What a listener offers.
@@ -90,7 +91,7 @@ impl Listen {
             balancers: Vec::new(),
             tls: None,
             socket: None,
-            change: None,
+            own: OwnLimits::default(),
         }
     }
 
@@ -106,7 +107,7 @@ impl Listen {
     /// Limits of its own, made of those of the server. Only some can differ by listener (README's table says which);
     /// the server does not start with others. A listener for datagrams has none of its own.
     pub fn limits(mut self, change: impl Fn(Limits) -> Limits + Send + Sync + 'static) -> Self {
-        self.change = Some(Box::new(change));
+        self.own = OwnLimits::new(Box::new(change));
         self
     }
 
@@ -144,10 +145,7 @@ impl Listen {
 
     /// The limits in force here, beside those of the server.
     pub(super) fn effective(&self, server: &Limits) -> Result<Limits, BuildError> {
-        let own = match &self.change {
-            Some(change) => change(server.clone()),
-            None => server.clone(),
-        };
+        let own = self.own.of(server);
         let checked = own.check_beside(server).and_then(|()| match self.offer {
             Offer::Datagrams(_) if own != *server => {
                 Err(LimitError("a listener for datagrams has no limits of its own".to_owned()))

@@ -102,7 +102,7 @@ impl Newcomers<'_> {
             Ok(permit) => permit,
             Err(reason) => {
                 if matches!(reason, DropReason::PerSource | DropReason::Rate) {
-                    shared.refusals.sources.refused(peer.ip(), shared.limits.source_prefix);
+                    shared.refusals.sources.refused(peer.ip(), shared.sharing.prefix());
                 }
                 return self.turn_away(listener, socket, ledger, reason);
             }

@@ -111,6 +111,11 @@ impl<E: Copy> Order<E> {
         Shelf::<E>::bytes(limits)
     }
 
+    /// Whether the freshest come first while the queue stands.
+    pub(crate) fn prefers_fresh(&self) -> bool {
+        self.limits.fresh
+    }
+
     /// Whether the queue stands, and for how long.
     pub(crate) fn standing(&self) -> &Standing {
         &self.standing

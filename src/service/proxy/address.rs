@@ -1,4 +1,4 @@
-//! Where backends are: what a person writes, and what a socket connects to.
+//! Where backends are: their names, as a person writes them, and the addresses that a socket connects to.
 
 use rustix::net::SocketAddrUnix;
 use std::fmt;
@@ -17,7 +17,7 @@ enum Named {
     Unix(UnixName),
 }
 
-/// What names a Unix socket.
+/// The name of a Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum UnixName {
     Path(PathBuf),
@@ -25,18 +25,18 @@ enum UnixName {
     Abstract(String),
 }
 
-/// One address that a backend can be reached at.
+/// One address at which a backend can be reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum BackendAddress {
     Tcp(SocketAddr),
     Unix(UnixAddress),
 }
 
-/// A Unix socket's name that the kernel takes.
+/// The name of a Unix socket, checked to be one that the kernel accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct UnixAddress(UnixName);
 
-/// Why a text names no backend: one line that says what to write.
+/// The error for a text that is no backend's name: one line that says what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a backend: {why}")]
 pub struct BackendNameError {
@@ -70,7 +70,7 @@ impl FromStr for BackendName {
         };
         let strange = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '/' | '[' | ']');
         if host.is_empty() || host.contains(strange) {
-            return Err(error("its host is not a name or an address"));
+            return Err(error("its host is neither a name nor an address"));
         }
         let port: u16 = port.parse().map_err(|_| error("its port is not a number from 1 to 65535"))?;
         if port == 0 {
@@ -80,7 +80,7 @@ impl FromStr for BackendName {
     }
 }
 
-/// The name of a Unix socket behind `unix:`.
+/// Reads what stands after `unix:`.
 fn unix_name(text: &str) -> Result<UnixName, &'static str> {
     let text = text.strip_prefix("//").unwrap_or(text);
     let name = match text.strip_prefix('@') {
@@ -88,20 +88,20 @@ fn unix_name(text: &str) -> Result<UnixName, &'static str> {
         Some(name) if !name.is_empty() => UnixName::Abstract(name.to_owned()),
         #[cfg(not(target_os = "linux"))]
         Some(name) if !name.is_empty() => return Err("only Linux has abstract sockets"),
-        Some(_) => return Err("an abstract socket has a name behind `@`"),
+        Some(_) => return Err("write the abstract socket's name after the `@`"),
         None if text.is_empty() => return Err("it has no path: write unix:/run/server.sock"),
         None => UnixName::Path(text.into()),
     };
     let address = UnixAddress(name);
     match address.to_kernel() {
         Ok(_) => Ok(address.0),
-        Err(_) => Err("its path is longer than a socket's can be (107 bytes), or has a zero byte"),
+        Err(_) => Err("its path is longer than 107 bytes, the most for a socket, or has a zero byte"),
     }
 }
 
 impl BackendName {
-    /// All addresses it has now; at least one, or an error that names it. Asks the system's resolver, which may
-    /// take seconds.
+    /// All addresses that the name has now, at least one; otherwise an error that contains the name. This asks the
+    /// system's resolver, which may take minutes.
     pub(crate) fn resolve(&self) -> io::Result<Vec<BackendAddress>> {
         let (host, port) = match &self.0 {
             Named::Unix(name) => return Ok(vec![BackendAddress::Unix(UnixAddress(name.clone()))]),
@@ -119,7 +119,7 @@ impl BackendName {
         if found.is_empty() { Err(named("it has no address".to_owned())) } else { Ok(found) }
     }
 
-    /// Whether its addresses can change: it is a name, not an address.
+    /// Whether its addresses can change: true for a host name, false for an address or a Unix socket.
     pub(crate) fn is_resolved_again(&self) -> bool {
         match &self.0 {
             Named::Host { host, .. } => !host.contains(':') && host.parse::<IpAddr>().is_err(),
@@ -164,7 +164,7 @@ impl BackendAddress {
 }
 
 impl UnixAddress {
-    /// The name as the kernel takes it.
+    /// The name in the kernel's form.
     pub(crate) fn to_kernel(&self) -> rustix::io::Result<SocketAddrUnix> {
         match &self.0 {
             UnixName::Path(path) => SocketAddrUnix::new(path.as_path()),

@@ -1,4 +1,4 @@
-//! What is written down of backends, places and those who wait, behind one lock.
+//! The book: all that the gate knows of backends, of places, and of clients that wait. One lock guards it.
 
 use super::ask::{Asking, BackendId, Passed, Refusal, Wake};
 use super::health::Health;
@@ -16,16 +16,16 @@ use std::time::Duration;
 /// The limits of a gate's backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BackendLimits {
-    /// Connections that each may have.
+    /// How many connections each backend may have.
     pub(crate) connections: usize,
-    /// Connections that all may have together; `None`: what each may have is limit enough.
+    /// How many connections all backends together may have; `None`: no limit but that of each.
     pub(crate) total: Option<usize>,
-    /// Backends that were set aside are tried by checks, not by clients.
+    /// Whether checks, and not clients, try the backends that were set aside.
     pub(crate) checked: bool,
     pub(crate) wait: WaitLimits,
 }
 
-/// A place, as it is written in the book.
+/// A place that was given out, as the book knows it.
 #[derive(Clone, Debug)]
 pub(super) struct Grant {
     pub(super) id: BackendId,
@@ -35,17 +35,17 @@ pub(super) struct Grant {
     trial: bool,
 }
 
-/// Where a client is to go.
+/// The backend that a client should go to, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
     Backend(usize),
-    /// All that are up have no place left.
+    /// No backend that is up has a free place.
     Full,
-    /// None is up.
+    /// No backend is up.
     Nothing,
 }
 
-/// What a ticket's owner sees.
+/// The state of a ticket, as its owner sees it.
 #[derive(Debug)]
 pub(super) enum TicketState {
     Waiting { until: Nanos },
@@ -57,12 +57,12 @@ pub(super) enum TicketState {
 struct Backend {
     address: BackendAddress,
     life: u32,
-    /// It may be chosen; otherwise it is leaving, or the entry is free.
+    /// It is one of the gate's addresses. Otherwise it is leaving, while it has connections, or its entry is free.
     present: bool,
     in_use: usize,
     taken: u64,
     given_back: u64,
-    /// When it was last chosen, as a number that grows.
+    /// The number of the choice that last chose it: choices are counted up.
     chosen: u64,
     checked: Nanos,
     health: Health,
@@ -72,7 +72,7 @@ struct Backend {
     passed: Arc<Passed>,
 }
 
-/// One place to wait.
+/// A slot for one client that waits. `life` tells its owners apart: it counts up when the slot is freed.
 struct Waiter {
     life: u32,
     stage: Stage,
@@ -85,7 +85,7 @@ enum Stage {
     Refused(Refusal),
 }
 
-/// The book.
+/// The book; see the head of this file.
 pub(super) struct Book {
     limits: BackendLimits,
     all: Vec<Backend>,
@@ -100,7 +100,7 @@ pub(super) struct Book {
     refused: [u64; 4],
     chosen: u64,
     luck: u64,
-    /// A backend was reached, at some time.
+    /// Whether any backend was ever reached.
     reached_once: bool,
 }
 
@@ -173,17 +173,17 @@ impl Book {
         BackendId { index: index as u32, life: self.all[index].life }
     }
 
-    /// A backend that has not been replaced since.
+    /// The backend with this id, if its entry has not been given to another one.
     fn backend(&mut self, id: BackendId) -> Option<&mut Backend> {
         self.all.get_mut(id.index as usize).filter(|backend| backend.life == id.life)
     }
 
-    /// Whether one more fits into what all may have together.
+    /// Whether `total` allows one more connection.
     fn has_room(&self) -> bool {
         self.limits.total.is_none_or(|total| self.in_use < total)
     }
 
-    /// The most connections there can be.
+    /// The most connections that all present backends together may have.
     fn limit(&self) -> usize {
         let present = self.all.iter().filter(|backend| backend.present).count();
         let sum = present * self.limits.connections;
@@ -202,7 +202,8 @@ impl Book {
         self.all.iter().any(|backend| backend.present && backend.health.is_up())
     }
 
-    /// Where one goes that has tried these; nobody passes those who wait.
+    /// The choice for a client that has just asked and has tried these backends already. While others wait it gets none:
+    /// nobody overtakes them.
     pub(super) fn choose_for_newcomer(&mut self, asking: &Asking<'_>, now: Nanos) -> Choice {
         if self.limits.wait != asking.wait {
             self.set_limits(BackendLimits { wait: asking.wait, ..self.limits }, now);
@@ -218,8 +219,8 @@ impl Book {
         }
     }
 
-    /// A backend that is due for a trial, or else the one with the smallest share of its places in use; among
-    /// equals the one that was chosen longest ago.
+    /// A backend that is due for a trial, or else the one with the smallest share of its places in use. Among equals it
+    /// is the one that was chosen longest ago.
     fn choose(&self, tried: &[BackendId], now: Nanos) -> Choice {
         let any_up = self.is_any_up();
         let room = self.has_room();
@@ -256,7 +257,7 @@ impl Book {
         self.all.iter().position(|backend| backend.present && room(backend) && due(backend))
     }
 
-    /// Takes a place.
+    /// Gives out a place at this backend.
     pub(super) fn grant(&mut self, index: usize, now: Nanos) -> Grant {
         let id = self.id(index);
         self.chosen += 1;
@@ -283,7 +284,7 @@ impl Book {
         }
     }
 
-    /// True if it had been set aside.
+    /// Notes that a connection was made. True if the backend had been set aside until now.
     pub(super) fn reached(&mut self, id: BackendId, took: Nanos, now: Nanos) -> bool {
         self.reached_once = true;
         let Some(backend) = self.backend(id) else { return false };
@@ -294,20 +295,20 @@ impl Book {
         !was_up
     }
 
-    /// True if it is set aside from now on.
+    /// Notes that an attempt failed. True if the backend is set aside from now on.
     pub(super) fn failed(&mut self, grant: &Grant, failure: BackendFailure, now: Nanos) -> bool {
         let luck = self.luck();
         let Some(backend) = self.backend(grant.id) else { return false };
         let was_up = backend.health.is_up();
         backend.failures[failure as usize] += 1;
-        // What this machine lacks says nothing of a backend.
+        // The gate itself lacked descriptors, ports or memory, which says nothing about the backend.
         if failure != BackendFailure::Local {
             backend.health.failed(grant.began, grant.trial, now, luck);
         }
         was_up && !backend.health.is_up()
     }
 
-    /// A number that no two gates share (splitmix64).
+    /// The next number of a sequence that differs from gate to gate (splitmix64).
     fn luck(&mut self) -> u64 {
         self.luck = self.luck.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.luck;
@@ -316,7 +317,7 @@ impl Book {
         mixed ^ (mixed >> 31)
     }
 
-    /// Lets one wait.
+    /// Adds a client to those that wait, and returns the name of its slot.
     pub(super) fn wait(
         &mut self,
         asking: &Asking<'_>,
@@ -332,7 +333,7 @@ impl Book {
                 self.waiters.push(Waiter { life: 0, stage: Stage::Free });
                 self.waiters.len() as u32 - 1
             }
-            // Too many tickets were answered whose owners have not looked yet.
+            // All slots are taken: many tickets have their answer, and their owners have not looked yet.
             None => return Err(Refusal::QueueFull),
         };
         let name = (slot, self.waiters[slot as usize].life);
@@ -348,7 +349,7 @@ impl Book {
         Ok(name)
     }
 
-    /// Tells one that it gets no place.
+    /// Refuses a client that waits, and wakes it.
     fn refuse(&mut self, (slot, life): Name, refusal: Refusal) {
         self.refused(refusal);
         let waiter = &mut self.waiters[slot as usize];
@@ -358,12 +359,12 @@ impl Book {
         }
     }
 
-    /// Counts what one has waited that has its place now.
+    /// Records how long a client waited that has a place now.
     pub(super) fn waited(&mut self, time: Nanos) {
         self.wait.observe(time);
     }
 
-    /// Counts that the name of these could not be resolved again.
+    /// Counts a failed lookup for each backend with one of these addresses.
     pub(super) fn not_resolved(&mut self, addresses: &[BackendAddress]) {
         for backend in self.all.iter_mut().filter(|one| one.present && addresses.contains(&one.address)) {
             backend.failures[BackendFailure::Resolve as usize] += 1;
@@ -375,7 +376,8 @@ impl Book {
         self.refused[refusal as usize] += 1;
     }
 
-    /// Gives free places to those who wait, in their order, and refuses those for whom it is too late or in vain.
+    /// Gives free places to the clients that wait, in their order. Refuses those that have waited too long, and all of
+    /// them when no backend is up.
     pub(super) fn settle(&mut self, now: Nanos) {
         while let Some(late) = self.list.expire(now) {
             self.refuse(late, Refusal::QueueTimeout);
@@ -404,14 +406,14 @@ impl Book {
         std::mem::take(&mut self.woken)
     }
 
-    /// What a ticket says; its slot is free after anything but `Waiting`.
+    /// The state of a ticket. Its slot is freed unless the state is `Waiting`.
     pub(super) fn look(&mut self, slot: u32, life: u32, now: Nanos) -> TicketState {
-        // One that comes at its time sees that it is over.
+        // An owner that looks when its time is over must be told so.
         self.settle(now);
         let timeout = self.list.timeout();
         let Some(waiter) = self.waiter(slot, life) else { return TicketState::Refused(Refusal::ClientGone) };
         if let Stage::Waiting { since, .. } = waiter.stage {
-            // Expiry is when it has waited for longer than the timeout.
+            // A client expires when it has waited for longer than the timeout, so look one nanosecond later.
             return TicketState::Waiting { until: since.saturating_add(timeout).saturating_add(1) };
         }
         match self.vacate(slot) {
@@ -425,7 +427,7 @@ impl Book {
         self.waiters.get_mut(slot as usize).filter(|waiter| waiter.life == life)
     }
 
-    /// Frees a slot for another.
+    /// Frees a slot for the next client.
     fn vacate(&mut self, slot: u32) -> Stage {
         let waiter = &mut self.waiters[slot as usize];
         waiter.life = waiter.life.wrapping_add(1);
@@ -440,7 +442,7 @@ impl Book {
         }
     }
 
-    /// The owner of a ticket drops it.
+    /// The owner of a ticket drops it: whatever it has is given back.
     pub(super) fn leave(&mut self, slot: u32, life: u32, now: Nanos) {
         if self.waiter(slot, life).is_none() {
             return;
@@ -455,7 +457,7 @@ impl Book {
         }
     }
 
-    /// How many wait, and how many places there are.
+    /// How many clients wait, and how many places there are in all.
     pub(super) fn pressure(&self) -> (u64, u64) {
         (self.list.len() as u64, self.limit() as u64)
     }
@@ -484,7 +486,8 @@ impl Book {
 }
 
 impl Backend {
-    /// Its share of places in use, then when it was chosen. All have the same limit, so the number is the share.
+    /// The order of backends in a choice: by places in use, then by when they were last chosen. All backends have the same
+    /// limit, so the number in use stands for the share.
     fn load(&self) -> (usize, u64) {
         (self.in_use, self.chosen)
     }

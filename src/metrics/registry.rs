@@ -210,6 +210,8 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
                 collect_service(id, &service, out);
             }
         }
+        Id::ConfigSuccess => out.maybe(process.configuration_taken_over.map(u64::from)),
+        Id::ConfigTime => out.maybe(process.configuration_read_at),
         Id::LogLinesDropped => out.count(&[], process.log_lines_dropped),
         Id::AccessLogLinesDropped => out.count(&[], process.access_log_lines_dropped),
         Id::TlsHandshakes | Id::TlsFailures | Id::TlsDuration | Id::TlsBusy | Id::TlsCertificateExpiry => {

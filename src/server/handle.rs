@@ -72,6 +72,17 @@ impl Handle {
         self.shared.set_limits(limits, &|index, server| listeners[index].own.of(server))
     }
 
+    /// The same with what `own` makes of them for the listener at each position.
+    #[cfg(feature = "cli")]
+    pub(crate) fn set_limits_by(
+        &self,
+        limits: Limits,
+        own: &dyn Fn(usize, &Limits) -> Limits,
+    ) -> Result<Vec<LimitChange>, SetLimitsError> {
+        let listeners = &self.shared.listeners;
+        self.shared.set_limits(limits, &|index, server| own(listeners[index].position, server))
+    }
+
     /// The limits in force.
     pub fn limits(&self) -> Limits {
         self.shared.limits.current().server.clone()

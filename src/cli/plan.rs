@@ -363,14 +363,16 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
 /// A gate before these backends, which are separated by commas; over HTTP with a place for each request.
 fn gate(backends: &str, scheme: Scheme) -> Result<ProxyBuilder, String> {
     let is_http = match scheme {
-        Scheme::Tcp => false,
-        Scheme::Http => true,
-        _ => return Err("the gate listens on tcp:// or http://".to_owned()),
+        Scheme::Tcp | Scheme::Tls => false,
+        Scheme::Http | Scheme::Https => true,
+        _ => return Err("the gate listens on tcp:// or http://, or on tls:// or https://".to_owned()),
     };
     let mut names = Vec::new();
     for backend in backends.split(',').map(str::trim) {
         names.push(match backend.strip_prefix("http://") {
-            Some(_) if !is_http => return Err("backends of http:// need a listener of http://".to_owned()),
+            Some(_) if !is_http => {
+                return Err("backends of http:// need a listener of http:// or https://".to_owned());
+            }
             Some(name) => name.trim_end_matches('/'),
             None => backend,
         });

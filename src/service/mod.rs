@@ -41,7 +41,7 @@ pub use proxy::{
     BackendName, BackendNameError, ConnectOn, FairBy, FairByError, HttpGateConfig, Network, NetworkError,
     Proxy, ProxyBuilder, proxy,
 };
-pub(crate) use secured::TlsBuffers;
+pub(crate) use secured::{ClientTls, Decrypted, PassRecords, TlsBuffers};
 pub(crate) use stream::{Buffers, Context, Turned};
 pub use stream::{Input, Output, Received, Stream};
 pub use time::Time;

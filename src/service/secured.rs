@@ -4,8 +4,9 @@ use crate::reason::HandshakeFailure;
 use crate::service::fault::Fault;
 use crate::transport::socket::receive;
 use crate::transport::tls::{Advance, Broken, Engine, PLAIN_MAX, Records};
+use std::cell::RefCell;
 use std::io;
-use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// How many full reads in a row may hold no bytes for the session. A client that sends more records that only keep
 /// the server busy breaks the protocol.
@@ -26,7 +27,7 @@ impl TlsBuffers {
 
 /// What reading gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Decrypted {
+pub(crate) enum Decrypted {
     /// This number of bytes. With `drained` the kernel has no more; an event will announce the next.
     Bytes { bytes: usize, drained: bool },
     /// Nothing now; an event will announce the next bytes.
@@ -56,7 +57,7 @@ impl<'a> SecuredTurn<'a> {
     /// Decrypts what the client has sent, without waiting. After a `hangup` it reads on until it finds the end.
     pub(super) fn take(
         &mut self,
-        socket: &TcpStream,
+        socket: impl AsFd,
         plain: &mut [u8],
         hangup: &mut bool,
     ) -> io::Result<Decrypted> {
@@ -77,7 +78,7 @@ impl<'a> SecuredTurn<'a> {
             if space.is_empty() {
                 break;
             }
-            match receive(socket, space)? {
+            match receive(&socket, space)? {
                 None => {
                     (self.emptied, *hangup) = (true, false);
                     return Ok(Decrypted::Nothing);
@@ -91,6 +92,17 @@ impl<'a> SecuredTurn<'a> {
             }
         }
         Err(io::Error::new(io::ErrorKind::InvalidData, "the client sends TLS records with nothing in them"))
+    }
+
+    /// Whether bytes of the client were read that the session has not seen.
+    pub(super) fn holds_input(&self) -> bool {
+        self.engine.has_more() || !self.buffers.records.is_empty()
+    }
+
+    /// Tells the client that nothing more will come, after the records that must go first.
+    fn end(&mut self, mut pass: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        self.engine.close_notify(&mut self.buffers.out);
+        self.pass_on(&mut pass)
     }
 
     /// The client was waited for, so the kernel may have more input.
@@ -123,6 +135,36 @@ impl<'a> SecuredTurn<'a> {
         let passed = pass(out);
         out.clear();
         passed
+    }
+}
+
+/// The TLS of a client, for a session that moves bytes itself.
+pub(crate) trait ClientTls: std::fmt::Debug {
+    /// Decrypts what the client has sent, without waiting. `plain` has room for the bytes of a record. After a `hangup` it
+    /// reads on until it finds the end.
+    fn take(&self, socket: BorrowedFd<'_>, plain: &mut [u8], hangup: &mut bool) -> io::Result<Decrypted>;
+
+    /// Encrypts `data` and gives the records to `pass`, after the records that must go first.
+    fn seal(&self, data: &[u8], pass: &mut PassRecords<'_>) -> io::Result<()>;
+
+    /// Gives the record to `pass` which tells the client that nothing more will come.
+    fn end(&self, pass: &mut PassRecords<'_>) -> io::Result<()>;
+}
+
+/// Takes records that are to be sent.
+pub(crate) type PassRecords<'p> = dyn FnMut(&[u8]) -> io::Result<()> + 'p;
+
+impl ClientTls for RefCell<SecuredTurn<'_>> {
+    fn take(&self, socket: BorrowedFd<'_>, plain: &mut [u8], hangup: &mut bool) -> io::Result<Decrypted> {
+        self.borrow_mut().take(socket, plain, hangup)
+    }
+
+    fn seal(&self, data: &[u8], pass: &mut PassRecords<'_>) -> io::Result<()> {
+        self.borrow_mut().seal(data, pass)
+    }
+
+    fn end(&self, pass: &mut PassRecords<'_>) -> io::Result<()> {
+        self.borrow_mut().end(pass)
     }
 }
 

@@ -1,13 +1,13 @@
 //! A connection during a turn, as a service sees it: reads and writes that never wait.
 
 use super::pace::Pace;
-use super::secured::{Decrypted, SecuredTurn};
+use super::secured::{ClientTls, Decrypted, SecuredTurn};
 use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, WebTurn, Words};
 use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::sys::Mapping;
-use crate::transport::socket::{receive, send};
+use crate::transport::socket::{has_input, has_left, has_left_tls, receive, send};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpStream;
@@ -174,15 +174,33 @@ impl<'a> Stream<'a> {
         self
     }
 
-    /// An error for a session that moves bytes itself, if its connection speaks TLS: it would bypass the TLS.
-    pub(super) fn must_be_plain(&self) -> io::Result<()> {
+    /// The TLS of the connection, for a session that moves bytes itself. Whatever such a session sends must go through it.
+    pub(crate) fn client_tls(&self) -> Option<&'a dyn ClientTls> {
+        self.input.tls.map(|tls| -> &'a dyn ClientTls { tls })
+    }
+
+    /// Whether the client has sent something that the session has not read.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.holds_input() || has_input(self.input.socket)
+    }
+
+    /// Whether the client is gone: its connection has failed, or it has ended without a word where it should have
+    /// spoken first.
+    pub(crate) fn has_left(&self, client_speaks_first: bool) -> bool {
         match self.input.tls {
-            Some(_) => Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "the gate does not speak TLS to its clients yet",
-            )),
-            None => Ok(()),
+            None => has_left(self.input.socket, client_speaks_first),
+            Some(_) => !self.holds_input() && has_left_tls(self.input.socket, client_speaks_first),
         }
+    }
+
+    /// Whether TLS holds bytes of the client that the session has not read.
+    fn holds_input(&self) -> bool {
+        self.input.tls.is_some_and(|tls| tls.borrow().holds_input())
+    }
+
+    /// Whether the last read has taken all that the client had sent.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.input.drained
     }
 
     /// Whether the connection speaks TLS, so that the session cannot move bytes itself.

@@ -52,6 +52,26 @@ pub(crate) fn has_left(socket: impl AsFd, client_speaks_first: bool) -> bool {
     }
 }
 
+/// The same for a client that speaks TLS and has hung up. Such a client says `close_notify` before it ends its connection,
+/// so one record may be unread. A record of up to three bytes is no request.
+pub(crate) fn has_left_tls(socket: impl AsFd, client_speaks_first: bool) -> bool {
+    let mut bytes = [0u8; 64];
+    match rustix::net::recv(&socket, &mut bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((0, _)) => client_speaks_first,
+        Ok((n, _)) => client_speaks_first && is_last_record(&bytes[..n]),
+        Err(Errno::AGAIN | Errno::INTR) => false,
+        Err(_) => true,
+    }
+}
+
+/// Whether these bytes are one record of TLS, and nothing else, that can only be an alert: TLS 1.2 says so in its type. TLS 1.3
+/// calls all records data; the alert is two bytes, with one for its type and 16 for the tag.
+fn is_last_record(bytes: &[u8]) -> bool {
+    let [kind, _, _, high, low, rest @ ..] = bytes else { return false };
+    let length = usize::from(*high) << 8 | usize::from(*low);
+    rest.len() == length && (*kind == 21 || *kind == 23 && length <= 19)
+}
+
 /// Whether a client has sent something that was not read.
 pub(crate) fn has_input(socket: impl AsFd) -> bool {
     peek(socket).is_ok_and(|n| n > 0)

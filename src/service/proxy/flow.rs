@@ -6,10 +6,11 @@
 
 use super::lent::Lent;
 use super::pipes::Pipe;
-use crate::service::SocketEvent;
 use crate::service::pool::Buffer;
+use crate::service::{ClientTls, Decrypted, PassRecords, SocketEvent};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use std::io;
 use std::os::fd::BorrowedFd;
 
 /// The size from which on a piece counts as large.
@@ -25,6 +26,8 @@ const SMALL: u64 = 4 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End<'a> {
     pub(crate) socket: BorrowedFd<'a>,
+    /// What is read from the socket and written to it goes through this TLS.
+    pub(crate) tls: Option<&'a dyn ClientTls>,
     pub(crate) event: SocketEvent,
     /// Whether a read that returns fewer bytes than it had room for has emptied the kernel's buffer. This holds for TCP. On
     /// a Unix socket a read also stops early at descriptors that were sent along.
@@ -70,6 +73,8 @@ pub(super) struct Flow {
     /// The sender has hung up, and no further event will come: read until the kernel says that there is nothing, even
     /// after a short read.
     thorough: bool,
+    /// The reader speaks TLS, and was told there that the stream has ended.
+    notified: bool,
     /// Large pieces in a row, up to [`BULK`].
     large: u8,
     /// Whether the kernel can splice between these sockets.
@@ -111,6 +116,7 @@ impl Flow {
             stage: Stage::Open,
             drained: true,
             thorough: false,
+            notified: false,
             large: 0,
             spliceable: Spliceable::Untried,
         }
@@ -166,11 +172,11 @@ impl Flow {
             return Ok(());
         }
         if self.stage == Stage::Ending {
-            return self.pass_end(to, is_last);
+            return self.pass_end(to, is_last, lent, pumped);
         }
         self.carry(from, to, lent, pumped)?;
         if self.stage == Stage::Ending {
-            return self.pass_end(to, is_last);
+            return self.pass_end(to, is_last, lent, pumped);
         }
         if (1..SMALL).contains(&pumped.bytes) && !self.is_blocked() {
             self.large = 0;
@@ -192,7 +198,8 @@ impl Flow {
                 pumped.more = true;
                 return Ok(());
             }
-            let in_bulk = self.large >= BULK && self.spliceable != Spliceable::No;
+            let is_plain = from.tls.is_none() && to.tls.is_none();
+            let in_bulk = is_plain && self.large >= BULK && self.spliceable != Spliceable::No;
             let pipe = if in_bulk { lent.pipes.take() } else { None };
             let step = match pipe {
                 Some(pipe) => self.splice(pipe, from, to, &mut pumped.bytes)?,
@@ -219,18 +226,33 @@ impl Flow {
         lent: &mut Lent<'_>,
         bytes: &mut u64,
     ) -> Result<Step, Fault> {
-        let room = lent.room();
-        let read = loop {
-            match recv(from.socket, &mut *room, RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return Ok(Step::End),
-                Ok((read, _)) => break read,
-                Err(Errno::AGAIN) => return Ok(Step::Empty),
-                Err(Errno::INTR) => {}
+        let read = match from.tls {
+            Some(tls) => match tls.take(from.socket, lent.room_for_record(), &mut self.thorough) {
+                Ok(Decrypted::Bytes { bytes, drained }) => {
+                    self.drained = drained && !self.thorough;
+                    bytes
+                }
+                Ok(Decrypted::Nothing) => return Ok(Step::Empty),
+                Ok(Decrypted::End) => return Ok(Step::End),
+                // A stream that was cut short does not end for the backend as a whole one does.
                 Err(_) => return Err(Fault::Read),
+            },
+            None => {
+                let room = lent.room();
+                let Some(read) = read_piece(from.socket, room)? else { return Ok(Step::Empty) };
+                self.drained = read < room.len() && from.short_is_all && !self.thorough;
+                read
             }
         };
-        self.drained = read < room.len() && from.short_is_all && !self.thorough;
-        let written = write(to.socket, &room[..read])?;
+        if read == 0 {
+            return Ok(Step::End);
+        }
+        if to.tls.is_some() {
+            let data = &lent.buffer[..read];
+            self.seal(to, lent, bytes, |tls, pass| tls.seal(data, pass))?;
+            return Ok(if self.is_blocked() { Step::Blocked } else { Step::Moved(read) });
+        }
+        let written = write(to.socket, &lent.buffer[..read])?;
         *bytes += written as u64;
         if written < read {
             self.large = 0;
@@ -239,6 +261,51 @@ impl Flow {
         }
         self.large = if read >= LARGE { (self.large + 1).min(BULK) } else { 0 };
         Ok(Step::Moved(read))
+    }
+
+    /// Has the reader's TLS make records, and keeps those that the reader does not take.
+    fn seal(
+        &mut self,
+        to: End<'_>,
+        lent: &Lent<'_>,
+        bytes: &mut u64,
+        make: impl FnOnce(&dyn ClientTls, &mut PassRecords<'_>) -> io::Result<()>,
+    ) -> Result<(), Fault> {
+        let Some(tls) = to.tls else { return Ok(()) };
+        let mut kept = match std::mem::replace(&mut self.kept, Kept::Nothing) {
+            Kept::Bytes(kept) => Some(kept),
+            Kept::Nothing | Kept::Pipe(_) => None,
+        };
+        let mut fault = Fault::Write;
+        let made = make(tls, &mut |records| {
+            let failed = || io::Error::from(io::ErrorKind::BrokenPipe);
+            let written = match &kept {
+                Some(_) => 0,
+                None => write(to.socket, records).map_err(|_| failed())?,
+            };
+            *bytes += written as u64;
+            if written < records.len() && !lent.add(&mut kept, &records[written..]) {
+                fault = Fault::Room;
+                return Err(failed());
+            }
+            Ok(())
+        });
+        self.kept = kept.map_or(Kept::Nothing, Kept::Bytes);
+        made.map_err(|_| fault)
+    }
+
+    /// Sends the records that the reader's TLS has made by itself, as answers to the reader.
+    pub(super) fn answer_tls(
+        &mut self,
+        to: End<'_>,
+        lent: &Lent<'_>,
+        pumped: &mut Pumped,
+    ) -> Result<(), Fault> {
+        if self.is_done() {
+            // After the end there is nothing to be said.
+            return Ok(());
+        }
+        self.seal(to, lent, &mut pumped.bytes, |tls, pass| tls.seal(&[], pass))
     }
 
     /// Moves one piece through a pipe.
@@ -300,12 +367,37 @@ impl Flow {
     }
 
     /// Passes the end of the stream on to the reader.
-    fn pass_end(&mut self, to: End<'_>, is_last: bool) -> Result<(), Fault> {
+    fn pass_end(
+        &mut self,
+        to: End<'_>,
+        is_last: bool,
+        lent: &Lent<'_>,
+        pumped: &mut Pumped,
+    ) -> Result<(), Fault> {
+        if to.tls.is_some() && !is_last && !self.notified {
+            self.notified = true;
+            self.seal(to, lent, &mut pumped.bytes, |tls, pass| tls.end(pass))?;
+            if self.is_blocked() {
+                return Ok(());
+            }
+        }
         self.stage = Stage::Done;
         if is_last {
             return Ok(());
         }
         shutdown(to.socket, Shutdown::Write).map_err(|_| Fault::Write)
+    }
+}
+
+/// Reads what has come: `None` for nothing now, 0 for the end.
+fn read_piece(from: BorrowedFd<'_>, room: &mut [u8]) -> Result<Option<usize>, Fault> {
+    loop {
+        match recv(from, &mut *room, RecvFlags::DONTWAIT) {
+            Ok((read, _)) => return Ok(Some(read)),
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(Errno::INTR) => {}
+            Err(_) => return Err(Fault::Read),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use super::pipes::Pipes;
 use crate::service::Pool;
 use crate::service::pool::Buffer;
+use crate::transport::tls::PLAIN_MAX;
 use std::sync::Arc;
 
 /// The most bytes that one read takes, and so the most that one direction has to keep for a slow reader.
@@ -39,10 +40,21 @@ impl Lent<'_> {
         &mut self.buffer[..room]
     }
 
+    /// The same for a client that speaks TLS: at least the bytes of a record.
+    pub(super) fn room_for_record(&mut self) -> &mut [u8] {
+        let room = self.room().len().max(PLAIN_MAX).min(self.buffer.len());
+        &mut self.buffer[..room]
+    }
+
     /// Copies a part of the worker's buffer into the pool; `None` if the pool has no room for it.
     pub(super) fn keep(&self, from: usize, to: usize) -> Option<Box<Buffer>> {
-        let mut kept = Box::new(Buffer::new(self.pool));
-        kept.extend(&self.buffer[from..to], to - from, self.pool_most).ok()?;
-        Some(kept)
+        let mut kept = None;
+        self.add(&mut kept, &self.buffer[from..to]).then_some(kept)?
+    }
+
+    /// Adds bytes to those that are kept; false if the pool has no room for them.
+    pub(super) fn add(&self, kept: &mut Option<Box<Buffer>>, bytes: &[u8]) -> bool {
+        let kept = kept.get_or_insert_with(|| Box::new(Buffer::new(self.pool)));
+        kept.extend(bytes, usize::MAX, self.pool_most).is_ok()
     }
 }

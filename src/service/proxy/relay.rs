@@ -8,7 +8,7 @@ use super::connect::has_failed;
 use super::flow::{End, Fault, Flow, Pumped};
 use super::lent::Lent;
 use crate::clock::{Nanos, nanos};
-use crate::service::{SocketEvent, SocketEvents};
+use crate::service::{ClientTls, SocketEvent, SocketEvents};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -73,6 +73,8 @@ pub(crate) struct Patience {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sockets<'a> {
     pub(crate) client: BorrowedFd<'a>,
+    /// The client's TLS, if it speaks TLS.
+    pub(crate) client_tls: Option<&'a dyn ClientTls>,
     pub(crate) backend: BorrowedFd<'a>,
     pub(crate) client_is_tcp: bool,
     pub(crate) backend_is_tcp: bool,
@@ -140,10 +142,18 @@ impl Relay {
         lent: &mut Lent<'_>,
         now: Nanos,
     ) -> Turned {
-        let client =
-            End { socket: sockets.client, event: events.client, short_is_all: sockets.client_is_tcp };
-        let backend =
-            End { socket: sockets.backend, event: events.other, short_is_all: sockets.backend_is_tcp };
+        let client = End {
+            socket: sockets.client,
+            tls: sockets.client_tls,
+            event: events.client,
+            short_is_all: sockets.client_is_tcp,
+        };
+        let backend = End {
+            socket: sockets.backend,
+            tls: None,
+            event: events.other,
+            short_is_all: sockets.backend_is_tcp,
+        };
         let mut turned = Turned { progress: PairProgress::Park, to_backend: 0, to_client: 0 };
         let ended = self.pump(client, backend, lent, &mut turned);
         if turned.to_backend + turned.to_client > 0 {
@@ -172,6 +182,9 @@ impl Relay {
             // A write found that the client is gone. What the client sent before that still goes to the backend.
             let client = End { event: SocketEvent::Hangup, ..client };
             pumped = self.pump_one(PairSide::Client, client, backend, lent, &mut up);
+        }
+        if pumped.is_ok() && self.down.answer_tls(client, lent, &mut down).is_err() {
+            pumped = Err(Ended::Reset(PairSide::Client));
         }
         turned.to_backend = up.bytes;
         turned.to_client = down.bytes;

@@ -9,7 +9,7 @@ use super::relay::{Ended, PairProgress, PairSide, Relay, Sockets};
 use crate::clock::Nanos;
 use crate::reason::{BackendFailure, CloseReason, DropReason};
 use crate::service::{Fault, Session, SocketEvent, SocketEvents, Stream, Turn, Waker, WatchFor};
-use crate::transport::socket::{has_input, has_left, reset_on_close, send};
+use crate::transport::socket::{reset_on_close, send};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -76,7 +76,6 @@ enum Then {
 
 impl Session for GateSession {
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
-        stream.must_be_plain()?;
         let now = self.gate.clock.now();
         loop {
             let then = match &mut self.stage {
@@ -130,11 +129,10 @@ impl GateSession {
             return Err(Fault::Refused(DropReason::Draining).into());
         }
         if self.speaks_first() {
-            let (client, _) = stream.raw();
-            if has_left(client, true) {
+            if stream.has_left(true) {
                 return Err(Fault::Refused(DropReason::ClientGone).into());
             }
-            if !has_input(client) {
+            if !stream.has_unread() {
                 return Ok(Then::Turn(Turn::Park));
             }
         }
@@ -166,7 +164,7 @@ impl GateSession {
         }
         if stream.has_hung_up() {
             let (client, _) = stream.raw();
-            if connect::has_failed(client.as_fd()) || has_left(client, self.speaks_first()) {
+            if connect::has_failed(client.as_fd()) || stream.has_left(self.speaks_first()) {
                 return Err(Fault::Refused(DropReason::ClientGone).into());
             }
             if let GateStage::Waiting(ticket) = &self.stage {
@@ -297,10 +295,11 @@ impl GateSession {
         let late = now >= pair.relay.deadline(gate.patience());
         let events = if late { SocketEvents::UNKNOWN } else { stream.events() };
         let (turn_bytes, pool_most) = (limits.turn_bytes, limits.output_total);
-        let pool = stream.output_pool();
+        let (pool, client_tls) = (stream.output_pool(), stream.client_tls());
         let (client, buffer) = stream.raw();
         let sockets = Sockets {
             client: client.as_fd(),
+            client_tls,
             backend: pair.backend.as_fd(),
             client_is_tcp: true,
             backend_is_tcp: pair.backend_is_tcp,

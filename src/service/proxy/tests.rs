@@ -270,6 +270,7 @@ impl Driver {
         let clock = Clock::start();
         let sockets = Sockets {
             client: self.client.as_fd(),
+            client_tls: None,
             backend: self.backend.as_fd(),
             client_is_tcp: self.families.0 == Family::Tcp,
             backend_is_tcp: self.families.1 == Family::Tcp,

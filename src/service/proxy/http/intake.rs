@@ -223,7 +223,8 @@ fn make(
     let client = peer.address.ip().to_canonical();
     let trusted = config.trusted.iter().any(|network| network.contains(client));
     let mut written = Vec::with_capacity(1024);
-    write_request(head, framing, &Told { client, scheme: "http", trusted, host }, &mut written);
+    let scheme = if peer.tls().is_some() { "https" } else { "http" };
+    write_request(head, framing, &Told { client, scheme, trusted, host }, &mut written);
     let mut bytes = Held::of(peer, &context);
     bytes.extend(&written, written.len() + body.len(), &context)?;
     if !body.is_empty() {

@@ -39,7 +39,6 @@ impl HttpGateSession {
 
 impl Session for HttpGateSession {
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
-        stream.must_be_plain()?;
         if let Some(tunnel) = &mut self.tunnel {
             return tunnel.turn(stream);
         }
@@ -50,7 +49,7 @@ impl Session for HttpGateSession {
         let mut scratch = SCRATCH.take();
         scratch.clear();
         let mut talk = GateTurn::new(&self.gate, stream, begun, (self.unread, self.hung_up), scratch);
-        let turn = talk.run();
+        let turn = talk.run().and_then(|turn| talk.answer_tls().map(|()| turn));
         let GateTurn { stream, begun, unread, hung_up, sent, ended, tunnel, scratch, .. } = talk;
         if scratch.capacity() <= SCRATCH_MAX {
             SCRATCH.set(scratch);

@@ -143,8 +143,6 @@ impl GateTurn<'_, '_> {
             }
             Received::End => return self.leave().map(Fed::Over),
         };
-        self.filled = data.len() == self.full;
-        self.unread = self.filled;
         exchange.upload.moved(data.len(), self.now);
         match exchange.pending.feed(data, &context) {
             Ok(used) if used < data.len() => {
@@ -159,6 +157,8 @@ impl GateTurn<'_, '_> {
                 return self.refuse(refused, Some(&mut exchange.pending)).map(Fed::Over);
             }
         }
+        self.filled = !self.stream.is_drained();
+        self.unread = self.filled;
         exchange.push(self.now);
         Ok(Fed::Some)
     }

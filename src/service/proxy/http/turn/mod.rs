@@ -11,8 +11,7 @@ use super::stage::{BegunRequest, RequestStage};
 use super::words::{GateWords, SaidTo};
 use crate::clock::Nanos;
 use crate::service::proxy::session::GateSession;
-use crate::service::{Fault, Peer, SocketEvent, Stream, Turn};
-use crate::transport::socket::has_left;
+use crate::service::{ClientTls, Fault, Peer, SocketEvent, Stream, Turn};
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -47,15 +46,16 @@ pub(super) struct GateTurn<'t, 'a> {
     gate: &'t Arc<HttpGate>,
     pub(super) stream: &'t mut Stream<'a>,
     client: &'a TcpStream,
+    /// The client's TLS, if it speaks TLS.
+    tls: Option<&'a dyn ClientTls>,
     peer: Peer,
     bounds: Bounds,
     now: Nanos,
     pub(super) begun: BegunRequest,
     pub(super) unread: bool,
     pub(super) hung_up: bool,
-    /// Whether the last read filled the worker's buffer, which has `full` bytes.
+    /// Whether the last read may have left input behind.
     filled: bool,
-    full: usize,
     /// Bytes to send to the client next; empty at the start of a turn.
     pub(super) scratch: Vec<u8>,
     pub(super) sent: u64,
@@ -80,11 +80,11 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         };
         let unread = unread || stream.events().client != SocketEvent::Nothing;
         let (peer, hung_up) = (stream.peer().clone(), hung_up || stream.has_hung_up());
-        let (client, buffer) = stream.raw();
-        let full = buffer.len();
+        let (tls, (client, _)) = (stream.client_tls(), stream.raw());
         Self {
             gate,
             client,
+            tls,
             peer,
             bounds,
             now: gate.gate.clock.now(),
@@ -92,7 +92,6 @@ impl<'t, 'a> GateTurn<'t, 'a> {
             unread,
             hung_up,
             filled: false,
-            full,
             scratch,
             sent: 0,
             ended: false,
@@ -147,20 +146,40 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         if self.scratch.is_empty() {
             return Ok(());
         }
-        let pool = (self.stream.output_pool(), self.bounds.output_total);
-        let sent = self.begun.out.send(self.client, &self.scratch, self.now, pool);
+        let words = std::mem::take(&mut self.scratch);
+        let sent = self.send(&words);
+        self.scratch = words;
         self.scratch.clear();
-        self.sent += sent.map_err(|fault| match fault {
-            OutboundFault::NoRoom => Fault::OutputLimit.into(),
-            OutboundFault::Socket(error) => error,
-        })?;
-        Ok(())
+        sent
+    }
+
+    /// Sends bytes to the client, through TLS if it speaks TLS, and keeps what it does not take.
+    fn send(&mut self, data: &[u8]) -> io::Result<()> {
+        let pool = (self.stream.output_pool(), self.bounds.output_total);
+        let (out, client, now, sent) = (&mut self.begun.out, self.client, self.now, &mut self.sent);
+        let mut pass = |bytes: &[u8]| -> io::Result<()> {
+            *sent += out.send(client, bytes, now, pool).map_err(|fault| match fault {
+                OutboundFault::NoRoom => Fault::OutputLimit.into(),
+                OutboundFault::Socket(error) => error,
+            })?;
+            Ok(())
+        };
+        match self.tls {
+            Some(tls) => tls.seal(data, &mut pass),
+            None => pass(data),
+        }
+    }
+
+    /// Sends the records that the client's TLS has made by itself, as answers to the client. They must not overtake what
+    /// is kept for it.
+    pub(super) fn answer_tls(&mut self) -> io::Result<()> {
+        if self.tls.is_some() && self.tunnel.is_none() { self.send(&[]) } else { Ok(()) }
     }
 
     /// Whether the client has left, so that its request need not be served. A client that has only closed its sending half
     /// looks the same, and counts as one that has left.
     fn has_left(&self) -> bool {
-        self.hung_up && has_left(self.client, true)
+        self.hung_up && self.stream.has_left(true)
     }
 
     fn leave(&mut self) -> io::Result<Onward> {

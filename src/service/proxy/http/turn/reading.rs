@@ -35,9 +35,11 @@ impl GateTurn<'_, '_> {
             let context = output.context;
             let taken = match input.receive()? {
                 Received::Data(data) => {
-                    self.filled = data.len() == self.full;
+                    let taken =
+                        take_input(&mut self.begun, self.gate, context, (&self.peer, self.client), data);
+                    self.filled = !self.stream.is_drained();
                     self.unread = self.filled;
-                    take_input(&mut self.begun, self.gate, context, (&self.peer, self.client), data)
+                    taken
                 }
                 // The stream has read enough for this turn.
                 Received::Nothing if self.filled => return Ok(Onward::Turn(Turn::Again)),

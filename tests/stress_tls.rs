@@ -67,6 +67,54 @@ fn requests_inside_tls_are_answered_and_handshakes_are_timed_apart() {
 }
 
 #[test]
+fn a_threshold_can_be_about_handshakes_and_the_report_says_what_came_of_it() {
+    let (server, files) = server();
+    let authority = files.certificate.to_str().unwrap();
+    let [_, https, _] = urls(&server);
+    let run = |conditions: &[&str]| {
+        let conditions: Vec<_> = conditions.iter().flat_map(|it| ["--threshold", it]).collect();
+        let with = ["-n", "60", "--reuse", "never", "--cacert", authority];
+        stress(&https, &[&with[..], &conditions].concat())
+    };
+    let probed = run(&["handshake.p99<30s", "handshake.min>0s", "tls_failed<1", "probe.handshake.p50<1s"]);
+    assert_eq!(probed.status.code(), Some(2), "there is no probe");
+    let report = report(&run(&["handshake.p99<30s", "handshake.min>1ns", "tls_failed<1"]));
+    let [quick, slow, none] = &report["thresholds"].as_array().unwrap()[..] else { panic!("{report:#}") };
+    assert_eq!(quick["expression"], "handshake.p99<30s");
+    for threshold in [quick, slow] {
+        let value = threshold["value"].as_str().unwrap();
+        assert!(threshold["passed"] == true && value.ends_with('s'), "{threshold}");
+    }
+    assert_eq!((&none["value"], &none["passed"]), (&"0".into(), &true.into()));
+    let output = run(&["handshake.p50<1ns"]);
+    assert_eq!(output.status.code(), Some(99), "{}", String::from_utf8_lossy(&output.stderr));
+    // In the text too.
+    let text = support::run([
+        "stress",
+        &https,
+        "-n",
+        "20",
+        "--cacert",
+        authority,
+        "--threshold",
+        "handshake.max<30s",
+    ]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    let line = text.lines().find(|line| line.starts_with("Thresholds")).unwrap_or_default();
+    assert!(line.contains("ok handshake.max<30s ("), "{text}");
+    // Where there is no TLS, that is said before anything is sent.
+    for options in [
+        ["--threshold", "handshake.p99<1s"],
+        ["--threshold", "tls_failed<1"],
+        ["--find-max", "handshake.p99<1s"],
+    ] {
+        let output = stress("tcp://127.0.0.1:1", &options);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("about handshakes of TLS"), "{said}");
+    }
+}
+
+#[test]
 fn large_requests_and_slow_clients_work_inside_tls() {
     let (server, files) = server();
     let authority = files.certificate.to_str().unwrap();

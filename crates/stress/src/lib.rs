@@ -60,6 +60,7 @@ mod outputs;
 mod payload;
 mod phase;
 mod plan;
+mod presence;
 mod progress;
 mod random;
 mod recorder;

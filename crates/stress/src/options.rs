@@ -251,6 +251,15 @@ impl Options {
         {
             return Err(Error::usage(format!("--threshold {}: there is no --probe", threshold.text())));
         }
+        if url.scheme.inside_tls().is_none()
+            && let Some(condition) =
+                self.thresholds.iter().chain(&self.find_max).find(|it| it.is_of_handshakes())
+        {
+            let text = condition.text();
+            return Err(Error::usage(format!(
+                "{text} is about handshakes of TLS, and there are none at {url}"
+            )));
+        }
         self.check_probe(url)?;
         if holds && self.drip.is_zero() {
             return Err(Error::usage("--drip: it must be longer than 0"));

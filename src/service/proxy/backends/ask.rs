@@ -6,6 +6,9 @@ use crate::clock::Nanos;
 use crate::reason::RequestFailure;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Names a client that waits: its slot, and the life of that slot.
+pub(super) type Name = (u32, u32);
+
 /// Wakes the session that holds a ticket, so that it looks at the ticket. It may be woken more than once.
 pub(crate) trait Wake: Send {
     fn wake(&self);
@@ -64,6 +67,8 @@ impl Passed {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking<'a> {
     pub(crate) source: SourceId,
+    /// The request is served before all others, and may have the place that is kept for such requests.
+    pub(crate) priority: bool,
     /// Since when the client has waited, including its time in the kernel's backlog and the server's queue.
     pub(crate) since: Nanos,
     /// Backends that could not be reached for this client.

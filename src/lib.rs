@@ -89,6 +89,12 @@ pub mod service;
 mod sys;
 mod transport;
 
+/// The PROXY protocol, for programs that accept connections themselves. A listener with [`Listen::accept_proxy`] reads it for its
+/// service.
+pub mod proxy_header {
+    pub use crate::transport::proxy_header::{Header, HeaderError, MAX_BYTES, Origin, Version, parse};
+}
+
 pub use limits::{Fair, Limits, Overload, QueueOrder, RefusalRate};
 pub use reason::CloseReason;
 pub use server::{

@@ -21,7 +21,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Admission {
     places: Arc<Places>,
-    sources: Option<Sources>,
+    sources: Sources,
 }
 
 /// A connection's place among the admitted.
@@ -38,6 +38,12 @@ impl Admission {
     pub(crate) fn new(limits: &Limits, freed: impl Fn(usize) + Send + Sync + 'static) -> Arc<Self> {
         let places = Places::telling(limits.max_connections, freed);
         Arc::new(Self { places, sources: Sources::new(limits) })
+    }
+
+    /// Changes the limits. Connections that are open keep their places, and the sources that they came from.
+    pub(crate) fn set_limits(&self, limits: &Limits, now: Instant) {
+        self.places.set_limit(limits.max_connections);
+        self.sources.set_limits(limits, now);
     }
 
     /// Whether there is no place left, before a connection is accepted.
@@ -58,8 +64,8 @@ impl Admission {
     ) -> Result<Permit, DropReason> {
         let place = self.places.take().ok_or(DropReason::MaxConnections)?;
         // From here on the place is given back on every path.
-        let source = match (&self.sources, source) {
-            (Some(sources), Some(address)) => Some(sources.admit(address, now)?),
+        let source = match source {
+            Some(address) if self.sources.are_wanted() => Some(self.sources.admit(address, now)?),
             _ => None,
         };
         Ok(Permit { admission: self.clone(), source, _place: place })
@@ -68,8 +74,8 @@ impl Admission {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let (Some(sources), Some(id)) = (&self.admission.sources, self.source) {
-            sources.leave(id);
+        if let Some(id) = self.source {
+            self.admission.sources.leave(id);
         }
     }
 }

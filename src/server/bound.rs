@@ -159,7 +159,7 @@ fn share(
     let columns = listeners.len() + datagrams.sockets.len();
     let own = listeners.iter().map(|listener| listener.own.of(&limits)).collect();
     // Each connection, each datagram and its socket, the tick, and one job for all farewells.
-    let entries = limits.max_connections + datagrams.entries() + 2;
+    let entries = limits.connections_most() + datagrams.entries() + 2;
     let bell = Arc::new(Bell::new(move || {
         // It fails only when the kernel has no memory; the acceptor's own timeout is the way out.
         let _ = acceptor.wake();
@@ -194,7 +194,7 @@ fn share(
             wait_estimate: AtomicU64::new(1),
             host,
             wheel: Wheel::new(),
-            table: Table::new(limits.max_connections)
+            table: Table::new(limits.connections_most())
                 .with_tls(listeners.iter().any(|listener| listener.tls.is_some())),
             line: Line::new(entries, limits.queue),
             order: Order::new(shelf, nanos(limits.queue_target)),

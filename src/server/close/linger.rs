@@ -41,8 +41,9 @@ impl Lingers {
         (lingers, receiver)
     }
 
-    /// Changes what the closes from now on have: their bytes and their time.
+    /// Changes what the closes from now on have: places, bytes and time.
     pub(crate) fn set_limits(&self, limits: &Limits) {
+        self.places.set_limit(limits.lingering);
         self.bytes.store(limits.linger_bytes, Relaxed);
         self.timeout.store(nanos(limits.linger_timeout), Relaxed);
     }

@@ -217,7 +217,7 @@ impl Timekeeper {
     fn take_lingerers(&mut self) {
         while let Ok(lingering) = self.incoming.try_recv() {
             let place = self.lingering.iter().position(Option::is_none).unwrap_or_else(|| {
-                // At most `lingering` of them exist, so this does not grow further.
+                // At most `lingering` of them exist at any time, so this does not grow further.
                 self.lingering.push(None);
                 self.lingering.len() - 1
             });

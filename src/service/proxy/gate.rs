@@ -61,6 +61,8 @@ pub(super) struct Settings {
     /// Checks are HTTP requests: the house-keeping thread of the gate for HTTP makes them, and the thread of `tend` makes
     /// none.
     pub(super) checks_ask: bool,
+    /// Requests for some paths go first, and a place is kept for them.
+    pub(super) has_priority: bool,
     pub(super) resolve_every: Duration,
     pub(super) ready_needs_backend: bool,
 }
@@ -77,6 +79,7 @@ impl Default for Settings {
             send_header: None,
             check_every: None,
             checks_ask: false,
+            has_priority: false,
             resolve_every: Duration::from_secs(30),
             ready_needs_backend: false,
         }
@@ -141,6 +144,7 @@ impl Settings {
             connections: self.connections,
             total: self.total,
             checked: self.check_every.is_some(),
+            reserve: self.has_priority,
             wait,
         }
     }

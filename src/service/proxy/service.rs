@@ -202,6 +202,7 @@ impl ProxyBuilder {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a gate needs a backend"));
         }
         settings.checks_ask = http.as_ref().is_some_and(|http| http.check_path.is_some());
+        settings.has_priority = http.as_ref().is_some_and(|http| !http.priority_paths.is_empty());
         if http.is_some() && busy_reply.is_empty() {
             busy_reply = BUSY.into();
         }

@@ -143,6 +143,7 @@ impl GateSession {
         let since = if self.deadline == 0 { now.saturating_sub(stream.waited()) } else { now };
         let limits = stream.limits();
         let asking = Asking {
+            priority: false,
             source: source(stream.peer().address, limits.source_prefix),
             since,
             tried: &self.tried,

@@ -64,6 +64,8 @@ impl Passed {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking<'a> {
     pub(crate) source: SourceId,
+    /// The request is served before all others, and may have the place that is kept for such requests.
+    pub(crate) priority: bool,
     /// Since when the client has waited, including its time in the kernel's backlog and the server's queue.
     pub(crate) since: Nanos,
     /// Backends that could not be reached for this client.

@@ -2,7 +2,9 @@
 
 use super::ask::{Asking, BackendId, Passed, Refusal, Wake};
 use super::health::Health;
-use super::wait::{Joined, Name, WaitLimits, WaitList};
+use super::name::Name;
+use super::priority::PriorityList;
+use super::wait::{Joined, WaitLimits, WaitList};
 use crate::clock::Nanos;
 use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::histogram::Histogram;
@@ -22,6 +24,8 @@ pub(crate) struct BackendLimits {
     pub(crate) total: Option<usize>,
     /// Whether checks, and not clients, try the backends that were set aside.
     pub(crate) checked: bool,
+    /// Whether one of several places is kept for priority requests.
+    pub(crate) reserve: bool,
     pub(crate) wait: WaitLimits,
 }
 
@@ -33,6 +37,7 @@ pub(super) struct Grant {
     pub(super) passed: Arc<Passed>,
     began: Nanos,
     trial: bool,
+    priority: bool,
 }
 
 /// The backend that a client should go to, if there is one.
@@ -90,9 +95,14 @@ pub(super) struct Book {
     limits: BackendLimits,
     all: Vec<Backend>,
     in_use: usize,
+    /// How many of the places in use are held by priority requests.
+    priority_in_use: usize,
     taken: u64,
     given_back: u64,
     list: WaitList,
+    priority: PriorityList,
+    /// The last place that went to a client that had waited went to a priority request.
+    favoured: bool,
     waiters: Vec<Waiter>,
     free: Vec<u32>,
     woken: Vec<Box<dyn Wake>>,
@@ -106,7 +116,7 @@ pub(super) struct Book {
 
 impl std::fmt::Debug for Book {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Book").field("backends", &self.all).field("waiting", &self.list.len()).finish()
+        f.debug_struct("Book").field("backends", &self.all).field("waiting", &self.waiting()).finish()
     }
 }
 
@@ -116,8 +126,11 @@ impl Book {
             limits,
             all: Vec::new(),
             in_use: 0,
+            priority_in_use: 0,
             taken: 0,
             given_back: 0,
+            priority: PriorityList::default(),
+            favoured: false,
             list: WaitList::new(limits.wait),
             waiters: Vec::new(),
             free: Vec::new(),
@@ -208,22 +221,42 @@ impl Book {
         if self.limits.wait != asking.wait {
             self.set_limits(BackendLimits { wait: asking.wait, ..self.limits }, now);
         }
-        if self.list.len() > 0 {
+        if self.waiting() > 0 {
             self.settle(now);
         } else {
             self.list.observe(now);
         }
-        match self.choose(asking.tried, now) {
-            Choice::Backend(_) if self.list.len() > 0 => Choice::Full,
+        let ahead = if asking.priority { self.priority.len() } else { self.waiting() };
+        match self.choose(asking.priority, asking.tried, now) {
+            Choice::Backend(_) if ahead > 0 => Choice::Full,
             choice => choice,
         }
     }
 
+    fn waiting(&self) -> usize {
+        self.list.len() + self.priority.len()
+    }
+
+    /// Whether only a priority request may have the last free place: while no such request has a place.
+    fn is_last_kept(&self) -> bool {
+        if !self.limits.reserve || self.priority_in_use > 0 {
+            return false;
+        }
+        let (mut places, mut free) = (0, 0);
+        for backend in self.all.iter().filter(|one| one.present && one.health.is_up()) {
+            places += self.limits.connections;
+            free += self.limits.connections.saturating_sub(backend.in_use);
+        }
+        let total = self.limits.total.unwrap_or(usize::MAX);
+        places.min(total) > 1 && free.min(total.saturating_sub(self.in_use)) <= 1
+    }
+
     /// A backend that is due for a trial, or else the one with the smallest share of its places in use. Among equals it
     /// is the one that was chosen longest ago.
-    fn choose(&self, tried: &[BackendId], now: Nanos) -> Choice {
+    fn choose(&self, priority: bool, tried: &[BackendId], now: Nanos) -> Choice {
         let any_up = self.is_any_up();
         let room = self.has_room();
+        let kept = !priority && self.is_last_kept();
         let (mut best, mut full) = (None::<usize>, false);
         for (index, backend) in self.all.iter().enumerate() {
             if !backend.present || tried.contains(&self.id(index)) {
@@ -233,7 +266,7 @@ impl Book {
             if !due && !backend.health.is_up() {
                 continue;
             }
-            if !room || backend.in_use >= self.limits.connections {
+            if !room || backend.in_use >= self.limits.connections || (kept && !due) {
                 full = true;
             } else if due {
                 return Choice::Backend(index);
@@ -250,7 +283,11 @@ impl Book {
 
     pub(super) fn choose_for_check(&self, every: Nanos, now: Nanos) -> Option<usize> {
         let any_up = self.is_any_up();
-        let room = |backend: &Backend| backend.in_use < self.limits.connections && self.in_use < self.limit();
+        let kept = self.is_last_kept();
+        let room = |backend: &Backend| {
+            let kept = kept && backend.health.is_up();
+            backend.in_use < self.limits.connections && self.in_use < self.limit() && !kept
+        };
         let due = |backend: &Backend| {
             backend.health.is_due(now, any_up) || now.saturating_sub(backend.checked) >= every
         };
@@ -258,10 +295,11 @@ impl Book {
     }
 
     /// Gives out a place at this backend.
-    pub(super) fn grant(&mut self, index: usize, now: Nanos) -> Grant {
+    pub(super) fn grant(&mut self, index: usize, priority: bool, now: Nanos) -> Grant {
         let id = self.id(index);
         self.chosen += 1;
         self.in_use += 1;
+        self.priority_in_use += usize::from(priority);
         self.taken += 1;
         let backend = &mut self.all[index];
         backend.chosen = self.chosen;
@@ -269,11 +307,13 @@ impl Book {
         backend.in_use += 1;
         backend.taken += 1;
         let trial = backend.health.try_now();
-        Grant { id, address: backend.address.clone(), passed: backend.passed.clone(), began: now, trial }
+        let (address, passed) = (backend.address.clone(), backend.passed.clone());
+        Grant { id, address, passed, began: now, trial, priority }
     }
 
     pub(super) fn give_back(&mut self, grant: &Grant, _now: Nanos) {
         self.in_use -= 1;
+        self.priority_in_use -= usize::from(grant.priority);
         self.given_back += 1;
         if let Some(backend) = self.backend(grant.id) {
             backend.in_use -= 1;
@@ -324,20 +364,19 @@ impl Book {
         wake: Box<dyn Wake>,
         now: Nanos,
     ) -> Result<Name, Refusal> {
-        if self.limits.wait.most == 0 {
+        let full = if asking.priority { self.priority.is_full() } else { self.limits.wait.most == 0 };
+        if full {
             return Err(Refusal::QueueFull);
         }
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None if self.waiters.len() < self.list.slots() => {
-                self.waiters.push(Waiter { life: 0, stage: Stage::Free });
-                self.waiters.len() as u32 - 1
-            }
-            // All slots are taken: many tickets have their answer, and their owners have not looked yet.
-            None => return Err(Refusal::QueueFull),
+        let name = self.free_name(asking.priority).ok_or(Refusal::QueueFull)?;
+        let joined = if asking.priority {
+            self.priority.join(name, asking.since);
+            Joined::Waits
+        } else {
+            self.list.join(name, asking.source, asking.since, now)
         };
-        let name = (slot, self.waiters[slot as usize].life);
-        match self.list.join(name, asking.source, asking.since, now) {
+        let (slot, _) = name;
+        match joined {
             Joined::Waits => {}
             Joined::Displaced(oldest) => self.refuse(oldest, Refusal::QueueFull),
             Joined::Full => {
@@ -347,6 +386,20 @@ impl Book {
         }
         self.waiters[slot as usize].stage = Stage::Waiting { since: asking.since, wake };
         Ok(name)
+    }
+
+    /// A name for one more client that waits. There is none when many tickets have their answer, and their owners have not
+    /// looked yet. Priority requests have some names for themselves.
+    fn free_name(&mut self, priority: bool) -> Option<Name> {
+        let most = self.list.slots() - if priority { 0 } else { PriorityList::SLOTS };
+        if self.waiters.len() - self.free.len() >= most {
+            return None;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.waiters.push(Waiter { life: 0, stage: Stage::Free });
+            self.waiters.len() as u32 - 1
+        });
+        Some((slot, self.waiters[slot as usize].life))
     }
 
     /// Refuses a client that waits, and wakes it.
@@ -379,19 +432,23 @@ impl Book {
     /// Gives free places to the clients that wait, in their order. Refuses those that have waited too long, and all of
     /// them when no backend is up.
     pub(super) fn settle(&mut self, now: Nanos) {
-        while let Some(late) = self.list.expire(now) {
+        let timeout = self.list.timeout();
+        while let Some(late) = self.priority.expire(now, timeout).or_else(|| self.list.expire(now)) {
             self.refuse(late, Refusal::QueueTimeout);
         }
-        while self.list.len() > 0 {
-            match self.choose(&[], now) {
+        while self.waiting() > 0 {
+            let (priority, choice) = self.choose_for_waiting(now);
+            match choice {
                 Choice::Full => break,
                 Choice::Nothing => {
-                    let Some(name) = self.list.drain_one() else { break };
+                    let Some(name) = self.priority.next().or_else(|| self.list.drain_one()) else { break };
                     self.refuse(name, Refusal::NoBackend);
                 }
                 Choice::Backend(index) => {
-                    let Some((slot, _)) = self.list.next(now) else { break };
-                    let grant = self.grant(index, now);
+                    let next = if priority { self.priority.next() } else { self.list.next(now) };
+                    let Some((slot, _)) = next else { break };
+                    self.favoured = priority;
+                    let grant = self.grant(index, priority, now);
                     let stage = &mut self.waiters[slot as usize].stage;
                     if let Stage::Waiting { since, wake } = std::mem::replace(stage, Stage::Granted(grant)) {
                         self.waited(now.saturating_sub(since));
@@ -399,6 +456,17 @@ impl Book {
                     }
                 }
             }
+        }
+    }
+
+    /// Whether a priority request is next among the clients that wait, and where the next client goes. While others wait,
+    /// priority requests do not get two places in a row, so a flood of them cannot starve the others.
+    fn choose_for_waiting(&self, now: Nanos) -> (bool, Choice) {
+        let (priority, others) = (self.priority.len() > 0, self.list.len() > 0);
+        let first = priority && !(others && self.favoured);
+        match self.choose(first, &[], now) {
+            Choice::Full if priority && !first => (true, self.choose(true, &[], now)),
+            choice => (first, choice),
         }
     }
 
@@ -450,6 +518,7 @@ impl Book {
         match self.vacate(slot) {
             Stage::Waiting { .. } => {
                 self.list.remove((slot, life));
+                self.priority.remove((slot, life));
                 self.refused(Refusal::ClientGone);
             }
             Stage::Granted(grant) => self.give_back(&grant, now),
@@ -459,13 +528,14 @@ impl Book {
 
     /// How many clients wait, and how many places there are in all.
     pub(super) fn pressure(&self) -> (u64, u64) {
-        (self.list.len() as u64, self.limit() as u64)
+        (self.waiting() as u64, self.limit() as u64)
     }
 
     pub(super) fn snapshot(&self, now: Nanos) -> BackendsSnapshot {
         let known = |backend: &&Backend| backend.present || backend.in_use > 0;
         let refused = |refusal: Refusal| self.refused[refusal as usize];
-        let oldest = self.list.oldest().map(|since| now.saturating_sub(since));
+        let oldest = self.list.oldest().into_iter().chain(self.priority.oldest()).min();
+        let oldest = oldest.map(|since| now.saturating_sub(since));
         BackendsSnapshot {
             backends: self.all.iter().filter(known).map(|one| one.snapshot(&self.limits, now)).collect(),
             ready: self.reached_once && self.is_any_up(),
@@ -473,7 +543,7 @@ impl Book {
             limit: self.limit() as u64,
             taken: self.taken,
             given_back: self.given_back,
-            waiting: self.list.len() as u64,
+            waiting: self.waiting() as u64,
             oldest: oldest.map(Duration::from_nanos),
             stood_for: self.list.stood_for(now).map(Duration::from_nanos),
             wait: read(&self.wait),

@@ -18,6 +18,8 @@
 mod ask;
 mod book;
 mod health;
+mod name;
+mod priority;
 mod wait;
 
 #[cfg(test)]
@@ -129,7 +131,7 @@ impl Backends {
         let choice = self.change(|book, now| match book.choose_for_newcomer(asking, now) {
             Choice::Backend(index) => {
                 book.waited(now.saturating_sub(asking.since));
-                Ok(PlaceAnswer::Place(self.place(book.grant(index, now))))
+                Ok(PlaceAnswer::Place(self.place(book.grant(index, asking.priority, now))))
             }
             Choice::Full => match book.wait(asking, waiter(), now) {
                 Ok((slot, life)) => Ok(PlaceAnswer::Wait(Ticket { backends: self.clone(), slot, life })),
@@ -150,7 +152,7 @@ impl Backends {
     /// and its pause is over.
     pub(crate) fn take_for_check(self: &Arc<Self>, every: Nanos) -> Option<Place> {
         self.change(|book, now| {
-            book.choose_for_check(every, now).map(|index| self.place(book.grant(index, now)))
+            book.choose_for_check(every, now).map(|index| self.place(book.grant(index, false, now)))
         })
     }
 

@@ -2,6 +2,8 @@
 //! [`shelf`](crate::admit::turns::shelf)). Normally the client that has waited longest is first. While the list *stands*,
 //! that is, while waits have been long for some time, the sources take turns, and the freshest client of each is first.
 
+use super::name::Name;
+use super::priority::PriorityList;
 use crate::admit::turns::accounts::{Class, SourceId};
 use crate::admit::turns::shelf::{Shelf, ShelfLimits, Shelved};
 use crate::admit::turns::standing::{INTERVAL, Standing};
@@ -23,9 +25,6 @@ pub(crate) struct WaitLimits {
     /// When the list is full, always refuse the client that has waited longest, also while the list does not stand.
     pub(crate) drop_oldest: bool,
 }
-
-/// Names a client that waits: its slot, and the life of that slot.
-pub(super) type Name = (u32, u32);
 
 #[derive(Debug)]
 pub(super) struct WaitList {
@@ -57,10 +56,12 @@ impl WaitList {
         self.limits.timeout
     }
 
-    /// How many slots there are for names. There are more than clients may wait, since a ticket keeps its slot until its
-    /// owner has seen the answer, and since a new client must fit in before the oldest is refused for it.
-    pub(super) fn slots(&self) -> usize {
-        self.places.max(2 * self.limits.most + 16)
+    /// How many slots there are for names, those of priority requests included. There are more than clients may wait, since
+    /// a ticket keeps its slot until its owner has seen the answer, and since a new client must fit in before the oldest is
+    /// refused for it. The number never gets smaller: clients that wait have slot numbers up to the largest that there was.
+    pub(super) fn slots(&mut self) -> usize {
+        self.places = self.places.max(2 * self.limits.most + 16 + PriorityList::SLOTS);
+        self.places
     }
 
     /// Changes the limits. Clients that wait stay, even if fewer may wait from now on.
@@ -79,10 +80,8 @@ impl WaitList {
     }
 
     fn shelf(&mut self) -> &mut Shelf<()> {
-        // The shelf never gets smaller: clients that wait have slot numbers up to the largest that there was.
-        self.places = self.slots();
         let limits = ShelfLimits {
-            connections: self.places,
+            connections: self.slots(),
             datagrams: 0,
             doubtful_max: self.limits.most / 4 + 1,
             fresh: self.limits.fresh,

@@ -237,6 +237,7 @@ fn make(
     };
     let idempotent = matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE");
     let mut pending = Pending::new(bytes, upload, asked, idempotent, source(head, setting));
+    pending.priority = config.priority_paths.iter().any(|path| path == head.target.path());
     pending.entry = context.web.and_then(|web| web.entry(peer.address, web.began(), Some(head)));
     Ok(pending)
 }

@@ -31,6 +31,8 @@ pub(super) struct Pending {
     pub(super) expects_continue: bool,
     /// The source that it counts for when sources take turns.
     pub(super) source: SourceId,
+    /// The request goes before all others that wait.
+    pub(super) priority: bool,
     /// Backends that could not be reached for it.
     pub(super) tried: Vec<BackendId>,
     /// When it was ready to ask for a place.
@@ -75,6 +77,7 @@ impl Pending {
             repeated: false,
             expects_continue: false,
             source,
+            priority: false,
             tried: Vec::new(),
             since: 0,
             entry: None,

@@ -25,6 +25,10 @@ pub struct HttpGateConfig {
     /// The path that checks request of each backend. A backend that does not answer with a status from 200 to 399 is set
     /// aside. This needs [`check_every`](crate::ProxyBuilder::check_every). Default: none, and a check only connects.
     pub check_path: Option<String>,
+    /// Paths of requests that go first, as `/healthz`: they are served before all others that wait, and where a gate has more
+    /// than one place, one is kept for them. A request has priority if its path, without the query and not decoded, is
+    /// one of these. At most 16 such requests wait, beside those of `queue`. Default: none.
+    pub priority_paths: Vec<String>,
 }
 
 impl Default for HttpGateConfig {
@@ -36,6 +40,7 @@ impl Default for HttpGateConfig {
             fair: FairBy::Address,
             trusted: Vec::new(),
             check_path: None,
+            priority_paths: Vec::new(),
         }
     }
 }
@@ -48,12 +53,15 @@ impl HttpGateConfig {
             FairBy::Header(name) => format!("header:{name}"),
         };
         let trusted = if self.trusted.is_empty() { "off".to_owned() } else { self.trusted.len().to_string() };
+        let first =
+            if self.priority_paths.is_empty() { "off".to_owned() } else { self.priority_paths.join(",") };
         vec![
             ("backend-timeout", crate::limits::show_time(self.backend_timeout)),
             ("backend-idle", crate::limits::show_time(self.backend_idle)),
             ("backend-check-path", self.check_path.clone().unwrap_or_else(|| "off".to_owned())),
             ("buffer-request", crate::limits::show_size(self.buffer_request)),
             ("backend-fair", fair),
+            ("priority-path", first),
             ("trust-forwarded", trusted),
         ]
     }

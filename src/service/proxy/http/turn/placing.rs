@@ -20,6 +20,7 @@ impl GateTurn<'_, '_> {
         let stream = &*self.stream;
         let asking = Asking {
             source: pending.source,
+            priority: pending.priority,
             since: self.now,
             tried: &pending.tried,
             wait: wait_limits(stream.limits()),

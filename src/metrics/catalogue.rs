@@ -279,10 +279,7 @@ const DATAGRAM_DROP: Label = label(
         (DatagramDrop::QueueFull.as_str(), "as many datagrams waited for a worker as `queue` allows"),
         (DatagramDrop::KernelBuffer.as_str(), "the kernel's receive buffer was full"),
         (DatagramDrop::Oversize.as_str(), "it was longer than `max_datagram`"),
-        (
-            DatagramDrop::RefusedSource.as_str(),
-            "answering its source port could loop or reflect, or `verify` said no",
-        ),
+        (DatagramDrop::RefusedSource.as_str(), "answering it could loop or reflect, or `verify` said no"),
         (DatagramDrop::SourceRate.as_str(), "its source has sent more than `datagram_source_rate` allows"),
         (DatagramDrop::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
         (DatagramDrop::Unsent.as_str(), "its reply could not be sent"),

@@ -1,7 +1,7 @@
 //! The program is replaced by a newer one without a lost connection: the new one is started with the listening sockets,
 //! and when it says that it serves, this one stops accepting and ends when its clients have left.
 
-use super::handed::{ADMIN, HANDOVER, Handover};
+use super::handed::{HANDOVER, Handover};
 use super::notify::Supervisor;
 use crate::server::Handle;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -49,10 +49,10 @@ pub(super) struct Estate<'a> {
     pub(super) supervisor: &'a Supervisor,
     /// What each listener was configured as, in the order of the server's listeners.
     pub(super) texts: &'a [String],
-    /// The socket of the admin endpoint.
-    pub(super) admin: io::Result<Option<OwnedFd>>,
-    /// Ends the admin endpoint here.
-    pub(super) end_admin: &'a dyn Fn(),
+    /// The sockets of the admin endpoint and the agent, by their names.
+    pub(super) beside: io::Result<Vec<(&'static str, OwnedFd)>>,
+    /// Ends those two here.
+    pub(super) end_beside: &'a dyn Fn(),
 }
 
 /// Starts the program again, hands the sockets over, and drains this one; the number of the new process. When that fails,
@@ -61,8 +61,8 @@ pub(super) fn upgrade(estate: Estate<'_>) -> Result<u32, String> {
     if std::process::id() == 1 {
         return Err("this is process 1 of a container, which ends with it: start a new container".to_owned());
     }
-    let Estate { started, handle, supervisor, texts, admin, end_admin } = estate;
-    let sockets = sockets(handle, texts, admin)
+    let Estate { started, handle, supervisor, texts, beside, end_beside } = estate;
+    let sockets = sockets(handle, texts, beside)
         .map_err(|error| format!("the sockets cannot be handed over: {error}"))?;
     let (mut child, pipe) = start(started, &sockets).map_err(|error| {
         format!("the new program {} cannot be started: {error}", started.program.display())
@@ -72,8 +72,8 @@ pub(super) fn upgrade(estate: Estate<'_>) -> Result<u32, String> {
         Err(why) => return Err(give_up(&mut child, why)),
     };
     supervisor.main_process(child.id());
-    // The scraper's next question goes to the new one.
-    end_admin();
+    // The next question of a scraper or a balancer goes to the new one.
+    end_beside();
     let wanted: BTreeSet<Option<usize>> = (sockets.iter().enumerate())
         .filter(|(number, _)| !unwanted.contains(number))
         .map(|(_, socket)| socket.position)
@@ -93,7 +93,7 @@ struct Leaving {
 fn sockets(
     handle: &Handle,
     texts: &[String],
-    admin: io::Result<Option<OwnedFd>>,
+    beside: io::Result<Vec<(&'static str, OwnedFd)>>,
 ) -> io::Result<Vec<Leaving>> {
     let mut sockets = Vec::new();
     for (position, socket) in handle.sockets()?.into_iter().enumerate() {
@@ -101,8 +101,8 @@ fn sockets(
             sockets.push(Leaving { name: name.clone(), position: Some(position), socket });
         }
     }
-    if let Some(socket) = admin? {
-        sockets.push(Leaving { name: ADMIN.to_owned(), position: None, socket });
+    for (name, socket) in beside? {
+        sockets.push(Leaving { name: name.to_owned(), position: None, socket });
     }
     Ok(sockets)
 }

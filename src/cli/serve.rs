@@ -107,8 +107,7 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
     let live = Arc::new(Live {
         handle: handle.clone(),
         supervisor,
-        origin: StartedFrom::now()
-            .map_err(|error| ExitError::failed(format!("cannot tell its own file: {error}")))?,
+        origin: StartedFrom::now(),
         texts: plan.listeners.iter().map(|listener| listener.text.clone()).collect::<Vec<_>>().into(),
         beside: beside.into(),
         configured: configured.into(),

@@ -49,7 +49,7 @@ impl Secure {
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
         config.resumption = rustls::client::Resumption::disabled();
-        Self { address: handle.addresses()[0], handle, config: Arc::new(config) }
+        Self { address: handle.addresses()[0].ip().unwrap(), handle, config: Arc::new(config) }
     }
 
     fn tcp(&self) -> TcpStream {

@@ -3,12 +3,13 @@
 use super::bucket::Bucket;
 use crate::limits::Limits;
 use crate::reason::DropReason;
+use crate::transport::address::SourceAddress;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// An address with its host bits cleared: who counts as one source.
+/// An address with its host bits cleared, or a user of this machine: who counts as one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SourceKey([u8; 16]);
 
@@ -16,7 +17,11 @@ pub(crate) struct SourceKey([u8; 16]);
 pub(crate) type Prefix = (u8, u8);
 
 impl SourceKey {
-    pub(crate) fn new(address: IpAddr, prefix: Prefix) -> Self {
+    pub(crate) fn new(source: impl Into<SourceAddress>, prefix: Prefix) -> Self {
+        let address = match source.into() {
+            SourceAddress::Ip(address) => address,
+            SourceAddress::User(uid) => return Self(SourceAddress::user_number(uid).to_be_bytes()),
+        };
         // An IPv4 client of a dual-stack listener is the same source as on an IPv4 listener.
         let bits = match address.to_canonical() {
             IpAddr::V4(v4) => {
@@ -91,9 +96,13 @@ impl Sources {
         if wanted { limits.max_connections * 2 * each } else { 0 }
     }
 
-    /// Counts a connection from `address`, if the limits of its source allow one more.
-    pub(crate) fn admit(&self, address: IpAddr, now: Instant) -> Result<SourceNumber, DropReason> {
-        let key = SourceKey::new(address, self.prefix);
+    /// Counts a connection from a source, if its limits allow one more.
+    pub(crate) fn admit(
+        &self,
+        source: impl Into<SourceAddress>,
+        now: Instant,
+    ) -> Result<SourceNumber, DropReason> {
+        let key = SourceKey::new(source, self.prefix);
         let mut known = self.known();
         let number = known.entry(key, self.room, || Bucket::new(self.rate, now));
         let entry = &mut known.entries[number as usize];

@@ -33,6 +33,8 @@ pub use builder::Builder;
 pub(crate) use capacity::check_descriptors;
 pub use error::BuildError;
 pub use handle::{Handle, Trigger};
+#[cfg(feature = "cli")]
+pub(crate) use handover::LeavingSocket;
 pub use keep::orders::ShutdownReport;
 pub use listen::Listen;
 #[cfg(feature = "cli")]

@@ -25,7 +25,7 @@ impl Site {
     #[track_caller]
     pub(crate) fn build(builder: Builder, service: impl Service) -> Self {
         let bound = builder.listen("127.0.0.1:0", service).unwrap().bind().unwrap();
-        let address = bound.addresses()[0];
+        let address = bound.addresses()[0].ip().expect("it listens on TCP");
         let handle = bound.serve().unwrap();
         let observe = handle.observe();
         Self { handle: Some(handle), observe, address }

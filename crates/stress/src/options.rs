@@ -375,7 +375,7 @@ impl Options {
                 payload = Payload::whole(Vec::new());
                 Framing::Http(requests)
             }
-            (Scheme::Ws, _) => {
+            (Scheme::Ws | Scheme::WsUnix, _) => {
                 let requests = SocketRequest::new(&url.authority(), &url.path, &form, &payload);
                 payload = Payload::whole(Vec::new());
                 Framing::Socket(requests)
@@ -390,7 +390,7 @@ impl Options {
             (Scheme::Tcp | Scheme::Unix, Some(expect)) => Framing::Exact(expect.clone()),
             (Scheme::Tcp | Scheme::Unix, None) => Framing::Echo,
             _ => {
-                let known = "tcp, tls, udp, http, https, ws, wss, unix and http+unix";
+                let known = "tcp, tls, udp, http, https, ws, wss, unix, http+unix and ws+unix";
                 return Err(Error::usage(format!("{url}: the stress client speaks {known}")));
             }
         };
@@ -419,7 +419,7 @@ impl Options {
         if !form.is_default() && !url.scheme.has_path() {
             return Err(Error::usage(format!("--method and --header are about http://, and this is {url}")));
         }
-        if form.has_method() && matches!(url.scheme, Scheme::Ws | Scheme::Wss) {
+        if form.has_method() && matches!(url.scheme, Scheme::Ws | Scheme::Wss | Scheme::WsUnix) {
             return Err(Error::usage("--method: a WebSocket begins with GET"));
         }
         Ok(form)

@@ -1,10 +1,10 @@
 //! Where backends are: what a person writes, and what a socket connects to.
 
-use rustix::net::SocketAddrUnix;
+use crate::transport::address::UnixName;
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
 use std::str::FromStr;
 
 /// A backend as a person names it: `host:port`, `unix:/path`, or `unix:@name` for an abstract socket of Linux.
@@ -17,42 +17,31 @@ enum Named {
     Unix(UnixName),
 }
 
-/// What names a Unix socket.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum UnixName {
-    Path(PathBuf),
-    #[cfg(target_os = "linux")]
-    Abstract(String),
-}
-
 /// One address that a backend can be reached at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum BackendAddress {
     Tcp(SocketAddr),
-    Unix(UnixAddress),
+    Unix(UnixName),
 }
-
-/// A Unix socket's name that the kernel takes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct UnixAddress(UnixName);
 
 /// Why a text names no backend: one line that says what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a backend: {why}")]
 pub struct BackendNameError {
     text: String,
-    why: &'static str,
+    why: Cow<'static, str>,
 }
 
 impl FromStr for BackendName {
     type Err = BackendNameError;
 
     fn from_str(text: &str) -> Result<Self, BackendNameError> {
-        let error = |why| BackendNameError { text: text.to_owned(), why };
         if let Some(name) = text.strip_prefix("unix:") {
-            let name = unix_name(name).map_err(error)?;
+            let name = UnixName::parse(name)
+                .map_err(|why| BackendNameError { text: text.to_owned(), why: why.to_string().into() })?;
             return Ok(Self(Named::Unix(name)));
         }
+        let error = |why| BackendNameError { text: text.to_owned(), why: Cow::Borrowed(why) };
         let text = text.strip_prefix("tcp://").unwrap_or(text);
         let (host, port) = text.rsplit_once(':').ok_or_else(|| error("write it like 127.0.0.1:8000"))?;
         let host = match host.strip_prefix('[') {
@@ -80,31 +69,12 @@ impl FromStr for BackendName {
     }
 }
 
-/// The name of a Unix socket behind `unix:`.
-fn unix_name(text: &str) -> Result<UnixName, &'static str> {
-    let text = text.strip_prefix("//").unwrap_or(text);
-    let name = match text.strip_prefix('@') {
-        #[cfg(target_os = "linux")]
-        Some(name) if !name.is_empty() => UnixName::Abstract(name.to_owned()),
-        #[cfg(not(target_os = "linux"))]
-        Some(name) if !name.is_empty() => return Err("only Linux has abstract sockets"),
-        Some(_) => return Err("an abstract socket has a name behind `@`"),
-        None if text.is_empty() => return Err("it has no path: write unix:/run/server.sock"),
-        None => UnixName::Path(text.into()),
-    };
-    let address = UnixAddress(name);
-    match address.to_kernel() {
-        Ok(_) => Ok(address.0),
-        Err(_) => Err("its path is longer than a socket's can be (107 bytes), or has a zero byte"),
-    }
-}
-
 impl BackendName {
     /// All addresses it has now; at least one, or an error that names it. Asks the system's resolver, which may
     /// take seconds.
     pub(crate) fn resolve(&self) -> io::Result<Vec<BackendAddress>> {
         let (host, port) = match &self.0 {
-            Named::Unix(name) => return Ok(vec![BackendAddress::Unix(UnixAddress(name.clone()))]),
+            Named::Unix(name) => return Ok(vec![BackendAddress::Unix(*name)]),
             Named::Host { host, port } => (host.as_str(), *port),
         };
         let named =
@@ -138,21 +108,11 @@ impl fmt::Display for BackendName {
     }
 }
 
-impl fmt::Display for UnixName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            UnixName::Path(path) => write!(f, "unix:{}", path.display()),
-            #[cfg(target_os = "linux")]
-            UnixName::Abstract(name) => write!(f, "unix:@{name}"),
-        }
-    }
-}
-
 impl fmt::Display for BackendAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BackendAddress::Tcp(address) => address.fmt(f),
-            BackendAddress::Unix(address) => address.0.fmt(f),
+            BackendAddress::Unix(name) => name.fmt(f),
         }
     }
 }
@@ -160,17 +120,6 @@ impl fmt::Display for BackendAddress {
 impl BackendAddress {
     pub(crate) fn is_tcp(&self) -> bool {
         matches!(self, BackendAddress::Tcp(_))
-    }
-}
-
-impl UnixAddress {
-    /// The name as the kernel takes it.
-    pub(crate) fn to_kernel(&self) -> rustix::io::Result<SocketAddrUnix> {
-        match &self.0 {
-            UnixName::Path(path) => SocketAddrUnix::new(path.as_path()),
-            #[cfg(target_os = "linux")]
-            UnixName::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes()),
-        }
     }
 }
 

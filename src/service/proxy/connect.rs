@@ -1,8 +1,9 @@
 //! Reaching a backend without waiting: a connection that is on its way, and how it ends.
 
-use super::address::{BackendAddress, UnixAddress};
+use super::address::BackendAddress;
 use crate::clock::Nanos;
 use crate::reason::BackendFailure;
+use crate::transport::address::UnixName;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 use std::net::SocketAddr;
@@ -31,7 +32,7 @@ enum Stage {
     /// The kernel will say when it is connected, or has failed.
     Under(OwnedFd, SocketAddr),
     /// A Unix socket's backlog is full, and the kernel will say nothing: it is tried again.
-    Full { address: UnixAddress, next: Nanos, pause: Nanos },
+    Full { address: UnixName, next: Nanos, pause: Nanos },
     /// It was handed out.
     Over,
 }
@@ -57,9 +58,9 @@ impl Connecting {
                 (socket, true) => (Some(socket), Stage::Over),
                 (socket, false) => (None, Stage::Under(socket, *address)),
             },
-            BackendAddress::Unix(address) => match try_unix(address)? {
+            BackendAddress::Unix(address) => match try_unix(*address)? {
                 Some(socket) => (Some(socket), Stage::Over),
-                None => (None, Stage::Full { address: address.clone(), next: now, pause: FIRST_PAUSE }),
+                None => (None, Stage::Full { address: *address, next: now, pause: FIRST_PAUSE }),
             },
         };
         let mut connecting = Self { stage, began: now, deadline };
@@ -83,7 +84,7 @@ impl Connecting {
         let connected = match &mut self.stage {
             Stage::Under(socket, address) => again(socket.as_fd(), *address)?,
             Stage::Full { next, .. } if now < *next => false,
-            Stage::Full { address, .. } => match try_unix(address)? {
+            Stage::Full { address, .. } => match try_unix(*address)? {
                 Some(socket) => return Ok(self.arrived(socket, now, false)),
                 None => false,
             },
@@ -159,7 +160,7 @@ fn is_self(socket: BorrowedFd<'_>, to: SocketAddr) -> bool {
 }
 
 /// A connected socket; none when the backlog is full.
-fn try_unix(to: &UnixAddress) -> Result<Option<OwnedFd>, BackendFailure> {
+fn try_unix(to: UnixName) -> Result<Option<OwnedFd>, BackendFailure> {
     let name = to.to_kernel().map_err(failure)?;
     let socket = new_socket(AddressFamily::UNIX)?;
     loop {

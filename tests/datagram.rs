@@ -1,10 +1,14 @@
 //! Datagrams, with real sockets: answered, bounded, counted by reason, drained.
 
+#[path = "support/stop.rs"]
+mod stop;
+
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
+use stop::Stop;
 use tidegate::metrics::snapshot::{ListenerSnapshot, Snapshot};
 use tidegate::reason::{DatagramDrop, TurnOutcome};
 use tidegate::{Builder, Echo, Handle, Limits, Overload, Peer, Reply, Server, Time, datagrams};
@@ -404,6 +408,7 @@ fn a_drain_answers_what_had_come_and_not_what_goes_on_coming() {
         serve(server().workers(8).queue(32).listen_datagrams("127.0.0.1:0", slow).unwrap());
     let over = AtomicBool::new(false);
     let report = std::thread::scope(|scope| {
+        let _over = Stop(&over);
         scope.spawn(|| {
             let socket = client(address);
             while !over.load(Ordering::Relaxed) {
@@ -413,9 +418,7 @@ fn a_drain_answers_what_had_come_and_not_what_goes_on_coming() {
             }
         });
         wait_for(&handle, "they are answered", |s| s.listeners[0].sent_bytes > 400);
-        let report = handle.shutdown(Duration::from_secs(20));
-        over.store(true, Ordering::Relaxed);
-        report
+        handle.shutdown(Duration::from_secs(20))
     });
     // What its buffers hold takes eight workers less than a second or two.
     assert!(report.elapsed < Duration::from_secs(4), "{report}");

@@ -6,7 +6,7 @@ mod support;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::{Program, eventually};
+use support::{Program, Stop, eventually};
 use tidegate::metrics::snapshot::ListenerSnapshot;
 use tidegate::reason::DatagramDrop;
 use tidegate::service::{Cost, Work, hello_datagrams};
@@ -87,6 +87,7 @@ fn a_source_that_floods_takes_nothing_from_the_others() {
     let over = AtomicBool::new(false);
     let noisy = UdpSocket::bind("127.0.0.2:0").unwrap();
     std::thread::scope(|scope| {
+        let _over = Stop(&over);
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 // As fast as one core sends would be a test of the kernel's buffer.
@@ -108,7 +109,6 @@ fn a_source_that_floods_takes_nothing_from_the_others() {
             let mut reply = [0; 8];
             answered += usize::from(matches!(polite.recv(&mut reply), Ok(1) if reply[0] == n));
         }
-        over.store(true, Ordering::Relaxed);
         assert!(answered >= 39, "{answered} of 40 were answered");
     });
     // Of the flood what its source is allowed was answered, and the operator is told who it was.

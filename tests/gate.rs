@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::{Client, End, PATIENCE, Site, eventually, throughout};
+use support::{Client, End, PATIENCE, Site, Stop, eventually, throughout};
 use tidegate::limits::{Limits, Overload};
 use tidegate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use tidegate::reason::{BackendFailure, CloseReason, DropReason};
@@ -603,6 +603,7 @@ fn a_slow_backend_has_the_smaller_share_and_one_that_was_killed_is_used_again_wh
     let site = gate(Limits::default(), proxy(&names).unwrap().connections(2));
     let (ends, failed) = (std::sync::atomic::AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        let _ended = Stop(&ends);
         for _ in 0..8 {
             scope.spawn(|| {
                 while !ends.load(SeqCst) {
@@ -630,7 +631,6 @@ fn a_slow_backend_has_the_smaller_share_and_one_that_was_killed_is_used_again_wh
         let two = Answering::start(&address.to_string(), quick);
         eventually("it is used again", || (two.answered() > 50).then_some(()));
         assert_eq!(failed.load(SeqCst), lost, "nobody paid for its return");
-        ends.store(true, SeqCst);
     });
     until(&site, "all places are given back", |all| all.in_use == 0);
 }

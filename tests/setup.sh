@@ -18,6 +18,7 @@ need h2load nghttp2-client
 need ab apache2-utils
 need curl curl
 need openssl openssl
+need gnutls-cli gnutls-bin
 # Others that read the same bytes.
 need haproxy haproxy
 need ip iproute2

@@ -21,7 +21,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Admission {
     places: Arc<Places>,
-    sources: Option<Sources>,
+    sources: Sources,
 }
 
 /// A connection's place among the admitted.
@@ -38,6 +38,12 @@ impl Admission {
     pub(crate) fn new(limits: &Limits, freed: impl Fn(usize) + Send + Sync + 'static) -> Arc<Self> {
         let places = Places::telling(limits.max_connections, freed);
         Arc::new(Self { places, sources: Sources::new(limits) })
+    }
+
+    /// Changes the limits. Connections that are open keep their places, and the sources that they came from.
+    pub(crate) fn set_limits(&self, limits: &Limits, now: Instant) {
+        self.places.set_limit(limits.max_connections);
+        self.sources.set_limits(limits, now);
     }
 
     /// Whether there is no place left, before a connection is accepted.
@@ -58,15 +64,18 @@ impl Admission {
     ) -> Result<Permit, DropReason> {
         let place = self.places.take().ok_or(DropReason::MaxConnections)?;
         // From here on the place is given back on every path.
-        let source = self.sources.as_ref().map(|sources| sources.admit(source, now)).transpose()?;
+        let source = match self.sources.are_wanted() {
+            true => Some(self.sources.admit(source, now)?),
+            false => None,
+        };
         Ok(Permit { admission: self.clone(), source, _place: place })
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let (Some(sources), Some(id)) = (&self.admission.sources, self.source) {
-            sources.leave(id);
+        if let Some(id) = self.source {
+            self.admission.sources.leave(id);
         }
     }
 }

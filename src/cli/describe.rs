@@ -142,7 +142,7 @@ impl Plan {
 
     /// The descriptors that the server may use.
     fn descriptors(&self) -> usize {
-        self.limits.max_connections + self.limits.lingering + self.limits.fd_reserve + self.of_services()
+        self.limits.connections_most() + self.limits.lingering + self.limits.fd_reserve + self.of_services()
     }
 
     /// How long a client waits that is admitted at the worst moment, and how that comes about.

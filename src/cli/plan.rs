@@ -138,6 +138,31 @@ impl PlannedListener {
         }
     }
 
+    /// The options that are others in `new` and take effect at a restart.
+    pub(super) fn fixed(&self, new: &Self) -> Vec<&'static str> {
+        let both = self.gate.iter().zip(&new.gate);
+        let mut fixed: Vec<_> = both.filter(|(old, new)| old != new).map(|((name, _), _)| *name).collect();
+        let mut look = |name, differs: bool| fixed.extend(differs.then_some(name));
+        look("accept-proxy", self.balancers != new.balancers);
+        look("busy-reply", self.busy_reply != new.busy_reply);
+        #[cfg(feature = "tls")]
+        if let (Some(old), Some(new)) = (&self.tls, &new.tls) {
+            look("tls-min-version", !old.speaks_like(new));
+        }
+        fixed
+    }
+
+    /// Handshakes show the certificates of `new` from now on; its text, if they are others than before.
+    pub(super) fn show_certificates_of(&mut self, new: &Self) -> Option<String> {
+        #[cfg(feature = "tls")]
+        if let (Some(old), Some(new)) = (&self.tls, &new.tls) {
+            return old.show_certificates_of(new).then(|| self.text.clone());
+        }
+        #[cfg(not(feature = "tls"))]
+        let _ = new;
+        None
+    }
+
     pub(super) fn has_backlog(&self) -> bool {
         !matches!(self.offer, Offer::Datagrams(_))
     }

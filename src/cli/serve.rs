@@ -5,18 +5,21 @@ use super::args::{LogFormat, ServeArgs};
 use super::exit::{self, ExitError, fail, print, write_out};
 use super::live::handed::Handed;
 use super::live::notify::Supervisor;
+use super::live::reload::Configured;
 use super::live::upgrade::{StartedFrom, tell_predecessor};
 use super::live::{Live, ORDERS};
 use super::plan::Plan;
 use super::signals::{Hangup, on_order};
 use super::{config, describe, log, threads};
 use crate::admin::{Admin, AdminHandle};
+use crate::metrics::configuration;
 use crate::metrics::snapshot::Observe;
 use crate::server::BoundServer;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 /// How long the start waits for whoever reads stdout.
@@ -40,6 +43,7 @@ fn start_and_serve(args: ServeArgs) -> Result<u8, ExitError> {
     crate::sys::hold(&ORDERS);
     // Before anything is opened that could be taken for it.
     let mut handed = Handed::take()?;
+    let given = args.clone();
     let args = config::merge(args).map_err(ExitError::usage)?;
     let plan = Plan::new(&args)?;
     plan.check()?;
@@ -57,7 +61,8 @@ fn start_and_serve(args: ServeArgs) -> Result<u8, ExitError> {
     log::start(&args).map_err(|error| ExitError::failed(format!("cannot start the log: {error}")))?;
     let access = plan.access.as_ref().map(AccessPlan::open).transpose().map_err(ExitError::failed)?;
     let bound = plan.bind(&mut handed, access.clone())?;
-    let code = serve(&args, &plan, bound, handed);
+    configuration::taken_over();
+    let code = serve(Configured { given, args, plan }, bound, handed);
     if let Some(access) = access {
         access.finish(log::LAST_WORDS);
     }
@@ -73,7 +78,9 @@ pub(super) fn check(args: ServeArgs) -> ExitCode {
     }
 }
 
-fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer, mut handed: Handed) -> Result<u8, ExitError> {
+fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Result<u8, ExitError> {
+    let Configured { args, plan, .. } = &configured;
+    let quiet = args.quiet;
     let addresses = bound.addresses();
     let admin = plan.admin.map(|address| admin(address, plan, bound.observe(), &mut handed)).transpose()?;
     handed.check_empty()?;
@@ -92,6 +99,12 @@ fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer, mut handed: Handed) 
     .map_err(ExitError::failed)?;
     let handle = Arc::new(bound.serve()?);
     let admin_address = admin.as_ref().map(AdminHandle::address);
+    let start = (!quiet).then(|| {
+        let format = args.log_format.unwrap_or(LogFormat::Text);
+        describe::start_lines(plan, &addresses, admin_address, format)
+    });
+    let lowered = plan.lowered.then_some(plan.limits.max_connections).filter(|_| !quiet);
+    let queue = plan.limits.queue;
     let live = Arc::new(Live {
         handle: handle.clone(),
         supervisor,
@@ -99,17 +112,18 @@ fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer, mut handed: Handed) 
             .map_err(|error| ExitError::failed(format!("cannot tell its own file: {error}")))?,
         texts: plan.listeners.iter().map(|listener| listener.text.clone()).collect::<Vec<_>>().into(),
         admin: admin.into(),
+        configured: configured.into(),
+        reloads: AtomicU8::new(0),
     });
     live.start()
         .map_err(|error| ExitError::failed(format!("cannot start the thread for orders: {error}")))?;
-    if !args.quiet {
-        let format = args.log_format.unwrap_or(LogFormat::Text);
-        announce(describe::start_lines(plan, &addresses, admin_address, format));
+    if let Some(start) = start {
+        announce(start);
     }
-    if plan.lowered && !args.quiet {
+    if let Some(max_connections) = lowered {
         tracing::warn!(
-            max_connections = plan.limits.max_connections,
-            queue = plan.limits.queue,
+            max_connections,
+            queue,
             "the limit of open files allows fewer connections than the default; raise it with ulimit -n"
         );
     }
@@ -120,7 +134,7 @@ fn serve(args: &ServeArgs, plan: &Plan, bound: BoundServer, mut handed: Handed) 
     drop(sockets);
     let report = handle.wait();
     drop(live.take_admin());
-    if !args.quiet {
+    if !quiet {
         tracing::info!("{report}");
     }
     Ok(if report.is_clean() { exit::OK } else { exit::CUT })

@@ -53,6 +53,8 @@ pub enum Presence {
     Gate,
     /// For each backend of a gate, while it is configured or its name has its address.
     Backend,
+    /// Where there is a configuration that can be read again: in the program.
+    Program,
     /// Where `/proc` tells (Linux).
     Linux,
     /// For each listener that speaks TLS.
@@ -73,6 +75,7 @@ impl Presence {
             Presence::OpenTcp => "for each open TCP listener, on Linux",
             Presence::Gate => "for each listener of a gate",
             Presence::Backend => "for each backend of a gate",
+            Presence::Program => "in the program",
             Presence::Linux => "on Linux",
             Presence::Tls => "for each TLS listener",
             Presence::Http => "for each listener of HTTP or WebSockets",
@@ -524,6 +527,10 @@ metrics! {
         "Lines of the log that were dropped, since nobody read the log fast enough.";
     AccessLogLinesDropped "tidegate_access_log_lines_dropped_total" Counter "lines" Always []
         "Lines of the access log that were dropped, since they could not be written, or not fast enough.";
+    ConfigSuccess "tidegate_config_last_reload_successful" Gauge "1" Program []
+        "1 if the configuration could be taken over when it was last read, at the start or by SIGHUP, else 0.";
+    ConfigTime "tidegate_config_last_reload_success_timestamp_seconds" Gauge "seconds" Program []
+        "When the configuration in force was read, in seconds since the Unix epoch.";
     ProcessCpu "process_cpu_seconds_total" Counter "seconds" Always []
         "Processor time spent, user and system.";
     ProcessOpenFds "process_open_fds" Gauge "descriptors" Linux []

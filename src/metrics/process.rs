@@ -27,6 +27,10 @@ pub struct ProcessSnapshot {
     pub log_lines_dropped: u64,
     /// Lines of access logs that could not be written, or not fast enough.
     pub access_log_lines_dropped: u64,
+    /// Whether the configuration could be taken over when it was last read; `None` where there is none.
+    pub configuration_taken_over: Option<bool>,
+    /// When the configuration in force was read, in seconds since the Unix epoch.
+    pub configuration_read_at: Option<u64>,
 }
 
 /// Lines of the log that were dropped. There is one log in a process, whoever writes it.
@@ -55,7 +59,10 @@ impl ProcessReader {
     pub fn read(&self) -> ProcessSnapshot {
         use rustix::process::{Resource, getrlimit};
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let configuration = super::configuration::state();
         let mut seen = ProcessSnapshot {
+            configuration_taken_over: configuration.as_ref().map(|state| state.failure.is_none()),
+            configuration_read_at: configuration.map(|state| state.read_at),
             cpu: Duration::new(cpu.tv_sec.max(0) as u64, cpu.tv_nsec.clamp(0, 999_999_999) as u32),
             max_fds: getrlimit(Resource::Nofile).current,
             virtual_bytes_max: getrlimit(Resource::As).current,

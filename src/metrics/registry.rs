@@ -210,6 +210,8 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
                 collect_service(id, &service, out);
             }
         }
+        Id::ConfigSuccess => out.maybe(process.configuration_taken_over.map(u64::from)),
+        Id::ConfigTime => out.maybe(process.configuration_read_at),
         Id::LogLinesDropped => out.count(&[], process.log_lines_dropped),
         Id::AccessLogLinesDropped => out.count(&[], process.access_log_lines_dropped),
         Id::TlsHandshakes | Id::TlsFailures | Id::TlsDuration | Id::TlsBusy | Id::TlsCertificateExpiry => {
@@ -224,7 +226,14 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
                 collect_datagrams(id, listener, out);
             }
         }
-        _ if out.metric.name.starts_with("process_") => collect_process(id, process, out),
+        Id::ProcessCpu
+        | Id::ProcessOpenFds
+        | Id::ProcessMaxFds
+        | Id::ProcessVirtual
+        | Id::ProcessVirtualMax
+        | Id::ProcessResident
+        | Id::ProcessThreads
+        | Id::ProcessStart => collect_process(id, process, out),
         _ if matches!(out.metric.presence, Presence::Http | Presence::OwnHttp) => {
             collect_webs(id, server, out)
         }

@@ -10,6 +10,7 @@ use super::datagram::socket::{DatagramSocket, Datagrams};
 use super::error::{BuildError, cannot_start};
 use super::extras::Extras;
 use super::handle::{Handle, Trigger};
+use super::in_force::{InForce, LiveLimits};
 use super::keep::drain::Drain;
 use super::keep::keeper::Timekeeper;
 use super::keep::orders::Orders;
@@ -157,8 +158,9 @@ fn share(
     let Parts { poller, crew, lingers, acceptor } = parts;
     let datagrams = Datagrams::new(datagrams, &limits);
     let columns = listeners.len() + datagrams.sockets.len();
+    let own = listeners.iter().map(|listener| listener.own.of(&limits)).collect();
     // Each connection, each datagram and its socket, the tick, and one job for all farewells.
-    let entries = limits.max_connections + datagrams.entries() + 2;
+    let entries = limits.connections_most() + datagrams.entries() + 2;
     let bell = Arc::new(Bell::new(move || {
         // It fails only when the kernel has no memory; the acceptor's own timeout is the way out.
         let _ = acceptor.wake();
@@ -166,6 +168,7 @@ fn share(
     let budget = RefusalBudget::new(limits.refusal_rate, Instant::now());
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let shelf = shelf_limits(&limits, datagrams.slots.capacity());
+    let in_force = InForce { server: limits.clone(), listeners: own, since: 0 };
     Arc::new_cyclic(|shared: &std::sync::Weak<Shared>| {
         let host = Arc::new(Hub(shared.clone()));
         let (ring, shared) = (bell.clone(), shared.clone());
@@ -192,7 +195,7 @@ fn share(
             wait_estimate: AtomicU64::new(1),
             host,
             wheel: Wheel::new(),
-            table: Table::new(limits.max_connections)
+            table: Table::new(limits.connections_most())
                 .with_tls(listeners.iter().any(|listener| listener.tls.is_some())),
             line: Line::new(entries, limits.queue),
             order: Order::new(shelf, nanos(limits.queue_target)),
@@ -211,14 +214,14 @@ fn share(
             computing: Computing::new(processors),
             processors,
             listeners,
-            limits,
+            limits: LiveLimits::new(in_force),
         }
     })
 }
 
 /// Starts the pool: each worker is one job that ends with the server.
 fn start_workers(shared: &Arc<Shared>) -> Result<(), BuildError> {
-    let workers = shared.limits.workers;
+    let workers = shared.limits.current().server.workers;
     let builder = threadpool::Builder::new().num_threads(workers).thread_name("tidegate-worker".to_owned());
     // The pool panics when the system has no thread for it.
     let pool = std::panic::catch_unwind(|| builder.build()).map_err(|_| BuildError::Start {

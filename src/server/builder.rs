@@ -284,7 +284,8 @@ impl Builder {
                     let address = socket.address().map_err(bind_error)?;
                     let tls = listen.tls;
                     let words = listen.busy_reply.or_else(|| self.extras.busy_reply.clone());
-                    let listener = Listener::new(socket, address, service, position, words).limited(limits);
+                    let listener =
+                        Listener::new(socket, address, service, position, words).limited(&limits, listen.own);
                     let listener = listener.logging(self.extras.access_log.clone());
                     listeners.push(listener.accepting_proxy(listen.balancers).secured(tls));
                 }

@@ -4,8 +4,9 @@ use crate::limits::LimitError;
 use crate::transport::address::Address;
 use std::io;
 
-/// Why a server cannot be had, by the phase that failed.
+/// Why a server could not be built or started. Each variant is a phase that can fail.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BuildError {
     /// A limit, or a relation between limits, cannot hold.
     #[error(transparent)]

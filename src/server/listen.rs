@@ -1,6 +1,7 @@
 //! A listener in the making: an address, a service, and what it has of its own.
 
 use super::error::BuildError;
+use super::in_force::OwnLimits;
 use crate::limits::{LimitError, Limits};
 use crate::service::{DatagramService, Network, Service};
 use crate::transport::address::{Address, UnixName};
@@ -37,7 +38,7 @@ pub struct Listen {
     pub(super) owns_file: bool,
     /// The mode of a Unix socket's file.
     pub(super) socket_mode: u32,
-    change: Option<Box<dyn Fn(Limits) -> Limits + Send + Sync>>,
+    pub(super) own: OwnLimits,
 }
 
 /// What a listener offers.
@@ -131,7 +132,7 @@ impl Listen {
             socket: None,
             owns_file: false,
             socket_mode: SOCKET_MODE,
-            change: None,
+            own: OwnLimits::default(),
         }
     }
 
@@ -148,7 +149,7 @@ impl Listen {
     /// Limits of its own, made of those of the server. Only some can differ by listener (README's table says which);
     /// the server does not start with others. A listener for datagrams has none of its own.
     pub fn limits(mut self, change: impl Fn(Limits) -> Limits + Send + Sync + 'static) -> Self {
-        self.change = Some(Box::new(change));
+        self.own = OwnLimits::new(Box::new(change));
         self
     }
 
@@ -199,10 +200,7 @@ impl Listen {
 
     /// The limits in force here, beside those of the server.
     pub(super) fn effective(&self, server: &Limits) -> Result<Limits, BuildError> {
-        let own = match &self.change {
-            Some(change) => change(server.clone()),
-            None => server.clone(),
-        };
+        let own = self.own.of(server);
         let checked = own.check_beside(server).and_then(|()| match self.offer {
             Offer::Datagrams(_) if own != *server => {
                 Err(LimitError("a listener for datagrams has no limits of its own".to_owned()))

@@ -1,5 +1,6 @@
 //! One listener: its service, its socket while it is open, and what accept said.
 
+use super::in_force::OwnLimits;
 use super::queue::cost::TurnCost;
 use crate::contain::contain;
 use crate::limits::Limits;
@@ -30,8 +31,8 @@ pub(crate) struct Listener {
     pub(crate) name: String,
     /// Its place among all listeners, datagram listeners included, as they were given.
     pub(crate) position: usize,
-    /// The limits in force here: those of the server, with its own in their place.
-    pub(crate) limits: Limits,
+    /// The limits that it has of its own.
+    pub(crate) own: OwnLimits,
     /// How long a turn of its service takes.
     pub(crate) cost: TurnCost,
     /// Whether the service's sessions have words for an overload; asked once.
@@ -85,7 +86,7 @@ impl Listener {
             service,
             name,
             position,
-            limits: Limits::default(),
+            own: OwnLimits::default(),
             cost: TurnCost::unknown(),
             answers_overload,
             words,
@@ -100,10 +101,10 @@ impl Listener {
         }
     }
 
-    /// With the limits that are in force here.
-    pub(crate) fn limited(mut self, limits: Limits) -> Self {
-        self.web = (self.protocol != Protocol::Stream).then(|| Arc::new(WebCounts::new(limits.workers)));
-        self.limits = limits;
+    /// With limits of its own, on a server with these.
+    pub(crate) fn limited(mut self, server: &Limits, own: OwnLimits) -> Self {
+        self.web = (self.protocol != Protocol::Stream).then(|| Arc::new(WebCounts::new(server.workers)));
+        self.own = own;
         self
     }
 

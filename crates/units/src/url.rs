@@ -94,6 +94,16 @@ impl Scheme {
         )
     }
 
+    /// What is spoken inside TLS, where there is TLS.
+    pub const fn inside_tls(self) -> Option<Scheme> {
+        match self {
+            Scheme::Tls => Some(Scheme::Tcp),
+            Scheme::Https => Some(Scheme::Http),
+            Scheme::Wss => Some(Scheme::Ws),
+            _ => None,
+        }
+    }
+
     /// Whether the service is at a Unix socket, and not at a host and port.
     pub const fn is_unix(self) -> bool {
         matches!(self, Scheme::Unix | Scheme::HttpUnix | Scheme::WsUnix)

@@ -251,7 +251,7 @@ impl Acceptor {
     /// No newcomer can be admitted: refuse one within the budget, or leave it in the kernel's backlog until there is a
     /// place, a token, or no patience left.
     fn overload(&mut self, index: usize, reason: DropReason) -> Step {
-        let overload = self.shared.listeners[index].limits.overload;
+        let overload = self.shared.limits.current().listeners[index].overload;
         let watched = &mut self.watched[index];
         if !watched.is_waited_at() {
             return Step::Empty;
@@ -418,7 +418,7 @@ impl Acceptor {
             self.watched[index].socket.take_no_more();
             // Bounded, should the filter be impossible: with a backlog of 0 the kernel still completes
             // one handshake at a time.
-            for _ in 0..self.shared.limits.backlogs().0 + ACCEPT_BATCH {
+            for _ in 0..self.shared.limits.current().listeners[index].backlogs().0 + ACCEPT_BATCH {
                 match self.accept(index) {
                     Ok((socket, peer)) => {
                         self.admit(index, socket, peer);

@@ -124,7 +124,7 @@ impl Newcomers<'_> {
     fn note_refused(&self, source: SourceAddress) {
         let sources = &self.shared.refusals.sources;
         match source {
-            SourceAddress::Ip(address) => sources.refused(address, self.shared.limits.source_prefix),
+            SourceAddress::Ip(address) => sources.refused(address, self.shared.sharing.prefix()),
             SourceAddress::User(uid) => sources.refused_user(uid),
         }
     }

@@ -8,14 +8,16 @@ use crate::transport::socket::{Discarded, Socket, discard, reset_on_close};
 use crossbeam_channel::{Receiver, Sender};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 /// How many may linger, and the way of a lingering socket to the timekeeper.
 #[derive(Debug)]
 pub(crate) struct Lingers {
     places: Arc<Places>,
     sender: Sender<Lingering>,
-    bytes: usize,
-    timeout: Nanos,
+    bytes: AtomicUsize,
+    timeout: AtomicU64,
 }
 
 /// A socket whose polite close is under way: it has a place among `lingering`, and a deadline.
@@ -32,8 +34,17 @@ impl Lingers {
     /// The budget, and where the timekeeper takes lingering sockets in.
     pub(crate) fn new(limits: &Limits) -> (Self, Receiver<Lingering>) {
         let (sender, receiver) = crossbeam_channel::bounded(limits.lingering.max(1));
-        let (places, timeout) = (Places::new(limits.lingering), nanos(limits.linger_timeout));
-        (Self { places, sender, bytes: limits.linger_bytes, timeout }, receiver)
+        let places = Places::new(limits.lingering);
+        let lingers = Self { places, sender, bytes: AtomicUsize::new(0), timeout: AtomicU64::new(0) };
+        lingers.set_limits(limits);
+        (lingers, receiver)
+    }
+
+    /// Changes what the closes from now on have: places, bytes and time.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        self.places.set_limit(limits.lingering);
+        self.bytes.store(limits.linger_bytes, Relaxed);
+        self.timeout.store(nanos(limits.linger_timeout), Relaxed);
     }
 
     /// How many linger.
@@ -47,13 +58,13 @@ impl Lingers {
         if socket.end_output().is_err() {
             return false;
         }
-        let mut left = self.bytes;
+        let mut left = self.bytes.load(Relaxed);
         if discard(&socket, &mut left) != Discarded::Open {
             return false;
         }
         let Some(place) = self.places.take() else { return false };
         unregister(&socket);
-        let deadline = now.saturating_add(self.timeout);
+        let deadline = now.saturating_add(self.timeout.load(Relaxed));
         self.sender.try_send(Lingering { socket, left, deadline, _place: place }).is_ok()
     }
 }

@@ -66,6 +66,23 @@ pub(crate) struct Closer<'a> {
     pub(crate) lingers: &'a Lingers,
 }
 
+/// The [`Closer`] of a struct that has its parts as fields: the server, or what stands in for it in the unit tests.
+macro_rules! closer {
+    ($parts:expr) => {
+        $crate::server::close::Closer {
+            clock: &$parts.clock,
+            table: &$parts.table,
+            line: &$parts.line,
+            poller: &$parts.poller,
+            crew: &$parts.crew,
+            counts: &$parts.counts,
+            farewells: &$parts.farewells,
+            lingers: &$parts.lingers,
+        }
+    };
+}
+pub(crate) use closer;
+
 impl Closer<'_> {
     /// Ends a connection.
     pub(crate) fn close(&self, owned: Owned<'_>, reason: CloseReason) {

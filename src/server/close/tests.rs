@@ -90,16 +90,7 @@ impl House {
     }
 
     fn closer(&self) -> Closer<'_> {
-        Closer {
-            clock: &self.clock,
-            table: &self.table,
-            line: &self.line,
-            poller: &self.poller,
-            crew: &self.crew,
-            counts: &self.counts,
-            farewells: &self.farewells,
-            lingers: &self.lingers,
-        }
+        closer!(self)
     }
 
     /// A connection whose turn has begun, and its client's end.

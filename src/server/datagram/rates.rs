@@ -11,6 +11,8 @@ use crate::clock::Nanos;
 use crate::limits::Limits;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Sources and their ports that are known at once, at most; the table is made when the first datagram comes.
@@ -36,20 +38,28 @@ struct Debt {
 /// A rate for each source.
 #[derive(Debug)]
 pub(crate) struct DatagramRates {
+    /// There is a limit.
+    limited: AtomicBool,
+    hasher: RandomState,
+    table: Mutex<RateTable>,
+}
+
+/// Debts, and the rate that they are paid at.
+#[derive(Debug)]
+struct RateTable {
     /// Time from one token to the next; 0 for no limit.
     interval: Nanos,
     /// How far ahead of the rate a source may be, and one port of it.
     source_burst: Nanos,
     port_burst: Nanos,
     prefix: (u8, u8),
-    hasher: RandomState,
-    table: Mutex<Vec<[Debt; WAYS]>>,
+    sets: Vec<[Debt; WAYS]>,
 }
 
 /// The table of rates, locked for the datagrams of one batch.
 pub(crate) struct RatesLocked<'a> {
     rates: &'a DatagramRates,
-    table: MutexGuard<'a, Vec<[Debt; WAYS]>>,
+    table: MutexGuard<'a, RateTable>,
 }
 
 impl DatagramRates {
@@ -57,6 +67,31 @@ impl DatagramRates {
     pub(crate) const BYTES: usize = SETS * WAYS * size_of::<Debt>();
 
     pub(crate) fn new(limits: &Limits) -> Self {
+        let table = RateTable::new(limits, Vec::new());
+        Self {
+            limited: AtomicBool::new(table.interval > 0),
+            hasher: RandomState::new(),
+            table: Mutex::new(table),
+        }
+    }
+
+    /// Changes the rate. What a source owes stays owed.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let sets = std::mem::take(&mut table.sets);
+        *table = RateTable::new(limits, sets);
+        self.limited.store(table.interval > 0, Relaxed);
+    }
+
+    /// For a batch: nothing where there is no limit.
+    pub(crate) fn lock(&self) -> Option<RatesLocked<'_>> {
+        let table = || self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        self.limited.load(Relaxed).then(|| RatesLocked { rates: self, table: table() })
+    }
+}
+
+impl RateTable {
+    fn new(limits: &Limits, sets: Vec<[Debt; WAYS]>) -> Self {
         let rate = limits.datagram_source_rate;
         let interval = if rate > 0.0 { (1e9 / rate).clamp(1.0, 1e18) } else { 0.0 };
         let burst = |tokens: f64| (interval * (tokens.max(BURST_LEAST) - 1.0)) as Nanos;
@@ -65,22 +100,15 @@ impl DatagramRates {
             source_burst: burst(rate * SOURCE_BURST),
             port_burst: burst(rate * PORT_BURST),
             prefix: limits.source_prefix,
-            hasher: RandomState::new(),
-            table: Mutex::default(),
+            sets,
         }
-    }
-
-    /// For a batch: nothing where there is no limit.
-    pub(crate) fn lock(&self) -> Option<RatesLocked<'_>> {
-        let table = || self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        (self.interval > 0).then(|| RatesLocked { rates: self, table: table() })
     }
 }
 
 impl RatesLocked<'_> {
     /// Takes a token of a source and one of this port of it, if both have one.
     pub(crate) fn take(&mut self, peer: SocketAddr, now: Nanos) -> bool {
-        let DatagramRates { source_burst, port_burst, prefix, .. } = *self.rates;
+        let RateTable { source_burst, port_burst, prefix, .. } = *self.table;
         let source = SourceKey::new(peer.ip(), prefix);
         let debts = [((source, ALL_PORTS), source_burst), ((source, peer.port()), port_burst)];
         let enough = debts.iter().all(|&(key, burst)| self.owed(key, now) <= burst);
@@ -91,12 +119,12 @@ impl RatesLocked<'_> {
     }
 
     fn set(&mut self, key: (SourceKey, u16)) -> &mut [Debt; WAYS] {
-        if self.table.is_empty() {
+        if self.table.sets.is_empty() {
             let nobody = Debt { key: (SourceKey::new(IpAddr::from([0; 16]), (0, 0)), 0), paid: 0 };
-            self.table.resize(SETS, [nobody; WAYS]);
+            self.table.sets.resize(SETS, [nobody; WAYS]);
         }
         let at = self.rates.hasher.hash_one(key) as usize % SETS;
-        &mut self.table[at]
+        &mut self.table.sets[at]
     }
 
     /// How far ahead of the rate it is.
@@ -106,7 +134,7 @@ impl RatesLocked<'_> {
     }
 
     fn pay_later(&mut self, key: (SourceKey, u16), now: Nanos) {
-        let interval = self.rates.interval;
+        let interval = self.table.interval;
         let set = self.set(key);
         let known = set.iter().position(|debt| debt.key == key);
         // The one that was seen least recently makes room: most often it has all its tokens again, so that nothing is
@@ -160,6 +188,20 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_that_changes_leaves_what_is_owed() {
+        let rates = rates(0.0);
+        assert!(rates.lock().is_none());
+        let set = |rate| rates.set_limits(&Limits::default().datagram_source_rate(rate));
+        let taken = |now| (0..1000).filter(|_| rates.lock().unwrap().take(from(1, 9), now)).count();
+        set(100.0);
+        assert_eq!((taken(SECOND), taken(SECOND)), (25, 0));
+        set(10.0);
+        assert_eq!(taken(SECOND), 5, "eight at once are ahead by 0.7 s, and 0.25 s are owed");
+        set(0.0);
+        assert!(rates.lock().is_none());
+    }
+
+    #[test]
     fn addresses_of_one_network_are_one_source() {
         let rates = rates(1.0);
         let mut locked = rates.lock().unwrap();
@@ -174,6 +216,6 @@ mod tests {
         let mut locked = rates.lock().unwrap();
         let served = (0..200_000).filter(|&n| locked.take(from(n, 9), SECOND)).count();
         assert_eq!(served, 200_000, "each is new");
-        assert_eq!(locked.table.len() * size_of::<[Debt; WAYS]>(), DatagramRates::BYTES);
+        assert_eq!(locked.table.sets.len() * size_of::<[Debt; WAYS]>(), DatagramRates::BYTES);
     }
 }

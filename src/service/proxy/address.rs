@@ -1,4 +1,4 @@
-//! Where backends are: what a person writes, and what a socket connects to.
+//! Where backends are: their names, as a person writes them, and the addresses that a socket connects to.
 
 use crate::transport::address::UnixName;
 use std::borrow::Cow;
@@ -17,14 +17,14 @@ enum Named {
     Unix(UnixName),
 }
 
-/// One address that a backend can be reached at.
+/// One address at which a backend can be reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum BackendAddress {
     Tcp(SocketAddr),
     Unix(UnixName),
 }
 
-/// Why a text names no backend: one line that says what to write.
+/// The error for a text that is no backend's name: one line that says what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a backend: {why}")]
 pub struct BackendNameError {
@@ -59,7 +59,7 @@ impl FromStr for BackendName {
         };
         let strange = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '/' | '[' | ']');
         if host.is_empty() || host.contains(strange) {
-            return Err(error("its host is not a name or an address"));
+            return Err(error("its host is neither a name nor an address"));
         }
         let port: u16 = port.parse().map_err(|_| error("its port is not a number from 1 to 65535"))?;
         if port == 0 {
@@ -70,8 +70,8 @@ impl FromStr for BackendName {
 }
 
 impl BackendName {
-    /// All addresses it has now; at least one, or an error that names it. Asks the system's resolver, which may
-    /// take seconds.
+    /// All addresses that the name has now, at least one; otherwise an error that contains the name. This asks the
+    /// system's resolver, which may take minutes.
     pub(crate) fn resolve(&self) -> io::Result<Vec<BackendAddress>> {
         let (host, port) = match &self.0 {
             Named::Unix(name) => return Ok(vec![BackendAddress::Unix(*name)]),
@@ -89,7 +89,7 @@ impl BackendName {
         if found.is_empty() { Err(named("it has no address".to_owned())) } else { Ok(found) }
     }
 
-    /// Whether its addresses can change: it is a name, not an address.
+    /// Whether its addresses can change: true for a host name, false for an address or a Unix socket.
     pub(crate) fn is_resolved_again(&self) -> bool {
         match &self.0 {
             Named::Host { host, .. } => !host.contains(':') && host.parse::<IpAddr>().is_err(),

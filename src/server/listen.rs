@@ -215,7 +215,7 @@ impl Listen {
     }
 }
 
-/// Who owns the file of a Unix socket, and the group of it, may connect.
+/// The owner of the file of a Unix socket, and its group, may connect.
 const SOCKET_MODE: u32 = 0o660;
 
 /// The first address of what is given.

@@ -5,7 +5,7 @@ use super::pool::Buffer;
 use super::{Fault, Host, Peer, Seat};
 use crate::admit::sources::SourceKey;
 use crate::limits::Limits;
-use crate::transport::socket::{Socket, send};
+use crate::transport::socket::{ClientSocket, send};
 use std::io;
 use std::sync::Arc;
 
@@ -99,7 +99,7 @@ impl Kept {
     }
 
     /// Sends what the kernel takes now, and returns the number of bytes.
-    pub(crate) fn flush(&mut self, socket: &Socket) -> io::Result<usize> {
+    pub(crate) fn flush(&mut self, socket: &ClientSocket) -> io::Result<usize> {
         let Some(place) = &mut self.0 else { return Ok(0) };
         let KeptPlace::Here(buffer) = &mut **place else { return Ok(0) };
         let mut flushed = 0;
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(total.used(), 0);
     }
 
-    fn pair() -> (Socket, TcpStream) {
+    fn pair() -> (ClientSocket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (OwnedFd::from(near).into(), listener.accept().unwrap().0)

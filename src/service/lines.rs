@@ -486,7 +486,7 @@ mod tests {
     /// A session with its two ends of a connection, whose turns are given by hand.
     struct Room {
         limits: Limits,
-        near: crate::transport::socket::Socket,
+        near: crate::transport::socket::ClientSocket,
         far: TcpStream,
         input_total: Arc<Holdings>,
         output_total: Arc<Holdings>,

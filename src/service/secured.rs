@@ -2,7 +2,7 @@
 
 use crate::reason::HandshakeFailure;
 use crate::service::fault::Fault;
-use crate::transport::socket::{Socket, receive, receive_unix};
+use crate::transport::socket::{ClientSocket, receive, receive_unix};
 use crate::transport::tls::{Advance, Broken, Engine, PLAIN_MAX, Records};
 use std::io;
 
@@ -57,7 +57,7 @@ impl<'a> SecuredTurn<'a> {
     /// Decrypts what the client has sent, without waiting. After a `hangup` it reads on until it finds the end.
     pub(super) fn take(
         &mut self,
-        socket: &Socket,
+        socket: &ClientSocket,
         plain: &mut [u8],
         hangup: &mut bool,
     ) -> io::Result<Decrypted> {

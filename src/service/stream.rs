@@ -7,7 +7,7 @@ use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::sys::Mapping;
-use crate::transport::socket::{Socket, receive, receive_unix, send};
+use crate::transport::socket::{ClientSocket, receive, receive_unix, send};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::Arc;
@@ -123,7 +123,7 @@ pub struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     pub(crate) fn new(
-        socket: &'a Socket,
+        socket: &'a ClientSocket,
         peer: &'a Peer,
         buffers: &'a mut Buffers,
         kept: &'a mut Kept,
@@ -263,7 +263,7 @@ impl<'a> Stream<'a> {
 
     /// The client's socket and the worker's buffer, for a session that moves bytes itself. The session reads until
     /// the kernel has no more, and reports to [`moved`](Self::moved).
-    pub(crate) fn raw(&mut self) -> (&'a Socket, &mut [u8]) {
+    pub(crate) fn raw(&mut self) -> (&'a ClientSocket, &mut [u8]) {
         (self.input.socket, self.input.buffer)
     }
 
@@ -352,7 +352,7 @@ impl std::fmt::Debug for Context<'_> {
 /// The receiving half.
 #[derive(Debug)]
 pub struct Input<'a> {
-    pub(super) socket: &'a Socket,
+    pub(super) socket: &'a ClientSocket,
     tls: Option<&'a RefCell<SecuredTurn<'a>>>,
     buffer: &'a mut [u8],
     blocked: &'a Cell<bool>,
@@ -462,7 +462,7 @@ impl Input<'_> {
 /// The sending half.
 #[derive(Debug)]
 pub struct Output<'a> {
-    pub(super) socket: &'a Socket,
+    pub(super) socket: &'a ClientSocket,
     tls: Option<&'a RefCell<SecuredTurn<'a>>>,
     pub(super) kept: &'a mut Kept,
     peer: &'a Peer,

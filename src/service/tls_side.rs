@@ -6,7 +6,7 @@ use super::secured::{SecuredTurn, TlsBuffers};
 use super::{Context, Fault, Kept, Peer, Seat};
 use crate::clock::Nanos;
 use crate::reason::HandshakeFailure;
-use crate::transport::socket::{Socket, receive, send};
+use crate::transport::socket::{ClientSocket, receive, send};
 use crate::transport::tls::{Advance, Broken, Engine, Setup, TlsFacts};
 use std::io;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl Shake {
 
 /// What a handshake needs of the turn that it has.
 pub(crate) struct ShakeTurn<'a> {
-    pub(crate) socket: &'a Socket,
+    pub(crate) socket: &'a ClientSocket,
     pub(crate) peer: &'a Peer,
     pub(crate) kept: &'a mut Kept,
     pub(crate) buffers: &'a mut TlsBuffers,

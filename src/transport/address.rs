@@ -221,7 +221,7 @@ impl fmt::Debug for UnixName {
     }
 }
 
-/// Who the client of a connection is.
+/// The client of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientAddress {

@@ -5,7 +5,7 @@
 //! that one takes the IPv4 clients, and `[::]` those of IPv6 only.
 
 use super::address::{Address, ClientAddress, UnixClient, UnixName};
-use super::socket::Socket as ClientSocket;
+use super::socket::ClientSocket;
 use super::socket_file::{SocketFile, bind_at};
 use crate::limits::Limits;
 use rustix::io::Errno;

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 /// A client's socket, of TCP or a Unix socket. Dropping it closes it.
 #[derive(Debug)]
-pub(crate) struct Socket(OwnedFd);
+pub(crate) struct ClientSocket(OwnedFd);
 
-impl Socket {
+impl ClientSocket {
     /// The internet address that the client has connected to; `None` of a Unix socket.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         SocketAddr::try_from(rustix::net::getsockname(&self.0).ok()?).ok()
@@ -24,13 +24,13 @@ impl Socket {
     }
 }
 
-impl From<OwnedFd> for Socket {
+impl From<OwnedFd> for ClientSocket {
     fn from(socket: OwnedFd) -> Self {
         Self(socket)
     }
 }
 
-impl AsFd for Socket {
+impl AsFd for ClientSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -16,7 +16,7 @@ use crate::server::queue::line::{Claim, Entry};
 use crate::server::shared::Shared;
 use crate::transport::address::ClientAddress;
 use crate::transport::listen::{ListenSocket, accept_queue};
-use crate::transport::socket::Socket;
+use crate::transport::socket::ClientSocket;
 use mio::{Events, Poll};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
@@ -292,7 +292,7 @@ impl Acceptor {
     }
 
     /// Refuses a socket that was accepted, with words.
-    fn refuse(&mut self, index: usize, socket: Socket, reason: DropReason) {
+    fn refuse(&mut self, index: usize, socket: ClientSocket, reason: DropReason) {
         let (ledger, words) = (self.newcomers().row.of(index), self.shared.words(index));
         self.shared.closer().refuse(socket, ledger, reason, &words);
         self.refused += 1;
@@ -328,7 +328,7 @@ impl Acceptor {
     }
 
     /// Admits a socket, and wakes a worker for it if none is awake.
-    fn admit(&self, index: usize, socket: Socket, peer: ClientAddress) -> Step {
+    fn admit(&self, index: usize, socket: ClientSocket, peer: ClientAddress) -> Step {
         self.newcomers().admit(index, socket, peer, true);
         self.shared.crew.work_queued();
         Step::Next
@@ -344,7 +344,7 @@ impl Acceptor {
         self.watched.clear();
     }
 
-    fn accept(&mut self, index: usize) -> Result<(Socket, ClientAddress), Step> {
+    fn accept(&mut self, index: usize) -> Result<(ClientSocket, ClientAddress), Step> {
         match self.watched[index].socket.accept() {
             Ok((socket, peer)) => {
                 self.back_off = BACK_OFF_FIRST;

@@ -16,7 +16,7 @@ use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::shared::Shared;
 use crate::transport::address::{ClientAddress, SourceAddress};
-use crate::transport::socket::Socket;
+use crate::transport::socket::ClientSocket;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -93,7 +93,7 @@ impl Newcomers<'_> {
 
     /// Gives a socket its place and puts it into the line, or refuses it. `crowd` says that others were accepted with it, so
     /// that it may have waited in the kernel's backlog.
-    pub(crate) fn admit(&self, listener: usize, socket: Socket, peer: ClientAddress, crowd: bool) {
+    pub(crate) fn admit(&self, listener: usize, socket: ClientSocket, peer: ClientAddress, crowd: bool) {
         let (shared, ledger) = (self.shared, self.row.of(listener));
         if !shared.listeners[listener].takes(&peer) {
             return self.turn_away(listener, socket, ledger, DropReason::ProxyHeader);
@@ -131,7 +131,7 @@ impl Newcomers<'_> {
 
     /// Refuses a newcomer whose source is known by its accept only, so that it could not be left to the kernel. Past the
     /// budget it is a reset without a word, which is as cheap as it can be.
-    fn turn_away(&self, listener: usize, socket: Socket, ledger: &Ledger, reason: DropReason) {
+    fn turn_away(&self, listener: usize, socket: ClientSocket, ledger: &Ledger, reason: DropReason) {
         let words = if reason.has_words() && self.shared.may_refuse() {
             self.shared.words(listener)
         } else {

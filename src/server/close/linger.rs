@@ -4,7 +4,7 @@
 use crate::admit::places::{Place, Places};
 use crate::clock::{Nanos, nanos};
 use crate::limits::Limits;
-use crate::transport::socket::{Discarded, Socket, discard, reset_on_close};
+use crate::transport::socket::{ClientSocket, Discarded, discard, reset_on_close};
 use crossbeam_channel::{Receiver, Sender};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) struct Lingers {
 /// A socket whose polite close is under way: it has a place among `lingering`, and a deadline.
 #[derive(Debug)]
 pub(crate) struct Lingering {
-    pub(crate) socket: Socket,
+    pub(crate) socket: ClientSocket,
     /// Bytes that are still discarded.
     pub(crate) left: usize,
     pub(crate) deadline: Nanos,
@@ -54,7 +54,12 @@ impl Lingers {
 
     /// Sends FIN, and what comes after that is the timekeeper's; true when it must take the socket in. `unregister` is
     /// called before that, so that what is only discarded wakes nobody. Past the budget the close does not wait.
-    pub(crate) fn linger(&self, socket: Socket, now: Nanos, unregister: impl FnOnce(&Socket)) -> bool {
+    pub(crate) fn linger(
+        &self,
+        socket: ClientSocket,
+        now: Nanos,
+        unregister: impl FnOnce(&ClientSocket),
+    ) -> bool {
         if socket.end_output().is_err() {
             return false;
         }

@@ -61,7 +61,7 @@ struct House {
     admission: Arc<Admission>,
     told: Arc<Mutex<Vec<String>>>,
     /// The server's end of the last connection once more, by which is seen whether its close is a reset.
-    copy: RefCell<Option<Socket>>,
+    copy: RefCell<Option<ClientSocket>>,
     _keeper: Poll,
 }
 
@@ -96,7 +96,7 @@ impl House {
     /// A connection whose turn has begun, and its client's end.
     fn active(&self) -> (Owned<'_>, UnixStream) {
         let (socket, client) = pair();
-        *self.copy.borrow_mut() = Some(Socket::from(socket.as_fd().try_clone_to_owned().unwrap()));
+        *self.copy.borrow_mut() = Some(ClientSocket::from(socket.as_fd().try_clone_to_owned().unwrap()));
         let permit = self.admission.admit(Ipv4Addr::LOCALHOST, Instant::now()).unwrap();
         let connection = Connection {
             session: Some(Box::new(Listening(self.told.clone()))),
@@ -146,10 +146,10 @@ impl House {
     }
 }
 
-fn pair() -> (Socket, UnixStream) {
+fn pair() -> (ClientSocket, UnixStream) {
     let (ours, client) = UnixStream::pair().unwrap();
     client.set_nonblocking(true).unwrap();
-    (Socket::from(OwnedFd::from(ours)), client)
+    (ClientSocket::from(OwnedFd::from(ours)), client)
 }
 
 /// What the client was sent, and that it sees the end behind it.

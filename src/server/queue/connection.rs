@@ -5,7 +5,7 @@ use crate::clock::Nanos;
 use crate::reason::CloseReason;
 use crate::service::{Kept, Session};
 use crate::transport::address::ClientAddress;
-use crate::transport::socket::Socket;
+use crate::transport::socket::ClientSocket;
 
 /// How far a connection's registration with the poller goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ pub(crate) struct Connection {
     /// Replies the kernel did not take.
     pub(crate) kept: Kept,
     pub(crate) waiting: PackedWaiting,
-    pub(crate) socket: Socket,
+    pub(crate) socket: ClientSocket,
     pub(crate) registered: Registered,
     /// What is still read of it while the server ends.
     pub(crate) in_drain: LastInput,
@@ -124,7 +124,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// A newcomer: it is not registered with the poller, and its session is made at its first turn.
-    pub(crate) fn new(socket: Socket, address: ClientAddress, permit: Permit) -> Self {
+    pub(crate) fn new(socket: ClientSocket, address: ClientAddress, permit: Permit) -> Self {
         Self {
             session: None,
             kept: Kept::default(),

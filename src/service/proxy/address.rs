@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// A backend as a person names it: `host:port`, `unix:/path`, or `unix:@name` for an abstract socket of Linux.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,7 +22,8 @@ enum Named {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum BackendAddress {
     Tcp(SocketAddr),
-    Unix(UnixName),
+    /// Shared, since each place at the backend has it.
+    Unix(Arc<UnixName>),
 }
 
 /// The error for a text that is no backend's name: one line that says what to write.
@@ -74,7 +76,7 @@ impl BackendName {
     /// system's resolver, which may take minutes.
     pub(crate) fn resolve(&self) -> io::Result<Vec<BackendAddress>> {
         let (host, port) = match &self.0 {
-            Named::Unix(name) => return Ok(vec![BackendAddress::Unix(*name)]),
+            Named::Unix(name) => return Ok(vec![BackendAddress::Unix(Arc::new(*name))]),
             Named::Host { host, port } => (host.as_str(), *port),
         };
         let named =

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The first pause before a Unix socket whose backlog is full is tried again; each is twice the last.
@@ -33,7 +34,7 @@ enum Stage {
     /// The kernel is connecting. An event will say that it has succeeded or failed.
     Under(OwnedFd, SocketAddr),
     /// The backlog of a Unix socket is full. The kernel sends no event when there is room, so the attempt is repeated.
-    Full { address: UnixName, next: Nanos, pause: Nanos },
+    Full { address: Arc<UnixName>, next: Nanos, pause: Nanos },
     /// The connected socket was handed out.
     Over,
 }
@@ -60,9 +61,9 @@ impl Connecting {
                 (socket, true) => (Some(socket), Stage::Over),
                 (socket, false) => (None, Stage::Under(socket, *address)),
             },
-            BackendAddress::Unix(address) => match try_unix(*address)? {
+            BackendAddress::Unix(address) => match try_unix(**address)? {
                 Some(socket) => (Some(socket), Stage::Over),
-                None => (None, Stage::Full { address: *address, next: now, pause: FIRST_PAUSE }),
+                None => (None, Stage::Full { address: address.clone(), next: now, pause: FIRST_PAUSE }),
             },
         };
         let mut connecting = Self { stage, began: now, deadline };
@@ -86,7 +87,7 @@ impl Connecting {
         let connected = match &mut self.stage {
             Stage::Under(socket, address) => again(socket.as_fd(), *address)?,
             Stage::Full { next, .. } if now < *next => false,
-            Stage::Full { address, .. } => match try_unix(*address)? {
+            Stage::Full { address, .. } => match try_unix(**address)? {
                 Some(socket) => return Ok(self.arrived(socket, now, false)),
                 None => false,
             },

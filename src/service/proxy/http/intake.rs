@@ -11,7 +11,7 @@ use crate::service::http::wire::{
 };
 use crate::service::proxy::gate;
 use crate::service::{Context, Fault, Peer};
-use crate::transport::socket::Socket;
+use crate::transport::socket::ClientSocket;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// What reading a request depends on besides its bytes.
@@ -21,7 +21,7 @@ pub(super) struct IntakeSetting<'s> {
     pub(super) context: Context<'s>,
     pub(super) peer: &'s Peer,
     /// The client's socket. Its local address stands for the host in a request that names none.
-    pub(super) client: &'s Socket,
+    pub(super) client: &'s ClientSocket,
 }
 
 impl IntakeSetting<'_> {

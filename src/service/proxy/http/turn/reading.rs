@@ -12,7 +12,7 @@ use crate::service::proxy::http::shared::HttpGate;
 use crate::service::proxy::http::stage::{BegunRequest, RequestStage};
 use crate::service::proxy::http::words::{GateWords, SaidTo};
 use crate::service::{Context, Fault, Peer, Received, Turn};
-use crate::transport::socket::Socket;
+use crate::transport::socket::ClientSocket;
 use std::io;
 
 impl GateTurn<'_, '_> {
@@ -125,7 +125,7 @@ fn take_input(
     begun: &mut BegunRequest,
     gate: &HttpGate,
     context: Context<'_>,
-    (peer, client): (&Peer, &Socket),
+    (peer, client): (&Peer, &ClientSocket),
     data: &[u8],
 ) -> Result<IntakeStep, IntakeFault> {
     let RequestStage::Reading(intake) = &mut begun.stage else { return Ok(IntakeStep::More) };

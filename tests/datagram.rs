@@ -516,9 +516,10 @@ fn connections_and_datagrams_share_the_workers() {
     let udp = client(handle.addresses()[1].ip().unwrap());
     let mut stream = std::net::TcpStream::connect(tcp).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
-    for _ in 0..200 {
+    for n in 0..200 {
         stream.write_all(b"stream").unwrap();
-        assert_eq!(ask(&udp, b"datagram"), b"datagram");
+        let request = format!("{n} datagram");
+        assert_eq!(ask(&udp, request.as_bytes()), request.as_bytes());
         let mut buffer = [0; 6];
         stream.read_exact(&mut buffer).unwrap();
     }

@@ -42,6 +42,10 @@ pub(super) struct ServeArgs {
     /// be repeated; * stands for all
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Listening")]
     pub(super) admin_host: Vec<String>,
+    /// Address where a balancer is told how much more this server can take (up 80%, drain, down), as HAProxy's agent-check
+    /// asks for it, or off [default: off]
+    #[arg(long, value_name = "ADDR", help_heading = "Listening")]
+    pub(super) agent: Option<String>,
     /// Cost of a request of the work service: cpu:1ms computes, sleep:20ms waits [default: cpu:1ms]
     #[arg(long, value_name = "COST", help_heading = "Listening")]
     pub(super) work: Option<crate::service::Cost>,
@@ -96,6 +100,7 @@ impl ServeArgs {
             socket_mode: self.socket_mode.or(other.socket_mode),
             admin: self.admin.or(other.admin),
             admin_host: if self.admin_host.is_empty() { other.admin_host } else { self.admin_host },
+            agent: self.agent.or(other.agent),
             work: self.work.or(other.work),
             limits: self.limits.or(other.limits),
             gate: self.gate.or(other.gate),

@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub(super) admin: Option<SocketAddr>,
     /// The host names that it answers for.
     pub(super) admin_hosts: Vec<String>,
+    /// Where balancers are told how much more it can take, if they are.
+    pub(super) agent: Option<SocketAddr>,
     /// Where HTTP requests are logged.
     pub(super) access: Option<AccessPlan>,
     /// What a request of the work service costs.
@@ -174,7 +176,8 @@ impl Plan {
         let busy_reply = unescaped(args)?;
         let access = args.access.plan().map_err(ExitError::usage)?;
         // What is misspelt comes before what cannot be resolved now and may be later.
-        let admin = admin_url(args.admin.as_deref().unwrap_or(DEFAULT_ADMIN))?;
+        let admin = endpoint_url("admin", args.admin.as_deref().unwrap_or(DEFAULT_ADMIN), "9464")?;
+        let agent = endpoint_url("agent", args.agent.as_deref().unwrap_or("off"), "9465")?;
         let default = ServeArgs { listen: vec![DEFAULT_LISTEN.to_owned()], ..ServeArgs::default() };
         let flat = ServeArgs { listen: args.listen.clone(), ..ServeArgs::default() };
         let anywhere = !args.listen.is_empty() || !args.listeners.is_empty();
@@ -215,12 +218,15 @@ impl Plan {
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
         let bound_name = admin.iter().map(|url| url.host.clone());
         let admin_hosts = args.admin_host.iter().cloned().chain(bound_name).collect();
-        let admin = admin.map(|url| resolve(&url)).transpose();
-        let admin = admin.map_err(|why| ExitError::failed(format!("admin address: {why}")))?;
+        let [admin, agent] = [("admin", admin), ("agent", agent)].map(|(name, url)| {
+            let address = url.map(|url| resolve(&url)).transpose();
+            address.map_err(|why| ExitError::failed(format!("{name} address: {why}")))
+        });
+        let (admin, agent) = (admin?, agent?);
         let mut limits = limits;
         let others = listeners.len() + listeners.iter().map(PlannedListener::descriptors).sum::<usize>();
         let lowered = fit_descriptors(&mut limits, &args.limits, others);
-        Ok(Self { limits, listeners, busy_reply, admin, admin_hosts, access, work, lowered })
+        Ok(Self { limits, listeners, busy_reply, admin, admin_hosts, agent, access, work, lowered })
     }
 
     /// What [`bind`](Self::bind) would find wrong with the limits.
@@ -274,10 +280,7 @@ impl Plan {
         if let Some(words) = &self.busy_reply {
             builder = builder.busy_reply(words.clone());
         }
-        match self.admin {
-            Some(address) => builder.beside(address),
-            None => builder,
-        }
+        self.admin.iter().chain(&self.agent).fold(builder, |builder, &address| builder.beside(address))
     }
 }
 
@@ -432,13 +435,13 @@ fn datagram_service(name: &str, work: Cost) -> Option<Arc<dyn DatagramService>> 
 }
 
 /// Reads an address, or `off`.
-fn admin_url(text: &str) -> Result<Option<Url>, ExitError> {
+fn endpoint_url(name: &str, text: &str, usual_port: &str) -> Result<Option<Url>, ExitError> {
     if text == "off" {
         return Ok(None);
     }
     let url = format!("tcp://{text}").parse::<Url>().map_err(|_| {
         ExitError::usage(format!(
-            "admin address `{text}` is not HOST:PORT: write one like 127.0.0.1:9464, or off"
+            "{name} address `{text}` is not HOST:PORT: write one like 127.0.0.1:{usual_port}, or off"
         ))
     });
     url.map(Some)

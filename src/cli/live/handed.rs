@@ -2,7 +2,8 @@
 //! it), or by the program that this one is to take the place of.
 //!
 //! A socket has a name. A listener is given the socket that has its own text as its name, or its service, or its
-//! address, in this order; the admin endpoint one that is called `admin`, or has its address.
+//! address, in this order; the admin endpoint one that is called `admin`, or has its address, and the agent likewise one
+//! that is called `agent`.
 
 use super::super::exit::ExitError;
 use crate::Address;
@@ -17,6 +18,8 @@ const FIRST: RawFd = 3;
 const SOCKETS_MAX: usize = 256;
 /// The name of the admin endpoint's socket.
 pub(crate) const ADMIN: &str = "admin";
+/// The name of the agent's socket.
+pub(crate) const AGENT: &str = "agent";
 /// Where a program that hands itself over says what it hands over; see [`Handover`].
 pub(crate) const HANDOVER: &str = "TIDEGATE_HANDOVER";
 
@@ -171,9 +174,9 @@ impl Handed {
         Some((found.socket, found.owns_file))
     }
 
-    /// Takes out the socket of the admin endpoint.
-    pub(crate) fn for_admin(&mut self, address: SocketAddr) -> Option<OwnedFd> {
-        self.find(|socket| !socket.datagrams, &[ADMIN], &address.into()).map(|found| found.socket)
+    /// Takes out the socket of the admin endpoint or of the agent, by its name.
+    pub(crate) fn for_endpoint(&mut self, name: &str, address: SocketAddr) -> Option<OwnedFd> {
+        self.find(|socket| !socket.datagrams, &[name], &address.into()).map(|found| found.socket)
     }
 
     fn find(

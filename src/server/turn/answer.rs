@@ -239,9 +239,10 @@ fn sift(shared: &Shared, batch: &mut Batch, taken: usize, ledger: &Ledger, now: 
             DatagramDrop::Oversize
         } else if shared.datagrams.refuses(peer) {
             DatagramDrop::RefusedSource
-        } else if rates.as_mut().is_some_and(|rates| !rates.take(peer, now)) {
+        } else if let Some(Err(why)) = rates.as_mut().map(|rates| rates.take(peer, batch.request(index), now))
+        {
             shared.refusals.sources.refused(peer.ip(), shared.sharing.prefix());
-            DatagramDrop::SourceRate
+            why
         } else {
             batch.keep(index, kept);
             kept += 1;

@@ -3,6 +3,7 @@
 use super::args::LogFormat;
 use super::beside::Beside;
 use super::plan::Plan;
+use crate::Address;
 use crate::service::Cost;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -16,7 +17,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 /// and the limits.
 pub(super) fn start_lines(
     plan: &Plan,
-    addresses: &[SocketAddr],
+    addresses: &[Address],
     beside: Beside<SocketAddr>,
     format: LogFormat,
 ) -> String {
@@ -26,10 +27,10 @@ pub(super) fn start_lines(
     }
 }
 
-fn start_text(plan: &Plan, addresses: &[SocketAddr], beside: Beside<SocketAddr>) -> String {
+fn start_text(plan: &Plan, addresses: &[Address], beside: Beside<SocketAddr>) -> String {
     let mut text = String::new();
     for (listener, address) in plan.listeners.iter().zip(addresses) {
-        let _ = writeln!(text, "{} on {}://{address}", listener.service, listener.scheme());
+        let _ = writeln!(text, "{} on {}", listener.service, listener.url(address));
     }
     if let Some(address) = beside.admin {
         let _ = writeln!(text, "metrics on http://{address}/metrics, status on http://{address}/status");
@@ -51,9 +52,9 @@ fn start_text(plan: &Plan, addresses: &[SocketAddr], beside: Beside<SocketAddr>)
 }
 
 /// The same for programs: one object a line, with the fields that every line of the log has.
-fn start_json(plan: &Plan, addresses: &[SocketAddr], beside: Beside<SocketAddr>) -> String {
+fn start_json(plan: &Plan, addresses: &[Address], beside: Beside<SocketAddr>) -> String {
     let listening = plan.listeners.iter().zip(addresses).map(|(listener, address)| {
-        let url = format!("{}://{address}", listener.scheme());
+        let url = listener.url(address);
         json!({ "message": "listening", "service": listener.service, "url": url })
     });
     let admin = beside.admin.map(|address| {
@@ -90,7 +91,7 @@ impl Plan {
         };
         let any_own = self.listeners.iter().any(|listener| !listener.own.is_empty());
         for listener in &self.listeners {
-            row(&mut out, &listener.service, &format!("{}://{}", listener.scheme(), listener.address), "");
+            row(&mut out, &listener.service, &listener.url(&listener.address), "");
             if any_own && listener.has_backlog() {
                 let of_gate = |name: &str| listener.gate.iter().any(|&(gate, _)| gate == name);
                 for limit in listener.own.applied_to(self.limits.clone()).table() {

@@ -15,7 +15,9 @@ use crate::service::{
     hello_datagrams, http, proxy, websocket,
 };
 use crate::transport::tls::Setup;
+use crate::{Address, UnixName};
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_units::unescape;
@@ -51,7 +53,9 @@ pub(super) struct PlannedListener {
     pub(super) service: String,
     /// Its protocol.
     pub(super) scheme: Scheme,
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
+    /// The mode of the file of its Unix socket, if it is said.
+    pub(super) socket_mode: Option<u32>,
     pub(super) offer: Offer,
     /// The balancers whose PROXY headers are believed.
     pub(super) balancers: Vec<Network>,
@@ -87,14 +91,15 @@ struct Parsed {
     busy_reply: Option<Vec<u8>>,
     balancers: Vec<Network>,
     tls: TlsOptions,
+    socket_mode: Option<u32>,
 }
 
 impl Parsed {
     fn resolved(self) -> Result<PlannedListener, ExitError> {
-        let Self { service, url, wanted, text, own, busy_reply, balancers, tls } = self;
+        let Self { service, url, wanted, text, own, busy_reply, balancers, tls, socket_mode } = self;
         let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
         let tls = tls.setup(url.scheme).map_err(|problem| tls_problem(&text, problem))?;
-        let address = resolve(&url).map_err(failed)?;
+        let address = address(&text, &url)?;
         let mut gate_table = Vec::new();
         let offer = match wanted {
             Wanted::Offer(offer) => offer,
@@ -110,6 +115,7 @@ impl Parsed {
             service,
             scheme,
             address,
+            socket_mode,
             offer,
             balancers,
             gate: gate_table,
@@ -121,9 +127,9 @@ impl Parsed {
 }
 
 impl PlannedListener {
-    /// Its protocol, as the scheme of its URL.
-    pub(super) fn scheme(&self) -> &'static str {
-        self.scheme.as_str()
+    /// Where it listens, by its real address.
+    pub(super) fn url(&self, address: &Address) -> String {
+        address.url(over_tcp(self.scheme).as_str())
     }
 
     /// Descriptors that its service may have open beside those of its clients.
@@ -204,6 +210,7 @@ impl Plan {
                     busy_reply: words.clone(),
                     balancers,
                     tls,
+                    socket_mode: table.socket_mode.or(args.socket_mode),
                 });
             }
         }
@@ -247,16 +254,20 @@ impl Plan {
             let PlannedListener { text, service, address, offer, own, busy_reply, .. } = listener;
             let listen = match offer {
                 Offer::Stream(service) => Listen::shared(*address, service.clone()),
-                Offer::Datagrams(service) => Listen::datagrams_shared(*address, service.clone()),
+                Offer::Datagrams(service) => Listen::datagrams_at(*address, service.clone()),
             };
             let listen = listen.accept_proxy(listener.balancers.iter().copied());
+            let listen = match listener.socket_mode {
+                Some(mode) => listen.socket_mode(mode),
+                None => listen,
+            };
             #[cfg(feature = "tls")]
             let listen = match &listener.tls {
                 Some(tls) => listen.tls(tls.clone()),
                 None => listen,
             };
-            let listen = match handed.for_listener(text, service, *address, !listener.has_backlog()) {
-                Some(socket) => listen.socket(socket),
+            let listen = match handed.for_listener(text, service, address, !listener.has_backlog()) {
+                Some((socket, owns_file)) => listen.socket(socket).owning_file(owns_file),
                 None => listen,
             };
             let own = own.clone();
@@ -344,14 +355,14 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
     if url.scheme.has_path() && url.path != "/" {
         return Err(wrong(&"a listener has no path"));
     }
-    let offer = match tls_options::inside(url.scheme).unwrap_or(url.scheme) {
+    let offer = match over_tcp(tls_options::inside(url.scheme).unwrap_or(url.scheme)) {
         Scheme::Tcp => stream_service(name, work).map(Offer::Stream),
         Scheme::Udp => datagram_service(name, work).map(Offer::Datagrams),
         Scheme::Http => http_service(name, work).map(Offer::Stream),
         Scheme::Ws => socket_service(name, work, web).map(Offer::Stream),
         _ => {
             return Err(wrong(
-                &"a listener is tcp://, udp://, http:// or ws://, or tls://, https:// or wss://",
+                &"a listener is tcp://, udp://, http:// or ws://, tls://, https:// or wss://, or unix:, http+unix: or ws+unix:",
             ));
         }
     };
@@ -365,10 +376,10 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
 
 /// A gate before these backends, which are separated by commas; over HTTP with a place for each request.
 fn gate(backends: &str, scheme: Scheme) -> Result<ProxyBuilder, String> {
-    let is_http = match scheme {
+    let is_http = match over_tcp(scheme) {
         Scheme::Tcp => false,
         Scheme::Http => true,
-        _ => return Err("the gate listens on tcp:// or http://".to_owned()),
+        _ => return Err("the gate listens on tcp:// or http://, or on unix: or http+unix:".to_owned()),
     };
     let mut names = Vec::new();
     for backend in backends.split(',').map(str::trim) {
@@ -434,6 +445,29 @@ fn endpoint_url(name: &str, text: &str, usual_port: &str) -> Result<Option<Url>,
         ))
     });
     url.map(Some)
+}
+
+/// The scheme of the same protocol over TCP, of a service at a Unix socket.
+fn over_tcp(scheme: Scheme) -> Scheme {
+    match scheme {
+        Scheme::Unix => Scheme::Tcp,
+        Scheme::HttpUnix => Scheme::Http,
+        Scheme::WsUnix => Scheme::Ws,
+        other => other,
+    }
+}
+
+/// Where a listener is. A path that no socket can have is for a person to change; a name may have an address later.
+fn address(text: &str, url: &Url) -> Result<Address, ExitError> {
+    let why = |why: &dyn std::fmt::Display| format!("listener `{text}`: {why}");
+    let Some(path) = url.socket() else {
+        return resolve(url).map(Address::Ip).map_err(|error| ExitError::failed(why(&error)));
+    };
+    let name = match path.as_os_str().as_bytes() {
+        [0, name @ ..] => UnixName::abstract_name(name),
+        _ => UnixName::path(path),
+    };
+    name.map(Address::Unix).map_err(|error| ExitError::usage(why(&error)))
 }
 
 /// The first address of a host. A name that has none now may have one when a supervisor tries again.

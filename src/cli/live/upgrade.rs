@@ -1,9 +1,9 @@
 //! The program is replaced by a newer one without a lost connection: the new one is started with the listening sockets,
 //! and when it says that it serves, this one stops accepting and ends when its clients have left.
 
-use super::handed::{HANDOVER, Handover};
+use super::handed::{HANDOVER, Handover, NumberedSocket};
 use super::notify::Supervisor;
-use crate::server::Handle;
+use crate::server::{Handle, LeavingSocket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::collections::BTreeSet;
@@ -90,6 +90,7 @@ struct Leaving {
     /// Of the listener that it belongs to.
     position: Option<usize>,
     socket: OwnedFd,
+    has_file: bool,
 }
 
 fn sockets(
@@ -100,11 +101,12 @@ fn sockets(
     let mut sockets = Vec::new();
     for (position, socket) in handle.sockets()?.into_iter().enumerate() {
         if let (Some(socket), Some(name)) = (socket, texts.get(position)) {
-            sockets.push(Leaving { name: name.clone(), position: Some(position), socket });
+            let LeavingSocket { socket, has_file } = socket;
+            sockets.push(Leaving { name: name.clone(), position: Some(position), socket, has_file });
         }
     }
     for (name, socket) in beside? {
-        sockets.push(Leaving { name: name.to_owned(), position: None, socket });
+        sockets.push(Leaving { name: name.to_owned(), position: None, socket, has_file: false });
     }
     Ok(sockets)
 }
@@ -112,10 +114,12 @@ fn sockets(
 /// Starts the program; the end of the pipe on which it will say that it serves.
 fn start(program: &Path, sockets: &[Leaving]) -> io::Result<(Child, File)> {
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let handover = Handover {
-        pipe: theirs.as_raw_fd(),
-        sockets: sockets.iter().map(|leaving| (leaving.socket.as_raw_fd(), leaving.name.clone())).collect(),
+    let numbered = |leaving: &Leaving| NumberedSocket {
+        number: leaving.socket.as_raw_fd(),
+        name: leaving.name.clone(),
+        has_file: leaving.has_file,
     };
+    let handover = Handover { pipe: theirs.as_raw_fd(), sockets: sockets.iter().map(numbered).collect() };
     // Nothing else is started by this program, so nobody else gets them.
     for socket in sockets.iter().map(|leaving| &leaving.socket).chain([&theirs]) {
         fcntl_setfd(socket, FdFlags::empty())?;

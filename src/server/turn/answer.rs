@@ -144,7 +144,7 @@ fn answer(
     room: &mut [u8],
 ) -> usize {
     let (counts, service) = (&station.shared.counts, &socket.service);
-    let peer = Peer::new(canonical(address));
+    let peer = Peer::new(canonical(address).into());
     let (began, probe) = (station.now, socket.cost.probe());
     let called = counts.contain(|| {
         if !service.verify(&peer) {
@@ -200,7 +200,7 @@ pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos)
     let began = station.now;
     let len = answer(station, socket, ledger, letter.request(), peer, room);
     if shared.order.len() > 0 {
-        let source = Sharing::source(shared.sharing.heap(Some(peer.ip())));
+        let source = Sharing::source(shared.sharing.heap(peer.ip()));
         shared.order.note_cost(source, station.now.saturating_sub(began));
     }
     if len != NONE {

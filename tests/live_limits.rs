@@ -212,8 +212,8 @@ fn a_listener_keeps_what_it_has_of_its_own() {
     let patient = Listen::new("127.0.0.1:0", Echo).unwrap().limits(|limits| limits.idle_timeout(HOUR));
     let site = Site::build(Server::builder().limits(base()).listener(patient), Echo);
     let addresses = site.handle().addresses();
-    let mut patient = Client::connect(addresses[0]);
-    let mut other = Client::connect(addresses[1]);
+    let mut patient = Client::connect(addresses[0].ip().unwrap());
+    let mut other = Client::connect(addresses[1].ip().unwrap());
     patient.say("x").hear("x");
     other.say("x").hear("x");
     change(&site, "idle-timeout", |limits| limits.idle_timeout(MOMENT));
@@ -683,7 +683,7 @@ fn source_prefix() {
 fn datagram_source_rate() {
     let listen = Listen::datagrams("127.0.0.1:0", Echo).unwrap();
     let site = Site::build(Server::builder().limits(base().datagram_source_rate(0.0)).listener(listen), Echo);
-    let address = site.handle().addresses()[0];
+    let address = site.handle().addresses()[0].ip().unwrap();
     let ask = |count: u64| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         for _ in 0..count {

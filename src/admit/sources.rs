@@ -3,6 +3,7 @@
 use super::bucket::Bucket;
 use crate::limits::Limits;
 use crate::reason::DropReason;
+use crate::transport::address::SourceAddress;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
@@ -10,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// An address with its host bits cleared: who counts as one source.
+/// An address with its host bits cleared, or a user of this machine: who counts as one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SourceKey([u8; 16]);
 
@@ -18,7 +19,11 @@ pub(crate) struct SourceKey([u8; 16]);
 pub(crate) type Prefix = (u8, u8);
 
 impl SourceKey {
-    pub(crate) fn new(address: IpAddr, prefix: Prefix) -> Self {
+    pub(crate) fn new(source: impl Into<SourceAddress>, prefix: Prefix) -> Self {
+        let address = match source.into() {
+            SourceAddress::Ip(address) => address,
+            SourceAddress::User(uid) => return Self(SourceAddress::user_number(uid).to_be_bytes()),
+        };
         // An IPv4 client of a dual-stack listener is the same source as on an IPv4 listener.
         let bits = match address.to_canonical() {
             IpAddr::V4(v4) => {
@@ -114,11 +119,15 @@ impl Sources {
         if Self::are_wanted_by(limits) { limits.connections_most() * 2 * each } else { 0 }
     }
 
-    /// Counts a connection from `address`, if the limits of its source allow one more.
-    pub(crate) fn admit(&self, address: IpAddr, now: Instant) -> Result<SourceNumber, DropReason> {
+    /// Counts a connection from a source, if its limits allow one more.
+    pub(crate) fn admit(
+        &self,
+        source: impl Into<SourceAddress>,
+        now: Instant,
+    ) -> Result<SourceNumber, DropReason> {
         let mut known = self.known();
         let Known { max, rate, prefix, .. } = *known;
-        let number = known.entry(SourceKey::new(address, prefix), self.room, || Bucket::new(rate, now));
+        let number = known.entry(SourceKey::new(source, prefix), self.room, || Bucket::new(rate, now));
         let entry = &mut known.entries[number as usize];
         let refused = if max > 0 && entry.open >= max {
             Some(DropReason::PerSource)

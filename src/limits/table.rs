@@ -58,7 +58,9 @@ limits! {
         ///
         /// A source that was quiet may send what it has in four seconds at once, but from one port what it has in a
         /// quarter of a second. The source of a datagram can be forged: without this limit one datagram can make two
-        /// servers answer each other for ever, and one source can take the places of all others.
+        /// servers answer each other for ever, and one source can take the places of all others. With it, one datagram is
+        /// not answered after each few (5 at first, 64 for a client that goes on by itself) that came from one port within
+        /// a second of each other and repeat the one before: that ends a loop, and a client asks again.
         datagram_source_rate: f64 = 1000.0, Rate(0.0..=RATE_MAX), Live, 0 is "off";
 
         /// Leading bits of an IPv4 and of an IPv6 address that name a source.

@@ -1,5 +1,6 @@
 //! Changing the limits of a server that serves: all of what is asked for, or nothing.
 
+use super::capacity::doubtful_max;
 use super::in_force::InForce;
 use super::shared::Shared;
 use crate::limits::{LimitError, Limits, TABLE};
@@ -15,6 +16,18 @@ pub enum SetLimitsError {
     /// Limits would change by which something was sized when the server started: their names.
     #[error("{}", at_a_restart(.0))]
     Fixed(Vec<&'static str>),
+    /// A limit is higher than this server can have it: something was sized when it started.
+    #[error("{name} is {wanted}: until a restart it can be {most} at most, {why}")]
+    Above {
+        /// Its name.
+        name: &'static str,
+        /// What was asked for.
+        wanted: usize,
+        /// The most that it can be.
+        most: usize,
+        /// What was sized by it.
+        why: &'static str,
+    },
 }
 
 fn at_a_restart(names: &[&'static str]) -> String {
@@ -76,11 +89,29 @@ impl Shared {
         if !fixed.is_empty() {
             return Err(SetLimitsError::Fixed(fixed));
         }
+        self.has_room(&after.server)?;
         let changes = self.changes(&before, &after);
         if !changes.is_empty() {
             self.put_in_force(after);
         }
         Ok(changes)
+    }
+
+    /// Whether what was sized at the start is large enough.
+    fn has_room(&self, limits: &Limits) -> Result<(), SetLimitsError> {
+        let above = |name, wanted, most, why| SetLimitsError::Above { name, wanted, most, why };
+        let (connections, most) = (limits.max_connections, self.table.capacity());
+        if connections > most {
+            let why = "since there is room for as many (connections-ceiling)";
+            return Err(above("max-connections", connections, most, why));
+        }
+        let places = self.datagrams.slots.capacity();
+        let most = places.saturating_sub(limits.workers);
+        if places > 0 && limits.queue > most {
+            let why = "since there are places for as many datagrams";
+            return Err(above("queue", limits.queue, most, why));
+        }
+        Ok(())
     }
 
     /// From here on nothing can fail.
@@ -90,6 +121,13 @@ impl Shared {
         self.order.standing().set_target(crate::clock::nanos(server.queue_target));
         self.refusal_budget().set_rate(server.refusal_rate, Instant::now());
         self.lingers.set_limits(&server);
+        self.line.set_limit(server.queue);
+        self.order.set_doubtful_max(doubtful_max(&server));
+        self.admission.set_limits(&server, Instant::now());
+        self.sharing.set_limits(&server);
+        self.datagrams.rates.set_limits(&server);
+        // More closes may linger: their sockets are descriptors too.
+        crate::sys::raise_open_files((self.table.capacity() + server.lingering + server.fd_reserve) as u64);
         // Workers see them at their next turn. The timekeeper has backlogs to set and deadlines to move; the acceptor may
         // hold newcomers back that are to be refused now.
         self.crew.wake_keeper();

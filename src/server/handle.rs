@@ -5,7 +5,7 @@ use super::keep::orders::{Orders, ShutdownReport};
 use super::shared::Shared;
 use crate::limits::Limits;
 use crate::metrics::snapshot::{Observe, Snapshot};
-use std::net::SocketAddr;
+use crate::transport::address::Address;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Handle {
 
 impl Handle {
     /// The real addresses of the listeners, in the order they were given.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub fn addresses(&self) -> Vec<Address> {
         self.shared.addresses()
     }
 

@@ -36,6 +36,8 @@ pub(crate) use capacity::check_descriptors;
 pub use change::{LimitChange, SetLimitsError};
 pub use error::BuildError;
 pub use handle::{Handle, Trigger};
+#[cfg(feature = "cli")]
+pub(crate) use handover::LeavingSocket;
 pub use keep::orders::ShutdownReport;
 pub use listen::Listen;
 #[cfg(feature = "cli")]

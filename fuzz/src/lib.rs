@@ -86,7 +86,8 @@ impl Messages {
             (format!("{head:?}"), head.body)
         };
         self.seen.lines.push(text);
-        self.body = Some(length.reader(BodyLimits { max_body: 1 << 16, max_overhead: 256 }));
+        let limits = BodyLimits::default().max_body(1 << 16).max_overhead(256);
+        self.body = Some(length.reader(limits));
         self.scanner = Self::scanner(self.responses);
         self.held.drain(..range.end);
         Ok(true)

@@ -78,7 +78,7 @@ pub(crate) struct Line {
     newcomers: AtomicUsize,
     datagrams: AtomicUsize,
     /// How many newcomers may wait, and how many datagrams.
-    limit: usize,
+    limit: AtomicUsize,
 }
 
 impl Line {
@@ -87,6 +87,7 @@ impl Line {
         let (sender, receiver) = bounded(capacity);
         let zero = || AtomicUsize::new(0);
         let (front_len, newcomers, datagrams) = (zero(), zero(), zero());
+        let limit = AtomicUsize::new(limit);
         Self { sender, receiver, front: Mutex::default(), front_len, newcomers, datagrams, limit }
     }
 
@@ -162,6 +163,16 @@ impl Line {
         self.datagrams.fetch_sub(1, Relaxed);
     }
 
+    /// How many newcomers may wait, and how many datagrams.
+    fn limit(&self) -> usize {
+        self.limit.load(Relaxed)
+    }
+
+    /// Changes how many may wait. More that wait already go on waiting.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
+    }
+
     /// Newcomers that wait for a worker.
     pub(crate) fn newcomers(&self) -> usize {
         self.newcomers.load(Relaxed)
@@ -171,18 +182,20 @@ impl Line {
     /// to take not counted.
     pub(crate) fn has_place(&self, free_workers: impl FnOnce() -> usize) -> bool {
         let waiting = self.newcomers();
-        waiting < self.limit || waiting < self.limit + free_workers()
+        let limit = self.limit();
+        waiting < limit || waiting < limit + free_workers()
     }
 
     /// How many datagrams could be added now.
     pub(crate) fn datagram_room(&self, free_workers: usize) -> usize {
-        (self.limit + free_workers).saturating_sub(self.datagrams.load(Relaxed))
+        (self.limit() + free_workers).saturating_sub(self.datagrams.load(Relaxed))
     }
 
     /// Whether it is worth waking the acceptor: an eighth of the places is free. To wake it for each place would be a
     /// switch of threads for each turn under overload.
     pub(crate) fn has_an_eighth_free(&self) -> bool {
-        self.newcomers() <= self.limit - self.limit.div_ceil(8)
+        let limit = self.limit();
+        self.newcomers() <= limit - limit.div_ceil(8)
     }
 
     fn front(&self) -> MutexGuard<'_, VecDeque<Entry>> {

@@ -6,9 +6,6 @@ use crate::clock::Nanos;
 use crate::reason::RequestFailure;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Names a client that waits: its slot, and the life of that slot.
-pub(super) type Name = (u32, u32);
-
 /// Wakes the session that holds a ticket, so that it looks at the ticket. It may be woken more than once.
 pub(crate) trait Wake: Send {
     fn wake(&self);

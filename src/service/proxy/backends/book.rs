@@ -1,7 +1,8 @@
 //! The book: all that the gate knows of backends, of places, and of clients that wait. One lock guards it.
 
-use super::ask::{Asking, BackendId, Name, Passed, Refusal, Wake};
+use super::ask::{Asking, BackendId, Passed, Refusal, Wake};
 use super::health::Health;
+use super::name::Name;
 use super::priority::PriorityList;
 use super::wait::{Joined, WaitLimits, WaitList};
 use crate::clock::Nanos;

@@ -18,6 +18,7 @@
 mod ask;
 mod book;
 mod health;
+mod name;
 mod priority;
 mod wait;
 

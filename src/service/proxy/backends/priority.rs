@@ -1,7 +1,7 @@
 //! The priority requests that wait for a place, in the order in which they came. They are served before all other
 //! requests, and few may wait.
 
-use super::ask::Name;
+use super::name::Name;
 use crate::clock::Nanos;
 use std::collections::VecDeque;
 

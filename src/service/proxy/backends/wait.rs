@@ -2,7 +2,7 @@
 //! [`shelf`](crate::admit::turns::shelf)). Normally the client that has waited longest is first. While the list *stands*,
 //! that is, while waits have been long for some time, the sources take turns, and the freshest client of each is first.
 
-use super::ask::Name;
+use super::name::Name;
 use super::priority::PriorityList;
 use crate::admit::turns::accounts::{Class, SourceId};
 use crate::admit::turns::shelf::{Shelf, ShelfLimits, Shelved};

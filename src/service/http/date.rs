@@ -10,14 +10,14 @@ const LEN: usize = 37;
 pub(in crate::service) const SERVER: &[u8] = b"Server: tidegate\r\n";
 
 /// Both lines of a second.
-struct Lines {
+struct Stamp {
     second: u64,
     bytes: [u8; LEN + SERVER.len()],
 }
 
 thread_local! {
-    static LINES: RefCell<Lines> =
-        const { RefCell::new(Lines { second: u64::MAX, bytes: [b' '; LEN + SERVER.len()] }) };
+    static LINES: RefCell<Stamp> =
+        const { RefCell::new(Stamp { second: u64::MAX, bytes: [b' '; LEN + SERVER.len()] }) };
 }
 
 /// Gives `take` the header lines of the present second: `Date`, and `Server` after it.

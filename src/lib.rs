@@ -89,9 +89,18 @@ pub mod service;
 mod sys;
 mod transport;
 
+/// The PROXY protocol, for programs that accept connections themselves. A listener with [`Listen::accept_proxy`] reads it for its
+/// service.
+pub mod proxy_header {
+    pub use crate::transport::proxy_header::{Header, HeaderError, MAX_BYTES, Origin, Version, parse};
+}
+
 pub use limits::{Fair, Limits, Overload, QueueOrder, RefusalRate};
 pub use reason::CloseReason;
-pub use server::{BoundServer, BuildError, Builder, Handle, Listen, Server, ShutdownReport, Trigger};
+pub use server::{
+    BoundServer, BuildError, Builder, Handle, LimitChange, Listen, Server, SetLimitsError, ShutdownReport,
+    Trigger,
+};
 pub use service::http::{AccessFormat, AccessLog};
 pub use service::{
     Blocking, ConnectOn, DatagramService, Datagrams, Echo, Handler, LineReply, Lines, Peer, Protocol, Proxy,
@@ -99,6 +108,7 @@ pub use service::{
     handler, http, lines, lines_with, proxy, websocket,
 };
 pub use tidegate_units::url;
+pub use transport::address::{Address, ClientAddress, UnixClient, UnixName, UnixNameError};
 #[cfg(feature = "tls")]
 pub use transport::tls::{Tls, TlsError};
 pub use transport::tls::{TlsFacts, TlsVersion};

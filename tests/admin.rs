@@ -4,6 +4,8 @@
 mod fake;
 #[path = "support/admin_http.rs"]
 mod http;
+#[path = "support/stop.rs"]
+mod stop;
 
 use fake::Fake;
 use http::{ask, eventually, get, read_reply};
@@ -11,6 +13,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use stop::Stop;
 use tidegate::admin::{Admin, AdminHandle, AdminLimits};
 use tidegate::metrics::snapshot::Phase;
 
@@ -255,6 +258,7 @@ fn sixty_four_busy_clients_cost_no_scrape() {
     let lost = std::sync::Mutex::new(Vec::new());
     let served = std::sync::atomic::AtomicU64::new(0);
     std::thread::scope(|scope| {
+        let _stopped = Stop(&stop);
         for _ in 0..64 {
             scope.spawn(|| {
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
@@ -276,7 +280,6 @@ fn sixty_four_busy_clients_cost_no_scrape() {
             assert!(begun.elapsed() < Duration::from_secs(5), "a scrape took {:?}", begun.elapsed());
             std::thread::sleep(Duration::from_millis(20));
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     let lost = lost.into_inner().unwrap();
     assert!(lost.is_empty(), "{} lost, {served:?} served: {:?}", lost.len(), lost.first());

@@ -5,6 +5,8 @@
 mod fake;
 #[path = "support/admin_http.rs"]
 mod http;
+#[path = "support/stop.rs"]
+mod stop;
 
 use fake::Fake;
 use http::{eventually, get, threads};
@@ -13,6 +15,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use stop::Stop;
 use tidegate::admin::Admin;
 
 /// 5,000 idle connections, thousands more a second, a header without an end, and a client that asks
@@ -68,15 +71,6 @@ fn it_answers_while_it_is_attacked() {
     eventually("its threads end", Duration::from_secs(20), || {
         threads(std::process::id()) <= threads_at_first
     });
-}
-
-/// Stops the attackers when the test ends, however it ends.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Sends `first`, then `more` again and again without reading; connects anew when it is cut.

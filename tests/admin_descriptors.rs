@@ -5,6 +5,8 @@
 mod fake;
 #[path = "support/admin_http.rs"]
 mod http;
+#[path = "support/stop.rs"]
+mod stop;
 
 use fake::Fake;
 use http::{get, read_reply, sample};
@@ -15,16 +17,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use stop::Stop;
 use tidegate::admin::Admin;
-
-/// Stops the greedy thread when the test ends, however it ends.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 #[test]
 fn it_answers_without_a_free_descriptor_again_and_again() {

@@ -196,7 +196,6 @@ fn what_is_wrong_before_the_connection_is_said() {
     assert!(said.contains("cannot read /no/such/file"), "{said}");
     let said = failure(&client(&["127.0.0.1:5000"], ""), 2);
     assert!(said.contains("is not a URL"), "{said}");
-    failure(&client(&["http://127.0.0.1:5000"], ""), 2);
     failure(&client(&["tcp://127.0.0.1:0"], ""), 2);
     failure(&client(&["tcp://127.0.0.1:5000", "--timeout", "0"], ""), 2);
 }
@@ -577,10 +576,8 @@ fn a_server_at_a_unix_socket_is_talked_to_as_one_at_a_port() {
     // The file is there, and nothing listens.
     let said = failure(&client(&[&socket.url()], ""), 1);
     assert!(said.contains("nothing listens there"), "{said}");
-    for url in ["http+unix:///run/x.sock", "https://localhost/", "ws://localhost/", "unix://run/x.sock"] {
-        let said = failure(&client(&[url], ""), 2);
-        assert!(said.contains("unix://"), "{url}: {said}");
-    }
+    let said = failure(&client(&["unix://run/x.sock"], ""), 2);
+    assert!(said.contains("unix://"), "{said}");
 }
 
 #[test]

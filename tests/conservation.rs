@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, Site};
+use support::{Client, Site, Stop};
 use tidegate::limits::RefusalRate;
 use tidegate::service::{Cost, Work};
 use tidegate::{Limits, Overload};
@@ -46,6 +46,7 @@ fn churn(overload: Overload) {
     let site = Site::serve(limits, Work(Cost::Sleep(Duration::from_millis(2))));
     let (stop, answered, readings) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let _stopped = Stop(&stop);
         for n in 0..16 {
             let (site, stop, answered) = (&site, &stop, &answered);
             scope.spawn(move || {
@@ -66,7 +67,6 @@ fn churn(overload: Overload) {
             accepted = accepted.max(now.accepted);
             readings.fetch_add(1, Ordering::Relaxed);
         }
-        stop.store(true, Ordering::Relaxed);
         assert!(accepted > 100, "only {accepted} came");
     });
     let now = site.counts();

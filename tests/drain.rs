@@ -8,7 +8,7 @@ use std::io::{BufRead, Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, End, Gate, Held, Program, Running, Site, eventually, throughout};
+use support::{Client, End, Gate, Held, Program, Running, Site, Stop, eventually, throughout};
 use tidegate::limits::RefusalRate;
 use tidegate::metrics::snapshot::Phase;
 use tidegate::reason::{CloseReason, DropReason};
@@ -258,6 +258,7 @@ fn no_client_in_a_request_loop_is_reset() {
         let (stop, fates) = (AtomicBool::new(false), Fates::default());
         let address = site.address;
         std::thread::scope(|scope| {
+            let _stopped = Stop(&stop);
             for n in 0..16 {
                 let (stop, fates) = (&stop, &fates);
                 scope.spawn(move || loop_requests(address, n % 2 == 0, stop, fates));
@@ -265,7 +266,6 @@ fn no_client_in_a_request_loop_is_reset() {
             eventually("requests flow", || (fates.replies.load(Ordering::Relaxed) > 500).then_some(()));
             site.handle().trigger().drain();
             site.handle().wait();
-            stop.store(true, Ordering::Relaxed);
         });
         let lost = fates.lost.load(Ordering::Relaxed);
         assert_eq!(lost, 0, "round {round}: {lost} requests were neither answered nor ended with FIN");
@@ -294,7 +294,7 @@ fn a_worker_that_does_not_return_is_left_behind_and_reported() {
         let builder = Server::builder().workers(2).listen("127.0.0.1:0", Held(gate.clone())).unwrap();
         builder.bind().unwrap().serve().unwrap()
     };
-    let mut client = Client::connect(handle.addresses()[0]);
+    let mut client = Client::connect(handle.addresses()[0].ip().unwrap());
     client.say("x");
     eventually("a worker is held", || (handle.stats().listeners[0].active == 1).then_some(()));
     let report = handle.shutdown(Duration::from_millis(100));
@@ -404,7 +404,7 @@ fn a_turn_that_returns_after_the_end_with_more_to_read_is_cut() {
     let builder = Server::builder().limits(limits).listen("127.0.0.1:0", Held(gate.clone())).unwrap();
     let handle = builder.bind().unwrap().serve().unwrap();
     let observe = handle.observe();
-    let mut client = Client::connect(handle.addresses()[0]);
+    let mut client = Client::connect(handle.addresses()[0].ip().unwrap());
     client.say(vec![b'x'; 200 * 1024]);
     eventually("a worker is held", || (handle.stats().listeners[0].active == 1).then_some(()));
     let report = handle.shutdown(Duration::from_millis(100));
@@ -420,6 +420,7 @@ fn pipeline_without_end(site: &Site) -> (u64, u64, End) {
     let client = site.client();
     let (stop, sent, ordered) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let _stopped = Stop(&stop);
         scope.spawn(|| {
             let mut stream = client.stream();
             let line = [&[b'x'; 99][..], b"\n"].concat();
@@ -441,7 +442,6 @@ fn pipeline_without_end(site: &Site) -> (u64, u64, End) {
                 Err(_) => break End::Reset,
             }
         };
-        stop.store(true, Ordering::Relaxed);
         let _ = stream.shutdown(std::net::Shutdown::Both);
         (ordered.load(Ordering::SeqCst), bytes / 100, end)
     })
@@ -517,7 +517,7 @@ fn a_trigger_ends_the_server_from_another_thread() {
 #[test]
 fn dropping_the_handle_cuts_what_is_open() {
     let bound = Server::builder().listen("127.0.0.1:0", Echo).unwrap().bind().unwrap();
-    let address = bound.addresses()[0];
+    let address = bound.addresses()[0].ip().unwrap();
     let handle = bound.serve().unwrap();
     let observe = handle.observe();
     let mut client = Client::connect(address);

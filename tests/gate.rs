@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use support::{Client, End, PATIENCE, Site, eventually, throughout};
+use support::{Client, End, PATIENCE, Site, Stop, eventually, throughout};
 use tidegate::limits::{Limits, Overload};
 use tidegate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use tidegate::reason::{BackendFailure, CloseReason, DropReason};
@@ -538,7 +538,7 @@ fn a_client_s_wait_begins_when_it_connects_not_when_it_has_a_worker() {
     let mut busy = site.client();
     busy.say("x\n");
     site.until("the only worker is busy", |now| now.active == 1);
-    let _client = Client::connect(site.handle().addresses()[1]);
+    let _client = Client::connect(site.handle().addresses()[1].ip().unwrap());
     let _peer = backend.accept();
     let seen = site.stats().listeners[1].backends.clone().unwrap();
     assert_eq!(seen.wait.count(), 1);
@@ -603,6 +603,7 @@ fn a_slow_backend_has_the_smaller_share_and_one_that_was_killed_is_used_again_wh
     let site = gate(Limits::default(), proxy(&names).unwrap().connections(2));
     let (ends, failed) = (std::sync::atomic::AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        let _ended = Stop(&ends);
         for _ in 0..8 {
             scope.spawn(|| {
                 while !ends.load(SeqCst) {
@@ -630,7 +631,6 @@ fn a_slow_backend_has_the_smaller_share_and_one_that_was_killed_is_used_again_wh
         let two = Answering::start(&address.to_string(), quick);
         eventually("it is used again", || (two.answered() > 50).then_some(()));
         assert_eq!(failed.load(SeqCst), lost, "nobody paid for its return");
-        ends.store(true, SeqCst);
     });
     until(&site, "all places are given back", |all| all.in_use == 0);
 }

@@ -569,6 +569,50 @@ fn clients_for_whom_there_is_no_place_in_time_are_told_when_to_come_again() {
 }
 
 #[test]
+fn a_priority_path_goes_before_all_who_wait_and_has_a_place_in_reserve() {
+    let backend = Backend::new();
+    let first = config(|config| config.priority_paths = vec!["/healthz".to_owned()]);
+    let health = "GET /healthz?full=1 HTTP/1.1\r\nHost: h\r\n\r\n";
+    // One place: nothing can be kept, but a priority request is the next.
+    let site = gate(&backend, 1, Limits::default().queue(1), first.clone());
+    let mut clients: Vec<Client> = (0..4).map(|_| site.client()).collect();
+    clients[0].say(GET);
+    let mut called = backend.accept();
+    called.head();
+    clients[1].say(GET);
+    eventually("it waits", || (backends(&site).waiting == 1).then_some(()));
+    // The place to wait is taken. Priority requests have places of their own; a path that only begins alike does not.
+    clients[2].say(health);
+    eventually("it waits too", || (backends(&site).waiting == 2).then_some(()));
+    assert_eq!(clients[3].ask(GET.replace(" / ", " /healthz2 ")).status, 503);
+    called.say(OK);
+    assert!(called.serve().starts_with("GET /healthz?full=1 "));
+    assert_eq!((clients[0].reply().status, clients[2].reply().status), (200, 200));
+    assert!(called.serve().starts_with("GET / "));
+    assert_eq!(clients[1].reply().status, 200);
+    site.end();
+    // Two places: others have one of them, however many wait.
+    let site = gate(&backend, 2, Limits::default(), first);
+    let mut clients: Vec<Client> = (0..4).map(|_| site.client()).collect();
+    clients[0].say(GET);
+    let mut busy = backend.accept();
+    busy.head();
+    clients[1].say(GET);
+    eventually("it waits", || (backends(&site).waiting == 1).then_some(()));
+    clients[2].say(health);
+    let mut kept = backend.accept();
+    assert!(kept.serve().starts_with("GET /healthz?full=1 "));
+    assert_eq!(clients[2].reply().status, 200);
+    throughout(Duration::from_millis(50), "it waits on", || backends(&site).waiting == 1);
+    assert!(!backend.is_called());
+    busy.say(OK);
+    // The connection that was used last is used again.
+    assert!(busy.serve().starts_with("GET / "));
+    assert_eq!((clients[0].reply().status, clients[1].reply().status), (200, 200));
+    site.end();
+}
+
+#[test]
 fn a_backend_that_cannot_be_reached_is_502_and_its_client_stays() {
     let backend = Backend::new();
     let address = backend.address();

@@ -224,6 +224,39 @@ fn real_servers_answer_through_it_as_they_do_alone() {
     });
 }
 
+/// gunicorn has four threads and 10 ms of work a request: 400 a second. It is offered four times that.
+#[test]
+fn health_checks_are_answered_while_a_flood_is_turned_away() {
+    let _alone = alone();
+    let server = Server::start("gunicorn gthread");
+    let options = [("--backend-connections", "4"), ("--queue", "64"), ("--priority-path", "/hello,/healthz")];
+    let (gate, at) = server.gate(&options);
+    assert_eq!(Client::connect(at).ask(get("/hello")).status, 200);
+    let url = format!("http://{at}/slow");
+    let mut flood = command(env!("CARGO_BIN_EXE_tidegate"));
+    flood.args(["stress", &url, "-r", "1600", "-c", "200", "-t", "1s", "-d", "60s", "--warmup", "0s"]);
+    let flood = Ending(flood.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    // The flood is there when others are turned away.
+    eventually("a client is turned away", || {
+        (Client::connect(at).ask(get("/slow")).status == 503).then_some(())
+    });
+    let mut times: Vec<Duration> = (0..100)
+        .map(|_| {
+            let began = Instant::now();
+            let reply = Client::connect(at).ask(get("/hello"));
+            assert_eq!((reply.status, reply.text()), (200, "GET /hello 0"));
+            began.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    eventually("others are still turned away", || {
+        (Client::connect(at).ask(get("/slow")).status == 503).then_some(())
+    });
+    println!("health checks under a flood: p50 {:?}, the slowest {:?}", times[50], times[99]);
+    assert!(times[50] < Duration::from_millis(50), "{times:?}");
+    drop((flood, gate));
+}
+
 #[test]
 fn a_websocket_of_another_library_passes_through_it() {
     let _alone = alone();

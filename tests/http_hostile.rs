@@ -355,7 +355,7 @@ fn read<'p>(pieces: impl Iterator<Item = &'p [u8]>) -> Result<bool, Refused> {
             let mut slots = Slots::new();
             let head = RequestHead::parse(&held[range.clone()], &mut slots, MAX_HEADERS)?;
             tidegate::service::http::wire::decode_path(head.target.path())?;
-            body = Some(head.body.reader(BodyLimits { max_body: 1 << 20, ..BodyLimits::default() }));
+            body = Some(head.body.reader(BodyLimits::default().max_body(1 << 20)));
             held.drain(..range.end);
         }
         let Some(reader) = &mut body else { continue };

@@ -75,7 +75,7 @@ impl Reader {
             (format!("{head:?}"), head.body)
         };
         self.seen.push(Seen::Head(text));
-        self.body = Some(body.reader(BodyLimits { max_body: MAX_BODY, ..BodyLimits::default() }));
+        self.body = Some(body.reader(BodyLimits::default().max_body(MAX_BODY)));
         self.scanner = if self.responses { Scanner::responses() } else { Scanner::requests() };
         self.held.drain(..range.end);
         Ok(true)
@@ -595,7 +595,7 @@ fn extensions_and_trailers_have_a_limit() {
 fn a_body_that_is_too_long_is_refused_before_it_is_read() {
     let seen = request(format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", MAX_BODY + 1));
     assert_refused(&seen, Refused::BodyTooLong, "a length");
-    let mut reader = BodyLength::Chunked.reader(BodyLimits { max_body: 5, ..BodyLimits::default() });
+    let mut reader = BodyLength::Chunked.reader(BodyLimits::default().max_body(5));
     assert_eq!(reader.next(b"3\r\nabc"), Ok((6, Piece::Data(b"abc"))));
     assert_eq!(reader.next(b"\r\n3\r\n"), Err(Refused::BodyTooLong));
 }

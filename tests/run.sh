@@ -36,6 +36,9 @@ tests/once_more.sh --workspace
 # The programs in the documents.
 tests/once_more.sh --workspace --doc
 
+# The library without the rest: each feature compiles alone.
+tests/features.sh
+
 # What a request costs in instructions and system calls: figures that noise does not move.
 cargo build --release -p tidegate -p tidegate-bench
 cargo run --release -p tidegate-bench -- cost --check

@@ -18,6 +18,7 @@ need h2load nghttp2-client
 need ab apache2-utils
 need curl curl
 need openssl openssl
+need gnutls-cli gnutls-bin
 # Others that read the same bytes.
 need haproxy haproxy
 need ip iproute2
@@ -39,6 +40,8 @@ need unshare util-linux
 # A supervisor, and its opinion of the units.
 need systemd-analyze systemd
 need systemd-socket-activate systemd
+# A fresh system to install the package in.
+need debootstrap debootstrap
 need taskset util-linux
 # Clients in another language, and an environment for their packages.
 need python3 python3
@@ -56,8 +59,20 @@ fi
 
 # Another language's reader of HdrHistogram logs, its strict HTTP, its WebSockets, and servers for the gate for HTTP.
 if ! target/test-venv/bin/python -c \
-    'import hdrh, h11, websockets, wsproto, gunicorn, flask, django, waitress, cheroot, granian' 2>/dev/null; then
+    'import hdrh, h11, websockets, wsproto, gunicorn, flask, django, waitress, cheroot, granian, kubernetes_validate' \
+    2>/dev/null; then
     python3 -m venv target/test-venv
     target/test-venv/bin/pip install -q hdrhistogram h11 websockets wsproto \
-        gunicorn flask django waitress cheroot granian
+        gunicorn flask django waitress cheroot granian kubernetes-validate==1.37.0
+fi
+
+# A fresh system of the same release as this one, to install the package in. Kept as an archive: each test unpacks its own.
+if [ ! -f target/test-chroot.tar ]; then
+    sudo=$([ "$(id -u)" = 0 ] || echo sudo)
+    fresh=$(mktemp -d)
+    $sudo debootstrap --variant=minbase --include=adduser "$(. /etc/os-release && echo "$VERSION_CODENAME")" \
+        "$fresh/root" >"$fresh/log" || { tail -n 20 "$fresh/log" >&2; exit 1; }
+    $sudo tar --one-file-system -C "$fresh/root" --exclude='./var/cache/apt/archives/*.deb' -cf target/test-chroot.part .
+    mv target/test-chroot.part target/test-chroot.tar
+    $sudo rm -rf "$fresh"
 fi

@@ -72,7 +72,7 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     }
 }
 
-/// Until there is something to read again, SIGHUP changes nothing: a server outlives its terminal.
+/// A server outlives its terminal: SIGHUP has it read its configuration again, and here there is none.
 #[test]
 fn sighup_does_no_harm() {
     let server = Program::new().start();

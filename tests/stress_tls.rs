@@ -3,12 +3,14 @@
 
 #[path = "support/certificate.rs"]
 mod certificate;
+#[path = "support/nginx.rs"]
+mod nginx;
 mod support;
 
 use certificate::{Certificate, Files};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Output, Stdio};
-use support::{Client, Program, Running, eventually, run};
+use nginx::Nginx;
+use std::process::Output;
+use support::{Client, Program, Running, run};
 
 /// A server that speaks TLS in three ways, and its certificate.
 fn server() -> (Running, Files) {
@@ -61,6 +63,54 @@ fn requests_inside_tls_are_answered_and_handshakes_are_timed_apart() {
             assert_eq!(handshake["count"], if reuse == "never" { 200 } else { 4 }, "{url}");
             assert!(handshake["p50"].as_f64() <= connect["p50"].as_f64(), "{url}: {handshake} {connect}");
         }
+    }
+}
+
+#[test]
+fn a_threshold_can_be_about_handshakes_and_the_report_says_what_came_of_it() {
+    let (server, files) = server();
+    let authority = files.certificate.to_str().unwrap();
+    let [_, https, _] = urls(&server);
+    let run = |conditions: &[&str]| {
+        let conditions: Vec<_> = conditions.iter().flat_map(|it| ["--threshold", it]).collect();
+        let with = ["-n", "60", "--reuse", "never", "--cacert", authority];
+        stress(&https, &[&with[..], &conditions].concat())
+    };
+    let probed = run(&["handshake.p99<30s", "handshake.min>0s", "tls_failed<1", "probe.handshake.p50<1s"]);
+    assert_eq!(probed.status.code(), Some(2), "there is no probe");
+    let report = report(&run(&["handshake.p99<30s", "handshake.min>1ns", "tls_failed<1"]));
+    let [quick, slow, none] = &report["thresholds"].as_array().unwrap()[..] else { panic!("{report:#}") };
+    assert_eq!(quick["expression"], "handshake.p99<30s");
+    for threshold in [quick, slow] {
+        let value = threshold["value"].as_str().unwrap();
+        assert!(threshold["passed"] == true && value.ends_with('s'), "{threshold}");
+    }
+    assert_eq!((&none["value"], &none["passed"]), (&"0".into(), &true.into()));
+    let output = run(&["handshake.p50<1ns"]);
+    assert_eq!(output.status.code(), Some(99), "{}", String::from_utf8_lossy(&output.stderr));
+    // In the text too.
+    let text = support::run([
+        "stress",
+        &https,
+        "-n",
+        "20",
+        "--cacert",
+        authority,
+        "--threshold",
+        "handshake.max<30s",
+    ]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    let line = text.lines().find(|line| line.starts_with("Thresholds")).unwrap_or_default();
+    assert!(line.contains("ok handshake.max<30s ("), "{text}");
+    // Where there is no TLS, that is said before anything is sent.
+    for options in [
+        ["--threshold", "handshake.p99<1s"],
+        ["--threshold", "tls_failed<1"],
+        ["--find-max", "handshake.p99<1s"],
+    ] {
+        let output = stress("tcp://127.0.0.1:1", &options);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("about handshakes of TLS"), "{said}");
     }
 }
 
@@ -140,26 +190,11 @@ fn a_server_that_does_not_speak_tls_is_named_as_that() {
 #[test]
 fn nginx_is_loaded_over_https() {
     let files = Certificate::new(&["localhost"], 4000).files();
-    let directory = files.certificate.parent().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let configuration = format!(
-        "daemon off; error_log stderr; pid {0}/pid; events {{}} http {{ access_log off; server {{ listen 127.0.0.1:{port} ssl; \
-         ssl_certificate {0}/cert.pem; ssl_certificate_key {0}/key.pem; location / {{ return 200 hi; }} }} }}",
-        directory.display()
-    );
-    let path = directory.join("nginx.conf");
-    std::fs::write(&path, configuration).unwrap();
-    let mut nginx = Command::new("nginx");
-    nginx.arg("-p").arg(directory).arg("-c").arg(&path).stderr(Stdio::null());
-    let mut nginx = nginx.spawn().unwrap();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    eventually("nginx listens", || std::net::TcpStream::connect(address).ok());
-    let url = format!("https://localhost:{port}/");
+    let block = "location / { return 200 hi; }";
+    let nginx = Nginx::inside_tls(&files, block);
+    let url = format!("https://localhost:{}/", nginx.port);
     let authority = files.certificate.to_str().unwrap();
     let output = stress(&url, &["-n", "500", "--cacert", authority, "--expect", "hi", "--reuse", "10"]);
-    rustix::process::kill_process(rustix::process::Pid::from_child(&nginx), rustix::process::Signal::TERM)
-        .unwrap();
-    nginx.wait().unwrap();
     let report = report(&output);
     assert_eq!(report["done"], 500, "{}", report["outcomes"]);
 }

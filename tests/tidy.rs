@@ -213,11 +213,29 @@ fn the_prose_has_none_of_the_phrases_that_strangers_stumble_over() {
 }
 
 #[test]
+fn something_can_be_added_to_each_public_type_of_the_library() {
+    let library = source::all().into_iter().filter(|source| source.path.starts_with("src/"));
+    let closed = library.flat_map(|source| {
+        let all = shape::closed(&source);
+        all.into_iter().map(move |(line, name)| format!("{}:{line} {name}", source.path)).collect::<Vec<_>>()
+    });
+    let closed: Vec<_> = closed.collect();
+    assert!(
+        closed.is_empty(),
+        "write #[non_exhaustive], or say that no other case will be added: {closed:#?}"
+    );
+}
+
+#[test]
 fn the_check_reads_rust() {
     let text = "//! A head.\nuse super::a::{self, B as C, d::{E, F}};\npub use crate::g::H;\n\
                 fn f<'a>(x: &'a str) -> char {\n  let s = \"fn no() { // }\"; let c = '{'; let r = r#\"}\"#;\n  \
                 crate::limits::X; c\n}\n#[cfg(test)]\nmod tests { struct OnlyHere; }\nmod inner { use super::K; }\n";
     let source = Source::new("src/x.rs", text);
+    let types = "\n/// No other case\n/// will be added.\npub enum Said {}\n#[non_exhaustive]\npub enum Open {}\npub enum Closed {}\n\
+                 pub struct Opaque {\n    a: u8,\n}\npub struct Plain {\n    pub a: u8,\n}\npub(crate) enum Own {}\n";
+    let closed = shape::closed(&Source::new("src/x.rs", types));
+    assert_eq!(closed, [(7, "Closed".to_owned()), (11, "Plain".to_owned())]);
     let functions = shape::functions(&source);
     assert_eq!((functions[0].name.as_str(), functions[0].line, functions[0].lines), ("f", 4, 4));
     assert!(shape::types(&source).is_empty());

@@ -13,18 +13,16 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::{PATIENCE, Program, eventually, run};
-use tidegate::metrics::snapshot::ListenerSnapshot;
+use support::{PATIENCE, Program, Site, eventually, run};
 use tidegate::reason::{CloseReason, HandshakeFailure};
-use tidegate::{Echo, Handle, Limits, Listen, Server, Service, Tls, lines};
+use tidegate::{Echo, Limits, Listen, Server, Service, Tls, lines};
 
 type Talk = StreamOwned<ClientConnection, TcpStream>;
 
 /// A server with TLS in this process.
 struct Secure {
-    handle: Handle,
+    site: Site,
     certificate: Certificate,
-    address: SocketAddr,
 }
 
 impl Secure {
@@ -32,31 +30,15 @@ impl Secure {
         let certificate = Certificate::new(&["localhost"], 4000);
         let tls = Tls::pem(&certificate.pem, &certificate.key).unwrap().protocols(["http/1.1"]).unwrap();
         let listen = Listen::new("127.0.0.1:0", service).unwrap().tls(tls);
-        let handle = Server::builder().limits(limits).listener(listen).bind().unwrap().serve().unwrap();
-        let address = handle.addresses()[0];
-        Self { handle, certificate, address }
+        Self { site: Site::listening(Server::builder().limits(limits).listener(listen)), certificate }
     }
 
     fn client(&self) -> Talk {
-        talk(self.address, &self.certificate.pem, "localhost", &[])
-    }
-
-    fn counts(&self) -> ListenerSnapshot {
-        let snapshot = self.handle.observe().snapshot();
-        assert!(snapshot.conserved(), "not conserved: {:?}", snapshot.listeners);
-        snapshot.listeners.into_iter().next().unwrap()
-    }
-
-    fn failed(&self, failure: HandshakeFailure) -> u64 {
-        self.counts().handshakes.unwrap().failed[failure as usize]
-    }
-
-    fn closed(&self, reason: CloseReason) -> u64 {
-        self.counts().closed[reason as usize]
+        talk(self.site.address, &self.certificate.pem, "localhost", &[])
     }
 
     fn tcp(&self) -> TcpStream {
-        let tcp = TcpStream::connect(self.address).unwrap();
+        let tcp = TcpStream::connect(self.site.address).unwrap();
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         tcp
     }
@@ -113,7 +95,7 @@ fn what_is_sent_through_tls_comes_back_whole_in_both_versions() {
         talk.flush().unwrap();
         // The server says that this was all: an end without that would be an error here.
         assert_eq!(talk.read_to_end(&mut Vec::new()).unwrap(), 0);
-        eventually("the connection ends", || (server.closed(CloseReason::Client) == 1).then_some(()));
+        eventually("the connection ends", || (server.site.closed(CloseReason::Client) == 1).then_some(()));
     }
 }
 
@@ -174,7 +156,7 @@ fn the_service_learns_what_was_agreed_on() {
     })
     .verify(|peer| peer.tls().is_none());
     let server = Secure::serve(Limits::default(), told);
-    let mut talk = talk(server.address, &server.certificate.pem, "localhost", &["h2", "http/1.1"]);
+    let mut talk = talk(server.site.address, &server.certificate.pem, "localhost", &["h2", "http/1.1"]);
     talk.write_all(b"?\n").unwrap();
     assert_eq!(read_line(&mut talk), "1.3 Some(\"localhost\") Some(\"http/1.1\") false\n");
 }
@@ -191,14 +173,14 @@ fn silent_and_half_sending_clients_hold_no_worker_and_are_ended_in_time() {
             tcp
         })
         .collect();
-    eventually("all are parked", || (server.counts().idle == 300).then_some(()));
+    eventually("all are parked", || (server.site.counts().idle == 300).then_some(()));
     let began = Instant::now();
     let mut talk = server.client();
     talk.write_all(b"joe\n").unwrap();
     assert_eq!(read_line(&mut talk), "hello joe\n");
     assert!(began.elapsed() < Duration::from_secs(2), "answered after {:?}", began.elapsed());
-    eventually("all are ended", || (server.failed(HandshakeFailure::Timeout) == 300).then_some(()));
-    assert_eq!(server.closed(CloseReason::Handshake), 300);
+    eventually("all are ended", || (server.site.failed(HandshakeFailure::Timeout) == 300).then_some(()));
+    assert_eq!(server.site.closed(CloseReason::Handshake), 300);
     drop((silent, half));
 }
 
@@ -206,8 +188,8 @@ fn silent_and_half_sending_clients_hold_no_worker_and_are_ended_in_time() {
 fn a_drain_does_not_wait_for_silent_clients_of_tls() {
     let server = Secure::serve(Limits::default().workers(2), hello());
     let silent: Vec<_> = (0..20).map(|_| server.tcp()).collect();
-    eventually("all are parked", || (server.counts().idle == 20).then_some(()));
-    let report = server.handle.shutdown(Duration::from_secs(20));
+    eventually("all are parked", || (server.site.counts().idle == 20).then_some(()));
+    let report = server.site.end_within(Duration::from_secs(20));
     assert!(report.is_clean() && report.elapsed < Duration::from_secs(5), "{report:?}");
     drop(silent);
 }
@@ -225,16 +207,21 @@ fn http_without_tls_is_told_what_to_do_and_noise_is_not() {
         assert!(came.starts_with(answer) && came.is_empty() == answer.is_empty(), "{came}");
         assert!(answer.is_empty() || came.ends_with("use https:// URLs"), "{came}");
     }
-    assert_eq!((server.failed(HandshakeFailure::NotTls), server.closed(CloseReason::Handshake)), (2, 2));
+    assert_eq!(
+        (server.site.failed(HandshakeFailure::NotTls), server.site.closed(CloseReason::Handshake)),
+        (2, 2)
+    );
 }
 
 #[test]
 fn each_failure_of_a_handshake_is_counted_by_its_reason() {
     let server = Secure::serve(Limits::default(), hello());
     let other = Certificate::new(&["localhost"], 4000);
-    let distrusting = talk(server.address, &other.pem, "localhost", &[]).write_all(b"x");
+    let distrusting = talk(server.site.address, &other.pem, "localhost", &[]).write_all(b"x");
     assert!(distrusting.is_err());
-    assert!(talk(server.address, &server.certificate.pem, "localhost", &["h2"]).write_all(b"x").is_err());
+    assert!(
+        talk(server.site.address, &server.certificate.pem, "localhost", &["h2"]).write_all(b"x").is_err()
+    );
     let mut junk = server.tcp();
     junk.write_all(&[22, 3, 1, 0, 4, 1, 0, 0, 0]).unwrap();
     let mut cut = server.tcp();
@@ -246,7 +233,7 @@ fn each_failure_of_a_handshake_is_counted_by_its_reason() {
         HandshakeFailure::Malformed,
         HandshakeFailure::ClientGone,
     ] {
-        eventually(failure.as_str(), || (server.failed(failure) == 1).then_some(()));
+        eventually(failure.as_str(), || (server.site.failed(failure) == 1).then_some(()));
     }
 }
 
@@ -265,7 +252,7 @@ fn a_connection_that_is_cut_short_is_not_taken_for_one_that_was_ended() {
     cut.sock.shutdown(Shutdown::Write).unwrap();
     let mut came = [0; 100];
     assert_eq!(cut.read(&mut came).unwrap_or(0), 0, "nobody knows whether that was all: no answer");
-    eventually("both have ended", || (server.closed(CloseReason::Client) == 2).then_some(()));
+    eventually("both have ended", || (server.site.closed(CloseReason::Client) == 2).then_some(()));
 }
 
 #[test]
@@ -274,8 +261,8 @@ fn certificates_are_read_again_and_a_broken_file_keeps_the_old_ones() {
     let files: Files = old.files();
     let tls = Tls::files(&files.certificate, &files.key).unwrap();
     let listen = Listen::new("127.0.0.1:0", hello()).unwrap().tls(tls.clone());
-    let handle = Server::builder().listener(listen).bind().unwrap().serve().unwrap();
-    let address = handle.addresses()[0];
+    let site = Site::listening(Server::builder().listener(listen));
+    let address = site.address;
     let works = |pem: &str| talk(address, pem, "localhost", &[]).write_all(b"x").is_ok();
     let mut standing = talk(address, &old.pem, "localhost", &[]);
     standing.write_all(b"a\n").unwrap();
@@ -300,11 +287,11 @@ fn a_client_is_shown_the_certificate_for_the_name_that_it_asks_for() {
     let (a, b) = (first.files(), second.files());
     let tls = Tls::files(&a.certificate, &a.key).unwrap().and_files(&b.certificate, &b.key).unwrap();
     let listen = Listen::new("127.0.0.1:0", hello()).unwrap().tls(tls);
-    let handle = Server::builder().listener(listen).bind().unwrap().serve().unwrap();
+    let site = Site::listening(Server::builder().listener(listen));
     for (pem, name, good) in
         [(&first.pem, "one.test", true), (&second.pem, "two.test", true), (&second.pem, "one.test", false)]
     {
-        let said = talk(handle.addresses()[0], pem, name, &[]).write_all(b"x");
+        let said = talk(site.address, pem, name, &[]).write_all(b"x");
         assert_eq!(said.is_ok(), good, "{name}: {said:?}");
     }
 }
@@ -377,12 +364,12 @@ fn a_balancers_header_comes_before_the_handshake() {
         let address = reply.peer().address;
         reply.send(format!("{address}\n").as_bytes())
     })
-    .verify(|peer| peer.address.ip().to_string() != "192.0.2.66");
+    .verify(|peer| peer.address.ip() != Some([192, 0, 2, 66].into()));
     let limits = Limits::default().workers(2).read_timeout(Duration::from_millis(500));
     let balancers = ["127.0.0.1".parse::<tidegate::service::Network>().unwrap()];
     let listen = Listen::new("127.0.0.1:0", service).unwrap().accept_proxy(balancers).tls(tls);
-    let handle = Server::builder().limits(limits).listener(listen).bind().unwrap().serve().unwrap();
-    let server = Secure { address: handle.addresses()[0], handle, certificate };
+    let site = Site::listening(Server::builder().limits(limits).listener(listen));
+    let server = Secure { site, certificate };
 
     let header = b"PROXY TCP4 192.0.2.1 127.0.0.1 1000 443\r\n";
     let config = Arc::new(config(&server.certificate.pem, rustls::ALL_VERSIONS));
@@ -391,7 +378,7 @@ fn a_balancers_header_comes_before_the_handshake() {
         tcp.set_nodelay(true).unwrap();
         for part in [&header[..split], &header[split..]].into_iter().filter(|part| !part.is_empty()) {
             tcp.write_all(part).unwrap();
-            eventually("it waits for more", || (server.counts().idle == 1).then_some(()));
+            eventually("it waits for more", || (server.site.counts().idle == 1).then_some(()));
         }
         let name = ServerName::try_from("localhost").unwrap();
         let mut talk = StreamOwned::new(ClientConnection::new(config.clone(), name).unwrap(), tcp);
@@ -400,7 +387,7 @@ fn a_balancers_header_comes_before_the_handshake() {
             assert_eq!(read_line(&mut talk), "192.0.2.1:1000\n");
         }
         drop(talk);
-        eventually("nobody is left", || (server.counts().open() == 0).then_some(()));
+        eventually("nobody is left", || (server.site.counts().open() == 0).then_some(()));
     }
     // A client that the service does not want costs no handshake.
     let mut unwanted = server.tcp();
@@ -410,7 +397,9 @@ fn a_balancers_header_comes_before_the_handshake() {
     let mut silent = server.tcp();
     silent.write_all(header).unwrap();
     let _headless = server.tcp();
-    eventually("the headless one is ended", || (server.closed(CloseReason::ReadTimeout) == 1).then_some(()));
-    eventually("the silent one is ended", || (server.closed(CloseReason::Handshake) == 1).then_some(()));
-    assert_eq!(server.failed(HandshakeFailure::Timeout), 1);
+    eventually("the headless one is ended", || {
+        (server.site.closed(CloseReason::ReadTimeout) == 1).then_some(())
+    });
+    eventually("the silent one is ended", || (server.site.closed(CloseReason::Handshake) == 1).then_some(()));
+    assert_eq!(server.site.failed(HandshakeFailure::Timeout), 1);
 }

@@ -10,15 +10,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{PATIENCE, eventually, raise_open_files};
-use tidegate::metrics::snapshot::ListenerSnapshot;
+use support::{PATIENCE, Site, Stop, eventually, raise_open_files};
 use tidegate::reason::HandshakeFailure;
-use tidegate::{Handle, Limits, Listen, Server, Tls, lines};
+use tidegate::{Limits, Listen, Server, Tls, lines};
 
 type Talk = StreamOwned<ClientConnection, TcpStream>;
 
@@ -28,8 +27,7 @@ const AT_ONCE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 150 
 
 /// A server with two workers that greets each line, and a client's side of TLS.
 struct Secure {
-    handle: Handle,
-    address: SocketAddr,
+    site: Site,
     config: Arc<ClientConfig>,
 }
 
@@ -42,18 +40,18 @@ impl Secure {
         // Long enough that nobody is ended while somebody else is timed.
         let limits = Limits::default().workers(2).read_timeout(Duration::from_secs(60));
         let listen = Listen::new("127.0.0.1:0", hello).unwrap().tls(tls);
-        let handle = Server::builder().limits(limits).listener(listen).bind().unwrap().serve().unwrap();
+        let site = Site::listening(Server::builder().limits(limits).listener(listen));
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(certificate.pem.as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
         config.resumption = rustls::client::Resumption::disabled();
-        Self { address: handle.addresses()[0], handle, config: Arc::new(config) }
+        Self { site, config: Arc::new(config) }
     }
 
     fn tcp(&self) -> TcpStream {
-        let tcp = TcpStream::connect(self.address).unwrap();
+        let tcp = TcpStream::connect(self.site.address).unwrap();
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         tcp.set_nodelay(true).unwrap();
         tcp
@@ -80,16 +78,6 @@ impl Secure {
             talk.conn.write_tls(&mut bytes).unwrap();
         }
         bytes
-    }
-
-    fn counts(&self) -> ListenerSnapshot {
-        let snapshot = self.handle.observe().snapshot();
-        assert!(snapshot.conserved(), "not conserved: {:?}", snapshot.listeners);
-        snapshot.listeners.into_iter().next().unwrap()
-    }
-
-    fn failed(&self, failure: HandshakeFailure) -> u64 {
-        self.counts().handshakes.unwrap().failed[failure as usize]
     }
 
     /// Somebody who behaves comes nine times: the median time to an answer is short.
@@ -136,9 +124,9 @@ fn clients_that_never_begin_a_handshake_delay_nobody() {
     for crowd in CROWDS {
         let server = Secure::serve();
         let silent: Vec<_> = (0..crowd).map(|_| server.tcp()).collect();
-        eventually("all are parked", || (server.counts().idle == crowd as u64).then_some(()));
+        eventually("all are parked", || (server.site.counts().idle == crowd as u64).then_some(()));
         server.answers_at_once(&format!("{crowd} silent ones"));
-        assert!(server.counts().open() >= crowd as u64, "nobody was ended for it");
+        assert!(server.site.counts().open() >= crowd as u64, "nobody was ended for it");
         drop(silent);
     }
 }
@@ -155,9 +143,9 @@ fn clients_that_stop_within_their_first_message_delay_nobody() {
                 tcp
             })
             .collect();
-        eventually("all are parked", || (server.counts().idle == crowd as u64).then_some(()));
+        eventually("all are parked", || (server.site.counts().idle == crowd as u64).then_some(()));
         server.answers_at_once(&format!("{crowd} with half a first message"));
-        assert!(server.counts().open() >= crowd as u64, "nobody was ended for it");
+        assert!(server.site.counts().open() >= crowd as u64, "nobody was ended for it");
         drop(half);
     }
 }
@@ -167,7 +155,7 @@ fn clients_that_fall_silent_after_the_handshake_delay_nobody() {
     for crowd in CROWDS {
         let server = Secure::serve();
         let shaken: Vec<_> = (0..crowd).map(|_| server.shaken()).collect();
-        eventually("all are parked", || (server.counts().idle == crowd as u64).then_some(()));
+        eventually("all are parked", || (server.site.counts().idle == crowd as u64).then_some(()));
         server.answers_at_once(&format!("{crowd} silent after their handshake"));
         drop(shaken);
     }
@@ -195,7 +183,7 @@ fn clients_that_send_their_first_message_a_byte_at_a_time_delay_nobody() {
                     }
                 }
             });
-            eventually("bytes have come", || (server.counts().idle >= crowd as u64).then_some(()));
+            eventually("bytes have come", || (server.site.counts().idle >= crowd as u64).then_some(()));
             server.answers_at_once(&format!("{crowd} that send a byte at a time"));
             enough.store(true, Ordering::Relaxed);
         });
@@ -223,7 +211,7 @@ fn noise_and_records_that_are_too_long_are_ended_at_once_and_delay_nobody() {
             assert!(clients.iter().all(is_ended), "{what}: all are ended, long before their deadline");
         }
     }
-    assert_eq!(server.failed(HandshakeFailure::Timeout), 0);
+    assert_eq!(server.site.failed(HandshakeFailure::Timeout), 0);
 }
 
 #[test]
@@ -244,7 +232,7 @@ fn http_without_tls_is_answered_however_many_come_and_delays_nobody() {
             assert!(came.starts_with("HTTP/1.1 400 ") && came.ends_with("use https:// URLs"), "{came}");
         }
     }
-    assert_eq!(server.failed(HandshakeFailure::NotTls), 1004);
+    assert_eq!(server.site.failed(HandshakeFailure::NotTls), 1004);
 }
 
 #[test]
@@ -278,14 +266,20 @@ fn renew_without_end(talk: &mut Talk) -> Option<usize> {
 fn a_client_that_asks_to_negotiate_anew_is_told_no() {
     let server = Secure::serve();
     let mut openssl = Command::new("openssl");
-    openssl.args(["s_client", "-tls1_2", "-legacy_renegotiation", "-connect", &server.address.to_string()]);
+    openssl.args([
+        "s_client",
+        "-tls1_2",
+        "-legacy_renegotiation",
+        "-connect",
+        &server.site.address.to_string(),
+    ]);
     let piped = openssl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    eventually("it stands", || (server.counts().idle == 1).then_some(()));
+    eventually("it stands", || (server.site.counts().idle == 1).then_some(()));
     // For openssl a line with nothing but R is an order to negotiate anew.
     stdin.write_all(b"R\n").unwrap();
-    eventually("the connection has ended", || (server.counts().open() == 0).then_some(()));
+    eventually("the connection has ended", || (server.site.counts().open() == 0).then_some(()));
     server.answers_at_once("one that asked to negotiate anew");
     drop(stdin);
     let said = child.wait_with_output().unwrap();
@@ -302,6 +296,7 @@ fn a_flood_of_handshakes_leaves_the_established_their_replies_in_each_second() {
     let mut talk = server.shaken();
     ask(&mut talk);
     std::thread::scope(|scope| {
+        let _enough = Stop(&enough);
         // The same first message again and again costs its sender nothing, and the server a key exchange and a signature.
         for _ in 0..2 {
             scope.spawn(|| {
@@ -326,7 +321,6 @@ fn a_flood_of_handshakes_leaves_the_established_their_replies_in_each_second() {
             assert!(replies >= 100, "second {second}: only {replies} replies");
         }
         server.answers_at_once("a flood of handshakes");
-        enough.store(true, Ordering::Relaxed);
     });
     assert!(begun.load(Ordering::Relaxed) >= 100, "it was a flood");
 }

@@ -4,6 +4,7 @@
 //! `cargo test -p tidegate-fuzz` replays the corpus and tries random inputs for a moment, on stable Rust. To search
 //! for longer: `cargo bolero test -p tidegate-fuzz http_requests`.
 
+use tidegate::proxy_header::{self, MAX_BYTES, Origin, Version};
 use tidegate::service::http::wire::{
     BodyLimits, BodyReader, Chunked, Piece, Refused, RequestHead, ResponseHead, Scanner, Slots, decode_path,
 };
@@ -85,7 +86,8 @@ impl Messages {
             (format!("{head:?}"), head.body)
         };
         self.seen.lines.push(text);
-        self.body = Some(length.reader(BodyLimits { max_body: 1 << 16, max_overhead: 256 }));
+        let limits = BodyLimits::default().max_body(1 << 16).max_overhead(256);
+        self.body = Some(length.reader(limits));
         self.scanner = Self::scanner(self.responses);
         self.held.drain(..range.end);
         Ok(true)
@@ -207,4 +209,61 @@ impl Reader for Frames {
 /// Frames of a WebSocket's client.
 pub fn websocket_frames(input: &[u8]) {
     check(input, || Frames(FrameReader::of_client(1 << 16), Seen::default()));
+}
+
+/// A PROXY header, and what its client says after it.
+#[derive(Default)]
+struct Proxied {
+    /// The header, until it is whole.
+    held: Vec<u8>,
+    is_whole: bool,
+    seen: Seen,
+}
+
+impl Reader for Proxied {
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        if self.is_whole {
+            self.seen.bytes.extend_from_slice(bytes);
+            return true;
+        }
+        self.held.extend_from_slice(bytes);
+        match proxy_header::parse(&self.held) {
+            Ok(None) => assert!(self.held.len() < MAX_BYTES, "{MAX_BYTES} bytes decide"),
+            Ok(Some(header)) => {
+                assert!(header.len <= MAX_BYTES);
+                self.is_whole = true;
+                self.seen.lines.push(format!("{header:?}"));
+                self.seen.bytes.extend_from_slice(&self.held[header.len..]);
+                passed_on(header.origin);
+            }
+            Err(why) => {
+                self.seen.lines.push(why.to_string());
+                return false;
+            }
+        }
+        true
+    }
+
+    fn seen(self) -> Seen {
+        self.seen
+    }
+}
+
+/// A gate passes on what it was told, in either version: the next reader learns of the same client.
+fn passed_on(origin: Origin) {
+    let Origin::Client { source, destination } = origin else { return };
+    let canonical = |address: std::net::SocketAddr| (address.ip().to_canonical(), address.port());
+    for version in [Version::V1, Version::V2] {
+        let mut bytes = Vec::new();
+        version.write(source, destination, &mut bytes);
+        let header = proxy_header::parse(&bytes).unwrap().expect("it is whole");
+        assert_eq!(header.len, bytes.len());
+        let Origin::Client { source: from, destination: to } = header.origin else { panic!("{header:?}") };
+        assert_eq!((canonical(from), canonical(to)), (canonical(source), canonical(destination)));
+    }
+}
+
+/// The PROXY header of a balancer.
+pub fn proxy_headers(input: &[u8]) {
+    check(input, Proxied::default);
 }

@@ -21,3 +21,8 @@ fn http_chunks() {
 fn websocket_frames() {
     check!().for_each(tidegate_fuzz::websocket_frames);
 }
+
+#[test]
+fn proxy_headers() {
+    check!().for_each(tidegate_fuzz::proxy_headers);
+}

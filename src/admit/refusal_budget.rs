@@ -26,15 +26,14 @@ pub(crate) struct RefusalBudget {
 
 impl RefusalBudget {
     pub(crate) fn new(rate: RefusalRate, now: Instant) -> Self {
-        let bucket = match rate {
-            RefusalRate::PerSecond(rate) => {
-                Bucket::with_depth(rate, (rate / 10.0).max(f64::from(rate > 0.0)), now)
-            }
-            RefusalRate::Auto | RefusalRate::All => {
-                Bucket::with_depth(SHARE * 1e9, SHARE * DEPTH.as_nanos() as f64, now)
-            }
-        };
-        Self { rate, bucket, cost: FIRST_COST }
+        Self { rate, bucket: bucket(rate, now), cost: FIRST_COST }
+    }
+
+    /// Changes the rate; what a refusal costs is known already.
+    pub(crate) fn set_rate(&mut self, rate: RefusalRate, now: Instant) {
+        if rate != self.rate {
+            (self.rate, self.bucket) = (rate, bucket(rate, now));
+        }
     }
 
     /// Whether one more may be refused now; `rest` says whether processors have rest.
@@ -68,6 +67,18 @@ impl RefusalBudget {
 
     fn price(&self) -> f64 {
         if matches!(self.rate, RefusalRate::Auto) { self.cost } else { 1.0 }
+    }
+}
+
+/// Tokens at this rate, as many as may be spent at once.
+fn bucket(rate: RefusalRate, now: Instant) -> Bucket {
+    match rate {
+        RefusalRate::PerSecond(rate) => {
+            Bucket::with_depth(rate, (rate / 10.0).max(f64::from(rate > 0.0)), now)
+        }
+        RefusalRate::Auto | RefusalRate::All => {
+            Bucket::with_depth(SHARE * 1e9, SHARE * DEPTH.as_nanos() as f64, now)
+        }
     }
 }
 
@@ -112,6 +123,30 @@ mod tests {
         let before = budget.cost;
         budget.note_cost(Duration::from_secs(1), 0);
         assert_eq!(budget.cost.to_bits(), before.to_bits(), "of none nothing is learned");
+    }
+
+    #[test]
+    fn a_cost_is_believed_from_a_tenth_to_ten_times_of_the_first_guess() {
+        for (measured, believed) in [(Duration::ZERO, 2_000.0), (Duration::from_secs(1), 200_000.0)] {
+            let mut budget = RefusalBudget::new(RefusalRate::Auto, Instant::now());
+            (0..200).for_each(|_| budget.note_cost(measured, 1));
+            assert!((budget.cost - believed).abs() < 1.0, "{measured:?}: {}", budget.cost);
+        }
+    }
+
+    #[test]
+    fn a_rate_that_changes_keeps_what_a_refusal_was_found_to_cost() {
+        let now = Instant::now();
+        let mut budget = RefusalBudget::new(RefusalRate::PerSecond(0.0), now);
+        (0..200).for_each(|_| budget.note_cost(Duration::from_micros(10), 1));
+        assert!(!budget.take(now, true));
+        budget.set_rate(RefusalRate::PerSecond(20.0), now);
+        assert_eq!((0..9).filter(|_| budget.take(now, true)).count(), 2, "a tenth of a second's");
+        budget.set_rate(RefusalRate::PerSecond(20.0), now);
+        assert!(!budget.take(now, true), "the same rate gives none anew");
+        budget.set_rate(RefusalRate::Auto, now);
+        assert!((budget.cost - 10_000.0).abs() < 10.0, "{}", budget.cost);
+        assert!(budget.take(now, false));
     }
 
     #[test]

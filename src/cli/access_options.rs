@@ -39,6 +39,14 @@ impl AccessOptions {
         }
     }
 
+    /// The names of the options that are others there.
+    pub(super) fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let names = ["access-log", "access-log-format"];
+        let differs =
+            [self.access_log != other.access_log, self.access_log_format != other.access_log_format];
+        names.into_iter().zip(differs).filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
     /// What they come to, if there is to be a log.
     pub(super) fn plan(&self) -> Result<Option<AccessPlan>, &'static str> {
         let format = match self.access_log_format {

@@ -53,6 +53,10 @@ pub(super) struct GateOptions {
     /// HTTP: what tells clients apart when sources take turns: address, or header:NAME [default: address]
     #[arg(long, value_name = "WHAT")]
     backend_fair: Option<FairBy>,
+    /// HTTP: paths of requests that go first, as of health checks, with commas between. Where a listener has more than one
+    /// place at its backends, one of them is kept for such requests [default: none]
+    #[arg(long, value_name = "PATH", value_delimiter = ',', value_parser = priority_path)]
+    priority_path: Option<Vec<String>>,
     /// HTTP: balancers whose X-Forwarded-For, -Proto and -Host are believed and added to: addresses or networks, with
     /// commas between [default: none]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
@@ -67,7 +71,7 @@ pub(super) struct GateOptions {
 }
 
 /// The names of these options, which a listener may have of its own.
-pub(super) const NAMES: [&str; 16] = [
+pub(super) const NAMES: [&str; 17] = [
     "backend-connections",
     "backend-total",
     "backend-connect",
@@ -81,6 +85,7 @@ pub(super) const NAMES: [&str; 16] = [
     "backend-check-path",
     "buffer-request",
     "backend-fair",
+    "priority-path",
     "trust-forwarded",
     "send-proxy",
     "accept-proxy",
@@ -103,6 +108,7 @@ impl GateOptions {
             backend_check_path: self.backend_check_path.or(other.backend_check_path),
             buffer_request: self.buffer_request.or(other.buffer_request),
             backend_fair: self.backend_fair.or(other.backend_fair),
+            priority_path: self.priority_path.or(other.priority_path),
             trust_forwarded: self.trust_forwarded.or(other.trust_forwarded),
             send_proxy: self.send_proxy.or(other.send_proxy),
             accept_proxy: self.accept_proxy.or(other.accept_proxy),
@@ -170,6 +176,9 @@ impl GateOptions {
         if let Some(networks) = &self.trust_forwarded {
             http.trusted.clone_from(networks);
         }
+        if let Some(paths) = &self.priority_path {
+            http.priority_paths.clone_from(paths);
+        }
         http.check_path.clone_from(&self.backend_check_path);
     }
 }
@@ -186,6 +195,14 @@ fn check_path(text: &str) -> Result<String, String> {
     Err(format!("`{text}` is not a path: write one like /healthz"))
 }
 
+/// Reads the path of requests that go first.
+fn priority_path(text: &str) -> Result<String, String> {
+    if text.contains('?') {
+        return Err(format!("`{text}` has a query: write the path alone, like /healthz"));
+    }
+    check_path(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,5 +212,13 @@ mod tests {
         let command = GateOptions::augment_args(clap::Command::new("gate"));
         let names: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_long()).collect();
         assert_eq!(names, NAMES);
+    }
+
+    #[test]
+    fn a_path_that_goes_first_is_a_path_without_a_query() {
+        assert_eq!(priority_path("/healthz"), Ok("/healthz".to_owned()));
+        for wrong in ["/healthz?full=1", "healthz", "", "/a b", "/#x"] {
+            assert!(priority_path(wrong).is_err(), "{wrong}");
+        }
     }
 }

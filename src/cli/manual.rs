@@ -159,7 +159,8 @@ const SIGNALS: &str = "\
 SIGINT and SIGTERM drain the server: it takes no new clients and finishes what it has admitted, for at most \
 --drain-timeout. A second one ends it at once, unless it comes within a second of the first. SIGUSR2 starts the program \
 anew in its place, from its file and with its arguments, and hands its sockets over; this process then drains. SIGHUP \
-changes nothing. A signal that was ignored when the program was started stays ignored.";
+has it read its configuration and its certificates again: limits change without losing a client, and if something is \
+wrong, nothing changes and the log says why. A signal that was ignored when the program was started stays ignored.";
 
 const SERVER_CODES: [(u8, &str); 4] = [
     (exit::OK, "The server drained, and nothing was cut off."),

@@ -47,10 +47,16 @@ pub(super) fn inside(scheme: Scheme) -> Option<Scheme> {
 impl TlsOptions {
     /// These options, and the others' where these say nothing. A certificate comes with its key.
     pub(super) fn or(self, other: Self) -> Self {
-        let says_which = !self.tls_cert.is_empty() || !self.tls_key.is_empty();
-        let (tls_cert, tls_key) =
-            if says_which { (self.tls_cert, self.tls_key) } else { (other.tls_cert, other.tls_key) };
-        Self { tls_cert, tls_key, tls_min_version: self.tls_min_version.or(other.tls_min_version) }
+        let tls_min_version = self.tls_min_version.or(other.tls_min_version);
+        let there = |options: &Self| (!options.tls_cert.is_empty(), !options.tls_key.is_empty());
+        let (tls_cert, tls_key) = match (there(&self), there(&other)) {
+            ((false, false), _) => (other.tls_cert, other.tls_key),
+            // The keys of a file and the variables of the environment are read one by one.
+            ((true, false), (false, true)) => (self.tls_cert, other.tls_key),
+            ((false, true), (true, false)) => (other.tls_cert, self.tls_key),
+            _ => (self.tls_cert, self.tls_key),
+        };
+        Self { tls_cert, tls_key, tls_min_version }
     }
 
     /// The TLS of a listener, if its scheme has any.
@@ -115,6 +121,11 @@ mod tests {
         };
         let merged = of("own").or(of("shared"));
         assert_eq!((merged.tls_cert, merged.tls_key), (vec!["own.pem".into()], vec!["own.key".into()]));
+        let cert = |name: &str| TlsOptions { tls_key: Vec::new(), ..of(name) };
+        let key = |name: &str| TlsOptions { tls_cert: Vec::new(), ..of(name) };
+        for whole in [cert("one").or(key("two")), key("two").or(cert("one"))] {
+            assert_eq!((whole.tls_cert, whole.tls_key), (vec!["one.pem".into()], vec!["two.key".into()]));
+        }
         let half = TlsOptions { tls_key: Vec::new(), ..of("own") }.or(of("shared"));
         let problem = half.setup(Scheme::Https).unwrap_err();
         assert!(matches!(&problem, TlsProblem::Usage(why) if why.contains("--tls-key FILE")), "{problem:?}");

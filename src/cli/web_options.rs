@@ -37,6 +37,12 @@ impl WebOptions {
         }
     }
 
+    /// The names of the options that are others there.
+    pub(super) fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let differs = [self.ws_origin != other.ws_origin, self.push_every != other.push_every];
+        NAMES.into_iter().zip(differs).filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
     pub(super) fn push_every(&self) -> Duration {
         self.push_every.unwrap_or(PUSH_EVERY)
     }

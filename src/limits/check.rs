@@ -32,6 +32,12 @@ impl Limits {
                 self.queue, self.max_connections
             )
         })?;
+        ensure(self.connections_ceiling == 0 || self.max_connections <= self.connections_ceiling, &|| {
+            format!(
+                "max-connections is {} and connections-ceiling {}: it must not be larger",
+                self.max_connections, self.connections_ceiling
+            )
+        })?;
         // Room for a carriage return, and for the byte that shows that a line is too long.
         ensure(self.max_line + 2 <= self.input_total, &|| {
             format!(
@@ -54,6 +60,11 @@ impl Limits {
                 show_size(self.output_total)
             )
         })
+    }
+
+    /// The most connections that there can be while the server serves, however the limits change.
+    pub(crate) fn connections_most(&self) -> usize {
+        self.max_connections.max(self.connections_ceiling)
     }
 
     /// The kernel's backlog while the queue does not stand, and while it does.
@@ -80,10 +91,11 @@ mod tests {
     #[test]
     fn defaults_hold_and_impossible_relations_do_not() {
         assert_eq!(Limits::default().check(), Ok(()));
-        let wrong: [fn(&mut Limits); 14] = [
+        let wrong: [fn(&mut Limits); 15] = [
             |l| l.workers = 0,
             |l| l.max_connections = 0,
             |l| l.queue = 20_000,
+            |l| l.connections_ceiling = 9_999,
             |l| l.source_prefix = (33, 128),
             |l| l.source_rate = f64::NAN,
             |l| l.refusal_rate = RefusalRate::PerSecond(f64::INFINITY),

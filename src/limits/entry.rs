@@ -35,8 +35,7 @@ impl Group {
     }
 }
 
-/// When a limit may change. No way to change one while the server serves is built yet; the marks say for which that makes
-/// sense.
+/// When a limit may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// While the server serves.
@@ -84,6 +83,11 @@ impl<L> Limit<L> {
         }
     }
 
+    /// Whether it can change while the server serves.
+    pub(crate) fn is_live(&self) -> bool {
+        self.change == Change::Live
+    }
+
     /// Whether the value of these limits is in range.
     pub(super) fn check(&self, limits: &L) -> Result<(), LimitError> {
         let value = (self.get)(limits);
@@ -110,7 +114,7 @@ impl<L> Limit<L> {
                 Value::Order(_) | Value::Fair(_) => format!("{}, {}", self.least, self.most),
                 _ => format!("{} to {}", self.show(self.least), self.most),
             },
-            live: self.change == Change::Live,
+            live: self.is_live(),
             per_listener: self.per_listener,
             why: self.sentence(),
         }
@@ -131,8 +135,8 @@ pub struct LimitRow {
     pub default: String,
     /// From the least to the most that it may be.
     pub range: String,
-    /// Whether nothing was sized by it, so that it could change while the server serves. No way to change it is built
-    /// yet.
+    /// Whether it can change while the server serves, by [`Handle::set_limits`](crate::Handle::set_limits): nothing was
+    /// sized by it.
     pub live: bool,
     /// Whether each listener can have its own.
     pub per_listener: bool,

@@ -2,6 +2,7 @@
 
 pub mod backends;
 pub mod catalogue;
+pub mod configuration;
 pub mod handshakes;
 pub(crate) mod histogram;
 pub mod kernel;

@@ -10,6 +10,7 @@ use super::datagram::socket::{DatagramSocket, Datagrams};
 use super::error::{BuildError, cannot_start};
 use super::extras::Extras;
 use super::handle::{Handle, Trigger};
+use super::in_force::{InForce, LiveLimits};
 use super::keep::drain::Drain;
 use super::keep::keeper::Timekeeper;
 use super::keep::orders::Orders;
@@ -37,10 +38,11 @@ use crate::limits::Limits;
 use crate::metrics::snapshot::Observe;
 use crate::phase::Phase;
 use crate::sys::Clock;
+use crate::transport::address::Address;
+use crate::transport::listen::ListenSocket;
 use crossbeam_channel::Receiver;
 use mio::{Poll, Token, Waker};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -88,7 +90,7 @@ impl BoundServer {
     }
 
     /// The real addresses, in the order they were given.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub fn addresses(&self) -> Vec<Address> {
         self.shared.addresses()
     }
 
@@ -105,8 +107,8 @@ impl BoundServer {
     /// Starts the threads: one acceptor, one timekeeper, and the workers.
     pub fn serve(self) -> Result<Handle, BuildError> {
         let Self { shared, acceptor_poll, keeper_poll, lingerers, orders } = self;
-        let sockets: Vec<TcpListener> = (shared.listeners.iter())
-            .filter_map(|listener| listener.socket().as_ref().map(TcpListener::try_clone))
+        let sockets: Vec<ListenSocket> = (shared.listeners.iter())
+            .filter_map(|listener| listener.socket().as_ref().map(ListenSocket::try_clone))
             .collect::<io::Result<_>>()
             .map_err(cannot_start("the acceptor"))?;
         let acceptor = Acceptor::new(shared.clone(), acceptor_poll, sockets);
@@ -156,8 +158,9 @@ fn share(
     let Parts { poller, crew, lingers, acceptor } = parts;
     let datagrams = Datagrams::new(datagrams, &limits);
     let columns = listeners.len() + datagrams.sockets.len();
+    let own = listeners.iter().map(|listener| listener.own.of(&limits)).collect();
     // Each connection, each datagram and its socket, the tick, and one job for all farewells.
-    let entries = limits.max_connections + datagrams.entries() + 2;
+    let entries = limits.connections_most() + datagrams.entries() + 2;
     let bell = Arc::new(Bell::new(move || {
         // It fails only when the kernel has no memory; the acceptor's own timeout is the way out.
         let _ = acceptor.wake();
@@ -165,6 +168,7 @@ fn share(
     let budget = RefusalBudget::new(limits.refusal_rate, Instant::now());
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let shelf = shelf_limits(&limits, datagrams.slots.capacity());
+    let in_force = InForce { server: limits.clone(), listeners: own, since: 0 };
     Arc::new_cyclic(|shared: &std::sync::Weak<Shared>| {
         let host = Arc::new(Hub(shared.clone()));
         let (ring, shared) = (bell.clone(), shared.clone());
@@ -191,7 +195,7 @@ fn share(
             wait_estimate: AtomicU64::new(1),
             host,
             wheel: Wheel::new(),
-            table: Table::new(limits.max_connections)
+            table: Table::new(limits.connections_most())
                 .with_tls(listeners.iter().any(|listener| listener.tls.is_some())),
             line: Line::new(entries, limits.queue),
             order: Order::new(shelf, nanos(limits.queue_target)),
@@ -210,14 +214,14 @@ fn share(
             computing: Computing::new(processors),
             processors,
             listeners,
-            limits,
+            limits: LiveLimits::new(in_force),
         }
     })
 }
 
 /// Starts the pool: each worker is one job that ends with the server.
 fn start_workers(shared: &Arc<Shared>) -> Result<(), BuildError> {
-    let workers = shared.limits.workers;
+    let workers = shared.limits.current().server.workers;
     let builder = threadpool::Builder::new().num_threads(workers).thread_name("tidegate-worker".to_owned());
     // The pool panics when the system has no thread for it.
     let pool = std::panic::catch_unwind(|| builder.build()).map_err(|_| BuildError::Start {

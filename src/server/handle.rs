@@ -1,9 +1,11 @@
 //! A running server in the hands of its owner.
 
+use super::change::{LimitChange, SetLimitsError};
 use super::keep::orders::{Orders, ShutdownReport};
 use super::shared::Shared;
+use crate::limits::Limits;
 use crate::metrics::snapshot::{Observe, Snapshot};
-use std::net::SocketAddr;
+use crate::transport::address::Address;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ impl std::fmt::Debug for Handle {
 
 impl Handle {
     /// The real addresses of the listeners, in the order they were given.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub fn addresses(&self) -> Vec<Address> {
         self.shared.addresses()
     }
 
@@ -40,6 +42,50 @@ impl Handle {
     /// A cloneable order to end, for signal handlers and other threads.
     pub fn trigger(&self) -> Trigger {
         Trigger { shared: self.shared.clone(), orders: self.orders.clone() }
+    }
+
+    /// Changes limits while the server serves, without dropping anyone, and says what has changed. All of them change or,
+    /// if one cannot, none. [`LimitRow::live`](crate::limits::LimitRow::live) says which can.
+    ///
+    /// A turn that is under way ends by the limits that it began with. Connections that are idle have the new times from
+    /// when they became idle. A WebSocket keeps the `max_message`, `ws_ping` and `output_per_connection` that it was opened
+    /// with.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidegate::{Echo, Limits, Server};
+    ///
+    /// let limits = Limits::default().workers(2);
+    /// let handle = Server::builder().limits(limits.clone()).listen("127.0.0.1:0", Echo)?.bind()?.serve()?;
+    /// let changes = handle.set_limits(limits.clone().idle_timeout(Duration::from_secs(5)))?;
+    /// assert_eq!(changes[0].to_string(), "idle-timeout 60s -> 5s");
+    /// let error = handle.set_limits(limits.workers(4)).unwrap_err();
+    /// assert_eq!(error.to_string(), "`workers` takes effect at a restart");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A limit is out of its range, a relation between limits does not hold, or a limit changes that is fixed.
+    pub fn set_limits(&self, limits: Limits) -> Result<Vec<LimitChange>, SetLimitsError> {
+        let listeners = &self.shared.listeners;
+        self.shared.set_limits(limits, &|index, server| listeners[index].own.of(server))
+    }
+
+    /// The same with what `own` makes of them for the listener at each position.
+    #[cfg(feature = "cli")]
+    pub(crate) fn set_limits_by(
+        &self,
+        limits: Limits,
+        own: &dyn Fn(usize, &Limits) -> Limits,
+    ) -> Result<Vec<LimitChange>, SetLimitsError> {
+        let listeners = &self.shared.listeners;
+        self.shared.set_limits(limits, &|index, server| own(listeners[index].position, server))
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        self.shared.limits.current().server.clone()
     }
 
     /// Waits until the server has ended, by a [`Trigger`] or [`end_after`](super::Builder::end_after).

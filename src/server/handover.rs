@@ -3,25 +3,40 @@
 
 use super::handle::Handle;
 use super::pulse::PulseWatch;
+use crate::transport::listen::ListenSocket;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// A thread that serves all clients goes round once a second at least.
 const STILL_AFTER: Duration = Duration::from_secs(3);
 
+/// A socket that another process is given.
+#[derive(Debug)]
+pub(crate) struct LeavingSocket {
+    pub(crate) socket: OwnedFd,
+    /// It has a file, which whoever has the socket last removes.
+    pub(crate) has_file: bool,
+}
+
 impl Handle {
     /// The sockets of all listeners, in the order they were given; `None` for one that is closed.
-    pub(crate) fn sockets(&self) -> io::Result<Vec<Option<OwnedFd>>> {
+    pub(crate) fn sockets(&self) -> io::Result<Vec<Option<LeavingSocket>>> {
         let shared = &self.shared;
         let mut all = Vec::new();
         for listener in &shared.listeners {
-            let socket = listener.socket().as_ref().map(|socket| socket.try_clone()).transpose()?;
-            all.push((listener.position, socket.map(OwnedFd::from)));
+            let leaving = |socket: &ListenSocket| {
+                Ok::<_, io::Error>(LeavingSocket {
+                    has_file: socket.has_file(),
+                    socket: socket.as_fd().try_clone_to_owned()?,
+                })
+            };
+            all.push((listener.position, listener.socket().as_ref().map(leaving).transpose()?));
         }
         for datagrams in &shared.datagrams.sockets {
             let socket = datagrams.socket().as_ref().map(|socket| socket.try_clone()).transpose()?;
-            all.push((datagrams.position, socket.map(OwnedFd::from)));
+            let leaving = socket.map(|socket| LeavingSocket { has_file: false, socket: socket.into() });
+            all.push((datagrams.position, leaving));
         }
         all.sort_unstable_by_key(|&(position, _)| position);
         Ok(all.into_iter().map(|(_, socket)| socket).collect())

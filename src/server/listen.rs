@@ -1,8 +1,10 @@
 //! A listener in the making: an address, a service, and what it has of its own.
 
 use super::error::BuildError;
+use super::in_force::OwnLimits;
 use crate::limits::{LimitError, Limits};
 use crate::service::{DatagramService, Network, Service};
+use crate::transport::address::{Address, UnixName};
 use crate::transport::tls::Setup;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -24,7 +26,7 @@ use std::sync::Arc;
 /// ```
 #[must_use = "a builder adds it"]
 pub struct Listen {
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     pub(super) offer: Offer,
     pub(super) busy_reply: Option<Arc<[u8]>>,
     pub(super) tls: Option<Setup>,
@@ -32,7 +34,11 @@ pub struct Listen {
     pub(super) balancers: Vec<Network>,
     /// It is bound already.
     pub(super) socket: Option<OwnedFd>,
-    change: Option<Box<dyn Fn(Limits) -> Limits + Send + Sync>>,
+    /// The file of that socket is this process's.
+    pub(super) owns_file: bool,
+    /// The mode of a Unix socket's file.
+    pub(super) socket_mode: u32,
+    pub(super) own: OwnLimits,
 }
 
 /// What a listener offers.
@@ -60,6 +66,34 @@ impl Listen {
         Ok(Self::shared(resolve(address)?, Arc::new(service)))
     }
 
+    /// A listener for connections at a Unix socket.
+    ///
+    /// A file that a dead server has left at its path is replaced. Where a server answers, or where something else than a
+    /// socket is, the server does not start. At the end the file is removed, if it is still the same.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use tidegate::{Echo, Listen, Server, UnixName};
+    ///
+    /// let directory = std::env::temp_dir().join(format!("tidegate-{}", std::process::id()));
+    /// std::fs::create_dir_all(&directory)?;
+    /// let path = directory.join("echo.sock");
+    /// let listen = Listen::unix(UnixName::path(&path)?, Echo).socket_mode(0o600);
+    /// let server = Server::builder().listener(listen).bind()?.serve()?;
+    /// let mut client = std::os::unix::net::UnixStream::connect(&path)?;
+    /// client.write_all(b"ping")?;
+    /// let mut reply = [0; 4];
+    /// client.read_exact(&mut reply)?;
+    /// assert_eq!(&reply, b"ping");
+    /// drop(server);
+    /// assert!(!path.exists());
+    /// # std::fs::remove_dir(directory)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unix(name: UnixName, service: impl Service) -> Self {
+        Self::shared(name, Arc::new(service))
+    }
+
     /// A listener for datagrams.
     ///
     /// # Errors
@@ -73,16 +107,22 @@ impl Listen {
     }
 
     /// A listener for connections whose service is shared with its owner, or was chosen at run time.
-    pub fn shared(address: SocketAddr, service: Arc<dyn Service>) -> Self {
-        Self::offering(address, Offer::Stream(service))
+    pub fn shared(address: impl Into<Address>, service: Arc<dyn Service>) -> Self {
+        Self::offering(address.into(), Offer::Stream(service))
     }
 
     /// A listener for datagrams whose service is shared with its owner, or was chosen at run time.
     pub fn datagrams_shared(address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
+        Self::offering(address.into(), Offer::Datagrams(service))
+    }
+
+    /// A listener for datagrams where the program says.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    pub(crate) fn datagrams_at(address: Address, service: Arc<dyn DatagramService>) -> Self {
         Self::offering(address, Offer::Datagrams(service))
     }
 
-    fn offering(address: SocketAddr, offer: Offer) -> Self {
+    fn offering(address: Address, offer: Offer) -> Self {
         Self {
             address,
             offer,
@@ -90,14 +130,17 @@ impl Listen {
             balancers: Vec::new(),
             tls: None,
             socket: None,
-            change: None,
+            owns_file: false,
+            socket_mode: SOCKET_MODE,
+            own: OwnLimits::default(),
         }
     }
 
     /// Takes connections from these balancers only, and expects each to begin with a PROXY header (version 1 or 2), within
     /// `read_timeout`; with TLS the handshake comes after it. From then on its client has the address that the header says,
     /// for the service and where sources take turns; `max_per_source` and `source_rate` see the balancer. Others are reset,
-    /// and counted as `proxy_header`. An empty list is the default: connections begin with their clients' own bytes.
+    /// and counted as `proxy_header`. An empty list is the default: connections begin with their clients' own bytes. At a
+    /// Unix socket the list counts as empty unless it has `unix`, and `unix` means nothing elsewhere.
     pub fn accept_proxy(mut self, balancers: impl IntoIterator<Item = Network>) -> Self {
         self.balancers = balancers.into_iter().collect();
         self
@@ -106,7 +149,7 @@ impl Listen {
     /// Limits of its own, made of those of the server. Only some can differ by listener (README's table says which);
     /// the server does not start with others. A listener for datagrams has none of its own.
     pub fn limits(mut self, change: impl Fn(Limits) -> Limits + Send + Sync + 'static) -> Self {
-        self.change = Some(Box::new(change));
+        self.own = OwnLimits::new(Box::new(change));
         self
     }
 
@@ -127,6 +170,19 @@ impl Listen {
         self
     }
 
+    /// The mode of the file of a Unix socket: who may connect must be able to write to it. Default `0o660`.
+    pub fn socket_mode(mut self, mode: u32) -> Self {
+        self.socket_mode = mode;
+        self
+    }
+
+    /// The socket that is bound already has a file, which this process removes at its end.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    pub(crate) fn owning_file(mut self, owns: bool) -> Self {
+        self.owns_file = owns;
+        self
+    }
+
     /// What a client that is refused here is told, instead of what the service or the server would say. Empty: nothing,
     /// and the refusal is a reset.
     pub fn busy_reply(mut self, words: impl Into<Vec<u8>>) -> Self {
@@ -144,10 +200,7 @@ impl Listen {
 
     /// The limits in force here, beside those of the server.
     pub(super) fn effective(&self, server: &Limits) -> Result<Limits, BuildError> {
-        let own = match &self.change {
-            Some(change) => change(server.clone()),
-            None => server.clone(),
-        };
+        let own = self.own.of(server);
         let checked = own.check_beside(server).and_then(|()| match self.offer {
             Offer::Datagrams(_) if own != *server => {
                 Err(LimitError("a listener for datagrams has no limits of its own".to_owned()))
@@ -161,6 +214,9 @@ impl Listen {
         Ok(own)
     }
 }
+
+/// The owner of the file of a Unix socket, and its group, may connect.
+const SOCKET_MODE: u32 = 0o660;
 
 /// The first address of what is given.
 fn resolve(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<SocketAddr, BuildError> {

@@ -5,6 +5,7 @@ mod accept;
 mod bound;
 mod builder;
 mod capacity;
+mod change;
 mod close;
 mod counts;
 mod datagram;
@@ -13,6 +14,7 @@ mod extras;
 mod handle;
 #[cfg(feature = "cli")]
 mod handover;
+mod in_force;
 mod keep;
 mod lifecycle;
 mod listen;
@@ -31,8 +33,11 @@ pub use bound::BoundServer;
 pub use builder::Builder;
 #[cfg(feature = "cli")]
 pub(crate) use capacity::check_descriptors;
+pub use change::{LimitChange, SetLimitsError};
 pub use error::BuildError;
 pub use handle::{Handle, Trigger};
+#[cfg(feature = "cli")]
+pub(crate) use handover::LeavingSocket;
 pub use keep::orders::ShutdownReport;
 pub use listen::Listen;
 #[cfg(feature = "cli")]

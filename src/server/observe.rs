@@ -38,17 +38,18 @@ impl Shared {
 impl Observe for Shared {
     fn snapshot(&self) -> Snapshot {
         let now = self.clock.now();
-        let stuck = crate::clock::nanos(self.limits.stuck_threshold);
+        let limits = &self.limits.current().server;
+        let stuck = crate::clock::nanos(limits.stuck_threshold);
         let mut out = Snapshot {
             phase: self.life.phase(),
             uptime: self.clock.elapsed(),
-            connections_limit: self.limits.max_connections as u64,
+            connections_limit: limits.max_connections as u64,
             queue_length: self.waiting() as u64,
             shelf_length: self.order.len() as u64,
             shelf_oldest: Duration::from_nanos(self.order.oldest(now).unwrap_or(0)),
             standing: self.order.standing().stood_for(now).map(Duration::from_nanos),
-            queue_limit: self.limits.queue as u64,
-            workers_limit: self.limits.workers as u64,
+            queue_limit: limits.queue as u64,
+            workers_limit: limits.workers as u64,
             handler_panics: self.counts.panics(),
             lingering: self.lingers.count() as u64,
             pending_input_bytes: self.input_total.used() as u64,
@@ -90,6 +91,6 @@ impl Observe for Shared {
     }
 
     fn limits(&self) -> Vec<(&'static str, String)> {
-        self.limits.table().into_iter().map(|row| (row.name, row.value)).collect()
+        self.limits.current().server.table().into_iter().map(|row| (row.name, row.value)).collect()
     }
 }

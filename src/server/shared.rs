@@ -1,12 +1,13 @@
 //! The parts of a server, which all its threads share. It has getters only: what parts do together, stages do.
 
-use super::close::Closer;
 use super::close::farewells::Farewells;
 use super::close::linger::Lingers;
+use super::close::{Closer, closer};
 use super::counts::Counts;
 use super::datagram::post::Intake;
 use super::datagram::socket::Datagrams;
 use super::extras::Tick;
+use super::in_force::LiveLimits;
 use super::lifecycle::Lifecycle;
 use super::listener::Listener;
 use super::poll::ThreadCrew;
@@ -22,18 +23,18 @@ use crate::admit::Admission;
 use crate::admit::bell::Bell;
 use crate::admit::refusal_budget::RefusalBudget;
 use crate::admit::sharing::Sharing;
-use crate::limits::{Limits, Overload, QueueOrder};
+use crate::limits::{Limits, Overload};
 use crate::service::{Context, Holdings, Host};
 use crate::sys::Clock;
+use crate::transport::address::Address;
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) struct Shared {
-    pub(crate) limits: Limits,
+    pub(crate) limits: LiveLimits,
     pub(crate) clock: Clock,
     pub(crate) life: Lifecycle,
     pub(crate) listeners: Vec<Listener>,
@@ -84,16 +85,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// What ends connections.
     pub(crate) fn closer(&self) -> Closer<'_> {
-        Closer {
-            clock: &self.clock,
-            table: &self.table,
-            line: &self.line,
-            poller: &self.poller,
-            crew: &self.crew,
-            counts: &self.counts,
-            farewells: &self.farewells,
-            lingers: &self.lingers,
-        }
+        closer!(self)
     }
 
     /// What puts datagrams into the line.
@@ -101,16 +93,17 @@ impl Shared {
         Intake { datagrams: &self.datagrams, line: &self.line, counts: &self.counts, order: &self.order }
     }
 
-    /// What turns of a listener's connections share.
-    pub(crate) fn context<'a>(&'a self, listener: &'a Listener) -> Context<'a> {
+    /// What turns of a listener's connections share, under these limits.
+    pub(crate) fn context<'a>(&'a self, listener: &'a Listener, limits: &'a Limits) -> Context<'a> {
         Context {
             words: &listener.words,
-            limits: &self.limits,
+            limits,
             output_total: &self.output_total,
             input_total: &self.input_total,
             stopping: self.life.stopping_flag(),
             draining: self.life.draining_flag(),
             host: &self.host,
+            is_unix: listener.address.is_unix(),
             web: None,
         }
     }
@@ -145,9 +138,7 @@ impl Shared {
     pub(crate) fn displaces_oldest(&self, overload: Overload) -> bool {
         match overload {
             Overload::DropOldest => true,
-            Overload::Reject => {
-                self.limits.queue_order == QueueOrder::Fresh && self.order.standing().stands()
-            }
+            Overload::Reject => self.order.prefers_fresh() && self.order.standing().stands(),
             Overload::Wait(_) => false,
         }
     }
@@ -172,9 +163,9 @@ impl Shared {
     }
 
     /// The addresses of all listeners, in the order they were given.
-    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self) -> Vec<Address> {
         let streams = self.listeners.iter().map(|listener| (listener.position, listener.address));
-        let datagrams = self.datagrams.sockets.iter().map(|socket| (socket.position, socket.address));
+        let datagrams = self.datagrams.sockets.iter().map(|socket| (socket.position, socket.address.into()));
         let mut all: Vec<_> = streams.chain(datagrams).collect();
         all.sort_unstable_by_key(|&(position, _)| position);
         all.into_iter().map(|(_, address)| address).collect()

@@ -21,8 +21,8 @@ mod v2;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use header::Origin;
-use header::{Header, HeaderError, MAX_BYTES};
+use super::address::ClientAddress;
+pub use header::{Header, HeaderError, MAX_BYTES, Origin};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
@@ -62,7 +62,11 @@ impl std::fmt::Display for Version {
 }
 
 /// Reads a header from the first bytes of a connection; `None` while they may become one.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
+///
+/// # Errors
+///
+/// The bytes are not a header, and no byte that follows can make them one.
+pub fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     // The first byte tells the versions apart: `P` and `\r`.
     match bytes.first() {
         None => Ok(None),
@@ -148,7 +152,7 @@ fn has_hung_up(socket: impl AsFd) -> bool {
 impl Version {
     /// Appends the header of a connection whose client is known: `source` connected to `destination`. Addresses
     /// of two families are both written as IPv6, IPv4 as `::ffff:a.b.c.d`.
-    pub(crate) fn write(self, source: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>) {
+    pub fn write(self, source: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>) {
         let (source, destination) = same_family(source, destination);
         match self {
             Version::V1 => v1::write(source, destination, out),
@@ -156,8 +160,19 @@ impl Version {
         }
     }
 
+    /// Appends the header of a connection with this client, which connected to `near`. Where the connection has come
+    /// over a Unix socket there is no such address; one of zeros stands for it, if the client is known by another header.
+    pub(crate) fn write_client(self, client: &ClientAddress, near: Option<SocketAddr>, out: &mut Vec<u8>) {
+        let Some(source) = client.socket_addr() else { return self.write_unknown(out) };
+        let none = match source {
+            SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+            SocketAddr::V6(_) => SocketAddr::from(([0; 16], 0)),
+        };
+        self.write(source, near.unwrap_or(none), out);
+    }
+
     /// Appends the header of a client without a network address: one of a Unix socket.
-    pub(crate) fn write_unknown(self, out: &mut Vec<u8>) {
+    pub fn write_unknown(self, out: &mut Vec<u8>) {
         match self {
             Version::V1 => v1::write_unknown(out),
             Version::V2 => v2::write_without_address(v2::Command::Proxy, out),
@@ -165,7 +180,7 @@ impl Version {
     }
 
     /// Appends the header of a connection that has no client: a check of the backend.
-    pub(crate) fn write_local(self, out: &mut Vec<u8>) {
+    pub fn write_local(self, out: &mut Vec<u8>) {
         match self {
             Version::V1 => v1::write_unknown(out),
             Version::V2 => v2::write_without_address(v2::Command::Local, out),

@@ -1,6 +1,10 @@
-"""Two clients that others wrote, websockets and wsproto, against an echo. Usage: websocket_clients.py HOST PORT."""
+"""Two clients that others wrote, websockets and wsproto, against an echo.
+
+Usage: websocket_clients.py HOST PORT [AUTHORITY]. With the certificate of an authority, inside TLS.
+"""
 
 import socket
+import ssl
 import sys
 
 import websockets.sync.client
@@ -8,11 +12,12 @@ import wsproto
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, Request, TextMessage
 
 HOST, PORT = sys.argv[1], int(sys.argv[2])
+TLS = ssl.create_default_context(cafile=sys.argv[3]) if len(sys.argv) > 3 else None
 
 
 def with_websockets():
     # It offers to compress, which the server need not take up.
-    with websockets.sync.client.connect(f"ws://{HOST}:{PORT}/x") as client:
+    with websockets.sync.client.connect(f"{'wss' if TLS else 'ws'}://{HOST}:{PORT}/x", ssl=TLS) as client:
         for message in ("", "hello", "J\u00f6rg \U0001f600", "x" * 70_000, b"", b"\x00\xff" * 500_000):
             client.send(message)
             assert client.recv(20) == message
@@ -24,6 +29,8 @@ def with_websockets():
 
 def with_wsproto():
     server = socket.create_connection((HOST, PORT), 20)
+    if TLS:
+        server = TLS.wrap_socket(server, server_hostname=HOST)
     connection = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
     server.sendall(connection.send(Request(host=f"{HOST}:{PORT}", target="/")))
 

@@ -20,6 +20,28 @@ impl Certificate {
         Self { pem: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
     }
 
+    /// For these names, signed by an authority that only this test has. The chain goes up to the authority.
+    pub(crate) fn with_authority(names: &[&str]) -> (Self, Authority) {
+        use rcgen::{
+            BasicConstraints, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PublicKeyData,
+        };
+        let mut root = rcgen::CertificateParams::default();
+        root.distinguished_name.push(DnType::CommonName, "an authority for tests");
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        root.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let root_key = rcgen::KeyPair::generate().unwrap();
+        let pem = root.self_signed(&root_key).unwrap().pem();
+        let public_key = root_key.subject_public_key_info();
+        let mut leaf =
+            rcgen::CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())
+                .unwrap();
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let key = rcgen::KeyPair::generate().unwrap();
+        let signed = leaf.signed_by(&key, &rcgen::Issuer::new(root, root_key)).unwrap().pem();
+        (Self { pem: signed + &pem, key: key.serialize_pem() }, Authority { pem, public_key })
+    }
+
     pub(crate) fn files(&self) -> Files {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -30,6 +52,13 @@ impl Certificate {
         files.write(self);
         files
     }
+}
+
+/// An authority that has signed certificates.
+pub(crate) struct Authority {
+    pub(crate) pem: String,
+    /// In DER, with its kind.
+    pub(crate) public_key: Vec<u8>,
 }
 
 /// A certificate and its key in files, which are removed in the end.

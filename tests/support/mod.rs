@@ -7,6 +7,7 @@ mod http;
 mod program;
 mod services;
 mod site;
+mod stop;
 mod terminal;
 
 pub(crate) use client::{Client, End};
@@ -14,6 +15,7 @@ pub(crate) use http::Reply;
 pub(crate) use program::{Ending, Program, Running, command, finish, path, run};
 pub(crate) use services::{Gate, Held};
 pub(crate) use site::Site;
+pub(crate) use stop::Stop;
 pub(crate) use terminal::{fill, terminal};
 
 use std::time::{Duration, Instant};

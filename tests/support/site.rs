@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate::metrics::snapshot::{ListenerSnapshot, Observe, Snapshot};
-use tidegate::reason::{CloseReason, DropReason};
+use tidegate::reason::{CloseReason, DropReason, HandshakeFailure};
 use tidegate::{Builder, Handle, Limits, Server, Service, ShutdownReport};
 
 pub(crate) struct Site {
@@ -24,8 +24,14 @@ impl Site {
     /// Serves what the builder describes, on a port of its own.
     #[track_caller]
     pub(crate) fn build(builder: Builder, service: impl Service) -> Self {
-        let bound = builder.listen("127.0.0.1:0", service).unwrap().bind().unwrap();
-        let address = bound.addresses()[0];
+        Self::listening(builder.listen("127.0.0.1:0", service).unwrap())
+    }
+
+    /// Serves what the builder describes, with the listener it has.
+    #[track_caller]
+    pub(crate) fn listening(builder: Builder) -> Self {
+        let bound = builder.bind().unwrap();
+        let address = bound.addresses()[0].ip().expect("it listens on TCP");
         let handle = bound.serve().unwrap();
         let observe = handle.observe();
         Self { handle: Some(handle), observe, address }
@@ -58,6 +64,11 @@ impl Site {
 
     pub(crate) fn closed(&self, reason: CloseReason) -> u64 {
         self.counts().closed[reason as usize]
+    }
+
+    /// Handshakes of TLS that failed for this reason.
+    pub(crate) fn failed(&self, failure: HandshakeFailure) -> u64 {
+        self.counts().handshakes.expect("a listener with TLS").failed[failure as usize]
     }
 
     /// Waits until the counts are as `holds` wants them.

@@ -84,6 +84,7 @@ pub fn compare(before: &Report, after: &Report, noise: f64) -> Vec<Change> {
         ("service p50", |m| at(&m.latency.service, |l| l.p50)),
         ("service p99", |m| at(&m.latency.service, |l| l.p99)),
         ("connect p99", |m| at(&m.latency.connect, |l| l.p99)),
+        ("handshake p99", |m| at(&m.latency.handshake, |l| l.p99)),
     ] {
         if let (Some(old), Some(new)) = (part(old), part(new)) {
             changes.push(change(measure, Unit::Time, old, new, noise));

@@ -23,8 +23,11 @@ impl Loader<'_> {
         self.open.as_ref().is_some_and(|open| open.waiting > 0 && !open.free.is_empty())
     }
 
+    /// Notices and sends what is due, but not before a thread that was away has read what came meanwhile: a connection that
+    /// the server has ended takes no request.
     pub(super) fn dispatch_if_due(&mut self) {
         if let Some(open) = &self.open
+            && self.presence.has_caught_up()
             && (open.waiting > 0 || self.next_due() <= self.clock.now())
         {
             self.dispatch(self.clock.now());
@@ -32,8 +35,8 @@ impl Loader<'_> {
     }
 
     /// Notices the requests that are due, and sends as many as there are free connections, until the pass has taken its time.
-    pub(super) fn dispatch(&mut self, now: Nanos) {
-        if self.phase != Phase::Running || self.open.is_none() {
+    fn dispatch(&mut self, now: Nanos) {
+        if self.phase != Phase::Running {
             return;
         }
         self.notice(now);

@@ -375,6 +375,7 @@ impl Loader<'_> {
 
     /// A request has ended.
     pub(super) fn complete(&mut self, i: usize, outcome: Outcome, keep: bool, now: Nanos) {
+        let outcome = self.whose(i, outcome);
         self.timeouts.clear(i);
         self.in_flight -= 1;
         let slot = &mut self.slots[i];
@@ -405,6 +406,17 @@ impl Loader<'_> {
         self.release(i, !good, now);
     }
 
+    /// A server that gave up on a request whose rest had yet to be sent, while this thread was away, waited for the
+    /// generator.
+    fn whose(&self, i: usize, outcome: Outcome) -> Outcome {
+        let cut = matches!(outcome, Outcome::Reset | Outcome::EofEarly | Outcome::TlsFailed);
+        let owed = self.plan.mode == Mode::Request && !self.plan.is_datagram() && !self.slots[i].whole;
+        match cut && owed && !self.presence.has_caught_up() {
+            true => Outcome::GeneratorLate,
+            false => outcome,
+        }
+    }
+
     /// Counts a connection that was not established, and despairs when none ever is.
     fn connect_failed(&mut self, i: usize, outcome: Outcome, now: Nanos) {
         // The end of the run says nothing of the target.
@@ -412,7 +424,7 @@ impl Loader<'_> {
             return;
         }
         // Only what stands can be reset, or say that it is busy: the target exists.
-        if matches!(outcome, Outcome::Reset | Outcome::Busy) {
+        if matches!(outcome, Outcome::Reset | Outcome::Busy | Outcome::GeneratorLate) {
             self.established = true;
             return self.control.establish();
         }

@@ -1,13 +1,14 @@
 //! Connections that begin with a handshake: it is part of establishing them.
 
 use super::clock::Nanos;
+use super::kernel::{Kernel, errno};
 use super::load::Loader;
 use super::outcome::Outcome;
 use super::slot::State;
-use super::tls::Shaken;
-use super::websocket::{Greeting, Unasked};
+use super::websocket::{Unasked, Welcome};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
+use tidegate_protocols::tls::Shaken;
 
 /// Reads in a row of what a server says unasked.
 const READS: usize = 64;
@@ -30,11 +31,11 @@ impl Loader<'_> {
     pub(super) fn shake(&mut self, i: usize, ended: bool) {
         let slot = &mut self.slots[i];
         let (Some(tls), Some(session), Some(fd)) = (&self.plan.tls, &mut slot.tls, &slot.fd) else { return };
-        match session.shake(tls, fd) {
+        match session.shake(tls, &mut Kernel(fd)) {
             Shaken::Done => {}
             Shaken::Waits => return,
             Shaken::Ended => return self.greeting_failed(i, Outcome::EofEarly),
-            Shaken::Broken(error) => return self.greeting_broke(i, error),
+            Shaken::Broken(error) => return self.greeting_broke(i, errno(&error)),
             Shaken::Failed => return self.greeting_failed(i, Outcome::TlsFailed),
         }
         let now = self.clock.now();
@@ -100,15 +101,15 @@ impl Loader<'_> {
             self.recorder.connections().bytes_received += got as u64;
             let reply = slot.reply.of_socket();
             let greeting = reply.greet(socket, &self.buffer[..got]);
-            if greeting != Greeting::More {
+            if greeting != Welcome::More {
                 let answer = super::answers::Answer { status: reply.status(), ..Default::default() };
                 let measured = slot.requesting && slot.intended >= self.measure_from;
                 self.recorder.answered(measured, answer);
             }
             match greeting {
-                Greeting::More => {}
-                Greeting::Refused(outcome) => return self.greeting_failed(i, outcome),
-                Greeting::Open(used) => {
+                Welcome::More => {}
+                Welcome::Refused(outcome) => return self.greeting_failed(i, outcome),
+                Welcome::Open(used) => {
                     let unasked = self.slots[i].reply.of_socket().unasked(&self.buffer[used..got]);
                     if unasked == Unasked::Over {
                         return self.greeting_failed(i, Outcome::EofEarly);

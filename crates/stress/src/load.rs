@@ -17,6 +17,7 @@ use super::numbering::Datagrams;
 use super::outcome::Outcome;
 use super::phase::Phase;
 use super::plan::{Mode, Pace, Plan};
+use super::presence::Presence;
 use super::random::Random;
 use super::recorder::Recorder;
 use super::schedule::Arrivals;
@@ -90,6 +91,7 @@ pub(super) struct Loader<'a> {
     pub(super) epoll: OwnedFd,
     pub(super) slots: Vec<Slot>,
     pub(super) timeouts: Timeouts,
+    pub(super) presence: Presence,
     pub(super) wakes: BinaryHeap<Reverse<(Nanos, u32, u32)>>,
     pub(super) open: Option<Open>,
     pub(super) recorder: Recorder,
@@ -163,6 +165,7 @@ impl<'a> Loader<'a> {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             timeouts: Timeouts::new(slots, nanos(plan.connect_timeout), nanos(plan.timeout), HALF_CLOSE),
             slots: std::iter::repeat_with(Slot::default).take(slots).collect(),
+            presence: Presence::default(),
             wakes: BinaryHeap::with_capacity(slots),
             open,
             recorder,
@@ -203,25 +206,32 @@ impl<'a> Loader<'a> {
         let mut events = vec![Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
         let mut now = self.clock.now();
         self.step(now);
+        let mut began = now;
         while self.phase != Phase::Done {
+            let asked = self.clock.now();
+            self.note_absence(began, asked);
             let deadline = self.next_deadline();
-            let wait = timespec(deadline.saturating_sub(now));
-            let count = match epoll::wait(&self.epoll, &mut events[..], Some(&wait)) {
-                Ok(count) => count,
-                Err(Errno::INTR) => 0,
+            let wait = timespec(deadline.saturating_sub(asked));
+            let found = match epoll::wait(&self.epoll, &mut events[..], Some(&wait)) {
+                Ok(count) => Some(count),
+                // It may have been stopped just now, and has seen nothing.
+                Err(Errno::INTR) => None,
                 Err(error) => return Err(error),
             };
-            let began = self.clock.now();
+            began = self.clock.now();
             // It sleeps past its deadline only if the machine has no processor for it.
-            self.note_pass(began.saturating_sub(deadline.max(now)));
+            self.note_pass(began.saturating_sub(deadline.max(asked)));
+            self.note_absence(deadline.max(asked), began);
             self.pass_until = began + PASS;
-            if self.open.is_some() {
-                self.dispatch(self.clock.now());
-            }
+            self.dispatch_if_due();
             self.read_at = None;
+            let count = found.unwrap_or(0);
             for event in &events[..count] {
                 self.on_event(event.data.u64(), event.flags);
                 self.dispatch_if_due();
+            }
+            if found.is_some() {
+                self.presence.looked(asked, count, EVENTS, self.slots.len());
             }
             now = match self.read_at {
                 // The last reply of the pass came just now. An open loop's instants are not so patient.
@@ -273,11 +283,19 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Handles some of the waits that are over, and some of the wake-ups; true if any wait was.
+    /// The thread did not look at its sockets between these instants. If that was long, no wait loses the time.
+    fn note_absence(&mut self, from: Nanos, to: Nanos) {
+        if let Some(away) = self.presence.absent(from, to) {
+            self.timeouts.put_off(away);
+        }
+    }
+
+    /// Handles some of the waits that are over, and some of the wake-ups; true if any wait was. A wait is over when all that
+    /// had come at its deadline was read.
     fn expire(&mut self, now: Nanos, wakes: usize) -> bool {
         let mut expired = false;
         self.pass_until = now + PASS;
-        while let Some((slot, wait, since)) = self.timeouts.expired(now) {
+        while let Some((slot, wait, since)) = self.timeouts.expired(now.min(self.presence.seen())) {
             let now = self.clock.now();
             self.note_pass(now - since);
             self.on_timeout(slot, wait, now);
@@ -288,6 +306,8 @@ impl<'a> Loader<'a> {
             // Requests that are due do not wait for these.
             self.dispatch_if_due();
         }
+        // A connection that the server has ended meanwhile takes no request.
+        let wakes = if self.presence.has_caught_up() { wakes } else { 0 };
         for _ in 0..wakes {
             match self.wakes.peek() {
                 Some(Reverse((at, ..))) if *at <= now => {}
@@ -344,7 +364,7 @@ impl<'a> Loader<'a> {
             self.linger_until = now + linger;
             self.phase = Phase::Lingering;
         }
-        if self.phase == Phase::Lingering && now >= self.linger_until {
+        if self.phase == Phase::Lingering && now.min(self.presence.seen()) >= self.linger_until {
             self.phase = Phase::Done;
         }
     }

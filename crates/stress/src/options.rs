@@ -1,7 +1,6 @@
 //! The options of a run, and the plan that they make.
 
 use super::error::Error;
-use super::form::RequestForm;
 use super::http::HttpRequest;
 use super::numbering::{HEADER, MAX_DATAGRAM};
 use super::payload::{MAX_PAYLOAD, Payload};
@@ -10,13 +9,14 @@ use super::schedule::{Profile, Spread};
 use super::source::Sources;
 use super::target::Target;
 use super::threshold::Threshold;
-use super::tls::{Tls, TlsChoices};
 use super::websocket::SocketRequest;
 use super::wire::{Framing, Wire};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_protocols::RequestForm;
+use tidegate_protocols::tls::{Tls, TlsChoices};
 use tidegate_units as units;
 use tidegate_units::url::{Scheme, Url};
 
@@ -251,6 +251,15 @@ impl Options {
         {
             return Err(Error::usage(format!("--threshold {}: there is no --probe", threshold.text())));
         }
+        if url.scheme.inside_tls().is_none()
+            && let Some(condition) =
+                self.thresholds.iter().chain(&self.find_max).find(|it| it.is_of_handshakes())
+        {
+            let text = condition.text();
+            return Err(Error::usage(format!(
+                "{text} is about handshakes of TLS, and there are none at {url}"
+            )));
+        }
         self.check_probe(url)?;
         if holds && self.drip.is_zero() {
             return Err(Error::usage("--drip: it must be longer than 0"));
@@ -366,17 +375,17 @@ impl Options {
         let (expect, busy): (Option<Box<[u8]>>, _) = (text(&self.expect), text(&self.busy));
         let has_body = self.send.is_some();
         let is_ours = matches!(self.send, None | Some(Send::Size(_)));
-        let form = self.form(url)?;
-        let framing = match (inside_tls(url.scheme).unwrap_or(url.scheme), &expect) {
+        let form = RequestForm::of(url, self.method.as_deref(), &self.headers).map_err(Error::usage)?;
+        let framing = match (url.scheme.inside_tls().unwrap_or(url.scheme), &expect) {
             (Scheme::Http | Scheme::HttpUnix, _) => {
                 let body = has_body.then_some(&payload);
-                let requests = HttpRequest::new(&url.authority(), &url.path, &form, body, close);
+                let requests = HttpRequest::new(url, &form, body, close);
                 // The requests have its bytes.
                 payload = Payload::whole(Vec::new());
                 Framing::Http(requests)
             }
-            (Scheme::Ws, _) => {
-                let requests = SocketRequest::new(&url.authority(), &url.path, &form, &payload);
+            (Scheme::Ws | Scheme::WsUnix, _) => {
+                let requests = SocketRequest::new(url, &form, &payload);
                 payload = Payload::whole(Vec::new());
                 Framing::Socket(requests)
             }
@@ -390,7 +399,7 @@ impl Options {
             (Scheme::Tcp | Scheme::Unix, Some(expect)) => Framing::Exact(expect.clone()),
             (Scheme::Tcp | Scheme::Unix, None) => Framing::Echo,
             _ => {
-                let known = "tcp, tls, udp, http, https, ws, wss, unix and http+unix";
+                let known = "tcp, tls, udp, http, https, ws, wss, unix, http+unix and ws+unix";
                 return Err(Error::usage(format!("{url}: the stress client speaks {known}")));
             }
         };
@@ -399,7 +408,7 @@ impl Options {
 
     /// What is between requests and sockets.
     fn tls(&self, url: &Url) -> Result<Option<Arc<Tls>>, Error> {
-        if inside_tls(url.scheme).is_some() {
+        if url.scheme.inside_tls().is_some() {
             let protocol = url.scheme.has_path().then_some("http/1.1");
             return Tls::new(&self.tls, &url.host, protocol)
                 .map(|tls| Some(Arc::new(tls)))
@@ -413,18 +422,6 @@ impl Options {
         Ok(None)
     }
 
-    /// What requests over HTTP look like.
-    fn form(&self, url: &Url) -> Result<RequestForm, Error> {
-        let form = RequestForm::read(self.method.as_deref(), &self.headers)?;
-        if !form.is_default() && !url.scheme.has_path() {
-            return Err(Error::usage(format!("--method and --header are about http://, and this is {url}")));
-        }
-        if form.has_method() && matches!(url.scheme, Scheme::Ws | Scheme::Wss) {
-            return Err(Error::usage("--method: a WebSocket begins with GET"));
-        }
-        Ok(form)
-    }
-
     fn payload(&self) -> Result<Payload, Error> {
         match self.send.as_ref().unwrap_or(&Send::Size(SIZE)) {
             Send::Data(bytes) => Ok(Payload::whole(bytes.clone())),
@@ -435,16 +432,6 @@ impl Options {
             }
             Send::Size(size) => Ok(Payload::sized(*size as usize)),
         }
-    }
-}
-
-/// What is spoken inside TLS, where there is TLS.
-fn inside_tls(scheme: Scheme) -> Option<Scheme> {
-    match scheme {
-        Scheme::Tls => Some(Scheme::Tcp),
-        Scheme::Https => Some(Scheme::Http),
-        Scheme::Wss => Some(Scheme::Ws),
-        _ => None,
     }
 }
 

@@ -57,6 +57,8 @@ outcomes! {
     UnansweredAtEnd = "unanswered_at_end",
     /// Due, but not sent before the end: no connection was free.
     UnsentAtEnd = "unsent_at_end",
+    /// The server ended the connection while the generator was away, with a part of the request still to be sent.
+    GeneratorLate = "generator_late",
     /// Due, but noticed so late by the generator that sending it would have been a burst.
     Skipped = "skipped",
     /// UDP: a further reply to a request that had its reply. Not a request, so in no sum.

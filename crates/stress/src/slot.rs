@@ -1,12 +1,13 @@
 //! A slot is one client of the load: its connection, and the request that is under way on it.
 
 use super::clock::{NEVER, Nanos};
+use super::kernel::{Kernel, errno};
 use super::numbering::Window;
-use super::tls::Secrets;
 use super::wire::Reply;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
+use tidegate_protocols::tls::Session;
 
 /// What a slot is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +78,7 @@ pub(crate) struct Slot {
     /// When the handshake of TLS began.
     pub(crate) shaking_since: Nanos,
     /// What is between the client and its socket, where the target speaks TLS.
-    pub(crate) tls: Option<Box<Secrets>>,
+    pub(crate) tls: Option<Box<Session>>,
     /// Of the newest wake-up; older ones are void.
     pub(crate) wake: u32,
     pub(crate) window: Window,
@@ -115,7 +116,7 @@ impl Slot {
         let Some(fd) = &self.fd else { return Err(Errno::NOTCONN) };
         match &mut self.tls {
             None => rustix::net::send(fd, bytes, SendFlags::NOSIGNAL),
-            Some(session) => session.send(fd, bytes),
+            Some(session) => session.send(&mut Kernel(fd), bytes).map_err(|error| errno(&error)),
         }
     }
 
@@ -124,21 +125,21 @@ impl Slot {
         let Some(fd) = &self.fd else { return Err(Errno::NOTCONN) };
         match &mut self.tls {
             None => rustix::net::recv(fd, buffer, RecvFlags::empty()).map(|(got, _)| got),
-            Some(session) => session.receive(fd, buffer),
+            Some(session) => session.receive(&mut Kernel(fd), buffer).map_err(|error| errno(&error)),
         }
     }
 
     /// The kernel has room again: what TLS keeps goes out. An error shows when the slot reads.
     pub(crate) fn flush(&mut self) {
         if let (Some(fd), Some(session)) = (&self.fd, &mut self.tls) {
-            let _ = session.flush(fd);
+            let _ = session.flush(&mut Kernel(fd));
         }
     }
 
     /// Says the end, where TLS has a word for it.
     pub(crate) fn say_end(&mut self) {
         if let (Some(fd), Some(session)) = (&self.fd, &mut self.tls) {
-            session.end(fd);
+            session.end(&mut Kernel(fd));
         }
     }
 }

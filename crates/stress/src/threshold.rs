@@ -43,6 +43,7 @@ enum Kind {
     Response,
     Service,
     Connect,
+    Handshake,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,7 +80,7 @@ impl FromStr for Threshold {
         let wrong = || {
             format!(
                 "`{text}` is not a threshold: write a measure, < <= > or >=, and a limit, like p99<50ms, \
-                 service.p50<=2ms, error_rate<0.1%, rate>1000, worst_second.rate>900, reset<1 or probe.p99<20ms"
+                 service.p50<=2ms, handshake.p99<50ms, error_rate<0.1%, rate>1000, worst_second.rate>900, reset<1 or probe.p99<20ms"
             )
         };
         let at = text.find(['<', '>']).ok_or_else(wrong)?;
@@ -132,6 +133,7 @@ fn metric(name: &str, limit: &str) -> Option<Metric> {
         Some(("response", name)) => (Kind::Response, name),
         Some(("service", name)) => (Kind::Service, name),
         Some(("connect", name)) => (Kind::Connect, name),
+        Some(("handshake", name)) => (Kind::Handshake, name),
         _ => (Kind::Response, name),
     };
     let statistic = match name {
@@ -175,6 +177,11 @@ impl Threshold {
         self.probe
     }
 
+    /// Whether it is about handshakes of TLS.
+    pub(crate) fn is_of_handshakes(&self) -> bool {
+        matches!(self.metric, Metric::Latency(Kind::Handshake, _) | Metric::Outcome(Outcome::TlsFailed, _))
+    }
+
     /// The condition as it was written.
     pub(crate) fn text(&self) -> &str {
         &self.text
@@ -202,6 +209,7 @@ impl Threshold {
                     Kind::Response => &measured.latency.response,
                     Kind::Service => &measured.latency.service,
                     Kind::Connect => &measured.latency.connect,
+                    Kind::Handshake => &measured.latency.handshake,
                 };
                 statistic_of(latency.as_ref()?, statistic)
             }
@@ -271,6 +279,9 @@ mod tests {
             "p99.9 <= 1s",
             "service.p50<2ms",
             "connect.max<1s",
+            "handshake.p99<50ms",
+            "probe.handshake.mean <= 5ms",
+            "tls_failed<1",
             "error_rate<0.1%",
             "rate>1k",
             "reset<1",
@@ -297,6 +308,8 @@ mod tests {
             "error_rate<-1%",
             "<1s",
             "response.<1s",
+            "handshake<1s",
+            "handshake.p99<5",
             "worst_second>900",
             "worst_second.p99<1s",
             "worst_second.rate>900ms",

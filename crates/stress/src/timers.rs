@@ -64,6 +64,14 @@ impl Timeouts {
         self.deadlines[slot].at = NEVER;
     }
 
+    /// Every wait may take this much longer.
+    pub(crate) fn put_off(&mut self, by: Nanos) {
+        // What is in the heap comes too early now, and goes back into it then.
+        for deadline in &mut self.deadlines {
+            deadline.at = deadline.at.saturating_add(by);
+        }
+    }
+
     /// When to look for waits that are over; no wait is over before.
     pub(crate) fn next(&self) -> Option<Nanos> {
         self.looks.peek().map(|Reverse((at, _))| *at)
@@ -131,6 +139,21 @@ mod tests {
         assert_eq!(timeouts.expired(2000), None);
         timeouts.set(1, Wait::Close, 0);
         assert_eq!(timeouts.next(), Some(1000));
+    }
+
+    #[test]
+    fn waits_that_are_put_off_end_later_and_others_do_not_begin() {
+        let mut timeouts = Timeouts::new(3, 10, 100, 1000);
+        timeouts.set(0, Wait::Connect, 0);
+        timeouts.set(1, Wait::Reply, 0);
+        timeouts.put_off(50);
+        timeouts.set(2, Wait::Connect, 45);
+        assert_eq!(timeouts.expired(54), None);
+        assert_eq!(timeouts.expired(55), Some((2, Wait::Connect, 55)));
+        assert_eq!(timeouts.expired(60), Some((0, Wait::Connect, 60)));
+        assert_eq!(timeouts.expired(149), None);
+        assert_eq!(timeouts.expired(1000), Some((1, Wait::Reply, 150)));
+        assert_eq!((timeouts.expired(NEVER - 1), timeouts.next()), (None, None));
     }
 
     /// As a slow and certain way finds them: every wait that is not taken back expires at its deadline, once.

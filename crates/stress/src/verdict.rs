@@ -96,6 +96,12 @@ fn generator_limit(evidence: &Evidence<'_>) -> Option<String> {
     if outcomes[Outcome::Skipped] * 1000 > evidence.offered {
         return Some(format!("{} requests were noticed too late to be sent", outcomes[Outcome::Skipped]));
     }
+    if outcomes[Outcome::GeneratorLate] * 1000 > evidence.offered {
+        let cut = outcomes[Outcome::GeneratorLate];
+        return Some(format!(
+            "{cut} half-sent requests were ended by the server while a load thread was away"
+        ));
+    }
     if let (Some(lag), Some(response)) = (evidence.lag_p99, evidence.response_p99)
         && lag > LAG
         && lag > LAG_SHARE * response

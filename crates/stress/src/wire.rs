@@ -126,7 +126,7 @@ impl Wire {
         let (expect, busy) = (self.expect.as_deref(), self.busy.as_deref());
         if let Framing::Http(http) = &self.framing {
             let kept = reply.kept.get_or_insert_default();
-            kept.http.head_only = http.expects_no_body();
+            kept.http.expect(http.expects_no_body());
             return kept.http.read(bytes, expect, busy);
         }
         if let Framing::Socket(_) = &self.framing {

@@ -65,6 +65,9 @@ pub(super) fn json(report: &Report, view: &View) -> Value {
             .map(|source| json!({ "source": source.source, "count": source.count })).collect::<Vec<_>>(),
         "limits": report.limits.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into()))
             .collect::<Map<_, _>>(),
+        "configuration": report.configuration.as_ref().map(|last| json!({
+            "read_at_seconds": last.read_at, "failure": last.failure,
+        })),
         "view": view,
     })
 }

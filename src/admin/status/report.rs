@@ -5,6 +5,7 @@
 
 use super::super::banner::{Banner, Lately};
 use super::super::history::{Dropped, History, Latencies, Sample};
+use crate::metrics::configuration::{self, ConfigurationState};
 use crate::metrics::process::ProcessSnapshot;
 use crate::metrics::snapshot::{ListenerSnapshot, Observe, Refusal, RefusedSource, Snapshot};
 use std::time::{Duration, Instant};
@@ -23,6 +24,8 @@ pub(super) struct Report {
     pub(super) refusals: Vec<Refusal>,
     pub(super) refused_sources: Vec<RefusedSource>,
     pub(super) limits: Vec<(&'static str, String)>,
+    /// Of the program's configuration, where there is one.
+    pub(super) configuration: Option<ConfigurationState>,
     pub(super) recent: Recent,
     /// Processors that the process may use.
     pub(super) processors: usize,
@@ -64,6 +67,7 @@ impl Report {
             refusals: observe.refusals(),
             refused_sources,
             limits: observe.limits(),
+            configuration: configuration::state(),
             recent: Recent::new(&sample, &seen, history),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             seen,

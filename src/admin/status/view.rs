@@ -5,6 +5,7 @@ use super::super::show;
 use super::report::Report;
 use super::web;
 use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
+use crate::metrics::configuration::ConfigurationState;
 use crate::metrics::registry::VERSION;
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
 use crate::reason::{BackendFailure, CloseReason, DatagramDrop, DropReason, TurnShed};
@@ -181,7 +182,8 @@ impl View {
         let refusals = report.refusals.iter().map(|r| refusal_row(r, report.listener_name(r.listener), now));
         self.rows.insert("refusals", refusals.collect());
         let limits = report.limits.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]);
-        self.rows.insert("limits", limits.collect());
+        let configuration = report.configuration.iter().map(configuration_row);
+        self.rows.insert("limits", configuration.chain(limits).collect());
     }
 
     /// One sparkline: its path, what the value is now, and its peak. It is drawn to its own peak, or to `least` if that
@@ -315,6 +317,14 @@ fn refusal_row(refusal: &Refusal, listener: &str, now: u64) -> Vec<String> {
         listener.to_owned(),
         show::time_of_day(refusal.at_unix_ms),
     ]
+}
+
+fn configuration_row(last: &ConfigurationState) -> Vec<String> {
+    let mut said = format!("read at {}", show::time_of_day(last.read_at * 1000));
+    if let Some(why) = &last.failure {
+        let _ = write!(said, "; the last reload failed: {why}");
+    }
+    vec!["configuration".to_owned(), said]
 }
 
 fn unix_ms() -> u64 {

@@ -6,19 +6,25 @@
 mod args;
 mod failure;
 mod output;
+mod random;
+mod socket;
 mod source;
+mod speech;
 mod talk;
 mod wire;
 
 pub(super) use self::args::ClientArgs;
 use self::failure::Failure;
-use self::output::Printer;
 use self::source::{DATAGRAM_MAX, Messages};
-use self::talk::{ReplyEnd, Talk};
+use self::speech::{ReplyEnd, Requests, Speech};
+use self::talk::Talk;
+use self::wire::Dialer;
 use super::exit::{self, fail};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use tidegate_protocols::RequestForm;
+use tidegate_protocols::tls::TlsChoices;
 use tidegate_units::unescape;
 use tidegate_units::url::{Scheme, Url, UrlError};
 
@@ -56,14 +62,15 @@ fn converse(args: &ClientArgs) -> Result<String, Failure> {
         let why = format!("--data has {size} bytes, and a datagram has at most {DATAGRAM_MAX}");
         return Err(Failure::Usage(why));
     }
+    let form = RequestForm::of(&url, args.method.as_deref(), &args.header).map_err(Failure::Usage)?;
+    let dialer = Dialer::new(&url, &tls_choices(args), &form, args.timeout)?;
+    let speech = speech(args, &url, form, data.as_deref())?;
     let source = Messages::open(args, datagrams)?;
     let began = Instant::now();
-    let wire = wire::connect(&url, args.timeout)?;
-    let mut talk = Talk::new(url, wire, source, Printer::new());
+    let wire = dialer.dial()?;
+    let mut talk = Talk::new(url, dialer, wire, speech, source);
     talk.think = args.think;
     talk.timeout = args.timeout;
-    talk.adds_newline = !args.no_newline && data.is_none() && !datagrams;
-    talk.reply_end = reply_end(args, data.as_deref());
     let done = talk.run(data);
     let written = talk.output.finish();
     let (sent, replies) = talk.counts();
@@ -77,18 +84,40 @@ fn converse(args: &ClientArgs) -> Result<String, Failure> {
     ))
 }
 
-/// The server, if it is one that the client speaks to.
+/// The server, if it is one that can be connected to.
 fn target(text: &str) -> Result<Url, Failure> {
     let url: Url = text.parse().map_err(|error: UrlError| Failure::Usage(error.to_string()))?;
-    let why = match url.scheme {
-        Scheme::Tcp | Scheme::Udp if url.port == 0 => format!("{url}: port 0 is not a port to connect to"),
-        Scheme::Tcp | Scheme::Udp | Scheme::Unix => return Ok(url),
-        Scheme::Http | Scheme::Https | Scheme::HttpUnix => {
-            format!("{url}: the client speaks tcp://, udp:// and unix://; for HTTP use curl")
-        }
-        _ => format!("{url}: the client speaks tcp://, udp:// and unix://"),
-    };
-    Err(Failure::Usage(why))
+    match url.port == 0 && url.socket().is_none() {
+        true => Err(Failure::Usage(format!("{url}: port 0 is not a port to connect to"))),
+        false => Ok(url),
+    }
+}
+
+fn tls_choices(args: &ClientArgs) -> TlsChoices {
+    let mut choices = TlsChoices::default();
+    choices.authorities = args.cacert.clone();
+    choices.insecure = args.insecure;
+    choices.name = args.tls_name.clone();
+    choices
+}
+
+/// How messages are sent, and where replies end.
+fn speech(args: &ClientArgs, url: &Url, form: RequestForm, data: Option<&[u8]>) -> Result<Speech, Failure> {
+    let is_web = url.scheme.has_path();
+    if is_web && (args.no_newline || args.quiet.is_some()) {
+        let why = format!("--no-newline and --quiet are about replies that are bytes, and this is {url}");
+        return Err(Failure::Usage(why));
+    }
+    Ok(match url.scheme.inside_tls().unwrap_or(url.scheme) {
+        Scheme::Udp => Speech::Datagrams,
+        Scheme::Http | Scheme::HttpUnix => Speech::Http(Box::new(Requests::new(url, form))),
+        Scheme::Ws => Speech::Socket(Box::default()),
+        Scheme::Tcp | Scheme::Unix => Speech::Bytes {
+            adds_newline: !args.no_newline && data.is_none(),
+            reply_end: reply_end(args, data),
+        },
+        _ => return Err(Failure::Usage(format!("{url}: the client does not speak that"))),
+    })
 }
 
 fn reply_end(args: &ClientArgs, data: Option<&[u8]>) -> ReplyEnd {

@@ -1,235 +1,208 @@
-//! The client's socket: connecting it, and sending and receiving on it.
+//! What is between the conversation and the server: a socket, and where the URL says so TLS and the handshake of a WebSocket.
 
 use super::failure::Failure;
-use rustix::event::{PollFd, PollFlags, poll};
-use socket2::{Domain, SockAddr, Socket, Type};
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use super::random::random;
+use super::socket::{self, Socket, wait};
+use rustix::event::{PollFd, PollFlags};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::{Duration, Instant};
+use tidegate_protocols::RequestForm;
+use tidegate_protocols::tls::{Session, Shaken, Tls, TlsChoices};
+use tidegate_protocols::websocket::{Greeting, GreetingReader, Handshake};
 use tidegate_units::show_time;
 use tidegate_units::url::{Scheme, Url};
 
-/// Between two tries to connect to a Unix socket whose backlog is full.
-const KNOCK: Duration = Duration::from_millis(10);
+/// How the server is reached: again and again, where it ends connections after some requests.
+pub(super) struct Dialer {
+    url: Url,
+    tls: Option<Tls>,
+    handshake: Option<Handshake>,
+    timeout: Duration,
+}
 
-/// The socket, connected and non-blocking.
-pub(super) enum Wire {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    /// With the host's other addresses: whether something listens at this one shows only when a datagram is sent.
-    Udp(UdpSocket, Vec<SocketAddr>),
+impl Dialer {
+    pub(super) fn new(
+        url: &Url,
+        choices: &TlsChoices,
+        form: &RequestForm,
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
+        let tls = match url.scheme.inside_tls() {
+            None if choices.is_default() => None,
+            None => {
+                let why = format!("--cacert, --insecure and --tls-name are about TLS, and this is {url}");
+                return Err(Failure::Usage(why));
+            }
+            Some(_) => {
+                let protocol = url.scheme.has_path().then_some("http/1.1");
+                Some(Tls::new(choices, &url.host, protocol).map_err(Failure::Failed)?)
+            }
+        };
+        let handshake = matches!(url.scheme, Scheme::Ws | Scheme::Wss).then(|| {
+            let mut key = [0; 16];
+            key[..8].copy_from_slice(&random().to_ne_bytes());
+            key[8..].copy_from_slice(&random().to_ne_bytes());
+            Handshake::new(url, form, key)
+        });
+        Ok(Self { url: url.clone(), tls, handshake, timeout })
+    }
+
+    /// Connects, and makes all handshakes.
+    pub(super) fn dial(&self) -> Result<Wire, Failure> {
+        let deadline = Instant::now() + self.timeout;
+        let socket = socket::connect(&self.url, self.timeout, deadline)?;
+        let mut wire = Wire { socket, tls: None, early: Vec::new() };
+        if let Some(tls) = &self.tls {
+            self.shake(tls, &mut wire, deadline)?;
+        }
+        if let Some(handshake) = &self.handshake {
+            self.greet(handshake, &mut wire, deadline)?;
+        }
+        Ok(wire)
+    }
+
+    fn shake(&self, tls: &Tls, wire: &mut Wire, deadline: Instant) -> Result<(), Failure> {
+        let why = || tls.why().unwrap_or_else(|| "TLS failed".to_owned());
+        let mut session = tls.begin().ok_or_else(|| self.failed(why()))?;
+        loop {
+            let shaken = session.shake(tls, &mut wire.socket);
+            match shaken {
+                Shaken::Done => break,
+                Shaken::Waits => {}
+                Shaken::Ended => return Err(self.failed("it closed the connection in the TLS handshake")),
+                Shaken::Broken(error) => return Err(self.broken("TLS", &error)),
+                Shaken::Failed => return Err(self.failed(why())),
+            }
+            self.wait(wire, session.has_output(), deadline, "TLS")?;
+        }
+        wire.tls = Some(session);
+        Ok(())
+    }
+
+    /// Opens the WebSocket.
+    fn greet(&self, handshake: &Handshake, wire: &mut Wire, deadline: Instant) -> Result<(), Failure> {
+        const NAME: &str = "WebSocket";
+        let (mut rest, mut reader, mut buffer) = (handshake.bytes(), GreetingReader::default(), [0; 4096]);
+        loop {
+            match wire.send(rest) {
+                Ok(sent) => rest = &rest[sent..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(self.broken(NAME, &error)),
+            }
+            let got = match wire.receive(&mut buffer) {
+                Ok(0) => return Err(self.failed("it closed the connection in the WebSocket handshake")),
+                Ok(got) => &buffer[..got],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait(wire, !rest.is_empty() || wire.has_output(), deadline, NAME)?;
+                    continue;
+                }
+                Err(error) => return Err(self.broken(NAME, &error)),
+            };
+            match reader.read(handshake, got) {
+                Greeting::More => {}
+                Greeting::Open(used) => {
+                    wire.early = got[used..].to_vec();
+                    return Ok(());
+                }
+                Greeting::Refused => {
+                    let status = reader.status();
+                    return Err(
+                        self.failed(format!("it opens no WebSocket: it answered with status {status}"))
+                    );
+                }
+                Greeting::Wrong => return Err(self.failed("it answers, and not as a WebSocket does")),
+            }
+        }
+    }
+
+    fn wait(&self, wire: &Wire, writes: bool, deadline: Instant, what: &str) -> Result<(), Failure> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let time = show_time(self.timeout);
+            return Err(self.failed(format!("its {what} handshake was not complete within {time}")));
+        }
+        let mut events = PollFlags::IN;
+        events.set(PollFlags::OUT, writes);
+        wait(&mut [PollFd::from_borrowed_fd(wire.as_fd(), events)], Some(left))
+            .map_err(|error| self.failed(format!("it cannot be waited for: {error}")))?;
+        Ok(())
+    }
+
+    fn broken(&self, what: &str, error: &io::Error) -> Failure {
+        self.failed(match error.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                format!("it reset the connection in the {what} handshake (a full tidegate does so)")
+            }
+            io::ErrorKind::UnexpectedEof => format!("it closed the connection in the {what} handshake"),
+            _ => format!("the {what} handshake failed: {error}"),
+        })
+    }
+
+    fn failed(&self, why: impl std::fmt::Display) -> Failure {
+        Failure::Failed(format!("cannot connect to {}: {why}", self.url))
+    }
+}
+
+/// A connection.
+pub(super) struct Wire {
+    socket: Socket,
+    tls: Option<Box<Session>>,
+    /// What came with the end of a handshake.
+    early: Vec<u8>,
 }
 
 impl Wire {
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Wire::Tcp(socket) => socket.as_fd(),
-            Wire::Unix(socket) => socket.as_fd(),
-            Wire::Udp(socket, _) => socket.as_fd(),
+        self.socket.as_fd()
+    }
+
+    /// Sends some bytes: how many were taken.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => io::Write::write(&mut self.socket, bytes),
+            Some(session) if bytes.is_empty() => session.flush(&mut self.socket).map(|()| 0),
+            Some(session) => session.send(&mut self.socket, bytes),
         }
     }
 
-    pub(super) fn send(&self, data: &[u8]) -> io::Result<usize> {
-        match self {
-            Wire::Tcp(socket) => (&*socket).write(data),
-            Wire::Unix(socket) => (&*socket).write(data),
-            Wire::Udp(socket, _) => socket.send(data),
+    /// Receives some bytes; 0 is the end.
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.early.is_empty() {
+            let n = self.early.len().min(buffer.len());
+            buffer[..n].copy_from_slice(&self.early[..n]);
+            self.early.drain(..n);
+            return Ok(n);
+        }
+        match &mut self.tls {
+            None => io::Read::read(&mut self.socket, buffer),
+            Some(session) => session.receive(&mut self.socket, buffer),
         }
     }
 
-    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Wire::Tcp(socket) => (&*socket).read(buffer),
-            Wire::Unix(socket) => (&*socket).read(buffer),
-            Wire::Udp(socket, _) => socket.recv(buffer),
-        }
+    /// Whether there are bytes to receive of which the kernel does not know.
+    pub(super) fn has_input(&mut self) -> bool {
+        !self.early.is_empty() || self.tls.as_mut().is_some_and(|session| session.has_input())
     }
 
-    /// Whether it is a stream, and so has an end.
-    pub(super) fn is_stream(&self) -> bool {
-        !matches!(self, Wire::Udp(..))
+    /// Whether something that was sent waits for room in the kernel.
+    pub(super) fn has_output(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.has_output())
     }
 
     /// Says that nothing more will be sent.
-    pub(super) fn end(&self) -> io::Result<()> {
-        match self {
-            Wire::Tcp(socket) => socket.shutdown(Shutdown::Write),
-            Wire::Unix(socket) => socket.shutdown(Shutdown::Write),
-            Wire::Udp(..) => Ok(()),
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        match &mut self.tls {
+            None => self.socket.end(),
+            Some(session) => {
+                session.end(&mut self.socket);
+                Ok(())
+            }
         }
     }
 
     /// Goes on to the next address of the host; false if there is none.
     pub(super) fn try_next(&mut self) -> bool {
-        let Wire::Udp(_, others) = self else { return false };
-        while !others.is_empty() {
-            let address = others.remove(0);
-            if let Ok(socket) = open_datagram(address) {
-                let others = std::mem::take(others);
-                *self = Wire::Udp(socket, others);
-                return true;
-            }
-        }
-        false
-    }
-}
-
-/// Connects to the first address of the host that takes it. Each gets its share of the time that is left.
-pub(super) fn connect(url: &Url, timeout: Duration) -> Result<Wire, Failure> {
-    let deadline = Instant::now() + timeout;
-    if let Some(path) = url.socket() {
-        return connect_unix(path, deadline)
-            .map(Wire::Unix)
-            .map_err(|error| explain(url, timeout, Some(error)));
-    }
-    let resolved = url.resolve_within(timeout);
-    let addresses = resolved.map_err(|error| Failure::Failed(error.to_string()))?;
-    connect_one_of(url.scheme, &addresses, deadline).map_err(|error| explain(url, timeout, error))
-}
-
-fn connect_one_of(
-    scheme: Scheme,
-    addresses: &[SocketAddr],
-    deadline: Instant,
-) -> Result<Wire, Option<io::Error>> {
-    let mut last = None;
-    for (n, address) in addresses.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let share = left / u32::try_from(addresses.len() - n).unwrap_or(u32::MAX);
-        if share.is_zero() {
-            break;
-        }
-        let connected = match scheme {
-            Scheme::Udp => {
-                open_datagram(*address).map(|socket| Wire::Udp(socket, addresses[n + 1..].to_vec()))
-            }
-            _ => open_stream(*address, share).map(Wire::Tcp),
-        };
-        match connected {
-            Ok(wire) => return Ok(wire),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last)
-}
-
-fn explain(url: &Url, timeout: Duration, error: Option<io::Error>) -> Failure {
-    let why = match error {
-        Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            "connection refused: nothing listens there".to_owned()
-        }
-        Some(error) if error.kind() == io::ErrorKind::NotFound => "there is no such socket".to_owned(),
-        Some(error) if error.kind() != io::ErrorKind::TimedOut => error.to_string(),
-        _ => format!("no answer within {}", show_time(timeout)),
-    };
-    Failure::Failed(format!("cannot connect to {url}: {why}"))
-}
-
-fn open_datagram(address: SocketAddr) -> io::Result<UdpSocket> {
-    let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(address)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
-fn open_stream(address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect_timeout(&address, timeout)?;
-    // Each line is sent with one call, so there is nothing to gather.
-    socket.set_nodelay(true)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
-/// Connects to a Unix socket. While its backlog is full, the kernel neither waits nor reports when there is room, so
-/// connecting is tried again and again.
-fn connect_unix(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    let address = SockAddr::unix(path)?;
-    loop {
-        match socket.connect(&address) {
-            Ok(()) => return Ok(socket.into()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        std::thread::sleep(KNOCK.min(left));
-    }
-}
-
-/// Waits until something can be read or written, or the time is over: what is ready of `fds`.
-pub(super) fn wait(fds: &mut [PollFd<'_>], time: Option<Duration>) -> rustix::io::Result<Vec<PollFlags>> {
-    // A little late is better than a little early, which would spin until the deadline.
-    let time = time.map(|time| time + Duration::from_micros(100));
-    let time = time.and_then(|time| rustix::event::Timespec::try_from(time).ok());
-    match poll(fds, time.as_ref()) {
-        Ok(_) => Ok(fds.iter().map(PollFd::revents).collect()),
-        Err(rustix::io::Errno::INTR) => Ok(vec![PollFlags::empty(); fds.len()]),
-        Err(error) => Err(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::TcpListener;
-
-    /// An address whose backlog is full, so that it swallows who knocks; it does so while the rest is kept.
-    fn full() -> (SocketAddr, Socket, Vec<Socket>) {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        socket.listen(0).unwrap();
-        let address = socket.local_addr().unwrap().as_socket().unwrap();
-        let knocking = (0..4).map(|_| {
-            let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            client.set_nonblocking(true).unwrap();
-            let _ = client.connect(&address.into());
-            client
-        });
-        let knocking = knocking.collect();
-        (address, socket, knocking)
-    }
-
-    fn closed() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-    }
-
-    #[test]
-    fn an_address_that_swallows_connections_leaves_the_others_their_share_of_the_time() {
-        let (swallows, _socket, _knocking) = full();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let began = Instant::now();
-        let addresses = [swallows, closed(), listener.local_addr().unwrap()];
-        let wire = connect_one_of(Scheme::Tcp, &addresses, began + Duration::from_secs(3));
-        assert!(matches!(wire, Ok(Wire::Tcp(socket)) if socket.peer_addr().unwrap() == addresses[2]));
-        assert!((Duration::from_millis(900)..Duration::from_millis(2500)).contains(&began.elapsed()));
-        // When all do, the time is what was asked for.
-        let began = Instant::now();
-        let wire = connect_one_of(Scheme::Tcp, &[swallows, swallows], began + Duration::from_millis(400));
-        assert!(wire.is_err_and(|error| error.is_some_and(|e| e.kind() == io::ErrorKind::TimedOut)));
-        assert!((Duration::from_millis(400)..Duration::from_secs(2)).contains(&began.elapsed()));
-    }
-
-    #[test]
-    fn a_datagram_socket_goes_on_to_the_next_address() {
-        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let none = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let addresses = [none, server.local_addr().unwrap()];
-        let mut wire =
-            connect_one_of(Scheme::Udp, &addresses, Instant::now() + Duration::from_secs(1)).ok().unwrap();
-        assert!(wire.send(b"x").is_ok() && wire.send(b"x").is_err(), "nothing listens at the first");
-        assert!(wire.try_next());
-        wire.send(b"y").unwrap();
-        let mut buffer = [0; 8];
-        let (n, _) = server.recv_from(&mut buffer).unwrap();
-        assert_eq!(&buffer[..n], b"y");
-        assert!(!wire.try_next());
+        self.socket.try_next()
     }
 }

@@ -3,16 +3,21 @@
 
 pub(super) mod handed;
 pub(super) mod notify;
+pub(super) mod reload;
 pub(super) mod upgrade;
 
 use self::notify::Supervisor;
+use self::reload::Configured;
 use self::upgrade::{Estate, StartedFrom};
-use crate::admin::AdminHandle;
+use super::beside::BesideHandles;
+use crate::contain::contain;
+use crate::metrics::configuration;
 use crate::metrics::snapshot::{ListenerSnapshot, Snapshot};
 use crate::server::{Handle, PulseWatch};
 use rustix::process::Signal;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +37,10 @@ pub(super) struct Live {
     pub(super) origin: StartedFrom,
     /// What each listener was configured as, in the order of the server's listeners.
     pub(super) texts: Mutex<Vec<String>>,
-    pub(super) admin: Mutex<Option<AdminHandle>>,
+    pub(super) beside: Mutex<BesideHandles>,
+    pub(super) configured: Mutex<Configured>,
+    /// Reloads that were ordered and have not ended: one at work, and one that reads what is written meanwhile.
+    pub(super) reloads: AtomicU8,
 }
 
 impl Live {
@@ -40,17 +48,13 @@ impl Live {
         self.texts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn admin(&self) -> MutexGuard<'_, Option<AdminHandle>> {
-        self.admin.lock().unwrap_or_else(PoisonError::into_inner)
+    fn beside(&self) -> MutexGuard<'_, BesideHandles> {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The admin endpoint, which ends when it is dropped.
-    pub(super) fn take_admin(&self) -> Option<AdminHandle> {
-        self.admin().take()
-    }
-
-    fn admin_socket(&self) -> io::Result<Option<OwnedFd>> {
-        self.admin().as_ref().and_then(AdminHandle::socket).map(OwnedFd::try_clone).transpose()
+    /// The admin endpoint and the agent, which end when they are dropped.
+    pub(super) fn take_beside(&self) -> BesideHandles {
+        std::mem::replace(&mut *self.beside(), BesideHandles { admin: None, agent: None })
     }
 
     /// Starts the thread, which ends with the process.
@@ -59,14 +63,14 @@ impl Live {
         std::thread::Builder::new().name("tidegate-live".to_owned()).spawn(move || live.run()).map(drop)
     }
 
-    fn run(&self) {
+    fn run(self: &Arc<Self>) {
         let told = self.supervisor.is_there();
         let every = self.supervisor.watchdog().unwrap_or(STATUS_EVERY).min(STATUS_EVERY);
         self.supervisor.ready();
         let mut pulse = PulseWatch::default();
         loop {
             match crate::sys::wait_for(&ORDERS, if told { every } else { WAIT }) {
-                Some(Signal::HUP) => self.reload(),
+                Some(Signal::HUP) => self.order_reload(),
                 Some(Signal::USR2) => self.upgrade(),
                 _ => {}
             }
@@ -76,11 +80,43 @@ impl Live {
         }
     }
 
+    /// Has the configuration read again by a thread of its own: a name may be looked up for seconds, and the supervisor's
+    /// watchdog does not wait. While one reads, one more order is kept, since the file may have changed meanwhile.
+    fn order_reload(self: &Arc<Self>) {
+        let ordered = self.reloads.fetch_update(Relaxed, Relaxed, |count| (count < 2).then_some(count + 1));
+        if ordered != Ok(0) {
+            return;
+        }
+        let live = self.clone();
+        let work = move || {
+            loop {
+                // A panic would be a bug of ours; the next order is heard all the same.
+                let _ = contain(|| live.reload());
+                if live.reloads.fetch_sub(1, Relaxed) == 1 {
+                    return;
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("tidegate-reload".to_owned()).spawn(work) {
+            self.reloads.store(0, Relaxed);
+            configuration::not_taken_over("the system gives no thread for it");
+            tracing::error!(%error, "the configuration is not read again: the system gives no thread for it");
+        }
+    }
+
     fn reload(&self) {
         self.supervisor.reloading();
-        tracing::info!(
-            "SIGHUP changes nothing yet: SIGUSR2 starts the program anew, with its configuration as it is now"
-        );
+        let mut configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
+        match configured.reload(&self.handle) {
+            Ok(changed) => {
+                configuration::taken_over();
+                tracing::info!("the configuration was read again: {changed}");
+            }
+            Err(why) => {
+                configuration::not_taken_over(&why);
+                tracing::error!("the configuration was read again, and nothing has changed: {why}");
+            }
+        }
         self.supervisor.ready();
     }
 
@@ -90,8 +126,8 @@ impl Live {
             handle: &self.handle,
             supervisor: &self.supervisor,
             texts: &self.texts(),
-            admin: self.admin_socket(),
-            end_admin: &|| drop(self.take_admin()),
+            beside: self.beside().sockets(),
+            end_beside: &|| drop(self.take_beside()),
         };
         match upgrade::upgrade(estate) {
             Ok(pid) => {

@@ -191,7 +191,7 @@ pub(super) struct LoadArgs {
     pub(super) probe_source_ip: Option<Sources>,
 
     /// Exit with 99 unless this holds; may be repeated. Examples: p99<50ms, error_rate<0.1%, probe.p99<20ms,
-    /// worst_second.rate>900.
+    /// worst_second.rate>900, handshake.p99<50ms.
     #[arg(long, value_name = "CONDITION", help_heading = JUDGEMENT)]
     pub(super) threshold: Vec<Threshold>,
 

@@ -4,25 +4,26 @@
 use crate::admit::places::{Place, Places};
 use crate::clock::{Nanos, nanos};
 use crate::limits::Limits;
-use crate::transport::socket::{Discarded, discard, reset_on_close};
+use crate::transport::socket::{ClientSocket, Discarded, discard, reset_on_close};
 use crossbeam_channel::{Receiver, Sender};
-use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 /// How many may linger, and the way of a lingering socket to the timekeeper.
 #[derive(Debug)]
 pub(crate) struct Lingers {
     places: Arc<Places>,
     sender: Sender<Lingering>,
-    bytes: usize,
-    timeout: Nanos,
+    bytes: AtomicUsize,
+    timeout: AtomicU64,
 }
 
 /// A socket whose polite close is under way: it has a place among `lingering`, and a deadline.
 #[derive(Debug)]
 pub(crate) struct Lingering {
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: ClientSocket,
     /// Bytes that are still discarded.
     pub(crate) left: usize,
     pub(crate) deadline: Nanos,
@@ -33,8 +34,17 @@ impl Lingers {
     /// The budget, and where the timekeeper takes lingering sockets in.
     pub(crate) fn new(limits: &Limits) -> (Self, Receiver<Lingering>) {
         let (sender, receiver) = crossbeam_channel::bounded(limits.lingering.max(1));
-        let (places, timeout) = (Places::new(limits.lingering), nanos(limits.linger_timeout));
-        (Self { places, sender, bytes: limits.linger_bytes, timeout }, receiver)
+        let places = Places::new(limits.lingering);
+        let lingers = Self { places, sender, bytes: AtomicUsize::new(0), timeout: AtomicU64::new(0) };
+        lingers.set_limits(limits);
+        (lingers, receiver)
+    }
+
+    /// Changes what the closes from now on have: places, bytes and time.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        self.places.set_limit(limits.lingering);
+        self.bytes.store(limits.linger_bytes, Relaxed);
+        self.timeout.store(nanos(limits.linger_timeout), Relaxed);
     }
 
     /// How many linger.
@@ -44,17 +54,22 @@ impl Lingers {
 
     /// Sends FIN, and what comes after that is the timekeeper's; true when it must take the socket in. `unregister` is
     /// called before that, so that what is only discarded wakes nobody. Past the budget the close does not wait.
-    pub(crate) fn linger(&self, socket: TcpStream, now: Nanos, unregister: impl FnOnce(&TcpStream)) -> bool {
-        if socket.shutdown(Shutdown::Write).is_err() {
+    pub(crate) fn linger(
+        &self,
+        socket: ClientSocket,
+        now: Nanos,
+        unregister: impl FnOnce(&ClientSocket),
+    ) -> bool {
+        if socket.end_output().is_err() {
             return false;
         }
-        let mut left = self.bytes;
+        let mut left = self.bytes.load(Relaxed);
         if discard(&socket, &mut left) != Discarded::Open {
             return false;
         }
         let Some(place) = self.places.take() else { return false };
         unregister(&socket);
-        let deadline = now.saturating_add(self.timeout);
+        let deadline = now.saturating_add(self.timeout.load(Relaxed));
         self.sender.try_send(Lingering { socket, left, deadline, _place: place }).is_ok()
     }
 }

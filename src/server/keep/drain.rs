@@ -74,7 +74,7 @@ impl Drain {
             Stage::Serving if life.has_enough() && shared.admission.open() == 0 => self.leave(shared, now),
             Stage::Serving => {}
             Stage::Leaving => {
-                let delay = nanos(shared.limits.drain_delay);
+                let delay = nanos(shared.limits.current().server.drain_delay);
                 if now.saturating_sub(self.ordered_at) >= delay || self.orders.are_to_cut() {
                     self.begin(shared, now);
                 }
@@ -112,7 +112,7 @@ impl Drain {
         self.closed_before = closed_total(shared);
         shared.life.enter(Phase::Leaving);
         self.stage = Stage::Leaving;
-        if shared.limits.drain_delay.is_zero() {
+        if shared.limits.current().server.drain_delay.is_zero() {
             self.begin(shared, now);
         }
     }
@@ -127,7 +127,7 @@ impl Drain {
         if shared.datagrams.begin_drain(&shared.line, now) {
             shared.crew.work_queued();
         }
-        let until = now.saturating_add(nanos(shared.limits.drain_timeout));
+        let until = now.saturating_add(nanos(shared.limits.current().server.drain_timeout));
         self.stage = Stage::HandedOver { until };
     }
 
@@ -150,7 +150,7 @@ impl Drain {
         if !shared.life.is_handed_over() && shared.datagrams.begin_drain(&shared.line, now) {
             shared.crew.work_queued();
         }
-        let timeout = self.orders.take_grace().unwrap_or(nanos(shared.limits.drain_timeout));
+        let timeout = self.orders.take_grace().unwrap_or(nanos(shared.limits.current().server.drain_timeout));
         self.stage = Stage::Draining { until: now.saturating_add(timeout) };
     }
 

@@ -1,6 +1,7 @@
 //! The timekeeper: one thread that ends what has waited too long, runs the lingering closes, sees to it that somebody
 //! polls while all workers are in turns, sums up refusals once a second, and leads the drain. Nothing in it blocks.
 
+use super::deadlines;
 use super::drain::Drain;
 use super::pressure::Pressure;
 use super::trim::Trim;
@@ -8,6 +9,7 @@ use crate::clock::{Nanos, nanos};
 use crate::server::close::linger::Lingering;
 use crate::server::counts::{KEEPER_ROW, Row};
 use crate::server::datagram::batch::Batch;
+use crate::server::in_force::{InForce, LimitsView};
 use crate::server::pulse::Vital;
 use crate::server::queue::connection::{Connection, Waiting};
 use crate::server::queue::owned::Owned;
@@ -21,7 +23,7 @@ use crate::transport::socket::{Discarded, discard, has_news, takes_more};
 use crossbeam_channel::Receiver;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -49,6 +51,7 @@ pub(crate) struct Timekeeper {
     poll: Poll,
     incoming: Receiver<Lingering>,
     lingering: Vec<Option<Lingering>>,
+    limits: LimitsView,
     scan_every: Nanos,
     next_scan: Nanos,
     next_summary: Nanos,
@@ -63,18 +66,14 @@ pub(crate) struct Timekeeper {
 
 impl Timekeeper {
     pub(crate) fn new(shared: Arc<Shared>, poll: Poll, incoming: Receiver<Lingering>, drain: Drain) -> Self {
-        let limits = &shared.limits;
-        let idle = shared.listeners.iter().map(|listener| listener.limits.idle_timeout).min();
-        let idle = idle.unwrap_or(limits.idle_timeout);
-        let shortest = idle.min(limits.read_timeout).min(limits.write_timeout).min(limits.queue_timeout);
-        // An eighth late at most, a pass over the table at most every 5 ms.
-        let scan_every = nanos(shortest / 8).clamp(5_000_000, SCAN_MOST);
+        let limits = shared.limits.view();
         Self {
+            scan_every: scan_every(&limits),
+            limits,
             shared,
             poll,
             incoming,
             lingering: Vec::new(),
-            scan_every,
             next_scan: 0,
             next_summary: SECOND,
             next_tick: 0,
@@ -109,6 +108,7 @@ impl Timekeeper {
             }
         }
         self.shared.crew.keeper_rises();
+        self.look_at_limits();
         self.take_lingerers();
         self.mind_workers();
         let shared = self.shared.clone();
@@ -121,7 +121,7 @@ impl Timekeeper {
             self.expire_lingering(now);
             self.scan(now);
         }
-        self.pressure.mind(&shared, shared.counts.row(KEEPER_ROW), now);
+        self.pressure.mind(&shared, &self.limits, shared.counts.row(KEEPER_ROW), now);
         if now >= self.next_summary {
             self.next_summary = now + SECOND;
             shared.refusals.sum_up(&shared.listeners, &shared.counts, shared.bell.is_awaited());
@@ -133,6 +133,15 @@ impl Timekeeper {
         self.call_sessions(now);
         self.tick(now);
         self.drain.step(&shared, now)
+    }
+
+    /// Does what follows for the timekeeper if limits have changed.
+    fn look_at_limits(&mut self) {
+        let Some(before) = self.limits.look(&self.shared.limits) else { return };
+        self.scan_every = scan_every(&self.limits);
+        self.next_scan = 0;
+        self.pressure.limits_changed(&self.shared, &self.limits);
+        deadlines::renew(&self.shared, &before, &self.limits, self.row(), self.shared.clock.now());
     }
 
     /// Gives a turn to the sessions that asked to be called by now.
@@ -190,7 +199,7 @@ impl Timekeeper {
         if let Some(lead) = crew.lead() {
             harvest(shared, &lead, Duration::ZERO, self.row());
         }
-        receive_for_busy_workers(shared, &mut self.batch);
+        receive_for_busy_workers(shared, &self.limits.server, &mut self.batch);
         // After leading: a worker that saw the timekeeper lead may have gone to sleep over it. Where a worker leads and
         // nothing waits, nobody needs waking.
         if shared.has_work() || !crew.is_led_after_publishing() {
@@ -208,11 +217,11 @@ impl Timekeeper {
     fn take_lingerers(&mut self) {
         while let Ok(lingering) = self.incoming.try_recv() {
             let place = self.lingering.iter().position(Option::is_none).unwrap_or_else(|| {
-                // At most `lingering` of them exist, so this does not grow further.
+                // At most `lingering` of them exist at any time, so this does not grow further.
                 self.lingering.push(None);
                 self.lingering.len() - 1
             });
-            let fd = lingering.socket.as_raw_fd();
+            let fd = lingering.socket.as_fd().as_raw_fd();
             let registered =
                 self.poll.registry().register(&mut SourceFd(&fd), Token(place), Interest::READABLE);
             if registered.is_ok() {
@@ -281,6 +290,16 @@ impl Timekeeper {
         }
         self.shared.closer().close(owned, late(waiting));
     }
+}
+
+/// How often the table is looked through: an eighth of the shortest time, so that none is kept later than that, and
+/// every 5 ms at most.
+fn scan_every(limits: &InForce) -> Nanos {
+    let InForce { server, listeners, .. } = limits;
+    let idle = listeners.iter().map(|listener| listener.idle_timeout).min();
+    let idle = idle.unwrap_or(server.idle_timeout);
+    let shortest = idle.min(server.read_timeout).min(server.write_timeout).min(server.queue_timeout);
+    nanos(shortest / 8).clamp(5_000_000, SCAN_MOST)
 }
 
 /// Whether something has come of a client that nobody has looked at yet, because the process or its workers had no

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// What became of what there was to do when the server was told to end.
+/// How the server ended: what became of the connections and the work that it had when it was told to end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShutdownReport {
     /// How long it took, `drain_delay` included.
     pub elapsed: Duration,

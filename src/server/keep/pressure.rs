@@ -5,10 +5,10 @@
 use super::rest::RestMeter;
 use crate::admit::turns::standing::INTERVAL;
 use crate::clock::{Nanos, nanos};
-use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::server::close::shedding::{Shedding, shed};
 use crate::server::counts::Row;
+use crate::server::in_force::InForce;
 use crate::server::queue::line::Entry;
 use crate::server::queue::order::{Offer, retry_after};
 use crate::server::shared::Shared;
@@ -55,12 +55,12 @@ impl Pressure {
     }
 
     /// Looks at what waits, as often as is needed.
-    pub(crate) fn mind(&mut self, shared: &Shared, row: Row<'_>, now: Nanos) {
+    pub(crate) fn mind(&mut self, shared: &Shared, limits: &InForce, row: Row<'_>, now: Nanos) {
         if now >= self.next_look {
             self.next_look = now + LOOK;
             shelve(shared, row, now);
-            expire(shared, row, now);
-            self.set_backlogs(shared, now);
+            expire(shared, nanos(limits.server.queue_timeout), row, now);
+            self.set_backlogs(shared, limits, now);
         }
         if now >= self.next_measure {
             self.next_measure = now + MEASURE;
@@ -70,23 +70,45 @@ impl Pressure {
     }
 
     /// Shallow as soon as the queue stands, deep again when it has been calm for a while.
-    fn set_backlogs(&mut self, shared: &Shared, now: Nanos) {
+    fn set_backlogs(&mut self, shared: &Shared, limits: &InForce, now: Nanos) {
         let standing = shared.order.standing();
         if standing.stands() {
-            let wanted = self.shallow_backlog(shared.limits.backlogs().1, shared.rest.load(Relaxed));
+            let wanted = self.shallow_backlog(limits.server.backlogs().1, shared.rest.load(Relaxed));
             // Small changes are not worth a system call for each listener.
             if self.shallow.is_none_or(|now| now.abs_diff(wanted) > now / 4) {
                 self.shallow = Some(wanted);
                 shared.shallow_backlog.store(wanted, Relaxed);
-                if shared.displaces_oldest(shared.limits.overload) {
+                self.apply_backlogs(shared, limits);
+                if shared.displaces_oldest(limits.server.overload) {
                     shared.line.set_places(wanted);
                 }
-                set_all(shared, |limits| limits.backlogs().1.min(wanted.max(limits.backlog)));
             }
         } else if self.shallow.is_some() && standing.is_calm(now) {
             self.shallow = None;
             shared.line.set_places(usize::MAX);
-            set_all(shared, |limits| limits.backlogs().0);
+            self.apply_backlogs(shared, limits);
+        }
+    }
+
+    /// Limits have changed: each listener has the backlog that they say.
+    pub(crate) fn limits_changed(&mut self, shared: &Shared, limits: &InForce) {
+        shared.shallow_backlog.store(self.shallow.unwrap_or(limits.server.backlogs().1), Relaxed);
+        self.apply_backlogs(shared, limits);
+    }
+
+    fn apply_backlogs(&self, shared: &Shared, limits: &InForce) {
+        // While the server drains, nobody is to be let in any more.
+        if shared.life.is_draining() {
+            return;
+        }
+        for (listener, limits) in shared.listeners.iter().zip(&limits.listeners) {
+            if let Some(socket) = &*listener.socket() {
+                let (deep, shallow) = limits.backlogs();
+                set_backlog(
+                    socket,
+                    self.shallow.map_or(deep, |wanted| shallow.min(wanted.max(limits.backlog))),
+                );
+            }
         }
     }
 
@@ -133,14 +155,6 @@ impl Pressure {
     }
 }
 
-fn set_all(shared: &Shared, backlog: impl Fn(&Limits) -> usize) {
-    for listener in &shared.listeners {
-        if let Some(socket) = &*listener.socket() {
-            set_backlog(socket, backlog(&listener.limits));
-        }
-    }
-}
-
 /// Moves what workers in long turns do not come to take to the shelf, where its order and its deadline hold.
 fn shelve(shared: &Shared, row: Row<'_>, now: Nanos) {
     if shared.line.is_empty() {
@@ -165,8 +179,7 @@ fn shelve(shared: &Shared, row: Row<'_>, now: Nanos) {
 }
 
 /// Gives up what has waited longer than `queue_timeout`.
-fn expire(shared: &Shared, row: Row<'_>, now: Nanos) {
-    let timeout = nanos(shared.limits.queue_timeout);
+fn expire(shared: &Shared, timeout: Nanos, row: Row<'_>, now: Nanos) {
     while let Some(entry) = shared.order.expire(now, timeout) {
         shed(shared, row, &entry, Shedding::TooLong, now);
     }

@@ -28,6 +28,11 @@ impl BusyPoll {
         Self { limit: nanos(limit), worth: 0 }
     }
 
+    /// Changes how long to spin at most.
+    pub(crate) fn set_limit(&mut self, limit: Duration) {
+        self.limit = nanos(limit);
+    }
+
     /// Whether to spin now.
     pub(crate) fn is_worth_it(&self) -> bool {
         self.limit > 0 && self.worth >= ENOUGH

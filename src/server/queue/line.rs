@@ -78,8 +78,8 @@ pub(crate) struct Line {
     newcomers: AtomicUsize,
     datagrams: AtomicUsize,
     /// How many newcomers may wait, and how many datagrams.
-    limit: usize,
-    /// How many newcomers may wait now: `limit` or fewer.
+    limit: AtomicUsize,
+    /// How many of the newcomers may wait for now, where that is fewer.
     places: AtomicUsize,
 }
 
@@ -89,7 +89,7 @@ impl Line {
         let (sender, receiver) = bounded(capacity);
         let zero = || AtomicUsize::new(0);
         let (front_len, newcomers, datagrams) = (zero(), zero(), zero());
-        let (front, places) = (Mutex::default(), AtomicUsize::new(limit));
+        let (front, limit, places) = (Mutex::default(), AtomicUsize::new(limit), AtomicUsize::new(usize::MAX));
         Self { sender, receiver, front, front_len, newcomers, datagrams, limit, places }
     }
 
@@ -165,6 +165,16 @@ impl Line {
         self.datagrams.fetch_sub(1, Relaxed);
     }
 
+    /// How many newcomers may wait, and how many datagrams.
+    fn limit(&self) -> usize {
+        self.limit.load(Relaxed)
+    }
+
+    /// Changes how many may wait. More that wait already go on waiting.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
+    }
+
     /// Newcomers that wait for a worker.
     pub(crate) fn newcomers(&self) -> usize {
         self.newcomers.load(Relaxed)
@@ -173,24 +183,29 @@ impl Line {
     /// Whether one more newcomer may wait: fewer wait than the limit says, those that one of the free workers is about
     /// to take not counted.
     pub(crate) fn has_place(&self, free_workers: impl FnOnce() -> usize) -> bool {
-        let (waiting, places) = (self.newcomers(), self.places.load(Relaxed));
+        let (waiting, places) = (self.newcomers(), self.places());
         waiting < places || waiting < places + free_workers()
     }
 
     /// Lets at most `most` newcomers wait from now on, and never more than the limit. Those that wait already stay.
     pub(crate) fn set_places(&self, most: usize) {
-        self.places.store(most.min(self.limit), Relaxed);
+        self.places.store(most, Relaxed);
+    }
+
+    /// How many newcomers may wait now.
+    fn places(&self) -> usize {
+        self.limit().min(self.places.load(Relaxed))
     }
 
     /// How many datagrams could be added now.
     pub(crate) fn datagram_room(&self, free_workers: usize) -> usize {
-        (self.limit + free_workers).saturating_sub(self.datagrams.load(Relaxed))
+        (self.limit() + free_workers).saturating_sub(self.datagrams.load(Relaxed))
     }
 
     /// Whether it is worth waking the acceptor: an eighth of the places is free. To wake it for each place would be a
     /// switch of threads for each turn under overload.
     pub(crate) fn has_an_eighth_free(&self) -> bool {
-        let places = self.places.load(Relaxed);
+        let places = self.places();
         self.newcomers() <= places - places.div_ceil(8)
     }
 

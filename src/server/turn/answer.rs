@@ -4,6 +4,7 @@
 use super::station::Station;
 use crate::admit::sharing::Sharing;
 use crate::clock::{Nanos, nanos};
+use crate::limits::Limits;
 use crate::metrics::stats::Ledger;
 use crate::reason::{DatagramDrop, TurnOutcome};
 use crate::server::counts::KEEPER_ROW;
@@ -39,13 +40,13 @@ pub(crate) fn receive(station: &mut Station<'_>, number: usize) {
     // Before receiving: a thread that finds the socket ready from now on puts it into the line again.
     socket.unschedule();
     socket.begin();
-    let mut batch = station.batch.take().unwrap_or_else(|| Batch::new(&shared.limits));
+    let mut batch = station.batch.take().unwrap_or_else(|| Batch::new(&station.limits.server));
     let slow = socket.cost.get() > SLOW_TURN;
     // Of what is slow no more than there is room for: the rest is better off in the kernel, where the worker that is
     // free first takes it. One at least, for this worker itself. But where the freshest come first, all: the kernel gives
     // the oldest first, and drops those that come.
     let room = || shared.line.datagram_room(shared.free_workers()).clamp(1, DATAGRAMS_AT_ONCE);
-    let all = shared.displaces_oldest(shared.limits.overload);
+    let all = shared.displaces_oldest(station.limits.server.overload);
     let most = if slow && !all { room() } else { DATAGRAMS_AT_ONCE };
     let left = socket.batches_left();
     let taken = socket.receive(&mut batch, most, station.row().of(socket.column));
@@ -112,7 +113,7 @@ fn post_batch(station: &mut Station<'_>, number: usize, batch: &mut Batch, part:
         if posted() {
             continue;
         }
-        let displaces = shared.displaces_oldest(shared.limits.overload);
+        let displaces = shared.displaces_oldest(station.limits.server.overload);
         if displaces && intake.drop_oldest(station.row(), station.now) && posted() {
             continue;
         }
@@ -143,7 +144,7 @@ fn answer(
     room: &mut [u8],
 ) -> usize {
     let (counts, service) = (&station.shared.counts, &socket.service);
-    let peer = Peer::new(canonical(address));
+    let peer = Peer::new(canonical(address).into());
     let (began, probe) = (station.now, socket.cost.probe());
     let called = counts.contain(|| {
         if !service.verify(&peer) {
@@ -184,7 +185,7 @@ fn answer(
 pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos) {
     let shared = station.shared;
     let waited = station.now.saturating_sub(since);
-    if waited > nanos(shared.limits.queue_timeout) {
+    if waited > nanos(station.limits.server.queue_timeout) {
         return shared.intake().drop_waiting(slot, station.row(), DatagramDrop::QueueTimeout);
     }
     shared.line.datagram_left();
@@ -192,14 +193,14 @@ pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos)
     let socket = &shared.datagrams.sockets[letter.socket];
     let ledger = station.row().of(socket.column);
     ledger.waited(waited);
-    let mut batch = station.batch.take().unwrap_or_else(|| Batch::new(&shared.limits));
+    let mut batch = station.batch.take().unwrap_or_else(|| Batch::new(&station.limits.server));
     station.begin_turn(&socket.cost);
     let Taken { peer, local, .. } = letter.taken;
     let room = &mut batch.replies[..batch.reply_size];
     let began = station.now;
     let len = answer(station, socket, ledger, letter.request(), peer, room);
     if shared.order.len() > 0 {
-        let source = Sharing::source(shared.sharing.heap(Some(peer.ip())));
+        let source = Sharing::source(shared.sharing.heap(peer.ip()));
         shared.order.note_cost(source, station.now.saturating_sub(began));
     }
     if len != NONE {
@@ -238,9 +239,10 @@ fn sift(shared: &Shared, batch: &mut Batch, taken: usize, ledger: &Ledger, now: 
             DatagramDrop::Oversize
         } else if shared.datagrams.refuses(peer) {
             DatagramDrop::RefusedSource
-        } else if rates.as_mut().is_some_and(|rates| !rates.take(peer, now)) {
-            shared.refusals.sources.refused(peer.ip(), shared.limits.source_prefix);
-            DatagramDrop::SourceRate
+        } else if let Some(Err(why)) = rates.as_mut().map(|rates| rates.take(peer, batch.request(index), now))
+        {
+            shared.refusals.sources.refused(peer.ip(), shared.sharing.prefix());
+            why
         } else {
             batch.keep(index, kept);
             kept += 1;
@@ -253,15 +255,15 @@ fn sift(shared: &Shared, batch: &mut Batch, taken: usize, ledger: &Ledger, now: 
 
 /// For the timekeeper: while every worker is in a turn, takes datagrams that none came to take for [`OVERDUE`], so that the
 /// queue's bound is what drops them.
-pub(crate) fn receive_for_busy_workers(shared: &Shared, batch: &mut Option<Box<Batch>>) {
+pub(crate) fn receive_for_busy_workers(shared: &Shared, limits: &Limits, batch: &mut Option<Box<Batch>>) {
     let sockets = &shared.datagrams.sockets;
     let then = shared.clock.now().saturating_sub(OVERDUE);
     let overdue = |socket: &DatagramSocket| socket.is_scheduled_since(then);
     if !sockets.iter().any(overdue) || shared.free_workers() > 0 {
         return;
     }
-    let batch = batch.get_or_insert_with(|| Batch::new(&shared.limits));
-    let mut older = shared.displaces_oldest(shared.limits.overload);
+    let batch = batch.get_or_insert_with(|| Batch::new(limits));
+    let mut older = shared.displaces_oldest(limits.overload);
     for (number, socket) in sockets.iter().enumerate().filter(|(_, socket)| overdue(socket)) {
         let ledger = shared.counts.row(KEEPER_ROW).of(socket.column);
         for _ in 0..KEEPER_BATCHES {

@@ -32,7 +32,7 @@ pub(crate) fn go_on(
     let peer = Peer::new(connection.address);
     let shake = {
         let Connection { socket, kept, .. } = &mut *connection;
-        let (buffers, context) = (&mut station.tls_buffers, shared.context(listener));
+        let (buffers, context) = (&mut station.tls_buffers, shared.context(listener, &station.limits.server));
         let mut turn = ShakeTurn { socket, peer: &peer, kept, buffers, context, seat, now: began };
         TlsSide::shake(&mut guard, &tls.setup, &mut turn)
     };

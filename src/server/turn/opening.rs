@@ -24,7 +24,7 @@ pub(crate) fn unwelcome(
     if shared.bell.awaits(Awaited::QueuePlace) && shared.line.has_an_eighth_free() {
         shared.bell.ring(Awaited::QueuePlace);
     }
-    if waited > nanos(shared.limits.queue_timeout) {
+    if waited > nanos(station.limits.server.queue_timeout) {
         return Some(DropReason::QueueTimeout);
     }
     if shared.listeners[owned.listener()].expects_header() {

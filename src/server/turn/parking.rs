@@ -43,7 +43,7 @@ pub(crate) fn prepare(
     let seat = Seat { slot: id.slot, generation: id.generation.0 };
     if connection
         .kept
-        .park(seat, &Peer::new(connection.address), &shared.limits, &shared.output_total)
+        .park(seat, &Peer::new(connection.address), &station.limits.server, &shared.output_total)
         .is_err()
     {
         return Next::End(CloseReason::OutputLimit);

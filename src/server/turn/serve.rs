@@ -118,7 +118,9 @@ fn turn(
             {
                 shared.crew.rouse_keeper();
             }
-            let limits = &shared.listeners[owned.listener()].limits;
+            // They may have changed during the turn: the timekeeper sees to connections that are parked by then.
+            station.look_at_limits();
+            let limits = &station.limits.listeners[owned.listener()];
             let deadline = parking::deadline(limits, waiting, station.now);
             if deadline <= station.now {
                 // The timekeeper does not find a connection that is in the line or has a turn whenever it looks.
@@ -254,10 +256,10 @@ fn run_service(
         WebTurn::new(counts, station.me, shared.clock, station.now)
             .logged(listener.access_log.as_ref(), &listener.url)
     });
-    let context = Context { web: web.as_ref(), ..shared.context(listener) };
+    let context = Context { web: web.as_ref(), ..shared.context(listener, &station.limits.server) };
     let mut taken_up = Ok(());
     let secured = side.as_mut().map(|side| {
-        let (secured, taken) = side.turn(&mut station.tls_buffers);
+        let (secured, taken) = side.turn(&mut station.tls_buffers, context.is_unix);
         taken_up = taken;
         RefCell::new(secured)
     });

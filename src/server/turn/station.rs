@@ -4,6 +4,7 @@ use crate::clock::Nanos;
 use crate::metrics::stats::WorkerClock;
 use crate::server::counts::Row;
 use crate::server::datagram::batch::Batch;
+use crate::server::in_force::LimitsView;
 use crate::server::poll::busy_poll::BusyPoll;
 use crate::server::queue::cost::{SLOW_TURN, TurnCost};
 use crate::server::shared::Shared;
@@ -22,6 +23,7 @@ pub(crate) struct Station<'a> {
     /// The time, as the worker last read it.
     pub(crate) now: Nanos,
     pub(crate) busy_poll: BusyPoll,
+    pub(crate) limits: LimitsView,
     /// Its turn is one that computes.
     computing: bool,
     /// When the last such turn had ended, enough other workers computed.
@@ -30,7 +32,8 @@ pub(crate) struct Station<'a> {
 
 impl<'a> Station<'a> {
     pub(crate) fn new(shared: &'a Shared, me: usize) -> Self {
-        let busy_poll = BusyPoll::new(shared.limits.busy_poll);
+        let limits = shared.limits.view();
+        let busy_poll = BusyPoll::new(limits.server.busy_poll);
         let (buffers, tls_buffers) = (Buffers::new(), TlsBuffers::default());
         Self {
             shared,
@@ -40,6 +43,7 @@ impl<'a> Station<'a> {
             batch: None,
             now: 0,
             busy_poll,
+            limits,
             computing: false,
             surplus: false,
         }
@@ -53,6 +57,14 @@ impl<'a> Station<'a> {
     /// The worker's meter of how busy it is.
     pub(crate) fn meter(&self) -> &'a WorkerClock {
         &self.shared.counts.meters()[self.me]
+    }
+
+    /// Sees the limits that are in force now.
+    #[inline]
+    pub(crate) fn look_at_limits(&mut self) {
+        if self.limits.look(&self.shared.limits).is_some() {
+            self.busy_poll.set_limit(self.limits.server.busy_poll);
+        }
     }
 
     /// Reads the clock.
@@ -103,5 +115,30 @@ impl<'a> Station<'a> {
         if share {
             crew.wake_sleeper();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+    use crate::server::BoundServer;
+    use crate::server::extras::Extras;
+    use std::time::Duration;
+
+    #[test]
+    fn a_worker_spins_as_long_as_the_limit_says_from_its_next_turn_on() {
+        let limits = Limits::default().workers(1).max_connections(8).queue(8);
+        let server = BoundServer::new(limits.clone(), Vec::new(), Vec::new(), Extras::default()).unwrap();
+        let shared = server.shared();
+        let mut station = Station::new(shared, 0);
+        (0..64).for_each(|_| station.busy_poll.paid());
+        assert!(station.busy_poll.is_worth_it());
+        let off = limits.busy_poll(Duration::ZERO);
+        shared.set_limits(off, &|_, server| server.clone()).unwrap();
+        assert!(station.busy_poll.is_worth_it(), "until its next turn");
+        station.look_at_limits();
+        assert!(!station.busy_poll.is_worth_it());
+        assert_eq!(station.limits.server.busy_poll, Duration::ZERO);
     }
 }

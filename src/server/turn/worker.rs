@@ -17,9 +17,9 @@ const LEAD_WAIT: Duration = Duration::from_secs(1);
 /// Works until the server has stopped. A panic outside of services would be a bug of ours; it ends the round and not the
 /// worker.
 pub(crate) fn run(shared: &Shared, me: usize) {
-    be_nice(shared.limits.worker_nice);
     shared.crew.rouse().register(me);
     let mut station = Station::new(shared, me);
+    be_nice(station.limits.server.worker_nice);
     while !shared.life.is_stopped() {
         if shared.counts.contain(|| round(&mut station)).is_none() {
             station.finish();
@@ -43,6 +43,7 @@ fn round(station: &mut Station<'_>) {
                 continue;
             }
         };
+        station.look_at_limits();
         match entry.job {
             Job::Turn(id, claim) => serve::serve(station, id, claim, entry.since),
             Job::Overloaded(id) => serve::tell_overloaded(station, id),

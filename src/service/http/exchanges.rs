@@ -60,7 +60,7 @@ pub trait Streaming: Send + Sync + 'static {
     fn end(&self, exchange: Self::Exchange, response: Response<'_, '_>) -> io::Result<Answer>;
 }
 
-/// What [`Streaming::head`] makes of a request.
+/// What [`Streaming::head`] makes of a request. No other case will be added, so a `match` needs no wildcard.
 #[derive(Debug)]
 pub enum Head<E> {
     /// The body is wanted; this value is kept meanwhile.

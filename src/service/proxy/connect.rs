@@ -1,24 +1,27 @@
-//! Reaching a backend without waiting: a connection that is on its way, and how it ends.
+//! Connecting to a backend without blocking: an attempt, and how it ends.
 
-use super::address::{BackendAddress, UnixAddress};
+use super::address::BackendAddress;
 use crate::clock::Nanos;
 use crate::reason::BackendFailure;
+use crate::transport::address::UnixName;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The first pause before a Unix socket whose backlog is full is tried again; each is twice the last.
 const FIRST_PAUSE: Nanos = 1_000_000;
 const LONGEST_PAUSE: Nanos = 64_000_000;
 
-/// A backend that is dead without a word is noticed after this silence and a few questions more.
+/// After this silence the kernel begins to probe a quiet connection, and repeats the probe in this interval. A peer that
+/// vanished without closing is found out that way.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 
-/// A connection on its way to a backend. Nothing here waits: call [`poll`](Self::poll) when the socket has had an
-/// event, or the time it named has come.
+/// An attempt to connect to a backend. It never blocks: call [`poll`](Self::poll) when its socket has an event, and at
+/// the latest at the time that [`Arrival::Wait`] names.
 #[derive(Debug)]
 pub(crate) struct Connecting {
     stage: Stage,
@@ -28,25 +31,26 @@ pub(crate) struct Connecting {
 
 #[derive(Debug)]
 enum Stage {
-    /// The kernel will say when it is connected, or has failed.
+    /// The kernel is connecting. An event will say that it has succeeded or failed.
     Under(OwnedFd, SocketAddr),
-    /// A Unix socket's backlog is full, and the kernel will say nothing: it is tried again.
-    Full { address: UnixAddress, next: Nanos, pause: Nanos },
-    /// It was handed out.
+    /// The backlog of a Unix socket is full. The kernel sends no event when there is room, so the attempt is repeated.
+    Full { address: Arc<UnixName>, next: Nanos, pause: Nanos },
+    /// The connected socket was handed out.
     Over,
 }
 
-/// What has come of it so far.
+/// The state of an attempt that has not failed.
 #[derive(Debug)]
 pub(crate) enum Arrival {
-    /// It is connected, which took this long. `told` if its events were to be waited for: it is watched then.
+    /// The socket is connected. `took` is how long that took. `told` says that the connection was reported by an event, so
+    /// the poller watches the socket already.
     Made { socket: OwnedFd, took: Nanos, told: bool },
-    /// It is on its way. Look again at an event on its socket, and at this time at the latest.
+    /// The attempt goes on. Poll it at an event on its socket, and at this time at the latest.
     Wait { until: Nanos },
 }
 
 impl Connecting {
-    /// Sets out; it must arrive before `deadline`.
+    /// Begins an attempt, which fails if it has not succeeded by `deadline`.
     pub(crate) fn start(
         to: &BackendAddress,
         now: Nanos,
@@ -57,7 +61,7 @@ impl Connecting {
                 (socket, true) => (Some(socket), Stage::Over),
                 (socket, false) => (None, Stage::Under(socket, *address)),
             },
-            BackendAddress::Unix(address) => match try_unix(address)? {
+            BackendAddress::Unix(address) => match try_unix(**address)? {
                 Some(socket) => (Some(socket), Stage::Over),
                 None => (None, Stage::Full { address: address.clone(), next: now, pause: FIRST_PAUSE }),
             },
@@ -70,7 +74,7 @@ impl Connecting {
         Ok((connecting, step))
     }
 
-    /// The socket whose events tell how it goes; none while there is nothing to tell.
+    /// The socket whose events say how the attempt goes; `None` if there will be no event.
     pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
         match &self.stage {
             Stage::Under(socket, _) => Some(socket.as_fd()),
@@ -78,12 +82,12 @@ impl Connecting {
         }
     }
 
-    /// Looks how it goes. After it has arrived or failed there is nothing left to look at.
+    /// Checks how the attempt goes. Do not call it again once it has returned a socket or an error.
     pub(crate) fn poll(&mut self, now: Nanos) -> Result<Arrival, BackendFailure> {
         let connected = match &mut self.stage {
             Stage::Under(socket, address) => again(socket.as_fd(), *address)?,
             Stage::Full { next, .. } if now < *next => false,
-            Stage::Full { address, .. } => match try_unix(address)? {
+            Stage::Full { address, .. } => match try_unix(**address)? {
                 Some(socket) => return Ok(self.arrived(socket, now, false)),
                 None => false,
             },
@@ -103,7 +107,7 @@ impl Connecting {
         Arrival::Made { socket, took: now.saturating_sub(self.began), told }
     }
 
-    /// Says when it must be looked at again, unless its time is over.
+    /// When the attempt must be polled again; an error if its time is over.
     fn wait(&mut self, now: Nanos) -> Result<Arrival, BackendFailure> {
         if now >= self.deadline {
             return Err(BackendFailure::Timeout);
@@ -122,24 +126,24 @@ impl Connecting {
     }
 }
 
-/// A new socket that does not block.
+/// A new non-blocking socket.
 fn new_socket(family: AddressFamily) -> Result<OwnedFd, BackendFailure> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     socket_with(family, SocketType::STREAM, flags, None).map_err(failure)
 }
 
-/// A socket, and whether it is connected already.
+/// A new socket on which `connect` was called, and whether it is connected already.
 fn try_tcp(to: SocketAddr) -> Result<(OwnedFd, bool), BackendFailure> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = new_socket(family)?;
-    // It fails on sockets that are gone only, and then connecting does too.
+    // This fails only on a broken socket, and then connecting fails too.
     let _ = sockopt::set_tcp_nodelay(&socket, true);
-    // The second call tells of a backend on this machine without an event: its answer has come by then.
+    // A backend on this machine has answered by the time of the second call, which saves waiting for the event.
     let connected = again(socket.as_fd(), to)? || again(socket.as_fd(), to)?;
     Ok((socket, connected))
 }
 
-/// Asks the kernel to connect, or whether it has: both are the same call.
+/// Asks the kernel to connect, or whether it has connected: both are the same system call.
 fn again(socket: BorrowedFd<'_>, to: SocketAddr) -> Result<bool, BackendFailure> {
     match connect(socket, &to) {
         Ok(()) | Err(Errno::ISCONN) if is_self(socket, to) => Err(BackendFailure::Refused),
@@ -149,8 +153,8 @@ fn again(socket: BorrowedFd<'_>, to: SocketAddr) -> Result<bool, BackendFailure>
     }
 }
 
-/// Whether a socket is connected to itself: where nobody listens at a port of the kernel's own range on this
-/// machine, the kernel may take that very port for the near side, and TCP allows it.
+/// Whether a socket is connected to itself. If nobody listens on a local port of the kernel's ephemeral range, the kernel
+/// may pick that very port for the near side, and TCP then connects the socket to itself.
 fn is_self(socket: BorrowedFd<'_>, to: SocketAddr) -> bool {
     const KERNEL_PORTS: u16 = 10_000;
     to.ip().is_loopback()
@@ -158,8 +162,8 @@ fn is_self(socket: BorrowedFd<'_>, to: SocketAddr) -> bool {
         && rustix::net::getsockname(socket).ok().and_then(|near| SocketAddr::try_from(near).ok()) == Some(to)
 }
 
-/// A connected socket; none when the backlog is full.
-fn try_unix(to: &UnixAddress) -> Result<Option<OwnedFd>, BackendFailure> {
+/// A connected Unix socket; `None` if the backend's backlog is full.
+fn try_unix(to: UnixName) -> Result<Option<OwnedFd>, BackendFailure> {
     let name = to.to_kernel().map_err(failure)?;
     let socket = new_socket(AddressFamily::UNIX)?;
     loop {
@@ -172,15 +176,15 @@ fn try_unix(to: &UnixAddress) -> Result<Option<OwnedFd>, BackendFailure> {
     }
 }
 
-/// Whether a connection was reset or has failed; asking takes the error away.
+/// Whether a connection was reset or has failed. Asking clears the error, so only the first call sees it.
 pub(super) fn has_failed(socket: BorrowedFd<'_>) -> bool {
     !matches!(sockopt::socket_error(socket), Ok(Ok(())) | Err(Errno::INTR))
 }
 
-/// The class of an error of connecting.
+/// The reason to count for an error of `connect`.
 fn failure(error: Errno) -> BackendFailure {
     match error {
-        // A socket's file that is not there is a server that has not started.
+        // A Unix socket without a file: the server has not started.
         Errno::CONNREFUSED | Errno::NOENT => BackendFailure::Refused,
         Errno::TIMEDOUT => BackendFailure::Timeout,
         Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE => BackendFailure::Reset,
@@ -194,10 +198,10 @@ fn failure(error: Errno) -> BackendFailure {
     }
 }
 
-/// Has the kernel ask now and then whether the other side of a quiet connection is still there. Not when it
-/// begins: most connections end sooner, and it costs three calls.
+/// Switches TCP keep-alive on, so that the kernel probes a quiet connection. Callers do so late: it costs three system
+/// calls, and most connections end before it would matter.
 pub(crate) fn keep_alive(socket: BorrowedFd<'_>) {
-    // A Unix socket has no such thing and needs none; its kernel knows.
+    // This fails on a Unix socket, which needs none of it: the kernel itself knows whether the peer is there.
     let _ = sockopt::set_tcp_keepidle(socket, KEEP_ALIVE_AFTER);
     let _ = sockopt::set_tcp_keepintvl(socket, KEEP_ALIVE_EVERY);
     let _ = sockopt::set_socket_keepalive(socket, true);

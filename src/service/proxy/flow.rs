@@ -1,8 +1,8 @@
-//! One direction of a pair: bytes read from one socket and written to the other, until the end is passed on.
+//! One direction of a pair: reads bytes from one socket, writes them to the other, and passes the end of the stream on.
 //!
-//! It copies first. When two pieces in a row were large and the reader took them whole, the stream is in bulk,
-//! and the kernel moves the pages by way of a pipe (about a third of the processor time, and more delay for
-//! small messages). A turn that moved little goes back to copying.
+//! A direction begins by copying through the worker's buffer. After two large pieces in a row that the reader took whole,
+//! it is *in bulk*: it then lets the kernel move pages through a pipe (`splice`), which takes about a third of the
+//! processor time but delays small messages. A turn that moved little switches back to copying.
 
 use super::lent::Lent;
 use super::pipes::Pipe;
@@ -12,13 +12,13 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use std::os::fd::BorrowedFd;
 
-/// A piece of at least this size speaks for a stream in bulk.
+/// The size from which on a piece counts as large.
 const LARGE: usize = 16 * 1024;
 
-/// So many large pieces in a row make it one.
+/// How many large pieces in a row put a direction in bulk.
 const BULK: u8 = 2;
 
-/// A turn in bulk that moved less than this ends the bulk.
+/// A turn that moves less than this ends bulk.
 const SMALL: u64 = 4 * 1024;
 
 /// One socket in one turn.
@@ -26,8 +26,8 @@ const SMALL: u64 = 4 * 1024;
 pub(crate) struct End<'a> {
     pub(crate) socket: BorrowedFd<'a>,
     pub(crate) event: SocketEvent,
-    /// A read that fills less than its room has emptied the kernel's buffer. Not so on Unix sockets, where it
-    /// may also have come upon descriptors that were sent along.
+    /// Whether a read that returns fewer bytes than it had room for has emptied the kernel's buffer. This holds for TCP. On
+    /// a Unix socket a read also stops early at descriptors that were sent along.
     pub(crate) short_is_all: bool,
 }
 
@@ -38,7 +38,7 @@ pub(super) enum Fault {
     Read,
     /// The one that is written to.
     Write,
-    /// None: there is no room to keep what the reader does not take.
+    /// Neither socket failed: there is no memory left to keep what the reader does not take.
     Room,
 }
 
@@ -46,13 +46,13 @@ pub(super) enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Open,
-    /// The end was read; what is kept goes before it.
+    /// The end of the stream was read. It is passed on after the kept bytes.
     Ending,
-    /// The end was passed on.
+    /// The end of the stream was passed on.
     Done,
 }
 
-/// What was read and not written yet.
+/// Bytes that were read and not written yet.
 #[derive(Debug)]
 enum Kept {
     Nothing,
@@ -65,13 +65,14 @@ enum Kept {
 pub(super) struct Flow {
     kept: Kept,
     stage: Stage,
-    /// The last read emptied the kernel's buffer: without an event there is nothing to read.
+    /// The last read emptied the kernel's buffer: there is nothing to read before the next event.
     drained: bool,
-    /// The end may stand behind what is read, and no event will tell of it: read until there is nothing.
+    /// The sender has hung up, and no further event will come: read until the kernel says that there is nothing, even
+    /// after a short read.
     thorough: bool,
     /// Large pieces in a row, up to [`BULK`].
     large: u8,
-    /// The sockets can be spliced, as far as is known.
+    /// Whether the kernel can splice between these sockets.
     spliceable: Spliceable,
 }
 
@@ -87,23 +88,23 @@ enum Spliceable {
 pub(super) struct Pumped {
     /// Bytes that were written.
     pub(super) bytes: u64,
-    /// It stopped because it had moved its share, not because there was nothing to do.
+    /// The turn ended because the direction had moved its share (`turn_bytes`), not because there was nothing left to move.
     pub(super) more: bool,
 }
 
-/// What one step came to.
+/// The outcome of one step.
 enum Step {
     Moved(usize),
     /// There is nothing to read now.
     Empty,
-    /// The reader takes nothing now.
+    /// The reader's socket takes nothing now.
     Blocked,
-    /// The other side has said all it will say.
+    /// The sender has ended its stream.
     End,
 }
 
 impl Flow {
-    /// A direction that has seen nothing: it reads when its first turn is told of an event.
+    /// A new direction. It reads for the first time when a turn brings it an event.
     pub(super) fn new() -> Self {
         Self {
             kept: Kept::Nothing,
@@ -115,17 +116,17 @@ impl Flow {
         }
     }
 
-    /// Whether its end was passed on.
+    /// Whether the end of the stream was passed on.
     pub(super) fn is_done(&self) -> bool {
         self.stage == Stage::Done
     }
 
-    /// Whether something waits for a slow reader.
+    /// Whether bytes are kept because the reader is slow.
     pub(super) fn is_blocked(&self) -> bool {
         !matches!(self.kept, Kept::Nothing)
     }
 
-    /// Bytes that it keeps.
+    /// How many bytes are kept.
     #[cfg(test)]
     pub(super) fn kept_bytes(&self) -> usize {
         match &self.kept {
@@ -135,14 +136,14 @@ impl Flow {
         }
     }
 
-    /// Gives up what is kept and will move no more: its reader is gone.
+    /// Discards the kept bytes and ends the direction: its reader is gone.
     pub(super) fn give_up(&mut self) {
         self.kept = Kept::Nothing;
         self.stage = Stage::Done;
     }
 
-    /// Moves what can be moved without waiting; what it did is in `pumped`, whatever comes of it. With `is_last` the other
-    /// direction has ended, and so the sockets are closed when this one does.
+    /// Moves what can be moved without waiting. `pumped` says what was moved, also when the result is an error. `is_last`
+    /// says that the other direction has ended already: closing the sockets will then pass this direction's end on.
     pub(super) fn pump(
         &mut self,
         from: End<'_>,
@@ -177,7 +178,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Reads and writes until one of both does not go on.
+    /// Reads and writes until there is nothing to read, the reader takes nothing, or the direction has moved its share.
     fn carry(
         &mut self,
         from: End<'_>,
@@ -210,7 +211,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Moves one piece by way of the worker's buffer.
+    /// Moves one piece through the worker's buffer.
     fn copy(
         &mut self,
         from: End<'_>,
@@ -240,10 +241,10 @@ impl Flow {
         Ok(Step::Moved(read))
     }
 
-    /// Moves one piece by way of a pipe.
+    /// Moves one piece through a pipe.
     fn splice(&mut self, mut pipe: Pipe, from: End<'_>, to: End<'_>, bytes: &mut u64) -> Result<Step, Fault> {
         if self.spliceable == Spliceable::Untried {
-            // Splicing waits in a socket that may block, whatever its own flags say.
+            // `splice` waits on a socket in blocking mode even when it is told not to block.
             for end in [from, to] {
                 if rustix::io::ioctl_fionbio(end.socket, true).is_err() {
                     self.spliceable = Spliceable::No;
@@ -265,13 +266,13 @@ impl Flow {
                 Err(_) => return Err(Fault::Read),
             }
         };
-        // At once, while the pages are in the processor's cache.
+        // The pipe is emptied at once, while the pages are in the processor's cache.
         self.kept = Kept::Pipe(pipe);
         self.flush(to, bytes)?;
         Ok(if self.is_blocked() { Step::Blocked } else { Step::Moved(read) })
     }
 
-    /// Writes what is kept, as much as the reader takes.
+    /// Writes as many of the kept bytes as the reader takes.
     fn flush(&mut self, to: End<'_>, bytes: &mut u64) -> Result<(), Fault> {
         match &mut self.kept {
             Kept::Nothing => return Ok(()),
@@ -298,7 +299,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Tells the reader that there will be no more.
+    /// Passes the end of the stream on to the reader.
     fn pass_end(&mut self, to: End<'_>, is_last: bool) -> Result<(), Fault> {
         self.stage = Stage::Done;
         if is_last {
@@ -308,7 +309,7 @@ impl Flow {
     }
 }
 
-/// Writes without waiting, as much as the kernel takes.
+/// Writes as many bytes as the kernel takes without waiting, and says how many.
 fn write(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<usize, Fault> {
     let all = bytes.len();
     while !bytes.is_empty() {

@@ -1,4 +1,4 @@
-//! What all connections of one gate share: its backends, its settings, and what its pairs may borrow.
+//! What all connections of one gate share: its settings, its backends, and the pipes that pairs borrow.
 
 use super::backends::{BackendClock, BackendLimits, Backends, WaitLimits};
 use super::pipes::Pipes;
@@ -8,21 +8,22 @@ use crate::admit::turns::accounts::SourceId;
 use crate::clock::{Nanos, nanos};
 use crate::limits::{Fair, Limits, Overload, QueueOrder};
 use crate::sys::Clock;
+use crate::transport::address::{ClientAddress, SourceAddress};
 use crate::transport::proxy_header::Version;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-/// When a client's backend is connected.
+/// When the gate connects to a backend for a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectOn {
-    /// When the client is accepted. It suits every protocol, those where the server speaks first too.
+    /// As soon as the client is accepted. This works with every protocol, also with those where the server speaks first.
     Accept,
-    /// When the client has sent its first byte. Silent clients and port scanners never reach the backend; a protocol where
-    /// the server speaks first does not work.
+    /// When the client has sent its first byte. Silent clients and port scanners then never reach a backend. Protocols
+    /// where the server speaks first do not work.
     FirstByte,
 }
 
@@ -33,7 +34,7 @@ impl std::str::FromStr for ConnectOn {
         match text {
             "accept" => Ok(ConnectOn::Accept),
             "first-byte" => Ok(ConnectOn::FirstByte),
-            _ => Err("a backend is connected on `accept` or on the `first-byte`"),
+            _ => Err("write `accept` or `first-byte`: when the gate connects to a backend"),
         }
     }
 }
@@ -58,8 +59,11 @@ pub(super) struct Settings {
     pub(super) half_close_timeout: Duration,
     pub(super) send_header: Option<Version>,
     pub(super) check_every: Option<Duration>,
-    /// Checks ask for an answer over HTTP, and the tender makes none.
+    /// Checks are HTTP requests: the house-keeping thread of the gate for HTTP makes them, and the thread of `tend` makes
+    /// none.
     pub(super) checks_ask: bool,
+    /// Requests for some paths go first, and a place is kept for them.
+    pub(super) has_priority: bool,
     pub(super) resolve_every: Duration,
     pub(super) ready_needs_backend: bool,
 }
@@ -76,6 +80,7 @@ impl Default for Settings {
             send_header: None,
             check_every: None,
             checks_ask: false,
+            has_priority: false,
             resolve_every: Duration::from_secs(30),
             ready_needs_backend: false,
         }
@@ -86,22 +91,22 @@ impl Default for Settings {
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) settings: Settings,
-    /// The thread that tends the backends alone looks at it.
+    /// Only the thread of `tend` uses it.
     pub(super) lookups: Mutex<Lookups>,
     pub(super) clock: Clock,
     pub(super) backends: Arc<Backends>,
-    /// Made when the limits of the server are known.
+    /// Made at the first turn, when the server's limits are known.
     pipes: OnceLock<Arc<Pipes>>,
 }
 
-/// Pipes of one gate. One is in use for a worker's turn, or while a reader of a stream in bulk is slow; where all are, bytes
-/// are copied.
+/// The most pipes of one gate. A pipe is in use during a turn in bulk, and for longer while the reader is slow. When all
+/// are in use, bytes are copied.
 const PIPES_MAX: usize = 128;
 
 impl Gate {
     pub(super) fn new(settings: Settings, lookups: Lookups) -> Arc<Self> {
         let clock = Clock::start();
-        // What differs from process to process is luck enough for the pauses.
+        // Gates should not all retry at the same moment. Any number that differs between processes does for that.
         let seed = RandomState::new().hash_one(std::process::id());
         let limits = settings.backend_limits(wait_limits(&Limits::default()));
         let backends = Backends::new(limits, BackendClock::Real(clock), seed);
@@ -109,12 +114,12 @@ impl Gate {
         Arc::new(Self { settings, lookups: lookups.into(), clock, backends, pipes: OnceLock::new() })
     }
 
-    /// The pipes that pairs may borrow under these limits.
+    /// The pipes that pairs may borrow.
     pub(super) fn pipes(&self, limits: &Limits) -> &Arc<Pipes> {
         self.pipes.get_or_init(|| Pipes::new(PIPES_MAX.min(limits.max_connections / 4)))
     }
 
-    /// Descriptors beside those of its clients: one for each place, two for each pipe, and some for checks.
+    /// The descriptors that the gate needs beside those of its clients: one for each place, two for each pipe.
     pub(super) fn descriptors(&self) -> usize {
         self.backends.snapshot().limit as usize + 2 * PIPES_MAX
     }
@@ -130,7 +135,7 @@ impl Gate {
 }
 
 impl Settings {
-    /// How often backends are connected to see whether they are there.
+    /// How often a check connects to each backend; `None` if checks are HTTP requests, or if there are none.
     pub(super) fn connect_every(&self) -> Option<Duration> {
         self.check_every.filter(|_| !self.checks_ask)
     }
@@ -140,12 +145,13 @@ impl Settings {
             connections: self.connections,
             total: self.total,
             checked: self.check_every.is_some(),
+            reserve: self.has_priority,
             wait,
         }
     }
 }
 
-/// How clients wait for a place at a backend: as newcomers wait for a worker of the server.
+/// The limits on waiting for a place at a backend: those for newcomers that wait for a worker.
 pub(super) fn wait_limits(limits: &Limits) -> WaitLimits {
     WaitLimits {
         most: limits.queue,
@@ -157,13 +163,17 @@ pub(super) fn wait_limits(limits: &Limits) -> WaitLimits {
     }
 }
 
-/// The source that a client belongs to, by the leading bits of its address.
-pub(super) fn source(address: SocketAddr, (v4, v6): (u8, u8)) -> SourceId {
+/// The source that a client belongs to: the leading bits of its address, or its user.
+pub(super) fn source(address: ClientAddress, (v4, v6): (u8, u8)) -> SourceId {
     let leading = |bits: u128, of: u32, prefix: u8| {
         let rest = of.saturating_sub(prefix.into());
         bits.checked_shr(rest).and_then(|kept| kept.checked_shl(rest)).unwrap_or(0)
     };
-    SourceId(match address.ip().to_canonical() {
+    let ip = match address.source() {
+        SourceAddress::Ip(ip) => ip,
+        SourceAddress::User(uid) => return SourceId(SourceAddress::user_number(uid)),
+    };
+    SourceId(match ip.to_canonical() {
         IpAddr::V4(ip) => leading(u32::from(ip).into(), 32, v4) | 0xffff << 32,
         IpAddr::V6(ip) => leading(u128::from(ip), 128, v6),
     })
@@ -175,7 +185,8 @@ mod tests {
 
     #[test]
     fn clients_of_one_network_are_one_source() {
-        let source = |text: &str, prefix| source(text.parse().unwrap(), prefix);
+        let source =
+            |text: &str, prefix| source(text.parse::<std::net::SocketAddr>().unwrap().into(), prefix);
         assert_eq!(source("10.1.2.3:1", (24, 64)), source("10.1.2.200:9", (24, 64)));
         assert_ne!(source("10.1.2.3:1", (24, 64)), source("10.1.3.3:1", (24, 64)));
         assert_eq!(source("10.1.2.3:1", (32, 128)), source("[::ffff:10.1.2.3]:1", (32, 128)));

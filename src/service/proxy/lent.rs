@@ -1,33 +1,34 @@
-//! What a worker lends to a pair for one turn, and what all connections may keep together between turns.
+//! What a pair may use during one turn: the worker's buffer, and the memory that all connections share for bytes that
+//! slow readers have not taken.
 
 use super::pipes::Pipes;
 use crate::service::Pool;
 use crate::service::pool::Buffer;
 use std::sync::Arc;
 
-/// The largest piece that is read at once, and so the most that one direction can have to keep.
+/// The most bytes that one read takes, and so the most that one direction has to keep for a slow reader.
 pub(crate) const PIECE_BYTES: usize = 64 * 1024;
 
-/// The smallest, when much is kept already.
+/// The least that one read may be limited to, when the shared memory is well used.
 const LEAST_BYTES: usize = 4 * 1024;
 
 /// What one turn may use.
 #[derive(Debug)]
 pub(crate) struct Lent<'a> {
-    /// The worker's, of [`PIECE_BYTES`].
+    /// The worker's buffer, of [`PIECE_BYTES`].
     pub(crate) buffer: &'a mut [u8],
     pub(crate) pipes: &'a Arc<Pipes>,
-    /// Memory for what slow readers have not taken, of all connections of the server.
+    /// The memory that all connections of the server share for bytes that slow readers have not taken.
     pub(crate) pool: &'a Arc<Pool>,
-    /// The most of it.
+    /// How many bytes the pool may hold.
     pub(crate) pool_most: usize,
-    /// Bytes that each direction may move before other connections have their turn.
+    /// How many bytes each direction may move in one turn.
     pub(crate) turn_bytes: usize,
 }
 
 impl Lent<'_> {
-    /// The room for the next piece: smaller when much is kept, so that many slow readers keep little each, and an eighth of
-    /// all at most, so that one of them cannot use up a small limit.
+    /// The part of the buffer that the next read may fill. It is smaller while the pool is well used, so that many slow
+    /// readers keep little each, and never more than an eighth of the pool, so that one reader cannot use up a small pool.
     pub(super) fn room(&mut self) -> &mut [u8] {
         let most = (self.pool_most / 8).max(LEAST_BYTES).min(self.buffer.len()).min(PIECE_BYTES);
         let room = match self.pool.used() {
@@ -38,7 +39,7 @@ impl Lent<'_> {
         &mut self.buffer[..room]
     }
 
-    /// Keeps a part of the worker's buffer; none when there is no room left for it.
+    /// Copies a part of the worker's buffer into the pool; `None` if the pool has no room for it.
     pub(super) fn keep(&self, from: usize, to: usize) -> Option<Box<Buffer>> {
         let mut kept = Box::new(Buffer::new(self.pool));
         kept.extend(&self.buffer[from..to], to - from, self.pool_most).ok()?;

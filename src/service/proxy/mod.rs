@@ -1,16 +1,19 @@
-//! The gate: a service that passes each connection on to a server that somebody else wrote.
+//! The gate: a service that passes each client's connection on to another server, its *backend*.
+//!
+//! A *place* is the right to one connection to a backend. A backend has as many places as it may have connections.
 //!
 //! ```text
-//!  client's turn -> place at a backend -> connect -> relay, both ways -> both ends closed, place given back
-//!                     | none free           | refused, late: another backend, within one deadline
-//!                     v                     v
-//!                  waits, parked         told, or reset
+//!  first turn -> take a place -> connect -> relay bytes both ways -> close both sockets, give the place back
+//!                 | none free     | fails: try another backend, within one deadline
+//!                 v               v
+//!           park until one is    no backend left: refuse the client
 //! ```
 //!
-//! [`relay`] moves the bytes of one pair of sockets, [`flow`] one direction of it; [`pipes`] and [`lent`] are
-//! what the pairs share, so that a quiet pair owns nothing. [`session`] is one client from its first turn to its end.
-//! [`address`] says where a backend is, [`resolve`] finds its addresses, [`connect`] reaches it.
-//! [`http`] is the gate that reads what passes, and holds a place for a request.
+//! [`session`] handles one client from its first turn to its end. [`backends`] gives out the places. [`address`] says
+//! where a backend is, [`resolve`] looks up its addresses, [`connect`] opens a connection to one. [`relay`] moves the
+//! bytes of one pair of sockets, and [`flow`] those of one direction. [`pipes`] and [`lent`] are shared by all pairs, so
+//! that a quiet pair owns no memory. [`tend`] is the thread that checks backends and resolves their names again.
+//! [`http`] is the gate for HTTP, which takes a place for each request and not for each connection.
 
 mod address;
 mod backends;

@@ -1,14 +1,14 @@
-//! Pipes by which the kernel moves bytes from socket to socket without copying them: a bounded pool, from which
-//! a stream in bulk borrows one.
+//! A bounded pool of pipes. A direction in bulk borrows one, through which the kernel moves bytes from socket to socket
+//! without copying them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-/// Bytes that a pipe is made for. Each buffer of a socket takes one of its places, however short, so a pipe has
-/// room for more buffers than its bytes need.
+/// The size that a pipe is given. The kernel counts a pipe's size in pages, and each buffer of a socket takes a whole
+/// page of it, however short the buffer is. So the size is larger than the bytes that a pipe usually holds.
 pub(super) const PIPE_BYTES: usize = 256 * 1024;
 
-/// Pipes that are kept open while nobody uses them.
+/// How many pipes stay open while nobody uses them.
 #[cfg(target_os = "linux")]
 const KEPT: usize = 64;
 
@@ -38,7 +38,7 @@ impl Pipes {
         self.open.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Descriptors that the pool can hold.
+    /// The most descriptors that the pool can hold.
     #[cfg(test)]
     pub(crate) fn descriptors(&self) -> usize {
         self.most * 2
@@ -68,13 +68,13 @@ mod linux {
     impl Ends {
         fn open() -> Result<Self> {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-            // A smaller pipe is slower, not wrong: a user may have used up what it is allowed.
+            // The kernel refuses when the user's pipes are too large in sum. A smaller pipe works as well, only slower.
             let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
             Ok(Self { read, write })
         }
     }
 
-    /// A pipe that one direction of a pair uses; it goes back into the pool, if it is empty.
+    /// A borrowed pipe. When it is dropped it goes back into the pool if it is empty, and is closed otherwise.
     #[derive(Debug)]
     pub(in super::super) struct Pipe {
         ends: Option<Ends>,
@@ -87,7 +87,7 @@ mod linux {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
-        /// Borrows a pipe; none when all are in use or the process has no descriptors.
+        /// Borrows a pipe; `None` if all are in use or the process has no descriptors left.
         pub(in super::super) fn take(self: &Arc<Self>) -> Option<Pipe> {
             let pipe = |ends| Pipe { ends: Some(ends), content: 0, pipes: self.clone() };
             if let Some(ends) = self.idle().pop() {
@@ -106,13 +106,13 @@ mod linux {
     }
 
     impl Pipe {
-        /// Bytes in it.
+        /// How many bytes are in it.
         pub(in super::super) fn content(&self) -> usize {
             self.content
         }
 
-        /// Moves bytes from a socket that does not block into the pipe, at most [`PIPE_BYTES`]; 0 is the end.
-        /// Only into an empty pipe, so that `AGAIN` means that the socket has none.
+        /// Moves at most [`PIPE_BYTES`] from a non-blocking socket into the pipe; 0 is the end of the stream. The pipe must
+        /// be empty, so that `AGAIN` can only mean that the socket has no bytes.
         pub(in super::super) fn fill(&mut self, from: BorrowedFd<'_>) -> Result<usize> {
             debug_assert_eq!(self.content, 0);
             let Some(ends) = &self.ends else { return Err(Errno::INVAL) };
@@ -147,7 +147,7 @@ mod linux {
     }
 }
 
-/// Elsewhere bytes are copied.
+/// Other systems have no `splice`: there is never a pipe, and bytes are copied.
 #[cfg(not(target_os = "linux"))]
 mod other {
     use super::Pipes;

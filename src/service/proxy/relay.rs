@@ -1,8 +1,8 @@
-//! A pair of sockets: what a client says goes to its backend and the other way round, unchanged, with the ends
-//! of both kept apart. FIN stays FIN and a reset stays a reset.
+//! A pair of sockets: the relay copies the client's bytes to the backend and the backend's to the client, unchanged. Each
+//! direction ends by itself: a FIN is passed on as a FIN, and a reset as a reset.
 //!
-//! A turn does what can be done without waiting, on both sockets. It needs an edge of readiness for its next
-//! turn: after one, each direction has either read all there is, or met a reader that takes nothing.
+//! A turn does what can be done without waiting, in both directions. After it each direction has either read all that had
+//! come, or met a reader that takes nothing. So an edge-triggered event is enough to know when the next turn is due.
 
 use super::connect::has_failed;
 use super::flow::{End, Fault, Flow, Pumped};
@@ -12,7 +12,7 @@ use crate::service::{SocketEvent, SocketEvents};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-/// One of the two.
+/// One side of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PairSide {
     Client,
@@ -31,11 +31,11 @@ impl PairSide {
 /// How a pair has ended, and so how both sockets are to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// Both have said all they had to say, this one first. Each was told; both can be closed.
+    /// Both sides have ended their streams in good order, this side first. Both sockets can be closed.
     Finished(PairSide),
-    /// This side's connection was reset, or failed; the other one is to be reset.
+    /// This side's connection was reset or has failed. The other side's must be reset.
     Reset(PairSide),
-    /// What the pairs keep for slow readers has outgrown its limit; both are to be reset.
+    /// There is no memory left to keep bytes for a slow reader. Both connections must be reset.
     NoRoom,
 }
 
@@ -44,7 +44,7 @@ pub(crate) enum Ended {
 pub(crate) enum PairProgress {
     /// Wait for an event on either socket, at most until [`Relay::deadline`].
     Park,
-    /// There is more to do, after others have had their turns.
+    /// There is more to move, after other connections have had their turns.
     More,
     /// Close both.
     Ended(Ended),
@@ -54,18 +54,18 @@ pub(crate) enum PairProgress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Turned {
     pub(crate) progress: PairProgress,
-    /// Bytes that the backend was given.
+    /// Bytes written to the backend.
     pub(crate) to_backend: u64,
-    /// Bytes that the client was given.
+    /// Bytes written to the client.
     pub(crate) to_client: u64,
 }
 
 /// How long a pair may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Patience {
-    /// With both directions open.
+    /// While both directions are open.
     pub(crate) idle: Duration,
-    /// After one side has ended.
+    /// After one side has ended its stream.
     pub(crate) half_closed: Duration,
 }
 
@@ -85,26 +85,26 @@ pub(crate) struct Relay {
     up: Flow,
     /// From the backend to the client.
     down: Flow,
-    /// When the last byte went either way, or the pair began.
+    /// When the last byte was written in either direction; at first, when the pair began.
     last: Nanos,
     first_end: Option<PairSide>,
-    /// A side whose connection failed while something of it may still be read.
+    /// A side to which a write failed. What it had sent before may still be read.
     failed: Option<PairSide>,
     begun: bool,
 }
 
 impl Relay {
-    /// Begins with two connected sockets. What they have told before is to be told to the first turn.
+    /// Begins with two connected sockets. Events that they have had before must be handed to the first turn.
     pub(crate) fn new(now: Nanos) -> Self {
         Self { up: Flow::new(), down: Flow::new(), last: now, first_end: None, failed: None, begun: false }
     }
 
-    /// Goes on with two sockets on which bytes have gone both ways.
+    /// Goes on with two sockets that have exchanged bytes before, by way of the gate for HTTP.
     pub(crate) fn resumed(now: Nanos) -> Self {
         Self { begun: true, ..Self::new(now) }
     }
 
-    /// When the pair has been silent for too long, if nothing happens until then.
+    /// The time at which the pair will have been silent for too long.
     pub(crate) fn deadline(&self, patience: Patience) -> Nanos {
         let time = match self.first_end {
             Some(_) => patience.half_closed.min(patience.idle),
@@ -113,7 +113,7 @@ impl Relay {
         self.last.saturating_add(nanos(time))
     }
 
-    /// Whether this side does not take what it is to be given, so that an event must tell when it does.
+    /// Whether bytes are kept for this side, so that the poller must say when its socket takes more.
     pub(crate) fn awaits_output(&self, side: PairSide) -> bool {
         match side {
             PairSide::Client => self.down.is_blocked(),
@@ -121,12 +121,12 @@ impl Relay {
         }
     }
 
-    /// Whether one of both has ended, or bytes have gone either way: another backend could not begin anew.
+    /// Whether a byte went either way or a side has ended. From then on no other backend can take over.
     pub(crate) fn has_begun(&self) -> bool {
         self.begun
     }
 
-    /// Bytes that are kept for slow readers.
+    /// How many bytes are kept for slow readers.
     #[cfg(test)]
     pub(crate) fn kept_bytes(&self) -> usize {
         self.up.kept_bytes() + self.down.kept_bytes()
@@ -169,7 +169,7 @@ impl Relay {
             pumped = self.pump_one(PairSide::Backend, backend, client, lent, &mut down);
         }
         if pumped.is_ok() && self.failed == Some(PairSide::Client) {
-            // The client's failure was met by writing to it: what it said before is still to be read.
+            // A write found that the client is gone. What the client sent before that still goes to the backend.
             let client = End { event: SocketEvent::Hangup, ..client };
             pumped = self.pump_one(PairSide::Client, client, backend, lent, &mut up);
         }
@@ -181,7 +181,7 @@ impl Relay {
             (true, None) => return Err(Ended::Finished(self.first_end.unwrap_or(PairSide::Client))),
             _ => {}
         }
-        // Of a side whose end was read a reset is told by no read.
+        // Once a side's end was read, no read will report its reset, so the socket is asked for an error.
         for (side, end, done) in
             [(PairSide::Client, client, were_done.0), (PairSide::Backend, backend, were_done.1)]
         {
@@ -193,7 +193,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Moves what `side` says to the other.
+    /// Moves bytes from `side` to the other side.
     fn pump_one(
         &mut self,
         side: PairSide,
@@ -207,14 +207,14 @@ impl Relay {
             PairSide::Backend => (&mut self.down, &self.up),
         };
         let was_done = flow.is_done();
-        // The last end of a pair is told by its close.
+        // Closing the sockets passes the second end on.
         let is_last = other.is_done() && self.failed.is_none();
         match flow.pump(from, to, is_last, lent, pumped) {
             Ok(()) => {}
             Err(Fault::Read) => return Err(Ended::Reset(side)),
             Err(Fault::Room) => return Err(Ended::NoRoom),
             Err(Fault::Write) => {
-                // The reader is gone. What it said before may still be read, so the other direction decides.
+                // The reader is gone. What it sent before may still be read, so the pair ends when the other direction does.
                 flow.give_up();
                 self.failed.get_or_insert(side.other());
                 self.begun = true;
@@ -225,8 +225,8 @@ impl Relay {
         if is_done && !was_done {
             self.first_end.get_or_insert(side);
         }
-        // A client that has left frees its place at once, whatever its backend has not taken. What a backend said
-        // before it failed is delivered first, as slow as the client may be.
+        // A client that is gone frees its place at once, even if the backend has not taken all of its bytes. A backend
+        // that is gone does not: what it sent is delivered first, however slow the client is.
         let gone =
             || self.failed == Some(side) || from.event == SocketEvent::Hangup && has_failed(from.socket);
         if side == PairSide::Client && flow.is_blocked() && gone() {

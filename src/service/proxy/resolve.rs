@@ -1,5 +1,6 @@
-//! The addresses of the backends' names, now and later. A resolver may take minutes or hang, so each lookup has a thread of
-//! its own and a deadline, and a name has one lookup at most: as many threads can hang as there are names.
+//! Resolves the names of backends, at the start and again later. A resolver may take minutes or hang, so each lookup runs
+//! on a thread of its own and has a deadline. A name has at most one lookup under way, so no more threads than names can
+//! hang.
 
 use super::address::{BackendAddress, BackendName};
 use crate::clock::Nanos;
@@ -9,18 +10,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Time that a lookup may take.
+/// How long a lookup may take before it counts as failed.
 pub(super) const LOOKUP_WITHIN: Duration = Duration::from_secs(10);
 
-/// Backends that a gate may have; a name with more addresses is as good as one without.
+/// The most backends that a gate may have. A name that would lead to more counts as one that cannot be resolved.
 pub(super) const BACKENDS_MAX: usize = 256;
 
 type Answer = io::Result<Vec<BackendAddress>>;
 
-/// What asks the system: a function, so that a test can answer for it.
+/// The function that asks the system's resolver; tests put another in its place.
 type Ask = Arc<dyn Fn(&BackendName) -> Answer + Send + Sync>;
 
-/// All names of a gate.
+/// The names of a gate's backends, with their addresses.
 pub(super) struct Lookups {
     names: Vec<Lookup>,
     ask: Ask,
@@ -29,7 +30,7 @@ pub(super) struct Lookups {
 /// One name.
 struct Lookup {
     name: BackendName,
-    /// Its addresses, as they are known.
+    /// Its addresses, as last resolved.
     addresses: Vec<BackendAddress>,
     under_way: Option<UnderWay>,
 }
@@ -37,16 +38,16 @@ struct Lookup {
 struct UnderWay {
     answer: Receiver<Answer>,
     deadline: Nanos,
-    /// It was reported as failed; its answer is still welcome.
+    /// The lookup was reported as failed because it passed its deadline. A later answer is still taken.
     late: bool,
 }
 
-/// What has changed since the last look.
+/// What the answers that have come have changed.
 #[derive(Debug, Default)]
 pub(super) struct Resolved {
-    /// A name has other addresses than before.
+    /// At least one name has other addresses than before.
     pub(super) changed: bool,
-    /// Names that could not be resolved: what was said, and the addresses that are used on.
+    /// For each name that could not be resolved: the error, and the addresses that stay in use.
     pub(super) failed: Vec<(io::Error, Vec<BackendAddress>)>,
 }
 
@@ -57,7 +58,7 @@ impl fmt::Debug for Lookups {
 }
 
 impl Lookups {
-    /// Resolves all names, in [`LOOKUP_WITHIN`] together. Fails for a name that has no address, and names it.
+    /// Resolves all names at the same time, within [`LOOKUP_WITHIN`]. If a name has no address, the error says which.
     pub(super) fn resolve(names: Vec<BackendName>) -> io::Result<Self> {
         Self::resolve_with(names, Arc::new(BackendName::resolve), LOOKUP_WITHIN)
     }
@@ -66,7 +67,7 @@ impl Lookups {
         let new = |name| Lookup { name, addresses: Vec::new(), under_way: None };
         let mut all = Self { names: names.into_iter().map(new).collect(), ask };
         let deadline = Instant::now() + within;
-        // All are under way before the first is waited for.
+        // Start all lookups before waiting for the first, so that their times do not add up.
         all.names.iter_mut().for_each(|lookup| lookup.begin(&all.ask, Nanos::MAX));
         for lookup in &mut all.names {
             lookup.addresses = lookup.wait_until(deadline, within)?;
@@ -75,12 +76,12 @@ impl Lookups {
         Ok(all)
     }
 
-    /// Whether addresses can change.
+    /// Whether any address can change, so that lookups must be repeated.
     pub(super) fn can_change(&self) -> bool {
         self.names.iter().any(|lookup| lookup.name.is_resolved_again())
     }
 
-    /// All addresses that are known; each once.
+    /// All known addresses, each once.
     pub(super) fn addresses(&self) -> Vec<BackendAddress> {
         let mut all = Vec::new();
         for address in self.names.iter().flat_map(|lookup| &lookup.addresses) {
@@ -95,12 +96,12 @@ impl Lookups {
         match self.addresses().len() {
             0..=BACKENDS_MAX => Ok(()),
             many => {
-                Err(io::Error::other(format!("{many} backends are more than a gate has: {BACKENDS_MAX}")))
+                Err(io::Error::other(format!("{many} backends are too many: a gate can have {BACKENDS_MAX}")))
             }
         }
     }
 
-    /// Begins to resolve all names again, but for those whose last lookup is still under way.
+    /// Starts a lookup of each name, except where the last one is still under way.
     pub(super) fn begin(&mut self, deadline: Nanos) {
         for lookup in self.names.iter_mut().filter(|lookup| lookup.name.is_resolved_again()) {
             if lookup.under_way.is_none() {
@@ -109,7 +110,7 @@ impl Lookups {
         }
     }
 
-    /// Whether an answer is waited for.
+    /// Whether a lookup is under way.
     pub(super) fn are_under_way(&self) -> bool {
         self.names.iter().any(|lookup| lookup.under_way.is_some())
     }
@@ -152,7 +153,7 @@ impl Lookup {
                 let _ = failed.try_send(Err(error));
             }
         } else {
-            // An address is read, not looked up.
+            // This is an address already, so nothing blocks.
             look();
         }
         self.under_way = Some(UnderWay { answer, deadline, late: false });
@@ -167,7 +168,7 @@ impl Lookup {
         }
     }
 
-    /// What has come, once: the answer, or that there was none in time.
+    /// The answer, or the error that there was none in time; each is returned once. `None` while there is neither.
     fn take_answer(&mut self, now: Nanos) -> Option<Answer> {
         let under_way = self.under_way.as_mut()?;
         match under_way.answer.try_recv() {
@@ -314,6 +315,6 @@ mod tests {
         assert_eq!((resolved.changed, resolved.failed.len()), (false, 1));
         assert_eq!(lookups.addresses().len(), BACKENDS_MAX);
         let error = Lookups::resolve_with(names(&["a.example:80"]), ask, SECOND).unwrap_err().to_string();
-        assert!(error.contains("257 backends are more than a gate has: 256"), "{error}");
+        assert!(error.contains("257 backends are too many: a gate can have 256"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The gate as a service: what a person writes, and what it makes.
+//! The public face of the gate: its builder, and the service that the builder makes.
 
 use super::address::{BackendName, BackendNameError};
 use super::gate::{ConnectOn, Gate, Settings};
@@ -16,12 +16,13 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// Begins to describe a gate: a service that passes each connection on to one of these backends, unchanged, and never lets
-/// a backend have more connections than it can bear.
+/// Begins to describe a gate: a service that passes each connection on, unchanged, to one of these backends, and opens
+/// no more connections to a backend than its limit allows.
 ///
-/// A backend is written `host:port`, `unix:/path`, or `unix:@name`. A client for whom no backend has a place waits for one,
-/// parked, as newcomers wait for a worker: within the server's `queue` and `queue_timeout`, in its order, and told the busy
-/// reply when it is turned away.
+/// Write a backend as `host:port`, `unix:/path`, or `unix:@name`. When no backend has a free place, the client waits for
+/// one and holds no worker meanwhile. It waits under the rules for newcomers that wait for a worker: `queue` limits how
+/// many wait, `queue_timeout` how long, and `queue_order` and `fair` decide who is next. A client that is refused gets
+/// the busy reply.
 ///
 /// ```no_run
 /// use tidegate::{Server, proxy};
@@ -41,7 +42,7 @@ pub fn proxy<B: AsRef<str>>(backends: impl IntoIterator<Item = B>) -> Result<Pro
     })
 }
 
-/// How often backends are checked because readiness depends on them.
+/// How often backends are checked when readiness depends on them and nothing else sets an interval.
 const READY_CHECK: Duration = Duration::from_secs(2);
 
 /// A gate that is being described; see [`proxy`].
@@ -62,21 +63,21 @@ impl ProxyBuilder {
         self
     }
 
-    /// Connections that each backend may have at once. Default: 100.
+    /// How many connections each backend may have at once. Default: 100.
     pub fn connections(mut self, most: usize) -> Self {
         self.settings.connections = most.max(1);
         self
     }
 
-    /// Connections that all backends may have together. Default: as many as each may have.
+    /// How many connections all backends together may have at once. Default: the sum of what each may have.
     pub fn total(mut self, most: usize) -> Self {
         self.settings.total = Some(most.max(1));
         self
     }
 
-    /// Reads what passes as HTTP, and holds a place at a backend for each request and not for each connection. Then
-    /// connections to backends are kept and used again, clients are told 503 when there is no place in time, and
-    /// [`connect_on`](Self::connect_on) means nothing.
+    /// Reads the traffic as HTTP, and takes a place at a backend for each request and not for each connection. The gate
+    /// then keeps connections to backends open and uses them for further requests. A client whose request gets no place in
+    /// time is answered 503. [`connect_on`](Self::connect_on) has no effect.
     ///
     /// ```no_run
     /// use tidegate::service::HttpGateConfig;
@@ -91,71 +92,72 @@ impl ProxyBuilder {
         self
     }
 
-    /// The settings of HTTP, where it is read.
+    /// The settings for HTTP, if this is a gate for HTTP.
     #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program changes one after the other"))]
     pub(crate) fn http_config(&mut self) -> Option<&mut HttpGateConfig> {
         self.http.as_mut()
     }
 
-    /// When the backend is connected. Default: [`ConnectOn::Accept`].
+    /// When the gate connects to a backend. Default: [`ConnectOn::Accept`].
     pub fn connect_on(mut self, on: ConnectOn) -> Self {
         self.settings.connect_on = on;
         self
     }
 
-    /// Time within which a backend must be reached, the attempts at all of them together. While another can be tried, one has
-    /// half of what is left. Default: 2 s.
+    /// Time that the gate has to reach a backend for a client. All attempts for one client share it: while another backend
+    /// is left to try, an attempt may take half of the time that remains. Default: 2 s.
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.settings.connect_timeout = time;
         self
     }
 
-    /// Time after which a pair is closed on which no byte went either way. Default: 10 min.
+    /// Time without a byte in either direction after which client and backend are disconnected. Default: 10 min.
     pub fn idle_timeout(mut self, time: Duration) -> Self {
         self.settings.idle_timeout = time;
         self
     }
 
-    /// The same after one side has ended. Default: 60 s.
+    /// The same time, once one side has closed its sending half. Default: 60 s.
     pub fn half_close_timeout(mut self, time: Duration) -> Self {
         self.settings.half_close_timeout = time;
         self
     }
 
-    /// Tells backends who their client is, with a header of this version of the PROXY protocol. Default: no header.
+    /// Sends a PROXY protocol header of this version to the backend first, so that it knows the client's address. Default:
+    /// no header.
     pub fn send_proxy(mut self, version: Version) -> Self {
         self.settings.send_header = Some(version);
         self
     }
 
-    /// Connects to each backend as often as this, to see whether it can be reached; a backend that was set aside comes back
-    /// that way and costs no client an attempt. Default: never, and a client tries it when its pause is over.
+    /// How often the gate connects to each backend to check that it can be reached. A backend that was set aside then comes
+    /// back through a check. Default: never, so the first client after the backend's pause tries it.
     pub fn check_every(mut self, time: Duration) -> Self {
         self.settings.check_every = Some(time);
         self
     }
 
-    /// Has `/readyz` say that the server is not ready until a backend was reached, and while none is up. Backends are then
-    /// checked every 2 s, unless [`check_every`](Self::check_every) says otherwise: without checks nobody would notice that one is
-    /// back, since a balancer sends no clients to a server that is not ready. Default: off.
+    /// Makes `/readyz` say "not ready" until a backend was reached, and while no backend is up. Backends are then checked
+    /// every 2 s, unless [`check_every`](Self::check_every) sets another interval. Checks are needed because a balancer
+    /// sends no clients to a server that is not ready, so no client could find out that a backend is back. Default: off.
     pub fn ready_needs_backend(mut self, needs: bool) -> Self {
         self.settings.ready_needs_backend = needs;
         self
     }
 
-    /// How often names of backends are resolved again. Default: every 30 s.
+    /// How often the names of backends are resolved again. Default: every 30 s.
     pub fn resolve_every(mut self, time: Duration) -> Self {
         self.settings.resolve_every = time;
         self
     }
 
-    /// What a client is told that is turned away. Default: nothing, and the refusal is a reset.
+    /// What a refused client is sent before its connection is closed. Default: nothing, and the connection is reset.
     pub fn busy_reply(mut self, words: &[u8]) -> Self {
         self.busy_reply = words.into();
         self
     }
 
-    /// What is set, as the options of the command line name and show it.
+    /// The settings, under the names of the command-line options and written as those are.
     #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program shows it"))]
     pub(crate) fn table(&self) -> Vec<(&'static str, String)> {
         let set = &self.settings;
@@ -174,7 +176,7 @@ impl ProxyBuilder {
             ("send-proxy", set.send_header.map_or("off".to_owned(), |version| version.to_string())),
         ];
         if let Some(http) = &self.http {
-            // A gate for HTTP reads requests: it has no pairs.
+            // These are limits of a pair of sockets, and a gate for HTTP has none.
             table.retain(|(name, _)| {
                 !matches!(*name, "backend-connect" | "half-close-timeout" | "idle-timeout")
             });
@@ -183,15 +185,15 @@ impl ProxyBuilder {
         table
     }
 
-    /// How often backends are checked: by themselves they are not, unless readiness depends on them.
+    /// How often backends are checked; `None` when neither `check_every` nor readiness asks for checks.
     fn checks(&self) -> Option<Duration> {
         let needed = self.settings.ready_needs_backend.then_some(READY_CHECK);
         self.settings.check_every.or(needed)
     }
 
-    /// Resolves the names, within 10 s, and makes the service. Fails for a name without an address, where there is no backend,
-    /// and where there are more than 256. Where names or checks want it, a thread tends the backends from the first use of the
-    /// service until it is dropped.
+    /// Resolves the names, for at most 10 s, and makes the service. It is an error if a name has no address, if there is no
+    /// backend, or if there are more than 256. If names must be resolved again or backends checked, a thread does so from
+    /// the first use of the service until the service is dropped.
     pub fn build(self) -> io::Result<Proxy> {
         let check_every = self.checks();
         let Self { name, mut busy_reply, names, mut settings, http } = self;
@@ -200,6 +202,7 @@ impl ProxyBuilder {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a gate needs a backend"));
         }
         settings.checks_ask = http.as_ref().is_some_and(|http| http.check_path.is_some());
+        settings.has_priority = http.as_ref().is_some_and(|http| !http.priority_paths.is_empty());
         if http.is_some() && busy_reply.is_empty() {
             busy_reply = BUSY.into();
         }
@@ -215,20 +218,20 @@ pub struct Proxy {
     name: String,
     busy_reply: Box<[u8]>,
     gate: Arc<Gate>,
-    /// What passes is read as HTTP.
+    /// Present in a gate for HTTP.
     http: Option<Arc<HttpGate>>,
-    /// The thread that tends the backends ends when this is dropped.
+    /// The thread of [`tend`] ends when this sender is dropped.
     tender: OnceLock<Option<Sender<Infallible>>>,
-    /// The thread that keeps house for HTTP does, too.
+    /// The house-keeping thread of the gate for HTTP ends when this sender is dropped.
     keeper: OnceLock<Option<Sender<Infallible>>>,
 }
 
 impl Proxy {
-    /// The gate, tended from now on: a server asks for its clients' sessions, or what is known of the backends.
+    /// The gate. The first call starts its threads: only then is it certain that a server uses the gate.
     fn tended(&self) -> &Arc<Gate> {
         self.tender.get_or_init(|| {
             tend::start(&self.gate).unwrap_or_else(|error| {
-                tracing::error!(%error, "the backends are not checked, and their names not resolved again");
+                tracing::error!(%error, "no thread for the gate: backends are not checked, names are not resolved again");
                 None
             })
         });
@@ -236,7 +239,7 @@ impl Proxy {
             self.keeper.get_or_init(|| {
                 let started = keep_house(http);
                 if let Err(error) = &started {
-                    tracing::error!(%error, "the backends are not checked, and unused connections not closed");
+                    tracing::error!(%error, "no thread for the gate: backends are not checked, unused connections to them stay open");
                 }
                 started.ok()
             });

@@ -1,4 +1,5 @@
-//! One client at the gate: it asks for a place, waits for it, connects, and is relayed until both sides have ended.
+//! One client's session at the gate: it takes a place at a backend (and waits for one if it must), connects, and relays
+//! bytes until both sides have ended.
 
 use super::backends::{Asking, BackendId, Look, Place, PlaceAnswer, Refusal, Ticket, Wake};
 use super::connect::{self, Arrival, Connecting};
@@ -14,11 +15,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A pair that has lived for this long is quiet or busy for good: from then on the kernel asks now and then whether both
-/// sides are still there.
+/// When TCP keep-alive is switched on for a pair. Most pairs end sooner, and are spared the system calls.
 const KEEP_ALIVE_AFTER: Nanos = 30_000_000_000;
 
-/// Bytes that are counted for a backend at once, while its pair goes on.
+/// An open pair adds its bytes to the backend's counters in steps of this size: adding is an atomic operation on memory
+/// that all workers share.
 const COUNTED_AT_ONCE: u64 = 64 * 1024;
 
 /// The session of one client.
@@ -27,13 +28,16 @@ pub(super) struct GateSession {
     stage: GateStage,
     /// Backends that could not be reached for this client.
     tried: Vec<BackendId>,
-    /// When one must be reached; 0 before it was asked for.
+    /// By when a backend must be reached; 0 until the first attempt.
     deadline: Nanos,
 }
 
-/// In each stage the socket is closed before its place is given back: fields are dropped in their order.
+/// How far the session has come.
+///
+/// The socket to the backend must be closed before its place is given back, or the backend would briefly have one
+/// connection too many. Fields are dropped in their order, so in each stage the socket stands before the place.
 enum GateStage {
-    /// It has no place and has not asked for one.
+    /// The client has no place and has not asked for one.
     New,
     Waiting(Ticket),
     Connecting {
@@ -48,13 +52,13 @@ struct Pair {
     relay: Relay,
     backend: OwnedFd,
     place: Place,
-    /// Bytes that were not counted for the backend yet.
+    /// Bytes that the backend's counters do not have yet.
     to_backend: u64,
     to_client: u64,
-    /// The backend's socket is watched for what it can take, too.
+    /// The poller watches the backend's socket for room to write as well as for input.
     watched_both: bool,
     backend_is_tcp: bool,
-    /// When the kernel begins to ask whether both are there; `None`: it does.
+    /// When to switch keep-alive on; `None` once it is on.
     keep_alive: Option<Nanos>,
 }
 
@@ -106,7 +110,8 @@ impl GateSession {
         Self { gate, stage: GateStage::New, tried: Vec::new(), deadline: 0 }
     }
 
-    /// A client whose connection to its backend goes on as a pair.
+    /// A session for a client whose connection to its backend exists already and becomes a pair: a WebSocket that came
+    /// through the gate for HTTP.
     pub(super) fn adopted(
         gate: Arc<Gate>,
         place: Place,
@@ -133,10 +138,12 @@ impl GateSession {
                 return Ok(Then::Turn(Turn::Park));
             }
         }
-        // One that could not be connected asks again, and waits from now on.
+        // The first wait counts from the client's arrival. A client that asks again because its backend failed waits from
+        // now on.
         let since = if self.deadline == 0 { now.saturating_sub(stream.waited()) } else { now };
         let limits = stream.limits();
         let asking = Asking {
+            priority: false,
             source: source(stream.peer().address, limits.source_prefix),
             since,
             tried: &self.tried,
@@ -152,7 +159,7 @@ impl GateSession {
         }
     }
 
-    /// Looks whether there is a place now.
+    /// Checks whether the client's ticket has got its place.
     fn wait(&mut self, stream: &mut Stream<'_>, now: Nanos) -> io::Result<Then> {
         if stream.is_draining() {
             return Err(Fault::Refused(DropReason::Draining).into());
@@ -174,17 +181,17 @@ impl GateSession {
         }
     }
 
-    /// Whether a client that has ended without a word needs no backend.
+    /// Whether the client must send a byte before it gets a backend. Then one that closes without a byte needs none.
     fn speaks_first(&self) -> bool {
         self.gate.settings.connect_on == ConnectOn::FirstByte
     }
 
-    /// Sets out for a backend.
+    /// Begins to connect to the backend of this place.
     fn set_out(&mut self, stream: &mut Stream<'_>, place: Place, now: Nanos) -> io::Result<Then> {
         if self.deadline == 0 {
             self.deadline = self.gate.connect_deadline(now);
         }
-        // While another backend could be tried, this one has half of the time that is left.
+        // While another backend is left to try, this one gets half of the remaining time.
         let left = self.deadline.saturating_sub(now);
         let others = self.gate.backends.has_other(&self.tried, place.backend());
         let until = if others { now + left / 2 } else { self.deadline };
@@ -201,7 +208,7 @@ impl GateSession {
         }
     }
 
-    /// Looks how the connection to the backend goes.
+    /// Checks whether the connection to the backend is made, has failed, or must be waited for.
     fn connect(&mut self, stream: &mut Stream<'_>, now: Nanos) -> io::Result<Then> {
         let GateStage::Connecting { connecting, .. } = &mut self.stage else { return Ok(Then::GoOn) };
         if stream.has_hung_up() && connect::has_failed(stream.raw().0.as_fd()) {
@@ -227,7 +234,7 @@ impl GateSession {
         }
     }
 
-    /// A backend could not be reached: another is tried while there is time.
+    /// The backend could not be reached: the session tries another one, if there is time.
     fn fail(&mut self, place: &Place, failure: BackendFailure, now: Nanos) -> io::Result<Then> {
         place.failed(failure);
         self.tried.push(place.backend());
@@ -253,8 +260,8 @@ impl GateSession {
             drop(backend);
             return self.fail(&place, BackendFailure::Reset, now);
         }
-        // The event that told of the connection may have told of the backend's first words too. One that was connected at
-        // once is watched from here on, and its words will be told.
+        // The event that reported the connection may have reported the backend's first bytes too, so it is handed to the
+        // relay. A backend that was connected at once had no event: it is watched from here on.
         let other = if told {
             stream.events().other
         } else {
@@ -267,34 +274,34 @@ impl GateSession {
         Ok(Then::GoOn)
     }
 
-    /// Tells the backend who its client is, if it is to know.
+    /// Sends the PROXY header, if the gate is to send one; false if it could not be sent whole.
     fn say_who(&self, stream: &mut Stream<'_>, backend: &OwnedFd) -> bool {
         let Some(version) = self.gate.settings.send_header else { return true };
         let mut header = Vec::with_capacity(64);
-        match stream.raw().0.local_addr() {
-            Ok(local) => version.write(stream.peer().address, local, &mut header),
-            Err(_) => version.write_unknown(&mut header),
-        }
-        // A new socket has room for it.
+        let near = stream.raw().0.local_addr();
+        version.write_client(&stream.peer().address, near, &mut header);
+        // The send buffer of a new socket is empty, so there is room for the whole header.
         send(backend, &header).is_ok_and(|sent| sent == header.len())
     }
 
-    /// A turn of the pair.
+    /// One turn of the pair: moves bytes, then parks or ends.
     fn relay(&mut self, stream: &mut Stream<'_>, now: Nanos) -> io::Result<Turn> {
         let gate = self.gate.clone();
         let GateStage::Paired(pair) = &mut self.stage else { return Ok(Turn::Close) };
         let limits = stream.limits();
         let pipes = gate.pipes(limits);
-        // A pair is not judged to be silent before what has come meanwhile was looked at, event or not.
+        // When the silence seems to have lasted too long, both sockets are read whatever the events say: bytes may have
+        // come that were not reported yet.
         let late = now >= pair.relay.deadline(gate.patience());
         let events = if late { SocketEvents::UNKNOWN } else { stream.events() };
         let (turn_bytes, pool_most) = (limits.turn_bytes, limits.output_total);
         let pool = stream.output_pool();
+        let client_is_tcp = !stream.is_unix();
         let (client, buffer) = stream.raw();
         let sockets = Sockets {
             client: client.as_fd(),
             backend: pair.backend.as_fd(),
-            client_is_tcp: true,
+            client_is_tcp,
             backend_is_tcp: pair.backend_is_tcp,
         };
         let mut lent = Lent { buffer, pipes, pool, pool_most, turn_bytes };
@@ -317,7 +324,7 @@ impl GateSession {
         }
     }
 
-    /// The backend has reset its connection before a byte went either way.
+    /// The backend reset its connection before a byte went either way, so another backend can serve the client.
     fn begin_again(&mut self, stream: &mut Stream<'_>, now: Nanos) -> io::Result<Turn> {
         let GateStage::Paired(pair) = std::mem::replace(&mut self.stage, GateStage::New) else {
             return Ok(Turn::Close);
@@ -345,7 +352,7 @@ impl Pair {
         }
     }
 
-    /// Lets go of the pair until something happens, or it was silent for too long.
+    /// Parks the pair until an event, or until it has been silent for too long.
     fn park(&mut self, stream: &mut Stream<'_>, gate: &Gate, now: Nanos) -> io::Result<Turn> {
         let mut until = self.relay.deadline(gate.patience());
         if now >= until {
@@ -371,7 +378,8 @@ impl Pair {
             Some(at) => until = until.min(at),
             None => {}
         }
-        // The deadline moves with each byte. A call that comes too early is asked for again.
+        // Each byte moves the deadline. Moving the timer each time would cost more than a call that comes too early and
+        // parks again.
         stream.accept_earlier_call();
         Ok(park_until(until, now))
     }
@@ -387,7 +395,7 @@ fn park_until(until: Nanos, now: Nanos) -> Turn {
     Turn::ParkFor(Duration::from_nanos(until.saturating_sub(now)))
 }
 
-/// The client is turned away.
+/// The error that ends a session whose client is refused.
 fn refused(refusal: Refusal) -> io::Error {
     Fault::Refused(match refusal {
         Refusal::QueueFull => DropReason::QueueFull,

@@ -1,5 +1,5 @@
-//! The thread that tends the backends of a gate: it has their names resolved again and checks whether they can be reached,
-//! apart from the workers. It waits for no resolver: lookups have threads of their own.
+//! The thread that tends a gate's backends, so that no worker has to: it starts lookups of their names, takes the answers,
+//! and checks whether backends can be reached. Lookups run on threads of their own, since a resolver may hang.
 
 use super::backends::Place;
 use super::connect::{Arrival, Connecting};
@@ -15,10 +15,10 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-/// The longest wait between two looks at a backend that is set aside, or for the answer of a resolver.
+/// The longest sleep while a backend may become due for a trial, or while a lookup is under way.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Starts the thread where there is something to tend. It ends when what is returned is dropped.
+/// Starts the thread if there is something for it to do. It ends when the returned sender is dropped.
 pub(super) fn start(gate: &Arc<Gate>) -> io::Result<Option<Sender<Infallible>>> {
     let resolves = lookups(gate).can_change();
     if !resolves && gate.settings.connect_every().is_none() {
@@ -46,13 +46,13 @@ impl Tender {
         }
     }
 
-    /// The names were resolved just now; checks begin at once.
+    /// How long to sleep first: the names were resolved just now, and checks begin at once.
     fn first_pause(&mut self, gate: &Gate) -> Duration {
         self.next_resolve = gate.clock.now().saturating_add(nanos(gate.settings.resolve_every));
         if gate.settings.connect_every().is_some() { Duration::ZERO } else { gate.settings.resolve_every }
     }
 
-    /// Does what is due, and says when to come again.
+    /// Does what is due, and returns how long to sleep.
     fn tend(&mut self, gate: &Gate) -> Duration {
         let mut pause = Duration::MAX;
         if self.resolves {
@@ -65,7 +65,7 @@ impl Tender {
         pause
     }
 
-    /// Takes the answers that have come, and asks again when it is time.
+    /// Takes the answers that have come, and starts new lookups when they are due.
     fn resolve(&mut self, gate: &Gate) -> Duration {
         let (mut lookups, now) = (lookups(gate), gate.clock.now());
         let resolved = lookups.take_answers(now);
@@ -73,7 +73,7 @@ impl Tender {
             gate.backends.set_addresses(&lookups.addresses());
         }
         for (error, addresses) in &resolved.failed {
-            tracing::warn!(%error, "a name keeps the addresses it had");
+            tracing::warn!(%error, "a backend's name keeps its last known addresses");
             gate.backends.not_resolved(addresses);
         }
         if now >= self.next_resolve {
@@ -90,7 +90,7 @@ fn lookups(gate: &Gate) -> MutexGuard<'_, Lookups> {
     gate.lookups.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Connects to each backend that is due, and says a word where it expects one.
+/// Connects to each backend that is due for a check, all at the same time.
 fn check(gate: &Gate, every: Nanos) {
     let mut under_way = Vec::new();
     while let Some(place) = gate.backends.take_for_check(every) {
@@ -118,13 +118,13 @@ fn check(gate: &Gate, every: Nanos) {
     }
 }
 
-/// Waits until one has an answer, or for a moment.
+/// Waits until an attempt has an event, for at most 50 ms: an attempt on a Unix socket with a full backlog has none.
 fn wait(under_way: &[(Connecting, Place)]) {
     let sockets = under_way.iter().filter_map(|(connecting, _)| connecting.socket());
     let sockets: Vec<_> = sockets.collect();
     let mut looks: Vec<_> = sockets.iter().map(|socket| PollFd::new(socket, PollFlags::OUT)).collect();
     let moment = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-    // An error is a moment that was shorter.
+    // An error only makes the wait shorter.
     let _ = poll(&mut looks, Some(&moment));
 }
 
@@ -133,7 +133,7 @@ fn reached(gate: &Gate, place: &Place, socket: OwnedFd, took: Nanos) {
     if let Some(version) = gate.settings.send_header {
         let mut header = Vec::new();
         version.write_local(&mut header);
-        // A backend that has ended by now is known to be there all the same.
+        // The header is sent for the backend's log only: it was reached, even if it closes before it has read this.
         let _ = send(&socket, &header);
     }
     drop(socket);

@@ -234,6 +234,45 @@ proptest! {
         check_splits(&bytes, bytes.len(), Origin::Client { source, destination });
     }
 
+    /// Looking at a socket again and again comes to what reading all at once does, and takes the header alone.
+    #[test]
+    fn what_is_taken_from_a_socket_is_what_is_read_whole(
+        start in 0usize..6, noise: Vec<u8>, sizes in prop::collection::vec(1usize..40, 1..20),
+    ) {
+        let lines = [b"PROXY UNKNOWN\r\n".as_slice(), b"PROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\n"];
+        let binary = v2(0x21, 0x11, &FOUR);
+        let start = [b"".as_slice(), b"PROXY TCP4 1.2.3.4 ", V2, &binary, lines[0], lines[1]][start];
+        let bytes = [start, &noise].concat();
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let (mut rest, mut taken) = (&bytes[..], None);
+        for size in sizes.iter().cycle() {
+            if rest.is_empty() || taken.is_some() {
+                break;
+            }
+            let (piece, after) = rest.split_at((*size).min(rest.len()));
+            far.write_all(piece).unwrap();
+            rest = after;
+            taken = take(&near).transpose();
+        }
+        far.write_all(rest).unwrap();
+        let left = match (parse(&bytes), taken) {
+            (Ok(Some(header)), Some(Ok(origin))) => {
+                prop_assert_eq!(header.origin, origin);
+                &bytes[header.len..]
+            }
+            (Ok(None), None) => &bytes[..],
+            (Err(why), Some(Err(TakeError::Header(said)))) => {
+                prop_assert_eq!(why, said);
+                &bytes[..]
+            }
+            other => return Err(TestCaseError::fail(format!("{other:?}"))),
+        };
+        drop(far);
+        let mut kept = Vec::new();
+        (&near).read_to_end(&mut kept).unwrap();
+        prop_assert_eq!(kept, left, "what is no header stays in the kernel");
+    }
+
     /// Nothing panics, nothing is taken for more than it is, and an early no is never taken back.
     #[test]
     fn bytes_of_any_kind_are_a_header_or_not(start in 0usize..4, noise: Vec<u8>) {

@@ -196,6 +196,16 @@ impl Certificates {
         Ok(changed)
     }
 
+    /// Those of another one take the place of all. Whether a certificate is another one now.
+    pub(super) fn replace_by(&self, other: &Self) -> bool {
+        let (new, old) = (other.current(), self.current());
+        let certificates = |all: &[Identity]| all.iter().map(|one| one.key.cert.clone()).collect::<Vec<_>>();
+        let changed = certificates(&new) != certificates(&old);
+        // Also where they are the same: their keys may be others, or their files.
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+        changed
+    }
+
     /// When the first of them expires, in seconds since the Unix epoch.
     pub(super) fn expires_at(&self) -> u64 {
         let first = self.current().iter().map(|identity| identity.expires_at).min();

@@ -119,6 +119,21 @@ impl Tls {
         self.certificates.reload(&provider())
     }
 
+    /// Handshakes from now on show the certificates of another one. Returns whether a certificate is another one now.
+    #[cfg_attr(
+        not(feature = "cli"),
+        allow(dead_code, reason = "the program reads new files with a new plan")
+    )]
+    pub(crate) fn show_certificates_of(&self, other: &Self) -> bool {
+        self.certificates.replace_by(&other.certificates)
+    }
+
+    /// Whether all but the certificates is the same.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program compares plans"))]
+    pub(crate) fn speaks_like(&self, other: &Self) -> bool {
+        self.min_version == other.min_version && self.protocols == other.protocols
+    }
+
     /// When the first of the certificates expires, in seconds since the Unix epoch.
     pub fn expires_at(&self) -> u64 {
         self.certificates.expires_at()

@@ -43,6 +43,35 @@ pub(crate) fn types(source: &Source) -> Vec<String> {
     names
 }
 
+/// The public enums, and structs with public fields, to which nothing can be added without breaking who uses them: their
+/// lines and names. That is so where they are not `#[non_exhaustive]`, and their docs do not say that it is meant.
+pub(crate) fn closed(source: &Source) -> Vec<(usize, String)> {
+    let code = &source.shipped;
+    let mut found = Vec::new();
+    for keyword in ["enum", "struct"] {
+        for (at, name) in declared(code, keyword) {
+            let line = source.line(at);
+            let has_public_field =
+                || body(code, at).is_some_and(|open| code[open..closing(code, open)].contains("\n    pub "));
+            let is_public = code[..at].ends_with("\npub ") && (keyword == "enum" || has_public_field());
+            if is_public && !is_open(&source.text, line) {
+                found.push((line, name));
+            }
+        }
+    }
+    found
+}
+
+/// Whether the attributes and docs before this line let something be added, or promise that nothing will be.
+fn is_open(text: &str, line: usize) -> bool {
+    let above: Vec<_> = text.lines().take(line - 1).collect();
+    let ours = above.iter().rev().take_while(|line| line.starts_with("///") || line.starts_with("#["));
+    let words: Vec<_> = ours.map(|line| line.trim_start_matches('/').trim()).collect();
+    let words: Vec<_> = words.into_iter().rev().collect();
+    let words = words.join(" ");
+    words.contains("#[non_exhaustive]") || words.contains("No other case will be added")
+}
+
 /// Where `keyword name` stands, and the name.
 pub(crate) fn declared(code: &str, keyword: &str) -> Vec<(usize, String)> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';

@@ -196,3 +196,128 @@ fn sources_that_come_once_do_not_make_a_round_endless() {
     }
     assert!(turns >= 40, "{turns} of 3,000 turns while few wait with it");
 }
+
+#[test]
+fn sources_that_become_due_with_a_round_do_not_pass_those_that_are_fresher() {
+    let mut sources = Accounts::new(16, true);
+    let [old, one, two, three, fresh, last] = [1, 2, 3, 4, 5, 6].map(|id| add(&mut sources, id));
+    for (number, since) in [(old, 1), (one, 2), (two, 3)] {
+        sources.came(number, Established, since);
+    }
+    // Of three sources each turn is a third of a round, of four a quarter, of six a sixth.
+    assert_eq!(sources.pick(false), Some((two, Established)));
+    assert_eq!(sources.pick(false), Some((one, Established)));
+    sources.came(three, Established, 10);
+    assert_eq!(sources.pick(false), Some((three, Established)));
+    for (number, since) in [(fresh, 11), (last, 12)] {
+        sources.came(number, Established, since);
+    }
+    assert_eq!(sources.pick(false), Some((last, Established)), "with its turn a round begins");
+    sources.left(last, Established, true);
+    assert_eq!(sources.pick(false), Some((fresh, Established)), "those that are due again came before it");
+}
+
+/// A source that waits since the first moment, and others whose one turn moves the round on by half of its charge: what
+/// their turns have cost, of which 64 is the mean.
+fn waits_while_rounds_pass(costs: &[&[Nanos]]) -> (Accounts, u32) {
+    let mut sources = Accounts::new(16, true);
+    let late = add(&mut sources, 1);
+    (0..100).for_each(|_| sources.came(late, Established, 1));
+    for (id, costs) in (2..).zip(costs) {
+        let dear = add(&mut sources, id);
+        sources.came(dear, Established, 10);
+        for &cost in *costs {
+            sources.note_cost(SourceId(id), cost);
+        }
+        // Many cheap turns of a source that nobody knows bring the mean to 64: each takes a 64th of it away, rounded down.
+        (0..2_000).for_each(|_| sources.note_cost(SourceId(1_000), 1));
+        assert_eq!(sources.pick(false), Some((dear, Established)));
+        sources.left(dear, Established, true);
+    }
+    (sources, late)
+}
+
+/// Whether a source that waits comes before a fresh one, after a turn of another that has cost this.
+fn is_behind_after(costs: &[Nanos]) -> bool {
+    let (mut sources, late) = waits_while_rounds_pass(&[costs]);
+    let fresh = add(&mut sources, 100);
+    sources.came(fresh, Established, 20);
+    let (first, _) = sources.pick(true).unwrap();
+    assert!([late, fresh].contains(&first));
+    first == late
+}
+
+#[test]
+fn a_source_comes_first_when_it_is_two_rounds_behind_and_not_before() {
+    assert!(is_behind_after(&[4 * 64]) && is_behind_after(&[10 * 64]));
+    assert!(!is_behind_after(&[4 * 64 - 1]) && !is_behind_after(&[2 * 64]) && !is_behind_after(&[]));
+}
+
+#[test]
+fn the_cost_of_a_source_is_a_mean_to_which_each_turn_adds_a_quarter() {
+    // Three quarters of 320, and a quarter of the other, rounded up: 256 are two rounds for two sources.
+    assert!(is_behind_after(&[320, 64]) && is_behind_after(&[320, 61]));
+    assert!(!is_behind_after(&[320, 60]));
+}
+
+#[test]
+fn a_source_that_was_far_behind_catches_up_by_sixteen_rounds_and_no_more() {
+    let (mut sources, late) = waits_while_rounds_pass(&[&[48 * 64], &[48 * 64]]);
+    let fresh = add(&mut sources, 100);
+    sources.came(fresh, Established, 20);
+    let picked: Vec<u32> = (0..200).map(|_| sources.pick(true).unwrap().0).collect();
+    let turns_of = |source| picked.iter().filter(|&&number| number == source).count();
+    let more = turns_of(late) - turns_of(fresh);
+    assert!((14..=17).contains(&more), "{more} turns more than one that has just come, of 200");
+    assert_eq!(picked[..8], [late; 8], "they come one after the other");
+}
+
+#[test]
+fn a_source_whose_cost_nobody_knows_is_charged_a_turn_of_mean_cost() {
+    let mut sources = Accounts::new(16, true);
+    let (known, unknown) = (add(&mut sources, 1), add(&mut sources, 2));
+    sources.note_cost(SourceId(1), 1_000);
+    for number in [known, unknown] {
+        (0..2).for_each(|_| sources.came(number, Established, 0));
+    }
+    let turns = (0..100).filter(|_| sources.pick(false).unwrap().0 == known).count();
+    assert!((49..=51).contains(&turns), "{turns} of 100");
+}
+
+#[test]
+fn sources_that_had_their_turn_count_only_while_they_are_few_more_than_those_that_wait() {
+    let mut sources = Accounts::new(1_000, true);
+    let waiting: Vec<u32> = (0..200).map(|id| add(&mut sources, id)).collect();
+    waiting.iter().for_each(|&number| sources.came(number, Established, 0));
+    let once = |sources: &mut Accounts, since: Nanos| {
+        let number = add(sources, 1_000 + u128::from(since));
+        sources.came(number, Established, since);
+        assert_eq!(sources.pick(false), Some((number, Established)));
+        sources.left(number, Established, true);
+        sources.served().0
+    };
+    // A hundred turns are 0.40 of a round: each is a part of all that wait and of all that had their turn.
+    assert_eq!((1..=100).map(|since| once(&mut sources, since)).last(), Some(100));
+    for &number in &waiting[1..] {
+        sources.left(number, Established, true);
+    }
+    // Two wait from now on, and 66 of those that had their turn count: 0.60 of a round are 41 turns.
+    let turns = (101..).take_while(|&since| once(&mut sources, since) >= 100).count();
+    assert!((38..=43).contains(&turns), "{turns}");
+}
+
+#[test]
+fn a_source_whose_turn_did_not_take_place_counts_no_more_as_served() {
+    let mut sources = Accounts::new(16, true);
+    let (one, other) = (add(&mut sources, 1), add(&mut sources, 2));
+    for number in [one, other] {
+        sources.came(number, Newcomer, 0);
+    }
+    assert_eq!(sources.pick(false), Some((other, Newcomer)));
+    sources.left(other, Newcomer, true);
+    assert_eq!(sources.served(), (1, 1));
+    sources.refund(SourceId(2));
+    assert_eq!(sources.served(), (0, 0));
+    sources.refund(SourceId(2));
+    assert_eq!(sources.served(), (0, 0), "it is not ahead of its share any more");
+}

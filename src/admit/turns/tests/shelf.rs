@@ -1,6 +1,6 @@
 //! The shelf: its order, and that nothing is lost.
 
-use crate::admit::turns::accounts::{Class, SourceId};
+use crate::admit::turns::accounts::{Accounts, Class, SourceId};
 use crate::admit::turns::shelf::*;
 use crate::clock::Nanos;
 use proptest::prelude::*;
@@ -509,4 +509,164 @@ fn turns_from_before_the_shelf_was_empty_do_not_count() {
         ask(&mut shelf, slot, &mut now);
     }
     assert_eq!(served(&mut shelf, 3), [2, 1, 3]);
+}
+
+/// A shelf that so many clients have left, each after this wait.
+fn left_by(leavers: u32, wait: Nanos) -> Plain {
+    let mut shelf = Shelf::new(LIMITS);
+    leave(&mut shelf, leavers, wait);
+    shelf
+}
+
+fn leave(shelf: &mut Plain, leavers: u32, wait: Nanos) {
+    for slot in 0..leavers {
+        assert_eq!(shelf.put(entry(slot, Newcomer, 1, 0), false, 0), None);
+        assert!(shelf.gone(Newcomer, slot, 0, wait).is_some());
+    }
+}
+
+#[test]
+fn many_leave_when_they_are_more_than_an_eighth_of_turns_and_leavers() {
+    // Each counts a 256th of the mean: 1 - (255/256)^n passes an eighth with the 35th.
+    assert_eq!(left_by(34, MS).stale_after(), None);
+    assert!(left_by(35, MS).stale_after().is_some());
+    let mut shelf = left_by(100, MS);
+    let mut turns = 0;
+    while shelf.stale_after().is_some() {
+        assert_eq!(shelf.put(entry(900, Newcomer, 1, 0), false, 0), None);
+        assert!(shelf.next(0).is_some());
+        turns += 1;
+    }
+    // Of 100 leavers 0.324 is left, and 0.324 (255/256)^n falls below an eighth with the 244th turn.
+    assert_eq!(turns, 244);
+}
+
+#[test]
+fn the_wait_after_which_clients_leave_is_a_mean_that_one_of_them_moves_by_a_256th() {
+    let mut shelf = left_by(100, 400 * MS);
+    assert_eq!(shelf.stale_after(), Some(100 * MS));
+    leave(&mut shelf, 1, (400 + 256) * MS);
+    assert_eq!(shelf.stale_after(), Some(100 * MS + MS / 4));
+    leave(&mut shelf, 1, (401 - 256) * MS);
+    assert_eq!(shelf.stale_after(), Some(100 * MS));
+}
+
+#[test]
+fn who_has_hung_up_as_clients_of_one_request_do_is_served_like_others() {
+    let mut shelf = shelf(LIMITS, &[(1, Newcomer, 1)]);
+    assert_eq!(shelf.put(entry(2, Newcomer, 1, 5), true, 5 + HALF_CLOSE), None);
+    assert_eq!((shelf.doubtful(), shelf.waiting(Newcomer)), (0, 2));
+    assert_eq!(shelf.put(entry(3, Newcomer, 1, 4), true, 5 + HALF_CLOSE), None);
+    assert_eq!((shelf.doubtful(), shelf.waiting(Newcomer)), (1, 2));
+    assert_eq!(served(&mut shelf, 9), [2, 1, 3]);
+}
+
+#[test]
+fn entries_of_one_age_expire_in_the_order_in_which_they_came() {
+    let mut shelf = Shelf::new(LIMITS);
+    for slot in [5, 3, 4] {
+        assert_eq!(shelf.put(entry(slot, Established, 1, MS), false, MS), None);
+    }
+    let drained: Vec<_> = std::iter::from_fn(|| shelf.drain_one()).map(|shelved| shelved.slot).collect();
+    assert_eq!(drained, [5, 3, 4]);
+}
+
+#[test]
+fn a_client_whose_turn_was_the_last_of_a_round_is_due_in_the_next() {
+    let mut shelf = shelf(LIMITS, &[(1, Established, 7), (2, Established, 7), (3, Established, 7)]);
+    let [third, second] = [(); 2].map(|()| shelf.next(0).unwrap());
+    for again in [third, second] {
+        assert_eq!(shelf.put(again, false, 0), None);
+    }
+    let last = shelf.next(0).unwrap();
+    assert_eq!(last.slot, 1);
+    assert_eq!(served(&mut shelf, 1), [2], "a new round");
+    assert_eq!(shelf.put(last, false, 0), None);
+    assert_eq!(served(&mut shelf, 9), [1, 3], "the last is due, and the freshest");
+}
+
+#[test]
+fn a_source_that_was_forgotten_begins_a_round_of_its_own() {
+    let mut shelf = shelf(LIMITS, &[(9, Established, 8), (1, Established, 7)]);
+    let first = shelf.next(0).unwrap();
+    assert_eq!((first.slot, first.source), (1, SourceId(7)));
+    // More sources than are remembered come and leave without a turn; another client waits all the time.
+    for source in 1_000..4_000 {
+        assert_eq!(shelf.put(entry(5, Newcomer, source, 0), false, 0), None);
+        assert!(shelf.remove(Newcomer, 5, 0).is_some());
+    }
+    assert_eq!(shelf.put(entry(2, Established, 7, 5), false, 5), None);
+    assert_eq!(shelf.put(entry(1, Established, 7, 6), false, 6), None);
+    assert_eq!(served(&mut shelf, 9), [1, 9, 2], "its turn in a round that is forgotten does not count");
+}
+
+/// Whether a connection that has had its turn and asks again at `since` comes before one that is due, when that has waited
+/// this long and clients leave after 400 ms.
+fn passes_the_due(since: Nanos, waited: Nanos) -> bool {
+    let mut shelf = left_by(100, 400 * MS);
+    for slot in [1, 2] {
+        assert_eq!(shelf.put(entry(slot, Established, 7, 0), false, 0), None);
+    }
+    assert_eq!(served(&mut shelf, 1), [2]);
+    assert_eq!(shelf.put(entry(2, Established, 7, since), false, since), None);
+    shelf.next(waited).unwrap().slot == 2
+}
+
+#[test]
+fn an_entry_is_stale_when_it_has_waited_for_more_than_a_quarter_of_the_time_after_which_clients_leave() {
+    assert!(!passes_the_due(50 * MS, 100 * MS) && passes_the_due(50 * MS, 100 * MS + 1));
+    assert!(!passes_the_due(0, 200 * MS), "one that is no fresher does not pass it");
+}
+
+#[test]
+fn those_who_have_probably_left_are_in_no_list_of_a_source() {
+    let limits = ShelfLimits { connections: 4, datagrams: 0, doubtful_max: 2, fresh: false };
+    for class in [Newcomer, Established] {
+        let mut shelf = shelf(limits, &[(1, class, 0)]);
+        assert_eq!(shelf.hung_up(class, 1, 0, 1_000 * MS), None);
+        // As many sources as are known.
+        for source in 0..Accounts::most(4) as u128 {
+            assert_eq!(shelf.put(entry(2, class, source, 0), false, 0), None);
+            assert_eq!((served(&mut shelf, 1), shelf.doubtful()), (vec![2], 1), "{source}");
+        }
+        assert_eq!(served(&mut shelf, 9), [1]);
+    }
+}
+
+#[test]
+fn a_turn_that_found_nothing_was_no_turn_of_its_round() {
+    let entries = [(1, Established, 7), (2, Established, 7), (3, Established, 7)];
+    for (found_nothing, next) in [(true, [3, 2, 1]), (false, [2, 1, 3])] {
+        let mut shelf = shelf(LIMITS, &entries);
+        let first = shelf.next(0).unwrap();
+        assert_eq!(first.slot, 3);
+        if found_nothing {
+            shelf.found_nothing(3);
+        }
+        assert_eq!(shelf.put(first, false, 0), None);
+        assert_eq!(served(&mut shelf, 9), next, "found nothing: {found_nothing}");
+    }
+    shelf(LIMITS, &entries).found_nothing(LIMITS.connections as u32);
+}
+
+#[test]
+fn the_oldest_newcomer_is_found_among_others_that_have_waited_longer() {
+    let mut shelf =
+        shelf(LIMITS, &[(1, Established, 1), (2, Newcomer, 1), (3, Newcomer, 1), (4, Datagram, 1)]);
+    let taken: Vec<_> = std::iter::from_fn(|| shelf.oldest_newcomer()).map(|shelved| shelved.slot).collect();
+    assert_eq!((taken, shelf.len()), (vec![2, 3], 2));
+}
+
+#[test]
+fn a_shelf_whose_places_are_all_taken_keeps_its_ages_apart() {
+    let limits = ShelfLimits { connections: 4, datagrams: 2, doubtful_max: 2, fresh: true };
+    let entries =
+        [(3, Established, 1), (1, Datagram, 1), (2, Newcomer, 1), (0, Datagram, 1), (1, Newcomer, 1)];
+    let mut shelf = shelf(limits, &entries);
+    assert_eq!(shelf.put(entry(0, Established, 1, 9 * MS), false, 9 * MS), None);
+    assert_eq!(shelf.hung_up(Newcomer, 1, 0, 1_000 * MS), None);
+    assert_eq!((shelf.len(), shelf.doubtful(), shelf.oldest()), (6, 1, Some(0)));
+    let drained = std::iter::from_fn(|| shelf.drain_one()).map(|shelved| (shelved.class, shelved.slot));
+    let by_age = entries.iter().map(|&(slot, class, _)| (class, slot)).chain([(Established, 0)]);
+    assert_eq!(drained.collect::<Vec<_>>(), by_age.collect::<Vec<_>>());
 }

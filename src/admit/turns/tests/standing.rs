@@ -99,3 +99,16 @@ fn a_clock_that_is_behind_another_threads_does_not_matter() {
     assert!(see(&standing, 1_099, 30));
     assert!(see(&standing, 1_098, 30), "the one that is behind knows that it stands");
 }
+
+#[test]
+fn a_queue_is_at_rest_while_nothing_would_change_by_looking_closer() {
+    let standing = Standing::new(TARGET);
+    assert!(standing.is_at_rest(1_020 * MS, 1_000 * MS) && standing.is_at_rest(1_000 * MS, 1_010 * MS));
+    assert!(!standing.is_at_rest(1_020 * MS + 1, 1_000 * MS), "it waited for longer than the target");
+    assert!(!see(&standing, 1_021, 21));
+    assert!(!standing.is_at_rest(1_021 * MS, 1_021 * MS), "the wait has been above the target");
+    assert!(!see(&standing, 1_022, 0) && standing.is_at_rest(1_022 * MS, 1_022 * MS));
+    assert!(see(&standing, 2_000, 500));
+    standing.shed(2_000 * MS);
+    assert!(see(&standing, 2_050, 0) && !standing.is_at_rest(2_050 * MS, 2_050 * MS), "it stands");
+}

@@ -2,7 +2,7 @@
 
 use super::{Chunked, Piece, Refused};
 
-/// Where a body ends.
+/// Where a body ends. No other case will be added, so a `match` needs no wildcard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyLength {
     /// After this many bytes; 0 for no body.
@@ -30,8 +30,9 @@ impl BodyLength {
     }
 }
 
-/// What a [`BodyReader`] allows.
+/// What a [`BodyReader`] allows. Start from [`BodyLimits::default`] and change what must differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BodyLimits {
     /// Bytes of the body.
     pub max_body: u64,
@@ -40,9 +41,25 @@ pub struct BodyLimits {
 }
 
 impl Default for BodyLimits {
-    /// A body without a limit (for who passes it on and keeps none of it), 16 KiB of overhead.
+    /// No limit on the body, which suits a reader that passes it on and keeps nothing, and 16 KiB of overhead.
     fn default() -> Self {
         Self { max_body: u64::MAX, max_overhead: 16 << 10 }
+    }
+}
+
+impl BodyLimits {
+    /// Sets how many bytes the body may have.
+    #[must_use]
+    pub const fn max_body(mut self, bytes: u64) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// Sets how many bytes chunk extensions and trailers may have, all together.
+    #[must_use]
+    pub const fn max_overhead(mut self, bytes: usize) -> Self {
+        self.max_overhead = bytes;
+        self
     }
 }
 

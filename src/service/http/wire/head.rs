@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 
 /// The version of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Version {
     /// HTTP/1.0.
     Http10,

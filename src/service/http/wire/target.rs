@@ -3,7 +3,7 @@
 use super::Refused;
 use std::borrow::Cow;
 
-/// The forms of a target (RFC 9112, 3.2).
+/// The forms of a target (RFC 9112, 3.2). No other case will be added, so a `match` needs no wildcard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `/path?query`.

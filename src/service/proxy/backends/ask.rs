@@ -1,4 +1,4 @@
-//! What is asked of the backends, and what is answered.
+//! Requests for a place at a backend, and the answers to them.
 
 use super::wait::WaitLimits;
 use crate::admit::turns::accounts::SourceId;
@@ -6,7 +6,7 @@ use crate::clock::Nanos;
 use crate::reason::RequestFailure;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Wakes the session that holds a ticket, once or more; it looks at its ticket then.
+/// Wakes the session that holds a ticket, so that it looks at the ticket. It may be woken more than once.
 pub(crate) trait Wake: Send {
     fn wake(&self);
 }
@@ -14,18 +14,18 @@ pub(crate) trait Wake: Send {
 /// Why a client gets no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// As many wait as may; or fresher ones wait, and this one has waited longest.
+    /// The list of those that wait is full, and this client is the new one, or the one that had to go for it.
     QueueFull,
     /// It waited for longer than `queue_timeout`.
     QueueTimeout,
     /// No backend can be reached.
     NoBackend,
-    /// The client has hung up, and there are too many such to keep.
+    /// The client has hung up, and too many such clients wait.
     ClientGone,
 }
 
-/// One backend, in one of its lives: an address that was removed and added again is the same only while a
-/// connection to it was open all the time.
+/// Names a backend. An address that was removed and added again has the same id only if a connection to it was open all
+/// the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BackendId {
     pub(super) index: u32,
@@ -34,18 +34,19 @@ pub(crate) struct BackendId {
 
 #[cfg(test)]
 impl BackendId {
-    /// Any one, for tests of what only tells them apart.
+    /// Some id, for tests that only tell backends apart.
     pub(crate) fn of(index: u32) -> Self {
         Self { index, life: 0 }
     }
 }
 
-/// What went through one backend's connections. Apart from the book, since they are counted without its lock.
+/// Counters of what went through one backend's connections. They are not in the book, since workers count without its
+/// lock.
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
     pub(super) to_backend: AtomicU64,
     pub(super) to_client: AtomicU64,
-    /// Answers by the first digit of their status, from 1 to 5; the first place is for others.
+    /// Answers by the first digit of their status, 1 to 5. Index 0 counts any other status.
     pub(super) answers: [AtomicU64; 6],
     pub(super) failures: [AtomicU64; RequestFailure::COUNT],
     pub(super) reused: AtomicU64,
@@ -63,10 +64,12 @@ impl Passed {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking<'a> {
     pub(crate) source: SourceId,
-    /// Since when it has waited, in the kernel's backlog and the server's queue.
+    /// The request is served before all others, and may have the place that is kept for such requests.
+    pub(crate) priority: bool,
+    /// Since when the client has waited, including its time in the kernel's backlog and the server's queue.
     pub(crate) since: Nanos,
     /// Backends that could not be reached for this client.
     pub(crate) tried: &'a [BackendId],
-    /// The limits of waiting as they are now.
+    /// The present limits on waiting.
     pub(crate) wait: WaitLimits,
 }

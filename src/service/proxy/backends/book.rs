@@ -1,8 +1,10 @@
-//! What is written down of backends, places and those who wait, behind one lock.
+//! The book: all that the gate knows of backends, of places, and of clients that wait. One lock guards it.
 
 use super::ask::{Asking, BackendId, Passed, Refusal, Wake};
 use super::health::Health;
-use super::wait::{Joined, Name, WaitLimits, WaitList};
+use super::name::Name;
+use super::priority::PriorityList;
+use super::wait::{Joined, WaitLimits, WaitList};
 use crate::clock::Nanos;
 use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::histogram::Histogram;
@@ -16,16 +18,18 @@ use std::time::Duration;
 /// The limits of a gate's backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BackendLimits {
-    /// Connections that each may have.
+    /// How many connections each backend may have.
     pub(crate) connections: usize,
-    /// Connections that all may have together; `None`: what each may have is limit enough.
+    /// How many connections all backends together may have; `None`: no limit but that of each.
     pub(crate) total: Option<usize>,
-    /// Backends that were set aside are tried by checks, not by clients.
+    /// Whether checks, and not clients, try the backends that were set aside.
     pub(crate) checked: bool,
+    /// Whether one of several places is kept for priority requests.
+    pub(crate) reserve: bool,
     pub(crate) wait: WaitLimits,
 }
 
-/// A place, as it is written in the book.
+/// A place that was given out, as the book knows it.
 #[derive(Clone, Debug)]
 pub(super) struct Grant {
     pub(super) id: BackendId,
@@ -33,19 +37,20 @@ pub(super) struct Grant {
     pub(super) passed: Arc<Passed>,
     began: Nanos,
     trial: bool,
+    priority: bool,
 }
 
-/// Where a client is to go.
+/// The backend that a client should go to, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
     Backend(usize),
-    /// All that are up have no place left.
+    /// No backend that is up has a free place.
     Full,
-    /// None is up.
+    /// No backend is up.
     Nothing,
 }
 
-/// What a ticket's owner sees.
+/// The state of a ticket, as its owner sees it.
 #[derive(Debug)]
 pub(super) enum TicketState {
     Waiting { until: Nanos },
@@ -57,12 +62,12 @@ pub(super) enum TicketState {
 struct Backend {
     address: BackendAddress,
     life: u32,
-    /// It may be chosen; otherwise it is leaving, or the entry is free.
+    /// It is one of the gate's addresses. Otherwise it is leaving, while it has connections, or its entry is free.
     present: bool,
     in_use: usize,
     taken: u64,
     given_back: u64,
-    /// When it was last chosen, as a number that grows.
+    /// The number of the choice that last chose it: choices are counted up.
     chosen: u64,
     checked: Nanos,
     health: Health,
@@ -72,7 +77,7 @@ struct Backend {
     passed: Arc<Passed>,
 }
 
-/// One place to wait.
+/// A slot for one client that waits. `life` tells its owners apart: it counts up when the slot is freed.
 struct Waiter {
     life: u32,
     stage: Stage,
@@ -85,14 +90,19 @@ enum Stage {
     Refused(Refusal),
 }
 
-/// The book.
+/// The book; see the head of this file.
 pub(super) struct Book {
     limits: BackendLimits,
     all: Vec<Backend>,
     in_use: usize,
+    /// How many of the places in use are held by priority requests.
+    priority_in_use: usize,
     taken: u64,
     given_back: u64,
     list: WaitList,
+    priority: PriorityList,
+    /// The last place that went to a client that had waited went to a priority request.
+    favoured: bool,
     waiters: Vec<Waiter>,
     free: Vec<u32>,
     woken: Vec<Box<dyn Wake>>,
@@ -100,13 +110,13 @@ pub(super) struct Book {
     refused: [u64; 4],
     chosen: u64,
     luck: u64,
-    /// A backend was reached, at some time.
+    /// Whether any backend was ever reached.
     reached_once: bool,
 }
 
 impl std::fmt::Debug for Book {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Book").field("backends", &self.all).field("waiting", &self.list.len()).finish()
+        f.debug_struct("Book").field("backends", &self.all).field("waiting", &self.waiting()).finish()
     }
 }
 
@@ -116,8 +126,11 @@ impl Book {
             limits,
             all: Vec::new(),
             in_use: 0,
+            priority_in_use: 0,
             taken: 0,
             given_back: 0,
+            priority: PriorityList::default(),
+            favoured: false,
             list: WaitList::new(limits.wait),
             waiters: Vec::new(),
             free: Vec::new(),
@@ -173,17 +186,17 @@ impl Book {
         BackendId { index: index as u32, life: self.all[index].life }
     }
 
-    /// A backend that has not been replaced since.
+    /// The backend with this id, if its entry has not been given to another one.
     fn backend(&mut self, id: BackendId) -> Option<&mut Backend> {
         self.all.get_mut(id.index as usize).filter(|backend| backend.life == id.life)
     }
 
-    /// Whether one more fits into what all may have together.
+    /// Whether `total` allows one more connection.
     fn has_room(&self) -> bool {
         self.limits.total.is_none_or(|total| self.in_use < total)
     }
 
-    /// The most connections there can be.
+    /// The most connections that all present backends together may have.
     fn limit(&self) -> usize {
         let present = self.all.iter().filter(|backend| backend.present).count();
         let sum = present * self.limits.connections;
@@ -202,27 +215,48 @@ impl Book {
         self.all.iter().any(|backend| backend.present && backend.health.is_up())
     }
 
-    /// Where one goes that has tried these; nobody passes those who wait.
+    /// The choice for a client that has just asked and has tried these backends already. While others wait it gets none:
+    /// nobody overtakes them.
     pub(super) fn choose_for_newcomer(&mut self, asking: &Asking<'_>, now: Nanos) -> Choice {
         if self.limits.wait != asking.wait {
             self.set_limits(BackendLimits { wait: asking.wait, ..self.limits }, now);
         }
-        if self.list.len() > 0 {
+        if self.waiting() > 0 {
             self.settle(now);
         } else {
             self.list.observe(now);
         }
-        match self.choose(asking.tried, now) {
-            Choice::Backend(_) if self.list.len() > 0 => Choice::Full,
+        let ahead = if asking.priority { self.priority.len() } else { self.waiting() };
+        match self.choose(asking.priority, asking.tried, now) {
+            Choice::Backend(_) if ahead > 0 => Choice::Full,
             choice => choice,
         }
     }
 
-    /// A backend that is due for a trial, or else the one with the smallest share of its places in use; among
-    /// equals the one that was chosen longest ago.
-    fn choose(&self, tried: &[BackendId], now: Nanos) -> Choice {
+    fn waiting(&self) -> usize {
+        self.list.len() + self.priority.len()
+    }
+
+    /// Whether only a priority request may have the last free place: while no such request has a place.
+    fn is_last_kept(&self) -> bool {
+        if !self.limits.reserve || self.priority_in_use > 0 {
+            return false;
+        }
+        let (mut places, mut free) = (0, 0);
+        for backend in self.all.iter().filter(|one| one.present && one.health.is_up()) {
+            places += self.limits.connections;
+            free += self.limits.connections.saturating_sub(backend.in_use);
+        }
+        let total = self.limits.total.unwrap_or(usize::MAX);
+        places.min(total) > 1 && free.min(total.saturating_sub(self.in_use)) <= 1
+    }
+
+    /// A backend that is due for a trial, or else the one with the smallest share of its places in use. Among equals it
+    /// is the one that was chosen longest ago.
+    fn choose(&self, priority: bool, tried: &[BackendId], now: Nanos) -> Choice {
         let any_up = self.is_any_up();
         let room = self.has_room();
+        let kept = !priority && self.is_last_kept();
         let (mut best, mut full) = (None::<usize>, false);
         for (index, backend) in self.all.iter().enumerate() {
             if !backend.present || tried.contains(&self.id(index)) {
@@ -232,7 +266,7 @@ impl Book {
             if !due && !backend.health.is_up() {
                 continue;
             }
-            if !room || backend.in_use >= self.limits.connections {
+            if !room || backend.in_use >= self.limits.connections || (kept && !due) {
                 full = true;
             } else if due {
                 return Choice::Backend(index);
@@ -249,18 +283,23 @@ impl Book {
 
     pub(super) fn choose_for_check(&self, every: Nanos, now: Nanos) -> Option<usize> {
         let any_up = self.is_any_up();
-        let room = |backend: &Backend| backend.in_use < self.limits.connections && self.in_use < self.limit();
+        let kept = self.is_last_kept();
+        let room = |backend: &Backend| {
+            let kept = kept && backend.health.is_up();
+            backend.in_use < self.limits.connections && self.in_use < self.limit() && !kept
+        };
         let due = |backend: &Backend| {
             backend.health.is_due(now, any_up) || now.saturating_sub(backend.checked) >= every
         };
         self.all.iter().position(|backend| backend.present && room(backend) && due(backend))
     }
 
-    /// Takes a place.
-    pub(super) fn grant(&mut self, index: usize, now: Nanos) -> Grant {
+    /// Gives out a place at this backend.
+    pub(super) fn grant(&mut self, index: usize, priority: bool, now: Nanos) -> Grant {
         let id = self.id(index);
         self.chosen += 1;
         self.in_use += 1;
+        self.priority_in_use += usize::from(priority);
         self.taken += 1;
         let backend = &mut self.all[index];
         backend.chosen = self.chosen;
@@ -268,11 +307,13 @@ impl Book {
         backend.in_use += 1;
         backend.taken += 1;
         let trial = backend.health.try_now();
-        Grant { id, address: backend.address.clone(), passed: backend.passed.clone(), began: now, trial }
+        let (address, passed) = (backend.address.clone(), backend.passed.clone());
+        Grant { id, address, passed, began: now, trial, priority }
     }
 
     pub(super) fn give_back(&mut self, grant: &Grant, _now: Nanos) {
         self.in_use -= 1;
+        self.priority_in_use -= usize::from(grant.priority);
         self.given_back += 1;
         if let Some(backend) = self.backend(grant.id) {
             backend.in_use -= 1;
@@ -283,7 +324,7 @@ impl Book {
         }
     }
 
-    /// True if it had been set aside.
+    /// Notes that a connection was made. True if the backend had been set aside until now.
     pub(super) fn reached(&mut self, id: BackendId, took: Nanos, now: Nanos) -> bool {
         self.reached_once = true;
         let Some(backend) = self.backend(id) else { return false };
@@ -294,20 +335,20 @@ impl Book {
         !was_up
     }
 
-    /// True if it is set aside from now on.
+    /// Notes that an attempt failed. True if the backend is set aside from now on.
     pub(super) fn failed(&mut self, grant: &Grant, failure: BackendFailure, now: Nanos) -> bool {
         let luck = self.luck();
         let Some(backend) = self.backend(grant.id) else { return false };
         let was_up = backend.health.is_up();
         backend.failures[failure as usize] += 1;
-        // What this machine lacks says nothing of a backend.
+        // The gate itself lacked descriptors, ports or memory, which says nothing about the backend.
         if failure != BackendFailure::Local {
             backend.health.failed(grant.began, grant.trial, now, luck);
         }
         was_up && !backend.health.is_up()
     }
 
-    /// A number that no two gates share (splitmix64).
+    /// The next number of a sequence that differs from gate to gate (splitmix64).
     fn luck(&mut self) -> u64 {
         self.luck = self.luck.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.luck;
@@ -316,27 +357,26 @@ impl Book {
         mixed ^ (mixed >> 31)
     }
 
-    /// Lets one wait.
+    /// Adds a client to those that wait, and returns the name of its slot.
     pub(super) fn wait(
         &mut self,
         asking: &Asking<'_>,
         wake: Box<dyn Wake>,
         now: Nanos,
     ) -> Result<Name, Refusal> {
-        if self.limits.wait.most == 0 {
+        let full = if asking.priority { self.priority.is_full() } else { self.limits.wait.most == 0 };
+        if full {
             return Err(Refusal::QueueFull);
         }
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None if self.waiters.len() < self.list.slots() => {
-                self.waiters.push(Waiter { life: 0, stage: Stage::Free });
-                self.waiters.len() as u32 - 1
-            }
-            // Too many tickets were answered whose owners have not looked yet.
-            None => return Err(Refusal::QueueFull),
+        let name = self.free_name(asking.priority).ok_or(Refusal::QueueFull)?;
+        let joined = if asking.priority {
+            self.priority.join(name, asking.since);
+            Joined::Waits
+        } else {
+            self.list.join(name, asking.source, asking.since, now)
         };
-        let name = (slot, self.waiters[slot as usize].life);
-        match self.list.join(name, asking.source, asking.since, now) {
+        let (slot, _) = name;
+        match joined {
             Joined::Waits => {}
             Joined::Displaced(oldest) => self.refuse(oldest, Refusal::QueueFull),
             Joined::Full => {
@@ -348,7 +388,21 @@ impl Book {
         Ok(name)
     }
 
-    /// Tells one that it gets no place.
+    /// A name for one more client that waits. There is none when many tickets have their answer, and their owners have not
+    /// looked yet. Priority requests have some names for themselves.
+    fn free_name(&mut self, priority: bool) -> Option<Name> {
+        let most = self.list.slots() - if priority { 0 } else { PriorityList::SLOTS };
+        if self.waiters.len() - self.free.len() >= most {
+            return None;
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.waiters.push(Waiter { life: 0, stage: Stage::Free });
+            self.waiters.len() as u32 - 1
+        });
+        Some((slot, self.waiters[slot as usize].life))
+    }
+
+    /// Refuses a client that waits, and wakes it.
     fn refuse(&mut self, (slot, life): Name, refusal: Refusal) {
         self.refused(refusal);
         let waiter = &mut self.waiters[slot as usize];
@@ -358,12 +412,12 @@ impl Book {
         }
     }
 
-    /// Counts what one has waited that has its place now.
+    /// Records how long a client waited that has a place now.
     pub(super) fn waited(&mut self, time: Nanos) {
         self.wait.observe(time);
     }
 
-    /// Counts that the name of these could not be resolved again.
+    /// Counts a failed lookup for each backend with one of these addresses.
     pub(super) fn not_resolved(&mut self, addresses: &[BackendAddress]) {
         for backend in self.all.iter_mut().filter(|one| one.present && addresses.contains(&one.address)) {
             backend.failures[BackendFailure::Resolve as usize] += 1;
@@ -375,21 +429,26 @@ impl Book {
         self.refused[refusal as usize] += 1;
     }
 
-    /// Gives free places to those who wait, in their order, and refuses those for whom it is too late or in vain.
+    /// Gives free places to the clients that wait, in their order. Refuses those that have waited too long, and all of
+    /// them when no backend is up.
     pub(super) fn settle(&mut self, now: Nanos) {
-        while let Some(late) = self.list.expire(now) {
+        let timeout = self.list.timeout();
+        while let Some(late) = self.priority.expire(now, timeout).or_else(|| self.list.expire(now)) {
             self.refuse(late, Refusal::QueueTimeout);
         }
-        while self.list.len() > 0 {
-            match self.choose(&[], now) {
+        while self.waiting() > 0 {
+            let (priority, choice) = self.choose_for_waiting(now);
+            match choice {
                 Choice::Full => break,
                 Choice::Nothing => {
-                    let Some(name) = self.list.drain_one() else { break };
+                    let Some(name) = self.priority.next().or_else(|| self.list.drain_one()) else { break };
                     self.refuse(name, Refusal::NoBackend);
                 }
                 Choice::Backend(index) => {
-                    let Some((slot, _)) = self.list.next(now) else { break };
-                    let grant = self.grant(index, now);
+                    let next = if priority { self.priority.next() } else { self.list.next(now) };
+                    let Some((slot, _)) = next else { break };
+                    self.favoured = priority;
+                    let grant = self.grant(index, priority, now);
                     let stage = &mut self.waiters[slot as usize].stage;
                     if let Stage::Waiting { since, wake } = std::mem::replace(stage, Stage::Granted(grant)) {
                         self.waited(now.saturating_sub(since));
@@ -400,18 +459,29 @@ impl Book {
         }
     }
 
+    /// Whether a priority request is next among the clients that wait, and where the next client goes. While others wait,
+    /// priority requests do not get two places in a row, so a flood of them cannot starve the others.
+    fn choose_for_waiting(&self, now: Nanos) -> (bool, Choice) {
+        let (priority, others) = (self.priority.len() > 0, self.list.len() > 0);
+        let first = priority && !(others && self.favoured);
+        match self.choose(first, &[], now) {
+            Choice::Full if priority && !first => (true, self.choose(true, &[], now)),
+            choice => (first, choice),
+        }
+    }
+
     pub(super) fn take_woken(&mut self) -> Vec<Box<dyn Wake>> {
         std::mem::take(&mut self.woken)
     }
 
-    /// What a ticket says; its slot is free after anything but `Waiting`.
+    /// The state of a ticket. Its slot is freed unless the state is `Waiting`.
     pub(super) fn look(&mut self, slot: u32, life: u32, now: Nanos) -> TicketState {
-        // One that comes at its time sees that it is over.
+        // An owner that looks when its time is over must be told so.
         self.settle(now);
         let timeout = self.list.timeout();
         let Some(waiter) = self.waiter(slot, life) else { return TicketState::Refused(Refusal::ClientGone) };
         if let Stage::Waiting { since, .. } = waiter.stage {
-            // Expiry is when it has waited for longer than the timeout.
+            // A client expires when it has waited for longer than the timeout, so look one nanosecond later.
             return TicketState::Waiting { until: since.saturating_add(timeout).saturating_add(1) };
         }
         match self.vacate(slot) {
@@ -425,7 +495,7 @@ impl Book {
         self.waiters.get_mut(slot as usize).filter(|waiter| waiter.life == life)
     }
 
-    /// Frees a slot for another.
+    /// Frees a slot for the next client.
     fn vacate(&mut self, slot: u32) -> Stage {
         let waiter = &mut self.waiters[slot as usize];
         waiter.life = waiter.life.wrapping_add(1);
@@ -440,7 +510,7 @@ impl Book {
         }
     }
 
-    /// The owner of a ticket drops it.
+    /// The owner of a ticket drops it: whatever it has is given back.
     pub(super) fn leave(&mut self, slot: u32, life: u32, now: Nanos) {
         if self.waiter(slot, life).is_none() {
             return;
@@ -448,6 +518,7 @@ impl Book {
         match self.vacate(slot) {
             Stage::Waiting { .. } => {
                 self.list.remove((slot, life));
+                self.priority.remove((slot, life));
                 self.refused(Refusal::ClientGone);
             }
             Stage::Granted(grant) => self.give_back(&grant, now),
@@ -455,15 +526,16 @@ impl Book {
         }
     }
 
-    /// How many wait, and how many places there are.
+    /// How many clients wait, and how many places there are in all.
     pub(super) fn pressure(&self) -> (u64, u64) {
-        (self.list.len() as u64, self.limit() as u64)
+        (self.waiting() as u64, self.limit() as u64)
     }
 
     pub(super) fn snapshot(&self, now: Nanos) -> BackendsSnapshot {
         let known = |backend: &&Backend| backend.present || backend.in_use > 0;
         let refused = |refusal: Refusal| self.refused[refusal as usize];
-        let oldest = self.list.oldest().map(|since| now.saturating_sub(since));
+        let oldest = self.list.oldest().into_iter().chain(self.priority.oldest()).min();
+        let oldest = oldest.map(|since| now.saturating_sub(since));
         BackendsSnapshot {
             backends: self.all.iter().filter(known).map(|one| one.snapshot(&self.limits, now)).collect(),
             ready: self.reached_once && self.is_any_up(),
@@ -471,7 +543,7 @@ impl Book {
             limit: self.limit() as u64,
             taken: self.taken,
             given_back: self.given_back,
-            waiting: self.list.len() as u64,
+            waiting: self.waiting() as u64,
             oldest: oldest.map(Duration::from_nanos),
             stood_for: self.list.stood_for(now).map(Duration::from_nanos),
             wait: read(&self.wait),
@@ -484,7 +556,8 @@ impl Book {
 }
 
 impl Backend {
-    /// Its share of places in use, then when it was chosen. All have the same limit, so the number is the share.
+    /// The order of backends in a choice: by places in use, then by when they were last chosen. All backends have the same
+    /// limit, so the number in use stands for the share.
     fn load(&self) -> (usize, u64) {
         (self.in_use, self.chosen)
     }

@@ -1,17 +1,18 @@
-//! Whether a backend can be reached. One that could not is set aside, and tried again after pauses that grow.
+//! Whether a backend can be reached. A backend that could not be reached is *set aside*: it gets no clients, and is tried
+//! again after pauses that grow.
 
 use crate::clock::Nanos;
 
-/// The first pause of a backend that is set aside; each is twice the last.
+/// The first pause of a backend that is set aside. Each further pause is twice as long as the last.
 pub(super) const FIRST_PAUSE: Nanos = 1_000_000_000;
 
-/// The longest.
+/// The longest pause.
 pub(super) const LONGEST_PAUSE: Nanos = 60_000_000_000;
 
 /// What is known of one backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Health {
-    /// It could not be reached.
+    /// Present while it is set aside.
     aside: Option<Aside>,
     /// When it was last reached.
     reached: Option<Nanos>,
@@ -20,13 +21,13 @@ pub(super) struct Health {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Aside {
     since: Nanos,
-    /// When it was last tried in vain.
+    /// When the last attempt failed.
     failed: Nanos,
-    /// The pause from then on, before luck.
+    /// The pause from then on, before it is varied by chance.
     pause: Nanos,
-    /// When it is to be tried again.
+    /// When it may be tried again.
     until: Nanos,
-    /// One connection tries it now.
+    /// An attempt is under way.
     trial: bool,
 }
 
@@ -40,8 +41,8 @@ impl Health {
         self.aside.map(|aside| now.saturating_sub(aside.since))
     }
 
-    /// Whether one connection may try it. While no other backend is up the pauses do not grow: there is nothing
-    /// to lose by trying.
+    /// Whether it is set aside and one attempt may be made now. While no backend is up the pauses do not grow: clients have
+    /// nowhere else to go.
     pub(super) fn is_due(&self, now: Nanos, any_up: bool) -> bool {
         self.aside.is_some_and(|aside| {
             let until = if any_up { aside.until } else { aside.until.min(aside.failed + FIRST_PAUSE) };
@@ -49,7 +50,8 @@ impl Health {
         })
     }
 
-    /// A connection tries it: others do not, until that one has an answer.
+    /// An attempt begins. If the backend is set aside this is its trial, and there is no other until it has ended. Returns
+    /// whether it is a trial.
     pub(super) fn try_now(&mut self) -> bool {
         if let Some(aside) = &mut self.aside {
             aside.trial = true;
@@ -57,7 +59,7 @@ impl Health {
         self.aside.is_some()
     }
 
-    /// The trial ended without an answer: its client left.
+    /// The trial ended without a result: its client left.
     pub(super) fn trial_over(&mut self) {
         if let Some(aside) = &mut self.aside {
             aside.trial = false;
@@ -69,15 +71,15 @@ impl Health {
         self.reached = Some(now);
     }
 
-    /// A connection that began then has failed. `luck` moves the pause by up to a quarter, so that many gates do not
-    /// all try at once.
+    /// An attempt that began at `began` has failed. `luck` is a random number: it varies the pause by up to a quarter, so
+    /// that many gates do not all try at the same moment.
     pub(super) fn failed(&mut self, began: Nanos, trial: bool, now: Nanos, luck: u64) {
         let pause = match self.aside {
-            // It was reached by another meanwhile: it is busy, not gone.
+            // Another attempt has succeeded meanwhile: the backend is busy, not gone.
             None if self.reached.is_some_and(|reached| reached > began) => return,
             None => FIRST_PAUSE,
             Some(aside) if trial => (aside.pause * 2).min(LONGEST_PAUSE),
-            // One that had set out before it was set aside says nothing new.
+            // The attempt began before the backend was set aside, so its failure is not news.
             Some(_) => return,
         };
         let until = now + pause / 4 * 3 + luck % (pause / 2);

@@ -1,9 +1,9 @@
-//! The backends of a gate: how many connections each may have, which one is next, and who waits for a place.
+//! The backends of a gate: how many connections each may have, which backend is next, and which clients wait for a place.
 //!
-//! A [`Place`] is taken before connecting and given back when it is dropped, after the socket: so a backend never
-//! sees more connections than its limit, whatever becomes of them. A client for whom there is none gets a
-//! [`Ticket`]. When a place is given back it belongs, under the same lock, to the ticket whose turn it is: no
-//! newcomer can come between, and no place is lost when a client leaves with one it has not used.
+//! A [`Place`] is taken before connecting, and is given back when it is dropped, after the socket was closed. So a backend
+//! never has more connections than its limit, however they end. If there is no place, the client gets a [`Ticket`]. A
+//! place that is given back goes, under the same lock, to the ticket whose turn it is. So no newcomer can overtake it, and
+//! no place is lost when a client leaves with one that it has not used.
 //!
 //! ```text
 //!   take ----> Place ----> reached | failed ----> dropped: given back
@@ -13,11 +13,13 @@
 //!     +--> Refusal
 //! ```
 //!
-//! Nothing here knows a socket. The clock and the luck are handed in, so a test can run a day in a moment.
+//! Nothing here knows a socket. The clock and the random seed are handed in, so a test can run a day in a moment.
 
 mod ask;
 mod book;
 mod health;
+mod name;
+mod priority;
 mod wait;
 
 #[cfg(test)]
@@ -39,7 +41,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Time as the backends read it.
+/// The clock that the backends read: the real one, or a test's.
 #[derive(Clone, Debug)]
 pub(crate) enum BackendClock {
     Real(Clock),
@@ -69,13 +71,13 @@ pub(crate) struct Backends {
 #[must_use]
 pub(crate) enum PlaceAnswer {
     Place(Place),
-    /// It waits. Its session is woken when the ticket has more to say.
+    /// The client waits. Its session is woken when the ticket has an answer.
     Wait(Ticket),
     Refused(Refusal),
 }
 
 impl Backends {
-    /// Backends of these limits. `seed` is the luck that spreads the pauses of backends that are set aside.
+    /// Backends with these limits. `seed` is a random number: it varies the pauses of backends that are set aside.
     pub(crate) fn new(limits: BackendLimits, time: BackendClock, seed: u64) -> Arc<Self> {
         Arc::new(Self { time, book: Mutex::new(Book::new(limits, seed)) })
     }
@@ -84,7 +86,7 @@ impl Backends {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes something and wakes whoever has a place, or none any more, because of it.
+    /// Changes the book under its lock, and then wakes every session whose ticket has got its answer by it.
     fn change<R>(&self, change: impl FnOnce(&mut Book, Nanos) -> R) -> R {
         let now = self.time.now();
         let (result, woken) = {
@@ -93,34 +95,34 @@ impl Backends {
             book.settle(now);
             (result, book.take_woken())
         };
-        // Without the lock: a session that is woken takes it.
+        // Wake without the lock: a session that is woken takes it.
         woken.iter().for_each(|waiter| waiter.wake());
         result
     }
 
-    /// Sets the addresses of all backends. Connections to those that are gone go on; nobody new is sent there.
+    /// Sets the addresses of all backends. Connections to an address that is gone go on, but get no new ones beside them.
     pub(crate) fn set_addresses(&self, addresses: &[BackendAddress]) {
         self.change(|book, _| book.set_addresses(addresses));
     }
 
-    /// The name that has these addresses could not be resolved again.
+    /// Counts that the name with these addresses could not be resolved again.
     pub(crate) fn not_resolved(&self, addresses: &[BackendAddress]) {
         self.book().not_resolved(addresses);
     }
 
-    /// A client got no place because no backend could be reached for it in time.
+    /// Counts a client that was refused because no backend could be reached for it in time.
     pub(crate) fn reached_none(&self) {
         self.book().refused(Refusal::NoBackend);
     }
 
     #[cfg_attr(not(test), expect(dead_code, reason = "a reload will call it"))]
-    /// Changes the limits. Those who have a place keep it: after a limit became smaller it holds when enough
-    /// have left.
+    /// Changes the limits. Clients that have a place keep it, so a lower limit holds only once enough of them have left.
     pub(crate) fn set_limits(&self, limits: BackendLimits) {
         self.change(|book, now| book.set_limits(limits, now));
     }
 
-    /// A place at the backend with the smallest share of its places in use; or a ticket, or why neither.
+    /// Takes a place at the backend with the smallest share of its places in use. If none is free, returns a ticket, or the
+    /// reason why the client may not wait either.
     pub(crate) fn take(
         self: &Arc<Self>,
         asking: &Asking<'_>,
@@ -129,7 +131,7 @@ impl Backends {
         let choice = self.change(|book, now| match book.choose_for_newcomer(asking, now) {
             Choice::Backend(index) => {
                 book.waited(now.saturating_sub(asking.since));
-                Ok(PlaceAnswer::Place(self.place(book.grant(index, now))))
+                Ok(PlaceAnswer::Place(self.place(book.grant(index, asking.priority, now))))
             }
             Choice::Full => match book.wait(asking, waiter(), now) {
                 Ok((slot, life)) => Ok(PlaceAnswer::Wait(Ticket { backends: self.clone(), slot, life })),
@@ -146,10 +148,11 @@ impl Backends {
         }
     }
 
-    /// A place at a backend that is to be checked now: `every` so often, and when one that was set aside is due.
+    /// Takes a place at a backend that is due for a check: if its last connection is `every` ago, or if it was set aside
+    /// and its pause is over.
     pub(crate) fn take_for_check(self: &Arc<Self>, every: Nanos) -> Option<Place> {
         self.change(|book, now| {
-            book.choose_for_check(every, now).map(|index| self.place(book.grant(index, now)))
+            book.choose_for_check(every, now).map(|index| self.place(book.grant(index, false, now)))
         })
     }
 
@@ -157,17 +160,17 @@ impl Backends {
         Place { backends: self.clone(), grant }
     }
 
-    /// Whether there is a backend that can be tried beside these.
+    /// Whether there is another backend to try.
     pub(crate) fn has_other(&self, tried: &[BackendId], this: BackendId) -> bool {
         self.book().has_other(tried, this)
     }
 
-    /// How many wait for a place, and how many places there are.
+    /// How many clients wait for a place, and how many places there are in all.
     pub(crate) fn pressure(&self) -> (u64, u64) {
         self.book().pressure()
     }
 
-    /// Everything that is known.
+    /// All counts, as they are now.
     pub(crate) fn snapshot(&self) -> BackendsSnapshot {
         self.book().snapshot(self.time.now())
     }
@@ -182,7 +185,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Where to connect.
+    /// The address to connect to.
     pub(crate) fn address(&self) -> &BackendAddress {
         &self.grant.address
     }
@@ -191,38 +194,39 @@ impl Place {
         self.grant.id
     }
 
-    /// The backend was reached, which took this long.
+    /// Notes that the connection was made, and how long that took.
     pub(crate) fn reached(&self, took: Nanos) {
         if self.backends.change(|book, now| book.reached(self.grant.id, took, now)) {
             tracing::info!(backend = %self.grant.address, "a backend is back");
         }
     }
 
-    /// It was not.
+    /// Notes that the backend could not be reached, or reset the connection before it was used.
     pub(crate) fn failed(&self, failure: BackendFailure) {
         if self.backends.change(|book, now| book.failed(&self.grant, failure, now)) {
             tracing::warn!(backend = %self.grant.address, reason = %failure, "a backend is set aside");
         }
     }
 
-    /// The backend answered a request with this status.
+    /// Counts an answer of the backend with this status.
     pub(crate) fn answered(&self, status: u16) {
         self.grant.passed.answered(status);
     }
 
-    /// A request was not answered as it should be.
+    /// Counts a request that the backend did not answer as it should.
     pub(crate) fn spoiled(&self, failure: RequestFailure) {
         self.grant.passed.failures[failure as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request was sent on a connection that had served others, or `again` on another connection.
+    /// Counts a request that was sent on a connection which had served others, or, with `again`, one that was repeated on
+    /// another connection.
     pub(crate) fn reused(&self, again: bool) {
         let passed = &self.grant.passed;
         let counter = if again { &passed.repeated } else { &passed.reused };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Bytes went through.
+    /// Counts bytes that went through the connection.
     pub(crate) fn passed(&self, to_backend: u64, to_client: u64) {
         self.grant.passed.to_backend.fetch_add(to_backend, Ordering::Relaxed);
         self.grant.passed.to_client.fetch_add(to_client, Ordering::Relaxed);
@@ -235,10 +239,10 @@ impl Drop for Place {
     }
 }
 
-/// What a ticket says.
+/// The answer of a ticket.
 #[derive(Debug)]
 pub(crate) enum Look {
-    /// Wait; at this time at the latest there is more to say.
+    /// There is no place yet. Look again when woken, and at this time at the latest.
     Waiting {
         until: Nanos,
     },
@@ -246,7 +250,7 @@ pub(crate) enum Look {
     Refused(Refusal),
 }
 
-/// A client that waits. Dropping it leaves the list, and gives back a place that it may have been given.
+/// A client's wait for a place. Dropping the ticket ends the wait, and gives back a place that it may have got already.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Ticket {
@@ -256,7 +260,7 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    /// Whether there is a place now. After any answer but `Waiting` the ticket has nothing more to say.
+    /// Whether there is a place now. After any answer but `Waiting` the ticket is used up.
     pub(crate) fn look(&mut self) -> Look {
         let seen = self.backends.change(|book, now| book.look(self.slot, self.life, now));
         match seen {
@@ -266,8 +270,8 @@ impl Ticket {
         }
     }
 
-    /// The client has closed at least its sending half. If it has waited for a while it has probably left, and
-    /// is served when nobody else waits.
+    /// Notes that the client has closed at least its sending half. If it has waited for a while it has probably left, and
+    /// is then served only when nobody else waits.
     pub(crate) fn hung_up(&self) {
         self.backends.change(|book, now| book.hung_up(self.slot, self.life, now));
     }

@@ -15,6 +15,7 @@ const LIMITS: BackendLimits = BackendLimits {
     connections: 2,
     total: None,
     checked: false,
+    reserve: false,
     wait: WaitLimits {
         most: 4,
         timeout: 5 * S,
@@ -67,8 +68,27 @@ impl World {
     }
 
     fn ask(&self, source: u128, tried: &[BackendId]) -> PlaceAnswer {
-        let asking = Asking { source: SourceId(source), since: self.now(), tried, wait: self.wait.get() };
+        self.ask_as(false, source, tried)
+    }
+
+    fn ask_as(&self, priority: bool, source: u128, tried: &[BackendId]) -> PlaceAnswer {
+        let since = self.now();
+        let asking = Asking { source: SourceId(source), priority, since, tried, wait: self.wait.get() };
         self.backends.take(&asking, || Box::new(Bell(self.woken.clone())))
+    }
+
+    fn priority_place(&self) -> Place {
+        match self.ask_as(true, 1, &[]) {
+            PlaceAnswer::Place(place) => place,
+            other => panic!("no place: {other:?}"),
+        }
+    }
+
+    fn priority_ticket(&self) -> Ticket {
+        match self.ask_as(true, 1, &[]) {
+            PlaceAnswer::Wait(ticket) => ticket,
+            other => panic!("no ticket: {other:?}"),
+        }
     }
 
     fn set_limits(&self, limits: BackendLimits) {
@@ -293,6 +313,85 @@ fn by_choice_the_oldest_is_refused_in_calm_too() {
 }
 
 #[test]
+fn a_priority_request_is_served_before_all_who_wait_however_long() {
+    let world = World::of(LIMITS, 1);
+    let mut places = vec![world.place(), world.place()];
+    let mut others: Vec<_> = (0..4).map(|source| world.ticket(source)).collect();
+    world.pass(S);
+    let mut priority = world.priority_ticket();
+    assert_eq!((world.snapshot().waiting, world.snapshot().oldest), (5, Some(Duration::from_secs(1))));
+    places.pop();
+    assert_eq!(world.woken(), 1);
+    let place = granted(&mut priority).expect("it is first");
+    assert_eq!(world.snapshot().wait.count(), 3);
+    drop(place);
+    // It has given its place back: the others have their turns.
+    let served: Vec<_> = others.iter_mut().filter_map(granted).collect();
+    assert_eq!(served.len(), 1);
+}
+
+#[test]
+fn one_place_of_several_is_kept_for_a_priority_request_and_one_alone_is_not() {
+    let reserve = BackendLimits { reserve: true, ..LIMITS };
+    for (limits, backends, usual) in [
+        (reserve, 1, 1),
+        (BackendLimits { connections: 3, ..reserve }, 2, 5),
+        (BackendLimits { total: Some(3), ..reserve }, 2, 2),
+        (BackendLimits { connections: 1, ..reserve }, 1, 1),
+    ] {
+        let world = World::of(limits, backends);
+        let mut places: Vec<_> = (0..usual).map(|_| world.place()).collect();
+        let mut waits = world.ticket(1);
+        if world.snapshot().limit == 1 {
+            let mut priority = world.priority_ticket();
+            places.clear();
+            assert!(granted(&mut priority).is_some());
+            assert!(granted(&mut waits).is_some());
+            continue;
+        }
+        let first = world.priority_place();
+        let mut second = world.priority_ticket();
+        assert_eq!(world.snapshot().in_use, world.snapshot().limit, "never more than the limit");
+        drop(first);
+        let second = granted(&mut second).expect("the place that is kept is for the next of them");
+        assert!(granted(&mut waits).is_none());
+        drop(second);
+        assert!(granted(&mut waits).is_none(), "it is kept for the next one");
+        places.pop();
+        assert!(granted(&mut waits).is_some());
+    }
+}
+
+#[test]
+fn a_flood_of_priority_requests_is_bounded_and_starves_nobody() {
+    let world = World::of(LIMITS, 1);
+    let mut places = VecDeque::from([world.place(), world.place()]);
+    let mut others: Vec<_> = (0..4).map(|source| world.ticket(source)).collect();
+    let mut flood: Vec<_> = (0..16).map(|_| world.priority_ticket()).collect();
+    for _ in 0..10 {
+        let answer = world.ask_as(true, 1, &[]);
+        assert!(matches!(answer, PlaceAnswer::Refused(Refusal::QueueFull)), "{answer:?}");
+    }
+    for _ in 0..8 {
+        places.pop_front();
+        for tickets in [&mut others, &mut flood] {
+            let served = tickets
+                .iter_mut()
+                .map(granted)
+                .position(|place| place.map(|one| places.push_back(one)).is_some());
+            drop(served.map(|at| tickets.remove(at)));
+        }
+    }
+    assert_eq!((others.len(), flood.len()), (0, 12), "they take turns");
+    world.pass(6 * S);
+    for ticket in &mut flood {
+        assert_eq!(refusal(ticket), Refusal::QueueTimeout);
+    }
+    drop((places, others, flood));
+    assert_eq!((world.snapshot().in_use, world.snapshot().waiting), (0, 0));
+}
+
+#[test]
 fn one_that_waited_too_long_is_told_and_gets_no_place() {
     let world = World::of(LIMITS, 1);
     let places = (world.place(), world.place());
@@ -480,6 +579,7 @@ fn bytes_are_counted_for_the_backend_they_went_to() {
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     Ask(u128),
+    AskFirst,
     Drop(prop::sample::Index),
     Leave(prop::sample::Index),
     Look(prop::sample::Index),
@@ -487,7 +587,7 @@ enum Deed {
     Reach(prop::sample::Index),
     HangUp(prop::sample::Index),
     Addresses(u16),
-    Limits(usize, usize),
+    Limits(usize, usize, bool),
     Pass(Nanos),
 }
 
@@ -495,6 +595,7 @@ fn deed() -> impl Strategy<Value = Deed> {
     let index = || any::<prop::sample::Index>();
     prop_oneof![
         8 => (0..4_u128).prop_map(Deed::Ask),
+        3 => Just(Deed::AskFirst),
         4 => index().prop_map(Deed::Drop),
         1 => index().prop_map(Deed::Leave),
         6 => index().prop_map(Deed::Look),
@@ -502,19 +603,25 @@ fn deed() -> impl Strategy<Value = Deed> {
         2 => index().prop_map(Deed::Reach),
         1 => index().prop_map(Deed::HangUp),
         1 => (1..8_u16).prop_map(Deed::Addresses),
-        1 => (1..4_usize, 0..6_usize).prop_map(|(connections, most)| Deed::Limits(connections, most)),
+        1 => (1..4_usize, 0..6_usize, any::<bool>())
+            .prop_map(|(connections, most, reserve)| Deed::Limits(connections, most, reserve)),
         3 => (0..500 * MS).prop_map(Deed::Pass),
     ]
+}
+
+fn keep(answer: PlaceAnswer, places: &mut Vec<Place>, tickets: &mut Vec<Ticket>) {
+    match answer {
+        PlaceAnswer::Place(place) => places.push(place),
+        PlaceAnswer::Wait(ticket) => tickets.push(ticket),
+        PlaceAnswer::Refused(_) => {}
+    }
 }
 
 fn do_deed(world: &World, places: &mut Vec<Place>, tickets: &mut Vec<Ticket>, deed: Deed) {
     let pick = |index: prop::sample::Index, len: usize| (len > 0).then(|| index.index(len));
     match deed {
-        Deed::Ask(source) => match world.ask(source, &[]) {
-            PlaceAnswer::Place(place) => places.push(place),
-            PlaceAnswer::Wait(ticket) => tickets.push(ticket),
-            PlaceAnswer::Refused(_) => {}
-        },
+        Deed::Ask(source) => keep(world.ask(source, &[]), places, tickets),
+        Deed::AskFirst => keep(world.ask_as(true, 9, &[]), places, tickets),
         Deed::Drop(index) => drop(pick(index, places.len()).map(|at| places.swap_remove(at))),
         Deed::Leave(index) => drop(pick(index, tickets.len()).map(|at| tickets.swap_remove(at))),
         Deed::Look(index) => {
@@ -539,9 +646,9 @@ fn do_deed(world: &World, places: &mut Vec<Place>, tickets: &mut Vec<Ticket>, de
             let all = (0..3).filter(|bit| mask & 1 << bit != 0).map(address);
             world.backends.set_addresses(&all.collect::<Vec<_>>());
         }
-        Deed::Limits(connections, most) => {
+        Deed::Limits(connections, most, reserve) => {
             let wait = WaitLimits { most, ..LIMITS.wait };
-            world.set_limits(BackendLimits { connections, wait, ..LIMITS });
+            world.set_limits(BackendLimits { connections, wait, reserve, ..LIMITS });
         }
         Deed::Pass(time) => world.pass(time),
     }
@@ -549,15 +656,16 @@ fn do_deed(world: &World, places: &mut Vec<Place>, tickets: &mut Vec<Ticket>, de
 
 proptest! {
     /// Whatever happens in whatever order: every place is in use or given back, none is over a limit that was not
-    /// made smaller, and nobody waits while there is a place.
+    /// made smaller, and nobody waits while there is a place, but for the one that may be kept for priority requests.
     #[test]
     fn places_are_conserved(deeds in prop::collection::vec(deed(), 0..150)) {
         let world = World::of(LIMITS, 2);
         let (mut places, mut tickets) = (Vec::new(), Vec::new());
-        let mut most = LIMITS.connections;
+        let (mut most, mut kept) = (LIMITS.connections, 0);
         for deed in deeds {
-            if let Deed::Limits(connections, _) = deed {
+            if let Deed::Limits(connections, _, reserve) = deed {
                 most = most.max(connections);
+                kept = u64::from(reserve);
             }
             do_deed(&world, &mut places, &mut tickets, deed);
             let seen = world.snapshot();
@@ -565,9 +673,10 @@ proptest! {
             prop_assert!(seen.in_use <= (places.len() + tickets.len()) as u64);
             for backend in &seen.backends {
                 prop_assert!(backend.in_use <= most as u64, "{backend:?}");
-                let idle = backend.in_use < backend.limit && !backend.leaving && backend.aside_for.is_none();
-                prop_assert!(!idle || seen.waiting == 0, "a place is free, and {} wait", seen.waiting);
             }
+            let up = seen.backends.iter().filter(|one| !one.leaving && one.aside_for.is_none());
+            let idle: u64 = up.map(|one| one.limit.saturating_sub(one.in_use)).sum();
+            prop_assert!(idle <= kept || seen.waiting == 0, "{idle} places are free, and {} wait", seen.waiting);
         }
         drop((places, tickets));
         let seen = world.snapshot();
@@ -606,9 +715,13 @@ fn threads_do_not_lose_or_double_a_place() {
             let (backends, work) = (&backends, &work);
             scope.spawn(move || {
                 for round in 0..2_000_u64 {
-                    let asking =
-                        Asking { source: SourceId(thread.into()), since: 0, tried: &[], wait: limits.wait };
-                    let asking = Asking { since: backends.time.now(), ..asking };
+                    let asking = Asking {
+                        source: SourceId(thread.into()),
+                        priority: thread == 0,
+                        since: backends.time.now(),
+                        tried: &[],
+                        wait: limits.wait,
+                    };
                     match backends.take(&asking, || Box::new(Unpark(std::thread::current()))) {
                         PlaceAnswer::Place(place) => work(place, round),
                         PlaceAnswer::Refused(refusal) => panic!("{refusal:?}"),

@@ -1,49 +1,48 @@
-//! The clients that wait for a place at a backend, and whose turn it is: the order is the server's own (see
-//! [`shelf`](crate::admit::turns::shelf)). In calm the one that has waited longest is first. While the list stands
-//! the sources take turns, and of each source the freshest is first.
+//! The clients that wait for a place at a backend, and their order, which is that of the server's queue (see
+//! [`shelf`](crate::admit::turns::shelf)). Normally the client that has waited longest is first. While the list *stands*,
+//! that is, while waits have been long for some time, the sources take turns, and the freshest client of each is first.
 
+use super::name::Name;
+use super::priority::PriorityList;
 use crate::admit::turns::accounts::{Class, SourceId};
 use crate::admit::turns::shelf::{Shelf, ShelfLimits, Shelved};
 use crate::admit::turns::standing::{INTERVAL, Standing};
 use crate::clock::Nanos;
 
-/// How many may wait and for how long.
+/// How many clients may wait, for how long, and in which order they are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitLimits {
-    /// How many may wait; one more is refused, or takes the place of the one that has waited longest.
+    /// How many may wait. When there are more, one is refused: the new one, or the one that has waited longest.
     pub(crate) most: usize,
-    /// One that has waited for longer is refused.
+    /// A client that has waited for longer is refused.
     pub(crate) timeout: Nanos,
-    /// The wait above which the list is said to stand, after 100 ms.
+    /// The list stands once the longest wait has been above this for 100 ms.
     pub(crate) target: Nanos,
-    /// While the list stands, the freshest first.
+    /// While the list stands, serve the freshest client first.
     pub(crate) fresh: bool,
-    /// While the list stands, the sources take turns.
+    /// While the list stands, let the sources take turns.
     pub(crate) fair: bool,
-    /// When all places to wait are taken, the one that has waited longest is refused even in calm.
+    /// When the list is full, always refuse the client that has waited longest, also while the list does not stand.
     pub(crate) drop_oldest: bool,
 }
-
-/// Names one that waits: a slot and which life of it.
-pub(super) type Name = (u32, u32);
 
 #[derive(Debug)]
 pub(super) struct WaitList {
     limits: WaitLimits,
     standing: Standing,
-    /// Made when the first one waits.
+    /// Made when a client waits for the first time.
     shelf: Option<Box<Shelf<()>>>,
-    /// The shelf's own number of places.
+    /// How many places the shelf has.
     places: usize,
-    /// Until when the list is said to stand though nobody waits for long: those who would are refused.
+    /// Until then the list stands even if nobody waits for long: those that had waited longest were just refused.
     displaces_until: Nanos,
 }
 
-/// What becomes of one more.
+/// What happened to a client that wanted to wait.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Joined {
     Waits,
-    /// It waits, and this one is refused for it.
+    /// It waits, and this other client has to be refused for it.
     Displaced(Name),
     Full,
 }
@@ -57,13 +56,15 @@ impl WaitList {
         self.limits.timeout
     }
 
-    /// Slots for names. More than may wait: a ticket keeps its slot until its owner has seen the answer, and one
-    /// more must fit to take the place of the oldest.
-    pub(super) fn slots(&self) -> usize {
-        self.places.max(2 * self.limits.most + 16)
+    /// How many slots there are for names, those of priority requests included. There are more than clients may wait, since
+    /// a ticket keeps its slot until its owner has seen the answer, and since a new client must fit in before the oldest is
+    /// refused for it. The number never gets smaller: clients that wait have slot numbers up to the largest that there was.
+    pub(super) fn slots(&mut self) -> usize {
+        self.places = self.places.max(2 * self.limits.most + 16 + PriorityList::SLOTS);
+        self.places
     }
 
-    /// Changes the limits. Those who wait stay, also where fewer may.
+    /// Changes the limits. Clients that wait stay, even if fewer may wait from now on.
     pub(super) fn set_limits(&mut self, limits: WaitLimits, now: Nanos) {
         self.limits = limits;
         self.standing.set_target(limits.target);
@@ -79,10 +80,8 @@ impl WaitList {
     }
 
     fn shelf(&mut self) -> &mut Shelf<()> {
-        // Never smaller: those who wait have numbers up to the largest that there was.
-        self.places = self.slots();
         let limits = ShelfLimits {
-            connections: self.places,
+            connections: self.slots(),
             datagrams: 0,
             doubtful_max: self.limits.most / 4 + 1,
             fresh: self.limits.fresh,
@@ -94,13 +93,13 @@ impl WaitList {
         self.shelf.as_ref().map_or(0, |shelf| shelf.len())
     }
 
-    /// Since when the one has waited that has waited longest.
+    /// Since when the client has waited that has waited longest.
     pub(super) fn oldest(&self) -> Option<Nanos> {
         self.shelf.as_ref().and_then(|shelf| shelf.oldest())
     }
 
-    /// Sees how long the longest wait is. True while the list stands: somebody waits for too long, or would if the
-    /// oldest were not refused for the freshest.
+    /// Notes how long the longest wait is. True while the list stands: a client waits for too long, or one would if the
+    /// oldest were not refused.
     pub(super) fn observe(&self, now: Nanos) -> bool {
         self.standing.observe(now, self.oldest()) || now < self.displaces_until
     }
@@ -110,10 +109,10 @@ impl WaitList {
         self.standing.stood_for(now)
     }
 
-    /// One more wants to wait. Its slot is below [`slots`](Self::slots).
+    /// Adds a client, whose slot is below [`slots`](Self::slots), if it may wait.
     pub(super) fn join(&mut self, name: Name, source: SourceId, since: Nanos, now: Nanos) -> Joined {
         let mut displaced = None;
-        // Not counted: those whose client has probably left. They are few.
+        // Clients that have probably left are not counted. The shelf keeps only a few of them.
         if self.shelf().waiting(Class::Newcomer) >= self.limits.most {
             let stands = self.limits.fresh && self.observe(now);
             if stands {
@@ -137,14 +136,14 @@ impl WaitList {
         }
     }
 
-    /// One that has waited for too long; call it until there is none.
+    /// Removes a client that has waited for too long. Call it until there is none.
     pub(super) fn expire(&mut self, now: Nanos) -> Option<Name> {
         let timeout = self.limits.timeout;
         let expired = self.shelf.as_mut()?.expire(now, timeout)?;
         Some((expired.slot, expired.generation))
     }
 
-    /// The one whose turn it is.
+    /// Removes the client whose turn it is.
     pub(super) fn next(&mut self, now: Nanos) -> Option<Name> {
         let stands = self.observe(now) && (self.limits.fresh || self.limits.fair);
         let shelf = self.shelf.as_mut()?;
@@ -153,7 +152,7 @@ impl WaitList {
         Some((next.slot, next.generation))
     }
 
-    /// Any one: all are to be refused.
+    /// Removes any client: all will be refused.
     pub(super) fn drain_one(&mut self) -> Option<Name> {
         let drained = self.shelf.as_mut()?.drain_one()?;
         Some((drained.slot, drained.generation))
@@ -165,7 +164,7 @@ impl WaitList {
         }
     }
 
-    /// The client of this one has hung up. Returns one for which there is no room any more.
+    /// A client has hung up while it waits. Returns a client that has to be refused because too many have hung up.
     pub(super) fn hung_up(&mut self, (slot, generation): Name, now: Nanos) -> Option<Name> {
         let given_up = self.shelf.as_mut()?.hung_up(Class::Newcomer, slot, generation, now)?;
         Some((given_up.slot, given_up.generation))

@@ -1,4 +1,5 @@
-//! A backend's answer on its way to the client: read strictly, and written anew with one framing.
+//! A backend's answer on its way to the client. The gate parses it strictly and writes it anew, with one framing, so that
+//! client and gate agree on where it ends.
 
 use super::forward::{header, is_of_connection};
 use super::words::connection;
@@ -11,34 +12,34 @@ use crate::service::pool::Buffer;
 use std::io::Write;
 use std::sync::Arc;
 
-/// The longest head of an answer.
+/// The most bytes of an answer's head.
 const HEAD_MAX: usize = 64 << 10;
 
 /// The most headers of an answer.
 const HEADERS_MAX: usize = 256;
 
-/// Answers 1xx before the answer itself.
+/// The most interim answers (1xx) before the answer itself.
 const INTERIM_MAX: u8 = 32;
 
-/// The request that is answered, as far as it matters for its answer.
+/// What the answer depends on in the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) version: Version,
     pub(super) head_only: bool,
-    /// It asks to go on as a WebSocket.
+    /// The request asks to turn the connection into a WebSocket.
     pub(super) upgrade: bool,
-    /// The client's connection can stay open.
+    /// The client's connection may stay open after the answer.
     pub(super) keep: bool,
 }
 
-/// Where the body ends, as the client is told.
+/// How the client learns where the body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AnswerFraming {
-    /// There is none; what the backend says of its length is passed on.
+    /// There is no body. A `Content-Length` of the backend is passed on: it tells the length that a body would have.
     None,
     Length(u64),
     Chunked,
-    /// A client of HTTP/1.0 does not know chunks.
+    /// The body ends with the connection, for clients of HTTP/1.0, which do not know chunks.
     UntilClose,
 }
 
@@ -49,27 +50,27 @@ enum AnswerStage {
         reader: BodyReader,
         framing: AnswerFraming,
     },
-    /// It is whole.
+    /// The answer is complete.
     Done,
-    /// The connection goes on as a WebSocket.
+    /// The connection has become a WebSocket.
     Switched,
 }
 
-/// An answer that is being passed on.
+/// An answer that is being passed on to the client.
 #[derive(Debug)]
 pub(super) struct AnswerRelay {
     stage: AnswerStage,
-    /// The beginning of a head.
+    /// Bytes that cannot be used before more come: an incomplete head.
     partial: Option<Box<Buffer>>,
     interims: u8,
     status: u16,
     /// Bytes of the body that were passed on.
     body: u64,
-    /// Bytes have come.
+    /// Whether any byte has come from the backend.
     heard: bool,
-    /// The client's connection stays open afterwards.
+    /// Whether the client's connection stays open after the answer.
     keep: bool,
-    /// The backend's connection does.
+    /// Whether the backend's connection can be used again after the answer.
     reusable: bool,
 }
 
@@ -80,9 +81,9 @@ pub(super) enum AnswerFault {
     Unreadable(Refused),
     #[error("the backend sent too many 1xx answers")]
     Interims,
-    #[error("the backend changed to a protocol that nobody asked for")]
+    #[error("the backend switched to a protocol that the client did not ask for")]
     Switched,
-    #[error("there is no room for the head of the backend's answer")]
+    #[error("there is no memory for the head of the backend's answer")]
     NoRoom,
 }
 
@@ -92,14 +93,14 @@ impl From<Refused> for AnswerFault {
     }
 }
 
-/// What input came to.
+/// How far the answer has come with the last input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answered {
     /// More must come.
     More,
-    /// It is whole.
+    /// The answer is complete.
     Done,
-    /// The connection goes on as a WebSocket; this many bytes of the input belong to it.
+    /// The connection has become a WebSocket. The number is how many bytes at the end of the input belong to that.
     Switched(usize),
 }
 
@@ -117,12 +118,12 @@ impl AnswerRelay {
         }
     }
 
-    /// Whether a byte of it has come.
+    /// Whether a byte of the answer has come.
     pub(super) fn is_heard(&self) -> bool {
         self.heard
     }
 
-    /// Whether its head has come, so that it is too late for another answer.
+    /// Whether the head has come and was passed on, so that the gate cannot send an answer of its own any more.
     pub(super) fn has_begun(&self) -> bool {
         self.status != 0
     }
@@ -136,17 +137,18 @@ impl AnswerRelay {
         self.body
     }
 
-    /// Whether the client's connection stays open, now that it is whole.
+    /// Whether the client's connection stays open after this answer. Known once the answer is complete.
     pub(super) fn keeps_client(&self) -> bool {
         self.keep
     }
 
-    /// Whether the backend's connection can be used again, now that it is whole.
+    /// Whether the backend's connection can be used again. Known once the answer is complete.
     pub(super) fn keeps_backend(&self) -> bool {
         self.reusable
     }
 
-    /// The backend has ended its connection in good order: whether that ends the answer. If so, its end is written.
+    /// The backend has closed its connection in good order. Returns whether that completes the answer (a body without a
+    /// length does end so); if it does, the client's end of body is written.
     pub(super) fn end(&mut self, out: &mut Vec<u8>) -> bool {
         match &self.stage {
             AnswerStage::Body { reader, framing } if reader.ends_with_connection() => {
@@ -161,7 +163,7 @@ impl AnswerRelay {
         }
     }
 
-    /// Takes what the backend sent, and writes what the client is to get.
+    /// Takes bytes from the backend, and writes to `out` what the client is to get for them.
     pub(super) fn take(
         &mut self,
         data: &[u8],
@@ -189,7 +191,7 @@ impl AnswerRelay {
         Ok(answered)
     }
 
-    /// Goes as far as the input does; how much of it was used.
+    /// Reads as far as the input goes. Returns how much of it was used.
     fn advance(
         &mut self,
         data: &[u8],
@@ -226,7 +228,7 @@ impl AnswerRelay {
                     }
                 }
                 AnswerStage::Done => {
-                    // What nobody asked for would be taken for the next answer.
+                    // Bytes after the answer were not asked for. The next request would take them for its answer.
                     self.reusable &= used == data.len();
                     return Ok((used, Answered::Done));
                 }
@@ -252,7 +254,7 @@ impl AnswerRelay {
                 if self.interims > INTERIM_MAX {
                     return Err(AnswerFault::Interims);
                 }
-                // A client of 1.0 does not know them.
+                // A client of HTTP/1.0 does not know interim answers.
                 if asked.version == Version::Http11 {
                     write_first(&head, out);
                     write_headers(&head, out);
@@ -274,7 +276,7 @@ impl AnswerRelay {
     }
 }
 
-/// Where the client is told that the body ends.
+/// The framing in which the client gets the body.
 fn framing(head: &ResponseHead<'_>, asked: Asked) -> AnswerFraming {
     match (head.body, asked.version) {
         _ if asked.head_only || matches!(head.status, 204 | 304) => AnswerFraming::None,
@@ -295,11 +297,11 @@ fn write_piece(data: &[u8], framing: AnswerFraming, out: &mut Vec<u8>) {
 }
 
 fn write_first(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
-    // A vector takes whatever it is given.
+    // Writing to a vector cannot fail.
     let _ = write!(out, "HTTP/1.1 {} {}\r\n", head.status, head.reason);
 }
 
-/// The headers of the answer itself: not those of the backend's connection, and not its framing.
+/// Writes the headers of the answer, without those that are about the backend's connection or its framing.
 fn write_headers(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
     for (name, value) in head.headers.iter() {
         if !is_of_connection(name) && !head.headers.lists("connection", name) {
@@ -320,7 +322,7 @@ fn write_head(
     match framing {
         AnswerFraming::Length(length) => drop(write!(out, "Content-Length: {length}\r\n")),
         AnswerFraming::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-        // The length that the body would have. Equal ones may be a list.
+        // The length that the body would have. A backend may have sent equal lengths as a list.
         AnswerFraming::None if head.status != 204 => {
             if let Some(length) = head.headers.get("content-length").and_then(|value| list(value).next()) {
                 header(out, "Content-Length", length);
@@ -345,7 +347,7 @@ mod tests {
 
     const ASKED: Asked = Asked { version: Version::Http11, head_only: false, upgrade: false, keep: true };
 
-    /// Takes an answer in pieces of this size.
+    /// Passes an answer on in pieces of this size.
     fn pass(
         answer: &[u8],
         asked: Asked,

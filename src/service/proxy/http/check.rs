@@ -1,5 +1,5 @@
-//! The thread that keeps house for a gate for HTTP: it closes connections to backends that nobody uses, and asks backends
-//! whether they are well.
+//! The house-keeping thread of a gate for HTTP. It closes connections to backends that were unused for too long, and
+//! checks backends with HTTP requests.
 
 use super::shared::HttpGate;
 use crate::clock::{Nanos, nanos};
@@ -16,13 +16,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// The longest time between two looks.
+/// How often the thread looks for connections to close.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The longest head of an answer to a check.
+/// The most bytes of the head of an answer to a check.
 const HEAD_MAX: usize = 16 << 10;
 
-/// Starts the thread. It ends when what is returned is dropped.
+/// Starts the thread. It ends when the returned sender is dropped.
 pub(in crate::service::proxy) fn start(gate: &Arc<HttpGate>) -> io::Result<Sender<Infallible>> {
     let (alive, ended) = bounded(0);
     let gate = Arc::downgrade(gate);
@@ -43,10 +43,10 @@ fn keep(gate: &Weak<HttpGate>, ended: &Receiver<Infallible>) {
     }
 }
 
-/// Asks each backend that is due.
+/// Checks each backend that is due.
 fn check(gate: &Arc<HttpGate>, path: &str, every: Nanos) {
     let due: Vec<Place> = std::iter::from_fn(|| gate.gate.backends.take_for_check(every)).collect();
-    // One that is silent must not hold up the checks of the others.
+    // Each check has a thread, so that a silent backend does not hold up the checks of the others.
     std::thread::scope(|scope| {
         for place in due {
             scope.spawn(move || {
@@ -61,7 +61,8 @@ fn check(gate: &Arc<HttpGate>, path: &str, every: Nanos) {
     });
 }
 
-/// Asks one backend; it is well if it answers 200 to 399 within the time that a connection may take.
+/// Sends a request to one backend. The check succeeds if the answer has a status from 200 to 399 and comes within
+/// `connect_timeout`.
 fn ask(gate: &HttpGate, place: &Place, path: &str) -> Result<(), BackendFailure> {
     let clock = &gate.gate.clock;
     let deadline = gate.gate.connect_deadline(clock.now());
@@ -75,7 +76,7 @@ fn ask(gate: &HttpGate, place: &Place, path: &str) -> Result<(), BackendFailure>
         format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate\r\nConnection: close\r\n\r\n")
             .bytes(),
     );
-    // A new socket has room for it.
+    // The send buffer of a new socket is empty, so there is room for the whole request.
     if !send(&socket, &request).is_ok_and(|sent| sent == request.len()) {
         return Err(BackendFailure::Reset);
     }
@@ -118,13 +119,13 @@ fn reach(gate: &HttpGate, place: &Place, deadline: Nanos) -> Result<OwnedFd, Bac
     }
 }
 
-/// Waits for an event, until then at the latest.
+/// Waits for an event on these sockets, at most until `until`.
 fn wait<'f>(sockets: impl IntoIterator<Item = (BorrowedFd<'f>, PollFlags)>, until: Nanos, now: Nanos) {
     let left = until.saturating_sub(now).clamp(1_000_000, 1_000_000_000);
     let time = Timespec { tv_sec: (left / 1_000_000_000) as i64, tv_nsec: (left % 1_000_000_000) as _ };
     let sockets: Vec<_> = sockets.into_iter().collect();
     let mut looks: Vec<_> = sockets.iter().map(|(socket, flags)| PollFd::new(socket, *flags)).collect();
-    // An error is a wait that was shorter.
+    // An error only makes the wait shorter.
     let _ = poll(&mut looks, Some(&time));
 }
 

@@ -1,4 +1,4 @@
-//! A request that has a place at a backend and a connection to it: what is sent, and what is heard.
+//! A request that has a place at a backend and a connection to it. The exchange sends the request and reads the answer.
 
 use super::answer::{AnswerFault, AnswerRelay, Answered, Asked};
 use super::outbound::Headway;
@@ -12,59 +12,60 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A request that is being answered. The socket is closed before the place is given back: fields are dropped in their
-/// order.
+/// A request that is being answered. Fields are dropped in their order, so the socket is closed before the place is given
+/// back.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) socket: OwnedFd,
     pub(super) place: Place,
     pub(super) pending: Box<Pending>,
     pub(super) answer: AnswerRelay,
-    /// The connection has served other requests.
+    /// Whether the connection has served other requests before.
     reused: bool,
-    /// The kernel may have input of the backend.
+    /// Whether the kernel may have bytes from the backend.
     unread: bool,
-    /// The backend may have ended its half, or its connection failed: read until there is nothing.
+    /// Whether the backend may have closed, or its connection failed. Then reads go on until nothing is left.
     hung_up: bool,
-    /// It takes nothing any more.
+    /// Whether writing to the backend has failed. It may still answer.
     pub(super) deaf: bool,
-    /// Its socket is watched for what it can take, too.
+    /// Whether the poller watches the backend's socket for room to write as well as for input.
     pub(super) watched_both: bool,
     is_tcp: bool,
     began: Nanos,
-    /// When the backend last did something, or began to be waited for.
+    /// When the backend last took or sent bytes; or since when the exchange waits for it, if that is later.
     heard: Nanos,
-    /// It is not the backend that is waited for.
+    /// Whether the exchange waits for the client, so that the backend's time does not run.
     paused: bool,
-    /// How the client gets on with the body that is passed on as it comes.
+    /// Whether the client sends its body fast enough.
     pub(super) upload: Headway,
 }
 
-/// What was heard of the backend.
+/// The outcome of reading from the backend.
 #[derive(Debug)]
 pub(super) enum BackendHeard {
-    /// There is nothing now.
+    /// There is nothing to read now.
     Nothing,
-    /// Some of the answer.
+    /// A part of the answer has come.
     Some,
-    /// The last of it.
+    /// The answer is complete.
     Done,
-    /// The connection goes on as a WebSocket; `after` of the `read` bytes belong to it.
+    /// The connection has become a WebSocket. Of the `read` bytes the last `after` belong to that.
     Switched {
         read: usize,
         after: usize,
     },
-    /// The connection ended, and the answer is not whole.
+    /// The connection ended before the answer was complete.
     Lost,
     Fault(AnswerFault),
 }
 
-/// How a connection to the backend is there.
+/// Where the connection to the backend comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BackendLine {
-    /// It was made for this request; its events may have told of more than that it is made.
+    /// It was opened for this request. `watched_both` says that an event reported it, and that event may have reported
+    /// input too.
     Made { watched_both: bool },
-    /// It has served others.
+    /// It has served other requests before.
     Reused,
 }
 
@@ -83,7 +84,7 @@ impl Exchange {
             pending,
             answer: AnswerRelay::new(),
             reused: line == BackendLine::Reused,
-            // Of what comes later an event will tell.
+            // Later input will be reported by an event.
             unread: line == BackendLine::Made { watched_both: true },
             hung_up: false,
             deaf: false,
@@ -96,7 +97,7 @@ impl Exchange {
         }
     }
 
-    /// A turn begins with these events of the backend's socket.
+    /// Notes the event of the backend's socket with which a turn begins.
     pub(super) fn wake(&mut self, event: SocketEvent, now: Nanos) {
         self.unread |= event != SocketEvent::Nothing;
         self.hung_up |= event == SocketEvent::Hangup;
@@ -105,27 +106,28 @@ impl Exchange {
         }
     }
 
-    /// It is not the backend that will be waited for: its time stands still.
+    /// The exchange waits for the client, so the backend's time does not run.
     pub(super) fn pause(&mut self) {
         self.paused = true;
     }
 
-    /// The client will be waited for from now on, not before.
+    /// The time that the client has for its body begins now.
     pub(super) fn restart_upload(&mut self, now: Nanos) {
         self.upload = Headway::new(now);
     }
 
-    /// When the backend was silent for too long.
+    /// The time at which the backend will have been silent for too long.
     pub(super) fn deadline(&self, timeout: Duration) -> Nanos {
         self.heard.saturating_add(nanos(timeout))
     }
 
-    /// How long it has had its place.
+    /// How long the request has had its place.
     pub(super) fn age(&self, now: Nanos) -> Nanos {
         now.saturating_sub(self.began)
     }
 
-    /// Gives the backend what it takes of the request; how many bytes. One that takes nothing any more may still answer.
+    /// Writes as much of the request as the backend takes, and returns how many bytes. A failed write does not end the
+    /// exchange: the backend may have answered already.
     pub(super) fn push(&mut self, now: Nanos) -> usize {
         if self.deaf {
             return 0;
@@ -145,12 +147,12 @@ impl Exchange {
         }
     }
 
-    /// Whether the client is waited for, to go on with its body.
+    /// Whether the exchange waits for more of the client's body.
     pub(super) fn wants_upload(&self) -> bool {
         !self.deaf && self.pending.is_taken() && !self.pending.has_come()
     }
 
-    /// Reads once what the backend has sent, and writes what the client is to get.
+    /// Reads from the backend once, and writes to `out` what the client is to get.
     pub(super) fn hear(
         &mut self,
         buffer: &mut [u8],
@@ -190,13 +192,13 @@ impl Exchange {
         }
     }
 
-    /// Whether the request may be sent on another connection, after this one was lost: the backend closed it just when it
-    /// was used again.
+    /// Whether the request may be sent once more, on a new connection, after this one was lost. It may if this was a used
+    /// connection on which nothing was heard: the backend has then most likely closed it just as it was used again.
     pub(super) fn can_be_repeated(&self) -> bool {
         self.reused && !self.answer.is_heard() && self.pending.can_be_repeated()
     }
 
-    /// The parts that are left when the answer is whole: the connection, if it can be used again.
+    /// Takes the exchange apart when the answer is complete. The connection is among the parts if it can be used again.
     pub(super) fn part(self, seat: Seat) -> (Option<SpareConnection>, Place, Box<Pending>) {
         let Self { socket, place, pending, answer, deaf, .. } = self;
         let again = answer.keeps_backend() && !deaf && pending.has_come() && pending.is_taken();
@@ -205,11 +207,11 @@ impl Exchange {
     }
 }
 
-/// Has the kernel acknowledge at once what has come. A server that writes the head and the body of its answer apart, and has
-/// not switched Nagle's algorithm off (Python's http.server), sends the body only then; on a connection that was used before
-/// the kernel would let it wait for 40 ms.
+/// Makes the kernel acknowledge received bytes at once. Some servers (Python's `http.server`) write the head and the body
+/// of an answer separately and leave Nagle's algorithm on: they send the body only when the head was acknowledged. On a
+/// connection that was used before, the kernel would delay that by 40 ms.
 fn acknowledge(socket: &OwnedFd) {
-    // It fails on a socket that is gone only.
+    // This fails only on a broken socket, which the next read will report.
     #[cfg(target_os = "linux")]
     let _ = rustix::net::sockopt::set_tcp_quickack(socket, true);
     #[cfg(not(target_os = "linux"))]

@@ -1,30 +1,32 @@
-//! A request as the backend sees it: written anew from what was read, with one framing.
+//! A request as the backend gets it: written anew from what was parsed, with one framing.
 //!
-//! What belongs to the client's connection is left out (RFC 9110, 7.6.1), and so is what only the gate may say of the
-//! client. Frameworks turn `-` into `_` (`HTTP_X_FORWARDED_FOR`), so a name that would become one of those is left out too.
+//! Headers about the client's connection are left out (RFC 9110, 7.6.1), and so are those in which only the gate may
+//! describe the client. Frameworks turn `-` into `_` (`HTTP_X_FORWARDED_FOR`), so a header whose name would become one of
+//! these is left out too.
 
 use crate::service::http::wire::{Form, RequestHead, list};
 use std::io::Write;
 use std::net::IpAddr;
 
-/// Where the body ends, as the backend is told.
+/// How the backend learns where the body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestFraming {
-    /// There is none, and nothing is said of it.
+    /// There is no body, and no header about it.
     None,
     Length(u64),
     Chunked,
 }
 
-/// What the backend is told of its client.
+/// What the backend is told about the client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Told<'t> {
-    pub(super) client: IpAddr,
+    /// `None` of a client of a Unix socket: it has no address that a backend could understand.
+    pub(super) client: Option<IpAddr>,
     /// `http`, or `https`.
     pub(super) scheme: &'t str,
-    /// The client is a balancer that says who its own client is.
+    /// Whether the client is a trusted balancer, whose own `X-Forwarded-` headers are believed.
     pub(super) trusted: bool,
-    /// The host, where the client named none.
+    /// The host to name if the client named none.
     pub(super) host: &'t str,
 }
 
@@ -32,7 +34,7 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 const FORWARDED_HOST: &str = "x-forwarded-host";
 
-/// Headers of a connection and of its framing, which end at the gate in either direction (RFC 9110, 7.6.1).
+/// Headers about a connection and its framing. They are not passed on in either direction (RFC 9110, 7.6.1).
 const OF_CONNECTION: [&str; 8] = [
     "connection",
     "keep-alive",
@@ -44,22 +46,22 @@ const OF_CONNECTION: [&str; 8] = [
     "upgrade",
 ];
 
-/// Headers of requests that are written anew, or end at the gate too.
+/// Further headers of requests that the gate writes itself or does not pass on.
 const LEFT_OUT: [&str; 4] = [
     "host",
     "http2-settings",
     "expect",
-    // Programs that take it for an environment variable send their own requests by way of it.
+    // CGI programs find it as HTTP_PROXY in their environment, and would send their own requests to that proxy.
     "proxy",
 ];
 
-/// Whether a header is about one connection, and not for whoever stands behind the gate.
+/// Whether a header is about one connection only, so that it must not be passed on.
 pub(super) fn is_of_connection(name: &str) -> bool {
     OF_CONNECTION.iter().any(|it| name.eq_ignore_ascii_case(it))
 }
 
-/// Whether a request asks to go on as a WebSocket. Other protocols are not passed on: one that the gate does not read (h2c,
-/// say) would carry requests past it.
+/// Whether a request asks to turn its connection into a WebSocket. Upgrades to other protocols are not passed on: requests
+/// in one that the gate cannot read, such as h2c, would bypass it.
 pub(super) fn wants_websocket(head: &RequestHead<'_>) -> bool {
     let mut protocols = head.headers.all("upgrade").flat_map(list);
     head.upgrade
@@ -88,7 +90,7 @@ pub(super) fn write_request(
     write_forwarded(head, told, out);
     match framing {
         RequestFraming::None => {}
-        // A vector takes whatever it is given.
+        // Writing to a vector cannot fail.
         RequestFraming::Length(length) => drop(write!(out, "Content-Length: {length}\r\n")),
         RequestFraming::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
     }
@@ -98,7 +100,7 @@ pub(super) fn write_request(
     out.extend_from_slice(b"\r\n");
 }
 
-/// The target as it was sent, without the host that an absolute one begins with.
+/// The target as the client sent it. Of an absolute one (`http://host/path`) it is the part after the host.
 fn write_target(head: &RequestHead<'_>, out: &mut Vec<u8>) {
     if head.target.form() != Form::Absolute {
         return out.extend_from_slice(head.target.as_str().as_bytes());
@@ -111,14 +113,17 @@ fn write_target(head: &RequestHead<'_>, out: &mut Vec<u8>) {
 }
 
 fn write_forwarded(head: &RequestHead<'_>, told: &Told<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    if told.trusted {
-        for before in head.headers.all(FORWARDED_FOR).filter(|value| !value.is_empty()) {
-            out.extend_from_slice(before);
-            out.extend_from_slice(b", ");
-        }
+    let before = head.headers.all(FORWARDED_FOR).filter(|value| told.trusted && !value.is_empty());
+    let client = told.client.map(|client| client.to_string());
+    let all = before.chain(client.as_ref().map(|client| client.as_bytes()));
+    let mut first = true;
+    for address in all {
+        out.extend_from_slice(if std::mem::take(&mut first) { b"X-Forwarded-For: " } else { b", " });
+        out.extend_from_slice(address);
     }
-    let _ = write!(out, "{}\r\n", told.client);
+    if !first {
+        out.extend_from_slice(b"\r\n");
+    }
     let said = |name| if told.trusted { head.headers.get(name) } else { None };
     header(out, "X-Forwarded-Proto", said(FORWARDED_PROTO).unwrap_or(told.scheme.as_bytes()));
     let host = head.host.unwrap_or(told.host);
@@ -132,12 +137,12 @@ pub(super) fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether a header of a request ends at the gate, or is written anew.
+/// Whether a header of a request is not passed on as it is: the gate drops it or writes its own.
 fn ends_here(name: &str) -> bool {
     is_of_connection(name) || LEFT_OUT.iter().any(|it| name.eq_ignore_ascii_case(it))
 }
 
-/// Whether a header is not passed on, however it is spelled.
+/// Whether a header is dropped, in any spelling.
 fn is_left_out(name: &str, trusted: bool) -> bool {
     if !name.contains('_') {
         let own = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
@@ -145,12 +150,12 @@ fn is_left_out(name: &str, trusted: bool) -> bool {
             || own.iter().any(|it| name.eq_ignore_ascii_case(it))
             || !trusted && says_who(name);
     }
-    // It would be taken for one of those behind the gate.
+    // A framework behind the gate would take it for one of the headers above.
     let dashed = name.replace('_', "-");
     ends_here(&dashed) || says_who(&dashed)
 }
 
-/// Whether a header says who the client is, which only those may who know.
+/// Whether a header says who the client is. Only the gate and trusted balancers may say that.
 fn says_who(name: &str) -> bool {
     const SAYS_WHO: &str = "x-forwarded-";
     name.eq_ignore_ascii_case("forwarded")
@@ -164,7 +169,7 @@ mod tests {
     use crate::service::http::wire::{Scanner, Slots};
 
     const TOLD: Told<'static> = Told {
-        client: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9)),
+        client: Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9))),
         scheme: "http",
         trusted: false,
         host: "gate",

@@ -1,4 +1,4 @@
-//! Reading a request from a client, until it is whole or as much of its body has come as is collected.
+//! Reads a request from a client, until it is complete or `buffer_request` bytes of its body have come.
 
 use super::answer::Asked;
 use super::forward::{RequestFraming, Told, wants_websocket, write_request};
@@ -11,17 +11,17 @@ use crate::service::http::wire::{
 };
 use crate::service::proxy::gate;
 use crate::service::{Context, Fault, Peer};
+use crate::transport::socket::ClientSocket;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::TcpStream;
 
-/// Where and by which rules a request is read.
+/// What reading a request depends on besides its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IntakeSetting<'s> {
     pub(super) config: &'s HttpGateConfig,
     pub(super) context: Context<'s>,
     pub(super) peer: &'s Peer,
-    /// Its socket, whose near address is the host of a request that names none.
-    pub(super) client: &'s TcpStream,
+    /// The client's socket. Its local address stands for the host in a request that names none.
+    pub(super) client: &'s ClientSocket,
 }
 
 impl IntakeSetting<'_> {
@@ -46,21 +46,21 @@ pub(super) struct CollectedRequest {
     chunked: bool,
 }
 
-/// What input came to.
+/// How far the request has come with the last input.
 #[derive(Debug)]
 pub(super) enum IntakeStep {
     /// More must come.
     More,
-    /// The client waits to be told to go on.
+    /// The client waits for `100 Continue`, and more must come after that.
     Continue,
     Ready(Box<Pending>),
 }
 
-/// Why a request is not taken.
+/// Why a request is refused while it is read.
 #[derive(Debug)]
 pub(super) enum IntakeFault {
     Refused(Refused),
-    /// It asks for a tunnel.
+    /// Its method is CONNECT, which asks for a tunnel.
     Connect,
     NoRoom,
 }
@@ -88,12 +88,13 @@ impl RequestIntake {
         RequestIntake::Head(Scanner::requests())
     }
 
-    /// Whether nothing of a request has come.
+    /// Whether not a byte of a request has come.
     pub(super) fn is_fresh(&self) -> bool {
         matches!(self, RequestIntake::Head(scanner) if scanner.is_fresh())
     }
 
-    /// Takes input, from the start of a head as long as it is not whole; how many bytes were used.
+    /// Takes input and returns how many bytes were used. Until the head is complete none are: hand them in again with what
+    /// follows.
     pub(super) fn take(
         &mut self,
         data: &[u8],
@@ -112,7 +113,7 @@ impl RequestIntake {
         }
     }
 
-    /// A head is whole, and `rest` stands behind it.
+    /// Takes a complete head, and `rest`, the bytes that came after it.
     fn head(
         &mut self,
         bytes: &[u8],
@@ -136,7 +137,7 @@ impl RequestIntake {
         let limits = BodyLimits { max_overhead: setting.max_head(), ..BodyLimits::default() };
         let reader = head.body.reader(limits);
         if head.expects_continue && rest.is_empty() && length > setting.config.buffer_request as u64 {
-            // Its sender is told to go on when it has a place.
+            // The client is told to go on when the request has a place, so that it does not send a body for nothing.
             let framing = if chunked { RequestFraming::Chunked } else { RequestFraming::Length(length) };
             let upload = Some(Upload { reader, chunked });
             let mut pending = make(&head, framing, &[], upload, setting)?;
@@ -153,7 +154,7 @@ impl RequestIntake {
         self.body(rest, setting)
     }
 
-    /// A piece of a body.
+    /// Takes a piece of the body.
     fn body(&mut self, data: &[u8], setting: IntakeSetting<'_>) -> Result<(usize, IntakeStep), IntakeFault> {
         let RequestIntake::Body(collected) = self else { return Ok((0, IntakeStep::More)) };
         let most = setting.config.buffer_request;
@@ -182,12 +183,12 @@ impl CollectedRequest {
     fn make(self, whole: bool, setting: IntakeSetting<'_>) -> Result<Pending, IntakeFault> {
         let Self { head, body, reader, chunked } = self;
         let mut slots = Slots::new();
-        // It was parsed when it came, so it cannot fail.
+        // The head was parsed before, when it came, so this cannot fail.
         let head = RequestHead::parse(head.bytes(), &mut slots, setting.context.limits.max_headers)?;
         let (framing, upload) = match (head.body, whole) {
             (BodyLength::Bytes(length), false) => (RequestFraming::Length(length), false),
             (_, false) => (RequestFraming::Chunked, true),
-            // Its length is known by now, which every backend understands.
+            // The whole chunked body is here, so its length is known. Every backend understands a length.
             (_, true) => (RequestFraming::Length(body.len() as u64), false),
         };
         debug_assert_eq!(upload, chunked && !whole);
@@ -196,15 +197,15 @@ impl CollectedRequest {
     }
 }
 
-/// The framing of a request whose whole body is there.
+/// The framing of a request whose body is complete.
 fn framing_of(head: &RequestHead<'_>, length: u64) -> RequestFraming {
     let says_length = head.headers.get("content-length").is_some();
-    // A method that is about a body says that there is none.
+    // With these methods servers expect a body, so a missing one is announced as a length of 0.
     let expected = matches!(head.method, "POST" | "PUT" | "PATCH");
     if length > 0 || says_length || expected { RequestFraming::Length(length) } else { RequestFraming::None }
 }
 
-/// Writes a request anew, with what of its body is there.
+/// Writes a request anew, with the part of its body that has come.
 fn make(
     head: &RequestHead<'_>,
     framing: RequestFraming,
@@ -213,14 +214,10 @@ fn make(
     setting: IntakeSetting<'_>,
 ) -> Result<Pending, IntakeFault> {
     let IntakeSetting { config, context, peer, client: socket } = setting;
-    let host = if head.host.is_none() {
-        socket.local_addr().map(|near| near.to_string())
-    } else {
-        Ok(String::new())
-    };
-    let host = &host.unwrap_or_default();
-    let client = peer.address.ip().to_canonical();
-    let trusted = config.trusted.iter().any(|network| network.contains(client));
+    let near = if head.host.is_none() { socket.local_addr() } else { None };
+    let host = &near.map_or("localhost".to_owned(), |near| near.to_string());
+    let client = peer.address.ip().map(|client| client.to_canonical());
+    let trusted = config.trusted.iter().any(|network| network.has(&peer.address));
     let mut written = Vec::with_capacity(1024);
     write_request(head, framing, &Told { client, scheme: "http", trusted, host }, &mut written);
     let mut bytes = Held::of(peer, &context);
@@ -236,22 +233,24 @@ fn make(
     };
     let idempotent = matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE");
     let mut pending = Pending::new(bytes, upload, asked, idempotent, source(head, setting));
+    pending.priority = config.priority_paths.iter().any(|path| path == head.target.path());
     pending.entry = context.web.and_then(|web| web.entry(peer.address, web.began(), Some(head)));
     Ok(pending)
 }
 
-/// The source that takes turns with others.
+/// The source that the request counts for when sources take turns.
 fn source(head: &RequestHead<'_>, setting: IntakeSetting<'_>) -> SourceId {
     if let FairBy::Header(name) = &setting.config.fair
         && let Some(value) = head.headers.get(name)
     {
         let mut hasher = DefaultHasher::new();
         value.hash(&mut hasher);
-        // Apart from all addresses: no network uses the first eight bits that are ones with this many zeros behind.
+        // The first eight bits are ones and the rest of the upper half is zero, as in no address that is in use. So this
+        // never equals the source of an address.
         return SourceId(u128::from(hasher.finish()) | 0xff << 120);
     }
     gate::source(setting.peer.address, setting.context.limits.source_prefix)
 }
 
-/// The version of requests that were not understood.
+/// The version that a request without a readable head is answered in.
 pub(super) const UNKNOWN_VERSION: Version = Version::Http11;

@@ -1,19 +1,18 @@
-//! What a client is to be given and has not taken yet, and how slow it may be.
+//! Bytes for a client that it has not taken yet, and a limit on how slow it may be.
 
 use crate::clock::{Nanos, nanos};
 use crate::service::Pool;
 use crate::service::pool::Buffer;
-use crate::transport::socket::send;
+use crate::transport::socket::{self, send};
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A side that is waited for must move this much within its timeout, so that one that moves a byte now and then does not
-/// hold a place for ever.
+/// How many bytes a side must move within its timeout while the gate waits for it. So a side that moves a byte now and
+/// then cannot hold a place for ever.
 const STRIDE: usize = 16 * 1024;
 
-/// How a side that is waited for gets on.
+/// Measures whether a side that the gate waits for is fast enough.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Headway {
     since: Nanos,
@@ -21,12 +20,12 @@ pub(super) struct Headway {
 }
 
 impl Headway {
-    /// It is waited for from now on.
+    /// The wait begins now.
     pub(super) fn new(now: Nanos) -> Self {
         Self { since: now, moved: 0 }
     }
 
-    /// It has moved this much.
+    /// Notes that the side has moved `bytes` more.
     pub(super) fn moved(&mut self, bytes: usize, now: Nanos) {
         self.moved += bytes;
         if self.moved >= STRIDE {
@@ -34,7 +33,7 @@ impl Headway {
         }
     }
 
-    /// When it was too slow, if it does not move.
+    /// The time at which the side is too slow, if it has not moved enough until then.
     pub(super) fn deadline(&self, timeout: Duration) -> Nanos {
         self.since.saturating_add(nanos(timeout))
     }
@@ -52,9 +51,10 @@ struct Untaken {
     headway: Headway,
 }
 
-/// There is no room to keep more.
+/// Why bytes could not be sent or kept.
 #[derive(Debug)]
 pub(super) enum OutboundFault {
+    /// There is no memory left to keep what the client does not take.
     NoRoom,
     Socket(io::Error),
 }
@@ -68,10 +68,10 @@ impl Outbound {
         self.kept.as_ref().map_or(0, |kept| kept.bytes.len())
     }
 
-    /// Sends what the kernel takes and keeps the rest; how many bytes were sent.
+    /// Sends as much as the kernel takes and keeps the rest. Returns how many bytes were sent.
     pub(super) fn send(
         &mut self,
-        client: &TcpStream,
+        client: &socket::ClientSocket,
         mut data: &[u8],
         now: Nanos,
         (pool, most): (&Arc<Pool>, usize),
@@ -95,8 +95,8 @@ impl Outbound {
         Ok(sent)
     }
 
-    /// Sends what was kept, as far as the kernel takes it; how many bytes were sent.
-    pub(super) fn flush(&mut self, client: &TcpStream, now: Nanos) -> io::Result<u64> {
+    /// Sends as many of the kept bytes as the kernel takes. Returns how many.
+    pub(super) fn flush(&mut self, client: &socket::ClientSocket, now: Nanos) -> io::Result<u64> {
         let Some(kept) = &mut self.kept else { return Ok(0) };
         let mut flushed = 0;
         while !kept.bytes.is_empty() {
@@ -113,7 +113,7 @@ impl Outbound {
         Ok(flushed)
     }
 
-    /// When the client was too slow; nothing while it takes all.
+    /// The time at which the client is too slow; `None` while nothing is kept for it.
     pub(super) fn deadline(&self, timeout: Duration) -> Option<Nanos> {
         self.kept.as_ref().map(|kept| kept.headway.deadline(timeout))
     }
@@ -123,7 +123,7 @@ impl Outbound {
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     #[test]
     fn one_that_drips_is_too_slow_and_one_that_moves_is_not() {
@@ -141,6 +141,7 @@ mod tests {
     fn what_a_client_does_not_take_is_kept_in_order_and_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let client = socket::ClientSocket::from(std::os::fd::OwnedFd::from(client));
         let (mut far, _) = listener.accept().unwrap();
         let pool = Arc::new(Pool::default());
         let mut out = Outbound::default();

@@ -1,4 +1,4 @@
-//! A request that waits for its answer: what of it is to be sent, and what of its body is still to come.
+//! A request on its way to a backend: the bytes to send, and what is still to come of its body.
 
 use super::answer::Asked;
 use crate::admit::turns::accounts::SourceId;
@@ -15,44 +15,47 @@ use std::os::fd::AsFd;
 /// A request, written anew for its backend.
 #[derive(Debug)]
 pub(super) struct Pending {
-    /// All of it that has come; after its body began to stream, what the backend has not taken.
+    /// The part of the request that has come. Once the body streams, only what the backend has not taken.
     bytes: Held,
-    /// How much of that the backend has taken.
+    /// How many of these bytes the backend has taken.
     sent: usize,
     upload: Option<Upload>,
     pub(super) asked: Asked,
-    /// Sending it twice does what sending it once does (RFC 9110, 9.2.2).
+    /// Whether sending it twice has the same effect as sending it once (RFC 9110, 9.2.2).
     idempotent: bool,
-    /// All of it is still here.
+    /// Whether `bytes` still begins with the start of the request.
     whole: bool,
-    /// It was sent again.
+    /// Whether it was sent a second time, after a used connection was lost.
     pub(super) repeated: bool,
-    /// The client waits for `100 Continue`.
+    /// Whether the client waits for `100 Continue`.
     pub(super) expects_continue: bool,
-    /// The source that takes turns with others.
+    /// The source that it counts for when sources take turns.
     pub(super) source: SourceId,
+    /// The request goes before all others that wait.
+    pub(super) priority: bool,
     /// Backends that could not be reached for it.
     pub(super) tried: Vec<BackendId>,
-    /// When all that is waited for of it before a place is asked for had come.
+    /// When it was ready to ask for a place.
     pub(super) since: Nanos,
-    /// For the access log, if there is one.
+    /// Its line in the access log, if there is a log.
     pub(super) entry: Option<Box<AccessEntry>>,
-    /// When a backend must be reached; 0 before one was asked for.
+    /// By when a backend must be reached; 0 until the first attempt.
     pub(super) deadline: Nanos,
 }
 
-/// The rest of a body that is passed on as it comes.
+/// The rest of a body that is streamed: passed on as it comes.
 #[derive(Debug)]
 pub(super) struct Upload {
     pub(super) reader: BodyReader,
     pub(super) chunked: bool,
 }
 
-/// Why the rest of a body is not passed on.
+/// Why the rest of a body cannot be passed on.
 #[derive(Debug)]
 pub(super) enum UploadFault {
-    /// It cannot be read.
+    /// The client sent something that is no body.
     Refused(Refused),
+    /// There is no memory left for it.
     NoRoom,
 }
 
@@ -74,6 +77,7 @@ impl Pending {
             repeated: false,
             expects_continue: false,
             source,
+            priority: false,
             tried: Vec::new(),
             since: 0,
             entry: None,
@@ -81,7 +85,7 @@ impl Pending {
         }
     }
 
-    /// What is said of its answer in the access log.
+    /// Notes the answer for the access log.
     pub(super) fn answered(&mut self, status: u16, body: u64) {
         if let Some(entry) = &mut self.entry {
             (entry.status, entry.sent) = (status, body);
@@ -98,7 +102,7 @@ impl Pending {
         self.sent == self.bytes.len()
     }
 
-    /// Gives the backend what it takes; how many bytes.
+    /// Writes as many bytes as the backend takes, and returns how many.
     pub(super) fn push(&mut self, backend: impl AsFd) -> io::Result<usize> {
         let before = self.sent;
         while !self.is_taken() {
@@ -110,17 +114,18 @@ impl Pending {
         Ok(self.sent - before)
     }
 
-    /// Whether it may be sent to another connection, now that nobody answers on this one.
+    /// Whether it may be sent once more on another connection, after the first one was lost without an answer.
     pub(super) fn can_be_repeated(&self) -> bool {
         self.whole && !self.repeated && (self.idempotent || self.sent == 0)
     }
 
-    /// It is to be sent from its start.
+    /// Begins to send it from its start again.
     pub(super) fn rewind(&mut self) {
         self.sent = 0;
     }
 
-    /// Takes a piece of the body from the client, when all that came before was taken; how many bytes of the input.
+    /// Takes a piece of the body from the client, once the backend has taken all that came before. Returns how many bytes
+    /// of `data` belonged to the body.
     pub(super) fn feed(&mut self, data: &[u8], context: &Context<'_>) -> Result<usize, UploadFault> {
         debug_assert!(self.is_taken());
         self.bytes.answered(self.sent);
@@ -145,16 +150,16 @@ impl Pending {
         }
     }
 
-    /// Bytes that follow the request on its connection: another protocol's.
+    /// Adds bytes that came after the request, which belong to the protocol that the connection switches to.
     pub(super) fn follow(&mut self, bytes: &[u8], context: &Context<'_>) -> io::Result<()> {
         self.whole = false;
         self.bytes.extend(bytes, self.bytes.len() + bytes.len(), context)
     }
 }
 
-/// Adds a piece of a body in its framing.
+/// Adds a piece of a body, in the framing that the backend was told.
 pub(super) fn add(bytes: &mut Held, piece: &[u8], chunked: bool, context: &Context<'_>) -> Result<(), Fault> {
-    // The frame of a chunk is 20 bytes at most.
+    // The framing of a chunk takes at most 20 bytes.
     let most = bytes.len() + piece.len() + 20;
     let mut add = |part: &[u8]| bytes.extend(part, most, context).map_err(|_| Fault::InputLimit);
     if !chunked {

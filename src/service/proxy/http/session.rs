@@ -1,4 +1,4 @@
-//! One client of a gate for HTTP: a session of the server.
+//! The session of one client of a gate for HTTP.
 
 use super::outbound::Outbound;
 use super::shared::HttpGate;
@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 
-/// What a thread keeps of its buffer from one turn to the next.
+/// A thread keeps its scratch buffer from turn to turn, unless it has grown larger than this.
 const SCRATCH_MAX: usize = 160 * 1024;
 
 thread_local! {
@@ -21,13 +21,13 @@ thread_local! {
 /// The session of a client.
 pub(in crate::service::proxy) struct HttpGateSession {
     gate: Arc<HttpGate>,
-    /// Nothing while the connection is between two requests.
+    /// `None` while the connection is between two requests, so that an idle connection is small.
     begun: Option<Box<BegunRequest>>,
-    /// What the connection has become after `101 Switching Protocols`.
+    /// Relays bytes after `101 Switching Protocols`.
     tunnel: Option<Box<GateSession>>,
-    /// The kernel may have input of the client.
+    /// Whether the kernel may have bytes from the client.
     unread: bool,
-    /// The client has ended its half.
+    /// Whether the client has closed its sending half.
     hung_up: bool,
 }
 

@@ -1,29 +1,35 @@
-//! What can be set of a gate for HTTP.
+//! The settings of a gate for HTTP.
 
+use crate::transport::address::ClientAddress;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The settings of a gate for HTTP. Start from [`HttpGateConfig::default`] and change what must differ.
+/// The settings of a gate for HTTP. Start from [`HttpGateConfig::default`] and change the fields that must differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HttpGateConfig {
-    /// Bytes of a request's body that are collected before a place at a backend is asked for, so that a slow sender holds
-    /// none. A longer body is passed on as it comes from there on. Default 64 KiB.
+    /// How many bytes of a request's body the gate collects before it asks for a place at a backend, so that a client that
+    /// sends slowly holds no place. The rest of a longer body is passed on as it comes. Default: 64 KiB.
     pub buffer_request: usize,
-    /// Time that a backend may be silent while it is waited for: until the whole head of its answer, and between two pieces
-    /// of the body. Then the client is answered 504, or its answer is cut. Default 60 s.
+    /// How long a backend may be silent while the gate waits for it: until the head of its answer is complete, and between
+    /// two pieces of the body. After that the client is answered 504, or, if its answer has begun, is disconnected. Default:
+    /// 60 s.
     pub backend_timeout: Duration,
-    /// Time that a connection to a backend is kept without a request; 0 for none. Default 60 s.
+    /// How long an unused connection to a backend is kept open. With 0 each request gets a new connection. Default: 60 s.
     pub backend_idle: Duration,
-    /// What tells clients apart when requests wait and sources take turns. Default: the client's address.
+    /// What makes a source, when requests wait for a place and sources take turns. Default: the client's address.
     pub fair: FairBy,
-    /// Senders whose `X-Forwarded-For`, `-Proto` and `-Host` are believed and added to: balancers before the gate. What
-    /// others say there is replaced. Default: none.
+    /// The balancers in front of the gate: the gate believes their `X-Forwarded-For`, `-Proto` and `-Host` headers and adds
+    /// to them. From anybody else it replaces these headers. Default: none.
     pub trusted: Vec<Network>,
-    /// Path that is asked of each backend by a check: one that does not answer 200 to 399 is set aside. It needs
-    /// [`check_every`](crate::ProxyBuilder::check_every). Default: a check only connects.
+    /// The path that checks request of each backend. A backend that does not answer with a status from 200 to 399 is set
+    /// aside. This needs [`check_every`](crate::ProxyBuilder::check_every). Default: none, and a check only connects.
     pub check_path: Option<String>,
+    /// Paths of requests that go first, as `/healthz`: they are served before all others that wait, and where a gate has more
+    /// than one place, one is kept for them. A request has priority if its path, without the query and not decoded, is
+    /// one of these. At most 16 such requests wait, beside those of `queue`. Default: none.
+    pub priority_paths: Vec<String>,
 }
 
 impl Default for HttpGateConfig {
@@ -35,40 +41,44 @@ impl Default for HttpGateConfig {
             fair: FairBy::Address,
             trusted: Vec::new(),
             check_path: None,
+            priority_paths: Vec::new(),
         }
     }
 }
 
 impl HttpGateConfig {
-    /// What is set, as the options of the command line name and show it.
+    /// The settings, under the names of the command-line options and written as those are.
     pub(in super::super) fn table(&self) -> Vec<(&'static str, String)> {
         let fair = match &self.fair {
             FairBy::Address => "address".to_owned(),
             FairBy::Header(name) => format!("header:{name}"),
         };
         let trusted = if self.trusted.is_empty() { "off".to_owned() } else { self.trusted.len().to_string() };
+        let first =
+            if self.priority_paths.is_empty() { "off".to_owned() } else { self.priority_paths.join(",") };
         vec![
             ("backend-timeout", crate::limits::show_time(self.backend_timeout)),
             ("backend-idle", crate::limits::show_time(self.backend_idle)),
             ("backend-check-path", self.check_path.clone().unwrap_or_else(|| "off".to_owned())),
             ("buffer-request", crate::limits::show_size(self.buffer_request)),
             ("backend-fair", fair),
+            ("priority-path", first),
             ("trust-forwarded", trusted),
         ]
     }
 }
 
-/// What tells clients apart when sources take turns.
+/// What makes a source, when sources take turns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FairBy {
-    /// The client's address, by the leading bits that `source_prefix` names.
+    /// The client's address, as far as `source_prefix` says.
     Address,
-    /// The value of a header, and the address of a client that sends none.
+    /// The value of this header. Requests without it count for their client's address.
     Header(String),
 }
 
-/// A text names no way to tell clients apart.
+/// The error for a text that is no [`FairBy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write `address`, or `header:` and the name of a header")]
 pub struct FairByError;
@@ -87,29 +97,34 @@ impl FromStr for FairBy {
     }
 }
 
-/// The addresses that share these leading bits, as `10.0.0.0/8`; one address without a length.
+/// A network: all addresses with the same leading bits, written `10.0.0.0/8`. An address alone is a network of one, and
+/// `unix` stands for all clients of Unix sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: u128,
-    bits: u8,
+pub struct Network(Reach);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Addresses { address: u128, bits: u8 },
+    UnixSockets,
 }
 
 impl std::fmt::Display for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let address = Ipv6Addr::from(self.address);
+        let Reach::Addresses { address, bits } = self.0 else { return f.write_str("unix") };
+        let address = Ipv6Addr::from(address);
         match address.to_ipv4_mapped() {
-            Some(v4) if self.bits >= 96 => write!(f, "{v4}/{}", self.bits - 96),
-            _ => write!(f, "{address}/{}", self.bits),
+            Some(v4) if bits >= 96 => write!(f, "{v4}/{}", bits - 96),
+            _ => write!(f, "{address}/{bits}"),
         }
     }
 }
 
-/// A text names no network.
+/// The error for a text that is no [`Network`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a network: write one like 10.0.0.0/8, or an address")]
+#[error("`{0}` is not a network: write one like 10.0.0.0/8, an address, or unix")]
 pub struct NetworkError(String);
 
-/// An address as IPv6 has it, so that one rule serves both.
+/// An address in its IPv6 form, so that IPv4 needs no rule of its own.
 fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
@@ -121,6 +136,9 @@ impl FromStr for Network {
     type Err = NetworkError;
 
     fn from_str(text: &str) -> Result<Self, NetworkError> {
+        if text == "unix" {
+            return Ok(Self(Reach::UnixSockets));
+        }
         let error = || NetworkError(text.to_owned());
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| error())?)),
@@ -132,15 +150,26 @@ impl FromStr for Network {
         if bits > longest {
             return Err(error());
         }
-        Ok(Self { address: number(address), bits: bits + (128 - longest) })
+        Ok(Self(Reach::Addresses { address: number(address), bits: bits + (128 - longest) }))
     }
 }
 
 impl Network {
-    /// Whether an address is one of them.
+    /// Whether an address belongs to the network.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let differ = number(address.to_canonical()) ^ self.address;
-        differ.leading_zeros() >= u32::from(self.bits)
+        let Reach::Addresses { address: own, bits } = self.0 else { return false };
+        let differ = number(address.to_canonical()) ^ own;
+        differ.leading_zeros() >= u32::from(bits)
+    }
+
+    /// Whether it stands for clients of Unix sockets.
+    pub fn is_unix(&self) -> bool {
+        self.0 == Reach::UnixSockets
+    }
+
+    /// Whether a client is one of them.
+    pub(crate) fn has(&self, client: &ClientAddress) -> bool {
+        client.ip().map_or(self.is_unix(), |address| self.contains(address))
     }
 }
 
@@ -157,9 +186,13 @@ mod tests {
         assert!(has("10.1.2.3", "10.1.2.3") && has("10.1.2.3", "::ffff:10.1.2.3"));
         assert!(has("fd00::/8", "fd12::1") && !has("fd00::/8", "10.0.0.1"));
         assert!(has("0.0.0.0/0", "8.8.8.8") && !has("0.0.0.0/0", "fd00::1"));
-        for (text, shown) in
-            [("10.0.0.0/8", "10.0.0.0/8"), ("10.1.2.3", "10.1.2.3/32"), ("::/0", "::/0"), ("::1", "::1/128")]
-        {
+        for (text, shown) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("::/0", "::/0"),
+            ("::1", "::1/128"),
+            ("unix", "unix"),
+        ] {
             assert_eq!(text.parse::<Network>().unwrap().to_string(), shown);
         }
         for text in ["", "10.0.0.0/33", "x/8", "10.0.0.0/", "::/129"] {

@@ -1,7 +1,7 @@
-//! Connections to backends between two requests.
+//! Spare connections: connections to backends that are open and serve no request at the moment.
 //!
-//! A spare one is used before a new one is made, and comes back before its place is given back. So a backend never has
-//! more connections than places: a new one is made only where there is none to spare.
+//! A backend never has more connections than places. For that, a request takes a spare connection before it opens a new
+//! one, and puts its connection back before it gives back its place.
 
 use crate::clock::Nanos;
 use crate::service::Seat;
@@ -11,11 +11,11 @@ use rustix::net::{RecvFlags, recv};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// One connection to a backend, and what is known of its registration with the poller.
+/// One connection to a backend, and where the poller reports its events.
 #[derive(Debug)]
 pub(super) struct SpareConnection {
     pub(super) socket: OwnedFd,
-    /// The session that its events give a turn.
+    /// The session that gets a turn when the connection has an event.
     pub(super) seat: Seat,
 }
 
@@ -29,7 +29,7 @@ struct Resting {
 #[derive(Debug)]
 pub(super) struct Spares {
     list: Mutex<Vec<Resting>>,
-    /// How long one may wait.
+    /// How long a connection may stay unused.
     idle: Nanos,
 }
 
@@ -42,15 +42,15 @@ impl Spares {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a connection whose last answer is whole. The caller still has its place.
+    /// Keeps a connection whose last answer is complete. The caller must still hold its place.
     pub(super) fn put(&self, backend: BackendId, spare: SpareConnection, now: Nanos) {
         if self.idle > 0 {
             self.list().push(Resting { backend, since: now, spare });
         }
     }
 
-    /// The one that was used last, if it is still as it was left: a backend that has closed it, or has said something
-    /// that nobody asked for, is not asked on it again.
+    /// Takes the spare connection to a backend that was used last. Connections that the backend has closed, or on which it
+    /// has sent something unasked, are dropped on the way.
     pub(super) fn take(&self, backend: BackendId, now: Nanos) -> Option<SpareConnection> {
         loop {
             let found = {
@@ -64,7 +64,7 @@ impl Spares {
         }
     }
 
-    /// Closes one, for a check that makes a connection of its own.
+    /// Closes one spare connection, to make room for the connection of a check.
     pub(super) fn close_one(&self, backend: BackendId) {
         let closed = {
             let mut list = self.list();
@@ -73,12 +73,12 @@ impl Spares {
         drop(closed);
     }
 
-    /// Closes those that have waited for too long.
+    /// Closes connections that were unused for too long.
     pub(super) fn expire(&self, now: Nanos) {
         let mut old = Vec::new();
         {
             let mut list = self.list();
-            // They stand in the order in which they came.
+            // The list is in the order in which connections came, so the oldest are first.
             let fresh = list.iter().position(|waiting| now.saturating_sub(waiting.since) < self.idle);
             let count = fresh.unwrap_or(list.len());
             old.extend(list.drain(..count));
@@ -92,7 +92,7 @@ impl Spares {
     }
 }
 
-/// Whether a connection is open and nothing has come on it.
+/// Whether a connection is open and has no bytes to read.
 fn is_quiet(socket: &OwnedFd) -> bool {
     let mut byte = [0u8; 1];
     recv(socket.as_fd(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) == Err(Errno::AGAIN)

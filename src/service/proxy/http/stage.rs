@@ -1,4 +1,4 @@
-//! A request of one client, and how far it has come.
+//! The stages that a request of one client goes through.
 
 use super::exchange::Exchange;
 use super::intake::RequestIntake;
@@ -8,18 +8,19 @@ use crate::service::held::Held;
 use crate::service::proxy::backends::{Place, Ticket};
 use crate::service::proxy::connect::Connecting;
 
-/// A request that has begun, or what is left of the one before.
+/// A request that has begun; or one whose answer the client has not taken in full.
 pub(super) struct BegunRequest {
-    /// Input that no request has used.
+    /// Bytes from the client that no request has used yet.
     pub(super) held: Option<Held>,
     pub(super) stage: RequestStage,
     pub(super) out: Outbound,
 }
 
-/// In each stage a socket is closed before its place is given back: fields are dropped in their order.
+/// How far a request has come. Fields are dropped in their order, so in each stage a socket is closed before its place is
+/// given back.
 pub(super) enum RequestStage {
     Reading(RequestIntake),
-    /// It is to ask for a place.
+    /// It has been read and must ask for a place.
     Ready(Box<Pending>),
     Waiting {
         ticket: Ticket,
@@ -31,11 +32,11 @@ pub(super) enum RequestStage {
         pending: Box<Pending>,
     },
     Answering(Box<Exchange>),
-    /// The answer was 101, and what was said before the pair begins is on its way.
+    /// The answer is 101. Bytes from before it must be delivered before the two sockets become a pair.
     Switching(Box<Exchange>),
-    /// The last answer is on its way.
+    /// The last answer on this connection is being delivered.
     Ending,
-    /// A step has taken the stage out, and puts the next one in.
+    /// A placeholder while a step holds the stage. The step puts the next stage in.
     Moving,
 }
 

@@ -1,4 +1,4 @@
-//! What the gate answers by itself.
+//! Answers that the gate gives by itself, when no backend does.
 
 use crate::service::http::wire::Version;
 use crate::service::http::{date, reason};
@@ -10,11 +10,11 @@ pub(super) struct GateWords<'w> {
     pub(super) status: u16,
     /// One line for a person.
     pub(super) text: &'w str,
-    /// When to come again, in seconds.
+    /// The `Retry-After` header, in seconds.
     pub(super) retry_after: Option<u64>,
 }
 
-/// To whom it is said.
+/// What the form of the answer depends on in the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SaidTo {
     pub(super) version: Version,
@@ -25,7 +25,7 @@ pub(super) struct SaidTo {
 
 impl GateWords<'_> {
     pub(super) fn write(&self, to: SaidTo, out: &mut Vec<u8>) {
-        // A vector takes whatever it is given.
+        // Writing to a vector cannot fail.
         let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         out.extend_from_slice(&date::line());
         out.extend_from_slice(b"Server: tidegate\r\n");
@@ -43,7 +43,7 @@ impl GateWords<'_> {
     }
 }
 
-/// The header that says whether the connection stays open, where it must be said.
+/// The header that says whether the connection stays open; empty if that is the default of the version.
 pub(super) fn connection(version: Version, keep: bool) -> &'static [u8] {
     match (keep, version) {
         (false, _) => b"Connection: close\r\n",
@@ -52,7 +52,7 @@ pub(super) fn connection(version: Version, keep: bool) -> &'static [u8] {
     }
 }
 
-/// The seconds after which a client that was turned away should come again: the time to work off what waits.
+/// How many seconds a refused client should wait before it tries again: the time to work off the requests that wait.
 pub(super) fn retry_after(waiting: u64, mean_nanos: u64, places: u64) -> u64 {
     let nanos = u128::from(waiting + 1) * u128::from(mean_nanos) / u128::from(places.max(1));
     u64::try_from(nanos.div_ceil(1_000_000_000)).unwrap_or(u64::MAX).clamp(1, 120)

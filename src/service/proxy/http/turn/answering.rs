@@ -1,4 +1,4 @@
-//! The answer: the request goes to the backend, and what that answers to the client.
+//! The answering stage of a turn: sends the request to the backend, and the backend's answer to the client.
 
 use super::{CONTINUE, GateTurn, Onward};
 use crate::clock::Nanos;
@@ -13,15 +13,15 @@ use crate::service::{Fault, Received, Session, SocketEvents, Turn, WatchFor};
 use std::io;
 use std::os::fd::AsFd;
 
-/// What may wait for a client of one answer: when more has come, nothing more is read of the backend.
+/// While at least this many bytes of an answer wait for the client, nothing more is read from the backend.
 const ANSWER_KEPT: usize = 64 * 1024;
 
-/// What came of the client's body.
+/// The outcome of reading more of the client's body.
 enum Fed {
     Some,
-    /// There is nothing now, or enough for one turn.
+    /// There is nothing to read now, or the turn has read enough.
     Enough,
-    /// The request does not go on.
+    /// The request is over.
     Over(Onward),
 }
 
@@ -34,7 +34,7 @@ impl GateTurn<'_, '_> {
         self.answer(Box::new(exchange))
     }
 
-    /// Sends what there is of the request, and passes on what there is of its answer.
+    /// Sends what has come of the request, and passes on what has come of the answer.
     pub(super) fn answer(&mut self, mut exchange: Box<Exchange>) -> io::Result<Onward> {
         if self.has_left() {
             return self.leave();
@@ -81,7 +81,7 @@ impl GateTurn<'_, '_> {
         self.await_answer(exchange)
     }
 
-    /// Waits for the backend, or for the client that is slower.
+    /// Parks until the backend or the client goes on, whichever the exchange waits for.
     fn await_answer(&mut self, mut exchange: Box<Exchange>) -> io::Result<Onward> {
         let mut until = Nanos::MAX;
         if exchange.wants_upload() {
@@ -108,7 +108,7 @@ impl GateTurn<'_, '_> {
         if more { Ok(Onward::Turn(Turn::Again)) } else { self.park(until) }
     }
 
-    /// Has an event tell when the backend takes more, if it does not take all now.
+    /// Makes the poller say when the backend takes more, if it has not taken all.
     fn watch_output(&mut self, exchange: &mut Exchange) -> io::Result<()> {
         if !exchange.pending.is_taken() && !exchange.deaf && !exchange.watched_both {
             self.stream.watch(exchange.socket.as_fd(), WatchFor::OutputToo)?;
@@ -117,7 +117,7 @@ impl GateTurn<'_, '_> {
         Ok(())
     }
 
-    /// The client does not go on with its body.
+    /// The client did not send its body in time.
     fn upload_timeout(&mut self, exchange: &mut Exchange) -> io::Result<Onward> {
         if exchange.answer.has_begun() {
             return Err(Fault::ReadTimeout.into());
@@ -130,14 +130,14 @@ impl GateTurn<'_, '_> {
         Err(Fault::ReadTimeout.into())
     }
 
-    /// Takes a piece of the body from the client.
+    /// Reads a piece of the body from the client.
     fn feed(&mut self, exchange: &mut Exchange) -> io::Result<Fed> {
         let (input, output) = self.stream.split();
         let context = output.context;
         let data = match input.receive()? {
             Received::Data(data) => data,
             Received::Nothing => {
-                // After a read that filled the buffer it has only read enough for one turn.
+                // If the last read filled the buffer, then the stream has only refused to read more in this turn.
                 self.unread = self.filled;
                 return Ok(Fed::Enough);
             }
@@ -163,7 +163,8 @@ impl GateTurn<'_, '_> {
         Ok(Fed::Some)
     }
 
-    /// The answer is whole. Its place is free before the client sees that.
+    /// The answer is complete. The place is given back before the client can see that, so that its next request finds it
+    /// free.
     fn finish(&mut self, mut exchange: Exchange) -> io::Result<Onward> {
         let keep = exchange.answer.keeps_client() && exchange.pending.has_come();
         exchange.place.answered(exchange.answer.status());
@@ -171,7 +172,7 @@ impl GateTurn<'_, '_> {
         exchange.pending.answered(exchange.answer.status(), exchange.answer.body());
         self.gate.held_for(exchange.age(self.now));
         let (spare, place, _) = exchange.part(self.stream.seat());
-        // A new connection is made only where there is none to spare.
+        // The connection becomes a spare one before the place is given back: see `spares`.
         if let Some(spare) = spare {
             self.gate.spares.put(place.backend(), spare, self.now);
         }
@@ -192,10 +193,11 @@ impl GateTurn<'_, '_> {
             return self.set_out(place, pending, true);
         }
         let failure = if exchange.answer.has_begun() { RequestFailure::Cut } else { RequestFailure::Closed };
-        self.spoil(&mut exchange, failure, 502, "the backend closed the connection and had not answered")
+        self.spoil(&mut exchange, failure, 502, "the backend closed the connection without an answer")
     }
 
-    /// The backend does not answer as it should: the client is told, or its answer is cut.
+    /// The backend does not answer as it should. The client gets an answer of the gate, or, if the backend's answer has
+    /// begun, a reset.
     fn spoil(
         &mut self,
         exchange: &mut Exchange,
@@ -208,14 +210,14 @@ impl GateTurn<'_, '_> {
         if exchange.answer.has_begun() {
             self.count(exchange.answer.status(), None);
             exchange.pending.answered(exchange.answer.status(), exchange.answer.body());
-            // A reset tells the client that its answer is not whole.
+            // A reset tells the client that its answer is not complete.
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         self.scratch.clear();
         self.give_up(&mut exchange.pending, GateWords { status, text, retry_after: None })
     }
 
-    /// The connection goes on as a pair, once what was said before is on its way.
+    /// Turns the two connections into a pair, once all bytes from before were delivered.
     pub(super) fn switch(&mut self, mut exchange: Box<Exchange>) -> io::Result<Onward> {
         if let Some(held) = self.begun.held.take() {
             let context = *self.stream.context();

@@ -1,4 +1,4 @@
-//! A turn of a client: one step after the other, until it has to wait.
+//! A turn of a client: it takes one step after the other, until it has to wait for somebody.
 
 mod answering;
 mod placing;
@@ -12,22 +12,21 @@ use super::words::{GateWords, SaidTo};
 use crate::clock::Nanos;
 use crate::service::proxy::session::GateSession;
 use crate::service::{Fault, Peer, SocketEvent, Stream, Turn};
-use crate::transport::socket::has_left;
+use crate::transport::socket::{ClientSocket, has_left};
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Steps of one turn; then other connections have theirs.
+/// The most steps of one turn. After them other connections have their turns.
 const STEPS: usize = 32;
 
-/// A turn comes at least this often while a request is under way. The call for it outlives the request, and is a turn
-/// for nothing then.
+/// The longest time until the timer calls a session that has a request under way. The call stays set when the request is
+/// done, and then causes one turn for nothing.
 const CALL_MAX: Duration = Duration::from_secs(5);
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What a step leads to: the end of the turn, or the next step.
+/// What follows after a step: the end of the turn, or the next step.
 enum Onward {
     Turn(Turn),
     GoOn,
@@ -46,17 +45,17 @@ struct Bounds {
 pub(super) struct GateTurn<'t, 'a> {
     gate: &'t Arc<HttpGate>,
     pub(super) stream: &'t mut Stream<'a>,
-    client: &'a TcpStream,
+    client: &'a ClientSocket,
     peer: Peer,
     bounds: Bounds,
     now: Nanos,
     pub(super) begun: BegunRequest,
     pub(super) unread: bool,
     pub(super) hung_up: bool,
-    /// The last read filled the worker's buffer, of this size.
+    /// Whether the last read filled the worker's buffer, which has `full` bytes.
     filled: bool,
     full: usize,
-    /// What the client is to get next; empty at first.
+    /// Bytes to send to the client next; empty at the start of a turn.
     pub(super) scratch: Vec<u8>,
     pub(super) sent: u64,
     pub(super) ended: bool,
@@ -127,7 +126,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         Ok(Turn::Again)
     }
 
-    /// Lets go of the connection until something happens, and until then at the latest.
+    /// Parks the connection until an event, and at most until `until`.
     fn park(&mut self, until: Nanos) -> io::Result<Onward> {
         let mut until = until;
         if let Some(slow) = self.begun.out.deadline(self.bounds.write_timeout) {
@@ -142,7 +141,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         Ok(Onward::Turn(Turn::ParkFor(time.min(CALL_MAX))))
     }
 
-    /// Gives the client what was written for it.
+    /// Sends the client what is in `scratch`.
     fn deliver(&mut self) -> io::Result<()> {
         if self.scratch.is_empty() {
             return Ok(());
@@ -157,8 +156,8 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         Ok(())
     }
 
-    /// Whether the client has left: nobody is to wait for it. A client that has closed its half and waits for an answer
-    /// cannot be told from one that has left.
+    /// Whether the client has left, so that its request need not be served. A client that has only closed its sending half
+    /// looks the same, and counts as one that has left.
     fn has_left(&self) -> bool {
         self.hung_up && has_left(self.client, true)
     }
@@ -168,7 +167,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         Ok(Onward::Turn(Turn::Close))
     }
 
-    /// The last answer is on its way.
+    /// Delivers the rest of the last answer, then closes.
     fn end(&mut self) -> io::Result<Onward> {
         if self.begun.out.is_empty() {
             return Ok(Onward::Turn(Turn::Close));
@@ -177,7 +176,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         self.park(Nanos::MAX)
     }
 
-    /// Counts an answer, and the time that it took where it is whole.
+    /// Counts an answer. For a complete one, `since` says when its request was ready, and the time it took is recorded.
     fn count(&self, status: u16, since: Option<Nanos>) {
         let Some(web) = self.stream.context().web else { return };
         web.ledger.answered(status);
@@ -186,12 +185,12 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         }
     }
 
-    /// Answers a request that no backend answers.
+    /// Sends the gate's own answer to a request that no backend answers.
     fn give_up(&mut self, pending: &mut Pending, words: GateWords<'_>) -> io::Result<Onward> {
         let asked = pending.asked;
         let keep = asked.keep && pending.has_come() && !self.stream.is_draining();
         words.write(SaidTo { version: asked.version, head_only: asked.head_only, keep }, &mut self.scratch);
-        // How quickly clients are turned away says nothing of how quickly they are answered.
+        // The time is not recorded: how quickly clients are refused says nothing about how quickly they are served.
         self.count(words.status, (words.status != 503).then_some(pending.since));
         pending.answered(words.status, if asked.head_only { 0 } else { words.text.len() as u64 + 1 });
         self.deliver()?;

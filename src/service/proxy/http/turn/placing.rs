@@ -1,4 +1,4 @@
-//! The way to a backend: a place, and a connection.
+//! The stages of a turn that lead to a backend: getting a place, and a connection.
 
 use super::{GateTurn, Onward};
 use crate::reason::BackendFailure;
@@ -15,11 +15,12 @@ use std::io;
 use std::os::fd::AsFd;
 
 impl GateTurn<'_, '_> {
-    /// Asks for a place.
+    /// Asks for a place at a backend.
     pub(super) fn ask(&mut self, mut pending: Box<Pending>) -> io::Result<Onward> {
         let stream = &*self.stream;
         let asking = Asking {
             source: pending.source,
+            priority: pending.priority,
             since: self.now,
             tried: &pending.tried,
             wait: wait_limits(stream.limits()),
@@ -31,7 +32,7 @@ impl GateTurn<'_, '_> {
         }
     }
 
-    /// Looks whether there is a place now.
+    /// Checks whether the request's ticket has got its place.
     pub(super) fn wait(&mut self, mut ticket: Ticket, mut pending: Box<Pending>) -> io::Result<Onward> {
         if self.has_left() {
             return self.leave();
@@ -62,7 +63,7 @@ impl GateTurn<'_, '_> {
         }
     }
 
-    /// Sets out for a backend: on a connection that is there, unless a `new` one is wanted.
+    /// Takes a spare connection to the backend or, if there is none or `new` is set, begins to open one.
     pub(super) fn set_out(
         &mut self,
         place: Place,
@@ -80,7 +81,7 @@ impl GateTurn<'_, '_> {
         if pending.deadline == 0 {
             pending.deadline = self.gate.gate.connect_deadline(self.now);
         }
-        // While another backend could be tried, this one has half of the time that is left.
+        // While another backend is left to try, this one gets half of the remaining time.
         let left = pending.deadline.saturating_sub(self.now);
         let others = backends.has_other(&pending.tried, place.backend());
         let until = if others { self.now + left / 2 } else { pending.deadline };
@@ -97,7 +98,7 @@ impl GateTurn<'_, '_> {
         }
     }
 
-    /// Looks how the connection to the backend goes.
+    /// Checks whether the connection to the backend is made, has failed, or must be waited for.
     pub(super) fn connect(
         &mut self,
         mut connecting: Connecting,
@@ -121,7 +122,7 @@ impl GateTurn<'_, '_> {
         }
     }
 
-    /// A backend could not be reached: another is tried while there is time.
+    /// The backend could not be reached: the request tries another one, if there is time.
     fn fail(
         &mut self,
         place: Place,
@@ -142,17 +143,14 @@ impl GateTurn<'_, '_> {
         Ok(Onward::GoOn)
     }
 
-    /// The backend is connected.
+    /// The backend is connected, and the exchange begins.
     fn arrive(&mut self, arrival: Arrival, place: Place, pending: Box<Pending>) -> io::Result<Onward> {
         let Arrival::Made { socket, took, told } = arrival else { return Ok(Onward::Turn(Turn::Close)) };
         place.reached(took);
         if let Some(version) = self.gate.gate.settings.send_header {
             let mut header = Vec::with_capacity(64);
-            match self.client.local_addr() {
-                Ok(local) => version.write(self.peer.address, local, &mut header),
-                Err(_) => version.write_unknown(&mut header),
-            }
-            // A new socket has room for it.
+            version.write_client(&self.peer.address, self.client.local_addr(), &mut header);
+            // The send buffer of a new socket is empty, so there is room for the whole header.
             if !send(&socket, &header).is_ok_and(|sent| sent == header.len()) {
                 drop(socket);
                 return self.fail(place, pending, BackendFailure::Reset);

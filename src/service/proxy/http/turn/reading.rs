@@ -1,4 +1,4 @@
-//! The request: it is read until it is whole, or refused.
+//! The reading stage of a turn: reads a request until it is complete or refused.
 
 use super::{CONTINUE, GateTurn, Onward};
 use crate::clock::Nanos;
@@ -12,15 +12,15 @@ use crate::service::proxy::http::shared::HttpGate;
 use crate::service::proxy::http::stage::{BegunRequest, RequestStage};
 use crate::service::proxy::http::words::{GateWords, SaidTo};
 use crate::service::{Context, Fault, Peer, Received, Turn};
+use crate::transport::socket::ClientSocket;
 use std::io;
-use std::net::TcpStream;
 
 impl GateTurn<'_, '_> {
-    /// Reads until a request is ready.
+    /// Reads from the client until a request is ready.
     pub(super) fn read(&mut self, intake: RequestIntake) -> io::Result<Onward> {
         self.begun.stage = RequestStage::Reading(intake);
         if !self.begun.out.is_empty() {
-            // The answer before is not taken yet.
+            // The client has not taken all of the last answer yet.
             return if self.has_left() { self.leave() } else { self.park(Nanos::MAX) };
         }
         if self.begun.held.is_some() {
@@ -39,13 +39,13 @@ impl GateTurn<'_, '_> {
                     self.unread = self.filled;
                     take_input(&mut self.begun, self.gate, context, (&self.peer, self.client), data)
                 }
-                // It may have read enough for one turn.
+                // The stream has read enough for this turn.
                 Received::Nothing if self.filled => return Ok(Onward::Turn(Turn::Again)),
                 Received::Nothing => {
                     self.unread = false;
                     break;
                 }
-                // A request that is not whole will never be.
+                // The client has closed, so an incomplete request stays incomplete.
                 Received::End => return self.leave(),
             };
             if let Some(onward) = self.taken(taken)? {
@@ -57,7 +57,7 @@ impl GateTurn<'_, '_> {
         Ok(Onward::Turn(if fresh { Turn::Park } else { Turn::Partial }))
     }
 
-    /// What follows from input; nothing if more is to be read.
+    /// Acts on the outcome of some input; `None` if more must be read.
     fn taken(&mut self, taken: Result<IntakeStep, IntakeFault>) -> io::Result<Option<Onward>> {
         match taken {
             Ok(IntakeStep::More) => Ok(None),
@@ -79,18 +79,18 @@ impl GateTurn<'_, '_> {
         }
     }
 
-    /// A request cannot be read: nothing behind it can be understood.
+    /// Answers a request that cannot be read, and ends the connection: where the next request would begin is not known.
     pub(super) fn refuse(&mut self, refused: Refused, pending: Option<&mut Pending>) -> io::Result<Onward> {
         let onward = self.last_words(refused.status(), &refused.to_string(), pending)?;
         match refused.status() {
-            // It was understood, and is more than is allowed.
+            // The request was understood, but is larger than allowed.
             413 | 417 => Ok(onward),
             _ if self.begun.out.is_empty() => Err(refused.into()),
             _ => Ok(onward),
         }
     }
 
-    /// Answers a request that was not read to its end, and ends the connection.
+    /// Answers a request that was not read to its end, then ends the connection.
     pub(super) fn last_words(
         &mut self,
         status: u16,
@@ -120,12 +120,12 @@ impl GateTurn<'_, '_> {
     }
 }
 
-/// Has the intake of a request take input, and holds what it leaves.
+/// Hands input to the request's intake, and keeps the bytes that it does not use.
 fn take_input(
     begun: &mut BegunRequest,
     gate: &HttpGate,
     context: Context<'_>,
-    (peer, client): (&Peer, &TcpStream),
+    (peer, client): (&Peer, &ClientSocket),
     data: &[u8],
 ) -> Result<IntakeStep, IntakeFault> {
     let RequestStage::Reading(intake) = &mut begun.stage else { return Ok(IntakeStep::More) };

@@ -1,10 +1,7 @@
-//! One connection's TLS, and what all of a run share: whom they trust, and for which name they ask.
+//! One connection's TLS, and what all connections of a client share: whom they trust, and for which name they ask.
 
 use super::trust::{Anybody, authorities};
 use super::{Shaken, TlsChoices};
-use rustix::fd::OwnedFd;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig, ClientConnection, Error};
@@ -14,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The most bytes of requests in one system call: more would wait inside, where nobody counts them.
 const PIECE: usize = 64 << 10;
 
-/// The TLS of a run.
-pub(crate) struct Tls {
+/// What all connections to one server share.
+pub struct Tls {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     /// Why the last handshake failed.
@@ -30,7 +27,7 @@ impl std::fmt::Debug for Tls {
 
 impl Tls {
     /// TLS with the host of a URL, which is told that this protocol will be spoken inside.
-    pub(crate) fn new(choices: &TlsChoices, host: &str, protocol: Option<&str>) -> Result<Self, String> {
+    pub fn new(choices: &TlsChoices, host: &str, protocol: Option<&str>) -> Result<Self, String> {
         let name = choices.name.as_deref().unwrap_or(host);
         // A zone is for this machine only.
         let name = name.split('%').next().unwrap_or_default();
@@ -58,9 +55,9 @@ impl Tls {
     }
 
     /// The TLS of a new connection.
-    pub(crate) fn begin(&self) -> Option<Box<Secrets>> {
+    pub fn begin(&self) -> Option<Box<Session>> {
         match ClientConnection::new(self.config.clone(), self.name.clone()) {
-            Ok(connection) => Some(Box::new(Secrets(connection))),
+            Ok(connection) => Some(Box::new(Session(connection))),
             Err(error) => {
                 self.note(&error);
                 None
@@ -69,7 +66,7 @@ impl Tls {
     }
 
     /// Why the last handshake failed.
-    pub(crate) fn why(&self) -> Option<String> {
+    pub fn why(&self) -> Option<String> {
         self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -99,105 +96,90 @@ fn explain(error: &Error) -> String {
     }
 }
 
-/// The TLS of one connection.
+/// The TLS of one connection. Its methods work on the connection's socket, which does not block.
 #[derive(Debug)]
-pub(crate) struct Secrets(ClientConnection);
+pub struct Session(ClientConnection);
 
-impl Secrets {
+impl Session {
     /// Moves the handshake on.
-    pub(crate) fn shake(&mut self, tls: &Tls, fd: &OwnedFd) -> Shaken {
+    pub fn shake(&mut self, tls: &Tls, socket: &mut (impl Read + Write)) -> Shaken {
         loop {
-            if let Err(error) = self.flush(fd) {
+            if let Err(error) = self.flush(socket) {
                 return Shaken::Broken(error);
             }
             if !self.0.is_handshaking() {
                 return Shaken::Done;
             }
-            match self.0.read_tls(&mut Socket(fd)) {
+            match self.0.read_tls(socket) {
                 Ok(0) => return Shaken::Ended,
                 Ok(_) => {}
-                Err(error) => match errno(&error) {
-                    Errno::AGAIN => return Shaken::Waits,
-                    error => return Shaken::Broken(error),
-                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Shaken::Waits,
+                Err(error) => return Shaken::Broken(error),
             }
             if let Err(error) = self.0.process_new_packets() {
                 tls.note(&error);
                 // The alert tells the server why.
-                let _ = self.flush(fd);
+                let _ = self.flush(socket);
                 return Shaken::Failed;
             }
         }
     }
 
     /// Gives the kernel what it takes of what is to be sent.
-    pub(crate) fn flush(&mut self, fd: &OwnedFd) -> Result<(), Errno> {
+    pub fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
         while self.0.wants_write() {
-            match self.0.write_tls(&mut Socket(fd)) {
+            match self.0.write_tls(socket) {
                 Ok(_) => {}
-                Err(error) => match errno(&error) {
-                    Errno::AGAIN => return Ok(()),
-                    error => return Err(error),
-                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// Sends some bytes, once those before them have gone.
-    pub(crate) fn send(&mut self, fd: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
-        self.flush(fd)?;
+    /// Sends some bytes, once those before them have gone: how many were taken.
+    pub fn send(&mut self, socket: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+        self.flush(socket)?;
         if self.0.wants_write() {
-            return Err(Errno::AGAIN);
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         let piece = &bytes[..bytes.len().min(PIECE)];
-        let taken = self.0.writer().write(piece).map_err(|error| errno(&error))?;
-        self.flush(fd)?;
+        let taken = self.0.writer().write(piece)?;
+        self.flush(socket)?;
         Ok(taken)
     }
 
-    /// Receives some bytes; 0 is the end, which the server has said. An end that it has not said is an error: somebody may
-    /// have cut the connection.
-    pub(crate) fn receive(&mut self, fd: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    /// Receives some bytes; 0 is the end, which the server has said. An end that it has not said is the error
+    /// `UnexpectedEof`: somebody may have cut the connection. What breaks TLS is `InvalidData`.
+    pub fn receive(&mut self, socket: &mut (impl Read + Write), buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.0.reader().read(buffer) {
-                Ok(got) => return Ok(got),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Err(Errno::CONNRESET),
+                done => return done,
             }
-            self.0.read_tls(&mut Socket(fd)).map_err(|error| errno(&error))?;
-            self.0.process_new_packets().map_err(|_| Errno::PROTO)?;
-            self.flush(fd)?;
+            self.0.read_tls(socket)?;
+            if let Err(error) = self.0.process_new_packets() {
+                // The alert tells the server why.
+                let _ = self.flush(socket);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, explain(&error)));
+            }
+            self.flush(socket)?;
         }
     }
 
+    /// Whether bytes have been decrypted that were not received yet: the kernel may have nothing to report.
+    pub fn has_input(&mut self) -> bool {
+        self.0.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0)
+    }
+
+    /// Whether something that was sent waits for room in the kernel.
+    pub fn has_output(&self) -> bool {
+        self.0.wants_write()
+    }
+
     /// Says that this is the end. A kernel that has no room for so few bytes has a server that does not read.
-    pub(crate) fn end(&mut self, fd: &OwnedFd) {
+    pub fn end(&mut self, socket: &mut impl Write) {
         self.0.send_close_notify();
-        let _ = self.flush(fd);
-    }
-}
-
-fn errno(error: &io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::PROTO)
-}
-
-/// The kernel's side.
-struct Socket<'a>(&'a OwnedFd);
-
-impl Read for Socket<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = rustix::io::retry_on_intr(|| rustix::net::recv(self.0, &mut *buffer, RecvFlags::empty()));
-        Ok(got?.0)
-    }
-}
-
-impl Write for Socket<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::io::retry_on_intr(|| rustix::net::send(self.0, bytes, SendFlags::NOSIGNAL))?)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        let _ = self.flush(socket);
     }
 }

@@ -1,4 +1,4 @@
-//! TLS between a client of the load and its socket.
+//! TLS between a client and its socket.
 
 #[cfg(feature = "tls")]
 mod session;
@@ -8,11 +8,11 @@ mod trust;
 mod without;
 
 #[cfg(feature = "tls")]
-pub(crate) use session::{Secrets, Tls};
+pub use session::{Session, Tls};
 #[cfg(not(feature = "tls"))]
-pub(crate) use without::{NoSecrets as Secrets, NoTls as Tls};
+pub use without::{NoSession as Session, NoTls as Tls};
 
-use rustix::io::Errno;
+use std::io;
 use std::path::PathBuf;
 
 /// How TLS is spoken, where the target speaks it.
@@ -30,23 +30,25 @@ pub struct TlsChoices {
 }
 
 impl TlsChoices {
-    pub(crate) fn is_default(&self) -> bool {
+    /// Whether nothing was chosen.
+    pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
 /// What became of a handshake.
 #[derive(Debug)]
+#[must_use]
 #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "nothing makes one without TLS"))]
-pub(crate) enum Shaken {
+pub enum Shaken {
     /// It is complete.
     Done,
-    /// It waits for the server.
+    /// It waits for the server, or for room in the kernel.
     Waits,
     /// The server ended the connection.
     Ended,
-    /// A system call failed.
-    Broken(Errno),
-    /// It failed, and the target keeps the reason.
+    /// The socket failed.
+    Broken(io::Error),
+    /// It failed, and [`Tls::why`] has the reason.
     Failed,
 }

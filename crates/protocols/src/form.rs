@@ -1,10 +1,10 @@
 //! What the requests of HTTP are to look like: their method, and headers of one's own.
 
-use super::error::Error;
+use tidegate_units::url::{Scheme, Url};
 
 /// The method and the headers that were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RequestForm {
+pub struct RequestForm {
     method: Option<String>,
     headers: Vec<(String, String)>,
 }
@@ -13,38 +13,43 @@ pub(crate) struct RequestForm {
 const FRAMING: [&str; 5] = ["content-length", "transfer-encoding", "connection", "upgrade", "expect"];
 
 impl RequestForm {
-    /// Reads a method, and lines like `Name: value`.
-    pub(crate) fn read(method: Option<&str>, lines: &[String]) -> Result<Self, Error> {
+    /// Reads a method, and lines like `Name: value`, for requests to this URL.
+    pub fn of(url: &Url, method: Option<&str>, lines: &[String]) -> Result<Self, String> {
+        let form = Self::read(method, lines)?;
+        if !form.is_default() && !url.scheme.has_path() {
+            return Err(format!("--method and --header are about http://, and this is {url}"));
+        }
+        if form.method.is_some() && matches!(url.scheme, Scheme::Ws | Scheme::Wss) {
+            return Err("--method: a WebSocket begins with GET".to_owned());
+        }
+        Ok(form)
+    }
+
+    fn read(method: Option<&str>, lines: &[String]) -> Result<Self, String> {
         if let Some(method) = method {
-            let wrong = || Error::usage(format!("--method: `{}` is not a method", method.escape_debug()));
+            let wrong = || format!("--method: `{}` is not a method", method.escape_debug());
             if method.is_empty() || !method.bytes().all(is_token) {
                 return Err(wrong());
             }
             if method == "CONNECT" {
-                return Err(Error::usage("--method: CONNECT asks for a tunnel, not for a reply"));
+                return Err("--method: CONNECT asks for a tunnel, not for a reply".to_owned());
             }
         }
         let headers = lines.iter().map(|line| header(line)).collect::<Result<_, _>>()?;
         Ok(Self { method: method.map(str::to_owned), headers })
     }
 
-    /// Whether nothing was asked for.
-    pub(crate) fn is_default(&self) -> bool {
+    fn is_default(&self) -> bool {
         *self == Self::default()
     }
 
     /// The method; `default` where none was asked for.
-    pub(crate) fn method<'m>(&'m self, default: &'m str) -> &'m str {
+    pub fn method<'m>(&'m self, default: &'m str) -> &'m str {
         self.method.as_deref().unwrap_or(default)
     }
 
-    /// Whether a method was asked for.
-    pub(crate) fn has_method(&self) -> bool {
-        self.method.is_some()
-    }
-
     /// Header lines: those of the protocol, unless one of the same name was asked for, and those that were.
-    pub(crate) fn lines(&self, own: &[(&str, &str)]) -> String {
+    pub fn lines(&self, own: &[(&str, &str)]) -> String {
         let asked = |name: &str| self.headers.iter().any(|(it, _)| it.eq_ignore_ascii_case(name));
         let own = own.iter().filter(|(name, _)| !asked(name)).copied();
         let asked = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -52,9 +57,9 @@ impl RequestForm {
     }
 }
 
-fn header(line: &str) -> Result<(String, String), Error> {
+fn header(line: &str) -> Result<(String, String), String> {
     let shown = line.escape_debug();
-    let wrong = || Error::usage(format!("--header: `{shown}` is not a header: write it like `Name: value`"));
+    let wrong = || format!("--header: `{shown}` is not a header: write it like `Name: value`");
     let (name, value) = line.split_once(':').ok_or_else(wrong)?;
     let value = value.trim_matches([' ', '\t']);
     if name.is_empty() || !name.bytes().all(is_token) || value.bytes().any(|byte| byte.is_ascii_control()) {
@@ -63,7 +68,7 @@ fn header(line: &str) -> Result<(String, String), Error> {
     if FRAMING.iter().any(|it| name.eq_ignore_ascii_case(it))
         || name.to_ascii_lowercase().starts_with("sec-websocket-")
     {
-        return Err(Error::usage(format!("--header: {name} is set by the stress client alone")));
+        return Err(format!("--header: {name} is set by tidegate alone"));
     }
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -84,6 +89,21 @@ mod tests {
         let own = [("Host", "h"), ("Accept", "*/*")];
         assert_eq!(form.lines(&own), "Accept: */*\r\nhost: other\r\nX-Key: a b\r\nX-Key: c\r\n");
         assert_eq!((form.method("GET"), RequestForm::default().method("GET")), ("PUT", "GET"));
+    }
+
+    #[test]
+    fn a_form_is_for_requests_that_can_have_one() {
+        let of = |url: &str, method: Option<&str>, lines: &[String]| {
+            RequestForm::of(&url.parse().unwrap(), method, lines)
+        };
+        let lines = ["X-A: b".to_owned()];
+        assert!(of("https://h/", Some("PUT"), &lines).is_ok() && of("wss://h/", None, &lines).is_ok());
+        assert!(of("tcp://h:1", None, &[]).is_ok());
+        for (url, method, lines) in
+            [("tcp://h:1", None, &lines[..]), ("unix:///x", Some("PUT"), &[]), ("ws://h", Some("PUT"), &[])]
+        {
+            assert!(of(url, method, lines).is_err(), "{url}");
+        }
     }
 
     #[test]

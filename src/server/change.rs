@@ -1,0 +1,184 @@
+//! Changing the limits of a server that serves: all of what is asked for, or nothing.
+
+use super::capacity::doubtful_max;
+use super::in_force::InForce;
+use super::shared::Shared;
+use crate::limits::{LimitError, Limits, TABLE};
+use std::time::Instant;
+
+/// Why the limits of a running server were not changed; none of them was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetLimitsError {
+    /// A limit, or a relation between limits, cannot hold.
+    #[error(transparent)]
+    Limits(#[from] LimitError),
+    /// Limits would change by which something was sized when the server started: their names.
+    #[error("{}", at_a_restart(.0))]
+    Fixed(Vec<&'static str>),
+    /// A limit is higher than this server can have it: something was sized when it started.
+    #[error("{name} is {wanted}: until a restart it can be {most} at most, {why}")]
+    Above {
+        /// Its name.
+        name: &'static str,
+        /// What was asked for.
+        wanted: usize,
+        /// The most that it can be.
+        most: usize,
+        /// What was sized by it.
+        why: &'static str,
+    },
+}
+
+fn at_a_restart(names: &[&'static str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match &names[..] {
+        [] => "a limit takes effect at a restart".to_owned(),
+        [one] => format!("{one} takes effect at a restart"),
+        [first @ .., last] => format!("{} and {last} take effect at a restart", first.join(", ")),
+    }
+}
+
+/// A limit that has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitChange {
+    /// Its name: the option without `--`.
+    pub name: &'static str,
+    /// The URL of the listener, if it has changed there alone.
+    pub listener: Option<String>,
+    /// Its value before, with its unit.
+    pub before: String,
+    /// Its value from now on, with its unit.
+    pub after: String,
+}
+
+impl std::fmt::Display for LimitChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, listener, before, after } = self;
+        write!(f, "{name} {before} -> {after}")?;
+        match listener {
+            Some(listener) => write!(f, " at {listener}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    /// Puts these limits in force, beside what `own` makes of them for each listener for connections, by its number. What has
+    /// changed.
+    pub(crate) fn set_limits(
+        &self,
+        server: Limits,
+        own: &dyn Fn(usize, &Limits) -> Limits,
+    ) -> Result<Vec<LimitChange>, SetLimitsError> {
+        let _alone = self.limits.change();
+        let before = self.limits.current();
+        server.check()?;
+        let listeners = self.listeners.iter().enumerate().map(|(index, listener)| {
+            let limits = own(index, &server);
+            let told = |error| LimitError(format!("listener {}: {error}", listener.url));
+            limits.check_beside(&server).map_err(told).map(|()| limits)
+        });
+        let listeners = listeners.collect::<Result<_, _>>()?;
+        let after = InForce { server, listeners, since: self.clock.now() };
+        let fixed: Vec<_> = (TABLE.iter().filter(|limit| !limit.is_live()))
+            .filter(|limit| (limit.get)(&before.server) != (limit.get)(&after.server))
+            .map(|limit| limit.name)
+            .collect();
+        if !fixed.is_empty() {
+            return Err(SetLimitsError::Fixed(fixed));
+        }
+        self.has_room(&after.server)?;
+        let changes = self.changes(&before, &after);
+        if !changes.is_empty() {
+            self.put_in_force(after);
+        }
+        Ok(changes)
+    }
+
+    /// Whether what was sized at the start is large enough.
+    fn has_room(&self, limits: &Limits) -> Result<(), SetLimitsError> {
+        let above = |name, wanted, most, why| SetLimitsError::Above { name, wanted, most, why };
+        let (connections, most) = (limits.max_connections, self.table.capacity());
+        if connections > most {
+            let why = "since there is room for as many (connections-ceiling)";
+            return Err(above("max-connections", connections, most, why));
+        }
+        let places = self.datagrams.slots.capacity();
+        let most = places.saturating_sub(limits.workers);
+        if places > 0 && limits.queue > most {
+            let why = "since there are places for as many datagrams";
+            return Err(above("queue", limits.queue, most, why));
+        }
+        Ok(())
+    }
+
+    /// From here on nothing can fail.
+    fn put_in_force(&self, after: InForce) {
+        let server = after.server.clone();
+        self.limits.replace(after);
+        self.order.standing().set_target(crate::clock::nanos(server.queue_target));
+        self.refusal_budget().set_rate(server.refusal_rate, Instant::now());
+        self.lingers.set_limits(&server);
+        self.line.set_limit(server.queue);
+        self.order.set_doubtful_max(doubtful_max(&server));
+        self.admission.set_limits(&server, Instant::now());
+        self.sharing.set_limits(&server);
+        self.datagrams.rates.set_limits(&server);
+        // More closes may linger: their sockets are descriptors too.
+        crate::sys::raise_open_files((self.table.capacity() + server.lingering + server.fd_reserve) as u64);
+        // Workers see them at their next turn. The timekeeper has backlogs to set and deadlines to move; the acceptor may
+        // hold newcomers back that are to be refused now.
+        self.crew.wake_keeper();
+        self.bell.call();
+    }
+
+    /// What differs: for all listeners, and for one alone.
+    fn changes(&self, before: &InForce, after: &InForce) -> Vec<LimitChange> {
+        let mut changes = Vec::new();
+        for limit in TABLE {
+            let differs = |old: &Limits, new: &Limits| {
+                let (old, new) = ((limit.get)(old), (limit.get)(new));
+                (old != new).then(|| (limit.show(old), limit.show(new)))
+            };
+            let of_server = differs(&before.server, &after.server);
+            let name = limit.name;
+            changes.extend(of_server.clone().map(|(before, after)| LimitChange {
+                name,
+                listener: None,
+                before,
+                after,
+            }));
+            let both = before.listeners.iter().zip(&after.listeners).zip(&self.listeners);
+            for ((old, new), listener) in both {
+                let own = differs(old, new).filter(|own| of_server.as_ref() != Some(own));
+                let listener = Some(listener.url.clone());
+                changes.extend(own.map(|(before, after)| LimitChange { name, listener, before, after }));
+            }
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_that_cannot_change_are_named() {
+        let told = |names: &[&'static str]| SetLimitsError::Fixed(names.to_vec()).to_string();
+        assert_eq!(told(&["workers"]), "`workers` takes effect at a restart");
+        assert_eq!(told(&["workers", "fair"]), "`workers` and `fair` take effect at a restart");
+        assert_eq!(told(&["a", "b", "c"]), "`a`, `b` and `c` take effect at a restart");
+    }
+
+    #[test]
+    fn a_change_says_what_was_and_what_is() {
+        let (before, after) = ("60s".to_owned(), "5s".to_owned());
+        let mut change = LimitChange { name: "idle-timeout", listener: None, before, after };
+        assert_eq!(change.to_string(), "idle-timeout 60s -> 5s");
+        change.listener = Some("tcp://127.0.0.1:5000".to_owned());
+        assert_eq!(change.to_string(), "idle-timeout 60s -> 5s at tcp://127.0.0.1:5000");
+    }
+}

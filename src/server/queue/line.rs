@@ -89,7 +89,8 @@ impl Line {
         let (sender, receiver) = bounded(capacity);
         let zero = || AtomicUsize::new(0);
         let (front_len, newcomers, datagrams) = (zero(), zero(), zero());
-        let (front, limit, places) = (Mutex::default(), AtomicUsize::new(limit), AtomicUsize::new(usize::MAX));
+        let (front, limit, places) =
+            (Mutex::default(), AtomicUsize::new(limit), AtomicUsize::new(usize::MAX));
         Self { sender, receiver, front, front_len, newcomers, datagrams, limit, places }
     }
 

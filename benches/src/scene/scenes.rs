@@ -152,12 +152,28 @@ impl Name {
     }
 }
 
-fn surge(name: Name, base: Scene) -> Scene {
-    let surging = |name, clients: usize| {
-        let share = clients as f64 / SURGE_CLIENTS as f64;
-        let rates = [CALM_RATE, SURGE_RATE, CALM_RATE, CALM_RATE].map(|rate| rate * share);
-        Party::standing(name, clients, &rates)
+/// A part of the clients of a surge.
+fn surging(name: &'static str, clients: usize) -> Party {
+    let share = clients as f64 / SURGE_CLIENTS as f64;
+    let rates = [CALM_RATE, SURGE_RATE, CALM_RATE, CALM_RATE].map(|rate| rate * share);
+    Party::standing(name, clients, &rates)
+}
+
+/// The clients of a surge that send whole lines, and a tenth that sends its lines in halves.
+fn lines_and_halves() -> (Party, Party) {
+    let (tenth, pause) = (SURGE_CLIENTS / 10, Duration::from_millis(300));
+    let whole = surging("whole lines", SURGE_CLIENTS - tenth);
+    let halves = Party {
+        from: From::Like { group: 0 },
+        halves: Some((1, pause)),
+        // A second from the first half on, as all others have.
+        patience: whole.patience - pause,
+        ..surging("in halves", tenth)
     };
+    (whole, halves)
+}
+
+fn surge(name: Name, base: Scene) -> Scene {
     let mut all = surging("all", SURGE_CLIENTS);
     let mut halves = None;
     let (mut wire, mut peers) = (Wire::Stream, ALL);
@@ -197,15 +213,8 @@ fn surge(name: Name, base: Scene) -> Scene {
             ("surge-cores", "Surge, all cores", "The surge, where servers and clients share all cores.")
         }
         Name::SurgeLines => {
-            let (tenth, pause) = (SURGE_CLIENTS / 10, Duration::from_millis(300));
-            all = surging("whole lines", SURGE_CLIENTS - tenth);
-            halves = Some(Party {
-                from: From::Like { group: 0 },
-                halves: Some((1, pause)),
-                // A second from the first half on, as all others have.
-                patience: all.patience - pause,
-                ..surging("in halves", tenth)
-            });
+            let (whole, some) = lines_and_halves();
+            (all, halves) = (whole, Some(some));
             (wire, peers) = (Wire::Lines, "tidegate");
             (
                 "surge-lines",

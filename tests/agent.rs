@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use support::{Client, End, Ending, PATIENCE, Program, Running, command, eventually, throughout};
+use support::{Client, End, Ending, PATIENCE, Program, Running, command, eventually, figure, throughout};
 
 /// Where a program said that its agent is.
 fn agent(server: &Running) -> SocketAddr {
@@ -359,10 +359,10 @@ fn haproxy_follows_three_servers_of_unequal_speed_while_one_drains_and_returns()
         std::thread::sleep(settle);
         let again = done(&nodes, &running, measured);
         drop(stop);
-        println!(
-            "{:?}: of what is possible: {all:.3} with all {weights:?}, {without:.3} without one, {again:.3} again",
-            crowd.began.elapsed()
-        );
+        figure(format!(
+            "of the work that is possible: {all:.3} with all three {weights:?}, {without:.3} while one is away, {again:.3} \
+             when it is back"
+        ));
         for (share, when) in [(all, "with all"), (without, "without one"), (again, "with all again")] {
             assert!(share >= 0.95, "{when} {share:.3} of what is possible was done; weights {weights:?}");
         }

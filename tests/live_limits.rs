@@ -73,6 +73,7 @@ const PROOFS: &[(&str, fn())] = &[
     ("source-rate", source_rate),
     ("stuck-threshold", stuck_threshold),
     ("turn-bytes", turn_bytes),
+    ("workers", workers),
     ("write-timeout", write_timeout),
     ("ws-ping", ws_ping),
 ];
@@ -88,7 +89,7 @@ const FIXED: &[(&str, Other)] = &[
     ("max-datagram", |limits| limits.max_datagram(7)),
     ("queue-order", |limits| limits.queue_order(QueueOrder::Fifo)),
     ("worker-nice", |limits| limits.worker_nice(7)),
-    ("workers", |limits| limits.workers(7)),
+    ("workers-ceiling", |limits| limits.workers_ceiling(70)),
 ];
 
 fn names(live: bool) -> Vec<&'static str> {
@@ -156,6 +157,54 @@ fn nothing_is_raised_above_what_the_server_was_made_for() {
     assert!(error.to_string().starts_with("queue is 11: until a restart it can be 10 at most"), "{error}");
     change(&site, "queue", |limits| limits.queue(3));
     change(&site, "queue", |limits| limits.queue(10));
+}
+
+/// From 4 to 64 workers and back while clients ask without pause.
+#[test]
+fn no_client_is_lost_while_workers_come_and_go() {
+    let limits = Limits::default().workers(4).workers_ceiling(64).queue(500);
+    let site = Site::serve(
+        limits,
+        lines("upper", |line, reply| {
+            std::thread::sleep(Duration::from_micros(200));
+            reply.send(&line.to_ascii_uppercase())?;
+            reply.send(b"\n")
+        }),
+    );
+    let (address, over, asked) = (site.address, AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| ask_without_pause(address, &over, &asked));
+        }
+        for workers in [64, 4, 1, 64, 2, 33, 1, 5, 64, 1, 2, 3, 4, 64] {
+            change(&site, "workers", |limits| limits.workers(workers));
+            for _ in 0..10 {
+                let before = asked.load(Ordering::Relaxed);
+                eventually("clients are answered", || {
+                    (asked.load(Ordering::Relaxed) >= before + 20).then_some(())
+                });
+                assert_eq!(site.stats().workers_limit, workers as u64);
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let counts = site.counts();
+    assert_eq!(
+        (counts.dropped_total(), counts.closed[CloseReason::Client as usize]),
+        (0, counts.closed_total())
+    );
+    site.end();
+}
+
+#[test]
+fn a_server_with_workers_that_stay_out_ends_at_once() {
+    let site = Site::serve(base().workers(8), Echo);
+    site.client().say("x").hear("x");
+    change(&site, "workers", |limits| limits.workers(1));
+    site.client().say("x").hear("x");
+    let began = Instant::now();
+    assert!(site.end().is_clean());
+    assert!(began.elapsed() < Duration::from_millis(800), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -556,6 +605,40 @@ fn max_connections() {
     open.push(served(&site));
     assert_eq!(site.client().end(), End::Reset);
     site.until_dropped(DropReason::MaxConnections, 3);
+}
+
+fn workers() {
+    let gate = Gate::new();
+    let site = Site::serve(base().workers_ceiling(8), Held(gate.clone()));
+    let mut clients: Vec<_> = (0..6).map(|_| site.client()).collect();
+    for client in &mut clients {
+        client.say("x");
+    }
+    let in_turns = |count| site.until("they are in turns", |now| now.active == count);
+    in_turns(1);
+    throughout(4 * MOMENT, "the others wait", || site.counts().active == 1);
+    change(&site, "workers", |limits| limits.workers(4));
+    in_turns(4);
+    throughout(4 * MOMENT, "the others wait", || site.counts().active == 4);
+    change(&site, "workers", |limits| limits.workers(2));
+    gate.open();
+    for client in &mut clients {
+        client.hear("x");
+    }
+    gate.shut();
+    for client in &mut clients {
+        client.say("y");
+    }
+    in_turns(2);
+    throughout(4 * MOMENT, "no more than two have turns", || site.counts().active == 2);
+    change(&site, "workers", |limits| limits.workers(8));
+    in_turns(6);
+    gate.open();
+    for client in &mut clients {
+        client.hear("y");
+    }
+    let error = site.handle().set_limits(site.handle().limits().workers(9)).unwrap_err();
+    assert!(error.to_string().starts_with("workers is 9 and workers-ceiling 8"), "{error}");
 }
 
 fn max_per_source() {

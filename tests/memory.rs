@@ -108,7 +108,7 @@ fn the_printed_ceiling_holds_whatever_clients_leave_half_done() {
     let check = |what: &str| {
         settle(&server);
         let peak = peak(&server);
-        println!("{what}: at most {peak} of {ceiling} KiB, now {} anonymous", server.status("RssAnon"));
+        support::figure(format!("{what}: at most {peak} of {ceiling} KiB"));
         assert!(peak <= ceiling, "{what}: {peak} KiB where {ceiling} are promised");
     };
     // Half lines that grow; more in all than may be held.
@@ -288,7 +288,7 @@ fn in_a_container_of_its_ceiling_and_16_mib_nothing_is_killed_whatever_it_is_mad
     let check = |what: &str| {
         settle(&server);
         let (peak, contained) = (peak(&server), container.as_ref().map_or(0, Container::peak));
-        println!("{what}: at most {peak} of {ceiling} KiB, {contained} with the kernel's");
+        support::figure(format!("{what}: at most {peak} of {ceiling} KiB, {contained} with the kernel's"));
         assert!(peak <= ceiling, "{what}: {peak} KiB where {ceiling} are promised");
     };
     let (hello, echo) = (address_of(&server, "hello", "tcp://"), address_of(&server, "echo", "tcp://"));

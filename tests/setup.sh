@@ -33,6 +33,9 @@ need mandoc mandoc
 need groff groff
 need zsh zsh
 need fish fish
+# A slow attacker that others wrote, and a clock that steps.
+need slowhttptest slowhttptest
+need faketime faketime
 # What a request costs, counted.
 need valgrind valgrind
 need strace strace

@@ -54,7 +54,7 @@ fn start_and_serve(args: ServeArgs) -> Result<u8, ExitError> {
         ("the admin endpoint", admin_threads),
         ("the agent", usize::from(plan.agent.is_some())),
         ("the access log", usize::from(plan.access.is_some())),
-        ("worker", plan.limits.workers),
+        ("worker", plan.limits.workers_most()),
     ];
     threads::rehearse(&cast).map_err(ExitError::failed)?;
     log::start(&args).map_err(|error| ExitError::failed(format!("cannot start the log: {error}")))?;

@@ -27,7 +27,12 @@ const OFF: Duration = Duration::ZERO;
 limits! {
     Limits {
         /// Threads that run services.
-        workers: usize = 32, Count(1..=WORKERS_MAX), Fixed;
+        workers: usize = 32, Count(1..=WORKERS_MAX), Live;
+
+        /// Threads that `workers` can be raised to while the server serves.
+        ///
+        /// With 0, as many as it is at the start. Memory is reckoned for this number.
+        workers_ceiling: usize = 0, Count(0..=WORKERS_MAX), Fixed, 0 is "workers";
 
         /// Newcomers and datagrams that may wait for a worker; with 0 a newcomer is admitted only while a
         /// worker is free.
@@ -36,10 +41,9 @@ limits! {
         /// Connections that may be open at once.
         max_connections: usize = 10_000, Count(1..=CONNECTIONS_MAX), Live;
 
-        /// Connections that `max_connections` can be raised to while the server serves; with 0, as many as it is at the
-        /// start.
+        /// Connections that `max_connections` can be raised to while the server serves.
         ///
-        /// Memory and file descriptors are reckoned for this number.
+        /// With 0, as many as it is at the start. Memory and file descriptors are reckoned for this number.
         connections_ceiling: usize = 0, Count(0..=CONNECTIONS_MAX), Fixed, 0 is "max-connections";
 
         /// Connections that one source may have open at once.

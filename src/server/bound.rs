@@ -27,7 +27,7 @@ use super::queue::table::Table;
 use super::queue::wheel::Wheel;
 use super::refusals::Refusals;
 use super::shared::Shared;
-use super::turn::worker;
+use super::start::start_workers;
 use super::waking::Hub;
 use crate::admit::Admission;
 use crate::admit::bell::{Awaited, Bell};
@@ -76,7 +76,7 @@ impl BoundServer {
         let acceptor = waker(&acceptor_poll).map_err(cannot_start("the acceptor"))?;
         let keeper = waker(&keeper_poll).map_err(cannot_start("the timekeeper"))?;
         let (poller, leader) = Poller::new().map_err(cannot_start("the poller"))?;
-        let crew = Crew::new(limits.workers, Threads::new(limits.workers, leader, keeper));
+        let crew = Crew::new(limits.workers, Threads::new(limits.workers_most(), leader, keeper));
         let (lingers, lingerers) = Lingers::new(&limits);
         let parts = Parts { poller, crew, lingers, acceptor };
         let shared = share(limits, listeners, datagrams, extras, parts);
@@ -85,7 +85,7 @@ impl BoundServer {
 
     /// The parts, for tests of what threads do with them.
     #[cfg(test)]
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -118,7 +118,7 @@ impl BoundServer {
         }
         register_listeners(&shared).map_err(cannot_start("the acceptor"))?;
         shared.life.enter(Phase::Serving);
-        start_workers(&shared)?;
+        start_workers(&shared, 0..shared.life.workers_started())?;
         spawn("tidegate-time", move || keeper.run()).map_err(|source| {
             shared.life.stop_workers();
             shared.crew.wake_all();
@@ -203,7 +203,7 @@ fn share(
             datagrams,
             poller,
             crew,
-            counts: Counts::new(limits.workers, columns),
+            counts: Counts::new(limits.workers_most(), columns).with_workers(limits.workers),
             pulse: Pulse::default(),
             farewells: Farewells::new(),
             lingers,
@@ -217,22 +217,6 @@ fn share(
             limits: LiveLimits::new(in_force),
         }
     })
-}
-
-/// Starts the pool: each worker is one job that ends with the server.
-fn start_workers(shared: &Arc<Shared>) -> Result<(), BuildError> {
-    let workers = shared.limits.current().server.workers;
-    let builder = threadpool::Builder::new().num_threads(workers).thread_name("tidegate-worker".to_owned());
-    // The pool panics when the system has no thread for it.
-    let pool = std::panic::catch_unwind(|| builder.build()).map_err(|_| BuildError::Start {
-        what: "the workers",
-        source: io::Error::other(format!("the system does not give {workers} threads")),
-    })?;
-    for me in 0..workers {
-        let shared = shared.clone();
-        pool.execute(move || worker::run(&shared, me));
-    }
-    Ok(())
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {

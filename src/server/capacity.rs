@@ -31,7 +31,7 @@ impl Limits {
     /// service of your own keeps in its sessions, and the program around the server, come on top.
     pub fn memory_ceiling(&self) -> usize {
         self.connections_most() * CONNECTION_BYTES
-            + self.workers * (crate::service::Buffers::BYTES + STACK_BYTES)
+            + self.workers_most() * (crate::service::Buffers::BYTES + STACK_BYTES)
             + self.listener_memory_ceiling()
             + crate::service::SPARE_BYTES
             + Sources::memory_ceiling(self)
@@ -42,7 +42,7 @@ impl Limits {
 
     /// The bytes that each listener takes: what each thread counts for it.
     pub fn listener_memory_ceiling(&self) -> usize {
-        (self.workers + 2) * (Ledgers::BYTES + WebLedger::BYTES)
+        (self.workers_most() + 2) * (Ledgers::BYTES + WebLedger::BYTES)
     }
 
     /// The bytes that datagrams can make the server hold on top of that, where it has a listener for them: a place for
@@ -57,7 +57,7 @@ impl Limits {
     /// much as a handshake takes at its most, and what each worker encrypts and decrypts in.
     pub fn tls_memory_ceiling(&self) -> usize {
         let connection = crate::service::TlsSide::BYTES + size_of::<std::sync::Mutex<Option<Box<()>>>>();
-        self.connections_most() * connection + self.workers * crate::service::TlsBuffers::BYTES
+        self.connections_most() * connection + self.workers_most() * crate::service::TlsBuffers::BYTES
     }
 }
 

@@ -103,7 +103,8 @@ impl Listener {
 
     /// With limits of its own, on a server with these.
     pub(crate) fn limited(mut self, server: &Limits, own: OwnLimits) -> Self {
-        self.web = (self.protocol != Protocol::Stream).then(|| Arc::new(WebCounts::new(server.workers)));
+        self.web =
+            (self.protocol != Protocol::Stream).then(|| Arc::new(WebCounts::new(server.workers_most())));
         self.own = own;
         self
     }

@@ -25,6 +25,7 @@ mod pulse;
 mod queue;
 mod refusals;
 mod shared;
+mod start;
 mod sync;
 mod turn;
 mod waking;

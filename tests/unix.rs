@@ -6,16 +6,18 @@ mod support;
 use rustix::fs::Mode;
 use rustix::process::{Signal, umask};
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use support::{PATIENCE, Program, Running, command, eventually, finish, run};
+use tidegate::limits::RefusalRate;
 use tidegate::metrics::snapshot::Snapshot;
 use tidegate::reason::{CloseReason, DropReason};
+use tidegate::service::{Cost, Work};
 use tidegate::{
     Address, BuildError, ClientAddress, Echo, Handle, Limits, Listen, Server, Service, UnixName, lines,
 };
@@ -486,7 +488,7 @@ fn a_balancer_that_comes_over_a_unix_socket_says_who_its_client_is() {
 fn a_new_program_takes_the_socket_over_and_removes_its_file_at_the_end() {
     let folder = Folder::new();
     let path = folder.file("x.sock");
-    let server = started(&[at("echo", &path)]);
+    let mut server = started(&[at("echo", &path)]);
     let inode = path.symlink_metadata().unwrap().ino();
     let mut before = connect(&path);
     asks(&mut before, "x", "x");
@@ -499,11 +501,12 @@ fn a_new_program_takes_the_socket_over_and_removes_its_file_at_the_end() {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     asks(&mut before, "still", "still");
     drop(before);
-    assert_eq!(server.ended().0, Some(0), "it ends when its last client has left");
+    eventually("it ends when its last client has left", || (!server.is_running()).then_some(()));
     asks(&mut connect(&path), "y", "y");
     assert_eq!(path.symlink_metadata().unwrap().ino(), inode, "it is the same socket");
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
     eventually("the new one removes the file", || (!path.exists()).then_some(()));
+    assert_eq!(server.exit().code(), Some(0));
 }
 
 #[test]
@@ -523,4 +526,179 @@ fn systemd_hands_the_socket_over_and_keeps_its_file() {
     running.signal(Signal::TERM);
     assert_eq!(running.ended().0, Some(0));
     assert!(path.exists(), "it is the supervisor's");
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Starts a program that listens at this port, and waits until it does.
+#[track_caller]
+fn front(program: &mut std::process::Command, port: u16) -> Running {
+    let piped = std::process::Stdio::piped;
+    let running =
+        Running::of(program.stdout(piped()).stderr(piped()).spawn().expect("tests/setup.sh installs it"));
+    eventually("it listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+    running
+}
+
+fn tcp(port: u16) -> TcpStream {
+    let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client
+}
+
+#[test]
+fn haproxy_connects_to_it_and_says_who_its_client_is() {
+    let folder = Folder::new();
+    let path = folder.file("who.sock");
+    let service = || {
+        lines("who", |line, reply| {
+            let text = format!("{} {}\n", reply.peer().address, String::from_utf8_lossy(line));
+            reply.send(text.as_bytes())
+        })
+    };
+    for version in ["send-proxy", "send-proxy-v2"] {
+        let believing = listen(&path, service()).accept_proxy(["unix".parse().unwrap()]);
+        let handle = serve(Limits::default().workers(2), believing);
+        let (port, config) = (free_port(), folder.file("haproxy.cfg"));
+        let text = format!(
+            "defaults\n mode tcp\n timeout connect 5s\n timeout client 20s\n timeout server 20s\n\
+             listen front\n bind 127.0.0.1:{port}\n server one unix@{} {version}\n",
+            path.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let haproxy = front(command("haproxy").args(["-db", "-f"]).arg(&config), port);
+        for words in ["one", "two"] {
+            let mut client = tcp(port);
+            let from = client.local_addr().unwrap();
+            client.write_all(format!("{words}\n").as_bytes()).unwrap();
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut heard = String::new();
+            client.read_to_string(&mut heard).unwrap();
+            assert_eq!(heard, format!("{from} {words}\n"), "{version}");
+        }
+        drop(haproxy);
+        ended(handle);
+    }
+}
+
+#[test]
+fn nginx_connects_to_the_gate_and_a_backend_hears_of_the_first_client_alone() {
+    let folder = Folder::new();
+    let path = folder.file("gate.sock");
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = backend.local_addr().unwrap();
+    let server = started(&[
+        ("--listen", format!("proxy:http://{to}=http+unix:{}", path.display())),
+        ("--trust-forwarded", "unix".to_owned()),
+        ("--socket-mode", "0666".to_owned()),
+    ]);
+    std::thread::spawn(move || {
+        for peer in backend.incoming() {
+            let mut peer = peer.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if peer.read(&mut byte).unwrap_or(0) == 0 {
+                    break;
+                }
+                head.push(byte[0]);
+            }
+            let body = String::from_utf8(head).unwrap();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            peer.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let (port, config) = (free_port(), folder.file("nginx.conf"));
+    let text = format!(
+        "daemon off; pid {0}/nginx.pid; error_log stderr; worker_processes 1;\nevents {{}}\n\
+         http {{ access_log off; client_body_temp_path {0}/body; proxy_temp_path {0}/proxy;\n\
+         fastcgi_temp_path {0}/f; uwsgi_temp_path {0}/u; scgi_temp_path {0}/s;\n\
+         server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://unix:{1}:/;\n\
+         proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header Host example.test; }} }} }}\n",
+        folder.0.display(),
+        path.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    std::fs::set_permissions(&folder.0, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let _nginx = front(command("nginx").arg("-p").arg(&folder.0).arg("-c").arg(&config), port);
+    for _ in 0..3 {
+        let mut client = tcp(port);
+        client.write_all(b"GET /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).unwrap();
+        assert!(heard.starts_with("HTTP/1.1 200") && heard.contains("GET /page HTTP/1.1\r\n"), "{heard}");
+        assert!(heard.contains("X-Forwarded-For: 127.0.0.1\r\n"), "{heard}");
+        assert!(heard.contains("Host: example.test\r\n"), "{heard}");
+    }
+    // Nobody says who a client is that comes without a balancer.
+    let mut plain = connect(&path);
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    assert!(!rest(&mut plain).contains("X-Forwarded-For"));
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().0, Some(0));
+}
+
+#[test]
+fn the_access_log_names_the_user() {
+    let folder = Folder::new();
+    let (path, log) = (folder.file("web.sock"), folder.file("access.log"));
+    let server = started(&[
+        ("--listen", format!("hello=http+unix:{}", path.display())),
+        ("--access-log", log.display().to_string()),
+    ]);
+    let mut client = connect(&path);
+    client.write_all(b"GET /you HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    assert!(rest(&mut client).ends_with("hello you"));
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().0, Some(0));
+    let text = std::fs::read_to_string(&log).unwrap();
+    let uid = rustix::process::getuid().as_raw();
+    assert!(text.starts_with(&format!("unix:uid={uid} - - [")) && text.contains("\"GET /you"), "{text}");
+}
+
+#[test]
+fn whatever_clients_do_every_reading_is_conserved() {
+    let folder = Folder::new();
+    let path = folder.file("x.sock");
+    let limits = Limits::default()
+        .workers(2)
+        .queue(4)
+        .max_connections(24)
+        .queue_timeout(Duration::from_millis(20))
+        .idle_timeout(Duration::from_millis(200))
+        .refusal_rate(RefusalRate::PerSecond(100_000.0));
+    let handle = serve(limits, listen(&path, Work(Cost::Sleep(Duration::from_millis(2)))));
+    let stop = AtomicBool::new(false);
+    let answered: u64 = std::thread::scope(|scope| {
+        let live = |mut way: u32| {
+            let mut answered = 0;
+            while !stop.load(Ordering::Relaxed) {
+                way += 7;
+                let mut client = connect(&path);
+                let said = way.is_multiple_of(6) || client.write_all(b"hello").is_ok();
+                match way % 6 {
+                    0 | 1 => {}
+                    2 => drop(client.shutdown(std::net::Shutdown::Write)),
+                    _ => answered += u64::from(said && client.read_exact(&mut [0; 5]).is_ok()),
+                }
+            }
+            answered
+        };
+        let clients: Vec<_> = (0..16).map(|way| scope.spawn(move || live(way))).collect();
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_secs(1) {
+            counts(&handle);
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    let seen = counts(&handle).listeners.remove(0);
+    assert!(answered > 50 && seen.accepted > answered, "{answered} answered, {seen:?}");
+    ended(handle);
 }

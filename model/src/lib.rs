@@ -246,7 +246,7 @@ impl Hall {
                 }
             }
         }
-        // Who has done the work lets the others go.
+        // The one that has done the work lets the others go.
         self.crew.wake_all();
     }
 }

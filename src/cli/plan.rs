@@ -267,7 +267,7 @@ impl Plan {
                 None => listen,
             };
             let listen = match handed.for_listener(text, service, address, !listener.has_backlog()) {
-                Some((socket, owns_file)) => listen.socket(socket).owning_file(owns_file),
+                Some((socket, bound)) => listen.socket(socket).bound(bound),
                 None => listen,
             };
             let own = own.clone();

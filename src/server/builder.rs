@@ -5,7 +5,7 @@ use super::capacity::check_descriptors;
 use super::datagram::socket::DatagramSocket;
 use super::error::BuildError;
 use super::extras::{Extras, Tick};
-use super::listen::{Listen, Offer};
+use super::listen::{BoundSocket, Listen, Offer};
 use super::listener::Listener;
 use crate::limits::{Limits, Overload};
 use crate::service::http::AccessLog;
@@ -271,7 +271,7 @@ impl Builder {
             match listen.offer {
                 Offer::Stream(service) => {
                     let socket = match listen.socket {
-                        Some(socket) => take_over(socket, &limits, listen.owns_file),
+                        Some(socket) => take_over(socket, &limits, listen.bound),
                         None => match address {
                             Address::Ip(ip) => {
                                 let only = ipv6_only(ip, streams.iter().copied());
@@ -311,11 +311,14 @@ impl Builder {
     }
 }
 
-/// Listens on a socket that another process has bound; with `owns_file` it is removed at the end.
-fn take_over(socket: OwnedFd, limits: &Limits, owns_file: bool) -> io::Result<ListenSocket> {
+/// Listens on a socket that another process has bound.
+fn take_over(socket: OwnedFd, limits: &Limits, bound: BoundSocket) -> io::Result<ListenSocket> {
     let mut socket = listen_again(socket, limits)?;
-    if owns_file {
+    if bound.has_file {
         socket.take_file()?;
+    }
+    if bound.is_shared {
+        socket.share();
     }
     Ok(socket)
 }

@@ -2,6 +2,7 @@
 //! listening sockets before this one stops accepting.
 
 use super::handle::Handle;
+use super::listen::BoundSocket;
 use super::pulse::PulseWatch;
 use crate::transport::listen::ListenSocket;
 use std::io;
@@ -15,8 +16,7 @@ const STILL_AFTER: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct LeavingSocket {
     pub(crate) socket: OwnedFd,
-    /// It has a file, which whoever has the socket last removes.
-    pub(crate) has_file: bool,
+    pub(crate) bound: BoundSocket,
 }
 
 impl Handle {
@@ -27,7 +27,7 @@ impl Handle {
         for listener in &shared.listeners {
             let leaving = |socket: &ListenSocket| {
                 Ok::<_, io::Error>(LeavingSocket {
-                    has_file: socket.has_file(),
+                    bound: BoundSocket { has_file: socket.has_file(), is_shared: socket.is_shared() },
                     socket: socket.as_fd().try_clone_to_owned()?,
                 })
             };
@@ -35,7 +35,8 @@ impl Handle {
         }
         for datagrams in &shared.datagrams.sockets {
             let socket = datagrams.socket().as_ref().map(|socket| socket.try_clone()).transpose()?;
-            let leaving = socket.map(|socket| LeavingSocket { has_file: false, socket: socket.into() });
+            let leaving =
+                socket.map(|socket| LeavingSocket { bound: BoundSocket::default(), socket: socket.into() });
             all.push((datagrams.position, leaving));
         }
         all.sort_unstable_by_key(|&(position, _)| position);

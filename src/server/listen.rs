@@ -34,11 +34,20 @@ pub struct Listen {
     pub(super) balancers: Vec<Network>,
     /// It is bound already.
     pub(super) socket: Option<OwnedFd>,
-    /// The file of that socket is this process's.
-    pub(super) owns_file: bool,
+    /// What else there is to that socket.
+    pub(super) bound: BoundSocket,
     /// The mode of a Unix socket's file.
     pub(super) socket_mode: u32,
     pub(super) own: OwnLimits,
+}
+
+/// What there is to a socket that another process has bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BoundSocket {
+    /// It has a file, which this process removes at its end.
+    pub(crate) has_file: bool,
+    /// The other process, a supervisor, has it too: what this process does not accept is left for the next.
+    pub(crate) is_shared: bool,
 }
 
 /// What a listener offers.
@@ -130,7 +139,7 @@ impl Listen {
             balancers: Vec::new(),
             tls: None,
             socket: None,
-            owns_file: false,
+            bound: BoundSocket::default(),
             socket_mode: SOCKET_MODE,
             own: OwnLimits::default(),
         }
@@ -176,10 +185,10 @@ impl Listen {
         self
     }
 
-    /// The socket that is bound already has a file, which this process removes at its end.
+    /// What else there is to the socket that is bound already.
     #[cfg_attr(not(feature = "cli"), allow(dead_code))]
-    pub(crate) fn owning_file(mut self, owns: bool) -> Self {
-        self.owns_file = owns;
+    pub(crate) fn bound(mut self, bound: BoundSocket) -> Self {
+        self.bound = bound;
         self
     }
 

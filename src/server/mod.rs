@@ -40,6 +40,8 @@ pub use handle::{Handle, Trigger};
 #[cfg(feature = "cli")]
 pub(crate) use handover::LeavingSocket;
 pub use keep::orders::ShutdownReport;
+#[cfg(feature = "cli")]
+pub(crate) use listen::BoundSocket;
 pub use listen::Listen;
 #[cfg(feature = "cli")]
 pub(crate) use pulse::PulseWatch;

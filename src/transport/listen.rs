@@ -50,6 +50,8 @@ pub(crate) struct ListenSocket {
     file: Option<SocketFile>,
     socket: OwnedFd,
     is_unix: bool,
+    /// Another process has it too, and goes on with it after this one.
+    is_shared: bool,
 }
 
 impl ListenSocket {
@@ -72,7 +74,8 @@ impl ListenSocket {
 
     /// The same socket, for another thread; the file stays with this one.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { file: None, socket: self.socket.try_clone()?, is_unix: self.is_unix })
+        let Self { is_unix, is_shared, .. } = *self;
+        Ok(Self { file: None, socket: self.socket.try_clone()?, is_unix, is_shared })
     }
 
     /// Where it listens.
@@ -91,7 +94,18 @@ impl ListenSocket {
         self.file.take().map(SocketFile::leave).is_some()
     }
 
+    /// Another process has the socket too, and goes on with it after this one.
+    pub(crate) fn share(&mut self) {
+        self.is_shared = true;
+    }
+
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     /// Whether there is a file that this process removes at its end.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     pub(crate) fn has_file(&self) -> bool {
         self.file.is_some()
     }
@@ -108,8 +122,11 @@ impl ListenSocket {
 
     /// From here on no newcomer is completed, so that none is between the last accept and the close of the socket, which
     /// would reset it. Over TCP a client that asked asks again, and finds the next server or none; at a Unix socket it is
-    /// refused.
+    /// refused. A socket that another process has too is left as it is: newcomers are for that one.
     pub(crate) fn take_no_more(&self) {
+        if self.is_shared {
+            return;
+        }
         if self.is_unix {
             // What was completed can still be accepted.
             let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Read);
@@ -129,7 +146,7 @@ impl AsFd for ListenSocket {
 #[cfg(test)]
 impl From<OwnedFd> for ListenSocket {
     fn from(socket: OwnedFd) -> Self {
-        Self { file: None, socket, is_unix: false }
+        Self { file: None, socket, is_unix: false, is_shared: false }
     }
 }
 
@@ -186,7 +203,7 @@ pub(crate) fn bind(
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(limits.backlogs().0 as i32)?;
-    Ok(ListenSocket { file: None, socket: socket.into(), is_unix: false })
+    Ok(ListenSocket { file: None, socket: socket.into(), is_unix: false, is_shared: false })
 }
 
 /// Binds a listener for connections at a Unix socket, whose file has this mode.
@@ -202,7 +219,7 @@ pub(crate) fn bind_unix(name: UnixName, limits: &Limits, mode: u32) -> io::Resul
             None
         }
     };
-    Ok(ListenSocket { file, socket: socket.into(), is_unix: true })
+    Ok(ListenSocket { file, socket: socket.into(), is_unix: true, is_shared: false })
 }
 
 /// Binds a datagram socket. Without `SO_REUSEADDR`, which for datagrams lets two servers have the same address and one
@@ -234,7 +251,7 @@ pub(crate) fn listen_again(socket: OwnedFd, limits: &Limits) -> io::Result<Liste
         socket.set_tcp_nodelay(true)?;
     }
     socket.listen(limits.backlogs().0 as i32)?;
-    Ok(ListenSocket { file: None, socket: socket.into(), is_unix })
+    Ok(ListenSocket { file: None, socket: socket.into(), is_unix, is_shared: false })
 }
 
 /// Receives datagrams on a socket that another process has bound.

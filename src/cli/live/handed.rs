@@ -7,6 +7,7 @@
 
 use super::super::exit::ExitError;
 use crate::Address;
+use crate::server::BoundSocket;
 use crate::transport::listen::address_of;
 use std::env;
 use std::net::SocketAddr;
@@ -33,8 +34,7 @@ pub(crate) struct HandedSocket {
     pub(crate) address: Option<Address>,
     /// It is for datagrams.
     pub(crate) datagrams: bool,
-    /// It has a file, which this process removes at its end.
-    pub(crate) owns_file: bool,
+    pub(crate) bound: BoundSocket,
 }
 
 /// What was handed over.
@@ -46,7 +46,8 @@ pub(crate) struct Handed {
 }
 
 /// What a program writes into [`HANDOVER`] for the one that takes its place: the number of the pipe on which it waits,
-/// and the number and name of each socket. A `+` behind a number says that the file of that socket goes with it.
+/// and the number and name of each socket. A `+` behind a number says that the file of that socket goes with it,
+/// a `*` that a supervisor has it too.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Handover {
     pub(crate) pipe: RawFd,
@@ -58,15 +59,16 @@ pub(crate) struct Handover {
 pub(crate) struct NumberedSocket {
     pub(crate) number: RawFd,
     pub(crate) name: String,
-    /// It has a file, which the new program is to remove at its end.
-    pub(crate) has_file: bool,
+    pub(crate) bound: BoundSocket,
 }
 
 impl Handover {
     /// As text for an environment variable.
     pub(crate) fn to_text(&self) -> String {
-        let sockets = self.sockets.iter().map(|NumberedSocket { number, name, has_file }| {
-            format!(" {number}{}={}", if *has_file { "+" } else { "" }, encode(name))
+        let sockets = self.sockets.iter().map(|NumberedSocket { number, name, bound }| {
+            let file = if bound.has_file { "+" } else { "" };
+            let shared = if bound.is_shared { "*" } else { "" };
+            format!(" {number}{file}{shared}={}", encode(name))
         });
         format!("{}{}", self.pipe, sockets.collect::<String>())
     }
@@ -76,9 +78,9 @@ impl Handover {
         let pipe = words.next()?.parse().ok()?;
         let socket = |word: &str| {
             let (number, name) = word.split_once('=')?;
-            let has_file = number.ends_with('+');
-            let number = number.strip_suffix('+').unwrap_or(number).parse().ok()?;
-            Some(NumberedSocket { number, name: decode(name)?, has_file })
+            let bound = BoundSocket { has_file: number.contains('+'), is_shared: number.contains('*') };
+            let number = number.trim_end_matches(['+', '*']).parse().ok()?;
+            Some(NumberedSocket { number, name: decode(name)?, bound })
         };
         let sockets: Option<Vec<_>> = words.map(socket).collect();
         Some(Self { pipe, sockets: sockets?.into_iter().take(SOCKETS_MAX).collect() })
@@ -129,7 +131,7 @@ impl Handed {
         let sockets = handover.sockets.iter().zip(taken).enumerate();
         let sockets = sockets.filter_map(|(number, (said, socket))| {
             let socket = HandedSocket::new(number, said.name.clone(), socket?);
-            Some(HandedSocket { owns_file: said.has_file, ..socket })
+            Some(HandedSocket { bound: said.bound, ..socket })
         });
         Self { sockets: sockets.collect(), predecessor }
     }
@@ -157,21 +159,22 @@ impl Handed {
                     numbers[number]
                 ))
             })?;
-            Ok(HandedSocket::new(number, name, socket))
+            let bound = BoundSocket { has_file: false, is_shared: true };
+            Ok(HandedSocket { bound, ..HandedSocket::new(number, name, socket) })
         });
         Ok(Self { sockets: sockets.collect::<Result<_, ExitError>>()?, predecessor: None })
     }
 
-    /// Takes out the socket of a listener, and whether its file goes with it: `text` is what it was configured as.
+    /// Takes out the socket of a listener, and what else there is to it: `text` is what it was configured as.
     pub(crate) fn for_listener(
         &mut self,
         text: &str,
         service: &str,
         address: &Address,
         datagrams: bool,
-    ) -> Option<(OwnedFd, bool)> {
+    ) -> Option<(OwnedFd, BoundSocket)> {
         let found = self.find(|socket| socket.datagrams == datagrams, &[text, service], address)?;
-        Some((found.socket, found.owns_file))
+        Some((found.socket, found.bound))
     }
 
     /// Takes out the socket of the admin endpoint or of the agent, by its name.
@@ -214,7 +217,7 @@ impl HandedSocket {
         let known = socket2::SockRef::from(&socket);
         let address = address_of(&socket);
         let datagrams = known.r#type().is_ok_and(|kind| kind == socket2::Type::DGRAM);
-        Self { number, name, address, datagrams, owns_file: false, socket }
+        Self { number, name, address, datagrams, bound: BoundSocket::default(), socket }
     }
 }
 
@@ -235,8 +238,8 @@ mod tests {
     fn socket(name: &str, address: &str) -> HandedSocket {
         let file = std::fs::File::open("/dev/null").unwrap();
         let address = Some(address.parse::<SocketAddr>().unwrap().into());
-        let (name, datagrams, owns_file) = (name.to_owned(), false, false);
-        HandedSocket { number: 0, name, socket: file.into(), address, datagrams, owns_file }
+        let (name, datagrams, bound) = (name.to_owned(), false, BoundSocket::default());
+        HandedSocket { number: 0, name, socket: file.into(), address, datagrams, bound }
     }
 
     #[test]
@@ -263,9 +266,11 @@ mod tests {
         #[test]
         fn what_is_handed_over_is_read_as_it_was_written(
             pipe in 3i32..,
-            sockets in prop::collection::vec((3i32.., ".*", any::<bool>()), 0..8),
+            sockets in prop::collection::vec((3i32.., ".*", any::<(bool, bool)>()), 0..8),
         ) {
-            let numbered = |(number, name, has_file)| NumberedSocket { number, name, has_file };
+            let numbered = |(number, name, (has_file, is_shared))| {
+                NumberedSocket { number, name, bound: BoundSocket { has_file, is_shared } }
+            };
             let sockets = sockets.into_iter().map(numbered).collect();
             let handover = Handover { pipe, sockets };
             prop_assert_eq!(Handover::parse(&handover.to_text()), Some(handover));

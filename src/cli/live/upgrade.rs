@@ -3,7 +3,7 @@
 
 use super::handed::{HANDOVER, Handover, NumberedSocket};
 use super::notify::Supervisor;
-use crate::server::{Handle, LeavingSocket};
+use crate::server::{BoundSocket, Handle, LeavingSocket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::collections::BTreeSet;
@@ -90,7 +90,7 @@ struct Leaving {
     /// Of the listener that it belongs to.
     position: Option<usize>,
     socket: OwnedFd,
-    has_file: bool,
+    bound: BoundSocket,
 }
 
 fn sockets(
@@ -101,12 +101,17 @@ fn sockets(
     let mut sockets = Vec::new();
     for (position, socket) in handle.sockets()?.into_iter().enumerate() {
         if let (Some(socket), Some(name)) = (socket, texts.get(position)) {
-            let LeavingSocket { socket, has_file } = socket;
-            sockets.push(Leaving { name: name.clone(), position: Some(position), socket, has_file });
+            let LeavingSocket { socket, bound } = socket;
+            sockets.push(Leaving { name: name.clone(), position: Some(position), socket, bound });
         }
     }
     for (name, socket) in beside? {
-        sockets.push(Leaving { name: name.to_owned(), position: None, socket, has_file: false });
+        sockets.push(Leaving {
+            name: name.to_owned(),
+            position: None,
+            socket,
+            bound: BoundSocket::default(),
+        });
     }
     Ok(sockets)
 }
@@ -117,7 +122,7 @@ fn start(program: &Path, sockets: &[Leaving]) -> io::Result<(Child, File)> {
     let numbered = |leaving: &Leaving| NumberedSocket {
         number: leaving.socket.as_raw_fd(),
         name: leaving.name.clone(),
-        has_file: leaving.has_file,
+        bound: leaving.bound,
     };
     let handover = Handover { pipe: theirs.as_raw_fd(), sockets: sockets.iter().map(numbered).collect() };
     // Nothing else is started by this program, so nobody else gets them.

@@ -108,6 +108,7 @@ pub use service::{
     handler, http, lines, lines_with, proxy, websocket,
 };
 pub use tidegate_units::url;
+pub use transport::address::{Address, ClientAddress, UnixClient, UnixName, UnixNameError};
 #[cfg(feature = "tls")]
 pub use transport::tls::{Tls, TlsError};
 pub use transport::tls::{TlsFacts, TlsVersion};

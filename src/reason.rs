@@ -177,7 +177,7 @@ labels! {
         KernelBuffer = "kernel_buffer",
         /// It was longer than `max_datagram`.
         Oversize = "oversize",
-        /// Answering its source port could loop or reflect, or the service's `verify` said no.
+        /// Answering it could loop or reflect, or the service's `verify` said no.
         RefusedSource = "refused_source",
         /// Its source has sent more than `datagram_source_rate` allows.
         SourceRate = "source_rate",

@@ -31,7 +31,7 @@ fn site(limits: Limits, balancers: &[&str]) -> Site {
             reply.send(format!("{opened} {}\n", String::from_utf8_lossy(line)).as_bytes())
         },
     )
-    .verify(|peer| peer.address.ip().to_string() != "192.0.2.66");
+    .verify(|peer| peer.address.ip() != Some([192, 0, 2, 66].into()));
     let balancers = balancers.iter().map(|text| text.parse::<Network>().unwrap());
     let listen = Listen::new("127.0.0.1:0", service).unwrap().accept_proxy(balancers);
     Site::build(Server::builder().limits(limits).listener(listen), tidegate::Echo)

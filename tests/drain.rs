@@ -294,7 +294,7 @@ fn a_worker_that_does_not_return_is_left_behind_and_reported() {
         let builder = Server::builder().workers(2).listen("127.0.0.1:0", Held(gate.clone())).unwrap();
         builder.bind().unwrap().serve().unwrap()
     };
-    let mut client = Client::connect(handle.addresses()[0]);
+    let mut client = Client::connect(handle.addresses()[0].ip().unwrap());
     client.say("x");
     eventually("a worker is held", || (handle.stats().listeners[0].active == 1).then_some(()));
     let report = handle.shutdown(Duration::from_millis(100));
@@ -404,7 +404,7 @@ fn a_turn_that_returns_after_the_end_with_more_to_read_is_cut() {
     let builder = Server::builder().limits(limits).listen("127.0.0.1:0", Held(gate.clone())).unwrap();
     let handle = builder.bind().unwrap().serve().unwrap();
     let observe = handle.observe();
-    let mut client = Client::connect(handle.addresses()[0]);
+    let mut client = Client::connect(handle.addresses()[0].ip().unwrap());
     client.say(vec![b'x'; 200 * 1024]);
     eventually("a worker is held", || (handle.stats().listeners[0].active == 1).then_some(()));
     let report = handle.shutdown(Duration::from_millis(100));
@@ -517,7 +517,7 @@ fn a_trigger_ends_the_server_from_another_thread() {
 #[test]
 fn dropping_the_handle_cuts_what_is_open() {
     let bound = Server::builder().listen("127.0.0.1:0", Echo).unwrap().bind().unwrap();
-    let address = bound.addresses()[0];
+    let address = bound.addresses()[0].ip().unwrap();
     let handle = bound.serve().unwrap();
     let observe = handle.observe();
     let mut client = Client::connect(address);

@@ -311,3 +311,29 @@ fn the_log_has_colours_only_where_they_are_wanted() {
         assert_eq!(log.contains('\x1b'), *wanted, "{variables:?}: {log:?}");
     }
 }
+
+/// A run of the stress client shows a bar on a terminal that takes control codes.
+#[test]
+fn the_progress_of_a_run_has_control_codes_only_where_they_are_wanted() {
+    let server = support::Program::new().start();
+    let url = format!("tcp://{}", server.address());
+    let cases: &[(&[(&str, &str)], bool)] = &[
+        (&[("TERM", "xterm")], true),
+        (&[("TERM", "xterm"), ("NO_COLOR", "1")], false),
+        (&[("TERM", "dumb")], false),
+    ];
+    for (variables, wanted) in cases {
+        let (mut control, terminal) = support::terminal();
+        let mut run = command(path());
+        run.env_remove("NO_COLOR").envs(variables.iter().copied());
+        run.args(["stress", &url, "-c", "1", "-r", "10", "-d", "2s", "--warmup", "0s"]);
+        let started = run.stdout(Stdio::null()).stderr(Stdio::from(terminal)).spawn();
+        drop(run);
+        let mut run = support::Ending(started.expect("it starts"));
+        let status = support::eventually("it ends", || run.0.try_wait().unwrap());
+        assert_eq!(status.code(), Some(0));
+        let mut shown = Vec::new();
+        let _ = control.read_to_end(&mut shown);
+        assert_eq!(text(&shown).contains('\x1b'), *wanted, "{variables:?}: {:?}", text(&shown));
+    }
+}

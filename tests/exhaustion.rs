@@ -79,7 +79,9 @@ fn a_small_limit_of_open_files_makes_a_small_server() {
         scrape(&server);
         std::thread::sleep(Duration::from_millis(100));
     });
-    println!("{connections} connections with 256 descriptors; with 1,000 clients {cores:.3} of a core");
+    support::figure(format!(
+        "{connections} connections with 256 descriptors; with 1,000 clients {cores:.3} of a core"
+    ));
     assert!(cores < 0.1, "{cores:.3} of a core with nothing to do");
     assert!(
         !server.stderr().contains("emfile"),
@@ -117,7 +119,7 @@ fn descriptors_that_run_out_below_it_neither_end_it_nor_make_it_spin() {
         scrape(&server);
         std::thread::sleep(Duration::from_millis(100));
     });
-    println!("out of descriptors with 1,000 clients: {cores:.3} of a core");
+    support::figure(format!("out of descriptors with 1,000 clients: {cores:.3} of a core"));
     assert!(cores < 0.1, "{cores:.3} of a core");
 
     drop(crowd);

@@ -538,7 +538,7 @@ fn a_client_s_wait_begins_when_it_connects_not_when_it_has_a_worker() {
     let mut busy = site.client();
     busy.say("x\n");
     site.until("the only worker is busy", |now| now.active == 1);
-    let _client = Client::connect(site.handle().addresses()[1]);
+    let _client = Client::connect(site.handle().addresses()[1].ip().unwrap());
     let _peer = backend.accept();
     let seen = site.stats().listeners[1].backends.clone().unwrap();
     assert_eq!(seen.wait.count(), 1);

@@ -143,7 +143,7 @@ fn all_workers_stuck_in_any_hook_hold_up_neither_newcomers_nor_the_end() {
     for at in [Stuck::Verify, Stuck::Connect, Stuck::Turn, Stuck::TurnFailed, Stuck::Finish, Stuck::Drop] {
         let service = Sticky::new(at);
         let handle = serve(&service);
-        let address = handle.addresses()[0];
+        let address = handle.addresses()[0].ip().unwrap();
         let mut clients = Vec::new();
         for _ in 0..WORKERS {
             clients.push(Client::connect(address));
@@ -219,7 +219,7 @@ fn scrapes_are_answered_while_all_workers_are_stuck() {
     let handle = serve(&service);
     let admin = Admin::bind("127.0.0.1:0".parse().unwrap(), handle.observe()).unwrap().serve().unwrap();
     for _ in 0..WORKERS {
-        let mut client = Client::connect(handle.addresses()[0]);
+        let mut client = Client::connect(handle.addresses()[0].ip().unwrap());
         client.say("x").hear("x");
     }
     service.until_stuck(WORKERS);

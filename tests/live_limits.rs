@@ -4,13 +4,13 @@
 mod support;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::{Client, End, Gate, Held, PATIENCE, Site, eventually, throughout};
 use tidegate::metrics::snapshot::Phase;
-use tidegate::reason::{CloseReason, DropReason};
+use tidegate::reason::{CloseReason, DatagramDrop, DropReason};
 use tidegate::{
     Echo, Fair, Limits, Listen, Overload, Peer, QueueOrder, Received, RefusalRate, Server, Service, Session,
     SetLimitsError, Stream, Turn, http, lines, websocket,
@@ -46,26 +46,34 @@ fn occupy(site: &Site) -> Client {
 const PROOFS: &[(&str, fn())] = &[
     ("backlog", backlog),
     ("busy-poll", busy_poll),
+    ("datagram-source-rate", datagram_source_rate),
     ("drain-delay", drain_delay),
     ("drain-timeout", drain_timeout),
     ("idle-timeout", idle_timeout),
     ("input-total", input_total),
     ("linger-bytes", linger_bytes),
     ("linger-timeout", linger_timeout),
+    ("lingering", lingering_places),
     ("max-body", max_body),
+    ("max-connections", max_connections),
     ("max-head", max_head),
     ("max-headers", max_headers),
     ("max-line", max_line),
     ("max-message", max_message),
+    ("max-per-source", max_per_source),
     ("output-per-connection", output_per_connection),
     ("output-total", output_total),
     ("overload", overload),
+    ("queue", queue),
     ("queue-target", queue_target),
     ("queue-timeout", queue_timeout),
     ("read-timeout", read_timeout),
     ("refusal-rate", refusal_rate),
+    ("source-prefix", source_prefix),
+    ("source-rate", source_rate),
     ("stuck-threshold", stuck_threshold),
     ("turn-bytes", turn_bytes),
+    ("workers", workers),
     ("write-timeout", write_timeout),
     ("ws-ping", ws_ping),
 ];
@@ -75,19 +83,13 @@ type Other = fn(Limits) -> Limits;
 
 /// Every limit that cannot change, and another value of it.
 const FIXED: &[(&str, Other)] = &[
-    ("datagram-source-rate", |limits| limits.datagram_source_rate(7.0)),
+    ("connections-ceiling", |limits| limits.connections_ceiling(20_000)),
     ("fair", |limits| limits.fair(Fair::Off)),
     ("fd-reserve", |limits| limits.fd_reserve(7)),
-    ("lingering", |limits| limits.lingering(7)),
-    ("max-connections", |limits| limits.max_connections(77)),
     ("max-datagram", |limits| limits.max_datagram(7)),
-    ("max-per-source", |limits| limits.max_per_source(7)),
-    ("queue", |limits| limits.queue(7)),
     ("queue-order", |limits| limits.queue_order(QueueOrder::Fifo)),
-    ("source-prefix", |limits| limits.source_prefix((7, 7))),
-    ("source-rate", |limits| limits.source_rate(7.0)),
     ("worker-nice", |limits| limits.worker_nice(7)),
-    ("workers", |limits| limits.workers(7)),
+    ("workers-ceiling", |limits| limits.workers_ceiling(70)),
 ];
 
 fn names(live: bool) -> Vec<&'static str> {
@@ -138,12 +140,80 @@ fn limits_that_do_not_go_together_change_nothing() {
 }
 
 #[test]
+fn nothing_is_raised_above_what_the_server_was_made_for() {
+    let many = Limits::default().max_connections(100).queue(10);
+    let site = Site::serve(many.clone(), Echo);
+    let error = site.handle().set_limits(many.clone().idle_timeout(MOMENT).max_connections(101)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "max-connections is 101: until a restart it can be 100 at most, since there is room for as many (connections-ceiling)"
+    );
+    assert_eq!(site.handle().limits(), many);
+    change(&site, "max-connections", |limits| limits.max_connections(50));
+    change(&site, "max-connections", |limits| limits.max_connections(100));
+    let listen = Listen::datagrams("127.0.0.1:0", Echo).unwrap();
+    let site = Site::build(Server::builder().limits(many.clone()).listener(listen), Echo);
+    let error = site.handle().set_limits(many.queue(11)).unwrap_err();
+    assert!(error.to_string().starts_with("queue is 11: until a restart it can be 10 at most"), "{error}");
+    change(&site, "queue", |limits| limits.queue(3));
+    change(&site, "queue", |limits| limits.queue(10));
+}
+
+/// From 4 to 64 workers and back while clients ask without pause.
+#[test]
+fn no_client_is_lost_while_workers_come_and_go() {
+    let limits = Limits::default().workers(4).workers_ceiling(64).queue(500);
+    let site = Site::serve(
+        limits,
+        lines("upper", |line, reply| {
+            std::thread::sleep(Duration::from_micros(200));
+            reply.send(&line.to_ascii_uppercase())?;
+            reply.send(b"\n")
+        }),
+    );
+    let (address, over, asked) = (site.address, AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| ask_without_pause(address, &over, &asked));
+        }
+        for workers in [64, 4, 1, 64, 2, 33, 1, 5, 64, 1, 2, 3, 4, 64] {
+            change(&site, "workers", |limits| limits.workers(workers));
+            for _ in 0..10 {
+                let before = asked.load(Ordering::Relaxed);
+                eventually("clients are answered", || {
+                    (asked.load(Ordering::Relaxed) >= before + 20).then_some(())
+                });
+                assert_eq!(site.stats().workers_limit, workers as u64);
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let counts = site.counts();
+    assert_eq!(
+        (counts.dropped_total(), counts.closed[CloseReason::Client as usize]),
+        (0, counts.closed_total())
+    );
+    site.end();
+}
+
+#[test]
+fn a_server_with_workers_that_stay_out_ends_at_once() {
+    let site = Site::serve(base().workers(8), Echo);
+    site.client().say("x").hear("x");
+    change(&site, "workers", |limits| limits.workers(1));
+    site.client().say("x").hear("x");
+    let began = Instant::now();
+    assert!(site.end().is_clean());
+    assert!(began.elapsed() < Duration::from_millis(800), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_listener_keeps_what_it_has_of_its_own() {
     let patient = Listen::new("127.0.0.1:0", Echo).unwrap().limits(|limits| limits.idle_timeout(HOUR));
     let site = Site::build(Server::builder().limits(base()).listener(patient), Echo);
     let addresses = site.handle().addresses();
-    let mut patient = Client::connect(addresses[0]);
-    let mut other = Client::connect(addresses[1]);
+    let mut patient = Client::connect(addresses[0].ip().unwrap());
+    let mut other = Client::connect(addresses[1].ip().unwrap());
     patient.say("x").hear("x");
     other.say("x").hear("x");
     change(&site, "idle-timeout", |limits| limits.idle_timeout(MOMENT));
@@ -178,6 +248,9 @@ fn no_client_is_lost_while_limits_change() {
             let limits =
                 limits.queue_timeout(time).max_line((1 + round % 64) * KIB).turn_bytes(round % 7 + 1);
             let limits = limits.busy_poll(Duration::from_micros(round as u64 % 60)).backlog(64 + round % 9);
+            let limits = limits.max_connections(500 + round % 90).queue(100 + round % 50);
+            let limits =
+                limits.max_per_source(round % 3 / 2 * 100).source_rate((round % 5 / 4 * 1_000_000) as f64);
             site.handle().set_limits(limits).unwrap();
             site.stats();
         }
@@ -448,6 +521,17 @@ fn linger_bytes() {
     drop(patient);
 }
 
+fn lingering_places() {
+    let site = Site::serve(base().linger_timeout(HOUR).lingering(1), curt());
+    let mut clients = vec![lingering(&site)];
+    eventually("it lingers", || (site.stats().lingering == 1).then_some(()));
+    clients.push(lingering(&site));
+    throughout(4 * MOMENT, "the second has no place", || site.stats().lingering == 1);
+    change(&site, "lingering", |limits| limits.lingering(2));
+    clients.push(lingering(&site));
+    eventually("the third has", || (site.stats().lingering == 2).then_some(()));
+}
+
 fn linger_timeout() {
     let site = Site::serve(base().linger_timeout(HOUR), curt());
     let patient = lingering(&site);
@@ -473,6 +557,151 @@ fn backlog() {
     assert_ne!(limit(), Some(7));
     change(&site, "backlog", |limits| limits.backlog(7));
     eventually("the kernel has it", || (limit() == Some(7)).then_some(()));
+}
+
+fn queue() {
+    let gate = Gate::new();
+    let limits = base().queue(1).queue_timeout(HOUR).queue_target(HOUR).refusal_rate(RefusalRate::All);
+    let site = Site::serve(limits, Held(gate.clone()));
+    let mut first = occupy(&site);
+    let waits = |count: u64| {
+        let mut client = site.client();
+        client.say("waits");
+        site.until("it waits", |now| now.queued == count);
+        client
+    };
+    let mut waiting = vec![waits(1)];
+    assert_eq!(site.client().end(), End::Reset);
+    change(&site, "queue", |limits| limits.queue(3));
+    waiting.extend([waits(2), waits(3)]);
+    change(&site, "queue", |limits| limits.queue(2));
+    assert_eq!(site.client().end(), End::Reset);
+    site.until_dropped(DropReason::QueueFull, 2);
+    gate.open();
+    first.hear("first");
+    for client in &mut waiting {
+        client.hear("waits");
+    }
+}
+
+fn max_connections() {
+    let site = Site::serve(base().queue(2).max_connections(3).connections_ceiling(6), Echo);
+    let served = |site: &Site| {
+        let mut client = site.client();
+        client.say("x").hear("x");
+        client
+    };
+    let mut open: Vec<_> = (0..3).map(|_| served(&site)).collect();
+    assert_eq!(site.client().end(), End::Reset);
+    change(&site, "max-connections", |limits| limits.max_connections(6));
+    open.extend((0..3).map(|_| served(&site)));
+    change(&site, "max-connections", |limits| limits.max_connections(2));
+    assert_eq!(site.client().end(), End::Reset);
+    for client in &mut open {
+        client.say("y").hear("y");
+    }
+    open.truncate(1);
+    site.until("all but one have left", |now| now.open() == 1);
+    open.push(served(&site));
+    assert_eq!(site.client().end(), End::Reset);
+    site.until_dropped(DropReason::MaxConnections, 3);
+}
+
+fn workers() {
+    let gate = Gate::new();
+    let site = Site::serve(base().workers_ceiling(8), Held(gate.clone()));
+    let mut clients: Vec<_> = (0..6).map(|_| site.client()).collect();
+    for client in &mut clients {
+        client.say("x");
+    }
+    let in_turns = |count| site.until("they are in turns", |now| now.active == count);
+    in_turns(1);
+    throughout(4 * MOMENT, "the others wait", || site.counts().active == 1);
+    change(&site, "workers", |limits| limits.workers(4));
+    in_turns(4);
+    throughout(4 * MOMENT, "the others wait", || site.counts().active == 4);
+    change(&site, "workers", |limits| limits.workers(2));
+    gate.open();
+    for client in &mut clients {
+        client.hear("x");
+    }
+    gate.shut();
+    for client in &mut clients {
+        client.say("y");
+    }
+    in_turns(2);
+    throughout(4 * MOMENT, "no more than two have turns", || site.counts().active == 2);
+    change(&site, "workers", |limits| limits.workers(8));
+    in_turns(6);
+    gate.open();
+    for client in &mut clients {
+        client.hear("y");
+    }
+    let error = site.handle().set_limits(site.handle().limits().workers(9)).unwrap_err();
+    assert!(error.to_string().starts_with("workers is 9 and workers-ceiling 8"), "{error}");
+}
+
+fn max_per_source() {
+    let site = Site::serve(base().refusal_rate(RefusalRate::All), Echo);
+    let (mut first, mut second) = (site.client(), site.client());
+    first.say("x").hear("x");
+    second.say("x").hear("x");
+    change(&site, "max-per-source", |limits| limits.max_per_source(1));
+    let mut counted = site.client();
+    counted.say("x").hear("x");
+    assert_eq!(site.client().end(), End::Reset);
+    site.until_dropped(DropReason::PerSource, 1);
+    change(&site, "max-per-source", |limits| limits.max_per_source(0));
+    site.client().say("x").hear("x");
+    second.say("x").hear("x");
+}
+
+fn source_rate() {
+    let site = Site::serve(base().refusal_rate(RefusalRate::All), Echo);
+    site.client().say("x").hear("x");
+    site.client().say("x").hear("x");
+    change(&site, "source-rate", |limits| limits.source_rate(0.001));
+    site.client().say("x").hear("x");
+    assert_eq!(site.client().end(), End::Reset);
+    site.until_dropped(DropReason::Rate, 1);
+}
+
+fn source_prefix() {
+    let site = Site::serve(base().max_per_source(1).refusal_rate(RefusalRate::All), Echo);
+    let from = |source: &str| Client::from(source, site.address);
+    let mut held: Vec<_> = ["127.0.0.2", "127.0.0.3"].map(from).into();
+    for client in &mut held {
+        client.say("x").hear("x");
+    }
+    change(&site, "source-prefix", |limits| limits.source_prefix((24, 64)));
+    held.push(from("127.0.0.4"));
+    held[2].say("x").hear("x");
+    assert_eq!(from("127.0.0.5").end(), End::Reset);
+    site.until_dropped(DropReason::PerSource, 1);
+}
+
+fn datagram_source_rate() {
+    let listen = Listen::datagrams("127.0.0.1:0", Echo).unwrap();
+    let site = Site::build(Server::builder().limits(base().datagram_source_rate(0.0)).listener(listen), Echo);
+    let address = site.handle().addresses()[0].ip().unwrap();
+    let ask = |count: u64| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..count {
+            socket.send_to(b"x", address).unwrap();
+        }
+    };
+    let dropped = || site.stats().listeners[0].datagrams_dropped[DatagramDrop::SourceRate as usize];
+    let received = |count| {
+        eventually("they are received", || {
+            (site.stats().listeners[0].datagrams_received == count).then_some(())
+        });
+    };
+    ask(20);
+    received(20);
+    assert_eq!(dropped(), 0);
+    change(&site, "datagram-source-rate", |limits| limits.datagram_source_rate(0.001));
+    ask(20);
+    eventually("but for the first eight they are dropped", || (dropped() == 12).then_some(()));
 }
 
 fn overload() {

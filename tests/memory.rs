@@ -1,6 +1,9 @@
 //! The memory ceiling that the program prints at its start is a promise: whatever clients do, what the process holds stays
 //! under it, and what they leave behind goes back to the system.
 
+#[cfg(feature = "tls")]
+#[path = "support/certificate.rs"]
+mod certificate;
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
@@ -105,7 +108,7 @@ fn the_printed_ceiling_holds_whatever_clients_leave_half_done() {
     let check = |what: &str| {
         settle(&server);
         let peak = peak(&server);
-        println!("{what}: at most {peak} of {ceiling} KiB, now {} anonymous", server.status("RssAnon"));
+        support::figure(format!("{what}: at most {peak} of {ceiling} KiB"));
         assert!(peak <= ceiling, "{what}: {peak} KiB where {ceiling} are promised");
     };
     // Half lines that grow; more in all than may be held.
@@ -285,7 +288,7 @@ fn in_a_container_of_its_ceiling_and_16_mib_nothing_is_killed_whatever_it_is_mad
     let check = |what: &str| {
         settle(&server);
         let (peak, contained) = (peak(&server), container.as_ref().map_or(0, Container::peak));
-        println!("{what}: at most {peak} of {ceiling} KiB, {contained} with the kernel's");
+        support::figure(format!("{what}: at most {peak} of {ceiling} KiB, {contained} with the kernel's"));
         assert!(peak <= ceiling, "{what}: {peak} KiB where {ceiling} are promised");
     };
     let (hello, echo) = (address_of(&server, "hello", "tcp://"), address_of(&server, "echo", "tcp://"));
@@ -332,4 +335,213 @@ fn in_a_container_of_its_ceiling_and_16_mib_nothing_is_killed_whatever_it_is_mad
     over.store(true, Ordering::SeqCst);
     let _ = std::net::TcpStream::connect(backend);
     drop(server);
+}
+
+/// Clients that speak TLS to a server of this program.
+#[cfg(feature = "tls")]
+mod secured {
+    use super::*;
+    use certificate::{Certificate, Files};
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    pub(super) fn certificate() -> Files {
+        Certificate::new(&["localhost"], 4000).files()
+    }
+
+    /// Few workers, so that nearly all that is promised is for connections, and little of it for threads.
+    pub(super) fn program(backend: SocketAddr, files: &Files, log: &Path) -> Program {
+        Program::new()
+            .service("echo")
+            .arg("--workers", 4)
+            .arg("--queue", 2000)
+            .arg("--max-connections", 2500)
+            .arg("--input-total", "8MiB")
+            .arg("--output-total", "4MiB")
+            .arg("--read-timeout", "10m")
+            .arg("--write-timeout", "10m")
+            .arg("--idle-timeout", "10m")
+            .arg("--listen", "echo=tls://127.0.0.1:0")
+            .arg("--listen", "hello=tls://127.0.0.1:0")
+            .arg("--listen", "echo=https://127.0.0.1:0")
+            .arg("--listen", format!("proxy:http://{backend}=http://127.0.0.1:0"))
+            .arg("--tls-cert", files.certificate.display())
+            .arg("--tls-key", files.key.display())
+            .arg("--access-log", log.display())
+            .arg("--backend-connections", 200)
+            .arg("--max-per-source", 3000)
+    }
+
+    /// Each has sent a part of its request's body.
+    pub(super) fn half_bodies(mut clients: Vec<Secret>) -> Vec<Secret> {
+        for secret in &mut clients {
+            secret.say(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n");
+            secret.send(120 * 1024);
+        }
+        clients
+    }
+
+    /// Each has sent requests of which a log has much to say.
+    pub(super) fn logged(mut clients: Vec<Secret>) -> Vec<Secret> {
+        let (path, agent) = ("p".repeat(3000), "a".repeat(3000));
+        let request = format!("GET /{path} HTTP/1.1\r\nHost: a\r\nUser-Agent: {agent}\r\n\r\n");
+        for _ in 0..40 {
+            clients.iter_mut().for_each(|secret| secret.say(request.as_bytes()));
+        }
+        clients
+    }
+
+    /// `names` protocols of 250 bytes each are offered, which makes the first message as long.
+    pub(super) fn config(files: &Files, names: usize) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&files.certificate).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = builder.unwrap().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = (0..names).map(|n| format!("{n:0250}").into_bytes()).collect();
+        Arc::new(config)
+    }
+
+    /// One client: its TLS, and its connection.
+    pub(super) struct Secret {
+        tls: ClientConnection,
+        pub(super) client: Client,
+        /// What it has yet to send of its last record.
+        rest: Vec<u8>,
+    }
+
+    impl Secret {
+        fn new(config: &Arc<ClientConfig>, client: Client) -> Self {
+            let name = ServerName::try_from("localhost").unwrap();
+            Self { tls: ClientConnection::new(config.clone(), name).unwrap(), client, rest: Vec::new() }
+        }
+
+        /// One that has sent the first message of its handshake, and sends no more.
+        pub(super) fn begun(config: &Arc<ClientConfig>, client: Client) -> Self {
+            let mut secret = Self::new(config, client);
+            let _ = secret.tls.write_tls(&mut secret.client.stream());
+            secret
+        }
+
+        /// One whose handshake is done; it never waits for the server from then on.
+        pub(super) fn shaken(config: &Arc<ClientConfig>, client: Client) -> Self {
+            let mut secret = Self::new(config, client);
+            while secret.tls.is_handshaking() {
+                secret.tls.complete_io(&mut secret.client.stream()).unwrap();
+            }
+            secret.client.stream().set_nonblocking(true).unwrap();
+            secret
+        }
+
+        /// Sends as much of this as the kernel takes, in records.
+        pub(super) fn send(&mut self, bytes: usize) {
+            let data = vec![b'h'; 16 * 1024];
+            for _ in 0..bytes.div_ceil(data.len()) {
+                let _ = self.tls.writer().write(&data);
+                while self.tls.wants_write()
+                    && self.tls.write_tls(&mut self.client.stream()).is_ok_and(|n| n > 0)
+                {}
+            }
+        }
+
+        /// Sends these bytes in records.
+        pub(super) fn say(&mut self, words: &[u8]) {
+            let _ = self.tls.writer().write(words);
+            let _ = self.tls.write_tls(&mut self.client.stream());
+        }
+
+        /// Sends what it kept of the last record, and this in one of which it keeps the last byte.
+        pub(super) fn send_half(&mut self, bytes: usize) {
+            let mut record = std::mem::take(&mut self.rest);
+            let _ = self.tls.writer().write(&vec![b'h'; bytes]);
+            self.tls.write_tls(&mut record).unwrap();
+            self.rest = record.split_off(record.len() - 1);
+            let _ = self.client.stream().write(&record);
+        }
+    }
+}
+
+/// A pipe in the file system that somebody has open and does not read.
+fn unread_pipe() -> (PathBuf, std::fs::File) {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = std::env::temp_dir().join(format!("tidegate-memory-{}.pipe", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let reader = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(&path).unwrap();
+    (path, reader)
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_printed_ceiling_counts_handshakes_tls_with_full_buffers_and_an_access_log_that_nobody_reads() {
+    use secured::Secret;
+    raise_open_files();
+    let (backend, over) = deaf_backend();
+    let (pipe, reader) = unread_pipe();
+    let files = secured::certificate();
+    let program = || secured::program(backend, &files, &pipe);
+    let promised = ceiling(&program().start());
+    let container = Container::new((promised + 16 * 1024) * 1024);
+    let server = match &container {
+        Some(container) => program().prelude(&container.enter()).start(),
+        None => program().start(),
+    };
+    let check = |what: &str| {
+        settle(&server);
+        let (peak, contained) = (peak(&server), container.as_ref().map_or(0, Container::peak));
+        println!("{what}: at most {peak} of {promised} KiB, {contained} with the kernel's");
+        assert!(server.is_running() && peak <= promised, "{what}: {peak} KiB where {promised} are promised");
+        peak
+    };
+    let (config, wordy) = (secured::config(&files, 0), secured::config(&files, 50));
+    let (echo, hello) = (address_of(&server, "echo", "tls://"), address_of(&server, "hello", "tls://"));
+    let (web, gate) = (address_of(&server, "echo", "https://"), address_of(&server, "proxy", " on http://"));
+    let start = check("it has started");
+    let begin = |config, count| -> Vec<_> {
+        (0..count).map(|_| Secret::begun(config, Client::from("127.0.0.2", hello))).collect()
+    };
+    let mut halves = begin(&config, 800);
+    let handshakes = check("800 handshakes that wait for the client");
+    assert!(handshakes > start + 800, "{handshakes} KiB, {start} before: they have begun");
+    halves.extend(begin(&wordy, 800));
+    check("and 800 whose first message was long");
+    let shaken = |source: &str, address| Secret::shaken(&config, Client::from(source, address));
+    let mut records: Vec<_> = (0..400).map(|_| shaken("127.0.0.3", hello)).collect();
+    check("and 400 connections that say nothing after it");
+    records.iter_mut().for_each(|secret| secret.send_half(4_000));
+    check("then a half record of 4 KB each");
+    records.iter_mut().for_each(|secret| secret.send_half(16_000));
+    check("then a half line and a half record of 16 KB each");
+    let mut deaf: Vec<_> = (0..100).map(|_| Secret::shaken(&config, Client::narrow(echo))).collect();
+    for _ in 0..8 {
+        deaf.iter_mut().for_each(|secret| secret.send(512 * 1024));
+        settle(&server);
+    }
+    check("replies that nobody reads");
+    let bodies = secured::half_bodies((0..100).map(|_| shaken("127.0.0.4", web)).collect());
+    check("half bodies");
+    let logged = secured::logged((0..50).map(|_| shaken("127.0.0.5", web)).collect());
+    check("an access log that nobody reads");
+    let pairs = Crowd::connect(gate, "127.0.0.6", 200, false);
+    for client in &pairs.0 {
+        let _ = client.stream().write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000000\r\n\r\n");
+    }
+    for _ in 0..4 {
+        pairs.send(256 * 1024);
+        settle(&server);
+    }
+    check("requests whose backend does not read");
+    let mut polite = shaken("127.0.0.7", hello);
+    polite.say(b"polite\n");
+    eventually("somebody polite is answered", || {
+        polite.client.stream().peek(&mut [0; 1]).is_ok_and(|n| n > 0).then_some(())
+    });
+    drop((halves, records, deaf, bodies, logged, pairs, polite, reader));
+    over.store(true, Ordering::SeqCst);
+    let _ = std::net::TcpStream::connect(backend);
+    drop(server);
+    let _ = std::fs::remove_file(pipe);
 }

@@ -361,7 +361,7 @@ fn a_listener_that_is_overloaded_without_end_does_not_stop_the_others() {
     let limits = narrow(1).refusal_rate(RefusalRate::PerSecond(20.0)).backlog(256);
     let builder = Server::builder().limits(limits).listen("127.0.0.1:0", Held(gate.clone())).unwrap();
     let site = Site::build(builder, Echo);
-    let quiet = site.handle().addresses()[1];
+    let quiet = site.handle().addresses()[1].ip().unwrap();
     let _first = occupy(&site);
     let _waiting = line_up(&site, 1);
     let _crowd: Vec<Client> = (0..200).map(|_| site.client()).collect();

@@ -176,10 +176,10 @@ fn in_what_is_asked_before_the_first_turn() {
     let addresses = bound.addresses();
     let handle = bound.serve().unwrap();
     service.set(At::ClientSpeaksFirst);
-    let mut holder = Client::connect(addresses[0]);
+    let mut holder = Client::connect(addresses[0].ip().unwrap());
     holder.say("hold");
     eventually("the worker is held", || (handle.stats().listeners[0].active == 1).then_some(()));
-    let left: Vec<Client> = (0..3).map(|_| Client::connect(addresses[1])).collect();
+    let left: Vec<Client> = (0..3).map(|_| Client::connect(addresses[1].ip().unwrap())).collect();
     eventually("three wait", || (handle.stats().listeners[1].queued == 3).then_some(()));
     drop(left);
     let since = std::time::Instant::now();
@@ -191,7 +191,7 @@ fn in_what_is_asked_before_the_first_turn() {
         (now.listeners[1].closed[CloseReason::Panic as usize] == 3 && now.handler_panics == 3).then_some(())
     });
     service.set(At::Nowhere);
-    Client::connect(addresses[1]).say("alive").hear("alive");
+    Client::connect(addresses[1].ip().unwrap()).say("alive").hear("alive");
     assert!(handle.stats().conserved());
 }
 

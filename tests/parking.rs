@@ -45,10 +45,10 @@ fn ten_thousand_open_connections_cost_no_thread_little_memory_and_no_time() {
     let (threads, resident) = (server.status("Threads"), server.status("VmRSS"));
     let grown = server.status("RssAnon") - empty;
     let answer = median_answer(&server);
-    println!(
+    support::figure(format!(
         "{CONNECTIONS} open: {threads} threads, {resident} KiB resident ({grown} KiB for the connections), \
          a newcomer's answer in {answer:?}"
-    );
+    ));
     assert!(threads <= WORKERS + 10, "{threads} threads");
     // Some 180 bytes each, a place in the table, and the buffers and stacks of the workers that were needed. A
     // buffer of 4 KiB for every tenth connection would not fit.

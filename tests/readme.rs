@@ -53,6 +53,18 @@ fn every_limit_is_an_option_under_its_heading_with_its_sentence_and_its_default(
     }
 }
 
+/// What a newcomer needs to know before anything else.
+#[test]
+fn it_names_the_rust_version_how_to_install_and_how_long_the_tests_take() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let rust = env!("CARGO_PKG_RUST_VERSION");
+    assert!(readme.contains(&format!("Rust {rust} or newer")), "Cargo.toml says {rust}");
+    assert!(readme.contains("\ncargo install "), "how to install");
+    let tests = readme.split("\n\n").find(|part| part.starts_with("The tests:"));
+    let tests = tests.expect("it says how to run the tests").replace('\n', " ");
+    assert!(tests.contains(" minutes"), "how long they take: {tests}");
+}
+
 /// The two commands of the demonstration, as they stand there but for the port and the time: the server does all it can
 /// (1,600 a second by its workers and the cost of a request), answers stay quick, and the run is valid.
 #[test]

@@ -159,16 +159,16 @@ fn a_configuration_with_a_mistake_changes_nothing_and_one_line_says_what_is_wron
 #[test]
 fn what_takes_effect_at_a_restart_is_named_and_nothing_changes_with_it() {
     let listen = "listen = \"echo=tcp://127.0.0.1:0\"\n";
-    let file = Configuration::new("fixed", &format!("workers = 2\nidle-timeout = \"1h\"\n{listen}"));
+    let file = Configuration::new("fixed", &format!("worker-nice = 2\nidle-timeout = \"1h\"\n{listen}"));
     let server = file.program().without_echo().start();
     for (text, names) in [
-        (format!("workers = 3\nidle-timeout = \"2h\"\n{listen}"), "`workers` takes"),
-        (format!("workers = 2\nidle-timeout = \"2h\"\nbusy-reply = \"no\"\n{listen}"), "`busy-reply` takes"),
+        (format!("worker-nice = 3\nidle-timeout = \"2h\"\n{listen}"), "`worker-nice` takes"),
+        (format!("worker-nice = 2\nidle-timeout = \"2h\"\nbusy-reply = \"no\"\n{listen}"), "`busy-reply` takes"),
         (
-            "workers = 3\nlisten = \"hello=tcp://127.0.0.1:0\"\naccess-log = \"/tmp/x\"\npush-every = \"2s\"\n".to_owned(),
-            "`listen`, `access-log`, `push-every` and `workers` take",
+            "worker-nice = 3\nlisten = \"hello=tcp://127.0.0.1:0\"\naccess-log = \"/tmp/x\"\npush-every = \"2s\"\n".to_owned(),
+            "`listen`, `access-log`, `push-every` and `worker-nice` take",
         ),
-        (format!("workers = 2\n{listen}log-format = \"json\"\n"), "`log-format` takes"),
+        (format!("worker-nice = 2\n{listen}log-format = \"json\"\n"), "`log-format` takes"),
     ] {
         file.write(&text);
         let said = reload(&server);
@@ -239,16 +239,23 @@ fn many_orders_at_once_end_with_the_last_file() {
 fn no_client_is_lost_while_the_configuration_is_read_again_and_again() {
     let text = |round: u64| {
         format!(
-            "idle-timeout = \"{}s\"\nread-timeout = \"{}s\"\nmax-line = \"{}KiB\"\nbacklog = {}\nqueue-timeout = \"{}s\"\n",
+            "idle-timeout = \"{}s\"\nread-timeout = \"{}s\"\nmax-line = \"{}KiB\"\nbacklog = {}\nworkers = {}\nmax-connections = {}\nqueue-timeout = \"{}s\"\n",
             30 + round % 2 * 1000,
             20 + round % 3 * 1000,
             1 + round % 5,
             1000 + round,
+            [4, 64, 2, 17][round as usize % 4],
+            5000 + round,
             5 + round % 7,
         )
     };
     let file = Configuration::new("load", &text(0));
-    let server = file.program().arg("--queue", 1000).start();
+    let server = file
+        .program()
+        .arg("--queue", 1000)
+        .arg("--workers-ceiling", 64)
+        .arg("--connections-ceiling", 6000)
+        .start();
     let mut stress = command(path());
     let target = format!("tcp://{}", server.address());
     stress.args(["stress", &target, "-c", "40", "-r", "1500", "-d", "3s", "--reuse", "7", "--warmup", "0s"]);

@@ -33,6 +33,9 @@ need mandoc mandoc
 need groff groff
 need zsh zsh
 need fish fish
+# A slow attacker that others wrote, and a clock that steps.
+need slowhttptest slowhttptest
+need faketime faketime
 # What a request costs, counted.
 need valgrind valgrind
 need strace strace
@@ -40,6 +43,8 @@ need unshare util-linux
 # A supervisor, and its opinion of the units.
 need systemd-analyze systemd
 need systemd-socket-activate systemd
+# A fresh system to install the package in.
+need debootstrap debootstrap
 need taskset util-linux
 # Clients in another language, and an environment for their packages.
 need python3 python3
@@ -57,8 +62,20 @@ fi
 
 # Another language's reader of HdrHistogram logs, its strict HTTP, its WebSockets, and servers for the gate for HTTP.
 if ! target/test-venv/bin/python -c \
-    'import hdrh, h11, websockets, wsproto, gunicorn, flask, django, waitress, cheroot, granian' 2>/dev/null; then
+    'import hdrh, h11, websockets, wsproto, gunicorn, flask, django, waitress, cheroot, granian, kubernetes_validate' \
+    2>/dev/null; then
     python3 -m venv target/test-venv
     target/test-venv/bin/pip install -q hdrhistogram h11 websockets wsproto \
-        gunicorn flask django waitress cheroot granian
+        gunicorn flask django waitress cheroot granian kubernetes-validate==1.37.0
+fi
+
+# A fresh system of the same release as this one, to install the package in. Kept as an archive: each test unpacks its own.
+if [ ! -f target/test-chroot.tar ]; then
+    sudo=$([ "$(id -u)" = 0 ] || echo sudo)
+    fresh=$(mktemp -d)
+    $sudo debootstrap --variant=minbase --include=adduser "$(. /etc/os-release && echo "$VERSION_CODENAME")" \
+        "$fresh/root" >"$fresh/log" || { tail -n 20 "$fresh/log" >&2; exit 1; }
+    $sudo tar --one-file-system -C "$fresh/root" --exclude='./var/cache/apt/archives/*.deb' -cf target/test-chroot.part .
+    mv target/test-chroot.part target/test-chroot.tar
+    $sudo rm -rf "$fresh"
 fi

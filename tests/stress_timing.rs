@@ -127,7 +127,8 @@ fn sixteen_threads_leave_room_for_connections() {
     };
     let (one, sixteen) = (peak_of("1"), peak_of("16"));
     // Of 64 MiB; 15,000 connections take less than the rest. The program itself is larger without optimizations.
-    assert!((1..48 << 10).contains(&sixteen), "{sixteen} KiB");
+    let most = if cfg!(debug_assertions) { 56 << 10 } else { 48 << 10 };
+    assert!((1..most).contains(&sixteen), "{sixteen} KiB");
     let each = sixteen.saturating_sub(one) / 15;
     assert!((1..3 << 10).contains(&each), "{each} KiB for each thread");
 }

@@ -7,7 +7,7 @@ mod support;
 use rustix::process::Signal;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -193,6 +193,42 @@ fn sockets_are_taken_by_name_and_by_address() {
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.send_to(b"?", datagrams.local_addr().unwrap()).unwrap();
     assert!(client.recv(&mut [0; 64]).unwrap() > 20, "the time of day");
+}
+
+/// A supervisor keeps its sockets: those who come while no program runs wait for the next one.
+#[test]
+fn the_sockets_of_a_supervisor_go_on_taking_clients_after_the_end() {
+    let folder = std::env::temp_dir().join(format!("tidegate-kept-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("kept.sock");
+    let (tcp, unix) = (TcpListener::bind("127.0.0.1:0").unwrap(), UnixListener::bind(&path).unwrap());
+    let (at, echo) = (tcp.local_addr().unwrap(), format!("echo=unix:{}", path.display()));
+    let listen = ["--listen", "hello=tcp://127.0.0.1:0", "--listen", &echo, "--admin", "off"];
+    for _ in 0..2 {
+        let server = serving(activated(&[&tcp, &unix], "hello:x", &listen));
+        Client::connect(at).say("world\n").hear("hello world\n");
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        drop(client);
+        server.signal(Signal::TERM);
+        assert_eq!(server.ended().0, Some(0));
+        let mut early = Client::connect(at);
+        let mut local = UnixStream::connect(&path).expect("the supervisor has it still");
+        early.say("early\n");
+        local.write_all(b"early").unwrap();
+        let next = serving(activated(&[&tcp, &unix], "hello:x", &listen));
+        early.hear("hello early\n");
+        local.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut heard = [0; 5];
+        local.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"early");
+        drop((early, local));
+        next.signal(Signal::TERM);
+        assert_eq!(next.ended().0, Some(0));
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -17,7 +17,7 @@ const MEASURED_MIN: Duration = Duration::from_secs(2);
 /// Where the short connections of `tidegate stress` come from. The bare client too gives each a port and an address that
 /// rest no more, from others of these.
 const SOURCES: &str = "127.78.0.0/24";
-const ECHO: Service = Service { udp: false, lines: false, mode: Mode::Echo };
+const ECHO: Service = Service::stream(Mode::Echo);
 
 /// Measures them.
 pub(crate) struct Clients<'a> {

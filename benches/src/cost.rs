@@ -5,6 +5,7 @@
 //! costs, without start and end.
 
 use crate::pin::Cpus;
+use crate::scene::Wire;
 use crate::server::{self, Server, Service, Spec};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -226,7 +227,8 @@ impl Work {
     /// Runs the script against tidegate under a tool, to the end of both; what the tool counted is in `report`.
     fn traced(&self, requests: u32, tool: &[&str], report: &Path, cpus: &Cpus) -> Result<String> {
         let spec = Spec::with("tidegate", self.args);
-        let service = Service { udp: self.udp, lines: false, mode: crate::peers::Mode::Echo };
+        let wire = if self.udp { Wire::Datagrams } else { Wire::Stream };
+        let service = Service { wire, mode: crate::peers::Mode::Echo };
         let server = Server::start_under(tool, &spec, service, cpus)?;
         (self.script)(server.addr, requests)?;
         server.end(END_TIMEOUT)?;

@@ -4,6 +4,7 @@
 use crate::load::{self, Outcome, Plan, Shape};
 use crate::peers::Mode;
 use crate::pin::Cpus;
+use crate::scene::Wire;
 use crate::server::{Cost, Server, Service, Spec};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -78,7 +79,8 @@ impl Load {
     }
 
     fn service(&self) -> Service {
-        Service { udp: self.shape == Shape::Udp, lines: false, mode: self.mode }
+        let wire = if self.shape == Shape::Udp { Wire::Datagrams } else { Wire::Stream };
+        Service { wire, mode: self.mode }
     }
 
     /// Runs it against a fresh server.
@@ -133,8 +135,7 @@ fn hold(server: &Server) -> Result<TcpStream> {
 /// From the start of a server's process to the first reply: what a user of a restarted server waits.
 pub(crate) fn start_to_first_reply(spec: &Spec, bench: &Bench) -> Result<Duration> {
     let started = Instant::now();
-    let server =
-        Server::start(spec, Service { udp: false, lines: false, mode: Mode::Echo }, &bench.server_cpus)?;
+    let server = Server::start(spec, Service::stream(Mode::Echo), &bench.server_cpus)?;
     let mut stream = TcpStream::connect(server.addr)?;
     stream.set_read_timeout(Some(FIRST_REPLY_TIMEOUT))?;
     stream.write_all(b"first")?;

@@ -2,6 +2,7 @@
 
 use crate::peers::Mode;
 use crate::pin::Cpus;
+use crate::scene::Wire;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -22,10 +23,25 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// What a server does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Service {
-    pub(crate) udp: bool,
-    /// It answers whole lines only.
-    pub(crate) lines: bool,
+    /// What its clients speak.
+    pub(crate) wire: Wire,
     pub(crate) mode: Mode,
+}
+
+impl Service {
+    /// Bytes over TCP.
+    pub(crate) const fn stream(mode: Mode) -> Self {
+        Self { wire: Wire::Stream, mode }
+    }
+
+    /// What an address is called on which it listens.
+    fn scheme(self, server: &str) -> &'static str {
+        match self.wire {
+            Wire::Datagrams => "udp://",
+            Wire::Http if server.starts_with("tidegate") => "http://",
+            _ => "tcp://",
+        }
+    }
 }
 
 /// A server by the name it has on the command line and in the tables: `tidegate`, `tidegate@PATH` (another build of it,
@@ -74,7 +90,7 @@ impl Spec {
         let base = base.split(':').next().unwrap_or(base);
         let mut command = match base {
             // No service of the program works on whole lines, so the library is served by a peer.
-            "tidegate" if service.lines => {
+            "tidegate" if service.wire == Wire::Lines => {
                 ensure!(
                     path.is_none(),
                     "the service for lines is the library that this program was built with"
@@ -84,7 +100,7 @@ impl Spec {
                 return Ok(command);
             }
             "tidegate" => tidegate(path.unwrap_or_else(default_tidegate), service)?,
-            "python" if service.udp => script("threading_udp.py", service)?,
+            "python" if service.wire == Wire::Datagrams => script("threading_udp.py", service)?,
             "python" => script("threading_tcp.py", service)?,
             "asyncio" => script("asyncio_tcp.py", service)?,
             peer => {
@@ -126,7 +142,6 @@ fn tidegate(path: PathBuf, service: Service) -> Result<Command> {
         "{} is not there: build it with `cargo build --release`, or say where it is with --tidegate",
         path.display()
     );
-    let scheme = if service.udp { "udp" } else { "tcp" };
     let (name, work) = match service.mode {
         Mode::Echo => ("echo", None),
         Mode::Time => ("time", None),
@@ -136,7 +151,7 @@ fn tidegate(path: PathBuf, service: Service) -> Result<Command> {
     let mut command = Command::new(path);
     // A load generator is one source.
     command.env("TIDEGATE_DATAGRAM_SOURCE_RATE", "off");
-    command.arg("--listen").arg(format!("{name}={scheme}://127.0.0.1:0"));
+    command.arg("--listen").arg(format!("{name}={}127.0.0.1:0", service.scheme("tidegate")));
     if let Some(work) = work {
         command.arg("--work").arg(work);
     }
@@ -235,8 +250,7 @@ impl Server {
             under.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
             command = under;
         }
-        let scheme = if service.udp { "udp://" } else { "tcp://" };
-        Self::launch(command, Place::Said(scheme), cpus)
+        Self::launch(command, Place::Said(service.scheme(&spec.name)), cpus)
             .with_context(|| format!("{} did not start", spec.name))
     }
 

@@ -231,6 +231,26 @@ impl Hall {
     }
 }
 
+impl Hall {
+    /// A worker's rounds while the limit of workers changes, until one entry has been taken by anybody.
+    fn work_within(&self, me: usize, limit: &AtomicUsize) {
+        let over = || self.done.load(Ordering::SeqCst) == 1;
+        while !over() {
+            if me >= limit.load(Ordering::SeqCst) {
+                let wanted = || me < limit.load(Ordering::SeqCst) || over();
+                self.crew.stay_out(me, wanted, || self.has_work());
+            } else if !self.take() {
+                match self.crew.lead() {
+                    Some(lead) => lead.rest(|| self.has_work() || over(), || self.crew.rouse().poll()),
+                    None => self.crew.sleep(me, || self.has_work() || over()),
+                }
+            }
+        }
+        // The one that has done the work lets the others go.
+        self.crew.wake_all();
+    }
+}
+
 #[test]
 fn work_finds_a_worker_that_is_going_to_rest() {
     loom::model(|| {
@@ -285,6 +305,45 @@ fn work_wakes_one_of_two_that_are_going_to_rest() {
             .collect();
         hall.publish();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
+        assert_eq!((hall.done.load(Ordering::SeqCst), hall.crew.awake()), (1, 2));
+    });
+}
+
+#[test]
+fn work_that_a_worker_leaves_behind_finds_another() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(|| {
+        let (hall, limit) = (Hall::new(2), Arc::new(AtomicUsize::new(2)));
+        let workers: Vec<_> = (0..2)
+            .map(|me| {
+                let (hall, limit) = (hall.clone(), limit.clone());
+                thread::spawn(move || hall.work_within(me, &limit))
+            })
+            .collect();
+        limit.store(1, Ordering::SeqCst);
+        hall.crew.wake_all();
+        hall.publish();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        assert_eq!((hall.done.load(Ordering::SeqCst), hall.crew.awake()), (1, 2));
+    });
+}
+
+#[test]
+fn a_worker_that_stays_out_is_called_back() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        // Worker 0 is in a turn that does not end.
+        let (hall, limit) = (Hall::new(2), Arc::new(AtomicUsize::new(1)));
+        let worker = {
+            let (hall, limit) = (hall.clone(), limit.clone());
+            thread::spawn(move || hall.work_within(1, &limit))
+        };
+        hall.line.fetch_add(1, Ordering::SeqCst);
+        limit.store(2, Ordering::SeqCst);
+        hall.crew.wake_all();
+        worker.join().unwrap();
         assert_eq!((hall.done.load(Ordering::SeqCst), hall.crew.awake()), (1, 2));
     });
 }

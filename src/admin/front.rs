@@ -27,7 +27,7 @@ const FIRST: usize = 2;
 /// How often the history is sampled.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long accepting rests after an error that will not pass by itself.
-const ACCEPT_REST: Duration = Duration::from_millis(10);
+pub(super) const ACCEPT_REST: Duration = Duration::from_millis(10);
 /// How many connections are accepted before the others get their turn.
 const ACCEPTS_MAX: usize = 256;
 
@@ -163,7 +163,7 @@ impl Front {
     fn accept(&mut self, now: Instant) -> More {
         for _ in 0..ACCEPTS_MAX {
             if self.free_place().is_none() {
-                if !self.somebody_waits() {
+                if !somebody_waits(&self.listener) {
                     return More::None;
                 }
                 if let Err(full_until) = self.evict(now) {
@@ -176,7 +176,7 @@ impl Front {
                     AcceptFailure::Empty => return More::None,
                     AcceptFailure::Passing => {}
                     // The kernel says so before it looks whether anybody waits.
-                    AcceptFailure::NoDescriptor if !self.somebody_waits() => return More::None,
+                    AcceptFailure::NoDescriptor if !somebody_waits(&self.listener) => return More::None,
                     AcceptFailure::NoDescriptor => {
                         if !self.reserve.give_up() && self.evict(now).is_err() {
                             return More::At(now + ACCEPT_REST);
@@ -187,13 +187,6 @@ impl Front {
             }
         }
         More::At(now)
-    }
-
-    fn somebody_waits(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut listener = [PollFd::new(&self.listener, PollFlags::IN)];
-        matches!(poll(&mut listener, Some(&at_once)), Ok(1..))
     }
 
     fn free_place(&self) -> Option<usize> {
@@ -297,14 +290,23 @@ fn answer_or_panic(pages: &Pages, target: &str) -> AdminAnswer {
     contain(|| pages.answer(target)).unwrap_or_else(|_| Pages::panicked())
 }
 
+/// Whether a client waits to be accepted.
+pub(super) fn somebody_waits(listener: &TcpListener) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut listener = [PollFd::new(listener, PollFlags::IN)];
+    matches!(poll(&mut listener, Some(&at_once)), Ok(1..))
+}
+
 /// Makes the close of a connection a reset, which leaves nothing behind.
-fn abort(stream: mio::net::TcpStream) -> OwnedFd {
+pub(super) fn abort(stream: mio::net::TcpStream) -> OwnedFd {
     let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     stream.into()
 }
 
+/// Why nobody was accepted.
 #[derive(Debug, PartialEq, Eq)]
-enum AcceptFailure {
+pub(super) enum AcceptFailure {
     /// Nothing waits.
     Empty,
     /// This one was lost; the next may be well.
@@ -315,7 +317,8 @@ enum AcceptFailure {
     Resting,
 }
 
-fn classify(error: &io::Error) -> AcceptFailure {
+/// What follows from an error of accept.
+pub(super) fn classify(error: &io::Error) -> AcceptFailure {
     match error.raw_os_error() {
         Some(libc::EAGAIN) => AcceptFailure::Empty,
         Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => AcceptFailure::Passing,

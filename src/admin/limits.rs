@@ -1,4 +1,4 @@
-//! The limits of the admin endpoint, and the names that it answers to.
+//! The limits of the admin endpoint and the agent, and the names that the endpoint answers to.
 
 use std::time::Duration;
 
@@ -36,6 +36,30 @@ impl Default for AdminLimits {
             linger_time: Duration::from_secs(1),
             reserve_descriptors: 8,
         }
+    }
+}
+
+/// The limits of the agent.
+///
+/// ```
+/// let mut limits = tidegate::admin::AgentLimits::default();
+/// limits.connections = 4;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AgentLimits {
+    /// Connections held at the same time; default 16. Each has had its answer, so the newest takes the place of the
+    /// oldest.
+    pub connections: usize,
+    /// Time from accept to the end; default 1 s.
+    pub total_time: Duration,
+    /// Descriptors held in reserve, so that it answers when the process has none; default 2.
+    pub reserve_descriptors: usize,
+}
+
+impl Default for AgentLimits {
+    fn default() -> Self {
+        Self { connections: 16, total_time: Duration::from_secs(1), reserve_descriptors: 2 }
     }
 }
 

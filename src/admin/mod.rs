@@ -10,6 +10,8 @@
 //! relays it over a socket that nobody else can reach. Nothing that is asked here changes the
 //! server.
 //!
+//! Beside it stands the [`Agent`], which tells a balancer how much more the server can take.
+//!
 //! ```
 //! use tidegate::{Echo, Server, admin::Admin};
 //!
@@ -22,6 +24,7 @@
 //! # }
 //! ```
 
+mod agent;
 mod banner;
 mod connection;
 mod front;
@@ -35,7 +38,8 @@ mod reserve;
 mod show;
 mod status;
 
-pub use limits::AdminLimits;
+pub use agent::{Agent, AgentBuilder, AgentHandle};
+pub use limits::{AdminLimits, AgentLimits};
 
 use crate::metrics::snapshot::Observe;
 use front::Front;

@@ -22,6 +22,14 @@ impl Bucket {
         Self { rate, depth, tokens: depth, at: now }
     }
 
+    /// Changes the rate of a bucket that holds a second's worth. It keeps its tokens; one that gave none is full.
+    pub(crate) fn set_rate(&mut self, rate: f64, now: Instant) {
+        self.refill(now);
+        let depth = rate.max(1.0);
+        let tokens = if self.rate > 0.0 { self.tokens.min(depth) } else { depth };
+        *self = Self { rate, depth, tokens, at: now };
+    }
+
     fn refill(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + elapsed * self.rate).min(self.depth);

@@ -11,9 +11,9 @@ pub(crate) mod turns;
 
 use crate::limits::Limits;
 use crate::reason::DropReason;
+use crate::transport::address::SourceAddress;
 use places::{Place, Places};
 use sources::{SourceNumber, Sources};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Admission {
     places: Arc<Places>,
-    sources: Option<Sources>,
+    sources: Sources,
 }
 
 /// A connection's place among the admitted.
@@ -40,6 +40,12 @@ impl Admission {
         Arc::new(Self { places, sources: Sources::new(limits) })
     }
 
+    /// Changes the limits. Connections that are open keep their places, and the sources that they came from.
+    pub(crate) fn set_limits(&self, limits: &Limits, now: Instant) {
+        self.places.set_limit(limits.max_connections);
+        self.sources.set_limits(limits, now);
+    }
+
     /// Whether there is no place left, before a connection is accepted.
     pub(crate) fn is_full(&self) -> bool {
         self.places.is_full()
@@ -50,17 +56,17 @@ impl Admission {
         self.places.taken()
     }
 
-    /// Takes a place for a connection from `source`; one whose address is not an internet address has none.
+    /// Takes a place for a connection from `source`.
     pub(crate) fn admit(
         self: &Arc<Self>,
-        source: Option<IpAddr>,
+        source: impl Into<SourceAddress>,
         now: Instant,
     ) -> Result<Permit, DropReason> {
         let place = self.places.take().ok_or(DropReason::MaxConnections)?;
         // From here on the place is given back on every path.
-        let source = match (&self.sources, source) {
-            (Some(sources), Some(address)) => Some(sources.admit(address, now)?),
-            _ => None,
+        let source = match self.sources.are_wanted() {
+            true => Some(self.sources.admit(source, now)?),
+            false => None,
         };
         Ok(Permit { admission: self.clone(), source, _place: place })
     }
@@ -68,8 +74,8 @@ impl Admission {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let (Some(sources), Some(id)) = (&self.admission.sources, self.source) {
-            sources.leave(id);
+        if let Some(id) = self.source {
+            self.admission.sources.leave(id);
         }
     }
 }
@@ -77,13 +83,14 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
     #[test]
     fn a_permit_gives_back_its_place_and_its_source() {
         let mut limits = Limits::default();
         (limits.max_connections, limits.max_per_source) = (2, 1);
         let admission = Admission::new(&limits, |_| {});
-        let (now, [a, b, c]) = (Instant::now(), [1, 2, 3].map(|n| Some(IpAddr::from([10, 0, 0, n]))));
+        let (now, [a, b, c]) = (Instant::now(), [1, 2, 3].map(|n| IpAddr::from([10, 0, 0, n])));
         assert!(!admission.is_full());
         let first = admission.admit(a, now).unwrap();
         assert_eq!(admission.admit(a, now).unwrap_err(), DropReason::PerSource);
@@ -94,6 +101,12 @@ mod tests {
         drop(first);
         assert_eq!(admission.open(), 1);
         assert!(admission.admit(a, now).is_ok());
-        assert!(admission.admit(None, now).is_ok(), "a local client has no source");
+        drop(admission.admit(a, now).unwrap());
+        let user = SourceAddress::User(Some(0));
+        let of_user = admission.admit(user, now).unwrap();
+        drop(_second);
+        assert_eq!(admission.admit(user, now).unwrap_err(), DropReason::PerSource);
+        assert!(admission.admit(SourceAddress::User(Some(1)), now).is_ok(), "another user is another source");
+        drop(of_user);
     }
 }

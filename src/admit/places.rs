@@ -50,6 +50,11 @@ impl Places {
         self.taken.load(Ordering::Acquire)
     }
 
+    /// Changes how many there are. Where more are taken, they stay with their holders.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
     pub(crate) fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
     }
@@ -87,6 +92,21 @@ mod tests {
         drop((second, third));
         assert_eq!(*told.lock().unwrap(), [1, 1, 0]);
         assert!(Places::new(0).take().is_none());
+    }
+
+    #[test]
+    fn fewer_places_are_none_until_their_holders_have_gone() {
+        let places = Places::new(2);
+        let (first, second) = (places.take().unwrap(), places.take().unwrap());
+        places.set_limit(1);
+        assert!(places.take().is_none() && places.is_full());
+        drop(first);
+        assert!(places.take().is_none() && places.is_full());
+        drop(second);
+        let _held = places.take().unwrap();
+        assert!(places.take().is_none());
+        places.set_limit(2);
+        assert!(places.take().is_some());
     }
 
     #[test]

@@ -3,38 +3,46 @@
 use super::sources::{Prefix, SourceKey};
 use super::turns::accounts::SourceId;
 use crate::limits::{Fair, Limits};
+use crate::transport::address::SourceAddress;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::net::IpAddr;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A source as one number, which fits beside a connection: a hash of its address with a key of this process, so that
-/// nobody can choose addresses that share a heap with another's. 0 is everybody who has no address of their own.
+/// nobody can choose addresses that share a heap with another's. 0 is everybody, where sources do not take turns.
 #[derive(Debug)]
 pub(crate) struct Sharing {
     by_source: bool,
-    prefix: Prefix,
+    /// Both numbers in one.
+    prefix: AtomicU16,
     hasher: RandomState,
 }
 
 impl Sharing {
     pub(crate) fn new(limits: &Limits) -> Self {
         let by_source = limits.fair == Fair::Source;
-        Self { by_source, prefix: limits.source_prefix, hasher: RandomState::new() }
+        let prefix = AtomicU16::new(packed(limits.source_prefix));
+        Self { by_source, prefix, hasher: RandomState::new() }
+    }
+
+    /// Changes the prefix. Clients that are there stay in the heap that they came into.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        self.prefix.store(packed(limits.source_prefix), Relaxed);
     }
 
     /// The leading bits of an address that name a source.
     pub(crate) fn prefix(&self) -> Prefix {
-        self.prefix
+        let [v4, v6] = self.prefix.load(Relaxed).to_be_bytes();
+        (v4, v6)
     }
 
     /// The heap of a client.
-    pub(crate) fn heap(&self, address: Option<IpAddr>) -> u64 {
-        match address {
-            Some(address) if self.by_source => {
-                self.hasher.hash_one(SourceKey::new(address, self.prefix)).max(1)
-            }
-            _ => 0,
+    pub(crate) fn heap(&self, source: impl Into<SourceAddress>) -> u64 {
+        if !self.by_source {
+            return 0;
         }
+        self.hasher.hash_one(SourceKey::new(source, self.prefix())).max(1)
     }
 
     /// The source that a heap is of.
@@ -43,19 +51,29 @@ impl Sharing {
     }
 }
 
+fn packed((v4, v6): Prefix) -> u16 {
+    u16::from_be_bytes([v4, v6])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn one_source_has_one_heap_and_another_has_another() {
-        let ip = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
         let sharing = Sharing::new(&Limits::default());
         assert_eq!(sharing.heap(ip("fd00::1")), sharing.heap(ip("fd00::2")), "one /64");
         assert_ne!(sharing.heap(ip("10.0.0.1")), sharing.heap(ip("10.0.0.2")));
         assert_eq!(sharing.heap(ip("10.0.0.1")), sharing.heap(ip("::ffff:10.0.0.1")));
-        assert_eq!((sharing.heap(None), Sharing::source(0)), (0, SourceId::EVERYONE));
+        let user = |uid| sharing.heap(SourceAddress::User(uid));
+        assert_eq!(user(Some(1)), user(Some(1)));
+        assert!(user(Some(1)) != user(Some(0)) && user(None) != user(Some(0)));
+        assert_eq!(Sharing::source(0), SourceId::EVERYONE);
+        sharing.set_limits(&Limits::default().source_prefix((24, 128)));
+        assert_eq!(sharing.heap(ip("10.0.0.1")), sharing.heap(ip("10.0.0.2")));
+        assert_ne!(sharing.heap(ip("fd00::1")), sharing.heap(ip("fd00::2")));
         let off = Sharing::new(&Limits::default().fair(Fair::Off));
-        assert_eq!([ip("10.0.0.1"), ip("fd00::1"), None].map(|address| off.heap(address)), [0; 3]);
+        assert_eq!([ip("10.0.0.1"), ip("fd00::1")].map(|address| off.heap(address)), [0; 2]);
     }
 }

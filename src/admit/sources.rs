@@ -3,12 +3,15 @@
 use super::bucket::Bucket;
 use crate::limits::Limits;
 use crate::reason::DropReason;
+use crate::transport::address::SourceAddress;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// An address with its host bits cleared: who counts as one source.
+/// An address with its host bits cleared, or a user of this machine: who counts as one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SourceKey([u8; 16]);
 
@@ -16,7 +19,11 @@ pub(crate) struct SourceKey([u8; 16]);
 pub(crate) type Prefix = (u8, u8);
 
 impl SourceKey {
-    pub(crate) fn new(address: IpAddr, prefix: Prefix) -> Self {
+    pub(crate) fn new(source: impl Into<SourceAddress>, prefix: Prefix) -> Self {
+        let address = match source.into() {
+            SourceAddress::Ip(address) => address,
+            SourceAddress::User(uid) => return Self(SourceAddress::user_number(uid).to_be_bytes()),
+        };
         // An IPv4 client of a dual-stack listener is the same source as on an IPv4 listener.
         let bits = match address.to_canonical() {
             IpAddr::V4(v4) => {
@@ -40,15 +47,17 @@ const NONE: u32 = u32::MAX;
 /// is always such a one: the room is twice the connections.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    max: usize,
-    rate: f64,
-    prefix: Prefix,
+    /// A limit asks for them.
+    wanted: AtomicBool,
     room: usize,
     known: Mutex<Known>,
 }
 
 #[derive(Debug)]
 struct Known {
+    max: usize,
+    rate: f64,
+    prefix: Prefix,
     by_key: HashMap<SourceKey, u32>,
     entries: Vec<SourceEntry>,
     /// The sources without a connection, least recently seen first.
@@ -67,39 +76,62 @@ struct SourceEntry {
 }
 
 impl Sources {
-    /// `None` where no limit asks for sources.
-    pub(crate) fn new(limits: &Limits) -> Option<Self> {
-        let wanted = limits.max_per_source > 0 || limits.source_rate > 0.0;
-        wanted.then(|| Self {
-            max: limits.max_per_source,
-            rate: limits.source_rate,
-            prefix: limits.source_prefix,
-            room: limits.max_connections * 2,
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            wanted: AtomicBool::new(Self::are_wanted_by(limits)),
+            room: limits.connections_most() * 2,
             known: Mutex::new(Known {
+                max: limits.max_per_source,
+                rate: limits.source_rate,
+                prefix: limits.source_prefix,
                 by_key: HashMap::new(),
                 entries: Vec::new(),
                 first_idle: NONE,
                 last_idle: NONE,
             }),
-        })
+        }
+    }
+
+    fn are_wanted_by(limits: &Limits) -> bool {
+        limits.max_per_source > 0 || limits.source_rate > 0.0
+    }
+
+    /// Whether a limit asks for sources: otherwise nothing is known of them, and connections are not counted.
+    pub(crate) fn are_wanted(&self) -> bool {
+        self.wanted.load(Relaxed)
+    }
+
+    /// Changes the limits. Connections that are open stay with the source that they were counted for, if they were.
+    pub(crate) fn set_limits(&self, limits: &Limits, now: Instant) {
+        let mut known = self.known();
+        (known.max, known.prefix) = (limits.max_per_source, limits.source_prefix);
+        let rate = limits.source_rate;
+        if known.rate.to_bits() != rate.to_bits() {
+            known.rate = rate;
+            known.entries.iter_mut().for_each(|entry| entry.tokens.set_rate(rate, now));
+        }
+        self.wanted.store(Self::are_wanted_by(limits), Relaxed);
     }
 
     /// The most bytes that the table of sources takes: entries, and a map that grows by doubling.
     pub(crate) fn memory_ceiling(limits: &Limits) -> usize {
-        let wanted = limits.max_per_source > 0 || limits.source_rate > 0.0;
         let each = 2 * size_of::<SourceEntry>() + 4 * (size_of::<(SourceKey, u32)>() + 1);
-        if wanted { limits.max_connections * 2 * each } else { 0 }
+        if Self::are_wanted_by(limits) { limits.connections_most() * 2 * each } else { 0 }
     }
 
-    /// Counts a connection from `address`, if the limits of its source allow one more.
-    pub(crate) fn admit(&self, address: IpAddr, now: Instant) -> Result<SourceNumber, DropReason> {
-        let key = SourceKey::new(address, self.prefix);
+    /// Counts a connection from a source, if its limits allow one more.
+    pub(crate) fn admit(
+        &self,
+        source: impl Into<SourceAddress>,
+        now: Instant,
+    ) -> Result<SourceNumber, DropReason> {
         let mut known = self.known();
-        let number = known.entry(key, self.room, || Bucket::new(self.rate, now));
+        let Known { max, rate, prefix, .. } = *known;
+        let number = known.entry(SourceKey::new(source, prefix), self.room, || Bucket::new(rate, now));
         let entry = &mut known.entries[number as usize];
-        let refused = if self.max > 0 && entry.open >= self.max {
+        let refused = if max > 0 && entry.open >= max {
             Some(DropReason::PerSource)
-        } else if self.rate > 0.0 && !entry.tokens.take(now, 1.0) {
+        } else if rate > 0.0 && !entry.tokens.take(now, 1.0) {
             Some(DropReason::Rate)
         } else {
             entry.open += 1;
@@ -189,7 +221,7 @@ mod tests {
     fn sources(change: impl FnOnce(&mut Limits)) -> (Sources, Instant) {
         let mut limits = Limits::default();
         change(&mut limits);
-        (Sources::new(&limits).expect("a limit asks for them"), Instant::now())
+        (Sources::new(&limits), Instant::now())
     }
 
     #[test]
@@ -236,6 +268,37 @@ mod tests {
     }
 
     #[test]
+    fn limits_change_and_open_connections_stay_with_their_source() {
+        let (sources, now) = sources(|l| (l.max_per_source, l.source_prefix) = (2, (32, 64)));
+        let comes = |text: &str| sources.admit(ip(text), now);
+        let held = [comes("10.0.0.1").unwrap(), comes("10.0.0.1").unwrap(), comes("10.0.0.2").unwrap()];
+        let set = |limits: Limits| sources.set_limits(&limits, now);
+        set(Limits::default().max_per_source(1).source_prefix((24, 64)));
+        assert_eq!(comes("10.0.0.1").err(), None, "as one of a network it is new");
+        assert_eq!(comes("10.0.0.77"), Err(DropReason::PerSource));
+        set(Limits::default());
+        assert!(!sources.are_wanted());
+        held.into_iter().for_each(|id| sources.leave(id));
+        set(Limits::default().max_per_source(1));
+        assert!(sources.are_wanted() && comes("10.0.0.1").is_ok(), "those that left are not counted");
+    }
+
+    #[test]
+    fn a_rate_that_changes_is_that_of_known_sources_too() {
+        let (sources, now) = sources(|l| l.source_rate = 2.0);
+        let comes = |ms: u64| sources.admit(ip("::1"), now + Duration::from_millis(ms)).is_ok();
+        assert_eq!([comes(0), comes(0), comes(0)], [true, true, false]);
+        sources.set_limits(&Limits::default().source_rate(10.0), now);
+        assert_eq!(
+            [comes(0), comes(100), comes(100)],
+            [false, true, false],
+            "it has no tokens for the change"
+        );
+        sources.set_limits(&Limits::default().source_rate(1.0), now + Duration::from_secs(60));
+        assert_eq!([comes(60_000), comes(60_000)], [true, false], "nor more than a second's");
+    }
+
+    #[test]
     fn when_the_table_is_full_the_source_seen_least_recently_is_forgotten() {
         let (sources, now) = sources(|l| (l.max_connections, l.queue, l.source_rate) = (1, 1, 0.01));
         let comes = |text: &str| match sources.admit(ip(text), now) {
@@ -260,7 +323,7 @@ mod tests {
         let limits = Limits::default().max_connections(100);
         assert_eq!(Sources::memory_ceiling(&limits), 0);
         for limits in [limits.clone().max_per_source(1), limits.source_rate(1.0)] {
-            let (sources, now) = (Sources::new(&limits).unwrap(), Instant::now());
+            let (sources, now) = (Sources::new(&limits), Instant::now());
             let ceiling = Sources::memory_ceiling(&limits);
             for host in 0..1_000_u32 {
                 if let Ok(number) = sources.admit(IpAddr::from(host.to_be_bytes()), now) {

@@ -24,10 +24,14 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Service (echo, hello, time, work, or proxy:BACKEND,...) and the URL where it listens (tcp://, udp://,
-    /// http:// or ws://, and tls://, https:// or wss:// for the same inside TLS); may be repeated
-    /// [default: echo=tcp://127.0.0.1:5000]
+    /// http:// or ws://, tls://, https:// or wss:// for the same inside TLS, and unix:/PATH, http+unix:/PATH or
+    /// ws+unix:/PATH for a Unix socket); may be repeated [default: echo=tcp://127.0.0.1:5000]
     #[arg(long, value_name = "SERVICE=URL", help_heading = "Listening")]
     pub(super) listen: Vec<String>,
+    /// Mode of the files of Unix sockets, in octal: a client must be able to write to the file [default: 0660]
+    #[arg(long, value_name = "MODE", help_heading = "Listening", value_parser = socket_mode)]
+    pub(super) socket_mode: Option<u32>,
+
     /// The `[[listener]]` tables of the configuration file: each has listeners and what is theirs alone.
     #[arg(skip)]
     pub(super) listeners: Vec<ServeArgs>,
@@ -38,6 +42,10 @@ pub(super) struct ServeArgs {
     /// be repeated; * stands for all
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Listening")]
     pub(super) admin_host: Vec<String>,
+    /// Address where a balancer is told how much more this server can take (up 80%, drain, down), as HAProxy's agent-check
+    /// asks for it, or off [default: off]
+    #[arg(long, value_name = "ADDR", help_heading = "Listening")]
+    pub(super) agent: Option<String>,
     /// Cost of a request of the work service: cpu:1ms computes, sleep:20ms waits [default: cpu:1ms]
     #[arg(long, value_name = "COST", help_heading = "Listening")]
     pub(super) work: Option<crate::service::Cost>,
@@ -71,6 +79,13 @@ Every option but --verbose and --quiet can also be set by an environment variabl
 TIDEGATE_MAX_LINE) and by a key in the file that --config names (max-line = \"64KiB\"). The command line comes \
 first, then the environment, then the file, then the default. An empty variable is not set.";
 
+/// Reads the mode of a file.
+fn socket_mode(text: &str) -> Result<u32, String> {
+    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|&mode| digits && mode <= 0o777);
+    mode.ok_or_else(|| format!("`{text}` is not a mode: write one like 0660, in octal"))
+}
+
 impl ServeArgs {
     /// These options, and the others' where these say nothing.
     pub(super) fn or(self, other: Self) -> Self {
@@ -82,8 +97,10 @@ impl ServeArgs {
             config: self.config.or(other.config),
             listen,
             listeners,
+            socket_mode: self.socket_mode.or(other.socket_mode),
             admin: self.admin.or(other.admin),
             admin_host: if self.admin_host.is_empty() { other.admin_host } else { self.admin_host },
+            agent: self.agent.or(other.agent),
             work: self.work.or(other.work),
             limits: self.limits.or(other.limits),
             gate: self.gate.or(other.gate),

@@ -137,7 +137,7 @@ fn own(parser: &Parser, key: &str) -> Result<(), String> {
     let of_its_own = TABLE.iter().any(|limit| limit.per_listener && limit.name == key);
     let of_a_service = gate_options::NAMES.contains(&key) || web_options::NAMES.contains(&key);
     let of_a_service = of_a_service || tls_options::NAMES.contains(&key);
-    if of_its_own || of_a_service || matches!(key, "listen" | "busy-reply") {
+    if of_its_own || of_a_service || matches!(key, "listen" | "busy-reply" | "socket-mode") {
         return Ok(());
     }
     if parser.names().any(|name| name == key) {

@@ -1,7 +1,9 @@
 //! What the program prints about a server: the start lines, and what `tidegate check` prints.
 
 use super::args::LogFormat;
+use super::beside::Beside;
 use super::plan::Plan;
+use crate::Address;
 use crate::service::Cost;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -15,23 +17,26 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 /// and the limits.
 pub(super) fn start_lines(
     plan: &Plan,
-    addresses: &[SocketAddr],
-    admin: Option<SocketAddr>,
+    addresses: &[Address],
+    beside: Beside<SocketAddr>,
     format: LogFormat,
 ) -> String {
     match format {
-        LogFormat::Text => start_text(plan, addresses, admin),
-        LogFormat::Json => start_json(plan, addresses, admin),
+        LogFormat::Text => start_text(plan, addresses, beside),
+        LogFormat::Json => start_json(plan, addresses, beside),
     }
 }
 
-fn start_text(plan: &Plan, addresses: &[SocketAddr], admin: Option<SocketAddr>) -> String {
+fn start_text(plan: &Plan, addresses: &[Address], beside: Beside<SocketAddr>) -> String {
     let mut text = String::new();
     for (listener, address) in plan.listeners.iter().zip(addresses) {
-        let _ = writeln!(text, "{} on {}://{address}", listener.service, listener.scheme());
+        let _ = writeln!(text, "{} on {}", listener.service, listener.url(address));
     }
-    if let Some(address) = admin {
+    if let Some(address) = beside.admin {
         let _ = writeln!(text, "metrics on http://{address}/metrics, status on http://{address}/status");
+    }
+    if let Some(address) = beside.agent {
+        let _ = writeln!(text, "agent on {address}");
     }
     let limits = &plan.limits;
     let _ = writeln!(
@@ -47,15 +52,16 @@ fn start_text(plan: &Plan, addresses: &[SocketAddr], admin: Option<SocketAddr>) 
 }
 
 /// The same for programs: one object a line, with the fields that every line of the log has.
-fn start_json(plan: &Plan, addresses: &[SocketAddr], admin: Option<SocketAddr>) -> String {
+fn start_json(plan: &Plan, addresses: &[Address], beside: Beside<SocketAddr>) -> String {
     let listening = plan.listeners.iter().zip(addresses).map(|(listener, address)| {
-        let url = format!("{}://{address}", listener.scheme());
+        let url = listener.url(address);
         json!({ "message": "listening", "service": listener.service, "url": url })
     });
-    let admin = admin.map(|address| {
+    let admin = beside.admin.map(|address| {
         let (metrics, status) = (format!("http://{address}/metrics"), format!("http://{address}/status"));
         json!({ "message": "admin endpoint", "metrics": metrics, "status": status })
     });
+    let agent = beside.agent.map(|address| json!({ "message": "agent", "address": address.to_string() }));
     let limits = json!({
         "message": "limits", "workers": plan.limits.workers, "queue": plan.limits.queue,
         "max_connections": plan.limits.max_connections, "descriptors": plan.descriptors(),
@@ -65,7 +71,7 @@ fn start_json(plan: &Plan, addresses: &[SocketAddr], admin: Option<SocketAddr>) 
     // Writing to a string does not fail.
     let _ = SystemTime.format_time(&mut Writer::new(&mut now));
     let mut text = String::new();
-    for mut line in listening.chain(admin).chain([limits]) {
+    for mut line in listening.chain(admin).chain(agent).chain([limits]) {
         if let Value::Object(fields) = &mut line {
             fields.insert("timestamp".to_owned(), now.clone().into());
             fields.insert("level".to_owned(), "INFO".into());
@@ -85,7 +91,7 @@ impl Plan {
         };
         let any_own = self.listeners.iter().any(|listener| !listener.own.is_empty());
         for listener in &self.listeners {
-            row(&mut out, &listener.service, &format!("{}://{}", listener.scheme(), listener.address), "");
+            row(&mut out, &listener.service, &listener.url(&listener.address), "");
             if any_own && listener.has_backlog() {
                 let of_gate = |name: &str| listener.gate.iter().any(|&(gate, _)| gate == name);
                 for limit in listener.own.applied_to(self.limits.clone()).table() {
@@ -104,6 +110,9 @@ impl Plan {
         }
         let admin = self.admin.map_or("off".to_owned(), |address| format!("http://{address}/status"));
         row(&mut out, "admin", &admin, "");
+        if let Some(agent) = self.agent {
+            row(&mut out, "agent", &agent.to_string(), "");
+        }
         if let Some(access) = &self.access {
             row(&mut out, "access-log", &access.to_string(), "");
         }
@@ -141,7 +150,7 @@ impl Plan {
 
     /// The descriptors that the server may use.
     fn descriptors(&self) -> usize {
-        self.limits.max_connections + self.limits.lingering + self.limits.fd_reserve + self.of_services()
+        self.limits.connections_most() + self.limits.lingering + self.limits.fd_reserve + self.of_services()
     }
 
     /// How long a client waits that is admitted at the worst moment, and how that comes about.

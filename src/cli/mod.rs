@@ -2,6 +2,7 @@
 
 mod access_options;
 mod args;
+mod beside;
 mod client;
 mod completions;
 mod config;

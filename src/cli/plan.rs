@@ -15,7 +15,9 @@ use crate::service::{
     hello_datagrams, http, proxy, websocket,
 };
 use crate::transport::tls::Setup;
+use crate::{Address, UnixName};
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_units::unescape;
@@ -33,6 +35,8 @@ pub(super) struct Plan {
     pub(super) admin: Option<SocketAddr>,
     /// The host names that it answers for.
     pub(super) admin_hosts: Vec<String>,
+    /// Where balancers are told how much more it can take, if they are.
+    pub(super) agent: Option<SocketAddr>,
     /// Where HTTP requests are logged.
     pub(super) access: Option<AccessPlan>,
     /// What a request of the work service costs.
@@ -49,7 +53,9 @@ pub(super) struct PlannedListener {
     pub(super) service: String,
     /// Its protocol.
     pub(super) scheme: Scheme,
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
+    /// The mode of the file of its Unix socket, if it is said.
+    pub(super) socket_mode: Option<u32>,
     pub(super) offer: Offer,
     /// The balancers whose PROXY headers are believed.
     pub(super) balancers: Vec<Network>,
@@ -85,14 +91,15 @@ struct Parsed {
     busy_reply: Option<Vec<u8>>,
     balancers: Vec<Network>,
     tls: TlsOptions,
+    socket_mode: Option<u32>,
 }
 
 impl Parsed {
     fn resolved(self) -> Result<PlannedListener, ExitError> {
-        let Self { service, url, wanted, text, own, busy_reply, balancers, tls } = self;
+        let Self { service, url, wanted, text, own, busy_reply, balancers, tls, socket_mode } = self;
         let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
         let tls = tls.setup(url.scheme).map_err(|problem| tls_problem(&text, problem))?;
-        let address = resolve(&url).map_err(failed)?;
+        let address = address(&text, &url)?;
         let mut gate_table = Vec::new();
         let offer = match wanted {
             Wanted::Offer(offer) => offer,
@@ -108,6 +115,7 @@ impl Parsed {
             service,
             scheme,
             address,
+            socket_mode,
             offer,
             balancers,
             gate: gate_table,
@@ -119,9 +127,9 @@ impl Parsed {
 }
 
 impl PlannedListener {
-    /// Its protocol, as the scheme of its URL.
-    pub(super) fn scheme(&self) -> &'static str {
-        self.scheme.as_str()
+    /// Where it listens, by its real address.
+    pub(super) fn url(&self, address: &Address) -> String {
+        address.url(over_tcp(self.scheme).as_str())
     }
 
     /// Descriptors that its service may have open beside those of its clients.
@@ -168,7 +176,8 @@ impl Plan {
         let busy_reply = unescaped(args)?;
         let access = args.access.plan().map_err(ExitError::usage)?;
         // What is misspelt comes before what cannot be resolved now and may be later.
-        let admin = admin_url(args.admin.as_deref().unwrap_or(DEFAULT_ADMIN))?;
+        let admin = endpoint_url("admin", args.admin.as_deref().unwrap_or(DEFAULT_ADMIN), "9464")?;
+        let agent = endpoint_url("agent", args.agent.as_deref().unwrap_or("off"), "9465")?;
         let default = ServeArgs { listen: vec![DEFAULT_LISTEN.to_owned()], ..ServeArgs::default() };
         let flat = ServeArgs { listen: args.listen.clone(), ..ServeArgs::default() };
         let anywhere = !args.listen.is_empty() || !args.listeners.is_empty();
@@ -201,6 +210,7 @@ impl Plan {
                     busy_reply: words.clone(),
                     balancers,
                     tls,
+                    socket_mode: table.socket_mode.or(args.socket_mode),
                 });
             }
         }
@@ -208,12 +218,15 @@ impl Plan {
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
         let bound_name = admin.iter().map(|url| url.host.clone());
         let admin_hosts = args.admin_host.iter().cloned().chain(bound_name).collect();
-        let admin = admin.map(|url| resolve(&url)).transpose();
-        let admin = admin.map_err(|why| ExitError::failed(format!("admin address: {why}")))?;
+        let [admin, agent] = [("admin", admin), ("agent", agent)].map(|(name, url)| {
+            let address = url.map(|url| resolve(&url)).transpose();
+            address.map_err(|why| ExitError::failed(format!("{name} address: {why}")))
+        });
+        let (admin, agent) = (admin?, agent?);
         let mut limits = limits;
         let others = listeners.len() + listeners.iter().map(PlannedListener::descriptors).sum::<usize>();
         let lowered = fit_descriptors(&mut limits, &args.limits, others);
-        Ok(Self { limits, listeners, busy_reply, admin, admin_hosts, access, work, lowered })
+        Ok(Self { limits, listeners, busy_reply, admin, admin_hosts, agent, access, work, lowered })
     }
 
     /// What [`bind`](Self::bind) would find wrong with the limits.
@@ -241,16 +254,20 @@ impl Plan {
             let PlannedListener { text, service, address, offer, own, busy_reply, .. } = listener;
             let listen = match offer {
                 Offer::Stream(service) => Listen::shared(*address, service.clone()),
-                Offer::Datagrams(service) => Listen::datagrams_shared(*address, service.clone()),
+                Offer::Datagrams(service) => Listen::datagrams_at(*address, service.clone()),
             };
             let listen = listen.accept_proxy(listener.balancers.iter().copied());
+            let listen = match listener.socket_mode {
+                Some(mode) => listen.socket_mode(mode),
+                None => listen,
+            };
             #[cfg(feature = "tls")]
             let listen = match &listener.tls {
                 Some(tls) => listen.tls(tls.clone()),
                 None => listen,
             };
-            let listen = match handed.for_listener(text, service, *address, !listener.has_backlog()) {
-                Some(socket) => listen.socket(socket),
+            let listen = match handed.for_listener(text, service, address, !listener.has_backlog()) {
+                Some((socket, bound)) => listen.socket(socket).bound(bound),
                 None => listen,
             };
             let own = own.clone();
@@ -263,10 +280,7 @@ impl Plan {
         if let Some(words) = &self.busy_reply {
             builder = builder.busy_reply(words.clone());
         }
-        match self.admin {
-            Some(address) => builder.beside(address),
-            None => builder,
-        }
+        self.admin.iter().chain(&self.agent).fold(builder, |builder, &address| builder.beside(address))
     }
 }
 
@@ -341,14 +355,14 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
     if url.scheme.has_path() && url.path != "/" {
         return Err(wrong(&"a listener has no path"));
     }
-    let offer = match tls_options::inside(url.scheme).unwrap_or(url.scheme) {
+    let offer = match over_tcp(tls_options::inside(url.scheme).unwrap_or(url.scheme)) {
         Scheme::Tcp => stream_service(name, work).map(Offer::Stream),
         Scheme::Udp => datagram_service(name, work).map(Offer::Datagrams),
         Scheme::Http => http_service(name, work).map(Offer::Stream),
         Scheme::Ws => socket_service(name, work, web).map(Offer::Stream),
         _ => {
             return Err(wrong(
-                &"a listener is tcp://, udp://, http:// or ws://, or tls://, https:// or wss://",
+                &"a listener is tcp://, udp://, http:// or ws://, tls://, https:// or wss://, or unix:, http+unix: or ws+unix:",
             ));
         }
     };
@@ -362,10 +376,13 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
 
 /// A gate before these backends, which are separated by commas; over HTTP with a place for each request.
 fn gate(backends: &str, scheme: Scheme) -> Result<ProxyBuilder, String> {
-    let is_http = match scheme {
+    let is_http = match over_tcp(scheme) {
         Scheme::Tcp | Scheme::Tls => false,
         Scheme::Http | Scheme::Https => true,
-        _ => return Err("the gate listens on tcp:// or http://, or on tls:// or https://".to_owned()),
+        _ => {
+            let schemes = "tcp://, tls://, http:// or https://, or on unix: or http+unix:";
+            return Err(format!("the gate listens on {schemes}"));
+        }
     };
     let mut names = Vec::new();
     for backend in backends.split(',').map(str::trim) {
@@ -423,16 +440,39 @@ fn datagram_service(name: &str, work: Cost) -> Option<Arc<dyn DatagramService>> 
 }
 
 /// Reads an address, or `off`.
-fn admin_url(text: &str) -> Result<Option<Url>, ExitError> {
+fn endpoint_url(name: &str, text: &str, usual_port: &str) -> Result<Option<Url>, ExitError> {
     if text == "off" {
         return Ok(None);
     }
     let url = format!("tcp://{text}").parse::<Url>().map_err(|_| {
         ExitError::usage(format!(
-            "admin address `{text}` is not HOST:PORT: write one like 127.0.0.1:9464, or off"
+            "{name} address `{text}` is not HOST:PORT: write one like 127.0.0.1:{usual_port}, or off"
         ))
     });
     url.map(Some)
+}
+
+/// The scheme of the same protocol over TCP, of a service at a Unix socket.
+fn over_tcp(scheme: Scheme) -> Scheme {
+    match scheme {
+        Scheme::Unix => Scheme::Tcp,
+        Scheme::HttpUnix => Scheme::Http,
+        Scheme::WsUnix => Scheme::Ws,
+        other => other,
+    }
+}
+
+/// Where a listener is. A path that no socket can have is for a person to change; a name may have an address later.
+fn address(text: &str, url: &Url) -> Result<Address, ExitError> {
+    let why = |why: &dyn std::fmt::Display| format!("listener `{text}`: {why}");
+    let Some(path) = url.socket() else {
+        return resolve(url).map(Address::Ip).map_err(|error| ExitError::failed(why(&error)));
+    };
+    let name = match path.as_os_str().as_bytes() {
+        [0, name @ ..] => UnixName::abstract_name(name),
+        _ => UnixName::path(path),
+    };
+    name.map(Address::Unix).map_err(|error| ExitError::usage(why(&error)))
 }
 
 /// The first address of a host. A name that has none now may have one when a supervisor tries again.

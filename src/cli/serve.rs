@@ -2,6 +2,7 @@
 
 use super::access_options::AccessPlan;
 use super::args::{LogFormat, ServeArgs};
+use super::beside::Beside;
 use super::exit::{self, ExitError, fail, print, write_out};
 use super::live::handed::Handed;
 use super::live::notify::Supervisor;
@@ -11,12 +12,9 @@ use super::live::{Live, ORDERS};
 use super::plan::Plan;
 use super::signals::{Hangup, on_order};
 use super::{config, describe, log, threads};
-use crate::admin::{Admin, AdminHandle};
 use crate::metrics::configuration;
-use crate::metrics::snapshot::Observe;
 use crate::server::BoundServer;
 use std::io;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -54,8 +52,9 @@ fn start_and_serve(args: ServeArgs) -> Result<u8, ExitError> {
         ("the timekeeper", 1),
         ("the acceptor", 1),
         ("the admin endpoint", admin_threads),
+        ("the agent", usize::from(plan.agent.is_some())),
         ("the access log", usize::from(plan.access.is_some())),
-        ("worker", plan.limits.workers),
+        ("worker", plan.limits.workers_most()),
     ];
     threads::rehearse(&cast).map_err(ExitError::failed)?;
     log::start(&args).map_err(|error| ExitError::failed(format!("cannot start the log: {error}")))?;
@@ -82,7 +81,7 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
     let Configured { args, plan, .. } = &configured;
     let quiet = args.quiet;
     let addresses = bound.addresses();
-    let admin = plan.admin.map(|address| admin(address, plan, bound.observe(), &mut handed)).transpose()?;
+    let beside = Beside::bind(plan, &bound.observe(), &mut handed)?;
     handed.check_empty()?;
     // Before the first client is served, so that no signal finds the default: to be killed.
     let (trigger, supervisor) = (bound.trigger(), Arc::new(Supervisor::from_environment()));
@@ -98,20 +97,19 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
     )
     .map_err(ExitError::failed)?;
     let handle = Arc::new(bound.serve()?);
-    let admin_address = admin.as_ref().map(AdminHandle::address);
+    let beside = beside.serve()?;
     let start = (!quiet).then(|| {
         let format = args.log_format.unwrap_or(LogFormat::Text);
-        describe::start_lines(plan, &addresses, admin_address, format)
+        describe::start_lines(plan, &addresses, beside.addresses(), format)
     });
     let lowered = plan.lowered.then_some(plan.limits.max_connections).filter(|_| !quiet);
     let queue = plan.limits.queue;
     let live = Arc::new(Live {
         handle: handle.clone(),
         supervisor,
-        origin: StartedFrom::now()
-            .map_err(|error| ExitError::failed(format!("cannot tell its own file: {error}")))?,
+        origin: StartedFrom::now(),
         texts: plan.listeners.iter().map(|listener| listener.text.clone()).collect::<Vec<_>>().into(),
-        admin: admin.into(),
+        beside: beside.into(),
         configured: configured.into(),
         reloads: AtomicU8::new(0),
     });
@@ -133,40 +131,11 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
     }
     drop(sockets);
     let report = handle.wait();
-    drop(live.take_admin());
+    drop(live.take_beside());
     if !quiet {
         tracing::info!("{report}");
     }
     Ok(if report.is_clean() { exit::OK } else { exit::CUT })
-}
-
-/// Binds and serves the admin endpoint.
-fn admin(
-    address: SocketAddr,
-    plan: &Plan,
-    observe: Arc<dyn Observe>,
-    handed: &mut Handed,
-) -> Result<AdminHandle, ExitError> {
-    let mut builder = Admin::builder(address, observe);
-    if let Some(socket) = handed.for_admin(address) {
-        builder = builder.socket(socket);
-    }
-    let builder = plan.admin_hosts.iter().fold(builder, |builder, host| builder.host(host));
-    let admin = builder.bind().map_err(|error| {
-        let why = match error.kind() {
-            io::ErrorKind::AddrInUse => format!(
-                "the address is in use, perhaps by another tidegate: choose another port, like --admin {}, or --admin off",
-                SocketAddr::new(address.ip(), address.port().checked_add(1).unwrap_or(9464))
-            ),
-            io::ErrorKind::PermissionDenied => {
-                "permission denied: ports below 1024 need a privilege, choose a higher one with --admin".to_owned()
-            }
-            io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
-            _ => error.to_string(),
-        };
-        ExitError::failed(format!("cannot open the admin endpoint on {address}: {why}"))
-    })?;
-    admin.serve().map_err(|error| ExitError::failed(format!("cannot start the admin endpoint: {error}")))
 }
 
 /// Prints the start lines. A full pipe or a stopped terminal keeps a thread of its own waiting, and not the

@@ -32,6 +32,18 @@ impl Limits {
                 self.queue, self.max_connections
             )
         })?;
+        ensure(self.connections_ceiling == 0 || self.max_connections <= self.connections_ceiling, &|| {
+            format!(
+                "max-connections is {} and connections-ceiling {}: it must not be larger",
+                self.max_connections, self.connections_ceiling
+            )
+        })?;
+        ensure(self.workers_ceiling == 0 || self.workers <= self.workers_ceiling, &|| {
+            format!(
+                "workers is {} and workers-ceiling {}: it must not be larger",
+                self.workers, self.workers_ceiling
+            )
+        })?;
         // Room for a carriage return, and for the byte that shows that a line is too long.
         ensure(self.max_line + 2 <= self.input_total, &|| {
             format!(
@@ -54,6 +66,16 @@ impl Limits {
                 show_size(self.output_total)
             )
         })
+    }
+
+    /// The most connections that there can be while the server serves, however the limits change.
+    pub(crate) fn connections_most(&self) -> usize {
+        self.max_connections.max(self.connections_ceiling)
+    }
+
+    /// The most workers that there can be while the server serves, however the limits change.
+    pub(crate) fn workers_most(&self) -> usize {
+        self.workers.max(self.workers_ceiling)
     }
 
     /// The kernel's backlog while the queue does not stand, and while it does.
@@ -80,10 +102,12 @@ mod tests {
     #[test]
     fn defaults_hold_and_impossible_relations_do_not() {
         assert_eq!(Limits::default().check(), Ok(()));
-        let wrong: [fn(&mut Limits); 14] = [
+        let wrong: [fn(&mut Limits); 16] = [
             |l| l.workers = 0,
             |l| l.max_connections = 0,
             |l| l.queue = 20_000,
+            |l| l.workers_ceiling = 31,
+            |l| l.connections_ceiling = 9_999,
             |l| l.source_prefix = (33, 128),
             |l| l.source_rate = f64::NAN,
             |l| l.refusal_rate = RefusalRate::PerSecond(f64::INFINITY),

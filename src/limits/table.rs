@@ -27,32 +27,44 @@ const OFF: Duration = Duration::ZERO;
 limits! {
     Limits {
         /// Threads that run services.
-        workers: usize = 32, Count(1..=WORKERS_MAX), Fixed;
+        workers: usize = 32, Count(1..=WORKERS_MAX), Live;
+
+        /// Threads that `workers` can be raised to while the server serves.
+        ///
+        /// With 0, as many as it is at the start. Memory is reckoned for this number.
+        workers_ceiling: usize = 0, Count(0..=WORKERS_MAX), Fixed, 0 is "workers";
 
         /// Newcomers and datagrams that may wait for a worker; with 0 a newcomer is admitted only while a
         /// worker is free.
-        queue: usize = 128, Count(0..=CONNECTIONS_MAX), Fixed;
+        queue: usize = 128, Count(0..=CONNECTIONS_MAX), Live;
 
         /// Connections that may be open at once.
-        max_connections: usize = 10_000, Count(1..=CONNECTIONS_MAX), Fixed;
+        max_connections: usize = 10_000, Count(1..=CONNECTIONS_MAX), Live;
+
+        /// Connections that `max_connections` can be raised to while the server serves.
+        ///
+        /// With 0, as many as it is at the start. Memory and file descriptors are reckoned for this number.
+        connections_ceiling: usize = 0, Count(0..=CONNECTIONS_MAX), Fixed, 0 is "max-connections";
 
         /// Connections that one source may have open at once.
-        max_per_source: usize = 0, Count(0..=CONNECTIONS_MAX), Fixed, 0 is "off";
+        max_per_source: usize = 0, Count(0..=CONNECTIONS_MAX), Live, 0 is "off";
 
         /// New connections that one source may open in a second.
         ///
         /// A source that was quiet may open as many at once.
-        source_rate: f64 = 0.0, Rate(0.0..=RATE_MAX), Fixed, 0 is "off";
+        source_rate: f64 = 0.0, Rate(0.0..=RATE_MAX), Live, 0 is "off";
 
         /// Datagrams of one source that are answered in a second; further ones are dropped.
         ///
         /// A source that was quiet may send what it has in four seconds at once, but from one port what it has in a
         /// quarter of a second. The source of a datagram can be forged: without this limit one datagram can make two
-        /// servers answer each other for ever, and one source can take the places of all others.
-        datagram_source_rate: f64 = 1000.0, Rate(0.0..=RATE_MAX), Fixed, 0 is "off";
+        /// servers answer each other for ever, and one source can take the places of all others. With it, one datagram is
+        /// not answered after each few (5 at first, 64 for a client that goes on by itself) that came from one port within
+        /// a second of each other and repeat the one before: that ends a loop, and a client asks again.
+        datagram_source_rate: f64 = 1000.0, Rate(0.0..=RATE_MAX), Live, 0 is "off";
 
         /// Leading bits of an IPv4 and of an IPv6 address that name a source.
-        source_prefix: (u8, u8) = (32, 64), Prefix((0, 0)..=(32, 128)), Fixed;
+        source_prefix: (u8, u8) = (32, 64), Prefix((0, 0)..=(32, 128)), Live;
 
         /// Longest line that a line service accepts, without its line end.
         max_line: usize = 64 * KIB, Bytes(1..=BYTES_MAX), Live;
@@ -98,7 +110,7 @@ limits! {
 
         /// Connections that may be in a polite close at once; further ones are closed without waiting for the
         /// client.
-        lingering: usize = 256, Count(0..=CONNECTIONS_MAX), Fixed;
+        lingering: usize = 256, Count(0..=CONNECTIONS_MAX), Live;
 
         /// Bytes that a polite close reads and discards before it gives up.
         linger_bytes: usize = 64 * KIB, Bytes(1..=BYTES_MAX), Live;

@@ -279,10 +279,7 @@ const DATAGRAM_DROP: Label = label(
         (DatagramDrop::QueueFull.as_str(), "as many datagrams waited for a worker as `queue` allows"),
         (DatagramDrop::KernelBuffer.as_str(), "the kernel's receive buffer was full"),
         (DatagramDrop::Oversize.as_str(), "it was longer than `max_datagram`"),
-        (
-            DatagramDrop::RefusedSource.as_str(),
-            "answering its source port could loop or reflect, or `verify` said no",
-        ),
+        (DatagramDrop::RefusedSource.as_str(), "answering it could loop or reflect, or `verify` said no"),
         (DatagramDrop::SourceRate.as_str(), "its source has sent more than `datagram_source_rate` allows"),
         (DatagramDrop::QueueTimeout.as_str(), "it waited for a worker longer than `queue_timeout`"),
         (DatagramDrop::Unsent.as_str(), "its reply could not be sent"),
@@ -318,6 +315,15 @@ const BACKEND_FAILURE: Label = label(
     ],
 );
 
+const ANSWER: Label = label(
+    "answer",
+    "its first word",
+    &[
+        ("up", "the server serves, and takes the share of the load that the answer names"),
+        ("drain", "the server is told to end: no new connections"),
+        ("down", "the server cannot serve: no backend of a gate is up, say"),
+    ],
+);
 const ANSWER_CLASS: Label = label(
     "class",
     "the first digit of the answer's status",
@@ -527,6 +533,10 @@ metrics! {
         "Lines of the log that were dropped, since nobody read the log fast enough.";
     AccessLogLinesDropped "tidegate_access_log_lines_dropped_total" Counter "lines" Always []
         "Lines of the access log that were dropped, since they could not be written, or not fast enough.";
+    AgentAnswers "tidegate_agent_answers_total" Counter "answers" Always [ANSWER]
+        "Answers of the agent to balancers.";
+    AgentFree "tidegate_agent_free_ratio" Gauge "1" Always []
+        "What the agent last told balancers is free, of 1; 0 if it told them to go elsewhere, or nobody has asked.";
     ConfigSuccess "tidegate_config_last_reload_successful" Gauge "1" Program []
         "1 if the configuration could be taken over when it was last read, at the start or by SIGHUP, else 0.";
     ConfigTime "tidegate_config_last_reload_success_timestamp_seconds" Gauge "seconds" Program []

@@ -1,6 +1,6 @@
 //! The process's own numbers, read so that they can be had while no descriptor is left.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// One reading of the process. What the system does not tell is `None`.
@@ -27,6 +27,8 @@ pub struct ProcessSnapshot {
     pub log_lines_dropped: u64,
     /// Lines of access logs that could not be written, or not fast enough.
     pub access_log_lines_dropped: u64,
+    /// What balancers were told by the agent.
+    pub agent: AgentSnapshot,
     /// Whether the configuration could be taken over when it was last read; `None` where there is none.
     pub configuration_taken_over: Option<bool>,
     /// When the configuration in force was read, in seconds since the Unix epoch.
@@ -38,6 +40,51 @@ pub(crate) static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Lines of access logs that were dropped.
 pub(crate) static ACCESS_LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// What the agent has told balancers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AgentSnapshot {
+    /// Its answers, by [`WORDS`](Self::WORDS).
+    pub answers: [u64; 3],
+    /// What of the server was free, in percent, when it last answered: 0 if that was not `up`, or nobody has asked.
+    pub free_percent: u8,
+}
+
+impl AgentSnapshot {
+    /// The words that it answers with.
+    pub const WORDS: [&'static str; 3] = ["up", "drain", "down"];
+}
+
+/// What agents tell, counted. There is one in a process, or the answers of all are counted together.
+#[derive(Debug)]
+pub(crate) struct AgentCounts {
+    answers: [AtomicU64; 3],
+    free_percent: AtomicU8,
+}
+
+/// Those of this process.
+pub(crate) static AGENT: AgentCounts =
+    AgentCounts { answers: [const { AtomicU64::new(0) }; 3], free_percent: AtomicU8::new(0) };
+
+impl AgentCounts {
+    /// Counts an answer, by its place in [`AgentSnapshot::WORDS`].
+    #[cfg(feature = "admin")]
+    pub(crate) fn answered(&self, word: usize) {
+        self.answers[word].fetch_add(1, Relaxed);
+    }
+
+    /// Remembers what is free.
+    #[cfg(feature = "admin")]
+    pub(crate) fn says(&self, free_percent: u8) {
+        self.free_percent.store(free_percent, Relaxed);
+    }
+
+    fn snapshot(&self) -> AgentSnapshot {
+        let answers = self.answers.each_ref().map(|count| count.load(Relaxed));
+        AgentSnapshot { answers, free_percent: self.free_percent.load(Relaxed) }
+    }
+}
 
 /// Reads the process. It opens what it needs once, so a reading needs no free descriptor.
 #[derive(Debug)]
@@ -68,6 +115,7 @@ impl ProcessReader {
             virtual_bytes_max: getrlimit(Resource::As).current,
             log_lines_dropped: LOG_LINES_DROPPED.load(Relaxed),
             access_log_lines_dropped: ACCESS_LOG_LINES_DROPPED.load(Relaxed),
+            agent: AGENT.snapshot(),
             ..ProcessSnapshot::default()
         };
         #[cfg(target_os = "linux")]

@@ -4,7 +4,7 @@ use super::backends::{BackendSnapshot, BackendsSnapshot};
 use super::catalogue::{CATALOGUE, Id, Metric, MetricKind, Presence};
 use super::handshakes::{HandshakesSnapshot, OPENED};
 use super::histogram::{BUCKETS, HistogramSnapshot};
-use super::process::{ProcessReader, ProcessSnapshot};
+use super::process::{AgentSnapshot, ProcessReader, ProcessSnapshot};
 use super::snapshot::{ListenerSnapshot, Observe, Phase, Snapshot};
 use super::web::{CLASSES, WebSnapshot};
 use crate::reason::{
@@ -177,6 +177,10 @@ impl Samples<'_> {
     }
 }
 
+/// How the names of metrics begin that are the whole process's.
+const OF_THE_PROCESS: [&str; 5] =
+    ["process_", "tidegate_agent_", "tidegate_config_", "tidegate_log_lines_", "tidegate_access_log_"];
+
 fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Samples<'_>) {
     match id {
         Id::BuildInfo => out.count(&[VERSION, REVISION], 1),
@@ -210,10 +214,6 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
                 collect_service(id, &service, out);
             }
         }
-        Id::ConfigSuccess => out.maybe(process.configuration_taken_over.map(u64::from)),
-        Id::ConfigTime => out.maybe(process.configuration_read_at),
-        Id::LogLinesDropped => out.count(&[], process.log_lines_dropped),
-        Id::AccessLogLinesDropped => out.count(&[], process.access_log_lines_dropped),
         Id::TlsHandshakes | Id::TlsFailures | Id::TlsDuration | Id::TlsBusy | Id::TlsCertificateExpiry => {
             for listener in &server.listeners {
                 if let Some(handshakes) = &listener.handshakes {
@@ -226,14 +226,9 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
                 collect_datagrams(id, listener, out);
             }
         }
-        Id::ProcessCpu
-        | Id::ProcessOpenFds
-        | Id::ProcessMaxFds
-        | Id::ProcessVirtual
-        | Id::ProcessVirtualMax
-        | Id::ProcessResident
-        | Id::ProcessThreads
-        | Id::ProcessStart => collect_process(id, process, out),
+        _ if OF_THE_PROCESS.iter().any(|family| out.metric.name.starts_with(family)) => {
+            collect_process(id, process, out)
+        }
         _ if matches!(out.metric.presence, Presence::Http | Presence::OwnHttp) => {
             collect_webs(id, server, out)
         }
@@ -250,6 +245,16 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
 
 fn collect_process(id: Id, process: &ProcessSnapshot, out: &mut Samples<'_>) {
     match id {
+        Id::ConfigSuccess => out.maybe(process.configuration_taken_over.map(u64::from)),
+        Id::ConfigTime => out.maybe(process.configuration_read_at),
+        Id::LogLinesDropped => out.count(&[], process.log_lines_dropped),
+        Id::AccessLogLinesDropped => out.count(&[], process.access_log_lines_dropped),
+        Id::AgentAnswers => {
+            for (word, count) in AgentSnapshot::WORDS.iter().zip(process.agent.answers) {
+                out.count(&[word], count);
+            }
+        }
+        Id::AgentFree => out.add(&[], f64::from(process.agent.free_percent) / 100.0),
         Id::ProcessCpu => out.add(&[], process.cpu.as_secs_f64()),
         Id::ProcessOpenFds => out.maybe(process.open_fds),
         // No limit is the largest number there is, as other exporters say it.

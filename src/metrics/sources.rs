@@ -28,9 +28,18 @@ struct LastMinute {
     now: usize,
 }
 
+/// A source, as it is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum ToldSource {
+    /// An address without what follows its first bits, and how many those are.
+    Network(IpAddr, u8),
+    /// Clients of Unix sockets that ran as this user.
+    User(Option<u32>),
+}
+
 #[derive(Debug)]
 struct SourceCount {
-    source: (IpAddr, u8),
+    source: ToldSource,
     /// For each second of the last minute.
     seconds: [u32; SECONDS],
     sum: u64,
@@ -40,7 +49,15 @@ impl RefusedSources {
     /// A client was refused for its source. Only the first bits of its address tell sources apart, as many of an IPv4
     /// address as the first number of `prefix` says, of an IPv6 address the second.
     pub fn refused(&self, address: IpAddr, prefix: (u8, u8)) {
-        let source = network(address, prefix);
+        self.count(network(address, prefix));
+    }
+
+    /// A client of a Unix socket was refused for the user that it ran as.
+    pub fn refused_user(&self, uid: Option<u32>) {
+        self.count(ToldSource::User(uid));
+    }
+
+    fn count(&self, source: ToldSource) {
         let mut table = self.table();
         let now = table.now;
         let at = match table.entries.iter().position(|entry| entry.source == source) {
@@ -97,8 +114,8 @@ impl LastMinute {
 }
 
 /// An address without what follows its first bits, and how many those are.
-fn network(address: IpAddr, prefix: (u8, u8)) -> (IpAddr, u8) {
-    match address.to_canonical() {
+fn network(address: IpAddr, prefix: (u8, u8)) -> ToldSource {
+    let (address, bits) = match address.to_canonical() {
         IpAddr::V4(v4) => {
             let mask = u32::MAX.checked_shl(32u32.saturating_sub(prefix.0.into())).unwrap_or(0);
             (Ipv4Addr::from_bits(v4.to_bits() & mask).into(), prefix.0)
@@ -107,11 +124,17 @@ fn network(address: IpAddr, prefix: (u8, u8)) -> (IpAddr, u8) {
             let mask = u128::MAX.checked_shl(128u32.saturating_sub(prefix.1.into())).unwrap_or(0);
             (Ipv6Addr::from_bits(v6.to_bits() & mask).into(), prefix.1)
         }
-    }
+    };
+    ToldSource::Network(address, bits)
 }
 
-/// An address, or a network where only its first bits are told apart.
-fn show((address, prefix): (IpAddr, u8)) -> String {
+/// An address, or a network where only its first bits are told apart; of a user, what the log calls it.
+fn show(source: ToldSource) -> String {
+    let (address, prefix) = match source {
+        ToldSource::Network(address, prefix) => (address, prefix),
+        ToldSource::User(Some(uid)) => return format!("unix:uid={uid}"),
+        ToldSource::User(None) => return "unix:?".to_owned(),
+    };
     let whole = if address.is_ipv4() { 32 } else { 128 };
     if prefix >= whole { address.to_string() } else { format!("{address}/{prefix}") }
 }
@@ -157,7 +180,9 @@ mod tests {
             sources.refused(address.parse().unwrap(), (24, 0));
         }
         sources.refused("2001:db8::1".parse().unwrap(), (24, 0));
-        let expected = [("10.1.2.0/24", 2), ("10.1.3.0/24", 1), ("::/0", 1)];
+        [Some(1000), None].into_iter().for_each(|uid| sources.refused_user(uid));
+        let expected =
+            [("10.1.2.0/24", 2), ("10.1.3.0/24", 1), ("::/0", 1), ("unix:?", 1), ("unix:uid=1000", 1)];
         let expected: Vec<_> =
             expected.into_iter().map(|(source, count)| (source.to_owned(), count)).collect();
         assert_eq!(told(sources.last_minute()), expected);

@@ -27,7 +27,7 @@ use super::queue::table::Table;
 use super::queue::wheel::Wheel;
 use super::refusals::Refusals;
 use super::shared::Shared;
-use super::turn::worker;
+use super::start::start_workers;
 use super::waking::Hub;
 use crate::admit::Admission;
 use crate::admit::bell::{Awaited, Bell};
@@ -38,10 +38,11 @@ use crate::limits::Limits;
 use crate::metrics::snapshot::Observe;
 use crate::phase::Phase;
 use crate::sys::Clock;
+use crate::transport::address::Address;
+use crate::transport::listen::ListenSocket;
 use crossbeam_channel::Receiver;
 use mio::{Poll, Token, Waker};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -75,7 +76,7 @@ impl BoundServer {
         let acceptor = waker(&acceptor_poll).map_err(cannot_start("the acceptor"))?;
         let keeper = waker(&keeper_poll).map_err(cannot_start("the timekeeper"))?;
         let (poller, leader) = Poller::new().map_err(cannot_start("the poller"))?;
-        let crew = Crew::new(limits.workers, Threads::new(limits.workers, leader, keeper));
+        let crew = Crew::new(limits.workers, Threads::new(limits.workers_most(), leader, keeper));
         let (lingers, lingerers) = Lingers::new(&limits);
         let parts = Parts { poller, crew, lingers, acceptor };
         let shared = share(limits, listeners, datagrams, extras, parts);
@@ -84,12 +85,12 @@ impl BoundServer {
 
     /// The parts, for tests of what threads do with them.
     #[cfg(test)]
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
     /// The real addresses, in the order they were given.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub fn addresses(&self) -> Vec<Address> {
         self.shared.addresses()
     }
 
@@ -106,8 +107,8 @@ impl BoundServer {
     /// Starts the threads: one acceptor, one timekeeper, and the workers.
     pub fn serve(self) -> Result<Handle, BuildError> {
         let Self { shared, acceptor_poll, keeper_poll, lingerers, orders } = self;
-        let sockets: Vec<TcpListener> = (shared.listeners.iter())
-            .filter_map(|listener| listener.socket().as_ref().map(TcpListener::try_clone))
+        let sockets: Vec<ListenSocket> = (shared.listeners.iter())
+            .filter_map(|listener| listener.socket().as_ref().map(ListenSocket::try_clone))
             .collect::<io::Result<_>>()
             .map_err(cannot_start("the acceptor"))?;
         let acceptor = Acceptor::new(shared.clone(), acceptor_poll, sockets);
@@ -117,7 +118,7 @@ impl BoundServer {
         }
         register_listeners(&shared).map_err(cannot_start("the acceptor"))?;
         shared.life.enter(Phase::Serving);
-        start_workers(&shared)?;
+        start_workers(&shared, 0..shared.life.workers_started())?;
         spawn("tidegate-time", move || keeper.run()).map_err(|source| {
             shared.life.stop_workers();
             shared.crew.wake_all();
@@ -159,7 +160,7 @@ fn share(
     let columns = listeners.len() + datagrams.sockets.len();
     let own = listeners.iter().map(|listener| listener.own.of(&limits)).collect();
     // Each connection, each datagram and its socket, the tick, and one job for all farewells.
-    let entries = limits.max_connections + datagrams.entries() + 2;
+    let entries = limits.connections_most() + datagrams.entries() + 2;
     let bell = Arc::new(Bell::new(move || {
         // It fails only when the kernel has no memory; the acceptor's own timeout is the way out.
         let _ = acceptor.wake();
@@ -194,7 +195,7 @@ fn share(
             wait_estimate: AtomicU64::new(1),
             host,
             wheel: Wheel::new(),
-            table: Table::new(limits.max_connections)
+            table: Table::new(limits.connections_most())
                 .with_tls(listeners.iter().any(|listener| listener.tls.is_some())),
             line: Line::new(entries, limits.queue),
             order: Order::new(shelf, nanos(limits.queue_target)),
@@ -202,7 +203,7 @@ fn share(
             datagrams,
             poller,
             crew,
-            counts: Counts::new(limits.workers, columns),
+            counts: Counts::new(limits.workers_most(), columns).with_workers(limits.workers),
             pulse: Pulse::default(),
             farewells: Farewells::new(),
             lingers,
@@ -216,22 +217,6 @@ fn share(
             limits: LiveLimits::new(in_force),
         }
     })
-}
-
-/// Starts the pool: each worker is one job that ends with the server.
-fn start_workers(shared: &Arc<Shared>) -> Result<(), BuildError> {
-    let workers = shared.limits.current().server.workers;
-    let builder = threadpool::Builder::new().num_threads(workers).thread_name("tidegate-worker".to_owned());
-    // The pool panics when the system has no thread for it.
-    let pool = std::panic::catch_unwind(|| builder.build()).map_err(|_| BuildError::Start {
-        what: "the workers",
-        source: io::Error::other(format!("the system does not give {workers} threads")),
-    })?;
-    for me in 0..workers {
-        let shared = shared.clone();
-        pool.execute(move || worker::run(&shared, me));
-    }
-    Ok(())
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {

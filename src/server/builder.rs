@@ -5,13 +5,18 @@ use super::capacity::check_descriptors;
 use super::datagram::socket::DatagramSocket;
 use super::error::BuildError;
 use super::extras::{Extras, Tick};
-use super::listen::{Listen, Offer};
+use super::listen::{BoundSocket, Listen, Offer};
 use super::listener::Listener;
 use crate::limits::{Limits, Overload};
 use crate::service::http::AccessLog;
 use crate::service::{DatagramService, Service};
-use crate::transport::listen::{bind, bind_datagrams, ipv6_only, listen_again, receive_again};
+use crate::transport::address::Address;
+use crate::transport::listen::{
+    ListenSocket, bind, bind_datagrams, bind_unix, ipv6_only, listen_again, receive_again,
+};
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// A server in the making; see [`Server::builder`](super::Server::builder).
@@ -206,7 +211,7 @@ impl Builder {
 
     /// Adds a listener whose service is shared with its owner, or was chosen at run time.
     #[must_use]
-    pub fn listen_shared(self, address: SocketAddr, service: Arc<dyn Service>) -> Self {
+    pub fn listen_shared(self, address: impl Into<Address>, service: Arc<dyn Service>) -> Self {
         self.listener(Listen::shared(address, service))
     }
 
@@ -231,7 +236,7 @@ impl Builder {
         let same =
             self.listeners.iter().filter(|listen| matches!(listen.offer, Offer::Stream(_)) == connections);
         let beside = self.beside.iter().copied().filter(|_| connections);
-        same.map(|listen| listen.address).chain(beside).collect()
+        same.filter_map(|listen| listen.address.ip()).chain(beside).collect()
     }
 
     /// Checks the limits of the server and of each listener, and that there is a listener.
@@ -265,13 +270,18 @@ impl Builder {
             let bind_error = |source| BuildError::Bind { address, source };
             match listen.offer {
                 Offer::Stream(service) => {
-                    let only = ipv6_only(address, streams.iter().copied());
                     let socket = match listen.socket {
-                        Some(socket) => listen_again(socket, &limits),
-                        None => bind(address, only, &limits, self.reuse_address),
+                        Some(socket) => take_over(socket, &limits, listen.bound),
+                        None => match address {
+                            Address::Ip(ip) => {
+                                let only = ipv6_only(ip, streams.iter().copied());
+                                bind(ip, only, &limits, self.reuse_address)
+                            }
+                            Address::Unix(name) => bind_unix(name, &limits, listen.socket_mode),
+                        },
                     };
                     let socket = socket.map_err(bind_error)?;
-                    let address = socket.local_addr().map_err(bind_error)?;
+                    let address = socket.address().map_err(bind_error)?;
                     let tls = listen.tls;
                     let words = listen.busy_reply.or_else(|| self.extras.busy_reply.clone());
                     let listener =
@@ -280,10 +290,12 @@ impl Builder {
                     listeners.push(listener.accepting_proxy(listen.balancers).secured(tls));
                 }
                 Offer::Datagrams(service) => {
-                    let only = ipv6_only(address, others.iter().copied());
-                    let socket = match listen.socket {
-                        Some(socket) => receive_again(socket, &limits),
-                        None => bind_datagrams(address, only, &limits),
+                    let socket = match (listen.socket, address) {
+                        (Some(socket), _) => receive_again(socket, &limits),
+                        (None, Address::Ip(ip)) => {
+                            bind_datagrams(ip, ipv6_only(ip, others.iter().copied()), &limits)
+                        }
+                        (None, Address::Unix(_)) => Err(io::ErrorKind::Unsupported.into()),
                     };
                     let socket = socket.map_err(bind_error)?;
                     let address = socket.local_addr().map_err(bind_error)?;
@@ -297,4 +309,16 @@ impl Builder {
         }
         BoundServer::new(self.limits, listeners, datagrams, self.extras)
     }
+}
+
+/// Listens on a socket that another process has bound.
+fn take_over(socket: OwnedFd, limits: &Limits, bound: BoundSocket) -> io::Result<ListenSocket> {
+    let mut socket = listen_again(socket, limits)?;
+    if bound.has_file {
+        socket.take_file()?;
+    }
+    if bound.is_shared {
+        socket.share();
+    }
+    Ok(socket)
 }

@@ -9,7 +9,7 @@ use super::queue::table::Slot;
 use super::queue::wheel::Wheel;
 use crate::admit::sources::Sources;
 use crate::admit::turns::shelf::ShelfLimits;
-use crate::limits::{Limits, QueueOrder};
+use crate::limits::{LimitError, Limits, QueueOrder};
 use crate::metrics::stats::Ledgers;
 use crate::metrics::web::WebLedger;
 
@@ -30,8 +30,8 @@ impl Limits {
     /// and counts, lines that are not complete and replies that were not read, all by what it takes of the machine. What a
     /// service of your own keeps in its sessions, and the program around the server, come on top.
     pub fn memory_ceiling(&self) -> usize {
-        self.max_connections * CONNECTION_BYTES
-            + self.workers * (crate::service::Buffers::BYTES + STACK_BYTES)
+        self.connections_most() * CONNECTION_BYTES
+            + self.workers_most() * (crate::service::Buffers::BYTES + STACK_BYTES)
             + self.listener_memory_ceiling()
             + crate::service::SPARE_BYTES
             + Sources::memory_ceiling(self)
@@ -42,7 +42,7 @@ impl Limits {
 
     /// The bytes that each listener takes: what each thread counts for it.
     pub fn listener_memory_ceiling(&self) -> usize {
-        (self.workers + 2) * (Ledgers::BYTES + WebLedger::BYTES)
+        (self.workers_most() + 2) * (Ledgers::BYTES + WebLedger::BYTES)
     }
 
     /// The bytes that datagrams can make the server hold on top of that, where it has a listener for them: a place for
@@ -57,7 +57,7 @@ impl Limits {
     /// much as a handshake takes at its most, and what each worker encrypts and decrypts in.
     pub fn tls_memory_ceiling(&self) -> usize {
         let connection = crate::service::TlsSide::BYTES + size_of::<std::sync::Mutex<Option<Box<()>>>>();
-        self.max_connections * connection + self.workers * crate::service::TlsBuffers::BYTES
+        self.connections_most() * connection + self.workers_most() * crate::service::TlsBuffers::BYTES
     }
 }
 
@@ -65,18 +65,23 @@ impl Limits {
     /// The bytes that an access log can make the server hold on top of that, where there is one: lines that wait to be
     /// written, and what is noted of the request that is under way on each connection.
     pub fn access_log_memory_ceiling(&self) -> usize {
-        crate::service::http::access_log_bytes(self.max_connections)
+        crate::service::http::access_log_bytes(self.connections_most())
     }
 }
 
 /// The size of the shelf, and how it serves.
 pub(crate) fn shelf_limits(limits: &Limits, datagrams: usize) -> ShelfLimits {
     ShelfLimits {
-        connections: limits.max_connections,
+        connections: limits.connections_most(),
         datagrams,
-        doubtful_max: limits.queue.max(16),
+        doubtful_max: doubtful_max(limits),
         fresh: limits.queue_order == QueueOrder::Fresh,
     }
+}
+
+/// How many entries the shelf may keep whose client has probably left.
+pub(crate) fn doubtful_max(limits: &Limits) -> usize {
+    limits.queue.max(16)
 }
 
 /// What is kept for everything but connections: `fd_reserve`, and each listener's socket, which its acceptor
@@ -99,14 +104,18 @@ pub(crate) fn check_descriptors(
     of_services: usize,
 ) -> Result<(), BuildError> {
     let reserve = reserve(limits, listeners) + of_services;
-    let wanted = limits.max_connections + limits.lingering + reserve;
+    let most = limits.connections_most();
+    let wanted = most + limits.lingering + reserve;
     let limit = crate::sys::raise_open_files(wanted as u64);
-    if (limit as usize) < limits.max_connections + reserve {
-        return Err(BuildError::Descriptors {
-            wanted: limits.max_connections,
-            reserve,
-            limit: limit as usize,
-        });
+    if (limit as usize) < most + reserve {
+        if most > limits.max_connections {
+            return Err(LimitError(format!(
+                "connections-ceiling is {most}, which with {reserve} for the server itself is more than the {limit} open \
+                 files this process may have: lower it, or raise the limit (ulimit -n)"
+            ))
+            .into());
+        }
+        return Err(BuildError::Descriptors { wanted: most, reserve, limit: limit as usize });
     }
     Ok(())
 }

@@ -1,8 +1,11 @@
 //! Changing the limits of a server that serves: all of what is asked for, or nothing.
 
+use super::capacity::doubtful_max;
 use super::in_force::InForce;
 use super::shared::Shared;
+use super::start::start_workers;
 use crate::limits::{LimitError, Limits, TABLE};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Why the limits of a running server were not changed; none of them was.
@@ -15,6 +18,21 @@ pub enum SetLimitsError {
     /// Limits would change by which something was sized when the server started: their names.
     #[error("{}", at_a_restart(.0))]
     Fixed(Vec<&'static str>),
+    /// A limit is higher than this server can have it: something was sized when it started.
+    #[error("{name} is {wanted}: until a restart it can be {most} at most, {why}")]
+    Above {
+        /// Its name.
+        name: &'static str,
+        /// What was asked for.
+        wanted: usize,
+        /// The most that it can be.
+        most: usize,
+        /// What was sized by it.
+        why: &'static str,
+    },
+    /// The system does not give threads for more workers.
+    #[error("workers: the system does not give {0} more threads")]
+    Threads(usize),
 }
 
 fn at_a_restart(names: &[&'static str]) -> String {
@@ -55,7 +73,7 @@ impl Shared {
     /// Puts these limits in force, beside what `own` makes of them for each listener for connections, by its number. What has
     /// changed.
     pub(crate) fn set_limits(
-        &self,
+        self: &Arc<Self>,
         server: Limits,
         own: &dyn Fn(usize, &Limits) -> Limits,
     ) -> Result<Vec<LimitChange>, SetLimitsError> {
@@ -76,24 +94,77 @@ impl Shared {
         if !fixed.is_empty() {
             return Err(SetLimitsError::Fixed(fixed));
         }
+        self.has_room(&after.server)?;
         let changes = self.changes(&before, &after);
         if !changes.is_empty() {
+            self.start_more(after.server.workers)?;
             self.put_in_force(after);
         }
         Ok(changes)
     }
 
+    /// Whether what was sized at the start is large enough.
+    fn has_room(&self, limits: &Limits) -> Result<(), SetLimitsError> {
+        let above = |name, wanted, most, why| SetLimitsError::Above { name, wanted, most, why };
+        let (connections, most) = (limits.max_connections, self.table.capacity());
+        if connections > most {
+            let why = "since there is room for as many (connections-ceiling)";
+            return Err(above("max-connections", connections, most, why));
+        }
+        let (workers, most) = (limits.workers, self.counts.meters().len());
+        if workers > most {
+            let why = "since there is room for as many (workers-ceiling)";
+            return Err(above("workers", workers, most, why));
+        }
+        let places = self.datagrams.slots.capacity();
+        let most = places.saturating_sub(limits.workers);
+        if places > 0 && limits.queue > most {
+            let why = "since there are places for as many datagrams";
+            return Err(above("queue", limits.queue, most, why));
+        }
+        Ok(())
+    }
+
+    /// Starts the workers up to this number that were never started. They take no work before the limits let them.
+    fn start_more(self: &Arc<Self>, workers: usize) -> Result<(), SetLimitsError> {
+        let started = self.life.workers_started();
+        let more = workers.saturating_sub(started);
+        if more == 0 || self.life.is_stopped() {
+            return Ok(());
+        }
+        self.life.workers_start(more);
+        (0..more).for_each(|_| self.crew.join());
+        start_workers(self, started..workers).map_err(|_| {
+            (0..more).for_each(|_| self.crew.part());
+            self.life.workers_fail(more);
+            SetLimitsError::Threads(more)
+        })
+    }
+
     /// From here on nothing can fail.
     fn put_in_force(&self, after: InForce) {
         let server = after.server.clone();
+        let more_or_fewer = self.limits.current().server.workers != server.workers;
         self.limits.replace(after);
         self.order.standing().set_target(crate::clock::nanos(server.queue_target));
         self.refusal_budget().set_rate(server.refusal_rate, Instant::now());
         self.lingers.set_limits(&server);
+        self.line.set_limit(server.queue);
+        self.counts.set_workers(server.workers);
+        self.order.set_doubtful_max(doubtful_max(&server));
+        self.admission.set_limits(&server, Instant::now());
+        self.sharing.set_limits(&server);
+        self.datagrams.rates.set_limits(&server);
+        // More closes may linger: their sockets are descriptors too.
+        crate::sys::raise_open_files((self.table.capacity() + server.lingering + server.fd_reserve) as u64);
         // Workers see them at their next turn. The timekeeper has backlogs to set and deadlines to move; the acceptor may
         // hold newcomers back that are to be refused now.
         self.crew.wake_keeper();
         self.bell.call();
+        if more_or_fewer {
+            // Those that rest look whether they are wanted.
+            self.crew.wake_all();
+        }
     }
 
     /// What differs: for all listeners, and for one alone.

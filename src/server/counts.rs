@@ -3,8 +3,8 @@
 use crate::contain::contain;
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot};
 use crate::metrics::stats::{Ledger, Ledgers, WorkerClock};
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Mutex, PoisonError};
 
 /// Rows of the ledgers: the acceptor's, the timekeeper's, one for all threads that are not the server's, then one for each
@@ -18,6 +18,8 @@ const WORKER_ROWS: usize = 3;
 pub(crate) struct Counts {
     ledgers: Ledgers,
     meters: Box<[WorkerClock]>,
+    /// How many of the workers take turns.
+    workers: AtomicUsize,
     /// A ledger has one writer at a time: threads that are not the server's take turns.
     foreign: Mutex<()>,
     panics: AtomicU64,
@@ -44,10 +46,22 @@ impl Counts {
         Self {
             ledgers: Ledgers::new(WORKER_ROWS + workers, columns),
             meters: (0..workers).map(|_| WorkerClock::default()).collect(),
+            workers: AtomicUsize::new(workers),
             foreign: Mutex::new(()),
             panics: AtomicU64::new(0),
             cut_in_turns: AtomicU64::new(0),
         }
+    }
+
+    /// Not all workers that there is room for take turns.
+    pub(crate) fn with_workers(self, workers: usize) -> Self {
+        self.set_workers(workers);
+        self
+    }
+
+    /// How many take turns from now on.
+    pub(crate) fn set_workers(&self, workers: usize) {
+        self.workers.store(workers, Relaxed);
     }
 
     /// The ledgers of the thread with this row.
@@ -71,9 +85,10 @@ impl Counts {
         &self.meters
     }
 
-    /// Workers that are not in a turn.
+    /// Workers that are not in a turn. Those that stay out are in none, and are not free either.
     pub(crate) fn free_workers(&self) -> usize {
-        self.meters.iter().filter(|meter| !meter.is_busy()).count()
+        let busy = self.meters.iter().filter(|meter| meter.is_busy()).count();
+        self.workers.load(Relaxed).saturating_sub(busy)
     }
 
     /// Calls code that others wrote; a panic is counted, and is `None`.
@@ -139,6 +154,11 @@ mod tests {
         assert_eq!(counts.free_workers(), 2);
         counts.meters()[1].end(9);
         assert_eq!(counts.free_workers(), 3);
+        counts.set_workers(1);
+        assert_eq!(counts.free_workers(), 1, "two stay out");
+        counts.meters()[1].begin(10);
+        counts.meters()[2].begin(10);
+        assert_eq!(counts.free_workers(), 0, "two end their turns before they stay out");
         counts.cut_in_turn();
         assert_eq!(counts.cut_in_turns(), 1);
     }

@@ -1,8 +1,8 @@
 //! Errors of building a server, by the phase that failed.
 
 use crate::limits::LimitError;
+use crate::transport::address::Address;
 use std::io;
-use std::net::SocketAddr;
 
 /// Why a server could not be built or started. Each variant is a phase that can fail.
 #[derive(Debug, thiserror::Error)]
@@ -23,10 +23,10 @@ pub enum BuildError {
         source: io::Error,
     },
     /// An address could not be bound.
-    #[error("cannot listen on {address}: {}", explain_bind(.source))]
+    #[error("cannot listen on {address}: {}", explain_bind(.address, .source))]
     Bind {
         /// The address.
-        address: SocketAddr,
+        address: Address,
         /// Why not.
         source: io::Error,
     },
@@ -53,7 +53,17 @@ pub enum BuildError {
     },
 }
 
-fn explain_bind(error: &io::Error) -> String {
+fn explain_bind(address: &Address, error: &io::Error) -> String {
+    if address.is_unix() {
+        return match error.kind() {
+            io::ErrorKind::AddrInUse => "a server answers there: end it, or choose another path".to_owned(),
+            io::ErrorKind::PermissionDenied => {
+                "permission denied: the directory must be writable for this user".to_owned()
+            }
+            io::ErrorKind::NotFound => "its directory is not there".to_owned(),
+            _ => error.to_string(),
+        };
+    }
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             "the address is in use: end what listens there, or choose another port".to_owned()

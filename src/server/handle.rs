@@ -5,7 +5,7 @@ use super::keep::orders::{Orders, ShutdownReport};
 use super::shared::Shared;
 use crate::limits::Limits;
 use crate::metrics::snapshot::{Observe, Snapshot};
-use std::net::SocketAddr;
+use crate::transport::address::Address;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Handle {
 
 impl Handle {
     /// The real addresses of the listeners, in the order they were given.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub fn addresses(&self) -> Vec<Address> {
         self.shared.addresses()
     }
 
@@ -59,8 +59,8 @@ impl Handle {
     /// let handle = Server::builder().limits(limits.clone()).listen("127.0.0.1:0", Echo)?.bind()?.serve()?;
     /// let changes = handle.set_limits(limits.clone().idle_timeout(Duration::from_secs(5)))?;
     /// assert_eq!(changes[0].to_string(), "idle-timeout 60s -> 5s");
-    /// let error = handle.set_limits(limits.workers(4)).unwrap_err();
-    /// assert_eq!(error.to_string(), "`workers` takes effect at a restart");
+    /// let error = handle.set_limits(limits.worker_nice(0)).unwrap_err();
+    /// assert_eq!(error.to_string(), "`worker-nice` takes effect at a restart");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

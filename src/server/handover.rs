@@ -2,26 +2,42 @@
 //! listening sockets before this one stops accepting.
 
 use super::handle::Handle;
+use super::listen::BoundSocket;
 use super::pulse::PulseWatch;
+use crate::transport::listen::ListenSocket;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// A thread that serves all clients goes round once a second at least.
 const STILL_AFTER: Duration = Duration::from_secs(3);
 
+/// A socket that another process is given.
+#[derive(Debug)]
+pub(crate) struct LeavingSocket {
+    pub(crate) socket: OwnedFd,
+    pub(crate) bound: BoundSocket,
+}
+
 impl Handle {
     /// The sockets of all listeners, in the order they were given; `None` for one that is closed.
-    pub(crate) fn sockets(&self) -> io::Result<Vec<Option<OwnedFd>>> {
+    pub(crate) fn sockets(&self) -> io::Result<Vec<Option<LeavingSocket>>> {
         let shared = &self.shared;
         let mut all = Vec::new();
         for listener in &shared.listeners {
-            let socket = listener.socket().as_ref().map(|socket| socket.try_clone()).transpose()?;
-            all.push((listener.position, socket.map(OwnedFd::from)));
+            let leaving = |socket: &ListenSocket| {
+                Ok::<_, io::Error>(LeavingSocket {
+                    bound: BoundSocket { has_file: socket.has_file(), is_shared: socket.is_shared() },
+                    socket: socket.as_fd().try_clone_to_owned()?,
+                })
+            };
+            all.push((listener.position, listener.socket().as_ref().map(leaving).transpose()?));
         }
         for datagrams in &shared.datagrams.sockets {
             let socket = datagrams.socket().as_ref().map(|socket| socket.try_clone()).transpose()?;
-            all.push((datagrams.position, socket.map(OwnedFd::from)));
+            let leaving =
+                socket.map(|socket| LeavingSocket { bound: BoundSocket::default(), socket: socket.into() });
+            all.push((datagrams.position, leaving));
         }
         all.sort_unstable_by_key(|&(position, _)| position);
         Ok(all.into_iter().map(|(_, socket)| socket).collect())

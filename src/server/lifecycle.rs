@@ -19,6 +19,7 @@ pub(crate) struct Lifecycle {
     /// The acceptor has not closed the listeners yet.
     accepting: AtomicBool,
     workers_alive: AtomicUsize,
+    workers_started: AtomicUsize,
     /// Connections that are admitted before no more are wanted.
     end_after: Option<u64>,
     admitted: AtomicU64,
@@ -35,6 +36,7 @@ impl Lifecycle {
             handed_over: AtomicBool::new(false),
             accepting: AtomicBool::new(true),
             workers_alive: AtomicUsize::new(workers),
+            workers_started: AtomicUsize::new(workers),
             end_after,
             admitted: AtomicU64::new(0),
             enough: AtomicBool::new(end_after == Some(0)),
@@ -108,6 +110,23 @@ impl Lifecycle {
 
     pub(crate) fn is_accepting(&self) -> bool {
         self.accepting.load(SeqCst)
+    }
+
+    /// More workers are about to be started.
+    pub(crate) fn workers_start(&self, count: usize) {
+        self.workers_alive.fetch_add(count, SeqCst);
+        self.workers_started.fetch_add(count, SeqCst);
+    }
+
+    /// They could not be started.
+    pub(crate) fn workers_fail(&self, count: usize) {
+        self.workers_alive.fetch_sub(count, SeqCst);
+        self.workers_started.fetch_sub(count, SeqCst);
+    }
+
+    /// Workers that were started, whether they have ended or not: the next one has this number.
+    pub(crate) fn workers_started(&self) -> usize {
+        self.workers_started.load(SeqCst)
     }
 
     /// A worker's thread is about to end; true for the last one.

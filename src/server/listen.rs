@@ -4,6 +4,7 @@ use super::error::BuildError;
 use super::in_force::OwnLimits;
 use crate::limits::{LimitError, Limits};
 use crate::service::{DatagramService, Network, Service};
+use crate::transport::address::{Address, UnixName};
 use crate::transport::tls::Setup;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -25,7 +26,7 @@ use std::sync::Arc;
 /// ```
 #[must_use = "a builder adds it"]
 pub struct Listen {
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     pub(super) offer: Offer,
     pub(super) busy_reply: Option<Arc<[u8]>>,
     pub(super) tls: Option<Setup>,
@@ -33,7 +34,20 @@ pub struct Listen {
     pub(super) balancers: Vec<Network>,
     /// It is bound already.
     pub(super) socket: Option<OwnedFd>,
+    /// What else there is to that socket.
+    pub(super) bound: BoundSocket,
+    /// The mode of a Unix socket's file.
+    pub(super) socket_mode: u32,
     pub(super) own: OwnLimits,
+}
+
+/// What there is to a socket that another process has bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BoundSocket {
+    /// It has a file, which this process removes at its end.
+    pub(crate) has_file: bool,
+    /// The other process, a supervisor, has it too: what this process does not accept is left for the next.
+    pub(crate) is_shared: bool,
 }
 
 /// What a listener offers.
@@ -61,6 +75,34 @@ impl Listen {
         Ok(Self::shared(resolve(address)?, Arc::new(service)))
     }
 
+    /// A listener for connections at a Unix socket.
+    ///
+    /// A file that a dead server has left at its path is replaced. Where a server answers, or where something else than a
+    /// socket is, the server does not start. At the end the file is removed, if it is still the same.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use tidegate::{Echo, Listen, Server, UnixName};
+    ///
+    /// let directory = std::env::temp_dir().join(format!("tidegate-{}", std::process::id()));
+    /// std::fs::create_dir_all(&directory)?;
+    /// let path = directory.join("echo.sock");
+    /// let listen = Listen::unix(UnixName::path(&path)?, Echo).socket_mode(0o600);
+    /// let server = Server::builder().listener(listen).bind()?.serve()?;
+    /// let mut client = std::os::unix::net::UnixStream::connect(&path)?;
+    /// client.write_all(b"ping")?;
+    /// let mut reply = [0; 4];
+    /// client.read_exact(&mut reply)?;
+    /// assert_eq!(&reply, b"ping");
+    /// drop(server);
+    /// assert!(!path.exists());
+    /// # std::fs::remove_dir(directory)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unix(name: UnixName, service: impl Service) -> Self {
+        Self::shared(name, Arc::new(service))
+    }
+
     /// A listener for datagrams.
     ///
     /// # Errors
@@ -74,16 +116,22 @@ impl Listen {
     }
 
     /// A listener for connections whose service is shared with its owner, or was chosen at run time.
-    pub fn shared(address: SocketAddr, service: Arc<dyn Service>) -> Self {
-        Self::offering(address, Offer::Stream(service))
+    pub fn shared(address: impl Into<Address>, service: Arc<dyn Service>) -> Self {
+        Self::offering(address.into(), Offer::Stream(service))
     }
 
     /// A listener for datagrams whose service is shared with its owner, or was chosen at run time.
     pub fn datagrams_shared(address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
+        Self::offering(address.into(), Offer::Datagrams(service))
+    }
+
+    /// A listener for datagrams where the program says.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    pub(crate) fn datagrams_at(address: Address, service: Arc<dyn DatagramService>) -> Self {
         Self::offering(address, Offer::Datagrams(service))
     }
 
-    fn offering(address: SocketAddr, offer: Offer) -> Self {
+    fn offering(address: Address, offer: Offer) -> Self {
         Self {
             address,
             offer,
@@ -91,6 +139,8 @@ impl Listen {
             balancers: Vec::new(),
             tls: None,
             socket: None,
+            bound: BoundSocket::default(),
+            socket_mode: SOCKET_MODE,
             own: OwnLimits::default(),
         }
     }
@@ -98,7 +148,8 @@ impl Listen {
     /// Takes connections from these balancers only, and expects each to begin with a PROXY header (version 1 or 2), within
     /// `read_timeout`; with TLS the handshake comes after it. From then on its client has the address that the header says,
     /// for the service and where sources take turns; `max_per_source` and `source_rate` see the balancer. Others are reset,
-    /// and counted as `proxy_header`. An empty list is the default: connections begin with their clients' own bytes.
+    /// and counted as `proxy_header`. An empty list is the default: connections begin with their clients' own bytes. At a
+    /// Unix socket the list counts as empty unless it has `unix`, and `unix` means nothing elsewhere.
     pub fn accept_proxy(mut self, balancers: impl IntoIterator<Item = Network>) -> Self {
         self.balancers = balancers.into_iter().collect();
         self
@@ -125,6 +176,19 @@ impl Listen {
     /// ```
     pub fn socket(mut self, socket: impl Into<OwnedFd>) -> Self {
         self.socket = Some(socket.into());
+        self
+    }
+
+    /// The mode of the file of a Unix socket: who may connect must be able to write to it. Default `0o660`.
+    pub fn socket_mode(mut self, mode: u32) -> Self {
+        self.socket_mode = mode;
+        self
+    }
+
+    /// What else there is to the socket that is bound already.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    pub(crate) fn bound(mut self, bound: BoundSocket) -> Self {
+        self.bound = bound;
         self
     }
 
@@ -159,6 +223,9 @@ impl Listen {
         Ok(own)
     }
 }
+
+/// The owner of the file of a Unix socket, and its group, may connect.
+const SOCKET_MODE: u32 = 0o660;
 
 /// The first address of what is given.
 fn resolve(address: impl ToSocketAddrs + std::fmt::Debug) -> Result<SocketAddr, BuildError> {

@@ -9,9 +9,10 @@ use crate::metrics::web::WebCounts;
 use crate::reason::AcceptError;
 use crate::service::http::AccessLog;
 use crate::service::{Network, Protocol, Service, Words};
+use crate::transport::address::{Address, ClientAddress};
+use crate::transport::listen::ListenSocket;
 use crate::transport::tls::Setup;
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +25,7 @@ pub(crate) fn name_of(ask: impl FnOnce() -> String) -> String {
 
 pub(crate) struct Listener {
     pub(crate) url: String,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
     pub(crate) service: Arc<dyn Service>,
     /// What the service is called in metrics: asked once, so that no scrape runs the service's own code.
     pub(crate) name: String,
@@ -51,7 +52,7 @@ pub(crate) struct Listener {
     /// Another process listens on the socket.
     handed_over: AtomicBool,
     /// Open until the server drains; locked by the acceptor to take it, by the leader to accept, and by scrapes.
-    socket: Mutex<Option<TcpListener>>,
+    socket: Mutex<Option<ListenSocket>>,
 }
 
 /// The TLS of a listener.
@@ -64,8 +65,8 @@ pub(crate) struct ListenerTls {
 
 impl Listener {
     pub(crate) fn new(
-        socket: TcpListener,
-        address: SocketAddr,
+        socket: ListenSocket,
+        address: Address,
         service: Arc<dyn Service>,
         position: usize,
         words: Option<Arc<[u8]>>,
@@ -80,7 +81,7 @@ impl Listener {
         let told = words.say(Duration::from_secs(1));
         let answers_overload = contain(|| service.answers_overload(&told)).unwrap_or(false);
         Self {
-            url: format!("{}://{address}", protocol.scheme(false)),
+            url: address.url(protocol.scheme(false)),
             address,
             service,
             name,
@@ -102,7 +103,8 @@ impl Listener {
 
     /// With limits of its own, on a server with these.
     pub(crate) fn limited(mut self, server: &Limits, own: OwnLimits) -> Self {
-        self.web = (self.protocol != Protocol::Stream).then(|| Arc::new(WebCounts::new(server.workers)));
+        self.web =
+            (self.protocol != Protocol::Stream).then(|| Arc::new(WebCounts::new(server.workers_most())));
         self.own = own;
         self
     }
@@ -112,7 +114,7 @@ impl Listener {
         if let Some(setup) = setup {
             let (counts, cost) = (HandshakeCounts::default(), TurnCost::unknown());
             self.tls = Some(ListenerTls { setup, counts, cost });
-            self.url = format!("{}://{}", self.protocol.scheme(true), self.address);
+            self.url = self.address.url(self.protocol.scheme(true));
         }
         self
     }
@@ -129,8 +131,9 @@ impl Listener {
         self
     }
 
-    /// With the balancers whose PROXY headers are believed.
-    pub(crate) fn accepting_proxy(mut self, balancers: Vec<Network>) -> Self {
+    /// With the balancers whose PROXY headers are believed: those of them that can come here.
+    pub(crate) fn accepting_proxy(mut self, mut balancers: Vec<Network>) -> Self {
+        balancers.retain(|balancer| balancer.is_unix() == self.address.is_unix());
         self.balancers = balancers.into();
         self
     }
@@ -141,11 +144,11 @@ impl Listener {
     }
 
     /// Whether connections from this address are taken: where PROXY headers are expected, those of balancers are.
-    pub(crate) fn takes(&self, address: IpAddr) -> bool {
-        self.balancers.is_empty() || self.balancers.iter().any(|network| network.contains(address))
+    pub(crate) fn takes(&self, client: &ClientAddress) -> bool {
+        self.balancers.is_empty() || self.balancers.iter().any(|network| network.has(client))
     }
 
-    pub(crate) fn socket(&self) -> MutexGuard<'_, Option<TcpListener>> {
+    pub(crate) fn socket(&self) -> MutexGuard<'_, Option<ListenSocket>> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -153,6 +156,9 @@ impl Listener {
     #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     pub(crate) fn hand_over(&self) {
         self.handed_over.store(true, Relaxed);
+        if let Some(socket) = &mut *self.socket() {
+            socket.leave_file();
+        }
     }
 
     pub(crate) fn is_handed_over(&self) -> bool {

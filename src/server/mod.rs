@@ -25,6 +25,7 @@ mod pulse;
 mod queue;
 mod refusals;
 mod shared;
+mod start;
 mod sync;
 mod turn;
 mod waking;
@@ -36,7 +37,11 @@ pub(crate) use capacity::check_descriptors;
 pub use change::{LimitChange, SetLimitsError};
 pub use error::BuildError;
 pub use handle::{Handle, Trigger};
+#[cfg(feature = "cli")]
+pub(crate) use handover::LeavingSocket;
 pub use keep::orders::ShutdownReport;
+#[cfg(feature = "cli")]
+pub(crate) use listen::BoundSocket;
 pub use listen::Listen;
 #[cfg(feature = "cli")]
 pub(crate) use pulse::PulseWatch;

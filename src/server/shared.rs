@@ -26,8 +26,8 @@ use crate::admit::sharing::Sharing;
 use crate::limits::{Limits, Overload};
 use crate::service::{Context, Holdings, Host};
 use crate::sys::Clock;
+use crate::transport::address::Address;
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -103,6 +103,7 @@ impl Shared {
             stopping: self.life.stopping_flag(),
             draining: self.life.draining_flag(),
             host: &self.host,
+            is_unix: listener.address.is_unix(),
             web: None,
         }
     }
@@ -162,9 +163,9 @@ impl Shared {
     }
 
     /// The addresses of all listeners, in the order they were given.
-    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self) -> Vec<Address> {
         let streams = self.listeners.iter().map(|listener| (listener.position, listener.address));
-        let datagrams = self.datagrams.sockets.iter().map(|socket| (socket.position, socket.address));
+        let datagrams = self.datagrams.sockets.iter().map(|socket| (socket.position, socket.address.into()));
         let mut all: Vec<_> = streams.chain(datagrams).collect();
         all.sort_unstable_by_key(|&(position, _)| position);
         all.into_iter().map(|(_, address)| address).collect()

@@ -23,7 +23,7 @@ pub(super) struct Held {
 impl Held {
     /// Empty, for this client.
     pub(super) fn of(peer: &Peer, context: &Context<'_>) -> Self {
-        let source = SourceKey::new(peer.address.ip(), context.limits.source_prefix);
+        let source = SourceKey::new(peer.address.source(), context.limits.source_prefix);
         Self { buffer: Buffer::new(context.input_total.pool()), source, is_told: false, aside: None }
     }
 

@@ -5,9 +5,8 @@ use super::pool::Buffer;
 use super::{Fault, Host, Peer, Seat};
 use crate::admit::sources::SourceKey;
 use crate::limits::Limits;
-use crate::transport::socket::send;
+use crate::transport::socket::{ClientSocket, send};
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 
 /// Replies that the kernel did not take. While the kernel takes everything, nothing is allocated and a connection
@@ -100,7 +99,7 @@ impl Kept {
     }
 
     /// Sends what the kernel takes now, and returns the number of bytes.
-    pub(crate) fn flush(&mut self, socket: &TcpStream) -> io::Result<usize> {
+    pub(crate) fn flush(&mut self, socket: &ClientSocket) -> io::Result<usize> {
         let Some(place) = &mut self.0 else { return Ok(0) };
         let KeptPlace::Here(buffer) = &mut **place else { return Ok(0) };
         let mut flushed = 0;
@@ -125,7 +124,7 @@ impl Kept {
 
 /// The source that a client belongs to.
 fn source(peer: &Peer, limits: &Limits) -> SourceKey {
-    SourceKey::new(peer.address.ip(), limits.source_prefix)
+    SourceKey::new(peer.address.source(), limits.source_prefix)
 }
 
 #[cfg(test)]
@@ -133,7 +132,8 @@ mod tests {
     use super::*;
     use crate::service::pool::Pool;
     use std::io::Read;
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
 
     fn keep(bytes: usize, pool: &Arc<Pool>) -> Kept {
         let mut buffer = Buffer::new(pool);
@@ -152,7 +152,7 @@ mod tests {
     fn what_is_parked_comes_back_unless_it_was_given_up() {
         let total = Arc::new(Holdings::default());
         let limits = Limits::default();
-        let peer = |n: u8| Peer::new(([127, 0, 0, n], 9).into());
+        let peer = |n: u8| Peer::new(SocketAddr::from(([127, 0, 0, n], 9)).into());
         let mut kept = [keep(8192, total.pool()), keep(4096, total.pool())];
         for (n, kept) in kept.iter_mut().enumerate() {
             kept.park(Seat { slot: n as u32, generation: 0 }, &peer(1), &limits, &total).unwrap();
@@ -169,10 +169,10 @@ mod tests {
         assert_eq!(total.used(), 0);
     }
 
-    fn pair() -> (TcpStream, TcpStream) {
+    fn pair() -> (ClientSocket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (near, listener.accept().unwrap().0)
+        (OwnedFd::from(near).into(), listener.accept().unwrap().0)
     }
 
     /// A client that resets while its replies are flushed must not leave them counted: the count is

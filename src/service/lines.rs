@@ -133,14 +133,14 @@ type Error = Box<dyn Fn(&Peer, &io::Error) + Send + Sync>;
 /// ```no_run
 /// use tidegate::{Server, lines_with};
 ///
-/// let guess = lines_with("guess", |peer| peer.address.port() % 10, |secret, line, reply| {
+/// let guess = lines_with("guess", |peer| peer.address.socket_addr().map_or(0, |from| from.port() % 10), |secret, line, reply| {
 ///     if line == secret.to_string().as_bytes() {
 ///         reply.close();
 ///         return reply.send(b"yes\n");
 ///     }
 ///     reply.send(b"no\n")
 /// })
-/// .verify(|peer| peer.address.ip().is_loopback())
+/// .verify(|peer| peer.address.ip().is_none_or(|ip| ip.is_loopback()))
 /// .on_open(|_secret, reply| reply.send(b"guess my digit\n"))
 /// .on_close(|secret, reason| println!("it was {secret}; ended: {reason}"))
 /// .on_error(|peer, error| eprintln!("{}: {error}", peer.address))
@@ -486,7 +486,7 @@ mod tests {
     /// A session with its two ends of a connection, whose turns are given by hand.
     struct Room {
         limits: Limits,
-        near: TcpStream,
+        near: crate::transport::socket::ClientSocket,
         far: TcpStream,
         input_total: Arc<Holdings>,
         output_total: Arc<Holdings>,
@@ -502,10 +502,10 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (near, address) = listener.accept().unwrap();
-            let peer = Peer::new(address);
+            let peer = Peer::new(address.into());
             Self {
                 limits,
-                near,
+                near: std::os::fd::OwnedFd::from(near).into(),
                 far,
                 input_total: Arc::default(),
                 output_total: Arc::default(),
@@ -513,7 +513,7 @@ mod tests {
                 buffers: Buffers::new(),
                 kept: Kept::default(),
                 peer,
-                session: service.connect(&Peer::new(address)),
+                session: service.connect(&Peer::new(address.into())),
             }
         }
 
@@ -531,6 +531,7 @@ mod tests {
                 draining: &self.stopping,
                 host: &host,
                 words: &crate::service::Words::default(),
+                is_unix: false,
                 web: None,
             };
             let mut stream =
@@ -544,7 +545,7 @@ mod tests {
         fn heard(mut self) -> Vec<u8> {
             drop(self.session);
             assert_eq!(self.input_total.used(), 0, "nothing is held for a session that has ended");
-            self.near.shutdown(Shutdown::Write).unwrap();
+            self.near.end_output().unwrap();
             let mut heard = Vec::new();
             self.far.read_to_end(&mut heard).unwrap();
             heard

@@ -55,9 +55,9 @@ pub use work::{Cost, Work};
 
 use crate::metrics::backends::BackendsSnapshot;
 use crate::reason::CloseReason;
+use crate::transport::address::ClientAddress;
 use crate::transport::tls::TlsFacts;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,13 +76,14 @@ pub(crate) const SPARE_BYTES: usize = 2 * Pool::SPARE_BYTES;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peer {
-    /// Its address.
-    pub address: SocketAddr,
+    /// Its address: on the network, or as the kernel knows a client of a Unix socket. Where a PROXY header is expected, the
+    /// one that the header says.
+    pub address: ClientAddress,
     tls: Option<Arc<TlsFacts>>,
 }
 
 impl Peer {
-    pub(crate) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: ClientAddress) -> Self {
         Self { address, tls: None }
     }
 
@@ -92,7 +93,7 @@ impl Peer {
         self.tls.as_deref()
     }
 
-    pub(crate) fn known(address: SocketAddr, tls: Option<Arc<TlsFacts>>) -> Self {
+    pub(crate) fn known(address: ClientAddress, tls: Option<Arc<TlsFacts>>) -> Self {
         Self { address, tls }
     }
 }

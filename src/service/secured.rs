@@ -2,7 +2,7 @@
 
 use crate::reason::HandshakeFailure;
 use crate::service::fault::Fault;
-use crate::transport::socket::receive;
+use crate::transport::socket::{receive, receive_unix};
 use crate::transport::tls::{Advance, Broken, Engine, PLAIN_MAX, Records};
 use std::cell::RefCell;
 use std::io;
@@ -43,6 +43,8 @@ pub(crate) struct SecuredTurn<'a> {
     buffers: &'a mut TlsBuffers,
     /// The kernel has no more input.
     emptied: bool,
+    /// The client came over a Unix socket.
+    is_unix: bool,
 }
 
 impl<'a> SecuredTurn<'a> {
@@ -50,8 +52,8 @@ impl<'a> SecuredTurn<'a> {
     const BLOCK: usize = 4 * PLAIN_MAX;
 
     /// `buffers` holds the records that an earlier turn left.
-    pub(super) fn new(engine: &'a mut Engine, buffers: &'a mut TlsBuffers) -> Self {
-        Self { engine, buffers, emptied: false }
+    pub(super) fn new(engine: &'a mut Engine, buffers: &'a mut TlsBuffers, is_unix: bool) -> Self {
+        Self { engine, buffers, emptied: false, is_unix }
     }
 
     /// Decrypts what the client has sent, without waiting. After a `hangup` it reads on until it finds the end.
@@ -78,15 +80,20 @@ impl<'a> SecuredTurn<'a> {
             if space.is_empty() {
                 break;
             }
-            match receive(&socket, space)? {
+            let room = space.len();
+            let taken = match self.is_unix {
+                false => receive(&socket, space)?.map(|n| (n, false)),
+                true => receive_unix(&socket, space)?,
+            };
+            match taken {
                 None => {
                     (self.emptied, *hangup) = (true, false);
                     return Ok(Decrypted::Nothing);
                 }
                 // Without `close_notify`, somebody on the way may have cut the connection short.
-                Some(0) => return Err(Fault::Truncated.into()),
-                Some(n) => {
-                    self.emptied = n < space.len();
+                Some((0, _)) => return Err(Fault::Truncated.into()),
+                Some((n, cut)) => {
+                    self.emptied = n < room && !cut;
                     records.filled(n);
                 }
             }

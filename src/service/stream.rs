@@ -7,10 +7,11 @@ use crate::clock::Nanos;
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::sys::Mapping;
-use crate::transport::socket::{has_input, has_left, has_left_tls, receive, send};
+use crate::transport::socket::{
+    ClientSocket, has_input, has_left, has_left_tls, receive, receive_unix, send,
+};
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -124,7 +125,7 @@ pub struct Stream<'a> {
 
 impl<'a> Stream<'a> {
     pub(crate) fn new(
-        socket: &'a TcpStream,
+        socket: &'a ClientSocket,
         peer: &'a Peer,
         buffers: &'a mut Buffers,
         kept: &'a mut Kept,
@@ -151,6 +152,7 @@ impl<'a> Stream<'a> {
             pace,
             budget,
             hangup,
+            is_unix: context.is_unix,
             drained: false,
             ended: false,
             received: 0,
@@ -201,6 +203,11 @@ impl<'a> Stream<'a> {
     /// Whether the last read has taken all that the client had sent.
     pub(crate) fn is_drained(&self) -> bool {
         self.input.drained
+    }
+
+    /// Whether the client came over a Unix socket.
+    pub(crate) fn is_unix(&self) -> bool {
+        self.input.is_unix
     }
 
     /// Whether the connection speaks TLS, so that the session cannot move bytes itself.
@@ -276,7 +283,7 @@ impl<'a> Stream<'a> {
 
     /// The client's socket and the worker's buffer, for a session that moves bytes itself. The session reads until
     /// the kernel has no more, and reports to [`moved`](Self::moved).
-    pub(crate) fn raw(&mut self) -> (&'a TcpStream, &mut [u8]) {
+    pub(crate) fn raw(&mut self) -> (&'a ClientSocket, &mut [u8]) {
         (self.input.socket, self.input.buffer)
     }
 
@@ -350,6 +357,8 @@ pub(crate) struct Context<'a> {
     pub(crate) draining: &'a std::sync::atomic::AtomicBool,
     pub(crate) host: &'a Arc<dyn Host>,
     pub(crate) words: &'a Words,
+    /// The clients of the listener come over a Unix socket.
+    pub(crate) is_unix: bool,
     /// Where turns that speak HTTP are counted.
     pub(crate) web: Option<&'a WebTurn<'a>>,
 }
@@ -363,13 +372,15 @@ impl std::fmt::Debug for Context<'_> {
 /// The receiving half.
 #[derive(Debug)]
 pub struct Input<'a> {
-    pub(super) socket: &'a TcpStream,
+    pub(super) socket: &'a ClientSocket,
     tls: Option<&'a RefCell<SecuredTurn<'a>>>,
     buffer: &'a mut [u8],
     blocked: &'a Cell<bool>,
     pace: &'a Pace,
     budget: usize,
     hangup: bool,
+    /// The client came over a Unix socket.
+    is_unix: bool,
     drained: bool,
     ended: bool,
     received: u64,
@@ -414,12 +425,18 @@ impl Input<'_> {
         if let Some(tls) = self.tls {
             return self.take_secured(tls);
         }
-        let Some(n) = receive(self.socket, &mut self.buffer[..room])? else {
+        let buffer = &mut self.buffer[..room];
+        let (taken, cut) = match self.is_unix {
+            false => (receive(self.socket, buffer)?, false),
+            true => receive_unix(self.socket, buffer)?.map_or((None, false), |(n, cut)| (Some(n), cut)),
+        };
+        let Some(n) = taken else {
             self.drained = true;
             self.hangup = false;
             return Ok(None);
         };
         self.account(n, room);
+        self.drained &= !cut;
         Ok(Some(n))
     }
 
@@ -465,7 +482,7 @@ impl Input<'_> {
 /// The sending half.
 #[derive(Debug)]
 pub struct Output<'a> {
-    pub(super) socket: &'a TcpStream,
+    pub(super) socket: &'a ClientSocket,
     tls: Option<&'a RefCell<SecuredTurn<'a>>>,
     pub(super) kept: &'a mut Kept,
     peer: &'a Peer,

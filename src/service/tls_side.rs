@@ -6,10 +6,9 @@ use super::secured::{SecuredTurn, TlsBuffers};
 use super::{Context, Fault, Kept, Peer, Seat};
 use crate::clock::Nanos;
 use crate::reason::HandshakeFailure;
-use crate::transport::socket::{receive, send};
+use crate::transport::socket::{ClientSocket, receive, send};
 use crate::transport::tls::{Advance, Broken, Engine, Setup, TlsFacts};
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 
 /// The first byte of a client that speaks TLS: the type of a record of the handshake.
@@ -69,7 +68,7 @@ impl Shake {
 
 /// What a handshake needs of the turn that it has.
 pub(crate) struct ShakeTurn<'a> {
-    pub(crate) socket: &'a TcpStream,
+    pub(crate) socket: &'a ClientSocket,
     pub(crate) peer: &'a Peer,
     pub(crate) kept: &'a mut Kept,
     pub(crate) buffers: &'a mut TlsBuffers,
@@ -155,10 +154,14 @@ impl TlsSide {
     }
 
     /// Prepares the TLS for a turn of its session.
-    pub(crate) fn turn<'a>(&'a mut self, buffers: &'a mut TlsBuffers) -> (SecuredTurn<'a>, io::Result<()>) {
+    pub(crate) fn turn<'a>(
+        &'a mut self,
+        buffers: &'a mut TlsBuffers,
+        is_unix: bool,
+    ) -> (SecuredTurn<'a>, io::Result<()>) {
         buffers.out.clear();
         let taken = self.take_up(buffers);
-        (SecuredTurn::new(&mut self.engine, buffers), taken)
+        (SecuredTurn::new(&mut self.engine, buffers, is_unix), taken)
     }
 
     /// Puts the records that an earlier turn left into the worker's buffer.

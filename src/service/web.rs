@@ -5,8 +5,8 @@ use super::http::{AccessEntry, AccessLog};
 use crate::clock::Nanos;
 use crate::metrics::web::{WebCounts, WebLedger};
 use crate::sys::Clock;
+use crate::transport::address::ClientAddress;
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The counts of a listener that speaks HTTP, for one turn.
@@ -42,7 +42,7 @@ impl<'a> WebTurn<'a> {
     /// What is noted for the log of a request that began then; of one that cannot be read there is no head.
     pub(super) fn entry(
         &self,
-        client: SocketAddr,
+        client: ClientAddress,
         began: Nanos,
         head: Option<&RequestHead<'_>>,
     ) -> Option<Box<AccessEntry>> {

@@ -38,5 +38,5 @@ pub(crate) use mapping::{Mapping, whole_pages};
 pub(crate) use orders::{hold, wait_for};
 #[cfg(feature = "cli")]
 pub(crate) use signals::keep_ignored;
-pub(crate) use socket::{since_handshake, unacknowledged};
+pub(crate) use socket::{peer_credentials, since_handshake, unacknowledged};
 pub(crate) use usage::{ThreadUsage, thread_time, thread_usage};

@@ -26,3 +26,18 @@ pub(crate) fn since_handshake(socket: BorrowedFd<'_>) -> Option<std::time::Durat
 pub(crate) fn since_handshake(_socket: BorrowedFd<'_>) -> Option<std::time::Duration> {
     None
 }
+
+/// The process and the user of a Unix socket's client when it connected (`SO_PEERCRED`). A process of another namespace
+/// has the number 0.
+#[cfg(target_os = "linux")]
+pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> Option<(u32, u32)> {
+    // `struct ucred`: pid, uid, gid.
+    let [pid, uid, _] =
+        super::accept_queue::getsockopt_words::<3>(socket, libc::SOL_SOCKET, libc::SO_PEERCRED).ok()?;
+    Some((pid, uid))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn peer_credentials(_socket: BorrowedFd<'_>) -> Option<(u32, u32)> {
+    None
+}

@@ -4,11 +4,15 @@
 //! clients of IPv6 and of IPv4, as most servers do. Where an IPv4 address with the same port is listened on beside it,
 //! that one takes the IPv4 clients, and `[::]` those of IPv6 only.
 
+use super::address::{Address, ClientAddress, UnixClient, UnixName};
+use super::socket::ClientSocket;
+use super::socket_file::{SocketFile, bind_at};
 use crate::limits::Limits;
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The receive buffer that is asked for: the kernel gives at most `net.core.rmem_max`. About 1,300 small datagrams, what
 /// a worker answers in a few milliseconds.
@@ -39,13 +43,156 @@ pub(crate) fn canonical(peer: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Binds a listener for connections.
+/// A socket that listens for connections.
+#[derive(Debug)]
+pub(crate) struct ListenSocket {
+    /// Removed before the socket is closed.
+    file: Option<SocketFile>,
+    socket: OwnedFd,
+    is_unix: bool,
+    /// Another process has it too, and goes on with it after this one.
+    is_shared: bool,
+}
+
+impl ListenSocket {
+    /// Accepts a connection without waiting.
+    pub(crate) fn accept(&self) -> io::Result<(ClientSocket, ClientAddress)> {
+        let (socket, address) = loop {
+            match accept_now(&self.socket) {
+                Err(Errno::INTR) => {}
+                // A Unix socket that takes no newcomers any more has none left.
+                Err(Errno::INVAL) if self.is_unix => return Err(io::ErrorKind::WouldBlock.into()),
+                accepted => break accepted?,
+            }
+        };
+        let address = match address {
+            Some(address) => canonical(address).into(),
+            None => ClientAddress::Unix(client_of(socket.as_fd())),
+        };
+        Ok((socket.into(), address))
+    }
+
+    /// The same socket, for another thread; the file stays with this one.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let Self { is_unix, is_shared, .. } = *self;
+        Ok(Self { file: None, socket: self.socket.try_clone()?, is_unix, is_shared })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> io::Result<Address> {
+        address_of(&self.socket)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the socket has no address"))
+    }
+
+    /// Removes the file of a Unix socket, so that newcomers find it gone.
+    pub(crate) fn remove_file(&mut self) {
+        self.file = None;
+    }
+
+    /// From now on the file is another process's, which has the same socket. Whether there was one of this process.
+    pub(crate) fn leave_file(&mut self) -> bool {
+        self.file.take().map(SocketFile::leave).is_some()
+    }
+
+    /// Another process has the socket too, and goes on with it after this one.
+    pub(crate) fn share(&mut self) {
+        self.is_shared = true;
+    }
+
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Whether there is a file that this process removes at its end.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    pub(crate) fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// The file of the socket is this process's from now on.
+    pub(crate) fn take_file(&mut self) -> io::Result<()> {
+        if let Address::Unix(name) = self.address()?
+            && let Some(path) = name.as_path()
+        {
+            self.file = Some(SocketFile::at(path)?);
+        }
+        Ok(())
+    }
+
+    /// From here on no newcomer is completed, so that none is between the last accept and the close of the socket, which
+    /// would reset it. Over TCP a client that asked asks again, and finds the next server or none; at a Unix socket it is
+    /// refused. A socket that another process has too is left as it is: newcomers are for that one.
+    pub(crate) fn take_no_more(&self) {
+        if self.is_shared {
+            return;
+        }
+        if self.is_unix {
+            // What was completed can still be accepted.
+            let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Read);
+        } else {
+            ignore_newcomers(&self.socket);
+            let _ = rustix::net::listen(&self.socket, 0);
+        }
+    }
+}
+
+impl AsFd for ListenSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+impl From<OwnedFd> for ListenSocket {
+    fn from(socket: OwnedFd) -> Self {
+        Self { file: None, socket, is_unix: false, is_shared: false }
+    }
+}
+
+/// Accepts a connection; the address of one that has come over the network.
+#[cfg(not(target_vendor = "apple"))]
+fn accept_now(socket: &OwnedFd) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
+    use rustix::net::SocketFlags;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (socket, address) = rustix::net::acceptfrom_with(socket, flags)?;
+    Ok((socket, address.and_then(|address| SocketAddr::try_from(address).ok())))
+}
+
+#[cfg(target_vendor = "apple")]
+fn accept_now(socket: &OwnedFd) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
+    let errno = |error: io::Error| error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error);
+    let (socket, address) = socket2::SockRef::from(socket).accept().map_err(errno)?;
+    socket.set_nonblocking(true).map_err(errno)?;
+    Ok((socket.into(), address.as_socket()))
+}
+
+/// The client of a Unix socket.
+fn client_of(socket: BorrowedFd<'_>) -> UnixClient {
+    let mut client = UnixClient::default();
+    if let Some((pid, uid)) = crate::sys::peer_credentials(socket) {
+        (client.uid, client.pid) = (Some(uid), Some(pid).filter(|&pid| pid != 0));
+    }
+    client
+}
+
+/// Where a socket is bound, if it is.
+pub(crate) fn address_of(socket: impl AsFd) -> Option<Address> {
+    let name = rustix::net::getsockname(socket).ok()?;
+    if let Ok(address) = SocketAddr::try_from(name.clone()) {
+        return Some(address.into());
+    }
+    let name = rustix::net::SocketAddrUnix::try_from(name).ok()?;
+    UnixName::of_kernel(&name).map(Address::Unix)
+}
+
+/// Binds a listener for connections at an internet address.
 pub(crate) fn bind(
     address: SocketAddr,
     ipv6_only: bool,
     limits: &Limits,
     reuse_address: bool,
-) -> io::Result<TcpListener> {
+) -> io::Result<ListenSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(reuse_address)?;
     if address.is_ipv6() {
@@ -56,7 +203,23 @@ pub(crate) fn bind(
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(limits.backlogs().0 as i32)?;
-    Ok(socket.into())
+    Ok(ListenSocket { file: None, socket: socket.into(), is_unix: false, is_shared: false })
+}
+
+/// Binds a listener for connections at a Unix socket, whose file has this mode.
+pub(crate) fn bind_unix(name: UnixName, limits: &Limits, mode: u32) -> io::Result<ListenSocket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    let listen = || socket.listen(limits.backlogs().0 as i32);
+    let file = match name.as_path() {
+        Some(path) => Some(bind_at(&socket, path, mode, listen)?),
+        None => {
+            rustix::net::bind(&socket, &name.to_kernel()?)?;
+            listen()?;
+            None
+        }
+    };
+    Ok(ListenSocket { file, socket: socket.into(), is_unix: true, is_shared: false })
 }
 
 /// Binds a datagram socket. Without `SO_REUSEADDR`, which for datagrams lets two servers have the same address and one
@@ -77,15 +240,18 @@ pub(crate) fn bind_datagrams(address: SocketAddr, ipv6_only: bool, limits: &Limi
 }
 
 /// Listens for connections on a socket that another process has bound.
-pub(crate) fn listen_again(socket: OwnedFd, limits: &Limits) -> io::Result<TcpListener> {
+pub(crate) fn listen_again(socket: OwnedFd, limits: &Limits) -> io::Result<ListenSocket> {
     let socket = Socket::from(socket);
     if socket.r#type()? != Type::STREAM {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket is not one for connections"));
     }
     socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
+    let is_unix = socket.local_addr()?.is_unix();
+    if !is_unix {
+        socket.set_tcp_nodelay(true)?;
+    }
     socket.listen(limits.backlogs().0 as i32)?;
-    Ok(socket.into())
+    Ok(ListenSocket { file: None, socket: socket.into(), is_unix, is_shared: false })
 }
 
 /// Receives datagrams on a socket that another process has bound.
@@ -120,9 +286,8 @@ pub(crate) fn accept_queue(socket: impl AsFd) -> Option<usize> {
     }
 }
 
-/// From here on the kernel drops what asks for a new connection, so that none is completed between the last accept and
-/// the close of the listener, which would reset it. A client that asked asks again, and finds the next server or none.
-pub(crate) fn ignore_newcomers(socket: impl AsFd) {
+/// From here on the kernel drops what asks for a new connection over TCP.
+fn ignore_newcomers(socket: impl AsFd) {
     #[cfg(target_os = "linux")]
     {
         use socket2::SockFilter;

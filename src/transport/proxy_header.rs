@@ -21,6 +21,7 @@ mod v2;
 #[cfg(test)]
 mod tests;
 
+use super::address::ClientAddress;
 pub use header::{Header, HeaderError, MAX_BYTES, Origin};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -157,6 +158,17 @@ impl Version {
             Version::V1 => v1::write(source, destination, out),
             Version::V2 => v2::write(source, destination, out),
         }
+    }
+
+    /// Appends the header of a connection with this client, which connected to `near`. Where the connection has come
+    /// over a Unix socket there is no such address; one of zeros stands for it, if the client is known by another header.
+    pub(crate) fn write_client(self, client: &ClientAddress, near: Option<SocketAddr>, out: &mut Vec<u8>) {
+        let Some(source) = client.socket_addr() else { return self.write_unknown(out) };
+        let none = match source {
+            SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+            SocketAddr::V6(_) => SocketAddr::from(([0; 16], 0)),
+        };
+        self.write(source, near.unwrap_or(none), out);
     }
 
     /// Appends the header of a client without a network address: one of a Unix socket.

@@ -2,10 +2,39 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
-use std::io;
-use std::os::fd::AsFd;
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, recvmsg};
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
+
+/// A client's socket, of TCP or a Unix socket. Dropping it closes it.
+#[derive(Debug)]
+pub(crate) struct ClientSocket(OwnedFd);
+
+impl ClientSocket {
+    /// The internet address that the client has connected to; `None` of a Unix socket.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        SocketAddr::try_from(rustix::net::getsockname(&self.0).ok()?).ok()
+    }
+
+    /// Sends the end of what is said.
+    pub(crate) fn end_output(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(&self.0, Shutdown::Write)?)
+    }
+}
+
+impl From<OwnedFd> for ClientSocket {
+    fn from(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+}
+
+impl AsFd for ClientSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 /// Sends without waiting; 0 if the kernel takes nothing now.
 pub(crate) fn send(socket: impl AsFd, data: &[u8]) -> io::Result<usize> {
@@ -24,6 +53,22 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option
     loop {
         match rustix::net::recv(&socket, &mut *buffer, RecvFlags::DONTWAIT) {
             Ok((n, _)) => return Ok(Some(n)),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The same from a Unix socket: a read that is shorter than the room for it has emptied the kernel's buffer, unless it is
+/// cut. It is cut before what a client has sent together with descriptors, which nobody here wants, and the kernel closes
+/// them.
+pub(crate) fn receive_unix(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<(usize, bool)>> {
+    let mut room = [IoSliceMut::new(buffer)];
+    loop {
+        let mut none = RecvAncillaryBuffer::default();
+        match recvmsg(&socket, &mut room, &mut none, RecvFlags::DONTWAIT) {
+            Ok(taken) => return Ok(Some((taken.bytes, taken.flags.contains(ReturnFlags::CTRUNC)))),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),

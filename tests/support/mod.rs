@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
 mod client;
+mod figure;
 mod http;
 mod program;
 mod services;
@@ -11,6 +12,7 @@ mod stop;
 mod terminal;
 
 pub(crate) use client::{Client, End};
+pub(crate) use figure::{FIGURES, figure};
 pub(crate) use http::Reply;
 pub(crate) use program::{Ending, Program, Running, command, finish, path, run};
 pub(crate) use services::{Gate, Held};

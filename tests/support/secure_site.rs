@@ -75,7 +75,7 @@ impl SecureSite {
             .unwrap()
             .serve()
             .unwrap();
-        let all = handle.addresses();
+        let all: Vec<_> = handle.addresses().iter().filter_map(tidegate::Address::ip).collect();
         let [https, wss, tls, http, ws] = all[..] else { panic!("five listeners: {all:?}") };
         let files = certificate.files();
         std::fs::write(files.certificate.with_file_name("authority.pem"), &authority.pem).unwrap();

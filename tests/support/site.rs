@@ -31,7 +31,7 @@ impl Site {
     #[track_caller]
     pub(crate) fn listening(builder: Builder) -> Self {
         let bound = builder.bind().unwrap();
-        let address = bound.addresses()[0];
+        let address = bound.addresses()[0].ip().expect("it listens on TCP");
         let handle = bound.serve().unwrap();
         let observe = handle.observe();
         Self { handle: Some(handle), observe, address }

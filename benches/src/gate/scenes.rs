@@ -63,7 +63,7 @@ impl Trouble {
             title: outline.title,
             what: outline.what,
             script: Script { wire, stages: outline.stages(), groups },
-            service: Service { udp: false, lines: false, mode: self.work() },
+            service: Service::stream(self.work()),
             apart: true,
             peers: self.fronts(),
             judged: outline.judged,
@@ -77,7 +77,7 @@ impl Trouble {
 
     /// Starts the backends and a front.
     pub(crate) fn stand(self, spec: &Spec, bench: &Bench) -> Result<Stand> {
-        let service = Service { udp: false, lines: false, mode: self.work() };
+        let service = Service::stream(self.work());
         let start = |_| match self {
             Trouble::Survive => Server::start(&Spec::new("python"), service, &bench.server_cpus),
             Trouble::Gunicorn => gunicorn::start(bench),

@@ -26,7 +26,7 @@ const IN_ORDER: &str = "--queue 2000 --queue-order fifo";
 const DOWNLOADS: u64 = 3;
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-const ECHO: Service = Service { udp: false, lines: false, mode: Mode::Echo };
+const ECHO: Service = Service::stream(Mode::Echo);
 
 /// What is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,10 @@ pub(super) fn serve(listen: SocketAddr, mode: Mode) -> Result<()> {
         reply.send(b"\n")
     });
     let server = Server::builder().listen(listen, service)?.bind()?;
-    announce("tcp", *server.addresses().first().context("a bound server has an address")?)?;
+    announce(
+        "tcp",
+        server.addresses().first().and_then(|at| at.ip()).context("a bound server has an address")?,
+    )?;
     let handle = server.serve()?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;

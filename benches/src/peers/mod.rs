@@ -86,7 +86,7 @@ pub(crate) fn run(args: PeerArgs) -> Result<()> {
         Peer::Pool => pool::serve(tcp(listen, backlog)?, mode, buffer),
         Peer::Epoll => epoll::serve(tcp(listen, backlog)?, mode),
         Peer::Http => http::serve(tcp(listen, backlog)?),
-        Peer::Hyper => hyper_server::serve(tcp(listen, backlog)?),
+        Peer::Hyper => hyper_server::serve(tcp(listen, backlog)?, mode),
         Peer::Reset => reset::serve(tcp(listen, backlog)?),
         Peer::Lines => lines::serve(listen, mode),
         Peer::Backend => backend::serve(tcp(listen, backlog)?, mode),

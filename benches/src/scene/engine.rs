@@ -348,9 +348,14 @@ impl<'a> Engine<'a> {
     }
 
     /// A client that failed is back. It asks at once, as one does who still wants the answer.
+    /// A client whose request failed is there again. It asks for the same once more, unless the stage in which it wanted that is
+    /// over: then it keeps to its new clock, or a surge would not end before the last of its clients is served.
     fn come_back(&mut self, client: usize, at: Instant) {
         if self.start.is_none() {
             self.ask(client, at);
+        } else if self.clients[client].stage < self.stage {
+            self.clients[client].enter(State::Idle);
+            self.schedule(client);
         } else if self.rate(self.clients[client].group).is_some() {
             self.clients[client].next = at;
             self.ask(client, at);

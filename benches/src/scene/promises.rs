@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 /// The server that promises.
 const SERVER: &str = "tidegate";
 /// The scenes with a surge: their names and what the table calls them.
-const SURGES: [(&str, &str); 6] = [
+const SURGES: [(&str, &str); 7] = [
     ("surge", "surge on 8,000 standing connections"),
     ("surge-sources", "the same, each from an address of its own"),
     ("surge-wait", "the same, work that waits"),
     ("surge-udp", "the same, datagrams"),
     ("surge-cores", "the same, all cores"),
+    ("surge-http", "the same over HTTP"),
     ("surge-lines", "the same, half-sent lines among them"),
 ];
 
@@ -32,7 +33,7 @@ pub(crate) fn goals(scenes: &Scenes) -> Vec<Goal> {
         goals.push(figure(scenes, key, work, after, Bound::AtLeast(0.99), share));
     }
     let what = "p99 of the useful replies to halves, from the second half on";
-    goals.push(millis(scenes, "surge-lines", SURGES[5].1, what, 350.0, of(1, |stage| stage.p99)));
+    goals.push(millis(scenes, "surge-lines", SURGES[6].1, what, 350.0, of(1, |stage| stage.p99)));
     let work = "one busy source beside 50 polite ones";
     let polite = |played: &Played, run: &Run| run.stage(1, played.judged)?.prompt_share();
     let within = "share of the polite answered within 250 ms";

@@ -32,6 +32,8 @@ pub(crate) enum Name {
     SurgeUdp,
     /// The surge with all cores for servers and clients together.
     SurgeCores,
+    /// The surge over HTTP, on connections that are kept alive.
+    SurgeHttp,
     /// The surge against a service for lines, where one client in ten sends its line in two halves.
     SurgeLines,
     /// One source with 4,000 standing connections at eight times the capacity, beside 50 polite sources.
@@ -100,6 +102,7 @@ impl Name {
             | Name::SurgeSources
             | Name::SurgeUdp
             | Name::SurgeLines
+            | Name::SurgeHttp
             | Name::Sources
             | Name::OneShot => Capacity::Core,
             Name::SurgeCores => Capacity::Cores,
@@ -124,7 +127,7 @@ impl Name {
             title: "",
             what: "",
             script: Script { wire: Wire::Stream, stages: Vec::new(), groups: Vec::new() },
-            service: Service { udp: false, lines: false, mode: self.work() },
+            service: Service::stream(self.work()),
             apart: true,
             peers: ALL,
             judged: 1,
@@ -136,6 +139,7 @@ impl Name {
             | Name::SurgeWait
             | Name::SurgeUdp
             | Name::SurgeCores
+            | Name::SurgeHttp
             | Name::SurgeLines => surge(self, base),
             Name::Sources => sources(base, capacity),
             Name::Newcomers => newcomers(base),
@@ -148,15 +152,31 @@ impl Name {
     }
 }
 
-fn surge(name: Name, base: Scene) -> Scene {
-    let surging = |name, clients: usize| {
-        let share = clients as f64 / SURGE_CLIENTS as f64;
-        let rates = [CALM_RATE, SURGE_RATE, CALM_RATE, CALM_RATE].map(|rate| rate * share);
-        Party::standing(name, clients, &rates)
+/// A part of the clients of a surge.
+fn surging(name: &'static str, clients: usize) -> Party {
+    let share = clients as f64 / SURGE_CLIENTS as f64;
+    let rates = [CALM_RATE, SURGE_RATE, CALM_RATE, CALM_RATE].map(|rate| rate * share);
+    Party::standing(name, clients, &rates)
+}
+
+/// The clients of a surge that send whole lines, and a tenth that sends its lines in halves.
+fn lines_and_halves() -> (Party, Party) {
+    let (tenth, pause) = (SURGE_CLIENTS / 10, Duration::from_millis(300));
+    let whole = surging("whole lines", SURGE_CLIENTS - tenth);
+    let halves = Party {
+        from: From::Like { group: 0 },
+        halves: Some((1, pause)),
+        // A second from the first half on, as all others have.
+        patience: whole.patience - pause,
+        ..surging("in halves", tenth)
     };
+    (whole, halves)
+}
+
+fn surge(name: Name, base: Scene) -> Scene {
     let mut all = surging("all", SURGE_CLIENTS);
     let mut halves = None;
-    let (mut wire, mut service, mut peers) = (Wire::Stream, base.service, ALL);
+    let (mut wire, mut peers) = (Wire::Stream, ALL);
     let (key, title, what) = match name {
         Name::SurgeSources => {
             let first = Ipv4Addr::new(127, 16, 0, 1);
@@ -177,23 +197,25 @@ fn surge(name: Name, base: Scene) -> Scene {
             )
         }
         Name::SurgeUdp => {
-            (wire, service.udp, peers) = (Wire::Datagrams, true, "tidegate udp python");
+            (wire, peers) = (Wire::Datagrams, "tidegate udp python");
             ("surge-udp", "Surge of datagrams", "The surge, where each of 8,000 sockets sends datagrams.")
+        }
+        Name::SurgeHttp => {
+            (wire, peers) = (Wire::Http, "tidegate hyper");
+            (
+                "surge-http",
+                "Surge of HTTP requests",
+                "The surge over HTTP, on connections that are kept alive. An answer with a status other than 200 is a \
+                 refusal; its client asks again when its next request is due.",
+            )
         }
         Name::SurgeCores => {
             ("surge-cores", "Surge, all cores", "The surge, where servers and clients share all cores.")
         }
         Name::SurgeLines => {
-            let (tenth, pause) = (SURGE_CLIENTS / 10, Duration::from_millis(300));
-            all = surging("whole lines", SURGE_CLIENTS - tenth);
-            halves = Some(Party {
-                from: From::Like { group: 0 },
-                halves: Some((1, pause)),
-                // A second from the first half on, as all others have.
-                patience: all.patience - pause,
-                ..surging("in halves", tenth)
-            });
-            (wire, service.lines, peers) = (Wire::Lines, true, "tidegate");
+            let (whole, some) = lines_and_halves();
+            (all, halves) = (whole, Some(some));
+            (wire, peers) = (Wire::Lines, "tidegate");
             (
                 "surge-lines",
                 "Surge of lines",
@@ -212,6 +234,7 @@ fn surge(name: Name, base: Scene) -> Scene {
     let apart = name != Name::SurgeCores;
     let groups = [all].into_iter().chain(halves).collect();
     let script = Script { wire, stages: stages("surge", 10), groups };
+    let service = Service { wire, ..base.service };
     Scene { key, title, what, script, service, apart, peers, ..base }
 }
 
@@ -355,7 +378,7 @@ fn pipeline(base: Scene) -> Scene {
                 .to_vec(),
             groups: vec![flood, established, newcomers],
         },
-        service: Service { lines: true, ..base.service },
+        service: Service { wire: Wire::Lines, ..base.service },
         peers: "tidegate",
         ends: true,
         ..base

@@ -384,7 +384,7 @@ impl Options {
                 payload = Payload::whole(Vec::new());
                 Framing::Http(requests)
             }
-            (Scheme::Ws, _) => {
+            (Scheme::Ws | Scheme::WsUnix, _) => {
                 let requests = SocketRequest::new(url, &form, &payload);
                 payload = Payload::whole(Vec::new());
                 Framing::Socket(requests)
@@ -399,7 +399,7 @@ impl Options {
             (Scheme::Tcp | Scheme::Unix, Some(expect)) => Framing::Exact(expect.clone()),
             (Scheme::Tcp | Scheme::Unix, None) => Framing::Echo,
             _ => {
-                let known = "tcp, tls, udp, http, https, ws, wss, unix and http+unix";
+                let known = "tcp, tls, udp, http, https, ws, wss, unix, http+unix and ws+unix";
                 return Err(Error::usage(format!("{url}: the stress client speaks {known}")));
             }
         };

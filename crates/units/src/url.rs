@@ -7,9 +7,10 @@
 //! | `http` `ws` | HTTP/1.1, WebSocket | 80 | yes |
 //! | `https` `wss` | the same inside TLS | 443 | yes |
 //! | `unix` | bytes over a Unix socket | | none |
-//! | `http+unix` | HTTP/1.1 over a Unix socket | | yes |
+//! | `http+unix` `ws+unix` | HTTP/1.1, WebSocket over a Unix socket | | yes |
 //!
-//! A Unix socket is written as its path: `unix:///run/x.sock`. With `http+unix` the path of the requests comes after
+//! A Unix socket is written as its path, `unix:///run/x.sock` or `unix:/run/x.sock`, or as `unix:@name`, an abstract name
+//! of Linux. With `http+unix` the path of the requests comes after
 //! a colon (`http+unix:///run/x.sock:/status`), or the path of the socket is %-encoded in the place of the host
 //! (`http+unix://%2Frun%2Fx.sock/status`).
 //!
@@ -50,6 +51,8 @@ pub enum Scheme {
     Unix,
     /// HTTP/1.1 requests over a Unix socket.
     HttpUnix,
+    /// WebSocket messages over a Unix socket.
+    WsUnix,
 }
 
 impl Scheme {
@@ -64,6 +67,7 @@ impl Scheme {
         Scheme::Wss,
         Scheme::Unix,
         Scheme::HttpUnix,
+        Scheme::WsUnix,
     ];
 
     /// The word before `://`.
@@ -78,12 +82,16 @@ impl Scheme {
             Scheme::Wss => "wss",
             Scheme::Unix => "unix",
             Scheme::HttpUnix => "http+unix",
+            Scheme::WsUnix => "ws+unix",
         }
     }
 
     /// Whether requests name a path.
     pub const fn has_path(self) -> bool {
-        matches!(self, Scheme::Http | Scheme::Https | Scheme::Ws | Scheme::Wss | Scheme::HttpUnix)
+        matches!(
+            self,
+            Scheme::Http | Scheme::Https | Scheme::Ws | Scheme::Wss | Scheme::HttpUnix | Scheme::WsUnix
+        )
     }
 
     /// What is spoken inside TLS, where there is TLS.
@@ -98,7 +106,7 @@ impl Scheme {
 
     /// Whether the service is at a Unix socket, and not at a host and port.
     pub const fn is_unix(self) -> bool {
-        matches!(self, Scheme::Unix | Scheme::HttpUnix)
+        matches!(self, Scheme::Unix | Scheme::HttpUnix | Scheme::WsUnix)
     }
 
     /// The port of a URL that names none.
@@ -122,7 +130,7 @@ pub struct Url {
     pub host: String,
     /// The port; 0 where there is a Unix socket instead.
     pub port: u16,
-    /// The Unix socket.
+    /// The Unix socket; an abstract name begins with a zero byte, as the kernel has it.
     pub socket: Option<PathBuf>,
     /// The path and query of an HTTP URL, beginning with `/`, as a request line has them; empty for others.
     pub path: String,
@@ -148,10 +156,17 @@ fn parse(text: &str) -> Result<Url, &'static str> {
     if text.contains(|c: char| c.is_ascii_control()) {
         return Err("a control character, such as a line end, cannot be in it");
     }
-    let (scheme, rest) = text.split_once("://").ok_or("write it like tcp://127.0.0.1:5000")?;
+    // A Unix socket needs no slashes beside those of its path.
+    let unix = text
+        .split_once("unix:")
+        .filter(|(_, rest)| rest.starts_with('@') || rest.starts_with('/') && !rest.starts_with("//"));
+    let (scheme, rest) = match unix {
+        Some((before, rest)) => (&text[..before.len() + "unix".len()], rest),
+        None => text.split_once("://").ok_or("write it like tcp://127.0.0.1:5000")?,
+    };
     let known = Scheme::ALL.iter().copied().find(|known| known.as_str().eq_ignore_ascii_case(scheme));
     let scheme = known.ok_or(
-        "it must begin with tcp://, udp:// or http://, or one of tls, https, ws, wss, unix and http+unix",
+        "it must begin with tcp://, udp:// or http://, or one of tls, https, ws, wss, unix, http+unix and ws+unix",
     )?;
     let rest = rest.split('#').next().unwrap_or_default();
     if scheme.is_unix() {
@@ -231,6 +246,9 @@ fn parse_port(digits: &str) -> Result<u16, &'static str> {
 
 /// The path of a Unix socket, and with HTTP the path of the requests.
 fn parse_unix(scheme: Scheme, rest: &str) -> Result<Url, &'static str> {
+    if let Some(rest) = rest.strip_prefix('@') {
+        return parse_abstract(scheme, rest);
+    }
     let (socket, path) = match (scheme, rest.starts_with('/')) {
         (Scheme::Unix, true) => (percent_decode(rest)?, ""),
         // The first `:/` ends the socket's path.
@@ -251,6 +269,20 @@ fn parse_unix(scheme: Scheme, rest: &str) -> Result<Url, &'static str> {
         return Err("the path of a Unix socket has at most 107 bytes, none of them 0");
     }
     let path = if scheme.has_path() { request_target(path) } else { String::new() };
+    Ok(Url { scheme, host: String::new(), port: 0, socket: Some(path_of(socket)), path })
+}
+
+/// An abstract name, and with HTTP the path of the requests.
+fn parse_abstract(scheme: Scheme, rest: &str) -> Result<Url, &'static str> {
+    let end = if scheme.has_path() { rest.find(":/").unwrap_or(rest.len()) } else { rest.len() };
+    let (name, path) = rest.split_at(end);
+    let name = percent_decode(name)?;
+    if name.is_empty() || name.contains(&0) || name.len() > UNIX_PATH_MAX {
+        return Err("the name of an abstract socket has 1 to 107 bytes, none of them 0");
+    }
+    let path = path.strip_prefix(':').unwrap_or(path);
+    let path = if scheme.has_path() { request_target(path) } else { String::new() };
+    let socket = [&[0], &name[..]].concat();
     Ok(Url { scheme, host: String::new(), port: 0, socket: Some(path_of(socket)), path })
 }
 
@@ -377,10 +409,14 @@ impl Url {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { scheme, host, port, path, .. } = self;
-        write!(f, "{}://", scheme.as_str())?;
+        f.write_str(scheme.as_str())?;
         if let Some(socket) = &self.socket {
-            let mut shown = String::new();
-            for byte in socket.as_os_str().as_encoded_bytes() {
+            let socket = socket.as_os_str().as_encoded_bytes();
+            let (mut shown, socket) = match socket.strip_prefix(&[0]) {
+                Some(name) => (":@".to_owned(), name),
+                None => ("://".to_owned(), socket),
+            };
+            for byte in socket {
                 match byte {
                     b'%' | b'#' | b'?' | b':' => encode(&mut shown, *byte),
                     b'!'..=b'~' => shown.push(*byte as char),
@@ -391,6 +427,7 @@ impl fmt::Display for Url {
             let path = if colon.is_empty() { "" } else { path };
             return write!(f, "{shown}{colon}{path}");
         }
+        f.write_str("://")?;
         match host.split_once('%') {
             // A zone that itself begins with 25 would be read as one without.
             Some((address, zone)) if zone.len() > 2 && zone.starts_with("25") => {
@@ -429,6 +466,9 @@ mod tests {
             "tcp://[fe80::1%25]:5000",
             "tcp://[fe80::1%2525a]:5000",
             "unix:///run/a%20b%3A.sock",
+            "ws+unix:///run/x.sock:/chat",
+            "unix:@name",
+            "http+unix:@na%3Ame:/status",
         ] {
             assert_eq!(url(text).to_string(), text);
         }
@@ -451,6 +491,10 @@ mod tests {
             ("http+unix://%2Frun%2Fx.sock?q", "http+unix:///run/x.sock:/?q"),
             ("http+unix:///run/x.sock:/", "http+unix:///run/x.sock"),
             ("UNIX:///run/x.sock", "unix:///run/x.sock"),
+            ("unix:/run/x.sock", "unix:///run/x.sock"),
+            ("http+unix:/run/x.sock:/a", "http+unix:///run/x.sock:/a"),
+            ("unix://@name", "unix:@name"),
+            ("http+unix:@name:/", "http+unix:@name"),
         ] {
             assert_eq!(url(text).to_string(), shown, "{text}");
         }
@@ -540,6 +584,9 @@ mod tests {
             ("unix:///run/%zz", "hexadecimal"),
             ("unix:///run/%2", "hexadecimal"),
             ("unix:///run/%00", "107 bytes"),
+            ("unix:@", "107 bytes"),
+            ("xunix:/run/x.sock", "tcp://, udp:// or http://"),
+            ("unix:run/x.sock", "write it like"),
         ] {
             let said = text.parse::<Url>().expect_err(text).to_string();
             assert!(said.contains(says), "{text}: {said}");
@@ -584,7 +631,7 @@ mod tests {
         let mut read = 0;
         for _ in 0..200_000 {
             let mut text =
-                ["http://", "tcp://", "unix:///", "http+unix:///"][(state >> 60) as usize % 4].to_owned();
+                ["http://", "tcp://", "unix:/", "http+unix:@"][(state >> 60) as usize % 4].to_owned();
             for _ in 0..(state >> 40) % 7 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 text += pieces[(state >> 33) as usize % pieces.len()];

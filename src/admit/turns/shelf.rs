@@ -149,6 +149,11 @@ impl<T: Copy> Shelf<T> {
         }
     }
 
+    /// Changes how many entries may be kept whose client has probably left. Where there are more, they go as others come.
+    pub(crate) fn set_doubtful_max(&mut self, most: usize) {
+        self.limits.doubtful_max = most;
+    }
+
     /// The bytes that a shelf of these limits takes.
     pub(crate) fn bytes(limits: &ShelfLimits) -> usize {
         let source = Accounts::SOURCE_BYTES + size_of::<u64>() + OF_SOURCE as usize * Lists::NODE_BYTES;

@@ -2,9 +2,13 @@
 //! it), or by the program that this one is to take the place of.
 //!
 //! A socket has a name. A listener is given the socket that has its own text as its name, or its service, or its
-//! address, in this order; the admin endpoint one that is called `admin`, or has its address.
+//! address, in this order; the admin endpoint one that is called `admin`, or has its address, and the agent likewise one
+//! that is called `agent`.
 
 use super::super::exit::ExitError;
+use crate::Address;
+use crate::server::BoundSocket;
+use crate::transport::listen::address_of;
 use std::env;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
@@ -15,6 +19,8 @@ const FIRST: RawFd = 3;
 const SOCKETS_MAX: usize = 256;
 /// The name of the admin endpoint's socket.
 pub(crate) const ADMIN: &str = "admin";
+/// The name of the agent's socket.
+pub(crate) const AGENT: &str = "agent";
 /// Where a program that hands itself over says what it hands over; see [`Handover`].
 pub(crate) const HANDOVER: &str = "TIDEGATE_HANDOVER";
 
@@ -25,9 +31,10 @@ pub(crate) struct HandedSocket {
     pub(crate) number: usize,
     pub(crate) name: String,
     pub(crate) socket: OwnedFd,
-    pub(crate) address: Option<SocketAddr>,
+    pub(crate) address: Option<Address>,
     /// It is for datagrams.
     pub(crate) datagrams: bool,
+    pub(crate) bound: BoundSocket,
 }
 
 /// What was handed over.
@@ -39,17 +46,30 @@ pub(crate) struct Handed {
 }
 
 /// What a program writes into [`HANDOVER`] for the one that takes its place: the number of the pipe on which it waits,
-/// and the number and name of each socket.
+/// and the number and name of each socket. A `+` behind a number says that the file of that socket goes with it,
+/// a `*` that a supervisor has it too.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Handover {
     pub(crate) pipe: RawFd,
-    pub(crate) sockets: Vec<(RawFd, String)>,
+    pub(crate) sockets: Vec<NumberedSocket>,
+}
+
+/// A socket as it is handed over.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct NumberedSocket {
+    pub(crate) number: RawFd,
+    pub(crate) name: String,
+    pub(crate) bound: BoundSocket,
 }
 
 impl Handover {
     /// As text for an environment variable.
     pub(crate) fn to_text(&self) -> String {
-        let sockets = self.sockets.iter().map(|(number, name)| format!(" {number}={}", encode(name)));
+        let sockets = self.sockets.iter().map(|NumberedSocket { number, name, bound }| {
+            let file = if bound.has_file { "+" } else { "" };
+            let shared = if bound.is_shared { "*" } else { "" };
+            format!(" {number}{file}{shared}={}", encode(name))
+        });
         format!("{}{}", self.pipe, sockets.collect::<String>())
     }
 
@@ -58,7 +78,9 @@ impl Handover {
         let pipe = words.next()?.parse().ok()?;
         let socket = |word: &str| {
             let (number, name) = word.split_once('=')?;
-            Some((number.parse().ok()?, decode(name)?))
+            let bound = BoundSocket { has_file: number.contains('+'), is_shared: number.contains('*') };
+            let number = number.trim_end_matches(['+', '*']).parse().ok()?;
+            Some(NumberedSocket { number, name: decode(name)?, bound })
         };
         let sockets: Option<Vec<_>> = words.map(socket).collect();
         Some(Self { pipe, sockets: sockets?.into_iter().take(SOCKETS_MAX).collect() })
@@ -102,13 +124,15 @@ impl Handed {
     }
 
     fn from_predecessor(handover: &Handover) -> Self {
-        let sockets = handover.sockets.iter().map(|&(number, _)| number);
+        let sockets = handover.sockets.iter().map(|socket| socket.number);
         let numbers: Vec<RawFd> = std::iter::once(handover.pipe).chain(sockets).collect();
         let mut taken = crate::sys::take_descriptors(&numbers).into_iter();
         let predecessor = taken.next().flatten();
-        let named = handover.sockets.iter().map(|(_, name)| name.clone()).zip(taken).enumerate();
-        let sockets =
-            named.filter_map(|(number, (name, socket))| Some(HandedSocket::new(number, name, socket?)));
+        let sockets = handover.sockets.iter().zip(taken).enumerate();
+        let sockets = sockets.filter_map(|(number, (said, socket))| {
+            let socket = HandedSocket::new(number, said.name.clone(), socket?);
+            Some(HandedSocket { bound: said.bound, ..socket })
+        });
         Self { sockets: sockets.collect(), predecessor }
     }
 
@@ -135,40 +159,42 @@ impl Handed {
                     numbers[number]
                 ))
             })?;
-            Ok(HandedSocket::new(number, name, socket))
+            let bound = BoundSocket { has_file: false, is_shared: true };
+            Ok(HandedSocket { bound, ..HandedSocket::new(number, name, socket) })
         });
         Ok(Self { sockets: sockets.collect::<Result<_, ExitError>>()?, predecessor: None })
     }
 
-    /// Takes out the socket of a listener: `text` is what it was configured as.
+    /// Takes out the socket of a listener, and what else there is to it: `text` is what it was configured as.
     pub(crate) fn for_listener(
         &mut self,
         text: &str,
         service: &str,
-        address: SocketAddr,
+        address: &Address,
         datagrams: bool,
-    ) -> Option<OwnedFd> {
-        self.find(|socket| socket.datagrams == datagrams, &[text, service], address)
+    ) -> Option<(OwnedFd, BoundSocket)> {
+        let found = self.find(|socket| socket.datagrams == datagrams, &[text, service], address)?;
+        Some((found.socket, found.bound))
     }
 
-    /// Takes out the socket of the admin endpoint.
-    pub(crate) fn for_admin(&mut self, address: SocketAddr) -> Option<OwnedFd> {
-        self.find(|socket| !socket.datagrams, &[ADMIN], address)
+    /// Takes out the socket of the admin endpoint or of the agent, by its name.
+    pub(crate) fn for_endpoint(&mut self, name: &str, address: SocketAddr) -> Option<OwnedFd> {
+        self.find(|socket| !socket.datagrams, &[name], &address.into()).map(|found| found.socket)
     }
 
     fn find(
         &mut self,
         fits: impl Fn(&HandedSocket) -> bool,
         names: &[&str],
-        address: SocketAddr,
-    ) -> Option<OwnedFd> {
+        address: &Address,
+    ) -> Option<HandedSocket> {
         let mut found = None;
         for name in names {
             found = found.or(self.sockets.iter().position(|socket| fits(socket) && socket.name == *name));
         }
-        let at = |socket: &HandedSocket| socket.address.is_some_and(|own| same(own, address));
+        let at = |socket: &HandedSocket| socket.address.is_some_and(|own| same(&own, address));
         let found = found.or(self.sockets.iter().position(|socket| fits(socket) && at(socket)))?;
-        Some(self.sockets.remove(found).socket)
+        Some(self.sockets.remove(found))
     }
 
     /// A supervisor's socket that nobody wanted is a mistake in the configuration. A predecessor's is not: the listener
@@ -189,15 +215,16 @@ impl Handed {
 impl HandedSocket {
     fn new(number: usize, name: String, socket: OwnedFd) -> Self {
         let known = socket2::SockRef::from(&socket);
-        let address = known.local_addr().ok().and_then(|address| address.as_socket());
+        let address = address_of(&socket);
         let datagrams = known.r#type().is_ok_and(|kind| kind == socket2::Type::DGRAM);
-        Self { number, name, address, datagrams, socket }
+        Self { number, name, address, datagrams, bound: BoundSocket::default(), socket }
     }
 }
 
 /// Whether a socket with this address is what a listener with that one wants: `[::]` stands for `0.0.0.0`, since it
 /// takes both families. A listener whose port is free to choose wants none by its address.
-fn same(own: SocketAddr, wanted: SocketAddr) -> bool {
+fn same(own: &Address, wanted: &Address) -> bool {
+    let (Some(own), Some(wanted)) = (own.ip(), wanted.ip()) else { return own == wanted };
     let any = own.ip().is_unspecified() && wanted.ip().is_unspecified();
     let ip = own.ip().to_canonical() == wanted.ip().to_canonical() || any;
     wanted.port() != 0 && own.port() == wanted.port() && ip
@@ -210,8 +237,9 @@ mod tests {
 
     fn socket(name: &str, address: &str) -> HandedSocket {
         let file = std::fs::File::open("/dev/null").unwrap();
-        let address = Some(address.parse().unwrap());
-        HandedSocket { number: 0, name: name.to_owned(), socket: file.into(), address, datagrams: false }
+        let address = Some(address.parse::<SocketAddr>().unwrap().into());
+        let (name, datagrams, bound) = (name.to_owned(), false, BoundSocket::default());
+        HandedSocket { number: 0, name, socket: file.into(), address, datagrams, bound }
     }
 
     #[test]
@@ -220,17 +248,17 @@ mod tests {
         handed.sockets.push(socket("web", "[::]:80"));
         handed.sockets.push(socket("echo", "127.0.0.1:5001"));
         handed.sockets.push(socket("echo=tcp://127.0.0.1:0", "127.0.0.1:5002"));
-        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let address = |text: &str| Address::from(text.parse::<SocketAddr>().unwrap());
         let left = |handed: &Handed| handed.sockets.iter().map(|s| s.name.clone()).collect::<Vec<_>>();
-        assert!(handed.for_listener("x", "echo", address("127.0.0.1:1"), true).is_none(), "no datagrams");
+        assert!(handed.for_listener("x", "echo", &address("127.0.0.1:1"), true).is_none(), "no datagrams");
         assert!(
-            handed.for_listener("echo=tcp://127.0.0.1:0", "echo", address("127.0.0.1:0"), false).is_some()
+            handed.for_listener("echo=tcp://127.0.0.1:0", "echo", &address("127.0.0.1:0"), false).is_some()
         );
         assert_eq!(left(&handed), ["web", "echo"]);
-        assert!(handed.for_listener("echo=tcp://h:1", "echo", address("127.0.0.1:1"), false).is_some());
-        assert!(handed.for_listener("x", "y", address("127.0.0.1:80"), false).is_none());
+        assert!(handed.for_listener("echo=tcp://h:1", "echo", &address("127.0.0.1:1"), false).is_some());
+        assert!(handed.for_listener("x", "y", &address("127.0.0.1:80"), false).is_none());
         assert!(handed.check_empty().unwrap_err().why.contains("`web` ([::]:80)"));
-        assert!(handed.for_listener("x", "y", address("0.0.0.0:80"), false).is_some());
+        assert!(handed.for_listener("x", "y", &address("0.0.0.0:80"), false).is_some());
         assert!(handed.check_empty().is_ok());
     }
 
@@ -238,8 +266,12 @@ mod tests {
         #[test]
         fn what_is_handed_over_is_read_as_it_was_written(
             pipe in 3i32..,
-            sockets in prop::collection::vec((3i32.., ".*"), 0..8),
+            sockets in prop::collection::vec((3i32.., ".*", any::<(bool, bool)>()), 0..8),
         ) {
+            let numbered = |(number, name, (has_file, is_shared))| {
+                NumberedSocket { number, name, bound: BoundSocket { has_file, is_shared } }
+            };
+            let sockets = sockets.into_iter().map(numbered).collect();
             let handover = Handover { pipe, sockets };
             prop_assert_eq!(Handover::parse(&handover.to_text()), Some(handover));
         }

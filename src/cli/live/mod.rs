@@ -9,14 +9,13 @@ pub(super) mod upgrade;
 use self::notify::Supervisor;
 use self::reload::Configured;
 use self::upgrade::{Estate, StartedFrom};
-use crate::admin::AdminHandle;
+use super::beside::BesideHandles;
 use crate::contain::contain;
 use crate::metrics::configuration;
 use crate::metrics::snapshot::{ListenerSnapshot, Snapshot};
 use crate::server::{Handle, PulseWatch};
 use rustix::process::Signal;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,7 +37,7 @@ pub(super) struct Live {
     pub(super) origin: StartedFrom,
     /// What each listener was configured as, in the order of the server's listeners.
     pub(super) texts: Mutex<Vec<String>>,
-    pub(super) admin: Mutex<Option<AdminHandle>>,
+    pub(super) beside: Mutex<BesideHandles>,
     pub(super) configured: Mutex<Configured>,
     /// Reloads that were ordered and have not ended: one at work, and one that reads what is written meanwhile.
     pub(super) reloads: AtomicU8,
@@ -49,17 +48,13 @@ impl Live {
         self.texts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn admin(&self) -> MutexGuard<'_, Option<AdminHandle>> {
-        self.admin.lock().unwrap_or_else(PoisonError::into_inner)
+    fn beside(&self) -> MutexGuard<'_, BesideHandles> {
+        self.beside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The admin endpoint, which ends when it is dropped.
-    pub(super) fn take_admin(&self) -> Option<AdminHandle> {
-        self.admin().take()
-    }
-
-    fn admin_socket(&self) -> io::Result<Option<OwnedFd>> {
-        self.admin().as_ref().and_then(AdminHandle::socket).map(OwnedFd::try_clone).transpose()
+    /// The admin endpoint and the agent, which end when they are dropped.
+    pub(super) fn take_beside(&self) -> BesideHandles {
+        std::mem::replace(&mut *self.beside(), BesideHandles { admin: None, agent: None })
     }
 
     /// Starts the thread, which ends with the process.
@@ -131,8 +126,8 @@ impl Live {
             handle: &self.handle,
             supervisor: &self.supervisor,
             texts: &self.texts(),
-            admin: self.admin_socket(),
-            end_admin: &|| drop(self.take_admin()),
+            beside: self.beside().sockets(),
+            end_beside: &|| drop(self.take_beside()),
         };
         match upgrade::upgrade(estate) {
             Ok(pid) => {

@@ -76,6 +76,7 @@ impl Configured {
             old.fixed(new).into_iter().for_each(|name| look(name, true));
         }
         look("admin", old.admin != new.admin);
+        look("agent", old.agent != new.agent);
         look("admin-host", old.admin_hosts != new.admin_hosts);
         look("busy-reply", old.busy_reply != new.busy_reply);
         look("work", old.work != new.work);

@@ -1,9 +1,9 @@
 //! The program is replaced by a newer one without a lost connection: the new one is started with the listening sockets,
 //! and when it says that it serves, this one stops accepting and ends when its clients have left.
 
-use super::handed::{ADMIN, HANDOVER, Handover};
+use super::handed::{HANDOVER, Handover, NumberedSocket};
 use super::notify::Supervisor;
-use crate::server::Handle;
+use crate::server::{BoundSocket, Handle, LeavingSocket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use std::env;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -25,20 +25,22 @@ const READY: &str = "ready";
 /// How this program was started: its file, as it was named, and its arguments.
 #[derive(Debug)]
 pub(crate) struct StartedFrom {
-    program: PathBuf,
+    /// Or why the system does not tell: `/proc` is not there, say.
+    program: Result<PathBuf, String>,
 }
 
 impl StartedFrom {
     /// Ask at the start: a file that is replaced later has the same name.
-    pub(crate) fn now() -> io::Result<Self> {
+    pub(crate) fn now() -> Self {
         // By the name it was called by, which may be a link that is changed to lead to the new version.
         let called = env::args_os().next().map(PathBuf::from);
         let called = called.filter(|called| called.components().count() > 1);
         let called = called.and_then(|called| Some(env::current_dir().ok()?.join(called)));
-        match called.filter(|called| called.is_file()) {
-            Some(program) => Ok(Self { program }),
-            None => Ok(Self { program: env::current_exe()? }),
-        }
+        let program = match called.filter(|called| called.is_file()) {
+            Some(program) => Ok(program),
+            None => env::current_exe().map_err(|error| error.to_string()),
+        };
+        Self { program }
     }
 }
 
@@ -49,10 +51,10 @@ pub(super) struct Estate<'a> {
     pub(super) supervisor: &'a Supervisor,
     /// What each listener was configured as, in the order of the server's listeners.
     pub(super) texts: &'a [String],
-    /// The socket of the admin endpoint.
-    pub(super) admin: io::Result<Option<OwnedFd>>,
-    /// Ends the admin endpoint here.
-    pub(super) end_admin: &'a dyn Fn(),
+    /// The sockets of the admin endpoint and the agent, by their names.
+    pub(super) beside: io::Result<Vec<(&'static str, OwnedFd)>>,
+    /// Ends those two here.
+    pub(super) end_beside: &'a dyn Fn(),
 }
 
 /// Starts the program again, hands the sockets over, and drains this one; the number of the new process. When that fails,
@@ -61,19 +63,19 @@ pub(super) fn upgrade(estate: Estate<'_>) -> Result<u32, String> {
     if std::process::id() == 1 {
         return Err("this is process 1 of a container, which ends with it: start a new container".to_owned());
     }
-    let Estate { started, handle, supervisor, texts, admin, end_admin } = estate;
-    let sockets = sockets(handle, texts, admin)
+    let Estate { started, handle, supervisor, texts, beside, end_beside } = estate;
+    let program = started.program.as_ref().map_err(|why| format!("it cannot tell its own file: {why}"))?;
+    let sockets = sockets(handle, texts, beside)
         .map_err(|error| format!("the sockets cannot be handed over: {error}"))?;
-    let (mut child, pipe) = start(started, &sockets).map_err(|error| {
-        format!("the new program {} cannot be started: {error}", started.program.display())
-    })?;
+    let (mut child, pipe) = start(program, &sockets)
+        .map_err(|error| format!("the new program {} cannot be started: {error}", program.display()))?;
     let unwanted = match wait_until_ready(&pipe) {
         Ok(unwanted) => unwanted,
         Err(why) => return Err(give_up(&mut child, why)),
     };
     supervisor.main_process(child.id());
-    // The scraper's next question goes to the new one.
-    end_admin();
+    // The next question of a scraper or a balancer goes to the new one.
+    end_beside();
     let wanted: BTreeSet<Option<usize>> = (sockets.iter().enumerate())
         .filter(|(number, _)| !unwanted.contains(number))
         .map(|(_, socket)| socket.position)
@@ -88,37 +90,46 @@ struct Leaving {
     /// Of the listener that it belongs to.
     position: Option<usize>,
     socket: OwnedFd,
+    bound: BoundSocket,
 }
 
 fn sockets(
     handle: &Handle,
     texts: &[String],
-    admin: io::Result<Option<OwnedFd>>,
+    beside: io::Result<Vec<(&'static str, OwnedFd)>>,
 ) -> io::Result<Vec<Leaving>> {
     let mut sockets = Vec::new();
     for (position, socket) in handle.sockets()?.into_iter().enumerate() {
         if let (Some(socket), Some(name)) = (socket, texts.get(position)) {
-            sockets.push(Leaving { name: name.clone(), position: Some(position), socket });
+            let LeavingSocket { socket, bound } = socket;
+            sockets.push(Leaving { name: name.clone(), position: Some(position), socket, bound });
         }
     }
-    if let Some(socket) = admin? {
-        sockets.push(Leaving { name: ADMIN.to_owned(), position: None, socket });
+    for (name, socket) in beside? {
+        sockets.push(Leaving {
+            name: name.to_owned(),
+            position: None,
+            socket,
+            bound: BoundSocket::default(),
+        });
     }
     Ok(sockets)
 }
 
 /// Starts the program; the end of the pipe on which it will say that it serves.
-fn start(started: &StartedFrom, sockets: &[Leaving]) -> io::Result<(Child, File)> {
+fn start(program: &Path, sockets: &[Leaving]) -> io::Result<(Child, File)> {
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let handover = Handover {
-        pipe: theirs.as_raw_fd(),
-        sockets: sockets.iter().map(|leaving| (leaving.socket.as_raw_fd(), leaving.name.clone())).collect(),
+    let numbered = |leaving: &Leaving| NumberedSocket {
+        number: leaving.socket.as_raw_fd(),
+        name: leaving.name.clone(),
+        bound: leaving.bound,
     };
+    let handover = Handover { pipe: theirs.as_raw_fd(), sockets: sockets.iter().map(numbered).collect() };
     // Nothing else is started by this program, so nobody else gets them.
     for socket in sockets.iter().map(|leaving| &leaving.socket).chain([&theirs]) {
         fcntl_setfd(socket, FdFlags::empty())?;
     }
-    let mut command = Command::new(&started.program);
+    let mut command = Command::new(program);
     command.args(env::args_os().skip(1)).env(HANDOVER, handover.to_text());
     for of_this_process in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
         command.env_remove(of_this_process);

@@ -14,12 +14,12 @@ use crate::server::counts::ACCEPTOR_ROW;
 use crate::server::pulse::Vital;
 use crate::server::queue::line::{Claim, Entry};
 use crate::server::shared::Shared;
-use crate::transport::listen::{accept_queue, ignore_newcomers};
-use mio::net::TcpListener;
+use crate::transport::address::ClientAddress;
+use crate::transport::listen::{ListenSocket, accept_queue};
+use crate::transport::socket::ClientSocket;
 use mio::{Events, Poll};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -65,7 +65,7 @@ pub(crate) struct Acceptor {
 
 /// One listener's socket, and what is known of those who stand there.
 struct Watched {
-    socket: TcpListener,
+    socket: ListenSocket,
     /// The kernel may have connections for us: true until it says that it has none.
     ready: bool,
     /// Since when newcomers have found a full queue, until there was a place, for `wait:D`.
@@ -78,7 +78,7 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(socket: TcpListener) -> Self {
+    fn new(socket: ListenSocket) -> Self {
         Self { socket, ready: true, full_since: None, burst_since: None, surplus: 0 }
     }
 
@@ -116,8 +116,8 @@ enum Step {
 }
 
 impl Acceptor {
-    pub(crate) fn new(shared: Arc<Shared>, poll: Poll, sockets: Vec<std::net::TcpListener>) -> Self {
-        let watched = sockets.into_iter().map(TcpListener::from_std).map(Watched::new).collect();
+    pub(crate) fn new(shared: Arc<Shared>, poll: Poll, sockets: Vec<ListenSocket>) -> Self {
+        let watched = sockets.into_iter().map(Watched::new).collect();
         let spares = (0..SPARES).map_while(|_| spare().ok()).collect();
         Self {
             shared,
@@ -292,7 +292,7 @@ impl Acceptor {
     }
 
     /// Refuses a socket that was accepted, with words.
-    fn refuse(&mut self, index: usize, socket: TcpStream, reason: DropReason) {
+    fn refuse(&mut self, index: usize, socket: ClientSocket, reason: DropReason) {
         let (ledger, words) = (self.newcomers().row.of(index), self.shared.words(index));
         self.shared.closer().refuse(socket, ledger, reason, &words);
         self.refused += 1;
@@ -328,7 +328,7 @@ impl Acceptor {
     }
 
     /// Admits a socket, and wakes a worker for it if none is awake.
-    fn admit(&self, index: usize, socket: TcpStream, peer: SocketAddr) -> Step {
+    fn admit(&self, index: usize, socket: ClientSocket, peer: ClientAddress) -> Step {
         self.newcomers().admit(index, socket, peer, true);
         self.shared.crew.work_queued();
         Step::Next
@@ -344,12 +344,12 @@ impl Acceptor {
         self.watched.clear();
     }
 
-    fn accept(&mut self, index: usize) -> Result<(TcpStream, SocketAddr), Step> {
+    fn accept(&mut self, index: usize) -> Result<(ClientSocket, ClientAddress), Step> {
         match self.watched[index].socket.accept() {
             Ok((socket, peer)) => {
                 self.back_off = BACK_OFF_FIRST;
                 self.accepted += 1;
-                Ok((TcpStream::from(OwnedFd::from(socket)), peer))
+                Ok((socket, peer))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Step::Empty),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(Step::Next),
@@ -394,7 +394,7 @@ impl Acceptor {
             self.shared.refusal_budget().give_back();
         }
         if let Ok((socket, _)) = accepted {
-            self.refuse(index, TcpStream::from(OwnedFd::from(socket)), DropReason::FdReserve);
+            self.refuse(index, socket, DropReason::FdReserve);
         }
         while self.spares.len() < SPARES {
             match spare() {
@@ -412,9 +412,10 @@ impl Acceptor {
             if self.shared.listeners[index].is_handed_over() {
                 continue;
             }
-            let socket = &self.watched[index].socket;
-            ignore_newcomers(socket);
-            let _ = rustix::net::listen(socket, 0);
+            if let Some(socket) = &mut *self.shared.listeners[index].socket() {
+                socket.remove_file();
+            }
+            self.watched[index].socket.take_no_more();
             // Bounded, should the filter be impossible: with a backlog of 0 the kernel still completes
             // one handshake at a time.
             for _ in 0..self.shared.limits.current().listeners[index].backlogs().0 + ACCEPT_BATCH {

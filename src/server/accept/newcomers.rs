@@ -15,9 +15,9 @@ use crate::server::queue::connection::Connection;
 use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::shared::Shared;
-use crate::transport::listen::canonical;
+use crate::transport::address::{ClientAddress, SourceAddress};
+use crate::transport::socket::ClientSocket;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Instant;
@@ -93,16 +93,16 @@ impl Newcomers<'_> {
 
     /// Gives a socket its place and puts it into the line, or refuses it. `crowd` says that others were accepted with it, so
     /// that it may have waited in the kernel's backlog.
-    pub(crate) fn admit(&self, listener: usize, socket: TcpStream, peer: SocketAddr, crowd: bool) {
+    pub(crate) fn admit(&self, listener: usize, socket: ClientSocket, peer: ClientAddress, crowd: bool) {
         let (shared, ledger) = (self.shared, self.row.of(listener));
-        if !shared.listeners[listener].takes(peer.ip()) {
+        if !shared.listeners[listener].takes(&peer) {
             return self.turn_away(listener, socket, ledger, DropReason::ProxyHeader);
         }
-        let permit = match shared.admission.admit(Some(peer.ip()), Instant::now()) {
+        let permit = match shared.admission.admit(peer.source(), Instant::now()) {
             Ok(permit) => permit,
             Err(reason) => {
                 if matches!(reason, DropReason::PerSource | DropReason::Rate) {
-                    shared.refusals.sources.refused(peer.ip(), shared.sharing.prefix());
+                    self.note_refused(peer.source());
                 }
                 return self.turn_away(listener, socket, ledger, reason);
             }
@@ -111,18 +111,27 @@ impl Newcomers<'_> {
         let Some(slot) = shared.table.take() else {
             return self.turn_away(listener, socket, ledger, DropReason::MaxConnections);
         };
-        let connection = Connection::new(socket, canonical(peer), permit);
+        let connection = Connection::new(socket, peer, permit);
         let now = shared.clock.now();
         let since = if crowd || shared.order.len() > 0 { arrived(&connection, now) } else { now };
-        let heap = shared.sharing.heap(Some(peer.ip()));
+        let heap = shared.sharing.heap(peer.source());
         let owned = Owned::open(slot, (listener, heap), connection, ledger);
         shared.life.admitted();
         owned.requeue(&shared.line, Claim::Newcomer, since);
     }
 
+    /// Names the source of a client that was refused for it.
+    fn note_refused(&self, source: SourceAddress) {
+        let sources = &self.shared.refusals.sources;
+        match source {
+            SourceAddress::Ip(address) => sources.refused(address, self.shared.sharing.prefix()),
+            SourceAddress::User(uid) => sources.refused_user(uid),
+        }
+    }
+
     /// Refuses a newcomer whose source is known by its accept only, so that it could not be left to the kernel. Past the
     /// budget it is a reset without a word, which is as cheap as it can be.
-    fn turn_away(&self, listener: usize, socket: TcpStream, ledger: &Ledger, reason: DropReason) {
+    fn turn_away(&self, listener: usize, socket: ClientSocket, ledger: &Ledger, reason: DropReason) {
         let words = if reason.has_words() && self.shared.may_refuse() {
             self.shared.words(listener)
         } else {

@@ -4,9 +4,8 @@
 use crate::admit::places::{Place, Places};
 use crate::clock::{Nanos, nanos};
 use crate::limits::Limits;
-use crate::transport::socket::{Discarded, discard, reset_on_close};
+use crate::transport::socket::{ClientSocket, Discarded, discard, reset_on_close};
 use crossbeam_channel::{Receiver, Sender};
-use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,7 +23,7 @@ pub(crate) struct Lingers {
 /// A socket whose polite close is under way: it has a place among `lingering`, and a deadline.
 #[derive(Debug)]
 pub(crate) struct Lingering {
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: ClientSocket,
     /// Bytes that are still discarded.
     pub(crate) left: usize,
     pub(crate) deadline: Nanos,
@@ -41,8 +40,9 @@ impl Lingers {
         (lingers, receiver)
     }
 
-    /// Changes what the closes from now on have: their bytes and their time.
+    /// Changes what the closes from now on have: places, bytes and time.
     pub(crate) fn set_limits(&self, limits: &Limits) {
+        self.places.set_limit(limits.lingering);
         self.bytes.store(limits.linger_bytes, Relaxed);
         self.timeout.store(nanos(limits.linger_timeout), Relaxed);
     }
@@ -54,8 +54,13 @@ impl Lingers {
 
     /// Sends FIN, and what comes after that is the timekeeper's; true when it must take the socket in. `unregister` is
     /// called before that, so that what is only discarded wakes nobody. Past the budget the close does not wait.
-    pub(crate) fn linger(&self, socket: TcpStream, now: Nanos, unregister: impl FnOnce(&TcpStream)) -> bool {
-        if socket.shutdown(Shutdown::Write).is_err() {
+    pub(crate) fn linger(
+        &self,
+        socket: ClientSocket,
+        now: Nanos,
+        unregister: impl FnOnce(&ClientSocket),
+    ) -> bool {
+        if socket.end_output().is_err() {
             return false;
         }
         let mut left = self.bytes.load(Relaxed);

@@ -17,10 +17,9 @@ use crate::server::queue::owned::Owned;
 use crate::server::queue::table::{NEVER, Table};
 use crate::service::Session;
 use crate::sys::Clock;
-use crate::transport::socket::{reset_on_close, say};
+use crate::transport::socket::{ClientSocket, reset_on_close, say};
 use farewells::{Farewell, Farewells};
 use linger::Lingers;
-use std::net::TcpStream;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// How a socket is put away.
@@ -125,7 +124,7 @@ impl Closer<'_> {
     }
 
     /// `count` is called before the client can see the end, so that whoever sees the end can see the count.
-    fn end(&self, owned: Owned<'_>, ending: Ending, reason: CloseReason, count: impl FnOnce(&TcpStream)) {
+    fn end(&self, owned: Owned<'_>, ending: Ending, reason: CloseReason, count: impl FnOnce(&ClientSocket)) {
         let connection = owned.connection().take();
         owned.slot.deadline.store(NEVER, Relaxed);
         let Some(mut connection) = connection else {
@@ -189,18 +188,18 @@ impl Closer<'_> {
     }
 
     /// Refuses a socket that was accepted and is no connection yet, with these words where there are any.
-    pub(crate) fn refuse(&self, socket: TcpStream, ledger: &Ledger, reason: DropReason, words: &[u8]) {
+    pub(crate) fn refuse(&self, socket: ClientSocket, ledger: &Ledger, reason: DropReason, words: &[u8]) {
         ledger.refused(reason);
         let told = say(&socket, words);
         self.put_away(socket, if told { Ending::Polite } else { Ending::Reset }, false);
     }
 
-    fn put_away(&self, socket: TcpStream, ending: Ending, registered: bool) {
+    fn put_away(&self, socket: ClientSocket, ending: Ending, registered: bool) {
         match ending {
             Ending::Fin => {}
             Ending::Reset => reset_on_close(&socket),
             Ending::Polite => {
-                let unregister = |socket: &TcpStream| {
+                let unregister = |socket: &ClientSocket| {
                     if registered {
                         self.poller.remove(socket);
                     }

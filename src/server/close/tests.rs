@@ -61,7 +61,7 @@ struct House {
     admission: Arc<Admission>,
     told: Arc<Mutex<Vec<String>>>,
     /// The server's end of the last connection once more, by which is seen whether its close is a reset.
-    copy: RefCell<Option<TcpStream>>,
+    copy: RefCell<Option<ClientSocket>>,
     _keeper: Poll,
 }
 
@@ -96,11 +96,11 @@ impl House {
     /// A connection whose turn has begun, and its client's end.
     fn active(&self) -> (Owned<'_>, UnixStream) {
         let (socket, client) = pair();
-        *self.copy.borrow_mut() = Some(socket.try_clone().unwrap());
-        let permit = self.admission.admit(None, Instant::now()).unwrap();
+        *self.copy.borrow_mut() = Some(ClientSocket::from(socket.as_fd().try_clone_to_owned().unwrap()));
+        let permit = self.admission.admit(Ipv4Addr::LOCALHOST, Instant::now()).unwrap();
         let connection = Connection {
             session: Some(Box::new(Listening(self.told.clone()))),
-            ..Connection::new(socket, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), permit)
+            ..Connection::new(socket, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into(), permit)
         };
         let slot = self.table.take().expect("there is a slot for every permit");
         let ledger = self.counts.row(KEEPER_ROW).of(0);
@@ -146,10 +146,10 @@ impl House {
     }
 }
 
-fn pair() -> (TcpStream, UnixStream) {
+fn pair() -> (ClientSocket, UnixStream) {
     let (ours, client) = UnixStream::pair().unwrap();
     client.set_nonblocking(true).unwrap();
-    (TcpStream::from(OwnedFd::from(ours)), client)
+    (ClientSocket::from(OwnedFd::from(ours)), client)
 }
 
 /// What the client was sent, and that it sees the end behind it.
@@ -321,7 +321,7 @@ fn a_client_that_has_ended_or_says_too_much_is_not_waited_for() {
     let lingering = lingering.try_recv().unwrap();
     assert_eq!((lingering.left, unregistered, lingers.count()), (limits.linger_bytes - 5, true, 1));
     assert_eq!(lingering.deadline, 7 + crate::clock::nanos(limits.linger_timeout));
-    let copy = lingering.socket.try_clone().unwrap();
+    let copy = lingering.socket.as_fd().try_clone_to_owned().unwrap();
     lingering.give_up();
     assert_eq!((lingers.count(), socket_linger(copy).unwrap()), (0, Some(Duration::ZERO)), "it has all");
 }
@@ -332,7 +332,7 @@ fn a_lingering_client_that_has_not_read_all_when_its_time_is_over_is_not_reset()
     let (socket, _client) = pair();
     assert!(say(&socket, b"later\n") && lingers.linger(socket, 0, |_| {}));
     let lingering = lingering.try_recv().unwrap();
-    let copy = lingering.socket.try_clone().unwrap();
+    let copy = lingering.socket.as_fd().try_clone_to_owned().unwrap();
     lingering.give_up();
     assert_eq!(socket_linger(copy).unwrap(), None);
 }
@@ -382,7 +382,7 @@ fn server(answers_overload: bool) -> crate::server::BoundServer {
     let nothing = nothing();
     let service = Arc::new(Quiet { answers_overload, told: Arc::default() });
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let listener = Listener::new(nothing.into(), address, service, 0, None);
+    let listener = Listener::new(nothing.into(), address.into(), service, 0, None);
     let limits = Limits::default().max_connections(1).queue(1);
     crate::server::BoundServer::new(limits, vec![listener], Vec::new(), Extras::default()).unwrap()
 }
@@ -392,8 +392,8 @@ fn waiting(shared: &Shared, claim: Claim) -> (Entry, UnixStream) {
     let (socket, client) = pair();
     let connection = Connection::new(
         socket,
-        SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
-        shared.admission.admit(None, Instant::now()).unwrap(),
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into(),
+        shared.admission.admit(Ipv4Addr::LOCALHOST, Instant::now()).unwrap(),
     );
     let owned =
         Owned::open(shared.table.take().unwrap(), (0, 0), connection, shared.counts.row(KEEPER_ROW).of(0));

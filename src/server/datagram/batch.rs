@@ -26,6 +26,11 @@ impl Batch {
         })
     }
 
+    /// What a datagram says.
+    pub(crate) fn request(&self, index: usize) -> &[u8] {
+        &self.requests[index * self.request_size..][..self.taken[index].len]
+    }
+
     /// Moves a datagram to a place before it, over one that is not wanted.
     pub(crate) fn keep(&mut self, from: usize, to: usize) {
         if from != to {

@@ -3,5 +3,6 @@
 pub(crate) mod batch;
 pub(crate) mod post;
 pub(crate) mod rates;
+pub(crate) mod repeats;
 pub(crate) mod slots;
 pub(crate) mod socket;

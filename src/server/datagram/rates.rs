@@ -2,15 +2,19 @@
 //!
 //! The source of a datagram can be forged, so two servers can be made to answer each other for ever: one datagram with
 //! the other's address is enough. And one source that sends without pause would take the places of all others. So each
-//! source has a rate. One port of it may be ahead of the rate by a quarter of a second, so that a loop, which is between two
-//! ports, ends soon: its one datagram finds no token. All ports together may be ahead by more, since many clients behind one
-//! address may ask at once.
+//! source has a rate. One port of it may be ahead of the rate by a quarter of a second. All ports together may be ahead by more,
+//! since many clients behind one address may ask at once. A loop, which is between two ports, ends long before that:
+//! [`Repeats`] finds it by what it sends.
 
+use super::repeats::Repeats;
 use crate::admit::sources::SourceKey;
 use crate::clock::Nanos;
 use crate::limits::Limits;
+use crate::reason::DatagramDrop;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Sources and their ports that are known at once, at most; the table is made when the first datagram comes.
@@ -31,25 +35,35 @@ const ALL_PORTS: u16 = 0;
 struct Debt {
     key: (SourceKey, u16),
     paid: Nanos,
+    /// Of a port: what it sent last.
+    repeats: Repeats,
 }
 
 /// A rate for each source.
 #[derive(Debug)]
 pub(crate) struct DatagramRates {
+    /// There is a limit.
+    limited: AtomicBool,
+    hasher: RandomState,
+    table: Mutex<RateTable>,
+}
+
+/// Debts, and the rate that they are paid at.
+#[derive(Debug)]
+struct RateTable {
     /// Time from one token to the next; 0 for no limit.
     interval: Nanos,
     /// How far ahead of the rate a source may be, and one port of it.
     source_burst: Nanos,
     port_burst: Nanos,
     prefix: (u8, u8),
-    hasher: RandomState,
-    table: Mutex<Vec<[Debt; WAYS]>>,
+    sets: Vec<[Debt; WAYS]>,
 }
 
 /// The table of rates, locked for the datagrams of one batch.
 pub(crate) struct RatesLocked<'a> {
     rates: &'a DatagramRates,
-    table: MutexGuard<'a, Vec<[Debt; WAYS]>>,
+    table: MutexGuard<'a, RateTable>,
 }
 
 impl DatagramRates {
@@ -57,6 +71,31 @@ impl DatagramRates {
     pub(crate) const BYTES: usize = SETS * WAYS * size_of::<Debt>();
 
     pub(crate) fn new(limits: &Limits) -> Self {
+        let table = RateTable::new(limits, Vec::new());
+        Self {
+            limited: AtomicBool::new(table.interval > 0),
+            hasher: RandomState::new(),
+            table: Mutex::new(table),
+        }
+    }
+
+    /// Changes the rate. What a source owes stays owed.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let sets = std::mem::take(&mut table.sets);
+        *table = RateTable::new(limits, sets);
+        self.limited.store(table.interval > 0, Relaxed);
+    }
+
+    /// For a batch: nothing where there is no limit.
+    pub(crate) fn lock(&self) -> Option<RatesLocked<'_>> {
+        let table = || self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        self.limited.load(Relaxed).then(|| RatesLocked { rates: self, table: table() })
+    }
+}
+
+impl RateTable {
+    fn new(limits: &Limits, sets: Vec<[Debt; WAYS]>) -> Self {
         let rate = limits.datagram_source_rate;
         let interval = if rate > 0.0 { (1e9 / rate).clamp(1.0, 1e18) } else { 0.0 };
         let burst = |tokens: f64| (interval * (tokens.max(BURST_LEAST) - 1.0)) as Nanos;
@@ -65,38 +104,41 @@ impl DatagramRates {
             source_burst: burst(rate * SOURCE_BURST),
             port_burst: burst(rate * PORT_BURST),
             prefix: limits.source_prefix,
-            hasher: RandomState::new(),
-            table: Mutex::default(),
+            sets,
         }
-    }
-
-    /// For a batch: nothing where there is no limit.
-    pub(crate) fn lock(&self) -> Option<RatesLocked<'_>> {
-        let table = || self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        (self.interval > 0).then(|| RatesLocked { rates: self, table: table() })
     }
 }
 
 impl RatesLocked<'_> {
-    /// Takes a token of a source and one of this port of it, if both have one.
-    pub(crate) fn take(&mut self, peer: SocketAddr, now: Nanos) -> bool {
-        let DatagramRates { source_burst, port_burst, prefix, .. } = *self.rates;
+    /// Takes a token of a source and one of this port of it, if both have one and what it has sent is no answer to an answer.
+    ///
+    /// # Errors
+    ///
+    /// Why the datagram is not to be answered.
+    pub(crate) fn take(&mut self, peer: SocketAddr, request: &[u8], now: Nanos) -> Result<(), DatagramDrop> {
+        let rates = self.rates;
+        let RateTable { source_burst, port_burst, prefix, .. } = *self.table;
         let source = SourceKey::new(peer.ip(), prefix);
         let debts = [((source, ALL_PORTS), source_burst), ((source, peer.port()), port_burst)];
-        let enough = debts.iter().all(|&(key, burst)| self.owed(key, now) <= burst);
-        if enough {
-            debts.iter().for_each(|&(key, _)| self.pay_later(key, now));
+        if !debts.iter().all(|&(key, burst)| self.owed(key, now) <= burst) {
+            return Err(DatagramDrop::SourceRate);
         }
-        enough
+        self.pay_later(debts[0].0, now);
+        let port = self.pay_later(debts[1].0, now);
+        match port.repeats.allows(request, now, &rates.hasher) {
+            true => Ok(()),
+            false => Err(DatagramDrop::RefusedSource),
+        }
     }
 
     fn set(&mut self, key: (SourceKey, u16)) -> &mut [Debt; WAYS] {
-        if self.table.is_empty() {
-            let nobody = Debt { key: (SourceKey::new(IpAddr::from([0; 16]), (0, 0)), 0), paid: 0 };
-            self.table.resize(SETS, [nobody; WAYS]);
+        if self.table.sets.is_empty() {
+            let key = (SourceKey::new(IpAddr::from([0; 16]), (0, 0)), 0);
+            let nobody = Debt { key, paid: 0, repeats: Repeats::NONE };
+            self.table.sets.resize(SETS, [nobody; WAYS]);
         }
         let at = self.rates.hasher.hash_one(key) as usize % SETS;
-        &mut self.table[at]
+        &mut self.table.sets[at]
     }
 
     /// How far ahead of the rate it is.
@@ -105,16 +147,21 @@ impl RatesLocked<'_> {
         known.map_or(0, |debt| debt.paid.saturating_sub(now))
     }
 
-    fn pay_later(&mut self, key: (SourceKey, u16), now: Nanos) {
-        let interval = self.rates.interval;
+    /// Takes a token; what is known of it.
+    fn pay_later(&mut self, key: (SourceKey, u16), now: Nanos) -> &mut Debt {
+        let interval = self.table.interval;
         let set = self.set(key);
         let known = set.iter().position(|debt| debt.key == key);
         // The one that was seen least recently makes room: most often it has all its tokens again, so that nothing is
         // lost with it.
         let oldest = || set.iter().enumerate().min_by_key(|(_, debt)| debt.paid).map_or(0, |(at, _)| at);
         let at = known.unwrap_or_else(oldest);
-        let from = if known.is_some() { set[at].paid.max(now) } else { now };
-        set[at] = Debt { key, paid: from.saturating_add(interval) };
+        let debt = &mut set[at];
+        if known.is_none() {
+            *debt = Debt { key, paid: 0, repeats: Repeats::NONE };
+        }
+        debt.paid = debt.paid.max(now).saturating_add(interval);
+        debt
     }
 }
 
@@ -123,6 +170,16 @@ mod tests {
     use super::*;
 
     const SECOND: Nanos = 1_000_000_000;
+
+    impl RatesLocked<'_> {
+        /// As for a client that never sends the same twice.
+        fn admits(&mut self, peer: SocketAddr, now: Nanos) -> bool {
+            use std::sync::atomic::{AtomicU64, Ordering};
+            static NUMBER: AtomicU64 = AtomicU64::new(0);
+            let request = NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+            self.take(peer, &request, now).is_ok()
+        }
+    }
 
     fn rates(rate: f64) -> DatagramRates {
         DatagramRates::new(&Limits::default().datagram_source_rate(rate).source_prefix((32, 64)))
@@ -135,7 +192,7 @@ mod tests {
     #[test]
     fn a_source_has_its_rate_and_a_small_burst_and_others_are_not_touched() {
         let rates = rates(100.0);
-        let take = |source, now| rates.lock().unwrap().take(from(source, 5000), now);
+        let take = |source, now| rates.lock().unwrap().admits(from(source, 5000), now);
         let taken = |source, from| (0..1000).filter(|_| take(source, from)).count();
         assert_eq!((taken(1, SECOND), taken(2, SECOND)), (25, 25));
         let (mut now, mut count) = (SECOND, 0);
@@ -152,7 +209,7 @@ mod tests {
         let at_once = |rate: f64, ports: u16| {
             let rates = rates(rate);
             let mut locked = rates.lock().unwrap();
-            (0..100_000u32).filter(|n| locked.take(from(7, (*n % u32::from(ports)) as u16 + 1), 5)).count()
+            (0..100_000u32).filter(|n| locked.admits(from(7, (*n % u32::from(ports)) as u16 + 1), 5)).count()
         };
         assert_eq!([1e-9, 1.0, 30.0, 1_000.0, 1e5].map(|rate| at_once(rate, 1)), [8, 8, 8, 250, 25_000]);
         assert_eq!([1e-9, 100.0, 1_000.0].map(|rate| at_once(rate, 1_000)), [8, 400, 4_000]);
@@ -160,20 +217,34 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_that_changes_leaves_what_is_owed() {
+        let rates = rates(0.0);
+        assert!(rates.lock().is_none());
+        let set = |rate| rates.set_limits(&Limits::default().datagram_source_rate(rate));
+        let taken = |now| (0..1000).filter(|_| rates.lock().unwrap().admits(from(1, 9), now)).count();
+        set(100.0);
+        assert_eq!((taken(SECOND), taken(SECOND)), (25, 0));
+        set(10.0);
+        assert_eq!(taken(SECOND), 5, "eight at once are ahead by 0.7 s, and 0.25 s are owed");
+        set(0.0);
+        assert!(rates.lock().is_none());
+    }
+
+    #[test]
     fn addresses_of_one_network_are_one_source() {
         let rates = rates(1.0);
         let mut locked = rates.lock().unwrap();
         let v6 = |net, host| SocketAddr::new(IpAddr::from([0x2001, 0xdb8, 0, net, 0, 0, 0, host]), host + 1);
-        assert_eq!((0..100u16).filter(|&n| locked.take(v6(7, n), 1)).count(), 8);
-        assert!(locked.take(v6(8, 1), 1), "another network");
+        assert_eq!((0..100u16).filter(|&n| locked.admits(v6(7, n), 1)).count(), 8);
+        assert!(locked.admits(v6(8, 1), 1), "another network");
     }
 
     #[test]
     fn a_flood_of_sources_locks_nobody_out_and_takes_no_more_memory() {
         let rates = rates(0.01);
         let mut locked = rates.lock().unwrap();
-        let served = (0..200_000).filter(|&n| locked.take(from(n, 9), SECOND)).count();
+        let served = (0..200_000).filter(|&n| locked.admits(from(n, 9), SECOND)).count();
         assert_eq!(served, 200_000, "each is new");
-        assert_eq!(locked.table.len() * size_of::<[Debt; WAYS]>(), DatagramRates::BYTES);
+        assert_eq!(locked.table.sets.len() * size_of::<[Debt; WAYS]>(), DatagramRates::BYTES);
     }
 }

@@ -304,7 +304,7 @@ impl Datagrams {
 
     /// Datagrams that wait, and one at each worker.
     fn places(limits: &Limits) -> usize {
-        limits.queue + limits.workers
+        limits.queue + limits.workers_most()
     }
 
     /// How many entries the queue must have room for.
@@ -315,7 +315,7 @@ impl Datagrams {
     /// The bytes that datagrams can make a server hold.
     pub(crate) fn memory_ceiling(limits: &Limits) -> usize {
         Self::places(limits) * (limits.max_datagram + Mailbox::SLOT_BYTES)
-            + (limits.workers + 1) * Batch::bytes(limits)
+            + (limits.workers_most() + 1) * Batch::bytes(limits)
             + DatagramRates::BYTES
     }
 

@@ -23,7 +23,7 @@ use crate::transport::socket::{Discarded, discard, has_news, takes_more};
 use crossbeam_channel::Receiver;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -217,11 +217,11 @@ impl Timekeeper {
     fn take_lingerers(&mut self) {
         while let Ok(lingering) = self.incoming.try_recv() {
             let place = self.lingering.iter().position(Option::is_none).unwrap_or_else(|| {
-                // At most `lingering` of them exist, so this does not grow further.
+                // At most `lingering` of them exist at any time, so this does not grow further.
                 self.lingering.push(None);
                 self.lingering.len() - 1
             });
-            let fd = lingering.socket.as_raw_fd();
+            let fd = lingering.socket.as_fd().as_raw_fd();
             let registered =
                 self.poll.registry().register(&mut SourceFd(&fd), Token(place), Interest::READABLE);
             if registered.is_ok() {

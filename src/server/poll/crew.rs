@@ -32,6 +32,8 @@ pub(crate) struct Crew<R> {
     sleepers: Mutex<Vec<usize>>,
     /// How many sleep.
     sleeping: AtomicUsize,
+    /// Workers that stay out: there are more than are wanted.
+    out: Mutex<Vec<usize>>,
     /// The timekeeper sleeps long; a thread that starts work wakes it.
     keeper_sleeps: AtomicBool,
     /// A turn began since the timekeeper last looked.
@@ -50,6 +52,7 @@ impl<R: Rouse> Crew<R> {
             awake: Awake::new(workers),
             sleepers: Mutex::new(Vec::with_capacity(workers)),
             sleeping: AtomicUsize::new(0),
+            out: Mutex::new(Vec::new()),
             keeper_sleeps: AtomicBool::new(false),
             stirred: AtomicBool::new(false),
             rouse,
@@ -94,6 +97,36 @@ impl<R: Rouse> Crew<R> {
             self.rouse.nap(me);
         }
         self.rise(me);
+    }
+
+    /// Worker `me`, which neither leads nor has work, takes none until it is `wanted` again. If there is `work` that others
+    /// left to it, or nobody leads, another is woken for that.
+    pub(crate) fn stay_out(&self, me: usize, wanted: impl Fn() -> bool, work: impl Fn() -> bool) {
+        self.out().push(me);
+        self.awake.rest();
+        if work() || !self.leadership.is_led_after_publishing() {
+            self.wake_worker();
+        }
+        while !wanted() {
+            self.rouse.nap(me);
+        }
+        self.out().retain(|&worker| worker != me);
+        self.awake.rise();
+    }
+
+    /// After more are wanted, or all is over: those that stay out look whether they are wanted.
+    pub(crate) fn call_back(&self) {
+        self.out().iter().for_each(|&worker| self.rouse.worker(worker));
+    }
+
+    /// One more worker is about to be started.
+    pub(crate) fn join(&self) {
+        self.awake.rise();
+    }
+
+    /// It could not be started.
+    pub(crate) fn part(&self) {
+        self.awake.rest();
     }
 
     /// Worker `me` gets up: a thread that woke it has done the counting, otherwise it does so itself.
@@ -151,6 +184,7 @@ impl<R: Rouse> Crew<R> {
     pub(crate) fn wake_all(&self) {
         while self.wake_sleeper() {}
         self.wake_leader();
+        self.call_back();
     }
 
     /// Wakes the timekeeper from a long sleep; nothing while it ticks.
@@ -224,6 +258,10 @@ impl<R: Rouse> Crew<R> {
     /// Whether the leader sleeps in the poll, where an event or [`wake_leader`](Self::wake_leader) reaches it.
     pub(crate) fn is_leader_asleep(&self) -> bool {
         self.leadership.is_blocked()
+    }
+
+    fn out(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sleepers(&self) -> MutexGuard<'_, Vec<usize>> {

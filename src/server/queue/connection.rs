@@ -4,7 +4,8 @@ use crate::admit::Permit;
 use crate::clock::Nanos;
 use crate::reason::CloseReason;
 use crate::service::{Kept, Session};
-use std::net::{SocketAddr, TcpStream};
+use crate::transport::address::ClientAddress;
+use crate::transport::socket::ClientSocket;
 
 /// How far a connection's registration with the poller goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +108,7 @@ pub(crate) struct Connection {
     /// Replies the kernel did not take.
     pub(crate) kept: Kept,
     pub(crate) waiting: PackedWaiting,
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: ClientSocket,
     pub(crate) registered: Registered,
     /// What is still read of it while the server ends.
     pub(crate) in_drain: LastInput,
@@ -116,14 +117,14 @@ pub(crate) struct Connection {
     /// It has ended for this reason, and closes when its replies are flushed.
     pub(crate) ending: Option<CloseReason>,
     /// Of its client.
-    pub(crate) address: SocketAddr,
+    pub(crate) address: ClientAddress,
     /// Its place among the admitted; given back when it is dropped, after the socket.
     pub(crate) _permit: Permit,
 }
 
 impl Connection {
     /// A newcomer: it is not registered with the poller, and its session is made at its first turn.
-    pub(crate) fn new(socket: TcpStream, address: SocketAddr, permit: Permit) -> Self {
+    pub(crate) fn new(socket: ClientSocket, address: ClientAddress, permit: Permit) -> Self {
         Self {
             session: None,
             kept: Kept::default(),

@@ -95,6 +95,8 @@ pub(crate) trait Arrivals<E> {
 pub(crate) struct Order<E> {
     standing: Standing,
     limits: ShelfLimits,
+    /// Of these limits the one that can change.
+    doubtful_max: AtomicUsize,
     /// Entries on the shelf, and one more while a worker moves some there.
     len: AtomicUsize,
     /// Made when it is first needed.
@@ -103,12 +105,28 @@ pub(crate) struct Order<E> {
 
 impl<E: Copy> Order<E> {
     pub(crate) fn new(limits: ShelfLimits, target: Nanos) -> Self {
-        Self { standing: Standing::new(target), limits, len: AtomicUsize::new(0), shelf: Mutex::new(None) }
+        let (len, doubtful_max) = (AtomicUsize::new(0), AtomicUsize::new(limits.doubtful_max));
+        Self { standing: Standing::new(target), limits, doubtful_max, len, shelf: Mutex::new(None) }
     }
 
     /// The bytes that it can take.
     pub(crate) fn bytes(limits: &ShelfLimits) -> usize {
         Shelf::<E>::bytes(limits)
+    }
+
+    fn new_shelf(&self) -> Box<Shelf<E>> {
+        let doubtful_max = self.doubtful_max.load(Ordering::Relaxed);
+        Box::new(Shelf::new(ShelfLimits { doubtful_max, ..self.limits }))
+    }
+
+    /// Changes how many entries may be kept whose client has probably left.
+    pub(crate) fn set_doubtful_max(&self, most: usize) {
+        let mut guard = self.lock();
+        // Under the lock, so that a shelf is made before this or after it.
+        self.doubtful_max.store(most, Ordering::Relaxed);
+        if let Some(shelf) = guard.as_mut() {
+            shelf.set_doubtful_max(most);
+        }
     }
 
     /// Whether the freshest come first while the queue stands.
@@ -152,7 +170,7 @@ impl<E: Copy> Order<E> {
         let mut guard = self.lock();
         // Before the first entry leaves the channel: a worker that is going to sleep must see it in one place or the other.
         self.len.fetch_add(1, Ordering::SeqCst);
-        let shelf = guard.get_or_insert_with(|| Box::new(Shelf::new(self.limits)));
+        let shelf = guard.get_or_insert_with(|| self.new_shelf());
         let taken = Self::move_and_take(shelf, now, line, first);
         self.standing.observe(now, shelf.oldest());
         self.len.store(shelf.len(), Ordering::SeqCst);
@@ -188,7 +206,7 @@ impl<E: Copy> Order<E> {
     ) {
         let mut guard = self.lock();
         self.len.fetch_add(1, Ordering::SeqCst);
-        let shelf = guard.get_or_insert_with(|| Box::new(Shelf::new(self.limits)));
+        let shelf = guard.get_or_insert_with(|| self.new_shelf());
         let mut given_up = Vec::new();
         let mut misfits = Vec::new();
         for _ in 0..MOVED_AT_ONCE {

@@ -78,6 +78,11 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// The most connections that it can hold.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             segments: (0..capacity.div_ceil(SEGMENT)).map(|_| OnceLock::new()).collect(),

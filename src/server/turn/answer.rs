@@ -144,7 +144,7 @@ fn answer(
     room: &mut [u8],
 ) -> usize {
     let (counts, service) = (&station.shared.counts, &socket.service);
-    let peer = Peer::new(canonical(address));
+    let peer = Peer::new(canonical(address).into());
     let (began, probe) = (station.now, socket.cost.probe());
     let called = counts.contain(|| {
         if !service.verify(&peer) {
@@ -200,7 +200,7 @@ pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos)
     let began = station.now;
     let len = answer(station, socket, ledger, letter.request(), peer, room);
     if shared.order.len() > 0 {
-        let source = Sharing::source(shared.sharing.heap(Some(peer.ip())));
+        let source = Sharing::source(shared.sharing.heap(peer.ip()));
         shared.order.note_cost(source, station.now.saturating_sub(began));
     }
     if len != NONE {
@@ -239,9 +239,10 @@ fn sift(shared: &Shared, batch: &mut Batch, taken: usize, ledger: &Ledger, now: 
             DatagramDrop::Oversize
         } else if shared.datagrams.refuses(peer) {
             DatagramDrop::RefusedSource
-        } else if rates.as_mut().is_some_and(|rates| !rates.take(peer, now)) {
+        } else if let Some(Err(why)) = rates.as_mut().map(|rates| rates.take(peer, batch.request(index), now))
+        {
             shared.refusals.sources.refused(peer.ip(), shared.sharing.prefix());
-            DatagramDrop::SourceRate
+            why
         } else {
             batch.keep(index, kept);
             kept += 1;

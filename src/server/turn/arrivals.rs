@@ -31,7 +31,7 @@ impl Arrivals<Entry> for Shared {
             }
             Job::Datagram(slot) => {
                 let peer = self.datagrams.slots.lock(slot).taken.peer;
-                let source = Sharing::source(self.sharing.heap(Some(peer.ip())));
+                let source = Sharing::source(self.sharing.heap(peer.ip()));
                 let (since, class) = (entry.since, Class::Datagram);
                 Some(About { slot, generation: 0, since, class, source, hung_up: false })
             }

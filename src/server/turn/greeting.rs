@@ -24,8 +24,8 @@ pub(super) fn hear(
     let next = match take(&connection.socket) {
         Ok(Some(origin)) => {
             if let Origin::Client { source, .. } = origin {
-                connection.address = canonical(source);
-                owned.slot.set_origin(owned.listener(), shared.sharing.heap(Some(source.ip())));
+                connection.address = canonical(source).into();
+                owned.slot.set_origin(owned.listener(), shared.sharing.heap(source.ip()));
             }
             connection.waiting = match &listener.tls {
                 Some(_) => Waiting::Hello { since: station.now },

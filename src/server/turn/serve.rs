@@ -259,7 +259,7 @@ fn run_service(
     let context = Context { web: web.as_ref(), ..shared.context(listener, &station.limits.server) };
     let mut taken_up = Ok(());
     let secured = side.as_mut().map(|side| {
-        let (secured, taken) = side.turn(&mut station.tls_buffers);
+        let (secured, taken) = side.turn(&mut station.tls_buffers, context.is_unix);
         taken_up = taken;
         RefCell::new(secured)
     });

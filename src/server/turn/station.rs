@@ -67,6 +67,11 @@ impl<'a> Station<'a> {
         }
     }
 
+    /// Whether there are more workers than are wanted, and this is one of those.
+    pub(crate) fn is_surplus(&self) -> bool {
+        self.me >= self.limits.server.workers
+    }
+
     /// Reads the clock.
     pub(crate) fn read_clock(&mut self) {
         self.now = self.shared.clock.now();

@@ -21,6 +21,11 @@ pub(crate) fn run(shared: &Shared, me: usize) {
     let mut station = Station::new(shared, me);
     be_nice(station.limits.server.worker_nice);
     while !shared.life.is_stopped() {
+        station.look_at_limits();
+        if station.is_surplus() {
+            stay_out(&station);
+            continue;
+        }
         if shared.counts.contain(|| round(&mut station)).is_none() {
             station.finish();
         }
@@ -29,6 +34,13 @@ pub(crate) fn run(shared: &Shared, me: usize) {
     if shared.life.worker_ended() {
         shared.crew.wake_keeper();
     }
+}
+
+/// Takes no work until more workers are wanted, or the server has stopped.
+fn stay_out(station: &Station<'_>) {
+    let shared = station.shared;
+    let wanted = || station.me < shared.limits.current().server.workers || shared.life.is_stopped();
+    shared.crew.stay_out(station.me, wanted, || shared.has_work());
 }
 
 /// Empties the line, then polls for more, or sleeps if another worker does.
@@ -52,7 +64,7 @@ fn round(station: &mut Station<'_>) {
             Job::Tick => tick(station),
             Job::Farewell => farewell::say_farewell(station),
         }
-        if shared.life.is_stopped() {
+        if shared.life.is_stopped() || station.is_surplus() {
             return;
         }
         if std::mem::take(&mut station.surplus) && shared.has_work() {

@@ -5,8 +5,8 @@ use super::date::civil;
 use super::wire::{RequestHead, Version};
 use crate::clock::Nanos;
 use crate::sys::Clock;
+use crate::transport::address::ClientAddress;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The most bytes of a target that are logged, as they stand in the line.
@@ -26,7 +26,7 @@ const GONE: u16 = 499;
 #[derive(Debug)]
 pub(in crate::service) struct AccessEntry {
     log: AccessLog,
-    client: SocketAddr,
+    client: ClientAddress,
     clock: Clock,
     began: Nanos,
     /// Of the answer that was begun; 0 before.
@@ -46,7 +46,7 @@ impl AccessEntry {
     pub(in crate::service) fn new(
         log: &AccessLog,
         listener: &str,
-        client: SocketAddr,
+        client: ClientAddress,
         (clock, began): (Clock, Nanos),
         head: Option<&RequestHead<'_>>,
     ) -> Box<Self> {
@@ -73,7 +73,7 @@ impl AccessEntry {
                 write!(
                     out,
                     "{} - - [{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000] ",
-                    self.client.ip()
+                    self.client.source()
                 )
                 .and_then(|()| out.write_all(asked))
                 .and_then(|()| write!(out, " {status} {} ", self.sent))
@@ -243,7 +243,7 @@ mod tests {
         let mut slots = Slots::new();
         let head = head.map(|head| RequestHead::parse(head, &mut slots, 100).unwrap());
         let clock = Clock::start();
-        let client = "192.0.2.7:4711".parse().unwrap();
+        let client = "192.0.2.7:4711".parse::<std::net::SocketAddr>().unwrap().into();
         let mut entry = AccessEntry::new(&log, "http://h:80", client, (clock, clock.now()), head.as_ref());
         (entry.status, entry.sent) = (status, 12);
         drop(entry);
@@ -310,7 +310,7 @@ mod tests {
                 let (log, _lines) = log(format);
                 let mut slots = Slots::new();
                 let Ok(head) = RequestHead::parse(head.as_bytes(), &mut slots, 100) else { continue };
-                let client = "192.0.2.7:4711".parse().unwrap();
+                let client = "192.0.2.7:4711".parse::<std::net::SocketAddr>().unwrap().into();
                 let clock = Clock::start();
                 let listener = text("l");
                 let entry = AccessEntry::new(&log, &listener, client, (clock, 0), Some(&head));

@@ -129,9 +129,11 @@ impl<H: Exchanges> Conversation<H> {
             upgraded.overloaded(overloaded);
             return upgraded.turn(&[], input, output, caller);
         }
-        let mut begun = match self.begun.take() {
-            Some(begun) => *begun,
-            None => Begun { held: None, stage: HttpStage::between(), since: None },
+        // What an earlier turn left stays in its box. The rest is large, so it is used where it is, and not moved.
+        let (mut left, mut fresh) = (self.begun.take(), None);
+        let begun = match &mut left {
+            Some(left) => &mut **left,
+            None => fresh.insert(Begun { held: None, stage: HttpStage::between(), since: None }),
         };
         if let Some(web) = output.context.web {
             // Since its client has something to say, the wait for a worker included.
@@ -141,17 +143,16 @@ impl<H: Exchanges> Conversation<H> {
         let config = &self.config.unwrap_or_else(|| Config::of(output.context.limits));
         let mut talk = HttpTurn { exchanges, config, caller, output, begun, upgraded: None, overloaded };
         let turn = talk.run(input);
-        let HttpTurn { begun, upgraded, .. } = talk;
+        let HttpTurn { begun, upgraded, output, .. } = talk;
         self.upgraded = upgraded;
         let turn = turn?;
         if turn == Turn::Close {
             return Ok(turn);
         }
-        let mut begun = begun;
         begun.set_aside(exchanges, seat, &output.context)?;
         match (&begun.stage, &begun.held) {
             (HttpStage::Head(scanner), None) if scanner.is_fresh() => {}
-            _ => self.begun = Some(Box::new(begun)),
+            _ => self.begun = left.or_else(|| fresh.map(Box::new)),
         }
         Ok(turn)
     }
@@ -179,7 +180,7 @@ struct HttpTurn<'t, 'a, H: Exchanges> {
     config: &'t Config,
     caller: Caller<'t>,
     output: &'t mut Output<'a>,
-    begun: Begun<H::Exchange>,
+    begun: &'t mut Begun<H::Exchange>,
     upgraded: Option<Box<dyn Upgraded>>,
     /// No request is served in this turn: the time after which clients are told to come again.
     overloaded: Option<Duration>,
@@ -275,17 +276,25 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
     fn advance(&mut self, data: &[u8]) -> io::Result<(usize, InputFlow)> {
         let mut used = 0;
         loop {
+            // The usual stage is small, and the others are not: only they are moved.
+            if let HttpStage::Head(scanner) = &mut self.begun.stage {
+                let scanner = std::mem::replace(scanner, Scanner::requests());
+                match self.head(scanner, &data[used..])? {
+                    Some(n) => used += n,
+                    None => return Ok((used, InputFlow::More)),
+                }
+                if self.is_over(used, data) {
+                    return Ok((used, InputFlow::Over));
+                }
+                continue;
+            }
             let stage = std::mem::replace(&mut self.begun.stage, HttpStage::Closed);
             match stage {
-                HttpStage::Closed => return Ok((used, InputFlow::Close)),
+                HttpStage::Closed | HttpStage::Head(_) => return Ok((used, InputFlow::Close)),
                 HttpStage::Upgraded(_) => {
                     self.begun.stage = stage;
                     return Ok((used, InputFlow::Upgrade));
                 }
-                HttpStage::Head(scanner) => match self.head(scanner, &data[used..])? {
-                    Some(n) => used += n,
-                    None => return Ok((used, InputFlow::More)),
-                },
                 HttpStage::Body { exchange, reader, outgoing } => {
                     let (n, whole) = self.body(exchange, reader, outgoing, &data[used..])?;
                     used += n;
@@ -310,10 +319,15 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
                     }
                 },
             }
-            if used < data.len() && self.is_between() && self.output.is_turn_over() {
+            if self.is_over(used, data) {
                 return Ok((used, InputFlow::Over));
             }
         }
+    }
+
+    /// Whether the requests that are left are for another turn.
+    fn is_over(&self, used: usize, data: &[u8]) -> bool {
+        used < data.len() && self.is_between() && self.output.is_turn_over()
     }
 
     /// While the server drains, every answer is the last one of its connection.

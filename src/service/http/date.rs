@@ -1,26 +1,42 @@
 //! The `Date` header: formatted once a second by each thread.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `Date: Sun, 06 Nov 1994 08:49:37 GMT` and a line end.
 const LEN: usize = 37;
 
-thread_local! {
-    static LINE: Cell<(u64, [u8; LEN])> = const { Cell::new((u64::MAX, [b' '; LEN])) };
+/// The header line that says who answers. It follows the date in nearly every answer, so both are kept together.
+pub(in crate::service) const SERVER: &[u8] = b"Server: tidegate\r\n";
+
+/// Both lines of a second.
+struct Stamp {
+    second: u64,
+    bytes: [u8; LEN + SERVER.len()],
 }
 
-/// The header line of the present second.
-pub(in crate::service) fn line() -> [u8; LEN] {
+thread_local! {
+    static LINES: RefCell<Stamp> =
+        const { RefCell::new(Stamp { second: u64::MAX, bytes: [b' '; LEN + SERVER.len()] }) };
+}
+
+/// Gives `take` the header lines of the present second: `Date`, and `Server` after it.
+pub(in crate::service) fn with_lines<T>(take: impl FnOnce(&[u8]) -> T) -> T {
     // A clock before 1970 is wrong, and so is whatever is said then.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (second, line) = LINE.get();
-    if second == now {
-        return line;
-    }
-    let line = format(now);
-    LINE.set((now, line));
-    line
+    LINES.with_borrow_mut(|lines| {
+        if lines.second != now {
+            lines.second = now;
+            lines.bytes[..LEN].copy_from_slice(&format(now));
+            lines.bytes[LEN..].copy_from_slice(SERVER);
+        }
+        take(&lines.bytes)
+    })
+}
+
+/// The header line `Date` of the present second.
+pub(in crate::service) fn line() -> [u8; LEN] {
+    with_lines(|lines| lines.first_chunk().copied().unwrap_or([b' '; LEN]))
 }
 
 /// The date of a second since 1970, as RFC 9110, 5.6.7 writes it.

@@ -277,13 +277,15 @@ impl<'r, 'a> Response<'r, 'a> {
                 out.send(format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status)).as_bytes())?;
             }
         }
-        if !self.has.date {
-            out.send(&date::line())?;
+        match (self.has.date, self.has.server) {
+            (false, false) => date::with_lines(|lines| out.send(lines))?,
+            (false, true) => out.send(&date::line())?,
+            (true, false) => out.send(date::SERVER)?,
+            (true, true) => {}
         }
-        if !self.has.server {
-            out.send(b"Server: tidegate\r\n")?;
+        if !self.headers.is_empty() {
+            out.send(&self.headers)?;
         }
-        out.send(&self.headers)?;
         if let Some(content_type) =
             content_type.filter(|_| !self.has.content_type && framing != Framing::None)
         {
@@ -291,22 +293,25 @@ impl<'r, 'a> Response<'r, 'a> {
                 out.send(part.as_bytes())?;
             }
         }
+        let end: &[u8] = match (self.outgoing.keep, self.outgoing.version) {
+            (false, _) => b"Connection: close\r\n\r\n",
+            (true, Version::Http10) => b"Connection: keep-alive\r\n\r\n",
+            (true, Version::Http11) => b"\r\n",
+        };
         match framing {
-            Framing::Length(length) => send_length(out, length)?,
+            Framing::Length(length) if end.len() == 2 => return send_length(out, length, true),
+            Framing::Length(length) => send_length(out, length, false)?,
             Framing::Chunked => out.send(b"Transfer-Encoding: chunked\r\n")?,
             Framing::None | Framing::UntilClose => {}
         }
-        match (self.outgoing.keep, self.outgoing.version) {
-            (false, _) => out.send(b"Connection: close\r\n\r\n"),
-            (true, Version::Http10) => out.send(b"Connection: keep-alive\r\n\r\n"),
-            (true, Version::Http11) => out.send(b"\r\n"),
-        }
+        out.send(end)
     }
 }
 
-fn send_length(out: &mut Output<'_>, length: u64) -> io::Result<()> {
+/// Sends the line with the length, and the end of the head if it is the last.
+fn send_length(out: &mut Output<'_>, length: u64, is_last: bool) -> io::Result<()> {
     // 20 digits are enough for every length.
-    let mut line = *b"Content-Length: 00000000000000000000\r\n";
+    let mut line = *b"Content-Length: 00000000000000000000\r\n\r\n";
     let (mut at, mut rest) = (36, length);
     loop {
         at -= 1;
@@ -318,7 +323,8 @@ fn send_length(out: &mut Output<'_>, length: u64) -> io::Result<()> {
     }
     // What stands before the number moves up to it.
     line.copy_within(..16, at - 16);
-    out.send(&line[at - 16..])
+    let end = if is_last { line.len() } else { line.len() - 2 };
+    out.send(&line[at - 16..end])
 }
 
 /// Whether an answer with this status has a body (RFC 9110, 6.4.1).

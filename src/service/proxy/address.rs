@@ -1,11 +1,12 @@
 //! Where backends are: their names, as a person writes them, and the addresses that a socket connects to.
 
-use rustix::net::SocketAddrUnix;
+use crate::transport::address::UnixName;
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// A backend as a person names it: `host:port`, `unix:/path`, or `unix:@name` for an abstract socket of Linux.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,42 +18,32 @@ enum Named {
     Unix(UnixName),
 }
 
-/// The name of a Unix socket.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum UnixName {
-    Path(PathBuf),
-    #[cfg(target_os = "linux")]
-    Abstract(String),
-}
-
 /// One address at which a backend can be reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum BackendAddress {
     Tcp(SocketAddr),
-    Unix(UnixAddress),
+    /// Shared, since each place at the backend has it.
+    Unix(Arc<UnixName>),
 }
-
-/// The name of a Unix socket, checked to be one that the kernel accepts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct UnixAddress(UnixName);
 
 /// The error for a text that is no backend's name: one line that says what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a backend: {why}")]
 pub struct BackendNameError {
     text: String,
-    why: &'static str,
+    why: Cow<'static, str>,
 }
 
 impl FromStr for BackendName {
     type Err = BackendNameError;
 
     fn from_str(text: &str) -> Result<Self, BackendNameError> {
-        let error = |why| BackendNameError { text: text.to_owned(), why };
         if let Some(name) = text.strip_prefix("unix:") {
-            let name = unix_name(name).map_err(error)?;
+            let name = UnixName::parse(name)
+                .map_err(|why| BackendNameError { text: text.to_owned(), why: why.to_string().into() })?;
             return Ok(Self(Named::Unix(name)));
         }
+        let error = |why| BackendNameError { text: text.to_owned(), why: Cow::Borrowed(why) };
         let text = text.strip_prefix("tcp://").unwrap_or(text);
         let (host, port) = text.rsplit_once(':').ok_or_else(|| error("write it like 127.0.0.1:8000"))?;
         let host = match host.strip_prefix('[') {
@@ -80,31 +71,12 @@ impl FromStr for BackendName {
     }
 }
 
-/// Reads what stands after `unix:`.
-fn unix_name(text: &str) -> Result<UnixName, &'static str> {
-    let text = text.strip_prefix("//").unwrap_or(text);
-    let name = match text.strip_prefix('@') {
-        #[cfg(target_os = "linux")]
-        Some(name) if !name.is_empty() => UnixName::Abstract(name.to_owned()),
-        #[cfg(not(target_os = "linux"))]
-        Some(name) if !name.is_empty() => return Err("only Linux has abstract sockets"),
-        Some(_) => return Err("write the abstract socket's name after the `@`"),
-        None if text.is_empty() => return Err("it has no path: write unix:/run/server.sock"),
-        None => UnixName::Path(text.into()),
-    };
-    let address = UnixAddress(name);
-    match address.to_kernel() {
-        Ok(_) => Ok(address.0),
-        Err(_) => Err("its path is longer than 107 bytes, the most for a socket, or has a zero byte"),
-    }
-}
-
 impl BackendName {
     /// All addresses that the name has now, at least one; otherwise an error that contains the name. This asks the
     /// system's resolver, which may take minutes.
     pub(crate) fn resolve(&self) -> io::Result<Vec<BackendAddress>> {
         let (host, port) = match &self.0 {
-            Named::Unix(name) => return Ok(vec![BackendAddress::Unix(UnixAddress(name.clone()))]),
+            Named::Unix(name) => return Ok(vec![BackendAddress::Unix(Arc::new(*name))]),
             Named::Host { host, port } => (host.as_str(), *port),
         };
         let named =
@@ -138,21 +110,11 @@ impl fmt::Display for BackendName {
     }
 }
 
-impl fmt::Display for UnixName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            UnixName::Path(path) => write!(f, "unix:{}", path.display()),
-            #[cfg(target_os = "linux")]
-            UnixName::Abstract(name) => write!(f, "unix:@{name}"),
-        }
-    }
-}
-
 impl fmt::Display for BackendAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BackendAddress::Tcp(address) => address.fmt(f),
-            BackendAddress::Unix(address) => address.0.fmt(f),
+            BackendAddress::Unix(name) => name.fmt(f),
         }
     }
 }
@@ -160,17 +122,6 @@ impl fmt::Display for BackendAddress {
 impl BackendAddress {
     pub(crate) fn is_tcp(&self) -> bool {
         matches!(self, BackendAddress::Tcp(_))
-    }
-}
-
-impl UnixAddress {
-    /// The name in the kernel's form.
-    pub(crate) fn to_kernel(&self) -> rustix::io::Result<SocketAddrUnix> {
-        match &self.0 {
-            UnixName::Path(path) => SocketAddrUnix::new(path.as_path()),
-            #[cfg(target_os = "linux")]
-            UnixName::Abstract(name) => SocketAddrUnix::new_abstract_name(name.as_bytes()),
-        }
     }
 }
 

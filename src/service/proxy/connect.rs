@@ -1,12 +1,14 @@
 //! Connecting to a backend without blocking: an attempt, and how it ends.
 
-use super::address::{BackendAddress, UnixAddress};
+use super::address::BackendAddress;
 use crate::clock::Nanos;
 use crate::reason::BackendFailure;
+use crate::transport::address::UnixName;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The first pause before a Unix socket whose backlog is full is tried again; each is twice the last.
@@ -32,7 +34,7 @@ enum Stage {
     /// The kernel is connecting. An event will say that it has succeeded or failed.
     Under(OwnedFd, SocketAddr),
     /// The backlog of a Unix socket is full. The kernel sends no event when there is room, so the attempt is repeated.
-    Full { address: UnixAddress, next: Nanos, pause: Nanos },
+    Full { address: Arc<UnixName>, next: Nanos, pause: Nanos },
     /// The connected socket was handed out.
     Over,
 }
@@ -59,7 +61,7 @@ impl Connecting {
                 (socket, true) => (Some(socket), Stage::Over),
                 (socket, false) => (None, Stage::Under(socket, *address)),
             },
-            BackendAddress::Unix(address) => match try_unix(address)? {
+            BackendAddress::Unix(address) => match try_unix(**address)? {
                 Some(socket) => (Some(socket), Stage::Over),
                 None => (None, Stage::Full { address: address.clone(), next: now, pause: FIRST_PAUSE }),
             },
@@ -85,7 +87,7 @@ impl Connecting {
         let connected = match &mut self.stage {
             Stage::Under(socket, address) => again(socket.as_fd(), *address)?,
             Stage::Full { next, .. } if now < *next => false,
-            Stage::Full { address, .. } => match try_unix(address)? {
+            Stage::Full { address, .. } => match try_unix(**address)? {
                 Some(socket) => return Ok(self.arrived(socket, now, false)),
                 None => false,
             },
@@ -161,7 +163,7 @@ fn is_self(socket: BorrowedFd<'_>, to: SocketAddr) -> bool {
 }
 
 /// A connected Unix socket; `None` if the backend's backlog is full.
-fn try_unix(to: &UnixAddress) -> Result<Option<OwnedFd>, BackendFailure> {
+fn try_unix(to: UnixName) -> Result<Option<OwnedFd>, BackendFailure> {
     let name = to.to_kernel().map_err(failure)?;
     let socket = new_socket(AddressFamily::UNIX)?;
     loop {

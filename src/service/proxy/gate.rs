@@ -8,10 +8,11 @@ use crate::admit::turns::accounts::SourceId;
 use crate::clock::{Nanos, nanos};
 use crate::limits::{Fair, Limits, Overload, QueueOrder};
 use crate::sys::Clock;
+use crate::transport::address::{ClientAddress, SourceAddress};
 use crate::transport::proxy_header::Version;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -162,13 +163,17 @@ pub(super) fn wait_limits(limits: &Limits) -> WaitLimits {
     }
 }
 
-/// The source that a client belongs to: the leading bits of its address.
-pub(super) fn source(address: SocketAddr, (v4, v6): (u8, u8)) -> SourceId {
+/// The source that a client belongs to: the leading bits of its address, or its user.
+pub(super) fn source(address: ClientAddress, (v4, v6): (u8, u8)) -> SourceId {
     let leading = |bits: u128, of: u32, prefix: u8| {
         let rest = of.saturating_sub(prefix.into());
         bits.checked_shr(rest).and_then(|kept| kept.checked_shl(rest)).unwrap_or(0)
     };
-    SourceId(match address.ip().to_canonical() {
+    let ip = match address.source() {
+        SourceAddress::Ip(ip) => ip,
+        SourceAddress::User(uid) => return SourceId(SourceAddress::user_number(uid)),
+    };
+    SourceId(match ip.to_canonical() {
         IpAddr::V4(ip) => leading(u32::from(ip).into(), 32, v4) | 0xffff << 32,
         IpAddr::V6(ip) => leading(u128::from(ip), 128, v6),
     })
@@ -180,7 +185,8 @@ mod tests {
 
     #[test]
     fn clients_of_one_network_are_one_source() {
-        let source = |text: &str, prefix| source(text.parse().unwrap(), prefix);
+        let source =
+            |text: &str, prefix| source(text.parse::<std::net::SocketAddr>().unwrap().into(), prefix);
         assert_eq!(source("10.1.2.3:1", (24, 64)), source("10.1.2.200:9", (24, 64)));
         assert_ne!(source("10.1.2.3:1", (24, 64)), source("10.1.3.3:1", (24, 64)));
         assert_eq!(source("10.1.2.3:1", (32, 128)), source("[::ffff:10.1.2.3]:1", (32, 128)));

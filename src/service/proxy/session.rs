@@ -276,10 +276,8 @@ impl GateSession {
     fn say_who(&self, stream: &mut Stream<'_>, backend: &OwnedFd) -> bool {
         let Some(version) = self.gate.settings.send_header else { return true };
         let mut header = Vec::with_capacity(64);
-        match stream.raw().0.local_addr() {
-            Ok(local) => version.write(stream.peer().address, local, &mut header),
-            Err(_) => version.write_unknown(&mut header),
-        }
+        let near = stream.raw().0.local_addr();
+        version.write_client(&stream.peer().address, near, &mut header);
         // The send buffer of a new socket is empty, so there is room for the whole header.
         send(backend, &header).is_ok_and(|sent| sent == header.len())
     }
@@ -296,12 +294,13 @@ impl GateSession {
         let events = if late { SocketEvents::UNKNOWN } else { stream.events() };
         let (turn_bytes, pool_most) = (limits.turn_bytes, limits.output_total);
         let (pool, client_tls) = (stream.output_pool(), stream.client_tls());
+        let client_is_tcp = !stream.is_unix();
         let (client, buffer) = stream.raw();
         let sockets = Sockets {
             client: client.as_fd(),
             client_tls,
             backend: pair.backend.as_fd(),
-            client_is_tcp: true,
+            client_is_tcp,
             backend_is_tcp: pair.backend_is_tcp,
         };
         let mut lent = Lent { buffer, pipes, pool, pool_most, turn_bytes };

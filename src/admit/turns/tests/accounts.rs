@@ -285,6 +285,20 @@ fn a_source_whose_cost_nobody_knows_is_charged_a_turn_of_mean_cost() {
 }
 
 #[test]
+fn the_mean_cost_of_all_turns_is_one_that_each_turn_moves_by_a_64th() {
+    let mut sources = Accounts::new(16, true);
+    let (cheap, unknown) = (add(&mut sources, 1), add(&mut sources, 2));
+    sources.note_cost(SourceId(1), 64);
+    // One of another source takes the mean to 128, of which the cheap one's is half.
+    sources.note_cost(SourceId(3), 64 + 64 * 64);
+    for number in [cheap, unknown] {
+        (0..2).for_each(|_| sources.came(number, Established, 0));
+    }
+    let turns = (0..300).filter(|_| sources.pick(false).unwrap().0 == cheap).count();
+    assert!((195..=205).contains(&turns), "{turns} of 300");
+}
+
+#[test]
 fn sources_that_had_their_turn_count_only_while_they_are_few_more_than_those_that_wait() {
     let mut sources = Accounts::new(1_000, true);
     let waiting: Vec<u32> = (0..200).map(|id| add(&mut sources, id)).collect();

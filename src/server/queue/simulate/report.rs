@@ -36,6 +36,11 @@ pub(super) struct RunReport {
     pub(super) gone: usize,
     /// Turns in each second for clients that had left, those not counted that were given because nobody else waited.
     pub(super) wasted: Vec<f64>,
+    /// Turns, in cost of mean turns, that were for nobody and that no server could have known to be, or that were given
+    /// because nobody else waited.
+    pub(super) excused: f64,
+    /// What the workers and the acceptor have done in the whole run, in cost of mean turns.
+    pub(super) done: f64,
     /// SYNs that found the backlog full.
     pub(super) unheard: usize,
     pub(super) stood: Nanos,

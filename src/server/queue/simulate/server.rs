@@ -157,13 +157,16 @@ pub(super) struct WorkersModel {
     pub(super) turns: Vec<TurnModel>,
     /// Processor time that the acceptor takes first, as the workers run after it.
     pub(super) overhead: f64,
+    /// What all turns have done so far, and what the acceptor has taken of the processors.
+    pub(super) worked: f64,
+    pub(super) taken: f64,
     work: WorkModel,
     at: Nanos,
 }
 
 impl WorkersModel {
     pub(super) fn new(work: WorkModel) -> Self {
-        Self { turns: Vec::new(), overhead: 0.0, work, at: 0 }
+        Self { turns: Vec::new(), overhead: 0.0, worked: 0.0, taken: 0.0, work, at: 0 }
     }
 
     /// How much a turn does in a nanosecond.
@@ -188,11 +191,13 @@ impl WorkersModel {
         self.overhead -= overhead;
         if self.work != WorkModel::Sleep {
             time -= overhead;
+            self.taken += overhead;
         }
         if self.turns.is_empty() {
             return;
         }
         let done = time * self.speed();
+        self.worked += done * self.turns.len() as f64;
         self.turns.iter_mut().for_each(|turn| turn.left -= done);
     }
 

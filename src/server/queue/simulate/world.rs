@@ -152,6 +152,7 @@ impl World {
             self.workers.work_until(next);
             self.now = next;
             if next == end {
+                self.report.done = (self.workers.worked + self.workers.taken) / self.rules.cost as f64;
                 self.drain();
                 return self.report;
             }
@@ -615,7 +616,9 @@ impl World {
             // Nobody can see that who sent a datagram or closed its half at once has left, or for how long one waited
             // whose handshake was dropped. (The client may be another by now; then this one had left long before.)
             let unseen = request.class == Class::Datagram || turn.hung_up || left.unheard;
-            if !(turn.spare || unseen) {
+            if turn.spare || unseen {
+                self.report.excused += plan.cost;
+            } else {
                 self.report.wasted(self.now, plan.cost);
             }
             return;

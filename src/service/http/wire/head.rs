@@ -203,11 +203,12 @@ fn host<'h>(facts: &Facts<'h>, target: &Target<'h>, version: Version) -> Result<
         0 | 1 => {}
         _ => return Err(Refused::TwoHosts),
     }
-    let named = facts.host.map(|host| std::str::from_utf8(host).map_err(|_| Refused::BadHost)).transpose()?;
-    if named.is_some_and(|host| !host.is_empty() && !super::target::is_authority(host)) {
+    let Some(host) = facts.host else { return Ok(target.authority()) };
+    if !host.is_empty() && !super::target::is_authority(host) {
         return Err(Refused::BadHost);
     }
-    Ok(target.authority().or(named))
+    let named = std::str::from_utf8(host).map_err(|_| Refused::BadHost)?;
+    Ok(target.authority().or(Some(named)))
 }
 
 fn keep_alive(facts: &Facts<'_>, version: Version) -> bool {

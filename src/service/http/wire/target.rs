@@ -34,7 +34,8 @@ impl<'h> Target<'h> {
             return Err(Refused::Target);
         }
         if method == "CONNECT" {
-            let whole = is_authority(raw) && raw.rsplit_once(':').is_some_and(|(_, port)| is_port(port));
+            let port = raw.rsplit_once(':').map(|(_, port)| port.as_bytes());
+            let whole = is_authority(raw.as_bytes()) && port.is_some_and(is_port);
             let target = Self { raw, form: Form::Authority, authority: Some(raw), path: "", query: None };
             return if whole { Ok(target) } else { Err(Refused::Target) };
         }
@@ -51,7 +52,7 @@ impl<'h> Target<'h> {
         let rest = after("http://").or_else(|| after("https://")).ok_or(Refused::Target)?;
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, rest) = rest.split_at(end);
-        if !is_authority(authority) {
+        if !is_authority(authority.as_bytes()) {
             return Err(Refused::Target);
         }
         Ok(Self::split(raw, Form::Absolute, Some(authority), rest))
@@ -93,23 +94,54 @@ impl<'h> Target<'h> {
     }
 }
 
-fn is_port(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
+fn is_port(text: &[u8]) -> bool {
+    let number = text.iter().try_fold(0u16, |number, byte| {
+        let digit = byte.is_ascii_digit().then_some(u16::from(byte.wrapping_sub(b'0')))?;
+        number.checked_mul(10)?.checked_add(digit)
+    });
+    !text.is_empty() && number.is_some()
 }
 
-/// Whether a text is a host with or without a port. (A user name is not allowed: RFC 9110, 4.2.4.)
-pub(super) fn is_authority(text: &str) -> bool {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port),
-            _ => return false,
-        },
-        None => text.split_at(text.find(':').unwrap_or(text.len())),
+/// The bytes of a host's name (RFC 3986, 3.2.2). Every request has a host, so it is a look into a table.
+const NAMED: [bool; 256] = {
+    let (mut table, mut at) = ([false; 256], 0);
+    while at < 256 {
+        table[at] = (at as u8).is_ascii_alphanumeric();
+        at += 1;
+    }
+    let (marks, mut at) = (b"-._~%!$&'()*+,;=", 0);
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
+/// Whether a text is a host with or without a port, which is ASCII. (A user name is not allowed: RFC 9110, 4.2.4.)
+pub(super) fn is_authority(text: &[u8]) -> bool {
+    let port = match text {
+        [b'[', rest @ ..] => {
+            let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
+            let address = std::str::from_utf8(&rest[..end]).ok();
+            if address.is_none_or(|address| address.parse::<std::net::Ipv6Addr>().is_err()) {
+                return false;
+            }
+            &rest[end + 1..]
+        }
+        _ => {
+            let end = text.iter().position(|byte| !NAMED[usize::from(*byte)]).unwrap_or(text.len());
+            if end == 0 {
+                return false;
+            }
+            &text[end..]
+        }
     };
-    let named = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
     // A port may be empty (RFC 3986, 3.2.3).
-    let ported = port.is_empty() || port == ":" || port.strip_prefix(':').is_some_and(is_port);
-    !host.is_empty() && host.bytes().all(named) && ported
+    match port {
+        [] | [b':'] => true,
+        [b':', digits @ ..] => is_port(digits),
+        _ => false,
+    }
 }
 
 /// A path with its escapes decoded, once, and without `.` and `..` segments, so that no path leads above the
@@ -192,4 +224,87 @@ fn unescape(bytes: &[u8], lenient: bool) -> Option<Vec<u8>> {
         }
     }
     Some(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn hosts_are_told_from_what_is_none() {
+        for good in [
+            "h",
+            "h:80",
+            "h:",
+            "h:0",
+            "h:65535",
+            "h:00080",
+            "127.0.0.1",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:443",
+            "[::1]:",
+            "a-b._~%20!$&'()*+,;=c",
+            "H.Example:1",
+        ] {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "",
+            ":",
+            ":80",
+            "h:65536",
+            "h:+80",
+            "h:8a",
+            "h:80:80",
+            "h:80 ",
+            "a b",
+            "a/b",
+            "u@h",
+            "h#",
+            "\u{e9}",
+            "h:\u{e9}",
+            "[::1",
+            "[::1]x",
+            "[::1]80",
+            "[]",
+            "[h]",
+            "[127.0.0.1]",
+            "[::1%25lo]",
+            "x[::1]",
+            "h]",
+            "h?",
+        ] {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    /// The same, word for word as the RFC has it.
+    fn is_authority_by_the_rfc(text: &[u8]) -> bool {
+        let Ok(text) = std::str::from_utf8(text) else { return false };
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => match rest.split_once(']') {
+                Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => ("v6", port),
+                _ => return false,
+            },
+            None => text.split_at(text.find(':').unwrap_or(text.len())),
+        };
+        let is_number = |port: &str| {
+            port.is_empty() || port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+        };
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
+        let has_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_number);
+        !host.is_empty() && host.bytes().all(named) && has_port
+    }
+
+    proptest! {
+        #[test]
+        fn hosts_are_read_as_the_rfc_has_them(
+            host in "[a-z0-9.\\\\[\\\\]:@ %\u{e9}]{0,6}", port in "(:[0-9+a]{0,6})?", noise: Vec<u8>, noisy: bool,
+        ) {
+            let text = if noisy { noise } else { (host + &port).into_bytes() };
+            prop_assert_eq!(is_authority(&text), is_authority_by_the_rfc(&text), "{:?}", text);
+        }
+    }
 }

@@ -20,7 +20,8 @@ pub(super) enum RequestFraming {
 /// What the backend is told about the client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Told<'t> {
-    pub(super) client: IpAddr,
+    /// `None` of a client of a Unix socket: it has no address that a backend could understand.
+    pub(super) client: Option<IpAddr>,
     /// `http`, or `https`.
     pub(super) scheme: &'t str,
     /// Whether the client is a trusted balancer, whose own `X-Forwarded-` headers are believed.
@@ -112,14 +113,17 @@ fn write_target(head: &RequestHead<'_>, out: &mut Vec<u8>) {
 }
 
 fn write_forwarded(head: &RequestHead<'_>, told: &Told<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    if told.trusted {
-        for before in head.headers.all(FORWARDED_FOR).filter(|value| !value.is_empty()) {
-            out.extend_from_slice(before);
-            out.extend_from_slice(b", ");
-        }
+    let before = head.headers.all(FORWARDED_FOR).filter(|value| told.trusted && !value.is_empty());
+    let client = told.client.map(|client| client.to_string());
+    let all = before.chain(client.as_ref().map(|client| client.as_bytes()));
+    let mut first = true;
+    for address in all {
+        out.extend_from_slice(if std::mem::take(&mut first) { b"X-Forwarded-For: " } else { b", " });
+        out.extend_from_slice(address);
     }
-    let _ = write!(out, "{}\r\n", told.client);
+    if !first {
+        out.extend_from_slice(b"\r\n");
+    }
     let said = |name| if told.trusted { head.headers.get(name) } else { None };
     header(out, "X-Forwarded-Proto", said(FORWARDED_PROTO).unwrap_or(told.scheme.as_bytes()));
     let host = head.host.unwrap_or(told.host);
@@ -165,7 +169,7 @@ mod tests {
     use crate::service::http::wire::{Scanner, Slots};
 
     const TOLD: Told<'static> = Told {
-        client: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9)),
+        client: Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9))),
         scheme: "http",
         trusted: false,
         host: "gate",

@@ -11,8 +11,8 @@ use crate::service::http::wire::{
 };
 use crate::service::proxy::gate;
 use crate::service::{Context, Fault, Peer};
+use crate::transport::socket::ClientSocket;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::TcpStream;
 
 /// What reading a request depends on besides its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct IntakeSetting<'s> {
     pub(super) context: Context<'s>,
     pub(super) peer: &'s Peer,
     /// The client's socket. Its local address stands for the host in a request that names none.
-    pub(super) client: &'s TcpStream,
+    pub(super) client: &'s ClientSocket,
 }
 
 impl IntakeSetting<'_> {
@@ -214,14 +214,10 @@ fn make(
     setting: IntakeSetting<'_>,
 ) -> Result<Pending, IntakeFault> {
     let IntakeSetting { config, context, peer, client: socket } = setting;
-    let host = if head.host.is_none() {
-        socket.local_addr().map(|near| near.to_string())
-    } else {
-        Ok(String::new())
-    };
-    let host = &host.unwrap_or_default();
-    let client = peer.address.ip().to_canonical();
-    let trusted = config.trusted.iter().any(|network| network.contains(client));
+    let near = if head.host.is_none() { socket.local_addr() } else { None };
+    let host = &near.map_or("localhost".to_owned(), |near| near.to_string());
+    let client = peer.address.ip().map(|client| client.to_canonical());
+    let trusted = config.trusted.iter().any(|network| network.has(&peer.address));
     let mut written = Vec::with_capacity(1024);
     let scheme = if peer.tls().is_some() { "https" } else { "http" };
     write_request(head, framing, &Told { client, scheme, trusted, host }, &mut written);

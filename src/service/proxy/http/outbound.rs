@@ -3,9 +3,8 @@
 use crate::clock::{Nanos, nanos};
 use crate::service::Pool;
 use crate::service::pool::Buffer;
-use crate::transport::socket::send;
+use crate::transport::socket::{self, send};
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +71,7 @@ impl Outbound {
     /// Sends as much as the kernel takes and keeps the rest. Returns how many bytes were sent.
     pub(super) fn send(
         &mut self,
-        client: &TcpStream,
+        client: &socket::ClientSocket,
         mut data: &[u8],
         now: Nanos,
         (pool, most): (&Arc<Pool>, usize),
@@ -97,7 +96,7 @@ impl Outbound {
     }
 
     /// Sends as many of the kept bytes as the kernel takes. Returns how many.
-    pub(super) fn flush(&mut self, client: &TcpStream, now: Nanos) -> io::Result<u64> {
+    pub(super) fn flush(&mut self, client: &socket::ClientSocket, now: Nanos) -> io::Result<u64> {
         let Some(kept) = &mut self.kept else { return Ok(0) };
         let mut flushed = 0;
         while !kept.bytes.is_empty() {
@@ -124,7 +123,7 @@ impl Outbound {
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     #[test]
     fn one_that_drips_is_too_slow_and_one_that_moves_is_not() {
@@ -142,6 +141,7 @@ mod tests {
     fn what_a_client_does_not_take_is_kept_in_order_and_counted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let client = socket::ClientSocket::from(std::os::fd::OwnedFd::from(client));
         let (mut far, _) = listener.accept().unwrap();
         let pool = Arc::new(Pool::default());
         let mut out = Outbound::default();

@@ -1,5 +1,6 @@
 //! The settings of a gate for HTTP.
 
+use crate::transport::address::ClientAddress;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
@@ -96,26 +97,31 @@ impl FromStr for FairBy {
     }
 }
 
-/// A network: all addresses with the same leading bits, written `10.0.0.0/8`. An address alone is a network of one.
+/// A network: all addresses with the same leading bits, written `10.0.0.0/8`. An address alone is a network of one, and
+/// `unix` stands for all clients of Unix sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: u128,
-    bits: u8,
+pub struct Network(Reach);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Addresses { address: u128, bits: u8 },
+    UnixSockets,
 }
 
 impl std::fmt::Display for Network {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let address = Ipv6Addr::from(self.address);
+        let Reach::Addresses { address, bits } = self.0 else { return f.write_str("unix") };
+        let address = Ipv6Addr::from(address);
         match address.to_ipv4_mapped() {
-            Some(v4) if self.bits >= 96 => write!(f, "{v4}/{}", self.bits - 96),
-            _ => write!(f, "{address}/{}", self.bits),
+            Some(v4) if bits >= 96 => write!(f, "{v4}/{}", bits - 96),
+            _ => write!(f, "{address}/{bits}"),
         }
     }
 }
 
 /// The error for a text that is no [`Network`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a network: write one like 10.0.0.0/8, or an address")]
+#[error("`{0}` is not a network: write one like 10.0.0.0/8, an address, or unix")]
 pub struct NetworkError(String);
 
 /// An address in its IPv6 form, so that IPv4 needs no rule of its own.
@@ -130,6 +136,9 @@ impl FromStr for Network {
     type Err = NetworkError;
 
     fn from_str(text: &str) -> Result<Self, NetworkError> {
+        if text == "unix" {
+            return Ok(Self(Reach::UnixSockets));
+        }
         let error = || NetworkError(text.to_owned());
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| error())?)),
@@ -141,15 +150,26 @@ impl FromStr for Network {
         if bits > longest {
             return Err(error());
         }
-        Ok(Self { address: number(address), bits: bits + (128 - longest) })
+        Ok(Self(Reach::Addresses { address: number(address), bits: bits + (128 - longest) }))
     }
 }
 
 impl Network {
     /// Whether an address belongs to the network.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let differ = number(address.to_canonical()) ^ self.address;
-        differ.leading_zeros() >= u32::from(self.bits)
+        let Reach::Addresses { address: own, bits } = self.0 else { return false };
+        let differ = number(address.to_canonical()) ^ own;
+        differ.leading_zeros() >= u32::from(bits)
+    }
+
+    /// Whether it stands for clients of Unix sockets.
+    pub fn is_unix(&self) -> bool {
+        self.0 == Reach::UnixSockets
+    }
+
+    /// Whether a client is one of them.
+    pub(crate) fn has(&self, client: &ClientAddress) -> bool {
+        client.ip().map_or(self.is_unix(), |address| self.contains(address))
     }
 }
 
@@ -166,9 +186,13 @@ mod tests {
         assert!(has("10.1.2.3", "10.1.2.3") && has("10.1.2.3", "::ffff:10.1.2.3"));
         assert!(has("fd00::/8", "fd12::1") && !has("fd00::/8", "10.0.0.1"));
         assert!(has("0.0.0.0/0", "8.8.8.8") && !has("0.0.0.0/0", "fd00::1"));
-        for (text, shown) in
-            [("10.0.0.0/8", "10.0.0.0/8"), ("10.1.2.3", "10.1.2.3/32"), ("::/0", "::/0"), ("::1", "::1/128")]
-        {
+        for (text, shown) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("::/0", "::/0"),
+            ("::1", "::1/128"),
+            ("unix", "unix"),
+        ] {
             assert_eq!(text.parse::<Network>().unwrap().to_string(), shown);
         }
         for text in ["", "10.0.0.0/33", "x/8", "10.0.0.0/", "::/129"] {

@@ -12,8 +12,8 @@ use super::words::{GateWords, SaidTo};
 use crate::clock::Nanos;
 use crate::service::proxy::session::GateSession;
 use crate::service::{ClientTls, Fault, Peer, SocketEvent, Stream, Turn};
+use crate::transport::socket::ClientSocket;
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ struct Bounds {
 pub(super) struct GateTurn<'t, 'a> {
     gate: &'t Arc<HttpGate>,
     pub(super) stream: &'t mut Stream<'a>,
-    client: &'a TcpStream,
+    client: &'a ClientSocket,
     /// The client's TLS, if it speaks TLS.
     tls: Option<&'a dyn ClientTls>,
     peer: Peer,

@@ -149,10 +149,7 @@ impl GateTurn<'_, '_> {
         place.reached(took);
         if let Some(version) = self.gate.gate.settings.send_header {
             let mut header = Vec::with_capacity(64);
-            match self.client.local_addr() {
-                Ok(local) => version.write(self.peer.address, local, &mut header),
-                Err(_) => version.write_unknown(&mut header),
-            }
+            version.write_client(&self.peer.address, self.client.local_addr(), &mut header);
             // The send buffer of a new socket is empty, so there is room for the whole header.
             if !send(&socket, &header).is_ok_and(|sent| sent == header.len()) {
                 drop(socket);

@@ -12,8 +12,8 @@ use crate::service::proxy::http::shared::HttpGate;
 use crate::service::proxy::http::stage::{BegunRequest, RequestStage};
 use crate::service::proxy::http::words::{GateWords, SaidTo};
 use crate::service::{Context, Fault, Peer, Received, Turn};
+use crate::transport::socket::ClientSocket;
 use std::io;
-use std::net::TcpStream;
 
 impl GateTurn<'_, '_> {
     /// Reads from the client until a request is ready.
@@ -127,7 +127,7 @@ fn take_input(
     begun: &mut BegunRequest,
     gate: &HttpGate,
     context: Context<'_>,
-    (peer, client): (&Peer, &TcpStream),
+    (peer, client): (&Peer, &ClientSocket),
     data: &[u8],
 ) -> Result<IntakeStep, IntakeFault> {
     let RequestStage::Reading(intake) = &mut begun.stage else { return Ok(IntakeStep::More) };

@@ -305,8 +305,10 @@ fn command_line_beats_environment_beats_file_beats_default() {
 fn every_limit_that_is_asked_for_is_in_force() {
     let asked: &[(&str, &str)] = &[
         ("workers", "7"),
+        ("workers-ceiling", "8"),
         ("queue", "9"),
         ("max-connections", "77"),
+        ("connections-ceiling", "78"),
         ("max-per-source", "5"),
         ("source-rate", "3/s"),
         ("datagram-source-rate", "8/s"),

@@ -19,7 +19,7 @@ impl RequestForm {
         if !form.is_default() && !url.scheme.has_path() {
             return Err(format!("--method and --header are about http://, and this is {url}"));
         }
-        if form.method.is_some() && matches!(url.scheme, Scheme::Ws | Scheme::Wss) {
+        if form.method.is_some() && matches!(url.scheme, Scheme::Ws | Scheme::Wss | Scheme::WsUnix) {
             return Err("--method: a WebSocket begins with GET".to_owned());
         }
         Ok(form)

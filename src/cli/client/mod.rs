@@ -111,7 +111,7 @@ fn speech(args: &ClientArgs, url: &Url, form: RequestForm, data: Option<&[u8]>) 
     Ok(match url.scheme.inside_tls().unwrap_or(url.scheme) {
         Scheme::Udp => Speech::Datagrams,
         Scheme::Http | Scheme::HttpUnix => Speech::Http(Box::new(Requests::new(url, form))),
-        Scheme::Ws => Speech::Socket(Box::default()),
+        Scheme::Ws | Scheme::WsUnix => Speech::Socket(Box::default()),
         Scheme::Tcp | Scheme::Unix => Speech::Bytes {
             adds_newline: !args.no_newline && data.is_none(),
             reply_end: reply_end(args, data),

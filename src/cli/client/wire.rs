@@ -39,7 +39,7 @@ impl Dialer {
                 Some(Tls::new(choices, &url.host, protocol).map_err(Failure::Failed)?)
             }
         };
-        let handshake = matches!(url.scheme, Scheme::Ws | Scheme::Wss).then(|| {
+        let handshake = matches!(url.scheme, Scheme::Ws | Scheme::Wss | Scheme::WsUnix).then(|| {
             let mut key = [0; 16];
             key[..8].copy_from_slice(&random().to_ne_bytes());
             key[8..].copy_from_slice(&random().to_ne_bytes());

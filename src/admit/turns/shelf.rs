@@ -4,7 +4,7 @@
 //!
 //! 1. the source whose turn it is (see [`accounts`](super::accounts)): no source waits while another has more than its share;
 //! 2. of that source a newcomer, an established connection or a datagram, in turn;
-//! 3. of those the freshest, or of newcomers the first while hardly any client leaves. An established connection that has had its turn stands behind the source's others until
+//! 3. of those the freshest. An established connection that has had its turn stands behind the source's others until
 //!    each of them has had one. Without this rule the clients that ask again at once would be the freshest always, and as
 //!    few of them as there are workers would have the server for themselves.
 //!
@@ -243,10 +243,7 @@ impl<T: Copy> Shelf<T> {
             Class::Established => self.established_list(source, now),
             _ => self.source_list(source, DUE[class as usize]),
         };
-        // While hardly any client leaves or is turned away, nobody's patience is at its end, and newcomers come in order: those
-        // that connect anew for each request are the freshest always, and would leave the others waiting.
-        let fresh = self.limits.fresh && (class != Class::Newcomer || self.stale_after().is_some());
-        let number = if fresh { self.order.first(list) } else { self.order.last(list) };
+        let number = if self.limits.fresh { self.order.first(list) } else { self.order.last(list) };
         let number = number.expect("a source in the order of a class has an entry of it");
         self.turns += 1;
         self.leavers -= self.leavers * NEW_IN_MEAN;

@@ -1,6 +1,6 @@
 //! What the timekeeper does about overload: it notices a queue that stands while all workers are in long turns, gives up
-//! what has waited too long, keeps the kernel's backlog and the newcomers that wait few while the queue stands, and keeps up
-//! what others need to know: whether processors have rest, and how long it takes to work off what waits.
+//! what has waited too long, keeps the kernel's backlog shallow while the queue stands, and keeps up what others need to
+//! know: whether processors have rest, and how long it takes to work off what waits.
 
 use super::rest::RestMeter;
 use crate::admit::turns::standing::INTERVAL;
@@ -21,8 +21,7 @@ const LOOK: Nanos = 10_000_000;
 /// How often rest and rates are measured.
 const MEASURE: Nanos = 200_000_000;
 /// While the queue stands the kernel's backlog holds what the workers do in this part of a second, 50 ms: what waits
-/// there waits longest. As many newcomers wait here. The freshest of them come first, so the others wait only to be
-/// turned away, and are better told soon.
+/// there waits longest.
 const BACKLOG_PART: f64 = 1.0 / 20.0;
 /// The shallowest backlog.
 const BACKLOG_LEAST: usize = 8;
@@ -79,13 +78,9 @@ impl Pressure {
                 self.shallow = Some(wanted);
                 shared.shallow_backlog.store(wanted, Relaxed);
                 self.apply_backlogs(shared, limits);
-                if shared.displaces_oldest(limits.server.overload) {
-                    shared.line.set_places(wanted);
-                }
             }
         } else if self.shallow.is_some() && standing.is_calm(now) {
             self.shallow = None;
-            shared.line.set_places(usize::MAX);
             self.apply_backlogs(shared, limits);
         }
     }

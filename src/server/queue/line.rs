@@ -79,8 +79,6 @@ pub(crate) struct Line {
     datagrams: AtomicUsize,
     /// How many newcomers may wait, and how many datagrams.
     limit: AtomicUsize,
-    /// How many of the newcomers may wait for now, where that is fewer.
-    places: AtomicUsize,
 }
 
 impl Line {
@@ -89,9 +87,8 @@ impl Line {
         let (sender, receiver) = bounded(capacity);
         let zero = || AtomicUsize::new(0);
         let (front_len, newcomers, datagrams) = (zero(), zero(), zero());
-        let (front, limit, places) =
-            (Mutex::default(), AtomicUsize::new(limit), AtomicUsize::new(usize::MAX));
-        Self { sender, receiver, front, front_len, newcomers, datagrams, limit, places }
+        let limit = AtomicUsize::new(limit);
+        Self { sender, receiver, front: Mutex::default(), front_len, newcomers, datagrams, limit }
     }
 
     /// Adds an entry. A full channel is impossible by construction; should that construction be wrong, the entry is
@@ -184,18 +181,9 @@ impl Line {
     /// Whether one more newcomer may wait: fewer wait than the limit says, those that one of the free workers is about
     /// to take not counted.
     pub(crate) fn has_place(&self, free_workers: impl FnOnce() -> usize) -> bool {
-        let (waiting, places) = (self.newcomers(), self.places());
-        waiting < places || waiting < places + free_workers()
-    }
-
-    /// Lets at most `most` newcomers wait from now on, and never more than the limit. Those that wait already stay.
-    pub(crate) fn set_places(&self, most: usize) {
-        self.places.store(most, Relaxed);
-    }
-
-    /// How many newcomers may wait now.
-    fn places(&self) -> usize {
-        self.limit().min(self.places.load(Relaxed))
+        let waiting = self.newcomers();
+        let limit = self.limit();
+        waiting < limit || waiting < limit + free_workers()
     }
 
     /// How many datagrams could be added now.
@@ -206,8 +194,8 @@ impl Line {
     /// Whether it is worth waking the acceptor: an eighth of the places is free. To wake it for each place would be a
     /// switch of threads for each turn under overload.
     pub(crate) fn has_an_eighth_free(&self) -> bool {
-        let places = self.places();
-        self.newcomers() <= places - places.div_ceil(8)
+        let limit = self.limit();
+        self.newcomers() <= limit - limit.div_ceil(8)
     }
 
     fn front(&self) -> MutexGuard<'_, VecDeque<Entry>> {
@@ -286,26 +274,6 @@ mod tests {
         line.newcomer_left();
         assert!(line.has_an_eighth_free());
         assert!(Line::new(1, 0).has_an_eighth_free(), "with no places, when nobody waits");
-    }
-
-    #[test]
-    fn fewer_newcomers_may_wait_than_the_limit_says_and_never_more() {
-        let line = Line::new(8, 4);
-        line.set_places(1);
-        let newcomer = |slot| Entry {
-            job: Job::Turn(ConnectionId { slot, generation: Generation(0) }, Claim::Newcomer),
-            since: 0,
-        };
-        assert!(line.has_place(|| 0) && line.has_an_eighth_free());
-        line.push(newcomer(0));
-        assert!(!line.has_place(|| 0) && line.has_place(|| 1), "a free worker is one more place");
-        assert!(!line.has_an_eighth_free());
-        line.set_places(usize::MAX);
-        (1..4).for_each(|slot| {
-            assert!(line.has_place(|| 0), "{slot} wait");
-            line.push(newcomer(slot));
-        });
-        assert!(!line.has_place(|| 0), "4 is the limit");
     }
 
     #[test]

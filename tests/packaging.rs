@@ -6,28 +6,11 @@ mod support;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use support::{Client, Running, command, eventually, finish, path};
+use support::{Client, Folder, Running, command, eventually, finish, path};
 
 const HOME: &str = env!("CARGO_MANIFEST_DIR");
-
-/// A folder of the test's own, which may hold files of other users.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tidegate-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// What a command says on stdout; it must succeed.
 #[track_caller]

@@ -9,11 +9,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{PATIENCE, Program, Running, command, eventually, finish, run};
+use support::{Folder, PATIENCE, Program, Running, command, eventually, finish, run};
 use tidegate::limits::RefusalRate;
 use tidegate::metrics::snapshot::Snapshot;
 use tidegate::reason::{CloseReason, DropReason};
@@ -23,28 +23,6 @@ use tidegate::{
 };
 
 /// A folder of a test, removed at its end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("tidegate-unix-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 fn listen(path: &Path, service: impl Service) -> Listen {
     Listen::unix(UnixName::path(path).unwrap(), service)
 }
@@ -121,7 +99,7 @@ fn at(service: &str, path: &Path) -> (&'static str, String) {
 
 #[test]
 fn a_client_is_known_by_its_user_and_process_and_the_listener_by_its_path() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("who.sock");
     let service = lines("who", |_, reply| {
         let address = reply.peer().address;
@@ -142,7 +120,7 @@ fn a_client_is_known_by_its_user_and_process_and_the_listener_by_its_path() {
 
 #[test]
 fn what_is_sent_in_pieces_at_once_or_half_closed_is_answered_as_over_tcp() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("echo.sock");
     let handle = serve(Limits::default().workers(2), listen(&path, Echo));
     let data: Vec<u8> = (0..4_000_000_u32).map(|n| (n >> 3) as u8).collect();
@@ -169,7 +147,7 @@ fn what_is_sent_in_pieces_at_once_or_half_closed_is_answered_as_over_tcp() {
 fn a_client_that_sends_descriptors_along_is_answered_to_the_end() {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     use std::os::fd::AsFd;
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("echo.sock");
     let handle = serve(Limits::default().workers(1), listen(&path, Echo));
     let mut client = connect(&path);
@@ -198,7 +176,7 @@ fn a_client_that_sends_descriptors_along_is_answered_to_the_end() {
 
 #[test]
 fn a_user_is_a_source_and_has_the_limit_of_one() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("echo.sock");
     let limits = Limits::default().workers(2).max_per_source(2);
     let handle = serve(limits, listen(&path, Echo).busy_reply("enough\n"));
@@ -223,7 +201,7 @@ fn a_user_is_a_source_and_has_the_limit_of_one() {
 
 #[test]
 fn a_refused_client_is_told_or_sees_the_end() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("echo.sock");
     for (words, heard) in [("full\n", "full\n"), ("", "")] {
         let limits = Limits::default().workers(1).queue(1).max_connections(1);
@@ -240,7 +218,7 @@ fn a_refused_client_is_told_or_sees_the_end() {
 
 #[test]
 fn a_drain_answers_what_was_sent_and_accepts_those_that_the_kernel_had_welcomed() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("hello.sock");
     let service = lines("slow", |line, reply| {
         std::thread::sleep(Duration::from_millis(20));
@@ -260,7 +238,7 @@ fn a_drain_answers_what_was_sent_and_accepts_those_that_the_kernel_had_welcomed(
 
 #[test]
 fn the_file_of_a_dead_server_is_replaced_and_that_of_a_live_one_is_in_use() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("x.sock");
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists(), "it is left behind");
@@ -288,7 +266,7 @@ fn the_file_of_a_dead_server_is_replaced_and_that_of_a_live_one_is_in_use() {
 
 #[test]
 fn what_is_not_a_socket_stays_and_a_path_that_cannot_be_is_one_clear_line() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("precious.txt");
     std::fs::write(&path, "precious").unwrap();
     let said = refuses(1, &["--listen", &at("echo", &path).1]);
@@ -312,7 +290,7 @@ fn what_is_not_a_socket_stays_and_a_path_that_cannot_be_is_one_clear_line() {
 
 #[test]
 fn two_servers_that_start_at_once_never_both_have_the_path() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("x.sock");
     for round in 0..20 {
         drop(UnixListener::bind(&path).unwrap());
@@ -330,7 +308,7 @@ fn two_servers_that_start_at_once_never_both_have_the_path() {
 
 #[test]
 fn the_mode_is_0660_whatever_the_process_masks_out_or_what_is_asked_for() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let mode = |path: &Path| {
         let metadata = path.symlink_metadata().unwrap();
         assert!(metadata.file_type().is_socket());
@@ -366,7 +344,7 @@ fn the_mode_is_0660_whatever_the_process_masks_out_or_what_is_asked_for() {
 
 #[test]
 fn a_file_that_has_been_replaced_meanwhile_is_not_removed() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("x.sock");
     let handle = serve(Limits::default(), listen(&path, Echo));
     std::fs::remove_file(&path).unwrap();
@@ -392,7 +370,7 @@ fn an_abstract_name_is_no_file_and_one_server_has_it() {
 
 #[test]
 fn the_client_and_the_stress_client_speak_to_it_and_curl_speaks_http() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let (bytes, web, sockets) = (folder.file("b.sock"), folder.file("w.sock"), folder.file("s.sock"));
     let url = |scheme: &str, path: &Path| format!("{scheme}:{}", path.display());
     let server = started(&[
@@ -425,7 +403,7 @@ fn the_client_and_the_stress_client_speak_to_it_and_curl_speaks_http() {
 
 #[test]
 fn the_gate_listens_there_and_its_backend_hears_every_byte() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("gate.sock");
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = backend.local_addr().unwrap();
@@ -455,7 +433,7 @@ fn the_gate_listens_there_and_its_backend_hears_every_byte() {
 
 #[test]
 fn a_balancer_that_comes_over_a_unix_socket_says_who_its_client_is() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("who.sock");
     let service = || {
         lines("who", |_, reply| {
@@ -486,7 +464,7 @@ fn a_balancer_that_comes_over_a_unix_socket_says_who_its_client_is() {
 
 #[test]
 fn a_new_program_takes_the_socket_over_and_removes_its_file_at_the_end() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("x.sock");
     let mut server = started(&[at("echo", &path)]);
     let inode = path.symlink_metadata().unwrap().ino();
@@ -511,7 +489,7 @@ fn a_new_program_takes_the_socket_over_and_removes_its_file_at_the_end() {
 
 #[test]
 fn systemd_hands_the_socket_over_and_keeps_its_file() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("x.sock");
     let mut activate = command("systemd-socket-activate");
     activate.arg(format!("--listen={}", path.display())).arg("--fdname=x").arg(support::path());
@@ -551,7 +529,7 @@ fn tcp(port: u16) -> TcpStream {
 
 #[test]
 fn haproxy_connects_to_it_and_says_who_its_client_is() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("who.sock");
     let service = || {
         lines("who", |line, reply| {
@@ -586,7 +564,7 @@ fn haproxy_connects_to_it_and_says_who_its_client_is() {
 
 #[test]
 fn nginx_connects_to_the_gate_and_a_backend_hears_of_the_first_client_alone() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("gate.sock");
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = backend.local_addr().unwrap();
@@ -646,7 +624,7 @@ fn nginx_connects_to_the_gate_and_a_backend_hears_of_the_first_client_alone() {
 
 #[test]
 fn the_access_log_names_the_user() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let (path, log) = (folder.file("web.sock"), folder.file("access.log"));
     let server = started(&[
         ("--listen", format!("hello=http+unix:{}", path.display())),
@@ -664,7 +642,7 @@ fn the_access_log_names_the_user() {
 
 #[test]
 fn whatever_clients_do_every_reading_is_conserved() {
-    let folder = Folder::new();
+    let folder = Folder::new("unix");
     let path = folder.file("x.sock");
     let limits = Limits::default()
         .workers(2)

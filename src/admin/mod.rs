@@ -35,6 +35,7 @@ mod link;
 mod pages;
 mod request;
 mod reserve;
+mod serving;
 mod show;
 mod status;
 
@@ -44,18 +45,12 @@ pub use limits::{AdminLimits, AgentLimits};
 use crate::metrics::snapshot::Observe;
 use front::Front;
 use limits::Rules;
-use mio::Waker;
+use serving::{Serving, Site};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Release};
-use std::thread::JoinHandle;
-
-/// How many completed handshakes may wait in the kernel, which lowers it to `net.core.somaxconn`.
-/// It covers a flood between two looks: a handshake beyond it is tried again after a second.
-const BACKLOG: i32 = 4096;
 
 /// An admin endpoint in the making: see [`Admin::builder`].
 pub struct AdminBuilder {
@@ -95,16 +90,11 @@ impl AdminBuilder {
     ///
     /// The address cannot be bound, or the descriptors it holds in reserve cannot be had.
     pub fn bind(self) -> io::Result<Admin> {
-        let listener = match self.socket {
-            Some(socket) => listen_again(socket)?,
-            None => listen(self.address)?,
-        };
-        let socket = listener.try_clone()?.into();
-        let address = listener.local_addr()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let pages = pages::Pages::new(self.observe)?;
-        let (front, waker) = Front::new(listener, pages, self.rules, Arc::clone(&stop))?;
-        Ok(Admin { front, stop, waker, address, socket })
+        let (front, site) = Site::bind(self.address, self.socket, |listener, stop| {
+            let pages = pages::Pages::new(self.observe)?;
+            Front::new(listener, pages, self.rules, stop)
+        })?;
+        Ok(Admin { front, site })
     }
 }
 
@@ -120,10 +110,7 @@ impl fmt::Debug for AdminBuilder {
 /// An admin endpoint that is bound and does not serve yet.
 pub struct Admin {
     front: Front,
-    stop: Arc<AtomicBool>,
-    waker: Arc<Waker>,
-    address: SocketAddr,
-    socket: OwnedFd,
+    site: Site,
 }
 
 impl Admin {
@@ -153,7 +140,7 @@ impl Admin {
 
     /// Where it listens, with the real port.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.site.address
     }
 
     /// Serves from a thread of its own until the handle is shut down or dropped.
@@ -162,92 +149,33 @@ impl Admin {
     ///
     /// The thread cannot be started.
     pub fn serve(self) -> io::Result<AdminHandle> {
-        let Self { front, stop, waker, address, socket } = self;
-        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || front.run())?;
-        Ok(AdminHandle { stop, waker, address, socket: Some(socket), thread: Some(thread) })
+        let Self { front, site } = self;
+        Ok(AdminHandle(site.serve("admin", move || front.run())?))
     }
 }
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Admin").field("address", &self.site.address).finish_non_exhaustive()
     }
 }
 
 /// A serving admin endpoint. Dropping it ends it.
 #[derive(Debug)]
-pub struct AdminHandle {
-    stop: Arc<AtomicBool>,
-    waker: Arc<Waker>,
-    address: SocketAddr,
-    /// For the process that takes this one's place.
-    socket: Option<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct AdminHandle(Serving);
 
 impl AdminHandle {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address
     }
 
     /// Its listening socket, to be handed over to the program that takes this one's place.
     #[cfg(feature = "cli")]
-    pub(crate) fn socket(&self) -> Option<&OwnedFd> {
-        self.socket.as_ref()
+    pub(crate) fn socket(&self) -> &OwnedFd {
+        &self.0.socket
     }
 
     /// Ends it and waits until its port is free: a few milliseconds, whatever its clients do.
-    pub fn shutdown(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        self.stop.store(true, Release);
-        // Should this fail, the front sees the flag when it takes its next sample.
-        let _ = self.waker.wake();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-        self.socket = None;
-    }
-}
-
-impl Drop for AdminHandle {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-/// Listens at an address. `[::]` takes IPv4 as well, whatever the system's default is; if another listener has that
-/// port for IPv4, it takes what is left.
-fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    match listen_as(address, false) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_any_ipv6(address) => {
-            listen_as(address, true).map_err(|_| error)
-        }
-        other => other,
-    }
-}
-
-/// Listens on a socket that another process has bound.
-fn listen_again(socket: OwnedFd) -> io::Result<std::net::TcpListener> {
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(socket.into())
-}
-
-fn is_any_ipv6(address: SocketAddr) -> bool {
-    address.is_ipv6() && address.ip().is_unspecified()
-}
-
-fn listen_as(address: SocketAddr, only_ipv6: bool) -> io::Result<std::net::TcpListener> {
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    if is_any_ipv6(address) {
-        socket.set_only_v6(only_ipv6)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    pub fn shutdown(self) {}
 }

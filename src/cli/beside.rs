@@ -50,8 +50,8 @@ impl BesideHandles {
 
     /// The listening sockets by their names, to be handed over to the program that takes this one's place.
     pub(super) fn sockets(&self) -> io::Result<Vec<(&'static str, OwnedFd)>> {
-        let admin = self.admin.as_ref().and_then(AdminHandle::socket).map(|socket| (ADMIN, socket));
-        let agent = self.agent.as_ref().and_then(AgentHandle::socket).map(|socket| (AGENT, socket));
+        let admin = self.admin.as_ref().map(AdminHandle::socket).map(|socket| (ADMIN, socket));
+        let agent = self.agent.as_ref().map(AgentHandle::socket).map(|socket| (AGENT, socket));
         admin.into_iter().chain(agent).map(|(name, socket)| Ok((name, socket.try_clone()?))).collect()
     }
 }

@@ -126,7 +126,7 @@ impl Listen {
     }
 
     /// A listener for datagrams where the program says.
-    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program replaces itself"))]
     pub(crate) fn datagrams_at(address: Address, service: Arc<dyn DatagramService>) -> Self {
         Self::offering(address, Offer::Datagrams(service))
     }
@@ -186,7 +186,7 @@ impl Listen {
     }
 
     /// What else there is to the socket that is bound already.
-    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program replaces itself"))]
     pub(crate) fn bound(mut self, bound: BoundSocket) -> Self {
         self.bound = bound;
         self

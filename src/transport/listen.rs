@@ -99,13 +99,13 @@ impl ListenSocket {
         self.is_shared = true;
     }
 
-    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program replaces itself"))]
     pub(crate) fn is_shared(&self) -> bool {
         self.is_shared
     }
 
     /// Whether there is a file that this process removes at its end.
-    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program replaces itself"))]
     pub(crate) fn has_file(&self) -> bool {
         self.file.is_some()
     }

@@ -134,7 +134,7 @@ impl SocketFile {
     }
 }
 
-#[allow(clippy::unnecessary_cast)]
+#[allow(clippy::unnecessary_cast, reason = "the types of both differ from system to system")]
 fn identity(file: &Stat) -> (u64, u64) {
     (file.st_dev as u64, file.st_ino as u64)
 }

@@ -4,6 +4,7 @@
 
 mod client;
 mod figure;
+mod folder;
 mod http;
 mod program;
 mod services;
@@ -13,6 +14,7 @@ mod terminal;
 
 pub(crate) use client::{Client, End};
 pub(crate) use figure::{FIGURES, figure};
+pub(crate) use folder::Folder;
 pub(crate) use http::Reply;
 pub(crate) use program::{Ending, Program, Running, command, finish, path, run};
 pub(crate) use services::{Gate, Held};

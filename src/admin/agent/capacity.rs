@@ -4,7 +4,7 @@ use crate::metrics::snapshot::{Phase, Snapshot};
 use std::time::{Duration, Instant};
 
 /// Load is averaged over about this time. Balancers that ask every second or two act on what was true before their last
-/// action; with a shorter average, servers and balancer swing (a simulation loses a fifth of the work with 1 s).
+/// action; with a shorter average, servers and balancer swing.
 const AVERAGED: Duration = Duration::from_secs(5);
 /// The share of the latest reading in what counts as waiting; the rest is the average. An average alone answers too late,
 /// which keeps a swing going; this much of the present damps it.

@@ -8,16 +8,14 @@ mod capacity;
 mod desk;
 
 use super::limits::AgentLimits;
+use super::serving::{Serving, Site};
 use crate::metrics::snapshot::Observe;
 use desk::Desk;
-use mio::Waker;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Release};
-use std::thread::JoinHandle;
 
 /// An agent in the making: see [`Agent::builder`].
 pub struct AgentBuilder {
@@ -48,15 +46,10 @@ impl AgentBuilder {
     ///
     /// The address cannot be bound, or the descriptors it holds in reserve cannot be had.
     pub fn bind(self) -> io::Result<Agent> {
-        let listener = match self.socket {
-            Some(socket) => super::listen_again(socket)?,
-            None => super::listen(self.address)?,
-        };
-        let socket = listener.try_clone()?.into();
-        let address = listener.local_addr()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (desk, waker) = Desk::new(listener, self.observe, self.limits, Arc::clone(&stop))?;
-        Ok(Agent { desk, end: AgentEnd { stop, waker }, address, socket })
+        let (desk, site) = Site::bind(self.address, self.socket, |listener, stop| {
+            Desk::new(listener, self.observe, self.limits, stop)
+        })?;
+        Ok(Agent { desk, site })
     }
 }
 
@@ -72,9 +65,7 @@ impl fmt::Debug for AgentBuilder {
 /// An agent that is bound and does not answer yet: who connects waits.
 pub struct Agent {
     desk: Desk,
-    end: AgentEnd,
-    address: SocketAddr,
-    socket: OwnedFd,
+    site: Site,
 }
 
 impl Agent {
@@ -97,7 +88,7 @@ impl Agent {
 
     /// Where it listens, with the real port.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.site.address
     }
 
     /// Answers from a thread of its own until the handle is shut down or dropped.
@@ -106,65 +97,33 @@ impl Agent {
     ///
     /// The thread cannot be started.
     pub fn serve(self) -> io::Result<AgentHandle> {
-        let Self { desk, end, address, socket } = self;
-        let thread = std::thread::Builder::new().name("agent".to_owned()).spawn(move || desk.run())?;
-        Ok(AgentHandle { end, address, socket: Some(socket), thread: Some(thread) })
+        let Self { desk, site } = self;
+        Ok(AgentHandle(site.serve("agent", move || desk.run())?))
     }
 }
 
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Agent").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Agent").field("address", &self.site.address).finish_non_exhaustive()
     }
-}
-
-/// What ends the thread.
-#[derive(Debug)]
-struct AgentEnd {
-    stop: Arc<AtomicBool>,
-    waker: Arc<Waker>,
 }
 
 /// An agent that answers. Dropping it ends it.
 #[derive(Debug)]
-pub struct AgentHandle {
-    end: AgentEnd,
-    address: SocketAddr,
-    /// For the process that takes this one's place.
-    socket: Option<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct AgentHandle(Serving);
 
 impl AgentHandle {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address
     }
 
     /// Its listening socket, to be handed over to the program that takes this one's place.
     #[cfg(feature = "cli")]
-    pub(crate) fn socket(&self) -> Option<&OwnedFd> {
-        self.socket.as_ref()
+    pub(crate) fn socket(&self) -> &OwnedFd {
+        &self.0.socket
     }
 
     /// Ends it and waits until its port is free: a few milliseconds, whatever its clients do.
-    pub fn shutdown(mut self) {
-        self.finish();
-    }
-
-    fn finish(&mut self) {
-        self.end.stop.store(true, Release);
-        // Should this fail, the thread sees the flag when its wait ends by itself.
-        let _ = self.end.waker.wake();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-        self.socket = None;
-    }
-}
-
-impl Drop for AgentHandle {
-    fn drop(&mut self) {
-        self.finish();
-    }
+    pub fn shutdown(self) {}
 }

@@ -287,6 +287,8 @@ impl<'a> Loader<'a> {
     fn note_absence(&mut self, from: Nanos, to: Nanos) {
         if let Some(away) = self.presence.absent(from, to) {
             self.timeouts.put_off(away);
+            // It may have been stopped after the last reply of a pass, with which the pass ends for the clients.
+            self.note_pass(away);
         }
     }
 

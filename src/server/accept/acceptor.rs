@@ -349,6 +349,7 @@ impl Acceptor {
             Ok((socket, peer)) => {
                 self.back_off = BACK_OFF_FIRST;
                 self.accepted += 1;
+                self.take_spares_back();
                 Ok((socket, peer))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Step::Empty),
@@ -387,6 +388,10 @@ impl Acceptor {
         if !self.shared.may_refuse() {
             return false;
         }
+        let shared = self.shared.clone();
+        // The leader accepts too, and must not get the descriptor that is free for a moment: the client would be let in, and
+        // the spare one lost.
+        let _alone = shared.listeners[index].socket();
         self.spares.pop();
         let accepted = self.watched[index].socket.accept();
         let refused = accepted.is_ok();
@@ -396,13 +401,18 @@ impl Acceptor {
         if let Ok((socket, _)) = accepted {
             self.refuse(index, socket, DropReason::FdReserve);
         }
+        self.take_spares_back();
+        refused
+    }
+
+    /// Opens the spare descriptors that are missing, as far as there are any.
+    fn take_spares_back(&mut self) {
         while self.spares.len() < SPARES {
             match spare() {
                 Ok(fd) => self.spares.push(fd),
                 Err(_) => break,
             }
         }
-        refused
     }
 
     /// Closes the listeners without resetting clients that the kernel has welcomed already: no

@@ -120,8 +120,13 @@ impl ListenSocket {
         Ok(())
     }
 
-    /// From here on no newcomer is completed, so that none is between the last accept and the close of the socket, which
-    /// would reset it. Over TCP a client that asked asks again, and finds the next server or none; at a Unix socket it is
+    /// Whether handshakes that are under way come to their end, and no others begin, after [`take_no_more`](Self::take_no_more).
+    pub(crate) fn ends_handshakes(&self) -> bool {
+        !self.is_unix && !self.is_shared
+    }
+
+    /// From here on no handshake begins: a connection that is completed between the last accept and the close of the socket
+    /// would be reset. Over TCP a client that asked asks again, and finds the next server or none; at a Unix socket it is
     /// refused. A socket that another process has too is left as it is: newcomers are for that one.
     pub(crate) fn take_no_more(&self) {
         if self.is_shared {
@@ -130,8 +135,8 @@ impl ListenSocket {
         if self.is_unix {
             // What was completed can still be accepted.
             let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Read);
-        } else {
-            ignore_newcomers(&self.socket);
+        } else if !ignore_newcomers(&self.socket) {
+            // Only then: with a backlog of 0, the kernel also forgets the last step of a handshake that is under way.
             let _ = rustix::net::listen(&self.socket, 0);
         }
     }
@@ -286,8 +291,8 @@ pub(crate) fn accept_queue(socket: impl AsFd) -> Option<usize> {
     }
 }
 
-/// From here on the kernel drops what asks for a new connection over TCP.
-fn ignore_newcomers(socket: impl AsFd) {
+/// From here on the kernel drops what asks for a new connection over TCP; whether it can.
+fn ignore_newcomers(socket: impl AsFd) -> bool {
     #[cfg(target_os = "linux")]
     {
         use socket2::SockFilter;
@@ -306,10 +311,13 @@ fn ignore_newcomers(socket: impl AsFd) {
             SockFilter::new(RETURN, 0, 0, u32::MAX),
         ];
         // It fails only without memory; then a newcomer at the wrong moment is reset.
-        let _ = socket2::SockRef::from(&socket).attach_filter(&program);
+        socket2::SockRef::from(&socket).attach_filter(&program).is_ok()
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = socket;
+    {
+        let _ = socket;
+        false
+    }
 }
 
 /// From here on the kernel drops the datagrams that come, so that what it has already can be answered to its end.

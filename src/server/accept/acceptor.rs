@@ -48,6 +48,12 @@ const LOOKED_AT: usize = 64;
 /// Descriptors held so that a connection can be accepted and refused when there is no other.
 const SPARES: usize = 2;
 
+/// How long a handshake that has begun is waited for when the listeners close, after the one before. On one machine its
+/// last step is handled within microseconds of the first, or when the processor is free again.
+const LAST_HANDSHAKES: Duration = Duration::from_millis(1);
+/// For how long at most, all together.
+const LAST_HANDSHAKES_MAX: Duration = Duration::from_millis(50);
+
 pub(crate) struct Acceptor {
     shared: Arc<Shared>,
     poll: Poll,
@@ -415,30 +421,50 @@ impl Acceptor {
         }
     }
 
-    /// Closes the listeners without resetting clients that the kernel has welcomed already: no
-    /// more handshakes, then accept what there is.
+    /// Closes the listeners without resetting clients that the kernel has welcomed already: no more handshakes begin, then
+    /// it accepts what there is, and those whose handshake was under way.
     fn drain(&mut self) {
-        for index in 0..self.watched.len() {
-            if self.shared.listeners[index].is_handed_over() {
-                continue;
-            }
+        let ours: Vec<usize> =
+            (0..self.watched.len()).filter(|&index| !self.shared.listeners[index].is_handed_over()).collect();
+        for &index in &ours {
             if let Some(socket) = &mut *self.shared.listeners[index].socket() {
                 socket.remove_file();
             }
             self.watched[index].socket.take_no_more();
-            // Bounded, should the filter be impossible: with a backlog of 0 the kernel still completes
-            // one handshake at a time.
-            for _ in 0..self.shared.limits.current().listeners[index].backlogs().0 + ACCEPT_BATCH {
-                match self.accept(index) {
-                    Ok((socket, peer)) => {
-                        self.admit(index, socket, peer);
-                    }
-                    Err(Step::Next) => {}
-                    Err(_) => break,
-                }
+        }
+        let until = Instant::now() + LAST_HANDSHAKES_MAX;
+        loop {
+            ours.iter().for_each(|&index| self.accept_completed(index));
+            if !self.is_anybody_late(&ours) || Instant::now() > until {
+                break;
             }
         }
         self.close_listeners();
+    }
+
+    /// Accepts what the kernel has at a listener that takes no more. Bounded, should the filter be impossible: with a backlog
+    /// of 0 the kernel still completes one handshake at a time.
+    fn accept_completed(&mut self, index: usize) {
+        for _ in 0..self.shared.limits.current().listeners[index].backlogs().0 + ACCEPT_BATCH {
+            match self.accept(index) {
+                Ok((socket, peer)) => {
+                    self.admit(index, socket, peer);
+                }
+                Err(Step::Next) => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Waits a moment for the last handshakes; whether one has come to its end.
+    fn is_anybody_late(&self, listeners: &[usize]) -> bool {
+        let sockets = listeners.iter().map(|&index| &self.watched[index].socket);
+        let mut asked: Vec<_> = sockets
+            .filter(|socket| socket.ends_handshakes())
+            .map(|socket| PollFd::new(socket, PollFlags::IN))
+            .collect();
+        let wait = Timespec { tv_sec: 0, tv_nsec: LAST_HANDSHAKES.subsec_nanos().into() };
+        !asked.is_empty() && poll(&mut asked, Some(&wait)).is_ok_and(|ready| ready > 0)
     }
 }
 

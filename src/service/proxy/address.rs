@@ -1,6 +1,7 @@
 //! Where backends are: their names, as a person writes them, and the addresses that a socket connects to.
 
 use crate::transport::address::UnixName;
+use crate::transport::tls::{BackendTlsName, ToBackends};
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
@@ -19,12 +20,31 @@ enum Named {
 }
 
 /// One address at which a backend can be reached.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BackendAddress {
     Tcp(SocketAddr),
     /// Shared, since each place at the backend has it.
     Unix(Arc<UnixName>),
+    /// The backend speaks TLS.
+    Tls(Arc<TlsTarget>),
 }
+
+/// Where a backend is that speaks TLS, and who it must prove to be.
+#[derive(Debug)]
+pub(crate) struct TlsTarget {
+    pub(crate) socket: BackendAddress,
+    pub(crate) name: BackendTlsName,
+    pub(crate) setup: Arc<ToBackends>,
+}
+
+/// A socket is one backend, whatever names lead to it.
+impl PartialEq for TlsTarget {
+    fn eq(&self, other: &Self) -> bool {
+        self.socket == other.socket
+    }
+}
+
+impl Eq for TlsTarget {}
 
 /// The error for a text that is no backend's name: one line that says what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +111,24 @@ impl BackendName {
         if found.is_empty() { Err(named("it has no address".to_owned())) } else { Ok(found) }
     }
 
+    /// The same addresses, of backends that speak TLS.
+    pub(crate) fn resolve_tls(&self, setup: &Arc<ToBackends>) -> io::Result<Vec<BackendAddress>> {
+        let name = self.tls_name(setup).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let target = |socket| {
+            let target = TlsTarget { socket, name: name.clone(), setup: setup.clone() };
+            BackendAddress::Tls(Arc::new(target))
+        };
+        Ok(self.resolve()?.into_iter().map(target).collect())
+    }
+
+    /// The name that its certificate must be for.
+    fn tls_name(&self, setup: &ToBackends) -> Result<BackendTlsName, String> {
+        setup.name(match &self.0 {
+            Named::Host { host, .. } => Some(host),
+            Named::Unix(_) => None,
+        })
+    }
+
     /// Whether its addresses can change: true for a host name, false for an address or a Unix socket.
     pub(crate) fn is_resolved_again(&self) -> bool {
         match &self.0 {
@@ -115,13 +153,18 @@ impl fmt::Display for BackendAddress {
         match self {
             BackendAddress::Tcp(address) => address.fmt(f),
             BackendAddress::Unix(name) => name.fmt(f),
+            BackendAddress::Tls(target) => target.socket.fmt(f),
         }
     }
 }
 
 impl BackendAddress {
     pub(crate) fn is_tcp(&self) -> bool {
-        matches!(self, BackendAddress::Tcp(_))
+        match self {
+            BackendAddress::Tcp(_) => true,
+            BackendAddress::Unix(_) => false,
+            BackendAddress::Tls(target) => target.socket.is_tcp(),
+        }
     }
 }
 

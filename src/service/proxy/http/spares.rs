@@ -6,15 +6,13 @@
 use crate::clock::Nanos;
 use crate::service::Seat;
 use crate::service::proxy::backends::BackendId;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
-use std::os::fd::{AsFd, OwnedFd};
+use crate::service::proxy::socket::BackendSocket;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One connection to a backend, and where the poller reports its events.
 #[derive(Debug)]
 pub(super) struct SpareConnection {
-    pub(super) socket: OwnedFd,
+    pub(super) socket: BackendSocket,
     /// The session that gets a turn when the connection has an event.
     pub(super) seat: Seat,
 }
@@ -61,7 +59,7 @@ impl Spares {
                 let at = list.iter().rposition(|waiting| waiting.backend == backend)?;
                 list.remove(at)
             };
-            if now.saturating_sub(found.since) < self.idle && is_quiet(&found.spare.socket) {
+            if now.saturating_sub(found.since) < self.idle && found.spare.socket.is_quiet() {
                 return Some(found.spare);
             }
         }
@@ -95,16 +93,11 @@ impl Spares {
     }
 }
 
-/// Whether a connection is open and has no bytes to read.
-fn is_quiet(socket: &OwnedFd) -> bool {
-    let mut byte = [0u8; 1];
-    recv(socket.as_fd(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) == Err(Errno::AGAIN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::os::fd::{AsFd, AsRawFd};
     use std::os::unix::net::UnixStream;
 
     const SEAT: Seat = Seat { slot: 0, generation: 0 };
@@ -115,7 +108,7 @@ mod tests {
 
     fn pair() -> (SpareConnection, UnixStream) {
         let (near, far) = UnixStream::pair().unwrap();
-        (SpareConnection { socket: near.into(), seat: SEAT }, far)
+        (SpareConnection { socket: BackendSocket::plain(near.into(), false), seat: SEAT }, far)
     }
 
     #[test]
@@ -124,12 +117,12 @@ mod tests {
         let (first, mut ends) = pair();
         ends.write_all(b"").unwrap();
         let (second, _end) = pair();
-        let number = std::os::fd::AsRawFd::as_raw_fd(&second.socket);
+        let number = second.socket.as_fd().as_raw_fd();
         spares.put(id(1), first, 0);
         spares.put(id(1), second, 1);
         assert!(spares.take(id(2), 2).is_none());
         let taken = spares.take(id(1), 2).unwrap();
-        assert_eq!(std::os::fd::AsRawFd::as_raw_fd(&taken.socket), number);
+        assert_eq!(taken.socket.as_fd().as_raw_fd(), number);
         assert_eq!(spares.len(), 1);
     }
 

@@ -1,7 +1,6 @@
 //! The first turn of a new connection: the worker decides whether it is still served, and opens its session.
 
 use super::station::Station;
-use crate::admit::bell::Awaited;
 use crate::clock::{Nanos, nanos};
 use crate::reason::DropReason;
 use crate::server::queue::connection::Connection;
@@ -21,10 +20,8 @@ pub(crate) fn unwelcome(
     hangup: bool,
 ) -> Option<DropReason> {
     let shared = station.shared;
-    if shared.bell.awaits(Awaited::QueuePlace) && shared.line.has_an_eighth_free() {
-        shared.bell.ring(Awaited::QueuePlace);
-    }
-    if waited > nanos(station.limits.server.queue_timeout) {
+    shared.ring_for_queue_places(owned.listener());
+    if waited > nanos(station.limits.listeners[owned.listener()].queue_timeout) {
         return Some(DropReason::QueueTimeout);
     }
     if shared.listeners[owned.listener()].expects_header() {

@@ -83,12 +83,14 @@ impl Admission {
         self.places.taken()
     }
 
-    /// Takes a place for a connection of a listener from `source`.
+    /// Takes a place for a connection of a listener from `source`. `refuses` is asked about one that its source's limits do
+    /// not allow: where they are in a dry run it is let in, and is not counted for its source.
     pub(crate) fn admit(
         self: &Arc<Self>,
         listener: usize,
         source: impl Into<SourceAddress>,
         now: Instant,
+        refuses: impl FnOnce(DropReason) -> bool,
     ) -> Result<Permit, DropReason> {
         if !self.places.count_one() {
             return Err(DropReason::MaxConnections);
@@ -100,7 +102,10 @@ impl Admission {
         let mut permit = Permit { admission: self.clone(), source: None, listener: listener as u32 };
         // From here on the places are given back on every path.
         if self.sources.are_wanted() {
-            permit.source = Some(self.sources.admit(source, now)?);
+            permit.source = match self.sources.admit(source, now) {
+                Err(reason) if refuses(reason) => return Err(reason),
+                admitted => admitted.ok(),
+            };
         }
         Ok(permit)
     }
@@ -134,26 +139,24 @@ mod tests {
         let mut limits = Limits::default();
         (limits.max_connections, limits.max_per_source) = (2, 1);
         let admission = Admission::new(&limits, &[limits.clone()], |_, _| {});
-        let (now, [a, b, c]) = (Instant::now(), [1, 2, 3].map(|n| IpAddr::from([10, 0, 0, n])));
+        let [a, b, c] = [1, 2, 3].map(|n| SourceAddress::from(IpAddr::from([10, 0, 0, n])));
+        let admit = |source: SourceAddress| admission.admit(0, source, Instant::now(), |_| true);
         assert_eq!(admission.full(0), None);
-        let first = admission.admit(0, a, now).unwrap();
-        assert_eq!(admission.admit(0, a, now).unwrap_err(), DropReason::PerSource);
+        let first = admit(a).unwrap();
+        assert_eq!(admit(a).unwrap_err(), DropReason::PerSource);
         assert_eq!(admission.open(), 1, "a refused source gives its place back");
-        let _second = admission.admit(0, b, now).unwrap();
+        let _second = admit(b).unwrap();
         assert_eq!((admission.full(0), admission.open()), (Some(Scope::All), 2));
-        assert_eq!(admission.admit(0, c, now).unwrap_err(), DropReason::MaxConnections);
+        assert_eq!(admit(c).unwrap_err(), DropReason::MaxConnections);
         drop(first);
         assert_eq!(admission.open(), 1);
-        assert!(admission.admit(0, a, now).is_ok());
-        drop(admission.admit(0, a, now).unwrap());
+        assert!(admit(a).is_ok());
+        drop(admit(a).unwrap());
         let user = SourceAddress::User(Some(0));
-        let of_user = admission.admit(0, user, now).unwrap();
+        let of_user = admit(user).unwrap();
         drop(_second);
-        assert_eq!(admission.admit(0, user, now).unwrap_err(), DropReason::PerSource);
-        assert!(
-            admission.admit(0, SourceAddress::User(Some(1)), now).is_ok(),
-            "another user is another source"
-        );
+        assert_eq!(admit(user).unwrap_err(), DropReason::PerSource);
+        assert!(admit(SourceAddress::User(Some(1))).is_ok(), "another user is another source");
         drop(of_user);
     }
 
@@ -165,7 +168,8 @@ mod tests {
         let log = told.clone();
         let admission =
             Admission::new(&limits, &own, move |listener, left| log.lock().unwrap().push((listener, left)));
-        let comes = |listener| admission.admit(listener, IpAddr::from([10, 0, 0, 1]), Instant::now());
+        let source = IpAddr::from([10, 0, 0, 1]);
+        let comes = |listener| admission.admit(listener, source, Instant::now(), |_| true);
         let one = comes(0).unwrap();
         assert_eq!(comes(0).unwrap_err(), DropReason::MaxConnections);
         assert_eq!((admission.full(0), admission.full(1)), (Some(Scope::Listener(0)), None));
@@ -178,5 +182,29 @@ mod tests {
         assert_eq!((admission.full(0), admission.full(1)), (None, Some(Scope::Listener(1))));
         drop(others);
         assert_eq!((admission.open(), &*told.lock().unwrap()), (0, &vec![(0, 2), (1, 1), (1, 0)]));
+    }
+
+    #[test]
+    fn in_a_dry_run_the_limits_of_a_source_let_in_whom_they_would_refuse_and_no_more_are_counted_for_it() {
+        let limits = Limits::default().max_connections(3).max_per_source(1);
+        let admission = Admission::new(&limits, &[limits.clone()], |_, _| {});
+        let source = SourceAddress::from(IpAddr::from([10, 0, 0, 1]));
+        let asked = std::cell::RefCell::new(Vec::new());
+        let admit = || {
+            admission.admit(0, source, Instant::now(), |reason| {
+                asked.borrow_mut().push(reason);
+                false
+            })
+        };
+        let first = admit().unwrap();
+        let (second, third) = (admit().unwrap(), admit().unwrap());
+        assert_eq!(*asked.borrow(), [DropReason::PerSource; 2]);
+        drop(first);
+        let again = admit().unwrap();
+        assert_eq!(asked.borrow().len(), 2, "the place of the first is free, whoever was let in beside it");
+        assert_eq!(admission.full(0), Some(Scope::All));
+        assert_eq!(admit().unwrap_err(), DropReason::MaxConnections, "this limit is in force");
+        drop((second, third, again));
+        assert_eq!(admission.open(), 0);
     }
 }

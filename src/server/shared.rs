@@ -129,6 +129,12 @@ impl Shared {
         owned.requeue(&self.line, Claim::Newcomer, since);
     }
 
+    /// The newcomer that came last at a listener was let in beside a limit: it takes no place in either queue.
+    pub(crate) fn newcomer_beside(&self, listener: usize) {
+        self.line.newcomers().is_beside();
+        self.listeners[listener].newcomers.is_beside();
+    }
+
     /// A newcomer that was taken out of the line has met its worker, or is turned away: it waits no longer.
     pub(crate) fn newcomer_left(&self, id: ConnectionId) {
         self.line.newcomer_left();

@@ -21,8 +21,16 @@ impl NewcomerRoom {
     }
 
     /// One has met its worker, or was turned away.
+    ///
+    /// Those that a dry run of the limit lets in beside it are not counted when they come, and are counted here. So the number
+    /// is that of a queue which had refused them and is worked off as fast as this one. It is never below 0.
     pub(crate) fn left(&self) {
-        self.waiting.fetch_sub(1, Relaxed);
+        let _ = self.waiting.fetch_update(Relaxed, Relaxed, |waiting| waiting.checked_sub(1));
+    }
+
+    /// The one that came last was let in beside the limit, and takes none of the places.
+    pub(crate) fn is_beside(&self) {
+        self.left();
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -72,6 +80,19 @@ mod tests {
         room.left();
         room.left();
         assert_eq!((room.waiting(), room.has_place(|| 0), room.has_place(|| 1)), (0, false, true));
+    }
+
+    #[test]
+    fn newcomers_beside_the_limit_take_no_place_and_make_one_when_they_are_served() {
+        let room = NewcomerRoom::new(1);
+        room.came();
+        room.came();
+        room.is_beside();
+        assert_eq!((room.waiting(), room.has_place(|| 0)), (1, false));
+        room.left();
+        assert!(room.has_place(|| 0), "a turn is a turn, whoever has it");
+        room.left();
+        assert_eq!(room.waiting(), 0);
     }
 
     #[test]

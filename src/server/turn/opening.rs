@@ -2,7 +2,9 @@
 
 use super::station::Station;
 use crate::clock::{Nanos, nanos};
-use crate::reason::DropReason;
+use crate::limits::Limits;
+use crate::metrics::stats::Ledger;
+use crate::reason::{DropReason, WouldDrop};
 use crate::server::queue::connection::Connection;
 use crate::server::queue::owned::Owned;
 use crate::service::Peer;
@@ -21,7 +23,7 @@ pub(crate) fn unwelcome(
 ) -> Option<DropReason> {
     let shared = station.shared;
     shared.ring_for_queue_places(owned.listener());
-    if waited > nanos(station.limits.listeners[owned.listener()].queue_timeout) {
+    if is_too_late(&station.limits.listeners[owned.listener()], owned.ledger, waited) {
         return Some(DropReason::QueueTimeout);
     }
     if shared.listeners[owned.listener()].expects_header() {
@@ -30,6 +32,11 @@ pub(crate) fn unwelcome(
     }
     let mut guard = owned.connection();
     open(station, owned, guard.as_mut()?, waited > LOOK_AFTER || hangup)
+}
+
+/// Whether what has waited for this time is given up; in a dry run of `queue_timeout` it has its turn.
+pub(super) fn is_too_late(limits: &Limits, ledger: &Ledger, waited: Nanos) -> bool {
+    waited > nanos(limits.queue_timeout) && ledger.refuses(limits.dry_run, WouldDrop::QueueTimeout)
 }
 
 /// Opens the session; why not, if the client has left or the service does not want it.

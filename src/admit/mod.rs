@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn in_a_dry_run_the_limits_of_a_source_let_in_whom_they_would_refuse_and_no_more_are_counted_for_it() {
         let limits = Limits::default().max_connections(3).max_per_source(1);
-        let admission = Admission::new(&limits, &[limits.clone()], |_, _| {});
+        let admission = Admission::new(&limits, std::slice::from_ref(&limits), |_, _| {});
         let source = SourceAddress::from(IpAddr::from([10, 0, 0, 1]));
         let asked = std::cell::RefCell::new(Vec::new());
         let admit = || {

@@ -143,6 +143,16 @@ impl Book {
         }
     }
 
+    pub(super) fn limits(&self) -> &BackendLimits {
+        &self.limits
+    }
+
+    /// The backends that are not leaving.
+    pub(super) fn present(&self) -> Vec<BackendId> {
+        let present = self.all.iter().enumerate().filter(|(_, backend)| backend.present);
+        present.map(|(index, _)| self.id(index)).collect()
+    }
+
     pub(super) fn set_limits(&mut self, limits: BackendLimits, now: Nanos) {
         self.limits = limits;
         self.list.set_limits(limits.wait, now);

@@ -4,7 +4,9 @@ use super::outbound::Outbound;
 use super::shared::HttpGate;
 use super::stage::{BegunRequest, RequestStage};
 use super::turn::GateTurn;
+use crate::current::CurrentView;
 use crate::reason::CloseReason;
+use crate::service::proxy::gate::Settings;
 use crate::service::proxy::session::GateSession;
 use crate::service::{Session, Stream, Turn};
 use std::cell::Cell;
@@ -21,6 +23,7 @@ thread_local! {
 /// The session of a client.
 pub(in crate::service::proxy) struct HttpGateSession {
     gate: Arc<HttpGate>,
+    settings: CurrentView<Settings>,
     /// `None` while the connection is between two requests, so that an idle connection is small.
     begun: Option<Box<BegunRequest>>,
     /// Relays bytes after `101 Switching Protocols`.
@@ -33,7 +36,8 @@ pub(in crate::service::proxy) struct HttpGateSession {
 
 impl HttpGateSession {
     pub(in crate::service::proxy) fn new(gate: Arc<HttpGate>) -> Self {
-        Self { gate, begun: None, tunnel: None, unread: true, hung_up: false }
+        let settings = gate.gate.settings.view();
+        Self { gate, settings, begun: None, tunnel: None, unread: true, hung_up: false }
     }
 }
 
@@ -42,13 +46,15 @@ impl Session for HttpGateSession {
         if let Some(tunnel) = &mut self.tunnel {
             return tunnel.turn(stream);
         }
+        self.settings.look(&self.gate.gate.settings);
         let begun = match self.begun.take() {
             Some(begun) => *begun,
             None => BegunRequest { held: None, stage: RequestStage::between(), out: Outbound::default() },
         };
         let mut scratch = SCRATCH.take();
         scratch.clear();
-        let mut talk = GateTurn::new(&self.gate, stream, begun, (self.unread, self.hung_up), scratch);
+        let mut talk =
+            GateTurn::new((&self.gate, &self.settings), stream, begun, (self.unread, self.hung_up), scratch);
         let turn = talk.run().and_then(|turn| talk.answer_tls().map(|()| turn));
         let GateTurn { stream, begun, unread, hung_up, sent, ended, tunnel, scratch, .. } = talk;
         if scratch.capacity() <= SCRATCH_MAX {

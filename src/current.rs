@@ -1,8 +1,9 @@
 //! A value that many threads read and that another one takes the place of now and then: settings that change while they
-//! are used. A value is never changed itself, so whoever reads sees a whole one.
+//! are used. A value is never changed itself, so a reader sees a whole one.
 //!
-//! Whoever needs it often keeps a [`CurrentView`] and compares one number at each look: that is a read of a cache line which
-//! nobody writes, two instructions more. All others ask for the value of the moment.
+//! A thread or a session that needs it at every turn keeps a [`CurrentView`] and compares one number at each look. That is a
+//! read of a cache line which is written only when the value changes, and costs two instructions. Others ask for the value
+//! of the moment.
 
 use std::ops::Deref;
 use std::sync::atomic::AtomicUsize;

@@ -1,7 +1,7 @@
 //! The limits in force: those of the server and of each listener. They can change while the server serves.
 //!
-//! A thread that needs limits at every turn keeps a [`LimitsView`] of its own and looks before each turn. All others ask for
-//! the [`InForce`] of the moment.
+//! A thread that needs limits at every turn keeps a [`LimitsView`] of its own and looks before each turn whether they have
+//! changed. Other threads ask for the [`InForce`] of the moment.
 
 use crate::clock::Nanos;
 use crate::current::{Current, CurrentView};

@@ -1,10 +1,10 @@
 //! What all connections of one gate share: its settings, its backends, and the pipes that pairs borrow.
 
-use super::backends::{BackendClock, BackendLimits, Backends, WaitLimits};
+use super::backends::{BackendClock, BackendId, BackendLimits, Backends, WaitLimits};
 use super::http::HttpGateConfig;
 use super::pipes::Pipes;
 use super::relay::Patience;
-use super::resolve::Lookups;
+use super::resolve::{BACKENDS_MAX, Lookups};
 use crate::admit::turns::accounts::SourceId;
 use crate::clock::{Nanos, nanos};
 use crate::current::Current;
@@ -98,7 +98,7 @@ pub(super) struct Gate {
     /// A session keeps a view of them, and looks at it at each turn.
     pub(super) settings: Current<Settings>,
     /// The thread of `tend` uses it, and a change of the settings.
-    pub(super) lookups: Mutex<Lookups>,
+    lookups: Mutex<Lookups>,
     pub(super) clock: Clock,
     pub(super) backends: Arc<Backends>,
     /// Made at the first turn, when the server's limits are known.
@@ -128,7 +128,25 @@ impl Gate {
 
     /// The descriptors that the gate needs beside those of its clients: one for each place, two for each pipe.
     pub(super) fn descriptors(&self) -> usize {
-        self.backends.snapshot().limit as usize + 2 * PIPES_MAX
+        self.places() + 2 * PIPES_MAX
+    }
+
+    /// The bytes that the gate can take beside what is counted for each connection: the book of its places and of the
+    /// clients that wait, the lists of backends that clients have tried, and the threads that look up names.
+    pub(super) fn memory_ceiling(&self, limits: &Limits) -> usize {
+        /// What a lookup takes of its thread's stack and of the heap.
+        const LOOKUP_BYTES: usize = 128 * 1024;
+        let names = self.lookups().names_that_change();
+        // A name may lead to more addresses later.
+        let backends = if names > 0 { BACKENDS_MAX } else { self.backends.snapshot().backends.len() };
+        // A backend is set aside after a failure, so clients fail at it at most once for each of its places.
+        let tried = self.places() * size_of::<BackendId>();
+        Backends::memory_ceiling(&wait_limits(limits), backends) + 2 * tried + names * LOOKUP_BYTES
+    }
+
+    /// How many connections all backends together may have.
+    pub(super) fn places(&self) -> usize {
+        self.backends.snapshot().limit as usize
     }
 
     pub(super) fn lookups(&self) -> MutexGuard<'_, Lookups> {

@@ -8,6 +8,7 @@ use crate::current::{Current, CurrentView};
 use crate::limits::Limits;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// What makes the limits of a listener of those of its server.
 type Change = Box<dyn Fn(Limits) -> Limits + Send + Sync>;
@@ -24,7 +25,7 @@ impl OwnLimits {
     /// The limits in force at the listener, beside those of the server.
     pub(crate) fn of(&self, server: &Limits) -> Limits {
         match &self.0 {
-            Some(change) => change(server.clone()),
+            Some(change) => change(server.clone()).part_of(server),
             None => server.clone(),
         }
     }
@@ -38,6 +39,14 @@ pub(crate) struct InForce {
     pub(crate) listeners: Box<[Limits]>,
     /// When it came into force, by the clock of the server.
     pub(crate) since: Nanos,
+}
+
+impl InForce {
+    /// The shortest time that a request may wait for a worker.
+    pub(crate) fn queue_timeout_least(&self) -> Duration {
+        let own = self.listeners.iter().map(|listener| listener.queue_timeout);
+        own.fold(self.server.queue_timeout, Duration::min)
+    }
 }
 
 /// Where the set in force is found.
@@ -78,7 +87,6 @@ impl Deref for LiveLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_listener_may_have_limits_of_its_own() {

@@ -19,8 +19,9 @@ enum Named {
     Unix(UnixName),
 }
 
-/// One address at which a backend can be reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One address at which a backend can be reached. Two are equal that lead to the same socket: that is one backend, whatever is
+/// spoken there, and whatever names lead to it.
+#[derive(Clone, Debug)]
 pub(crate) enum BackendAddress {
     Tcp(SocketAddr),
     /// Shared, since each place at the backend has it.
@@ -37,14 +38,17 @@ pub(crate) struct TlsTarget {
     pub(crate) setup: Arc<ToBackends>,
 }
 
-/// A socket is one backend, whatever names lead to it.
-impl PartialEq for TlsTarget {
+impl PartialEq for BackendAddress {
     fn eq(&self, other: &Self) -> bool {
-        self.socket == other.socket
+        match (self.socket(), other.socket()) {
+            (BackendAddress::Tcp(one), BackendAddress::Tcp(other)) => one == other,
+            (BackendAddress::Unix(one), BackendAddress::Unix(other)) => one == other,
+            _ => false,
+        }
     }
 }
 
-impl Eq for TlsTarget {}
+impl Eq for BackendAddress {}
 
 /// The error for a text that is no backend's name: one line that says what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -160,10 +164,22 @@ impl fmt::Display for BackendAddress {
 
 impl BackendAddress {
     pub(crate) fn is_tcp(&self) -> bool {
+        matches!(self.socket(), BackendAddress::Tcp(_))
+    }
+
+    /// The address of the socket.
+    fn socket(&self) -> &Self {
         match self {
-            BackendAddress::Tcp(_) => true,
-            BackendAddress::Unix(_) => false,
-            BackendAddress::Tls(target) => target.socket.is_tcp(),
+            BackendAddress::Tls(target) => &target.socket,
+            plain => plain,
+        }
+    }
+
+    /// How the backend speaks TLS, if it does.
+    pub(crate) fn tls(&self) -> Option<&TlsTarget> {
+        match self {
+            BackendAddress::Tls(target) => Some(target),
+            _ => None,
         }
     }
 }

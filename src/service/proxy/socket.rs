@@ -3,7 +3,7 @@
 //! Between two turns the TLS of a connection keeps the state of rustls and, in the memory that all connections share for what
 //! was not taken, the bytes of a record that has come in part and the records that the backend has not taken.
 
-use super::address::TlsTarget;
+use super::address::{BackendAddress, TlsTarget};
 use super::backends::Unreached;
 use crate::reason::BackendFailure;
 use crate::service::pool::Buffer;
@@ -36,7 +36,7 @@ pub(crate) struct BackendSocket {
 #[derive(Debug)]
 struct TlsLine {
     engine: Engine,
-    is_unix: bool,
+    to: Arc<TlsTarget>,
     /// Records that came and were not used yet.
     left: Option<Box<Buffer>>,
     /// Records that the backend has not taken.
@@ -59,10 +59,10 @@ impl BackendSocket {
     }
 
     /// A connection whose handshake begins.
-    pub(crate) fn secured(socket: OwnedFd, to: &TlsTarget) -> Result<Self, Unreached> {
+    pub(crate) fn secured(socket: OwnedFd, to: &Arc<TlsTarget>) -> Result<Self, Unreached> {
         let is_tcp = to.socket.is_tcp();
         let engine = to.setup.engine(&to.name).map_err(unreached)?;
-        let tls = TlsLine { engine, is_unix: !is_tcp, left: None, unsent: None };
+        let tls = TlsLine { engine, to: to.clone(), left: None, unsent: None };
         Ok(Self { socket, tls: Some(Box::new(tls)), is_tcp })
     }
 
@@ -125,15 +125,23 @@ impl BackendSocket {
         let socket = self.socket.as_fd();
         let Some(tls) = &mut self.tls else { return Ok(turn(socket, None)) };
         let mut buffers = tls.take_up();
-        let secured = RefCell::new(SecuredTurn::new(&mut tls.engine, &mut buffers, tls.is_unix));
+        let secured = RefCell::new(SecuredTurn::new(&mut tls.engine, &mut buffers, !self.is_tcp));
         let turned = turn(socket, Some(&secured));
         tls.put_down(buffers, store).map(|()| turned)
     }
 
-    /// Whether the connection is open and has nothing to be read.
-    pub(crate) fn is_quiet(&self) -> bool {
-        let holds = self.tls.as_ref().is_some_and(|tls| tls.left.is_some() || tls.engine.has_more());
-        !holds && !socket::has_news(&self.socket)
+    /// Whether the connection is open, has nothing to be read, and speaks what this address wants: that may have changed
+    /// since the connection was made.
+    pub(crate) fn serves(&self, address: &BackendAddress) -> bool {
+        let fits = match (&self.tls, address.tls()) {
+            (None, None) => true,
+            (Some(tls), Some(wanted)) => {
+                let holds = tls.left.is_some() || tls.engine.has_more();
+                !holds && Arc::ptr_eq(&tls.to.setup, &wanted.setup) && tls.to.name == wanted.name
+            }
+            _ => false,
+        };
+        fits && !socket::has_news(&self.socket)
     }
 
     /// Makes the end of this connection a reset.
@@ -225,8 +233,8 @@ impl TlsLine {
         }
         let piece = &data[..data.len().min(SecuredTurn::BLOCK)];
         let mut buffers = self.take_up();
-        let unsent = &mut self.unsent;
-        let mut turn = SecuredTurn::new(&mut self.engine, &mut buffers, self.is_unix);
+        let (unsent, is_unix) = (&mut self.unsent, !self.to.socket.is_tcp());
+        let mut turn = SecuredTurn::new(&mut self.engine, &mut buffers, is_unix);
         let sealed = turn.seal(piece, |records| give(socket, unsent, records, store));
         self.put_down(buffers, store)?;
         sealed.map(|()| piece.len())
@@ -240,7 +248,8 @@ impl TlsLine {
         store: Store<'_>,
     ) -> io::Result<Decrypted> {
         let mut buffers = self.take_up();
-        let mut turn = SecuredTurn::new(&mut self.engine, &mut buffers, self.is_unix);
+        let is_unix = !self.to.socket.is_tcp();
+        let mut turn = SecuredTurn::new(&mut self.engine, &mut buffers, is_unix);
         let taken = turn.take(socket, buffer, &mut thorough);
         // What TLS says by itself: an answer, or the reason why it breaks off.
         let given = give(socket, &mut self.unsent, &buffers.out, store);

@@ -24,7 +24,7 @@ impl NoSetup {
 pub(crate) enum NotToBackends {}
 
 /// The name of a backend that speaks TLS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NoBackendTlsName {}
 
 impl NotToBackends {

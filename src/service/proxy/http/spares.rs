@@ -5,8 +5,11 @@
 
 use crate::clock::Nanos;
 use crate::service::Seat;
+use crate::service::proxy::address::BackendAddress;
 use crate::service::proxy::backends::BackendId;
 use crate::service::proxy::socket::BackendSocket;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One connection to a backend, and where the poller reports its events.
@@ -28,7 +31,7 @@ struct Resting {
 pub(super) struct Spares {
     list: Mutex<Vec<Resting>>,
     /// How long a connection may stay unused.
-    idle: Nanos,
+    idle: AtomicU64,
 }
 
 impl Spares {
@@ -36,7 +39,16 @@ impl Spares {
     pub(super) const CONNECTION_BYTES: usize = 2 * size_of::<Resting>();
 
     pub(super) fn new(idle: Nanos) -> Self {
-        Self { list: Mutex::default(), idle }
+        Self { list: Mutex::default(), idle: AtomicU64::new(idle) }
+    }
+
+    /// Changes how long a connection may stay unused.
+    pub(super) fn set_idle(&self, idle: Nanos) {
+        self.idle.store(idle, Relaxed);
+    }
+
+    fn idle(&self) -> Nanos {
+        self.idle.load(Relaxed)
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<Resting>> {
@@ -45,21 +57,26 @@ impl Spares {
 
     /// Keeps a connection whose last answer is complete. The caller must still hold its place.
     pub(super) fn put(&self, backend: BackendId, spare: SpareConnection, now: Nanos) {
-        if self.idle > 0 {
+        if self.idle() > 0 {
             self.list().push(Resting { backend, since: now, spare });
         }
     }
 
     /// Takes the spare connection to a backend that was used last. Connections that the backend has closed, or on which it
     /// has sent something unasked, are dropped on the way.
-    pub(super) fn take(&self, backend: BackendId, now: Nanos) -> Option<SpareConnection> {
+    pub(super) fn take(
+        &self,
+        backend: BackendId,
+        address: &BackendAddress,
+        now: Nanos,
+    ) -> Option<SpareConnection> {
         loop {
             let found = {
                 let mut list = self.list();
                 let at = list.iter().rposition(|waiting| waiting.backend == backend)?;
                 list.remove(at)
             };
-            if now.saturating_sub(found.since) < self.idle && found.spare.socket.is_quiet() {
+            if now.saturating_sub(found.since) < self.idle() && found.spare.socket.serves(address) {
                 return Some(found.spare);
             }
         }
@@ -80,11 +97,20 @@ impl Spares {
         {
             let mut list = self.list();
             // The list is in the order in which connections came, so the oldest are first.
-            let fresh = list.iter().position(|waiting| now.saturating_sub(waiting.since) < self.idle);
+            let fresh = list.iter().position(|waiting| now.saturating_sub(waiting.since) < self.idle());
             let count = fresh.unwrap_or(list.len());
             old.extend(list.drain(..count));
         }
         drop(old);
+    }
+
+    /// Closes the spare connections to all but these backends.
+    pub(super) fn keep(&self, backends: &[BackendId]) {
+        let gone: Vec<Resting> = {
+            let mut list = self.list();
+            list.extract_if(.., |waiting| !backends.contains(&waiting.backend)).collect()
+        };
+        drop(gone);
     }
 
     #[cfg(test)]
@@ -106,6 +132,10 @@ mod tests {
         BackendId::of(index)
     }
 
+    fn address() -> BackendAddress {
+        BackendAddress::Tcp(([127, 0, 0, 1], 1).into())
+    }
+
     fn pair() -> (SpareConnection, UnixStream) {
         let (near, far) = UnixStream::pair().unwrap();
         (SpareConnection { socket: BackendSocket::plain(near.into(), false), seat: SEAT }, far)
@@ -120,8 +150,8 @@ mod tests {
         let number = second.socket.as_fd().as_raw_fd();
         spares.put(id(1), first, 0);
         spares.put(id(1), second, 1);
-        assert!(spares.take(id(2), 2).is_none());
-        let taken = spares.take(id(1), 2).unwrap();
+        assert!(spares.take(id(2), &address(), 2).is_none());
+        let taken = spares.take(id(1), &address(), 2).unwrap();
         assert_eq!(taken.socket.as_fd().as_raw_fd(), number);
         assert_eq!(spares.len(), 1);
     }
@@ -137,7 +167,7 @@ mod tests {
         spares.put(id(1), old, 0);
         spares.put(id(1), ended, 50);
         spares.put(id(1), spoken, 50);
-        assert!(spares.take(id(1), 120).is_none());
+        assert!(spares.take(id(1), &address(), 120).is_none());
         assert_eq!(spares.len(), 0);
     }
 

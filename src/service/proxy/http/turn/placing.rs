@@ -70,7 +70,7 @@ impl GateTurn<'_, '_> {
         new: bool,
     ) -> io::Result<Onward> {
         let backends = &self.gate.gate.backends;
-        if !new && let Some(spare) = self.gate.spares.take(place.backend(), self.now) {
+        if !new && let Some(spare) = self.gate.spares.take(place.backend(), place.address(), self.now) {
             if spare.seat != self.stream.seat() {
                 self.stream.watch(spare.socket.as_fd(), WatchFor::Moved)?;
             }
@@ -78,7 +78,7 @@ impl GateTurn<'_, '_> {
             return self.begin(Exchange::new(spare.socket, place, pending, BackendLine::Reused, self.now));
         }
         if pending.deadline == 0 {
-            pending.deadline = self.gate.gate.connect_deadline(self.now);
+            pending.deadline = self.settings.connect_deadline(self.now);
         }
         // While another backend is left to try, this one gets half of the remaining time.
         let left = pending.deadline.saturating_sub(self.now);
@@ -99,7 +99,7 @@ impl GateTurn<'_, '_> {
 
     /// What a backend is sent first: the PROXY header, if the gate is to send one.
     fn greeting(&self) -> Vec<u8> {
-        let Some(version) = self.gate.gate.settings.send_header else { return Vec::new() };
+        let Some(version) = self.settings.send_header else { return Vec::new() };
         let mut header = Vec::with_capacity(64);
         version.write_client(&self.peer.address, self.client.local_addr(), &mut header);
         header

@@ -26,6 +26,7 @@
 //!    limits                          every limit, in one table
 //!    sys                             system calls: the only unsafe code
 //!    reason, phase, clock, contain   small files that all of them use
+//!    protocols                       a client's HTTP, WebSocket and TLS: crates/protocols
 //!    units                           times, sizes, rates, URLs: crates/units
 //! ```
 //!

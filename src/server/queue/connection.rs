@@ -208,9 +208,10 @@ mod tests {
 
     #[test]
     fn a_newcomer_is_not_registered_and_waits_for_its_first_request() {
-        let admission = crate::admit::Admission::new(&crate::limits::Limits::default(), |_| {});
+        let limits = crate::limits::Limits::default();
+        let admission = crate::admit::Admission::new(&limits, std::slice::from_ref(&limits), |_, _| {});
         let address = std::net::Ipv4Addr::LOCALHOST;
-        let permit = admission.admit(address, std::time::Instant::now(), |_| true).unwrap();
+        let permit = admission.admit(0, address, std::time::Instant::now(), |_| true).unwrap();
         let (socket, _client) = std::os::unix::net::UnixStream::pair().unwrap();
         let socket = ClientSocket::from(std::os::fd::OwnedFd::from(socket));
         let from = std::net::SocketAddr::from((address, 1));

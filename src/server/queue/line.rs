@@ -223,19 +223,6 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_places_can_change_while_they_are_taken() {
-        let line = Line::new(16, 2);
-        (0..2).for_each(|slot| line.push(newcomer(slot)));
-        assert!(!line.has_place(|| 0));
-        line.set_limit(3);
-        assert!(line.has_place(|| 0));
-        assert_eq!(line.datagram_room(0), 3);
-        line.set_limit(1);
-        assert!(!line.has_place(|| 1) && line.has_place(|| 2), "those that wait already go on waiting");
-        assert_eq!((line.newcomers(), line.datagram_room(0)), (2, 1));
-    }
-
-    #[test]
     fn only_newcomers_take_places_and_datagrams_have_their_own() {
         let line = Line::new(16, 2);
         line.push(entry(Job::Receive(0)));

@@ -156,7 +156,7 @@ impl Drop for BackendSocket {
         let Some(tls) = &mut self.tls else { return };
         if tls.unsent.is_none() {
             let mut last = Vec::new();
-            tls.engine.close_notify(&mut last);
+            tls.engine.close_notify(&[], &mut last);
             // A backend that takes nothing now is not told.
             let _ = socket::say(&self.socket, &last);
         }

@@ -172,11 +172,18 @@ impl RustlsEngine {
         records.consume(discard);
         let next = stepped?;
         self.note_name();
-        if !self.progress.open && !self.connection.common().is_handshaking() {
+        if !self.progress.open && !self.connection.common().is_handshaking() && !self.owes_finished() {
             self.progress.open = true;
             return Ok(EngineStep::Stop(Advance::Opened));
         }
         Ok(next)
+    }
+
+    /// Whether the last message of a handshake of TLS 1.2 is still to be sent. The other side waits for it, and a session
+    /// may wait for the other side. With TLS 1.3 that side waits for nothing any more: what is left goes with the first answer.
+    fn owes_finished(&self) -> bool {
+        let connection = self.connection.common();
+        connection.wants_write() && connection.protocol_version() == Some(ProtocolVersion::TLSv1_2)
     }
 
     /// Encrypts at most [`PLAIN_MAX`] bytes, and adds the record to `out`, behind what must go before it.
@@ -189,13 +196,17 @@ impl RustlsEngine {
         self.write(records, out, Saying::Bytes(data))
     }
 
-    /// Adds the message that no more will be said. Nothing, where it cannot be said any more.
-    pub(crate) fn close_notify(&mut self, out: &mut Vec<u8>) {
+    /// Adds these words, and the message that no more will be said. Nothing, where it cannot be said any more.
+    pub(crate) fn close_notify(&mut self, words: &[u8], out: &mut Vec<u8>) {
         if !self.progress.open || self.progress.fragment {
             return;
         }
         // It fails where the connection has failed before.
-        let _ = self.write(&mut Records::default(), out, Saying::End);
+        let mut none = Records::default();
+        if words.chunks(PLAIN_MAX).any(|piece| self.seal(piece, &mut none, out).is_err()) {
+            return;
+        }
+        let _ = self.write(&mut none, out, Saying::End);
     }
 
     fn write(&mut self, records: &mut Records, out: &mut Vec<u8>, saying: Saying<'_>) -> Result<(), Broken> {

@@ -31,6 +31,10 @@ const NEW_IN_MEAN: f64 = 1.0 / 256.0;
 /// An entry that has waited for this share of the time after which clients leave is stale.
 const STALE: f64 = 0.25;
 
+/// While few clients leave, one in so many turns of newcomers is that of the source's oldest. Clients that connect anew for each
+/// request are the freshest always: without this rule the same few of them would have all turns, and the others none.
+const OLDEST_EACH: u32 = 8;
+
 /// How many neighbours an entry may be moved past, to stand where its age belongs. Entries come nearly in order: only
 /// what waited in the kernel before is older than it seems.
 const OUT_OF_ORDER: usize = 8;
@@ -113,6 +117,8 @@ pub(crate) struct Shelf<T> {
     doubtful: usize,
     /// Turns given so far.
     turns: u64,
+    /// Turns given to newcomers so far.
+    newcomer_turns: u32,
     /// The turn with which the shelf was last empty. All that waited had been served, so earlier turns do not count.
     begun: u64,
     /// The share of those whose clients left among all that were served or left, of late.
@@ -143,6 +149,7 @@ impl<T: Copy> Shelf<T> {
             counts: [0; 3],
             doubtful: 0,
             turns: 0,
+            newcomer_turns: 0,
             begun: 0,
             leavers: 0.0,
             left_after: 0.0,
@@ -243,13 +250,20 @@ impl<T: Copy> Shelf<T> {
             Class::Established => self.established_list(source, now),
             _ => self.source_list(source, DUE[class as usize]),
         };
-        let number = if self.limits.fresh { self.order.first(list) } else { self.order.last(list) };
+        let fresh = self.limits.fresh && !(class == Class::Newcomer && self.is_turn_of_the_oldest());
+        let number = if fresh { self.order.first(list) } else { self.order.last(list) };
         let number = number.expect("a source in the order of a class has an entry of it");
         self.turns += 1;
         self.leavers -= self.leavers * NEW_IN_MEAN;
         let place = &mut self.places[number as usize];
         (place.served_before, place.served) = (place.served, self.turns);
         Some(self.take_out(number))
+    }
+
+    /// Counts a turn of a newcomer: while clients are patient, now and then it is the oldest's of its source.
+    fn is_turn_of_the_oldest(&mut self) -> bool {
+        self.newcomer_turns = self.newcomer_turns.wrapping_add(1);
+        self.newcomer_turns.is_multiple_of(OLDEST_EACH) && self.stale_after().is_none()
     }
 
     /// Of which list of the source an established connection has its turn. When all that wait have had one in the source's
@@ -359,10 +373,14 @@ impl<T: Copy> Shelf<T> {
         Some(self.take_out(number))
     }
 
-    /// Takes out the entry of a class that has waited longest, to make room for another. Whoever has waited longest has the
-    /// least use for its turn.
+    /// Takes out an entry of a class to make room for another: the one that has waited longest, because it has the least use
+    /// for its turn. Of newcomers it is the one that has waited longest of the source that has the most.
     pub(crate) fn displace(&mut self, class: Class, now: Nanos) -> Option<Shelved<T>> {
-        let number = self.oldest_of(&[class as usize])?;
+        let crowd = if class == Class::Newcomer { self.sources.largest_crowd() } else { None };
+        let number = match crowd {
+            Some(source) => self.order.last(self.source_list(source, DUE[class as usize])),
+            None => self.oldest_of(&[class as usize]),
+        }?;
         self.note_leaver(now.saturating_sub(self.places[number as usize].since));
         Some(self.take_out(number))
     }

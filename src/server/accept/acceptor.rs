@@ -7,9 +7,10 @@ use super::newcomers::Newcomers;
 use crate::admit::bell::Awaited;
 use crate::admit::turns::accounts::Class;
 use crate::admit::turns::standing::INTERVAL;
+use crate::clock::Nanos;
 use crate::limits::Overload;
 use crate::reason::{AcceptError, DropReason};
-use crate::server::close::shedding::{Shedding, shed};
+use crate::server::close::shedding::{Shedding, shed, shelve};
 use crate::server::counts::ACCEPTOR_ROW;
 use crate::server::pulse::Vital;
 use crate::server::queue::line::{Claim, Entry};
@@ -316,21 +317,35 @@ impl Acceptor {
         Step::Hold(time.min(LOOK))
     }
 
-    /// Refuses the newcomer that has waited longest, on the shelf or in the line. Established connections are in the line
-    /// too; they keep their places. False if there was no newcomer to refuse.
+    /// Refuses a newcomer that waits: of the source that has the most, the one that has waited longest. False if there was no
+    /// newcomer to refuse.
     fn displace(&mut self) -> bool {
         let shared = &*self.shared;
-        let newcomer = |entry: &Entry| entry.turn().is_some_and(|(_, claim)| claim == Claim::Newcomer);
         let now = shared.clock.now();
-        let oldest = shared.order.displace(Class::Newcomer, now).or_else(|| {
-            let oldest = shared.line.pop_first(LOOKED_AT, newcomer);
+        let oldest = if shared.order.standing().stands() || shared.order.len() > 0 {
+            self.displace_from_shelf(now)
+        } else {
+            // Established connections are in the line too; they keep their places.
+            let oldest = shared.line.pop_first(LOOKED_AT, |entry| {
+                entry.turn().is_some_and(|(_, claim)| claim == Claim::Newcomer)
+            });
             shared.crew.work_queued();
             oldest
-        });
+        };
         let Some(entry) = oldest else { return false };
         shed(shared, self.newcomers().row, &entry, Shedding::Displaced, now);
         self.refused += 1;
         true
+    }
+
+    /// The same while the queue stands. Workers in long turns may have left newcomers in the line: they belong on the shelf, where
+    /// it is known whose source has how many.
+    fn displace_from_shelf(&self, now: Nanos) -> Option<Entry> {
+        let shared = &*self.shared;
+        if !shared.line.is_empty() {
+            shelve(shared, self.newcomers().row, None, now);
+        }
+        shared.order.displace(Class::Newcomer, now)
     }
 
     /// Admits a socket, and wakes a worker for it if none is awake.

@@ -1,16 +1,16 @@
 //! What the timekeeper does about overload: it notices a queue that stands while all workers are in long turns, gives up
-//! what has waited too long, keeps the kernel's backlog shallow while the queue stands, and keeps up what others need to
-//! know: whether processors have rest, and how long it takes to work off what waits.
+//! what has waited too long, keeps the kernel's backlog and the newcomers that wait few while the queue stands, and keeps up
+//! what others need to know: whether processors have rest, and how long it takes to work off what waits.
 
 use super::rest::RestMeter;
 use crate::admit::turns::standing::INTERVAL;
 use crate::clock::{Nanos, nanos};
 use crate::reason::TurnOutcome;
-use crate::server::close::shedding::{Shedding, shed};
+use crate::server::close::shedding::{Shedding, shed, shelve};
 use crate::server::counts::Row;
 use crate::server::in_force::InForce;
 use crate::server::queue::line::Entry;
-use crate::server::queue::order::{Offer, retry_after};
+use crate::server::queue::order::retry_after;
 use crate::server::shared::Shared;
 use crate::transport::listen::set_backlog;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,7 +21,8 @@ const LOOK: Nanos = 10_000_000;
 /// How often rest and rates are measured.
 const MEASURE: Nanos = 200_000_000;
 /// While the queue stands the kernel's backlog holds what the workers do in this part of a second, 50 ms: what waits
-/// there waits longest.
+/// there waits longest. As many newcomers wait here: the freshest of them come first, so the others wait only to be
+/// turned away, and are better told soon.
 const BACKLOG_PART: f64 = 1.0 / 20.0;
 /// The shallowest backlog.
 const BACKLOG_LEAST: usize = 8;
@@ -57,7 +58,7 @@ impl Pressure {
     pub(crate) fn mind(&mut self, shared: &Shared, limits: &InForce, row: Row<'_>, now: Nanos) {
         if now >= self.next_look {
             self.next_look = now + LOOK;
-            shelve(shared, row, now);
+            shelve_the_old(shared, row, now);
             expire(shared, nanos(limits.server.queue_timeout), row, now);
             self.set_backlogs(shared, limits, now);
         }
@@ -72,7 +73,10 @@ impl Pressure {
     fn set_backlogs(&mut self, shared: &Shared, limits: &InForce, now: Nanos) {
         let standing = shared.order.standing();
         if standing.stands() {
-            let wanted = self.shallow_backlog(limits.server.backlogs().1, shared.rest.load(Relaxed));
+            let busy = !shared.rest.load(Relaxed) && self.rate > 0.0;
+            let few = busy && shared.displaces_oldest(limits.server.overload);
+            shared.line.set_places(if few { self.soon() } else { usize::MAX });
+            let wanted = self.shallow_backlog(limits.server.backlogs().1, busy);
             // Small changes are not worth a system call for each listener.
             if self.shallow.is_none_or(|now| now.abs_diff(wanted) > now / 4) {
                 self.shallow = Some(wanted);
@@ -81,6 +85,7 @@ impl Pressure {
             }
         } else if self.shallow.is_some() && standing.is_calm(now) {
             self.shallow = None;
+            shared.line.set_places(usize::MAX);
             self.apply_backlogs(shared, limits);
         }
     }
@@ -107,13 +112,16 @@ impl Pressure {
         }
     }
 
-    /// What the workers do in a moment, but not more than this; and this while processors have `rest`: then nobody stands
-    /// there for long, since all are taken in or told, and a backlog that overflows for a moment leaves a client hanging.
-    fn shallow_backlog(&self, most: usize, rest: bool) -> usize {
-        if rest || self.rate == 0.0 {
-            return most;
-        }
-        ((self.rate * BACKLOG_PART) as usize).clamp(BACKLOG_LEAST.min(most), most)
+    /// What the workers do in a moment while processors are `busy`, but at most `most`; and `most` while they have rest: then
+    /// nobody stands there for long, since all are taken in or told, and a backlog that overflows for a moment leaves a
+    /// client hanging.
+    fn shallow_backlog(&self, most: usize, busy: bool) -> usize {
+        if busy { self.soon().min(most) } else { most }
+    }
+
+    /// How many turns the workers do in a moment.
+    fn soon(&self) -> usize {
+        ((self.rate * BACKLOG_PART) as usize).max(BACKLOG_LEAST)
     }
 
     fn measure_rest(&mut self, shared: &Shared) {
@@ -151,7 +159,7 @@ impl Pressure {
 }
 
 /// Moves what workers in long turns do not come to take to the shelf, where its order and its deadline hold.
-fn shelve(shared: &Shared, row: Row<'_>, now: Nanos) {
+fn shelve_the_old(shared: &Shared, row: Row<'_>, now: Nanos) {
     if shared.line.is_empty() {
         return;
     }
@@ -165,12 +173,7 @@ fn shelve(shared: &Shared, row: Row<'_>, now: Nanos) {
         },
         _ => None,
     };
-    shared.order.shelve(now, shared, first, |offer| match offer {
-        // At the end: where there are many of them, others come to the front.
-        Offer::Turn(entry) => shared.line.push(entry),
-        Offer::GiveUp(entry) => shed(shared, row, &entry, Shedding::Gone, now),
-    });
-    shared.crew.work_queued();
+    shelve(shared, row, first, now);
 }
 
 /// Gives up what has waited longer than `queue_timeout`.

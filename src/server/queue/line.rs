@@ -79,6 +79,8 @@ pub(crate) struct Line {
     datagrams: AtomicUsize,
     /// How many newcomers may wait, and how many datagrams.
     limit: AtomicUsize,
+    /// How many newcomers may wait now, if they are fewer.
+    places: AtomicUsize,
 }
 
 impl Line {
@@ -87,8 +89,9 @@ impl Line {
         let (sender, receiver) = bounded(capacity);
         let zero = || AtomicUsize::new(0);
         let (front_len, newcomers, datagrams) = (zero(), zero(), zero());
-        let limit = AtomicUsize::new(limit);
-        Self { sender, receiver, front: Mutex::default(), front_len, newcomers, datagrams, limit }
+        let (front, limit, places) =
+            (Mutex::default(), AtomicUsize::new(limit), AtomicUsize::new(usize::MAX));
+        Self { sender, receiver, front, front_len, newcomers, datagrams, limit, places }
     }
 
     /// Adds an entry. A full channel is impossible by construction; should that construction be wrong, the entry is
@@ -173,17 +176,27 @@ impl Line {
         self.limit.store(limit, Relaxed);
     }
 
+    /// Lets at most `most` newcomers wait from now on, and never more than the limit. Those that wait already stay.
+    pub(crate) fn set_places(&self, most: usize) {
+        self.places.store(most, Relaxed);
+    }
+
+    /// How many newcomers may wait now.
+    fn places(&self) -> usize {
+        self.limit().min(self.places.load(Relaxed))
+    }
+
     /// Newcomers that wait for a worker.
     pub(crate) fn newcomers(&self) -> usize {
         self.newcomers.load(Relaxed)
     }
 
-    /// Whether one more newcomer may wait: fewer wait than the limit says, those that one of the free workers is about
+    /// Whether one more newcomer may wait: fewer wait than there are places, those that one of the free workers is about
     /// to take not counted.
     pub(crate) fn has_place(&self, free_workers: impl FnOnce() -> usize) -> bool {
         let waiting = self.newcomers();
-        let limit = self.limit();
-        waiting < limit || waiting < limit + free_workers()
+        let places = self.places();
+        waiting < places || waiting < places + free_workers()
     }
 
     /// How many datagrams could be added now.
@@ -194,8 +207,8 @@ impl Line {
     /// Whether it is worth waking the acceptor: an eighth of the places is free. To wake it for each place would be a
     /// switch of threads for each turn under overload.
     pub(crate) fn has_an_eighth_free(&self) -> bool {
-        let limit = self.limit();
-        self.newcomers() <= limit - limit.div_ceil(8)
+        let places = self.places();
+        self.newcomers() <= places - places.div_ceil(8)
     }
 
     fn front(&self) -> MutexGuard<'_, VecDeque<Entry>> {
@@ -274,6 +287,22 @@ mod tests {
         line.newcomer_left();
         assert!(line.has_an_eighth_free());
         assert!(Line::new(1, 0).has_an_eighth_free(), "with no places, when nobody waits");
+    }
+
+    #[test]
+    fn fewer_newcomers_may_wait_than_the_limit_says_and_never_more() {
+        let line = Line::new(8, 4);
+        line.set_places(1);
+        assert!(line.has_place(|| 0) && line.has_an_eighth_free());
+        line.push(newcomer(0));
+        assert!(!line.has_place(|| 0) && line.has_place(|| 1), "a free worker is one more place");
+        assert!(!line.has_an_eighth_free());
+        line.set_places(usize::MAX);
+        (1..4).for_each(|slot| {
+            assert!(line.has_place(|| 0), "{slot} wait");
+            line.push(newcomer(slot));
+        });
+        assert!(!line.has_place(|| 0), "4 is the limit");
     }
 
     #[test]

@@ -20,10 +20,11 @@
 //! arrival and no one can choose among it. Call `listen` again when that changes. A newcomer's `since` is when the kernel welcomed it, so that a deep backlog is seen
 //! to stand: ask `TCP_INFO` unless it is calm and the backlog was empty.
 //!
-//! Accept while fewer than `queue` newcomers wait, those not counted that a free worker is about to take. Beyond that, while
-//! [`Standing::stands`], each refusal that the budget pays for accepts the newcomer and sheds the one that has waited
-//! longest ([`Order::displace`], reason `queue_full`): a refusal costs the same whoever gets it, and the oldest has the least
-//! use for its place. What stands in the backlog beyond the small one, when the queue begins to stand, is dealt with
+//! Accept while fewer than `queue` newcomers wait (while the queue stands and processors have no rest, fewer than the workers
+//! serve in 50 ms), those not counted that a free worker is about to take. Beyond that, while [`Standing::stands`], each refusal
+//! that the budget pays for accepts the newcomer and sheds one that waits ([`Order::displace`], reason `queue_full`): a refusal
+//! costs the same whoever gets it. It is the oldest of the source that has the most, which has the least use for its place; and
+//! before that what is in the channel goes to the shelf ([`Order::shelve`]), so that the largest crowd is known. What stands in the backlog beyond the small one, when the queue begins to stand, is dealt with
 //! like that whatever the budget. The budget is 3 % of a processor while workers compete for it, and none is needed while
 //! processors have rest.
 //!
@@ -262,7 +263,7 @@ impl<E: Copy> Order<E> {
         expired.inspect(|_| self.standing.shed(now))
     }
 
-    /// The entry of a class that has waited longest on the shelf, to make room for another.
+    /// An entry of a class on the shelf, to make room for another: see [`Shelf::displace`].
     #[must_use = "the entry has to be ended"]
     pub(crate) fn displace(&self, class: Class, now: Nanos) -> Option<E> {
         let displaced = self.take_out(|shelf| shelf.displace(class, now));

@@ -15,5 +15,5 @@ done
 library metrics tls
 echo "tests/features.sh: the program without TLS"
 cargo clippy -q --bins --no-default-features --features cli -- -D warnings
-# The unit tests too: they are what runs without the program.
-cargo test -q --lib --no-default-features --no-run
+# The unit tests too: `tests/mutants.sh` and Miri run them without the rest.
+cargo clippy -q --lib --profile test --no-default-features -- -D warnings

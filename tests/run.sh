@@ -5,10 +5,7 @@
 # A light tier needs nothing installed and no root, and takes a minute: `cargo test --lib --workspace`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-
-if [ -x tests/setup.sh ]; then
-    tests/setup.sh
-fi
+. tests/phase.sh
 
 # Tests flood real sockets: they get the descriptors the system allows.
 ulimit -n "$(ulimit -Hn)"
@@ -16,29 +13,42 @@ ulimit -n "$(ulimit -Hn)"
 # Flaky tests are named at the end, whatever the end is.
 export TIDEGATE_FLAKY
 TIDEGATE_FLAKY=$(mktemp)
+tools_log=$(mktemp)
 at_the_end() {
     if [ -s "$TIDEGATE_FLAKY" ]; then
         echo "tests/run.sh: these are flaky, which is a defect to mend:" >&2
         cat "$TIDEGATE_FLAKY" >&2
     fi
-    rm -f "$TIDEGATE_FLAKY"
+    rm -f "$TIDEGATE_FLAKY" "$tools_log"
 }
 trap at_the_end EXIT
 
 if [ "$#" -gt 0 ]; then
+    tests/setup.sh
     tests/once_more.sh "$@"
     exit
 fi
 
+# What the tests need comes over the network, which leaves the processors to the compiler.
+tests/setup.sh >"$tools_log" 2>&1 &
+setup=$!
+phase "build of the tests" tests/once_more.sh --workspace --no-run
+tools_are_there() {
+    wait "$setup" || { cat "$tools_log" >&2; return 1; }
+}
+phase "tools for the tests, after that" tools_are_there
+
 # The promises, against the real binary; the state machines, in every interleaving; the benchmark: each peer does its
 # work, and the report says what was measured.
-tests/once_more.sh --workspace
+phase "tests" tests/once_more.sh --workspace
 # The programs in the documents.
-tests/once_more.sh --workspace --doc
+phase "programs in the documents" tests/once_more.sh --workspace --doc
 
 # The library without the rest: each feature compiles alone.
-tests/features.sh
+phase "each feature alone" tests/features.sh
 
-# What a request costs in instructions and system calls: figures that noise does not move.
-cargo build --release -p tidegate -p tidegate-bench
-cargo run --release -p tidegate-bench -- cost --check
+# What a request costs in instructions and system calls: figures that noise does not move. The program is the one that
+# users build; the one that counts was built with the tests.
+phase "build of the program" cargo build --release -p tidegate
+profile=${TIDEGATE_TEST_PROFILE:-checked}
+phase "cost of a request" "target/${profile/#dev/debug}/tidegate-bench" cost --check --tidegate target/release/tidegate

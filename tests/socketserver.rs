@@ -34,15 +34,28 @@ fn examples() -> &'static PathBuf {
             "debug" => "dev",
             other => other,
         };
-        let built = Command::new(env!("CARGO"))
-            .current_dir(ROOT)
-            .args(["build", "--examples", "--profile", profile, "--target-dir"])
-            .arg(directory.parent().unwrap())
-            .output()
-            .expect("cargo runs");
+        let mut build = Command::new(env!("CARGO"));
+        build.current_dir(ROOT).args(["build", "--workspace", "--examples", "--profile", profile]);
+        build.arg("--target-dir").arg(directory.parent().unwrap());
+        // Cargo tells a test about its package in these variables. Build scripts of dependencies ask for them, and would
+        // run again, so that half of the workspace would be built anew, and once more after the test.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("CARGO_") && !is_for_cargo(name)) {
+                build.env_remove(name);
+            }
+        }
+        let built = build.output().expect("cargo runs");
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         directory.join("examples")
     })
+}
+
+/// Whether somebody set it to tell cargo how to build.
+fn is_for_cargo(variable: &str) -> bool {
+    ["CARGO_HOME", "CARGO_INCREMENTAL"].contains(&variable)
+        || ["CARGO_BUILD_", "CARGO_PROFILE_", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR", "CARGO_TARGET_"]
+            .iter()
+            .any(|prefix| variable.starts_with(prefix))
 }
 
 /// A server program that says its addresses, one a line; ended when dropped.

@@ -70,7 +70,7 @@ impl Banner {
             }
             Phase::Stopped => return say(Condition::Down, "Stopped", "It has ended.".to_owned()),
             Phase::Leaving => {
-                let why = "It was told to end. It still accepts, and /readyz asks for no more traffic.";
+                let why = "It was told to end. It still accepts, and /readyz answers 503 so that no more traffic is sent to it.";
                 return say(Condition::Draining, "Leaving", why.to_owned());
             }
             Phase::Draining => {
@@ -181,7 +181,7 @@ fn why_standing(seen: &Snapshot, standing: Duration) -> String {
         ),
     };
     format!(
-        "More comes than the workers can do: the freshest are served first since {}.{oldest}",
+        "More requests come than the workers can serve; since {} the freshest are served first.{oldest}",
         show::age(standing)
     )
 }
@@ -199,7 +199,7 @@ fn advice_shedding(reason: DropReason, seen: &Snapshot) -> &'static str {
         DropReason::FdReserve => {
             "Raise the limit of open files (ulimit -n, LimitNOFILE=), or lower --max-connections."
         }
-        DropReason::NoBackend => "Look whether the backends run and listen where the gate expects them.",
+        DropReason::NoBackend => "Check that the backends run, and listen where the gate expects them.",
         DropReason::ClientGone | DropReason::Draining | DropReason::Denied | DropReason::ProxyHeader => "",
     }
 }
@@ -250,7 +250,7 @@ fn set_aside(seen: &Snapshot) -> Option<(String, &'static str)> {
     );
     Some((
         why,
-        "The table of backends below says which, since when and why: look whether it runs and listens.",
+        "The table of backends below says which one, since when and why: check that it runs and listens.",
     ))
 }
 

@@ -1,5 +1,5 @@
-//! The options of `serve` and `check`. The command line, the environment and the configuration file are read
-//! by the parser that is made of these, so each value means the same everywhere.
+//! The options of `serve` and `check`. One parser, made from these options, reads the command line, the environment and
+//! the configuration file, so each value means the same everywhere.
 
 use super::access_options::AccessOptions;
 use super::gate_options::GateOptions;

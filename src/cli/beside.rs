@@ -1,4 +1,4 @@
-//! What stands beside the server and tells of it: the admin endpoint and the agent.
+//! The two endpoints beside the server that report its state: the admin endpoint, and the agent that a balancer asks.
 
 use super::exit::ExitError;
 use super::live::handed::{ADMIN, AGENT, Handed};

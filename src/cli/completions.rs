@@ -1,4 +1,5 @@
-//! `tidegate completions`: what a shell needs to complete the options, made of the same command line that is parsed.
+//! `tidegate completions`: the script with which a shell completes the options, made from the same command line that is
+//! parsed.
 
 use super::exit::{self, fail, print};
 use clap::Command;

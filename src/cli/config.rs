@@ -1,5 +1,5 @@
-//! The environment and the configuration file: where options come from beside the command line. A value from
-//! either is read by the option's own parser.
+//! The environment and the configuration file, from which options come besides the command line. Their values are read
+//! by the option's own parser.
 
 use super::args::ServeArgs;
 use super::exit::one_line;

@@ -1,4 +1,4 @@
-//! How the program ends: exit codes that scripts may rely on, and the line that says why.
+//! How the program ends: the exit codes, on which scripts may rely, and the line that says why.
 
 use super::log;
 use crate::server::BuildError;

@@ -16,8 +16,8 @@ pub(super) struct GateOptions {
     /// Connections that all backends of a listener may have together [default: as many as each may have]
     #[arg(long, value_name = "N", value_parser = units::positive)]
     backend_total: Option<u64>,
-    /// When a client's backend is connected: when the client is accepted (accept), or when it has sent its first
-    /// byte (first-byte) [default: accept]
+    /// When the gate connects to a backend for a client: when the client is accepted (accept), or when it has sent
+    /// its first byte (first-byte) [default: accept]
     #[arg(long, value_name = "WHEN")]
     backend_connect: Option<ConnectOn>,
     /// Time within which a backend must be reached, all attempts together [default: 2s]
@@ -26,21 +26,21 @@ pub(super) struct GateOptions {
     /// Connect to each backend this often, to see whether it can be reached [default: off]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     backend_check: Option<Duration>,
-    /// Let /readyz say 503 while no backend of the listener is up; checks them every 2s unless --backend-check says
-    /// otherwise [default: off]
+    /// Answer /readyz with 503 while no backend of the listener is up. Backends are then checked every 2s, unless
+    /// --backend-check says otherwise [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     ready_needs_backend: Option<bool>,
     /// Resolve the names of backends again this often [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     backend_resolve: Option<Duration>,
-    /// Time after which a pair is closed of which one side has ended and the other is silent [default: 60s]
+    /// Time that a client's connection and its backend's stay open after one of the two has ended its half, while the
+    /// other sends nothing [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     half_close_timeout: Option<Duration>,
-    /// HTTP: time that a backend may be silent while its answer is waited for, or between two pieces of it
-    /// [default: 60s]
+    /// HTTP: time that a backend may be silent before its answer begins, or between two pieces of it [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     backend_timeout: Option<Duration>,
-    /// HTTP: time that a connection to a backend is kept without a request; 0 for none [default: 60s]
+    /// HTTP: time that a connection to a backend is kept open without a request; with 0 none is kept [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     backend_idle: Option<Duration>,
     /// HTTP: path that a check asks for; a backend that does not answer 200 to 399 is set aside. Checks come every 2s
@@ -53,19 +53,19 @@ pub(super) struct GateOptions {
     /// HTTP: what tells clients apart when sources take turns: address, or header:NAME [default: address]
     #[arg(long, value_name = "WHAT")]
     backend_fair: Option<FairBy>,
-    /// HTTP: paths of requests that go first, as of health checks, with commas between. Where a listener has more than one
-    /// place at its backends, one of them is kept for such requests [default: none]
+    /// HTTP: paths, with commas between, whose requests go first: those of health checks, for example. A listener with
+    /// more than one place at its backends keeps one of them for such requests [default: none]
     #[arg(long, value_name = "PATH", value_delimiter = ',', value_parser = priority_path)]
     priority_path: Option<Vec<String>>,
-    /// HTTP: balancers whose X-Forwarded-For, -Proto and -Host are believed and added to: addresses or networks, with
-    /// commas between [default: none]
+    /// HTTP: addresses or networks of balancers, with commas between. Their X-Forwarded-For, -Proto and -Host are
+    /// believed and passed on with additions; those of other clients are replaced [default: none]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     trust_forwarded: Option<Vec<Network>>,
     /// Tell backends who their client is with the PROXY protocol, v1 or v2 [default: off]
     #[arg(long, value_name = "VERSION")]
     send_proxy: Option<ProxyVersion>,
-    /// Take connections from these balancers only, each of which begins with a PROXY header, v1 or v2, that says who its
-    /// client is: addresses or networks, with commas between. With any service [default: off]
+    /// Accept connections only from these balancers: addresses or networks, with commas between. Each connection must
+    /// begin with a PROXY header, v1 or v2, which names its client. For any service [default: off]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     accept_proxy: Option<Vec<Network>>,
 }

@@ -1,8 +1,8 @@
-//! The log: lines on stderr that never hold up the thread that writes them.
+//! The log: lines on stderr that never delay the thread that writes them.
 //!
-//! A terminal that is stopped, a pager and a full pipe take no more lines, and a write to them waits. So one
-//! thread does nothing but write, and the others put their lines into a queue with a bound. A line that finds
-//! the queue full is dropped; the log says how many were, as soon as it is read again.
+//! A stopped terminal, a pager and a full pipe take no more lines, and a write to them blocks. So one thread does
+//! nothing but write, and the others put their lines into a queue with a bound. A line that finds the queue full is
+//! dropped. As soon as the log is read again, a line says how many were dropped.
 
 use super::args::{LogFormat, ServeArgs};
 use crate::metrics::process::LOG_LINES_DROPPED;

@@ -1,4 +1,4 @@
-//! `tidegate man`: the manual pages, made of the same command line that is parsed.
+//! `tidegate man`: the manual pages, made from the same command line that is parsed.
 
 use super::exit;
 use crate::limits::entry::Limit;

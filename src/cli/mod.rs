@@ -40,13 +40,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve (what is done without a subcommand too).
+    /// Serve; without a subcommand tidegate does the same.
     Serve(args::ServeArgs),
-    /// Check options and configuration file, print the effective limits, start nothing.
+    /// Check the options and the configuration file, print the limits in effect, and start nothing.
     Check(args::ServeArgs),
     /// Talk to a server as one polite client: send lines, print the replies and the total time.
     Client(client::ClientArgs),
-    /// Load a server and say what it did.
+    /// Put load on a server and report how it did.
     #[cfg(target_os = "linux")]
     Stress(Box<stress::StressArgs>),
     /// Print the metric catalogue.

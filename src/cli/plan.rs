@@ -1,4 +1,4 @@
-//! The plan that the options make: limits, listeners with their services, and the admin endpoint.
+//! Turns the options into a plan of the server: limits, listeners with their services, and the admin endpoint.
 
 use super::access_options::AccessPlan;
 use super::args::ServeArgs;

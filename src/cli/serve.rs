@@ -1,4 +1,5 @@
-//! `tidegate serve`: from options to a running server, and `tidegate check`, which stops before.
+//! `tidegate serve`, from the options to a running server, and `tidegate check`, which checks the options and starts
+//! nothing.
 
 use super::access_options::AccessPlan;
 use super::args::{LogFormat, ServeArgs};

@@ -1,4 +1,4 @@
-//! Whether the system gives the threads that a server needs, before any of them has work to do.
+//! Checks at the start whether the system lets the server have all the threads it needs.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;

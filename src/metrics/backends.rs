@@ -1,4 +1,4 @@
-//! A reading of the backends of a gate.
+//! A reading of what a gate counts of its backends.
 
 use super::snapshot::HistogramSnapshot;
 use crate::reason::{BackendFailure, DropReason, RequestFailure};

@@ -1,5 +1,4 @@
-//! Every metric as data: the one source of the exporter, of `tidegate metrics` and of
-//! `docs/metrics.md`.
+//! Every metric as data. The exporter, `tidegate metrics` and `docs/metrics.md` are all made from this catalogue.
 
 use super::web::{CLASSES, CLOSES};
 use crate::reason::{
@@ -436,13 +435,13 @@ metrics! {
     QueueNewcomers "tidegate_queue_newcomers" Gauge "entries" Always []
         "Newcomers that wait for a worker, which `tidegate_queue_limit` bounds.";
     QueueStanding "tidegate_queue_standing" Gauge "1" Always []
-        "1 while the queue stands, so that the freshest requests are served first, else 0.";
+        "1 while the queue stands: for 100 ms its oldest request has waited longer than `queue_target`, and the freshest are served first; else 0.";
     ShelfLength "tidegate_shelf_length" Gauge "entries" Always []
         "Entries that are set aside while the queue stands; part of `tidegate_queue_length`.";
     ShelfOldest "tidegate_shelf_oldest_seconds" Gauge "seconds" Always []
-        "Time that the oldest entry that is set aside has waited.";
+        "Time that the oldest of the entries set aside has waited.";
     QueueWait "tidegate_queue_wait_seconds" Histogram "seconds" Always []
-        "Time from entering the queue to meeting a worker.";
+        "Time that an entry waited in the queue until a worker took it.";
     Turns "tidegate_turns_total" Counter "turns" Always [SERVICE, OUTCOME]
         "Turns of a service, by how they ended.";
     TurnsShed "tidegate_turns_shed_total" Counter "requests" Always [SERVICE, SHED]
@@ -460,7 +459,7 @@ metrics! {
     TlsHandshakes "tidegate_tls_handshakes_total" Counter "handshakes" Tls [LISTENER, TLS_VERSION, TLS_KIND]
         "TLS handshakes that ended well.";
     TlsFailures "tidegate_tls_handshake_failures_total" Counter "handshakes" Tls [LISTENER, TLS_FAILURE]
-        "TLS handshakes that failed, by why.";
+        "TLS handshakes that failed, by reason.";
     TlsDuration "tidegate_tls_handshake_seconds" Histogram "seconds" Tls [LISTENER]
         "Time from a client's first byte to the end of its TLS handshake, the waits for the client included.";
     TlsBusy "tidegate_tls_handshake_busy_seconds_total" Counter "seconds" Tls [LISTENER]
@@ -470,7 +469,7 @@ metrics! {
     HttpRequests "tidegate_http_requests_total" Counter "requests" Http [LISTENER, HTTP_CLASS]
         "HTTP requests that were answered. A client that is refused before its first turn is counted as dropped, not here.";
     HttpDuration "tidegate_http_request_duration_seconds" Histogram "seconds" Http [LISTENER]
-        "Time from a request's first byte (at a gate: since it has come) to the end of its answer; answers that refuse it for an overload, or that broke off, are left out.";
+        "Time from a request's first byte to the end of its answer; through a gate, from when the request is ready to ask for a backend. Answers that refuse it because of overload, and answers that broke off, are left out.";
     HttpRequestBody "tidegate_http_request_body_bytes_total" Counter "bytes" OwnHttp [LISTENER]
         "Bytes of the bodies of HTTP requests.";
     HttpResponseBody "tidegate_http_response_body_bytes_total" Counter "bytes" OwnHttp [LISTENER]
@@ -490,7 +489,7 @@ metrics! {
     GateWaiting "tidegate_gate_waiting_clients" Gauge "clients" Gate [LISTENER]
         "Clients that wait for a place at a backend.";
     GateWait "tidegate_gate_wait_seconds" Histogram "seconds" Gate [LISTENER]
-        "Time until clients had a place at a backend, the kernel's backlog and the queue included, of all that got one.";
+        "Time until a client got a place at a backend, with its wait in the kernel's backlog and in the queue. Clients that got none are left out.";
     GateRefused "tidegate_gate_refused_total" Counter "clients" Gate [LISTENER, GATE_REFUSAL]
         "Clients that got no place at a backend.";
     GatePlaces "tidegate_gate_places" Gauge "places" Gate [LISTENER]
@@ -536,9 +535,9 @@ metrics! {
     AgentAnswers "tidegate_agent_answers_total" Counter "answers" Always [ANSWER]
         "Answers of the agent to balancers.";
     AgentFree "tidegate_agent_free_ratio" Gauge "1" Always []
-        "What the agent last told balancers is free, of 1; 0 if it told them to go elsewhere, or nobody has asked.";
+        "Share of the server that was free when the agent last answered a balancer, from 0 to 1; also 0 if it told the balancer to go elsewhere, and if none has asked.";
     ConfigSuccess "tidegate_config_last_reload_successful" Gauge "1" Program []
-        "1 if the configuration could be taken over when it was last read, at the start or by SIGHUP, else 0.";
+        "1 if the configuration took effect when it was last read, at the start or after SIGHUP; 0 if it had a fault.";
     ConfigTime "tidegate_config_last_reload_success_timestamp_seconds" Gauge "seconds" Program []
         "When the configuration in force was read, in seconds since the Unix epoch.";
     ProcessCpu "process_cpu_seconds_total" Counter "seconds" Always []

@@ -1,5 +1,6 @@
-//! When the program last took over its configuration, and whether it could the last time that it was told to. A process
-//! has one configuration, so this is one for all of its servers, and nothing where a library serves without one.
+//! When the program last applied its configuration, and whether the last attempt succeeded. A process has one
+//! configuration, so all its servers share this record. It is empty in a program that uses the library without a
+//! configuration.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,5 +1,6 @@
-//! What is counted of TLS handshakes, for each listener that has any. They are few, and each costs its worker more than
-//! a count that threads share, so there are no ledgers by thread here.
+//! The counters of TLS handshakes, for each listener that has any. Threads share these counters and have no ledgers of
+//! their own here: a handshake costs a worker far more than the update of a counter that another processor has in its
+//! cache.
 
 use super::histogram::{Histogram, HistogramSnapshot};
 use crate::reason::HandshakeFailure;

@@ -1,8 +1,8 @@
-//! A latency histogram that one thread writes at the cost of one count, and what is read of it.
+//! A latency histogram. One thread writes it, at the cost of one increment for each value; others read buckets and
+//! quantiles from it.
 //!
-//! Prometheus is given a few fixed bounds ([`BUCKETS`]). Inside, each step between two bounds is divided into
-//! [`PARTS`] equal parts, so that a quantile of a microsecond or more is off by less than five per cent, and the counts between the bounds are
-//! exact all the same.
+//! Prometheus is given a few fixed bounds ([`BUCKETS`]). Between two bounds there are [`PARTS`] equal parts, so a
+//! quantile of a microsecond or more is off by less than five per cent. The counts at the bounds are exact.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicI64;

@@ -1,4 +1,5 @@
-//! The process's own numbers, read so that they can be had while no descriptor is left.
+//! The figures of the process itself, such as memory and open files. They can be read even when the process has no file
+//! descriptor left.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;

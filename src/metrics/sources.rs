@@ -1,8 +1,9 @@
-//! Which sources were refused most in the last minute, in bounded memory: the names that an operator needs to act.
+//! Which sources were refused most often in the last minute, in bounded memory, so that an operator knows whom to look
+//! at.
 //!
-//! Only the most refused are kept (the "space-saving" way: a source that finds no room takes the entry that was refused
-//! least, and its count), so a count may be too large by the smallest count there, and a source that is refused more
-//! often than that is never missed.
+//! Only the most refused sources are kept, by the space-saving algorithm: a source that finds no room takes over the
+//! entry of the source that was refused least, together with its count. So a count may be too high, by at most the
+//! lowest count in the table, and a source that was refused more often than that is always in it.
 
 use super::snapshot::RefusedSource;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,6 +1,6 @@
-//! Counters without a shared hot line: each thread that counts owns a [`Ledger`], and only it
-//! writes there. Every update is zero-sum (queued -1, active +1) and made under a sequence number,
-//! so a reader sees each ledger balanced, and a sum of balanced ledgers is balanced.
+//! Counters without a cache line that several threads write: each thread that counts has a [`Ledger`] of its own, and
+//! only that thread writes it. Every update is zero-sum (queued -1, active +1) and is made under a sequence number. So
+//! a reader sees each ledger balanced, and a sum of balanced ledgers is balanced.
 
 use super::histogram::{Histogram, HistogramSnapshot};
 use super::snapshot::ListenerSnapshot;

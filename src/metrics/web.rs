@@ -1,5 +1,5 @@
-//! What is counted of HTTP and of WebSockets, for each listener that speaks them. Each worker has counts of its own for
-//! what each request and message adds to. Handshakes and ends of sockets are few, and threads share their counts.
+//! The counters of HTTP and WebSockets, for each listener that speaks them. Each worker has its own counters for what
+//! changes with each request and message. Handshakes and ends of WebSockets are rare, so threads share their counters.
 
 use super::histogram::{Histogram, HistogramSnapshot};
 use super::tally::Tally;

@@ -1,4 +1,4 @@
-//! A server that is bound, and the threads it starts to serve.
+//! A server that is bound, and the start of the threads that serve.
 
 use super::accept::acceptor::Acceptor;
 use super::accept::newcomers::register_listeners;

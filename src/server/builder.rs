@@ -1,4 +1,4 @@
-//! From a description to a bound server.
+//! The builder: it collects the description of a server, checks it, and binds its sockets.
 
 use super::bound::BoundServer;
 use super::capacity::check_descriptors;

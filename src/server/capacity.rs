@@ -1,4 +1,4 @@
-//! Capacity: the descriptors and the memory that the limits add up to.
+//! How many file descriptors and how much memory a server can come to need under its limits.
 
 use super::close::farewells::Farewells;
 use super::datagram::socket::Datagrams;

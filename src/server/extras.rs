@@ -1,4 +1,4 @@
-//! Settings of a server beside its limits and listeners.
+//! The settings of a server that are neither limits nor listeners.
 
 use super::queue::line::{Entry, Job, Line};
 use crate::clock::{Nanos, nanos};

@@ -1,4 +1,4 @@
-//! A running server in the hands of its owner.
+//! The handle of a running server: its owner reads addresses and figures from it, changes limits, and ends the server.
 
 use super::change::{LimitChange, SetLimitsError};
 use super::keep::orders::{Orders, ShutdownReport};

@@ -1,4 +1,4 @@
-//! What a supervisor asks of a server: to show that it is alive, and to put another process in its place, which gets the
+//! What a supervisor may ask of a server: a sign of life, and to let another process take over. That process gets the
 //! listening sockets before this one stops accepting.
 
 use super::handle::Handle;

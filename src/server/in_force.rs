@@ -1,7 +1,8 @@
 //! The limits in force: those of the server and of each listener. They can change while the server serves.
 //!
-//! A thread that needs limits at every turn keeps a [`LimitsView`] of its own and compares one number before each turn: that
-//! is a read of a cache line which nobody writes, two instructions more. All others ask for the [`InForce`] of the moment.
+//! A thread that needs limits at every turn keeps a [`LimitsView`] of its own, and compares one number before each turn
+//! to see whether they changed. That is a read of a cache line which is written only when limits change, and costs two
+//! instructions. Other threads ask for the [`InForce`] of the moment.
 
 use crate::clock::Nanos;
 use crate::limits::Limits;

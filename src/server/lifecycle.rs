@@ -1,4 +1,4 @@
-//! How far a server is on its way from bind to end, and which of its threads have ended.
+//! How far a server has come between bind and its end, and which of its threads have ended.
 
 use crate::phase::Phase;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};

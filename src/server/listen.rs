@@ -1,4 +1,5 @@
-//! A listener in the making: an address, a service, and what it has of its own.
+//! The description of a listener before it is bound: its address, its service, and the settings it does not share with
+//! others.
 
 use super::error::BuildError;
 use super::in_force::OwnLimits;

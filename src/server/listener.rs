@@ -1,4 +1,4 @@
-//! One listener: its service, its socket while it is open, and what accept said.
+//! One listener: its service, its socket while that is open, its own limits, and the errors of its accept calls.
 
 use super::in_force::OwnLimits;
 use super::queue::cost::TurnCost;

@@ -1,4 +1,4 @@
-//! A server as the metrics and the admin endpoint see it.
+//! The server as the metrics and the admin endpoint see it.
 
 use super::datagram::socket::DatagramSocket;
 use super::shared::Shared;

@@ -1,6 +1,6 @@
-//! The pulse of the threads that all clients depend on: the acceptor, the leader and the timekeeper. A supervisor takes
-//! the server for dead if one of them stops. Workers are not watched, because a service that is stuck in a turn does not
-//! make the server dead.
+//! The pulse of the threads on which all clients depend: the acceptor, the leader and the timekeeper. If one of them
+//! stops, the supervisor is no longer told that the server is alive. Workers are not watched: a service that is stuck
+//! in a turn does not make the server dead.
 // Only the program tells a supervisor of it.
 #![cfg_attr(not(feature = "cli"), allow(dead_code))]
 

@@ -1,4 +1,5 @@
-//! The parts of a server, which all its threads share. It has getters only: what parts do together, stages do.
+//! The parts of a server, which all its threads share. It has getters only: what needs several parts at once is in the
+//! folders of the stages, like `accept` and `turn`.
 
 use super::close::farewells::Farewells;
 use super::close::linger::Lingers;

@@ -1,4 +1,4 @@
-//! The start of workers: those that a server begins with, and more while it serves.
+//! Starts worker threads: those that a server begins with, and more when `workers` is raised while it serves.
 
 use super::error::BuildError;
 use super::shared::Shared;

@@ -1,4 +1,5 @@
-//! The server as its sessions see it: it wakes them, and watches descriptors for them.
+//! What sessions can ask of the server: to be woken later or from another thread, and to be told when another
+//! descriptor is ready.
 
 use super::poll::poller::Source;
 use super::queue::state::{ConnectionId, Generation, Marks};

@@ -24,7 +24,7 @@ pub enum Fault {
     #[error("the server is ending")]
     Shutdown,
     /// Neither side sent anything for longer than the service allows.
-    #[error("nothing was said for too long")]
+    #[error("nothing was sent or received for too long")]
     Idle,
     /// The client is refused, as it could have been before its first turn: it is sent the busy reply.
     #[error("the client is turned away: {0}")]

@@ -1,4 +1,4 @@
-//! Several datagrams with one call.
+//! Receives and sends several datagrams with one system call.
 
 use std::net::{IpAddr, SocketAddr};
 #[cfg(not(target_os = "linux"))]

@@ -1,4 +1,4 @@
-//! Descriptors that the parent process has handed over.
+//! Descriptors that the parent process has handed over to this one.
 
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,8 @@
-//! Memory straight from the kernel, by the page.
+//! Memory that is taken from the kernel page by page, not from the allocator.
 //!
-//! What is given back is gone at once, whatever lies beside it, and no bookkeeping comes on top: a
-//! sum of pages is what the process holds. When the system has no more it says so, where an
-//! allocation by the language ends the process.
+//! Pages that are given back leave the process at once, even if their neighbours stay, and no bookkeeping comes on top:
+//! the process holds the sum of its pages. If the system has no more memory, the call returns an error. A failed
+//! allocation in Rust would end the process.
 
 use std::ops::{Deref, DerefMut};
 use std::ptr::{NonNull, null_mut};

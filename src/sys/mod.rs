@@ -1,4 +1,4 @@
-//! System calls. This is the only folder with unsafe code, and each use says why it is sound.
+//! System calls. This is the only folder with unsafe code; at each use a comment says why it is sound.
 #![allow(unsafe_code)]
 
 #[cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! Signals that a thread waits for, instead of a handler that interrupts one.
+//! Signals that a thread waits for. No handler runs, so no thread is interrupted by one.
 
 use rustix::process::Signal;
 use std::mem::MaybeUninit;

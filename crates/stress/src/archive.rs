@@ -162,7 +162,7 @@ pub fn show(changes: &[Change], noise: f64) -> String {
         let (before, after) = (value(change.before), value(change.after));
         table += &format!("{:<15}{before:>12}{after:>12}{share:>9}  {judgement}\n", change.measure);
     }
-    table + &format!("Differences up to {:.1}% are taken for noise\n", 100.0 * noise)
+    table + &format!("Differences up to {:.1}% count as noise\n", 100.0 * noise)
 }
 
 /// Makes one report of the reports of generators that ran beside each other. The worst verdict counts.

@@ -320,7 +320,7 @@ impl Plan {
                 let within = show_time(self.connect_timeout);
                 format!("{target} does not answer within {within} (--connect-timeout)")
             }
-            Outcome::Unreachable => format!("there is no way to {target}"),
+            Outcome::Unreachable => format!("there is no route to {target}"),
             Outcome::AddressUnavailable => {
                 "this machine has no free local port, or not the --source-ip".to_owned()
             }

@@ -136,7 +136,7 @@ fn join(
                     summaries.push(summary);
                 }
                 Ok(Err(error)) => failure = Some(format!("a load thread failed: {error}")),
-                Err(_) => failure = Some("a load thread ended by a defect of its own".to_owned()),
+                Err(_) => failure = Some("a load thread ended because of a defect in it".to_owned()),
             }
             gathered.end(number, watch);
         }

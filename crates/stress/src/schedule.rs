@@ -111,7 +111,7 @@ impl Spread {
     pub const fn meaning(self) -> &'static str {
         match self {
             Spread::Uniform => "Evenly",
-            Spread::Poisson => "At random, as people come who know nothing of each other",
+            Spread::Poisson => "At random, as independent clients arrive",
         }
     }
 }

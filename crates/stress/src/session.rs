@@ -132,7 +132,7 @@ fn load(
     }
     let probed: Result<Outturn, String> = match beside.join() {
         Ok(probed) => probed,
-        Err(_) => Err("the probe ended by a defect of its own".to_owned()),
+        Err(_) => Err("the probe ended because of a defect in it".to_owned()),
     };
     let (outturn, probed) = (outturn?, probed?);
     let mut report = Report::of(plan, &outturn);

@@ -1,4 +1,5 @@
-//! Random numbers for the keys and masks of WebSockets, which nobody has to be unable to guess.
+//! Random numbers for the keys and masks of WebSockets. They differ each time; it does no harm if somebody can guess
+//! them, because the person who runs the client chooses what it sends.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 

@@ -1,4 +1,5 @@
-//! What is between the conversation and the server: a socket, and where the URL says so TLS and the handshake of a WebSocket.
+//! What lies between the conversation and the server: a socket and, if the URL asks for them, TLS and the opening
+//! handshake of a WebSocket.
 
 use super::failure::Failure;
 use super::random::random;

@@ -1,9 +1,9 @@
-//! Sockets that were handed over by the process which started this one: by a supervisor (`LISTEN_FDS`, as systemd does
-//! it), or by the program that this one is to take the place of.
+//! Sockets that the process which started this one has handed over: a supervisor (`LISTEN_FDS`, as systemd does it), or
+//! the older program whose place this one takes.
 //!
-//! A socket has a name. A listener is given the socket that has its own text as its name, or its service, or its
-//! address, in this order; the admin endpoint one that is called `admin`, or has its address, and the agent likewise one
-//! that is called `agent`.
+//! Each such socket has a name. A listener gets the socket whose name is the listener's own text, its service, or its
+//! address, in this order. The admin endpoint gets the one that is named `admin` or has its address, and the agent
+//! likewise the one that is named `agent`.
 
 use super::super::exit::ExitError;
 use crate::Address;

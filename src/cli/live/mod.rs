@@ -1,5 +1,6 @@
-//! What a serving program can be told while it serves, and what it tells its supervisor: one thread that waits for
-//! SIGHUP and SIGUSR2, and says at intervals that the server moves.
+//! Orders to a program that serves, and its reports to a supervisor. One thread waits for SIGHUP (read the
+//! configuration again) and SIGUSR2 (hand over to a new program), and tells the supervisor at intervals that the server
+//! is alive.
 
 pub(super) mod handed;
 pub(super) mod notify;

@@ -1,4 +1,4 @@
-//! What a supervisor is told: the protocol of systemd's `sd_notify(3)`, in which many others can be spoken to as well.
+//! Messages to a supervisor, in the protocol of systemd's `sd_notify(3)`, which other supervisors understand too.
 
 use std::env;
 use std::io;

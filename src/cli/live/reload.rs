@@ -1,4 +1,4 @@
-//! Reading the configuration again: it is checked whole, and taken over whole or not at all.
+//! Reads the configuration again. It is checked as a whole, and then either all of it takes effect or nothing.
 
 use crate::cli::args::ServeArgs;
 use crate::cli::config;

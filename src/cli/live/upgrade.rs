@@ -1,5 +1,5 @@
-//! The program is replaced by a newer one without a lost connection: the new one is started with the listening sockets,
-//! and when it says that it serves, this one stops accepting and ends when its clients have left.
+//! Replaces the program by a newer one without losing a connection. The new program is started with the listening
+//! sockets. When it reports that it serves, the old one stops accepting, and ends when its clients have left.
 
 use super::handed::{HANDOVER, Handover, NumberedSocket};
 use super::notify::Supervisor;
@@ -64,7 +64,8 @@ pub(super) fn upgrade(estate: Estate<'_>) -> Result<u32, String> {
         return Err("this is process 1 of a container, which ends with it: start a new container".to_owned());
     }
     let Estate { started, handle, supervisor, texts, beside, end_beside } = estate;
-    let program = started.program.as_ref().map_err(|why| format!("it cannot tell its own file: {why}"))?;
+    let program =
+        started.program.as_ref().map_err(|why| format!("its program file cannot be found: {why}"))?;
     let sockets = sockets(handle, texts, beside)
         .map_err(|error| format!("the sockets cannot be handed over: {error}"))?;
     let (mut child, pipe) = start(program, &sockets)
@@ -170,7 +171,7 @@ fn give_up(child: &mut Child, why: String) -> String {
     let until = Instant::now() + Duration::from_secs(1);
     while Instant::now() < until {
         if let Ok(Some(status)) = child.try_wait() {
-            return format!("the new program does not serve: {status}; its own last words say why");
+            return format!("the new program does not serve: {status}; the end of its output says why");
         }
         if !why.contains("ended") {
             break;

@@ -12,7 +12,7 @@ use tidegate_units::url::Url;
 /// Whether a run shows how it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum ProgressWhen {
-    /// A bar on a terminal, a line every ten seconds elsewhere; on stderr.
+    /// A bar on a terminal, a line every ten seconds elsewhere.
     Auto,
     /// Not at all.
     Off,
@@ -67,8 +67,8 @@ pub(super) struct LoadArgs {
     #[arg(short, long, value_name = "N", value_parser = units::rate, help_heading = LOAD)]
     pub(super) rate: Option<f64>,
 
-    /// Change the rate over time (open loop). In each stage the rate goes in a straight line to its value, at first
-    /// from --rate or 0; a stage of 0s is a jump. Example: 10s:100,1m:1000,10s:0.
+    /// Change the rate over time (open loop). In each stage the rate changes evenly until it has the stage's value; the
+    /// first stage begins at --rate or 0. A stage of 0s is a jump. Example: 10s:100,1m:1000,10s:0.
     #[arg(long, value_name = "TIME:RATE,...", conflicts_with_all = ["duration", "requests"], help_heading = LOAD)]
     pub(super) stages: Option<Stages>,
 
@@ -203,7 +203,7 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "FILE", help_heading = JUDGEMENT)]
     pub(super) baseline: Option<PathBuf>,
 
-    /// Take differences up to this share for noise when comparing.
+    /// When comparing, treat differences up to this share as noise.
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = noise, help_heading = JUDGEMENT)]
     pub(super) noise: f64,
 
@@ -223,7 +223,7 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "FILE", help_heading = OUTPUT)]
     pub(super) csv: Option<PathBuf>,
 
-    /// Whether standard error shows how the run goes on.
+    /// Whether the run shows its progress on standard error.
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN", help_heading = OUTPUT)]
     pub(super) progress: ProgressWhen,
 }

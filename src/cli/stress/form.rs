@@ -1,4 +1,4 @@
-//! How a report is shown on standard output, and the shares that are taken for noise.
+//! How a report is printed on standard output, and the option that says which differences count as noise.
 
 use std::io::Write;
 use tidegate_stress::{Report, share};

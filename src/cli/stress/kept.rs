@@ -1,4 +1,4 @@
-//! `tidegate stress report|compare|merge`: commands on reports from files.
+//! `tidegate stress report|compare|merge`: commands that read reports from files.
 
 use super::form::{ReportForm, noise, print, print_report};
 use crate::cli::exit::{self, fail};
@@ -11,11 +11,11 @@ use tidegate_stress::{Report, Threshold};
 /// What is done with reports that were kept.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum KeptCommand {
-    /// Show reports that were kept.
+    /// Show reports that were saved.
     Report(ShowArgs),
     /// Compare each report with the first, and exit with 99 if anything is worse.
     Compare(CompareArgs),
-    /// Make one report of those of generators that ran beside each other.
+    /// Combine the reports of generators that ran at the same time into one.
     Merge(ShowArgs),
 }
 

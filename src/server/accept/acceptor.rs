@@ -1,6 +1,9 @@
-//! The acceptor: one thread that takes what is waiting, admits or refuses it, and never waits for a client. While there
-//! is no overload the leader takes newcomers on the way (see [`newcomers`](super::newcomers)) and the acceptor sleeps; it
-//! is called when one must be refused, held, or cannot be had.
+//! The acceptor: one thread that accepts, admits and refuses connections while the server is overloaded. It never waits
+//! for a client.
+//!
+//! Without overload this thread sleeps: the leader, the worker that polls, accepts newcomers itself (see
+//! [`newcomers`](super::newcomers)). The leader wakes the acceptor when a newcomer must be refused or left in the
+//! kernel's backlog, and when accept fails.
 
 use super::errors::classify;
 use super::newcomers::Newcomers;

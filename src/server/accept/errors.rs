@@ -1,4 +1,4 @@
-//! Errors of accept, by their class.
+//! The errors of accept(2), in classes. The class decides what the server does next, and is a label of the metric.
 
 use crate::reason::AcceptError;
 use rustix::io::Errno;

@@ -1,4 +1,4 @@
-//! Newcomers: who takes them from the kernel, who refuses them, and what is done when accept fails.
+//! New connections: which thread accepts them, which one refuses them, and what the server does when accept fails.
 
 pub(crate) mod acceptor;
 pub(crate) mod errors;

@@ -1,9 +1,10 @@
-//! How a newcomer becomes a connection, and who takes it.
+//! How a new connection is accepted and admitted, and by which thread.
 //!
-//! The listeners stand in the one epoll too. The leader that finds newcomers there takes them itself while they can be
-//! admitted: no thread is woken for a connection, which on a busy machine costs more than to accept it. When they cannot
-//! be admitted, or accept fails, the leader calls the acceptor, whose thread runs before the workers' and does the rest:
-//! refuse, hold, back off.
+//! The listening sockets are registered in the server's epoll, as connections are. The leader that finds newcomers
+//! there accepts them itself while they can be admitted, so no other thread is woken for a connection: on a busy
+//! machine a wake-up costs more than the accept. When newcomers cannot be admitted, or accept fails, the leader wakes
+//! the acceptor. Its thread has a higher priority than the workers and does the rest: it refuses newcomers, leaves them
+//! in the backlog, or pauses after an error.
 
 use super::errors::classify;
 use crate::clock::{Nanos, nanos};

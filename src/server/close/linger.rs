@@ -1,5 +1,6 @@
-//! Closes that wait for the client: FIN is sent, and what the client still sends is discarded until its own FIN. A close
-//! with unread input would be a reset, which can destroy a reply on its way.
+//! Polite closes: the server sends FIN, and reads and discards what the client still sends until the client's own FIN.
+//! If a socket is closed with unread input, the kernel sends a reset instead, which can destroy a reply on its way to
+//! the client.
 
 use crate::admit::places::{Place, Places};
 use crate::clock::{Nanos, nanos};

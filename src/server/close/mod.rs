@@ -1,4 +1,4 @@
-//! How connections end: every ending is here, and counted here.
+//! The end of a connection: every ending goes through this module, and is counted here.
 
 pub(crate) mod farewells;
 pub(crate) mod linger;

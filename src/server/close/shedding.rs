@@ -1,4 +1,4 @@
-//! Shedding: what happens to requests that get no turn.
+//! Shedding: what happens to a request that waits in the queue and gets no turn.
 
 use crate::clock::Nanos;
 use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnShed};

@@ -1,4 +1,4 @@
-//! Every ending, on connections of which the test holds the other end: a pair of sockets, no network and no thread.
+//! Every ending, on connections whose other end the test holds: a pair of sockets, without network and without threads.
 
 use super::shedding::{Shedding, shed};
 use super::*;

@@ -1,4 +1,4 @@
-//! Room for datagrams that are received with one call, and for their replies.
+//! Buffers for datagrams that one system call receives, and for their replies, which one call sends.
 
 use crate::limits::Limits;
 use crate::sys::{DATAGRAMS_AT_ONCE, Taken};

@@ -1,4 +1,5 @@
-//! Datagrams: their sockets, the places in which they wait, and batches of them.
+//! Datagrams: the sockets, the fixed places in which datagrams wait, and the batches in which they are received and
+//! sent.
 
 pub(crate) mod batch;
 pub(crate) mod post;

@@ -1,4 +1,4 @@
-//! Datagrams and the line: putting one in, and dropping one that waits.
+//! Puts a datagram into the queue for a worker, and drops one that waits there.
 
 use super::socket::{DatagramSocket, Datagrams};
 use crate::admit::turns::accounts::Class;

@@ -1,10 +1,10 @@
-//! How many datagrams each source is answered: a rate for each, in a table of fixed size.
+//! Limits how many datagrams of each source are answered, with a rate for each source in a table of fixed size.
 //!
-//! The source of a datagram can be forged, so two servers can be made to answer each other for ever: one datagram with
-//! the other's address is enough. And one source that sends without pause would take the places of all others. So each
-//! source has a rate. One port of it may be ahead of the rate by a quarter of a second. All ports together may be ahead by more,
-//! since many clients behind one address may ask at once. A loop, which is between two ports, ends long before that:
-//! [`Repeats`] finds it by what it sends.
+//! The source address of a datagram can be forged. With a single forged datagram an attacker can make two servers
+//! answer each other for ever, and a source that sends without pause would take the places of all others. So each
+//! source has a rate. One port of a source may be ahead of the rate by a quarter of a second. All ports of it together
+//! may be ahead by more, since many clients behind one address may ask at once. A loop between two servers is between
+//! two ports, and ends long before that: [`Repeats`] finds it by what it sends.
 
 use super::repeats::Repeats;
 use crate::admit::sources::SourceKey;

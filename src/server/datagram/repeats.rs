@@ -1,10 +1,10 @@
-//! Tells a port that answers our answers from a client that asks again.
+//! Tells apart a server that answers our answers, which would go on for ever, and a client that asks again.
 //!
-//! Two servers that answer each other send each other what they were sent: the same bytes (echo), the same bytes with more
-//! around them (hello), or the same bytes for the length of a second (time). A client that sends the same bytes again and
-//! again does so too. The difference is that a loop ends with the first datagram that is not answered, and a client sends
-//! another one. So after a few datagrams that repeat the one before, one is not answered; and a port that
-//! sends again of its own accord is trusted with more of them before the next one is not answered.
+//! Two servers that answer each other send each other what they were sent: the same bytes (echo), the same bytes with
+//! more around them (hello), or the same bytes for the length of a second (time). A client may also send the same bytes
+//! again and again. The difference shows when one datagram is not answered: a loop ends there, and a client sends
+//! another datagram. So after a few datagrams that repeat the one before, one is not answered. A port that sends again
+//! of its own accord may repeat more of them before the next one is not answered.
 
 use crate::clock::Nanos;
 use std::hash::{BuildHasher, RandomState};

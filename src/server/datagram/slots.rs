@@ -1,5 +1,5 @@
-//! Datagrams that wait for a worker: a fixed set of places, each with a buffer that is made when it
-//! is first used and kept.
+//! The places for datagrams that wait for a worker: a fixed number, each with a buffer that is allocated at its first
+//! use and kept.
 
 use crate::sys::Taken;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,5 @@
-//! New deadlines for connections that are parked when a limit of time changes. A worker parks each connection with its
-//! deadline, and an idle one may not meet a worker again for hours.
+//! New deadlines for parked connections when a time limit changes. A worker gives each connection its deadline when it
+//! parks it. An idle connection may not meet a worker again for hours, so the timekeeper computes its deadline anew.
 
 use crate::clock::{Nanos, nanos};
 use crate::limits::Limits;

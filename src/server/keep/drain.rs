@@ -1,4 +1,4 @@
-//! How a server ends: from the order to the last connection, with a deadline for each step.
+//! The drain: how a server ends, from the order to the last connection, with a deadline for each step.
 
 use super::orders::{Orders, ShutdownReport};
 use crate::clock::{Nanos, nanos};

@@ -1,5 +1,5 @@
-//! The timekeeper: one thread that ends what has waited too long, runs the lingering closes, sees to it that somebody
-//! polls while all workers are in turns, sums up refusals once a second, and leads the drain. Nothing in it blocks.
+//! The timekeeper: one thread that closes what has waited too long, runs the polite closes, polls while all workers are
+//! in turns, sums up refusals once a second, and leads the drain. None of its work blocks.
 
 use super::deadlines;
 use super::drain::Drain;

@@ -1,4 +1,4 @@
-//! The orders to end a server, and the report of how they were carried out.
+//! The orders that end a server, and the report of how it ended.
 
 use crate::clock::{Nanos, nanos};
 use std::sync::atomic::AtomicBool;

@@ -1,6 +1,7 @@
-//! What the timekeeper does about overload: it notices a queue that stands while all workers are in long turns, gives up
-//! what has waited too long, keeps the kernel's backlog and the newcomers that wait few while the queue stands, and keeps up
-//! what others need to know: whether processors have rest, and how long it takes to work off what waits.
+//! What the timekeeper does about overload. It notices that the queue stands while all workers are in long turns,
+//! refuses requests that have waited too long, and while the queue stands it keeps the kernel's backlog short and lets few
+//! newcomers wait. It also measures what other threads need to know: whether processors are idle, and how long the server
+//! needs for what waits.
 
 use super::rest::RestMeter;
 use crate::admit::turns::standing::INTERVAL;

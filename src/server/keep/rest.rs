@@ -1,4 +1,5 @@
-//! Whether processors are idle: the share of the last moment in which those of this process had nothing to do.
+//! Whether processors are idle: the share of the last moment in which the processors that this process may use had
+//! nothing to do.
 
 #[cfg(target_os = "linux")]
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! When the allocator is asked to give memory back to the system: after many clients have left.
+//! When the allocator is told to return memory to the system: after many clients have left.
 
 /// A smaller crowd than this leaves nothing worth the work.
 const CROWD: usize = 512;

@@ -1,8 +1,9 @@
-//! Whether a worker without work spins for a moment before it sleeps in the poll.
+//! Decides whether a worker without work spins for a moment before it sleeps in the poll.
 //!
-//! To sleep and be woken costs several microseconds of processor time, and the client tens of them, more in a virtual
-//! machine. If the next event comes sooner than that, spinning is cheaper than sleeping. If not, it is processor time for
-//! nothing. So each worker remembers how long its recent waits were, and spins only while that pays.
+//! To sleep and be woken costs the server several microseconds of processor time, and delays the client by tens of
+//! microseconds, more in a virtual machine. If the next event comes sooner than that, spinning is cheaper than
+//! sleeping. If it comes later, spinning wastes processor time. So each worker remembers how long its recent waits
+//! were, and spins only while that pays.
 
 use crate::clock::{Nanos, nanos};
 use std::time::Duration;

@@ -1,9 +1,11 @@
-//! Workers whose turns compute: more of them than processors make every turn longer, and none end sooner.
+//! Limits how many workers compute at once. More computing workers than processors make every turn longer, and no turn
+//! ends sooner.
 //!
-//! Thirty-two workers that share one processor take it in slices of some milliseconds, so a turn of one millisecond may
-//! be interrupted and wait for thirty-one slices of others. While as many compute as there are processors, and one more,
-//! the rest sleep. Whether turns of a service compute is measured (see
-//! [`TurnCost`](crate::server::queue::cost::TurnCost)): where they wait for something, all workers take part.
+//! When thirty-two workers share one processor, the system gives it to each in slices of some milliseconds. A turn that
+//! needs one millisecond may then be interrupted, and wait for the slices of thirty-one others. So while one more
+//! worker computes than there are processors, the others sleep. Whether the turns of a service compute is measured (see
+//! [`TurnCost`](crate::server::queue::cost::TurnCost)): if they mostly wait, for a disk or a database, all workers take
+//! part.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

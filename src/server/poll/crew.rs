@@ -1,12 +1,13 @@
-//! The workers as a crew: who polls, who sleeps, who is woken for work. Never more are woken than there is work,
-//! never one too few.
+//! The workers as a crew: which one polls, which ones sleep, and which one is woken for work. A sleeping worker is
+//! woken whenever there is work for it, and never more workers than there is work.
 //!
-//! At most one worker polls at a time, the *leader*; others that have no work sleep. Sleepers are a stack, so that the
-//! one that slept last (whose caches are warm) is woken first. The timekeeper sleeps long while all is quiet.
+//! At most one worker polls at a time, the *leader*. Other workers without work sleep. The sleepers are a stack: the
+//! one that fell asleep last is woken first, because its caches are warm. The timekeeper sleeps too, for long while the
+//! server is quiet.
 //!
-//! Everybody who rests says so, looks once more whether there is work, and rests; everybody who makes work publishes
-//! it and then looks who rests. So one of the two sees the other. How a thread sleeps and is woken is handed in
-//! ([`Rouse`]): the models run this very code.
+//! A thread that is about to rest announces it, checks for work once more, and rests. A thread that adds work publishes
+//! it, and then checks which threads rest. So at least one of the two sees the other. How a thread sleeps and is woken
+//! is handed in ([`Rouse`]), so the models check this code and not a copy.
 
 use crate::server::poll::awake::Awake;
 use crate::server::poll::leadership::Leadership;

@@ -1,4 +1,4 @@
-//! The lead: at most one thread polls, and others can wake it while it sleeps in the poll.
+//! The lead: at most one thread polls, and other threads can wake it while it sleeps in the poll.
 
 use crate::server::sync::{AtomicBool, Ordering, fence};
 

@@ -1,4 +1,4 @@
-//! Events: the one epoll, who polls it, who sleeps, and who wakes whom.
+//! Events: the one epoll, the thread that polls it, the threads that sleep, and how they are woken.
 
 pub(crate) mod awake;
 pub(crate) mod busy_poll;

@@ -1,9 +1,10 @@
-//! The one epoll.
+//! The server's only epoll.
 //!
-//! Every connection is registered once, edge-triggered, for its whole life (a second time only at its first blocked
-//! write). At most one thread polls at a time, the leader: a worker that has no work becomes leader, puts what is ready
-//! into the queue, stops leading, and takes the first entry itself. So an event costs no hand-off, and while the leader
-//! works the kernel wakes nobody. When all workers are in turns, the timekeeper leads for a moment at every tick.
+//! Every connection is registered once, edge-triggered, for its whole life; at its first blocked write it is registered
+//! a second time. At most one thread polls at a time, the leader. A worker without work becomes the leader, puts
+//! connections with events into the queue, gives up the lead, and takes the first entry itself. So an event is not
+//! handed from thread to thread, and the kernel wakes no thread while the leader works. When all workers are in turns,
+//! the timekeeper leads for a moment at every tick.
 
 use super::crew::Lead;
 use crate::server::queue::state::{ConnectionId, Generation, Marks};

@@ -1,4 +1,4 @@
-//! How the real threads of a server sleep and are woken.
+//! How the threads of a server sleep and are woken; the models put theirs in the place of these.
 
 use super::crew::Rouse;
 use mio::Waker;

@@ -1,4 +1,5 @@
-//! How long the turns of a service take. That decides whether another worker is woken before a turn.
+//! Measures how long the turns of a service take. The server needs that to decide whether it wakes another worker
+//! before a turn.
 
 use crate::clock::Nanos;
 use std::sync::atomic::AtomicU64;

@@ -1,8 +1,9 @@
-//! The line between those who find work and the workers: one bounded channel.
+//! The line between the threads that find work and the workers: one bounded channel.
 //!
-//! Its capacity is all connections that can be admitted, all places for datagrams, all datagram sockets, the tick and
-//! the farewells, and each of them is in it at most once. So it cannot overflow, and nobody blocks on sending. What
-//! bounds waiting is admission, which refuses newcomers while as many wait as `--queue` says.
+//! Its capacity is the sum of all connections that can be admitted, all places for datagrams, all datagram sockets, the
+//! tick and the farewells. Each of them is in the line at most once, so it cannot overflow and no thread waits to add
+//! an entry. How many requests wait is bounded by admission, which refuses newcomers while as many of them wait as
+//! `--queue` says.
 
 use super::state::ConnectionId;
 use crate::clock::Nanos;

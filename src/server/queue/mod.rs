@@ -1,4 +1,5 @@
-//! What waits for a worker: the line, the table of connections, and the word that says who owns one.
+//! What waits for a worker: the line, the table of connections, and the atomic word that says which thread owns a
+//! connection.
 
 pub(crate) mod connection;
 pub(crate) mod cost;

@@ -1,51 +1,60 @@
-//! The order of turns: what a worker gets when it asks for work, in calm and while the queue stands.
+//! The order of turns: which entry a worker gets when it asks for work.
 //!
-//! In calm an entry goes from the channel to the worker, and this module costs it two loads. Once the queue stands (see
-//! [`standing`](super::standing)), and until the shelf is empty again, a worker that asks first moves what has come out of the
-//! channel to the [`shelf`](super::shelf), and then takes the entry whose turn it is. So there is one order for all
-//! that waits: a source without a share is served next, however long the others' heaps are, and a heap is not
-//! starved by sources that come once, because newcomers, established connections and datagrams take turns.
+//! While the queue does not stand, an entry goes from the channel to the worker, and this module costs it two loads.
+//! Once the queue stands (see [`standing`](super::standing)), and until the shelf is empty again, a worker that asks
+//! first moves what has come out of the channel to the [`shelf`](super::shelf), and then takes the entry whose turn it
+//! is. So there is one order for all that waits. A source that had less than its share is served next, however many
+//! requests of other sources wait. And newcomers, established connections and datagrams take turns, so that sources
+//! which come only once cannot starve a source that has many requests waiting.
 //!
-//! # What each stage has to do
+//! # What each stage does
 //!
-//! *Admission.* `queue` counts newcomers only: [`Class::Newcomer`] is an entry of a connection that has had no turn,
-//! from its admission to its first turn, in the channel or on the shelf. An established connection takes no queue place,
-//! so established connections cannot lock newcomers out at the door, and the turns by class see to it that they are not
-//! locked out inside. The source is computed once, at admission, and kept beside the slot where it can be read
-//! without owning the connection.
+//! *Admission.* `queue` counts newcomers only. A newcomer ([`Class::Newcomer`]) is a connection that has had no turn;
+//! its entry counts from its admission to its first turn, in the channel and on the shelf. An established connection
+//! takes no place of `queue`, so established connections cannot keep newcomers out. The turns by class make sure that
+//! newcomers, once admitted, are served. The source is computed once, at admission, and kept beside the slot, where
+//! other threads than the connection's owner can read it.
 //!
-//! *Acceptor.* While [`Standing::is_calm`]: a deep backlog (4,096), and accept what is there, at the latest when the backlog is
-//! half full; a full `queue` is a burst, so newcomers wait in the kernel, as today. Otherwise a backlog that is
-//! worked off in 50 ms (turns a second / 20, from 8 to `queue`), because what waits in the kernel waits in the order of
-//! arrival and no one can choose among it. Call `listen` again when that changes. A newcomer's `since` is when the kernel welcomed it, so that a deep backlog is seen
-//! to stand: ask `TCP_INFO` unless it is calm and the backlog was empty.
+//! *Acceptor.* While [`Standing::is_calm`], the backlog is deep (4,096), and the acceptor accepts what is there, at the
+//! latest when the backlog is half full. If `queue` is full then, that is a burst, and newcomers wait in the kernel.
+//! Otherwise the backlog is as long as can be worked off in 50 ms (a twentieth of the turns in a second, from 8 to
+//! `queue`): what waits in the kernel waits in the order of arrival, and the server cannot choose among it. When the
+//! length changes, `listen` is called again. A newcomer's `since` is the time at which the kernel completed its
+//! handshake, so that a wait in a deep backlog is seen. It is read from `TCP_INFO`, unless the queue is calm and the
+//! backlog was empty.
 //!
-//! Accept while fewer than `queue` newcomers wait (while the queue stands and processors have no rest, fewer than the workers
-//! serve in 50 ms), those not counted that a free worker is about to take. Beyond that, while [`Standing::stands`], each refusal
-//! that the budget pays for accepts the newcomer and sheds one that waits ([`Order::displace`], reason `queue_full`): a refusal
-//! costs the same whoever gets it. It is the oldest of the source that has the most, which has the least use for its place; and
-//! before that what is in the channel goes to the shelf ([`Order::shelve`]), so that the largest crowd is known. What stands in the backlog beyond the small one, when the queue begins to stand, is dealt with
-//! like that whatever the budget. The budget is 3 % of a processor while workers compete for it, and none is needed while
-//! processors have rest.
+//! The acceptor accepts while fewer than `queue` newcomers wait, or, while the queue stands and the processors are busy,
+//! fewer than the workers serve in 50 ms; those that a free worker is about to take do not count. Beyond that, while
+//! [`Standing::stands`], each refusal that the budget pays for accepts the newcomer and sheds one that waits
+//! ([`Order::displace`], reason `queue_full`): the oldest of the source that has the most, whose reply is least useful. Both
+//! refusals cost the same. Before that the acceptor moves what is in the channel to the shelf ([`Order::shelve`]), so that
+//! the largest crowd is known. When the queue begins to stand, the same is done, whatever the budget, with the newcomers in
+//! the backlog that exceed its new length. The budget is 3 % of a processor while workers compete for it. While processors
+//! are idle, none is needed.
 //!
-//! *Worker.* [`Order::take`] in the place of the channel's `pop`. [`Offer::GiveUp`] is to be shed (`client_gone`). For
-//! [`Offer::Turn`]: take the slot by its state word; if the entry has waited long or its client has hung up, look at the
-//! socket; if the client is certainly gone, shed (`client_gone`) and [`Order::refund`] its source. Before the turn, wake
-//! another worker as today, counting [`Order::len`] as waiting. After the turn [`Order::note_cost`]. A worker may sleep
-//! when the channel and [`Order::len`] are both empty; an entry on its way from one to the other is counted.
+//! *Worker.* It calls [`Order::take`] instead of the channel's `pop`. An [`Offer::GiveUp`] is shed (`client_gone`). For
+//! an [`Offer::Turn`] it takes the slot by its state word. If the entry has waited long, or its client has hung up, it
+//! checks the socket; if the client has certainly left, the entry is shed (`client_gone`) and its source gets the turn
+//! back ([`Order::refund`]). Before the turn, the worker may wake another one; [`Order::len`] counts as waiting. After
+//! the turn it calls [`Order::note_cost`]. A worker may sleep when the channel and [`Order::len`] are both empty; an
+//! entry on its way from one to the other is counted.
 //!
 //! *Datagrams.* When a datagram finds no place, the one that has waited longest on the shelf makes room
-//! ([`Order::displace`], reason `queue_full`). Its client cannot be seen to leave, and without this the stale would keep the places.
+//! ([`Order::displace`], reason `queue_full`). The server cannot see that the client of a datagram has left, and
+//! without this rule datagrams that nobody waits for any more would keep the places.
 //!
-//! *Leader.* When an event marks a hang-up of a queued connection: [`Order::hung_up`]; what comes back is shed.
+//! *Leader.* When an event says that the client of a queued connection has hung up, the leader calls [`Order::hung_up`]
+//! and sheds what that returns.
 //!
-//! *Timekeeper.* [`Order::expire`] each scan: what comes back is shed (`queue_timeout`). While all workers are in long turns
-//! nobody takes, and an entry in the channel is old only then: the timekeeper moves it to the shelf ([`Order::shelve`]).
+//! *Timekeeper.* At each scan it calls [`Order::expire`] and sheds what that returns (`queue_timeout`). While all
+//! workers are in long turns none of them takes entries, and only then can an entry in the channel grow old: the
+//! timekeeper moves it to the shelf ([`Order::shelve`]).
 //!
-//! *Drain.* At the deadline, [`Order::drain_one`] until it is empty; before it, entries on the shelf are served like others.
+//! *Drain.* Before its deadline, entries on the shelf are served like others. At the deadline the drain calls
+//! [`Order::drain_one`] until the shelf is empty.
 //!
-//! What is taken off the shelf by any of these has left it before the caller sees it, so exactly one of them ends or
-//! serves it. The state word decides the same for entries in the channel.
+//! Each of these calls takes the entry off the shelf before it returns, so exactly one thread serves or ends it. For
+//! entries in the channel, the state word decides the same.
 
 use super::accounts::{Class, SourceId};
 use super::shelf::{Shelf, ShelfLimits, Shelved};

@@ -1,4 +1,4 @@
-//! A connection in the hands of the one thread that owns it.
+//! A connection and the right to touch it, which one thread has at a time.
 
 use super::connection::Connection;
 use super::line::{Claim, Entry, Job, Line};

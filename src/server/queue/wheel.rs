@@ -1,8 +1,8 @@
-//! The timers of sessions that asked to be called later: a wheel of buckets of a millisecond.
+//! The timers of sessions that asked to be called later: a wheel of buckets, one for each millisecond.
 //!
-//! Setting a timer and finding one that is due takes the same time, whatever their number. A timer that is further away
-//! than one round of the wheel stays in its bucket, and is passed once a round. Each slot has at most one timer, so the
-//! number of connections bounds the memory.
+//! To set a timer, and to find one that is due, takes the same time however many there are. A timer that is further
+//! away than one round of the wheel stays in its bucket, and the wheel passes it once a round. Each slot has at most
+//! one timer, so the number of connections bounds the memory.
 
 use super::state::{ConnectionId, Generation};
 use crate::clock::Nanos;

@@ -1,5 +1,6 @@
-//! A worker and datagrams: receiving a batch, answering it or posting it, answering what was posted.
-//! While no worker is free the timekeeper receives and posts; it never answers.
+//! How a worker treats datagrams: it receives a batch, answers each datagram or puts it into the queue, and answers
+//! those from the queue. While no worker is free, the timekeeper receives datagrams and puts them into the queue; it
+//! never answers one.
 
 use super::station::Station;
 use crate::admit::sharing::Sharing;

@@ -1,6 +1,6 @@
-//! A turn of a connection whose TLS handshake is not over. It is a turn like all others: it has waited in the queue, it
-//! reads what is there, computes, and parks. So a client that is silent or slow in its handshake holds no worker, and no
-//! more handshakes are computed at once than there are workers.
+//! A turn of a connection whose TLS handshake is not complete. Like any other turn it has waited in the queue, reads
+//! what has arrived, computes, and parks. So a client that is silent or slow in its handshake holds no worker, and
+//! there are never more handshakes being computed than there are workers.
 
 use super::parking::Next;
 use super::station::Station;

@@ -1,4 +1,4 @@
-//! The harvest: the leader reads events, and puts what is ready into the line.
+//! The harvest: the leader reads events from the epoll and puts the connections that have work into the queue.
 
 use crate::admit::turns::accounts::Class;
 use crate::metrics::stats::Place;

@@ -1,4 +1,4 @@
-//! A newcomer's first meeting with a worker: whether it is served, and the opening of its session.
+//! The first turn of a new connection: the worker decides whether it is still served, and opens its session.
 
 use super::station::Station;
 use crate::admit::bell::Awaited;

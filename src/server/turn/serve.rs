@@ -1,4 +1,5 @@
-//! One turn of a connection, from the flush of what is kept to its parking or its end.
+//! One turn of a connection: it begins with replies that could not be sent before, and ends when the connection is
+//! parked, queued again or closed.
 
 use super::opening::LOOK_AFTER;
 use super::parking::Next;

@@ -1,4 +1,5 @@
-//! The station of a worker: its number, its last reading of the clock, its buffers, its meter.
+//! What one worker has for itself: its number, its last reading of the clock, its buffers, and the meter of how busy it
+//! is.
 
 use crate::clock::Nanos;
 use crate::metrics::stats::WorkerClock;

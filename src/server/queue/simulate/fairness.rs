@@ -1,8 +1,10 @@
-//! How much of its share each source has had: kept as simply as it can be, to check the accounts by.
+//! How much of its share each source has had, computed as simply as possible, to check the accounts of [`Order`]
+//! against it.
 //!
-//! What a share is can be seen in two ways. Either the turn is divided among the sources that wait, or among those and the ones
-//! that have had their turn early and have not paid for it yet. The accounts are between the two (they count in whole
-//! rounds), so a source counts as ahead when it is by the first, and as behind when it is by the second.
+//! There are two ways to say what a share is. Each turn is divided either among the sources that wait, or among these
+//! and the sources that had turns early and have not made up for them yet. The accounts lie between the two, since they
+//! count in whole rounds. So a source counts as ahead only if it is ahead by the first way, and as behind only if it is
+//! behind by the second.
 
 use super::server::RequestModel;
 use crate::server::queue::accounts::SourceId;

@@ -336,6 +336,7 @@ impl Acceptor {
             oldest
         };
         let Some(entry) = oldest else { return false };
+        shared.line.note_overflow();
         shed(shared, self.newcomers().row, &entry, Shedding::Displaced, now);
         self.refused += 1;
         true

@@ -76,7 +76,7 @@ impl Pressure {
         if standing.stands() {
             let busy = !shared.rest.load(Relaxed) && self.rate > 0.0;
             let few = busy && shared.displaces_oldest(limits.server.overload);
-            shared.line.set_places(if few { self.soon() } else { usize::MAX });
+            shared.line.shrink_to(if few { self.soon() } else { usize::MAX });
             let wanted = self.shallow_backlog(limits.server.backlogs().1, busy);
             // Small changes are not worth a system call for each listener.
             if self.shallow.is_none_or(|now| now.abs_diff(wanted) > now / 4) {
@@ -86,7 +86,7 @@ impl Pressure {
             }
         } else if self.shallow.is_some() && standing.is_calm(now) {
             self.shallow = None;
-            shared.line.set_places(usize::MAX);
+            shared.line.grow();
             self.apply_backlogs(shared, limits);
         }
     }

@@ -10,8 +10,8 @@ use crate::clock::Nanos;
 use crate::metrics::stats::Place;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What is to be done.
@@ -82,6 +82,8 @@ pub(crate) struct Line {
     limit: AtomicUsize,
     /// How many newcomers may wait now, if they are fewer.
     places: AtomicUsize,
+    /// Whether a newcomer had to make room since there was rest.
+    overflowed: AtomicBool,
 }
 
 impl Line {
@@ -92,7 +94,8 @@ impl Line {
         let (front_len, newcomers, datagrams) = (zero(), zero(), zero());
         let (front, limit, places) =
             (Mutex::default(), AtomicUsize::new(limit), AtomicUsize::new(usize::MAX));
-        Self { sender, receiver, front, front_len, newcomers, datagrams, limit, places }
+        let overflowed = AtomicBool::new(false);
+        Self { sender, receiver, front, front_len, newcomers, datagrams, limit, places, overflowed }
     }
 
     /// Adds an entry. A full channel is impossible by construction; should that construction be wrong, the entry is
@@ -177,9 +180,22 @@ impl Line {
         self.limit.store(limit, Relaxed);
     }
 
-    /// Lets at most `most` newcomers wait from now on, and never more than the limit. Those that wait already stay.
-    pub(crate) fn set_places(&self, most: usize) {
+    /// A newcomer had to make room for another.
+    pub(crate) fn note_overflow(&self) {
+        self.overflowed.store(true, Relaxed);
+    }
+
+    /// Lets at most `most` newcomers wait from now on, and never more than the limit, if some had to make room. Where all that
+    /// come fit within the limit, nobody is to be turned away. Those that wait already stay.
+    pub(crate) fn shrink_to(&self, most: usize) {
+        let most = if self.overflowed.load(Relaxed) { most } else { usize::MAX };
         self.places.store(most, Relaxed);
+    }
+
+    /// As many may wait again as the limit says.
+    pub(crate) fn grow(&self) {
+        self.overflowed.store(false, Relaxed);
+        self.places.store(usize::MAX, Relaxed);
     }
 
     /// How many newcomers may wait now.
@@ -291,14 +307,17 @@ mod tests {
     }
 
     #[test]
-    fn fewer_newcomers_may_wait_than_the_limit_says_and_never_more() {
+    fn once_some_had_to_make_room_fewer_newcomers_may_wait_than_the_limit_says() {
         let line = Line::new(8, 4);
-        line.set_places(1);
-        assert!(line.has_place(|| 0) && line.has_an_eighth_free());
+        line.shrink_to(1);
         line.push(newcomer(0));
+        assert!(line.has_place(|| 0), "nobody had to make room so far");
+        line.note_overflow();
+        line.shrink_to(1);
         assert!(!line.has_place(|| 0) && line.has_place(|| 1), "a free worker is one more place");
         assert!(!line.has_an_eighth_free());
-        line.set_places(usize::MAX);
+        line.grow();
+        line.shrink_to(1);
         (1..4).for_each(|slot| {
             assert!(line.has_place(|| 0), "{slot} wait");
             line.push(newcomer(slot));

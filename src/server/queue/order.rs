@@ -23,8 +23,8 @@
 //! handshake, so that a wait in a deep backlog is seen. It is read from `TCP_INFO`, unless the queue is calm and the
 //! backlog was empty.
 //!
-//! The acceptor accepts while fewer than `queue` newcomers wait, or, while the queue stands and the processors are busy,
-//! fewer than the workers serve in 50 ms; those that a free worker is about to take do not count. Beyond that, while
+//! The acceptor accepts while fewer than `queue` newcomers wait. Once some had to make room, and for as long as the queue stands
+//! and the processors are busy, fewer may wait: as many as the workers serve in 50 ms. Those that a free worker is about to take do not count. Beyond that, while
 //! [`Standing::stands`], each refusal that the budget pays for accepts the newcomer and sheds one that waits
 //! ([`Order::displace`], reason `queue_full`): the oldest of the source that has the most, whose reply is least useful. Both
 //! refusals cost the same. Before that the acceptor moves what is in the channel to the shelf ([`Order::shelve`]), so that

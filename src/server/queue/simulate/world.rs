@@ -91,6 +91,8 @@ pub(super) struct World {
     /// Processor time that refusals may take, and when it was last looked at.
     budget: f64,
     budget_at: Nanos,
+    /// Whether a newcomer had to make room since it was calm.
+    overflowed: bool,
     stood_at: Nanos,
     /// Kept only where all turns cost the same.
     fairness: Option<Fairness>,
@@ -129,6 +131,7 @@ impl World {
             waiting_datagrams: 0,
             budget: 0.0,
             budget_at: 0,
+            overflowed: false,
             stood_at: 0,
             fairness: None,
             report: RunReport { groups: vec![GroupOutcome::default(); groups.len()], ..RunReport::default() },
@@ -412,10 +415,11 @@ impl World {
         waiting < self.places() + free
     }
 
-    /// How many newcomers may wait: while the queue stands and processors have no rest, as many as the workers serve soon.
+    /// How many newcomers may wait: while the queue stands and processors have no rest, as many as the workers serve soon, once
+    /// some had to make room.
     fn places(&self) -> usize {
         let busy = self.rules.work != WorkModel::Sleep && self.rules.rule == ServingOrder::Shelf;
-        if busy && !self.order.standing().is_calm(self.now) {
+        if busy && self.overflowed && !self.order.standing().is_calm(self.now) {
             self.soon().min(self.rules.queue)
         } else {
             self.rules.queue
@@ -453,6 +457,7 @@ impl World {
         }
         self.shelve();
         let Some(request) = self.order.displace(Class::Newcomer, self.now) else { return false };
+        self.overflowed = true;
         self.budget = (self.budget - REFUSE_COST as f64).max(0.0);
         self.overhead(REFUSE_COST - ACCEPT_COST);
         self.report.displaced += 1;
@@ -695,6 +700,7 @@ impl World {
             self.report.expired += 1;
             self.shed(&request);
         }
+        self.overflowed &= !self.order.standing().is_calm(self.now);
         let oldest = self.order.oldest(self.now).unwrap_or(0);
         assert!(oldest <= self.rules.queue_timeout, "an entry has waited for {} ms", oldest / MS);
         self.at(self.now + SCAN, WorldEvent::Scan);

@@ -95,7 +95,7 @@ pub mod proxy_header {
     pub use crate::transport::proxy_header::{Header, HeaderError, MAX_BYTES, Origin, Version, parse};
 }
 
-pub use limits::{Fair, Limits, Overload, QueueOrder, RefusalRate};
+pub use limits::{DryRun, Fair, Limits, Overload, QueueOrder, RefusalRate};
 pub use reason::CloseReason;
 pub use server::{
     BoundServer, BuildError, Builder, Handle, LimitChange, Listen, Server, SetLimitsError, ShutdownReport,

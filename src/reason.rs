@@ -137,6 +137,36 @@ labels! {
 }
 
 labels! {
+    /// What a limit in a dry run would have refused or shed. Each is the reason of one limit.
+    WouldDrop {
+        /// As many newcomers waited for a worker as `queue` allows.
+        QueueFull = "queue_full",
+        /// Its source had as many connections as `max_per_source` allows.
+        PerSource = "per_source",
+        /// Its source connected faster than `source_rate` allows.
+        Rate = "rate",
+        /// A datagram whose source had sent more than `datagram_source_rate` allows.
+        SourceRate = "source_rate",
+        /// It waited for a worker longer than `queue_timeout`.
+        QueueTimeout = "queue_timeout",
+    }
+}
+
+impl WouldDrop {
+    /// What a newcomer that is turned away for this reason would be counted as in a dry run; `None` if no such limit can be in
+    /// one.
+    pub(crate) fn of_newcomer(reason: DropReason) -> Option<Self> {
+        match reason {
+            DropReason::QueueFull => Some(WouldDrop::QueueFull),
+            DropReason::PerSource => Some(WouldDrop::PerSource),
+            DropReason::Rate => Some(WouldDrop::Rate),
+            DropReason::QueueTimeout => Some(WouldDrop::QueueTimeout),
+            _ => None,
+        }
+    }
+}
+
+labels! {
     /// The classes of errors that accept reports; after each of them accepting goes on.
     AcceptError {
         /// The process has no descriptor left.

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::{Client, End, Gate, Held, PATIENCE, Site, eventually, throughout};
 use tidegate::metrics::snapshot::Phase;
-use tidegate::reason::{CloseReason, DatagramDrop, DropReason};
+use tidegate::reason::{CloseReason, DatagramDrop, DropReason, WouldDrop};
 use tidegate::{
-    Echo, Fair, Limits, Listen, Overload, Peer, QueueOrder, Received, RefusalRate, Server, Service, Session,
-    SetLimitsError, Stream, Turn, http, lines, websocket,
+    DryRun, Echo, Fair, Limits, Listen, Overload, Peer, QueueOrder, Received, RefusalRate, Server, Service,
+    Session, SetLimitsError, Stream, Turn, http, lines, websocket,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -49,6 +49,7 @@ const PROOFS: &[(&str, fn())] = &[
     ("datagram-source-rate", datagram_source_rate),
     ("drain-delay", drain_delay),
     ("drain-timeout", drain_timeout),
+    ("dry-run", dry_run),
     ("idle-timeout", idle_timeout),
     ("input-total", input_total),
     ("linger-bytes", linger_bytes),
@@ -654,6 +655,21 @@ fn max_per_source() {
     change(&site, "max-per-source", |limits| limits.max_per_source(0));
     site.client().say("x").hear("x");
     second.say("x").hear("x");
+}
+
+fn dry_run() {
+    let site = Site::serve(base().max_per_source(1).refusal_rate(RefusalRate::All), Echo);
+    let mut first = site.client();
+    first.say("x").hear("x");
+    assert_eq!(site.client().end(), End::Reset);
+    change(&site, "dry-run", |limits| limits.dry_run("max-per-source".parse().unwrap()));
+    let mut beside = site.client();
+    beside.say("x").hear("x");
+    assert_eq!(site.counts().would_drop[WouldDrop::PerSource as usize], 1);
+    change(&site, "dry-run", |limits| limits.dry_run(DryRun::OFF));
+    assert_eq!(site.client().end(), End::Reset);
+    beside.say("x").hear("x");
+    site.until_dropped(DropReason::PerSource, 2);
 }
 
 fn source_rate() {

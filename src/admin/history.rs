@@ -1,7 +1,7 @@
 //! The last five minutes in a fixed ring, one sample a second: what the status page draws.
 
 use crate::metrics::snapshot::{HistogramSnapshot, Snapshot};
-use crate::reason::{DatagramDrop, DropReason, TurnOutcome, TurnShed};
+use crate::reason::{DatagramDrop, DropReason, TurnOutcome, TurnShed, WouldDrop};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,8 @@ pub(super) struct Sample {
     pub(super) datagrams_dropped: [u64; DatagramDrop::COUNT],
     /// Requests of connections that were served before, and that got no turn.
     pub(super) turns_shed: [u64; TurnShed::COUNT],
+    /// What limits in a dry run would have turned away.
+    pub(super) would_drop: [u64; WouldDrop::COUNT],
     /// Turns that did something.
     pub(super) turns: u64,
     pub(super) sent_bytes: u64,
@@ -85,6 +87,7 @@ impl Sample {
             dropped: [0; DropReason::COUNT],
             datagrams_dropped: [0; DatagramDrop::COUNT],
             turns_shed: [0; TurnShed::COUNT],
+            would_drop: [0; WouldDrop::COUNT],
             turns: 0,
             sent_bytes: 0,
             queue_length: seen.queue_length,
@@ -106,6 +109,9 @@ impl Sample {
             for (sum, n) in sample.turns_shed.iter_mut().zip(listener.turns_shed) {
                 *sum += n;
             }
+            for (sum, n) in sample.would_drop.iter_mut().zip(listener.would_drop) {
+                *sum += n;
+            }
             for (sum, n) in sample.datagrams_dropped.iter_mut().zip(listener.datagrams_dropped) {
                 *sum += n;
             }
@@ -123,6 +129,7 @@ impl Sample {
         Dropped {
             connections: since(&self.dropped, &earlier.dropped),
             turns: since(&self.turns_shed, &earlier.turns_shed),
+            would: since(&self.would_drop, &earlier.would_drop),
             datagrams: since(&self.datagrams_dropped, &earlier.datagrams_dropped),
         }
     }
@@ -155,6 +162,8 @@ impl Sample {
 pub(super) struct Dropped {
     pub(super) connections: [u64; DropReason::COUNT],
     pub(super) turns: [u64; TurnShed::COUNT],
+    /// Let through in a dry run.
+    pub(super) would: [u64; WouldDrop::COUNT],
     pub(super) datagrams: [u64; DatagramDrop::COUNT],
 }
 

@@ -56,16 +56,21 @@ impl Admission {
         self.places.taken()
     }
 
-    /// Takes a place for a connection from `source`.
+    /// Takes a place for a connection from `source`. `refuses` is asked about one that its source's limits do not allow:
+    /// where they are in a dry run it is let in, and is not counted for its source.
     pub(crate) fn admit(
         self: &Arc<Self>,
         source: impl Into<SourceAddress>,
         now: Instant,
+        refuses: impl FnOnce(DropReason) -> bool,
     ) -> Result<Permit, DropReason> {
         let place = self.places.take().ok_or(DropReason::MaxConnections)?;
         // From here on the place is given back on every path.
         let source = match self.sources.are_wanted() {
-            true => Some(self.sources.admit(source, now)?),
+            true => match self.sources.admit(source, now) {
+                Err(reason) if refuses(reason) => return Err(reason),
+                admitted => admitted.ok(),
+            },
             false => None,
         };
         Ok(Permit { admission: self.clone(), source, _place: place })
@@ -90,23 +95,48 @@ mod tests {
         let mut limits = Limits::default();
         (limits.max_connections, limits.max_per_source) = (2, 1);
         let admission = Admission::new(&limits, |_| {});
-        let (now, [a, b, c]) = (Instant::now(), [1, 2, 3].map(|n| IpAddr::from([10, 0, 0, n])));
+        let [a, b, c] = [1, 2, 3].map(|n| SourceAddress::from(IpAddr::from([10, 0, 0, n])));
+        let admit = |source: SourceAddress| admission.admit(source, Instant::now(), |_| true);
         assert!(!admission.is_full());
-        let first = admission.admit(a, now).unwrap();
-        assert_eq!(admission.admit(a, now).unwrap_err(), DropReason::PerSource);
+        let first = admit(a).unwrap();
+        assert_eq!(admit(a).unwrap_err(), DropReason::PerSource);
         assert_eq!(admission.open(), 1, "a refused source gives its place back");
-        let _second = admission.admit(b, now).unwrap();
+        let _second = admit(b).unwrap();
         assert!(admission.is_full() && admission.open() == 2);
-        assert_eq!(admission.admit(c, now).unwrap_err(), DropReason::MaxConnections);
+        assert_eq!(admit(c).unwrap_err(), DropReason::MaxConnections);
         drop(first);
         assert_eq!(admission.open(), 1);
-        assert!(admission.admit(a, now).is_ok());
-        drop(admission.admit(a, now).unwrap());
+        assert!(admit(a).is_ok());
+        drop(admit(a).unwrap());
         let user = SourceAddress::User(Some(0));
-        let of_user = admission.admit(user, now).unwrap();
+        let of_user = admit(user).unwrap();
         drop(_second);
-        assert_eq!(admission.admit(user, now).unwrap_err(), DropReason::PerSource);
-        assert!(admission.admit(SourceAddress::User(Some(1)), now).is_ok(), "another user is another source");
+        assert_eq!(admit(user).unwrap_err(), DropReason::PerSource);
+        assert!(admit(SourceAddress::User(Some(1))).is_ok(), "another user is another source");
         drop(of_user);
+    }
+
+    #[test]
+    fn in_a_dry_run_the_limits_of_a_source_let_in_whom_they_would_refuse_and_no_more_are_counted_for_it() {
+        let limits = Limits::default().max_connections(3).max_per_source(1);
+        let admission = Admission::new(&limits, |_| {});
+        let source = SourceAddress::from(IpAddr::from([10, 0, 0, 1]));
+        let asked = std::cell::RefCell::new(Vec::new());
+        let admit = || {
+            admission.admit(source, Instant::now(), |reason| {
+                asked.borrow_mut().push(reason);
+                false
+            })
+        };
+        let first = admit().unwrap();
+        let (second, third) = (admit().unwrap(), admit().unwrap());
+        assert_eq!(*asked.borrow(), [DropReason::PerSource; 2]);
+        drop(first);
+        let again = admit().unwrap();
+        assert_eq!(asked.borrow().len(), 2, "the place of the first is free, whoever was let in beside it");
+        assert!(admission.is_full());
+        assert_eq!(admit().unwrap_err(), DropReason::MaxConnections, "this limit is in force");
+        drop((second, third, again));
+        assert_eq!(admission.open(), 0);
     }
 }

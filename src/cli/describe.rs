@@ -2,8 +2,9 @@
 
 use super::args::LogFormat;
 use super::beside::Beside;
-use super::plan::Plan;
+use super::plan::{Plan, PlannedListener};
 use crate::Address;
+use crate::limits::DryRun;
 use crate::service::Cost;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -48,6 +49,13 @@ fn start_text(plan: &Plan, addresses: &[Address], beside: Beside<SocketAddr>) ->
         plan.descriptors(),
         plan.memory_ceiling().div_ceil(1 << 20),
     );
+    if limits.dry_run != DryRun::OFF {
+        let _ = writeln!(
+            text,
+            "dry run: {}, whom they would turn away is counted and let through",
+            limits.dry_run
+        );
+    }
     text
 }
 
@@ -67,11 +75,13 @@ fn start_json(plan: &Plan, addresses: &[Address], beside: Beside<SocketAddr>) ->
         "max_connections": plan.limits.max_connections, "descriptors": plan.descriptors(),
         "memory_bytes": plan.memory_ceiling(),
     });
+    let tried = plan.limits.dry_run;
+    let tried = (tried != DryRun::OFF).then(|| json!({ "message": "dry run", "limits": tried.to_string() }));
     let mut now = String::new();
     // Writing to a string does not fail.
     let _ = SystemTime.format_time(&mut Writer::new(&mut now));
     let mut text = String::new();
-    for mut line in listening.chain(admin).chain(agent).chain([limits]) {
+    for mut line in listening.chain(admin).chain(agent).chain([limits]).chain(tried) {
         if let Value::Object(fields) = &mut line {
             fields.insert("timestamp".to_owned(), now.clone().into());
             fields.insert("level".to_owned(), "INFO".into());
@@ -144,8 +154,11 @@ impl Plan {
         let others = self.listeners.len().saturating_sub(1) * self.limits.listener_memory_ceiling();
         let secured = self.listeners.iter().any(|listener| listener.tls.is_some());
         let tls = if secured { self.limits.tls_memory_ceiling() } else { 0 };
+        let http_gate = self.listeners.iter().any(PlannedListener::is_http_gate);
+        let http_gate = if http_gate { self.limits.http_gate_memory_ceiling() } else { 0 };
+        let services: usize = self.listeners.iter().map(|listener| listener.memory(&self.limits)).sum();
         let log = if self.access.is_some() { self.limits.access_log_memory_ceiling() } else { 0 };
-        PROGRAM_BYTES + self.limits.memory_ceiling() + others + more + tls + log
+        PROGRAM_BYTES + self.limits.memory_ceiling() + others + more + tls + log + http_gate + services
     }
 
     /// The descriptors that the server may use.

@@ -1,7 +1,7 @@
 //! The options that set a limit: one for each entry of the table of limits.
 
 use crate::limits::entry::Limit;
-use crate::limits::{Fair, Limits, Overload, QueueOrder, RefusalRate, TABLE, Value};
+use crate::limits::{DryRunError, Fair, Limits, Overload, QueueOrder, RefusalRate, TABLE, Value};
 use clap::{Arg, ArgMatches, Command};
 use tidegate_units as units;
 
@@ -85,6 +85,7 @@ fn parse(limit: &Limit<Limits>, text: &str) -> Result<Value, String> {
         Value::Overload(_) => overload(text).map(Value::Overload),
         Value::Refusals(_) => refusals(text).map(Value::Refusals),
         Value::Order(_) => choice(text, [QueueOrder::Fresh, QueueOrder::Fifo]).map(Value::Order),
+        Value::DryRun(_) => text.parse().map(Value::DryRun).map_err(|error: DryRunError| error.to_string()),
         Value::Fair(_) => choice(text, [Fair::Source, Fair::Off]).map(Value::Fair),
     }
 }

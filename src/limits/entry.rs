@@ -2,6 +2,7 @@
 
 use super::LimitError;
 use super::value::Value;
+use crate::reason::WouldDrop;
 
 /// The part of a server that a limit belongs to; `--help` has a heading for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +45,15 @@ pub(crate) enum Change {
     Fixed,
 }
 
+/// Whether a limit can be in a dry run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trial {
+    /// It can: what it would have turned away is counted by this reason.
+    Dry(WouldDrop),
+    /// It cannot: why.
+    InForce(&'static str),
+}
+
 /// What the table says of one limit, a field of `L`.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program reads and writes limits by name"))]
@@ -59,6 +69,7 @@ pub(crate) struct Limit<L: 'static> {
     pub(crate) documentation: &'static [&'static str],
     /// Whether each listener can have its own.
     pub(crate) per_listener: bool,
+    pub(crate) trial: Trial,
     /// The word that the value 0 stands for.
     pub(crate) zero: Option<&'static str>,
     /// Reads the field.
@@ -111,11 +122,13 @@ impl<L> Limit<L> {
             range: match self.default {
                 Value::Overload(_) => "reject, wait:TIME, drop-oldest".to_owned(),
                 Value::Refusals(_) => format!("auto, all, 0/s to {}", self.most),
+                Value::DryRun(_) => "off, all, or names of limits with commas".to_owned(),
                 Value::Order(_) | Value::Fair(_) => format!("{}, {}", self.least, self.most),
                 _ => format!("{} to {}", self.show(self.least), self.most),
             },
             live: self.is_live(),
             per_listener: self.per_listener,
+            dry_run: matches!(self.trial, Trial::Dry(_)),
             why: self.sentence(),
         }
     }
@@ -140,6 +153,8 @@ pub struct LimitRow {
     pub live: bool,
     /// Whether each listener can have its own.
     pub per_listener: bool,
+    /// Whether it can be in a dry run, see [`DryRun`](super::DryRun).
+    pub dry_run: bool,
     /// What it bounds.
     pub why: String,
 }
@@ -176,15 +191,16 @@ pub(super) const fn spelt(name: &[u8]) -> &str {
 /// field_name: its_type = default, Unit(least..=most), Live or Fixed;
 /// ```
 ///
-/// where the unit is a variant of `Value`. After `Live` or `Fixed` may come `, 0 is "off"` (the word for 0), and
-/// `, per listener` if each listener can have its own.
+/// where the unit is a variant of `Value`. After `Live` or `Fixed` may come `, 0 is "off"` (the word for 0),
+/// `, per listener` if each listener can have its own, and `, dry Reason` (a variant of `WouldDrop`) if it can be in a dry
+/// run, or `, hard "why not"` if it cannot though it turns somebody away.
 macro_rules! limits {
     ($(
         $group:ident {$(
             #[doc = $sentence:literal]
             $(#[doc = $more:literal])*
             $field:ident: $type:ty = $default:expr, $unit:ident($range:expr), $change:ident
-            $(, 0 is $zero:literal)? $(, per $listener:ident)?;
+            $(, 0 is $zero:literal)? $(, per $listener:ident)? $(, dry $reason:ident)? $(, hard $hard:literal)?;
         )*}
     )*) => {
         /// Every limit of a server. Start from [`Limits::default`] and change what must differ: assign a field,
@@ -229,6 +245,8 @@ macro_rules! limits {
                 const RANGE: std::ops::RangeInclusive<$type> = $range;
                 const ZERO: &[&str] = &[$($zero)?];
                 const PER: &[&str] = &[$(stringify!($listener))?];
+                const TRIALS: &[Trial] =
+                    &[$(Trial::Dry(WouldDrop::$reason),)? $(Trial::InForce($hard),)? Trial::InForce(NOBODY)];
                 Limit {
                     name: spelt(&NAME),
                     group: Group::$group,
@@ -239,6 +257,7 @@ macro_rules! limits {
                     documentation: &[$sentence, $($more),*],
                     zero: ZERO.first().copied(),
                     per_listener: !PER.is_empty(),
+                    trial: TRIALS[0],
                     get: |limits| Value::$unit(limits.$field),
                     set: |limits, value| {
                         if let Value::$unit(value) = value {

@@ -7,10 +7,14 @@
 //! the ranges and the relations between limits before anything starts.
 
 mod check;
+mod dry_names;
+mod dry_run;
 pub(crate) mod entry;
 mod table;
 mod value;
 
+pub use dry_names::DryRunError;
+pub use dry_run::DryRun;
 pub use entry::{Group, LimitRow};
 pub use table::Limits;
 pub(crate) use table::TABLE;

@@ -1,8 +1,9 @@
 //! The table of limits: one entry for each. `entry.rs` says how an entry is written.
 
-use super::entry::{Change, Group, Limit, kebab, limits, spelt};
+use super::entry::{Change, Group, Limit, Trial, kebab, limits, spelt};
 use super::value::Value;
-use super::{Fair, Overload, QueueOrder, RefusalRate};
+use super::{DryRun, Fair, Overload, QueueOrder, RefusalRate};
+use crate::reason::WouldDrop;
 use std::time::Duration;
 
 const KIB: usize = 1024;
@@ -23,36 +24,38 @@ const MONTH: Duration = Duration::from_secs(30 * 86_400);
 /// The longest time that is taken, so that sums of times stay far from what a clock can say.
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 const OFF: Duration = Duration::ZERO;
+/// Why a limit that does not say so cannot be in a dry run.
+const NOBODY: &str = "it turns nobody away";
 
 limits! {
     Limits {
         /// Threads that run services.
-        workers: usize = 32, Count(1..=WORKERS_MAX), Live;
+        workers: usize = 32, Count(1..=WORKERS_MAX), Live, hard "each is a thread, and memory is reckoned by it";
 
         /// Threads that `workers` can be raised to while the server serves.
         ///
         /// With 0, as many as it is at the start. Memory is reckoned for this number.
-        workers_ceiling: usize = 0, Count(0..=WORKERS_MAX), Fixed, 0 is "workers";
+        workers_ceiling: usize = 0, Count(0..=WORKERS_MAX), Fixed, 0 is "workers", hard "each is a thread, and memory is reckoned by it";
 
         /// Newcomers and datagrams that may wait for a worker; with 0 a newcomer is admitted only while a
         /// worker is free.
-        queue: usize = 128, Count(0..=CONNECTIONS_MAX), Live;
+        queue: usize = 128, Count(0..=CONNECTIONS_MAX), Live, dry QueueFull;
 
         /// Connections that may be open at once.
-        max_connections: usize = 10_000, Count(1..=CONNECTIONS_MAX), Live;
+        max_connections: usize = 10_000, Count(1..=CONNECTIONS_MAX), Live, hard "memory and file descriptors are reckoned by it";
 
         /// Connections that `max_connections` can be raised to while the server serves.
         ///
         /// With 0, as many as it is at the start. Memory and file descriptors are reckoned for this number.
-        connections_ceiling: usize = 0, Count(0..=CONNECTIONS_MAX), Fixed, 0 is "max-connections";
+        connections_ceiling: usize = 0, Count(0..=CONNECTIONS_MAX), Fixed, 0 is "max-connections", hard "memory and file descriptors are reckoned by it";
 
         /// Connections that one source may have open at once.
-        max_per_source: usize = 0, Count(0..=CONNECTIONS_MAX), Live, 0 is "off";
+        max_per_source: usize = 0, Count(0..=CONNECTIONS_MAX), Live, 0 is "off", dry PerSource;
 
         /// New connections that one source may open in a second.
         ///
         /// A source that was quiet may open as many at once.
-        source_rate: f64 = 0.0, Rate(0.0..=RATE_MAX), Live, 0 is "off";
+        source_rate: f64 = 0.0, Rate(0.0..=RATE_MAX), Live, 0 is "off", dry Rate;
 
         /// Datagrams of one source that are answered in a second; further ones are dropped.
         ///
@@ -61,44 +64,44 @@ limits! {
         /// servers answer each other for ever, and one source can take the places of all others. With it, one datagram is
         /// not answered after each few (5 at first, 64 for a client that goes on by itself) that came from one port within
         /// a second of each other and repeat the one before: that ends a loop, and a client asks again.
-        datagram_source_rate: f64 = 1000.0, Rate(0.0..=RATE_MAX), Live, 0 is "off";
+        datagram_source_rate: f64 = 1000.0, Rate(0.0..=RATE_MAX), Live, 0 is "off", dry SourceRate;
 
         /// Leading bits of an IPv4 and of an IPv6 address that name a source.
         source_prefix: (u8, u8) = (32, 64), Prefix((0, 0)..=(32, 128)), Live;
 
         /// Longest line that a line service accepts, without its line end.
-        max_line: usize = 64 * KIB, Bytes(1..=BYTES_MAX), Live;
+        max_line: usize = 64 * KIB, Bytes(1..=BYTES_MAX), Live, hard "memory for one client is bounded by it";
 
         /// Longest head of an HTTP request, its first line and its headers; a longer one is answered 431.
         ///
         /// Never more than `input_total`.
-        max_head: usize = 16 * KIB, Bytes(256..=BYTES_MAX), Live;
+        max_head: usize = 16 * KIB, Bytes(256..=BYTES_MAX), Live, hard "memory for one client is bounded by it";
 
         /// Headers that an HTTP request may have; one with more is answered 431.
-        max_headers: usize = 100, Count(1..=HEADERS_MAX), Live;
+        max_headers: usize = 100, Count(1..=HEADERS_MAX), Live, hard "memory for one client is bounded by it";
 
         /// Longest body of an HTTP request; a longer one is answered 413, before it is read where its length is known.
         ///
         /// Never more than `input_total`. A [`Streaming`](crate::service::http::Streaming) service takes each piece as
         /// it comes, and can have a [`Config`](crate::service::http::Config) of its own.
-        max_body: usize = MIB, Bytes(0..=BYTES_MAX), Live;
+        max_body: usize = MIB, Bytes(0..=BYTES_MAX), Live, hard "memory for one client is bounded by it";
 
         /// Longest message of a WebSocket, all its fragments together; a longer one closes the socket with 1009.
         ///
         /// Never more than `input_total`.
-        max_message: usize = MIB, Bytes(1..=BYTES_MAX), Live;
+        max_message: usize = MIB, Bytes(1..=BYTES_MAX), Live, hard "memory for one client is bounded by it";
 
         /// Memory for requests, lines and messages that are not complete yet, of all clients together.
         ///
         /// A client whose request needs more than is left is closed. The default holds a thousand of the longest
         /// lines.
-        input_total: usize = 64 * MIB, Bytes(1..=BYTES_MAX), Live;
+        input_total: usize = 64 * MIB, Bytes(1..=BYTES_MAX), Live, hard "memory is reckoned by it";
 
         /// Memory for replies that one client has not read yet.
-        output_per_connection: usize = MIB, Bytes(1..=BYTES_MAX), Live;
+        output_per_connection: usize = MIB, Bytes(1..=BYTES_MAX), Live, hard "memory is reckoned by it";
 
         /// Memory for replies that clients have not read yet, of all clients together.
-        output_total: usize = 64 * MIB, Bytes(1..=BYTES_MAX), Live;
+        output_total: usize = 64 * MIB, Bytes(1..=BYTES_MAX), Live, hard "memory is reckoned by it";
 
         /// Bytes that one turn may read before its worker serves the next connection.
         turn_bytes: usize = 256 * KIB, Bytes(1..=BYTES_MAX), Live;
@@ -106,17 +109,17 @@ limits! {
         /// Largest datagram that is accepted; a longer one is dropped and counted.
         ///
         /// A reply may have 64 bytes more. Each place in the queue has a buffer of this size.
-        max_datagram: usize = 2 * KIB, Bytes(1..=65_507), Fixed;
+        max_datagram: usize = 2 * KIB, Bytes(1..=65_507), Fixed, hard "the buffers have this size";
 
         /// Connections that may be in a polite close at once; further ones are closed without waiting for the
         /// client.
-        lingering: usize = 256, Count(0..=CONNECTIONS_MAX), Live;
+        lingering: usize = 256, Count(0..=CONNECTIONS_MAX), Live, hard "file descriptors are reckoned by it";
 
         /// Bytes that a polite close reads and discards before it gives up.
         linger_bytes: usize = 64 * KIB, Bytes(1..=BYTES_MAX), Live;
 
         /// File descriptors kept for everything that is not a connection.
-        fd_reserve: usize = 128, Count(0..=CONNECTIONS_MAX), Fixed;
+        fd_reserve: usize = 128, Count(0..=CONNECTIONS_MAX), Fixed, hard "these file descriptors are for something else";
 
         /// Niceness added to the workers, so that the threads which accept and keep time run first.
         ///
@@ -148,7 +151,7 @@ limits! {
         ///
         /// A newcomer is refused then. An established connection is told that the server is overloaded if its protocol
         /// has words for that; otherwise it is closed.
-        queue_timeout: Duration = Duration::from_secs(5), Time(SHORTEST..=MONTH), Live;
+        queue_timeout: Duration = Duration::from_secs(5), Time(SHORTEST..=MONTH), Live, dry QueueTimeout;
 
         /// Wait above which a queue stands, if its oldest request has waited longer for 100 ms.
         ///
@@ -170,28 +173,34 @@ limits! {
         /// again after a second. A client that is refused for its source (`max_per_source`, `source_rate`) has been
         /// accepted already: past this rate its connection is reset without a word.
         refusal_rate: RefusalRate = RefusalRate::Auto, Refusals(RefusalRate::Auto..=RefusalRate::PerSecond(RATE_MAX)), Live;
+
+        /// Limits in a dry run: whom they would turn away is counted and let through (names with commas, or all that can be).
+        ///
+        /// A limit can be tried on a running server like that. `tidegate_would_drop_total` counts, by reason. Limits that
+        /// memory or file descriptors are reckoned by, and deadlines of waits, stay in force: see [`DryRun`].
+        dry_run: DryRun = DryRun::OFF, DryRun(DryRun::OFF..=DryRun::ALL), Live, 0 is "off";
     }
 
     Timeouts {
         /// Time a client has to finish a request, from its first byte.
         ///
         /// For a `handler` see [`Blocking`](crate::service::Blocking).
-        read_timeout: Duration = Duration::from_secs(10), Time(SHORTEST..=MONTH), Live;
+        read_timeout: Duration = Duration::from_secs(10), Time(SHORTEST..=MONTH), Live, hard "a wait needs a deadline";
 
         /// Time a client may leave replies unread before it is closed.
-        write_timeout: Duration = Duration::from_secs(10), Time(SHORTEST..=MONTH), Live;
+        write_timeout: Duration = Duration::from_secs(10), Time(SHORTEST..=MONTH), Live, hard "a wait needs a deadline";
 
         /// Time a connection may stay open without a request.
         ///
         /// For a `handler` see [`Blocking`](crate::service::Blocking).
-        idle_timeout: Duration = Duration::from_secs(60), Time(SHORTEST..=MONTH), Live, per listener;
+        idle_timeout: Duration = Duration::from_secs(60), Time(SHORTEST..=MONTH), Live, per listener, hard "a wait needs a deadline";
 
         /// Silence of a WebSocket's client after which it is sent a ping; one that stays silent for as long again is
         /// closed.
-        ws_ping: Duration = Duration::from_secs(20), Time(SHORTEST..=MONTH), Live;
+        ws_ping: Duration = Duration::from_secs(20), Time(SHORTEST..=MONTH), Live, hard "a wait needs a deadline";
 
         /// Time a polite close waits for the client to close its side.
-        linger_timeout: Duration = Duration::from_secs(1), Time(OFF..=YEAR), Live;
+        linger_timeout: Duration = Duration::from_secs(1), Time(OFF..=YEAR), Live, hard "a wait needs a deadline";
 
         /// Time after which a running turn is reported as stuck.
         stuck_threshold: Duration = Duration::from_secs(10), Time(OFF..=YEAR), Live;
@@ -204,7 +213,7 @@ limits! {
         drain_delay: Duration = OFF, Time(OFF..=YEAR), Live;
 
         /// Time that admitted work has to finish, from the end of drain-delay, before it is cut off.
-        drain_timeout: Duration = Duration::from_secs(30), Time(OFF..=YEAR), Live;
+        drain_timeout: Duration = Duration::from_secs(30), Time(OFF..=YEAR), Live, hard "a wait needs a deadline";
     }
 }
 

@@ -1,6 +1,6 @@
 //! The value of a limit, whatever its unit: how it is shown, and when it is in range.
 
-use super::{Fair, Overload, QueueOrder, RefusalRate};
+use super::{DryRun, Fair, Overload, QueueOrder, RefusalRate};
 use std::time::Duration;
 
 /// A value with its unit.
@@ -26,6 +26,8 @@ pub(crate) enum Value {
     Order(QueueOrder),
     /// What takes turns while the queue stands.
     Fair(Fair),
+    /// Limits in a dry run.
+    DryRun(DryRun),
 }
 
 impl Value {
@@ -42,6 +44,7 @@ impl Value {
             Value::Refusals(_) => "N/s|auto|all",
             Value::Order(_) => "fresh|fifo",
             Value::Fair(_) => "source|off",
+            Value::DryRun(_) => "LIMIT,...|all",
         }
     }
 
@@ -58,6 +61,7 @@ impl Value {
             Value::Refusals(_) => Value::Refusals(RefusalRate::PerSecond(0.0)),
             Value::Order(_) => Value::Order(QueueOrder::Fresh),
             Value::Fair(_) => Value::Fair(Fair::Source),
+            Value::DryRun(_) => Value::DryRun(DryRun::OFF),
         }
     }
 
@@ -82,6 +86,7 @@ impl Value {
             (Value::Refusals(_), Value::Refusals(_), Value::Refusals(_)) => true,
             (Value::Order(_), Value::Order(_), Value::Order(_)) => true,
             (Value::Fair(_), Value::Fair(_), Value::Fair(_)) => true,
+            (Value::DryRun(_), Value::DryRun(_), Value::DryRun(_)) => true,
             _ => false,
         }
     }
@@ -100,6 +105,7 @@ impl std::fmt::Display for Value {
             Value::Refusals(rate) => write!(f, "{rate}"),
             Value::Order(order) => write!(f, "{order}"),
             Value::Fair(fair) => write!(f, "{fair}"),
+            Value::DryRun(tried) => write!(f, "{tried}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::web::{CLASSES, CLOSES};
 use crate::reason::{
     AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, HandshakeFailure, RequestFailure,
-    SocketHandshake, TurnOutcome, TurnShed,
+    SocketHandshake, TurnOutcome, TurnShed, WouldDrop,
 };
 use std::fmt;
 
@@ -285,6 +285,17 @@ const DATAGRAM_DROP: Label = label(
         (DatagramDrop::Draining.as_str(), "the server ended before it was answered"),
     ],
 );
+const WOULD_DROP: Label = label(
+    "reason",
+    "what the limit is, and why it would have turned the client away",
+    &[
+        (WouldDrop::QueueFull.as_str(), "`queue`: as many newcomers waited for a worker as it allows"),
+        (WouldDrop::PerSource.as_str(), "`max_per_source`: its source had as many connections as it allows"),
+        (WouldDrop::Rate.as_str(), "`source_rate`: its source connected faster than it allows"),
+        (WouldDrop::SourceRate.as_str(), "`datagram_source_rate`: its source had sent more than it allows"),
+        (WouldDrop::QueueTimeout.as_str(), "`queue_timeout`: it waited for a worker longer"),
+    ],
+);
 const BACKEND: Label =
     label("backend", "the backend's address, like `127.0.0.1:8000` or `unix:/run/app.sock`", &[]);
 const GATE_REFUSAL: Label = label(
@@ -444,6 +455,8 @@ metrics! {
         "Time that an entry waited in the queue until a worker took it.";
     Turns "tidegate_turns_total" Counter "turns" Always [SERVICE, OUTCOME]
         "Turns of a service, by how they ended.";
+    WouldDrop "tidegate_would_drop_total" Counter "connections, requests and datagrams" Always [LISTENER, WOULD_DROP]
+        "What limits in a dry run would have refused or shed, and let through.";
     TurnsShed "tidegate_turns_shed_total" Counter "requests" Always [SERVICE, SHED]
         "Requests of connections that had been served before, and that got no turn.";
     TurnDuration "tidegate_turn_duration_seconds" Histogram "seconds" Always [SERVICE]
@@ -591,6 +604,7 @@ mod tests {
         same!(OUTCOME, TurnOutcome);
         same!(SHED, TurnShed);
         same!(DATAGRAM_DROP, DatagramDrop);
+        same!(WOULD_DROP, WouldDrop);
         same!(TLS_FAILURE, HandshakeFailure);
         same!(BACKEND_FAILURE, BackendFailure);
         same!(SOCKET_HANDSHAKE, SocketHandshake);

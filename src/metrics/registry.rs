@@ -9,7 +9,7 @@ use super::snapshot::{ListenerSnapshot, Observe, Phase, Snapshot};
 use super::web::{CLASSES, WebSnapshot};
 use crate::reason::{
     AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, HandshakeFailure, RequestFailure,
-    SocketHandshake, TurnOutcome, TurnShed,
+    SocketHandshake, TurnOutcome, TurnShed, WouldDrop,
 };
 use prometheus::core::{Collector, Desc};
 use prometheus::{Encoder, Registry, TextEncoder, proto};
@@ -218,6 +218,14 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
             for listener in &server.listeners {
                 if let Some(handshakes) = &listener.handshakes {
                     collect_handshakes(id, &listener.listener, handshakes, out);
+                }
+            }
+        }
+        Id::WouldDrop => {
+            for listener in &server.listeners {
+                for &reason in WouldDrop::ALL {
+                    let count = listener.would_drop[reason as usize];
+                    out.count(&[&listener.listener, reason.as_str()], count);
                 }
             }
         }

@@ -6,7 +6,7 @@
 use super::backends::BackendsSnapshot;
 use super::handshakes::HandshakesSnapshot;
 use super::web::WebSnapshot;
-use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed};
+use crate::reason::{AcceptError, CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed, WouldDrop};
 use std::time::Duration;
 
 pub use super::histogram::{BUCKETS, HistogramSnapshot};
@@ -67,6 +67,8 @@ pub struct ListenerSnapshot {
     pub datagrams_received: u64,
     /// Datagrams not answered, by [`DatagramDrop`].
     pub datagrams_dropped: [u64; DatagramDrop::COUNT],
+    /// What limits in a dry run would have refused or shed, by [`WouldDrop`].
+    pub would_drop: [u64; WouldDrop::COUNT],
     /// The backends of a gate.
     pub backends: Option<BackendsSnapshot>,
     /// The TLS handshakes, where the listener has them.

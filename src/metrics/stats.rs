@@ -5,7 +5,8 @@
 use super::histogram::{Histogram, HistogramSnapshot};
 use super::snapshot::ListenerSnapshot;
 use super::tally::Tally;
-use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed};
+use crate::limits::DryRun;
+use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed, WouldDrop};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, AtomicUsize, fence};
 use std::time::{Duration, Instant};
@@ -45,6 +46,7 @@ pub struct Ledger {
     sent_bytes: Tally,
     datagrams_received: Tally,
     datagrams_dropped: [Tally; DatagramDrop::COUNT],
+    would_drop: [Tally; WouldDrop::COUNT],
 }
 
 impl Ledger {
@@ -110,6 +112,16 @@ impl Ledger {
         self.turns_shed[reason as usize].add(1);
     }
 
+    /// Whether a client that has passed a limit is to be turned away. In a dry run of this limit it is not: it is counted here
+    /// instead. Every limit that can be in a dry run asks here.
+    pub fn refuses(&self, tried: DryRun, reason: WouldDrop) -> bool {
+        let dry = tried.has(reason);
+        if dry {
+            self.would_drop[reason as usize].add(1);
+        }
+        !dry
+    }
+
     /// An entry met its worker; `nanos` is how long it was in the queue.
     pub fn waited(&self, nanos: u64) {
         self.queue_wait.observe(nanos);
@@ -165,6 +177,9 @@ impl Ledger {
         listener.sent_bytes += self.sent_bytes.get() as u64;
         listener.datagrams_received += self.datagrams_received.get() as u64;
         for (out, n) in listener.datagrams_dropped.iter_mut().zip(&self.datagrams_dropped) {
+            *out += n.get() as u64;
+        }
+        for (out, n) in listener.would_drop.iter_mut().zip(&self.would_drop) {
             *out += n.get() as u64;
         }
     }

@@ -8,7 +8,8 @@ use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::registry::{REVISION, VERSION};
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
 use crate::reason::{
-    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, RequestFailure, TurnOutcome, TurnShed,
+    AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, RequestFailure, TurnOutcome,
+    TurnShed, WouldDrop,
 };
 use serde_json::{Map, Value, json};
 
@@ -98,6 +99,7 @@ fn listener(l: &ListenerSnapshot) -> Value {
         "received_bytes": l.received_bytes, "sent_bytes": l.sent_bytes,
         "datagrams_received": l.datagrams_received,
         "datagrams_dropped": counts(DatagramDrop::ALL.iter().map(|r| r.as_str()), &l.datagrams_dropped),
+        "would_drop": counts(WouldDrop::ALL.iter().map(|r| r.as_str()), &l.would_drop),
         "backlog": l.backlog.map(|b| json!({
             "connections": b.connections, "limit": b.limit, "drops": b.drops,
         })),

@@ -6,7 +6,7 @@ use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::handshakes::HandshakesSnapshot;
 use crate::metrics::snapshot::{ListenerSnapshot, Phase, Refusal, RefusedSource, Snapshot};
 use crate::metrics::web::WebSnapshot;
-use crate::reason::{BackendFailure, DropReason, HandshakeFailure, SocketHandshake};
+use crate::reason::{BackendFailure, DropReason, HandshakeFailure, SocketHandshake, WouldDrop};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -116,6 +116,21 @@ fn json_has_the_numbers() {
     assert_eq!(json["refused_sources"][0]["source"], "10.0.0.7");
     assert_eq!(json["view"]["state"], "serving");
     assert_eq!(json["latency_seconds"]["turn"]["p99"], Value::Null);
+}
+
+#[test]
+fn what_a_dry_run_lets_through_stands_beside_what_is_turned_away() {
+    let mut seen = fake().0;
+    let row = |seen: &Snapshot| {
+        let fake = Fake(seen.clone());
+        let page = StatusPage::new(Instant::now(), &fake, &ProcessSnapshot::default(), &History::default());
+        let json: Value = serde_json::from_slice(&page.to_json()).unwrap();
+        (page.view.rows["drops"].clone(), json["listeners"][0]["would_drop"]["rate"].clone())
+    };
+    assert_eq!(row(&seen), (Vec::new(), 0.into()));
+    seen.listeners[0].would_drop[WouldDrop::Rate as usize] = 7;
+    let expected = ["dry run, let through: rate", "0", "7"].map(str::to_owned).to_vec();
+    assert_eq!(row(&seen), (vec![expected], 7.into()));
 }
 
 #[test]

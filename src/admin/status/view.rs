@@ -8,7 +8,7 @@ use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::configuration::ConfigurationState;
 use crate::metrics::registry::VERSION;
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
-use crate::reason::{BackendFailure, CloseReason, DatagramDrop, DropReason, TurnShed};
+use crate::reason::{BackendFailure, CloseReason, DatagramDrop, DropReason, TurnShed, WouldDrop};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -139,7 +139,12 @@ impl View {
             let at = reason as usize;
             (format!("request: {reason}"), vec![recent.turns[at], report.total(|l| l.turns_shed[at])])
         });
-        self.put_reasons("drops", "drops-rest", dropped.chain(turns).chain(datagrams));
+        let would = WouldDrop::ALL.iter().filter_map(|&reason| {
+            let total = report.total(|l| l.would_drop[reason as usize]);
+            let counts = vec![recent.would[reason as usize], total];
+            (total > 0).then(|| (format!("dry run, let through: {reason}"), counts))
+        });
+        self.put_reasons("drops", "drops-rest", dropped.chain(turns).chain(datagrams).chain(would));
         let sources =
             report.refused_sources.iter().map(|source| vec![source.source.clone(), n(source.count)]);
         self.rows.insert("sources", sources.collect());

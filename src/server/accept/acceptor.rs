@@ -12,7 +12,7 @@ use crate::admit::turns::accounts::Class;
 use crate::admit::turns::standing::INTERVAL;
 use crate::clock::Nanos;
 use crate::limits::Overload;
-use crate::reason::{AcceptError, DropReason};
+use crate::reason::{AcceptError, DropReason, WouldDrop};
 use crate::server::close::shedding::{Shedding, shed, shelve};
 use crate::server::counts::ACCEPTOR_ROW;
 use crate::server::pulse::Vital;
@@ -261,7 +261,10 @@ impl Acceptor {
     /// No newcomer can be admitted: refuse one within the budget, or leave it in the kernel's backlog until there is a
     /// place, a token, or no patience left.
     fn overload(&mut self, index: usize, reason: DropReason) -> Step {
-        let overload = self.shared.limits.current().listeners[index].overload;
+        let limits = self.shared.limits.current();
+        let overload = limits.listeners[index].overload;
+        // Whom a dry run lets in is no refusal for the budget, and pushes nobody out.
+        let dry = WouldDrop::of_newcomer(reason).is_some_and(|would| limits.server.dry_run.has(would));
         let watched = &mut self.watched[index];
         if !watched.is_waited_at() {
             return Step::Empty;
@@ -282,17 +285,22 @@ impl Acceptor {
         let watched = &mut self.watched[index];
         if watched.surplus > 0 {
             watched.surplus -= 1;
-        } else if !self.shared.may_refuse() {
+        } else if !dry && !self.shared.may_refuse() {
             let next = self.shared.refusal_budget().next(now);
             return self.hold(reason, next.unwrap_or(WAIT));
         }
         let (socket, peer) = match self.accept(index) {
             Ok(accepted) => accepted,
             Err(step) => {
-                self.shared.refusal_budget().give_back();
+                if !dry {
+                    self.shared.refusal_budget().give_back();
+                }
                 return step;
             }
         };
+        if !self.newcomers().refuses(index, reason) {
+            return self.let_in_beside(index, socket, peer);
+        }
         let oldest = reason == DropReason::QueueFull && self.shared.displaces_oldest(overload);
         if oldest && self.displace() {
             return self.admit(index, socket, peer);
@@ -350,6 +358,15 @@ impl Acceptor {
             shelve(shared, self.newcomers().row, None, now);
         }
         shared.order.displace(Class::Newcomer, now)
+    }
+
+    /// Admits a newcomer that finds no place in the queue, in a dry run of it.
+    fn let_in_beside(&self, index: usize, socket: ClientSocket, peer: ClientAddress) -> Step {
+        if self.newcomers().admit(index, socket, peer, true) {
+            self.shared.line.newcomer_beside();
+        }
+        self.shared.crew.work_queued();
+        Step::Next
     }
 
     /// Admits a socket, and wakes a worker for it if none is awake.

@@ -9,7 +9,7 @@
 use super::errors::classify;
 use crate::clock::{Nanos, nanos};
 use crate::metrics::stats::Ledger;
-use crate::reason::{AcceptError, DropReason};
+use crate::reason::{AcceptError, DropReason, WouldDrop};
 use crate::server::counts::Row;
 use crate::server::poll::poller::Source;
 use crate::server::queue::connection::Connection;
@@ -72,7 +72,9 @@ impl Newcomers<'_> {
                 break;
             }
             match socket.accept() {
-                Ok((newcomer, peer)) => self.admit(listener, newcomer, peer, nth >= CROWD),
+                Ok((newcomer, peer)) => {
+                    self.admit(listener, newcomer, peer, nth >= CROWD);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // A client that gave up: no other accept will tell of it.
                 Err(error) if classify(&error) == AcceptError::Aborted => {
@@ -92,14 +94,28 @@ impl Newcomers<'_> {
         call.load(Relaxed) && call.swap(false, SeqCst)
     }
 
-    /// Gives a socket its place and puts it into the line, or refuses it. `crowd` says that others were accepted with it, so
-    /// that it may have waited in the kernel's backlog.
-    pub(crate) fn admit(&self, listener: usize, socket: ClientSocket, peer: ClientAddress, crowd: bool) {
+    /// Whether a newcomer is turned away for this reason; it is let in where the limit is in a dry run.
+    pub(crate) fn refuses(&self, listener: usize, reason: DropReason) -> bool {
+        let tried = self.shared.limits.current().server.dry_run;
+        let ledger = self.row.of(listener);
+        WouldDrop::of_newcomer(reason).is_none_or(|would| ledger.refuses(tried, would))
+    }
+
+    /// Gives a socket its place and puts it into the line, or refuses it; whether it was admitted. `crowd` says that others
+    /// were accepted with it, so that it may have waited in the kernel's backlog.
+    pub(crate) fn admit(
+        &self,
+        listener: usize,
+        socket: ClientSocket,
+        peer: ClientAddress,
+        crowd: bool,
+    ) -> bool {
         let (shared, ledger) = (self.shared, self.row.of(listener));
         if !shared.listeners[listener].takes(&peer) {
             return self.turn_away(listener, socket, ledger, DropReason::ProxyHeader);
         }
-        let permit = match shared.admission.admit(peer.source(), Instant::now()) {
+        let refuses = |reason| self.refuses(listener, reason);
+        let permit = match shared.admission.admit(peer.source(), Instant::now(), refuses) {
             Ok(permit) => permit,
             Err(reason) => {
                 if matches!(reason, DropReason::PerSource | DropReason::Rate) {
@@ -119,6 +135,7 @@ impl Newcomers<'_> {
         let owned = Owned::open(slot, (listener, heap), connection, ledger);
         shared.life.admitted();
         owned.requeue(&shared.line, Claim::Newcomer, since);
+        true
     }
 
     /// Names the source of a client that was refused for it.
@@ -131,14 +148,15 @@ impl Newcomers<'_> {
     }
 
     /// Refuses a newcomer whose source is known by its accept only, so that it could not be left to the kernel. Past the
-    /// budget it is a reset without a word, which is as cheap as it can be.
-    fn turn_away(&self, listener: usize, socket: ClientSocket, ledger: &Ledger, reason: DropReason) {
+    /// budget it is a reset without a word, which is as cheap as it can be. False: it was not admitted.
+    fn turn_away(&self, listener: usize, socket: ClientSocket, ledger: &Ledger, reason: DropReason) -> bool {
         let words = if reason.has_words() && self.shared.may_refuse() {
             self.shared.words(listener)
         } else {
             Default::default()
         };
         self.shared.closer().refuse(socket, ledger, reason, &words);
+        false
     }
 }
 

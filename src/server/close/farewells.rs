@@ -106,7 +106,8 @@ mod tests {
     fn one_job_is_called_for_however_many_wait_and_they_go_in_order() {
         let admission = Admission::new(&Limits::default(), |_| {});
         let farewell = |reason| {
-            let permit = admission.admit(std::net::Ipv4Addr::LOCALHOST, std::time::Instant::now()).unwrap();
+            let permit =
+                admission.admit(std::net::Ipv4Addr::LOCALHOST, std::time::Instant::now(), |_| true).unwrap();
             Farewell { session: Box::new(Quiet), reason, permit }
         };
         let farewells = Farewells::new();
@@ -131,7 +132,8 @@ mod tests {
         let admission = Admission::new(&Limits::default(), |_| {});
         let farewells = Farewells::new();
         for count in 1..200 {
-            let permit = admission.admit(std::net::Ipv4Addr::LOCALHOST, std::time::Instant::now()).unwrap();
+            let permit =
+                admission.admit(std::net::Ipv4Addr::LOCALHOST, std::time::Instant::now(), |_| true).unwrap();
             let _ =
                 farewells.add(Farewell { session: Box::new(Quiet), reason: CloseReason::Shutdown, permit });
             let bytes = farewells.waiting().capacity() * size_of::<Farewell>();

@@ -97,7 +97,7 @@ impl House {
     fn active(&self) -> (Owned<'_>, UnixStream) {
         let (socket, client) = pair();
         *self.copy.borrow_mut() = Some(ClientSocket::from(socket.as_fd().try_clone_to_owned().unwrap()));
-        let permit = self.admission.admit(Ipv4Addr::LOCALHOST, Instant::now()).unwrap();
+        let permit = self.admission.admit(Ipv4Addr::LOCALHOST, Instant::now(), |_| true).unwrap();
         let connection = Connection {
             session: Some(Box::new(Listening(self.told.clone()))),
             ..Connection::new(socket, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into(), permit)
@@ -393,7 +393,7 @@ fn waiting(shared: &Shared, claim: Claim) -> (Entry, UnixStream) {
     let connection = Connection::new(
         socket,
         SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into(),
-        shared.admission.admit(Ipv4Addr::LOCALHOST, Instant::now()).unwrap(),
+        shared.admission.admit(Ipv4Addr::LOCALHOST, Instant::now(), |_| true).unwrap(),
     );
     let owned =
         Owned::open(shared.table.take().unwrap(), (0, 0), connection, shared.counts.row(KEEPER_ROW).of(0));

@@ -111,20 +111,29 @@ impl RateTable {
 
 impl RatesLocked<'_> {
     /// Takes a token of a source and one of this port of it, if both have one and what it has sent is no answer to an answer.
+    /// Where they have none, `refuses` is asked: in a dry run it passes, and takes no token.
     ///
     /// # Errors
     ///
     /// Why the datagram is not to be answered.
-    pub(crate) fn take(&mut self, peer: SocketAddr, request: &[u8], now: Nanos) -> Result<(), DatagramDrop> {
+    pub(crate) fn take(
+        &mut self,
+        peer: SocketAddr,
+        request: &[u8],
+        now: Nanos,
+        refuses: impl FnOnce() -> bool,
+    ) -> Result<(), DatagramDrop> {
         let rates = self.rates;
         let RateTable { source_burst, port_burst, prefix, .. } = *self.table;
         let source = SourceKey::new(peer.ip(), prefix);
         let debts = [((source, ALL_PORTS), source_burst), ((source, peer.port()), port_burst)];
-        if !debts.iter().all(|&(key, burst)| self.owed(key, now) <= burst) {
+        let has_tokens = debts.iter().all(|&(key, burst)| self.owed(key, now) <= burst);
+        if !has_tokens && refuses() {
             return Err(DatagramDrop::SourceRate);
         }
-        self.pay_later(debts[0].0, now);
-        let port = self.pay_later(debts[1].0, now);
+        let token = if has_tokens { self.table.interval } else { 0 };
+        self.pay_later(debts[0].0, token, now);
+        let port = self.pay_later(debts[1].0, token, now);
         match port.repeats.allows(request, now, &rates.hasher) {
             true => Ok(()),
             false => Err(DatagramDrop::RefusedSource),
@@ -147,9 +156,8 @@ impl RatesLocked<'_> {
         known.map_or(0, |debt| debt.paid.saturating_sub(now))
     }
 
-    /// Takes a token; what is known of it.
-    fn pay_later(&mut self, key: (SourceKey, u16), now: Nanos) -> &mut Debt {
-        let interval = self.table.interval;
+    /// Takes a token that is paid for in this time; what is known of it.
+    fn pay_later(&mut self, key: (SourceKey, u16), token: Nanos, now: Nanos) -> &mut Debt {
         let set = self.set(key);
         let known = set.iter().position(|debt| debt.key == key);
         // The one that was seen least recently makes room: most often it has all its tokens again, so that nothing is
@@ -160,7 +168,7 @@ impl RatesLocked<'_> {
         if known.is_none() {
             *debt = Debt { key, paid: 0, repeats: Repeats::NONE };
         }
-        debt.paid = debt.paid.max(now).saturating_add(interval);
+        debt.paid = debt.paid.max(now).saturating_add(token);
         debt
     }
 }
@@ -177,7 +185,7 @@ mod tests {
             use std::sync::atomic::{AtomicU64, Ordering};
             static NUMBER: AtomicU64 = AtomicU64::new(0);
             let request = NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-            self.take(peer, &request, now).is_ok()
+            self.take(peer, &request, now, || true).is_ok()
         }
     }
 
@@ -214,6 +222,23 @@ mod tests {
         assert_eq!([1e-9, 1.0, 30.0, 1_000.0, 1e5].map(|rate| at_once(rate, 1)), [8, 8, 8, 250, 25_000]);
         assert_eq!([1e-9, 100.0, 1_000.0].map(|rate| at_once(rate, 1_000)), [8, 400, 4_000]);
         assert!(rates(0.0).lock().is_none(), "no limit");
+    }
+
+    #[test]
+    fn in_a_dry_run_all_pass_and_as_many_are_counted_as_would_be_dropped() {
+        let rates = rates(100.0);
+        let mut locked = rates.lock().unwrap();
+        let mut counted = 0;
+        for n in 0..100_u8 {
+            let passes = locked.take(from(1, 9), &[n], SECOND, || {
+                counted += 1;
+                false
+            });
+            assert_eq!(passes, Ok(()));
+        }
+        assert_eq!(counted, 75, "25 have a token");
+        let again = locked.take(from(1, 9), &[7], 2 * SECOND, || unreachable!("it has tokens again"));
+        assert_eq!(again, Ok(()));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::rest::RestMeter;
 use crate::admit::turns::standing::INTERVAL;
 use crate::clock::{Nanos, nanos};
-use crate::reason::TurnOutcome;
+use crate::reason::{TurnOutcome, WouldDrop};
 use crate::server::close::shedding::{Shedding, shed, shelve};
 use crate::server::counts::Row;
 use crate::server::in_force::InForce;
@@ -60,7 +60,9 @@ impl Pressure {
         if now >= self.next_look {
             self.next_look = now + LOOK;
             shelve_the_old(shared, row, now);
-            expire(shared, nanos(limits.server.queue_timeout), row, now);
+            if !limits.server.dry_run.has(WouldDrop::QueueTimeout) {
+                expire(shared, nanos(limits.server.queue_timeout), row, now);
+            }
             self.set_backlogs(shared, limits, now);
         }
         if now >= self.next_measure {

@@ -161,8 +161,16 @@ impl Line {
     }
 
     /// A newcomer has met its worker, or was turned away: it waits no longer.
+    ///
+    /// Those that a dry run of the limit lets in beside it are not counted when they come, and are counted here. So the number
+    /// is that of a queue which had refused them and is worked off as fast as this one. It is never below 0.
     pub(crate) fn newcomer_left(&self) {
-        self.newcomers.fetch_sub(1, Relaxed);
+        let _ = self.newcomers.fetch_update(Relaxed, Relaxed, |waiting| waiting.checked_sub(1));
+    }
+
+    /// The newcomer that came last was let in beside the limit, and takes none of its places.
+    pub(crate) fn newcomer_beside(&self) {
+        self.newcomer_left();
     }
 
     /// A datagram has met its worker, or was dropped.
@@ -294,6 +302,19 @@ mod tests {
         line.datagram_left();
         assert!(line.has_place(|| 0));
         assert_eq!(line.datagram_room(0), 2);
+    }
+
+    #[test]
+    fn newcomers_beside_the_limit_take_no_place_and_make_one_when_they_are_served() {
+        let line = Line::new(16, 1);
+        line.push(newcomer(0));
+        line.push(newcomer(1));
+        line.newcomer_beside();
+        assert_eq!((line.newcomers(), line.len()), (1, 2));
+        line.newcomer_left();
+        assert!(line.has_place(|| 0), "a turn is a turn, whoever has it");
+        line.newcomer_left();
+        assert_eq!(line.newcomers(), 0);
     }
 
     #[test]

@@ -2,12 +2,13 @@
 //! those from the queue. While no worker is free, the timekeeper receives datagrams and puts them into the queue; it
 //! never answers one.
 
+use super::opening::is_too_late;
 use super::station::Station;
 use crate::admit::sharing::Sharing;
-use crate::clock::{Nanos, nanos};
-use crate::limits::Limits;
+use crate::clock::Nanos;
+use crate::limits::{DryRun, Limits};
 use crate::metrics::stats::Ledger;
-use crate::reason::{DatagramDrop, TurnOutcome};
+use crate::reason::{DatagramDrop, TurnOutcome, WouldDrop};
 use crate::server::counts::KEEPER_ROW;
 use crate::server::datagram::batch::Batch;
 use crate::server::datagram::socket::DatagramSocket;
@@ -52,7 +53,8 @@ pub(crate) fn receive(station: &mut Station<'_>, number: usize) {
     let left = socket.batches_left();
     let taken = socket.receive(&mut batch, most, station.row().of(socket.column));
     socket.count_last(left, taken == most);
-    let kept = sift(shared, &mut batch, taken, station.row().of(socket.column), station.now);
+    let (tried, ledger) = (station.limits.server.dry_run, station.row().of(socket.column));
+    let kept = sift(shared, tried, &mut batch, taken, ledger, station.now);
     if slow {
         post_batch(station, number, &mut batch, 0..kept);
     }
@@ -186,13 +188,14 @@ fn answer(
 pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos) {
     let shared = station.shared;
     let waited = station.now.saturating_sub(since);
-    if waited > nanos(station.limits.server.queue_timeout) {
-        return shared.intake().drop_waiting(slot, station.row(), DatagramDrop::QueueTimeout);
-    }
-    shared.line.datagram_left();
     let letter = shared.datagrams.slots.lock(slot);
     let socket = &shared.datagrams.sockets[letter.socket];
     let ledger = station.row().of(socket.column);
+    if is_too_late(station, ledger, waited) {
+        drop(letter);
+        return shared.intake().drop_waiting(slot, station.row(), DatagramDrop::QueueTimeout);
+    }
+    shared.line.datagram_left();
     ledger.waited(waited);
     let mut batch = station.batch.take().unwrap_or_else(|| Batch::new(&station.limits.server));
     station.begin_turn(&socket.cost);
@@ -231,7 +234,15 @@ fn send(socket: &DatagramSocket, ledger: &Ledger, batch: &Batch, lens: &[usize],
 }
 
 /// Keeps of a batch the datagrams that are to be answered; the others are counted. How many it keeps.
-fn sift(shared: &Shared, batch: &mut Batch, taken: usize, ledger: &Ledger, now: Nanos) -> usize {
+fn sift(
+    shared: &Shared,
+    tried: DryRun,
+    batch: &mut Batch,
+    taken: usize,
+    ledger: &Ledger,
+    now: Nanos,
+) -> usize {
+    let refuses = || ledger.refuses(tried, WouldDrop::SourceRate);
     let mut rates = shared.datagrams.rates.lock();
     let mut kept = 0;
     for index in 0..taken {
@@ -240,7 +251,8 @@ fn sift(shared: &Shared, batch: &mut Batch, taken: usize, ledger: &Ledger, now: 
             DatagramDrop::Oversize
         } else if shared.datagrams.refuses(peer) {
             DatagramDrop::RefusedSource
-        } else if let Some(Err(why)) = rates.as_mut().map(|rates| rates.take(peer, batch.request(index), now))
+        } else if let Some(Err(why)) =
+            rates.as_mut().map(|rates| rates.take(peer, batch.request(index), now, refuses))
         {
             shared.refusals.sources.refused(peer.ip(), shared.sharing.prefix());
             why
@@ -271,7 +283,7 @@ pub(crate) fn receive_for_busy_workers(shared: &Shared, limits: &Limits, batch: 
             // Still scheduled: the worker that takes the entry will look once more.
             let taken = socket.receive(batch, DATAGRAMS_AT_ONCE, ledger);
             let now = shared.clock.now();
-            for kept in 0..sift(shared, batch, taken, ledger, now) {
+            for kept in 0..sift(shared, limits.dry_run, batch, taken, ledger, now) {
                 let (taken, at) = (&batch.taken[kept], kept * batch.request_size);
                 let request = &batch.requests[at..][..taken.len];
                 shared.intake().post_or_drop(number, taken, request, now, &mut older);

@@ -3,7 +3,8 @@
 use super::station::Station;
 use crate::admit::bell::Awaited;
 use crate::clock::{Nanos, nanos};
-use crate::reason::DropReason;
+use crate::metrics::stats::Ledger;
+use crate::reason::{DropReason, WouldDrop};
 use crate::server::queue::connection::Connection;
 use crate::server::queue::owned::Owned;
 use crate::service::Peer;
@@ -24,7 +25,7 @@ pub(crate) fn unwelcome(
     if shared.bell.awaits(Awaited::QueuePlace) && shared.line.has_an_eighth_free() {
         shared.bell.ring(Awaited::QueuePlace);
     }
-    if waited > nanos(station.limits.server.queue_timeout) {
+    if is_too_late(station, owned.ledger, waited) {
         return Some(DropReason::QueueTimeout);
     }
     if shared.listeners[owned.listener()].expects_header() {
@@ -33,6 +34,12 @@ pub(crate) fn unwelcome(
     }
     let mut guard = owned.connection();
     open(station, owned, guard.as_mut()?, waited > LOOK_AFTER || hangup)
+}
+
+/// Whether what has waited for this time is given up; in a dry run of `queue_timeout` it has its turn.
+pub(super) fn is_too_late(station: &Station<'_>, ledger: &Ledger, waited: Nanos) -> bool {
+    let limits = &station.limits.server;
+    waited > nanos(limits.queue_timeout) && ledger.refuses(limits.dry_run, WouldDrop::QueueTimeout)
 }
 
 /// Opens the session; why not, if the client has left or the service does not want it.

@@ -7,7 +7,7 @@ use super::station::Station;
 use super::{greeting, handshake, opening, parking};
 use crate::admit::sharing::Sharing;
 use crate::clock::{Nanos, nanos};
-use crate::reason::{CloseReason, DropReason, TurnOutcome, TurnShed};
+use crate::reason::{CloseReason, DropReason, TurnOutcome, TurnShed, WouldDrop};
 use crate::server::close::shedding::turn_away;
 use crate::server::listener::Listener;
 use crate::server::queue::connection::{Connection, LastInput, Waiting};
@@ -51,6 +51,10 @@ pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, s
         shared.order.refund(Sharing::source(owned.slot.heap()));
         owned.ledger.turn_shed(TurnShed::ClientGone);
         return shared.closer().close(owned, CloseReason::Reset);
+    }
+    if claim == Claim::Turn && station.limits.server.dry_run.has(WouldDrop::QueueTimeout) {
+        // Where the limit is in force the timekeeper has given it up before.
+        opening::is_too_late(station, owned.ledger, waited);
     }
     owned.begin_turn();
     turn(station, owned, marks, |session, stream| {

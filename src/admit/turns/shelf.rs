@@ -31,7 +31,7 @@ const NEW_IN_MEAN: f64 = 1.0 / 256.0;
 /// An entry that has waited for this share of the time after which clients leave is stale.
 const STALE: f64 = 0.25;
 
-/// While few clients leave, one in so many turns of newcomers is that of the source's oldest. Clients that connect anew for each
+/// While few clients leave, one in this number of turns of newcomers is that of the oldest of its source. Clients that connect anew for each
 /// request are the freshest always: without this rule the same few of them would have all turns, and the others none.
 const OLDEST_EACH: u32 = 8;
 

@@ -178,6 +178,11 @@ impl PlannedListener {
         None
     }
 
+    /// The limits in force here, beside those of the server.
+    pub(super) fn limits(&self, server: &Limits) -> Limits {
+        self.own.applied_to(server.clone()).part_of(server)
+    }
+
     pub(super) fn has_backlog(&self) -> bool {
         !matches!(self.offer, Offer::Datagrams(_))
     }

@@ -81,7 +81,7 @@ impl Shared {
         let before = self.limits.current();
         server.check()?;
         let listeners = self.listeners.iter().enumerate().map(|(index, listener)| {
-            let limits = own(index, &server);
+            let limits = own(index, &server).part_of(&server);
             let told = |error| LimitError(format!("listener {}: {error}", listener.url));
             limits.check_beside(&server).map_err(told).map(|()| limits)
         });
@@ -143,16 +143,17 @@ impl Shared {
 
     /// From here on nothing can fail.
     fn put_in_force(&self, after: InForce) {
-        let server = after.server.clone();
+        let (server, own) = (after.server.clone(), after.listeners.clone());
         let more_or_fewer = self.limits.current().server.workers != server.workers;
         self.limits.replace(after);
         self.order.standing().set_target(crate::clock::nanos(server.queue_target));
         self.refusal_budget().set_rate(server.refusal_rate, Instant::now());
         self.lingers.set_limits(&server);
-        self.line.set_limit(server.queue);
+        self.line.newcomers().set_limit(server.queue);
+        self.listeners.iter().zip(&own).for_each(|(listener, own)| listener.newcomers.set_limit(own.queue));
         self.counts.set_workers(server.workers);
         self.order.set_doubtful_max(doubtful_max(&server));
-        self.admission.set_limits(&server, Instant::now());
+        self.admission.set_limits(&server, &own, Instant::now());
         self.sharing.set_limits(&server);
         self.datagrams.rates.set_limits(&server);
         // More closes may linger: their sockets are descriptors too.

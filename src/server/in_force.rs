@@ -10,6 +10,7 @@ use std::ops::Deref;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 /// What makes the limits of a listener of those of its server.
 type Change = Box<dyn Fn(Limits) -> Limits + Send + Sync>;
@@ -26,7 +27,7 @@ impl OwnLimits {
     /// The limits in force at the listener, beside those of the server.
     pub(crate) fn of(&self, server: &Limits) -> Limits {
         match &self.0 {
-            Some(change) => change(server.clone()),
+            Some(change) => change(server.clone()).part_of(server),
             None => server.clone(),
         }
     }
@@ -40,6 +41,14 @@ pub(crate) struct InForce {
     pub(crate) listeners: Box<[Limits]>,
     /// When it came into force, by the clock of the server.
     pub(crate) since: Nanos,
+}
+
+impl InForce {
+    /// The shortest time that a request may wait for a worker.
+    pub(crate) fn queue_timeout_least(&self) -> Duration {
+        let own = self.listeners.iter().map(|listener| listener.queue_timeout);
+        own.fold(self.server.queue_timeout, Duration::min)
+    }
 }
 
 /// Where the set in force is found.
@@ -116,7 +125,6 @@ impl Deref for LimitsView {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn set(queue: usize) -> InForce {
         InForce { server: Limits::default().queue(queue), listeners: Box::default(), since: 0 }

@@ -31,8 +31,9 @@ const NEW_IN_MEAN: f64 = 1.0 / 256.0;
 /// An entry that has waited for this share of the time after which clients leave is stale.
 const STALE: f64 = 0.25;
 
-/// While few clients leave, one in this number of turns of newcomers is that of the oldest of its source. Clients that connect anew for each
-/// request are the freshest always: without this rule the same few of them would have all turns, and the others none.
+/// While few clients leave, one in this number of turns of newcomers is that of the oldest of its source. Clients
+/// that connect anew for each request are the freshest always: without this rule the same few of them would have all
+/// turns, and the others none.
 const OLDEST_EACH: u32 = 8;
 
 /// How many neighbours an entry may be moved past, to stand where its age belongs. Entries come nearly in order: only
@@ -376,13 +377,61 @@ impl<T: Copy> Shelf<T> {
     /// Takes out an entry of a class to make room for another: the one that has waited longest, because it has the least use
     /// for its turn. Of newcomers it is the one that has waited longest of the source that has the most.
     pub(crate) fn displace(&mut self, class: Class, now: Nanos) -> Option<Shelved<T>> {
+        self.displace_one(class, now, |_| true)
+    }
+
+    /// The same of those entries that are `wanted`. If that one is not wanted, it is the one that has waited longest of all that
+    /// are; this looks at those that have waited longer than the one that it finds.
+    pub(crate) fn displace_one(
+        &mut self,
+        class: Class,
+        now: Nanos,
+        wanted: impl Fn(&T) -> bool,
+    ) -> Option<Shelved<T>> {
+        let is_wanted = |places: &[Seat<T>], number: u32| {
+            places[number as usize].entry.as_ref().is_some_and(|entry| wanted(entry))
+        };
         let crowd = if class == Class::Newcomer { self.sources.largest_crowd() } else { None };
-        let number = match crowd {
-            Some(source) => self.order.last(self.source_list(source, DUE[class as usize])),
-            None => self.oldest_of(&[class as usize]),
-        }?;
+        let of_crowd =
+            crowd.and_then(|source| self.order.last(self.source_list(source, DUE[class as usize])));
+        let list = self.age_list(class as usize);
+        let mut found = of_crowd.filter(|&number| is_wanted(&self.places, number));
+        let mut next = if found.is_none() { self.ages.first(list) } else { None };
+        while let Some(number) = next {
+            found = is_wanted(&self.places, number).then_some(number);
+            next = if found.is_none() { self.ages.after(list, number) } else { None };
+        }
+        let number = found?;
         self.note_leaver(now.saturating_sub(self.places[number as usize].since));
         Some(self.take_out(number))
+    }
+
+    /// Takes out all entries that have waited longer than `least` and are `late` after their wait, the oldest first. Entries
+    /// that may wait longer than others are looked at each time.
+    pub(crate) fn expire_late(
+        &mut self,
+        now: Nanos,
+        least: Nanos,
+        late: impl Fn(&T, Nanos) -> bool,
+    ) -> Vec<Shelved<T>> {
+        let mut expired = Vec::new();
+        for list in EACH_AGE.map(|list| self.age_list(list)) {
+            let mut next = self.ages.first(list);
+            while let Some(number) = next {
+                next = self.ages.after(list, number);
+                let place = &self.places[number as usize];
+                let waited = now.saturating_sub(place.since);
+                if waited <= least {
+                    break;
+                }
+                if place.entry.as_ref().is_some_and(|entry| late(entry, waited)) {
+                    self.note_leaver(waited);
+                    expired.push(self.take_out(number));
+                }
+            }
+        }
+        expired.sort_by_key(|shelved| shelved.since);
+        expired
     }
 
     /// Takes out the newcomer that has waited longest.

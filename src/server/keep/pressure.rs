@@ -61,7 +61,7 @@ impl Pressure {
             self.next_look = now + LOOK;
             shelve_the_old(shared, row, now);
             if !limits.server.dry_run.has(WouldDrop::QueueTimeout) {
-                expire(shared, nanos(limits.server.queue_timeout), row, now);
+                expire(shared, limits, row, now);
             }
             self.set_backlogs(shared, limits, now);
         }
@@ -78,7 +78,7 @@ impl Pressure {
         if standing.stands() {
             let busy = !shared.rest.load(Relaxed) && self.rate > 0.0;
             let few = busy && shared.displaces_oldest(limits.server.overload);
-            shared.line.shrink_to(if few { self.soon() } else { usize::MAX });
+            shared.line.newcomers().shrink_to(if few { self.soon() } else { usize::MAX });
             let wanted = self.shallow_backlog(limits.server.backlogs().1, busy);
             // Small changes are not worth a system call for each listener.
             if self.shallow.is_none_or(|now| now.abs_diff(wanted) > now / 4) {
@@ -88,7 +88,7 @@ impl Pressure {
             }
         } else if self.shallow.is_some() && standing.is_calm(now) {
             self.shallow = None;
-            shared.line.grow();
+            shared.line.newcomers().grow();
             self.apply_backlogs(shared, limits);
         }
     }
@@ -179,9 +179,17 @@ fn shelve_the_old(shared: &Shared, row: Row<'_>, now: Nanos) {
     shelve(shared, row, first, now);
 }
 
-/// Gives up what has waited longer than `queue_timeout`.
-fn expire(shared: &Shared, timeout: Nanos, row: Row<'_>, now: Nanos) {
-    while let Some(entry) = shared.order.expire(now, timeout) {
+/// Gives up what has waited longer than the `queue_timeout` of its listener.
+fn expire(shared: &Shared, limits: &InForce, row: Row<'_>, now: Nanos) {
+    let timeout = |entry: &Entry| {
+        let slot = entry.turn().and_then(|(id, _)| shared.table.get(id.slot));
+        let own = slot.map_or(&limits.server, |slot| &limits.listeners[slot.listener()]);
+        nanos(own.queue_timeout)
+    };
+    let late = shared
+        .order
+        .expire_late(now, nanos(limits.queue_timeout_least()), |entry, waited| waited > timeout(entry));
+    for entry in late {
         shed(shared, row, &entry, Shedding::TooLong, now);
     }
 }

@@ -389,7 +389,7 @@ impl<T: Copy> Shelf<T> {
         wanted: impl Fn(&T) -> bool,
     ) -> Option<Shelved<T>> {
         let is_wanted = |places: &[Seat<T>], number: u32| {
-            places[number as usize].entry.as_ref().is_some_and(|entry| wanted(entry))
+            places[number as usize].entry.as_ref().is_some_and(&wanted)
         };
         let crowd = if class == Class::Newcomer { self.sources.largest_crowd() } else { None };
         let of_crowd =

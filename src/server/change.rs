@@ -2,10 +2,14 @@
 
 use super::capacity::doubtful_max;
 use super::in_force::InForce;
+use super::queue::state::{ConnectionId, Marks};
+use super::queue::table::NEVER;
 use super::shared::Shared;
 use super::start::start_workers;
+use super::turn::harvest::ready;
 use crate::limits::{LimitError, Limits, TABLE};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Why the limits of a running server were not changed; none of them was.
@@ -78,6 +82,20 @@ impl Shared {
         own: &dyn Fn(usize, &Limits) -> Limits,
     ) -> Result<Vec<LimitChange>, SetLimitsError> {
         let _alone = self.limits.change();
+        let (after, changes) = self.would_change(server, own)?;
+        if !changes.is_empty() {
+            self.start_more(after.server.workers)?;
+            self.put_in_force(after);
+        }
+        Ok(changes)
+    }
+
+    /// What would be in force then, and what differs from what is.
+    pub(crate) fn would_change(
+        &self,
+        server: Limits,
+        own: &dyn Fn(usize, &Limits) -> Limits,
+    ) -> Result<(InForce, Vec<LimitChange>), SetLimitsError> {
         let before = self.limits.current();
         server.check()?;
         let listeners = self.listeners.iter().enumerate().map(|(index, listener)| {
@@ -96,11 +114,7 @@ impl Shared {
         }
         self.has_room(&after.server)?;
         let changes = self.changes(&before, &after);
-        if !changes.is_empty() {
-            self.start_more(after.server.workers)?;
-            self.put_in_force(after);
-        }
-        Ok(changes)
+        Ok((after, changes))
     }
 
     /// Whether what was sized at the start is large enough.
@@ -166,6 +180,26 @@ impl Shared {
             // Those that rest look whether they are wanted.
             self.crew.wake_all();
         }
+    }
+
+    /// Gives a turn to each session of a listener that has asked to be called at a time, since it may want another time now.
+    #[cfg_attr(
+        not(feature = "cli"),
+        allow(dead_code, reason = "gates change when the program reads its file again")
+    )]
+    pub(crate) fn call_sessions(&self, listener: usize) {
+        for (number, slot) in self.table.iter() {
+            // The life first: if it is over by now, nothing happens.
+            let Some(generation) = slot.state.generation() else { continue };
+            // Also a session that has a turn now: it may have looked before.
+            if slot.deadline.load(Relaxed) == NEVER && slot.listener() == listener {
+                let id = ConnectionId { slot: number, generation };
+                self.counts.foreign(|row| {
+                    ready(self, id, Marks::NONE, row, &mut || self.clock.now());
+                });
+            }
+        }
+        self.crew.work_queued();
     }
 
     /// What differs: for all listeners, and for one alone.

@@ -388,9 +388,8 @@ impl<T: Copy> Shelf<T> {
         now: Nanos,
         wanted: impl Fn(&T) -> bool,
     ) -> Option<Shelved<T>> {
-        let is_wanted = |places: &[Seat<T>], number: u32| {
-            places[number as usize].entry.as_ref().is_some_and(&wanted)
-        };
+        let is_wanted =
+            |places: &[Seat<T>], number: u32| places[number as usize].entry.as_ref().is_some_and(&wanted);
         let crowd = if class == Class::Newcomer { self.sources.largest_crowd() } else { None };
         let of_crowd =
             crowd.and_then(|source| self.order.last(self.source_list(source, DUE[class as usize])));

@@ -43,7 +43,7 @@ enum GateStage {
     New,
     Waiting(Ticket),
     Connecting {
-        connecting: Connecting,
+        connecting: Box<Connecting>,
         place: Place,
     },
     Paired(Box<Pair>),
@@ -204,7 +204,7 @@ impl GateSession {
                 if let Some(socket) = connecting.unwatched() {
                     stream.watch(socket, WatchFor::Both)?;
                 }
-                self.stage = GateStage::Connecting { connecting, place };
+                self.stage = GateStage::Connecting { connecting: Box::new(connecting), place };
                 Ok(Then::Turn(park_until(until, now)))
             }
             Ok((_, made)) => self.arrive(stream, place, made, now),

@@ -20,7 +20,7 @@ const SCRATCH_BYTES: usize = 160 * 1024;
 
 /// The bytes that a gate for HTTP takes for each connection, beside those that every service takes: the stages of a request,
 /// and the places of what it holds of the request in the table of input.
-pub(crate) const CONNECTION_BYTES: usize = 480 + 2 * Holdings::CONNECTION_BYTES;
+pub(crate) const CONNECTION_BYTES: usize = 384 + 2 * Holdings::CONNECTION_BYTES;
 
 /// The bytes that a gate for HTTP takes for each worker, beside those that every service takes: the scratch buffer, and a
 /// request's head that is written anew.

@@ -89,6 +89,7 @@ impl GateTurn<'_, '_> {
                 if let Some(socket) = connecting.unwatched() {
                     self.stream.watch(socket, WatchFor::Both)?;
                 }
+                let connecting = Box::new(connecting);
                 self.begun.stage = RequestStage::Connecting { connecting, place, pending };
                 self.park(until)
             }
@@ -108,7 +109,7 @@ impl GateTurn<'_, '_> {
     /// Checks whether the connection to the backend is made, has failed, or must be waited for.
     pub(super) fn connect(
         &mut self,
-        mut connecting: Connecting,
+        mut connecting: Box<Connecting>,
         place: Place,
         pending: Box<Pending>,
     ) -> io::Result<Onward> {

@@ -110,7 +110,7 @@ impl Live {
         let mut configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
         match configured.reload(&self.handle) {
             Ok(changed) => {
-                configuration::taken_over();
+                configuration::taken_over(configured.args.sources());
                 tracing::info!("the configuration was read again: {changed}");
             }
             Err(why) => {

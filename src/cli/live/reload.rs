@@ -3,7 +3,7 @@
 use crate::cli::args::ServeArgs;
 use crate::cli::config;
 use crate::cli::plan::{Plan, PlannedListener};
-use crate::limits::TABLE;
+use crate::limits::{Limits, TABLE};
 use crate::server::{Handle, LimitChange, SetLimitsError};
 
 /// What the program was configured with.
@@ -41,7 +41,7 @@ impl Configured {
         let args = config::merge(self.given.clone())?;
         let plan = Plan::new(&args).map_err(|error| error.why)?;
         plan.check().map_err(|error| error.why)?;
-        let fixed = self.fixed(&args, &plan, handle);
+        let fixed = self.fixed(&args, &plan, &handle.limits());
         if !fixed.is_empty() {
             return Err(SetLimitsError::Fixed(fixed).to_string());
         }
@@ -61,8 +61,8 @@ impl Configured {
         Ok(Changed { limits, certificates })
     }
 
-    /// The options that are another now and take effect at a restart.
-    fn fixed(&self, args: &ServeArgs, plan: &Plan, handle: &Handle) -> Vec<&'static str> {
+    /// The options that are another now and take effect at a restart; `limits` are in force.
+    pub(in crate::cli) fn fixed(&self, args: &ServeArgs, plan: &Plan, limits: &Limits) -> Vec<&'static str> {
         let mut fixed = Vec::new();
         let mut look = |name: &'static str, differs: bool| {
             if differs && !fixed.contains(&name) {
@@ -92,9 +92,8 @@ impl Configured {
         for (old, new) in webs(&self.args).iter().zip(webs(args)) {
             old.differing(&new).into_iter().for_each(|name| look(name, true));
         }
-        let limits = handle.limits();
         for limit in TABLE.iter().filter(|limit| !limit.is_live()) {
-            look(limit.name, (limit.get)(&limits) != (limit.get)(&plan.limits));
+            look(limit.name, (limit.get)(limits) != (limit.get)(&plan.limits));
         }
         fixed
     }

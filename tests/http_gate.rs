@@ -852,3 +852,68 @@ fn a_connection_that_nobody_uses_is_closed() {
     called.is_closed();
     site.end();
 }
+
+#[test]
+fn half_requests_and_waiting_ones_of_one_source_leave_room_for_those_of_others() {
+    const MIB: usize = 1 << 20;
+    let backend = Backend::new();
+    let limits = Limits::default().workers(2).input_total(MIB).max_head(32 * 1024).queue(100);
+    let site = gate(&backend, 1, limits, config(|config| config.buffer_request = 64 * 1024));
+    // The only place is taken for as long as the test wants.
+    let mut holder = site.client();
+    holder.say(GET);
+    let mut called = backend.accept();
+    called.head();
+    let mut greedy: Vec<Client> = Vec::new();
+    for n in 0..45 {
+        let mut client = Client::from("127.0.0.2", site.address);
+        // Half heads, half bodies, and requests that wait for the place.
+        match n % 3 {
+            0 => client.mutter(format!("GET /{} HTTP/1.1\r\nHost: h", "x".repeat(30_000))),
+            1 => client
+                .mutter("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 60000\r\n\r\n")
+                .mutter(vec![b'x'; 50_000]),
+            _ => client
+                .mutter("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 50000\r\n\r\n")
+                .mutter(vec![b'x'; 50_000]),
+        };
+        greedy.push(client);
+    }
+    eventually("they fill the room", || (site.stats().pending_input_bytes > 900_000).then_some(()));
+    let mut polite: Vec<Client> = (1..15usize)
+        .map(|n| {
+            let mut polite = site.client();
+            polite.say(format!("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", 2_000 * n));
+            site.until("its head was read", |now| now.active == 0 && now.queued == 0);
+            polite.say(vec![b'p'; 1_000]);
+            site.until("a piece was read", |now| now.active == 0 && now.queued == 0);
+            polite.say(vec![b'p'; 2_000 * n - 1_000]);
+            assert!(site.stats().pending_input_bytes <= MIB as u64);
+            polite
+        })
+        .collect();
+    eventually("all of them wait for the place", || (backends(&site).waiting >= 14).then_some(()));
+    assert!(site.closed(CloseReason::InputLimit) > 0, "the greedy gave way");
+    // Those are told.
+    let told = greedy.iter_mut().filter_map(|client| {
+        client.finish_quietly();
+        let (said, _) = client.rest();
+        String::from_utf8_lossy(&said).starts_with("HTTP/1.1 503").then_some(())
+    });
+    assert!(told.count() > 0);
+    eventually("the greedy are gone", || (backends(&site).waiting == 14).then_some(()));
+    // The backend answers whoever comes.
+    called.say(OK);
+    let mut answered = 0;
+    while answered < polite.len() {
+        let head = called.head();
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        called.hear(&"p".repeat(length.parse().unwrap()));
+        called.say(OK);
+        answered += 1;
+    }
+    for client in &mut polite {
+        assert_eq!(client.reply().status, 200);
+    }
+    until_free(&site);
+}

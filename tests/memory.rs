@@ -337,6 +337,31 @@ fn in_a_container_of_its_ceiling_and_16_mib_nothing_is_killed_whatever_it_is_mad
     drop(server);
 }
 
+/// A backend that sends this to each connection, and then bytes without end if it is to.
+fn talkative_backend(first: &str, endless: bool) -> (SocketAddr, Arc<AtomicBool>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let (address, over) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
+    let (stop, first) = (over.clone(), first.to_owned());
+    std::thread::spawn(move || {
+        let (mut held, more) = (Vec::new(), [b'm'; 32 * 1024]);
+        while !stop.load(Ordering::SeqCst) {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let _ = stream.write_all(first.as_bytes());
+                stream.set_nonblocking(true).unwrap();
+                held.push(stream);
+            }
+            if endless {
+                for mut stream in &held {
+                    while stream.write(&more).is_ok_and(|n| n > 0) {}
+                }
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    (address, over)
+}
+
 /// Clients that speak TLS to a server of this program.
 #[cfg(feature = "tls")]
 mod secured {
@@ -544,4 +569,128 @@ fn the_printed_ceiling_counts_handshakes_tls_with_full_buffers_and_an_access_log
     let _ = std::net::TcpStream::connect(backend);
     drop(server);
     let _ = std::fs::remove_file(pipe);
+}
+
+/// Backends of each kind that costs a gate memory, and the gates in front of them.
+#[cfg(feature = "tls")]
+struct SecuredGates {
+    deaf: (SocketAddr, Arc<AtomicBool>),
+    flood: (SocketAddr, Arc<AtomicBool>),
+    answers: (SocketAddr, Arc<AtomicBool>),
+    heads: (SocketAddr, Arc<AtomicBool>),
+}
+
+#[cfg(feature = "tls")]
+impl SecuredGates {
+    fn new() -> Self {
+        let head = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(60_000));
+        Self {
+            deaf: deaf_backend(),
+            flood: talkative_backend("welcome\n", true),
+            answers: talkative_backend("HTTP/1.1 200 OK\r\nContent-Length: 900000000\r\n\r\n", true),
+            heads: talkative_backend(&head, false),
+        }
+    }
+
+    /// Each gate has a list of waiting clients for the whole queue, so a long queue makes a difference.
+    fn program(&self, files: &certificate::Files) -> Program {
+        let gate = |to: String, scheme: &str| format!("proxy:{to}={scheme}://127.0.0.1:0");
+        Program::new()
+            .without_echo()
+            .arg("--workers", 16)
+            .arg("--queue", 3000)
+            .arg("--max-connections", 3000)
+            .arg("--input-total", "8MiB")
+            .arg("--output-total", "4MiB")
+            .arg("--read-timeout", "10m")
+            .arg("--write-timeout", "10m")
+            .arg("--idle-timeout", "10m")
+            .arg("--queue-timeout", "10m")
+            .arg("--backend-timeout", "10m")
+            .arg("--listen", gate(self.deaf.0.to_string(), "tls"))
+            .arg("--listen", gate(self.flood.0.to_string(), "tls"))
+            .arg("--listen", gate(format!("http://{}", self.answers.0), "https"))
+            .arg("--listen", gate(format!("http://{}", self.heads.0), "https"))
+            .arg("--listen", gate(format!("http://{}", self.deaf.0), "https"))
+            .arg("--tls-cert", files.certificate.display())
+            .arg("--tls-key", files.key.display())
+            .arg("--backend-connections", 700)
+            .arg("--max-per-source", 3000)
+    }
+
+    /// Where the gate to this backend listens.
+    fn at(server: &Running, backend: &(SocketAddr, Arc<AtomicBool>), scheme: &str) -> SocketAddr {
+        let http = if scheme == "https" { "http://" } else { "" };
+        address_of(server, &format!("proxy:{http}{}", backend.0), &format!(" {scheme}://"))
+    }
+
+    fn end(self) {
+        for (address, over) in [self.deaf, self.flood, self.answers, self.heads] {
+            over.store(true, Ordering::SeqCst);
+            let _ = std::net::TcpStream::connect(address);
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_printed_ceiling_holds_for_gates_whose_clients_speak_tls_and_do_not_read_or_send_by_halves() {
+    use secured::Secret;
+    raise_open_files();
+    let (gates, files) = (SecuredGates::new(), secured::certificate());
+    let promised = ceiling(&gates.program(&files).start());
+    let container = Container::new((promised + 16 * 1024) * 1024);
+    let program = gates.program(&files);
+    let server = match &container {
+        Some(container) => program.prelude(&container.enter()).start(),
+        None => program.start(),
+    };
+    let check = |what: &str| {
+        settle(&server);
+        let (peak, contained) = (peak(&server), container.as_ref().map_or(0, Container::peak));
+        support::figure(format!("{what}: at most {peak} of {promised} KiB, {contained} with the kernel's"));
+        assert!(server.is_running() && peak <= promised, "{what}: {peak} KiB where {promised} are promised");
+    };
+    let config = secured::config(&files, 0);
+    let shaken = |source: &str, at| Secret::shaken(&config, Client::from(source, at));
+    let narrow = |at| Secret::shaken(&config, Client::narrow(at));
+    check("it has started");
+    let [deaf, flood] = [&gates.deaf, &gates.flood].map(|backend| SecuredGates::at(&server, backend, "tls"));
+    let pairs: Vec<_> = (0..600).map(|_| shaken("127.0.0.2", deaf)).collect();
+    check("600 quiet pairs");
+    let mut senders: Vec<_> = (0..100).map(|_| shaken("127.0.0.3", deaf)).collect();
+    for _ in 0..6 {
+        senders.iter_mut().for_each(|secret| secret.send(512 * 1024));
+        settle(&server);
+    }
+    check("100 pairs whose backend does not read");
+    let readers: Vec<_> = (0..150).map(|_| narrow(flood)).collect();
+    check("150 pairs whose client does not read");
+    let [answers, heads, silent] = [&gates.answers, &gates.heads, &gates.deaf]
+        .map(|backend| SecuredGates::at(&server, backend, "https"));
+    let ask = |at, request: &str| {
+        let mut client = narrow(at);
+        client.say(request.as_bytes());
+        client
+    };
+    let slow: Vec<_> = (0..100).map(|_| ask(answers, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    check("100 answers that nobody reads");
+    let long: Vec<_> = (0..100).map(|_| ask(heads, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    check("100 answers whose heads are long and do not end");
+    let half = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(12_000));
+    let halves: Vec<_> = (0..300).map(|_| ask(silent, &half)).collect();
+    check("300 half heads");
+    let mut uploads: Vec<_> = (0..200)
+        .map(|_| ask(silent, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65000\r\n\r\n"))
+        .collect();
+    uploads.iter_mut().for_each(|secret| secret.send(48 * 1024));
+    check("200 uploads that are collected");
+    uploads.iter_mut().for_each(|secret| secret.send(32 * 1024));
+    check("and wait for their answers");
+    let asks: Vec<_> = (0..900).map(|_| ask(silent, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    check("and 900 requests, for many of which there is no place");
+    drop((pairs, senders, readers, slow, long, halves, uploads, asks));
+    check("they have left");
+    gates.end();
+    drop(server);
 }

@@ -2,7 +2,7 @@
 
 use super::args::LogFormat;
 use super::beside::Beside;
-use super::plan::Plan;
+use super::plan::{Plan, PlannedListener};
 use crate::Address;
 use crate::limits::DryRun;
 use crate::service::Cost;
@@ -154,8 +154,11 @@ impl Plan {
         let others = self.listeners.len().saturating_sub(1) * self.limits.listener_memory_ceiling();
         let secured = self.listeners.iter().any(|listener| listener.tls.is_some());
         let tls = if secured { self.limits.tls_memory_ceiling() } else { 0 };
+        let http_gate = self.listeners.iter().any(PlannedListener::is_http_gate);
+        let http_gate = if http_gate { self.limits.http_gate_memory_ceiling() } else { 0 };
+        let services: usize = self.listeners.iter().map(|listener| listener.memory(&self.limits)).sum();
         let log = if self.access.is_some() { self.limits.access_log_memory_ceiling() } else { 0 };
-        PROGRAM_BYTES + self.limits.memory_ceiling() + others + more + tls + log
+        PROGRAM_BYTES + self.limits.memory_ceiling() + others + more + tls + log + http_gate + services
     }
 
     /// The descriptors that the server may use.

@@ -140,6 +140,19 @@ impl PlannedListener {
         }
     }
 
+    /// Whether it is a gate that reads HTTP.
+    pub(super) fn is_http_gate(&self) -> bool {
+        !self.gate.is_empty() && matches!(self.scheme, Scheme::Http | Scheme::Https | Scheme::HttpUnix)
+    }
+
+    /// Bytes that its service may take beside what its connections take.
+    pub(super) fn memory(&self, limits: &Limits) -> usize {
+        match &self.offer {
+            Offer::Stream(service) => service.memory(limits),
+            Offer::Datagrams(_) => 0,
+        }
+    }
+
     /// The options that are others in `new` and take effect at a restart.
     pub(super) fn fixed(&self, new: &Self) -> Vec<&'static str> {
         let both = self.gate.iter().zip(&new.gate);

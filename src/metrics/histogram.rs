@@ -112,7 +112,7 @@ pub(crate) struct Histogram {
 
 impl Histogram {
     /// What the counts take of the machine.
-    pub(super) const BYTES: usize = COUNTS * size_of::<AtomicI64>();
+    pub(crate) const BYTES: usize = COUNTS * size_of::<AtomicI64>();
 
     pub(crate) fn observe(&self, nanos: u64) {
         let counts = self.counts.get_or_init(|| (0..COUNTS).map(|_| AtomicI64::new(0)).collect());

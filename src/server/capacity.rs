@@ -62,6 +62,16 @@ impl Limits {
 }
 
 impl Limits {
+    /// The bytes that a gate for HTTP can make the server hold on top of that, where a listener has one: what each request
+    /// under way takes more than a request of another service, and what each worker writes requests and answers in. Its
+    /// backends come on top, see [`Service::memory`](crate::Service::memory).
+    pub fn http_gate_memory_ceiling(&self) -> usize {
+        self.connections_most() * crate::service::HTTP_GATE_CONNECTION_BYTES
+            + self.workers_most() * crate::service::http_gate_worker_bytes(self)
+    }
+}
+
+impl Limits {
     /// The bytes that an access log can make the server hold on top of that, where there is one: lines that wait to be
     /// written, and what is noted of the request that is under way on each connection.
     pub fn access_log_memory_ceiling(&self) -> usize {

@@ -74,6 +74,9 @@ impl Held {
     /// Puts the input into the table, where it can be given up for another source, until
     /// [`take_back`](Self::take_back) in the next turn.
     pub(super) fn set_aside(&mut self, seat: Seat, context: &Context<'_>) -> io::Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
         let nothing = Buffer::new(context.input_total.pool());
         let buffer = std::mem::replace(&mut self.buffer, nothing);
         let deposit = context.input_total.deposit(buffer, self.source, seat);

@@ -87,7 +87,7 @@ impl HoldingsTable {
 
 impl Holdings {
     /// The most memory that the table takes for one connection. The table doubles when it grows.
-    pub(super) const CONNECTION_BYTES: usize =
+    pub(crate) const CONNECTION_BYTES: usize =
         2 * (size_of::<HoldingsPlace>() + size_of::<u32>()) + 4 * (size_of::<(SourceKey, usize)>() + 1);
 
     /// The pool that the memory comes from.

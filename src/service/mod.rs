@@ -41,6 +41,7 @@ pub use proxy::{
     BackendName, BackendNameError, ConnectOn, FairBy, FairByError, HttpGateConfig, Network, NetworkError,
     Proxy, ProxyBuilder, proxy,
 };
+pub(crate) use proxy::{HTTP_GATE_CONNECTION_BYTES, http_gate_worker_bytes};
 pub(crate) use secured::{ClientTls, Decrypted, PassRecords, TlsBuffers};
 pub(crate) use stream::{Buffers, Context, Turned};
 pub use stream::{Input, Output, Received, Stream};
@@ -53,6 +54,7 @@ pub use websocket::websocket;
 pub(crate) use words::Words;
 pub use work::{Cost, Work};
 
+use crate::limits::Limits;
 use crate::metrics::backends::BackendsSnapshot;
 use crate::reason::CloseReason;
 use crate::transport::address::ClientAddress;
@@ -61,8 +63,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The most that the session of a ready service takes of the allocator.
-const SESSION_BYTES: usize = 512;
+/// The most that the session of a ready service takes of the allocator: a pair of the gate takes most.
+const SESSION_BYTES: usize = 576;
 
 /// The most that a ready service makes the server hold for one connection, beside what the pools of input and of
 /// replies count.
@@ -154,6 +156,13 @@ pub trait Service: Send + Sync + 'static {
     /// How many descriptors the service may open beside those of its clients. The server checks at its start that the
     /// limit of open files allows them. Default: none.
     fn descriptors(&self) -> usize {
+        0
+    }
+
+    /// The bytes that the service may take at its most, beside what each of its connections takes. The program adds them to
+    /// the memory ceiling that it prints. Default: none.
+    fn memory(&self, limits: &Limits) -> usize {
+        let _ = limits;
         0
     }
 

@@ -1,9 +1,9 @@
 //! What all connections of one gate share: its settings, its backends, and the pipes that pairs borrow.
 
-use super::backends::{BackendClock, BackendLimits, Backends, WaitLimits};
+use super::backends::{BackendClock, BackendId, BackendLimits, Backends, WaitLimits};
 use super::pipes::Pipes;
 use super::relay::Patience;
-use super::resolve::Lookups;
+use super::resolve::{BACKENDS_MAX, Lookups};
 use crate::admit::turns::accounts::SourceId;
 use crate::clock::{Nanos, nanos};
 use crate::limits::{Fair, Limits, Overload, QueueOrder};
@@ -13,7 +13,7 @@ use crate::transport::proxy_header::Version;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// When the gate connects to a backend for a client.
@@ -91,8 +91,8 @@ impl Default for Settings {
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) settings: Settings,
-    /// Only the thread of `tend` uses it.
-    pub(super) lookups: Mutex<Lookups>,
+    /// The thread of `tend` uses it.
+    lookups: Mutex<Lookups>,
     pub(super) clock: Clock,
     pub(super) backends: Arc<Backends>,
     /// Made at the first turn, when the server's limits are known.
@@ -121,7 +121,29 @@ impl Gate {
 
     /// The descriptors that the gate needs beside those of its clients: one for each place, two for each pipe.
     pub(super) fn descriptors(&self) -> usize {
-        self.backends.snapshot().limit as usize + 2 * PIPES_MAX
+        self.places() + 2 * PIPES_MAX
+    }
+
+    /// The bytes that the gate can take beside what is counted for each connection: the book of its places and of the
+    /// clients that wait, the lists of backends that clients have tried, and the threads that look up names.
+    pub(super) fn memory_ceiling(&self, limits: &Limits) -> usize {
+        /// What a lookup takes of its thread's stack and of the heap.
+        const LOOKUP_BYTES: usize = 128 * 1024;
+        let names = self.lookups().names_that_change();
+        // A name may lead to more addresses later.
+        let backends = if names > 0 { BACKENDS_MAX } else { self.backends.snapshot().backends.len() };
+        // A backend is set aside after a failure, so clients fail at it at most once for each of its places.
+        let tried = self.places() * size_of::<BackendId>();
+        Backends::memory_ceiling(&wait_limits(limits), backends) + 2 * tried + names * LOOKUP_BYTES
+    }
+
+    /// How many connections all backends together may have.
+    pub(super) fn places(&self) -> usize {
+        self.backends.snapshot().limit as usize
+    }
+
+    pub(super) fn lookups(&self) -> MutexGuard<'_, Lookups> {
+        self.lookups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn patience(&self) -> Patience {

@@ -35,4 +35,5 @@ mod tests;
 pub use address::{BackendName, BackendNameError};
 pub use gate::ConnectOn;
 pub use http::{FairBy, FairByError, HttpGateConfig, Network, NetworkError};
+pub(crate) use http::{HTTP_GATE_CONNECTION_BYTES, http_gate_worker_bytes};
 pub use service::{Proxy, ProxyBuilder, proxy};

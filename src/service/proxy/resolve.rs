@@ -78,7 +78,12 @@ impl Lookups {
 
     /// Whether any address can change, so that lookups must be repeated.
     pub(super) fn can_change(&self) -> bool {
-        self.names.iter().any(|lookup| lookup.name.is_resolved_again())
+        self.names_that_change() > 0
+    }
+
+    /// How many names are looked up again and again. Each lookup has a thread.
+    pub(super) fn names_that_change(&self) -> usize {
+        self.names.iter().filter(|lookup| lookup.name.is_resolved_again()).count()
     }
 
     /// All known addresses, each once.

@@ -6,6 +6,7 @@ use super::http::{HttpGate, HttpGateConfig, HttpGateSession, keep_house};
 use super::resolve::Lookups;
 use super::session::GateSession;
 use super::tend;
+use crate::limits::Limits;
 use crate::metrics::backends::BackendsSnapshot;
 use crate::service::http::BUSY;
 use crate::service::{Peer, Protocol, Service, Session};
@@ -281,5 +282,9 @@ impl Service for Proxy {
 
     fn descriptors(&self) -> usize {
         self.gate.descriptors()
+    }
+
+    fn memory(&self, limits: &Limits) -> usize {
+        self.gate.memory_ceiling(limits) + self.http.as_ref().map_or(0, |http| http.memory_ceiling())
     }
 }

@@ -406,6 +406,15 @@ fn refused(refusal: Refusal) -> io::Error {
 }
 
 #[cfg(test)]
+impl GateSession {
+    /// The blocks of memory that a pair consists of, with the bytes that slow readers on both sides have not taken.
+    pub(super) fn pair_bytes() -> [usize; 4] {
+        use crate::service::pool::Buffer;
+        [size_of::<Self>(), size_of::<Pair>(), size_of::<Buffer>(), size_of::<Buffer>()]
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

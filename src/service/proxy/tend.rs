@@ -4,7 +4,7 @@
 use super::backends::Place;
 use super::connect::{Arrival, Connecting};
 use super::gate::Gate;
-use super::resolve::{LOOKUP_WITHIN, Lookups};
+use super::resolve::LOOKUP_WITHIN;
 use crate::clock::{Nanos, nanos};
 use crate::transport::socket::send;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// The longest sleep while a backend may become due for a trial, or while a lookup is under way.
@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Starts the thread if there is something for it to do. It ends when the returned sender is dropped.
 pub(super) fn start(gate: &Arc<Gate>) -> io::Result<Option<Sender<Infallible>>> {
-    let resolves = lookups(gate).can_change();
+    let resolves = gate.lookups().can_change();
     if !resolves && gate.settings.connect_every().is_none() {
         return Ok(None);
     }
@@ -67,7 +67,7 @@ impl Tender {
 
     /// Takes the answers that have come, and starts new lookups when they are due.
     fn resolve(&mut self, gate: &Gate) -> Duration {
-        let (mut lookups, now) = (lookups(gate), gate.clock.now());
+        let (mut lookups, now) = (gate.lookups(), gate.clock.now());
         let resolved = lookups.take_answers(now);
         if resolved.changed {
             gate.backends.set_addresses(&lookups.addresses());
@@ -84,10 +84,6 @@ impl Tender {
         let until = Duration::from_nanos(self.next_resolve.saturating_sub(now));
         if lookups.are_under_way() { until.min(LOOK) } else { until }
     }
-}
-
-fn lookups(gate: &Gate) -> MutexGuard<'_, Lookups> {
-    gate.lookups.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Connects to each backend that is due for a check, all at the same time.

@@ -143,6 +143,19 @@ impl Book {
         }
     }
 
+    /// The bytes that a book can take. Each of its lists doubles when it grows.
+    pub(super) fn memory_ceiling(wait: &WaitLimits, backends: usize) -> usize {
+        /// What a waiter is woken with takes no more of the allocator.
+        const WAKE_BYTES: usize = 64;
+        let slots = WaitList::slots_for(wait.most);
+        let lists = size_of::<Waiter>() + size_of::<u32>() + size_of::<Box<dyn Wake>>();
+        let backend = 2 * size_of::<Backend>() + size_of::<Passed>() + Histogram::BYTES;
+        Histogram::BYTES
+            + backends * backend
+            + slots * (2 * lists + WAKE_BYTES)
+            + WaitList::memory_ceiling(wait)
+    }
+
     pub(super) fn set_limits(&mut self, limits: BackendLimits, now: Nanos) {
         self.limits = limits;
         self.list.set_limits(limits.wait, now);

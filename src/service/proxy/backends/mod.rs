@@ -82,6 +82,11 @@ impl Backends {
         Arc::new(Self { time, book: Mutex::new(Book::new(limits, seed)) })
     }
 
+    /// The bytes that this number of backends can take, with the clients that wait for them.
+    pub(crate) fn memory_ceiling(wait: &WaitLimits, backends: usize) -> usize {
+        Book::memory_ceiling(wait, backends)
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }

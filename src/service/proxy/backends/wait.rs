@@ -47,6 +47,11 @@ pub(super) enum Joined {
     Full,
 }
 
+/// The size of a shelf with this number of slots, and how it serves.
+fn shelf_limits(limits: &WaitLimits, slots: usize) -> ShelfLimits {
+    ShelfLimits { connections: slots, datagrams: 0, doubtful_max: limits.most / 4 + 1, fresh: limits.fresh }
+}
+
 impl WaitList {
     pub(super) fn new(limits: WaitLimits) -> Self {
         Self { limits, standing: Standing::new(limits.target), shelf: None, places: 0, displaces_until: 0 }
@@ -60,8 +65,19 @@ impl WaitList {
     /// a ticket keeps its slot until its owner has seen the answer, and since a new client must fit in before the oldest is
     /// refused for it. The number never gets smaller: clients that wait have slot numbers up to the largest that there was.
     pub(super) fn slots(&mut self) -> usize {
-        self.places = self.places.max(2 * self.limits.most + 16 + PriorityList::SLOTS);
+        self.places = self.places.max(Self::slots_for(self.limits.most));
         self.places
+    }
+
+    /// The number of slots for names, for this limit of clients that wait.
+    pub(super) fn slots_for(most: usize) -> usize {
+        2 * most + 16 + PriorityList::SLOTS
+    }
+
+    /// The bytes that a list with these limits can take.
+    pub(super) fn memory_ceiling(limits: &WaitLimits) -> usize {
+        Shelf::<()>::bytes(&shelf_limits(limits, Self::slots_for(limits.most)))
+            + 2 * PriorityList::SLOTS * size_of::<(Name, Nanos)>()
     }
 
     /// Changes the limits. Clients that wait stay, even if fewer may wait from now on.
@@ -80,12 +96,8 @@ impl WaitList {
     }
 
     fn shelf(&mut self) -> &mut Shelf<()> {
-        let limits = ShelfLimits {
-            connections: self.slots(),
-            datagrams: 0,
-            doubtful_max: self.limits.most / 4 + 1,
-            fresh: self.limits.fresh,
-        };
+        let slots = self.slots();
+        let limits = shelf_limits(&self.limits, slots);
         self.shelf.get_or_insert_with(|| Box::new(Shelf::new(limits)))
     }
 

@@ -88,6 +88,17 @@ impl RequestIntake {
         RequestIntake::Head(Scanner::requests())
     }
 
+    /// What it holds of the request.
+    pub(super) fn inputs(&mut self) -> [Option<&mut Held>; 2] {
+        match self {
+            RequestIntake::Head(_) => [None, None],
+            RequestIntake::Body(collected) => {
+                let CollectedRequest { head, body, .. } = &mut **collected;
+                [Some(head), Some(body)]
+            }
+        }
+    }
+
     /// Whether not a byte of a request has come.
     pub(super) fn is_fresh(&self) -> bool {
         matches!(self, RequestIntake::Head(scanner) if scanner.is_fresh())
@@ -144,9 +155,9 @@ impl RequestIntake {
             pending.expects_continue = true;
             return Ok((0, IntakeStep::Ready(Box::new(pending))));
         }
-        let mut kept = Held::of(setting.peer, &setting.context);
+        let mut kept = Held::of_told(setting.peer, &setting.context);
         kept.extend(bytes, bytes.len(), &setting.context)?;
-        let body = Held::of(setting.peer, &setting.context);
+        let body = Held::of_told(setting.peer, &setting.context);
         *self = RequestIntake::Body(Box::new(CollectedRequest { head: kept, body, reader, chunked }));
         if head.expects_continue && rest.is_empty() {
             return Ok((0, IntakeStep::Continue));
@@ -221,7 +232,7 @@ fn make(
     let mut written = Vec::with_capacity(1024);
     let scheme = if peer.tls().is_some() { "https" } else { "http" };
     write_request(head, framing, &Told { client, scheme, trusted, host }, &mut written);
-    let mut bytes = Held::of(peer, &context);
+    let mut bytes = Held::of_told(peer, &context);
     bytes.extend(&written, written.len() + body.len(), &context)?;
     if !body.is_empty() {
         add(&mut bytes, body, framing == RequestFraming::Chunked, &context)?;

@@ -34,5 +34,8 @@ mod words;
 
 pub(super) use check::start as keep_house;
 pub(super) use session::HttpGateSession;
+pub(crate) use session::{
+    CONNECTION_BYTES as HTTP_GATE_CONNECTION_BYTES, worker_bytes as http_gate_worker_bytes,
+};
 pub use settings::{FairBy, FairByError, HttpGateConfig, Network, NetworkError};
 pub(super) use shared::HttpGate;

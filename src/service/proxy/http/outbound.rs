@@ -46,7 +46,7 @@ pub(super) struct Outbound {
 }
 
 #[derive(Debug)]
-struct Untaken {
+pub(super) struct Untaken {
     bytes: Buffer,
     headway: Headway,
 }

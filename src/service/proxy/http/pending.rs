@@ -85,6 +85,11 @@ impl Pending {
         }
     }
 
+    /// What it holds of the request.
+    pub(super) fn input(&mut self) -> &mut Held {
+        &mut self.bytes
+    }
+
     /// Notes the answer for the access log.
     pub(super) fn answered(&mut self, status: u16, body: u64) {
         if let Some(entry) = &mut self.entry {

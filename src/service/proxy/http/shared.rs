@@ -5,6 +5,7 @@ use super::spares::Spares;
 use super::words;
 use crate::clock::{Nanos, nanos};
 use crate::service::proxy::gate::Gate;
+use crate::service::proxy::resolve::BACKENDS_MAX;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -26,6 +27,16 @@ impl HttpGate {
         let one_client = gate.settings.send_header.is_some();
         let idle = if one_client { Duration::ZERO } else { config.backend_idle };
         Arc::new(Self { gate, config, spares: Spares::new(nanos(idle)), mean: AtomicU64::new(0) })
+    }
+
+    /// The bytes that its spare connections and its checks can take.
+    pub(in crate::service::proxy) fn memory_ceiling(&self) -> usize {
+        /// What a check takes of its thread's stack and of the heap.
+        const CHECK_BYTES: usize = 64 * 1024;
+        let places = self.gate.places();
+        // Each backend has at most one check under way, which holds a place.
+        let checks = if self.gate.settings.checks_ask { places.min(BACKENDS_MAX) } else { 0 };
+        places * Spares::CONNECTION_BYTES + checks * CHECK_BYTES
     }
 
     /// Notes how long a request has held its place.

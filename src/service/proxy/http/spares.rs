@@ -34,6 +34,9 @@ pub(super) struct Spares {
 }
 
 impl Spares {
+    /// What one spare connection takes of the list, which doubles when it grows.
+    pub(super) const CONNECTION_BYTES: usize = 2 * size_of::<Resting>();
+
     pub(super) fn new(idle: Nanos) -> Self {
         Self { list: Mutex::default(), idle }
     }

@@ -7,6 +7,8 @@ use super::pending::Pending;
 use crate::service::held::Held;
 use crate::service::proxy::backends::{Place, Ticket};
 use crate::service::proxy::connect::Connecting;
+use crate::service::{Context, Seat};
+use std::io;
 
 /// A request that has begun; or one whose answer the client has not taken in full.
 pub(super) struct BegunRequest {
@@ -38,6 +40,36 @@ pub(super) enum RequestStage {
     Ending,
     /// A placeholder while a step holds the stage. The step puts the next stage in.
     Moving,
+}
+
+/// A request that waits for a place, and has no more bytes than this, is not put into the table of input: few such requests
+/// wait, and the table's lock would cost more than they hold.
+const SMALL: usize = 4096;
+
+impl BegunRequest {
+    /// What is held of the client's input while the client or a place is waited for.
+    fn inputs(&mut self) -> impl Iterator<Item = &mut Held> {
+        let of_stage = match &mut self.stage {
+            RequestStage::Reading(intake) => intake.inputs(),
+            RequestStage::Ready(pending) | RequestStage::Waiting { pending, .. } => {
+                [Some(pending.input()), None]
+            }
+            _ => [None, None],
+        };
+        self.held.iter_mut().chain(of_stage.into_iter().flatten())
+    }
+
+    /// Puts the input where it can be given up for another source, until [`take_back`](Self::take_back) in the next turn.
+    pub(super) fn set_aside(&mut self, seat: Seat, context: &Context<'_>) -> io::Result<()> {
+        let waits = matches!(self.stage, RequestStage::Ready(_) | RequestStage::Waiting { .. });
+        let mut inputs = self.inputs().filter(|held| !waits || held.len() > SMALL);
+        inputs.try_for_each(|held| held.set_aside(seat, context))
+    }
+
+    /// Takes the input back; an error if a part of it was given up.
+    pub(super) fn take_back(&mut self) -> io::Result<()> {
+        self.inputs().try_for_each(Held::take_back)
+    }
 }
 
 impl RequestStage {

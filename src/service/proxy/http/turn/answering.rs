@@ -146,7 +146,7 @@ impl GateTurn<'_, '_> {
         exchange.upload.moved(data.len(), self.now);
         match exchange.pending.feed(data, &context) {
             Ok(used) if used < data.len() => {
-                let mut held = Held::of(&self.peer, &context);
+                let mut held = Held::of_told(&self.peer, &context);
                 held.extend(&data[used..], data.len(), &context)?;
                 self.begun.held = Some(held);
             }

@@ -15,6 +15,9 @@ use crate::service::{Context, Fault, Peer, Received, Turn};
 use crate::transport::socket::ClientSocket;
 use std::io;
 
+/// What a client is told whose request cannot be kept until it is whole or has a place.
+const NO_ROOM: &str = "the server has no room for this request now";
+
 impl GateTurn<'_, '_> {
     /// Reads from the client until a request is ready.
     pub(super) fn read(&mut self, intake: RequestIntake) -> io::Result<Onward> {
@@ -75,10 +78,20 @@ impl GateTurn<'_, '_> {
             Err(IntakeFault::Refused(refused)) => self.refuse(refused, None).map(Some),
             Err(IntakeFault::Connect) => self.last_words(501, "this server makes no tunnels", None).map(Some),
             Err(IntakeFault::NoRoom) => {
-                let _ = self.last_words(503, "the server has no room for this request now", None)?;
+                let _ = self.last_words(503, NO_ROOM, None)?;
                 Err(Fault::InputLimit.into())
             }
         }
+    }
+
+    /// A part of the request was given up for another source, so the client is told to come again.
+    pub(in crate::service::proxy::http) fn interrupted(&mut self) -> io::Result<Turn> {
+        let mut pending = match std::mem::replace(&mut self.begun.stage, RequestStage::Moving) {
+            RequestStage::Ready(pending) | RequestStage::Waiting { pending, .. } => Some(pending),
+            _ => None,
+        };
+        let _ = self.last_words(503, NO_ROOM, pending.as_deref_mut())?;
+        Err(Fault::InputLimit.into())
     }
 
     /// Answers a request that cannot be read, and ends the connection: where the next request would begin is not known.
@@ -135,7 +148,7 @@ fn take_input(
     let Some(mut held) = begun.held.take() else {
         let (used, step) = intake.take(data, setting)?;
         if used < data.len() {
-            let mut held = Held::of(peer, &context);
+            let mut held = Held::of_told(peer, &context);
             held.extend(&data[used..], context.limits.max_head, &context)?;
             begun.held = Some(held);
         }

@@ -95,7 +95,8 @@ fn what_needs_a_restart_has_an_exit_code_of_its_own_and_the_reload_refuses_it_wi
         let rows = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
         assert!(rows.clone().any(|line| line == row), "{row} is not in {said}");
         assert_eq!(code, Some(4), "{said}");
-        let why = rows.last().unwrap();
+        let mut rows = rows;
+        let why = rows.next_back().unwrap();
         let why = why.strip_prefix("a reload would change nothing: ").unwrap_or_else(|| panic!("{said}"));
         std::fs::write(&old, &text).unwrap();
         let log = reload(&server);

@@ -62,7 +62,7 @@ impl Configured {
     }
 
     /// The options that are another now and take effect at a restart; `limits` are in force.
-    pub(in crate::cli) fn fixed(&self, args: &ServeArgs, plan: &Plan, limits: &Limits) -> Vec<&'static str> {
+    pub(crate) fn fixed(&self, args: &ServeArgs, plan: &Plan, limits: &Limits) -> Vec<&'static str> {
         let mut fixed = Vec::new();
         let mut look = |name: &'static str, differs: bool| {
             if differs && !fixed.contains(&name) {

@@ -25,7 +25,7 @@
 //!    metrics                         counters and their catalogue
 //!    limits                          every limit, in one table
 //!    sys                             system calls: the only unsafe code
-//!    reason, phase, clock, contain   small files that all of them use
+//!    reason, phase, clock, contain, current   small files that all of them use
 //!    units                           times, sizes, rates, URLs: crates/units
 //! ```
 //!
@@ -80,6 +80,7 @@ mod admit;
 pub mod cli;
 mod clock;
 mod contain;
+mod current;
 pub mod limits;
 pub mod metrics;
 mod phase;

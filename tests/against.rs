@@ -211,3 +211,24 @@ fn the_endpoint_says_what_is_in_force_and_what_was_said() {
     assert_eq!(answer["options"]["file"], serde_json::json!({ "max-line": "1KiB" }));
     assert_eq!(answer["listeners"][0]["service"], "echo");
 }
+
+#[test]
+fn a_gate_that_goes_on_with_other_backends_says_which() {
+    let folder = Folder::new("against-gate");
+    let text = |backend: &str, most: u32| {
+        format!("listen = \"proxy:{backend}=tcp://127.0.0.1:0\"\nbackend-connections = {most}\n")
+    };
+    let old = folder.write("tidegate.toml", &text("127.0.0.1:1", 7));
+    let server = Program::new().admin().without_echo().arg("--config", &old).start();
+    let new = folder.write("new.toml", &text("127.0.0.1:2", 9));
+    let (code, said, _) = against(server.admin(), &["--config", &new]);
+    assert_eq!(code, Some(0), "{said}");
+    let rows: Vec<_> =
+        said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let at = "at proxy:127.0.0.1:1=tcp://127.0.0.1:0 live";
+    assert!(rows.contains(&format!("backends 127.0.0.1:1 -> 127.0.0.1:2 {at}")), "{said}");
+    assert!(rows.contains(&format!("backend-connections 7 -> 9 {at}")), "{said}");
+    std::fs::copy(&new, &old).unwrap();
+    assert!(reload(&server).contains("backend-connections 7 -> 9"));
+    assert_eq!(against(server.admin(), &["--config", &new]).1, NOTHING);
+}

@@ -169,16 +169,16 @@ fn where_to_listen_on_the_command_line_replaces_all_of_the_file() {
 fn check_shows_what_each_listener_has() {
     let config = Config::new(
         "queue = 20\n[[listener]]\nlisten = \"echo=tcp://127.0.0.1:7001\"\nidle-timeout = \"1s\"\nbacklog = 77\n\
-         [[listener]]\nlisten = [\"hello=tcp://127.0.0.1:7002\", \"time=tcp://127.0.0.1:7003\"]\noverload = \"drop-oldest\"\n",
+         [[listener]]\nlisten = [\"hello=tcp://127.0.0.1:7002\", \"time=tcp://127.0.0.1:7003\"]\noverload = \"drop-oldest\"\nmax-connections = 30\n",
     );
     let output = run(["check", "--config", config.arg()]);
     let stdout = String::from_utf8(output.stdout).unwrap();
     let words: Vec<&str> = stdout.split_whitespace().collect();
     let shown = words.join(" ");
     for listener in [
-        "echo tcp://127.0.0.1:7001 backlog 77 overload reject idle-timeout 1s",
-        "hello tcp://127.0.0.1:7002 backlog auto overload drop-oldest idle-timeout 60s",
-        "time tcp://127.0.0.1:7003 backlog auto overload drop-oldest idle-timeout 60s",
+        "echo tcp://127.0.0.1:7001 queue 20 max-connections 10000 backlog 77 overload reject queue-timeout 5s idle-timeout 1s",
+        "hello tcp://127.0.0.1:7002 queue 20 max-connections 30 backlog auto overload drop-oldest queue-timeout 5s idle-timeout 60s",
+        "time tcp://127.0.0.1:7003 queue 20 max-connections 30 backlog auto overload drop-oldest queue-timeout 5s idle-timeout 60s",
     ] {
         assert!(shown.contains(listener), "`{listener}` is not in {stdout}");
     }

@@ -3,9 +3,12 @@
 
 #[path = "support/certificate.rs"]
 mod certificate;
+#[path = "support/configuration.rs"]
+mod configuration;
 mod support;
 
 use certificate::Certificate;
+use configuration::{Configuration, admin, conserved, metric, reload, status};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -13,80 +16,11 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{
-    Client, End, PATIENCE, Program, Reply, Running, command, eventually, finish, path, throughout,
-};
-
-/// A configuration file, removed in the end.
-struct Configuration(PathBuf);
-
-impl Configuration {
-    fn new(name: &str, text: &str) -> Self {
-        let configuration =
-            Self(std::env::temp_dir().join(format!("tidegate-reload-{}-{name}.toml", std::process::id())));
-        configuration.write(text);
-        configuration
-    }
-
-    fn write(&self, text: &str) {
-        std::fs::write(&self.0, text).unwrap();
-    }
-
-    fn program(&self) -> Program {
-        Program::new().admin().arg("--config", self.0.display())
-    }
-}
-
-impl Drop for Configuration {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// Has it read its configuration again; what the log says of that.
-#[track_caller]
-fn reload(server: &Running) -> String {
-    let said = |server: &Running| -> Vec<String> {
-        let log = server.stderr();
-        // The last line may be half there.
-        let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-        whole
-            .lines()
-            .filter(|line| line.contains("the configuration was read again"))
-            .map(str::to_owned)
-            .collect()
-    };
-    let before = said(server).len();
-    server.signal(Signal::HUP);
-    eventually("the log speaks of the reload", || said(server).get(before).cloned())
-}
-
-/// What the admin endpoint says.
-#[track_caller]
-fn admin(server: &Running, path: &str) -> Reply {
-    let mut client = Client::connect(server.admin());
-    let reply = client.ask(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-    assert_eq!(reply.status, 200, "{}", reply.text());
-    reply
-}
-
-fn status(server: &Running) -> Value {
-    let reply = admin(server, "/status.json");
-    serde_json::from_slice(&reply.body).unwrap()
-}
-
-/// The value of a metric without labels.
-#[track_caller]
-fn metric(server: &Running, name: &str) -> f64 {
-    let reply = admin(server, "/metrics");
-    let line = reply.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("there is no {name}")).parse().unwrap()
-}
+use support::{Client, End, PATIENCE, Running, command, eventually, finish, path, throughout};
 
 fn successful(server: &Running) -> bool {
     metric(server, "tidegate_config_last_reload_successful") == 1.0
@@ -284,18 +218,6 @@ fn no_client_is_lost_while_the_configuration_is_read_again_and_again() {
     drop(standing);
     server.signal(Signal::TERM);
     assert_eq!(server.ended().0, Some(0));
-}
-
-#[track_caller]
-fn conserved(status: &Value) {
-    for listener in status["listeners"].as_array().unwrap() {
-        let number = |name: &str| listener[name].as_u64().unwrap();
-        let sum = |name: &str| -> u64 {
-            listener[name].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
-        };
-        let there = sum("dropped") + sum("closed") + number("queued") + number("active") + number("idle");
-        assert_eq!(number("accepted"), there, "{listener}");
-    }
 }
 
 type Talk = StreamOwned<ClientConnection, TcpStream>;

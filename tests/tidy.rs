@@ -64,7 +64,7 @@ const STOREYS: &[&[&str]] = &[
     &["metrics"],
     &["limits"],
     &["sys"],
-    &["reason", "phase", "clock", "contain"],
+    &["reason", "phase", "clock", "contain", "current"],
     &["units", "url"],
 ];
 

@@ -1,21 +1,48 @@
 //! The bell: the acceptor waits for a place, and the thread that frees one rings.
+//!
+//! A place can be one of those that all listeners share, or one of a listener's own. Both may be awaited at once, by
+//! different listeners, and a place that frees at one listener wakes nobody who waits at another.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU8, fence};
 
 /// What the acceptor waits for before it accepts again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(crate) enum Awaited {
-    Nothing = 0,
-    QueuePlace = 1,
-    ConnectionPlace = 2,
+    QueuePlace,
+    ConnectionPlace,
+}
+
+/// Which limit a place belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// One of those that all listeners share.
+    All,
+    /// One that the listener of this number has of its own.
+    Listener(usize),
+}
+
+const NOTHING: u8 = 0;
+/// How far the bits of places at listeners are shifted in the word that sums all up.
+const OWN: u8 = 2;
+
+impl Awaited {
+    const fn bit(self) -> u8 {
+        match self {
+            Awaited::QueuePlace => 1,
+            Awaited::ConnectionPlace => 2,
+        }
+    }
 }
 
 /// One thread waits, any thread rings. The waiter says what it waits for and then looks once more, so a place
 /// that is made meanwhile is either seen or rung for.
 pub(crate) struct Bell {
+    /// The shared places that are awaited; and whether any listener's own are, so that a thread which frees a place that
+    /// nobody waits for has one word to look at.
     awaited: AtomicU8,
+    /// What is awaited of each listener's own.
+    own: Box<[AtomicU8]>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -27,32 +54,67 @@ impl std::fmt::Debug for Bell {
 
 impl Bell {
     /// `wake` makes the waiting thread look again.
-    pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { awaited: AtomicU8::new(Awaited::Nothing as u8), wake: Box::new(wake) }
+    pub(crate) fn new(listeners: usize, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            awaited: AtomicU8::new(NOTHING),
+            own: (0..listeners).map(|_| AtomicU8::new(NOTHING)).collect(),
+            wake: Box::new(wake),
+        }
     }
 
-    /// What the caller waits for from now on; it looks once more after it has said so.
-    pub(crate) fn wait_for(&self, awaited: Awaited) {
-        self.awaited.store(awaited as u8, SeqCst);
+    /// The caller waits for this too from now on; it looks once more after it has said so.
+    pub(crate) fn wait_for(&self, awaited: Awaited, scope: Scope) {
+        match scope {
+            Scope::All => self.awaited.fetch_or(awaited.bit(), SeqCst),
+            Scope::Listener(listener) => {
+                self.own[listener].fetch_or(awaited.bit(), SeqCst);
+                self.awaited.fetch_or(awaited.bit() << OWN, SeqCst)
+            }
+        };
         fence(SeqCst);
+    }
+
+    /// The caller waits for nothing.
+    pub(crate) fn wait_for_nothing(&self) {
+        self.own.iter().for_each(|own| own.store(NOTHING, SeqCst));
+        self.awaited.store(NOTHING, SeqCst);
     }
 
     /// Whether the acceptor waits for something, so that newcomers stand in the kernel's backlog.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.awaited.load(Relaxed) != Awaited::Nothing as u8
+        self.awaited.load(Relaxed) != NOTHING
     }
 
     /// Whether the acceptor waits for this.
-    pub(crate) fn awaits(&self, awaited: Awaited) -> bool {
-        self.awaited.load(Relaxed) == awaited as u8
+    pub(crate) fn awaits(&self, awaited: Awaited, scope: Scope) -> bool {
+        let all = self.awaited.load(Relaxed);
+        match scope {
+            Scope::All => all & awaited.bit() != 0,
+            Scope::Listener(listener) => {
+                all & awaited.bit() << OWN != 0 && self.own[listener].load(Relaxed) & awaited.bit() != 0
+            }
+        }
     }
 
     /// There is what was awaited: wakes the acceptor, once, if it waits for that.
-    pub(crate) fn ring(&self, made: Awaited) {
-        let (made, nothing) = (made as u8, Awaited::Nothing as u8);
-        if self.awaited.load(Relaxed) == made
-            && self.awaited.compare_exchange(made, nothing, SeqCst, Relaxed).is_ok()
-        {
+    pub(crate) fn ring(&self, made: Awaited, scope: Scope) {
+        if !self.awaits(made, scope) {
+            return;
+        }
+        let word = match scope {
+            Scope::All => &self.awaited,
+            Scope::Listener(listener) => &self.own[listener],
+        };
+        if word.fetch_and(!made.bit(), SeqCst) & made.bit() != 0 {
+            (self.wake)();
+        }
+    }
+
+    /// There is a place for a newcomer of any listener, though it is not known for which: wakes the acceptor, once, if it
+    /// waits for one anywhere.
+    pub(crate) fn ring_for_all(&self, made: Awaited) {
+        let bits = made.bit() | made.bit() << OWN;
+        if self.awaited.load(Relaxed) & bits != 0 && self.awaited.fetch_and(!bits, SeqCst) & bits != 0 {
             (self.wake)();
         }
     }
@@ -65,28 +127,72 @@ impl Bell {
 
 #[cfg(test)]
 mod tests {
+    use super::Awaited::{ConnectionPlace, QueuePlace};
+    use super::Scope::{All, Listener};
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
 
-    #[test]
-    fn it_rings_once_and_only_for_what_is_awaited() {
+    fn bell(listeners: usize) -> (Bell, impl Fn() -> usize) {
         let rung = Arc::new(AtomicUsize::new(0));
         let count = rung.clone();
-        let bell = Bell::new(move || {
+        let bell = Bell::new(listeners, move || {
             count.fetch_add(1, SeqCst);
         });
-        let rings = || rung.load(SeqCst);
-        bell.ring(Awaited::QueuePlace);
+        (bell, move || rung.load(SeqCst))
+    }
+
+    #[test]
+    fn it_rings_once_and_only_for_what_is_awaited() {
+        let (bell, rings) = bell(0);
+        bell.ring(QueuePlace, All);
         assert_eq!((rings(), bell.is_awaited()), (0, false), "nobody waits");
-        bell.wait_for(Awaited::QueuePlace);
-        bell.ring(Awaited::ConnectionPlace);
+        bell.wait_for(QueuePlace, All);
+        bell.ring(ConnectionPlace, All);
         assert_eq!((rings(), bell.is_awaited()), (0, true));
-        assert!(bell.awaits(Awaited::QueuePlace) && !bell.awaits(Awaited::ConnectionPlace));
-        bell.ring(Awaited::QueuePlace);
-        bell.ring(Awaited::QueuePlace);
+        assert!(bell.awaits(QueuePlace, All) && !bell.awaits(ConnectionPlace, All));
+        bell.ring(QueuePlace, All);
+        bell.ring(QueuePlace, All);
         assert_eq!((rings(), bell.is_awaited()), (1, false));
         bell.call();
         assert_eq!(rings(), 2);
+    }
+
+    #[test]
+    fn places_of_listeners_are_awaited_apart_from_each_other_and_from_those_of_all() {
+        let (bell, rings) = bell(2);
+        bell.wait_for(QueuePlace, Listener(0));
+        bell.wait_for(ConnectionPlace, Listener(1));
+        for (made, scope) in [(QueuePlace, All), (ConnectionPlace, Listener(0)), (QueuePlace, Listener(1))] {
+            assert!(!bell.awaits(made, scope));
+            bell.ring(made, scope);
+        }
+        assert_eq!(rings(), 0, "that is not what is awaited there");
+        bell.ring(QueuePlace, Listener(0));
+        bell.ring(QueuePlace, Listener(0));
+        assert_eq!((rings(), bell.awaits(ConnectionPlace, Listener(1))), (1, true));
+        bell.ring(ConnectionPlace, Listener(1));
+        assert_eq!(rings(), 2);
+        bell.wait_for(QueuePlace, All);
+        bell.wait_for(QueuePlace, Listener(1));
+        bell.wait_for_nothing();
+        assert!(!bell.is_awaited() && !bell.awaits(QueuePlace, Listener(1)));
+        bell.ring(QueuePlace, Listener(1));
+        assert_eq!(rings(), 2);
+    }
+
+    #[test]
+    fn a_worker_that_is_free_rings_for_whoever_waits_for_a_place_in_the_queue() {
+        let (bell, rings) = bell(2);
+        bell.ring_for_all(QueuePlace);
+        bell.wait_for(ConnectionPlace, Listener(0));
+        bell.ring_for_all(QueuePlace);
+        assert_eq!(rings(), 0);
+        for scope in [All, Listener(1)] {
+            bell.wait_for(QueuePlace, scope);
+            bell.ring_for_all(QueuePlace);
+            bell.ring_for_all(QueuePlace);
+        }
+        assert_eq!((rings(), bell.awaits(ConnectionPlace, Listener(0))), (2, true));
     }
 }

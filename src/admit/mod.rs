@@ -12,43 +12,70 @@ pub(crate) mod turns;
 use crate::limits::Limits;
 use crate::reason::DropReason;
 use crate::transport::address::SourceAddress;
-use places::{Place, Places};
+use bell::Scope;
+use places::Places;
 use sources::{SourceNumber, Sources};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Called when a connection has given its place back: with the number of its listener, and how many places are still taken.
+type Freed = Box<dyn Fn(usize, usize) + Send + Sync>;
+
 /// Places for connections, and what is known of their sources.
-#[derive(Debug)]
 pub(crate) struct Admission {
-    places: Arc<Places>,
+    places: Places,
+    /// How many of those each listener may have.
+    own: Box<[Places]>,
     sources: Sources,
+    freed: Freed,
 }
 
-/// A connection's place among the admitted.
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admission")
+            .field("places", &self.places)
+            .field("own", &self.own)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection's place among the admitted: one of all, and one of its listener's.
 #[derive(Debug)]
 pub(crate) struct Permit {
     admission: Arc<Admission>,
     source: Option<SourceNumber>,
-    /// Dropped last, after the source was told.
-    _place: Place,
+    listener: u32,
 }
 
 impl Admission {
-    /// `freed` is told of each place that is given back, with how many are still taken.
-    pub(crate) fn new(limits: &Limits, freed: impl Fn(usize) + Send + Sync + 'static) -> Arc<Self> {
-        let places = Places::telling(limits.max_connections, freed);
-        Arc::new(Self { places, sources: Sources::new(limits) })
+    /// `own` are the limits of each listener.
+    pub(crate) fn new(
+        limits: &Limits,
+        own: &[Limits],
+        freed: impl Fn(usize, usize) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            places: Places::new(limits.max_connections),
+            own: own.iter().map(|own| Places::new(own.max_connections)).collect(),
+            sources: Sources::new(limits),
+            freed: Box::new(freed),
+        })
     }
 
     /// Changes the limits. Connections that are open keep their places, and the sources that they came from.
-    pub(crate) fn set_limits(&self, limits: &Limits, now: Instant) {
+    pub(crate) fn set_limits(&self, limits: &Limits, own: &[Limits], now: Instant) {
         self.places.set_limit(limits.max_connections);
+        self.own.iter().zip(own).for_each(|(places, own)| places.set_limit(own.max_connections));
         self.sources.set_limits(limits, now);
     }
 
-    /// Whether there is no place left, before a connection is accepted.
-    pub(crate) fn is_full(&self) -> bool {
-        self.places.is_full()
+    /// The limit that leaves no place for a connection of this listener, before it is accepted; none if there is a place.
+    pub(crate) fn full(&self, listener: usize) -> Option<Scope> {
+        if self.places.is_full() {
+            Some(Scope::All)
+        } else {
+            self.own[listener].is_full().then_some(Scope::Listener(listener))
+        }
     }
 
     /// How many places are taken.
@@ -56,32 +83,48 @@ impl Admission {
         self.places.taken()
     }
 
-    /// Takes a place for a connection from `source`. `refuses` is asked about one that its source's limits do not allow:
-    /// where they are in a dry run it is let in, and is not counted for its source.
+    /// Takes a place for a connection of a listener from `source`. `refuses` is asked about one that its source's limits do
+    /// not allow: where they are in a dry run it is let in, and is not counted for its source.
     pub(crate) fn admit(
         self: &Arc<Self>,
+        listener: usize,
         source: impl Into<SourceAddress>,
         now: Instant,
         refuses: impl FnOnce(DropReason) -> bool,
     ) -> Result<Permit, DropReason> {
-        let place = self.places.take().ok_or(DropReason::MaxConnections)?;
-        // From here on the place is given back on every path.
-        let source = match self.sources.are_wanted() {
-            true => match self.sources.admit(source, now) {
+        if !self.places.count_one() {
+            return Err(DropReason::MaxConnections);
+        }
+        if !self.own[listener].count_one() {
+            self.free(None, listener);
+            return Err(DropReason::MaxConnections);
+        }
+        let mut permit = Permit { admission: self.clone(), source: None, listener: listener as u32 };
+        // From here on the places are given back on every path.
+        if self.sources.are_wanted() {
+            permit.source = match self.sources.admit(source, now) {
                 Err(reason) if refuses(reason) => return Err(reason),
                 admitted => admitted.ok(),
-            },
-            false => None,
-        };
-        Ok(Permit { admission: self.clone(), source, _place: place })
+            };
+        }
+        Ok(permit)
+    }
+
+    /// Gives a place back, after that of the listener where it has one.
+    fn free(&self, own: Option<&Places>, listener: usize) {
+        own.map(Places::give_back);
+        let left = self.places.give_back();
+        (self.freed)(listener, left);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        let (admission, listener) = (&self.admission, self.listener as usize);
         if let Some(id) = self.source {
-            self.admission.sources.leave(id);
+            admission.sources.leave(id);
         }
+        admission.free(Some(&admission.own[listener]), listener);
     }
 }
 
@@ -89,20 +132,21 @@ impl Drop for Permit {
 mod tests {
     use super::*;
     use std::net::IpAddr;
+    use std::sync::Mutex;
 
     #[test]
     fn a_permit_gives_back_its_place_and_its_source() {
         let mut limits = Limits::default();
         (limits.max_connections, limits.max_per_source) = (2, 1);
-        let admission = Admission::new(&limits, |_| {});
+        let admission = Admission::new(&limits, &[limits.clone()], |_, _| {});
         let [a, b, c] = [1, 2, 3].map(|n| SourceAddress::from(IpAddr::from([10, 0, 0, n])));
-        let admit = |source: SourceAddress| admission.admit(source, Instant::now(), |_| true);
-        assert!(!admission.is_full());
+        let admit = |source: SourceAddress| admission.admit(0, source, Instant::now(), |_| true);
+        assert_eq!(admission.full(0), None);
         let first = admit(a).unwrap();
         assert_eq!(admit(a).unwrap_err(), DropReason::PerSource);
         assert_eq!(admission.open(), 1, "a refused source gives its place back");
         let _second = admit(b).unwrap();
-        assert!(admission.is_full() && admission.open() == 2);
+        assert_eq!((admission.full(0), admission.open()), (Some(Scope::All), 2));
         assert_eq!(admit(c).unwrap_err(), DropReason::MaxConnections);
         drop(first);
         assert_eq!(admission.open(), 1);
@@ -117,13 +161,37 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_has_its_own_places_within_those_of_all() {
+        let limits = Limits::default().max_connections(3);
+        let own = [limits.clone().max_connections(1), limits.clone()];
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let log = told.clone();
+        let admission =
+            Admission::new(&limits, &own, move |listener, left| log.lock().unwrap().push((listener, left)));
+        let source = IpAddr::from([10, 0, 0, 1]);
+        let comes = |listener| admission.admit(listener, source, Instant::now(), |_| true);
+        let one = comes(0).unwrap();
+        assert_eq!(comes(0).unwrap_err(), DropReason::MaxConnections);
+        assert_eq!((admission.full(0), admission.full(1)), (Some(Scope::Listener(0)), None));
+        assert_eq!(std::mem::take(&mut *told.lock().unwrap()), [(0, 1)], "the place of all comes back");
+        let others = (comes(1).unwrap(), comes(1).unwrap());
+        assert_eq!([0, 1].map(|listener| admission.full(listener)), [Some(Scope::All); 2]);
+        drop(one);
+        assert_eq!([0, 1].map(|listener| admission.full(listener)), [None; 2]);
+        admission.set_limits(&limits, &[limits.clone(), limits.clone().max_connections(1)], Instant::now());
+        assert_eq!((admission.full(0), admission.full(1)), (None, Some(Scope::Listener(1))));
+        drop(others);
+        assert_eq!((admission.open(), &*told.lock().unwrap()), (0, &vec![(0, 2), (1, 1), (1, 0)]));
+    }
+
+    #[test]
     fn in_a_dry_run_the_limits_of_a_source_let_in_whom_they_would_refuse_and_no_more_are_counted_for_it() {
         let limits = Limits::default().max_connections(3).max_per_source(1);
-        let admission = Admission::new(&limits, |_| {});
+        let admission = Admission::new(&limits, std::slice::from_ref(&limits), |_, _| {});
         let source = SourceAddress::from(IpAddr::from([10, 0, 0, 1]));
         let asked = std::cell::RefCell::new(Vec::new());
         let admit = || {
-            admission.admit(source, Instant::now(), |reason| {
+            admission.admit(0, source, Instant::now(), |reason| {
                 asked.borrow_mut().push(reason);
                 false
             })
@@ -134,7 +202,7 @@ mod tests {
         drop(first);
         let again = admit().unwrap();
         assert_eq!(asked.borrow().len(), 2, "the place of the first is free, whoever was let in beside it");
-        assert!(admission.is_full());
+        assert_eq!(admission.full(0), Some(Scope::All));
         assert_eq!(admit().unwrap_err(), DropReason::MaxConnections, "this limit is in force");
         drop((second, third, again));
         assert_eq!(admission.open(), 0);

@@ -3,23 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What happens when a place is given back: called with how many are still taken.
-type Freed = Box<dyn Fn(usize) + Send + Sync>;
-
 /// A number of places: for connections, for lingering closes, at a backend.
+#[derive(Debug)]
 pub(crate) struct Places {
     taken: AtomicUsize,
     limit: AtomicUsize,
-    freed: Option<Freed>,
-}
-
-impl std::fmt::Debug for Places {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Places")
-            .field("taken", &self.taken)
-            .field("limit", &self.limit)
-            .finish_non_exhaustive()
-    }
 }
 
 /// A place that was taken; given back when dropped.
@@ -27,23 +15,25 @@ impl std::fmt::Debug for Places {
 pub(crate) struct Place(Arc<Places>);
 
 impl Places {
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { taken: AtomicUsize::new(0), limit: AtomicUsize::new(limit), freed: None })
-    }
-
-    /// Places of which each that is given back is told: with how many are still taken.
-    pub(crate) fn telling(limit: usize, freed: impl Fn(usize) + Send + Sync + 'static) -> Arc<Self> {
-        let freed: Freed = Box::new(freed);
-        Arc::new(Self { taken: AtomicUsize::new(0), limit: AtomicUsize::new(limit), freed: Some(freed) })
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { taken: AtomicUsize::new(0), limit: AtomicUsize::new(limit) }
     }
 
     /// Takes a place, unless all are taken.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Place> {
+        self.count_one().then(|| Place(self.clone()))
+    }
+
+    /// Counts one more as taken, unless all are: the caller [gives it back](Self::give_back).
+    pub(super) fn count_one(&self) -> bool {
         let limit = self.limit();
-        let taken = self
-            .taken
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |taken| (taken < limit).then_some(taken + 1));
-        taken.is_ok().then(|| Place(self.clone()))
+        let one_more = |taken| (taken < limit).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// One that was counted is free again; how many are still taken.
+    pub(super) fn give_back(&self) -> usize {
+        self.taken.fetch_sub(1, Ordering::AcqRel) - 1
     }
 
     pub(crate) fn taken(&self) -> usize {
@@ -66,23 +56,17 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let left = self.0.taken.fetch_sub(1, Ordering::AcqRel) - 1;
-        if let Some(freed) = &self.0.freed {
-            freed(left);
-        }
+        self.0.give_back();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
 
     #[test]
     fn a_place_comes_back_when_its_holder_goes() {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let log = told.clone();
-        let places = Places::telling(2, move |left| log.lock().unwrap().push(left));
+        let places = Arc::new(Places::new(2));
         let (first, second) = (places.take().unwrap(), places.take().unwrap());
         assert!(places.take().is_none() && places.is_full());
         drop(first);
@@ -90,13 +74,13 @@ mod tests {
         let third = places.take().unwrap();
         assert!(places.take().is_none());
         drop((second, third));
-        assert_eq!(*told.lock().unwrap(), [1, 1, 0]);
-        assert!(Places::new(0).take().is_none());
+        assert_eq!(places.taken(), 0);
+        assert!(Arc::new(Places::new(0)).take().is_none());
     }
 
     #[test]
     fn fewer_places_are_none_until_their_holders_have_gone() {
-        let places = Places::new(2);
+        let places = Arc::new(Places::new(2));
         let (first, second) = (places.take().unwrap(), places.take().unwrap());
         places.set_limit(1);
         assert!(places.take().is_none() && places.is_full());
@@ -111,7 +95,7 @@ mod tests {
 
     #[test]
     fn threads_never_take_more_than_there_are() {
-        let places = Places::new(3);
+        let places = Arc::new(Places::new(3));
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

@@ -104,7 +104,7 @@ impl Plan {
             row(&mut out, &listener.service, &listener.url(&listener.address), "");
             if any_own && listener.has_backlog() {
                 let of_gate = |name: &str| listener.gate.iter().any(|&(gate, _)| gate == name);
-                for limit in listener.own.applied_to(self.limits.clone()).table() {
+                for limit in listener.limits(&self.limits).table() {
                     if limit.per_listener && !of_gate(limit.name) {
                         let _ = writeln!(out, "    {:<23} {}", limit.name, limit.value);
                     }
@@ -170,8 +170,7 @@ impl Plan {
     fn longest_wait(&self) -> (Duration, String) {
         let limits = &self.limits;
         let streams = self.listeners.iter().filter(|listener| listener.has_backlog());
-        let backlogs: usize =
-            streams.map(|listener| listener.own.applied_to(limits.clone()).backlogs().1).sum();
+        let backlogs: usize = streams.map(|listener| listener.limits(limits).backlogs().1).sum();
         let ahead = limits.queue + limits.workers + backlogs;
         let processors = std::thread::available_parallelism().map_or(1, usize::from).min(limits.workers);
         let (cost, at_once, what) = match self.work {

@@ -9,9 +9,9 @@ use super::tls_options::{self, TlsOptions, TlsProblem};
 use super::web_options::WebOptions;
 use crate::AccessLog;
 use crate::limits::Limits;
-use crate::server::{BoundServer, Builder, Listen, Server};
+use crate::server::{BoundServer, Builder, LimitChange, Listen, Server};
 use crate::service::{
-    Cost, DatagramService, Echo, HttpGateConfig, Network, ProxyBuilder, Service, Time, Work, hello,
+    Cost, DatagramService, Echo, HttpGateConfig, Network, Proxy, ProxyBuilder, Service, Time, Work, hello,
     hello_datagrams, http, proxy, websocket,
 };
 use crate::transport::tls::Setup;
@@ -61,6 +61,8 @@ pub(super) struct PlannedListener {
     pub(super) balancers: Vec<Network>,
     /// What is set of a gate.
     pub(super) gate: Vec<(&'static str, String)>,
+    /// The backends of a gate.
+    backends: Vec<String>,
     /// The limits that it has of its own.
     pub(super) own: LimitOptions,
     /// What is told here to a client that is refused.
@@ -78,6 +80,7 @@ enum Wanted {
 /// What a listener offers.
 pub(super) enum Offer {
     Stream(Arc<dyn Service>),
+    Gate(Arc<Proxy>),
     Datagrams(Arc<dyn DatagramService>),
 }
 
@@ -100,13 +103,13 @@ impl Parsed {
         let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
         let tls = tls.setup(url.scheme).map_err(|problem| tls_problem(&text, problem))?;
         let address = address(&text, &url)?;
-        let mut gate_table = Vec::new();
+        let (mut gate_table, mut backends) = (Vec::new(), Vec::new());
         let offer = match wanted {
             Wanted::Offer(offer) => offer,
             Wanted::Gate(gate) => {
-                gate_table = gate.table();
+                (gate_table, backends) = (gate.table(), gate.backends());
                 let gate = gate.build().map_err(|why| failed(why.to_string()))?;
-                Offer::Stream(Arc::new(gate))
+                Offer::Gate(Arc::new(gate))
             }
         };
         let scheme = url.scheme;
@@ -119,6 +122,7 @@ impl Parsed {
             offer,
             balancers,
             gate: gate_table,
+            backends,
             own,
             busy_reply,
             tls,
@@ -136,8 +140,18 @@ impl PlannedListener {
     fn descriptors(&self) -> usize {
         match &self.offer {
             Offer::Stream(service) => service.descriptors(),
+            Offer::Gate(gate) => gate.descriptors(),
             Offer::Datagrams(_) => 0,
         }
+    }
+
+    /// Whether it is one listener with other settings, at most: it is where the other one is, and offers the same.
+    pub(super) fn is_the_same_as(&self, other: &Self) -> bool {
+        let what = |listener: &Self| match listener.offer {
+            Offer::Gate(_) => "proxy".to_owned(),
+            _ => listener.service.clone(),
+        };
+        self.scheme == other.scheme && self.address == other.address && what(self) == what(other)
     }
 
     /// Whether it is a gate that reads HTTP.
@@ -149,15 +163,16 @@ impl PlannedListener {
     pub(super) fn memory(&self, limits: &Limits) -> usize {
         match &self.offer {
             Offer::Stream(service) => service.memory(limits),
+            Offer::Gate(gate) => gate.memory(limits),
             Offer::Datagrams(_) => 0,
         }
     }
 
     /// The options that are others in `new` and take effect at a restart.
     pub(super) fn fixed(&self, new: &Self) -> Vec<&'static str> {
-        let both = self.gate.iter().zip(&new.gate);
-        let mut fixed: Vec<_> = both.filter(|(old, new)| old != new).map(|((name, _), _)| *name).collect();
+        let mut fixed = Vec::new();
         let mut look = |name, differs: bool| fixed.extend(differs.then_some(name));
+        look("socket-mode", self.socket_mode != new.socket_mode);
         look("accept-proxy", self.balancers != new.balancers);
         look("busy-reply", self.busy_reply != new.busy_reply);
         #[cfg(feature = "tls")]
@@ -167,15 +182,50 @@ impl PlannedListener {
         fixed
     }
 
-    /// Handshakes show the certificates of `new` from now on; its text, if they are others than before.
-    pub(super) fn show_certificates_of(&mut self, new: &Self) -> Option<String> {
+    /// Whether clients are shown other certificates by `new`.
+    pub(super) fn shows_others_than(&self, new: &Self) -> bool {
         #[cfg(feature = "tls")]
         if let (Some(old), Some(new)) = (&self.tls, &new.tls) {
-            return old.show_certificates_of(new).then(|| self.text.clone());
+            return !old.shows_the_same(new);
         }
-        #[cfg(not(feature = "tls"))]
         let _ = new;
-        None
+        false
+    }
+
+    /// What `new` has other than this one of the gate that both are; `url` says where it listens.
+    pub(super) fn gate_changes(&self, new: &Self, url: &str) -> Vec<LimitChange> {
+        let backends = |listener: &Self| ("backends", listener.backends.join(","));
+        let both = self.gate.iter().cloned().zip(new.gate.iter().cloned());
+        let both = std::iter::once((backends(self), backends(new))).chain(both);
+        let other = both.filter(|(old, new)| old != new);
+        let change = |((name, before), (_, after))| LimitChange {
+            name,
+            listener: Some(url.to_owned()),
+            before,
+            after,
+        };
+        other.map(change).collect()
+    }
+
+    /// Goes on as `new`, which is the same listener with other settings. Whether its sessions should each have a turn, since
+    /// they may be silent for another time now.
+    pub(super) fn take_over(&mut self, new: Self) -> bool {
+        let mut calls = false;
+        if let (Offer::Gate(old), Offer::Gate(new)) = (&self.offer, &new.offer) {
+            calls = old.take_over(new);
+        }
+        #[cfg(feature = "tls")]
+        if let (Some(old), Some(new)) = (&self.tls, &new.tls) {
+            old.show_certificates_of(new);
+        }
+        let serving = std::mem::replace(self, new);
+        (self.offer, self.tls) = (serving.offer, serving.tls);
+        calls
+    }
+
+    /// The limits in force here, beside those of the server.
+    pub(super) fn limits(&self, server: &Limits) -> Limits {
+        self.own.applied_to(server.clone()).part_of(server)
     }
 
     pub(super) fn has_backlog(&self) -> bool {
@@ -279,6 +329,7 @@ impl Plan {
             let PlannedListener { text, service, address, offer, own, busy_reply, .. } = listener;
             let listen = match offer {
                 Offer::Stream(service) => Listen::shared(*address, service.clone()),
+                Offer::Gate(gate) => Listen::shared(*address, gate.clone()),
                 Offer::Datagrams(service) => Listen::datagrams_at(*address, service.clone()),
             };
             let listen = listen.accept_proxy(listener.balancers.iter().copied());

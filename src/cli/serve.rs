@@ -113,7 +113,7 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
         handle: handle.clone(),
         supervisor,
         origin: StartedFrom::now(),
-        texts: plan.listeners.iter().map(|listener| listener.text.clone()).collect::<Vec<_>>().into(),
+        texts: configured.texts().into(),
         beside: beside.into(),
         configured: configured.into(),
         reloads: AtomicU8::new(0),

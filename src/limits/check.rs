@@ -15,10 +15,28 @@ impl Limits {
         self.check()?;
         let differs =
             |limit: &&Limit<Limits>| !limit.per_listener && (limit.get)(self) != (limit.get)(server);
-        match TABLE.iter().find(differs) {
-            Some(Limit { name, .. }) => Err(LimitError(format!("{name} is the same for all listeners"))),
+        if let Some(Limit { name, .. }) = TABLE.iter().find(differs) {
+            return Err(LimitError(format!("{name} is the same for all listeners")));
+        }
+        let parts = [
+            ("queue", self.queue, server.queue),
+            ("max-connections", self.max_connections, server.max_connections),
+        ];
+        match parts.into_iter().find(|(_, own, all)| own > all) {
+            Some((name, own, all)) => Err(LimitError(format!(
+                "{name} is {own}, and {all} for all listeners together: it must not be larger"
+            ))),
             None => Ok(()),
         }
+    }
+
+    /// What one listener has of these limits, which were made of its server's. One that says nothing of its queue has no more
+    /// places in it than it may have connections.
+    pub(crate) fn part_of(mut self, server: &Limits) -> Self {
+        if self.queue == server.queue {
+            self.queue = self.queue.min(self.max_connections);
+        }
+        self
     }
 
     /// Every relation that must hold between two limits.
@@ -165,6 +183,25 @@ mod tests {
         let error = own.clone().workers(7).check_beside(&server).unwrap_err();
         assert_eq!(error.to_string(), "workers is the same for all listeners");
         assert!(own.idle_timeout(Duration::ZERO).check_beside(&server).is_err());
+    }
+
+    #[test]
+    fn a_listener_has_a_part_of_what_its_server_has() {
+        let server = Limits::default().queue(100).max_connections(1_000);
+        let part = |own: Limits| own.part_of(&server);
+        let own = part(server.clone().max_connections(1_000).queue(99).queue_timeout(Duration::from_secs(9)));
+        assert_eq!((own.queue, own.max_connections, own.check_beside(&server)), (99, 1_000, Ok(())));
+        let few = part(server.clone().max_connections(30));
+        assert_eq!((few.queue, few.check_beside(&server)), (30, Ok(())), "its queue follows");
+        let error = |own: Limits| part(own).check_beside(&server).unwrap_err().to_string();
+        let larger = |name, own, all| {
+            format!("{name} is {own}, and {all} for all listeners together: it must not be larger")
+        };
+        assert_eq!(error(server.clone().queue(101)), larger("queue", 101, 100));
+        let many = server.clone().max_connections(1_001);
+        assert_eq!(error(many), larger("max-connections", 1_001, 1_000));
+        let mixed = error(server.clone().max_connections(30).queue(31));
+        assert!(mixed.starts_with("queue is 31 and max-connections 30"), "{mixed}");
     }
 
     #[test]

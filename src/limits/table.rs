@@ -39,10 +39,14 @@ limits! {
 
         /// Newcomers and datagrams that may wait for a worker; with 0 a newcomer is admitted only while a
         /// worker is free.
-        queue: usize = 128, Count(0..=CONNECTIONS_MAX), Live, dry QueueFull;
+        ///
+        /// At a listener it is how many of its own newcomers may wait; there it is never more than its connections, unless
+        /// it is set.
+        queue: usize = 128, Count(0..=CONNECTIONS_MAX), Live, per listener, dry QueueFull;
 
         /// Connections that may be open at once.
-        max_connections: usize = 10_000, Count(1..=CONNECTIONS_MAX), Live, hard "memory and file descriptors are reckoned by it";
+        max_connections: usize = 10_000, Count(1..=CONNECTIONS_MAX), Live, per listener,
+            hard "memory and file descriptors are reckoned by it";
 
         /// Connections that `max_connections` can be raised to while the server serves.
         ///
@@ -151,7 +155,7 @@ limits! {
         ///
         /// A newcomer is refused then. An established connection is told that the server is overloaded if its protocol
         /// has words for that; otherwise it is closed.
-        queue_timeout: Duration = Duration::from_secs(5), Time(SHORTEST..=MONTH), Live, dry QueueTimeout;
+        queue_timeout: Duration = Duration::from_secs(5), Time(SHORTEST..=MONTH), Live, per listener, dry QueueTimeout;
 
         /// Wait above which a queue stands, if its oldest request has waited longer for 100 ms.
         ///

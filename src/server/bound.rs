@@ -30,7 +30,7 @@ use super::shared::Shared;
 use super::start::start_workers;
 use super::waking::Hub;
 use crate::admit::Admission;
-use crate::admit::bell::{Awaited, Bell};
+use crate::admit::bell::{Awaited, Bell, Scope};
 use crate::admit::refusal_budget::RefusalBudget;
 use crate::admit::sharing::Sharing;
 use crate::clock::nanos;
@@ -158,22 +158,22 @@ fn share(
     let Parts { poller, crew, lingers, acceptor } = parts;
     let datagrams = Datagrams::new(datagrams, &limits);
     let columns = listeners.len() + datagrams.sockets.len();
-    let own = listeners.iter().map(|listener| listener.own.of(&limits)).collect();
     // Each connection, each datagram and its socket, the tick, and one job for all farewells.
     let entries = limits.connections_most() + datagrams.entries() + 2;
-    let bell = Arc::new(Bell::new(move || {
+    let bell = Arc::new(Bell::new(listeners.len(), move || {
         // It fails only when the kernel has no memory; the acceptor's own timeout is the way out.
         let _ = acceptor.wake();
     }));
     let budget = RefusalBudget::new(limits.refusal_rate, Instant::now());
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let shelf = shelf_limits(&limits, datagrams.slots.capacity());
-    let in_force = InForce { server: limits.clone(), listeners: own, since: 0 };
+    let in_force = InForce { server: limits.clone(), listeners: of_listeners(&listeners, &limits), since: 0 };
     Arc::new_cyclic(|shared: &std::sync::Weak<Shared>| {
         let host = Arc::new(Hub(shared.clone()));
         let (ring, shared) = (bell.clone(), shared.clone());
-        let freed = move |left| {
-            ring.ring(Awaited::ConnectionPlace);
+        let freed = move |listener, left| {
+            ring.ring(Awaited::ConnectionPlace, Scope::All);
+            ring.ring(Awaited::ConnectionPlace, Scope::Listener(listener));
             // The last connection of a server that wants no more has ended: the drain can begin.
             if left == 0
                 && let Some(shared) = shared.upgrade()
@@ -185,10 +185,10 @@ fn share(
         Shared {
             clock: Clock::start(),
             life: Lifecycle::new(limits.workers, extras.end_after),
-            admission: Admission::new(&limits, freed),
+            admission: Admission::new(&limits, &in_force.listeners, freed),
             bell,
-            calls: (0..listeners.len()).map(|_| AtomicBool::new(false)).collect(),
-            holding: AtomicBool::new(false),
+            calls: flags(listeners.len()),
+            holding: flags(listeners.len()),
             refusal_budget: Mutex::new(budget),
             rest: AtomicBool::new(true),
             shallow_backlog: AtomicUsize::new(limits.backlogs().1),
@@ -217,6 +217,21 @@ fn share(
             limits: LiveLimits::new(in_force),
         }
     })
+}
+
+/// The limits in force at each listener, whose room in the queue they are.
+fn of_listeners(listeners: &[Listener], limits: &Limits) -> Box<[Limits]> {
+    let each = listeners.iter().map(|listener| {
+        let own = listener.own.of(limits);
+        listener.newcomers.set_limit(own.queue);
+        own
+    });
+    each.collect()
+}
+
+/// A flag for each listener.
+fn flags(listeners: usize) -> Box<[AtomicBool]> {
+    (0..listeners).map(|_| AtomicBool::new(false)).collect()
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {

@@ -2,11 +2,15 @@
 
 use super::capacity::doubtful_max;
 use super::in_force::InForce;
+use super::queue::state::{ConnectionId, Marks};
+use super::queue::table::NEVER;
 use super::shared::Shared;
 use super::start::start_workers;
+use super::turn::harvest::ready;
 use crate::limits::{LimitError, Limits, TABLE};
 use crate::metrics::snapshot::Ceilings;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// Why the limits of a running server were not changed; none of them was.
@@ -101,10 +105,24 @@ impl Shared {
         own: &dyn Fn(usize, &Limits) -> Limits,
     ) -> Result<Vec<LimitChange>, SetLimitsError> {
         let _alone = self.limits.change();
+        let (after, changes) = self.would_change(server, own)?;
+        if !changes.is_empty() {
+            self.start_more(after.server.workers)?;
+            self.put_in_force(after);
+        }
+        Ok(changes)
+    }
+
+    /// What would be in force then, and what differs from what is.
+    pub(crate) fn would_change(
+        &self,
+        server: Limits,
+        own: &dyn Fn(usize, &Limits) -> Limits,
+    ) -> Result<(InForce, Vec<LimitChange>), SetLimitsError> {
         let before = self.limits.current();
         server.check()?;
         let listeners = self.listeners.iter().enumerate().map(|(index, listener)| {
-            let limits = own(index, &server);
+            let limits = own(index, &server).part_of(&server);
             let told = |error| LimitError(format!("listener {}: {error}", listener.url));
             limits.check_beside(&server).map_err(told).map(|()| limits)
         });
@@ -119,11 +137,7 @@ impl Shared {
         }
         room_for(&self.ceilings(), &after.server)?;
         let changes = self.changes(&before, &after);
-        if !changes.is_empty() {
-            self.start_more(after.server.workers)?;
-            self.put_in_force(after);
-        }
-        Ok(changes)
+        Ok((after, changes))
     }
 
     /// What was sized at the start.
@@ -150,16 +164,17 @@ impl Shared {
 
     /// From here on nothing can fail.
     fn put_in_force(&self, after: InForce) {
-        let server = after.server.clone();
+        let (server, own) = (after.server.clone(), after.listeners.clone());
         let more_or_fewer = self.limits.current().server.workers != server.workers;
         self.limits.replace(after);
         self.order.standing().set_target(crate::clock::nanos(server.queue_target));
         self.refusal_budget().set_rate(server.refusal_rate, Instant::now());
         self.lingers.set_limits(&server);
-        self.line.set_limit(server.queue);
+        self.line.newcomers().set_limit(server.queue);
+        self.listeners.iter().zip(&own).for_each(|(listener, own)| listener.newcomers.set_limit(own.queue));
         self.counts.set_workers(server.workers);
         self.order.set_doubtful_max(doubtful_max(&server));
-        self.admission.set_limits(&server, Instant::now());
+        self.admission.set_limits(&server, &own, Instant::now());
         self.sharing.set_limits(&server);
         self.datagrams.rates.set_limits(&server);
         // More closes may linger: their sockets are descriptors too.
@@ -172,6 +187,26 @@ impl Shared {
             // Those that rest look whether they are wanted.
             self.crew.wake_all();
         }
+    }
+
+    /// Gives a turn to each session of a listener that has asked to be called at a time, since it may want another time now.
+    #[cfg_attr(
+        not(feature = "cli"),
+        allow(dead_code, reason = "gates change when the program reads its file again")
+    )]
+    pub(crate) fn call_sessions(&self, listener: usize) {
+        for (number, slot) in self.table.iter() {
+            // The life first: if it is over by now, nothing happens.
+            let Some(generation) = slot.state.generation() else { continue };
+            // Also a session that has a turn now: it may have looked before.
+            if slot.deadline.load(Relaxed) == NEVER && slot.listener() == listener {
+                let id = ConnectionId { slot: number, generation };
+                self.counts.foreign(|row| {
+                    ready(self, id, Marks::NONE, row, &mut || self.clock.now());
+                });
+            }
+        }
+        self.crew.work_queued();
     }
 
     /// What differs: for all listeners, and for one alone.

@@ -83,6 +83,27 @@ impl Handle {
         self.shared.set_limits(limits, &|index, server| own(listeners[index].position, server))
     }
 
+    /// What that would change. Nothing changes by the question.
+    #[cfg(feature = "cli")]
+    pub(crate) fn would_change(
+        &self,
+        limits: Limits,
+        own: &dyn Fn(usize, &Limits) -> Limits,
+    ) -> Result<Vec<LimitChange>, SetLimitsError> {
+        let listeners = &self.shared.listeners;
+        let own = |index: usize, server: &_| own(listeners[index].position, server);
+        self.shared.would_change(limits, &own).map(|(_, changes)| changes)
+    }
+
+    /// Gives a turn to each session of a listener that has asked to be called at a time.
+    #[cfg(feature = "cli")]
+    pub(crate) fn call_sessions(&self, position: usize) {
+        let listeners = self.shared.listeners.iter();
+        if let Some(listener) = listeners.map(|listener| listener.position).position(|own| own == position) {
+            self.shared.call_sessions(listener);
+        }
+    }
+
     /// The limits in force.
     pub fn limits(&self) -> Limits {
         self.shared.limits.current().server.clone()

@@ -2,6 +2,7 @@
 
 use super::in_force::OwnLimits;
 use super::queue::cost::TurnCost;
+use super::queue::room::NewcomerRoom;
 use crate::contain::contain;
 use crate::limits::Limits;
 use crate::metrics::handshakes::HandshakeCounts;
@@ -33,6 +34,8 @@ pub(crate) struct Listener {
     pub(crate) position: usize,
     /// The limits that it has of its own.
     pub(crate) own: OwnLimits,
+    /// Its newcomers that wait for a worker.
+    pub(crate) newcomers: NewcomerRoom,
     /// How long a turn of its service takes.
     pub(crate) cost: TurnCost,
     /// Whether the service's sessions have words for an overload; asked once.
@@ -87,6 +90,7 @@ impl Listener {
             name,
             position,
             own: OwnLimits::default(),
+            newcomers: NewcomerRoom::new(0),
             cost: TurnCost::unknown(),
             answers_overload,
             words,
@@ -153,7 +157,7 @@ impl Listener {
     }
 
     /// Another process listens on the socket from now on: closing it here refuses nobody.
-    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program replaces itself"))]
     pub(crate) fn hand_over(&self) {
         self.handed_over.store(true, Relaxed);
         if let Some(socket) = &mut *self.socket() {

@@ -1,8 +1,7 @@
 //! The pulse of the threads on which all clients depend: the acceptor, the leader and the timekeeper. If one of them
 //! stops, the supervisor is no longer told that the server is alive. Workers are not watched: a service that is stuck
 //! in a turn does not make the server dead.
-// Only the program tells a supervisor of it.
-#![cfg_attr(not(feature = "cli"), allow(dead_code))]
+#![cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the program tells a supervisor of it"))]
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;

@@ -15,15 +15,18 @@ use super::poll::ThreadCrew;
 use super::poll::computing::Computing;
 use super::poll::poller::Poller;
 use super::pulse::Pulse;
-use super::queue::line::{Entry, Line};
+use super::queue::line::{Claim, Entry, Line};
 use super::queue::order::Order;
+use super::queue::owned::Owned;
+use super::queue::state::ConnectionId;
 use super::queue::table::Table;
 use super::queue::wheel::Wheel;
 use super::refusals::Refusals;
 use crate::admit::Admission;
-use crate::admit::bell::Bell;
+use crate::admit::bell::{Awaited, Bell, Scope};
 use crate::admit::refusal_budget::RefusalBudget;
 use crate::admit::sharing::Sharing;
+use crate::clock::Nanos;
 use crate::limits::{Limits, Overload};
 use crate::service::{Context, Holdings, Host};
 use crate::sys::Clock;
@@ -45,8 +48,8 @@ pub(crate) struct Shared {
     pub(crate) bell: Arc<Bell>,
     /// For each listener: newcomers stand there that the leader did not take, so the acceptor must.
     pub(crate) calls: Box<[AtomicBool]>,
-    /// The acceptor holds newcomers back: the leader passes them by.
-    pub(crate) holding: AtomicBool,
+    /// For each listener: the acceptor holds its newcomers back, and the leader passes them by.
+    pub(crate) holding: Box<[AtomicBool]>,
     /// Refusals that may be made, `refusal_rate`: locked for each, and they are few.
     pub(crate) refusal_budget: Mutex<RefusalBudget>,
     /// Processors have rest, as far as the timekeeper knows.
@@ -109,9 +112,48 @@ impl Shared {
         }
     }
 
-    /// Whether one more newcomer may wait for a worker.
-    pub(crate) fn has_queue_place(&self) -> bool {
-        self.line.has_place(|| self.free_workers())
+    /// The limit that leaves no place in the queue for a newcomer of this listener; none if there is a place.
+    pub(crate) fn queue_full(&self, listener: usize) -> Option<Scope> {
+        let own = &self.listeners[listener].newcomers;
+        // The listener's own first: whoever makes room there makes room for all.
+        if !own.has_place(|| self.free_workers()) {
+            return Some(Scope::Listener(listener));
+        }
+        let has_place = self.line.newcomers().has_place(|| self.free_workers());
+        (!has_place).then_some(Scope::All)
+    }
+
+    /// Puts a newcomer into the line for its first turn; it waits since then.
+    pub(crate) fn queue_newcomer(&self, owned: Owned<'_>, since: Nanos) {
+        self.listeners[owned.listener()].newcomers.came();
+        owned.requeue(&self.line, Claim::Newcomer, since);
+    }
+
+    /// The newcomer that came last at a listener was let in beside a limit: it takes no place in either queue.
+    pub(crate) fn newcomer_beside(&self, listener: usize) {
+        self.line.newcomers().is_beside();
+        self.listeners[listener].newcomers.is_beside();
+    }
+
+    /// A newcomer that was taken out of the line has met its worker, or is turned away: it waits no longer.
+    pub(crate) fn newcomer_left(&self, id: ConnectionId) {
+        self.line.newcomer_left();
+        if let Some(slot) = self.table.get(id.slot) {
+            self.listeners[slot.listener()].newcomers.left();
+        }
+    }
+
+    /// Wakes the acceptor if it waits for a place in the queue, and there are some again.
+    pub(crate) fn ring_for_queue_places(&self, listener: usize) {
+        let rooms = [
+            (Scope::All, self.line.newcomers()),
+            (Scope::Listener(listener), &self.listeners[listener].newcomers),
+        ];
+        for (scope, room) in rooms {
+            if self.bell.awaits(Awaited::QueuePlace, scope) && room.has_an_eighth_free() {
+                self.bell.ring(Awaited::QueuePlace, scope);
+            }
+        }
     }
 
     /// Workers that are about to take what comes: those that stand back for others that compute are not.

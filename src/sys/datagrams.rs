@@ -35,7 +35,7 @@ pub(crate) struct Given<'a> {
     pub(crate) data: &'a [u8],
     pub(crate) to: SocketAddr,
     /// The address it leaves from; `None`: the kernel chooses.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux has a call that says it"))]
     pub(crate) from: Option<IpAddr>,
 }
 

@@ -53,6 +53,12 @@ impl Lists {
         (before != list).then_some(before)
     }
 
+    /// The node after this one in `list`.
+    pub(crate) fn after(&self, list: u32, node: u32) -> Option<u32> {
+        let after = self.nodes[node as usize].after;
+        (after != list).then_some(after)
+    }
+
     /// Puts a node that is in no list behind `place`, which is a node of a list or its head.
     pub(crate) fn insert_after(&mut self, place: u32, node: u32) {
         debug_assert!(self.is_empty(node), "the node is in a list already");

@@ -367,6 +367,54 @@ impl<T: Copy> Shelf<T> {
         Some(self.take_out(number))
     }
 
+    /// The same of those entries that are `wanted`. It looks at those that have waited longer than the one that it finds.
+    pub(crate) fn displace_one(
+        &mut self,
+        class: Class,
+        now: Nanos,
+        wanted: impl Fn(&T) -> bool,
+    ) -> Option<Shelved<T>> {
+        let list = self.age_list(class as usize);
+        let mut next = self.ages.first(list);
+        while let Some(number) = next {
+            let place = &self.places[number as usize];
+            if place.entry.as_ref().is_some_and(&wanted) {
+                self.note_leaver(now.saturating_sub(place.since));
+                return Some(self.take_out(number));
+            }
+            next = self.ages.after(list, number);
+        }
+        None
+    }
+
+    /// Takes out all entries that have waited longer than `least` and are `late` after their wait, the oldest first. Entries
+    /// that may wait longer than others are looked at each time.
+    pub(crate) fn expire_late(
+        &mut self,
+        now: Nanos,
+        least: Nanos,
+        late: impl Fn(&T, Nanos) -> bool,
+    ) -> Vec<Shelved<T>> {
+        let mut expired = Vec::new();
+        for list in EACH_AGE.map(|list| self.age_list(list)) {
+            let mut next = self.ages.first(list);
+            while let Some(number) = next {
+                next = self.ages.after(list, number);
+                let place = &self.places[number as usize];
+                let waited = now.saturating_sub(place.since);
+                if waited <= least {
+                    break;
+                }
+                if place.entry.as_ref().is_some_and(|entry| late(entry, waited)) {
+                    self.note_leaver(waited);
+                    expired.push(self.take_out(number));
+                }
+            }
+        }
+        expired.sort_by_key(|shelved| shelved.since);
+        expired
+    }
+
     /// Takes out the newcomer that has waited longest.
     pub(crate) fn oldest_newcomer(&mut self) -> Option<Shelved<T>> {
         self.oldest_of(&[Class::Newcomer as usize]).map(|number| self.take_out(number))

@@ -9,11 +9,11 @@ use self::ask::RunningServer;
 use super::args::ServeArgs;
 use super::config;
 use super::exit::{self, ExitError, fail, print};
-use super::live::reload::Configured;
+use super::live::reload::{Configured, ReadAgain};
 use super::plan::Plan;
 use super::sources::OptionSources;
 use crate::limits::{Limits, TABLE};
-use crate::server::{SetLimitsError, room_for};
+use crate::server::{LimitChange, SetLimitsError, room_for};
 use std::fmt::Write;
 use std::process::ExitCode;
 
@@ -61,15 +61,16 @@ fn compare(args: ServeArgs, running: &RunningServer) -> Result<(Vec<Difference>,
         |why: String| ExitError::failed(format!("the configuration in force cannot be read here: {why}"));
     let old_args = config::options_of(old).map_err(unreadable)?;
     let old_plan = Plan::on(&old_args, running.open_files).map_err(|error| unreadable(error.why))?;
-    let mut before = Configured { given: ServeArgs::default(), args: old_args, plan: old_plan };
+    let before = Configured { given: ServeArgs::default(), args: old_args, plan: old_plan };
+    let after = ReadAgain { args: new_args, plan: new_plan };
 
-    let mut differences = limit_differences(None, &running.limits, &new_plan.limits);
-    let fixed = before.fixed(&new_args, &new_plan, &running.limits);
+    let mut differences = limit_differences(None, &running.limits, &after.plan.limits);
+    let fixed = before.fixed(&after, &running.limits);
     let others = fixed.iter().filter(|name| differences.iter().all(|known| known.name != **name));
     let others: Vec<_> = others.map(|name| difference(name, (old, &new), &args)).collect();
     differences.extend(others);
     let mut refused = (!fixed.is_empty()).then(|| SetLimitsError::Fixed(fixed.clone()).to_string());
-    if let (None, Err(error)) = (&refused, room_for(&running.ceilings, &new_plan.limits)) {
+    if let (None, Err(error)) = (&refused, room_for(&running.ceilings, &after.plan.limits)) {
         if let SetLimitsError::Above { name, .. } = &error {
             let above = differences.iter_mut().filter(|difference| difference.name == *name);
             above.for_each(|difference| difference.needs_restart = true);
@@ -77,7 +78,7 @@ fn compare(args: ServeArgs, running: &RunningServer) -> Result<(Vec<Difference>,
         refused = Some(error.to_string());
     }
     if !fixed.contains(&"listen") {
-        differences.extend(of_listeners(&mut before.plan, running, &new_plan));
+        differences.extend(of_listeners(&before.plan, running, &after.plan));
     }
     Ok((differences, refused))
 }
@@ -108,20 +109,23 @@ fn limit_differences(listener: Option<&str>, now: &Limits, then: &Limits) -> Vec
 }
 
 /// What is another at one listener, beside what is another for all.
-fn of_listeners(old: &mut Plan, running: &RunningServer, new: &Plan) -> Vec<Difference> {
+fn of_listeners(old: &Plan, running: &RunningServer, new: &Plan) -> Vec<Difference> {
     let of_server = limit_differences(None, &running.limits, &new.limits);
     let mut differences = Vec::new();
-    for (old, new_listener) in old.listeners.iter_mut().zip(&new.listeners) {
-        let now = old.own.applied_to(running.limits.clone());
-        let then = new_listener.own.applied_to(new.limits.clone());
+    for (old, new_listener) in old.listeners.iter().zip(&new.listeners) {
+        let (now, then) = (old.limits(&running.limits), new_listener.limits(&new.limits));
         let own = limit_differences(Some(&old.text), &now, &then).into_iter().filter(|own| {
             !of_server.iter().any(|all| (all.name, &all.now, &all.then) == (own.name, &own.now, &own.then))
         });
         differences.extend(own);
-        if let Some(listener) = old.show_certificates_of(new_listener) {
-            let (now, then) = ("those it shows".to_owned(), "others".to_owned());
-            let listener = Some(listener);
-            differences.push(Difference { name: "tls-cert", listener, now, then, needs_restart: false });
+        let live = |name, now, then| {
+            let listener = Some(old.text.clone());
+            Difference { name, listener, now, then, needs_restart: false }
+        };
+        let of_gate = old.gate_changes(new_listener, &old.text).into_iter();
+        differences.extend(of_gate.map(|LimitChange { name, before, after, .. }| live(name, before, after)));
+        if old.shows_others_than(new_listener) {
+            differences.push(live("tls-cert", "those it shows".to_owned(), "others".to_owned()));
         }
     }
     differences

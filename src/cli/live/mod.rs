@@ -8,7 +8,7 @@ pub(super) mod reload;
 pub(super) mod upgrade;
 
 use self::notify::Supervisor;
-use self::reload::Configured;
+use self::reload::{Configured, in_words};
 use self::upgrade::{Estate, StartedFrom};
 use super::beside::BesideHandles;
 use crate::contain::contain;
@@ -109,9 +109,10 @@ impl Live {
         self.supervisor.reloading();
         let mut configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
         match configured.reload(&self.handle) {
-            Ok(changed) => {
+            Ok(changes) => {
+                *self.texts.lock().unwrap_or_else(PoisonError::into_inner) = configured.texts();
                 configuration::taken_over(configured.args.sources());
-                tracing::info!("the configuration was read again: {changed}");
+                tracing::info!("the configuration was read again: {}", in_words(&changes));
             }
             Err(why) => {
                 configuration::not_taken_over(&why);

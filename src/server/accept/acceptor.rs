@@ -7,7 +7,7 @@
 
 use super::errors::classify;
 use super::newcomers::Newcomers;
-use crate::admit::bell::Awaited;
+use crate::admit::bell::{Awaited, Scope};
 use crate::admit::turns::accounts::Class;
 use crate::admit::turns::standing::INTERVAL;
 use crate::limits::Overload;
@@ -84,11 +84,13 @@ struct Watched {
     /// How many are to be turned away whatever that costs: they stand in a backlog that is too deep for a queue that
     /// stands, before all who come later.
     surplus: usize,
+    /// Newcomers are left in the kernel's backlog for this time, or until the bell rings.
+    held: Option<Duration>,
 }
 
 impl Watched {
     fn new(socket: ListenSocket) -> Self {
-        Self { socket, ready: true, full_since: None, burst_since: None, surplus: 0 }
+        Self { socket, ready: true, full_since: None, burst_since: None, surplus: 0, held: None }
     }
 
     /// The kernel has no more; an event will tell of the next.
@@ -120,8 +122,10 @@ enum Step {
     Next,
     /// The kernel has no more.
     Empty,
-    /// Accept nothing for this time, or until the leader calls.
+    /// Accept nothing from this listener for this time, or until there is a place.
     Hold(Duration),
+    /// Accept nothing from any listener for this time.
+    Pause(Duration),
 }
 
 impl Acceptor {
@@ -145,30 +149,17 @@ impl Acceptor {
     /// ends.
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(1);
-        let mut hold = None;
         while !self.shared.life.is_draining() && !self.shared.life.is_handed_over() {
             self.shared.pulse.beat(Vital::Acceptor);
             if self.shared.life.has_enough() {
                 self.close_listeners();
             }
-            let ready = self.watched.iter().any(|watched| watched.ready);
-            let timeout = hold.unwrap_or(if ready { Duration::ZERO } else { WAIT });
             // It fails with EINTR only, and then the loop looks at everything again.
-            let _ = self.poll.poll(&mut events, Some(timeout));
-            self.shared.bell.wait_for(Awaited::Nothing);
+            let _ = self.poll.poll(&mut events, Some(self.rest()));
+            self.shared.bell.wait_for_nothing();
             self.take_calls();
-            if hold.is_some() {
-                // The leader passes by and calls to no listener meanwhile: without a look at each, the one that is
-                // overloaded would be the only one.
-                self.look_everywhere();
-            }
-            hold = self.guarded(Self::accept_all).flatten();
-            if self.holds(hold.is_some()) && hold.is_none() {
-                // The leader passed newcomers by until just now: look once more, for their sake.
-                self.look_everywhere();
-                hold = self.guarded(Self::accept_all).flatten();
-                self.holds(hold.is_some());
-            }
+            self.guarded(Self::accept_all);
+            self.tell_who_is_held();
         }
         self.guarded(Self::drain);
         self.shared.life.acceptor_ended();
@@ -178,9 +169,21 @@ impl Acceptor {
         Newcomers { shared: &self.shared, row: self.shared.counts.row(ACCEPTOR_ROW) }
     }
 
-    /// Says whether newcomers are held back; whether they were before.
-    fn holds(&self, holds: bool) -> bool {
-        self.shared.holding.swap(holds, SeqCst)
+    /// How long there is nothing to do, if nobody calls.
+    fn rest(&self) -> Duration {
+        let ready = self.watched.iter().filter(|watched| watched.ready);
+        ready.map(|watched| watched.held.unwrap_or_default()).min().unwrap_or(WAIT)
+    }
+
+    /// Says at which listeners newcomers are held back, so that the leader passes them by.
+    fn tell_who_is_held(&mut self) {
+        for (watched, holding) in self.watched.iter_mut().zip(&self.shared.holding) {
+            let holds = watched.held.is_some();
+            if holding.swap(holds, SeqCst) && !holds {
+                // The leader passed newcomers by until just now, and no event tells of them again.
+                watched.ready = true;
+            }
+        }
     }
 
     /// Marks the listeners at which the leader has left newcomers standing.
@@ -190,21 +193,16 @@ impl Acceptor {
         }
     }
 
-    fn look_everywhere(&mut self) {
-        self.watched.iter_mut().for_each(|watched| watched.ready = true);
-    }
-
     /// A panic here would be a bug of ours; it ends the step and not the thread.
     fn guarded<T>(&mut self, step: impl FnOnce(&mut Self) -> T) -> Option<T> {
         let shared = self.shared.clone();
         shared.counts.contain(|| step(self))
     }
 
-    /// Takes from every listener in turn until the kernel has no more, or until accepting must
-    /// pause: then for how long.
-    fn accept_all(&mut self) -> Option<Duration> {
+    /// Takes from every listener in turn until the kernel has no more, or until its newcomers must be held back.
+    fn accept_all(&mut self) {
         let before = crate::sys::thread_time();
-        let hold = self.accept_in_turn();
+        self.accept_in_turn();
         if self.refused > 0 {
             let now = crate::sys::thread_time();
             if let (Some(before), Some(now)) = (before, now) {
@@ -215,12 +213,11 @@ impl Acceptor {
             self.refused = 0;
         }
         self.accepted = 0;
-        hold
     }
 
-    fn accept_in_turn(&mut self) -> Option<Duration> {
+    fn accept_in_turn(&mut self) {
         if self.watched.is_empty() {
-            return None;
+            return;
         }
         let stands = self.shared.order.standing().stands();
         if stands && !self.stood {
@@ -228,27 +225,37 @@ impl Acceptor {
             self.watched.iter_mut().for_each(|watched| watched.clear_beyond(most));
         }
         self.stood = stands;
-        // Each begins in turn, so that a pause that one calls for does not fall to the others always.
+        self.watched.iter_mut().for_each(|watched| watched.held = None);
+        // Each begins in turn, so that the budget of refusals is not always the same listener's.
         self.first = (self.first + 1) % self.watched.len();
         for nth in 0..self.watched.len() {
             let index = (self.first + nth) % self.watched.len();
             for _ in 0..ACCEPT_BATCH {
-                if !self.watched[index].ready || self.shared.life.has_enough() {
+                let watched = &self.watched[index];
+                if !watched.ready || watched.held.is_some() || self.shared.life.has_enough() {
                     break;
                 }
                 match self.step(index) {
                     Step::Next => {}
                     Step::Empty => self.watched[index].empty(),
-                    Step::Hold(time) => return Some(time),
+                    Step::Hold(time) => self.watched[index].held = Some(time),
+                    Step::Pause(time) => return self.pause(time),
                 }
             }
         }
-        None
+    }
+
+    /// All newcomers wait for this time; then each listener is looked at.
+    fn pause(&mut self, time: Duration) {
+        for watched in &mut self.watched {
+            watched.ready = true;
+            watched.held = Some(time);
+        }
     }
 
     fn step(&mut self, index: usize) -> Step {
-        if let Some(reason) = self.newcomers().obstacle() {
-            return self.overload(index, reason);
+        if let Some((reason, scope)) = self.newcomers().obstacle(index) {
+            return self.overload(index, reason, scope);
         }
         self.watched[index].full_since = None;
         match self.accept(index) {
@@ -259,7 +266,7 @@ impl Acceptor {
 
     /// No newcomer can be admitted: refuse one within the budget, or leave it in the kernel's backlog until there is a
     /// place, a token, or no patience left.
-    fn overload(&mut self, index: usize, reason: DropReason) -> Step {
+    fn overload(&mut self, index: usize, reason: DropReason, scope: Scope) -> Step {
         let limits = self.shared.limits.current();
         let overload = limits.listeners[index].overload;
         // Whom a dry run lets in is no refusal for the budget, and pushes nobody out.
@@ -278,7 +285,7 @@ impl Acceptor {
                 _ => BURST.saturating_sub(burst),
             };
             if !patience.is_zero() {
-                return self.hold(reason, patience);
+                return self.hold(index, (reason, scope), patience);
             }
         }
         let watched = &mut self.watched[index];
@@ -286,7 +293,7 @@ impl Acceptor {
             watched.surplus -= 1;
         } else if !dry && !self.shared.may_refuse() {
             let next = self.shared.refusal_budget().next(now);
-            return self.hold(reason, next.unwrap_or(WAIT));
+            return self.hold(index, (reason, scope), next.unwrap_or(WAIT));
         }
         let (socket, peer) = match self.accept(index) {
             Ok(accepted) => accepted,
@@ -301,7 +308,7 @@ impl Acceptor {
             return self.let_in_beside(index, socket, peer);
         }
         let oldest = reason == DropReason::QueueFull && self.shared.displaces_oldest(overload);
-        if oldest && self.displace() {
+        if oldest && self.displace(scope) {
             return self.admit(index, socket, peer);
         }
         self.refuse(index, socket, reason);
@@ -316,24 +323,31 @@ impl Acceptor {
     }
 
     /// Waits for a place, for at most `time`, unless there is one by now.
-    fn hold(&self, reason: DropReason, time: Duration) -> Step {
-        self.shared.bell.wait_for(match reason {
+    fn hold(&self, index: usize, (reason, scope): (DropReason, Scope), time: Duration) -> Step {
+        let awaited = match reason {
             DropReason::MaxConnections => Awaited::ConnectionPlace,
             _ => Awaited::QueuePlace,
-        });
-        if self.newcomers().obstacle().is_none() {
+        };
+        self.shared.bell.wait_for(awaited, scope);
+        if self.newcomers().obstacle(index).is_none() {
             return Step::Next;
         }
         Step::Hold(time.min(LOOK))
     }
 
-    /// Refuses the newcomer that has waited longest, on the shelf or in the line. Established connections are in the line
-    /// too; they keep their places. False if there was no newcomer to refuse.
-    fn displace(&mut self) -> bool {
+    /// Refuses the newcomer that has waited longest, of one listener or of all, on the shelf or in the line. Established
+    /// connections are in the line too; they keep their places. False if there was no newcomer to refuse.
+    fn displace(&mut self, scope: Scope) -> bool {
         let shared = &*self.shared;
-        let newcomer = |entry: &Entry| entry.turn().is_some_and(|(_, claim)| claim == Claim::Newcomer);
+        let newcomer = |entry: &Entry| match (entry.turn(), scope) {
+            (Some((_, Claim::Newcomer)), Scope::All) => true,
+            (Some((id, Claim::Newcomer)), Scope::Listener(listener)) => {
+                shared.table.get(id.slot).is_some_and(|slot| slot.listener() == listener)
+            }
+            _ => false,
+        };
         let now = shared.clock.now();
-        let oldest = shared.order.displace(Class::Newcomer, now).or_else(|| {
+        let oldest = shared.order.displace_one(Class::Newcomer, now, newcomer).or_else(|| {
             let oldest = shared.line.pop_first(LOOKED_AT, newcomer);
             shared.crew.work_queued();
             oldest
@@ -347,7 +361,7 @@ impl Acceptor {
     /// Admits a newcomer that finds no place in the queue, in a dry run of it.
     fn let_in_beside(&self, index: usize, socket: ClientSocket, peer: ClientAddress) -> Step {
         if self.newcomers().admit(index, socket, peer, true) {
-            self.shared.line.newcomer_beside();
+            self.shared.newcomer_beside(index);
         }
         self.shared.crew.work_queued();
         Step::Next
@@ -405,7 +419,7 @@ impl Acceptor {
         }
         let pause = self.back_off;
         self.back_off = (pause * 2).min(BACK_OFF_LAST);
-        Step::Hold(pause)
+        Step::Pause(pause)
     }
 
     /// Out of descriptors: gives up a spare one, accepts on it, refuses, and takes it back. Within

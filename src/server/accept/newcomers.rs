@@ -7,13 +7,13 @@
 //! in the backlog, or pauses after an error.
 
 use super::errors::classify;
+use crate::admit::bell::Scope;
 use crate::clock::{Nanos, nanos};
 use crate::metrics::stats::Ledger;
 use crate::reason::{AcceptError, DropReason, WouldDrop};
 use crate::server::counts::Row;
 use crate::server::poll::poller::Source;
 use crate::server::queue::connection::Connection;
-use crate::server::queue::line::Claim;
 use crate::server::queue::owned::Owned;
 use crate::server::shared::Shared;
 use crate::transport::address::{ClientAddress, SourceAddress};
@@ -47,28 +47,23 @@ pub(crate) struct Newcomers<'a> {
 }
 
 impl Newcomers<'_> {
-    /// Why no newcomer can be admitted now, if none can.
-    pub(crate) fn obstacle(&self) -> Option<DropReason> {
-        if self.shared.admission.is_full() {
-            Some(DropReason::MaxConnections)
-        } else if !self.shared.has_queue_place() {
-            Some(DropReason::QueueFull)
-        } else {
-            None
-        }
+    /// Why no newcomer of a listener can be admitted now, if none can: the reason, and whether the limit is the listener's own.
+    pub(crate) fn obstacle(&self, listener: usize) -> Option<(DropReason, Scope)> {
+        let full = self.shared.admission.full(listener).map(|scope| (DropReason::MaxConnections, scope));
+        full.or_else(|| Some((DropReason::QueueFull, self.shared.queue_full(listener)?)))
     }
 
     /// For the leader, when newcomers stand at a listener: takes those that can be admitted now, and calls the acceptor for
     /// the others. The caller sees to it that a worker knows.
     pub(crate) fn take(&self, listener: usize) {
         let shared = self.shared;
-        if shared.holding.load(SeqCst) {
+        if shared.holding[listener].load(SeqCst) {
             return;
         }
         let guard = shared.listeners[listener].socket();
         let Some(socket) = &*guard else { return };
         for nth in 0..TAKEN_ON_THE_WAY {
-            if self.obstacle().is_some() || shared.life.has_enough() || shared.life.is_draining() {
+            if self.obstacle(listener).is_some() || shared.life.has_enough() || shared.life.is_draining() {
                 break;
             }
             match socket.accept() {
@@ -115,7 +110,7 @@ impl Newcomers<'_> {
             return self.turn_away(listener, socket, ledger, DropReason::ProxyHeader);
         }
         let refuses = |reason| self.refuses(listener, reason);
-        let permit = match shared.admission.admit(peer.source(), Instant::now(), refuses) {
+        let permit = match shared.admission.admit(listener, peer.source(), Instant::now(), refuses) {
             Ok(permit) => permit,
             Err(reason) => {
                 if matches!(reason, DropReason::PerSource | DropReason::Rate) {
@@ -134,7 +129,7 @@ impl Newcomers<'_> {
         let heap = shared.sharing.heap(peer.source());
         let owned = Owned::open(slot, (listener, heap), connection, ledger);
         shared.life.admitted();
-        owned.requeue(&shared.line, Claim::Newcomer, since);
+        shared.queue_newcomer(owned, since);
         true
     }
 

@@ -104,10 +104,11 @@ mod tests {
 
     #[test]
     fn one_job_is_called_for_however_many_wait_and_they_go_in_order() {
-        let admission = Admission::new(&Limits::default(), |_| {});
+        let admission = Admission::new(&Limits::default(), &[Limits::default()], |_, _| {});
         let farewell = |reason| {
-            let permit =
-                admission.admit(std::net::Ipv4Addr::LOCALHOST, std::time::Instant::now(), |_| true).unwrap();
+            let permit = admission
+                .admit(0, std::net::Ipv4Addr::LOCALHOST, std::time::Instant::now(), |_| true)
+                .unwrap();
             Farewell { session: Box::new(Quiet), reason, permit }
         };
         let farewells = Farewells::new();
@@ -129,11 +130,12 @@ mod tests {
 
     #[test]
     fn the_list_takes_no_more_than_it_says() {
-        let admission = Admission::new(&Limits::default(), |_| {});
+        let admission = Admission::new(&Limits::default(), &[Limits::default()], |_, _| {});
         let farewells = Farewells::new();
         for count in 1..200 {
-            let permit =
-                admission.admit(std::net::Ipv4Addr::LOCALHOST, std::time::Instant::now(), |_| true).unwrap();
+            let permit = admission
+                .admit(0, std::net::Ipv4Addr::LOCALHOST, std::time::Instant::now(), |_| true)
+                .unwrap();
             let _ =
                 farewells.add(Farewell { session: Box::new(Quiet), reason: CloseReason::Shutdown, permit });
             let bytes = farewells.waiting().capacity() * size_of::<Farewell>();

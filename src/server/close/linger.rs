@@ -35,7 +35,7 @@ impl Lingers {
     /// The budget, and where the timekeeper takes lingering sockets in.
     pub(crate) fn new(limits: &Limits) -> (Self, Receiver<Lingering>) {
         let (sender, receiver) = crossbeam_channel::bounded(limits.lingering.max(1));
-        let places = Places::new(limits.lingering);
+        let places = Arc::new(Places::new(limits.lingering));
         let lingers = Self { places, sender, bytes: AtomicUsize::new(0), timeout: AtomicU64::new(0) };
         lingers.set_limits(limits);
         (lingers, receiver)

@@ -24,7 +24,7 @@ pub(crate) fn shed(shared: &Shared, row: Row<'_>, entry: &Entry, why: Shedding, 
     match entry.job {
         Job::Turn(id, claim) => {
             if claim == Claim::Newcomer {
-                shared.line.newcomer_left();
+                shared.newcomer_left(id);
             }
             let Some((owned, _)) = Owned::take(&shared.table, id, claim, row) else { return };
             match claim {

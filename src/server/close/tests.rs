@@ -82,7 +82,7 @@ impl House {
             farewells: Farewells::new(),
             lingers,
             lingering,
-            admission: Admission::new(&limits, |_| {}),
+            admission: Admission::new(&limits, std::slice::from_ref(&limits), |_, _| {}),
             told: Arc::default(),
             copy: RefCell::default(),
             _keeper: keeper,
@@ -97,7 +97,7 @@ impl House {
     fn active(&self) -> (Owned<'_>, UnixStream) {
         let (socket, client) = pair();
         *self.copy.borrow_mut() = Some(ClientSocket::from(socket.as_fd().try_clone_to_owned().unwrap()));
-        let permit = self.admission.admit(Ipv4Addr::LOCALHOST, Instant::now(), |_| true).unwrap();
+        let permit = self.admission.admit(0, Ipv4Addr::LOCALHOST, Instant::now(), |_| true).unwrap();
         let connection = Connection {
             session: Some(Box::new(Listening(self.told.clone()))),
             ..Connection::new(socket, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into(), permit)
@@ -393,11 +393,14 @@ fn waiting(shared: &Shared, claim: Claim) -> (Entry, UnixStream) {
     let connection = Connection::new(
         socket,
         SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into(),
-        shared.admission.admit(Ipv4Addr::LOCALHOST, Instant::now(), |_| true).unwrap(),
+        shared.admission.admit(0, Ipv4Addr::LOCALHOST, Instant::now(), |_| true).unwrap(),
     );
     let owned =
         Owned::open(shared.table.take().unwrap(), (0, 0), connection, shared.counts.row(KEEPER_ROW).of(0));
-    owned.requeue(&shared.line, claim, 1);
+    match claim {
+        Claim::Newcomer => shared.queue_newcomer(owned, 1),
+        Claim::Turn => owned.requeue(&shared.line, claim, 1),
+    }
     (shared.line.pop().unwrap(), client)
 }
 
@@ -411,9 +414,10 @@ fn a_newcomer_is_shed_with_the_reason_for_it_and_with_words_if_it_may_still_list
         let server = server(true);
         let shared = server.shared();
         let (entry, client) = waiting(shared, Claim::Newcomer);
-        assert_eq!(shared.line.newcomers(), 1);
+        let newcomers = || (shared.line.newcomers().waiting(), shared.listeners[0].newcomers.waiting());
+        assert_eq!(newcomers(), (1, 1));
         shed(shared, shared.counts.row(KEEPER_ROW), &entry, why, 2);
-        assert_eq!((heard(&client).as_str(), shared.line.newcomers()), (words, 0));
+        assert_eq!((heard(&client).as_str(), newcomers()), (words, (0, 0)));
         let counted = shared.counts.read_counts(0);
         assert_eq!((counted.dropped[reason as usize], counted.dropped_total()), (1, 1), "{why:?}");
         assert!(counted.conserved() && counted.open() == 0);

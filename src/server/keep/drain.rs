@@ -206,7 +206,7 @@ impl Drain {
             _ => return,
         };
         if claim == Claim::Newcomer {
-            shared.line.newcomer_left();
+            shared.newcomer_left(id);
         }
         let row = shared.counts.row(KEEPER_ROW);
         let Some((owned, _)) = Owned::take(&shared.table, id, claim, row) else { return };

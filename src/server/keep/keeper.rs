@@ -298,7 +298,7 @@ fn scan_every(limits: &InForce) -> Nanos {
     let InForce { server, listeners, .. } = limits;
     let idle = listeners.iter().map(|listener| listener.idle_timeout).min();
     let idle = idle.unwrap_or(server.idle_timeout);
-    let shortest = idle.min(server.read_timeout).min(server.write_timeout).min(server.queue_timeout);
+    let shortest = idle.min(server.read_timeout).min(server.write_timeout).min(limits.queue_timeout_least());
     nanos(shortest / 8).clamp(5_000_000, SCAN_MOST)
 }
 

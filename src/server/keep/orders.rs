@@ -70,7 +70,7 @@ impl Orders {
         self.cut.store(true, SeqCst);
     }
 
-    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program replaces itself"))]
     pub(crate) fn hand_over(&self) {
         self.hand_over.store(true, SeqCst);
     }

@@ -59,7 +59,7 @@ impl Pressure {
             self.next_look = now + LOOK;
             shelve(shared, row, now);
             if !limits.server.dry_run.has(WouldDrop::QueueTimeout) {
-                expire(shared, nanos(limits.server.queue_timeout), row, now);
+                expire(shared, limits, row, now);
             }
             self.set_backlogs(shared, limits, now);
         }
@@ -175,9 +175,17 @@ fn shelve(shared: &Shared, row: Row<'_>, now: Nanos) {
     shared.crew.work_queued();
 }
 
-/// Gives up what has waited longer than `queue_timeout`.
-fn expire(shared: &Shared, timeout: Nanos, row: Row<'_>, now: Nanos) {
-    while let Some(entry) = shared.order.expire(now, timeout) {
+/// Gives up what has waited longer than the `queue_timeout` of its listener.
+fn expire(shared: &Shared, limits: &InForce, row: Row<'_>, now: Nanos) {
+    let timeout = |entry: &Entry| {
+        let slot = entry.turn().and_then(|(id, _)| shared.table.get(id.slot));
+        let own = slot.map_or(&limits.server, |slot| &limits.listeners[slot.listener()]);
+        nanos(own.queue_timeout)
+    };
+    let late = shared
+        .order
+        .expire_late(now, nanos(limits.queue_timeout_least()), |entry, waited| waited > timeout(entry));
+    for entry in late {
         shed(shared, row, &entry, Shedding::TooLong, now);
     }
 }

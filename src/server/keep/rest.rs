@@ -65,7 +65,7 @@ fn rested(last: Ticks, now: Ticks) -> Option<bool> {
 }
 
 /// Sums the lines `cpuN user nice system idle iowait ...` of the processors that are `allowed`.
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux has /proc/stat"))]
 fn sum(text: &[u8], allowed: impl Fn(usize) -> bool) -> Ticks {
     let mut ticks = Ticks::default();
     for line in String::from_utf8_lossy(text).lines() {

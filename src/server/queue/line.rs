@@ -5,6 +5,7 @@
 //! an entry. How many requests wait is bounded by admission, which refuses newcomers while as many of them wait as
 //! `--queue` says.
 
+use super::room::NewcomerRoom;
 use super::state::ConnectionId;
 use crate::clock::Nanos;
 use crate::metrics::stats::Place;
@@ -75,31 +76,30 @@ pub(crate) struct Line {
     front: Mutex<VecDeque<Entry>>,
     /// How many those are.
     front_len: AtomicUsize,
-    /// Newcomers that wait, here or on the shelf; and datagrams.
-    newcomers: AtomicUsize,
+    /// Newcomers that wait, here or on the shelf; as many datagrams may wait beside them.
+    newcomers: NewcomerRoom,
     datagrams: AtomicUsize,
-    /// How many newcomers may wait, and how many datagrams.
-    limit: AtomicUsize,
 }
 
 impl Line {
     /// `capacity` is how many entries there can ever be, `limit` is `--queue`.
     pub(crate) fn new(capacity: usize, limit: usize) -> Self {
         let (sender, receiver) = bounded(capacity);
-        let zero = || AtomicUsize::new(0);
-        let (front_len, newcomers, datagrams) = (zero(), zero(), zero());
-        let limit = AtomicUsize::new(limit);
-        Self { sender, receiver, front: Mutex::default(), front_len, newcomers, datagrams, limit }
+        let (front_len, datagrams) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let newcomers = NewcomerRoom::new(limit);
+        Self { sender, receiver, front: Mutex::default(), front_len, newcomers, datagrams }
     }
 
     /// Adds an entry. A full channel is impossible by construction; should that construction be wrong, the entry is
     /// put among those at the front rather than lost, and nobody blocks.
     pub(crate) fn push(&self, entry: Entry) {
         match entry.job {
-            Job::Turn(_, Claim::Newcomer) => self.newcomers.fetch_add(1, Relaxed),
-            Job::Datagram(_) => self.datagrams.fetch_add(1, Relaxed),
-            _ => 0,
-        };
+            Job::Turn(_, Claim::Newcomer) => self.newcomers.came(),
+            Job::Datagram(_) => {
+                self.datagrams.fetch_add(1, Relaxed);
+            }
+            _ => {}
+        }
         if let Err(TrySendError::Full(entry) | TrySendError::Disconnected(entry)) =
             self.sender.try_send(entry)
         {
@@ -155,16 +155,8 @@ impl Line {
     }
 
     /// A newcomer has met its worker, or was turned away: it waits no longer.
-    ///
-    /// Those that a dry run of the limit lets in beside it are not counted when they come, and are counted here. So the number
-    /// is that of a queue which had refused them and is worked off as fast as this one. It is never below 0.
     pub(crate) fn newcomer_left(&self) {
-        let _ = self.newcomers.fetch_update(Relaxed, Relaxed, |waiting| waiting.checked_sub(1));
-    }
-
-    /// The newcomer that came last was let in beside the limit, and takes none of its places.
-    pub(crate) fn newcomer_beside(&self) {
-        self.newcomer_left();
+        self.newcomers.left();
     }
 
     /// A datagram has met its worker, or was dropped.
@@ -172,39 +164,14 @@ impl Line {
         self.datagrams.fetch_sub(1, Relaxed);
     }
 
-    /// How many newcomers may wait, and how many datagrams.
-    fn limit(&self) -> usize {
-        self.limit.load(Relaxed)
-    }
-
-    /// Changes how many may wait. More that wait already go on waiting.
-    pub(crate) fn set_limit(&self, limit: usize) {
-        self.limit.store(limit, Relaxed);
-    }
-
-    /// Newcomers that wait for a worker.
-    pub(crate) fn newcomers(&self) -> usize {
-        self.newcomers.load(Relaxed)
-    }
-
-    /// Whether one more newcomer may wait: fewer wait than the limit says, those that one of the free workers is about
-    /// to take not counted.
-    pub(crate) fn has_place(&self, free_workers: impl FnOnce() -> usize) -> bool {
-        let waiting = self.newcomers();
-        let limit = self.limit();
-        waiting < limit || waiting < limit + free_workers()
+    /// Newcomers that wait for a worker, of all listeners together, and how many may.
+    pub(crate) fn newcomers(&self) -> &NewcomerRoom {
+        &self.newcomers
     }
 
     /// How many datagrams could be added now.
     pub(crate) fn datagram_room(&self, free_workers: usize) -> usize {
-        (self.limit() + free_workers).saturating_sub(self.datagrams.load(Relaxed))
-    }
-
-    /// Whether it is worth waking the acceptor: an eighth of the places is free. To wake it for each place would be a
-    /// switch of threads for each turn under overload.
-    pub(crate) fn has_an_eighth_free(&self) -> bool {
-        let limit = self.limit();
-        self.newcomers() <= limit - limit.div_ceil(8)
+        (self.newcomers.limit() + free_workers).saturating_sub(self.datagrams.load(Relaxed))
     }
 
     fn front(&self) -> MutexGuard<'_, VecDeque<Entry>> {
@@ -261,41 +228,18 @@ mod tests {
         line.push(entry(Job::Receive(0)));
         (1..6).for_each(|slot| line.push(turn(slot)));
         line.push(newcomer(6));
-        assert_eq!((line.len(), line.newcomers(), line.datagram_room(0)), (7, 1, 2));
-        assert!(line.has_place(|| unreachable!("there is a place without a free worker")));
+        assert_eq!((line.len(), line.newcomers().waiting(), line.datagram_room(0)), (7, 1, 2));
+        assert!(line.newcomers().has_place(|| 0));
         line.push(newcomer(7));
         line.push(entry(Job::Datagram(0)));
-        assert!(!line.has_place(|| 0) && line.has_place(|| 1));
+        assert!(!line.newcomers().has_place(|| 0) && line.newcomers().has_place(|| 1));
         assert_eq!((line.datagram_room(0), line.datagram_room(3)), (1, 4));
         while line.pop().is_some() {}
-        assert!(!line.has_place(|| 0), "a newcomer waits until it has met its worker");
+        assert!(!line.newcomers().has_place(|| 0), "a newcomer waits until it has met its worker");
         line.newcomer_left();
         line.datagram_left();
-        assert!(line.has_place(|| 0));
+        assert!(line.newcomers().has_place(|| 0));
         assert_eq!(line.datagram_room(0), 2);
-    }
-
-    #[test]
-    fn newcomers_beside_the_limit_take_no_place_and_make_one_when_they_are_served() {
-        let line = Line::new(16, 1);
-        line.push(newcomer(0));
-        line.push(newcomer(1));
-        line.newcomer_beside();
-        assert_eq!((line.newcomers(), line.len()), (1, 2));
-        line.newcomer_left();
-        assert!(line.has_place(|| 0), "a turn is a turn, whoever has it");
-        line.newcomer_left();
-        assert_eq!(line.newcomers(), 0);
-    }
-
-    #[test]
-    fn the_acceptor_is_woken_when_an_eighth_is_free() {
-        let line = Line::new(16, 16);
-        (0..15).for_each(|slot| line.push(newcomer(slot)));
-        assert!(!line.has_an_eighth_free());
-        line.newcomer_left();
-        assert!(line.has_an_eighth_free());
-        assert!(Line::new(1, 0).has_an_eighth_free(), "with no places, when nobody waits");
     }
 
     #[test]

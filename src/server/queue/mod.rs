@@ -8,6 +8,7 @@ pub(crate) mod order;
 #[cfg(test)]
 mod order_tests;
 pub(crate) mod owned;
+pub(crate) mod room;
 #[cfg(test)]
 mod simulate;
 pub(crate) mod state;

@@ -263,7 +263,23 @@ impl<E: Copy> Order<E> {
         self.take_out(|shelf| shelf.gone(class, slot, generation, now))
     }
 
+    /// Takes out the entries that have waited too long: those that have waited longer than `least` and are `late`.
+    #[must_use = "the entries have to be ended"]
+    pub(crate) fn expire_late(&self, now: Nanos, least: Nanos, late: impl Fn(&E, Nanos) -> bool) -> Vec<E> {
+        let expired = self.with(|shelf| {
+            let expired = shelf.expire_late(now, least, late);
+            self.len.store(shelf.len(), Ordering::SeqCst);
+            expired
+        });
+        let expired = expired.unwrap_or_default();
+        if !expired.is_empty() {
+            self.standing.shed(now);
+        }
+        expired.into_iter().map(|shelved| shelved.entry).collect()
+    }
+
     /// An entry that has waited for longer than `timeout`; call it until there is none.
+    #[cfg(test)]
     #[must_use = "the entry has to be ended"]
     pub(crate) fn expire(&self, now: Nanos, timeout: Nanos) -> Option<E> {
         let expired = self.take_out(|shelf| shelf.expire(now, timeout));
@@ -274,6 +290,13 @@ impl<E: Copy> Order<E> {
     #[must_use = "the entry has to be ended"]
     pub(crate) fn displace(&self, class: Class, now: Nanos) -> Option<E> {
         let displaced = self.take_out(|shelf| shelf.displace(class, now));
+        displaced.inspect(|_| self.standing.shed(now))
+    }
+
+    /// The same of those that are `wanted`.
+    #[must_use = "the entry has to be ended"]
+    pub(crate) fn displace_one(&self, class: Class, now: Nanos, wanted: impl Fn(&E) -> bool) -> Option<E> {
+        let displaced = self.take_out(|shelf| shelf.displace_one(class, now, wanted));
         displaced.inspect(|_| self.standing.shed(now))
     }
 

@@ -191,7 +191,7 @@ pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos)
     let letter = shared.datagrams.slots.lock(slot);
     let socket = &shared.datagrams.sockets[letter.socket];
     let ledger = station.row().of(socket.column);
-    if is_too_late(station, ledger, waited) {
+    if is_too_late(&station.limits.server, ledger, waited) {
         drop(letter);
         return shared.intake().drop_waiting(slot, station.row(), DatagramDrop::QueueTimeout);
     }

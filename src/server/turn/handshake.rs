@@ -32,7 +32,8 @@ pub(crate) fn go_on(
     let peer = Peer::new(connection.address);
     let shake = {
         let Connection { socket, kept, .. } = &mut *connection;
-        let (buffers, context) = (&mut station.tls_buffers, shared.context(listener, &station.limits.server));
+        let limits = &station.limits.listeners[owned.listener()];
+        let (buffers, context) = (&mut station.tls_buffers, shared.context(listener, limits));
         let mut turn = ShakeTurn { socket, peer: &peer, kept, buffers, context, seat, now: began };
         TlsSide::shake(&mut guard, &tls.setup, &mut turn)
     };

@@ -1,8 +1,8 @@
 //! The first turn of a new connection: the worker decides whether it is still served, and opens its session.
 
 use super::station::Station;
-use crate::admit::bell::Awaited;
 use crate::clock::{Nanos, nanos};
+use crate::limits::Limits;
 use crate::metrics::stats::Ledger;
 use crate::reason::{DropReason, WouldDrop};
 use crate::server::queue::connection::Connection;
@@ -22,10 +22,8 @@ pub(crate) fn unwelcome(
     hangup: bool,
 ) -> Option<DropReason> {
     let shared = station.shared;
-    if shared.bell.awaits(Awaited::QueuePlace) && shared.line.has_an_eighth_free() {
-        shared.bell.ring(Awaited::QueuePlace);
-    }
-    if is_too_late(station, owned.ledger, waited) {
+    shared.ring_for_queue_places(owned.listener());
+    if is_too_late(&station.limits.listeners[owned.listener()], owned.ledger, waited) {
         return Some(DropReason::QueueTimeout);
     }
     if shared.listeners[owned.listener()].expects_header() {
@@ -37,8 +35,7 @@ pub(crate) fn unwelcome(
 }
 
 /// Whether what has waited for this time is given up; in a dry run of `queue_timeout` it has its turn.
-pub(super) fn is_too_late(station: &Station<'_>, ledger: &Ledger, waited: Nanos) -> bool {
-    let limits = &station.limits.server;
+pub(super) fn is_too_late(limits: &Limits, ledger: &Ledger, waited: Nanos) -> bool {
     waited > nanos(limits.queue_timeout) && ledger.refuses(limits.dry_run, WouldDrop::QueueTimeout)
 }
 

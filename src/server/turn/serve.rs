@@ -34,7 +34,7 @@ enum Verdict {
 pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, since: Nanos) {
     let shared = station.shared;
     if claim == Claim::Newcomer {
-        shared.line.newcomer_left();
+        shared.newcomer_left(id);
     }
     let Some((mut owned, marks)) = Owned::take(&shared.table, id, claim, station.row()) else { return };
     let waited = station.now.saturating_sub(since);
@@ -54,7 +54,7 @@ pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, s
     }
     if claim == Claim::Turn && station.limits.server.dry_run.has(WouldDrop::QueueTimeout) {
         // Where the limit is in force the timekeeper has given it up before.
-        opening::is_too_late(station, owned.ledger, waited);
+        opening::is_too_late(&station.limits.listeners[owned.listener()], owned.ledger, waited);
     }
     owned.begin_turn();
     turn(station, owned, marks, |session, stream| {
@@ -261,7 +261,10 @@ fn run_service(
         WebTurn::new(counts, station.me, shared.clock, station.now)
             .logged(listener.access_log.as_ref(), &listener.url)
     });
-    let context = Context { web: web.as_ref(), ..shared.context(listener, &station.limits.server) };
+    let context = Context {
+        web: web.as_ref(),
+        ..shared.context(listener, &station.limits.listeners[owned.listener()])
+    };
     let mut taken_up = Ok(());
     let secured = side.as_mut().map(|side| {
         let (secured, taken) = side.turn(&mut station.tls_buffers, context.is_unix);

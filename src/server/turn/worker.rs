@@ -72,7 +72,7 @@ fn round(station: &mut Station<'_>) {
         }
     }
     // With a queue of 0, a free worker is the place that a newcomer waits for.
-    shared.bell.ring(Awaited::QueuePlace);
+    shared.bell.ring_for_all(Awaited::QueuePlace);
     match shared.crew.lead() {
         Some(lead) => lead_for_a_while(station, &lead),
         None => shared.crew.sleep(station.me, || shared.has_work() || shared.life.is_stopped()),

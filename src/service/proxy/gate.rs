@@ -1,11 +1,13 @@
 //! What all connections of one gate share: its settings, its backends, and the pipes that pairs borrow.
 
 use super::backends::{BackendClock, BackendId, BackendLimits, Backends, WaitLimits};
+use super::http::HttpGateConfig;
 use super::pipes::Pipes;
 use super::relay::Patience;
 use super::resolve::{BACKENDS_MAX, Lookups};
 use crate::admit::turns::accounts::SourceId;
 use crate::clock::{Nanos, nanos};
+use crate::current::Current;
 use crate::limits::{Fair, Limits, Overload, QueueOrder};
 use crate::sys::Clock;
 use crate::transport::address::{ClientAddress, SourceAddress};
@@ -49,7 +51,7 @@ impl std::fmt::Display for ConnectOn {
 }
 
 /// A gate's settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
     pub(super) connect_on: ConnectOn,
     pub(super) connections: usize,
@@ -66,6 +68,8 @@ pub(super) struct Settings {
     pub(super) has_priority: bool,
     pub(super) resolve_every: Duration,
     pub(super) ready_needs_backend: bool,
+    /// Those of a gate for HTTP; without use in another.
+    pub(super) http: HttpGateConfig,
 }
 
 impl Default for Settings {
@@ -83,6 +87,7 @@ impl Default for Settings {
             has_priority: false,
             resolve_every: Duration::from_secs(30),
             ready_needs_backend: false,
+            http: HttpGateConfig::default(),
         }
     }
 }
@@ -90,8 +95,9 @@ impl Default for Settings {
 /// The gate.
 #[derive(Debug)]
 pub(super) struct Gate {
-    pub(super) settings: Settings,
-    /// The thread of `tend` uses it.
+    /// A session keeps a view of them, and looks at it at each turn.
+    pub(super) settings: Current<Settings>,
+    /// The thread of `tend` uses it, and a change of the settings.
     lookups: Mutex<Lookups>,
     pub(super) clock: Clock,
     pub(super) backends: Arc<Backends>,
@@ -111,6 +117,7 @@ impl Gate {
         let limits = settings.backend_limits(wait_limits(&Limits::default()));
         let backends = Backends::new(limits, BackendClock::Real(clock), seed);
         backends.set_addresses(&lookups.addresses());
+        let settings = Current::new(settings);
         Arc::new(Self { settings, lookups: lookups.into(), clock, backends, pipes: OnceLock::new() })
     }
 
@@ -146,17 +153,34 @@ impl Gate {
         self.lookups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn patience(&self) -> Patience {
-        Patience { idle: self.settings.idle_timeout, half_closed: self.settings.half_close_timeout }
-    }
-
-    /// The time by which a backend must be reached.
-    pub(super) fn connect_deadline(&self, now: Nanos) -> Nanos {
-        now.saturating_add(nanos(self.settings.connect_timeout))
+    /// Goes on with the backends and the settings of a gate that was made and not used. Connections to backends that it
+    /// does not have go on, and get no new ones beside them.
+    pub(super) fn take_over(&self, new: &Self) {
+        let settings = new.settings.get();
+        // Locked until the end: the thread of `tend` must not put back what it has just resolved of the names of before.
+        let mut lookups = self.lookups();
+        std::mem::swap(&mut *lookups, &mut *new.lookups());
+        self.backends.change_to(&lookups.addresses(), |before| settings.backend_limits(before.wait));
+        self.settings.replace(Settings::clone(&settings));
     }
 }
 
 impl Settings {
+    pub(super) fn patience(&self) -> Patience {
+        Patience { idle: self.idle_timeout, half_closed: self.half_close_timeout }
+    }
+
+    /// The time by which a backend must be reached.
+    pub(super) fn connect_deadline(&self, now: Nanos) -> Nanos {
+        now.saturating_add(nanos(self.connect_timeout))
+    }
+
+    /// How long a connection of a gate for HTTP is kept without a request. A PROXY header names the client of the whole
+    /// connection, so no other client may use that connection.
+    pub(super) fn spare_time(&self) -> Duration {
+        if self.send_header.is_some() { Duration::ZERO } else { self.http.backend_idle }
+    }
+
     /// How often a check connects to each backend; `None` if checks are HTTP requests, or if there are none.
     pub(super) fn connect_every(&self) -> Option<Duration> {
         self.check_every.filter(|_| !self.checks_ask)

@@ -5,7 +5,7 @@ use super::gate::{ConnectOn, Gate, Settings};
 use super::http::{HttpGate, HttpGateConfig, HttpGateSession, keep_house};
 use super::resolve::Lookups;
 use super::session::GateSession;
-use super::tend;
+use super::tend::{self, LookAgain};
 use crate::limits::Limits;
 use crate::metrics::backends::BackendsSnapshot;
 use crate::service::http::BUSY;
@@ -14,7 +14,7 @@ use crate::transport::proxy_header::Version;
 use crossbeam_channel::Sender;
 use std::convert::Infallible;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Begins to describe a gate: a service that passes each connection on, unchanged, to one of these backends, and opens
@@ -158,6 +158,12 @@ impl ProxyBuilder {
         self
     }
 
+    /// The names of the backends.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program compares them"))]
+    pub(crate) fn backends(&self) -> Vec<String> {
+        self.names.iter().map(ToString::to_string).collect()
+    }
+
     /// The settings, under the names of the command-line options and written as those are.
     #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program shows it"))]
     pub(crate) fn table(&self) -> Vec<(&'static str, String)> {
@@ -207,8 +213,10 @@ impl ProxyBuilder {
         if http.is_some() && busy_reply.is_empty() {
             busy_reply = BUSY.into();
         }
+        let is_http = http.is_some();
+        settings.http = http.unwrap_or_default();
         let gate = Gate::new(settings, Lookups::resolve(names)?);
-        let http = http.map(|config| HttpGate::new(gate.clone(), config));
+        let http = is_http.then(|| HttpGate::new(gate.clone()));
         Ok(Proxy { name, busy_reply, gate, http, tender: OnceLock::new(), keeper: OnceLock::new() })
     }
 }
@@ -221,8 +229,8 @@ pub struct Proxy {
     gate: Arc<Gate>,
     /// Present in a gate for HTTP.
     http: Option<Arc<HttpGate>>,
-    /// The thread of [`tend`] ends when this sender is dropped.
-    tender: OnceLock<Option<Sender<Infallible>>>,
+    /// The thread of [`tend`], if there is something for it to do. It ends when the sender is dropped.
+    tender: OnceLock<Mutex<Option<Sender<LookAgain>>>>,
     /// The house-keeping thread of the gate for HTTP ends when this sender is dropped.
     keeper: OnceLock<Option<Sender<Infallible>>>,
 }
@@ -230,12 +238,7 @@ pub struct Proxy {
 impl Proxy {
     /// The gate. The first call starts its threads: only then is it certain that a server uses the gate.
     fn tended(&self) -> &Arc<Gate> {
-        self.tender.get_or_init(|| {
-            tend::start(&self.gate).unwrap_or_else(|error| {
-                tracing::error!(%error, "no thread for the gate: backends are not checked, names are not resolved again");
-                None
-            })
-        });
+        self.tender.get_or_init(|| self.start_tender().into());
         if let Some(http) = &self.http {
             self.keeper.get_or_init(|| {
                 let started = keep_house(http);
@@ -246,6 +249,38 @@ impl Proxy {
             });
         }
         &self.gate
+    }
+
+    fn start_tender(&self) -> Option<Sender<LookAgain>> {
+        tend::start(&self.gate).unwrap_or_else(|error| {
+            tracing::error!(%error, "no thread for the gate: backends are not checked, names are not resolved again");
+            None
+        })
+    }
+
+    /// Goes on with the backends and the settings of another gate of the same protocol, which was built and not used. No
+    /// client is dropped for it: those that have a backend keep it. Clients that wait for a place, and pairs, are under the
+    /// new settings from their next turn on. Whether pairs may be silent for another time than before, so that each should
+    /// have a turn now.
+    #[cfg_attr(
+        not(feature = "cli"),
+        expect(dead_code, reason = "the program does so when it reads its file again")
+    )]
+    pub(crate) fn take_over(&self, new: &Self) -> bool {
+        let before = self.gate.settings.get();
+        self.gate.take_over(&new.gate);
+        if let Some(http) = &self.http {
+            http.settings_changed(&before);
+        }
+        if let Some(tender) = self.tender.get() {
+            let mut tender = tender.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*tender {
+                // If the channel is full, the thread will look anyway.
+                Some(tender) => drop(tender.try_send(LookAgain)),
+                None => *tender = self.start_tender(),
+            }
+        }
+        before.patience() != self.gate.settings.get().patience()
     }
 }
 
@@ -267,7 +302,7 @@ impl Service for Proxy {
     }
 
     fn client_speaks_first(&self) -> bool {
-        self.http.is_some() || self.gate.settings.connect_on == ConnectOn::FirstByte
+        self.http.is_some() || self.gate.settings.get().connect_on == ConnectOn::FirstByte
     }
 
     fn protocol(&self) -> Protocol {
@@ -276,7 +311,7 @@ impl Service for Proxy {
 
     fn backends(&self) -> Option<BackendsSnapshot> {
         let mut seen = self.tended().backends.snapshot();
-        seen.ready |= !self.gate.settings.ready_needs_backend;
+        seen.ready |= !self.gate.settings.get().ready_needs_backend;
         Some(seen)
     }
 

@@ -3,10 +3,11 @@
 
 use super::backends::{Asking, BackendId, Look, Place, PlaceAnswer, Refusal, Ticket, Wake};
 use super::connect::{self, Arrival, Connecting};
-use super::gate::{ConnectOn, Gate, source, wait_limits};
+use super::gate::{ConnectOn, Gate, Settings, source, wait_limits};
 use super::lent::Lent;
-use super::relay::{Ended, PairProgress, PairSide, Relay, Sockets};
+use super::relay::{Ended, PairProgress, PairSide, Patience, Relay, Sockets};
 use crate::clock::Nanos;
+use crate::current::CurrentView;
 use crate::reason::{BackendFailure, CloseReason, DropReason};
 use crate::service::{Fault, Session, SocketEvent, SocketEvents, Stream, Turn, Waker, WatchFor};
 use crate::transport::socket::{reset_on_close, send};
@@ -25,6 +26,7 @@ const COUNTED_AT_ONCE: u64 = 64 * 1024;
 /// The session of one client.
 pub(super) struct GateSession {
     gate: Arc<Gate>,
+    settings: CurrentView<Settings>,
     stage: GateStage,
     /// Backends that could not be reached for this client.
     tried: Vec<BackendId>,
@@ -77,6 +79,7 @@ enum Then {
 impl Session for GateSession {
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
         let now = self.gate.clock.now();
+        self.settings.look(&self.gate.settings);
         loop {
             let then = match &mut self.stage {
                 GateStage::New => self.ask(stream, now)?,
@@ -106,7 +109,8 @@ impl Session for GateSession {
 
 impl GateSession {
     pub(super) fn new(gate: Arc<Gate>) -> Self {
-        Self { gate, stage: GateStage::New, tried: Vec::new(), deadline: 0 }
+        let settings = gate.settings.view();
+        Self { gate, settings, stage: GateStage::New, tried: Vec::new(), deadline: 0 }
     }
 
     /// A session for a client whose connection to its backend exists already and becomes a pair: a WebSocket that came
@@ -120,7 +124,8 @@ impl GateSession {
     ) -> Self {
         let relay = Relay::resumed(now);
         let pair = Box::new(Pair::new(relay, place, backend, watched_both, now));
-        Self { gate, stage: GateStage::Paired(pair), tried: Vec::new(), deadline: 0 }
+        let settings = gate.settings.view();
+        Self { gate, settings, stage: GateStage::Paired(pair), tried: Vec::new(), deadline: 0 }
     }
 
     /// Asks for a place at a backend.
@@ -181,13 +186,13 @@ impl GateSession {
 
     /// Whether the client must send a byte before it gets a backend. Then one that closes without a byte needs none.
     fn speaks_first(&self) -> bool {
-        self.gate.settings.connect_on == ConnectOn::FirstByte
+        self.settings.connect_on == ConnectOn::FirstByte
     }
 
     /// Begins to connect to the backend of this place.
     fn set_out(&mut self, stream: &mut Stream<'_>, place: Place, now: Nanos) -> io::Result<Then> {
         if self.deadline == 0 {
-            self.deadline = self.gate.connect_deadline(now);
+            self.deadline = self.settings.connect_deadline(now);
         }
         // While another backend is left to try, this one gets half of the remaining time.
         let left = self.deadline.saturating_sub(now);
@@ -274,7 +279,7 @@ impl GateSession {
 
     /// Sends the PROXY header, if the gate is to send one; false if it could not be sent whole.
     fn say_who(&self, stream: &mut Stream<'_>, backend: &OwnedFd) -> bool {
-        let Some(version) = self.gate.settings.send_header else { return true };
+        let Some(version) = self.settings.send_header else { return true };
         let mut header = Vec::with_capacity(64);
         let near = stream.raw().0.local_addr();
         version.write_client(&stream.peer().address, near, &mut header);
@@ -284,13 +289,13 @@ impl GateSession {
 
     /// One turn of the pair: moves bytes, then parks or ends.
     fn relay(&mut self, stream: &mut Stream<'_>, now: Nanos) -> io::Result<Turn> {
-        let gate = self.gate.clone();
+        let patience = self.settings.patience();
         let GateStage::Paired(pair) = &mut self.stage else { return Ok(Turn::Close) };
         let limits = stream.limits();
-        let pipes = gate.pipes(limits);
+        let pipes = self.gate.pipes(limits);
         // When the silence seems to have lasted too long, both sockets are read whatever the events say: bytes may have
         // come that were not reported yet.
-        let late = now >= pair.relay.deadline(gate.patience());
+        let late = now >= pair.relay.deadline(patience);
         let events = if late { SocketEvents::UNKNOWN } else { stream.events() };
         let (turn_bytes, pool_most) = (limits.turn_bytes, limits.output_total);
         let (pool, client_tls) = (stream.output_pool(), stream.client_tls());
@@ -311,7 +316,7 @@ impl GateSession {
         stream.moved(turned.to_backend, turned.to_client, ended);
         match turned.progress {
             PairProgress::More => Ok(Turn::Again),
-            PairProgress::Park => pair.park(stream, &gate, now),
+            PairProgress::Park => pair.park(stream, patience, now),
             PairProgress::Ended(Ended::Finished(_)) => Ok(Turn::Close),
             PairProgress::Ended(Ended::NoRoom) => Err(Fault::OutputLimit.into()),
             PairProgress::Ended(Ended::Reset(side)) => {
@@ -352,8 +357,8 @@ impl Pair {
     }
 
     /// Parks the pair until an event, or until it has been silent for too long.
-    fn park(&mut self, stream: &mut Stream<'_>, gate: &Gate, now: Nanos) -> io::Result<Turn> {
-        let mut until = self.relay.deadline(gate.patience());
+    fn park(&mut self, stream: &mut Stream<'_>, patience: Patience, now: Nanos) -> io::Result<Turn> {
+        let mut until = self.relay.deadline(patience);
         if now >= until {
             return Err(Fault::Idle.into());
         }

@@ -3,13 +3,12 @@
 
 use super::backends::Place;
 use super::connect::{Arrival, Connecting};
-use super::gate::Gate;
+use super::gate::{Gate, Settings};
 use super::resolve::LOOKUP_WITHIN;
 use crate::clock::{Nanos, nanos};
 use crate::transport::socket::send;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::convert::Infallible;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
@@ -18,56 +17,64 @@ use std::time::Duration;
 /// The longest sleep while a backend may become due for a trial, or while a lookup is under way.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// The settings or the backends are other ones: what is due must be looked at again.
+pub(super) struct LookAgain;
+
 /// Starts the thread if there is something for it to do. It ends when the returned sender is dropped.
-pub(super) fn start(gate: &Arc<Gate>) -> io::Result<Option<Sender<Infallible>>> {
-    let resolves = gate.lookups().can_change();
-    if !resolves && gate.settings.connect_every().is_none() {
+pub(super) fn start(gate: &Arc<Gate>) -> io::Result<Option<Sender<LookAgain>>> {
+    if !gate.lookups().can_change() && gate.settings.get().connect_every().is_none() {
         return Ok(None);
     }
-    let (alive, ended) = bounded(0);
-    let tender = Tender { gate: Arc::downgrade(gate), ended, resolves, next_resolve: 0 };
+    let (alive, told) = bounded(1);
+    let tender = Tender { gate: Arc::downgrade(gate), told, next_resolve: 0 };
     std::thread::Builder::new().name("backends".to_owned()).spawn(move || tender.run())?;
     Ok(Some(alive))
 }
 
 struct Tender {
     gate: Weak<Gate>,
-    ended: Receiver<Infallible>,
-    resolves: bool,
+    told: Receiver<LookAgain>,
     next_resolve: Nanos,
 }
 
 impl Tender {
     fn run(mut self) {
         let Some(mut pause) = self.gate.upgrade().map(|gate| self.first_pause(&gate)) else { return };
-        while let Err(RecvTimeoutError::Timeout) = self.ended.recv_timeout(pause) {
+        loop {
+            let told = self.told.recv_timeout(pause);
             let Some(gate) = self.gate.upgrade() else { return };
-            pause = self.tend(&gate);
+            pause = match told {
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => self.tend(&gate),
+                Ok(LookAgain) => self.first_pause(&gate),
+            };
         }
     }
 
     /// How long to sleep first: the names were resolved just now, and checks begin at once.
     fn first_pause(&mut self, gate: &Gate) -> Duration {
-        self.next_resolve = gate.clock.now().saturating_add(nanos(gate.settings.resolve_every));
-        if gate.settings.connect_every().is_some() { Duration::ZERO } else { gate.settings.resolve_every }
+        let settings = gate.settings.get();
+        self.next_resolve = gate.clock.now().saturating_add(nanos(settings.resolve_every));
+        if settings.connect_every().is_some() { Duration::ZERO } else { settings.resolve_every }
     }
 
     /// Does what is due, and returns how long to sleep.
     fn tend(&mut self, gate: &Gate) -> Duration {
-        let mut pause = Duration::MAX;
-        if self.resolves {
-            pause = self.resolve(gate);
-        }
-        if let Some(every) = gate.settings.connect_every() {
-            check(gate, nanos(every));
+        let settings = gate.settings.get();
+        let mut pause = self.resolve(gate, &settings);
+        if let Some(every) = settings.connect_every() {
+            check(gate, &settings, nanos(every));
             pause = pause.min(every).min(LOOK);
         }
         pause
     }
 
     /// Takes the answers that have come, and starts new lookups when they are due.
-    fn resolve(&mut self, gate: &Gate) -> Duration {
+    fn resolve(&mut self, gate: &Gate, settings: &Settings) -> Duration {
         let (mut lookups, now) = (gate.lookups(), gate.clock.now());
+        if !lookups.can_change() {
+            return Duration::MAX;
+        }
         let resolved = lookups.take_answers(now);
         if resolved.changed {
             gate.backends.set_addresses(&lookups.addresses());
@@ -77,9 +84,8 @@ impl Tender {
             gate.backends.not_resolved(addresses);
         }
         if now >= self.next_resolve {
-            let every = gate.settings.resolve_every;
             lookups.begin(now.saturating_add(nanos(LOOKUP_WITHIN)));
-            self.next_resolve = now.saturating_add(nanos(every));
+            self.next_resolve = now.saturating_add(nanos(settings.resolve_every));
         }
         let until = Duration::from_nanos(self.next_resolve.saturating_sub(now));
         if lookups.are_under_way() { until.min(LOOK) } else { until }
@@ -87,12 +93,12 @@ impl Tender {
 }
 
 /// Connects to each backend that is due for a check, all at the same time.
-fn check(gate: &Gate, every: Nanos) {
+fn check(gate: &Gate, settings: &Settings, every: Nanos) {
     let mut under_way = Vec::new();
     while let Some(place) = gate.backends.take_for_check(every) {
         let now = gate.clock.now();
-        match Connecting::start(place.address(), now, gate.connect_deadline(now)) {
-            Ok((_, Arrival::Made { socket, took, .. })) => reached(gate, &place, socket, took),
+        match Connecting::start(place.address(), now, settings.connect_deadline(now)) {
+            Ok((_, Arrival::Made { socket, took, .. })) => reached(settings, &place, socket, took),
             Ok((connecting, Arrival::Wait { .. })) => under_way.push((connecting, place)),
             Err(failure) => place.failed(failure),
         }
@@ -103,7 +109,7 @@ fn check(gate: &Gate, every: Nanos) {
         under_way.retain_mut(|(connecting, place)| match connecting.poll(now) {
             Ok(Arrival::Wait { .. }) => true,
             Ok(Arrival::Made { socket, took, .. }) => {
-                reached(gate, place, socket, took);
+                reached(settings, place, socket, took);
                 false
             }
             Err(failure) => {
@@ -124,9 +130,9 @@ fn wait(under_way: &[(Connecting, Place)]) {
     let _ = poll(&mut looks, Some(&moment));
 }
 
-fn reached(gate: &Gate, place: &Place, socket: OwnedFd, took: Nanos) {
+fn reached(settings: &Settings, place: &Place, socket: OwnedFd, took: Nanos) {
     place.reached(took);
-    if let Some(version) = gate.settings.send_header {
+    if let Some(version) = settings.send_header {
         let mut header = Vec::new();
         version.write_local(&mut header);
         // The header is sent for the backend's log only: it was reached, even if it closes before it has read this.

@@ -196,14 +196,17 @@ impl Certificates {
         Ok(changed)
     }
 
-    /// Those of another one take the place of all. Whether a certificate is another one now.
-    pub(super) fn replace_by(&self, other: &Self) -> bool {
-        let (new, old) = (other.current(), self.current());
+    /// Whether the certificates of another one are the same.
+    pub(super) fn are_those_of(&self, other: &Self) -> bool {
         let certificates = |all: &[Identity]| all.iter().map(|one| one.key.cert.clone()).collect::<Vec<_>>();
-        let changed = certificates(&new) != certificates(&old);
-        // Also where they are the same: their keys may be others, or their files.
+        certificates(&other.current()) == certificates(&self.current())
+    }
+
+    /// Those of another one take the place of all. Do so also where they are the same: their keys may be others, or their
+    /// files.
+    pub(super) fn replace_by(&self, other: &Self) {
+        let new = other.current();
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
-        changed
     }
 
     /// When the first of them expires, in seconds since the Unix epoch.

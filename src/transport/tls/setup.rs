@@ -119,13 +119,19 @@ impl Tls {
         self.certificates.reload(&provider())
     }
 
-    /// Handshakes from now on show the certificates of another one. Returns whether a certificate is another one now.
+    /// Handshakes from now on show the certificates of another one.
     #[cfg_attr(
         not(feature = "cli"),
         allow(dead_code, reason = "the program reads new files with a new plan")
     )]
-    pub(crate) fn show_certificates_of(&self, other: &Self) -> bool {
-        self.certificates.replace_by(&other.certificates)
+    pub(crate) fn show_certificates_of(&self, other: &Self) {
+        self.certificates.replace_by(&other.certificates);
+    }
+
+    /// Whether the certificates are the same.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program compares plans"))]
+    pub(crate) fn shows_the_same(&self, other: &Self) -> bool {
+        self.certificates.are_those_of(&other.certificates)
     }
 
     /// Whether all but the certificates is the same.

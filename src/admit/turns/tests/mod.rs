@@ -2,5 +2,6 @@
 
 mod accounts;
 mod lists;
+mod own;
 mod shelf;
 mod standing;

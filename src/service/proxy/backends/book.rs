@@ -143,6 +143,16 @@ impl Book {
         }
     }
 
+    pub(super) fn limits(&self) -> &BackendLimits {
+        &self.limits
+    }
+
+    /// The backends that are not leaving.
+    pub(super) fn present(&self) -> Vec<BackendId> {
+        let present = self.all.iter().enumerate().filter(|(_, backend)| backend.present);
+        present.map(|(index, _)| self.id(index)).collect()
+    }
+
     /// The bytes that a book can take. Each of its lists doubles when it grows.
     pub(super) fn memory_ceiling(wait: &WaitLimits, backends: usize) -> usize {
         /// What a waiter is woken with takes no more of the allocator.

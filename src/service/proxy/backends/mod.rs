@@ -120,10 +120,28 @@ impl Backends {
         self.book().refused(Refusal::NoBackend);
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "a reload will call it"))]
-    /// Changes the limits. Clients that have a place keep it, so a lower limit holds only once enough of them have left.
+    /// Sets the addresses of all backends, and changes the limits. Clients that have a place keep it, so a lower limit holds
+    /// only once enough of them have left.
+    pub(crate) fn change_to(
+        &self,
+        addresses: &[BackendAddress],
+        limits: impl FnOnce(&BackendLimits) -> BackendLimits,
+    ) {
+        self.change(|book, now| {
+            let limits = limits(book.limits());
+            book.set_limits(limits, now);
+            book.set_addresses(addresses);
+        });
+    }
+
+    #[cfg(test)]
     pub(crate) fn set_limits(&self, limits: BackendLimits) {
         self.change(|book, now| book.set_limits(limits, now));
+    }
+
+    /// Which of the backends the gate still has.
+    pub(crate) fn present(&self) -> Vec<BackendId> {
+        self.book().present()
     }
 
     /// Takes a place at the backend with the smallest share of its places in use. If none is free, returns a ticket, or the

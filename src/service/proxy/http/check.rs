@@ -7,6 +7,7 @@ use crate::reason::BackendFailure;
 use crate::service::http::wire::{ResponseHead, Scanner, Slots};
 use crate::service::proxy::backends::Place;
 use crate::service::proxy::connect::{Arrival, Connecting};
+use crate::service::proxy::gate::Settings;
 use crate::transport::socket::{receive, send};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,17 +35,18 @@ fn keep(gate: &Weak<HttpGate>, ended: &Receiver<Infallible>) {
     let mut pause = Duration::ZERO;
     while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(pause) {
         let Some(gate) = gate.upgrade() else { return };
-        gate.spares.expire(gate.gate.clock.now());
+        gate.tidy();
         pause = LOOK;
-        if let (Some(path), Some(every)) = (&gate.config.check_path, gate.gate.settings.check_every) {
-            check(&gate, path, nanos(every));
+        let settings = gate.gate.settings.get();
+        if let (Some(path), Some(every)) = (&settings.http.check_path, settings.check_every) {
+            check(&gate, &settings, path, nanos(every));
             pause = pause.min(every).min(Duration::from_millis(250));
         }
     }
 }
 
 /// Checks each backend that is due.
-fn check(gate: &Arc<HttpGate>, path: &str, every: Nanos) {
+fn check(gate: &Arc<HttpGate>, settings: &Settings, path: &str, every: Nanos) {
     let due: Vec<Place> = std::iter::from_fn(|| gate.gate.backends.take_for_check(every)).collect();
     // Each check has a thread, so that a silent backend does not hold up the checks of the others.
     std::thread::scope(|scope| {
@@ -52,7 +54,7 @@ fn check(gate: &Arc<HttpGate>, path: &str, every: Nanos) {
             scope.spawn(move || {
                 gate.spares.close_one(place.backend());
                 let began = gate.gate.clock.now();
-                match ask(gate, &place, path) {
+                match ask(gate, settings, &place, path) {
                     Ok(()) => place.reached(gate.gate.clock.now().saturating_sub(began)),
                     Err(failure) => place.failed(failure),
                 }
@@ -63,12 +65,12 @@ fn check(gate: &Arc<HttpGate>, path: &str, every: Nanos) {
 
 /// Sends a request to one backend. The check succeeds if the answer has a status from 200 to 399 and comes within
 /// `connect_timeout`.
-fn ask(gate: &HttpGate, place: &Place, path: &str) -> Result<(), BackendFailure> {
+fn ask(gate: &HttpGate, settings: &Settings, place: &Place, path: &str) -> Result<(), BackendFailure> {
     let clock = &gate.gate.clock;
-    let deadline = gate.gate.connect_deadline(clock.now());
+    let deadline = settings.connect_deadline(clock.now());
     let socket = reach(gate, place, deadline)?;
     let mut request = Vec::new();
-    if let Some(version) = gate.gate.settings.send_header {
+    if let Some(version) = settings.send_header {
         version.write_local(&mut request);
     }
     let host = place.address();

@@ -4,8 +4,10 @@ use super::outbound::Outbound;
 use super::shared::HttpGate;
 use super::stage::{BegunRequest, RequestStage};
 use super::turn::GateTurn;
+use crate::current::CurrentView;
 use crate::limits::Limits;
 use crate::reason::CloseReason;
+use crate::service::proxy::gate::Settings;
 use crate::service::proxy::session::GateSession;
 use crate::service::{Holdings, Session, Stream, Turn};
 use std::cell::Cell;
@@ -33,6 +35,7 @@ thread_local! {
 /// The session of a client.
 pub(in crate::service::proxy) struct HttpGateSession {
     gate: Arc<HttpGate>,
+    settings: CurrentView<Settings>,
     /// `None` while the connection is between two requests, so that an idle connection is small.
     begun: Option<Box<BegunRequest>>,
     /// Relays bytes after `101 Switching Protocols`.
@@ -45,7 +48,8 @@ pub(in crate::service::proxy) struct HttpGateSession {
 
 impl HttpGateSession {
     pub(in crate::service::proxy) fn new(gate: Arc<HttpGate>) -> Self {
-        Self { gate, begun: None, tunnel: None, unread: true, hung_up: false }
+        let settings = gate.gate.settings.view();
+        Self { gate, settings, begun: None, tunnel: None, unread: true, hung_up: false }
     }
 }
 
@@ -54,6 +58,7 @@ impl Session for HttpGateSession {
         if let Some(tunnel) = &mut self.tunnel {
             return tunnel.turn(stream);
         }
+        self.settings.look(&self.gate.gate.settings);
         let mut begun = match self.begun.take() {
             Some(begun) => *begun,
             None => BegunRequest { held: None, stage: RequestStage::between(), out: Outbound::default() },
@@ -65,7 +70,8 @@ impl Session for HttpGateSession {
             // At once as large as it can become: only what is written to it is touched. Without memory it grows as needed.
             let _ = scratch.try_reserve_exact(SCRATCH_BYTES);
         }
-        let mut talk = GateTurn::new(&self.gate, stream, begun, (self.unread, self.hung_up), scratch);
+        let gate = (&self.gate, &*self.settings);
+        let mut talk = GateTurn::new(gate, stream, begun, (self.unread, self.hung_up), scratch);
         let turn = if is_whole { talk.run() } else { talk.interrupted() };
         let turn = turn.and_then(|turn| talk.answer_tls().map(|()| turn));
         let GateTurn { stream, mut begun, unread, hung_up, sent, ended, tunnel, scratch, .. } = talk;

@@ -53,7 +53,8 @@ impl HttpGateConfig {
             FairBy::Address => "address".to_owned(),
             FairBy::Header(name) => format!("header:{name}"),
         };
-        let trusted = if self.trusted.is_empty() { "off".to_owned() } else { self.trusted.len().to_string() };
+        let networks: Vec<_> = self.trusted.iter().map(ToString::to_string).collect();
+        let trusted = if networks.is_empty() { "off".to_owned() } else { networks.join(",") };
         let first =
             if self.priority_paths.is_empty() { "off".to_owned() } else { self.priority_paths.join(",") };
         vec![

@@ -1,32 +1,44 @@
 //! What all connections of one gate for HTTP share.
 
-use super::settings::HttpGateConfig;
 use super::spares::Spares;
 use super::words;
 use crate::clock::{Nanos, nanos};
-use crate::service::proxy::gate::Gate;
+use crate::service::proxy::gate::{Gate, Settings};
 use crate::service::proxy::resolve::BACKENDS_MAX;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 /// A gate for HTTP.
 #[derive(Debug)]
 pub(in crate::service::proxy) struct HttpGate {
     pub(in crate::service::proxy) gate: Arc<Gate>,
-    pub(super) config: HttpGateConfig,
     pub(super) spares: Spares,
     /// How long a request holds its place, as a moving average; 0 before the first.
     mean: AtomicU64,
 }
 
 impl HttpGate {
-    pub(in crate::service::proxy) fn new(gate: Arc<Gate>, config: HttpGateConfig) -> Arc<Self> {
-        // A PROXY header names the client of the whole connection, so no other client may use that connection.
-        let one_client = gate.settings.send_header.is_some();
-        let idle = if one_client { Duration::ZERO } else { config.backend_idle };
-        Arc::new(Self { gate, config, spares: Spares::new(nanos(idle)), mean: AtomicU64::new(0) })
+    pub(in crate::service::proxy) fn new(gate: Arc<Gate>) -> Arc<Self> {
+        let spares = Spares::new(nanos(gate.settings.get().spare_time()));
+        Arc::new(Self { gate, spares, mean: AtomicU64::new(0) })
+    }
+
+    /// Goes on with the settings of another gate, which has been taken over, and closes the spare connections that these
+    /// have no use for.
+    pub(in crate::service::proxy) fn settings_changed(&self, before: &Settings) {
+        let settings = self.gate.settings.get();
+        self.spares.set_idle(nanos(settings.spare_time()));
+        if before.send_header != settings.send_header {
+            self.spares.keep(&[]);
+        }
+        self.tidy();
+    }
+
+    /// Closes spare connections that were unused for too long, and those to backends that the gate has no more.
+    pub(super) fn tidy(&self) {
+        self.spares.expire(self.gate.clock.now());
+        self.spares.keep(&self.gate.backends.present());
     }
 
     /// The bytes that its spare connections and its checks can take.
@@ -35,7 +47,7 @@ impl HttpGate {
         const CHECK_BYTES: usize = 64 * 1024;
         let places = self.gate.places();
         // Each backend has at most one check under way, which holds a place.
-        let checks = if self.gate.settings.checks_ask { places.min(BACKENDS_MAX) } else { 0 };
+        let checks = if self.gate.settings.get().checks_ask { places.min(BACKENDS_MAX) } else { 0 };
         places * Spares::CONNECTION_BYTES + checks * CHECK_BYTES
     }
 

@@ -9,6 +9,8 @@ use crate::service::proxy::backends::BackendId;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One connection to a backend, and where the poller reports its events.
@@ -30,7 +32,7 @@ struct Resting {
 pub(super) struct Spares {
     list: Mutex<Vec<Resting>>,
     /// How long a connection may stay unused.
-    idle: Nanos,
+    idle: AtomicU64,
 }
 
 impl Spares {
@@ -38,7 +40,16 @@ impl Spares {
     pub(super) const CONNECTION_BYTES: usize = 2 * size_of::<Resting>();
 
     pub(super) fn new(idle: Nanos) -> Self {
-        Self { list: Mutex::default(), idle }
+        Self { list: Mutex::default(), idle: AtomicU64::new(idle) }
+    }
+
+    /// Changes how long a connection may stay unused.
+    pub(super) fn set_idle(&self, idle: Nanos) {
+        self.idle.store(idle, Relaxed);
+    }
+
+    fn idle(&self) -> Nanos {
+        self.idle.load(Relaxed)
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<Resting>> {
@@ -47,7 +58,7 @@ impl Spares {
 
     /// Keeps a connection whose last answer is complete. The caller must still hold its place.
     pub(super) fn put(&self, backend: BackendId, spare: SpareConnection, now: Nanos) {
-        if self.idle > 0 {
+        if self.idle() > 0 {
             self.list().push(Resting { backend, since: now, spare });
         }
     }
@@ -61,7 +72,7 @@ impl Spares {
                 let at = list.iter().rposition(|waiting| waiting.backend == backend)?;
                 list.remove(at)
             };
-            if now.saturating_sub(found.since) < self.idle && is_quiet(&found.spare.socket) {
+            if now.saturating_sub(found.since) < self.idle() && is_quiet(&found.spare.socket) {
                 return Some(found.spare);
             }
         }
@@ -82,11 +93,20 @@ impl Spares {
         {
             let mut list = self.list();
             // The list is in the order in which connections came, so the oldest are first.
-            let fresh = list.iter().position(|waiting| now.saturating_sub(waiting.since) < self.idle);
+            let fresh = list.iter().position(|waiting| now.saturating_sub(waiting.since) < self.idle());
             let count = fresh.unwrap_or(list.len());
             old.extend(list.drain(..count));
         }
         drop(old);
+    }
+
+    /// Closes the spare connections to all but these backends.
+    pub(super) fn keep(&self, backends: &[BackendId]) {
+        let gone: Vec<Resting> = {
+            let mut list = self.list();
+            list.extract_if(.., |waiting| !backends.contains(&waiting.backend)).collect()
+        };
+        drop(gone);
     }
 
     #[cfg(test)]

@@ -95,7 +95,7 @@ impl GateTurn<'_, '_> {
             if self.begun.out.len() >= ANSWER_KEPT {
                 exchange.pause();
             } else {
-                until = exchange.deadline(self.gate.config.backend_timeout);
+                until = exchange.deadline(self.settings.http.backend_timeout);
                 if self.now >= until {
                     let text = "the backend did not answer in time";
                     return self.spoil(&mut exchange, RequestFailure::Timeout, 504, text);
@@ -237,7 +237,7 @@ impl GateTurn<'_, '_> {
             self.stream.tell(SocketEvents::UNKNOWN);
             return self.tunnel.insert(Box::new(tunnel)).turn(self.stream).map(Onward::Turn);
         }
-        let until = exchange.deadline(self.gate.config.backend_timeout);
+        let until = exchange.deadline(self.settings.http.backend_timeout);
         if self.now >= until {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }

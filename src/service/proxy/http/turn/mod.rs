@@ -10,6 +10,7 @@ use super::shared::HttpGate;
 use super::stage::{BegunRequest, RequestStage};
 use super::words::{GateWords, SaidTo};
 use crate::clock::Nanos;
+use crate::service::proxy::gate::Settings;
 use crate::service::proxy::session::GateSession;
 use crate::service::{ClientTls, Fault, Peer, SocketEvent, Stream, Turn};
 use crate::transport::socket::ClientSocket;
@@ -44,6 +45,7 @@ struct Bounds {
 /// A session during a turn.
 pub(super) struct GateTurn<'t, 'a> {
     gate: &'t Arc<HttpGate>,
+    settings: &'t Settings,
     pub(super) stream: &'t mut Stream<'a>,
     client: &'a ClientSocket,
     /// The client's TLS, if it speaks TLS.
@@ -65,7 +67,7 @@ pub(super) struct GateTurn<'t, 'a> {
 
 impl<'t, 'a> GateTurn<'t, 'a> {
     pub(super) fn new(
-        gate: &'t Arc<HttpGate>,
+        (gate, settings): (&'t Arc<HttpGate>, &'t Settings),
         stream: &'t mut Stream<'a>,
         begun: BegunRequest,
         (unread, hung_up): (bool, bool),
@@ -83,6 +85,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         let (tls, (client, _)) = (stream.client_tls(), stream.raw());
         Self {
             gate,
+            settings,
             client,
             tls,
             peer,

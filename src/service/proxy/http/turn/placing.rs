@@ -79,7 +79,7 @@ impl GateTurn<'_, '_> {
             return self.begin(Exchange::new(spare.socket, place, pending, BackendLine::Reused, self.now));
         }
         if pending.deadline == 0 {
-            pending.deadline = self.gate.gate.connect_deadline(self.now);
+            pending.deadline = self.settings.connect_deadline(self.now);
         }
         // While another backend is left to try, this one gets half of the remaining time.
         let left = pending.deadline.saturating_sub(self.now);
@@ -147,7 +147,7 @@ impl GateTurn<'_, '_> {
     fn arrive(&mut self, arrival: Arrival, place: Place, pending: Box<Pending>) -> io::Result<Onward> {
         let Arrival::Made { socket, took, told } = arrival else { return Ok(Onward::Turn(Turn::Close)) };
         place.reached(took);
-        if let Some(version) = self.gate.gate.settings.send_header {
+        if let Some(version) = self.settings.send_header {
             let mut header = Vec::with_capacity(64);
             version.write_client(&self.peer.address, self.client.local_addr(), &mut header);
             // The send buffer of a new socket is empty, so there is room for the whole header.

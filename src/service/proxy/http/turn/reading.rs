@@ -8,7 +8,7 @@ use crate::service::proxy::http::intake::{
     IntakeFault, IntakeSetting, IntakeStep, RequestIntake, UNKNOWN_VERSION,
 };
 use crate::service::proxy::http::pending::Pending;
-use crate::service::proxy::http::shared::HttpGate;
+use crate::service::proxy::http::settings::HttpGateConfig;
 use crate::service::proxy::http::stage::{BegunRequest, RequestStage};
 use crate::service::proxy::http::words::{GateWords, SaidTo};
 use crate::service::{Context, Fault, Peer, Received, Turn};
@@ -28,7 +28,8 @@ impl GateTurn<'_, '_> {
         }
         if self.begun.held.is_some() {
             let context = *self.stream.context();
-            let taken = take_input(&mut self.begun, self.gate, context, (&self.peer, self.client), &[]);
+            let taken =
+                take_input(&mut self.begun, &self.settings.http, context, (&self.peer, self.client), &[]);
             if let Some(onward) = self.taken(taken)? {
                 return Ok(onward);
             }
@@ -38,8 +39,13 @@ impl GateTurn<'_, '_> {
             let context = output.context;
             let taken = match input.receive()? {
                 Received::Data(data) => {
-                    let taken =
-                        take_input(&mut self.begun, self.gate, context, (&self.peer, self.client), data);
+                    let taken = take_input(
+                        &mut self.begun,
+                        &self.settings.http,
+                        context,
+                        (&self.peer, self.client),
+                        data,
+                    );
                     self.filled = !self.stream.is_drained();
                     self.unread = self.filled;
                     taken
@@ -138,13 +144,13 @@ impl GateTurn<'_, '_> {
 /// Hands input to the request's intake, and keeps the bytes that it does not use.
 fn take_input(
     begun: &mut BegunRequest,
-    gate: &HttpGate,
+    config: &HttpGateConfig,
     context: Context<'_>,
     (peer, client): (&Peer, &ClientSocket),
     data: &[u8],
 ) -> Result<IntakeStep, IntakeFault> {
     let RequestStage::Reading(intake) = &mut begun.stage else { return Ok(IntakeStep::More) };
-    let setting = IntakeSetting { config: &gate.config, context, peer, client };
+    let setting = IntakeSetting { config, context, peer, client };
     let Some(mut held) = begun.held.take() else {
         let (used, step) = intake.take(data, setting)?;
         if used < data.len() {

@@ -1,0 +1,60 @@
+//! What only some entries of the shelf are concerned by: those of one listener, with a time of their own.
+
+use crate::admit::turns::accounts::{Class, SourceId};
+use crate::admit::turns::shelf::*;
+use crate::clock::Nanos;
+
+use Class::{Established, Newcomer};
+
+const MS: Nanos = 1_000_000;
+const LIMITS: ShelfLimits = ShelfLimits { connections: 100, datagrams: 0, doubtful_max: 2, fresh: true };
+
+/// A shelf with entries that came a millisecond apart: each is known by the listener that it came through.
+fn shelf(entries: &[(u32, Class, char)]) -> Shelf<char> {
+    let mut shelf = Shelf::new(LIMITS);
+    for (at, &(slot, class, entry)) in entries.iter().enumerate() {
+        let since = at as Nanos * MS;
+        let new = Shelved { slot, generation: 0, since, class, source: SourceId(1), entry };
+        assert_eq!(shelf.put(new, false, since), None);
+    }
+    shelf
+}
+
+#[test]
+fn room_for_a_newcomer_of_one_listener_is_made_by_the_oldest_of_its_own() {
+    let mut shelf = shelf(&[
+        (1, Newcomer, 'a'),
+        (2, Established, 'b'),
+        (3, Newcomer, 'b'),
+        (4, Newcomer, 'a'),
+        (5, Newcomer, 'b'),
+    ]);
+    let mut displaced = |listener| {
+        shelf.displace_one(Newcomer, 9 * MS, |&entry| entry == listener).map(|shelved| shelved.slot)
+    };
+    assert_eq!([displaced('b'), displaced('b'), displaced('b')], [Some(3), Some(5), None]);
+    assert_eq!((displaced('a'), displaced('c')), (Some(1), None));
+    assert_eq!(shelf.len(), 2);
+}
+
+#[test]
+fn entries_are_late_each_by_the_time_of_its_own_listener() {
+    let mut shelf = shelf(&[
+        (1, Newcomer, 'a'),
+        (2, Newcomer, 'b'),
+        (3, Established, 'b'),
+        (4, Newcomer, 'a'),
+        (5, Newcomer, 'b'),
+    ]);
+    let mut late = |now| {
+        let most = |entry| if entry == 'b' { 10 * MS } else { 20 * MS };
+        let late = shelf.expire_late(now, 10 * MS, |&entry, waited| waited > most(entry));
+        late.iter().map(|shelved| shelved.slot).collect::<Vec<_>>()
+    };
+    assert_eq!(late(11 * MS), [0; 0], "exactly the time is not longer than it");
+    assert_eq!(late(12 * MS + 1), [2, 3]);
+    assert_eq!(late(20 * MS), [5]);
+    assert_eq!(late(20 * MS + 1), [1]);
+    assert_eq!(late(99 * MS), [4]);
+    assert_eq!(shelf.len(), 0);
+}

@@ -213,7 +213,7 @@ fn two_thousand_clients_of_a_byte_a_second_both_ways_delay_nobody_and_cost_no_th
 }
 
 #[test]
-fn sources_by_the_thousand_have_each_their_own_limit_and_take_no_memory_past_the_ceiling() {
+fn sources_by_the_thousand_have_each_their_own_limit_and_take_little_memory() {
     raise_open_files();
     let server = Program::new().arg("--max-per-source", 1).arg("--refusal-rate", "all").admin().start();
     let resident = server.status("VmRSS");

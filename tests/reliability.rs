@@ -211,10 +211,7 @@ const HELD: &[(&str, &[In])] = &[
         "Sources by the thousand, datagrams that are forged",
         &[
             ("overload", &["a_source_has_its_own_limit_and_its_own_rate"]),
-            (
-                "hostile",
-                &["sources_by_the_thousand_have_each_their_own_limit_and_take_no_memory_past_the_ceiling"],
-            ),
+            ("hostile", &["sources_by_the_thousand_have_each_their_own_limit_and_take_little_memory"]),
             ("datagram_sources", &["a_source_that_floods_takes_nothing_from_the_others"]),
         ],
     ),

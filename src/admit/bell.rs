@@ -203,5 +203,6 @@ mod tests {
         bell.wait_for(QueuePlace, Listener(1));
         bell.ring_for_all(QueuePlace);
         assert_eq!((rings(), bell.is_awaited()), (1, false));
+        assert!(!bell.awaits(QueuePlace, Listener(1)) && !bell.awaits(QueuePlace, All));
     }
 }

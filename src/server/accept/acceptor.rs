@@ -288,17 +288,21 @@ impl Acceptor {
                 return self.hold(index, (reason, scope), patience);
             }
         }
+        let displaces = reason == DropReason::QueueFull && self.shared.displaces_oldest(overload);
+        // At the expense of a listener that has more than its share, one is let in whatever the refusal costs: there are no
+        // more of those than are served here.
+        let is_free = dry || displaces && scope == Scope::All && self.is_below_its_share(index);
         let watched = &mut self.watched[index];
         if watched.surplus > 0 {
             watched.surplus -= 1;
-        } else if !dry && !self.shared.may_refuse() {
+        } else if !is_free && !self.shared.may_refuse() {
             let next = self.shared.refusal_budget().next(now);
             return self.hold(index, (reason, scope), next.unwrap_or(WAIT));
         }
         let (socket, peer) = match self.accept(index) {
             Ok(accepted) => accepted,
             Err(step) => {
-                if !dry {
+                if !is_free {
                     self.shared.refusal_budget().give_back();
                 }
                 return step;
@@ -307,8 +311,7 @@ impl Acceptor {
         if !self.newcomers().refuses(index, reason) {
             return self.let_in_beside(index, socket, peer);
         }
-        let oldest = reason == DropReason::QueueFull && self.shared.displaces_oldest(overload);
-        if oldest && self.displace(scope) {
+        if displaces && self.displace(index, scope) {
             return self.admit(index, socket, peer);
         }
         self.refuse(index, socket, reason);
@@ -335,9 +338,31 @@ impl Acceptor {
         Step::Hold(time.min(LOOK))
     }
 
+    /// Whether fewer newcomers of a listener wait than its equal part of the queue that all share.
+    fn is_below_its_share(&self, index: usize) -> bool {
+        let share = self.shared.line.newcomers().limit() / self.watched.len();
+        self.shared.listeners[index].newcomers.waiting() < share
+    }
+
+    /// Makes room for a newcomer of a listener in the queue that is full: refuses the one that has waited longest, of those
+    /// at the listener where most wait. So a flood at one listener pushes out its own, and nobody at another. False if there
+    /// was no newcomer to refuse.
+    fn displace(&mut self, index: usize, scope: Scope) -> bool {
+        let waiting = |listener: usize| self.shared.listeners[listener].newcomers.waiting();
+        let fullest = match scope {
+            Scope::Listener(listener) => Some(listener),
+            // Where as many wait at several, at its own.
+            Scope::All => {
+                (0..self.watched.len()).max_by_key(|&listener| (waiting(listener), listener == index))
+            }
+        };
+        let of_fullest = fullest.is_some_and(|listener| self.displace_one(Scope::Listener(listener)));
+        of_fullest || scope == Scope::All && self.displace_one(Scope::All)
+    }
+
     /// Refuses the newcomer that has waited longest, of one listener or of all, on the shelf or in the line. Established
     /// connections are in the line too; they keep their places. False if there was no newcomer to refuse.
-    fn displace(&mut self, scope: Scope) -> bool {
+    fn displace_one(&mut self, scope: Scope) -> bool {
         let shared = &*self.shared;
         let newcomer = |entry: &Entry| match (entry.turn(), scope) {
             (Some((_, Claim::Newcomer)), Scope::All) => true,

@@ -129,6 +129,11 @@ impl Listener {
         if self.tls.is_some() { Cow::default() } else { self.words.say(wait) }
     }
 
+    /// The same for a client with or without a handshake that is over.
+    pub(crate) fn refusal_where(&self, is_open: bool, wait: Duration) -> Cow<'_, [u8]> {
+        if is_open { self.words.say(wait) } else { self.refusal(wait) }
+    }
+
     /// With a log of its HTTP requests, if there is one.
     pub(crate) fn logging(mut self, log: Option<AccessLog>) -> Self {
         self.access_log = log;

@@ -54,7 +54,7 @@ fn shed_newcomer(shared: &Shared, owned: Owned<'_>, why: Shedding) {
 
 /// Turns a newcomer away, with words where there are any for this reason.
 pub(crate) fn turn_away(shared: &Shared, owned: Owned<'_>, reason: DropReason) {
-    let words = shared.words(owned.listener());
+    let words = shared.words_for(&owned);
     let words = if reason.has_words() { words } else { Default::default() };
     shared.closer().shed(owned, reason, &words);
 }
@@ -71,7 +71,7 @@ fn shed_established(shared: &Shared, owned: Owned<'_>, why: Shedding, now: Nanos
         owned.requeue_overloaded(&shared.line, now);
         shared.crew.work_queued();
     } else {
-        let words = shared.words(owned.listener());
+        let words = shared.words_for(&owned);
         shared.closer().close_with(owned, CloseReason::Overload, &words);
     }
 }

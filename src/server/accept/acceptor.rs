@@ -12,7 +12,7 @@ use crate::admit::turns::accounts::Class;
 use crate::admit::turns::standing::INTERVAL;
 use crate::limits::Overload;
 use crate::reason::{AcceptError, DropReason, WouldDrop};
-use crate::server::close::shedding::{Shedding, shed};
+use crate::server::close::shedding::{Shedding, shed, shelve};
 use crate::server::counts::ACCEPTOR_ROW;
 use crate::server::pulse::Vital;
 use crate::server::queue::line::{Claim, Entry};
@@ -291,7 +291,8 @@ impl Acceptor {
         let displaces = reason == DropReason::QueueFull && self.shared.displaces_oldest(overload);
         // At the expense of a listener that has more than its share, one is let in whatever the refusal costs: there are no
         // more of those than are served here.
-        let is_free = dry || displaces && scope == Scope::All && self.is_below_its_share(index);
+        let fullest = (displaces && scope == Scope::All).then(|| self.above_its_share(index)).flatten();
+        let is_free = dry || fullest.is_some();
         let watched = &mut self.watched[index];
         if watched.surplus > 0 {
             watched.surplus -= 1;
@@ -311,7 +312,7 @@ impl Acceptor {
         if !self.newcomers().refuses(index, reason) {
             return self.let_in_beside(index, socket, peer);
         }
-        if displaces && self.displace(index, scope) {
+        if displaces && self.displace(fullest.map_or(scope, Scope::Listener)) {
             return self.admit(index, socket, peer);
         }
         self.refuse(index, socket, reason);
@@ -338,32 +339,19 @@ impl Acceptor {
         Step::Hold(time.min(LOOK))
     }
 
-    /// Whether fewer newcomers of a listener wait than its equal part of the queue that all share.
-    fn is_below_its_share(&self, index: usize) -> bool {
-        let share = self.shared.line.newcomers().limit() / self.watched.len();
-        self.shared.listeners[index].newcomers.waiting() < share
-    }
-
-    /// Makes room for a newcomer of a listener in the queue that is full: refuses the one that has waited longest, of those
-    /// at the listener where most wait. So a flood at one listener pushes out its own, and nobody at another. False if there
-    /// was no newcomer to refuse.
-    fn displace(&mut self, index: usize, scope: Scope) -> bool {
+    /// The listener at which most newcomers wait, if fewer wait at this one than its equal part of the queue that all share.
+    fn above_its_share(&self, index: usize) -> Option<usize> {
         let waiting = |listener: usize| self.shared.listeners[listener].newcomers.waiting();
-        let fullest = match scope {
-            Scope::Listener(listener) => Some(listener),
-            // Where as many wait at several, at its own.
-            Scope::All => {
-                (0..self.watched.len()).max_by_key(|&listener| (waiting(listener), listener == index))
-            }
-        };
-        let of_fullest = fullest.is_some_and(|listener| self.displace_one(Scope::Listener(listener)));
-        of_fullest || scope == Scope::All && self.displace_one(Scope::All)
+        let share = self.shared.line.newcomers().places() / self.watched.len();
+        let fullest = (0..self.watched.len()).max_by_key(|&listener| waiting(listener));
+        fullest.filter(|&fullest| waiting(index) < share && fullest != index)
     }
 
-    /// Refuses the newcomer that has waited longest, of one listener or of all, on the shelf or in the line. Established
-    /// connections are in the line too; they keep their places. False if there was no newcomer to refuse.
-    fn displace_one(&mut self, scope: Scope) -> bool {
+    /// Refuses a newcomer that waits, of one listener or of all: of the source that has the most, the one that has waited longest.
+    /// False if there was no newcomer to refuse.
+    fn displace(&mut self, scope: Scope) -> bool {
         let shared = &*self.shared;
+        // Established connections are in the line too; they keep their places.
         let newcomer = |entry: &Entry| match (entry.turn(), scope) {
             (Some((_, Claim::Newcomer)), Scope::All) => true,
             (Some((id, Claim::Newcomer)), Scope::Listener(listener)) => {
@@ -372,12 +360,22 @@ impl Acceptor {
             _ => false,
         };
         let now = shared.clock.now();
-        let oldest = shared.order.displace_one(Class::Newcomer, now, newcomer).or_else(|| {
+        let stands = shared.order.standing().stands() || shared.order.len() > 0;
+        // Workers in long turns may have left newcomers in the line: they belong on the shelf, where it is known whose
+        // source has how many.
+        if stands && !shared.line.is_empty() {
+            shelve(shared, self.newcomers().row, None, now);
+        }
+        let displaced = shared.order.displace_one(Class::Newcomer, now, newcomer).or_else(|| {
             let oldest = shared.line.pop_first(LOOKED_AT, newcomer);
             shared.crew.work_queued();
             oldest
         });
-        let Some(entry) = oldest else { return false };
+        let Some(entry) = displaced else { return false };
+        let all = shared.line.newcomers();
+        if scope == Scope::All || !all.has_place(|| 0) {
+            all.note_overflow();
+        }
         shed(shared, self.newcomers().row, &entry, Shedding::Displaced, now);
         self.refused += 1;
         true

@@ -4,6 +4,7 @@ use crate::clock::Nanos;
 use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnShed};
 use crate::server::counts::Row;
 use crate::server::queue::line::{Claim, Entry, Job};
+use crate::server::queue::order::Offer;
 use crate::server::queue::owned::Owned;
 use crate::server::shared::Shared;
 
@@ -41,6 +42,17 @@ pub(crate) fn shed(shared: &Shared, row: Row<'_>, entry: &Entry, why: Shedding, 
             debug_assert!(false, "only what waits for a turn is shed");
         }
     }
+}
+
+/// Moves what has come through the line to the shelf, `first` before it, and sheds what there is no room for. `row` is the
+/// ledgers of the calling thread.
+pub(crate) fn shelve(shared: &Shared, row: Row<'_>, first: Option<Entry>, now: Nanos) {
+    shared.order.shelve(now, shared, first, |offer| match offer {
+        // At the end: where there are many of them, others come to the front.
+        Offer::Turn(entry) => shared.line.push(entry),
+        Offer::GiveUp(entry) => shed(shared, row, &entry, Shedding::Gone, now),
+    });
+    shared.crew.work_queued();
 }
 
 fn shed_newcomer(shared: &Shared, owned: Owned<'_>, why: Shedding) {

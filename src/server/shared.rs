@@ -31,7 +31,6 @@ use crate::limits::{Limits, Overload};
 use crate::service::{Context, Holdings, Host};
 use crate::sys::Clock;
 use crate::transport::address::Address;
-use std::borrow::Cow;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -201,7 +200,7 @@ impl Shared {
     }
 
     /// What a refused client of this listener is told.
-    pub(crate) fn words(&self, listener: usize) -> Cow<'_, [u8]> {
+    pub(crate) fn words(&self, listener: usize) -> Vec<u8> {
         self.listeners[listener].refusal(self.wait_estimate())
     }
 

@@ -16,17 +16,18 @@
 //!  beside it: keep (the timekeeper: deadlines, polite closes, the drain)
 //!
 //!  folders of src/, each needs only what is below it
-//!    cli                             the program: options, configuration, signals
-//!    admin, stress                   the admin endpoint; the load generator, crates/stress
-//!    server                          keep > turn > accept > datagram > close > poll > queue
-//!    service                         what people write, and the ready services
-//!    admit                           places, sources, rates, the order of turns
-//!    transport                       sockets, addresses, PROXY headers, TLS
-//!    metrics                         counters and their catalogue
-//!    limits                          every limit, in one table
-//!    sys                             system calls: the only unsafe code
+//!    cli                                      the program: options, configuration, signals
+//!    admin, stress                            the admin endpoint; the load generator, crates/stress
+//!    server                                   keep > turn > accept > datagram > close > poll > queue
+//!    service                                  what people write, and the ready services
+//!    admit                                    places, sources, rates, the order of turns
+//!    transport                                sockets, addresses, PROXY headers, TLS
+//!    metrics                                  counters and their catalogue
+//!    limits                                   every limit, in one table
+//!    sys                                      system calls: the only unsafe code
 //!    reason, phase, clock, contain, current   small files that all of them use
-//!    units                           times, sizes, rates, URLs: crates/units
+//!    protocols                                a client's HTTP, WebSocket and TLS: crates/protocols
+//!    units                                    times, sizes, rates, URLs: crates/units
 //! ```
 //!
 //! A server is described, bound, served and ended:

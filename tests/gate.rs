@@ -325,6 +325,23 @@ fn a_backend_that_does_not_answer_is_given_up_for_another_within_the_deadline() 
 }
 
 #[test]
+fn a_client_that_leaves_while_its_backend_is_being_reached_frees_the_place_at_once() {
+    // Its backlog is full.
+    let deaf = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    deaf.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    deaf.listen(0).unwrap();
+    let name = deaf.local_addr().unwrap().as_socket().unwrap();
+    let _held = TcpStream::connect(name).unwrap();
+    let service = proxy([name.to_string()]).unwrap().connections(1).connect_timeout(Duration::from_secs(60));
+    let site = gate(Limits::default(), service);
+    let client = site.client();
+    until(&site, "it is being connected", |all| all.in_use == 1);
+    client.reset();
+    until(&site, "its place is free", |all| all.in_use == 0);
+    site.until_closed(CloseReason::Reset, 1);
+}
+
+#[test]
 fn with_first_byte_a_silent_client_never_reaches_the_backend() {
     let backend = Backend::new();
     let site = gate(Limits::default(), backend.gate().connect_on(ConnectOn::FirstByte));

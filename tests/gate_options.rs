@@ -432,3 +432,43 @@ fn servers_that_answer_a_byte_a_second_hold_their_places_and_no_worker() {
     }
     assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
 }
+
+/// The library that gives a program another clock.
+fn faketime() -> std::path::PathBuf {
+    let folders = std::fs::read_dir("/usr/lib").unwrap().flatten().map(|one| one.path());
+    let found =
+        folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists());
+    found.expect("tests/setup.sh installs it")
+}
+
+/// For the program a second is twenty.
+#[test]
+fn the_kernel_probes_both_sides_of_a_pair_that_has_stood_for_30_seconds() {
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = backend.local_addr().unwrap().to_string();
+    let gate = Program::new()
+        .service(&format!("proxy:{name}"))
+        .prelude(&format!("export LD_PRELOAD={} FAKETIME='+0 x20'", faketime().display()))
+        .start();
+    let mut client = gate.client();
+    let mut peer = accept(&backend);
+    client.say("hello");
+    peer.read_exact(&mut [0; 5]).unwrap();
+    let (near, far) = (gate.address().to_string(), client.stream().local_addr().unwrap().to_string());
+    let probed = || {
+        let seen = support::finish(command("ss").args(["-tnoH", "state", "established"]));
+        let seen = String::from_utf8(seen.stdout).unwrap();
+        let timed = seen.lines().filter(|line| line.contains("timer:(keepalive,"));
+        let of = |line: &str| -> Vec<String> {
+            line.split_whitespace().skip(2).take(2).map(str::to_owned).collect()
+        };
+        let ends: Vec<Vec<String>> = timed.map(of).collect();
+        let to_client = ends.iter().any(|ends| *ends == [near.clone(), far.clone()]);
+        let to_backend = ends.iter().any(|ends| ends[1] == name);
+        [to_client, to_backend]
+    };
+    assert_eq!(probed(), [false, false], "most pairs end sooner and need no probes");
+    eventually("it is probed", || (probed() == [true, true]).then_some(()));
+    client.say("hello");
+    peer.read_exact(&mut [0; 5]).unwrap();
+}

@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use support::{PATIENCE, Program, Site, eventually};
 use tidegate::metrics::backends::BackendsSnapshot;
-use tidegate::reason::CloseReason;
+use tidegate::reason::{CloseReason, DropReason};
 use tidegate::service::HttpGateConfig;
-use tidegate::{Limits, Listen, Server, Tls, proxy, websocket};
+use tidegate::{ConnectOn, Limits, Listen, Server, Tls, proxy, websocket};
 
 type Talk = StreamOwned<ClientConnection, TcpStream>;
 
@@ -337,6 +337,70 @@ fn over_tls_words_go_both_ways_and_a_half_close_is_kept() {
         }
     }
     gate.until("all places are given back", |seen| seen.in_use == 0);
+}
+
+/// The last message of the handshake is the gate's with TLS 1.2, and the client's with TLS 1.3.
+#[test]
+fn a_client_is_through_its_handshake_before_the_gate_connects_for_its_first_byte() {
+    let listener = backend();
+    let certificate = Certificate::new(&["localhost"], 4000);
+    let tls = Tls::pem(&certificate.pem, &certificate.key).unwrap();
+    let name = listener.local_addr().unwrap().to_string();
+    let service = proxy([name]).unwrap().connect_on(ConnectOn::FirstByte).build().unwrap();
+    let listen = Listen::new("127.0.0.1:0", service).unwrap().tls(tls);
+    let site = Site::listening(Server::builder().limits(Limits::default().workers(1)).listener(listen));
+    let gate = Gate { site, certificate };
+    for version in VERSIONS {
+        let mut talk = gate.client_of(version);
+        while talk.conn.is_handshaking() {
+            talk.conn.complete_io(&mut talk.sock).unwrap();
+        }
+        assert_eq!(gate.seen().in_use, 0);
+        talk.write_all(b"first").unwrap();
+        let mut peer = accept(&listener);
+        let mut heard = [0; 5];
+        peer.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"first");
+        peer.write_all(b"answer").unwrap();
+        let mut said = [0; 6];
+        talk.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"answer");
+        drop((talk, peer));
+        gate.until("its place is free", |seen| seen.in_use == 0);
+    }
+}
+
+#[test]
+fn a_client_that_is_refused_after_its_handshake_is_told_inside_tls_and_one_without_a_reply_is_reset() {
+    let listener = backend();
+    let limits = Limits::default().workers(1).queue_timeout(Duration::from_secs(1));
+    for words in [&b"-ERR busy\r\n"[..], b""] {
+        let certificate = Certificate::new(&["localhost"], 4000);
+        let tls = Tls::pem(&certificate.pem, &certificate.key).unwrap();
+        let name = listener.local_addr().unwrap().to_string();
+        let service = proxy([name]).unwrap().connections(1).busy_reply(words).build().unwrap();
+        let listen = Listen::new("127.0.0.1:0", service).unwrap().tls(tls);
+        let site = Site::listening(Server::builder().limits(limits.clone()).listener(listen));
+        let gate = Gate { site, certificate };
+        let mut holder = gate.client();
+        holder.write_all(b"x").unwrap();
+        let _peer = accept(&listener);
+        for version in VERSIONS {
+            let mut refused = gate.client_of(version);
+            refused.write_all(b"PING\r\n").unwrap();
+            let mut said = Vec::new();
+            match refused.read_to_end(&mut said) {
+                Ok(_) => assert!(!words.is_empty() && said == words, "{said:?}"),
+                Err(error) => {
+                    assert!(
+                        words.is_empty() && error.kind() == ErrorKind::ConnectionReset,
+                        "{error}, {said:?}"
+                    );
+                }
+            }
+        }
+        gate.site.until_dropped(DropReason::QueueTimeout, 2);
+    }
 }
 
 /// A stream that ends without `close_notify` may have been cut by somebody on the way.

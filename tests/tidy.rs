@@ -65,6 +65,7 @@ const STOREYS: &[&[&str]] = &[
     &["limits"],
     &["sys"],
     &["reason", "phase", "clock", "contain", "current"],
+    &["protocols"],
     &["units", "url"],
 ];
 
@@ -152,6 +153,20 @@ fn files_form_no_ring() {
     let rings: Vec<_> =
         packages(&all).into_iter().flat_map(|package| Graph::of(&all, package).rings()).collect();
     assert!(rings.is_empty(), "files that need each other: {rings:#?}");
+}
+
+#[test]
+fn the_load_generator_knows_neither_the_server_nor_the_command_line() {
+    for package in ["stress", "protocols", "units"] {
+        let manifest = documents::read(format!("crates/{package}/Cargo.toml")).text;
+        // `[dependencies]`, `[target.'cfg(..)'.dependencies]` and `[dependencies.clap]`.
+        let sections = manifest.split("\n[").filter(|section| section.contains("dependencies"));
+        let lines = sections.flat_map(str::lines).flat_map(|line| line.split(['=', '.', ']']).take(2));
+        let names: Vec<_> = lines.map(str::trim).filter(|name| !name.is_empty()).collect();
+        assert!(names.iter().any(|name| *name == "thiserror" || *name == "httparse"), "{names:?}");
+        let above = names.iter().find(|name| **name == "tidegate" || name.starts_with("clap"));
+        assert_eq!(above, None, "crates/{package}/Cargo.toml");
+    }
 }
 
 #[test]

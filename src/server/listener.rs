@@ -148,6 +148,11 @@ impl Listener {
         self.answers_overload.store(answers_overload, Relaxed);
     }
 
+    /// The same for a client with or without a handshake that is over.
+    pub(crate) fn refusal_where(&self, is_open: bool, wait: Duration) -> Cow<'_, [u8]> {
+        if is_open { self.words.say(wait) } else { self.refusal(wait) }
+    }
+
     /// With a log of its HTTP requests, if there is one.
     pub(crate) fn logging(mut self, log: Option<AccessLog>) -> Self {
         self.access_log = log;

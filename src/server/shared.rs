@@ -204,6 +204,13 @@ impl Shared {
         self.listeners[listener].refusal(self.wait_estimate())
     }
 
+    /// The same for a client that has a connection. Inside TLS it can be told once its handshake is over.
+    pub(crate) fn words_for(&self, owned: &Owned<'_>) -> Cow<'_, [u8]> {
+        let side = self.table.side(owned.id.slot);
+        let is_open = side.is_some_and(|side| side.as_ref().is_some_and(|side| side.is_open()));
+        self.listeners[owned.listener()].refusal_where(is_open, self.wait_estimate())
+    }
+
     /// The addresses of all listeners, in the order they were given.
     pub(crate) fn addresses(&self) -> Vec<Address> {
         let streams = self.listeners.iter().map(|listener| (listener.position, listener.address));

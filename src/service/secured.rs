@@ -108,7 +108,7 @@ impl<'a> SecuredTurn<'a> {
 
     /// Tells the client that nothing more will come, after the records that must go first.
     fn end(&mut self, mut pass: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        self.engine.close_notify(&mut self.buffers.out);
+        self.engine.close_notify(&[], &mut self.buffers.out);
         self.pass_on(&mut pass)
     }
 

@@ -212,10 +212,10 @@ impl TlsSide {
         self.facts.clone()
     }
 
-    /// The record `close_notify`, which tells the client that nothing more will come.
-    pub(crate) fn close_notify(&mut self) -> Vec<u8> {
+    /// These words in records, and the record `close_notify`, which tells the client that nothing more will come.
+    pub(crate) fn last_words(&mut self, words: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        self.engine.close_notify(&mut out);
+        self.engine.close_notify(words, &mut out);
         out
     }
 }

@@ -1,8 +1,8 @@
 //! Clients that behave for as long as a soak lasts: each keeps its connection and asks again and again. Only a program that
 //! replaces itself may end a connection, in good order or, if the client was just asking, with a reset.
 
-use super::Process;
 use crate::certificate::Files;
+use crate::replaced::Process;
 use crate::support::PATIENCE;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -10,8 +10,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// What a client speaks.
@@ -59,20 +59,29 @@ enum Connection {
     Messages(Box<tungstenite::WebSocket<Box<dyn Stream>>>),
 }
 
-fn connect(speech: Speech, at: SocketAddr, trust: &Arc<ClientConfig>) -> io::Result<Connection> {
+fn plain(at: SocketAddr) -> io::Result<TcpStream> {
     let tcp = TcpStream::connect_timeout(&at, PATIENCE)?;
     tcp.set_read_timeout(Some(PATIENCE))?;
     tcp.set_write_timeout(Some(PATIENCE))?;
     tcp.set_nodelay(true)?;
-    let secret = |tcp| {
-        let name = ServerName::try_from("localhost").unwrap();
-        Box::new(StreamOwned::new(ClientConnection::new(trust.clone(), name).unwrap(), tcp))
-    };
+    Ok(tcp)
+}
+
+/// A connection with TLS in it, whose handshake begins when it is used.
+pub(crate) fn secret(
+    at: SocketAddr,
+    trust: &Arc<ClientConfig>,
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let name = ServerName::try_from("localhost").unwrap();
+    Ok(StreamOwned::new(ClientConnection::new(trust.clone(), name).unwrap(), plain(at)?))
+}
+
+fn connect(speech: Speech, at: SocketAddr, trust: &Arc<ClientConfig>) -> io::Result<Connection> {
     Ok(match speech {
-        Speech::Lines | Speech::Pair => Connection::Stream(Box::new(tcp)),
-        Speech::SecretLines | Speech::Requests => Connection::Stream(secret(tcp)),
+        Speech::Lines | Speech::Pair => Connection::Stream(Box::new(plain(at)?)),
+        Speech::SecretLines | Speech::Requests => Connection::Stream(Box::new(secret(at, trust)?)),
         Speech::Messages => {
-            let stream: Box<dyn Stream> = secret(tcp);
+            let stream: Box<dyn Stream> = Box::new(secret(at, trust)?);
             let opened = tungstenite::client("wss://localhost/", stream);
             Connection::Messages(Box::new(opened.map_err(|error| io::Error::other(error.to_string()))?.0))
         }
@@ -87,6 +96,9 @@ fn ask(connection: &mut Connection, speech: Speech) -> io::Result<bool> {
             let other = |error: tungstenite::Error| io::Error::other(error.to_string());
             socket.send("ask".into()).map_err(other)?;
             let answer = socket.read().map_err(other)?;
+            if answer.is_close() {
+                return Err(io::Error::other(format!("the server ends it: {answer:?}")));
+            }
             assert!(answer.is_ping() || answer.to_text().is_ok_and(|text| text == "ask"), "{answer:?}");
             return Ok(true);
         }

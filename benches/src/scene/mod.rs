@@ -126,7 +126,9 @@ pub(crate) fn capacity(of: Capacity, mode: Mode) -> Result<Option<f64>> {
     Ok(match of {
         Capacity::Ample => None,
         Capacity::Known(rate) => Some(rate),
-        Capacity::Core => {
+        Capacity::Core | Capacity::CoreOfNewcomers => {
+            let shape = if of == Capacity::Core { Shape::Echo } else { Shape::Churn };
+            let load = Load { shape, ..load };
             let rounds = compare(&load, &[Spec::new("epoll")], 3, &Bench::new(true)?)?;
             // What a request takes of a processor, not what the loop had of one: other work on the machine does not
             // change that much.

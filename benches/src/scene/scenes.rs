@@ -55,8 +55,10 @@ pub(crate) enum Name {
 /// Where the capacity of a scene comes from: what a server without any loss could do.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Capacity {
-    /// One core, measured with the one-thread loop.
+    /// One core, measured with the one-thread loop and connections that stay.
     Core,
+    /// The same with a connection for each request, which costs more.
+    CoreOfNewcomers,
     /// All cores beside the clients, measured with tidegate.
     Cores,
     /// This rate, by arithmetic.
@@ -103,8 +105,8 @@ impl Name {
             | Name::SurgeUdp
             | Name::SurgeLines
             | Name::SurgeHttp
-            | Name::Sources
-            | Name::OneShot => Capacity::Core,
+            | Name::Sources => Capacity::Core,
+            Name::OneShot => Capacity::CoreOfNewcomers,
             Name::SurgeCores => Capacity::Cores,
             Name::SurgeWait | Name::Newcomers => Capacity::Known(WORKERS / 0.02),
             Name::Crowd | Name::Bursts | Name::Absorb | Name::Pipeline => Capacity::Ample,

@@ -2,6 +2,8 @@
 
 #[path = "../../../src/admit/turns/accounts.rs"]
 pub(crate) mod accounts;
+#[path = "../../../src/admit/turns/crowds.rs"]
+mod crowds;
 #[path = "../../../src/admit/turns/lists.rs"]
 mod lists;
 #[path = "../../../src/admit/turns/shelf.rs"]

@@ -19,6 +19,7 @@
 //! A source that leaves the shelf is remembered. Otherwise a client with one connection that asks again at once would be
 //! new each time, and always the freshest.
 
+use super::crowds::Crowds;
 use super::lists::Lists;
 use crate::clock::Nanos;
 use std::collections::hash_map::RandomState;
@@ -111,6 +112,8 @@ pub(crate) struct Accounts {
     unused: u32,
     /// A list of those that are remembered, the longest first.
     remembered: Lists,
+    /// How many newcomers of each source wait.
+    crowds: Crowds,
     /// For each class: those that are due, then a list for each round ahead.
     order: [Lists; 3],
     /// The present round.
@@ -131,7 +134,7 @@ pub(crate) struct Accounts {
 impl Accounts {
     /// Bytes for each source.
     pub(crate) const SOURCE_BYTES: usize =
-        size_of::<Account>() + 4 * Lists::NODE_BYTES + 2 * size_of::<u32>();
+        size_of::<Account>() + 4 * Lists::NODE_BYTES + 2 * size_of::<u32>() + Crowds::SOURCE_BYTES;
 
     /// How many sources are known where `entries` can wait: each may have one of its own, and some are remembered.
     pub(crate) fn most(entries: usize) -> usize {
@@ -149,6 +152,7 @@ impl Accounts {
             chains: vec![NONE; most.next_power_of_two()].into(),
             unused: 0,
             remembered: Lists::new(most + 1),
+            crowds: Crowds::new(most),
             order: [order(), order(), order()],
             round: ONE,
             active: 0,
@@ -165,7 +169,8 @@ impl Accounts {
     pub(crate) fn bytes(&self) -> usize {
         let orders: usize = self.order.iter().map(Lists::bytes).sum();
         let accounts = self.all.len() * size_of::<Account>();
-        accounts + self.chains.len() * size_of::<u32>() + self.remembered.bytes() + orders
+        let chains = self.chains.len() * size_of::<u32>();
+        accounts + chains + self.remembered.bytes() + self.crowds.bytes() + orders
     }
 
     /// Sources that were served and do not wait, by both ways in which they are counted.
@@ -257,6 +262,14 @@ impl Accounts {
         let order = &mut self.order[class as usize];
         order.unlink(number);
         order.push_first(list, number);
+        if class == Class::Newcomer {
+            self.crowds.came(number);
+        }
+    }
+
+    /// The source that has the most newcomers waiting; `None` if no source has more than one.
+    pub(crate) fn largest_crowd(&mut self) -> Option<u32> {
+        self.crowds.largest()
     }
 
     fn begin_waiting(&mut self, number: u32) {
@@ -275,6 +288,9 @@ impl Accounts {
     pub(crate) fn left(&mut self, number: u32, class: Class, last: bool) {
         if last {
             self.order[class as usize].unlink(number);
+        }
+        if class == Class::Newcomer {
+            self.crowds.left(number);
         }
         self.all[number as usize].waiting -= 1;
         if self.all[number as usize].waiting == 0 {

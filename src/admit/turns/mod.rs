@@ -2,6 +2,7 @@
 //! [`standing`] decides whether the queue stands, and [`shelf`] the order in which it is served then.
 
 pub(crate) mod accounts;
+mod crowds;
 mod lists;
 pub(crate) mod shelf;
 pub(crate) mod standing;

@@ -31,6 +31,11 @@ const NEW_IN_MEAN: f64 = 1.0 / 256.0;
 /// An entry that has waited for this share of the time after which clients leave is stale.
 const STALE: f64 = 0.25;
 
+/// While few clients leave, one in this number of turns of newcomers is that of the oldest of its source. Clients
+/// that connect anew for each request are the freshest always: without this rule the same few of them would have all
+/// turns, and the others none.
+const OLDEST_EACH: u32 = 8;
+
 /// How many neighbours an entry may be moved past, to stand where its age belongs. Entries come nearly in order: only
 /// what waited in the kernel before is older than it seems.
 const OUT_OF_ORDER: usize = 8;
@@ -113,6 +118,8 @@ pub(crate) struct Shelf<T> {
     doubtful: usize,
     /// Turns given so far.
     turns: u64,
+    /// Turns given to newcomers so far.
+    newcomer_turns: u32,
     /// The turn with which the shelf was last empty. All that waited had been served, so earlier turns do not count.
     begun: u64,
     /// The share of those whose clients left among all that were served or left, of late.
@@ -143,6 +150,7 @@ impl<T: Copy> Shelf<T> {
             counts: [0; 3],
             doubtful: 0,
             turns: 0,
+            newcomer_turns: 0,
             begun: 0,
             leavers: 0.0,
             left_after: 0.0,
@@ -243,13 +251,20 @@ impl<T: Copy> Shelf<T> {
             Class::Established => self.established_list(source, now),
             _ => self.source_list(source, DUE[class as usize]),
         };
-        let number = if self.limits.fresh { self.order.first(list) } else { self.order.last(list) };
+        let fresh = self.limits.fresh && !(class == Class::Newcomer && self.is_turn_of_the_oldest());
+        let number = if fresh { self.order.first(list) } else { self.order.last(list) };
         let number = number.expect("a source in the order of a class has an entry of it");
         self.turns += 1;
         self.leavers -= self.leavers * NEW_IN_MEAN;
         let place = &mut self.places[number as usize];
         (place.served_before, place.served) = (place.served, self.turns);
         Some(self.take_out(number))
+    }
+
+    /// Counts a turn of a newcomer: while clients are patient, now and then it is the oldest's of its source.
+    fn is_turn_of_the_oldest(&mut self) -> bool {
+        self.newcomer_turns = self.newcomer_turns.wrapping_add(1);
+        self.newcomer_turns.is_multiple_of(OLDEST_EACH) && self.stale_after().is_none()
     }
 
     /// Of which list of the source an established connection has its turn. When all that wait have had one in the source's
@@ -359,32 +374,35 @@ impl<T: Copy> Shelf<T> {
         Some(self.take_out(number))
     }
 
-    /// Takes out the entry of a class that has waited longest, to make room for another. Whoever has waited longest has the
-    /// least use for its turn.
+    /// Takes out an entry of a class to make room for another: the one that has waited longest, because it has the least use
+    /// for its turn. Of newcomers it is the one that has waited longest of the source that has the most.
     pub(crate) fn displace(&mut self, class: Class, now: Nanos) -> Option<Shelved<T>> {
-        let number = self.oldest_of(&[class as usize])?;
-        self.note_leaver(now.saturating_sub(self.places[number as usize].since));
-        Some(self.take_out(number))
+        self.displace_one(class, now, |_| true)
     }
 
-    /// The same of those entries that are `wanted`. It looks at those that have waited longer than the one that it finds.
+    /// The same of those entries that are `wanted`. If that one is not wanted, it is the one that has waited longest of all that
+    /// are; this looks at those that have waited longer than the one that it finds.
     pub(crate) fn displace_one(
         &mut self,
         class: Class,
         now: Nanos,
         wanted: impl Fn(&T) -> bool,
     ) -> Option<Shelved<T>> {
+        let is_wanted =
+            |places: &[Seat<T>], number: u32| places[number as usize].entry.as_ref().is_some_and(&wanted);
+        let crowd = if class == Class::Newcomer { self.sources.largest_crowd() } else { None };
+        let of_crowd =
+            crowd.and_then(|source| self.order.last(self.source_list(source, DUE[class as usize])));
         let list = self.age_list(class as usize);
-        let mut next = self.ages.first(list);
+        let mut found = of_crowd.filter(|&number| is_wanted(&self.places, number));
+        let mut next = if found.is_none() { self.ages.first(list) } else { None };
         while let Some(number) = next {
-            let place = &self.places[number as usize];
-            if place.entry.as_ref().is_some_and(&wanted) {
-                self.note_leaver(now.saturating_sub(place.since));
-                return Some(self.take_out(number));
-            }
-            next = self.ages.after(list, number);
+            found = is_wanted(&self.places, number).then_some(number);
+            next = if found.is_none() { self.ages.after(list, number) } else { None };
         }
-        None
+        let number = found?;
+        self.note_leaver(now.saturating_sub(self.places[number as usize].since));
+        Some(self.take_out(number))
     }
 
     /// Takes out all entries that have waited longer than `least` and are `late` after their wait, the oldest first. Entries

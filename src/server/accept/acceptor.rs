@@ -12,7 +12,7 @@ use crate::admit::turns::accounts::Class;
 use crate::admit::turns::standing::INTERVAL;
 use crate::limits::Overload;
 use crate::reason::{AcceptError, DropReason, WouldDrop};
-use crate::server::close::shedding::{Shedding, shed};
+use crate::server::close::shedding::{Shedding, shed, shelve};
 use crate::server::counts::ACCEPTOR_ROW;
 use crate::server::pulse::Vital;
 use crate::server::queue::line::{Claim, Entry};
@@ -335,10 +335,11 @@ impl Acceptor {
         Step::Hold(time.min(LOOK))
     }
 
-    /// Refuses the newcomer that has waited longest, of one listener or of all, on the shelf or in the line. Established
-    /// connections are in the line too; they keep their places. False if there was no newcomer to refuse.
+    /// Refuses a newcomer that waits, of one listener or of all: of the source that has the most, the one that has waited longest.
+    /// False if there was no newcomer to refuse.
     fn displace(&mut self, scope: Scope) -> bool {
         let shared = &*self.shared;
+        // Established connections are in the line too; they keep their places.
         let newcomer = |entry: &Entry| match (entry.turn(), scope) {
             (Some((_, Claim::Newcomer)), Scope::All) => true,
             (Some((id, Claim::Newcomer)), Scope::Listener(listener)) => {
@@ -347,12 +348,22 @@ impl Acceptor {
             _ => false,
         };
         let now = shared.clock.now();
-        let oldest = shared.order.displace_one(Class::Newcomer, now, newcomer).or_else(|| {
+        let stands = shared.order.standing().stands() || shared.order.len() > 0;
+        // Workers in long turns may have left newcomers in the line: they belong on the shelf, where it is known whose
+        // source has how many.
+        if stands && !shared.line.is_empty() {
+            shelve(shared, self.newcomers().row, None, now);
+        }
+        let displaced = shared.order.displace_one(Class::Newcomer, now, newcomer).or_else(|| {
             let oldest = shared.line.pop_first(LOOKED_AT, newcomer);
             shared.crew.work_queued();
             oldest
         });
-        let Some(entry) = oldest else { return false };
+        let Some(entry) = displaced else { return false };
+        let all = shared.line.newcomers();
+        if scope == Scope::All || !all.has_place(|| 0) {
+            all.note_overflow();
+        }
         shed(shared, self.newcomers().row, &entry, Shedding::Displaced, now);
         self.refused += 1;
         true

@@ -87,29 +87,26 @@ impl Closer<'_> {
     /// Ends a connection.
     pub(crate) fn close(&self, owned: Owned<'_>, reason: CloseReason) {
         let (ledger, from) = (owned.ledger, owned.place);
-        self.end(owned, Ending::of(reason), reason, |_| ledger.closed(from, reason));
+        self.end(owned, Ending::of(reason), reason, b"", || ledger.closed(from, reason));
     }
 
     /// Ends a connection whose client has not got through its handshake in time: nobody waits for what it may still send.
     pub(crate) fn abandon(&self, owned: Owned<'_>) {
         let (ledger, from, reason) = (owned.ledger, owned.place, CloseReason::Handshake);
-        self.end(owned, Ending::Fin, reason, |_| ledger.closed(from, reason));
+        self.end(owned, Ending::Fin, reason, b"", || ledger.closed(from, reason));
     }
 
     /// Ends a connection with these words, or with a reset where there are none.
     pub(crate) fn close_with(&self, owned: Owned<'_>, reason: CloseReason, words: &[u8]) {
         let ending = if words.is_empty() { Ending::Reset } else { Ending::Polite };
         let (ledger, from) = (owned.ledger, owned.place);
-        self.end(owned, ending, reason, |socket| {
-            say(socket, words);
-            ledger.closed(from, reason);
-        });
+        self.end(owned, ending, reason, words, || ledger.closed(from, reason));
     }
 
     /// Cuts a connection: RST, whatever it was doing.
     pub(crate) fn cut(&self, owned: Owned<'_>) {
         let (ledger, from, reason) = (owned.ledger, owned.place, CloseReason::Shutdown);
-        self.end(owned, Ending::Reset, reason, |_| ledger.closed(from, reason));
+        self.end(owned, Ending::Reset, reason, b"", || ledger.closed(from, reason));
     }
 
     /// Turns a connection away before its first request, with these words where there are any.
@@ -117,21 +114,19 @@ impl Closer<'_> {
         let ending = if words.is_empty() { Ending::Reset } else { Ending::Polite };
         let (ledger, from) = (owned.ledger, owned.place);
         // A connection whose first request came late has a session, which learns of its end.
-        self.end(owned, ending, CloseReason::Server, |socket| {
-            say(socket, words);
-            ledger.shed(from, reason);
-        });
+        self.end(owned, ending, CloseReason::Server, words, || ledger.shed(from, reason));
     }
 
     /// `count` is called before the client can see the end, so that whoever sees the end can see the count.
-    fn end(&self, owned: Owned<'_>, ending: Ending, reason: CloseReason, count: impl FnOnce(&ClientSocket)) {
+    fn end(&self, owned: Owned<'_>, ending: Ending, reason: CloseReason, words: &[u8], count: impl FnOnce()) {
         let connection = owned.connection().take();
         owned.slot.deadline.store(NEVER, Relaxed);
         let Some(mut connection) = connection else {
             debug_assert!(false, "a connection that is owned is there");
             return;
         };
-        self.end_tls(owned.id.slot, &connection, ending);
+        // Nothing may come between the parts of a record.
+        let is_between = connection.kept.is_empty();
         connection.kept.discard();
         let mut session = connection.session.take();
         if owned.place == Place::Active
@@ -140,7 +135,8 @@ impl Closer<'_> {
             // The worker that ends it tells its session. From elsewhere a worker does so later.
             self.tell(session, reason);
         }
-        count(&connection.socket);
+        self.say_last(owned.id.slot, &connection.socket, (ending, is_between), words);
+        count();
         let registered = connection.is_registered();
         let Connection { socket, _permit: permit, .. } = connection;
         owned.slot.state.release();
@@ -154,14 +150,17 @@ impl Closer<'_> {
         }
     }
 
-    /// Ends the TLS of a connection, if it has any: its client is told that this was all, if nothing is left to be sent.
-    fn end_tls(&self, slot: u32, connection: &Connection, ending: Ending) {
-        let side = self.table.side(slot).and_then(|mut side| side.take());
-        if let Some(mut side) = side
-            && ending != Ending::Reset
-            && connection.kept.is_empty()
-        {
-            say(&connection.socket, &side.close_notify());
+    /// Says the last words, and ends the TLS of a connection, if it has any: its client is told that this was all, if nothing
+    /// is left to be sent.
+    fn say_last(&self, slot: u32, socket: &ClientSocket, (ending, is_between): (Ending, bool), words: &[u8]) {
+        match self.table.side(slot).and_then(|mut side| side.take()) {
+            Some(mut side) if ending != Ending::Reset && is_between => {
+                say(socket, &side.last_words(words));
+            }
+            None if !words.is_empty() => {
+                say(socket, words);
+            }
+            _ => {}
         }
     }
 

@@ -4,6 +4,7 @@ use crate::clock::Nanos;
 use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnShed};
 use crate::server::counts::Row;
 use crate::server::queue::line::{Claim, Entry, Job};
+use crate::server::queue::order::Offer;
 use crate::server::queue::owned::Owned;
 use crate::server::shared::Shared;
 
@@ -43,6 +44,17 @@ pub(crate) fn shed(shared: &Shared, row: Row<'_>, entry: &Entry, why: Shedding, 
     }
 }
 
+/// Moves what has come through the line to the shelf, `first` before it, and sheds what there is no room for. `row` is the
+/// ledgers of the calling thread.
+pub(crate) fn shelve(shared: &Shared, row: Row<'_>, first: Option<Entry>, now: Nanos) {
+    shared.order.shelve(now, shared, first, |offer| match offer {
+        // At the end: where there are many of them, others come to the front.
+        Offer::Turn(entry) => shared.line.push(entry),
+        Offer::GiveUp(entry) => shed(shared, row, &entry, Shedding::Gone, now),
+    });
+    shared.crew.work_queued();
+}
+
 fn shed_newcomer(shared: &Shared, owned: Owned<'_>, why: Shedding) {
     let reason = match why {
         Shedding::Gone => DropReason::ClientGone,
@@ -54,7 +66,7 @@ fn shed_newcomer(shared: &Shared, owned: Owned<'_>, why: Shedding) {
 
 /// Turns a newcomer away, with words where there are any for this reason.
 pub(crate) fn turn_away(shared: &Shared, owned: Owned<'_>, reason: DropReason) {
-    let words = shared.words(owned.listener());
+    let words = shared.words_for(&owned);
     let words = if reason.has_words() { words } else { Default::default() };
     shared.closer().shed(owned, reason, &words);
 }
@@ -71,7 +83,7 @@ fn shed_established(shared: &Shared, owned: Owned<'_>, why: Shedding, now: Nanos
         owned.requeue_overloaded(&shared.line, now);
         shared.crew.work_queued();
     } else {
-        let words = shared.words(owned.listener());
+        let words = shared.words_for(&owned);
         shared.closer().close_with(owned, CloseReason::Overload, &words);
     }
 }

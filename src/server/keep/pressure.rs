@@ -1,16 +1,17 @@
 //! What the timekeeper does about overload. It notices that the queue stands while all workers are in long turns,
-//! refuses requests that have waited too long, and keeps the kernel's backlog short while the queue stands. It also
-//! measures what other threads need to know: whether processors are idle, and how long the server needs for what waits.
+//! refuses requests that have waited too long, and while the queue stands it keeps the kernel's backlog short and lets few
+//! newcomers wait. It also measures what other threads need to know: whether processors are idle, and how long the server
+//! needs for what waits.
 
 use super::rest::RestMeter;
 use crate::admit::turns::standing::INTERVAL;
 use crate::clock::{Nanos, nanos};
 use crate::reason::{TurnOutcome, WouldDrop};
-use crate::server::close::shedding::{Shedding, shed};
+use crate::server::close::shedding::{Shedding, shed, shelve};
 use crate::server::counts::Row;
 use crate::server::in_force::InForce;
 use crate::server::queue::line::Entry;
-use crate::server::queue::order::{Offer, retry_after};
+use crate::server::queue::order::retry_after;
 use crate::server::shared::Shared;
 use crate::transport::listen::set_backlog;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,7 +22,8 @@ const LOOK: Nanos = 10_000_000;
 /// How often rest and rates are measured.
 const MEASURE: Nanos = 200_000_000;
 /// While the queue stands the kernel's backlog holds what the workers do in this part of a second, 50 ms: what waits
-/// there waits longest.
+/// there waits longest. As many newcomers wait here: the freshest of them come first, so the others wait only to be
+/// turned away, and are better told soon.
 const BACKLOG_PART: f64 = 1.0 / 20.0;
 /// The shallowest backlog.
 const BACKLOG_LEAST: usize = 8;
@@ -57,7 +59,7 @@ impl Pressure {
     pub(crate) fn mind(&mut self, shared: &Shared, limits: &InForce, row: Row<'_>, now: Nanos) {
         if now >= self.next_look {
             self.next_look = now + LOOK;
-            shelve(shared, row, now);
+            shelve_the_old(shared, row, now);
             if !limits.server.dry_run.has(WouldDrop::QueueTimeout) {
                 expire(shared, limits, row, now);
             }
@@ -74,7 +76,10 @@ impl Pressure {
     fn set_backlogs(&mut self, shared: &Shared, limits: &InForce, now: Nanos) {
         let standing = shared.order.standing();
         if standing.stands() {
-            let wanted = self.shallow_backlog(limits.server.backlogs().1, shared.rest.load(Relaxed));
+            let busy = !shared.rest.load(Relaxed) && self.rate > 0.0;
+            let few = busy && shared.displaces_oldest(limits.server.overload);
+            shared.line.newcomers().shrink_to(if few { self.soon() } else { usize::MAX });
+            let wanted = self.shallow_backlog(limits.server.backlogs().1, busy);
             // Small changes are not worth a system call for each listener.
             if self.shallow.is_none_or(|now| now.abs_diff(wanted) > now / 4) {
                 self.shallow = Some(wanted);
@@ -83,6 +88,7 @@ impl Pressure {
             }
         } else if self.shallow.is_some() && standing.is_calm(now) {
             self.shallow = None;
+            shared.line.newcomers().grow();
             self.apply_backlogs(shared, limits);
         }
     }
@@ -109,13 +115,16 @@ impl Pressure {
         }
     }
 
-    /// What the workers do in a moment, but not more than this; and this while processors have `rest`: then nobody stands
-    /// there for long, since all are taken in or told, and a backlog that overflows for a moment leaves a client hanging.
-    fn shallow_backlog(&self, most: usize, rest: bool) -> usize {
-        if rest || self.rate == 0.0 {
-            return most;
-        }
-        ((self.rate * BACKLOG_PART) as usize).clamp(BACKLOG_LEAST.min(most), most)
+    /// What the workers do in a moment while processors are `busy`, but at most `most`; and `most` while they have rest: then
+    /// nobody stands there for long, since all are taken in or told, and a backlog that overflows for a moment leaves a
+    /// client hanging.
+    fn shallow_backlog(&self, most: usize, busy: bool) -> usize {
+        if busy { self.soon().min(most) } else { most }
+    }
+
+    /// How many turns the workers do in a moment.
+    fn soon(&self) -> usize {
+        ((self.rate * BACKLOG_PART) as usize).max(BACKLOG_LEAST)
     }
 
     fn measure_rest(&mut self, shared: &Shared) {
@@ -153,7 +162,7 @@ impl Pressure {
 }
 
 /// Moves what workers in long turns do not come to take to the shelf, where its order and its deadline hold.
-fn shelve(shared: &Shared, row: Row<'_>, now: Nanos) {
+fn shelve_the_old(shared: &Shared, row: Row<'_>, now: Nanos) {
     if shared.line.is_empty() {
         return;
     }
@@ -167,12 +176,7 @@ fn shelve(shared: &Shared, row: Row<'_>, now: Nanos) {
         },
         _ => None,
     };
-    shared.order.shelve(now, shared, first, |offer| match offer {
-        // At the end: where there are many of them, others come to the front.
-        Offer::Turn(entry) => shared.line.push(entry),
-        Offer::GiveUp(entry) => shed(shared, row, &entry, Shedding::Gone, now),
-    });
-    shared.crew.work_queued();
+    shelve(shared, row, first, now);
 }
 
 /// Gives up what has waited longer than the `queue_timeout` of its listener.

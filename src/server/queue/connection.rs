@@ -205,4 +205,19 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_newcomer_is_not_registered_and_waits_for_its_first_request() {
+        let limits = crate::limits::Limits::default();
+        let admission = crate::admit::Admission::new(&limits, std::slice::from_ref(&limits), |_, _| {});
+        let address = std::net::Ipv4Addr::LOCALHOST;
+        let permit = admission.admit(0, address, std::time::Instant::now(), |_| true).unwrap();
+        let (socket, _client) = std::os::unix::net::UnixStream::pair().unwrap();
+        let socket = ClientSocket::from(std::os::fd::OwnedFd::from(socket));
+        let from = std::net::SocketAddr::from((address, 1));
+        let mut connection = Connection::new(socket, from.into(), permit);
+        assert_eq!((connection.is_registered(), connection.waiting.get()), (false, Waiting::Request));
+        connection.registered = Registered::Readable;
+        assert!(connection.is_registered());
+    }
 }

@@ -23,12 +23,14 @@
 //! handshake, so that a wait in a deep backlog is seen. It is read from `TCP_INFO`, unless the queue is calm and the
 //! backlog was empty.
 //!
-//! The acceptor accepts while fewer than `queue` newcomers wait; those that a free worker is about to take do not
-//! count. Beyond that, while [`Standing::stands`], each refusal that the budget pays for accepts the newcomer and sheds
-//! the one that has waited longest ([`Order::displace`], reason `queue_full`). Both refusals cost the same, and the
-//! oldest request is the one whose reply is least useful. When the queue begins to stand, the same is done, whatever
-//! the budget, with the newcomers in the backlog that exceed its new length. The budget is 3 % of a processor while
-//! workers compete for it. While processors are idle, none is needed.
+//! The acceptor accepts while fewer than `queue` newcomers wait. Once some had to make room, and for as long as the queue stands
+//! and the processors are busy, fewer may wait: as many as the workers serve in 50 ms. Those that a free worker is about to take do not count. Beyond that, while
+//! [`Standing::stands`], each refusal that the budget pays for accepts the newcomer and sheds one that waits
+//! ([`Order::displace`], reason `queue_full`): the oldest of the source that has the most, whose reply is least useful. Both
+//! refusals cost the same. Before that the acceptor moves what is in the channel to the shelf ([`Order::shelve`]), so that
+//! the largest crowd is known. When the queue begins to stand, the same is done, whatever the budget, with the newcomers in
+//! the backlog that exceed its new length. The budget is 3 % of a processor while workers compete for it. While processors
+//! are idle, none is needed.
 //!
 //! *Worker.* It calls [`Order::take`] instead of the channel's `pop`. An [`Offer::GiveUp`] is shed (`client_gone`). For
 //! an [`Offer::Turn`] it takes the slot by its state word. If the entry has waited long, or its client has hung up, it
@@ -286,7 +288,7 @@ impl<E: Copy> Order<E> {
         expired.inspect(|_| self.standing.shed(now))
     }
 
-    /// The entry of a class that has waited longest on the shelf, to make room for another.
+    /// An entry of a class on the shelf, to make room for another: see [`Shelf::displace`].
     #[must_use = "the entry has to be ended"]
     pub(crate) fn displace(&self, class: Class, now: Nanos) -> Option<E> {
         let displaced = self.take_out(|shelf| shelf.displace(class, now));

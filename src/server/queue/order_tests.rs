@@ -148,6 +148,28 @@ fn costs_and_refunds_reach_the_shelf() {
 }
 
 #[test]
+fn a_source_whose_turns_cost_more_has_fewer_of_them() {
+    let turns_of_two = |costs: [Nanos; 2]| {
+        let (order, channel) = order();
+        (1..=3).for_each(|slot| channel.push(slot, 1_000));
+        let mut turns = [0_u32; 4];
+        for now in 1_130..1_190 {
+            let slot = turn(&order, &channel, now).expect("each waits again");
+            turns[slot as usize] += 1;
+            if slot < 3 {
+                order.note_cost(SourceId(u128::from(slot)), costs[slot as usize - 1]);
+            }
+            channel.push(slot, now);
+        }
+        [turns[1], turns[2]]
+    };
+    let [one, other] = turns_of_two([MS, MS]);
+    assert!(one > 10 && one.abs_diff(other) < 3, "{one} and {other}");
+    let [one, other] = turns_of_two([MS, 8 * MS]);
+    assert!(other > 0 && one > 3 * other, "{one} and {other}");
+}
+
+#[test]
 fn more_than_is_moved_at_once_is_moved_by_the_next() {
     let (order, channel) = order();
     (1..=600).for_each(|slot| channel.push(slot, 1_000));
@@ -170,6 +192,36 @@ fn the_timekeeper_moves_what_has_come_to_the_shelf_and_is_handed_what_cannot_sta
     assert_eq!(other, [Offer::Turn((0, 1_000 * MS, false)), given_up(4), given_up(5)]);
     assert_eq!((order.len(), order.standing().stands(), channel.pop()), (5, true, None));
     assert_eq!([1_131, 1_132].map(|now| turn(&order, &channel, now)), [Some(3), Some(2)]);
+}
+
+/// How many of three entries whose clients have probably left are given up when the queue stands.
+fn given_up(order: &Order<Simple>, since: Nanos) -> usize {
+    let channel = Channel::default();
+    (1..=3).for_each(|slot| channel.0.borrow_mut().push_back((slot, since * MS, true)));
+    let mut given_up = 0;
+    order.shelve((since + 130) * MS, &channel, None, |offer| {
+        given_up += usize::from(matches!(offer, Offer::GiveUp(_)));
+    });
+    while order.drain_one().is_some() {}
+    given_up
+}
+
+#[test]
+fn how_many_may_stay_whose_clients_have_probably_left_can_change_before_and_after_the_shelf_is_made() {
+    let (order, _) = order();
+    order.set_doubtful_max(2);
+    assert_eq!(given_up(&order, 1_000), 1);
+    order.set_doubtful_max(3);
+    assert_eq!(given_up(&order, 2_000), 0);
+    order.set_doubtful_max(1);
+    assert_eq!(given_up(&order, 3_000), 2);
+}
+
+#[test]
+fn an_order_says_whether_the_freshest_come_first() {
+    for fresh in [true, false] {
+        assert_eq!(Order::<Simple>::new(ShelfLimits { fresh, ..LIMITS }, 20 * MS).prefers_fresh(), fresh);
+    }
 }
 
 #[test]

@@ -1,18 +1,27 @@
 //! Room for newcomers that wait for a worker: for those of all listeners together, and for those of each.
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 /// How many newcomers wait, and how many may.
 #[derive(Debug)]
 pub(crate) struct NewcomerRoom {
     waiting: AtomicUsize,
     limit: AtomicUsize,
+    /// How many may wait now, if they are fewer than the limit says.
+    shrunk: AtomicUsize,
+    /// Whether a newcomer had to make room for another since there was rest.
+    overflowed: AtomicBool,
 }
 
 impl NewcomerRoom {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { waiting: AtomicUsize::new(0), limit: AtomicUsize::new(limit) }
+        Self {
+            waiting: AtomicUsize::new(0),
+            limit: AtomicUsize::new(limit),
+            shrunk: AtomicUsize::new(usize::MAX),
+            overflowed: AtomicBool::new(false),
+        }
     }
 
     /// One more waits.
@@ -47,18 +56,41 @@ impl NewcomerRoom {
         self.limit.store(limit, Relaxed);
     }
 
-    /// Whether one more may wait: fewer wait than the limit says, those that one of the free workers is about to take not
+    /// A newcomer had to make room for another.
+    pub(crate) fn note_overflow(&self) {
+        self.overflowed.store(true, Relaxed);
+    }
+
+    /// Lets at most `most` wait from now on, and never more than the limit, if some had to make room. Where all that come
+    /// fit within the limit, nobody is to be turned away. Those that wait already stay.
+    pub(crate) fn shrink_to(&self, most: usize) {
+        let most = if self.overflowed.load(Relaxed) { most } else { usize::MAX };
+        self.shrunk.store(most, Relaxed);
+    }
+
+    /// As many may wait again as the limit says.
+    pub(crate) fn grow(&self) {
+        self.overflowed.store(false, Relaxed);
+        self.shrunk.store(usize::MAX, Relaxed);
+    }
+
+    /// How many may wait now.
+    fn places(&self) -> usize {
+        self.limit().min(self.shrunk.load(Relaxed))
+    }
+
+    /// Whether one more may wait: fewer wait than there are places, those that one of the free workers is about to take not
     /// counted.
     pub(crate) fn has_place(&self, free_workers: impl FnOnce() -> usize) -> bool {
-        let (waiting, limit) = (self.waiting(), self.limit());
-        waiting < limit || waiting < limit + free_workers()
+        let (waiting, places) = (self.waiting(), self.places());
+        waiting < places || waiting < places + free_workers()
     }
 
     /// Whether it is worth waking the acceptor: an eighth of the places is free. To wake it for each place would be a
     /// switch of threads for each turn under overload.
     pub(crate) fn has_an_eighth_free(&self) -> bool {
-        let limit = self.limit();
-        self.waiting() <= limit - limit.div_ceil(8)
+        let places = self.places();
+        self.waiting() <= places - places.div_ceil(8)
     }
 }
 
@@ -93,6 +125,25 @@ mod tests {
         assert!(room.has_place(|| 0), "a turn is a turn, whoever has it");
         room.left();
         assert_eq!(room.waiting(), 0);
+    }
+
+    #[test]
+    fn once_some_had_to_make_room_fewer_newcomers_may_wait_than_the_limit_says() {
+        let room = NewcomerRoom::new(4);
+        room.shrink_to(1);
+        room.came();
+        assert!(room.has_place(|| 0), "nobody had to make room so far");
+        room.note_overflow();
+        room.shrink_to(1);
+        assert!(!room.has_place(|| 0) && room.has_place(|| 1), "a free worker is one more place");
+        assert!(!room.has_an_eighth_free() && room.limit() == 4);
+        room.grow();
+        room.shrink_to(1);
+        for waiting in 1..4 {
+            assert!(room.has_place(|| 0), "{waiting} wait");
+            room.came();
+        }
+        assert!(!room.has_place(|| 0), "4 is the limit");
     }
 
     #[test]

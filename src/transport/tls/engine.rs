@@ -131,11 +131,17 @@ impl RustlsEngine {
         }
         records.consume(discard);
         self.note_name();
-        if !self.open && !self.connection.is_handshaking() {
+        if !self.open && !self.connection.is_handshaking() && !self.owes_finished() {
             self.open = true;
             next = EngineStep::Stop(Advance::Opened);
         }
         Ok(next)
+    }
+
+    /// Whether the last message of a handshake of TLS 1.2 is still to be sent. The client waits for it, and its session may
+    /// wait for the client. With TLS 1.3 the client waits for nothing any more: what is left goes with the first answer.
+    fn owes_finished(&self) -> bool {
+        self.connection.wants_write() && self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_2)
     }
 
     /// Encrypts at most [`PLAIN_MAX`] bytes, and adds the record to `out`, behind what must go before it.
@@ -148,13 +154,16 @@ impl RustlsEngine {
         self.write(records, out, data.len() + RECORD_OVERHEAD, |traffic, room| traffic.encrypt(data, room))
     }
 
-    /// Adds the message that no more will be said. Nothing, where it cannot be said any more.
-    pub(crate) fn close_notify(&mut self, out: &mut Vec<u8>) {
+    /// Adds these words, and the message that no more will be said. Nothing, where it cannot be said any more.
+    pub(crate) fn close_notify(&mut self, words: &[u8], out: &mut Vec<u8>) {
         if !self.open || self.fragment {
             return;
         }
         // It fails where the connection has failed before.
         let mut none = Records::default();
+        if words.chunks(PLAIN_MAX).any(|piece| self.seal(piece, &mut none, out).is_err()) {
+            return;
+        }
         let _ = self.write(&mut none, out, RECORD_OVERHEAD, |traffic, room| traffic.queue_close_notify(room));
     }
 

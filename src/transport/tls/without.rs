@@ -38,7 +38,7 @@ impl NoEngine {
         match *self {}
     }
 
-    pub(crate) fn close_notify(&mut self, _: &mut Vec<u8>) {
+    pub(crate) fn close_notify(&mut self, _: &[u8], _: &mut Vec<u8>) {
         match *self {}
     }
 

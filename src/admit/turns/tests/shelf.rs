@@ -267,6 +267,47 @@ fn room_for_a_newcomer_is_made_by_the_oldest_newcomer() {
     assert_eq!(shelf.drain_one(), None);
 }
 
+/// However fast a crowd comes, it does not push out who comes alone.
+#[test]
+fn room_for_a_newcomer_is_made_by_the_source_that_has_the_most() {
+    let mut shelf = shelf(LIMITS, &[(1, Newcomer, 1), (2, Newcomer, 2), (3, Newcomer, 2), (4, Newcomer, 2)]);
+    for slot in 5..100 {
+        assert_eq!(shelf.displace(Newcomer, 0).unwrap().slot, slot - 3);
+        assert_eq!(shelf.put(entry(slot, Newcomer, 2, Nanos::from(slot) * MS), false, 0), None);
+    }
+    let displaced: Vec<u32> = (0..4).map(|_| shelf.displace(Newcomer, 0).unwrap().slot).collect();
+    assert_eq!(displaced, [97, 98, 1, 99], "where each has one it is the oldest");
+}
+
+/// The turns in which each of `clients` of one source is served, if each connects anew as soon as it was.
+fn closed_loop(shelf: &mut Plain, clients: u32, turns: usize) -> HashMap<u32, Vec<usize>> {
+    let mut served: HashMap<u32, Vec<usize>> = HashMap::new();
+    for slot in 0..clients {
+        assert_eq!(shelf.put(entry(slot, Newcomer, 7, 0), false, 0), None);
+    }
+    for turn in 0..turns {
+        let now = turn as Nanos * MS;
+        let next = shelf.next(now).unwrap();
+        served.entry(next.slot).or_default().push(turn);
+        assert_eq!(shelf.put(Shelved { since: now, ..next }, false, now), None);
+    }
+    served
+}
+
+#[test]
+fn clients_that_connect_anew_for_each_request_are_all_served() {
+    let served = closed_loop(&mut Shelf::new(LIMITS), 32, 3_200);
+    assert_eq!(served.len(), 32);
+    let pauses = served.values().flat_map(|turns| turns.windows(2).map(|pair| pair[1] - pair[0]));
+    assert!(pauses.max() <= Some(8 * 32), "one in eight turns is the oldest's");
+}
+
+#[test]
+fn while_many_leave_no_turn_is_the_oldest_s() {
+    let served = closed_loop(&mut left_by(100, 400 * MS), 32, 100);
+    assert_eq!(served.len(), 1, "the freshest has all");
+}
+
 #[test]
 fn an_entry_without_a_place_comes_back() {
     let mut shelf = shelf(LIMITS, &[(1, Newcomer, 1)]);
@@ -337,6 +378,19 @@ fn take(known: &mut Known, taken: Option<Shelved<()>>) {
     }
 }
 
+/// What was displaced is of a source that has the most newcomers, to within a factor of two; where each has one, it is the
+/// oldest.
+fn check_displaced(displaced: Option<Shelved<()>>, waiting: &[Shelved<()>]) {
+    let crowd = |source| waiting.iter().filter(|shelved| shelved.source == source).count();
+    let largest = waiting.iter().map(|shelved| crowd(shelved.source)).max();
+    let Some(displaced) = displaced else { return assert_eq!(largest, None) };
+    assert!(crowd(displaced.source) * 2 > largest.unwrap(), "{displaced:?}, {largest:?}");
+    if largest == Some(1) {
+        let oldest = waiting.iter().map(|shelved| shelved.since).min();
+        assert_eq!(Some(displaced.since), oldest);
+    }
+}
+
 /// Does a step with both and compares.
 fn try_step(shelf: &mut Plain, known: &mut Known, now: &mut Nanos, step: ShelfStep) {
     match step {
@@ -384,9 +438,9 @@ fn try_step(shelf: &mut Plain, known: &mut Known, now: &mut Nanos, step: ShelfSt
         ShelfStep::Displace => {
             let newcomers =
                 |(shelved, doubtful): &&(Shelved<()>, bool)| !doubtful && shelved.class == Newcomer;
-            let oldest = known.values().filter(newcomers).map(|(shelved, _)| shelved.since).min();
+            let waiting: Vec<_> = known.values().filter(newcomers).map(|(shelved, _)| *shelved).collect();
             let displaced = shelf.displace(Newcomer, 0);
-            assert_eq!(displaced.map(|shelved| shelved.since), oldest);
+            check_displaced(displaced, &waiting);
             take(known, displaced);
         }
         ShelfStep::Cost(source, cost) => shelf.note_cost(SourceId(source), cost),

@@ -91,6 +91,8 @@ pub(super) struct World {
     /// Processor time that refusals may take, and when it was last looked at.
     budget: f64,
     budget_at: Nanos,
+    /// Whether a newcomer had to make room since it was calm.
+    overflowed: bool,
     stood_at: Nanos,
     /// Kept only where all turns cost the same.
     fairness: Option<Fairness>,
@@ -129,6 +131,7 @@ impl World {
             waiting_datagrams: 0,
             budget: 0.0,
             budget_at: 0,
+            overflowed: false,
             stood_at: 0,
             fairness: None,
             report: RunReport { groups: vec![GroupOutcome::default(); groups.len()], ..RunReport::default() },
@@ -292,8 +295,7 @@ impl World {
 
     fn backlog_limit(&self) -> usize {
         let calm = self.order.standing().is_calm(self.now);
-        let soon = self.rules.capacity() * BACKLOG_TIME as f64 / SECOND as f64;
-        let small = (soon as usize).max(BACKLOG_LEAST).min(self.rules.backlog);
+        let small = self.soon().min(self.rules.backlog);
         match self.rules.rule {
             ServingOrder::Shelf if calm => self.rules.backlog_deep,
             ServingOrder::Shelf => small,
@@ -410,7 +412,24 @@ impl World {
             ServingOrder::Shelf => self.newcomers,
             _ => self.channel.len(),
         };
-        waiting < self.rules.queue + free
+        waiting < self.places() + free
+    }
+
+    /// How many newcomers may wait: while the queue stands and processors have no rest, as many as the workers serve soon, once
+    /// some had to make room.
+    fn places(&self) -> usize {
+        let busy = self.rules.work != WorkModel::Sleep && self.rules.rule == ServingOrder::Shelf;
+        if busy && self.overflowed && !self.order.standing().is_calm(self.now) {
+            self.soon().min(self.rules.queue)
+        } else {
+            self.rules.queue
+        }
+    }
+
+    /// How many turns the workers do in a moment.
+    fn soon(&self) -> usize {
+        let soon = self.rules.capacity() * BACKLOG_TIME as f64 / SECOND as f64;
+        (soon as usize).max(BACKLOG_LEAST)
     }
 
     /// Refuses one for another, if the budget pays for it.
@@ -436,7 +455,9 @@ impl World {
             }
             return false;
         }
+        self.shelve();
         let Some(request) = self.order.displace(Class::Newcomer, self.now) else { return false };
+        self.overflowed = true;
         self.budget = (self.budget - REFUSE_COST as f64).max(0.0);
         self.overhead(REFUSE_COST - ACCEPT_COST);
         self.report.displaced += 1;
@@ -549,22 +570,44 @@ impl World {
         let shelved = self.order.len();
         let came: Vec<RequestModel> = self.channel.queue.borrow().iter().copied().collect();
         let offer = self.order.take(self.now, &self.channel);
-        let fairness = self.fairness.as_mut().expect("it is kept");
         if shelved + self.order.len() == 0 {
             return offer;
         }
-        for request in &came[..came.len() - self.channel.len()] {
-            let doubtful = self.channel.has_hung_up(request) && self.now - request.since > HALF_CLOSE;
-            if !doubtful {
-                fairness.came(request);
-            }
-        }
+        self.note_came(&came[..came.len() - self.channel.len()]);
+        let fairness = self.fairness.as_mut().expect("it is kept");
         match &offer {
             Some(Offer::Turn(request)) => fairness.picked(request),
             Some(Offer::GiveUp(request)) => fairness.left(request.seat()),
             None => {}
         }
         offer
+    }
+
+    /// Tells the simple accounts of those that are on the shelf now.
+    fn note_came(&mut self, came: &[RequestModel]) {
+        let Some(fairness) = &mut self.fairness else { return };
+        for request in came {
+            let doubtful = self.channel.has_hung_up(request) && self.now - request.since > HALF_CLOSE;
+            if !doubtful {
+                fairness.came(request);
+            }
+        }
+    }
+
+    /// Moves what workers in long turns have left in the line to the shelf.
+    fn shelve(&mut self) {
+        if self.channel.len() == 0 {
+            return;
+        }
+        let came: Vec<RequestModel> = self.channel.queue.borrow().iter().copied().collect();
+        let mut given_up = Vec::new();
+        self.order.shelve(self.now, &self.channel, None, |offer| match offer {
+            Offer::GiveUp(request) => given_up.push(request),
+            Offer::Turn(request) => unreachable!("{request:?} can stand on the shelf"),
+        });
+        self.note_came(&came[..came.len() - self.channel.len()]);
+        self.report.given_up += given_up.len();
+        given_up.iter().for_each(|request| self.shed(request));
     }
 
     /// A request is in the queue no more.
@@ -657,6 +700,7 @@ impl World {
             self.report.expired += 1;
             self.shed(&request);
         }
+        self.overflowed &= !self.order.standing().is_calm(self.now);
         let oldest = self.order.oldest(self.now).unwrap_or(0);
         assert!(oldest <= self.rules.queue_timeout, "an entry has waited for {} ms", oldest / MS);
         self.at(self.now + SCAN, WorldEvent::Scan);

@@ -135,6 +135,11 @@ impl Listener {
         if self.tls.is_some() { Vec::new() } else { self.words.get().say(wait).into_owned() }
     }
 
+    /// The same for a client with or without a handshake that is over.
+    pub(crate) fn refusal_where(&self, is_open: bool, wait: Duration) -> Vec<u8> {
+        if is_open { self.words.get().say(wait).into_owned() } else { self.refusal(wait) }
+    }
+
     /// Whether the service's sessions have words for an overload.
     pub(crate) fn answers_overload(&self) -> bool {
         self.answers_overload.load(Relaxed)
@@ -146,11 +151,6 @@ impl Listener {
         let (words, answers_overload) = words_of(&*self.service, words);
         self.words.replace(words);
         self.answers_overload.store(answers_overload, Relaxed);
-    }
-
-    /// The same for a client with or without a handshake that is over.
-    pub(crate) fn refusal_where(&self, is_open: bool, wait: Duration) -> Cow<'_, [u8]> {
-        if is_open { self.words.say(wait) } else { self.refusal(wait) }
     }
 
     /// With a log of its HTTP requests, if there is one.

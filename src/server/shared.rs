@@ -205,7 +205,7 @@ impl Shared {
     }
 
     /// The same for a client that has a connection. Inside TLS it can be told once its handshake is over.
-    pub(crate) fn words_for(&self, owned: &Owned<'_>) -> Cow<'_, [u8]> {
+    pub(crate) fn words_for(&self, owned: &Owned<'_>) -> Vec<u8> {
         let side = self.table.side(owned.id.slot);
         let is_open = side.is_some_and(|side| side.as_ref().is_some_and(|side| side.is_open()));
         self.listeners[owned.listener()].refusal_where(is_open, self.wait_estimate())

@@ -1,6 +1,5 @@
 //! Reads the configuration again. It is checked as a whole, and then either all of it takes effect or nothing.
 
-use crate::Address;
 use crate::cli::args::ServeArgs;
 use crate::cli::config;
 use crate::cli::log;
@@ -19,8 +18,8 @@ pub(crate) struct Configured {
 
 /// A configuration that was read again, and is in order in itself.
 pub(crate) struct ReadAgain {
-    args: ServeArgs,
-    plan: Plan,
+    pub(crate) args: ServeArgs,
+    pub(crate) plan: Plan,
 }
 
 /// One thing that changes.
@@ -67,22 +66,19 @@ impl Configured {
 
     /// What would change if this was in force, or why it cannot be. Nothing changes by the question.
     pub(crate) fn changes(&self, new: &ReadAgain, handle: &Handle) -> Result<Vec<ReloadChange>, String> {
-        let fixed = self.fixed(new, handle);
+        let fixed = self.fixed(new, &handle.limits());
         if !fixed.is_empty() {
             return Err(SetLimitsError::Fixed(fixed).to_string());
         }
         let limits = handle.would_change(new.plan.limits.clone(), &own_limits(&new.plan));
         let mut changes = limits.map_err(|error| error.to_string())?;
         let both = || self.plan.listeners.iter().zip(&new.plan.listeners);
-        for ((old, new), address) in both().zip(handle.addresses()) {
-            changes.extend(old.gate_changes(new, &old.url(&address)));
+        let addresses = handle.addresses();
+        let urls: Vec<_> = both().zip(&addresses).map(|((old, _), address)| old.url(address)).collect();
+        for ((old, new), url) in both().zip(&urls) {
+            changes.extend(old.gate_changes(new, url));
         }
-        changes.extend(self.words_changes(new, &handle.addresses()));
-        let (before, after) = (self.args.log_level(), new.args.log_level());
-        if before != after {
-            let (before, after) = (before.to_string(), after.to_string());
-            changes.push(LimitChange { name: "log-level", listener: None, before, after });
-        }
+        changes.extend(self.other_changes(new, &urls));
         let changes = changes.into_iter().map(ReloadChange::Setting);
         let shown = both().filter(|(old, new)| old.shows_others_than(new));
         let shown = shown.map(|(old, _)| ReloadChange::Certificate(old.text.clone()));
@@ -111,8 +107,9 @@ impl Configured {
         Ok(())
     }
 
-    /// Which listeners, or whether all that have no text of their own, tell clients that are not served another text.
-    fn words_changes(&self, new: &ReadAgain, addresses: &[Address]) -> Vec<LimitChange> {
+    /// What is another of the text for clients that are not served, for all listeners that have none of their own and for
+    /// each that has, and of the log. The listeners are called by these names.
+    pub(crate) fn other_changes(&self, new: &ReadAgain, listeners: &[String]) -> Vec<LimitChange> {
         let change = |listener, before: &Option<Vec<u8>>, after: &Option<Vec<u8>>| {
             (before != after).then(|| LimitChange {
                 name: "busy-reply",
@@ -122,11 +119,15 @@ impl Configured {
             })
         };
         let of_all = change(None, &self.plan.busy_reply, &new.plan.busy_reply);
-        let both = self.plan.listeners.iter().zip(&new.plan.listeners).zip(addresses);
-        let own = both.filter_map(|((old, new), address)| {
-            change(Some(old.url(address)), &old.busy_reply, &new.busy_reply)
+        let both = self.plan.listeners.iter().zip(&new.plan.listeners).zip(listeners);
+        let own = both
+            .filter_map(|((old, new), name)| change(Some(name.clone()), &old.busy_reply, &new.busy_reply));
+        let (before, after) = (self.args.log_level(), new.args.log_level());
+        let level = (before != after).then(|| {
+            let (before, after) = (before.to_string(), after.to_string());
+            LimitChange { name: "log-level", listener: None, before, after }
         });
-        of_all.into_iter().chain(own).collect()
+        of_all.into_iter().chain(own).chain(level).collect()
     }
 
     /// What each listener is configured as, in their order.
@@ -134,8 +135,8 @@ impl Configured {
         self.plan.listeners.iter().map(|listener| listener.text.clone()).collect()
     }
 
-    /// The options that are another now and take effect at a restart.
-    fn fixed(&self, new: &ReadAgain, handle: &Handle) -> Vec<&'static str> {
+    /// The options that are another now and take effect at a restart; `limits` are in force.
+    pub(crate) fn fixed(&self, new: &ReadAgain, limits: &Limits) -> Vec<&'static str> {
         let ReadAgain { args, plan } = new;
         let mut fixed = Vec::new();
         let mut look = |name: &'static str, differs: bool| {
@@ -166,9 +167,8 @@ impl Configured {
         for (old, new) in webs(&self.args).iter().zip(webs(args)) {
             old.differing(&new).into_iter().for_each(|name| look(name, true));
         }
-        let limits = handle.limits();
         for limit in TABLE.iter().filter(|limit| !limit.is_live()) {
-            look(limit.name, (limit.get)(&limits) != (limit.get)(&plan.limits));
+            look(limit.name, (limit.get)(limits) != (limit.get)(&plan.limits));
         }
         fixed
     }

@@ -4,9 +4,9 @@
 //! A fixed script runs twice, with few and with many requests; the difference over the difference is what one request
 //! costs, without start and end.
 
+use crate::peers::Mode;
 use crate::pin::Cpus;
-use crate::scene::Wire;
-use crate::server::{self, Server, Service, Spec};
+use crate::server::{self, Place, Server, Service, Spec};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Requests of the short and of the long run.
@@ -48,7 +49,7 @@ pub(crate) struct CostArgs {
     /// The tidegate binary; default: the one beside this program.
     #[arg(long)]
     tidegate: Option<PathBuf>,
-    /// Only these works: echo, connect, refuse, udp.
+    /// Only these works: echo, connect, refuse, udp, http, gate, http-gate.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Longest time for everything.
@@ -77,21 +78,36 @@ struct Cost {
 /// A fixed script and the server it talks to.
 struct Work {
     name: &'static str,
+    serves: Serves,
     args: &'static str,
-    udp: bool,
     script: fn(SocketAddr, u32) -> Result<()>,
 }
 
-const WORKS: [Work; 4] = [
-    Work { name: "echo", args: "--admin off", udp: false, script: echo },
-    Work { name: "connect", args: "--admin off", udp: false, script: connect },
+/// What a server serves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Serves {
+    Echo,
+    Datagrams,
+    Http,
+    /// A pair to a backend that echoes, which is not counted.
+    Gate,
+    /// The same for requests, to a backend that answers them.
+    HttpGate,
+}
+
+const WORKS: [Work; 7] = [
+    Work { name: "echo", serves: Serves::Echo, args: "", script: echo },
+    Work { name: "connect", serves: Serves::Echo, args: "", script: connect },
     Work {
         name: "refuse",
-        args: "--admin off --max-connections 1 --queue 1 --refusal-rate 1000000/s",
-        udp: false,
+        serves: Serves::Echo,
+        args: "--max-connections 1 --queue 1 --refusal-rate 1000000/s",
         script: refuse,
     },
-    Work { name: "udp", args: "--admin off", udp: true, script: datagrams },
+    Work { name: "udp", serves: Serves::Datagrams, args: "", script: datagrams },
+    Work { name: "http", serves: Serves::Http, args: "", script: requests },
+    Work { name: "gate", serves: Serves::Gate, args: "", script: echo },
+    Work { name: "http-gate", serves: Serves::HttpGate, args: "", script: requests },
 ];
 
 /// Measures, and checks or stores.
@@ -114,7 +130,7 @@ pub(crate) fn run(args: CostArgs) -> Result<()> {
             cost.by_name.iter().map(|(name, calls)| format!("{name} {calls:.2}")).collect();
         writeln!(
             out,
-            "{:8} {:>8.0} instructions, {:>6.2} system calls ({})",
+            "{:9} {:>8.0} instructions, {:>6.2} system calls ({})",
             work.name,
             cost.instructions,
             cost.calls,
@@ -130,7 +146,7 @@ pub(crate) fn run(args: CostArgs) -> Result<()> {
 }
 
 fn store(file: &Path, measured: BTreeMap<String, Cost>) -> Result<()> {
-    let mut stored = load(file).unwrap_or(Stored { tolerance: 0.5, works: BTreeMap::new() });
+    let mut stored = load(file).unwrap_or(Stored { tolerance: 0.2, works: BTreeMap::new() });
     stored.works.extend(measured);
     let text = serde_json::to_string_pretty(&stored)?;
     std::fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))
@@ -226,10 +242,15 @@ impl Work {
 
     /// Runs the script against tidegate under a tool, to the end of both; what the tool counted is in `report`.
     fn traced(&self, requests: u32, tool: &[&str], report: &Path, cpus: &Cpus) -> Result<String> {
-        let spec = Spec::with("tidegate", self.args);
-        let wire = if self.udp { Wire::Datagrams } else { Wire::Stream };
-        let service = Service { wire, mode: crate::peers::Mode::Echo };
-        let server = Server::start_under(tool, &spec, service, cpus)?;
+        let backend = self.serves.backend(cpus)?;
+        let [program, words @ ..] = tool else { bail!("nothing counts") };
+        let mut command = Command::new(program);
+        command.args(words).arg(server::default_tidegate());
+        command.args(["--admin", "off", "--listen", &self.serves.listen(backend.as_ref())]);
+        command.args(self.args.split_whitespace());
+        // A script is one source.
+        command.env("TIDEGATE_DATAGRAM_SOURCE_RATE", "off");
+        let server = Server::launch(command, Place::Said(self.serves.said()), cpus)?;
         (self.script)(server.addr, requests)?;
         server.end(END_TIMEOUT)?;
         // strace ends a little after what it traced.
@@ -260,6 +281,45 @@ impl Work {
         // -D: the server is our child and strace its observer, so that a signal reaches the server.
         let text = self.traced(requests, &["strace", "-D", "-f", "-c", "-o", &path], &report.path, cpus)?;
         Ok(calls_in(&text))
+    }
+}
+
+impl Serves {
+    /// What stands behind a gate.
+    fn backend(self, cpus: &Cpus) -> Result<Option<Server>> {
+        match self {
+            Serves::Gate => {
+                let service = Service::stream(Mode::Echo);
+                Server::start(&Spec::new("epoll"), service, cpus).map(Some)
+            }
+            Serves::HttpGate => {
+                let mut command = Command::new(server::default_tidegate());
+                command.args(["--admin", "off", "--listen", "hello=http://127.0.0.1:0"]);
+                Server::launch(command, Place::Said("http://"), cpus).map(Some)
+            }
+            Serves::Echo | Serves::Datagrams | Serves::Http => Ok(None),
+        }
+    }
+
+    /// As `--listen` takes it.
+    fn listen(self, backend: Option<&Server>) -> String {
+        let backend = backend.map_or_else(String::new, |backend| backend.addr.to_string());
+        match self {
+            Serves::Echo => "echo=tcp://127.0.0.1:0".to_owned(),
+            Serves::Datagrams => "echo=udp://127.0.0.1:0".to_owned(),
+            Serves::Http => "hello=http://127.0.0.1:0".to_owned(),
+            Serves::Gate => format!("proxy:{backend}=tcp://127.0.0.1:0"),
+            Serves::HttpGate => format!("proxy:http://{backend}=http://127.0.0.1:0"),
+        }
+    }
+
+    /// What the server says before the address where it listens; it may name a backend before.
+    fn said(self) -> &'static str {
+        match self {
+            Serves::Echo | Serves::Gate => "on tcp://",
+            Serves::Datagrams => "on udp://",
+            Serves::Http | Serves::HttpGate => "on http://",
+        }
     }
 }
 
@@ -371,6 +431,27 @@ fn datagrams(addr: SocketAddr, requests: u32) -> Result<()> {
         ensure!(n == REQUEST.len(), "the echo is not what was sent");
         Ok(())
     })
+}
+
+/// Requests one after the other on one connection, as a browser's are.
+fn requests(addr: SocketAddr, requests: u32) -> Result<()> {
+    const GET: &[u8] = b"GET /hello HTTP/1.1\r\nHost: example\r\nUser-Agent: cost\r\nAccept: */*\r\n\r\n";
+    let mut stream = connected(addr)?;
+    // All answers are alike but for their dates, so the first says how long they are.
+    let mut length = 0;
+    let mut answer = vec![0; 4096];
+    for _ in 0..requests {
+        stream.write_all(GET)?;
+        let mut read = 0;
+        while read == 0 || read < length {
+            let n = stream.read(&mut answer[read..]).context("no answer")?;
+            ensure!(n > 0, "the connection ended");
+            read += n;
+        }
+        ensure!(answer.starts_with(b"HTTP/1.1 200 ") && (length == 0 || read == length), "another answer");
+        length = read;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -238,18 +238,7 @@ impl Cost {
 impl Server {
     /// Starts it on these processors.
     pub(crate) fn start(spec: &Spec, service: Service, cpus: &Cpus) -> Result<Self> {
-        Self::start_under(&[], spec, service, cpus)
-    }
-
-    /// Starts it under a tool that takes the server's command line after its own.
-    pub(crate) fn start_under(tool: &[&str], spec: &Spec, service: Service, cpus: &Cpus) -> Result<Self> {
-        let mut command = spec.command(service).with_context(|| format!("cannot start {}", spec.name))?;
-        if let [program, args @ ..] = tool {
-            let mut under = Command::new(program);
-            under.args(args).arg(command.get_program()).args(command.get_args());
-            under.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-            command = under;
-        }
+        let command = spec.command(service).with_context(|| format!("cannot start {}", spec.name))?;
         Self::launch(command, Place::Said(service.scheme(&spec.name)), cpus)
             .with_context(|| format!("{} did not start", spec.name))
     }

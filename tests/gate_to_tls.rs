@@ -83,7 +83,9 @@ fn secure(trust: &Trust, service: impl tidegate::Service) -> Site {
 fn eight_megabytes_pass_both_ways_through_https_whole() {
     let trust = Trust::new(&["localhost"]);
     let listen = Listen::new("127.0.0.1:0", http::echo()).unwrap().tls(trust.tls());
+    // It has the whole answer at once, and may keep it for as long as the gate does not read it.
     let limits = Limits::default().max_body(16 << 20).input_total(64 << 20);
+    let limits = limits.output_per_connection(16 << 20).output_total(64 << 20);
     let backend = Site::listening(Server::builder().limits(limits).listener(listen));
     let gate = Gate::http(backend.address, &trust);
     let sent = noise(8_000_000);

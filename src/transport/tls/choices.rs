@@ -25,7 +25,7 @@ pub struct BackendTls {
 }
 
 impl BackendTls {
-    /// Who is trusted, for a person.
+    /// The authorities that are trusted, for a person.
     #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program shows it"))]
     pub(crate) fn trusted(&self) -> String {
         match &self.authorities {

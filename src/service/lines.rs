@@ -530,12 +530,12 @@ mod tests {
                 stopping: &self.stopping,
                 draining: &self.stopping,
                 host: &host,
-                words: &crate::service::Words::default(),
+                words: &crate::current::Current::new(crate::service::Words::default()),
                 is_unix: false,
                 web: None,
             };
             let mut stream =
-                Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, context, seat, false);
+                Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, &context, seat, false);
             let turn = self.session.turn(&mut stream);
             stream.finish().1.unwrap();
             turn

@@ -4,6 +4,7 @@ use super::pace::Pace;
 use super::secured::{Decrypted, SecuredTurn, SocketTls};
 use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, WebTurn, Words};
 use crate::clock::Nanos;
+use crate::current::Current;
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::sys::Mapping;
@@ -124,12 +125,14 @@ pub struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
+    /// It is made for each turn and has some hundred bytes: inlined, it is written where it stays.
+    #[inline]
     pub(crate) fn new(
         socket: &'a ClientSocket,
         peer: &'a Peer,
         buffers: &'a mut Buffers,
         kept: &'a mut Kept,
-        context: Context<'a>,
+        context: &'a Context<'a>,
         seat: Seat,
         hangup: bool,
     ) -> Self {
@@ -171,9 +174,8 @@ impl<'a> Stream<'a> {
     }
 
     /// From now on input and output go through TLS.
-    pub(crate) fn secured(mut self, tls: Option<&'a RefCell<SecuredTurn<'a>>>) -> Self {
+    pub(crate) fn secure(&mut self, tls: Option<&'a RefCell<SecuredTurn<'a>>>) {
         (self.input.tls, self.output.tls) = (tls, tls);
-        self
     }
 
     /// The TLS of the connection, for a session that moves bytes itself. Whatever such a session sends must go through it.
@@ -220,8 +222,8 @@ impl<'a> Stream<'a> {
         self.peer
     }
 
-    pub(super) fn context(&self) -> &Context<'a> {
-        &self.output.context
+    pub(super) fn context(&self) -> &'a Context<'a> {
+        self.output.context
     }
 
     /// The limits in force.
@@ -242,7 +244,7 @@ impl<'a> Stream<'a> {
     /// The words for a client of this listener that cannot be served now, with the time after which it may come
     /// again.
     pub fn busy_reply(&self, wait: std::time::Duration) -> std::borrow::Cow<'a, [u8]> {
-        self.output.context.words.say(wait)
+        self.output.context.words.get().say(wait).into_owned().into()
     }
 
     /// A waker that gives this session a turn from any thread, although its client has sent nothing.
@@ -337,7 +339,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Ends the turn: sends what was collected, and returns what the turn did.
-    pub(crate) fn finish(mut self) -> (Turned, io::Result<()>) {
+    pub(crate) fn finish(&mut self) -> (Turned, io::Result<()>) {
         let flushed = self.output.flush();
         let Input { received, drained, ended, hangup, .. } = self.input;
         // After a hang-up the end is still to be read, and no further event announces it.
@@ -356,7 +358,7 @@ pub(crate) struct Context<'a> {
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
     pub(crate) draining: &'a std::sync::atomic::AtomicBool,
     pub(crate) host: &'a Arc<dyn Host>,
-    pub(crate) words: &'a Words,
+    pub(crate) words: &'a Current<Words>,
     /// The clients of the listener come over a Unix socket.
     pub(crate) is_unix: bool,
     /// Where turns that speak HTTP are counted.
@@ -489,7 +491,7 @@ pub struct Output<'a> {
     gather: &'a mut Vec<u8>,
     blocked: &'a Cell<bool>,
     pace: &'a Pace,
-    pub(super) context: Context<'a>,
+    pub(super) context: &'a Context<'a>,
     pub(super) sent: u64,
 }
 
@@ -566,7 +568,7 @@ impl Output<'_> {
             return Ok(());
         }
         self.blocked.set(true);
-        let Context { limits, output_total, host, .. } = self.context;
+        let &Context { limits, output_total, host, .. } = self.context;
         self.kept.keep(data, self.peer, limits, output_total, &**host)
     }
 }

@@ -319,6 +319,7 @@ fn every_limit_that_is_asked_for_is_in_force() {
         ("queue-order", "fifo"),
         ("fair", "off"),
         ("refusal-rate", "12/s"),
+        ("dry-run", "queue,source-rate"),
         ("read-timeout", "11s"),
         ("write-timeout", "12s"),
         ("idle-timeout", "13s"),

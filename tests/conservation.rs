@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, Site, Stop};
+use support::{Client, Site, Stop, figure};
 use tidegate::limits::RefusalRate;
 use tidegate::service::{Cost, Work};
 use tidegate::{Limits, Overload};
@@ -71,8 +71,15 @@ fn churn(overload: Overload) {
     });
     let now = site.counts();
     assert!(now.dropped_total() > 0 && answered.load(Ordering::Relaxed) > 0, "{now:?}");
-    println!("{overload}: {} readings, accepted {}", readings.load(Ordering::Relaxed), now.accepted);
-    site.end();
+    let report = site.end();
+    figure(format!(
+        "{} readings, each conserved: {} accepted = {} dropped + {} closed + {} open at the last; {report}",
+        readings.load(Ordering::Relaxed),
+        now.accepted,
+        now.dropped_total(),
+        now.closed_total(),
+        now.open(),
+    ));
 }
 
 #[test]

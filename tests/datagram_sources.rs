@@ -194,6 +194,10 @@ fn a_source_that_floods_takes_nothing_from_the_others() {
             answered += usize::from(matches!(polite.recv(&mut reply), Ok(1) if reply[0] == n));
         }
         assert!(answered >= 39, "{answered} of 40 were answered");
+        let dropped = counts(&handle).datagrams_dropped[DatagramDrop::SourceRate as usize];
+        support::figure(format!(
+            "{answered} of 40 polite sources answered beside a flood of which {dropped} were dropped"
+        ));
     });
     // Of the flood what its source is allowed was answered, and the operator is told who it was.
     let observe = handle.observe();

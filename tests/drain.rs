@@ -8,7 +8,7 @@ use std::io::{BufRead, Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, End, Gate, Held, Program, Running, Site, Stop, eventually, throughout};
+use support::{Client, End, Gate, Held, Program, Running, Site, Stop, eventually, figure, throughout};
 use tidegate::limits::RefusalRate;
 use tidegate::metrics::snapshot::Phase;
 use tidegate::reason::{CloseReason, DropReason};
@@ -253,6 +253,7 @@ fn loop_requests(address: SocketAddr, reuse: bool, stop: &AtomicBool, fates: &Fa
 
 #[test]
 fn no_client_in_a_request_loop_is_reset() {
+    let mut replies = 0;
     for round in 0..5 {
         let limits = Limits::default().workers(4).queue(64);
         let site = Site::serve(limits, Work(Cost::Sleep(Duration::from_micros(200))));
@@ -270,8 +271,10 @@ fn no_client_in_a_request_loop_is_reset() {
         });
         let lost = fates.lost.load(Ordering::Relaxed);
         assert_eq!(lost, 0, "round {round}: {lost} requests were neither answered nor ended with FIN");
+        replies += fates.replies.load(Ordering::Relaxed);
         assert!(site.end().is_clean());
     }
+    figure(format!("5 drains beside 16 clients: {replies} requests answered, 0 lost"));
 }
 
 #[test]
@@ -469,8 +472,8 @@ fn a_client_that_pipelines_without_end_does_not_hold_a_drain() {
         let (sent, answered, end) = pipeline_without_end(&site);
         // The buffers of both kernels are what may be on the way; all that had arrived is answered.
         assert!(answered + 80_000 > sent, "{answered} of {sent} were answered");
-        println!("{answered} answered, {sent} sent when the order came, {end:?}");
         let report = site.end();
+        figure(format!("{answered} lines answered, {sent} sent when the order came, {end:?}; {report}"));
         assert!(report.is_clean() && report.drained == 1, "{report}");
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
         assert!(report.elapsed < Duration::from_secs(3), "{report}");

@@ -8,8 +8,11 @@ use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, End, Ending, Program, Running, command, eventually, figure, path, raise_open_files};
+use support::{
+    Client, End, Ending, Program, Running, Scrape, command, eventually, figure, path, raise_open_files,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
@@ -124,6 +127,7 @@ fn it_serves_with_stdout_and_stderr_closed_or_full() {
         rustix::process::kill_process(rustix::process::Pid::from_child(&server.0), Signal::TERM).unwrap();
         let status = eventually("it ends", || server.0.try_wait().unwrap());
         assert_eq!(status.code(), Some(0), "{outputs}");
+        figure(format!("`{outputs}`: served, exit code 0 at SIGTERM"));
     }
 }
 
@@ -158,6 +162,87 @@ fn ten_rounds_of_ten_thousand_connections_leave_nothing_behind() {
     server.client().say("x").hear("x");
 }
 
+/// The wait that 99 of 100 do not exceed.
+fn p99(mut waits: Vec<Duration>) -> Duration {
+    waits.sort_unstable();
+    waits[(waits.len() - 1) * 99 / 100]
+}
+
+/// How long one that behaves waits for its answers, until the attack is over.
+fn ask_until(over: &AtomicBool, at: SocketAddr) -> Vec<Duration> {
+    let (mut client, mut waits) = (Client::connect(at), Vec::new());
+    while !over.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        client.say("hello").hear("hello");
+        waits.push(began.elapsed());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    waits
+}
+
+#[test]
+fn two_thousand_clients_of_a_byte_a_second_both_ways_delay_nobody_and_cost_no_thread() {
+    raise_open_files();
+    let server = Program::new().start();
+    let (at, threads, resident) = (server.address(), server.status("Threads"), server.status("VmRSS"));
+    let mut slow: Vec<Client> = (0..2_000).map(|_| server.client()).collect();
+    let over = AtomicBool::new(false);
+    let waits = std::thread::scope(|scope| {
+        let healthy = scope.spawn(|| ask_until(&over, at));
+        for _ in 0..4 {
+            let began = Instant::now();
+            for client in &mut slow {
+                client.say("x").hear("x");
+            }
+            std::thread::sleep(Duration::from_secs(1).saturating_sub(began.elapsed()));
+        }
+        over.store(true, Ordering::Relaxed);
+        healthy.join().expect("who behaves is answered")
+    });
+    let (now, count) = (server.status("Threads"), waits.len());
+    let (p99, more) = (p99(waits), server.status("VmRSS").saturating_sub(resident));
+    figure(format!(
+        "{count} requests of one that behaves beside 2,000 such: p99 {p99:.1?}; {threads} threads, then {now}; {more} KiB more resident"
+    ));
+    assert!(p99 < Duration::from_millis(500), "p99 of one that behaves {p99:?}");
+    assert!(now <= threads, "{now} threads, {threads} before");
+    assert!(more < 32 * 1024, "{more} KiB more for 2,000 connections");
+    drop(slow);
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().0, Some(0));
+}
+
+#[test]
+fn sources_by_the_thousand_have_each_their_own_limit_and_take_little_memory() {
+    raise_open_files();
+    let server = Program::new().arg("--max-per-source", 1).arg("--refusal-rate", "all").admin().start();
+    let resident = server.status("VmRSS");
+    let (mut served, mut refused) = (0, 0);
+    let mut held = Vec::new();
+    for n in 0..3_000_u32 {
+        let source = format!("127.1.{}.{}", n / 250, n % 250 + 1);
+        let mut first = Client::from(&source, server.address());
+        served += u32::from(first.mutter("x").heard(&mut [0]));
+        let mut second = Client::from(&source, server.address());
+        refused += u32::from(!second.mutter("x").heard(&mut [0]));
+        // A thousand stay; of the others only their source is remembered.
+        if n % 3 == 0 {
+            held.push(first);
+        }
+    }
+    let more = server.status("VmRSS").saturating_sub(resident);
+    let seen = Scrape::of(&server);
+    seen.assert_conserved();
+    let counted = seen.sum("tidegate_connections_dropped_total", &["reason=\"per_source\""]);
+    figure(format!(
+        "3,000 sources, each twice at once: {served} served, {refused} refused ({counted} counted); {more} KiB more resident"
+    ));
+    assert_eq!((served, refused, counted), (3_000, 3_000, 3_000));
+    assert!(more < 32 * 1024, "{more} KiB more");
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().0, Some(0));
+}
+
 /// It is told to end, and does so in good time with an exit code that says how.
 #[track_caller]
 fn ends(server: Running, state: &str) {
@@ -167,6 +252,7 @@ fn ends(server: Running, state: &str) {
     let (code, log) = server.ended();
     assert!(matches!(code, Some(0 | 3)), "{state}: {code:?}: {log}");
     assert!(began.elapsed() < Duration::from_secs(10), "{state}: after {:?}", began.elapsed());
+    figure(format!("{state}: ended after {:.1?} with exit code {}", began.elapsed(), code.unwrap_or(-1)));
 }
 
 #[test]
@@ -189,11 +275,11 @@ fn an_order_to_end_is_obeyed_without_descriptors_when_stopped_and_in_a_flood() {
 
     let server = start();
     let at = server.address();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) {
                     if let Ok(mut client) = Client::try_connect(at, Duration::from_millis(20)) {
                         client.mutter("x");
                     }
@@ -202,7 +288,7 @@ fn an_order_to_end_is_obeyed_without_descriptors_when_stopped_and_in_a_flood() {
         }
         std::thread::sleep(Duration::from_millis(300));
         let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ends(server, "in a flood")));
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         ended.expect("it ends in a flood");
     });
 }

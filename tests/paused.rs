@@ -52,6 +52,9 @@ fn idle_clients_that_asked_in_time_are_answered() {
     // The silent one is late, and one that was answered is late again in time.
     assert_eq!(silent.end(), End::Fin);
     assert_eq!(clients[0].end(), End::Fin);
+    support::figure(
+        "stopped for 2.5 s (idle-timeout 1.5 s): 10 of 10 that had asked answered, the silent one ended",
+    );
 }
 
 #[test]
@@ -76,6 +79,7 @@ fn half_requests_whose_rest_came_in_time_are_answered() {
         client.hear("hello half\n");
     }
     assert_eq!(half.end(), End::Fin);
+    support::figure("stopped for 2.5 s (read-timeout 1.5 s): 10 of 10 requests whose rest had come answered");
     assert_eq!(ends.rest(), (b"hello last".to_vec(), End::Fin), "the end of input ends a line");
 }
 

@@ -31,7 +31,13 @@ fn nobody_hangs_for_a_connect_timeout_where_1500_a_second_meet_four_workers_that
     let rest = (after.0 - before.0) as f64 / (after.1 - before.1) as f64;
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a report");
     let outcome = |name: &str| report["outcomes"][name].as_u64().unwrap_or(0);
-    println!("processors had rest for {:.0} % of the time", rest * 100.0);
+    support::figure(format!(
+        "{} answered, {} told, {} hang; processors had rest for {:.0} % of the time",
+        outcome("ok"),
+        outcome("reset"),
+        outcome("connect_timeout"),
+        rest * 100.0
+    ));
     // Where others keep the processors busy, as many are told as cost 3 % of one: 30 us each is what an unoptimized
     // build takes, and then some hang.
     let hangs = outcome("connect_timeout");

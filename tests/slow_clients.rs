@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, End, Gate, PATIENCE, Site, eventually};
+use support::{Client, End, Gate, PATIENCE, Site, eventually, figure};
 use tidegate::metrics::snapshot::ListenerSnapshot;
 use tidegate::reason::CloseReason;
 use tidegate::service::hello;
@@ -69,6 +69,7 @@ fn silent_clients_hold_no_worker_and_end_in_good_order() {
         assert_eq!(client.end(), End::Fin);
     }
     site.until_closed(CloseReason::IdleTimeout, 200);
+    figure("200 silent clients and one worker: a newcomer was served, 200 of 200 ended with FIN");
     site.end();
 }
 
@@ -105,6 +106,7 @@ fn a_request_that_trickles_has_a_total_deadline() {
         ended.then_some(())
     });
     assert!(began.elapsed() >= Duration::from_millis(600), "{:?}", began.elapsed());
+    figure(format!("ended after {:.1?} (read-timeout 600 ms)", began.elapsed()));
     assert_eq!(site.closed(CloseReason::ReadTimeout), 1);
     site.end();
 }
@@ -122,7 +124,8 @@ fn clients_that_never_read_hold_no_worker_and_have_a_deadline() {
         client.say("x");
     }
     site.until("all are parked with their replies", |now| now.turns[0] == turns + 10 && now.idle == 10);
-    assert!(site.stats().pending_output_bytes > 0);
+    let kept = site.stats().pending_output_bytes;
+    assert!(kept > 0);
     let mut reader = site.client();
     reader.say("x");
     let mut reply = vec![0; 8 * MIB];
@@ -132,6 +135,10 @@ fn clients_that_never_read_hold_no_worker_and_have_a_deadline() {
     for client in &mut deaf {
         assert_eq!(client.rest().1, End::Reset);
     }
+    figure(format!(
+        "10 that never read, {} MiB kept for them, then 0; a reader beside them had its 8 MiB",
+        kept >> 20
+    ));
     site.end();
 }
 
@@ -220,6 +227,7 @@ fn replies_for_all_have_a_limit_and_those_within_it_are_whole() {
     let ended = site.closed(CloseReason::OutputLimit);
     assert_eq!((whole, cut), (12 - ended, ended));
     assert!(whole >= 2, "two at least fit");
+    figure(format!("of 12 replies of 8 MiB with an output-total of 16 MiB: {whole} whole, {cut} reset"));
     site.end();
 }
 
@@ -261,6 +269,9 @@ fn half_read_lines_have_a_limit_together_and_those_within_it_are_answered() {
     }
     assert_eq!((answered + ended, site.closed(CloseReason::InputLimit)), (40, ended));
     assert!(answered >= 15, "a mebibyte holds more than {answered} of them");
+    figure(format!(
+        "of 40 half lines of 40 KiB with an input-total of 1 MiB: {answered} answered, {ended} ended"
+    ));
     eventually("nothing is held", || (site.stats().pending_input_bytes == 0).then_some(()));
     // There is room again, and one that leaves in the middle gives its own back.
     let mut next = site.client();
@@ -489,12 +500,17 @@ fn clients_that_send_thousands_of_requests_at_once_hold_no_worker() {
         client.stream().write_all(&[b'\n'; 64 * 1024]).unwrap();
     }
     site.until("all have turns", |now| now.sent_bytes > 100 && now.open() == workers as u64 + 1);
+    let mut longest = Duration::ZERO;
     for _ in 0..10 {
         let began = Instant::now();
         site.client().say("new\n").hear("new\n");
         established.say("old\n").hear("old\n");
         assert!(began.elapsed() < Duration::from_secs(1), "others waited for {:?}", began.elapsed());
+        longest = longest.max(began.elapsed());
     }
+    figure(format!(
+        "32 clients with a minute of work each and 32 workers: others waited {longest:.1?} at most"
+    ));
     let report = site.end_within(Duration::from_millis(200));
     assert_eq!((report.workers_left, report.aborted), (0, workers as u64), "{report}");
     assert!(report.elapsed < Duration::from_secs(2), "{report}");

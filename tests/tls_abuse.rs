@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{PATIENCE, Site, Stop, eventually, raise_open_files};
+use support::{PATIENCE, Site, Stop, eventually, figure, raise_open_files};
 use tidegate::reason::HandshakeFailure;
 use tidegate::{Limits, Listen, Server, Tls, lines};
 
@@ -85,7 +85,7 @@ impl Secure {
     fn answers_at_once(&self, beside: &str) {
         let mut times: Vec<Duration> = (0..9).map(|_| self.time()).collect();
         times.sort();
-        println!("{beside}: median {:?}, worst {:?}", times[4], times[8]);
+        figure(format!("{beside}: a handshake and a reply in {:.1?}, {:.1?} at most", times[4], times[8]));
         assert!(times[4] < AT_ONCE, "{beside}: answered after {times:?}");
     }
 
@@ -314,10 +314,10 @@ fn a_flood_of_handshakes_leaves_the_established_their_replies_in_each_second() {
                 ask(&mut talk);
                 replies += 1;
             }
-            println!(
+            figure(format!(
                 "second {second}: {replies} replies beside {} handshakes so far",
                 begun.load(Ordering::Relaxed)
-            );
+            ));
             assert!(replies >= 100, "second {second}: only {replies} replies");
         }
         server.answers_at_once("a flood of handshakes");

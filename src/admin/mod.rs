@@ -26,6 +26,7 @@
 
 mod agent;
 mod banner;
+mod configuration;
 mod connection;
 mod front;
 mod history;

@@ -1,5 +1,6 @@
 //! What each path answers. Nothing here changes the server.
 
+use super::configuration;
 use super::history::History;
 use super::link::AdminAnswer;
 use super::status;
@@ -48,6 +49,10 @@ impl Pages {
                 page.headers.push(("Referrer-Policy", "no-referrer".to_owned()));
                 page
             }
+            "/configuration.json" => {
+                let process = self.process.read();
+                answer(200, JSON, configuration::json(self.observe.as_ref(), &process))
+            }
             "/status.json" => answer(200, JSON, self.status().to_json()),
             "/" => {
                 let mut page = answer(302, TEXT, "see /status\n".into());
@@ -57,7 +62,7 @@ impl Pages {
             _ => answer(
                 404,
                 TEXT,
-                "not here; there are /metrics, /livez, /readyz, /status and /status.json\n".into(),
+                "not here; there are /metrics, /livez, /readyz, /status, /status.json and /configuration.json\n".into(),
             ),
         }
     }

@@ -4,10 +4,12 @@
 use super::access_options::AccessOptions;
 use super::gate_options::GateOptions;
 use super::limit_options::LimitOptions;
+use super::sources::OptionSources;
 use super::tls_options::TlsOptions;
 use super::web_options::WebOptions;
 use clap::Args;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How lines of the log look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -35,6 +37,9 @@ pub(super) struct ServeArgs {
     /// The `[[listener]]` tables of the configuration file: each has listeners and what is theirs alone.
     #[arg(skip)]
     pub(super) listeners: Vec<ServeArgs>,
+    /// What they were made of, once all sources were read.
+    #[arg(skip)]
+    pub(super) sources: Option<Arc<OptionSources>>,
     /// Address where /metrics, /livez, /readyz and /status answer, or off [default: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDR", help_heading = "Listening")]
     pub(super) admin: Option<String>,
@@ -74,6 +79,18 @@ pub(super) struct ServeArgs {
     pub(super) quiet: bool,
 }
 
+/// Options of `tidegate check`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = SOURCES)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) serve: ServeArgs,
+    /// Compare with the server whose admin endpoint is here, and say what a reload would change: exit code 0 if it would change
+    /// all of it at once, 4 if something needs a restart
+    #[arg(long, value_name = "ADDR")]
+    pub(super) against: Option<String>,
+}
+
 const SOURCES: &str = "\
 Every option but --verbose and --quiet can also be set by an environment variable (--max-line by \
 TIDEGATE_MAX_LINE) and by a key in the file that --config names (max-line = \"64KiB\"). The command line comes \
@@ -87,6 +104,11 @@ fn socket_mode(text: &str) -> Result<u32, String> {
 }
 
 impl ServeArgs {
+    /// What all sources say, for the admin endpoint.
+    pub(super) fn sources(&self) -> String {
+        self.sources.as_deref().map_or_else(|| OptionSources::default().to_json(), OptionSources::to_json)
+    }
+
     /// These options, and the others' where these say nothing.
     pub(super) fn or(self, other: Self) -> Self {
         // If these options name a listener, the others' listeners are not used.
@@ -97,6 +119,7 @@ impl ServeArgs {
             config: self.config.or(other.config),
             listen,
             listeners,
+            sources: self.sources.or(other.sources),
             socket_mode: self.socket_mode.or(other.socket_mode),
             admin: self.admin.or(other.admin),
             admin_host: if self.admin_host.is_empty() { other.admin_host } else { self.admin_host },

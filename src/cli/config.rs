@@ -3,15 +3,18 @@
 
 use super::args::ServeArgs;
 use super::exit::one_line;
+use super::sources::{OptionSources, OptionTexts, values};
 use super::{gate_options, tls_options, web_options};
 use crate::limits::TABLE;
 use crate::limits::show_time;
-use clap::{Args, Command, FromArgMatches};
+use clap::parser::ValueSource;
+use clap::{Arg, Args, Command, FromArgMatches};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A configuration file larger than this is a mistake.
@@ -24,11 +27,16 @@ const SILENCE_MAX: Duration = Duration::from_millis(800);
 /// Adds what the environment and the configuration file say to what the command line said.
 pub(super) fn merge(args: ServeArgs) -> Result<ServeArgs, String> {
     let parser = Parser::new();
-    let args = args.or(environment(&parser)?);
-    match args.config.clone() {
-        Some(path) => Ok(args.or(file(&parser, &path)?)),
-        None => Ok(args),
-    }
+    let environment = variables(&parser)?;
+    let args = args.or(environment_args(&parser, &environment)?);
+    let file = args.config.as_deref().map(table).transpose()?;
+    let of_file = match (&args.config, &file) {
+        (Some(path), Some(table)) => file_args(&parser, table).map_err(|why| told(path, &why))?,
+        _ => ServeArgs::default(),
+    };
+    let command_line = command_line();
+    let sources = Arc::new(OptionSources { command_line, environment, file });
+    Ok(ServeArgs { sources: Some(sources), ..args.or(of_file) })
 }
 
 /// The parser of the options, for one option at a time.
@@ -43,8 +51,12 @@ impl Parser {
 
     /// The names of the options that have a value: the others are for the command line only.
     fn names(&self) -> impl Iterator<Item = &str> {
-        let valued = self.0.get_arguments().filter(|arg| arg.get_action().takes_values());
-        valued.filter_map(|arg| arg.get_long())
+        self.valued().filter_map(|arg| arg.get_long())
+    }
+
+    /// Those options.
+    fn valued(&self) -> impl Iterator<Item = &Arg> {
+        self.0.get_arguments().filter(|arg| arg.get_action().takes_values())
     }
 
     /// One option with its values.
@@ -61,42 +73,60 @@ impl Parser {
     }
 }
 
-/// What `TIDEGATE_...` variables say. Variables of other names are none of our business: a container's
-/// environment is full of them.
-fn environment(parser: &Parser) -> Result<ServeArgs, String> {
-    let mut args = ServeArgs::default();
+/// The environment variable of an option.
+fn variable(name: &str) -> String {
+    format!("TIDEGATE_{}", name.to_uppercase().replace('-', "_"))
+}
+
+/// What `TIDEGATE_...` variables say, by the names of the options. Variables of other names are none of our business: a
+/// container's environment is full of them.
+fn variables(parser: &Parser) -> Result<Vec<OptionTexts>, String> {
+    let mut said = Vec::new();
     for name in parser.names() {
-        let variable = format!("TIDEGATE_{}", name.to_uppercase().replace('-', "_"));
+        let variable = variable(name);
         let Some(value) = std::env::var_os(&variable) else {
             continue;
         };
         let value = value.into_string().map_err(|_| format!("{variable} is not text in UTF-8"))?;
         // Files made on Windows, and tools that read them by lines, leave line ends behind.
         let value = value.trim_end_matches(['\r', '\n']);
-        if value.is_empty() {
-            continue;
+        if !value.is_empty() {
+            said.push((name.to_owned(), vec![value.to_owned()]));
         }
-        let said = parser.read(name, &[value.to_owned()]).map_err(|why| format!("{variable}: {why}"))?;
-        args = args.or(said);
     }
-    Ok(args)
+    Ok(said)
 }
 
-/// What the configuration file says.
-fn file(parser: &Parser, path: &Path) -> Result<ServeArgs, String> {
-    let told = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-    let text = read(path).map_err(|why| told(&why))?;
-    let table: toml::Table = toml::from_str(&text).map_err(|error| told(&wrong_toml(&text, &error)))?;
+/// What they come to.
+fn environment_args(parser: &Parser, environment: &[OptionTexts]) -> Result<ServeArgs, String> {
+    environment.iter().try_fold(ServeArgs::default(), |args, (name, values)| {
+        let said = parser.read(name, values).map_err(|why| format!("{}: {why}", variable(name)))?;
+        Ok(args.or(said))
+    })
+}
+
+pub(super) fn told(path: &Path, why: &dyn std::fmt::Display) -> String {
+    format!("{}: {why}", path.display())
+}
+
+/// The configuration file as a table.
+pub(super) fn table(path: &Path) -> Result<toml::Table, String> {
+    let text = read(path).map_err(|why| told(path, &why))?;
+    toml::from_str(&text).map_err(|error| told(path, &wrong_toml(&text, &error)))
+}
+
+/// What the table of a configuration file says.
+fn file_args(parser: &Parser, table: &toml::Table) -> Result<ServeArgs, String> {
     let (mut args, mut own) = (ServeArgs::default(), Vec::new());
-    for (key, value) in &table {
+    for (key, value) in table {
         if key == LISTENER {
-            own = listeners(parser, value).map_err(|why| told(&why))?;
+            own = listeners(parser, value)?;
             continue;
         }
         if key == "config" || !parser.names().any(|name| name == key) {
-            return Err(told(&format!("`{key}` is not an option: `tidegate --help` lists them")));
+            return Err(format!("`{key}` is not an option: `tidegate --help` lists them"));
         }
-        args = with(args, parser, key, value).map_err(|why| told(&why))?;
+        args = with(args, parser, key, value)?;
     }
     args.listeners = own;
     Ok(args)
@@ -196,20 +226,63 @@ fn wrong_toml(text: &str, error: &toml::de::Error) -> String {
     format!("line {line}: {}", message.lines().next().unwrap_or_default())
 }
 
-/// A value as the texts that the command line would have: several for a list.
-fn values(value: &toml::Value) -> Result<Vec<String>, &'static str> {
-    match value {
-        toml::Value::Array(list) => list.iter().map(scalar).collect(),
-        one => Ok(vec![scalar(one)?]),
-    }
+/// What the command line of this process says, of the options that have a value.
+fn command_line() -> Vec<OptionTexts> {
+    let command = |name: &'static str| ServeArgs::augment_args(Command::new(name));
+    let whole = command("tidegate").args_conflicts_with_subcommands(true).subcommand(command("serve"));
+    // Other commands serve nobody.
+    let Ok(matches) = whole.try_get_matches_from(std::env::args_os()) else {
+        return Vec::new();
+    };
+    let matches = matches.subcommand().map_or(&matches, |(_, of_serve)| of_serve);
+    let parser = Parser::new();
+    let said = parser.valued().filter_map(|arg| {
+        let id = arg.get_id().as_str();
+        if matches.value_source(id) != Some(ValueSource::CommandLine) {
+            return None;
+        }
+        let values = matches.get_raw(id)?.map(|value| value.to_string_lossy().into_owned());
+        Some((arg.get_long()?.to_owned(), values.collect()))
+    });
+    // Where the file is says nothing of what it says.
+    said.filter(|(name, _)| name != "config").collect()
 }
 
-fn scalar(value: &toml::Value) -> Result<String, &'static str> {
-    match value {
-        toml::Value::String(text) => Ok(text.clone()),
-        toml::Value::Integer(number) => Ok(number.to_string()),
-        toml::Value::Float(number) => Ok(number.to_string()),
-        toml::Value::Boolean(yes) => Ok(yes.to_string()),
-        _ => Err("must be a number, a text, true, false, or a list of them"),
+/// The options that sources come to, of this process or of another.
+pub(super) fn options_of(sources: &OptionSources) -> Result<ServeArgs, String> {
+    let parser = Parser::new();
+    let of_file = match &sources.file {
+        Some(table) => file_args(&parser, table)?,
+        None => ServeArgs::default(),
+    };
+    let command_line =
+        sources.command_line.iter().try_fold(ServeArgs::default(), |args, (name, values)| {
+            let said = parser.read(name, values).map_err(|why| format!("--{name}: {why}"))?;
+            Ok::<_, String>(args.or(said))
+        })?;
+    Ok(command_line.or(environment_args(&parser, &sources.environment)?).or(of_file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sources_of_another_process_come_to_its_options() {
+        let texts = |name: &str, value: &str| vec![(name.to_owned(), vec![value.to_owned()])];
+        let file = "queue = 7\nmax-line = \"1KiB\"\nlisten = [\"echo=tcp://h:1\", \"time=udp://h:2\"]\n\
+                    [[listener]]\nlisten = \"hello=tcp://h:3\"\n";
+        let mut sources = OptionSources {
+            command_line: texts("workers", "3"),
+            environment: texts("queue", "9"),
+            file: Some(toml::from_str(file).unwrap()),
+        };
+        let args = options_of(&sources).unwrap();
+        let limits = args.limits.applied_to(crate::Limits::default());
+        assert_eq!((limits.workers, limits.queue, limits.max_line), (3, 9, 1024));
+        assert_eq!((args.listen.len(), args.listeners.len()), (2, 1));
+        sources.environment = texts("queue", "many");
+        let why = options_of(&sources).unwrap_err();
+        assert!(why.starts_with("TIDEGATE_QUEUE: "), "{why}");
     }
 }

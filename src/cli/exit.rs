@@ -13,6 +13,8 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// A server: drained, but work was cut off. A stress run: its result is not valid.
 pub const CUT: u8 = 3;
+/// `check --against`: something needs a restart of the running server.
+pub const RESTART: u8 = 4;
 /// A threshold of a stress run failed (the number is k6's).
 pub const THRESHOLD: u8 = 99;
 /// A stress run was interrupted; its report covers what ran (the number is k6's).

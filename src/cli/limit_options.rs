@@ -70,7 +70,7 @@ fn option(limit: &'static Limit<Limits>) -> Arg {
 }
 
 /// Reads the value of a limit in its unit.
-fn parse(limit: &Limit<Limits>, text: &str) -> Result<Value, String> {
+pub(super) fn parse(limit: &Limit<Limits>, text: &str) -> Result<Value, String> {
     if limit.zero.is_some_and(|word| word == text) {
         return Ok(limit.default.zero());
     }

@@ -162,7 +162,7 @@ anew in its place, from its file and with its arguments, and hands its sockets o
 has it read its configuration and its certificates again: limits change without losing a client, and if something is \
 wrong, nothing changes and the log says why. A signal that was ignored when the program was started stays ignored.";
 
-const SERVER_CODES: [(u8, &str); 4] = [
+const SERVER_CODES: [(u8, &str); 5] = [
     (exit::OK, "The server drained, and nothing was cut off."),
     (
         exit::FAILED,
@@ -170,6 +170,10 @@ const SERVER_CODES: [(u8, &str); 4] = [
     ),
     (exit::USAGE, "The options, the environment or the configuration file are wrong."),
     (exit::CUT, "Work was cut off, at the end of --drain-timeout or by a second signal."),
+    (
+        exit::RESTART,
+        "check --against: a reload would refuse the configuration, since something needs a restart.",
+    ),
 ];
 
 const STRESS_CODES: [(u8, &str); 6] = [

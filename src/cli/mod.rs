@@ -1,6 +1,7 @@
 //! The command line: parse, run, exit code.
 
 mod access_options;
+mod against;
 mod args;
 mod beside;
 mod client;
@@ -17,6 +18,7 @@ mod metrics;
 mod plan;
 mod serve;
 mod signals;
+mod sources;
 #[cfg(target_os = "linux")]
 mod stress;
 mod threads;
@@ -43,7 +45,7 @@ enum Command {
     /// Serve; without a subcommand tidegate does the same.
     Serve(args::ServeArgs),
     /// Check the options and the configuration file, print the limits in effect, and start nothing.
-    Check(args::ServeArgs),
+    Check(args::CheckArgs),
     /// Talk to a server as one polite client: send lines, print the replies and the total time.
     Client(client::ClientArgs),
     /// Put load on a server and report how it did.

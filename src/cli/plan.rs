@@ -235,6 +235,11 @@ impl PlannedListener {
 
 impl Plan {
     pub(super) fn new(args: &ServeArgs) -> Result<Self, ExitError> {
+        Self::on(args, crate::sys::raise_open_files(u64::MAX) as usize)
+    }
+
+    /// The plan of a process that may open this many files.
+    pub(super) fn on(args: &ServeArgs, open_files: usize) -> Result<Self, ExitError> {
         let work = args.work.unwrap_or(Cost::Cpu(Duration::from_millis(1)));
         let busy_reply = unescaped(args)?;
         let access = args.access.plan().map_err(ExitError::usage)?;
@@ -288,7 +293,7 @@ impl Plan {
         let (admin, agent) = (admin?, agent?);
         let mut limits = limits;
         let others = listeners.len() + listeners.iter().map(PlannedListener::descriptors).sum::<usize>();
-        let lowered = fit_descriptors(&mut limits, &args.limits, others);
+        let lowered = fit_descriptors(&mut limits, &args.limits, others, open_files);
         Ok(Self { limits, listeners, busy_reply, admin, admin_hosts, agent, access, work, lowered })
     }
 
@@ -296,6 +301,13 @@ impl Plan {
     pub(super) fn check(&self) -> Result<(), ExitError> {
         self.builder(&mut Handed::default(), None).check()?;
         Ok(crate::server::check_descriptors(&self.limits, self.listeners.len(), self.of_services())?)
+    }
+
+    /// The same for a process that may open this many files.
+    pub(super) fn check_on(&self, open_files: usize) -> Result<(), ExitError> {
+        self.builder(&mut Handed::default(), None).check()?;
+        let (listeners, of_services) = (self.listeners.len(), self.of_services());
+        Ok(crate::server::check_descriptors_within(&self.limits, listeners, of_services, open_files)?)
     }
 
     /// Descriptors that services may have open beside those of their clients.
@@ -364,17 +376,16 @@ fn unescaped(args: &ServeArgs) -> Result<Option<Vec<u8>>, ExitError> {
 
 /// Lowers the limits that were not asked for to what the limit of open files allows; true if that
 /// is less than the default.
-fn fit_descriptors(limits: &mut Limits, asked: &LimitOptions, listeners: usize) -> bool {
+fn fit_descriptors(limits: &mut Limits, asked: &LimitOptions, listeners: usize, open_files: usize) -> bool {
     if asked.names("max-connections") {
         return false;
     }
-    let open_files = crate::sys::raise_open_files(u64::MAX) as usize;
     // In a small process the reserves are small too: connections are what it is for.
     if !asked.names("fd-reserve") {
         limits.fd_reserve = limits.fd_reserve.min(open_files / 4);
     }
     limits.lingering = limits.lingering.min(open_files / 8);
-    let possible = Server::connections_possible(limits, listeners);
+    let possible = crate::server::connections_within(limits, listeners, open_files);
     if possible >= limits.max_connections {
         return false;
     }

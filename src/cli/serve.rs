@@ -2,7 +2,7 @@
 //! nothing.
 
 use super::access_options::AccessPlan;
-use super::args::{LogFormat, ServeArgs};
+use super::args::{CheckArgs, LogFormat, ServeArgs};
 use super::beside::Beside;
 use super::exit::{self, ExitError, fail, print, write_out};
 use super::live::handed::Handed;
@@ -12,7 +12,7 @@ use super::live::upgrade::{StartedFrom, tell_predecessor};
 use super::live::{Live, ORDERS};
 use super::plan::Plan;
 use super::signals::{Hangup, on_order};
-use super::{config, describe, log, threads};
+use super::{against, config, describe, log, threads};
 use crate::metrics::configuration;
 use crate::server::BoundServer;
 use std::io;
@@ -61,7 +61,7 @@ fn start_and_serve(args: ServeArgs) -> Result<u8, ExitError> {
     log::start(&args).map_err(|error| ExitError::failed(format!("cannot start the log: {error}")))?;
     let access = plan.access.as_ref().map(AccessPlan::open).transpose().map_err(ExitError::failed)?;
     let bound = plan.bind(&mut handed, access.clone())?;
-    configuration::taken_over();
+    configuration::taken_over(args.sources());
     let code = serve(Configured { given, args, plan }, bound, handed);
     if let Some(access) = access {
         access.finish(log::LAST_WORDS);
@@ -70,7 +70,11 @@ fn start_and_serve(args: ServeArgs) -> Result<u8, ExitError> {
 }
 
 /// Checks the options and prints the effective limits.
-pub(super) fn check(args: ServeArgs) -> ExitCode {
+pub(super) fn check(args: CheckArgs) -> ExitCode {
+    let CheckArgs { serve: args, against } = args;
+    if let Some(address) = against {
+        return against::run(args, &address);
+    }
     let planned = config::merge(args).map_err(ExitError::usage).and_then(|args| Plan::new(&args));
     match planned.and_then(|plan| plan.check().map(|()| plan)) {
         Ok(plan) => print(&plan.describe()),

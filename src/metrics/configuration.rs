@@ -2,10 +2,12 @@
 //! configuration, so all its servers share this record. It is empty in a program that uses the library without a
 //! configuration.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 static LAST: ConfigurationCell = ConfigurationCell(Mutex::new(None));
+/// What is in force: what the sources of options said, in JSON.
+static OPTIONS: Mutex<Option<Arc<str>>> = Mutex::new(None);
 
 /// What is known of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +24,16 @@ pub fn state() -> Option<ConfigurationState> {
     LAST.get().clone()
 }
 
-/// It was read, and is in force.
+/// What the configuration in force says, in JSON; nothing where there is none.
+#[cfg_attr(not(feature = "admin"), allow(dead_code, reason = "the admin endpoint shows it"))]
+pub(crate) fn options() -> Option<Arc<str>> {
+    OPTIONS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// It was read, and is in force; `options` is what it says, in JSON.
 #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program reads one"))]
-pub(crate) fn taken_over() {
+pub(crate) fn taken_over(options: String) {
+    *OPTIONS.lock().unwrap_or_else(PoisonError::into_inner) = Some(options.into());
     LAST.taken_over(SystemTime::now());
 }
 

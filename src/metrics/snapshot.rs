@@ -176,6 +176,18 @@ pub struct RefusedSource {
     pub count: u64,
 }
 
+/// What was sized when a server started, so that limits cannot be raised above it until a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ceilings {
+    /// Connections that there is room for.
+    pub connections: usize,
+    /// Workers that there is room for.
+    pub workers: usize,
+    /// Places for datagrams that wait or are being answered; 0 where no listener takes datagrams.
+    pub datagrams: usize,
+}
+
 /// Something that can be observed: a server, seen by the admin endpoint and the metrics.
 pub trait Observe: Send + Sync {
     /// Reads everything, at the cost of one pass over the counters.
@@ -192,4 +204,9 @@ pub trait Observe: Send + Sync {
 
     /// The effective limits as names and values for people, in the order of the documentation.
     fn limits(&self) -> Vec<(&'static str, String)>;
+
+    /// What was sized at the start.
+    fn ceilings(&self) -> Ceilings {
+        Ceilings::default()
+    }
 }

@@ -102,8 +102,12 @@ fn reserve(limits: &Limits, listeners: usize) -> usize {
 
 /// How many connections the limit of open files allows, beside what the server itself needs.
 pub(crate) fn connections_possible(limits: &Limits, listeners: usize) -> usize {
-    let limit = crate::sys::raise_open_files(u64::MAX) as usize;
-    limit.saturating_sub(reserve(limits, listeners) + limits.lingering)
+    connections_within(limits, listeners, crate::sys::raise_open_files(u64::MAX) as usize)
+}
+
+/// How many a limit of open files allows.
+pub(crate) fn connections_within(limits: &Limits, listeners: usize, open_files: usize) -> usize {
+    open_files.saturating_sub(reserve(limits, listeners) + limits.lingering)
 }
 
 /// Raises the soft limit of open files as far as needed, and checks that it is enough; `of_services` is what services may
@@ -113,11 +117,21 @@ pub(crate) fn check_descriptors(
     listeners: usize,
     of_services: usize,
 ) -> Result<(), BuildError> {
+    let wanted = limits.connections_most() + limits.lingering + reserve(limits, listeners) + of_services;
+    let limit = crate::sys::raise_open_files(wanted as u64);
+    check_descriptors_within(limits, listeners, of_services, limit as usize)
+}
+
+/// Checks that a limit of open files is enough.
+pub(crate) fn check_descriptors_within(
+    limits: &Limits,
+    listeners: usize,
+    of_services: usize,
+    limit: usize,
+) -> Result<(), BuildError> {
     let reserve = reserve(limits, listeners) + of_services;
     let most = limits.connections_most();
-    let wanted = most + limits.lingering + reserve;
-    let limit = crate::sys::raise_open_files(wanted as u64);
-    if (limit as usize) < most + reserve {
+    if limit < most + reserve {
         if most > limits.max_connections {
             return Err(LimitError(format!(
                 "connections-ceiling is {most}, which with {reserve} for the server itself is more than the {limit} open \
@@ -125,7 +139,7 @@ pub(crate) fn check_descriptors(
             ))
             .into());
         }
-        return Err(BuildError::Descriptors { wanted: most, reserve, limit: limit as usize });
+        return Err(BuildError::Descriptors { wanted: most, reserve, limit });
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::shared::Shared;
 use super::start::start_workers;
 use super::turn::harvest::ready;
 use crate::limits::{LimitError, Limits, TABLE};
+use crate::metrics::snapshot::Ceilings;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -73,6 +74,28 @@ impl std::fmt::Display for LimitChange {
     }
 }
 
+/// Whether what was sized at the start is large enough.
+pub(crate) fn room_for(ceilings: &Ceilings, limits: &Limits) -> Result<(), SetLimitsError> {
+    let above = |name, wanted, most, why| SetLimitsError::Above { name, wanted, most, why };
+    let (connections, most) = (limits.max_connections, ceilings.connections);
+    if connections > most {
+        let why = "since there is room for as many (connections-ceiling)";
+        return Err(above("max-connections", connections, most, why));
+    }
+    let (workers, most) = (limits.workers, ceilings.workers);
+    if workers > most {
+        let why = "since there is room for as many (workers-ceiling)";
+        return Err(above("workers", workers, most, why));
+    }
+    let places = ceilings.datagrams;
+    let most = places.saturating_sub(limits.workers);
+    if places > 0 && limits.queue > most {
+        let why = "since there are places for as many datagrams";
+        return Err(above("queue", limits.queue, most, why));
+    }
+    Ok(())
+}
+
 impl Shared {
     /// Puts these limits in force, beside what `own` makes of them for each listener for connections, by its number. What has
     /// changed.
@@ -112,31 +135,15 @@ impl Shared {
         if !fixed.is_empty() {
             return Err(SetLimitsError::Fixed(fixed));
         }
-        self.has_room(&after.server)?;
+        room_for(&self.ceilings(), &after.server)?;
         let changes = self.changes(&before, &after);
         Ok((after, changes))
     }
 
-    /// Whether what was sized at the start is large enough.
-    fn has_room(&self, limits: &Limits) -> Result<(), SetLimitsError> {
-        let above = |name, wanted, most, why| SetLimitsError::Above { name, wanted, most, why };
-        let (connections, most) = (limits.max_connections, self.table.capacity());
-        if connections > most {
-            let why = "since there is room for as many (connections-ceiling)";
-            return Err(above("max-connections", connections, most, why));
-        }
-        let (workers, most) = (limits.workers, self.counts.meters().len());
-        if workers > most {
-            let why = "since there is room for as many (workers-ceiling)";
-            return Err(above("workers", workers, most, why));
-        }
-        let places = self.datagrams.slots.capacity();
-        let most = places.saturating_sub(limits.workers);
-        if places > 0 && limits.queue > most {
-            let why = "since there are places for as many datagrams";
-            return Err(above("queue", limits.queue, most, why));
-        }
-        Ok(())
+    /// What was sized at the start.
+    pub(crate) fn ceilings(&self) -> Ceilings {
+        let (connections, workers) = (self.table.capacity(), self.counts.meters().len());
+        Ceilings { connections, workers, datagrams: self.datagrams.slots.capacity() }
     }
 
     /// Starts the workers up to this number that were never started. They take no work before the limits let them.

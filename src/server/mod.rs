@@ -33,7 +33,9 @@ mod waking;
 pub use bound::BoundServer;
 pub use builder::Builder;
 #[cfg(feature = "cli")]
-pub(crate) use capacity::check_descriptors;
+pub(crate) use capacity::{check_descriptors, check_descriptors_within, connections_within};
+#[cfg(feature = "cli")]
+pub(crate) use change::room_for;
 pub use change::{LimitChange, SetLimitsError};
 pub use error::BuildError;
 pub use handle::{Handle, Trigger};

@@ -3,7 +3,7 @@
 use super::datagram::socket::DatagramSocket;
 use super::shared::Shared;
 use crate::metrics::kernel;
-use crate::metrics::snapshot::{ListenerSnapshot, Observe, Refusal, RefusedSource, Snapshot};
+use crate::metrics::snapshot::{Ceilings, ListenerSnapshot, Observe, Refusal, RefusedSource, Snapshot};
 use crate::reason::DatagramDrop;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -88,6 +88,10 @@ impl Observe for Shared {
 
     fn refused_sources(&self) -> Vec<RefusedSource> {
         self.refusals.sources.last_minute()
+    }
+
+    fn ceilings(&self) -> Ceilings {
+        self.ceilings()
     }
 
     fn limits(&self) -> Vec<(&'static str, String)> {

@@ -111,7 +111,7 @@ impl Live {
         match configured.reload(&self.handle) {
             Ok(changes) => {
                 *self.texts.lock().unwrap_or_else(PoisonError::into_inner) = configured.texts();
-                configuration::taken_over();
+                configuration::taken_over(configured.args.sources());
                 tracing::info!("the configuration was read again: {}", in_words(&changes));
             }
             Err(why) => {

@@ -17,8 +17,8 @@ pub(crate) struct Configured {
 
 /// A configuration that was read again, and is in order in itself.
 pub(crate) struct ReadAgain {
-    args: ServeArgs,
-    plan: Plan,
+    pub(crate) args: ServeArgs,
+    pub(crate) plan: Plan,
 }
 
 /// One thing that changes.
@@ -65,7 +65,7 @@ impl Configured {
 
     /// What would change if this was in force, or why it cannot be. Nothing changes by the question.
     pub(crate) fn changes(&self, new: &ReadAgain, handle: &Handle) -> Result<Vec<ReloadChange>, String> {
-        let fixed = self.fixed(new, handle);
+        let fixed = self.fixed(new, &handle.limits());
         if !fixed.is_empty() {
             return Err(SetLimitsError::Fixed(fixed).to_string());
         }
@@ -102,8 +102,8 @@ impl Configured {
         self.plan.listeners.iter().map(|listener| listener.text.clone()).collect()
     }
 
-    /// The options that are another now and take effect at a restart.
-    fn fixed(&self, new: &ReadAgain, handle: &Handle) -> Vec<&'static str> {
+    /// The options that are another now and take effect at a restart; `limits` are in force.
+    pub(crate) fn fixed(&self, new: &ReadAgain, limits: &Limits) -> Vec<&'static str> {
         let ReadAgain { args, plan } = new;
         let mut fixed = Vec::new();
         let mut look = |name: &'static str, differs: bool| {
@@ -135,9 +135,8 @@ impl Configured {
         for (old, new) in webs(&self.args).iter().zip(webs(args)) {
             old.differing(&new).into_iter().for_each(|name| look(name, true));
         }
-        let limits = handle.limits();
         for limit in TABLE.iter().filter(|limit| !limit.is_live()) {
-            look(limit.name, (limit.get)(&limits) != (limit.get)(&plan.limits));
+            look(limit.name, (limit.get)(limits) != (limit.get)(&plan.limits));
         }
         fixed
     }

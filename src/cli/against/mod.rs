@@ -1,0 +1,156 @@
+//! `tidegate check --against ADDR`: what a reload would change in a running server, if its configuration file was this one.
+//!
+//! The server says what its command line, its environment and its file say. With another file in the place of its own they come
+//! to the configuration that it would have. Both are made here as the server makes them, and compared as it compares them.
+
+mod ask;
+
+use self::ask::RunningServer;
+use super::args::ServeArgs;
+use super::config;
+use super::exit::{self, ExitError, fail, print};
+use super::live::reload::{Configured, ReadAgain};
+use super::plan::Plan;
+use super::sources::OptionSources;
+use crate::limits::{Limits, TABLE};
+use crate::server::{LimitChange, SetLimitsError, room_for};
+use std::fmt::Write;
+use std::process::ExitCode;
+
+/// Something that would be another.
+#[derive(Debug, PartialEq, Eq)]
+struct Difference {
+    name: &'static str,
+    /// The listener, if it is there alone.
+    listener: Option<String>,
+    now: String,
+    then: String,
+    needs_restart: bool,
+}
+
+/// Asks the server, compares, and says what is another.
+pub(super) fn run(args: ServeArgs, address: &str) -> ExitCode {
+    match RunningServer::ask(address).and_then(|running| compare(args, &running)) {
+        Ok((differences, refused)) => {
+            let printed = print(&report(&differences, refused.as_deref()));
+            if printed == ExitCode::from(exit::OK) && refused.is_some() {
+                return ExitCode::from(exit::RESTART);
+            }
+            printed
+        }
+        Err(failure) => fail(failure.code, failure.why),
+    }
+}
+
+/// What would be another, and why a reload would refuse it, if it would.
+fn compare(args: ServeArgs, running: &RunningServer) -> Result<(Vec<Difference>, Option<String>), ExitError> {
+    let old = &running.options;
+    let mut new = old.clone();
+    if let Some(path) = &args.config {
+        new.file = Some(config::table(path).map_err(ExitError::usage)?);
+    }
+    let in_file = |why: String| match &args.config {
+        Some(path) => ExitError::usage(config::told(path, &why)),
+        None => ExitError::usage(why),
+    };
+    // What this command line says comes first, as if it was the server's.
+    let new_args = ServeArgs { config: None, ..args.clone() }.or(config::options_of(&new).map_err(in_file)?);
+    let new_plan = Plan::on(&new_args, running.open_files)?;
+    new_plan.check_on(running.open_files)?;
+    let unreadable =
+        |why: String| ExitError::failed(format!("the configuration in force cannot be read here: {why}"));
+    let old_args = config::options_of(old).map_err(unreadable)?;
+    let old_plan = Plan::on(&old_args, running.open_files).map_err(|error| unreadable(error.why))?;
+    let before = Configured { given: ServeArgs::default(), args: old_args, plan: old_plan };
+    let after = ReadAgain { args: new_args, plan: new_plan };
+
+    let mut differences = limit_differences(None, &running.limits, &after.plan.limits);
+    let fixed = before.fixed(&after, &running.limits);
+    let others = fixed.iter().filter(|name| differences.iter().all(|known| known.name != **name));
+    let others: Vec<_> = others.map(|name| difference(name, (old, &new), &args)).collect();
+    differences.extend(others);
+    let mut refused = (!fixed.is_empty()).then(|| SetLimitsError::Fixed(fixed.clone()).to_string());
+    if let (None, Err(error)) = (&refused, room_for(&running.ceilings, &after.plan.limits)) {
+        if let SetLimitsError::Above { name, .. } = &error {
+            let above = differences.iter_mut().filter(|difference| difference.name == *name);
+            above.for_each(|difference| difference.needs_restart = true);
+        }
+        refused = Some(error.to_string());
+    }
+    if !fixed.contains(&"listen") {
+        differences.extend(of_listeners(&before.plan, running, &after.plan));
+    }
+    Ok((differences, refused))
+}
+
+/// An option that is no limit and takes effect at a restart.
+fn difference(
+    name: &'static str,
+    (old, new): (&OptionSources, &OptionSources),
+    args: &ServeArgs,
+) -> Difference {
+    let unsaid = || "not said here".to_owned();
+    let said = |sources: &OptionSources| sources.said(name).unwrap_or_else(unsaid);
+    let then = if name == "listen" && !args.listen.is_empty() { args.listen.join(",") } else { said(new) };
+    Difference { name, listener: None, now: said(old), then, needs_restart: true }
+}
+
+/// What is another among limits.
+fn limit_differences(listener: Option<&str>, now: &Limits, then: &Limits) -> Vec<Difference> {
+    let others = TABLE.iter().filter(|limit| (limit.get)(now) != (limit.get)(then));
+    let difference = |limit: &'static crate::limits::entry::Limit<Limits>| Difference {
+        name: limit.name,
+        listener: listener.map(str::to_owned),
+        now: limit.show((limit.get)(now)),
+        then: limit.show((limit.get)(then)),
+        needs_restart: !limit.is_live(),
+    };
+    others.map(difference).collect()
+}
+
+/// What is another at one listener, beside what is another for all.
+fn of_listeners(old: &Plan, running: &RunningServer, new: &Plan) -> Vec<Difference> {
+    let of_server = limit_differences(None, &running.limits, &new.limits);
+    let mut differences = Vec::new();
+    for (old, new_listener) in old.listeners.iter().zip(&new.listeners) {
+        let (now, then) = (old.limits(&running.limits), new_listener.limits(&new.limits));
+        let own = limit_differences(Some(&old.text), &now, &then).into_iter().filter(|own| {
+            !of_server.iter().any(|all| (all.name, &all.now, &all.then) == (own.name, &own.now, &own.then))
+        });
+        differences.extend(own);
+        let live = |name, now, then| {
+            let listener = Some(old.text.clone());
+            Difference { name, listener, now, then, needs_restart: false }
+        };
+        let of_gate = old.gate_changes(new_listener, &old.text).into_iter();
+        differences.extend(of_gate.map(|LimitChange { name, before, after, .. }| live(name, before, after)));
+        if old.shows_others_than(new_listener) {
+            differences.push(live("tls-cert", "those it shows".to_owned(), "others".to_owned()));
+        }
+    }
+    differences
+}
+
+/// The differences in a table, and what a reload would make of them.
+fn report(differences: &[Difference], refused: Option<&str>) -> String {
+    let rows: Vec<_> = differences
+        .iter()
+        .map(|Difference { name, listener, now, then, needs_restart }| {
+            let at = listener.as_ref().map_or(String::new(), |listener| format!(" at {listener}"));
+            let when = if *needs_restart { "needs a restart" } else { "live" };
+            (*name, format!("{now} -> {then}{at}"), when)
+        })
+        .collect();
+    let width = rows.iter().map(|(_, change, _)| change.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (name, change, when) in rows {
+        let _ = writeln!(text, "  {name:<22} {change:<width$}  {when}");
+    }
+    let summary = match (refused, differences.len()) {
+        (Some(why), _) => format!("a reload would change nothing: {why}"),
+        (None, 0) => "a reload would change nothing".to_owned(),
+        (None, _) => "a reload would change this at once".to_owned(),
+    };
+    let _ = writeln!(text, "{summary}");
+    text
+}

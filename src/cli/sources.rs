@@ -1,0 +1,102 @@
+//! What the command line, the environment and the configuration file say, as it is written there. The admin endpoint shows it, so
+//! that `tidegate check --against` can ask what another file would change.
+
+use serde_json::{Value, json};
+
+/// The name of an option and its values.
+pub(super) type OptionTexts = (String, Vec<String>);
+
+/// What each source says, the one that comes first first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct OptionSources {
+    pub(super) command_line: Vec<OptionTexts>,
+    pub(super) environment: Vec<OptionTexts>,
+    pub(super) file: Option<toml::Table>,
+}
+
+impl OptionSources {
+    /// What is said of an option above all tables of listeners.
+    pub(super) fn said(&self, name: &str) -> Option<String> {
+        let of = |texts: &[OptionTexts]| {
+            texts.iter().find(|(option, _)| option == name).map(|(_, values)| values.join(","))
+        };
+        let in_file = || values(self.file.as_ref()?.get(name)?).ok().map(|values| values.join(","));
+        of(&self.command_line).or_else(|| of(&self.environment)).or_else(in_file)
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        let texts = |texts: &[OptionTexts]| -> Value {
+            texts.iter().map(|(name, values)| (name.clone(), json!(values))).collect()
+        };
+        json!({
+            "command_line": texts(&self.command_line),
+            "environment": texts(&self.environment),
+            "file": self.file,
+        })
+        .to_string()
+    }
+
+    /// Reads what [`to_json`](Self::to_json) wrote.
+    pub(super) fn from_json(value: &Value) -> Option<Self> {
+        let texts = |name: &str| {
+            let said = value.get(name)?.as_object()?.iter().map(|(name, values)| {
+                let values = values.as_array()?.iter().map(|value| Some(value.as_str()?.to_owned()));
+                Some((name.clone(), values.collect::<Option<Vec<_>>>()?))
+            });
+            said.collect::<Option<Vec<OptionTexts>>>()
+        };
+        let file = match value.get("file")? {
+            Value::Null => None,
+            table => Some(toml::Table::try_from(table).ok()?),
+        };
+        Some(Self { command_line: texts("command_line")?, environment: texts("environment")?, file })
+    }
+}
+
+/// A value as the texts that the command line would have: several for a list.
+pub(super) fn values(value: &toml::Value) -> Result<Vec<String>, &'static str> {
+    match value {
+        toml::Value::Array(list) => list.iter().map(scalar).collect(),
+        one => Ok(vec![scalar(one)?]),
+    }
+}
+
+fn scalar(value: &toml::Value) -> Result<String, &'static str> {
+    match value {
+        toml::Value::String(text) => Ok(text.clone()),
+        toml::Value::Integer(number) => Ok(number.to_string()),
+        toml::Value::Float(number) => Ok(number.to_string()),
+        toml::Value::Boolean(yes) => Ok(yes.to_string()),
+        _ => Err("must be a number, a text, true, false, or a list of them"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again_and_comes_to_the_same() {
+        let file = "queue = 7\nlisten = [\"echo=tcp://h:1\", \"time=udp://h:2\"]\nready-needs-backend = true\n\
+                    [[listener]]\nlisten = \"hello=tcp://h:3\"\nidle-timeout = \"5s\"\n";
+        let texts = |name: &str, value: &str| vec![(name.to_owned(), vec![value.to_owned()])];
+        let sources = OptionSources {
+            command_line: texts("workers", "3"),
+            environment: texts("queue", "9"),
+            file: Some(toml::from_str(file).unwrap()),
+        };
+        let again = OptionSources::from_json(&serde_json::from_str(&sources.to_json()).unwrap()).unwrap();
+        assert_eq!(again, sources);
+        assert_eq!(sources.said("queue").as_deref(), Some("9"));
+        assert_eq!(sources.said("listen").as_deref(), Some("echo=tcp://h:1,time=udp://h:2"));
+        assert_eq!(sources.said("max-line"), None);
+        for wrong in ["{}", "[]", "{\"command_line\":{\"queue\":3},\"environment\":{},\"file\":null}"] {
+            assert_eq!(OptionSources::from_json(&serde_json::from_str(wrong).unwrap()), None, "{wrong}");
+        }
+        let nothing = OptionSources::default();
+        assert_eq!(
+            OptionSources::from_json(&serde_json::from_str(&nothing.to_json()).unwrap()),
+            Some(nothing)
+        );
+    }
+}

@@ -237,6 +237,8 @@ labels! {
         Local = "local",
         /// It answered a check over HTTP with an error, or not in HTTP.
         Unhealthy = "unhealthy",
+        /// The TLS handshake failed: its certificate is not trusted, say.
+        Tls = "tls",
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::limits::Limits;
 use crate::service::{ConnectOn, FairBy, HttpGateConfig, Network, ProxyBuilder, ProxyVersion};
 use clap::Args;
+use std::path::PathBuf;
 use std::time::Duration;
 use tidegate_units as units;
 
@@ -61,6 +62,16 @@ pub(super) struct GateOptions {
     /// believed and passed on with additions; those of other clients are replaced [default: none]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     trust_forwarded: Option<Vec<Network>>,
+    /// TLS: name that a backend's certificate must be for [default: the host of the backend]
+    #[arg(long, value_name = "NAME")]
+    backend_tls_name: Option<String>,
+    /// TLS: trust the authorities of this file, in PEM, for backends [default: those that the system trusts]
+    #[arg(long, value_name = "FILE")]
+    backend_cacert: Option<PathBuf>,
+    /// TLS: DANGEROUS: accept any certificate of a backend, so that anybody on the way can pose as the backend and read
+    /// and change everything [default: off]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    backend_insecure: Option<bool>,
     /// Tell backends who their client is with the PROXY protocol, v1 or v2 [default: off]
     #[arg(long, value_name = "VERSION")]
     send_proxy: Option<ProxyVersion>,
@@ -71,7 +82,7 @@ pub(super) struct GateOptions {
 }
 
 /// The names of these options, which a listener may have of its own.
-pub(super) const NAMES: [&str; 17] = [
+pub(super) const NAMES: [&str; 20] = [
     "backend-connections",
     "backend-total",
     "backend-connect",
@@ -87,6 +98,9 @@ pub(super) const NAMES: [&str; 17] = [
     "backend-fair",
     "priority-path",
     "trust-forwarded",
+    "backend-tls-name",
+    "backend-cacert",
+    "backend-insecure",
     "send-proxy",
     "accept-proxy",
 ];
@@ -110,6 +124,9 @@ impl GateOptions {
             backend_fair: self.backend_fair.or(other.backend_fair),
             priority_path: self.priority_path.or(other.priority_path),
             trust_forwarded: self.trust_forwarded.or(other.trust_forwarded),
+            backend_tls_name: self.backend_tls_name.or(other.backend_tls_name),
+            backend_cacert: self.backend_cacert.or(other.backend_cacert),
+            backend_insecure: self.backend_insecure.or(other.backend_insecure),
             send_proxy: self.send_proxy.or(other.send_proxy),
             accept_proxy: self.accept_proxy.or(other.accept_proxy),
         }
@@ -149,6 +166,11 @@ impl GateOptions {
         }
         if let Some(version) = self.send_proxy {
             gate = gate.send_proxy(version);
+        }
+        if let Some(tls) = gate.tls_choices() {
+            tls.name.clone_from(&self.backend_tls_name);
+            tls.authorities.clone_from(&self.backend_cacert);
+            tls.insecure = self.backend_insecure.unwrap_or(false);
         }
         if let Some(http) = gate.http_config() {
             self.set_http(http);

@@ -11,8 +11,8 @@ use crate::AccessLog;
 use crate::limits::Limits;
 use crate::server::{BoundServer, Builder, LimitChange, Listen, Server};
 use crate::service::{
-    Cost, DatagramService, Echo, HttpGateConfig, Network, Proxy, ProxyBuilder, Service, Time, Work, hello,
-    hello_datagrams, http, proxy, websocket,
+    BackendTls, Cost, DatagramService, Echo, HttpGateConfig, Network, Proxy, ProxyBuilder, Service, Time,
+    Work, hello, hello_datagrams, http, proxy, websocket,
 };
 use crate::transport::tls::Setup;
 use crate::{Address, UnixName};
@@ -166,6 +166,11 @@ impl PlannedListener {
             Offer::Gate(gate) => gate.memory(limits),
             Offer::Datagrams(_) => 0,
         }
+    }
+
+    /// Whether it is a gate that accepts any certificate of a backend.
+    pub(super) fn is_credulous(&self) -> bool {
+        self.gate.iter().any(|(name, value)| *name == "backend-insecure" && value == "true")
     }
 
     /// The options that are others in `new` and take effect at a restart.
@@ -459,18 +464,39 @@ fn gate(backends: &str, scheme: Scheme) -> Result<ProxyBuilder, String> {
             return Err(format!("the gate listens on {schemes}"));
         }
     };
-    let mut names = Vec::new();
+    let (mut names, mut speaks_tls) = (Vec::new(), None);
     for backend in backends.split(',').map(str::trim) {
-        names.push(match backend.strip_prefix("http://") {
-            Some(_) if !is_http => {
-                return Err("backends of http:// need a listener of http:// or https://".to_owned());
-            }
-            Some(name) => name.trim_end_matches('/'),
-            None => backend,
-        });
+        let (name, tls) = backend_name(backend, is_http)?;
+        if tls.is_some_and(|tls| speaks_tls.is_some_and(|before| before != tls)) {
+            return Err("its backends speak TLS, or none does: use two listeners".to_owned());
+        }
+        speaks_tls = speaks_tls.or(tls).or(Some(false));
+        names.push(name);
     }
-    let gate = proxy(names).map_err(|error| error.to_string())?;
-    Ok(if is_http { gate.http(HttpGateConfig::default()) } else { gate })
+    let mut gate = proxy(names).map_err(|error| error.to_string())?;
+    if is_http {
+        gate = gate.http(HttpGateConfig::default());
+    }
+    Ok(if speaks_tls == Some(true) { gate.tls(BackendTls::default()) } else { gate })
+}
+
+/// A backend without the scheme before it, and whether the scheme says that it speaks TLS. Without a scheme it speaks what the
+/// one before it speaks.
+fn backend_name(backend: &str, is_http: bool) -> Result<(&str, Option<bool>), String> {
+    let Some((scheme, name)) = backend.split_once("://") else { return Ok((backend, None)) };
+    let tls = match (scheme, is_http) {
+        ("http", true) => false,
+        ("https", true) | ("tls", false) => true,
+        ("http" | "https", false) => {
+            return Err(format!("backends of {scheme}:// need a listener of http:// or https://"));
+        }
+        ("tls", true) => {
+            return Err("backends of tls:// need a listener of tcp:// or tls://: write https://".to_owned());
+        }
+        // The name says what is wrong with it.
+        _ => return Ok((backend, Some(false))),
+    };
+    Ok((name.trim_end_matches('/'), Some(tls)))
 }
 
 fn stream_service(name: &str, work: Cost) -> Option<Arc<dyn Service>> {

@@ -108,6 +108,7 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
         describe::start_lines(plan, &addresses, beside.addresses(), format)
     });
     let lowered = plan.lowered.then_some(plan.limits.max_connections).filter(|_| !quiet);
+    warn_of_danger(plan);
     let queue = plan.limits.queue;
     let live = Arc::new(Live {
         handle: handle.clone(),
@@ -141,6 +142,16 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
         tracing::info!("{report}");
     }
     Ok(if report.is_clean() { exit::OK } else { exit::CUT })
+}
+
+/// Warns of gates that anybody could pose as a backend of.
+fn warn_of_danger(plan: &Plan) {
+    for listener in plan.listeners.iter().filter(|listener| listener.is_credulous()) {
+        tracing::warn!(
+            listener = listener.text,
+            "the certificates of backends are not checked: anybody on the way can pose as a backend"
+        );
+    }
 }
 
 /// Prints the start lines. A full pipe or a stopped terminal keeps a thread of its own waiting, and not the

@@ -322,6 +322,7 @@ const BACKEND_FAILURE: Label = label(
             "this process had no descriptor, port or memory left; the backend is not to blame",
         ),
         (BackendFailure::Unhealthy.as_str(), "it answered a check over HTTP with an error, or not in HTTP"),
+        (BackendFailure::Tls.as_str(), "the TLS handshake failed: its certificate is not trusted, say"),
     ],
 );
 

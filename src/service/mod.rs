@@ -26,6 +26,7 @@ mod words;
 mod work;
 
 pub use crate::transport::proxy_header::Version as ProxyVersion;
+pub use crate::transport::tls::BackendTls;
 pub use blocking::{Blocking, Handler, handler};
 pub use datagram::{DatagramService, Datagrams, Reply, datagrams};
 pub use echo::Echo;
@@ -42,7 +43,7 @@ pub use proxy::{
     Proxy, ProxyBuilder, proxy,
 };
 pub(crate) use proxy::{HTTP_GATE_CONNECTION_BYTES, http_gate_worker_bytes};
-pub(crate) use secured::{ClientTls, Decrypted, PassRecords, TlsBuffers};
+pub(crate) use secured::{Decrypted, PassRecords, SocketTls, TlsBuffers};
 pub(crate) use stream::{Buffers, Context, Turned};
 pub use stream::{Input, Output, Received, Stream};
 pub use time::Time;

@@ -12,11 +12,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// the server busy breaks the protocol.
 const BARREN_READS_MAX: usize = 16;
 
-/// A worker's buffers for TLS, lent to one turn after the other. They are allocated when the first client speaks TLS.
+/// A worker's buffers for TLS, lent to one turn after the other: those for clients, or those for backends. They are allocated
+/// when the first of these speaks TLS.
 #[derive(Debug, Default)]
 pub(crate) struct TlsBuffers {
     pub(super) records: Records,
-    /// Records that are ready to be sent to the client.
+    /// Records that are ready to be sent.
     pub(super) out: Vec<u8>,
 }
 
@@ -36,20 +37,20 @@ pub(crate) enum Decrypted {
     End,
 }
 
-/// The TLS of one connection in its turn.
+/// The TLS of one connection in a turn: with a client, or with a backend.
 #[derive(Debug)]
 pub(crate) struct SecuredTurn<'a> {
     engine: &'a mut Engine,
     buffers: &'a mut TlsBuffers,
     /// The kernel has no more input.
     emptied: bool,
-    /// The client came over a Unix socket.
+    /// It is a Unix socket.
     is_unix: bool,
 }
 
 impl<'a> SecuredTurn<'a> {
     /// The most bytes that are encrypted before they are sent with one call.
-    const BLOCK: usize = 4 * PLAIN_MAX;
+    pub(super) const BLOCK: usize = 4 * PLAIN_MAX;
 
     /// `buffers` holds the records that an earlier turn left.
     pub(super) fn new(engine: &'a mut Engine, buffers: &'a mut TlsBuffers, is_unix: bool) -> Self {
@@ -98,7 +99,10 @@ impl<'a> SecuredTurn<'a> {
                 }
             }
         }
-        Err(io::Error::new(io::ErrorKind::InvalidData, "the client sends TLS records with nothing in them"))
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the other side sends TLS records with nothing in them",
+        ))
     }
 
     /// Whether bytes of the client were read that the session has not seen.
@@ -145,23 +149,23 @@ impl<'a> SecuredTurn<'a> {
     }
 }
 
-/// The TLS of a client, for a session that moves bytes itself.
-pub(crate) trait ClientTls: std::fmt::Debug {
-    /// Decrypts what the client has sent, without waiting. `plain` has room for the bytes of a record. After a `hangup` it
-    /// reads on until it finds the end.
+/// The TLS of a socket, for a session that moves bytes itself: of its client, or of its backend.
+pub(crate) trait SocketTls: std::fmt::Debug {
+    /// Decrypts what the other side has sent, without waiting. `plain` has room for the bytes of a record. After a `hangup`
+    /// it reads on until it finds the end.
     fn take(&self, socket: BorrowedFd<'_>, plain: &mut [u8], hangup: &mut bool) -> io::Result<Decrypted>;
 
     /// Encrypts `data` and gives the records to `pass`, after the records that must go first.
     fn seal(&self, data: &[u8], pass: &mut PassRecords<'_>) -> io::Result<()>;
 
-    /// Gives the record to `pass` which tells the client that nothing more will come.
+    /// Gives the record to `pass` which tells the other side that nothing more will come.
     fn end(&self, pass: &mut PassRecords<'_>) -> io::Result<()>;
 }
 
 /// Takes records that are to be sent.
 pub(crate) type PassRecords<'p> = dyn FnMut(&[u8]) -> io::Result<()> + 'p;
 
-impl ClientTls for RefCell<SecuredTurn<'_>> {
+impl SocketTls for RefCell<SecuredTurn<'_>> {
     fn take(&self, socket: BorrowedFd<'_>, plain: &mut [u8], hangup: &mut bool) -> io::Result<Decrypted> {
         self.borrow_mut().take(socket, plain, hangup)
     }

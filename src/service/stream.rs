@@ -1,7 +1,7 @@
 //! A connection during a turn, as a service sees it: reads and writes that never wait.
 
 use super::pace::Pace;
-use super::secured::{ClientTls, Decrypted, SecuredTurn};
+use super::secured::{Decrypted, SecuredTurn, SocketTls};
 use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, WebTurn, Words};
 use crate::clock::Nanos;
 use crate::limits::Limits;
@@ -177,8 +177,8 @@ impl<'a> Stream<'a> {
     }
 
     /// The TLS of the connection, for a session that moves bytes itself. Whatever such a session sends must go through it.
-    pub(crate) fn client_tls(&self) -> Option<&'a dyn ClientTls> {
-        self.input.tls.map(|tls| -> &'a dyn ClientTls { tls })
+    pub(crate) fn client_tls(&self) -> Option<&'a dyn SocketTls> {
+        self.input.tls.map(|tls| -> &'a dyn SocketTls { tls })
     }
 
     /// Whether the client has sent something that the session has not read.

@@ -82,6 +82,11 @@ impl SecureSite {
         Self { handle, authority, files, https, wss, tls, http, ws }
     }
 
+    /// Its certificate, for another server that stands before it.
+    pub(crate) fn tls(&self) -> Tls {
+        Tls::files(&self.files.certificate, &self.files.key).unwrap().protocols(["http/1.1"]).unwrap()
+    }
+
     /// The authority's certificate in a file.
     pub(crate) fn authority_file(&self) -> PathBuf {
         self.files.certificate.with_file_name("authority.pem")

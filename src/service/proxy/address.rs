@@ -1,6 +1,7 @@
 //! Where backends are: their names, as a person writes them, and the addresses that a socket connects to.
 
 use crate::transport::address::UnixName;
+use crate::transport::tls::{BackendTlsName, ToBackends};
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
@@ -18,13 +19,36 @@ enum Named {
     Unix(UnixName),
 }
 
-/// One address at which a backend can be reached.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// One address at which a backend can be reached. Two are equal that lead to the same socket: that is one backend, whatever is
+/// spoken there, and whatever names lead to it.
+#[derive(Clone, Debug)]
 pub(crate) enum BackendAddress {
     Tcp(SocketAddr),
     /// Shared, since each place at the backend has it.
     Unix(Arc<UnixName>),
+    /// The backend speaks TLS.
+    Tls(Arc<TlsTarget>),
 }
+
+/// Where a backend is that speaks TLS, and who it must prove to be.
+#[derive(Debug)]
+pub(crate) struct TlsTarget {
+    pub(crate) socket: BackendAddress,
+    pub(crate) name: BackendTlsName,
+    pub(crate) setup: Arc<ToBackends>,
+}
+
+impl PartialEq for BackendAddress {
+    fn eq(&self, other: &Self) -> bool {
+        match (self.socket(), other.socket()) {
+            (BackendAddress::Tcp(one), BackendAddress::Tcp(other)) => one == other,
+            (BackendAddress::Unix(one), BackendAddress::Unix(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for BackendAddress {}
 
 /// The error for a text that is no backend's name: one line that says what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +115,24 @@ impl BackendName {
         if found.is_empty() { Err(named("it has no address".to_owned())) } else { Ok(found) }
     }
 
+    /// The same addresses, of backends that speak TLS.
+    pub(crate) fn resolve_tls(&self, setup: &Arc<ToBackends>) -> io::Result<Vec<BackendAddress>> {
+        let name = self.tls_name(setup).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let target = |socket| {
+            let target = TlsTarget { socket, name: name.clone(), setup: setup.clone() };
+            BackendAddress::Tls(Arc::new(target))
+        };
+        Ok(self.resolve()?.into_iter().map(target).collect())
+    }
+
+    /// The name that its certificate must be for.
+    fn tls_name(&self, setup: &ToBackends) -> Result<BackendTlsName, String> {
+        setup.name(match &self.0 {
+            Named::Host { host, .. } => Some(host),
+            Named::Unix(_) => None,
+        })
+    }
+
     /// Whether its addresses can change: true for a host name, false for an address or a Unix socket.
     pub(crate) fn is_resolved_again(&self) -> bool {
         match &self.0 {
@@ -115,13 +157,30 @@ impl fmt::Display for BackendAddress {
         match self {
             BackendAddress::Tcp(address) => address.fmt(f),
             BackendAddress::Unix(name) => name.fmt(f),
+            BackendAddress::Tls(target) => target.socket.fmt(f),
         }
     }
 }
 
 impl BackendAddress {
     pub(crate) fn is_tcp(&self) -> bool {
-        matches!(self, BackendAddress::Tcp(_))
+        matches!(self.socket(), BackendAddress::Tcp(_))
+    }
+
+    /// The address of the socket.
+    fn socket(&self) -> &Self {
+        match self {
+            BackendAddress::Tls(target) => &target.socket,
+            plain => plain,
+        }
+    }
+
+    /// How the backend speaks TLS, if it does.
+    pub(crate) fn tls(&self) -> Option<&TlsTarget> {
+        match self {
+            BackendAddress::Tls(target) => Some(target),
+            _ => None,
+        }
     }
 }
 

@@ -1,11 +1,17 @@
-//! Connecting to a backend without blocking: an attempt, and how it ends.
+//! Connecting to a backend without blocking: an attempt, and how it ends. A backend that speaks TLS is reached when its
+//! handshake is over.
 
-use super::address::BackendAddress;
+use super::address::{BackendAddress, TlsTarget};
+use super::backends::Unreached;
+use super::socket::{BackendSocket, Store};
 use crate::clock::Nanos;
 use crate::reason::BackendFailure;
 use crate::transport::address::UnixName;
+use crate::transport::socket::send;
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -25,6 +31,13 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Connecting {
     stage: Stage,
+    /// Present if the backend speaks TLS.
+    tls: Option<Arc<TlsTarget>>,
+    /// What is sent first, before any TLS.
+    greeting: Box<[u8]>,
+    /// Whether the caller was told to watch the socket.
+    watched: bool,
+    is_tcp: bool,
     began: Nanos,
     deadline: Nanos,
 }
@@ -35,6 +48,8 @@ enum Stage {
     Under(OwnedFd, SocketAddr),
     /// The backlog of a Unix socket is full. The kernel sends no event when there is room, so the attempt is repeated.
     Full { address: Arc<UnixName>, next: Nanos, pause: Nanos },
+    /// The connection stands, and its TLS handshake is under way.
+    Shaking(BackendSocket),
     /// The connected socket was handed out.
     Over,
 }
@@ -42,21 +57,26 @@ enum Stage {
 /// The state of an attempt that has not failed.
 #[derive(Debug)]
 pub(crate) enum Arrival {
-    /// The socket is connected. `took` is how long that took. `told` says that the connection was reported by an event, so
-    /// the poller watches the socket already.
-    Made { socket: OwnedFd, took: Nanos, told: bool },
+    /// The backend is connected. `took` is how long that took. `told` says that the caller watches the socket already.
+    Made { socket: BackendSocket, took: Nanos, told: bool },
     /// The attempt goes on. Poll it at an event on its socket, and at this time at the latest.
     Wait { until: Nanos },
 }
 
 impl Connecting {
-    /// Begins an attempt, which fails if it has not succeeded by `deadline`.
+    /// Begins an attempt, which fails if it has not succeeded by `deadline`. A backend that is connected is sent `greeting`
+    /// first.
     pub(crate) fn start(
         to: &BackendAddress,
-        now: Nanos,
-        deadline: Nanos,
-    ) -> Result<(Self, Arrival), BackendFailure> {
-        let (connected, stage) = match to {
+        greeting: Vec<u8>,
+        (now, deadline): (Nanos, Nanos),
+        store: Store<'_>,
+    ) -> Result<(Self, Arrival), Unreached> {
+        let (socket, tls) = match to {
+            BackendAddress::Tls(target) => (&target.socket, Some(target.clone())),
+            plain => (plain, None),
+        };
+        let (connected, stage) = match socket {
             BackendAddress::Tcp(address) => match try_tcp(*address)? {
                 (socket, true) => (Some(socket), Stage::Over),
                 (socket, false) => (None, Stage::Under(socket, *address)),
@@ -65,52 +85,100 @@ impl Connecting {
                 Some(socket) => (Some(socket), Stage::Over),
                 None => (None, Stage::Full { address: address.clone(), next: now, pause: FIRST_PAUSE }),
             },
+            // A target's socket has no TLS of its own.
+            BackendAddress::Tls(_) => return Err(BackendFailure::Local.into()),
         };
-        let mut connecting = Self { stage, began: now, deadline };
+        let greeting = greeting.into_boxed_slice();
+        let mut connecting =
+            Self { stage, tls, greeting, watched: false, is_tcp: socket.is_tcp(), began: now, deadline };
         let step = match connected {
-            Some(socket) => Arrival::Made { socket, took: 0, told: false },
+            Some(socket) => connecting.connected(socket, now, store)?,
             None => connecting.wait(now)?,
         };
         Ok((connecting, step))
     }
 
-    /// The socket whose events say how the attempt goes; `None` if there will be no event.
-    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+    /// The socket whose events say how the attempt goes, and which events; `None` if there will be no event.
+    pub(crate) fn awaits(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.stage {
-            Stage::Under(socket, _) => Some(socket.as_fd()),
+            Stage::Under(socket, _) => Some((socket.as_fd(), PollFlags::OUT)),
+            Stage::Shaking(socket) if socket.has_unsent() => {
+                Some((socket.as_fd(), PollFlags::IN | PollFlags::OUT))
+            }
+            Stage::Shaking(socket) => Some((socket.as_fd(), PollFlags::IN)),
             Stage::Full { .. } | Stage::Over => None,
         }
     }
 
+    /// The socket that the caller must watch, for input and output, from now on. Ask after each [`Arrival::Wait`].
+    pub(crate) fn unwatched(&mut self) -> Option<BorrowedFd<'_>> {
+        if self.awaits().is_none() || std::mem::replace(&mut self.watched, true) {
+            return None;
+        }
+        self.awaits().map(|(socket, _)| socket)
+    }
+
     /// Checks how the attempt goes. Do not call it again once it has returned a socket or an error.
-    pub(crate) fn poll(&mut self, now: Nanos) -> Result<Arrival, BackendFailure> {
+    pub(crate) fn poll(&mut self, now: Nanos, store: Store<'_>) -> Result<Arrival, Unreached> {
         let connected = match &mut self.stage {
             Stage::Under(socket, address) => again(socket.as_fd(), *address)?,
             Stage::Full { next, .. } if now < *next => false,
             Stage::Full { address, .. } => match try_unix(**address)? {
-                Some(socket) => return Ok(self.arrived(socket, now, false)),
+                Some(socket) => return self.connected(socket, now, store),
                 None => false,
             },
+            Stage::Shaking(_) => return self.shake(now, store),
             Stage::Over => false,
         };
         if !connected {
             return self.wait(now);
         }
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Under(socket, _) => Ok(self.arrived(socket, now, true)),
-            _ => Err(BackendFailure::Local),
+            Stage::Under(socket, _) => self.connected(socket, now, store),
+            _ => Err(BackendFailure::Local.into()),
         }
     }
 
-    fn arrived(&mut self, socket: OwnedFd, now: Nanos, told: bool) -> Arrival {
+    /// The connection stands. A TLS handshake may have to follow.
+    fn connected(&mut self, socket: OwnedFd, now: Nanos, store: Store<'_>) -> Result<Arrival, Unreached> {
+        // The send buffer of a new socket is empty, so there is room for the whole greeting.
+        if !self.greeting.is_empty() && !send(&socket, &self.greeting).is_ok_and(|n| n == self.greeting.len())
+        {
+            return Err(BackendFailure::Reset.into());
+        }
+        match &self.tls {
+            None => Ok(self.arrived(BackendSocket::plain(socket, self.is_tcp), now)),
+            Some(target) => {
+                self.stage = Stage::Shaking(BackendSocket::secured(socket, target)?);
+                self.shake(now, store)
+            }
+        }
+    }
+
+    fn shake(&mut self, now: Nanos, store: Store<'_>) -> Result<Arrival, Unreached> {
+        let Stage::Shaking(socket) = &mut self.stage else { return Err(BackendFailure::Local.into()) };
+        if !socket.shake(store)? {
+            return self.wait(now);
+        }
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Shaking(socket) => Ok(self.arrived(socket, now)),
+            _ => Err(BackendFailure::Local.into()),
+        }
+    }
+
+    fn arrived(&mut self, socket: BackendSocket, now: Nanos) -> Arrival {
         self.stage = Stage::Over;
-        Arrival::Made { socket, took: now.saturating_sub(self.began), told }
+        Arrival::Made { socket, took: now.saturating_sub(self.began), told: self.watched }
     }
 
     /// When the attempt must be polled again; an error if its time is over.
-    fn wait(&mut self, now: Nanos) -> Result<Arrival, BackendFailure> {
+    fn wait(&mut self, now: Nanos) -> Result<Arrival, Unreached> {
         if now >= self.deadline {
-            return Err(BackendFailure::Timeout);
+            let why = match self.stage {
+                Stage::Shaking(_) => "its TLS handshake was not over in time",
+                _ => "",
+            };
+            return Err(Unreached { failure: BackendFailure::Timeout, why: Cow::Borrowed(why) });
         }
         let until = match &mut self.stage {
             Stage::Full { next, pause, .. } => {
@@ -120,7 +188,7 @@ impl Connecting {
                 }
                 self.deadline.min(*next)
             }
-            Stage::Under(..) | Stage::Over => self.deadline,
+            Stage::Under(..) | Stage::Shaking(_) | Stage::Over => self.deadline,
         };
         Ok(Arrival::Wait { until })
     }
@@ -210,10 +278,11 @@ pub(crate) fn keep_alive(socket: BorrowedFd<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::Pool;
     use crate::service::proxy::address::BackendName;
     use crate::sys::Clock;
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use rustix::net::{bind, listen, send};
+    use rustix::event::{PollFd, Timespec, poll};
+    use rustix::net::{bind, listen};
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
 
@@ -224,9 +293,14 @@ mod tests {
     }
 
     /// Connects as the gate does: looks at an event, or at the time that was named.
-    fn reach(to: &BackendAddress, within: Nanos) -> Result<OwnedFd, BackendFailure> {
-        let clock = Clock::start();
-        let (mut connecting, mut step) = Connecting::start(to, clock.now(), clock.now() + within)?;
+    fn reach(to: &BackendAddress, within: Nanos) -> Result<BackendSocket, BackendFailure> {
+        reach_now(to, within).map_err(|unreached| unreached.failure)
+    }
+
+    fn reach_now(to: &BackendAddress, within: Nanos) -> Result<BackendSocket, Unreached> {
+        let (clock, pool) = (Clock::start(), Arc::new(Pool::default()));
+        let (now, store) = (clock.now(), (&pool, 1 << 20));
+        let (mut connecting, mut step) = Connecting::start(to, Vec::new(), (now, now + within), store)?;
         loop {
             let until = match step {
                 Arrival::Made { socket, .. } => return Ok(socket),
@@ -235,10 +309,10 @@ mod tests {
             let timeout =
                 Timespec { tv_sec: (until / 1_000_000_000) as i64, tv_nsec: (until % 1_000_000_000) as _ };
             let mut wait = Vec::new();
-            let socket = connecting.socket().map(|socket| socket.try_clone_to_owned().unwrap());
-            wait.extend(socket.as_ref().map(|socket| PollFd::new(socket, PollFlags::OUT)));
+            let awaits = connecting.awaits();
+            wait.extend(awaits.as_ref().map(|(socket, flags)| PollFd::new(socket, *flags)));
             poll(&mut wait, Some(&timeout)).unwrap();
-            step = connecting.poll(clock.now())?;
+            step = connecting.poll(clock.now(), store)?;
         }
     }
 
@@ -247,10 +321,13 @@ mod tests {
         for listener in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(listener).unwrap();
             let to = BackendAddress::Tcp(listener.local_addr().unwrap());
-            let (_, step) = Connecting::start(&to, 1, 2).unwrap();
+            let pool = Arc::new(Pool::default());
+            let (_, step) = Connecting::start(&to, b"hi".to_vec(), (1, 2), (&pool, 1 << 20)).unwrap();
             let Arrival::Made { socket, took: 0, told: false } = step else { panic!("{step:?}") };
+            let mut heard = [0; 2];
+            std::io::Read::read_exact(&mut listener.accept().unwrap().0, &mut heard).unwrap();
+            assert_eq!(&heard, b"hi");
             assert!(sockopt::tcp_nodelay(&socket).unwrap());
-            send(&socket, b"x", rustix::net::SendFlags::NOSIGNAL).unwrap();
             keep_alive(socket.as_fd());
             assert!(sockopt::socket_keepalive(&socket).unwrap());
             assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), KEEP_ALIVE_AFTER);

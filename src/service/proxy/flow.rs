@@ -7,7 +7,7 @@
 use super::lent::Lent;
 use super::pipes::Pipe;
 use crate::service::pool::Buffer;
-use crate::service::{ClientTls, Decrypted, PassRecords, SocketEvent};
+use crate::service::{Decrypted, PassRecords, SocketEvent, SocketTls};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use std::io;
@@ -27,7 +27,7 @@ const SMALL: u64 = 4 * 1024;
 pub(crate) struct End<'a> {
     pub(crate) socket: BorrowedFd<'a>,
     /// What is read from the socket and written to it goes through this TLS.
-    pub(crate) tls: Option<&'a dyn ClientTls>,
+    pub(crate) tls: Option<&'a dyn SocketTls>,
     pub(crate) event: SocketEvent,
     /// Whether a read that returns fewer bytes than it had room for has emptied the kernel's buffer. This holds for TCP. On
     /// a Unix socket a read also stops early at descriptors that were sent along.
@@ -269,7 +269,7 @@ impl Flow {
         to: End<'_>,
         lent: &Lent<'_>,
         bytes: &mut u64,
-        make: impl FnOnce(&dyn ClientTls, &mut PassRecords<'_>) -> io::Result<()>,
+        make: impl FnOnce(&dyn SocketTls, &mut PassRecords<'_>) -> io::Result<()>,
     ) -> Result<(), Fault> {
         let Some(tls) = to.tls else { return Ok(()) };
         let mut kept = match std::mem::replace(&mut self.kept, Kept::Nothing) {

@@ -5,13 +5,16 @@ use super::http::HttpGateConfig;
 use super::pipes::Pipes;
 use super::relay::Patience;
 use super::resolve::{BACKENDS_MAX, Lookups};
+use super::socket::BackendSocket;
 use crate::admit::turns::accounts::SourceId;
 use crate::clock::{Nanos, nanos};
 use crate::current::Current;
 use crate::limits::{Fair, Limits, Overload, QueueOrder};
+use crate::service::TlsBuffers;
 use crate::sys::Clock;
 use crate::transport::address::{ClientAddress, SourceAddress};
 use crate::transport::proxy_header::Version;
+use crate::transport::tls::{BackendTls, ToBackends};
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -70,6 +73,8 @@ pub(super) struct Settings {
     pub(super) ready_needs_backend: bool,
     /// Those of a gate for HTTP; without use in another.
     pub(super) http: HttpGateConfig,
+    /// How TLS is spoken with backends, if it is.
+    pub(super) tls: Option<BackendTls>,
 }
 
 impl Default for Settings {
@@ -88,6 +93,7 @@ impl Default for Settings {
             resolve_every: Duration::from_secs(30),
             ready_needs_backend: false,
             http: HttpGateConfig::default(),
+            tls: None,
         }
     }
 }
@@ -108,6 +114,9 @@ pub(super) struct Gate {
 /// The most pipes of one gate. A pipe is in use during a turn in bulk, and for longer while the reader is slow. When all
 /// are in use, bytes are copied.
 const PIPES_MAX: usize = 128;
+
+/// The threads of a gate that speak TLS beside the workers.
+const THREADS: usize = 2;
 
 impl Gate {
     pub(super) fn new(settings: Settings, lookups: Lookups) -> Arc<Self> {
@@ -162,6 +171,18 @@ impl Gate {
         std::mem::swap(&mut *lookups, &mut *new.lookups());
         self.backends.change_to(&lookups.addresses(), |before| settings.backend_limits(before.wait));
         self.settings.replace(Settings::clone(&settings));
+    }
+
+    /// The bytes that TLS with its backends may take: of each place, of each worker and thread of the gate, and of the sessions
+    /// that can be resumed.
+    pub(super) fn tls_bytes(&self, workers: usize) -> usize {
+        if self.settings.get().tls.is_none() {
+            return 0;
+        }
+        let seen = self.backends.snapshot();
+        seen.limit as usize * BackendSocket::TLS_BYTES
+            + (workers + THREADS) * TlsBuffers::BYTES
+            + seen.backends.len() * ToBackends::NAME_BYTES
     }
 }
 

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! [`session`] handles one client from its first turn to its end. [`backends`] gives out the places. [`address`] says
-//! where a backend is, [`resolve`] looks up its addresses, [`connect`] opens a connection to one. [`relay`] moves the
+//! where a backend is, [`resolve`] looks up its addresses, [`connect`] opens a connection to one, [`socket`] is a connection
+//! with its TLS. [`relay`] moves the
 //! bytes of one pair of sockets, and [`flow`] those of one direction. [`pipes`] and [`lent`] are shared by all pairs, so
 //! that a quiet pair owns no memory. [`tend`] is the thread that checks backends and resolves their names again.
 //! [`http`] is the gate for HTTP, which takes a place for each request and not for each connection.
@@ -27,6 +28,7 @@ mod relay;
 mod resolve;
 mod service;
 mod session;
+mod socket;
 mod tend;
 
 #[cfg(test)]

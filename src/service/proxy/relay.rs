@@ -8,7 +8,7 @@ use super::connect::has_failed;
 use super::flow::{End, Fault, Flow, Pumped};
 use super::lent::Lent;
 use crate::clock::{Nanos, nanos};
-use crate::service::{ClientTls, SocketEvent, SocketEvents};
+use crate::service::{SocketEvent, SocketEvents, SocketTls};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -74,8 +74,10 @@ pub(crate) struct Patience {
 pub(crate) struct Sockets<'a> {
     pub(crate) client: BorrowedFd<'a>,
     /// The client's TLS, if it speaks TLS.
-    pub(crate) client_tls: Option<&'a dyn ClientTls>,
+    pub(crate) client_tls: Option<&'a dyn SocketTls>,
     pub(crate) backend: BorrowedFd<'a>,
+    /// The backend's TLS, if it speaks TLS.
+    pub(crate) backend_tls: Option<&'a dyn SocketTls>,
     pub(crate) client_is_tcp: bool,
     pub(crate) backend_is_tcp: bool,
 }
@@ -150,7 +152,7 @@ impl Relay {
         };
         let backend = End {
             socket: sockets.backend,
-            tls: None,
+            tls: sockets.backend_tls,
             event: events.other,
             short_is_all: sockets.backend_is_tcp,
         };
@@ -185,6 +187,9 @@ impl Relay {
         }
         if pumped.is_ok() && self.down.answer_tls(client, lent, &mut down).is_err() {
             pumped = Err(Ended::Reset(PairSide::Client));
+        }
+        if pumped.is_ok() && self.up.answer_tls(backend, lent, &mut up).is_err() {
+            pumped = Err(Ended::Reset(PairSide::Backend));
         }
         turned.to_backend = up.bytes;
         turned.to_client = down.bytes;

@@ -4,6 +4,7 @@
 
 use super::address::{BackendAddress, BackendName};
 use crate::clock::Nanos;
+use crate::transport::tls::ToBackends;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::fmt;
 use std::io;
@@ -58,9 +59,13 @@ impl fmt::Debug for Lookups {
 }
 
 impl Lookups {
-    /// Resolves all names at the same time, within [`LOOKUP_WITHIN`]. If a name has no address, the error says which.
-    pub(super) fn resolve(names: Vec<BackendName>) -> io::Result<Self> {
-        Self::resolve_with(names, Arc::new(BackendName::resolve), LOOKUP_WITHIN)
+    /// Resolves all names at the same time, within [`LOOKUP_WITHIN`]. With `tls`, the backends speak TLS. If a name has no address, the error says which.
+    pub(super) fn resolve(names: Vec<BackendName>, tls: Option<Arc<ToBackends>>) -> io::Result<Self> {
+        let ask: Ask = match tls {
+            None => Arc::new(BackendName::resolve),
+            Some(setup) => Arc::new(move |name| name.resolve_tls(&setup)),
+        };
+        Self::resolve_with(names, ask, LOOKUP_WITHIN)
     }
 
     fn resolve_with(names: Vec<BackendName>, ask: Ask, within: Duration) -> io::Result<Self> {

@@ -11,6 +11,7 @@ use crate::metrics::backends::BackendsSnapshot;
 use crate::service::http::BUSY;
 use crate::service::{Peer, Protocol, Service, Session};
 use crate::transport::proxy_header::Version;
+use crate::transport::tls::{BackendTls, ToBackends};
 use crossbeam_channel::Sender;
 use std::convert::Infallible;
 use std::io;
@@ -131,6 +132,30 @@ impl ProxyBuilder {
         self
     }
 
+    /// Speaks TLS with the backends. The handshake must be over within [`connect_timeout`](Self::connect_timeout). A backend
+    /// that does not prove its name is treated like one that refuses connections (reason `tls`). Default: no TLS.
+    ///
+    /// ```no_run
+    /// use tidegate::service::BackendTls;
+    /// use tidegate::{Server, proxy};
+    ///
+    /// let mut tls = BackendTls::default();
+    /// tls.authorities = Some("/etc/site/own-authority.pem".into());
+    /// let gate = proxy(["app.internal:8443"])?.tls(tls).build()?;
+    /// let handle = Server::builder().listen("127.0.0.1:6000", gate)?.bind()?.serve()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn tls(mut self, tls: BackendTls) -> Self {
+        self.settings.tls = Some(tls);
+        self
+    }
+
+    /// What is chosen of TLS, if the backends speak it.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program changes one after the other"))]
+    pub(crate) fn tls_choices(&mut self) -> Option<&mut BackendTls> {
+        self.settings.tls.as_mut()
+    }
+
     /// How often the gate connects to each backend to check that it can be reached. A backend that was set aside then comes
     /// back through a check. Default: never, so the first client after the backend's pause tries it.
     pub fn check_every(mut self, time: Duration) -> Self {
@@ -182,6 +207,15 @@ impl ProxyBuilder {
             ("half-close-timeout", show(set.half_close_timeout)),
             ("send-proxy", set.send_header.map_or("off".to_owned(), |version| version.to_string())),
         ];
+        if let Some(tls) = &set.tls {
+            let file = tls.authorities.as_ref().map(|file| file.display().to_string());
+            let host = || "the backend's host".to_owned();
+            table.extend([
+                ("backend-tls-name", tls.name.clone().unwrap_or_else(host)),
+                ("backend-cacert", file.unwrap_or_else(|| "those of the system".to_owned())),
+                ("backend-insecure", tls.insecure.to_string()),
+            ]);
+        }
         if let Some(http) = &self.http {
             // These are limits of a pair of sockets, and a gate for HTTP has none.
             table.retain(|(name, _)| {
@@ -199,7 +233,7 @@ impl ProxyBuilder {
     }
 
     /// Resolves the names, for at most 10 s, and makes the service. It is an error if a name has no address, if there is no
-    /// backend, or if there are more than 256. If names must be resolved again or backends checked, a thread does so from
+    /// backend, if there are more than 256, or if the certificates of [`tls`](Self::tls) cannot be read. If names must be resolved again or backends checked, a thread does so from
     /// the first use of the service until the service is dropped.
     pub fn build(self) -> io::Result<Proxy> {
         let check_every = self.checks();
@@ -213,9 +247,17 @@ impl ProxyBuilder {
         if http.is_some() && busy_reply.is_empty() {
             busy_reply = BUSY.into();
         }
+        if settings.tls.as_ref().is_some_and(|tls| tls.insecure) {
+            tracing::warn!(
+                gate = name,
+                "the certificates of backends are not checked: anybody on the way can pose as a backend"
+            );
+        }
         let is_http = http.is_some();
+        let tls = settings.tls.as_ref().map(|tls| ToBackends::new(tls, is_http, names.len()));
+        let tls = tls.transpose().map_err(io::Error::other)?.map(Arc::new);
         settings.http = http.unwrap_or_default();
-        let gate = Gate::new(settings, Lookups::resolve(names)?);
+        let gate = Gate::new(settings, Lookups::resolve(names, tls)?);
         let http = is_http.then(|| HttpGate::new(gate.clone()));
         Ok(Proxy { name, busy_reply, gate, http, tender: OnceLock::new(), keeper: OnceLock::new() })
     }
@@ -320,6 +362,7 @@ impl Service for Proxy {
     }
 
     fn memory(&self, limits: &Limits) -> usize {
-        self.gate.memory_ceiling(limits) + self.http.as_ref().map_or(0, |http| http.memory_ceiling())
+        let http = self.http.as_ref().map_or(0, |http| http.memory_ceiling());
+        self.gate.memory_ceiling(limits) + self.gate.tls_bytes(limits.workers_most()) + http
     }
 }

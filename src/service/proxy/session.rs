@@ -1,18 +1,18 @@
 //! One client's session at the gate: it takes a place at a backend (and waits for one if it must), connects, and relays
 //! bytes until both sides have ended.
 
-use super::backends::{Asking, BackendId, Look, Place, PlaceAnswer, Refusal, Ticket, Wake};
+use super::backends::{Asking, BackendId, Look, Place, PlaceAnswer, Refusal, Ticket, Unreached, Wake};
 use super::connect::{self, Arrival, Connecting};
 use super::gate::{ConnectOn, Gate, Settings, source, wait_limits};
 use super::lent::Lent;
 use super::relay::{Ended, PairProgress, PairSide, Patience, Relay, Sockets};
+use super::socket::{BackendSocket, Store};
 use crate::clock::Nanos;
 use crate::current::CurrentView;
 use crate::reason::{BackendFailure, CloseReason, DropReason};
 use crate::service::{Fault, Session, SocketEvent, SocketEvents, Stream, Turn, Waker, WatchFor};
-use crate::transport::socket::{reset_on_close, send};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ enum GateStage {
     New,
     Waiting(Ticket),
     Connecting {
-        connecting: Connecting,
+        connecting: Box<Connecting>,
         place: Place,
     },
     Paired(Box<Pair>),
@@ -52,7 +52,7 @@ enum GateStage {
 
 struct Pair {
     relay: Relay,
-    backend: OwnedFd,
+    backend: BackendSocket,
     place: Place,
     /// Bytes that the backend's counters do not have yet.
     to_backend: u64,
@@ -100,7 +100,7 @@ impl Session for GateSession {
             let in_order =
                 matches!(reason, CloseReason::Client | CloseReason::Server | CloseReason::IdleTimeout);
             if !in_order {
-                reset_on_close(&pair.backend);
+                pair.backend.abort();
             }
         }
         self.stage = GateStage::Over;
@@ -118,7 +118,7 @@ impl GateSession {
     pub(super) fn adopted(
         gate: Arc<Gate>,
         place: Place,
-        backend: OwnedFd,
+        backend: BackendSocket,
         watched_both: bool,
         now: Nanos,
     ) -> Self {
@@ -198,16 +198,17 @@ impl GateSession {
         let left = self.deadline.saturating_sub(now);
         let others = self.gate.backends.has_other(&self.tried, place.backend());
         let until = if others { now + left / 2 } else { self.deadline };
-        match Connecting::start(place.address(), now, until) {
-            Ok((connecting, Arrival::Wait { until })) => {
-                if let Some(socket) = connecting.socket() {
+        let greeting = self.greeting(stream);
+        match Connecting::start(place.address(), greeting, (now, until), store(stream)) {
+            Ok((mut connecting, Arrival::Wait { until })) => {
+                if let Some(socket) = connecting.unwatched() {
                     stream.watch(socket, WatchFor::Both)?;
                 }
-                self.stage = GateStage::Connecting { connecting, place };
+                self.stage = GateStage::Connecting { connecting: Box::new(connecting), place };
                 Ok(Then::Turn(park_until(until, now)))
             }
             Ok((_, made)) => self.arrive(stream, place, made, now),
-            Err(failure) => self.fail(&place, failure, now),
+            Err(unreached) => self.fail(&place, unreached, now),
         }
     }
 
@@ -217,14 +218,19 @@ impl GateSession {
         if stream.has_hung_up() && connect::has_failed(stream.raw().0.as_fd()) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        match connecting.poll(now) {
-            Ok(Arrival::Wait { until }) => Ok(Then::Turn(park_until(until, now))),
+        match connecting.poll(now, store(stream)) {
+            Ok(Arrival::Wait { until }) => {
+                if let Some(socket) = connecting.unwatched() {
+                    stream.watch(socket, WatchFor::Both)?;
+                }
+                Ok(Then::Turn(park_until(until, now)))
+            }
             Ok(made) => match self.take_place() {
                 Some(place) => self.arrive(stream, place, made, now),
                 None => Ok(Then::GoOn),
             },
-            Err(failure) => match self.take_place() {
-                Some(place) => self.fail(&place, failure, now),
+            Err(unreached) => match self.take_place() {
+                Some(place) => self.fail(&place, unreached, now),
                 None => Ok(Then::GoOn),
             },
         }
@@ -238,8 +244,9 @@ impl GateSession {
     }
 
     /// The backend could not be reached: the session tries another one, if there is time.
-    fn fail(&mut self, place: &Place, failure: BackendFailure, now: Nanos) -> io::Result<Then> {
-        place.failed(failure);
+    fn fail(&mut self, place: &Place, unreached: Unreached, now: Nanos) -> io::Result<Then> {
+        let failure = unreached.failure;
+        place.failed(unreached);
         self.tried.push(place.backend());
         self.stage = GateStage::New;
         if failure == BackendFailure::Local || now >= self.deadline {
@@ -259,32 +266,32 @@ impl GateSession {
     ) -> io::Result<Then> {
         let Arrival::Made { socket: backend, took, told } = arrival else { return Ok(Then::GoOn) };
         place.reached(took);
-        if !self.say_who(stream, &backend) {
-            drop(backend);
-            return self.fail(&place, BackendFailure::Reset, now);
-        }
         // The event that reported the connection may have reported the backend's first bytes too, so it is handed to the
-        // relay. A backend that was connected at once had no event: it is watched from here on.
-        let other = if told {
+        // relay. A backend that was connected at once had no event: it is watched from here on. Bytes may have come with the
+        // end of a TLS handshake.
+        let other = if backend.is_secured() {
+            SocketEvent::Ready
+        } else if told {
             stream.events().other
         } else {
-            stream.watch(backend.as_fd(), WatchFor::Input)?;
             SocketEvent::Nothing
         };
+        if !told {
+            stream.watch(backend.as_fd(), WatchFor::Input)?;
+        }
         let client = SocketEvent::of(true, stream.has_hung_up());
         stream.tell(SocketEvents { client, other });
         self.stage = GateStage::Paired(Box::new(Pair::new(Relay::new(now), place, backend, told, now)));
         Ok(Then::GoOn)
     }
 
-    /// Sends the PROXY header, if the gate is to send one; false if it could not be sent whole.
-    fn say_who(&self, stream: &mut Stream<'_>, backend: &OwnedFd) -> bool {
-        let Some(version) = self.settings.send_header else { return true };
+    /// What a backend is sent first: the PROXY header, if the gate is to send one.
+    fn greeting(&self, stream: &mut Stream<'_>) -> Vec<u8> {
+        let Some(version) = self.settings.send_header else { return Vec::new() };
         let mut header = Vec::with_capacity(64);
         let near = stream.raw().0.local_addr();
         version.write_client(&stream.peer().address, near, &mut header);
-        // The send buffer of a new socket is empty, so there is room for the whole header.
-        send(backend, &header).is_ok_and(|sent| sent == header.len())
+        header
     }
 
     /// One turn of the pair: moves bytes, then parks or ends.
@@ -301,15 +308,14 @@ impl GateSession {
         let (pool, client_tls) = (stream.output_pool(), stream.client_tls());
         let client_is_tcp = !stream.is_unix();
         let (client, buffer) = stream.raw();
-        let sockets = Sockets {
-            client: client.as_fd(),
-            client_tls,
-            backend: pair.backend.as_fd(),
-            client_is_tcp,
-            backend_is_tcp: pair.backend_is_tcp,
-        };
         let mut lent = Lent { buffer, pipes, pool, pool_most, turn_bytes };
-        let turned = pair.relay.turn(sockets, events, &mut lent, now);
+        let Pair { relay, backend, backend_is_tcp, .. } = &mut **pair;
+        let turned = backend.lend((pool, pool_most), |backend, backend_tls| {
+            let client = client.as_fd();
+            let backend_is_tcp = *backend_is_tcp;
+            let sockets = Sockets { client, client_tls, backend, backend_tls, client_is_tcp, backend_is_tcp };
+            relay.turn(sockets, events, &mut lent, now)
+        })?;
         pair.to_backend += turned.to_backend;
         pair.to_client += turned.to_client;
         let ended = matches!(turned.progress, PairProgress::Ended(Ended::Finished(PairSide::Client)));
@@ -335,7 +341,7 @@ impl GateSession {
         };
         let Pair { backend, place, .. } = *pair;
         drop(backend);
-        let failed = self.fail(&place, BackendFailure::Reset, now);
+        let failed = self.fail(&place, BackendFailure::Reset.into(), now);
         drop(place);
         failed?;
         self.turn(stream)
@@ -343,7 +349,7 @@ impl GateSession {
 }
 
 impl Pair {
-    fn new(relay: Relay, place: Place, backend: OwnedFd, watched_both: bool, now: Nanos) -> Self {
+    fn new(relay: Relay, place: Place, backend: BackendSocket, watched_both: bool, now: Nanos) -> Self {
         Self {
             relay,
             backend_is_tcp: place.address().is_tcp(),
@@ -393,6 +399,11 @@ impl Pair {
             (std::mem::take(&mut self.to_backend), std::mem::take(&mut self.to_client));
         self.place.passed(to_backend, to_client);
     }
+}
+
+/// Where bytes are kept that a backend has not taken.
+fn store<'a>(stream: &Stream<'a>) -> Store<'a> {
+    (stream.output_pool(), stream.limits().output_total)
 }
 
 fn park_until(until: Nanos, now: Nanos) -> Turn {

@@ -6,16 +6,18 @@ use super::connect::{Arrival, Connecting};
 use super::gate::{Gate, Settings};
 use super::resolve::LOOKUP_WITHIN;
 use crate::clock::{Nanos, nanos};
-use crate::transport::socket::send;
+use crate::service::Pool;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, Timespec, poll};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// The longest sleep while a backend may become due for a trial, or while a lookup is under way.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// The most bytes that checks keep of TLS handshakes that have come in part.
+pub(super) const CHECK_BYTES: usize = 1 << 20;
 
 /// The settings or the backends are other ones: what is due must be looked at again.
 pub(super) struct LookAgain;
@@ -94,49 +96,50 @@ impl Tender {
 
 /// Connects to each backend that is due for a check, all at the same time.
 fn check(gate: &Gate, settings: &Settings, every: Nanos) {
+    let pool = Arc::new(Pool::default());
+    let store = (&pool, CHECK_BYTES);
     let mut under_way = Vec::new();
     while let Some(place) = gate.backends.take_for_check(every) {
         let now = gate.clock.now();
-        match Connecting::start(place.address(), now, settings.connect_deadline(now)) {
-            Ok((_, Arrival::Made { socket, took, .. })) => reached(settings, &place, socket, took),
+        let times = (now, settings.connect_deadline(now));
+        match Connecting::start(place.address(), greeting(settings), times, store) {
+            Ok((_, Arrival::Made { took, .. })) => place.reached(took),
             Ok((connecting, Arrival::Wait { .. })) => under_way.push((connecting, place)),
-            Err(failure) => place.failed(failure),
+            Err(unreached) => place.failed(unreached),
         }
     }
     while !under_way.is_empty() {
         wait(&under_way);
         let now = gate.clock.now();
-        under_way.retain_mut(|(connecting, place)| match connecting.poll(now) {
+        under_way.retain_mut(|(connecting, place)| match connecting.poll(now, store) {
             Ok(Arrival::Wait { .. }) => true,
-            Ok(Arrival::Made { socket, took, .. }) => {
-                reached(settings, place, socket, took);
+            Ok(Arrival::Made { took, .. }) => {
+                place.reached(took);
                 false
             }
-            Err(failure) => {
-                place.failed(failure);
+            Err(unreached) => {
+                place.failed(unreached);
                 false
             }
         });
     }
 }
 
+/// What a check sends first: a header for the backend's log, if the gate sends such headers.
+pub(super) fn greeting(settings: &Settings) -> Vec<u8> {
+    let mut header = Vec::new();
+    if let Some(version) = settings.send_header {
+        version.write_local(&mut header);
+    }
+    header
+}
+
 /// Waits until an attempt has an event, for at most 50 ms: an attempt on a Unix socket with a full backlog has none.
 fn wait(under_way: &[(Connecting, Place)]) {
-    let sockets = under_way.iter().filter_map(|(connecting, _)| connecting.socket());
+    let sockets = under_way.iter().filter_map(|(connecting, _)| connecting.awaits());
     let sockets: Vec<_> = sockets.collect();
-    let mut looks: Vec<_> = sockets.iter().map(|socket| PollFd::new(socket, PollFlags::OUT)).collect();
+    let mut looks: Vec<_> = sockets.iter().map(|(socket, flags)| PollFd::new(socket, *flags)).collect();
     let moment = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
     // An error only makes the wait shorter.
     let _ = poll(&mut looks, Some(&moment));
-}
-
-fn reached(settings: &Settings, place: &Place, socket: OwnedFd, took: Nanos) {
-    place.reached(took);
-    if let Some(version) = settings.send_header {
-        let mut header = Vec::new();
-        version.write_local(&mut header);
-        // The header is sent for the backend's log only: it was reached, even if it closes before it has read this.
-        let _ = send(&socket, &header);
-    }
-    drop(socket);
 }

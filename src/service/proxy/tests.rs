@@ -272,6 +272,7 @@ impl Driver {
             client: self.client.as_fd(),
             client_tls: None,
             backend: self.backend.as_fd(),
+            backend_tls: None,
             client_is_tcp: self.families.0 == Family::Tcp,
             backend_is_tcp: self.families.1 == Family::Tcp,
         };

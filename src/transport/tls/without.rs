@@ -1,5 +1,6 @@
-//! A build without the feature `tls`: no listener has any, which the compiler knows.
+//! A build without the feature `tls`: no listener and no backend has any, which the compiler knows.
 
+use super::choices::BackendTls;
 use super::facts::TlsFacts;
 use super::outcome::{Advance, Broken};
 use super::records::Records;
@@ -14,6 +15,30 @@ impl NoSetup {
     }
 
     pub(crate) fn expires_at(&self) -> u64 {
+        match *self {}
+    }
+}
+
+/// TLS with backends, of which there is none.
+#[derive(Debug)]
+pub(crate) enum NotToBackends {}
+
+/// The name of a backend that speaks TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoBackendTlsName {}
+
+impl NotToBackends {
+    pub(crate) const NAME_BYTES: usize = 0;
+
+    pub(crate) fn new(_: &BackendTls, _: bool, _: usize) -> Result<Self, String> {
+        Err("this tidegate was built without TLS (the feature `tls`)".to_owned())
+    }
+
+    pub(crate) fn name(&self, _: Option<&str>) -> Result<NoBackendTlsName, String> {
+        match *self {}
+    }
+
+    pub(crate) fn engine(&self, _: &NoBackendTlsName) -> Result<NoEngine, Broken> {
         match *self {}
     }
 }

@@ -1,12 +1,16 @@
 //! TLS between a client and its socket.
 
 #[cfg(feature = "tls")]
+mod client;
+#[cfg(feature = "tls")]
 mod session;
 #[cfg(feature = "tls")]
 mod trust;
 #[cfg(not(feature = "tls"))]
 mod without;
 
+#[cfg(feature = "tls")]
+pub use client::{config, explain, server_name};
 #[cfg(feature = "tls")]
 pub use session::{Session, Tls};
 #[cfg(not(feature = "tls"))]

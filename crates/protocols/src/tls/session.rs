@@ -1,12 +1,15 @@
 //! One connection's TLS, and what all connections of a client share: whom they trust, and for which name they ask.
 
-use super::trust::{Anybody, authorities};
+use super::client::{config, explain, server_name};
 use super::{Shaken, TlsChoices};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig, ClientConnection, Error};
+use rustls::{ClientConfig, ClientConnection, Error};
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// What the options begin with that a person may have to change.
+const OPTIONS: &str = "--";
 
 /// The most bytes of requests in one system call: more would wait inside, where nobody counts them.
 const PIECE: usize = 64 << 10;
@@ -28,25 +31,8 @@ impl std::fmt::Debug for Tls {
 impl Tls {
     /// TLS with the host of a URL, which is told that this protocol will be spoken inside.
     pub fn new(choices: &TlsChoices, host: &str, protocol: Option<&str>) -> Result<Self, String> {
-        let name = choices.name.as_deref().unwrap_or(host);
-        // A zone is for this machine only.
-        let name = name.split('%').next().unwrap_or_default();
-        let name = ServerName::try_from(name.to_owned())
-            .map_err(|_| format!("`{name}` is no name that a certificate could have: use --tls-name"))?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("cannot speak TLS: {error}"))?;
-        let mut config = match choices.insecure {
-            true => {
-                let anybody = Arc::new(Anybody::new(&provider));
-                builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()
-            }
-            false => {
-                let roots = authorities(choices.authorities.as_deref())?;
-                builder.with_root_certificates(roots).with_no_client_auth()
-            }
-        };
+        let name = server_name(choices.name.as_deref().unwrap_or(host), OPTIONS)?;
+        let mut config = config(choices, OPTIONS)?;
         if !choices.resume {
             config.resumption = Resumption::disabled();
         }
@@ -71,28 +57,7 @@ impl Tls {
     }
 
     fn note(&self, error: &Error) {
-        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(explain(error));
-    }
-}
-
-/// Why a handshake failed, and what to do.
-fn explain(error: &Error) -> String {
-    match error {
-        // One of the same name is trusted, and it was another who signed.
-        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            "nobody who is trusted here has signed its certificate: name a file with --cacert, or accept any \
-             certificate with --insecure"
-                .to_owned()
-        }
-        Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => "its certificate is for another name: ask for that with --tls-name".to_owned(),
-        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            "its certificate has expired: --insecure accepts it".to_owned()
-        }
-        Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
-        Error::AlertReceived(alert) => format!("it ended the TLS handshake with the alert {alert:?}"),
-        other => format!("TLS failed: {other}"),
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = Some(explain(error, OPTIONS));
     }
 }
 
@@ -161,7 +126,7 @@ impl Session {
             if let Err(error) = self.0.process_new_packets() {
                 // The alert tells the server why.
                 let _ = self.flush(socket);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, explain(&error)));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, explain(&error, OPTIONS)));
             }
             self.flush(socket)?;
         }

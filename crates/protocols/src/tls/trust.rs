@@ -21,10 +21,10 @@ const SYSTEM: [&str; 4] = [
 const LONGEST: u64 = 16 << 20;
 
 /// The authorities of a file, or those that the system trusts.
-pub(super) fn authorities(file: Option<&Path>) -> Result<RootCertStore, String> {
+pub(super) fn authorities(file: Option<&Path>, options: &str) -> Result<RootCertStore, String> {
     let path = match file {
         Some(path) => path.to_owned(),
-        None => system()?,
+        None => system(options)?,
     };
     let shown = path.display();
     let (opened, first) =
@@ -52,11 +52,14 @@ pub(super) fn authorities(file: Option<&Path>) -> Result<RootCertStore, String> 
     }
 }
 
-fn system() -> Result<PathBuf, String> {
+fn system(options: &str) -> Result<PathBuf, String> {
     let named = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
     let known = SYSTEM.iter().map(PathBuf::from).find(|path| path.exists());
     named.or(known).ok_or_else(|| {
-        "this system has no file of trusted certificates: name one with --cacert, or accept any with --insecure".to_owned()
+        format!(
+            "this system has no file of trusted certificates: name one with {options}cacert, or accept any with \
+             {options}insecure"
+        )
     })
 }
 

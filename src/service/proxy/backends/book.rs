@@ -181,6 +181,8 @@ impl Book {
             };
             if let Some(backend) = self.all.iter_mut().find(known) {
                 backend.present = true;
+                // Another name may lead to it now.
+                backend.address = address.clone();
                 continue;
             }
             let new = |life| Backend {

@@ -20,6 +20,7 @@ mod book;
 mod health;
 mod name;
 mod priority;
+mod unreached;
 mod wait;
 
 #[cfg(test)]
@@ -28,12 +29,13 @@ mod tests;
 pub(crate) use ask::{Asking, BackendId, Refusal, Wake};
 pub(crate) use book::BackendLimits;
 
+pub(crate) use unreached::Unreached;
 pub(crate) use wait::WaitLimits;
 
 use super::address::BackendAddress;
 use crate::clock::Nanos;
 use crate::metrics::backends::BackendsSnapshot;
-use crate::reason::{BackendFailure, RequestFailure};
+use crate::reason::RequestFailure;
 use crate::sys::Clock;
 use book::{Book, Choice, Grant};
 #[cfg(test)]
@@ -225,9 +227,14 @@ impl Place {
     }
 
     /// Notes that the backend could not be reached, or reset the connection before it was used.
-    pub(crate) fn failed(&self, failure: BackendFailure) {
+    pub(crate) fn failed(&self, unreached: impl Into<Unreached>) {
+        let Unreached { failure, why } = unreached.into();
+        let backend = &self.grant.address;
         if self.backends.change(|book, now| book.failed(&self.grant, failure, now)) {
-            tracing::warn!(backend = %self.grant.address, reason = %failure, "a backend is set aside");
+            match &*why {
+                "" => tracing::warn!(%backend, reason = %failure, "a backend is set aside"),
+                why => tracing::warn!(%backend, reason = %failure, why, "a backend is set aside"),
+            }
         }
     }
 

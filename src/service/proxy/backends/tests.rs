@@ -146,7 +146,7 @@ fn refusal(ticket: &mut Ticket) -> Refusal {
 fn port(place: &Place) -> u16 {
     match place.address() {
         BackendAddress::Tcp(address) => address.port() - 1000,
-        BackendAddress::Unix(_) => unreachable!(),
+        BackendAddress::Unix(_) | BackendAddress::Tls(_) => unreachable!(),
     }
 }
 

@@ -5,15 +5,18 @@ use super::shared::HttpGate;
 use crate::clock::{Nanos, nanos};
 use crate::reason::BackendFailure;
 use crate::service::http::wire::{ResponseHead, Scanner, Slots};
-use crate::service::proxy::backends::Place;
+use crate::service::proxy::backends::{Place, Unreached};
 use crate::service::proxy::connect::{Arrival, Connecting};
 use crate::service::proxy::gate::Settings;
-use crate::transport::socket::{receive, send};
+use crate::service::proxy::socket::{BackendSocket, Store};
+use crate::service::proxy::tend::{CHECK_BYTES, greeting};
+use crate::service::{Decrypted, Pool};
+use crate::transport::tls::PLAIN_MAX;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -56,7 +59,7 @@ fn check(gate: &Arc<HttpGate>, settings: &Settings, path: &str, every: Nanos) {
                 let began = gate.gate.clock.now();
                 match ask(gate, settings, &place, path) {
                     Ok(()) => place.reached(gate.gate.clock.now().saturating_sub(began)),
-                    Err(failure) => place.failed(failure),
+                    Err(unreached) => place.failed(unreached),
                 }
             });
         }
@@ -65,36 +68,36 @@ fn check(gate: &Arc<HttpGate>, settings: &Settings, path: &str, every: Nanos) {
 
 /// Sends a request to one backend. The check succeeds if the answer has a status from 200 to 399 and comes within
 /// `connect_timeout`.
-fn ask(gate: &HttpGate, settings: &Settings, place: &Place, path: &str) -> Result<(), BackendFailure> {
+fn ask(gate: &HttpGate, settings: &Settings, place: &Place, path: &str) -> Result<(), Unreached> {
     let clock = &gate.gate.clock;
     let deadline = settings.connect_deadline(clock.now());
-    let socket = reach(gate, place, deadline)?;
-    let mut request = Vec::new();
-    if let Some(version) = settings.send_header {
-        version.write_local(&mut request);
-    }
+    let pool = Arc::new(Pool::default());
+    let store = (&pool, CHECK_BYTES);
+    let mut socket = reach(gate, settings, place, deadline, store)?;
     let host = place.address();
-    request.extend(
-        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate\r\nConnection: close\r\n\r\n")
-            .bytes(),
-    );
-    // The send buffer of a new socket is empty, so there is room for the whole request.
-    if !send(&socket, &request).is_ok_and(|sent| sent == request.len()) {
-        return Err(BackendFailure::Reset);
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate\r\nConnection: close\r\n\r\n");
+    // The send buffer of a new socket has room for the whole request.
+    if !socket.send(request.as_bytes(), store).is_ok_and(|sent| sent == request.len()) {
+        return Err(BackendFailure::Reset.into());
     }
     let (mut heard, mut scanner) = (Vec::new(), Scanner::responses());
-    let mut buffer = [0; 4096];
+    let mut buffer = vec![0; PLAIN_MAX];
     loop {
-        match receive(&socket, &mut buffer) {
-            Ok(Some(0)) | Err(_) => return Err(BackendFailure::Reset),
-            Ok(Some(read)) => heard.extend_from_slice(&buffer[..read]),
-            Ok(None) if clock.now() >= deadline => return Err(BackendFailure::Timeout),
-            Ok(None) => wait([(socket.as_fd(), PollFlags::IN)], deadline, clock.now()),
+        match socket.receive(&mut buffer, true, store) {
+            Ok(Decrypted::End) | Err(_) => return Err(BackendFailure::Reset.into()),
+            Ok(Decrypted::Bytes { bytes, .. }) => heard.extend_from_slice(&buffer[..bytes]),
+            Ok(Decrypted::Nothing) if clock.now() >= deadline => return Err(BackendFailure::Timeout.into()),
+            Ok(Decrypted::Nothing) => {
+                wait([(socket.as_fd(), PollFlags::IN)], deadline, clock.now());
+                // What the backend did not take of the request.
+                let _ = socket.flush();
+            }
         }
         match scanner.find(&heard, HEAD_MAX) {
             Ok(None) => {}
-            Ok(Some(range)) => return judge(&heard[range]),
-            Err(_) => return Err(BackendFailure::Unhealthy),
+            Ok(Some(range)) => return Ok(judge(&heard[range])?),
+            Err(_) => return Err(BackendFailure::Unhealthy.into()),
         }
     }
 }
@@ -107,15 +110,22 @@ fn judge(head: &[u8]) -> Result<(), BackendFailure> {
     }
 }
 
-fn reach(gate: &HttpGate, place: &Place, deadline: Nanos) -> Result<OwnedFd, BackendFailure> {
+fn reach(
+    gate: &HttpGate,
+    settings: &Settings,
+    place: &Place,
+    deadline: Nanos,
+    store: Store<'_>,
+) -> Result<BackendSocket, Unreached> {
     let clock = &gate.gate.clock;
-    let (mut connecting, mut arrival) = Connecting::start(place.address(), clock.now(), deadline)?;
+    let (greeting, times) = (greeting(settings), (clock.now(), deadline));
+    let (mut connecting, mut arrival) = Connecting::start(place.address(), greeting, times, store)?;
     loop {
         match arrival {
             Arrival::Made { socket, .. } => return Ok(socket),
             Arrival::Wait { until } => {
-                wait(connecting.socket().map(|socket| (socket, PollFlags::OUT)), until, clock.now());
-                arrival = connecting.poll(clock.now())?;
+                wait(connecting.awaits(), until, clock.now());
+                arrival = connecting.poll(clock.now(), store)?;
             }
         }
     }

@@ -6,17 +6,15 @@ use super::pending::Pending;
 use super::spares::SpareConnection;
 use crate::clock::{Nanos, nanos};
 use crate::service::proxy::backends::Place;
-use crate::service::{Pool, Seat, SocketEvent};
-use crate::transport::socket::receive;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use crate::service::proxy::socket::{BackendSocket, Store};
+use crate::service::{Decrypted, Seat, SocketEvent};
 use std::time::Duration;
 
 /// A request that is being answered. Fields are dropped in their order, so the socket is closed before the place is given
 /// back.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    pub(super) socket: OwnedFd,
+    pub(super) socket: BackendSocket,
     pub(super) place: Place,
     pub(super) pending: Box<Pending>,
     pub(super) answer: AnswerRelay,
@@ -71,13 +69,15 @@ pub(super) enum BackendLine {
 
 impl Exchange {
     pub(super) fn new(
-        socket: OwnedFd,
+        socket: BackendSocket,
         place: Place,
         pending: Box<Pending>,
         line: BackendLine,
         now: Nanos,
     ) -> Self {
         let is_tcp = place.address().is_tcp();
+        // Bytes may have come with the end of a TLS handshake.
+        let shaken = socket.is_secured() && line != BackendLine::Reused;
         Self {
             socket,
             place,
@@ -85,7 +85,7 @@ impl Exchange {
             answer: AnswerRelay::new(),
             reused: line == BackendLine::Reused,
             // Later input will be reported by an event.
-            unread: line == BackendLine::Made { watched_both: true },
+            unread: shaken || line == BackendLine::Made { watched_both: true },
             hung_up: false,
             deaf: false,
             watched_both: line == BackendLine::Made { watched_both: true },
@@ -128,11 +128,12 @@ impl Exchange {
 
     /// Writes as much of the request as the backend takes, and returns how many bytes. A failed write does not end the
     /// exchange: the backend may have answered already.
-    pub(super) fn push(&mut self, now: Nanos) -> usize {
+    pub(super) fn push(&mut self, store: Store<'_>, now: Nanos) -> usize {
         if self.deaf {
             return 0;
         }
-        match self.pending.push(&self.socket) {
+        let Self { socket, pending, .. } = self;
+        match socket.flush().and_then(|()| pending.push(socket, store)) {
             Ok(0) => 0,
             Ok(sent) => {
                 self.heard = now;
@@ -147,9 +148,14 @@ impl Exchange {
         }
     }
 
+    /// Whether the backend has taken all of the request that has come.
+    pub(super) fn is_taken(&self) -> bool {
+        self.pending.is_taken() && !self.socket.has_unsent()
+    }
+
     /// Whether the exchange waits for more of the client's body.
     pub(super) fn wants_upload(&self) -> bool {
-        !self.deaf && self.pending.is_taken() && !self.pending.has_come()
+        !self.deaf && self.is_taken() && !self.pending.has_come()
     }
 
     /// Reads from the backend once, and writes to `out` what the client is to get.
@@ -157,23 +163,25 @@ impl Exchange {
         &mut self,
         buffer: &mut [u8],
         asked: Asked,
-        pool: (&Arc<Pool>, usize),
+        pool: Store<'_>,
         out: &mut Vec<u8>,
         now: Nanos,
     ) -> BackendHeard {
         if !self.unread {
             return BackendHeard::Nothing;
         }
-        let read = match receive(&self.socket, buffer) {
-            Ok(Some(0)) => return if self.answer.end(out) { BackendHeard::Done } else { BackendHeard::Lost },
-            Ok(Some(read)) => read,
-            Ok(None) => {
+        let (read, drained) = match self.socket.receive(buffer, self.hung_up, pool) {
+            Ok(Decrypted::End) => {
+                return if self.answer.end(out) { BackendHeard::Done } else { BackendHeard::Lost };
+            }
+            Ok(Decrypted::Bytes { bytes, drained }) => (bytes, drained),
+            Ok(Decrypted::Nothing) => {
                 self.unread = false;
                 return if self.deaf { BackendHeard::Lost } else { BackendHeard::Nothing };
             }
             Err(_) => return BackendHeard::Lost,
         };
-        self.unread = read == buffer.len() || !self.is_tcp || self.hung_up || self.deaf;
+        self.unread = !drained || self.hung_up || self.deaf;
         let before = out.len();
         let answered = self.answer.take(&buffer[..read], asked, pool, out);
         if out.len() > before {
@@ -201,7 +209,8 @@ impl Exchange {
     /// Takes the exchange apart when the answer is complete. The connection is among the parts if it can be used again.
     pub(super) fn part(self, seat: Seat) -> (Option<SpareConnection>, Place, Box<Pending>) {
         let Self { socket, place, pending, answer, deaf, .. } = self;
-        let again = answer.keeps_backend() && !deaf && pending.has_come() && pending.is_taken();
+        let taken = pending.is_taken() && !socket.has_unsent();
+        let again = answer.keeps_backend() && !deaf && pending.has_come() && taken;
         let spare = again.then_some(SpareConnection { socket, seat });
         (spare, place, pending)
     }
@@ -210,7 +219,7 @@ impl Exchange {
 /// Makes the kernel acknowledge received bytes at once. Some servers (Python's `http.server`) write the head and the body
 /// of an answer separately and leave Nagle's algorithm on: they send the body only when the head was acknowledged. On a
 /// connection that was used before, the kernel would delay that by 40 ms.
-fn acknowledge(socket: &OwnedFd) {
+fn acknowledge(socket: &BackendSocket) {
     // This fails only on a broken socket, which the next read will report.
     #[cfg(target_os = "linux")]
     let _ = rustix::net::sockopt::set_tcp_quickack(socket, true);

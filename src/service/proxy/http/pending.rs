@@ -7,10 +7,9 @@ use crate::service::held::Held;
 use crate::service::http::AccessEntry;
 use crate::service::http::wire::{BodyReader, LAST_CHUNK, Piece, Refused, chunk_head};
 use crate::service::proxy::backends::BackendId;
+use crate::service::proxy::socket::{BackendSocket, Store};
 use crate::service::{Context, Fault};
-use crate::transport::socket::send;
 use std::io;
-use std::os::fd::AsFd;
 
 /// A request, written anew for its backend.
 #[derive(Debug)]
@@ -108,10 +107,10 @@ impl Pending {
     }
 
     /// Writes as many bytes as the backend takes, and returns how many.
-    pub(super) fn push(&mut self, backend: impl AsFd) -> io::Result<usize> {
+    pub(super) fn push(&mut self, backend: &mut BackendSocket, store: Store<'_>) -> io::Result<usize> {
         let before = self.sent;
         while !self.is_taken() {
-            match send(&backend, &self.bytes.bytes()[self.sent..])? {
+            match backend.send(&self.bytes.bytes()[self.sent..], store)? {
                 0 => break,
                 n => self.sent += n,
             }

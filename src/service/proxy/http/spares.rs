@@ -5,10 +5,9 @@
 
 use crate::clock::Nanos;
 use crate::service::Seat;
+use crate::service::proxy::address::BackendAddress;
 use crate::service::proxy::backends::BackendId;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
-use std::os::fd::{AsFd, OwnedFd};
+use crate::service::proxy::socket::BackendSocket;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// One connection to a backend, and where the poller reports its events.
 #[derive(Debug)]
 pub(super) struct SpareConnection {
-    pub(super) socket: OwnedFd,
+    pub(super) socket: BackendSocket,
     /// The session that gets a turn when the connection has an event.
     pub(super) seat: Seat,
 }
@@ -65,14 +64,19 @@ impl Spares {
 
     /// Takes the spare connection to a backend that was used last. Connections that the backend has closed, or on which it
     /// has sent something unasked, are dropped on the way.
-    pub(super) fn take(&self, backend: BackendId, now: Nanos) -> Option<SpareConnection> {
+    pub(super) fn take(
+        &self,
+        backend: BackendId,
+        address: &BackendAddress,
+        now: Nanos,
+    ) -> Option<SpareConnection> {
         loop {
             let found = {
                 let mut list = self.list();
                 let at = list.iter().rposition(|waiting| waiting.backend == backend)?;
                 list.remove(at)
             };
-            if now.saturating_sub(found.since) < self.idle() && is_quiet(&found.spare.socket) {
+            if now.saturating_sub(found.since) < self.idle() && found.spare.socket.serves(address) {
                 return Some(found.spare);
             }
         }
@@ -115,16 +119,11 @@ impl Spares {
     }
 }
 
-/// Whether a connection is open and has no bytes to read.
-fn is_quiet(socket: &OwnedFd) -> bool {
-    let mut byte = [0u8; 1];
-    recv(socket.as_fd(), &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) == Err(Errno::AGAIN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::os::fd::{AsFd, AsRawFd};
     use std::os::unix::net::UnixStream;
 
     const SEAT: Seat = Seat { slot: 0, generation: 0 };
@@ -133,9 +132,13 @@ mod tests {
         BackendId::of(index)
     }
 
+    fn address() -> BackendAddress {
+        BackendAddress::Tcp(([127, 0, 0, 1], 1).into())
+    }
+
     fn pair() -> (SpareConnection, UnixStream) {
         let (near, far) = UnixStream::pair().unwrap();
-        (SpareConnection { socket: near.into(), seat: SEAT }, far)
+        (SpareConnection { socket: BackendSocket::plain(near.into(), false), seat: SEAT }, far)
     }
 
     #[test]
@@ -144,12 +147,12 @@ mod tests {
         let (first, mut ends) = pair();
         ends.write_all(b"").unwrap();
         let (second, _end) = pair();
-        let number = std::os::fd::AsRawFd::as_raw_fd(&second.socket);
+        let number = second.socket.as_fd().as_raw_fd();
         spares.put(id(1), first, 0);
         spares.put(id(1), second, 1);
-        assert!(spares.take(id(2), 2).is_none());
-        let taken = spares.take(id(1), 2).unwrap();
-        assert_eq!(std::os::fd::AsRawFd::as_raw_fd(&taken.socket), number);
+        assert!(spares.take(id(2), &address(), 2).is_none());
+        let taken = spares.take(id(1), &address(), 2).unwrap();
+        assert_eq!(taken.socket.as_fd().as_raw_fd(), number);
         assert_eq!(spares.len(), 1);
     }
 
@@ -164,7 +167,7 @@ mod tests {
         spares.put(id(1), old, 0);
         spares.put(id(1), ended, 50);
         spares.put(id(1), spoken, 50);
-        assert!(spares.take(id(1), 120).is_none());
+        assert!(spares.take(id(1), &address(), 120).is_none());
         assert_eq!(spares.len(), 0);
     }
 

@@ -29,7 +29,7 @@ pub(super) enum RequestStage {
         pending: Box<Pending>,
     },
     Connecting {
-        connecting: Connecting,
+        connecting: Box<Connecting>,
         place: Place,
         pending: Box<Pending>,
     },

@@ -44,7 +44,7 @@ impl GateTurn<'_, '_> {
         if self.has_left() {
             return self.leave();
         }
-        exchange.push(self.now);
+        exchange.push(self.store(), self.now);
         let mut enough = false;
         while !enough && exchange.wants_upload() && self.unread {
             match self.feed(&mut exchange)? {
@@ -53,7 +53,7 @@ impl GateTurn<'_, '_> {
                 Fed::Over(onward) => return Ok(onward),
             }
         }
-        let pool = (self.stream.output_pool(), self.bounds.output_total);
+        let pool = self.store();
         let mut passed = 0;
         while self.begun.out.len() < answer_kept(pool) {
             let mut asked = exchange.pending.asked;
@@ -118,7 +118,7 @@ impl GateTurn<'_, '_> {
 
     /// Makes the poller say when the backend takes more, if it has not taken all.
     fn watch_output(&mut self, exchange: &mut Exchange) -> io::Result<()> {
-        if !exchange.pending.is_taken() && !exchange.deaf && !exchange.watched_both {
+        if !exchange.is_taken() && !exchange.deaf && !exchange.watched_both {
             self.stream.watch(exchange.socket.as_fd(), WatchFor::OutputToo)?;
             exchange.watched_both = true;
         }
@@ -167,7 +167,7 @@ impl GateTurn<'_, '_> {
         }
         self.filled = !self.stream.is_drained();
         self.unread = self.filled;
-        exchange.push(self.now);
+        exchange.push(self.store(), self.now);
         Ok(Fed::Some)
     }
 
@@ -231,11 +231,11 @@ impl GateTurn<'_, '_> {
             let context = *self.stream.context();
             exchange.pending.follow(held.bytes(), &context)?;
         }
-        exchange.push(self.now);
+        exchange.push(self.store(), self.now);
         if exchange.deaf {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        if exchange.pending.is_taken() && self.begun.out.is_empty() {
+        if exchange.is_taken() && self.begun.out.is_empty() {
             exchange.place.answered(exchange.answer.status());
             self.count(exchange.answer.status(), Some(exchange.pending.since));
             exchange.pending.answered(exchange.answer.status(), 0);

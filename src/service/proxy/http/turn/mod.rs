@@ -12,7 +12,8 @@ use super::words::{GateWords, SaidTo};
 use crate::clock::Nanos;
 use crate::service::proxy::gate::Settings;
 use crate::service::proxy::session::GateSession;
-use crate::service::{ClientTls, Fault, Peer, SocketEvent, Stream, Turn};
+use crate::service::proxy::socket::Store;
+use crate::service::{Fault, Peer, SocketEvent, SocketTls, Stream, Turn};
 use crate::transport::socket::ClientSocket;
 use std::io;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ pub(super) struct GateTurn<'t, 'a> {
     pub(super) stream: &'t mut Stream<'a>,
     client: &'a ClientSocket,
     /// The client's TLS, if it speaks TLS.
-    tls: Option<&'a dyn ClientTls>,
+    tls: Option<&'a dyn SocketTls>,
     peer: Peer,
     bounds: Bounds,
     now: Nanos,
@@ -129,6 +130,11 @@ impl<'t, 'a> GateTurn<'t, 'a> {
         Ok(Turn::Again)
     }
 
+    /// The memory for what client and backend have not taken.
+    fn store(&self) -> Store<'a> {
+        (self.stream.output_pool(), self.bounds.output_total)
+    }
+
     /// Parks the connection until an event, and at most until `until`.
     fn park(&mut self, until: Nanos) -> io::Result<Onward> {
         let mut until = until;
@@ -158,7 +164,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
 
     /// Sends bytes to the client, through TLS if it speaks TLS, and keeps what it does not take.
     fn send(&mut self, data: &[u8]) -> io::Result<()> {
-        let pool = (self.stream.output_pool(), self.bounds.output_total);
+        let pool = self.store();
         let (out, client, now, sent) = (&mut self.begun.out, self.client, self.now, &mut self.sent);
         let mut pass = |bytes: &[u8]| -> io::Result<()> {
             *sent += out.send(client, bytes, now, pool).map_err(|fault| match fault {

@@ -2,7 +2,7 @@
 
 use super::{GateTurn, Onward};
 use crate::reason::BackendFailure;
-use crate::service::proxy::backends::{Asking, Look, Place, PlaceAnswer, Refusal, Ticket};
+use crate::service::proxy::backends::{Asking, Look, Place, PlaceAnswer, Refusal, Ticket, Unreached};
 use crate::service::proxy::connect::{Arrival, Connecting};
 use crate::service::proxy::gate::wait_limits;
 use crate::service::proxy::http::exchange::{BackendLine, Exchange};
@@ -10,7 +10,6 @@ use crate::service::proxy::http::pending::Pending;
 use crate::service::proxy::http::stage::RequestStage;
 use crate::service::proxy::http::words::GateWords;
 use crate::service::{Turn, WatchFor};
-use crate::transport::socket::send;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -71,7 +70,7 @@ impl GateTurn<'_, '_> {
         new: bool,
     ) -> io::Result<Onward> {
         let backends = &self.gate.gate.backends;
-        if !new && let Some(spare) = self.gate.spares.take(place.backend(), self.now) {
+        if !new && let Some(spare) = self.gate.spares.take(place.backend(), place.address(), self.now) {
             if spare.seat != self.stream.seat() {
                 self.stream.watch(spare.socket.as_fd(), WatchFor::Moved)?;
             }
@@ -85,23 +84,32 @@ impl GateTurn<'_, '_> {
         let left = pending.deadline.saturating_sub(self.now);
         let others = backends.has_other(&pending.tried, place.backend());
         let until = if others { self.now + left / 2 } else { pending.deadline };
-        match Connecting::start(place.address(), self.now, until) {
-            Ok((connecting, Arrival::Wait { until })) => {
-                if let Some(socket) = connecting.socket() {
+        match Connecting::start(place.address(), self.greeting(), (self.now, until), self.store()) {
+            Ok((mut connecting, Arrival::Wait { until })) => {
+                if let Some(socket) = connecting.unwatched() {
                     self.stream.watch(socket, WatchFor::Both)?;
                 }
+                let connecting = Box::new(connecting);
                 self.begun.stage = RequestStage::Connecting { connecting, place, pending };
                 self.park(until)
             }
             Ok((_, made)) => self.arrive(made, place, pending),
-            Err(failure) => self.fail(place, pending, failure),
+            Err(unreached) => self.fail(place, pending, unreached),
         }
+    }
+
+    /// What a backend is sent first: the PROXY header, if the gate is to send one.
+    fn greeting(&self) -> Vec<u8> {
+        let Some(version) = self.settings.send_header else { return Vec::new() };
+        let mut header = Vec::with_capacity(64);
+        version.write_client(&self.peer.address, self.client.local_addr(), &mut header);
+        header
     }
 
     /// Checks whether the connection to the backend is made, has failed, or must be waited for.
     pub(super) fn connect(
         &mut self,
-        mut connecting: Connecting,
+        mut connecting: Box<Connecting>,
         place: Place,
         pending: Box<Pending>,
     ) -> io::Result<Onward> {
@@ -109,27 +117,26 @@ impl GateTurn<'_, '_> {
             drop(connecting);
             return self.leave();
         }
-        match connecting.poll(self.now) {
+        match connecting.poll(self.now, self.store()) {
             Ok(Arrival::Wait { until }) => {
+                if let Some(socket) = connecting.unwatched() {
+                    self.stream.watch(socket, WatchFor::Both)?;
+                }
                 self.begun.stage = RequestStage::Connecting { connecting, place, pending };
                 self.park(until)
             }
             Ok(made) => self.arrive(made, place, pending),
-            Err(failure) => {
+            Err(unreached) => {
                 drop(connecting);
-                self.fail(place, pending, failure)
+                self.fail(place, pending, unreached)
             }
         }
     }
 
     /// The backend could not be reached: the request tries another one, if there is time.
-    fn fail(
-        &mut self,
-        place: Place,
-        mut pending: Box<Pending>,
-        failure: BackendFailure,
-    ) -> io::Result<Onward> {
-        place.failed(failure);
+    fn fail(&mut self, place: Place, mut pending: Box<Pending>, unreached: Unreached) -> io::Result<Onward> {
+        let failure = unreached.failure;
+        place.failed(unreached);
         pending.tried.push(place.backend());
         drop(place);
         if failure == BackendFailure::Local || self.now >= pending.deadline {
@@ -147,15 +154,6 @@ impl GateTurn<'_, '_> {
     fn arrive(&mut self, arrival: Arrival, place: Place, pending: Box<Pending>) -> io::Result<Onward> {
         let Arrival::Made { socket, took, told } = arrival else { return Ok(Onward::Turn(Turn::Close)) };
         place.reached(took);
-        if let Some(version) = self.settings.send_header {
-            let mut header = Vec::with_capacity(64);
-            version.write_client(&self.peer.address, self.client.local_addr(), &mut header);
-            // The send buffer of a new socket is empty, so there is room for the whole header.
-            if !send(&socket, &header).is_ok_and(|sent| sent == header.len()) {
-                drop(socket);
-                return self.fail(place, pending, BackendFailure::Reset);
-            }
-        }
         if !told {
             self.stream.watch(socket.as_fd(), WatchFor::Input)?;
         }

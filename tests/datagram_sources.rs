@@ -84,6 +84,10 @@ fn two_programs_that_were_made_to_answer_each_other_stop_after_a_handful_of_answ
         let first = program(one, "127.0.0.1:0");
         // While it is stopped, it is sent a datagram from a port where the other listens since.
         first.signal(Signal::STOP);
+        eventually("it has stopped", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", first.pid())).unwrap();
+            stat.rsplit_once(')')?.1.trim_start().starts_with('T').then_some(())
+        });
         let forger = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = forger.local_addr().unwrap();
         forger.send_to(b"for ever?", first.listening(&format!("{one} on udp"))).unwrap();

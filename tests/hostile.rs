@@ -127,7 +127,7 @@ fn it_serves_with_stdout_and_stderr_closed_or_full() {
         rustix::process::kill_process(rustix::process::Pid::from_child(&server.0), Signal::TERM).unwrap();
         let status = eventually("it ends", || server.0.try_wait().unwrap());
         assert_eq!(status.code(), Some(0), "{outputs}");
-        figure(format!("`{outputs}`: served, exit code 0 at SIGTERM"));
+        figure(format!("with `{outputs}`: served, exit code 0 at SIGTERM"));
     }
 }
 

@@ -195,4 +195,14 @@ mod tests {
         }
         assert_eq!((rings(), bell.awaits(ConnectionPlace, Listener(0))), (2, true));
     }
+
+    #[test]
+    fn a_place_for_any_listener_rings_once_where_those_of_all_and_of_one_are_awaited() {
+        let (bell, rings) = bell(2);
+        bell.wait_for(QueuePlace, All);
+        bell.wait_for(QueuePlace, Listener(1));
+        bell.ring_for_all(QueuePlace);
+        assert_eq!((rings(), bell.is_awaited()), (1, false));
+        assert!(!bell.awaits(QueuePlace, Listener(1)) && !bell.awaits(QueuePlace, All));
+    }
 }

@@ -409,6 +409,38 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_is_not_wanted_stays_out_until_it_is_and_leaves_work_and_lead_to_another() {
+        let crew = crew(3);
+        let woken = || crew.rouse.workers.lock().unwrap().clone();
+        let lead = crew.lead().unwrap();
+        crew.sleep(1, || {
+            let wanted = || {
+                assert_eq!(crew.awake(), 1);
+                get(&crew.rouse.naps) == 2
+            };
+            crew.stay_out(2, wanted, || false);
+            assert_eq!((get(&crew.rouse.naps), crew.sleeping(), crew.awake()), (2, 1, 2));
+            crew.call_back();
+            assert!(woken().is_empty(), "nothing is to be done, somebody leads, and nobody is out");
+            crew.stay_out(2, || true, || true);
+            assert_eq!((woken(), crew.sleeping()), (vec![1], 0), "there is work");
+            true
+        });
+        drop(lead);
+        crew.stand_back(1, || {
+            crew.stay_out(2, || true, || false);
+            assert_eq!(woken(), [1, 1], "nobody leads");
+            true
+        });
+        let call = || {
+            crew.call_back();
+            true
+        };
+        crew.stay_out(0, call, || false);
+        assert_eq!(woken(), [1, 1, 0]);
+    }
+
+    #[test]
     fn queued_work_wakes_a_sleeper_only_when_nobody_is_awake() {
         let crew = crew(1);
         let _lead = crew.lead().unwrap();

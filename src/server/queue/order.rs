@@ -46,7 +46,7 @@
 //! *Leader.* When an event says that the client of a queued connection has hung up, the leader calls [`Order::hung_up`]
 //! and sheds what that returns.
 //!
-//! *Timekeeper.* At each scan it calls [`Order::expire`] and sheds what that returns (`queue_timeout`). While all
+//! *Timekeeper.* At each scan it calls [`Order::expire_late`] and sheds what that returns (`queue_timeout`). While all
 //! workers are in long turns none of them takes entries, and only then can an entry in the channel grow old: the
 //! timekeeper moves it to the shelf ([`Order::shelve`]).
 //!

@@ -135,6 +135,23 @@ fn everything_that_takes_an_entry_off_the_shelf_counts_it() {
 }
 
 #[test]
+fn what_is_late_by_its_own_measure_is_taken_off_the_shelf_and_counted() {
+    let (order, channel) = order();
+    (1..=4).for_each(|slot| channel.push(slot, 1_000));
+    assert_eq!((turn(&order, &channel, 1_130), order.len()), (Some(4), 3));
+    let late = |least, most: u32| {
+        let slots = order.expire_late(1_200 * MS, least, |entry, waited| {
+            assert_eq!(waited, 200 * MS);
+            entry.0 <= most
+        });
+        slots.into_iter().map(|entry| entry.0).collect::<Vec<_>>()
+    };
+    assert_eq!((late(200 * MS, 3), late(199 * MS, 0), order.len()), (vec![], vec![], 3));
+    assert_eq!((late(199 * MS, 2).len(), order.len()), (2, 1));
+    assert_eq!((late(199 * MS, 3), order.len()), (vec![3], 0));
+}
+
+#[test]
 fn costs_and_refunds_reach_the_shelf() {
     let (order, channel) = order();
     (1..=4).for_each(|slot| channel.push(slot, 1_000));

@@ -4,10 +4,9 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use support::{Client, End, Folder, PATIENCE, Program, Running, command, eventually, finish};
+use support::{Client, End, Folder, PATIENCE, Postgres, Program, Running, command, eventually, finish};
 
 /// A child that is ended with the test.
 struct Server(Child);
@@ -352,45 +351,12 @@ fn redis_and_its_own_client_talk_through_it() {
 
 #[test]
 fn postgresql_serves_pgbench_through_it() {
-    let Some(bin) = postgresql() else { panic!("tests/setup.sh installs postgresql") };
-    let folder = Folder::new("postgresql");
-    let port = free_port();
-    // PostgreSQL refuses to run as root.
-    let run = |program: &str, args: &[&str]| {
-        let program = bin.join(program).display().to_string();
-        let mut all = command("setpriv");
-        all.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", &program]).args(args);
-        all.current_dir("/");
-        all
-    };
-    let root = folder.path("");
-    assert!(command("chown").args(["postgres", &root]).status().unwrap().success());
-    let data = folder.path("data");
-    let made = finish(&mut run("initdb", &["-D", &data, "-A", "trust", "-N", "-U", "postgres"]));
-    assert!(made.status.success(), "{made:?}");
-    let port_text = port.to_string();
-    let settings = ["-D", &data, "-p", &port_text, "-k", &root, "-h", "127.0.0.1", "-F"];
-    let _server = Server::start(&mut run("postgres", &settings));
-    listens(port);
-    let gate = gate(&format!("127.0.0.1:{port}"), &[("--backend-connections", "3")]);
-    let port = address(&gate).port().to_string();
-    let to = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "postgres"];
-    eventually("it accepts connections", || {
-        finish(command("psql").args(to).args(["-c", "select 1"])).status.success().then_some(())
-    });
-    let filled = finish(&mut run("pgbench", &[&["-i", "-q"], &to[..]].concat()));
-    assert!(filled.status.success(), "{filled:?}");
+    let postgres = Postgres::start();
+    let gate = gate(&format!("127.0.0.1:{}", postgres.port), &[("--backend-connections", "3")]);
     // More clients than places: those who wait have their turn when others have ended.
-    let load = [&["-c", "6", "-j", "6", "-t", "25", "-C"], &to[..]].concat();
-    let output = finish(&mut run("pgbench", &load));
+    let output = postgres.bench(address(&gate).port(), &["-c", "6", "-j", "6", "-t", "25", "-C"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("150/150"), "{output:?}");
-}
-
-/// Where Debian puts the programs of PostgreSQL's server.
-fn postgresql() -> Option<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
-    versions.flatten().map(|version| version.path().join("bin")).find(|bin| bin.join("postgres").exists())
 }
 
 /// A backend that stops in the middle, one that never answers, and one that answers a byte a second.

@@ -4,8 +4,10 @@
 mod support;
 
 use rustix::process::Signal;
+use std::io;
 use std::net::SocketAddr;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{
     Client, End, Ending, Folder, Gate, Held, Program, Reply, Running, Site, command, eventually, path, run,
@@ -13,7 +15,9 @@ use support::{
 };
 use tidegate::metrics::snapshot::ListenerSnapshot;
 use tidegate::reason::DropReason;
-use tidegate::{Echo, Limits, Listen, Overload, RefusalRate, Server, Service};
+use tidegate::{
+    Echo, Limits, Listen, Overload, Peer, Received, RefusalRate, Server, Service, Session, Stream, Turn,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -197,6 +201,90 @@ fn a_listener_has_no_larger_part_than_all() {
     let told = site.handle().set_limits(base().max_connections(9)).unwrap_err().to_string();
     assert!(told.ends_with(&format!("max-connections is 10, and 9 {larger}")), "{told}");
     assert_eq!(site.handle().limits(), base());
+}
+
+/// The queue stands, and is full of newcomers of the first listener. Those of the second have their part of it, though they
+/// come from the same address; more of either push out their own.
+#[test]
+fn a_flood_at_one_listener_leaves_each_other_its_share_of_the_queue() {
+    for rate in [RefusalRate::All, RefusalRate::PerSecond(0.0)] {
+        let gate = Gate::new();
+        let limits = base().queue_target(Duration::from_millis(20)).refusal_rate(rate);
+        let held = || listen(Held(gate.clone()), |limits| limits);
+        let (site, flooded, other) = sites(limits, held(), held());
+        let mut first = Client::connect(flooded);
+        first.say("first");
+        until(&site, 0, "it has the worker", |now| now.active == 1);
+        let mut flood: Vec<_> = (1..=8).map(|count| waits(&site, (0, flooded), count)).collect();
+        eventually("the queue stands", || site.stats().standing.map(drop));
+        let mut others: Vec<_> = (1..=4).map(|count| waits(&site, (1, other), count)).collect();
+        assert_eq!(dropped(&site, DropReason::QueueFull), [4, 0], "the flood makes room");
+        if rate == RefusalRate::All {
+            for (listener, at, own) in [(0, flooded, &mut flood), (1, other, &mut others)] {
+                let mut newest = Client::connect(at);
+                newest.say("waits");
+                own.push(newest);
+                until(&site, listener, "one of its own makes room", |now| {
+                    (now.accepted, now.queued) == (10 - 5 * listener as u64, 4)
+                });
+            }
+            assert_eq!(dropped(&site, DropReason::QueueFull), [5, 1]);
+        }
+        gate.open();
+        first.hear("first");
+        for clients in [&mut flood, &mut others] {
+            let served = clients.iter_mut().filter_map(|client| client.heard(&mut [0; 5]).then_some(()));
+            assert_eq!(served.count(), 4);
+        }
+        site.end();
+    }
+}
+
+/// Notes the name of a listener for each of its turns with a request.
+struct Noted(&'static str, Arc<Gate>, Arc<Mutex<Vec<&'static str>>>);
+
+impl Service for Noted {
+    fn connect(&self, _peer: &Peer) -> Box<dyn Session> {
+        Box::new(Noted(self.0, self.1.clone(), self.2.clone()))
+    }
+}
+
+impl Session for Noted {
+    fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
+        match stream.receive()? {
+            Received::Data(_) => {
+                self.1.pass();
+                self.2.lock().unwrap().push(self.0);
+                Ok(Turn::Park)
+            }
+            Received::Nothing => Ok(Turn::Park),
+            Received::End => Ok(Turn::Close),
+        }
+    }
+}
+
+/// The freshest clients are all at the flooded listener, and all clients have one address.
+#[test]
+fn a_flood_at_one_listener_takes_no_turns_from_those_of_the_same_source_at_another() {
+    let (gate, order) = (Gate::new(), Arc::new(Mutex::new(Vec::new())));
+    let noted = |name| listen(Noted(name, gate.clone(), order.clone()), |limits| limits);
+    let limits = base().queue(16).queue_target(Duration::from_millis(20));
+    let (site, flooded, other) = sites(limits, noted("flooded"), noted("other"));
+    let mut first = Client::connect(flooded);
+    first.say("first");
+    until(&site, 0, "it has the worker", |now| now.active == 1);
+    let mut flood: Vec<_> = (1..=3).map(|count| waits(&site, (0, flooded), count)).collect();
+    let _waits = waits(&site, (1, other), 1);
+    // What waits in the kernel tells its age in milliseconds: those that come later are younger for certain.
+    throughout(Duration::from_millis(50), "it waits", || site.stats().listeners[1].queued == 1);
+    flood.extend((4..=9).map(|count| waits(&site, (0, flooded), count)));
+    eventually("the queue stands", || site.stats().standing.map(drop));
+    gate.open();
+    eventually("all have had their turns", || (order.lock().unwrap().len() == 11).then_some(()));
+    let turn = order.lock().unwrap().iter().position(|name| *name == "other");
+    // The first was in its turn, and one of the flood may come before it.
+    assert!(turn.is_some_and(|turn| turn <= 2), "{turn:?}: {order:?}");
+    site.end();
 }
 
 /// Two listeners in a file: one may have three connections, two of them new.

@@ -37,12 +37,13 @@ impl Sharing {
         (v4, v6)
     }
 
-    /// The heap of a client.
-    pub(crate) fn heap(&self, source: impl Into<SourceAddress>) -> u64 {
+    /// The heap of a client. A source has one at each listener, so that a flood at one service does not take the turns of
+    /// clients with the same address at another: they may be behind one router, or on this machine.
+    pub(crate) fn heap(&self, listener: usize, source: impl Into<SourceAddress>) -> u64 {
         if !self.by_source {
             return 0;
         }
-        self.hasher.hash_one(SourceKey::new(source, self.prefix())).max(1)
+        self.hasher.hash_one((listener, SourceKey::new(source, self.prefix()))).max(1)
     }
 
     /// The source that a heap is of.
@@ -63,17 +64,19 @@ mod tests {
     fn one_source_has_one_heap_and_another_has_another() {
         let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
         let sharing = Sharing::new(&Limits::default());
-        assert_eq!(sharing.heap(ip("fd00::1")), sharing.heap(ip("fd00::2")), "one /64");
-        assert_ne!(sharing.heap(ip("10.0.0.1")), sharing.heap(ip("10.0.0.2")));
-        assert_eq!(sharing.heap(ip("10.0.0.1")), sharing.heap(ip("::ffff:10.0.0.1")));
-        let user = |uid| sharing.heap(SourceAddress::User(uid));
+        let heap = |text: &str| sharing.heap(0, ip(text));
+        assert_eq!(heap("fd00::1"), heap("fd00::2"), "one /64");
+        assert_ne!(heap("10.0.0.1"), heap("10.0.0.2"));
+        assert_eq!(heap("10.0.0.1"), heap("::ffff:10.0.0.1"));
+        assert_ne!(heap("10.0.0.1"), sharing.heap(1, ip("10.0.0.1")), "another listener");
+        let user = |uid| sharing.heap(0, SourceAddress::User(uid));
         assert_eq!(user(Some(1)), user(Some(1)));
         assert!(user(Some(1)) != user(Some(0)) && user(None) != user(Some(0)));
         assert_eq!(Sharing::source(0), SourceId::EVERYONE);
         sharing.set_limits(&Limits::default().source_prefix((24, 128)));
-        assert_eq!(sharing.heap(ip("10.0.0.1")), sharing.heap(ip("10.0.0.2")));
-        assert_ne!(sharing.heap(ip("fd00::1")), sharing.heap(ip("fd00::2")));
+        assert_eq!(heap("10.0.0.1"), heap("10.0.0.2"));
+        assert_ne!(heap("fd00::1"), heap("fd00::2"));
         let off = Sharing::new(&Limits::default().fair(Fair::Off));
-        assert_eq!([ip("10.0.0.1"), ip("fd00::1")].map(|address| off.heap(address)), [0; 2]);
+        assert_eq!([ip("10.0.0.1"), ip("fd00::1")].map(|address| off.heap(1, address)), [0; 2]);
     }
 }

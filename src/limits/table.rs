@@ -167,6 +167,8 @@ limits! {
         queue_order: QueueOrder = QueueOrder::Fresh, Order(QueueOrder::Fresh..=QueueOrder::Fifo), Fixed;
 
         /// Sharing of the workers while the queue stands: sources take turns (source), or all requests are one heap (off).
+        ///
+        /// A source has its turns at each listener: what it asks of one service takes no turns from it at another.
         fair: Fair = Fair::Source, Fair(Fair::Source..=Fair::Off), Fixed;
 
         /// Clients that are turned away in a second: every one while processors have rest, and otherwise as many as cost

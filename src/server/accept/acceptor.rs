@@ -288,17 +288,22 @@ impl Acceptor {
                 return self.hold(index, (reason, scope), patience);
             }
         }
+        let displaces = reason == DropReason::QueueFull && self.shared.displaces_oldest(overload);
+        // At the expense of a listener that has more than its share, one is let in whatever the refusal costs: there are no
+        // more of those than are served here.
+        let fullest = (displaces && scope == Scope::All).then(|| self.above_its_share(index)).flatten();
+        let is_free = dry || fullest.is_some();
         let watched = &mut self.watched[index];
         if watched.surplus > 0 {
             watched.surplus -= 1;
-        } else if !dry && !self.shared.may_refuse() {
+        } else if !is_free && !self.shared.may_refuse() {
             let next = self.shared.refusal_budget().next(now);
             return self.hold(index, (reason, scope), next.unwrap_or(WAIT));
         }
         let (socket, peer) = match self.accept(index) {
             Ok(accepted) => accepted,
             Err(step) => {
-                if !dry {
+                if !is_free {
                     self.shared.refusal_budget().give_back();
                 }
                 return step;
@@ -307,8 +312,7 @@ impl Acceptor {
         if !self.newcomers().refuses(index, reason) {
             return self.let_in_beside(index, socket, peer);
         }
-        let oldest = reason == DropReason::QueueFull && self.shared.displaces_oldest(overload);
-        if oldest && self.displace(scope) {
+        if displaces && self.displace(fullest.map_or(scope, Scope::Listener)) {
             return self.admit(index, socket, peer);
         }
         self.refuse(index, socket, reason);
@@ -333,6 +337,14 @@ impl Acceptor {
             return Step::Next;
         }
         Step::Hold(time.min(LOOK))
+    }
+
+    /// The listener at which most newcomers wait, if fewer wait at this one than its equal part of the queue that all share.
+    fn above_its_share(&self, index: usize) -> Option<usize> {
+        let waiting = |listener: usize| self.shared.listeners[listener].newcomers.waiting();
+        let share = self.shared.line.newcomers().places() / self.watched.len();
+        let fullest = (0..self.watched.len()).max_by_key(|&listener| waiting(listener));
+        fullest.filter(|&fullest| waiting(index) < share && fullest != index)
     }
 
     /// Refuses a newcomer that waits, of one listener or of all: of the source that has the most, the one that has waited longest.

@@ -126,7 +126,7 @@ impl Newcomers<'_> {
         let connection = Connection::new(socket, peer, permit);
         let now = shared.clock.now();
         let since = if crowd || shared.order.len() > 0 { arrived(&connection, now) } else { now };
-        let heap = shared.sharing.heap(peer.source());
+        let heap = shared.sharing.heap(listener, peer.source());
         let owned = Owned::open(slot, (listener, heap), connection, ledger);
         shared.life.admitted();
         shared.queue_newcomer(owned, since);

@@ -75,7 +75,7 @@ impl NewcomerRoom {
     }
 
     /// How many may wait now.
-    fn places(&self) -> usize {
+    pub(crate) fn places(&self) -> usize {
         self.limit().min(self.shrunk.load(Relaxed))
     }
 

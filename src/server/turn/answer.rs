@@ -204,7 +204,7 @@ pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos)
     let began = station.now;
     let len = answer(station, socket, ledger, letter.request(), peer, room);
     if shared.order.len() > 0 {
-        let source = Sharing::source(shared.sharing.heap(peer.ip()));
+        let source = Sharing::source(shared.sharing.heap(socket.column, peer.ip()));
         shared.order.note_cost(source, station.now.saturating_sub(began));
     }
     if len != NONE {

@@ -30,8 +30,9 @@ impl Arrivals<Entry> for Shared {
                 })
             }
             Job::Datagram(slot) => {
-                let peer = self.datagrams.slots.lock(slot).taken.peer;
-                let source = Sharing::source(self.sharing.heap(peer.ip()));
+                let letter = self.datagrams.slots.lock(slot);
+                let (socket, peer) = (&self.datagrams.sockets[letter.socket], letter.taken.peer);
+                let source = Sharing::source(self.sharing.heap(socket.column, peer.ip()));
                 let (since, class) = (entry.since, Class::Datagram);
                 Some(About { slot, generation: 0, since, class, source, hung_up: false })
             }

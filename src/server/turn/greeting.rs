@@ -25,7 +25,8 @@ pub(super) fn hear(
         Ok(Some(origin)) => {
             if let Origin::Client { source, .. } = origin {
                 connection.address = canonical(source).into();
-                owned.slot.set_origin(owned.listener(), shared.sharing.heap(source.ip()));
+                let heap = shared.sharing.heap(owned.listener(), source.ip());
+                owned.slot.set_origin(owned.listener(), heap);
             }
             connection.waiting = match &listener.tls {
                 Some(_) => Waiting::Hello { since: station.now },

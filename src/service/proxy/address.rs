@@ -118,11 +118,8 @@ impl BackendName {
     /// The same addresses, of backends that speak TLS.
     pub(crate) fn resolve_tls(&self, setup: &Arc<ToBackends>) -> io::Result<Vec<BackendAddress>> {
         let name = self.tls_name(setup).map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
-        let target = |socket| {
-            let target = TlsTarget { socket, name: name.clone(), setup: setup.clone() };
-            BackendAddress::Tls(Arc::new(target))
-        };
-        Ok(self.resolve()?.into_iter().map(target).collect())
+        let target = |socket| TlsTarget { socket, name: name.clone(), setup: setup.clone() };
+        Ok(self.resolve()?.into_iter().map(target).map(Arc::new).map(BackendAddress::Tls).collect())
     }
 
     /// The name that its certificate must be for.

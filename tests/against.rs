@@ -40,7 +40,8 @@ fn it_names_what_a_reload_then_changes_and_after_it_says_that_nothing_would() {
     let server = Program::new().admin().without_echo().arg("--config", &old).start();
     assert_eq!(against(server.admin(), &["--config", &old]), (Some(0), NOTHING.to_owned(), String::new()));
     let text = format!(
-        "idle-timeout = \"60m\"\nmax-line = \"2KiB\"\ndry-run = \"source-rate\"\nsource-rate = 5\n{listen}"
+        "idle-timeout = \"60m\"\nmax-line = \"2KiB\"\ndry-run = \"source-rate\"\nsource-rate = 5\n\
+         busy-reply = \"later\"\nlog-level = \"debug\"\n{listen}"
     );
     let new = folder.write("new.toml", &text);
     let (code, said, _) = against(server.admin(), &["--config", &new]);
@@ -50,13 +51,18 @@ fn it_names_what_a_reload_then_changes_and_after_it_says_that_nothing_would() {
         "source-rate off -> 5/s live",
         "max-line 1KiB -> 2KiB live",
         "dry-run off -> source-rate live",
+        "busy-reply none -> \"later\" live",
+        "log-level info -> debug live",
         "a reload would change this at once",
     ];
     assert_eq!((code, rows), (Some(0), expected.map(str::to_owned).to_vec()));
     std::fs::copy(&new, &old).unwrap();
     let said = reload(&server);
     assert!(
-        said.ends_with("source-rate off -> 5/s, max-line 1KiB -> 2KiB, dry-run off -> source-rate"),
+        said.ends_with(
+            "source-rate off -> 5/s, max-line 1KiB -> 2KiB, dry-run off -> source-rate, \
+             busy-reply none -> \"later\", log-level info -> debug"
+        ),
         "{said}"
     );
     assert_eq!(against(server.admin(), &["--config", &new]).1, NOTHING);

@@ -34,7 +34,7 @@ fn says(output: &Output, code: i32, words: &[&str]) {
 /// The variables of all options that have one.
 fn variables() -> Vec<String> {
     let limits = tidegate::Limits::default().table().into_iter().map(|row| row.name);
-    let others = ["listen", "admin", "work", "busy-reply", "config", "log-format", "access-log"];
+    let others = ["listen", "admin", "work", "busy-reply", "config", "log-format", "log-level", "access-log"];
     let variable = |name: &str| format!("TIDEGATE_{}", name.to_uppercase().replace('-', "_"));
     limits.chain(others).map(variable).collect()
 }

@@ -97,7 +97,7 @@ fn what_takes_effect_at_a_restart_is_named_and_nothing_changes_with_it() {
     let server = file.program().without_echo().start();
     for (text, names) in [
         (format!("worker-nice = 3\nidle-timeout = \"2h\"\n{listen}"), "`worker-nice` takes"),
-        (format!("worker-nice = 2\nidle-timeout = \"2h\"\nbusy-reply = \"no\"\n{listen}"), "`busy-reply` takes"),
+        (format!("worker-nice = 2\nidle-timeout = \"2h\"\nwork = \"cpu:2ms\"\n{listen}"), "`work` takes"),
         (
             "worker-nice = 3\nlisten = \"hello=tcp://127.0.0.1:0\"\naccess-log = \"/tmp/x\"\npush-every = \"2s\"\n".to_owned(),
             "`listen`, `access-log`, `push-every` and `worker-nice` take",
@@ -165,6 +165,68 @@ fn many_orders_at_once_end_with_the_last_file() {
         (status(&server)["limits"]["max-line"] == "59KiB").then_some(())
     });
     assert!(server.status("Threads") < 60, "{} threads", server.status("Threads"));
+}
+
+/// A client that is refused for the only place is told what the file said last.
+#[test]
+fn refused_clients_are_told_the_new_text() {
+    let text = |all: &str, own: &str| {
+        format!(
+            "max-connections = 1\nqueue = 1\n{all}listen = \"echo=tcp://127.0.0.1:0\"\n\
+             [[listener]]\nlisten = \"echo=tcp://127.0.0.1:0\"\n{own}"
+        )
+    };
+    let file = Configuration::new("words", &text("", ""));
+    let server = file.program().without_echo().start();
+    let (one, two) = (server.addresses()[0], server.addresses()[1]);
+    let mut first = Client::connect(one);
+    first.say("x").hear("x");
+    let told = |address| {
+        let (words, end) = Client::connect(address).rest();
+        (String::from_utf8(words).unwrap(), end)
+    };
+    assert_eq!((told(one), told(two)), ((String::new(), End::Reset), (String::new(), End::Reset)));
+    file.write(&text("busy-reply = 'later\\n'\n", ""));
+    let said = reload(&server);
+    assert!(said.ends_with(r#"read again: busy-reply none -> "later\n""#), "{said}");
+    assert_eq!((told(one).0, told(two).0), ("later\n".to_owned(), "later\n".to_owned()));
+    file.write(&text("busy-reply = 'later\\n'\n", "busy-reply = 'not here'\n"));
+    let said = reload(&server);
+    assert!(
+        said.ends_with(&format!(r#"read again: busy-reply none -> "not here" at tcp://{two}"#)),
+        "{said}"
+    );
+    assert_eq!((told(one).0, told(two).0), ("later\n".to_owned(), "not here".to_owned()));
+    file.write(&text("", ""));
+    reload(&server);
+    assert_eq!((told(one).1, told(two).1), (End::Reset, End::Reset));
+    first.say("x").hear("x");
+}
+
+#[test]
+fn the_log_level_changes_unless_the_command_line_says_one() {
+    let file = Configuration::new("level", "log-level = \"warn\"\n");
+    let server = file.program().start();
+    file.write("log-level = \"info\"\n");
+    let said = reload(&server);
+    assert!(said.ends_with("read again: log-level warn -> info"), "{said}");
+    file.write("log-level = \"loud\"\n");
+    let said = reload(&server);
+    assert!(said.contains("`log-level`: ") && said.contains("nothing has changed"), "{said}");
+    file.write("log-level = \"error\"\nmax-line = \"2KiB\"\n");
+    server.signal(Signal::HUP);
+    eventually("it is in force", || (status(&server)["limits"]["max-line"] == "2KiB").then_some(()));
+    // What the log says of a mistake is of this level; what it says of a change is not.
+    file.write("nonsense\n");
+    let said = reload(&server);
+    assert!(said.contains(" ERROR "), "{said}");
+    assert!(!server.stderr().contains("max-line"), "{}", server.stderr());
+    let loud = file.program().flag("-v");
+    file.write("log-level = \"error\"\n");
+    let loud = loud.start();
+    file.write("log-level = \"warn\"\n");
+    let said = reload(&loud);
+    assert!(said.ends_with("nothing has changed"), "{said}");
 }
 
 /// The load generator goes on while limits change ten times a second: no client is lost, and every reading of the counts

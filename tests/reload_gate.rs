@@ -365,7 +365,9 @@ fn no_client_is_lost_while_backends_come_and_go() {
     let counts = &report["outcomes"];
     assert!(exit.success(), "{counts}\n{}", load.stderr());
     assert!(counts["ok"].as_u64().unwrap_or(0) > 1000, "{counts}");
-    for (outcome, count) in counts.as_object().unwrap().iter().filter(|(outcome, _)| *outcome != "ok") {
+    // On a busy machine the generator skips a request when all its clients are under way.
+    let well = |outcome: &str| ["ok", "skipped"].contains(&outcome);
+    for (outcome, count) in counts.as_object().unwrap().iter().filter(|(outcome, _)| !well(outcome)) {
         assert_eq!(count.as_u64().unwrap_or(0), 0, "{outcome} in {counts}");
     }
     drop(standing);

@@ -18,6 +18,28 @@ pub(super) enum LogFormat {
     Json,
 }
 
+/// Which lines are logged: those of a level and of the levels before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl std::fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        })
+    }
+}
+
 /// Options of `tidegate serve`.
 #[derive(Clone, Debug, Default, Args)]
 #[command(after_help = SOURCES)]
@@ -69,6 +91,9 @@ pub(super) struct ServeArgs {
     /// Form of log lines [default: text]
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Output")]
     pub(super) log_format: Option<LogFormat>,
+    /// Log lines of this level and of more serious ones; --verbose and --quiet come first [default: info]
+    #[arg(long, value_enum, value_name = "LEVEL", help_heading = "Output")]
+    pub(super) log_level: Option<LogLevel>,
     #[command(flatten)]
     pub(super) access: AccessOptions,
     /// Log more; give it twice for even more
@@ -104,6 +129,16 @@ fn socket_mode(text: &str) -> Result<u32, String> {
 }
 
 impl ServeArgs {
+    /// Which lines are logged, by all that was said of it.
+    pub(super) fn log_level(&self) -> LogLevel {
+        match (self.quiet, self.verbose) {
+            (true, _) => LogLevel::Error,
+            (_, 0) => self.log_level.unwrap_or(LogLevel::Info),
+            (_, 1) => LogLevel::Debug,
+            _ => LogLevel::Trace,
+        }
+    }
+
     /// What all sources say, for the admin endpoint.
     pub(super) fn sources(&self) -> String {
         self.sources.as_deref().map_or_else(|| OptionSources::default().to_json(), OptionSources::to_json)
@@ -131,6 +166,7 @@ impl ServeArgs {
             tls: self.tls.or(other.tls),
             busy_reply: self.busy_reply.or(other.busy_reply),
             log_format: self.log_format.or(other.log_format),
+            log_level: self.log_level.or(other.log_level),
             access: self.access.or(other.access),
             verbose: self.verbose,
             quiet: self.quiet,

@@ -4,13 +4,17 @@
 //! nothing but write, and the others put their lines into a queue with a bound. A line that finds the queue full is
 //! dropped. As soon as the log is read again, a line says how many were dropped.
 
-use super::args::{LogFormat, ServeArgs};
+use super::args::{LogFormat, LogLevel, ServeArgs};
 use crate::metrics::process::LOG_LINES_DROPPED;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 /// Lines that may wait to be written.
 const LINES_MAX: usize = 1024;
@@ -23,6 +27,8 @@ pub(super) const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// The queue to the thread that writes, once the log is started.
 static QUEUE: OnceLock<Sender<LogItem>> = OnceLock::new();
+/// Changes the level, once the log is started.
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 /// Lines that found the queue full and were not reported yet.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -38,19 +44,33 @@ pub(super) fn start(args: &ServeArgs) -> io::Result<()> {
     std::thread::Builder::new().name("tidegate-log".to_owned()).spawn(move || write_all(&receiver))?;
     // A second call in one process keeps the first log.
     let _ = QUEUE.set(sender);
-    let level = match (args.quiet, args.verbose) {
-        (true, _) => tracing::Level::ERROR,
-        (_, 0) => tracing::Level::INFO,
-        (_, 1) => tracing::Level::DEBUG,
-        _ => tracing::Level::TRACE,
-    };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_target(false).with_writer(|| Queued);
+    let (level, handle) = reload::Layer::new(filter(args.log_level()));
+    let _ = LEVEL.set(handle);
+    let log = tracing_subscriber::fmt::layer().with_target(false).with_writer(|| Queued);
+    let registry = tracing_subscriber::registry().with(level);
     let _ = match args.log_format {
-        Some(LogFormat::Json) => log.json().flatten_event(true).try_init(),
-        _ => log.with_ansi(wants_colour()).try_init(),
+        Some(LogFormat::Json) => registry.with(log.json().flatten_event(true)).try_init(),
+        _ => registry.with(log.with_ansi(wants_colour())).try_init(),
     };
     mind_panics();
     Ok(())
+}
+
+/// Logs lines of this level and of more serious ones from now on.
+pub(super) fn set_level(level: LogLevel) {
+    if let Some(Err(error)) = LEVEL.get().map(|handle| handle.reload(filter(level))) {
+        tracing::error!(%error, "the log level stays as it was");
+    }
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
 }
 
 /// Waits, for a short time, until all lines have been written.

@@ -179,7 +179,6 @@ impl PlannedListener {
         let mut look = |name, differs: bool| fixed.extend(differs.then_some(name));
         look("socket-mode", self.socket_mode != new.socket_mode);
         look("accept-proxy", self.balancers != new.balancers);
-        look("busy-reply", self.busy_reply != new.busy_reply);
         #[cfg(feature = "tls")]
         if let (Some(old), Some(new)) = (&self.tls, &new.tls) {
             look("tls-min-version", !old.speaks_like(new));

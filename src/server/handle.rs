@@ -104,6 +104,14 @@ impl Handle {
         }
     }
 
+    /// Clients that are not served at a listener are told this from now on; `None` for what its service says.
+    #[cfg(feature = "cli")]
+    pub(crate) fn set_busy_reply(&self, position: usize, words: Option<&[u8]>) {
+        for listener in self.shared.listeners.iter().filter(|listener| listener.position == position) {
+            listener.set_words(words);
+        }
+    }
+
     /// The limits in force.
     pub fn limits(&self) -> Limits {
         self.shared.limits.current().server.clone()

@@ -4,6 +4,7 @@ use super::in_force::OwnLimits;
 use super::queue::cost::TurnCost;
 use super::queue::room::NewcomerRoom;
 use crate::contain::contain;
+use crate::current::Current;
 use crate::limits::Limits;
 use crate::metrics::handshakes::HandshakeCounts;
 use crate::metrics::web::WebCounts;
@@ -13,7 +14,6 @@ use crate::service::{Network, Protocol, Service, Words};
 use crate::transport::address::{Address, ClientAddress};
 use crate::transport::listen::ListenSocket;
 use crate::transport::tls::Setup;
-use std::borrow::Cow;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,10 +38,10 @@ pub(crate) struct Listener {
     pub(crate) newcomers: NewcomerRoom,
     /// How long a turn of its service takes.
     pub(crate) cost: TurnCost,
-    /// Whether the service's sessions have words for an overload; asked once.
-    pub(crate) answers_overload: bool,
+    /// Whether the service's sessions have words for an overload; asked once for each text.
+    answers_overload: AtomicBool,
     /// The text for a client that is not served.
-    pub(crate) words: Words,
+    pub(crate) words: Current<Words>,
     /// What is counted of HTTP, where its clients speak it.
     pub(crate) web: Option<Arc<WebCounts>>,
     /// Where its HTTP requests are logged.
@@ -66,6 +66,18 @@ pub(crate) struct ListenerTls {
     pub(crate) cost: TurnCost,
 }
 
+/// The text for clients that are not served, of the service if nobody says another one, and whether sessions of the service
+/// say it themselves. A panic in the author's code is as good as no answer.
+fn words_of(service: &dyn Service, words: Option<&[u8]>) -> (Words, bool) {
+    let words = match words {
+        Some(words) => Words::new(words),
+        None => contain(|| Words::new(service.busy_reply())).unwrap_or_default(),
+    };
+    let told = words.say(Duration::from_secs(1));
+    let answers_overload = contain(|| service.answers_overload(&told)).unwrap_or(false);
+    (words, answers_overload)
+}
+
 impl Listener {
     pub(crate) fn new(
         socket: ListenSocket,
@@ -76,13 +88,7 @@ impl Listener {
     ) -> Self {
         let name = name_of(|| service.name().to_owned());
         let protocol = contain(|| service.protocol()).unwrap_or_default();
-        let words = match words {
-            Some(words) => Words::new(&words),
-            // The author's code: a panic in it is as good as no answer.
-            None => contain(|| Words::new(service.busy_reply())).unwrap_or_default(),
-        };
-        let told = words.say(Duration::from_secs(1));
-        let answers_overload = contain(|| service.answers_overload(&told)).unwrap_or(false);
+        let (words, answers_overload) = words_of(&*service, words.as_deref());
         Self {
             url: address.url(protocol.scheme(false)),
             address,
@@ -92,8 +98,8 @@ impl Listener {
             own: OwnLimits::default(),
             newcomers: NewcomerRoom::new(0),
             cost: TurnCost::unknown(),
-            answers_overload,
-            words,
+            answers_overload: answers_overload.into(),
+            words: Current::new(words),
             web: None,
             access_log: None,
             protocol,
@@ -125,13 +131,26 @@ impl Listener {
 
     /// The text for a client that is refused and should wait for this long. With TLS there is none: to send it would cost a
     /// handshake.
-    pub(crate) fn refusal(&self, wait: Duration) -> Cow<'_, [u8]> {
-        if self.tls.is_some() { Cow::default() } else { self.words.say(wait) }
+    pub(crate) fn refusal(&self, wait: Duration) -> Vec<u8> {
+        if self.tls.is_some() { Vec::new() } else { self.words.get().say(wait).into_owned() }
     }
 
     /// The same for a client with or without a handshake that is over.
-    pub(crate) fn refusal_where(&self, is_open: bool, wait: Duration) -> Cow<'_, [u8]> {
-        if is_open { self.words.say(wait) } else { self.refusal(wait) }
+    pub(crate) fn refusal_where(&self, is_open: bool, wait: Duration) -> Vec<u8> {
+        if is_open { self.words.get().say(wait).into_owned() } else { self.refusal(wait) }
+    }
+
+    /// Whether the service's sessions have words for an overload.
+    pub(crate) fn answers_overload(&self) -> bool {
+        self.answers_overload.load(Relaxed)
+    }
+
+    /// Another text for clients that are not served from now on; `None` for the one of the service.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program reads another text"))]
+    pub(crate) fn set_words(&self, words: Option<&[u8]>) {
+        let (words, answers_overload) = words_of(&*self.service, words);
+        self.words.replace(words);
+        self.answers_overload.store(answers_overload, Relaxed);
     }
 
     /// With a log of its HTTP requests, if there is one.

@@ -31,7 +31,6 @@ use crate::limits::{Limits, Overload};
 use crate::service::{Context, Holdings, Host};
 use crate::sys::Clock;
 use crate::transport::address::Address;
-use std::borrow::Cow;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -201,12 +200,12 @@ impl Shared {
     }
 
     /// What a refused client of this listener is told.
-    pub(crate) fn words(&self, listener: usize) -> Cow<'_, [u8]> {
+    pub(crate) fn words(&self, listener: usize) -> Vec<u8> {
         self.listeners[listener].refusal(self.wait_estimate())
     }
 
     /// The same for a client that has a connection. Inside TLS it can be told once its handshake is over.
-    pub(crate) fn words_for(&self, owned: &Owned<'_>) -> Cow<'_, [u8]> {
+    pub(crate) fn words_for(&self, owned: &Owned<'_>) -> Vec<u8> {
         let side = self.table.side(owned.id.slot);
         let is_open = side.is_some_and(|side| side.as_ref().is_some_and(|side| side.is_open()));
         self.listeners[owned.listener()].refusal_where(is_open, self.wait_estimate())

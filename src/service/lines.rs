@@ -530,7 +530,7 @@ mod tests {
                 stopping: &self.stopping,
                 draining: &self.stopping,
                 host: &host,
-                words: &crate::service::Words::default(),
+                words: &crate::current::Current::new(crate::service::Words::default()),
                 is_unix: false,
                 web: None,
             };

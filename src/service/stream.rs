@@ -4,6 +4,7 @@ use super::pace::Pace;
 use super::secured::{Decrypted, SecuredTurn, SocketTls};
 use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, WebTurn, Words};
 use crate::clock::Nanos;
+use crate::current::Current;
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::sys::Mapping;
@@ -242,7 +243,7 @@ impl<'a> Stream<'a> {
     /// The words for a client of this listener that cannot be served now, with the time after which it may come
     /// again.
     pub fn busy_reply(&self, wait: std::time::Duration) -> std::borrow::Cow<'a, [u8]> {
-        self.output.context.words.say(wait)
+        self.output.context.words.get().say(wait).into_owned().into()
     }
 
     /// A waker that gives this session a turn from any thread, although its client has sent nothing.
@@ -356,7 +357,7 @@ pub(crate) struct Context<'a> {
     pub(crate) stopping: &'a std::sync::atomic::AtomicBool,
     pub(crate) draining: &'a std::sync::atomic::AtomicBool,
     pub(crate) host: &'a Arc<dyn Host>,
-    pub(crate) words: &'a Words,
+    pub(crate) words: &'a Current<Words>,
     /// The clients of the listener come over a Unix socket.
     pub(crate) is_unix: bool,
     /// Where turns that speak HTTP are counted.

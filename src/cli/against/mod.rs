@@ -79,6 +79,14 @@ fn compare(args: ServeArgs, running: &RunningServer) -> Result<(Vec<Difference>,
     }
     if !fixed.contains(&"listen") {
         differences.extend(of_listeners(&before.plan, running, &after.plan));
+        let others = before.other_changes(&after, &before.texts()).into_iter();
+        differences.extend(others.map(|LimitChange { name, listener, before, after }| Difference {
+            name,
+            listener,
+            now: before,
+            then: after,
+            needs_restart: false,
+        }));
     }
     Ok((differences, refused))
 }

@@ -2,6 +2,7 @@
 
 use crate::cli::args::ServeArgs;
 use crate::cli::config;
+use crate::cli::log;
 use crate::cli::plan::Plan;
 use crate::limits::{Limits, TABLE};
 use crate::server::{Handle, LimitChange, SetLimitsError};
@@ -72,9 +73,12 @@ impl Configured {
         let limits = handle.would_change(new.plan.limits.clone(), &own_limits(&new.plan));
         let mut changes = limits.map_err(|error| error.to_string())?;
         let both = || self.plan.listeners.iter().zip(&new.plan.listeners);
-        for ((old, new), address) in both().zip(handle.addresses()) {
-            changes.extend(old.gate_changes(new, &old.url(&address)));
+        let addresses = handle.addresses();
+        let urls: Vec<_> = both().zip(&addresses).map(|((old, _), address)| old.url(address)).collect();
+        for ((old, new), url) in both().zip(&urls) {
+            changes.extend(old.gate_changes(new, url));
         }
+        changes.extend(self.other_changes(new, &urls));
         let changes = changes.into_iter().map(ReloadChange::Setting);
         let shown = both().filter(|(old, new)| old.shows_others_than(new));
         let shown = shown.map(|(old, _)| ReloadChange::Certificate(old.text.clone()));
@@ -93,8 +97,37 @@ impl Configured {
             }
         }
         self.plan.limits = plan.limits;
+        self.plan.busy_reply = plan.busy_reply;
+        for (position, listener) in self.plan.listeners.iter().enumerate() {
+            let words = listener.busy_reply.as_ref().or(self.plan.busy_reply.as_ref());
+            handle.set_busy_reply(position, words.map(Vec::as_slice));
+        }
+        log::set_level(args.log_level());
         self.args = args;
         Ok(())
+    }
+
+    /// What is another of the text for clients that are not served, for all listeners that have none of their own and for
+    /// each that has, and of the log. The listeners are called by these names.
+    pub(crate) fn other_changes(&self, new: &ReadAgain, listeners: &[String]) -> Vec<LimitChange> {
+        let change = |listener, before: &Option<Vec<u8>>, after: &Option<Vec<u8>>| {
+            (before != after).then(|| LimitChange {
+                name: "busy-reply",
+                listener,
+                before: shown(before.as_deref()),
+                after: shown(after.as_deref()),
+            })
+        };
+        let of_all = change(None, &self.plan.busy_reply, &new.plan.busy_reply);
+        let both = self.plan.listeners.iter().zip(&new.plan.listeners).zip(listeners);
+        let own = both
+            .filter_map(|((old, new), name)| change(Some(name.clone()), &old.busy_reply, &new.busy_reply));
+        let (before, after) = (self.args.log_level(), new.args.log_level());
+        let level = (before != after).then(|| {
+            let (before, after) = (before.to_string(), after.to_string());
+            LimitChange { name: "log-level", listener: None, before, after }
+        });
+        of_all.into_iter().chain(own).chain(level).collect()
     }
 
     /// What each listener is configured as, in their order.
@@ -121,7 +154,6 @@ impl Configured {
         look("admin", old.admin != new.admin);
         look("agent", old.agent != new.agent);
         look("admin-host", old.admin_hosts != new.admin_hosts);
-        look("busy-reply", old.busy_reply != new.busy_reply);
         look("work", old.work != new.work);
         look("log-format", self.args.log_format != args.log_format);
         self.args.access.differing(&args.access).into_iter().for_each(|name| look(name, true));
@@ -140,6 +172,16 @@ impl Configured {
         }
         fixed
     }
+}
+
+/// A text for clients, as the log shows it.
+fn shown(words: Option<&[u8]>) -> String {
+    /// The log shows this part of a text.
+    const CHARACTERS_MAX: usize = 60;
+    let Some(words) = words else { return "none".to_owned() };
+    let text = String::from_utf8_lossy(words);
+    let begin: String = text.chars().take(CHARACTERS_MAX).collect();
+    if begin.len() < text.len() { format!("{begin:?}..") } else { format!("{begin:?}") }
 }
 
 /// What each listener of a plan makes of the limits of the server, by its position.

@@ -79,7 +79,7 @@ fn shed_established(shared: &Shared, owned: Owned<'_>, why: Shedding, now: Nanos
     }
     owned.ledger.turn_shed(TurnShed::QueueTimeout);
     let listener = &shared.listeners[owned.listener()];
-    if listener.answers_overload {
+    if listener.answers_overload() {
         owned.requeue_overloaded(&shared.line, now);
         shared.crew.work_queued();
     } else {

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub(crate) struct Panicked;
 
 /// Calls `code`; a panic ends the call and nothing else. A payload whose own drop panics is contained too.
+#[inline]
 pub(crate) fn contain<T>(code: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(code)).map_err(bury)
 }

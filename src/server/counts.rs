@@ -92,6 +92,7 @@ impl Counts {
     }
 
     /// Calls code that others wrote; a panic is counted, and is `None`.
+    #[inline]
     pub(crate) fn contain<T>(&self, code: impl FnOnce() -> T) -> Option<T> {
         let done = contain(code);
         if done.is_err() {

@@ -535,7 +535,7 @@ mod tests {
                 web: None,
             };
             let mut stream =
-                Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, context, seat, false);
+                Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, &context, seat, false);
             let turn = self.session.turn(&mut stream);
             stream.finish().1.unwrap();
             turn

@@ -125,12 +125,14 @@ pub struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
+    /// It is made for each turn and has some hundred bytes: inlined, it is written where it stays.
+    #[inline]
     pub(crate) fn new(
         socket: &'a ClientSocket,
         peer: &'a Peer,
         buffers: &'a mut Buffers,
         kept: &'a mut Kept,
-        context: Context<'a>,
+        context: &'a Context<'a>,
         seat: Seat,
         hangup: bool,
     ) -> Self {
@@ -172,9 +174,8 @@ impl<'a> Stream<'a> {
     }
 
     /// From now on input and output go through TLS.
-    pub(crate) fn secured(mut self, tls: Option<&'a RefCell<SecuredTurn<'a>>>) -> Self {
+    pub(crate) fn secure(&mut self, tls: Option<&'a RefCell<SecuredTurn<'a>>>) {
         (self.input.tls, self.output.tls) = (tls, tls);
-        self
     }
 
     /// The TLS of the connection, for a session that moves bytes itself. Whatever such a session sends must go through it.
@@ -221,8 +222,8 @@ impl<'a> Stream<'a> {
         self.peer
     }
 
-    pub(super) fn context(&self) -> &Context<'a> {
-        &self.output.context
+    pub(super) fn context(&self) -> &'a Context<'a> {
+        self.output.context
     }
 
     /// The limits in force.
@@ -338,7 +339,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Ends the turn: sends what was collected, and returns what the turn did.
-    pub(crate) fn finish(mut self) -> (Turned, io::Result<()>) {
+    pub(crate) fn finish(&mut self) -> (Turned, io::Result<()>) {
         let flushed = self.output.flush();
         let Input { received, drained, ended, hangup, .. } = self.input;
         // After a hang-up the end is still to be read, and no further event announces it.
@@ -490,7 +491,7 @@ pub struct Output<'a> {
     gather: &'a mut Vec<u8>,
     blocked: &'a Cell<bool>,
     pace: &'a Pace,
-    pub(super) context: Context<'a>,
+    pub(super) context: &'a Context<'a>,
     pub(super) sent: u64,
 }
 
@@ -567,7 +568,7 @@ impl Output<'_> {
             return Ok(());
         }
         self.blocked.set(true);
-        let Context { limits, output_total, host, .. } = self.context;
+        let &Context { limits, output_total, host, .. } = self.context;
         self.kept.keep(data, self.peer, limits, output_total, &**host)
     }
 }

@@ -197,7 +197,7 @@ impl Timekeeper {
         let shared = &*self.shared;
         let crew = &shared.crew;
         if let Some(lead) = crew.lead() {
-            harvest(shared, &lead, Duration::ZERO, self.row());
+            harvest(shared, &lead, Duration::ZERO, self.row(), false);
         }
         receive_for_busy_workers(shared, &self.limits.server, &mut self.batch);
         // After leading: a worker that saw the timekeeper lead may have gone to sleep over it. Where a worker leads and

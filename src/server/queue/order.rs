@@ -248,6 +248,7 @@ impl<E: Copy> Order<E> {
     }
 
     /// What a turn of this source has cost, by the clock: what it kept a worker for. Nothing while the shelf is empty.
+    #[inline]
     pub(crate) fn note_cost(&self, source: SourceId, cost: Nanos) {
         self.with(|shelf| shelf.note_cost(source, cost));
     }
@@ -322,11 +323,16 @@ impl<E: Copy> Order<E> {
         taken.flatten().map(|shelved| shelved.entry)
     }
 
-    /// Does something with the shelf, if it was ever needed.
+    /// Does something with the shelf, if there is something on it. Turns ask in calm too.
+    #[inline]
     fn with<R>(&self, act: impl FnOnce(&mut Shelf<E>) -> R) -> Option<R> {
         if self.len.load(Ordering::Relaxed) == 0 {
             return None;
         }
+        self.with_shelf(act)
+    }
+
+    fn with_shelf<R>(&self, act: impl FnOnce(&mut Shelf<E>) -> R) -> Option<R> {
         self.lock().as_deref_mut().map(act)
     }
 

@@ -1,6 +1,7 @@
 //! The harvest: the leader reads events from the epoll and puts the connections that have work into the queue.
 
 use crate::admit::turns::accounts::Class;
+use crate::clock::Nanos;
 use crate::metrics::stats::Place;
 use crate::server::accept::newcomers::Newcomers;
 use crate::server::close::shedding::{Shedding, shed};
@@ -15,28 +16,51 @@ use crate::server::shared::Shared;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// Polls as the leader for at most `timeout`, puts what is ready into the line, and says how many events there were.
-pub(crate) fn harvest(shared: &Shared, lead: &ThreadLead<'_>, timeout: Duration, row: Row<'_>) -> usize {
+/// What a poll of the leader has brought.
+#[derive(Debug, Default)]
+pub(crate) struct Harvest {
+    pub(crate) events: usize,
+    /// When the first of them was found; 0 if nobody had to know.
+    pub(crate) at: Nanos,
+    /// The turn that the leader takes itself. It would take it from the line at once, so it does not put it there.
+    pub(crate) first: Option<Entry>,
+}
+
+/// Polls as the leader for at most `timeout`, and puts what is ready into the line. A worker that `takes` the first turn is
+/// given it: it has just found the line empty.
+#[inline]
+pub(crate) fn harvest(
+    shared: &Shared,
+    lead: &ThreadLead<'_>,
+    timeout: Duration,
+    row: Row<'_>,
+    takes: bool,
+) -> Harvest {
     shared.pulse.beat(Vital::Leader);
+    let mut found = Harvest::default();
+    let Harvest { at, first, .. } = &mut found;
     // Read once for a batch, and only when there is something.
-    let mut now = 0;
     let mut clock = || {
-        if now == 0 {
-            now = shared.clock.now();
+        if *at == 0 {
+            *at = shared.clock.now();
         }
-        now
+        *at
     };
-    shared.poller.poll(lead, timeout, |event| match event {
-        Event::Connection { id, marks } => {
-            ready(shared, id, marks, row, &mut clock);
-        }
+    let events = shared.poller.poll(lead, timeout, |event| match event {
+        Event::Connection { id, marks } => match queued(shared, id, marks, row, &mut clock) {
+            Some(entry) if takes && first.is_none() => *first = Some(entry),
+            Some(entry) => shared.line.push(entry),
+            None => {}
+        },
         Event::Newcomers(listener) => Newcomers { shared, row }.take(listener),
         Event::Datagrams(number) => {
             if let Some(socket) = shared.datagrams.sockets.get(number) {
                 socket.schedule(&shared.line, number, clock());
             }
         }
-    })
+    });
+    found.events = events;
+    found
 }
 
 /// Something happened to a connection: puts it into the line, unless it is there or has a worker; whether it did. `row` is
@@ -48,18 +72,31 @@ pub(crate) fn ready(
     row: Row<'_>,
     clock: &mut dyn FnMut() -> u64,
 ) -> bool {
-    let Some(slot) = shared.table.get(id.slot) else { return false };
-    let enqueue = slot.state.ready(id.generation, marks) == Ready::Enqueue;
-    if enqueue {
+    let entry = queued(shared, id, marks, row, clock);
+    entry.map(|entry| shared.line.push(entry)).is_some()
+}
+
+/// The same, but the caller puts the entry into the line, if there is one: the connection is queued.
+#[must_use = "a connection that is queued must be in the line, or have its turn"]
+fn queued(
+    shared: &Shared,
+    id: ConnectionId,
+    marks: Marks,
+    row: Row<'_>,
+    mut clock: impl FnMut() -> u64,
+) -> Option<Entry> {
+    let slot = shared.table.get(id.slot)?;
+    if slot.state.ready(id.generation, marks) == Ready::Enqueue {
         slot.deadline.store(NEVER, Relaxed);
         row.of(slot.listener()).moved(Place::Idle, Place::Queued);
-        shared.line.push(Entry { since: clock(), job: Job::Turn(id, Claim::Turn) });
-    } else if marks.hangup() && shared.order.len() > 0 {
+        return Some(Entry { since: clock(), job: Job::Turn(id, Claim::Turn) });
+    }
+    if marks.hangup() && shared.order.len() > 0 {
         // It may be on the shelf, and its client may have given up waiting.
         let (class, now) = (Class::Established, clock());
         if let Some(entry) = shared.order.hung_up(class, id.slot, id.generation.0, now) {
             shed(shared, row, &entry, Shedding::Gone, now);
         }
     }
-    enqueue
+    None
 }

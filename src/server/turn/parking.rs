@@ -31,6 +31,7 @@ pub(crate) enum Next {
 }
 
 /// Sees to it that events of the connection will come; while the server drains, it may have to end instead.
+#[inline]
 pub(crate) fn prepare(
     station: &Station<'_>,
     id: ConnectionId,
@@ -40,12 +41,7 @@ pub(crate) fn prepare(
 ) -> Next {
     let shared = station.shared;
     connection.waiting = waiting.into();
-    let seat = Seat { slot: id.slot, generation: id.generation.0 };
-    if connection
-        .kept
-        .park(seat, &Peer::new(connection.address), &station.limits.server, &shared.output_total)
-        .is_err()
-    {
+    if !connection.kept.is_empty() && park_kept(station, id, connection).is_err() {
         return Next::End(CloseReason::OutputLimit);
     }
     let writable = turned.both_ways || matches!(waiting, Waiting::Flush { .. });
@@ -56,6 +52,25 @@ pub(crate) fn prepare(
     if !shared.life.is_draining() {
         return Next::Park(waiting);
     }
+    prepare_in_drain(station, id, connection, waiting, turned)
+}
+
+/// Puts the replies that the kernel did not take where they can be given up for others.
+fn park_kept(station: &Station<'_>, id: ConnectionId, connection: &mut Connection) -> io::Result<()> {
+    let seat = Seat { slot: id.slot, generation: id.generation.0 };
+    let (peer, total) = (Peer::new(connection.address), &station.shared.output_total);
+    connection.kept.park(seat, &peer, &station.limits.server, total)
+}
+
+/// While the server drains: what becomes of a connection that would be parked.
+fn prepare_in_drain(
+    station: &Station<'_>,
+    id: ConnectionId,
+    connection: &mut Connection,
+    waiting: Waiting,
+    turned: Turned,
+) -> Next {
+    let shared = station.shared;
     if shared.life.is_stopping() {
         return Next::Cut;
     }

@@ -102,12 +102,9 @@ fn turn(
         if shared.life.is_draining() && !connection.in_drain.is_known() {
             connection.in_drain = LastInput::of(unread(&connection.socket));
         }
-        let next = match flush_kept(station, &owned, connection) {
+        let next = match before_service(station, &owned, connection) {
             Some(next) => next,
-            None => match greet(station, &owned, connection) {
-                Some(next) => next,
-                None => converse(station, &owned, connection, marks, &mut turned, &ask),
-            },
+            None => converse(station, &owned, connection, marks, &mut turned, &ask),
         };
         match next {
             Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting, turned),
@@ -150,7 +147,22 @@ fn turn(
     }
 }
 
-/// What comes before the service's own turns: a balancer's header, and a TLS handshake. Nothing when the service has its turn.
+/// What comes before the service's turn: replies that are kept from earlier turns, a balancer's header, and a TLS
+/// handshake. Nothing when the service has its turn, which is the usual case.
+#[inline]
+fn before_service(station: &mut Station<'_>, owned: &Owned<'_>, connection: &mut Connection) -> Option<Next> {
+    if !connection.kept.is_empty()
+        && let Some(next) = flush_kept(station, owned, connection)
+    {
+        return Some(next);
+    }
+    if connection.session.is_some() && station.shared.listeners[owned.listener()].tls.is_none() {
+        return None;
+    }
+    greet(station, owned, connection)
+}
+
+/// A balancer's header, and a TLS handshake.
 fn greet(station: &mut Station<'_>, owned: &Owned<'_>, connection: &mut Connection) -> Option<Next> {
     if let Some(next) = greeting::hear(station, owned, connection) {
         return Some(next);
@@ -160,9 +172,6 @@ fn greet(station: &mut Station<'_>, owned: &Owned<'_>, connection: &mut Connecti
 
 /// Sends what is kept from earlier turns; nothing when all has gone and the service has its turn.
 fn flush_kept(station: &mut Station<'_>, owned: &Owned<'_>, connection: &mut Connection) -> Option<Next> {
-    if connection.kept.is_empty() {
-        return None;
-    }
     if connection.kept.resume().is_err() {
         // Another source needed the room.
         return Some(Next::End(CloseReason::OutputLimit));
@@ -208,12 +217,13 @@ fn converse(
         Verdict::Next(turn) => turn,
     };
     let closing = if turned.ended { CloseReason::Client } else { CloseReason::Server };
-    if turn == Turn::Close && !kept {
+    let closes = matches!(turn, Turn::Close);
+    if closes && !kept {
         return Next::End(closing);
     }
-    connection.ending = (turn == Turn::Close).then_some(closing);
+    connection.ending = closes.then_some(closing);
     let unread = !turned.drained && turned.received > 0 && !turned.ended;
-    if !kept && (turn == Turn::Again || unread) {
+    if !kept && (unread || matches!(turn, Turn::Again)) {
         if turned.sent > 0 {
             // A request was answered, so what is half read later is another one.
             connection.waiting = Waiting::Request.into();
@@ -271,8 +281,8 @@ fn run_service(
         taken_up = taken;
         RefCell::new(secured)
     });
-    let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, context, seat, marks.hangup())
-        .secured(secured.as_ref());
+    let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, &context, seat, marks.hangup());
+    stream.secure(secured.as_ref());
     if let Some(most) = last_input {
         stream.read_at_most(most);
     }
@@ -323,7 +333,7 @@ fn judge(
         Some(Ok(turn)) => {
             let outcome = turned.outcome();
             // Nor is half a request one.
-            if outcome == TurnOutcome::Empty || turn == Turn::Partial && turned.sent == 0 {
+            if outcome == TurnOutcome::Empty || turned.sent == 0 && matches!(turn, Turn::Partial) {
                 shared.order.found_nothing(owned.id.slot);
             }
             return (outcome, Verdict::Next(turn));

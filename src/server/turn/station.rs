@@ -29,6 +29,8 @@ pub(crate) struct Station<'a> {
     computing: bool,
     /// When the last such turn had ended, enough other workers computed.
     pub(crate) surplus: bool,
+    /// The turn that begins is the only thing there was to do a moment ago.
+    pub(crate) alone: bool,
 }
 
 impl<'a> Station<'a> {
@@ -47,6 +49,7 @@ impl<'a> Station<'a> {
             limits,
             computing: false,
             surplus: false,
+            alone: false,
         }
     }
 
@@ -111,7 +114,7 @@ impl<'a> Station<'a> {
         if crew.sleeping() == 0 {
             return;
         }
-        let waiting = self.shared.waiting() as u64;
+        let waiting = if self.alone { 0 } else { self.shared.waiting() as u64 };
         let share = if cost > SLOW_TURN {
             let one_too_many = self.computing && self.shared.computing.is_enough();
             !one_too_many && (waiting > 0 || !crew.is_led())

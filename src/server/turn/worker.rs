@@ -1,12 +1,12 @@
 //! A worker: takes entries from the line, does what each asks for, and polls when there are none.
 
-use super::harvest::harvest;
+use super::harvest::{Harvest, harvest};
 use super::station::Station;
 use super::{answer, farewell, serve};
 use crate::admit::bell::Awaited;
 use crate::server::close::shedding::{Shedding, shed};
 use crate::server::poll::ThreadLead;
-use crate::server::queue::line::Job;
+use crate::server::queue::line::{Entry, Job};
 use crate::server::queue::order::Offer;
 use crate::server::shared::Shared;
 use std::time::Duration;
@@ -43,77 +43,120 @@ fn stay_out(station: &Station<'_>) {
     shared.crew.stay_out(station.me, wanted, || shared.has_work());
 }
 
-/// Empties the line, then polls for more, or sleeps if another worker does.
+/// Empties the line, then polls for more, or sleeps if another worker does. As the leader it goes on with what it has found.
 fn round(station: &mut Station<'_>) {
     let shared = station.shared;
     station.read_clock();
-    while let Some(offer) = shared.order.take(station.now, shared) {
-        let entry = match offer {
-            Offer::Turn(entry) => entry,
-            Offer::GiveUp(entry) => {
-                shed(shared, station.row(), &entry, Shedding::Gone, station.now);
-                continue;
+    station.alone = false;
+    let mut next = shared.order.take(station.now, shared);
+    loop {
+        while let Some(offer) = next {
+            let after = follow(station, offer);
+            station.alone = false;
+            if after == After::Leave {
+                return;
             }
+            next = shared.order.take(station.now, shared);
+        }
+        // With a queue of 0, a free worker is the place that a newcomer waits for.
+        shared.bell.ring_for_all(Awaited::QueuePlace);
+        let Some(lead) = shared.crew.lead() else {
+            return shared.crew.sleep(station.me, || shared.has_work() || shared.life.is_stopped());
         };
-        station.look_at_limits();
-        match entry.job {
-            Job::Turn(id, claim) => serve::serve(station, id, claim, entry.since),
-            Job::Overloaded(id) => serve::tell_overloaded(station, id),
-            Job::Datagram(slot) => answer::answer_waiting(station, slot, entry.since),
-            Job::Receive(socket) => answer::receive(station, socket as usize),
-            Job::Tick => tick(station),
-            Job::Farewell => farewell::say_farewell(station),
+        let found = lead_for_a_while(station, &lead);
+        drop(lead);
+        let Some(entry) = found.first else { return };
+        match found.events {
+            // It was found just now.
+            1 => station.now = found.at,
+            _ => station.read_clock(),
         }
-        if shared.life.is_stopped() || station.is_surplus() {
-            return;
-        }
-        if std::mem::take(&mut station.surplus) && shared.has_work() {
-            return shared.crew.stand_back(station.me, || shared.life.is_stopped());
-        }
-    }
-    // With a queue of 0, a free worker is the place that a newcomer waits for.
-    shared.bell.ring_for_all(Awaited::QueuePlace);
-    match shared.crew.lead() {
-        Some(lead) => lead_for_a_while(station, &lead),
-        None => shared.crew.sleep(station.me, || shared.has_work() || shared.life.is_stopped()),
+        station.alone = found.events == 1;
+        next = Some(Offer::Turn(entry));
     }
 }
 
-/// Waits for events as the leader and puts them into the line.
-fn lead_for_a_while(station: &mut Station<'_>, lead: &ThreadLead<'_>) {
+/// What a worker does after it has followed an offer.
+#[derive(PartialEq)]
+enum After {
+    GoOn,
+    /// It has stood back, or is to look whether it still works.
+    Leave,
+}
+
+/// Does what an entry asks for.
+#[inline]
+fn follow(station: &mut Station<'_>, offer: Offer<Entry>) -> After {
+    let shared = station.shared;
+    let entry = match offer {
+        Offer::Turn(entry) => entry,
+        Offer::GiveUp(entry) => {
+            shed(shared, station.row(), &entry, Shedding::Gone, station.now);
+            return After::GoOn;
+        }
+    };
+    station.look_at_limits();
+    match entry.job {
+        Job::Turn(id, claim) => serve::serve(station, id, claim, entry.since),
+        Job::Overloaded(id) => serve::tell_overloaded(station, id),
+        Job::Datagram(slot) => answer::answer_waiting(station, slot, entry.since),
+        Job::Receive(socket) => answer::receive(station, socket as usize),
+        Job::Tick => tick(station),
+        Job::Farewell => farewell::say_farewell(station),
+    }
+    if shared.life.is_stopped() || station.is_surplus() {
+        return After::Leave;
+    }
+    if std::mem::take(&mut station.surplus) && shared.has_work() {
+        shared.crew.stand_back(station.me, || shared.life.is_stopped());
+        return After::Leave;
+    }
+    After::GoOn
+}
+
+/// Waits for events as the leader. The first turn that they ask for is the caller's, the others are put into the line.
+fn lead_for_a_while(station: &mut Station<'_>, lead: &ThreadLead<'_>) -> Harvest {
     let (shared, row) = (station.shared, station.row());
     // A glance first: under load something is ready, and resting costs more than a look.
-    if harvest(shared, lead, Duration::ZERO, row) > 0 {
-        return;
+    let found = harvest(shared, lead, Duration::ZERO, row, true);
+    if found.events > 0 {
+        return found;
     }
     let began = station.now;
-    if station.busy_poll.is_worth_it() && spin(station, lead) {
-        return;
+    if station.busy_poll.is_worth_it()
+        && let Some(found) = spin(station, lead)
+    {
+        return found;
     }
     let busy_poll = &mut station.busy_poll;
+    let mut found = Harvest::default();
     lead.rest(
         || shared.has_work() || shared.life.is_stopped(),
         || {
-            if harvest(shared, lead, LEAD_WAIT, row) > 0 {
-                busy_poll.slept(shared.clock.now() - began);
+            found = harvest(shared, lead, LEAD_WAIT, row, true);
+            if found.events > 0 {
+                let now = if found.at > 0 { found.at } else { shared.clock.now() };
+                busy_poll.slept(now - began);
             }
         },
     );
+    found
 }
 
-/// Polls for a moment without sleeping; true when there is work.
-fn spin(station: &mut Station<'_>, lead: &ThreadLead<'_>) -> bool {
+/// Polls for a moment without sleeping; what it found, or nothing in particular when there is work in the line.
+fn spin(station: &mut Station<'_>, lead: &ThreadLead<'_>) -> Option<Harvest> {
     let (shared, row) = (station.shared, station.row());
     let began = shared.clock.now();
     let mut last = began;
     loop {
-        if harvest(shared, lead, Duration::ZERO, row) > 0 || shared.has_work() {
+        let found = harvest(shared, lead, Duration::ZERO, row, true);
+        if found.events > 0 || shared.has_work() {
             station.busy_poll.paid();
-            return true;
+            return Some(found);
         }
         let now = shared.clock.now();
         if station.busy_poll.is_over(began, last, now) {
-            return false;
+            return None;
         }
         last = now;
     }

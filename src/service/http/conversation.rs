@@ -149,7 +149,7 @@ impl<H: Exchanges> Conversation<H> {
         if turn == Turn::Close {
             return Ok(turn);
         }
-        begun.set_aside(exchanges, seat, &output.context)?;
+        begun.set_aside(exchanges, seat, output.context)?;
         match (&begun.stage, &begun.held) {
             (HttpStage::Head(scanner), None) if scanner.is_fresh() => {}
             _ => self.begun = left.or_else(|| fresh.map(Box::new)),
@@ -257,7 +257,7 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
         let mut held = match held {
             Some(held) => held,
             None if data.is_empty() => return Ok(()),
-            None => Held::of_told(self.caller.peer, &self.output.context),
+            None => Held::of_told(self.caller.peer, self.output.context),
         };
         if self.extend(&mut held, data).is_err() {
             return Err(self.interrupted());
@@ -269,7 +269,7 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
     }
 
     fn extend(&self, held: &mut Held, data: &[u8]) -> io::Result<()> {
-        held.extend(data, self.config.max_head, &self.output.context)
+        held.extend(data, self.config.max_head, self.output.context)
     }
 
     /// Advances through the stages as far as the input goes, and says how many bytes were used.

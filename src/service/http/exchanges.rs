@@ -86,7 +86,7 @@ pub(super) trait Exchanges: Send + Sync + 'static {
     fn begin(
         &self,
         arrived: &Arrived<'_>,
-        context: Context<'_>,
+        context: &Context<'_>,
         response: Response<'_, '_>,
     ) -> io::Result<Head<Self::Exchange>>;
 
@@ -115,7 +115,7 @@ pub(super) trait Exchanges: Send + Sync + 'static {
 /// Where a request is answered.
 #[derive(Clone, Copy)]
 pub(super) struct Setting<'p> {
-    pub(super) context: Context<'p>,
+    pub(super) context: &'p Context<'p>,
     pub(super) config: &'p Config,
     pub(super) peer: &'p Peer,
 }
@@ -129,7 +129,7 @@ impl<S: Streaming> Exchanges for Passing<S> {
     fn begin(
         &self,
         arrived: &Arrived<'_>,
-        _context: Context<'_>,
+        _context: &Context<'_>,
         response: Response<'_, '_>,
     ) -> io::Result<Head<S::Exchange>> {
         let Request { head, path, peer, .. } = &arrived.request;
@@ -172,15 +172,15 @@ where
     fn begin(
         &self,
         arrived: &Arrived<'_>,
-        context: Context<'_>,
+        context: &Context<'_>,
         response: Response<'_, '_>,
     ) -> io::Result<Head<Collected>> {
         if arrived.whole {
             return (self.0)(&arrived.request, response).map(Head::Answered);
         }
         let peer = arrived.request.peer;
-        let (mut held, head_len) = (Held::of_told(peer, &context), arrived.bytes.len());
-        held.extend(arrived.bytes, head_len, &context)?;
+        let (mut held, head_len) = (Held::of_told(peer, context), arrived.bytes.len());
+        held.extend(arrived.bytes, head_len, context)?;
         let most = match arrived.request.head.body {
             BodyLength::Bytes(length) => usize::try_from(length).unwrap_or(usize::MAX),
             BodyLength::Chunked | BodyLength::UntilClose => usize::MAX,
@@ -190,7 +190,7 @@ where
 
     fn piece(&self, exchange: &mut Collected, piece: &[u8], setting: Setting<'_>) -> io::Result<()> {
         let most = exchange.most.min(setting.config.max_body);
-        exchange.held.extend(piece, most.saturating_add(exchange.head_len), &setting.context)
+        exchange.held.extend(piece, most.saturating_add(exchange.head_len), setting.context)
     }
 
     fn set_aside(&self, exchange: &mut Collected, seat: Seat, context: &Context<'_>) -> io::Result<()> {

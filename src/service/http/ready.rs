@@ -1,5 +1,6 @@
 //! The ready services over HTTP.
 
+use super::response::TEXT;
 use super::{Answer, Request, Response, http};
 use crate::service::{Cost, Service, time};
 use std::io;
@@ -38,8 +39,6 @@ pub fn work(cost: Cost) -> impl Service {
     })
     .name("work")
 }
-
-const TEXT: &str = "text/plain; charset=utf-8";
 
 fn send_back(request: &Request<'_>, response: Response<'_, '_>) -> io::Result<Answer> {
     match request.header("content-type") {

@@ -12,6 +12,9 @@ use crate::reason::SocketHandshake;
 use crate::service::{Output, Peer, Waker};
 use std::io::{self, Read};
 
+/// The header line of an answer that is text.
+pub(super) const TEXT: &str = "Content-Type: text/plain; charset=utf-8\r\n";
+
 /// What is known of an answer before and after its handler has run.
 pub(super) struct Outgoing {
     pub(super) version: Version,
@@ -152,19 +155,19 @@ impl<'r, 'a> Response<'r, 'a> {
 
     /// Answers with text: `text/plain` in UTF-8, unless another `Content-Type` was set.
     pub fn text(self, text: &str) -> io::Result<Answer> {
-        self.whole(Some("text/plain; charset=utf-8"), &[text.as_bytes()])
+        self.whole(Some(TEXT), &[text.as_bytes()])
     }
 
     /// Answers with a page: `text/html` in UTF-8, unless another `Content-Type` was set.
     pub fn html(self, page: &str) -> io::Result<Answer> {
-        self.whole(Some("text/html; charset=utf-8"), &[page.as_bytes()])
+        self.whole(Some("Content-Type: text/html; charset=utf-8\r\n"), &[page.as_bytes()])
     }
 
     /// Answers with a value as JSON. (Feature `json`.)
     #[cfg(feature = "json")]
     pub fn json<T: serde::Serialize + ?Sized>(self, value: &T) -> io::Result<Answer> {
         let body = serde_json::to_vec(value)?;
-        self.whole(Some("application/json"), &[&body])
+        self.whole(Some("Content-Type: application/json\r\n"), &[&body])
     }
 
     /// Answers with a body that is pulled. `next` is asked for a piece when the client has read the one before, and
@@ -233,7 +236,7 @@ impl<'r, 'a> Response<'r, 'a> {
         opened.map(|()| Answer(()))
     }
 
-    /// Writes an answer whose body is there, in parts that follow each other.
+    /// Writes an answer whose body is there, in parts that follow each other. `content_type` is a header line.
     pub(super) fn whole(mut self, content_type: Option<&str>, body: &[&[u8]]) -> io::Result<Answer> {
         let length = body.iter().map(|part| part.len() as u64).sum();
         let framing = if has_body(self.status) { Framing::Length(length) } else { Framing::None };
@@ -286,12 +289,9 @@ impl<'r, 'a> Response<'r, 'a> {
         if !self.headers.is_empty() {
             out.send(&self.headers)?;
         }
-        if let Some(content_type) =
-            content_type.filter(|_| !self.has.content_type && framing != Framing::None)
-        {
-            for part in ["Content-Type: ", content_type, "\r\n"] {
-                out.send(part.as_bytes())?;
-            }
+        let content_type = content_type.filter(|_| !self.has.content_type && framing != Framing::None);
+        if let Some(line) = content_type {
+            out.send(line.as_bytes())?;
         }
         let end: &[u8] = match (self.outgoing.keep, self.outgoing.version) {
             (false, _) => b"Connection: close\r\n\r\n",

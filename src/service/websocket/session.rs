@@ -205,16 +205,16 @@ impl WebSocketSession {
             Some(mut rest) => {
                 // The time that the input waited for this turn does not count against the client.
                 begun.since = Instant::now();
-                rest.extend(data, usize::MAX, &context).map_err(|error| self.no_room(error, output))?;
+                rest.extend(data, usize::MAX, context).map_err(|error| self.no_room(error, output))?;
                 let (used, read) = self.read(&mut begun, rest.bytes(), output, caller)?;
                 rest.answered(used);
                 (rest, read)
             }
             None => {
                 let (used, read) = self.read(&mut begun, data, output, caller)?;
-                let mut rest = Held::of_told(caller.peer, &context);
+                let mut rest = Held::of_told(caller.peer, context);
                 if used < data.len() && read != ReadFlow::Close {
-                    let held = rest.extend(&data[used..], data.len(), &context);
+                    let held = rest.extend(&data[used..], data.len(), context);
                     held.map_err(|error| self.no_room(error, output))?;
                 }
                 (rest, read)
@@ -245,7 +245,7 @@ impl WebSocketSession {
                 FramePiece::More => return Ok((used, ReadFlow::More)),
                 FramePiece::Payload(bytes, key) => {
                     let message =
-                        begun.message.get_or_insert_with(|| Held::of_told(caller.peer, &output.context));
+                        begun.message.get_or_insert_with(|| Held::of_told(caller.peer, output.context));
                     if let Err(error) = extend(message, bytes, key, self.state.config.max_message, output) {
                         return Err(self.no_room(error, output));
                     }
@@ -332,7 +332,7 @@ fn extend(
         let piece = &mut piece[..bytes.len()];
         piece.copy_from_slice(bytes);
         unmask(piece, key);
-        message.extend(piece, most, &output.context)?;
+        message.extend(piece, most, output.context)?;
     }
     Ok(())
 }
@@ -411,7 +411,7 @@ impl Upgraded for WebSocketSession {
             return Ok(turn);
         }
         let mut held = self.begun.iter_mut().flat_map(|begun| begun.held());
-        let aside = held.try_for_each(|held| held.set_aside(caller.seat, &output.context));
+        let aside = held.try_for_each(|held| held.set_aside(caller.seat, output.context));
         drop(held);
         match aside {
             Ok(()) => Ok(turn),

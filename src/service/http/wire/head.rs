@@ -36,7 +36,8 @@ impl Version {
 /// As many headers as `max_headers` allows by default.
 const FEW: usize = 100;
 
-/// Room for the headers of one head while it is looked at: on the stack for as many as usual.
+/// Room for the headers of one head while it is looked at: on the stack for as many as usual. Memory for more is taken when
+/// a head has more.
 pub struct Slots<'b> {
     few: [MaybeUninit<httparse::Header<'b>>; FEW],
     many: Vec<MaybeUninit<httparse::Header<'b>>>,
@@ -48,12 +49,27 @@ impl<'b> Slots<'b> {
         Self { few: [const { MaybeUninit::uninit() }; FEW], many: Vec::new() }
     }
 
-    fn room(&mut self, max_headers: usize) -> &mut [MaybeUninit<httparse::Header<'b>>] {
-        if max_headers <= FEW {
-            return &mut self.few[..max_headers];
-        }
-        self.many.resize_with(max_headers, MaybeUninit::uninit);
-        &mut self.many
+    /// The room on the stack, for at most this many headers; and what has room for them if that is too little.
+    fn rooms<'s>(&'s mut self, max_headers: usize) -> (Room<'s, 'b>, Option<MoreRoom<'s, 'b>>) {
+        let Self { few, many } = self;
+        let more = (max_headers > FEW).then_some(MoreRoom { many, most: max_headers });
+        (&mut few[..max_headers.min(FEW)], more)
+    }
+}
+
+/// Room for headers.
+type Room<'s, 'b> = &'s mut [MaybeUninit<httparse::Header<'b>>];
+
+/// Room for more headers than the stack has.
+struct MoreRoom<'s, 'b> {
+    many: &'s mut Vec<MaybeUninit<httparse::Header<'b>>>,
+    most: usize,
+}
+
+impl<'s, 'b> MoreRoom<'s, 'b> {
+    fn room(self) -> Room<'s, 'b> {
+        self.many.resize_with(self.most, MaybeUninit::uninit);
+        self.many
     }
 }
 
@@ -100,8 +116,14 @@ impl<'h> RequestHead<'h> {
         slots: &'h mut Slots<'b>,
         max_headers: usize,
     ) -> Result<RequestHead<'h>, Refused> {
+        let (room, more) = slots.rooms(max_headers);
         let mut request = httparse::Request::new(&mut []);
-        match request.parse_with_uninit_headers(head, slots.room(max_headers)) {
+        let mut parsed = request.parse_with_uninit_headers(head, room);
+        if let (Err(httparse::Error::TooManyHeaders), Some(more)) = (&parsed, more) {
+            request = httparse::Request::new(&mut []);
+            parsed = request.parse_with_uninit_headers(head, more.room());
+        }
+        match parsed {
             Ok(httparse::Status::Complete(used)) if used == head.len() => {}
             // The scanner has seen the version: what is wrong is what stands before it.
             Ok(_) | Err(httparse::Error::Version) => return Err(Refused::FirstLine),
@@ -161,9 +183,15 @@ impl<'h> ResponseHead<'h> {
         slots: &'h mut Slots<'b>,
         max_headers: usize,
     ) -> Result<ResponseHead<'h>, Refused> {
+        let (room, more) = slots.rooms(max_headers);
         let mut response = httparse::Response::new(&mut []);
         let parser = httparse::ParserConfig::default();
-        match parser.parse_response_with_uninit_headers(&mut response, head, slots.room(max_headers)) {
+        let mut parsed = parser.parse_response_with_uninit_headers(&mut response, head, room);
+        if let (Err(httparse::Error::TooManyHeaders), Some(more)) = (&parsed, more) {
+            response = httparse::Response::new(&mut []);
+            parsed = parser.parse_response_with_uninit_headers(&mut response, head, more.room());
+        }
+        match parsed {
             Ok(httparse::Status::Complete(used)) if used == head.len() => {}
             Ok(_) => return Err(Refused::FirstLine),
             Err(error) => return Err(refusal(error)),

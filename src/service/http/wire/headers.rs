@@ -34,7 +34,8 @@ impl<'h> Headers<'h> {
 
     /// The values of all headers of this name.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
-        self.iter().filter(move |(it, _)| it.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let named = self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+        named.map(|header| trim(header.value))
     }
 
     /// Whether a word is in the list that the headers of this name make together, as `close` is in

@@ -25,6 +25,7 @@
 
 mod body;
 mod chunked;
+mod decimal;
 mod head;
 mod headers;
 mod piece;
@@ -34,6 +35,7 @@ mod target;
 
 pub use body::{BodyLength, BodyLimits, BodyReader};
 pub use chunked::{Chunked, LAST_CHUNK, chunk_head};
+pub(crate) use decimal::decimal;
 pub use head::{RequestHead, ResponseHead, Slots, Version};
 pub use headers::{Headers, list};
 pub use piece::Piece;

@@ -1,15 +1,14 @@
 //! A backend's answer on its way to the client. The gate parses it strictly and writes it anew, with one framing, so that
 //! client and gate agree on where it ends.
 
-use super::forward::{header, is_of_connection};
+use super::forward::{Hop, header};
 use super::words::connection;
 use crate::service::Pool;
 use crate::service::http::wire::{
     BodyLength, BodyLimits, BodyReader, LAST_CHUNK, Piece, Refused, ResponseHead, Scanner, Slots, Version,
-    chunk_head, list,
+    chunk_head, decimal, list,
 };
 use crate::service::pool::Buffer;
-use std::io::Write;
 use std::sync::Arc;
 
 /// The most bytes of an answer's head.
@@ -297,14 +296,16 @@ fn write_piece(data: &[u8], framing: AnswerFraming, out: &mut Vec<u8>) {
 }
 
 fn write_first(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
-    // Writing to a vector cannot fail.
-    let _ = write!(out, "HTTP/1.1 {} {}\r\n", head.status, head.reason);
+    for part in [b"HTTP/1.1 ", decimal(head.status.into()).as_ref(), b" ", head.reason.as_bytes(), b"\r\n"] {
+        out.extend_from_slice(part);
+    }
 }
 
 /// Writes the headers of the answer, without those that are about the backend's connection or its framing.
 fn write_headers(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
+    let hop = Hop::of(head.headers);
     for (name, value) in head.headers.iter() {
-        if !is_of_connection(name) && !head.headers.lists("connection", name) {
+        if !hop.has(name) {
             header(out, name, value);
         }
     }
@@ -320,7 +321,7 @@ fn write_head(
     write_first(head, out);
     write_headers(head, out);
     match framing {
-        AnswerFraming::Length(length) => drop(write!(out, "Content-Length: {length}\r\n")),
+        AnswerFraming::Length(length) => header(out, "Content-Length", decimal(length).as_ref()),
         AnswerFraming::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         // The length that the body would have. A backend may have sent equal lengths as a list.
         AnswerFraming::None if head.status != 204 => {

@@ -4,7 +4,7 @@
 //! describe the client. Frameworks turn `-` into `_` (`HTTP_X_FORWARDED_FOR`), so a header whose name would become one of
 //! these is left out too.
 
-use crate::service::http::wire::{Form, RequestHead, list};
+use crate::service::http::wire::{Form, Headers, RequestHead, decimal, list};
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -55,9 +55,61 @@ const LEFT_OUT: [&str; 4] = [
     "proxy",
 ];
 
+/// The lengths that these names have, as bits. Most headers have another one and need no comparison.
+const fn lengths(names: &[&str]) -> u64 {
+    let (mut bits, mut at) = (0, 0);
+    while at < names.len() {
+        bits |= 1 << names[at].len();
+        at += 1;
+    }
+    bits
+}
+
+/// Whether a name is among these, in any case; `lengths` are theirs.
+fn is_among(name: &str, names: &[&str], lengths: u64) -> bool {
+    name.len() < 64 && lengths >> name.len() & 1 == 1 && names.iter().any(|it| name.eq_ignore_ascii_case(it))
+}
+
 /// Whether a header is about one connection only, so that it must not be passed on.
-pub(super) fn is_of_connection(name: &str) -> bool {
-    OF_CONNECTION.iter().any(|it| name.eq_ignore_ascii_case(it))
+fn is_of_connection(name: &str) -> bool {
+    const LENGTHS: u64 = lengths(&OF_CONNECTION);
+    is_among(name, &OF_CONNECTION, LENGTHS)
+}
+
+/// Elements of `Connection` headers that are kept at hand. Most messages list one or none.
+const LISTED_FEW: usize = 4;
+
+/// The headers of a message that are about its connection: the known ones, and those that its `Connection` headers list.
+pub(super) struct Hop<'h> {
+    headers: Headers<'h>,
+    /// The first elements of these lists.
+    listed: [&'h [u8]; LISTED_FEW],
+    count: usize,
+}
+
+impl<'h> Hop<'h> {
+    pub(super) fn of(headers: Headers<'h>) -> Self {
+        let mut hop = Self { headers, listed: [&[]; LISTED_FEW], count: 0 };
+        for element in headers.all("connection").flat_map(list) {
+            if let Some(place) = hop.listed.get_mut(hop.count) {
+                *place = element;
+            }
+            hop.count += 1;
+        }
+        hop
+    }
+
+    /// Whether a header must not be passed on.
+    pub(super) fn has(&self, name: &str) -> bool {
+        is_of_connection(name) || self.lists(name)
+    }
+
+    fn lists(&self, name: &str) -> bool {
+        match self.listed.get(..self.count) {
+            Some(listed) => listed.iter().any(|element| element.eq_ignore_ascii_case(name.as_bytes())),
+            None => self.headers.lists("connection", name),
+        }
+    }
 }
 
 /// Whether a request asks to turn its connection into a WebSocket. Upgrades to other protocols are not passed on: requests
@@ -82,16 +134,16 @@ pub(super) fn write_request(
     write_target(head, out);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     header(out, "Host", head.host.unwrap_or(told.host).as_bytes());
+    let hop = Hop::of(head.headers);
     for (name, value) in head.headers.iter() {
-        if !is_left_out(name, told.trusted) && !head.headers.lists("connection", name) {
+        if !is_left_out(name, told.trusted) && !hop.lists(name) {
             header(out, name, value);
         }
     }
     write_forwarded(head, told, out);
     match framing {
         RequestFraming::None => {}
-        // Writing to a vector cannot fail.
-        RequestFraming::Length(length) => drop(write!(out, "Content-Length: {length}\r\n")),
+        RequestFraming::Length(length) => header(out, "Content-Length", decimal(length).as_ref()),
         RequestFraming::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
     }
     if wants_websocket(head) {
@@ -113,15 +165,20 @@ fn write_target(head: &RequestHead<'_>, out: &mut Vec<u8>) {
 }
 
 fn write_forwarded(head: &RequestHead<'_>, told: &Told<'_>, out: &mut Vec<u8>) {
-    let before = head.headers.all(FORWARDED_FOR).filter(|value| told.trusted && !value.is_empty());
-    let client = told.client.map(|client| client.to_string());
-    let all = before.chain(client.as_ref().map(|client| client.as_bytes()));
-    let mut first = true;
-    for address in all {
-        out.extend_from_slice(if std::mem::take(&mut first) { b"X-Forwarded-For: " } else { b", " });
-        out.extend_from_slice(address);
+    let mut between: &[u8] = b"X-Forwarded-For: ";
+    if told.trusted {
+        for address in head.headers.all(FORWARDED_FOR).filter(|value| !value.is_empty()) {
+            out.extend_from_slice(between);
+            out.extend_from_slice(address);
+            between = b", ";
+        }
     }
-    if !first {
+    if let Some(client) = told.client {
+        out.extend_from_slice(between);
+        write_ip(client, out);
+        between = b", ";
+    }
+    if between == b", " {
         out.extend_from_slice(b"\r\n");
     }
     let said = |name| if told.trusted { head.headers.get(name) } else { None };
@@ -130,7 +187,23 @@ fn write_forwarded(head: &RequestHead<'_>, told: &Told<'_>, out: &mut Vec<u8>) {
     header(out, "X-Forwarded-Host", said(FORWARDED_HOST).unwrap_or(host.as_bytes()));
 }
 
+fn write_ip(address: IpAddr, out: &mut Vec<u8>) {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, rest @ ..] = address.octets();
+            out.extend_from_slice(decimal(first.into()).as_ref());
+            for byte in rest {
+                out.push(b'.');
+                out.extend_from_slice(decimal(byte.into()).as_ref());
+            }
+        }
+        // Writing to a vector cannot fail.
+        IpAddr::V6(address) => drop(write!(out, "{address}")),
+    }
+}
+
 pub(super) fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -139,7 +212,8 @@ pub(super) fn header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// Whether a header of a request is not passed on as it is: the gate drops it or writes its own.
 fn ends_here(name: &str) -> bool {
-    is_of_connection(name) || LEFT_OUT.iter().any(|it| name.eq_ignore_ascii_case(it))
+    const LENGTHS: u64 = lengths(&LEFT_OUT);
+    is_of_connection(name) || is_among(name, &LEFT_OUT, LENGTHS)
 }
 
 /// Whether a header is dropped, in any spelling.
@@ -218,6 +292,33 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Port: 443\r\nX-Forwarded-For: 1.2.3.4, 5.6.7.8, 10.0.0.9\r\n\
              X-Forwarded-Proto: https\r\nX-Forwarded-Host: h\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_standard_library_does() {
+        for text in ["0.0.0.0", "10.0.0.9", "127.0.0.1", "192.168.100.255", "::1", "2001:db8::7"] {
+            let mut out = Vec::new();
+            write_ip(text.parse().unwrap(), &mut out);
+            assert_eq!(out, text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn however_many_headers_a_connection_lists_none_of_them_is_passed_on() {
+        for count in 0..9 {
+            let listed: Vec<String> = (0..count).map(|n| format!("X-Hop-{n}")).collect();
+            let hops: String = listed.iter().map(|name| format!("{name}: 1\r\n")).collect();
+            let request = format!(
+                "GET / HTTP/1.1\r\nHost: h\r\nconnection: close\r\nConnection: {}\r\n{hops}X-Own: 1\r\n\r\n",
+                listed.join(" ,")
+            );
+            let passed = pass(&request, RequestFraming::None, TOLD);
+            assert_eq!(
+                passed,
+                format!("GET / HTTP/1.1\r\nHost: h\r\nX-Own: 1\r\n{WHO}\r\n"),
+                "{count} names"
+            );
+        }
     }
 
     #[test]

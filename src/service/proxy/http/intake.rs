@@ -12,13 +12,21 @@ use crate::service::http::wire::{
 use crate::service::proxy::gate;
 use crate::service::{Context, Fault, Peer};
 use crate::transport::socket::ClientSocket;
+use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// A thread keeps the vector in which it writes heads, unless it has grown larger than this.
+const WRITTEN_MAX: usize = 4 * 1024;
+
+thread_local! {
+    static WRITTEN: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// What reading a request depends on besides its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IntakeSetting<'s> {
     pub(super) config: &'s HttpGateConfig,
-    pub(super) context: Context<'s>,
+    pub(super) context: &'s Context<'s>,
     pub(super) peer: &'s Peer,
     /// The client's socket. Its local address stands for the host in a request that names none.
     pub(super) client: &'s ClientSocket,
@@ -155,9 +163,9 @@ impl RequestIntake {
             pending.expects_continue = true;
             return Ok((0, IntakeStep::Ready(Box::new(pending))));
         }
-        let mut kept = Held::of_told(setting.peer, &setting.context);
-        kept.extend(bytes, bytes.len(), &setting.context)?;
-        let body = Held::of_told(setting.peer, &setting.context);
+        let mut kept = Held::of_told(setting.peer, setting.context);
+        kept.extend(bytes, bytes.len(), setting.context)?;
+        let body = Held::of_told(setting.peer, setting.context);
         *self = RequestIntake::Body(Box::new(CollectedRequest { head: kept, body, reader, chunked }));
         if head.expects_continue && rest.is_empty() {
             return Ok((0, IntakeStep::Continue));
@@ -175,7 +183,7 @@ impl RequestIntake {
             used += n;
             match piece {
                 Piece::Data(piece) => {
-                    collected.body.extend(piece, most.max(piece.len()), &setting.context)?;
+                    collected.body.extend(piece, most.max(piece.len()), setting.context)?;
                 }
                 Piece::More if collected.body.len() >= most => break false,
                 Piece::More => return Ok((used, IntakeStep::More)),
@@ -225,17 +233,22 @@ fn make(
     setting: IntakeSetting<'_>,
 ) -> Result<Pending, IntakeFault> {
     let IntakeSetting { config, context, peer, client: socket } = setting;
-    let near = if head.host.is_none() { socket.local_addr() } else { None };
-    let host = &near.map_or("localhost".to_owned(), |near| near.to_string());
+    let near = if head.host.is_none() { socket.local_addr().map(|near| near.to_string()) } else { None };
+    let host = near.as_deref().unwrap_or("localhost");
     let client = peer.address.ip().map(|client| client.to_canonical());
     let trusted = config.trusted.iter().any(|network| network.has(&peer.address));
-    let mut written = Vec::with_capacity(1024);
+    let mut written = WRITTEN.take();
+    written.clear();
     let scheme = if peer.tls().is_some() { "https" } else { "http" };
     write_request(head, framing, &Told { client, scheme, trusted, host }, &mut written);
-    let mut bytes = Held::of_told(peer, &context);
-    bytes.extend(&written, written.len() + body.len(), &context)?;
+    let mut bytes = Held::of_told(peer, context);
+    let kept = bytes.extend(&written, written.len() + body.len(), context);
+    if written.capacity() <= WRITTEN_MAX {
+        WRITTEN.set(written);
+    }
+    kept?;
     if !body.is_empty() {
-        add(&mut bytes, body, framing == RequestFraming::Chunked, &context)?;
+        add(&mut bytes, body, framing == RequestFraming::Chunked, context)?;
     }
     let asked = Asked {
         version: head.version,

@@ -59,10 +59,10 @@ impl Session for HttpGateSession {
             return tunnel.turn(stream);
         }
         self.settings.look(&self.gate.gate.settings);
-        let mut begun = match self.begun.take() {
-            Some(begun) => *begun,
-            None => BegunRequest { held: None, stage: RequestStage::between(), out: Outbound::default() },
-        };
+        // Its box is used from turn to turn: what is in it is large.
+        let mut begun = self.begun.take().unwrap_or_else(|| {
+            Box::new(BegunRequest { held: None, stage: RequestStage::between(), out: Outbound::default() })
+        });
         let is_whole = begun.take_back().is_ok();
         let mut scratch = SCRATCH.take();
         scratch.clear();
@@ -84,11 +84,11 @@ impl Session for HttpGateSession {
             Ok(turn) => begun.set_aside(stream.seat(), stream.context()).map(|()| turn),
         };
         (self.unread, self.hung_up, self.tunnel) = (unread, hung_up, tunnel);
-        match &begun {
+        match &*begun {
             BegunRequest { held: None, stage: RequestStage::Reading(intake), out }
                 if intake.is_fresh() && out.is_empty() => {}
             _ if self.tunnel.is_some() || turn.is_err() => {}
-            _ => self.begun = Some(Box::new(begun)),
+            _ => self.begun = Some(begun),
         }
         turn
     }

@@ -152,10 +152,10 @@ impl GateTurn<'_, '_> {
             Received::End => return self.leave().map(Fed::Over),
         };
         exchange.upload.moved(data.len(), self.now);
-        match exchange.pending.feed(data, &context) {
+        match exchange.pending.feed(data, context) {
             Ok(used) if used < data.len() => {
-                let mut held = Held::of_told(&self.peer, &context);
-                held.extend(&data[used..], data.len(), &context)?;
+                let mut held = Held::of_told(&self.peer, context);
+                held.extend(&data[used..], data.len(), context)?;
                 self.begun.held = Some(held);
             }
             Ok(_) => {}
@@ -228,8 +228,8 @@ impl GateTurn<'_, '_> {
     /// Turns the two connections into a pair, once all bytes from before were delivered.
     pub(super) fn switch(&mut self, mut exchange: Box<Exchange>) -> io::Result<Onward> {
         if let Some(held) = self.begun.held.take() {
-            let context = *self.stream.context();
-            exchange.pending.follow(held.bytes(), &context)?;
+            let context = self.stream.context();
+            exchange.pending.follow(held.bytes(), context)?;
         }
         exchange.push(self.store(), self.now);
         if exchange.deaf {

@@ -54,7 +54,7 @@ pub(super) struct GateTurn<'t, 'a> {
     peer: Peer,
     bounds: Bounds,
     now: Nanos,
-    pub(super) begun: BegunRequest,
+    pub(super) begun: Box<BegunRequest>,
     pub(super) unread: bool,
     pub(super) hung_up: bool,
     /// Whether the last read may have left input behind.
@@ -70,7 +70,7 @@ impl<'t, 'a> GateTurn<'t, 'a> {
     pub(super) fn new(
         (gate, settings): (&'t Arc<HttpGate>, &'t Settings),
         stream: &'t mut Stream<'a>,
-        begun: BegunRequest,
+        begun: Box<BegunRequest>,
         (unread, hung_up): (bool, bool),
         scratch: Vec<u8>,
     ) -> Self {

@@ -27,7 +27,7 @@ impl GateTurn<'_, '_> {
             return if self.has_left() { self.leave() } else { self.park(Nanos::MAX) };
         }
         if self.begun.held.is_some() {
-            let context = *self.stream.context();
+            let context = self.stream.context();
             let taken =
                 take_input(&mut self.begun, &self.settings.http, context, (&self.peer, self.client), &[]);
             if let Some(onward) = self.taken(taken)? {
@@ -145,7 +145,7 @@ impl GateTurn<'_, '_> {
 fn take_input(
     begun: &mut BegunRequest,
     config: &HttpGateConfig,
-    context: Context<'_>,
+    context: &Context<'_>,
     (peer, client): (&Peer, &ClientSocket),
     data: &[u8],
 ) -> Result<IntakeStep, IntakeFault> {
@@ -154,13 +154,13 @@ fn take_input(
     let Some(mut held) = begun.held.take() else {
         let (used, step) = intake.take(data, setting)?;
         if used < data.len() {
-            let mut held = Held::of_told(peer, &context);
-            held.extend(&data[used..], context.limits.max_head, &context)?;
+            let mut held = Held::of_told(peer, context);
+            held.extend(&data[used..], context.limits.max_head, context)?;
             begun.held = Some(held);
         }
         return Ok(step);
     };
-    held.extend(data, context.limits.max_head, &context)?;
+    held.extend(data, context.limits.max_head, context)?;
     let (used, step) = intake.take(held.bytes(), setting)?;
     held.answered(used);
     if !held.is_empty() {

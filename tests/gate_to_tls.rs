@@ -4,12 +4,15 @@
 
 #[path = "support/certificate.rs"]
 mod certificate;
+#[path = "support/configuration.rs"]
+mod configuration;
 #[path = "support/nginx.rs"]
 mod nginx;
 mod support;
 #[path = "support/tls_gate.rs"]
 mod tls_gate;
 
+use configuration::{Configuration, admin, reload};
 use nginx::Nginx;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -80,7 +83,9 @@ fn secure(trust: &Trust, service: impl tidegate::Service) -> Site {
 fn eight_megabytes_pass_both_ways_through_https_whole() {
     let trust = Trust::new(&["localhost"]);
     let listen = Listen::new("127.0.0.1:0", http::echo()).unwrap().tls(trust.tls());
+    // It has the whole answer at once, and may keep it for as long as the gate does not read it.
     let limits = Limits::default().max_body(16 << 20).input_total(64 << 20);
+    let limits = limits.output_per_connection(16 << 20).output_total(64 << 20);
     let backend = Site::listening(Server::builder().limits(limits).listener(listen));
     let gate = Gate::http(backend.address, &trust);
     let sent = noise(8_000_000);
@@ -395,3 +400,48 @@ fn the_memory_ceiling_counts_tls_with_backends() {
         (memory("proxy:127.0.0.1:1=tcp://127.0.0.1:0"), memory("proxy:tls://127.0.0.1:1=tcp://127.0.0.1:0"));
     assert!((10..40).contains(&(tls - plain)), "{plain} and {tls} MiB: 12 KiB for each of 1,000");
 }
+
+/// From the reload on no request goes over a connection without TLS, also not over one that was kept.
+#[test]
+fn a_gate_is_told_at_sighup_to_speak_tls_with_its_backend() {
+    let trust = Trust::new(&["localhost"]);
+    let (backend, at) = listener();
+    let text = |scheme: &str| {
+        let trusted = trust.file().display().to_string();
+        let tls = format!("backend-tls-name = \"localhost\"\nbackend-cacert = \"{trusted}\"");
+        format!("{tls}\nlisten = \"proxy:{scheme}://{at}=http://127.0.0.1:0\"\n")
+    };
+    let file = Configuration::new("to-tls", &text("http"));
+    let server = file.program().without_echo().start();
+    let mut client = TcpStream::connect(server.listening(&format!("proxy:http://{at} on http"))).unwrap();
+    client.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let served = |peer: &mut dyn Ends| {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            peer.read_exact(&mut byte).unwrap();
+            request.push(byte[0]);
+        }
+        peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        peer.flush().unwrap();
+    };
+    client.write_all(GET).unwrap();
+    let (mut plain, _) = backend.accept().unwrap();
+    served(&mut plain);
+    assert_eq!(answer(&mut client).1, b"ok");
+    file.write(&text("https"));
+    let said = reload(&server);
+    assert!(said.contains("backend-tls-name off -> localhost at http://"), "{said}");
+    client.write_all(GET).unwrap();
+    let mut secured = accept(&backend, &trust.server(&rustls::version::TLS13));
+    served(&mut secured);
+    assert_eq!(answer(&mut client).1, b"ok");
+    assert_eq!(plain.read(&mut [0]).unwrap(), 0, "the one without TLS was closed");
+    let metrics = admin(&server, "/metrics");
+    let series = metrics.text().lines().filter(|line| line.starts_with("tidegate_backend_up{"));
+    assert_eq!(series.count(), 1, "it is the same backend");
+}
+
+trait Ends: Read + Write {}
+
+impl<T: Read + Write> Ends for T {}

@@ -705,6 +705,49 @@ fn a_hundred_slow_readers_of_a_large_answer_hold_no_worker_and_little_memory() {
 }
 
 #[test]
+fn a_hundred_readers_that_stop_leave_room_for_one_that_reads() {
+    support::raise_open_files();
+    let backend = Backend::new();
+    let address = backend.address();
+    std::thread::spawn(move || {
+        for stream in backend.0.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut called = Called(stream);
+                called.head();
+                called.say("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 100000000\r\n\r\n");
+                let piece = vec![b'x'; 100_000];
+                while called.0.write_all(&piece).is_ok() {}
+            });
+        }
+    });
+    let service = proxy([address.to_string()]).unwrap().connections(101).http(HttpGateConfig::default());
+    // As much as 32 of them would keep if nothing else held them.
+    let limits = Limits::default().workers(2).write_timeout(Duration::from_secs(60)).output_total(4 << 20);
+    let site = Site::serve(limits, service.build().unwrap());
+    let mut stopped: Vec<Client> = (0..100).map(|_| Client::narrow(site.address)).collect();
+    for client in &mut stopped {
+        client.say(GET).hear("HTTP/1.1 200 OK\r\n");
+    }
+    let mut before = 0;
+    eventually("all are held up", || {
+        std::thread::sleep(Duration::from_millis(100));
+        let kept = site.stats().pending_output_bytes;
+        (kept > 0 && std::mem::replace(&mut before, kept) == kept).then_some(())
+    });
+    assert_eq!(backends(&site).in_use, 100, "none of them was given up, with {before} bytes kept");
+    let mut reads = Client::narrow(site.address);
+    reads.say(GET).hear("HTTP/1.1 200 OK\r\n");
+    let mut piece = vec![0; 100_000];
+    for _ in 0..30 {
+        assert!(reads.heard(&mut piece), "it reads on, and is not given up");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop((stopped, reads));
+    until_free(&site);
+    site.end();
+}
+
+#[test]
 fn a_websocket_passes_as_a_pair_that_holds_its_place() {
     let backend = Backend::new();
     let site = simple(&backend, 1);

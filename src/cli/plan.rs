@@ -198,16 +198,18 @@ impl PlannedListener {
 
     /// What `new` has other than this one of the gate that both are; `url` says where it listens.
     pub(super) fn gate_changes(&self, new: &Self, url: &str) -> Vec<LimitChange> {
-        let backends = |listener: &Self| ("backends", listener.backends.join(","));
-        let both = self.gate.iter().cloned().zip(new.gate.iter().cloned());
-        let both = std::iter::once((backends(self), backends(new))).chain(both);
-        let other = both.filter(|(old, new)| old != new);
-        let change = |((name, before), (_, after))| LimitChange {
-            name,
-            listener: Some(url.to_owned()),
-            before,
-            after,
+        let said = |listener: &Self, name: &str| {
+            let found = listener.gate.iter().find(|(known, _)| *known == name);
+            found.map_or_else(|| "off".to_owned(), |(_, value)| value.clone())
         };
+        // What is set of TLS is there only where the backends speak it.
+        let only_new = new.gate.iter().filter(|(name, _)| !self.gate.iter().any(|(known, _)| known == name));
+        let names = self.gate.iter().chain(only_new).map(|(name, _)| *name);
+        let settings = names.map(|name| (name, said(self, name), said(new, name)));
+        let backends = ("backends", self.backends.join(","), new.backends.join(","));
+        let other = std::iter::once(backends).chain(settings).filter(|(_, before, after)| before != after);
+        let change =
+            |(name, before, after)| LimitChange { name, listener: Some(url.to_owned()), before, after };
         other.map(change).collect()
     }
 

@@ -27,16 +27,22 @@ pub(crate) struct Lent<'a> {
     pub(crate) turn_bytes: usize,
 }
 
+/// How many bytes the next read may take for a reader that may be slow. They are fewer while the pool is well used, so that
+/// many slow readers keep little each, and never more than an eighth of the pool, so that one reader cannot use up a small
+/// pool.
+pub(super) fn room(used: usize, most: usize) -> usize {
+    let room = (most / 8).clamp(LEAST_BYTES, PIECE_BYTES);
+    match used {
+        kept if kept >= most / 2 => room.min(LEAST_BYTES),
+        kept if kept >= most / 4 => room.min(4 * LEAST_BYTES),
+        _ => room,
+    }
+}
+
 impl Lent<'_> {
-    /// The part of the buffer that the next read may fill. It is smaller while the pool is well used, so that many slow
-    /// readers keep little each, and never more than an eighth of the pool, so that one reader cannot use up a small pool.
+    /// The part of the buffer that the next read may fill: see [`room`].
     pub(super) fn room(&mut self) -> &mut [u8] {
-        let most = (self.pool_most / 8).max(LEAST_BYTES).min(self.buffer.len()).min(PIECE_BYTES);
-        let room = match self.pool.used() {
-            kept if kept >= self.pool_most / 2 => most.min(LEAST_BYTES),
-            kept if kept >= self.pool_most / 4 => most.min(4 * LEAST_BYTES),
-            _ => most,
-        };
+        let room = room(self.pool.used(), self.pool_most).min(self.buffer.len());
         &mut self.buffer[..room]
     }
 

@@ -207,15 +207,14 @@ impl ProxyBuilder {
             ("half-close-timeout", show(set.half_close_timeout)),
             ("send-proxy", set.send_header.map_or("off".to_owned(), |version| version.to_string())),
         ];
-        if let Some(tls) = &set.tls {
-            let file = tls.authorities.as_ref().map(|file| file.display().to_string());
-            let host = || "the backend's host".to_owned();
-            table.extend([
-                ("backend-tls-name", tls.name.clone().unwrap_or_else(host)),
-                ("backend-cacert", file.unwrap_or_else(|| "those of the system".to_owned())),
-                ("backend-insecure", tls.insecure.to_string()),
-            ]);
-        }
+        let tls = set.tls.as_ref();
+        let said = |what: fn(&BackendTls) -> String| tls.map_or("off".to_owned(), what);
+        let host = "the backend's host";
+        table.extend([
+            ("backend-tls-name", tls.map_or("off", |tls| tls.name.as_deref().unwrap_or(host)).to_owned()),
+            ("backend-cacert", said(BackendTls::trusted)),
+            ("backend-insecure", said(|tls| tls.insecure.to_string())),
+        ]);
         if let Some(http) = &self.http {
             // These are limits of a pair of sockets, and a gate for HTTP has none.
             table.retain(|(name, _)| {

@@ -23,3 +23,14 @@ pub struct BackendTls {
     /// the backend can pose as the backend and read and change all of it. Default: false.
     pub insecure: bool,
 }
+
+impl BackendTls {
+    /// The authorities that are trusted, for a person.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program shows it"))]
+    pub(crate) fn trusted(&self) -> String {
+        match &self.authorities {
+            Some(file) => file.display().to_string(),
+            None => "those of the system".to_owned(),
+        }
+    }
+}

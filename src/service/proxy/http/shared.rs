@@ -29,7 +29,7 @@ impl HttpGate {
     pub(in crate::service::proxy) fn settings_changed(&self, before: &Settings) {
         let settings = self.gate.settings.get();
         self.spares.set_idle(nanos(settings.spare_time()));
-        if before.send_header != settings.send_header {
+        if before.send_header != settings.send_header || before.tls != settings.tls {
             self.spares.keep(&[]);
         }
         self.tidy();

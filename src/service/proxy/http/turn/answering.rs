@@ -8,13 +8,18 @@ use crate::service::proxy::http::exchange::{BackendHeard, Exchange};
 use crate::service::proxy::http::pending::UploadFault;
 use crate::service::proxy::http::stage::RequestStage;
 use crate::service::proxy::http::words::GateWords;
+use crate::service::proxy::lent::room;
 use crate::service::proxy::session::GateSession;
-use crate::service::{Fault, Received, Session, SocketEvents, Turn, WatchFor};
+use crate::service::{Fault, Pool, Received, Session, SocketEvents, Turn, WatchFor};
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
-/// While at least this many bytes of an answer wait for the client, nothing more is read from the backend.
-const ANSWER_KEPT: usize = 64 * 1024;
+/// While at least this many bytes of an answer wait for the client, nothing more is read from the backend. At most as many
+/// are read at once.
+fn answer_kept((pool, most): (&Arc<Pool>, usize)) -> usize {
+    room(pool.used(), most)
+}
 
 /// The outcome of reading more of the client's body.
 enum Fed {
@@ -50,10 +55,12 @@ impl GateTurn<'_, '_> {
         }
         let pool = self.store();
         let mut passed = 0;
-        while self.begun.out.len() < ANSWER_KEPT {
+        while self.begun.out.len() < answer_kept(pool) {
             let mut asked = exchange.pending.asked;
             asked.keep &= exchange.pending.has_come() && !self.stream.is_draining();
             let (_, buffer) = self.stream.raw();
+            let room = answer_kept(pool).min(buffer.len());
+            let buffer = &mut buffer[..room];
             let heard = exchange.hear(buffer, asked, pool, &mut self.scratch, self.now);
             if let BackendHeard::Switched { read, after } = heard {
                 self.scratch.extend_from_slice(&buffer[read - after..read]);
@@ -92,7 +99,8 @@ impl GateTurn<'_, '_> {
             exchange.pause();
         } else {
             exchange.restart_upload(self.now);
-            if self.begun.out.len() >= ANSWER_KEPT {
+            let pool = (self.stream.output_pool(), self.bounds.output_total);
+            if self.begun.out.len() >= answer_kept(pool) {
                 exchange.pause();
             } else {
                 until = exchange.deadline(self.settings.http.backend_timeout);

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::{Client, End, Gate, Site, eventually, hush_panics, throughout};
 use tidegate::http::{Answer, Config, Head, Pull, Request, Response, Streaming};
+use tidegate::metrics::snapshot::Phase;
 use tidegate::reason::CloseReason;
 use tidegate::{Limits, Waker, http};
 
@@ -770,6 +771,7 @@ fn while_the_server_drains_errors_and_pipelines_end_their_connections_too() {
     busy.say("GET /held HTTP/1.1\r\nHost: h\r\n\r\n");
     site.until("one is being served", |now| now.active == 1);
     site.handle().trigger().drain();
+    site.until("it drains", |_| site.stats().phase == Phase::Draining);
     fails.say("y");
     pipelines.say("yGET /second HTTP/1.1\r\nHost: h\r\n\r\n");
     gate.open();

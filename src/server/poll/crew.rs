@@ -441,6 +441,15 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_joins_counts_as_awake_unless_it_could_not_be_started() {
+        let crew = crew(2);
+        crew.join();
+        assert_eq!(crew.awake(), 3);
+        crew.part();
+        assert_eq!(crew.awake(), 2);
+    }
+
+    #[test]
     fn queued_work_wakes_a_sleeper_only_when_nobody_is_awake() {
         let crew = crew(1);
         let _lead = crew.lead().unwrap();

@@ -118,6 +118,31 @@ fn what_has_to_be_given_up_is_handed_out() {
 }
 
 #[test]
+fn room_is_made_by_an_entry_that_is_wanted_and_the_queue_stands_a_while_longer_for_it() {
+    let (order, channel) = order();
+    (1..=4).for_each(|slot| channel.push(slot, 1_000));
+    assert_eq!(turn(&order, &channel, 1_130), Some(4));
+    let displace = || order.displace_one(Class::Established, 1_131 * MS, |entry| entry.0 == 2);
+    assert_eq!((displace().map(|entry| entry.0), order.len(), displace()), (Some(2), 2, None));
+    assert_eq!([1_132, 1_133].map(|now| turn(&order, &channel, now)), [Some(3), Some(1)]);
+    assert!(order.standing().stands(), "one had to make room a moment ago");
+}
+
+#[test]
+fn only_what_was_late_keeps_the_queue_standing() {
+    let (order, channel) = order();
+    (1..=2).for_each(|slot| channel.push(slot, 1_000));
+    assert_eq!(turn(&order, &channel, 1_130), Some(2));
+    assert!(order.expire_late(1_131 * MS, 500 * MS, |_, _| true).is_empty());
+    assert_eq!((turn(&order, &channel, 1_132), order.standing().stands()), (Some(1), false));
+    (3..=4).for_each(|slot| channel.push(slot, 2_000));
+    assert_eq!(turn(&order, &channel, 2_130), Some(4));
+    let late = order.expire_late(2_131 * MS, 100 * MS, |entry, _| entry.0 == 3);
+    assert_eq!((late, order.len()), (vec![(3, 2_000 * MS, false)], 0));
+    assert_eq!((turn(&order, &channel, 2_132), order.standing().stands()), (None, true));
+}
+
+#[test]
 fn everything_that_takes_an_entry_off_the_shelf_counts_it() {
     let (order, channel) = order();
     (1..=7).for_each(|slot| channel.push(slot, 1_000));

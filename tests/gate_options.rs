@@ -230,8 +230,8 @@ fn with_backend_fair_each_key_is_a_source_and_one_with_few_requests_does_not_wai
         order.iter().position(|key| key == "polite").unwrap()
     };
     assert!(place("header:X-Api-Key") <= 1, "its key's turn comes at once");
-    // By address all are one source, of which the freshest is first.
-    assert!(place("address") >= 10);
+    // By address all are one source: the freshest is first, and in one of eight turns the oldest.
+    assert!(place("address") >= 7);
 }
 
 #[test]

@@ -89,7 +89,11 @@ impl Client {
 
     /// Says it, whether or not anybody listens.
     pub(crate) fn mutter(&mut self, words: impl AsRef<[u8]>) -> &mut Self {
-        let _ = self.0.as_ref().map(|mut stream| stream.write_all(words.as_ref()));
+        let said = self.0.as_ref().map(|mut stream| stream.write_all(words.as_ref()));
+        // The system tells of a reset once: who reads after that sees an ordinary end.
+        if said.is_some_and(|said| said.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)) {
+            self.0 = None;
+        }
         self
     }
 

@@ -12,8 +12,8 @@ use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::{Program, Running, command, eventually, path, raise_open_files};
 
@@ -26,6 +26,11 @@ const PAUSE: Duration = Duration::from_secs(3);
 /// Loads a server, stops the generator after its first second for as long as [`PAUSE`], and lets it go on when `meanwhile` has
 /// also been done. What it reports at its end.
 fn paused(url: &str, options: &[&str], meanwhile: impl FnOnce()) -> Value {
+    paused_once(|| true, url, options, meanwhile)
+}
+
+/// The same, not before it is `ready`.
+fn paused_once(ready: impl Fn() -> bool, url: &str, options: &[&str], meanwhile: impl FnOnce()) -> Value {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let table = format!("{}/paused-{number}.csv", env!("CARGO_TARGET_TMPDIR"));
@@ -45,6 +50,7 @@ fn paused(url: &str, options: &[&str], meanwhile: impl FnOnce()) -> Value {
         let text = std::fs::read_to_string(&table).unwrap_or_default();
         (text.lines().filter(|line| line.contains(",measured,")).count() > 0).then_some(())
     });
+    eventually("all is ready for the pause", || ready().then_some(()));
     generator.signal(Signal::STOP);
     eventually("it has stopped", || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", generator.pid())).unwrap();
@@ -132,30 +138,37 @@ fn a_server_that_does_not_answer_is_still_found_out() {
     assert!((4.9..5.6).contains(&longest), "{report:#}");
 }
 
-/// A server that reads of its clients the beginning only, until it is told to hang up.
-fn hangs_up_when_told() -> (SocketAddr, std::sync::mpsc::Sender<()>) {
+/// A server that reads of its clients the beginning only, until it is told to hang up; and whether each of ten has sent a
+/// request that it has no answer to.
+fn hangs_up_when_told() -> (SocketAddr, Arc<AtomicBool>, std::sync::mpsc::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (tell, told) = std::sync::mpsc::channel();
+    let all_wait = Arc::new(AtomicBool::new(false));
+    let seen = all_wait.clone();
     std::thread::spawn(move || {
         // The first client is answered: a run without a good reply says nothing.
         let mut clients: Vec<_> = (0..10).map(|_| listener.accept().unwrap().0).collect();
         let mut all = vec![0; 8 << 20];
         clients[0].read_exact(&mut all).unwrap();
         clients[0].write_all(&all).unwrap();
+        // And asks again.
+        clients[0].read_exact(&mut all[..1]).unwrap();
+        seen.store(true, Ordering::SeqCst);
         let _ = told.recv();
         drop(clients);
         drop(listener);
     });
-    (address, tell)
+    (address, all_wait, tell)
 }
 
 #[test]
 fn a_half_sent_request_that_is_cut_meanwhile_is_the_generators_own() {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (address, hang_up) = hangs_up_when_told();
+    let (address, all_wait, hang_up) = hangs_up_when_told();
     let options = ["-c", "10", "-d", "5s", "--size", "8388608", "-t", "20s"];
-    let report = paused(&format!("tcp://{address}"), &options, || hang_up.send(()).unwrap());
+    let ready = || all_wait.load(Ordering::SeqCst);
+    let report = paused_once(ready, &format!("tcp://{address}"), &options, || hang_up.send(()).unwrap());
     assert_eq!(count(&report, "generator_late"), 10, "{}", report["outcomes"]);
     assert_eq!((count(&report, "ok"), count(&report, "reset")), (1, 0), "{report:#}");
     assert_eq!(report["verdict"], "generator-limited", "{report:#}");

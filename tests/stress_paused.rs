@@ -138,6 +138,10 @@ fn a_server_that_does_not_answer_is_still_found_out() {
     assert!((4.9..5.6).contains(&longest), "{report:#}");
 }
 
+/// More than the buffers of both kernels hold, also of a connection over which much has gone: a request of this size is not
+/// whole before the server reads it.
+const REQUEST: usize = 64 << 20;
+
 /// A server that reads of its clients the beginning only, until it is told to hang up; and whether each of ten has sent a
 /// request that it has no answer to.
 fn hangs_up_when_told() -> (SocketAddr, Arc<AtomicBool>, std::sync::mpsc::Sender<()>) {
@@ -149,7 +153,7 @@ fn hangs_up_when_told() -> (SocketAddr, Arc<AtomicBool>, std::sync::mpsc::Sender
     std::thread::spawn(move || {
         // The first client is answered: a run without a good reply says nothing.
         let mut clients: Vec<_> = (0..10).map(|_| listener.accept().unwrap().0).collect();
-        let mut all = vec![0; 8 << 20];
+        let mut all = vec![0; REQUEST];
         clients[0].read_exact(&mut all).unwrap();
         clients[0].write_all(&all).unwrap();
         // And asks again.
@@ -166,7 +170,8 @@ fn hangs_up_when_told() -> (SocketAddr, Arc<AtomicBool>, std::sync::mpsc::Sender
 fn a_half_sent_request_that_is_cut_meanwhile_is_the_generators_own() {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (address, all_wait, hang_up) = hangs_up_when_told();
-    let options = ["-c", "10", "-d", "5s", "--size", "8388608", "-t", "20s"];
+    let size = REQUEST.to_string();
+    let options = ["-c", "10", "-d", "5s", "--size", &size, "-t", "20s"];
     let ready = || all_wait.load(Ordering::SeqCst);
     let report = paused_once(ready, &format!("tcp://{address}"), &options, || hang_up.send(()).unwrap());
     assert_eq!(count(&report, "generator_late"), 10, "{}", report["outcomes"]);

@@ -21,10 +21,10 @@ use std::time::Duration;
 const LOOK: Nanos = 10_000_000;
 /// How often rest and rates are measured.
 const MEASURE: Nanos = 200_000_000;
-/// While the queue stands the kernel's backlog holds what the workers do in this part of a second, 40 ms: what waits
+/// While the queue stands the kernel's backlog holds what the workers do in this part of a second, 50 ms (with 40 ms waits are longer where turns sleep): what waits
 /// there waits longest. As many newcomers wait here: the freshest of them come first, so the others wait only to be
 /// turned away, and are better told soon.
-const BACKLOG_PART: f64 = 1.0 / 25.0;
+const BACKLOG_PART: f64 = 1.0 / 20.0;
 /// The shallowest backlog.
 const BACKLOG_LEAST: usize = 8;
 

@@ -17,14 +17,14 @@
 //!
 //! *Acceptor.* While [`Standing::is_calm`], the backlog is deep (4,096), and the acceptor accepts what is there, at the
 //! latest when the backlog is half full. If `queue` is full then, that is a burst, and newcomers wait in the kernel.
-//! Otherwise the backlog is as long as can be worked off in 40 ms (a twenty-fifth of the turns in a second, from 8 to
+//! Otherwise the backlog is as long as can be worked off in 50 ms (a twentieth of the turns in a second, from 8 to
 //! `queue`): what waits in the kernel waits in the order of arrival, and the server cannot choose among it. When the
 //! length changes, `listen` is called again. A newcomer's `since` is the time at which the kernel completed its
 //! handshake, so that a wait in a deep backlog is seen. It is read from `TCP_INFO`, unless the queue is calm and the
 //! backlog was empty.
 //!
 //! The acceptor accepts while fewer than `queue` newcomers wait. Once some had to make room, and for as long as the queue stands
-//! and the processors are busy, fewer may wait: as many as the workers serve in 40 ms. Those that a free worker is about
+//! and the processors are busy, fewer may wait: as many as the workers serve in 50 ms. Those that a free worker is about
 //! to take do not count. Beyond that, while [`Standing::stands`], each refusal that the budget pays for accepts the newcomer and sheds one that waits
 //! ([`Order::displace`], reason `queue_full`): the oldest of the source that has the most, whose reply is least useful. Both
 //! refusals cost the same. Before that the acceptor moves what is in the channel to the shelf ([`Order::shelve`]), so that

@@ -22,7 +22,7 @@ const SCAN: Nanos = 50 * MS;
 const SYN_AGAIN: Nanos = SECOND;
 
 /// While it is not calm, what stands in the backlog is worked off in this time, and the backlog is at least this deep.
-const BACKLOG_TIME: Nanos = 40 * MS;
+const BACKLOG_TIME: Nanos = 50 * MS;
 const BACKLOG_LEAST: usize = 8;
 
 /// Places for datagrams.

@@ -14,7 +14,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
-use support::{PATIENCE, Program, Site, eventually};
+use support::{PATIENCE, Program, Site, eventually, head};
 use tidegate::metrics::backends::BackendsSnapshot;
 use tidegate::reason::{CloseReason, DropReason};
 use tidegate::service::HttpGateConfig;
@@ -100,19 +100,6 @@ fn accept(backend: &TcpListener) -> TcpStream {
 /// Bytes that do not repeat soon.
 fn noise(bytes: usize) -> Vec<u8> {
     (0..bytes as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
-}
-
-/// Reads a head of HTTP.
-#[track_caller]
-fn head(from: &mut impl Read) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        from.read_exact(&mut byte)
-            .unwrap_or_else(|error| panic!("no head: {error}, after {:?}", String::from_utf8_lossy(&head)));
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).unwrap()
 }
 
 fn length(head: &str) -> usize {

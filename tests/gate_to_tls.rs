@@ -18,7 +18,8 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Stdio;
 use std::time::Duration;
-use support::{Ending, Program, Site, command, finish};
+use support::{Ending, Program, Site, command, finish, throughout};
+use tidegate::metrics::snapshot::Phase;
 use tidegate::service::{HttpGateConfig, ProxyVersion};
 use tidegate::{Echo, Limits, Listen, Server, http, websocket};
 use tls_gate::{GET, Gate, Peer, Trust, VERSIONS, accept, answer, ask, end, listener, noise, reset, to};
@@ -130,9 +131,8 @@ fn eight_megabytes_pass_both_ways_at_once_through_tls_and_a_slow_reader_is_felt(
             let up = scope.spawn(move || up.write_all(sent).unwrap());
             let mut heard = vec![0; sent.len()];
             // It is not read at first.
-            std::thread::sleep(Duration::from_millis(100));
-            let kept = gate.site.stats().pending_output_bytes;
-            assert!(kept < 512 * 1024, "{kept} bytes are kept");
+            let kept = || gate.site.stats().pending_output_bytes;
+            throughout(Duration::from_millis(100), "little is kept", || kept() < 512 * 1024);
             client.read_exact(&mut heard).unwrap();
             assert!(heard == *sent);
             up.join().unwrap();
@@ -291,9 +291,10 @@ fn a_request_in_flight_is_answered_during_a_drain_and_the_backend_is_told_the_en
     let mut request = [0; 1000];
     assert!(peer.read(&mut request).unwrap() > 0);
     let site = gate.site;
+    site.handle().trigger().drain();
+    site.until("it drains", |_| site.stats().phase == Phase::Draining);
     let (ended, report) = std::thread::scope(|scope| {
         let ending = scope.spawn(|| site.end_within(support::PATIENCE));
-        std::thread::sleep(Duration::from_millis(50));
         peer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
         let (head, body) = answer(&mut client);
         assert!(head.contains("Connection: close\r\n") && body == b"ok", "{head}");

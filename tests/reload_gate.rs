@@ -359,17 +359,8 @@ fn no_client_is_lost_while_backends_come_and_go() {
         assert_eq!(present.count(), sets[round % 5].len(), "{gate}");
         std::thread::sleep(Duration::from_millis(60));
     }
-    let exit = load.exit();
-    let report: Value =
-        serde_json::from_str(&load.stdout()).unwrap_or_else(|error| panic!("{error}: {}", load.stdout()));
-    let counts = &report["outcomes"];
-    assert!(exit.success(), "{counts}\n{}", load.stderr());
-    assert!(counts["ok"].as_u64().unwrap_or(0) > 1000, "{counts}");
     // On a busy machine the generator skips a request when all its clients are under way.
-    let well = |outcome: &str| ["ok", "skipped"].contains(&outcome);
-    for (outcome, count) in counts.as_object().unwrap().iter().filter(|(outcome, _)| !well(outcome)) {
-        assert_eq!(count.as_u64().unwrap_or(0), 0, "{outcome} in {counts}");
-    }
+    load.ended_well(&["skipped"]);
     drop(standing);
     eventually("every place is given back", || (seen(&server)["in_use"] == 0).then_some(()));
     server.signal(Signal::TERM);

@@ -16,15 +16,7 @@ impl Reply {
     /// Reads the next answer of a client; the answer to HEAD has no body.
     #[track_caller]
     pub(crate) fn read(client: &mut Client, head_only: bool) -> Self {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            client.stream().read_exact(&mut byte).unwrap_or_else(|error| {
-                panic!("no whole head: {error}, after {:?}", String::from_utf8_lossy(&head))
-            });
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8(head).unwrap();
+        let head = head(&mut client.stream());
         let mut lines = head.trim_end().split("\r\n");
         let first = lines.next().unwrap();
         assert!(first.starts_with("HTTP/1.1 "), "{first:?}");
@@ -114,4 +106,17 @@ impl Client {
     pub(crate) fn reply(&mut self) -> Reply {
         Reply::read(self, false)
     }
+}
+
+/// Reads a head of HTTP.
+#[track_caller]
+pub(crate) fn head(from: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        from.read_exact(&mut byte)
+            .unwrap_or_else(|error| panic!("no head: {error}, after {:?}", String::from_utf8_lossy(&head)));
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
 }

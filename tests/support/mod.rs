@@ -17,7 +17,7 @@ mod terminal;
 pub(crate) use client::{Client, End};
 pub(crate) use figure::{FIGURES, figure};
 pub(crate) use folder::Folder;
-pub(crate) use http::Reply;
+pub(crate) use http::{Reply, head};
 pub(crate) use postgres::Postgres;
 pub(crate) use program::{Ending, Program, Running, command, finish, path, run};
 pub(crate) use scrape::{Scrape, admin};

@@ -225,6 +225,23 @@ impl Running {
         ticks / rustix::param::clock_ticks_per_second() as f64
     }
 
+    /// Waits for a load generator that reports in JSON: it has succeeded, with more than 1,000 good replies, and nothing else
+    /// but what is in `also`.
+    #[track_caller]
+    pub(crate) fn ended_well(&mut self, also: &[&str]) {
+        let exit = self.exit();
+        let said = self.stdout();
+        let report: serde_json::Value =
+            serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+        let counts = &report["outcomes"];
+        assert!(exit.success(), "{counts}\n{}", self.stderr());
+        assert!(counts["ok"].as_u64().unwrap_or(0) > 1000, "{counts}");
+        let well = |outcome: &str| outcome == "ok" || also.contains(&outcome);
+        for (outcome, count) in counts.as_object().unwrap().iter().filter(|(outcome, _)| !well(outcome)) {
+            assert_eq!(count.as_u64().unwrap_or(0), 0, "{outcome} in {counts}");
+        }
+    }
+
     /// Waits for its end; for ever is not an option.
     #[track_caller]
     pub(crate) fn exit(&mut self) -> std::process::ExitStatus {

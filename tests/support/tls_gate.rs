@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use crate::certificate::{Certificate, Files};
-use crate::support::{Folder, PATIENCE, Site, eventually};
+use crate::support::{Folder, PATIENCE, Site, eventually, head};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
@@ -147,14 +147,7 @@ pub(crate) fn noise(bytes: usize) -> Vec<u8> {
 /// Reads an answer of HTTP that tells its length.
 #[track_caller]
 pub(crate) fn answer(from: &mut impl Read) -> (String, Vec<u8>) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        from.read_exact(&mut byte)
-            .unwrap_or_else(|error| panic!("no head: {error}, after {:?}", String::from_utf8_lossy(&head)));
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).unwrap();
+    let head = head(from);
     let length = head
         .lines()
         .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned));

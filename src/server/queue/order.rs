@@ -281,19 +281,10 @@ impl<E: Copy> Order<E> {
         expired.into_iter().map(|shelved| shelved.entry).collect()
     }
 
-    /// An entry that has waited for longer than `timeout`; call it until there is none.
-    #[cfg(test)]
-    #[must_use = "the entry has to be ended"]
-    pub(crate) fn expire(&self, now: Nanos, timeout: Nanos) -> Option<E> {
-        let expired = self.take_out(|shelf| shelf.expire(now, timeout));
-        expired.inspect(|_| self.standing.shed(now))
-    }
-
     /// An entry of a class on the shelf, to make room for another: see [`Shelf::displace`].
     #[must_use = "the entry has to be ended"]
     pub(crate) fn displace(&self, class: Class, now: Nanos) -> Option<E> {
-        let displaced = self.take_out(|shelf| shelf.displace(class, now));
-        displaced.inspect(|_| self.standing.shed(now))
+        self.displace_one(class, now, |_| true)
     }
 
     /// The same of those that are `wanted`.

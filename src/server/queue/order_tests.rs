@@ -152,9 +152,8 @@ fn everything_that_takes_an_entry_off_the_shelf_counts_it() {
     assert_eq!(order.hung_up(Class::Established, 2, 0, late).map(|entry| entry.0), Some(1));
     assert_eq!((order.len(), order.displace(Class::Newcomer, late)), (5, None));
     assert_eq!(order.gone(Class::Established, 3, 0, 0).map(|entry| entry.0), Some(3));
-    assert_eq!(order.expire(late, 200 * MS), None);
-    assert!(order.expire(late + 1, 200 * MS).is_some());
-    assert_eq!(order.len(), 3);
+    let expired = |now| order.expire_late(now, 200 * MS, |entry, _| entry.0 == 4).len();
+    assert_eq!((expired(late), expired(late + 1), order.len()), (0, 1, 3));
     assert_eq!(std::iter::from_fn(|| order.drain_one()).count(), 3);
     assert_eq!((order.len(), order.oldest(late), order.drain_one()), (0, None, None));
 }
@@ -289,12 +288,13 @@ fn shedding_keeps_a_queue_standing_in_which_nothing_waits_for_long() {
         let (order, channel) = order();
         (1..=3).for_each(|slot| channel.push(slot, 1_000));
         assert_eq!(turn(&order, &channel, 1_130), Some(3));
-        for _ in 0..2 {
-            let now = 1_150 * MS;
-            let shed =
-                if expires { order.expire(now, 100 * MS) } else { order.displace(Class::Established, now) };
-            assert!(shed.is_some());
-        }
+        let now = 1_150 * MS;
+        let shed = if expires {
+            order.expire_late(now, 100 * MS, |_, _| true).len()
+        } else {
+            std::iter::from_fn(|| order.displace(Class::Established, now)).count()
+        };
+        assert_eq!(shed, 2);
         channel.push(4, 1_199);
         assert_eq!((turn(&order, &channel, 1_200), order.standing().stands()), (Some(4), true));
         channel.push(5, 1_299);

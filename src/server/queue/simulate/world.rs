@@ -696,7 +696,7 @@ impl World {
     }
 
     fn scan(&mut self) {
-        while let Some(request) = self.order.expire(self.now, self.rules.queue_timeout) {
+        for request in self.order.expire_late(self.now, self.rules.queue_timeout, |_, _| true) {
             self.report.expired += 1;
             self.shed(&request);
         }

@@ -26,9 +26,19 @@ impl GateTurn<'_, '_> {
         };
         match self.gate.gate.backends.take(&asking, || Box::new(stream.waker())) {
             PlaceAnswer::Place(place) => self.set_out(place, pending, false),
-            PlaceAnswer::Wait(ticket) => self.wait(ticket, pending),
+            PlaceAnswer::Wait(ticket) => self.queue_up(ticket, pending),
             PlaceAnswer::Refused(refusal) => self.turn_away(&mut pending, refusal),
         }
+    }
+
+    /// The request begins to wait. Its ticket is looked at when it is woken for it.
+    fn queue_up(&mut self, ticket: Ticket, pending: Box<Pending>) -> io::Result<Onward> {
+        if self.has_left() {
+            return self.leave();
+        }
+        let until = ticket.until();
+        self.begun.stage = RequestStage::Waiting { ticket, pending };
+        self.park(until)
     }
 
     /// Checks whether the request's ticket has got its place.

@@ -4,9 +4,10 @@
 //!
 //! 1. the source whose turn it is (see [`accounts`](super::accounts)): no source waits while another has more than its share;
 //! 2. of that source a newcomer, an established connection or a datagram, in turn;
-//! 3. of those the freshest. An established connection that has had its turn stands behind the source's others until
-//!    each of them has had one. Without this rule the clients that ask again at once would be the freshest always, and as
-//!    few of them as there are workers would have the server for themselves.
+//! 3. of those the freshest, or the oldest while all that waits will be served soon and nobody leaves. An established
+//!    connection that has had its turn stands behind the source's others until each of them has had one. Without this
+//!    rule the clients that ask again at once would be the freshest always, and as few of them as there are workers
+//!    would have the server for themselves.
 //!
 //! A client that has hung up after it had waited for a while may have left, or may have closed its sending half and
 //! listen. Such entries are *doubtful*: they are served when nothing else waits, and they are few: beyond

@@ -97,7 +97,7 @@ fn difference(
     (old, new): (&OptionSources, &OptionSources),
     args: &ServeArgs,
 ) -> Difference {
-    let unsaid = || "not said here".to_owned();
+    let unsaid = || "not set".to_owned();
     let said = |sources: &OptionSources| sources.said(name).unwrap_or_else(unsaid);
     let then = if name == "listen" && !args.listen.is_empty() { args.listen.join(",") } else { said(new) };
     Difference { name, listener: None, now: said(old), then, needs_restart: true }
@@ -134,7 +134,11 @@ fn of_listeners(before: &Configured, running: &RunningServer, after: &ReadAgain)
         let of_gate = old.gate_changes(new, &old.text).into_iter();
         differences.extend(of_gate.map(|LimitChange { name, before, after, .. }| live(name, before, after)));
         if old.shows_others_than(new) {
-            differences.push(live("tls-cert", "those it shows".to_owned(), "others".to_owned()));
+            differences.push(live(
+                "tls-cert",
+                "certificates in use".to_owned(),
+                "other certificates".to_owned(),
+            ));
         }
     }
     differences

@@ -15,7 +15,6 @@
 //! let mut scanner = Scanner::requests();
 //! let head = scanner.find(bytes, 16 << 10)?.expect("the head is whole");
 //! let mut slots = Slots::new();
-//! let request = RequestHead::parse(&bytes[head.clone()], &mut slots, 100)?;
 //! assert_eq!((request.method, request.target.path()), ("POST", "/form"));
 //! let mut body = request.body.reader(BodyLimits::default());
 //! assert_eq!(body.next(&bytes[head.end..])?, (3, Piece::Data(b"abc")));
@@ -31,6 +30,7 @@ mod headers;
 mod piece;
 mod refused;
 mod scan;
+mod seek;
 mod target;
 
 pub use body::{BodyLength, BodyLimits, BodyReader};

@@ -114,6 +114,64 @@ fn what_takes_effect_at_a_restart_is_named_and_nothing_changes_with_it() {
 }
 
 #[test]
+fn listeners_may_stand_in_another_order_and_each_goes_on_as_itself() {
+    let table = |service: &str, time: &str| {
+        format!("[[listener]]\nlisten = \"{service}=tcp://127.0.0.1:0\"\nidle-timeout = \"{time}\"\n")
+    };
+    let file = Configuration::new("order", &[table("echo", "1h"), table("hello", "2h")].concat());
+    let server = file.program().without_echo().start();
+    let mut clients =
+        ["echo", "hello"].map(|service| Client::connect(server.listening(&format!("{service} on tcp"))));
+    file.write(&[table("hello", "2h"), table("echo", "3h")].concat());
+    let said = reload(&server);
+    let echo = server.listening("echo on tcp");
+    assert!(said.ends_with(&format!("read again: idle-timeout 3600s -> 10800s at tcp://{echo}")), "{said}");
+    clients[0].say("x\n").hear("x\n");
+    clients[1].say("x\n").hear("hello x\n");
+    assert_eq!(status(&server)["listeners"][0]["service"], "echo", "they are shown as they were");
+}
+
+/// Gives the order over HTTP, with these fields beside it.
+fn ask(server: &Running, line: &str, fields: &str) -> support::Reply {
+    Client::connect(server.admin()).ask(format!("{line} HTTP/1.1\r\n{fields}\r\n"))
+}
+
+#[test]
+fn an_order_over_http_does_what_the_signal_does_where_it_is_taken() {
+    let file = Configuration::new("order-over-http", "max-line = \"1KiB\"\n");
+    let (deaf, server) = (file.program().start(), file.program().flag("--admin-control").start());
+    file.write("max-line = \"2KiB\"\n");
+    let limit = |server: &Running| status(server)["limits"]["max-line"].clone();
+    let host = "Host: localhost\r\n";
+    let (refused, page) = (ask(&deaf, "POST /reload", host), format!("{host}Origin: http://localhost\r\n"));
+    assert!(refused.status == 403 && refused.text().contains("--admin-control"), "{}", refused.text());
+    for (line, fields, status, allow) in [
+        ("POST /reload", page.as_str(), 403, None),
+        ("POST /reload", "Host: evil.example\r\n", 421, None),
+        ("GET /reload", host, 405, Some("POST")),
+        ("PUT /reload?now", host, 405, Some("POST")),
+        ("POST /status", host, 405, Some("GET, HEAD")),
+    ] {
+        let answer = ask(&server, line, fields);
+        assert_eq!((answer.status, answer.header("allow")), (status, allow), "{line}, {fields}");
+    }
+    assert_eq!([limit(&deaf), limit(&server)], ["1KiB", "1KiB"]);
+    let answer = ask(&server, "POST /reload", host);
+    assert_eq!((answer.status, answer.header("location")), (202, Some("/status")));
+    eventually("the configuration is in force", || (limit(&server) == "2KiB").then_some(()));
+    assert!(server.stderr().contains("the configuration was read again: max-line 1KiB -> 2KiB"));
+    file.write("max-line = \"9\"\nqueue = x\n");
+    let answer = ask(&server, "POST /reload", "Host: localhost\r\nContent-Length: 0\r\n");
+    assert_eq!(answer.status, 202, "what comes of it is said elsewhere");
+    eventually("it is said that nothing has changed", || {
+        status(&server)["configuration"]["failure"]
+            .as_str()
+            .map(|why| assert!(why.contains("line 2"), "{why}"))
+    });
+    assert_eq!([limit(&deaf), limit(&server)], ["1KiB", "2KiB"]);
+}
+
+#[test]
 fn the_command_line_and_the_environment_come_first_at_a_reload_too() {
     let file =
         Configuration::new("first", "idle-timeout = \"1h\"\nread-timeout = \"1h\"\nmax-line = \"1KiB\"\n");

@@ -30,6 +30,13 @@ fn server() -> Running {
         .start()
 }
 
+/// Resident memory in KiB and threads of a server that has come to rest: once a page was answered, the HTTP library
+/// of the admin endpoint has started the last of its threads.
+fn at_rest(server: &Running) -> (u64, u64) {
+    metric(server, "tidegate_connections{");
+    (server.status("VmRSS"), server.status("Threads"))
+}
+
 /// Waits until all clients are idle: what the server has for them, in KiB, beside what it had before.
 fn taken(server: &Running, before: u64, threads: u64) -> u64 {
     let open = || metric(server, "tidegate_connections{");
@@ -48,7 +55,7 @@ fn taken(server: &Running, before: u64, threads: u64) -> u64 {
 fn nine_thousand_idle_keep_alive_connections_own_no_thread_and_no_buffer() {
     raise_open_files();
     let server = server();
-    let (before, threads) = (server.status("VmRSS"), server.status("Threads"));
+    let (before, threads) = at_rest(&server);
     let address = server.listening("hello on http");
     let mut clients: Vec<Client> = (0..IDLE)
         .map(|_| {
@@ -65,7 +72,7 @@ fn nine_thousand_idle_keep_alive_connections_own_no_thread_and_no_buffer() {
 #[test]
 fn nine_thousand_idle_websockets_own_no_thread_and_no_buffer() {
     let server = server();
-    let (before, threads) = (server.status("VmRSS"), server.status("Threads"));
+    let (before, threads) = at_rest(&server);
     let url = format!("ws://{}/x", server.listening("echo on ws"));
     let mut stress = command(path());
     stress.args(["stress", &url, "--mode", "hold", "-d", "2m", "--connect-timeout", "30s"]);

@@ -269,6 +269,10 @@ impl Front {
 
     /// Has one answer made; a link that failed is replaced.
     fn make(&mut self, request: &AdminRequest) -> Arc<[u8]> {
+        if request.reload {
+            let answer = contain(|| self.pages.reload());
+            return answer.unwrap_or_else(|_| Rejected::Unavailable.response(false)).into();
+        }
         for _ in 0..2 {
             if self.link.is_none() {
                 self.link = PrivateLink::start().ok();

@@ -1,5 +1,6 @@
 //! The limits of the admin endpoint and the agent, and the names that the endpoint answers to.
 
+use std::io;
 use std::time::Duration;
 
 /// The limits of the admin endpoint.
@@ -63,9 +64,14 @@ impl Default for AgentLimits {
     }
 }
 
-/// What every connection is measured by.
+/// What is done at the order to read the configuration again.
+pub(super) type OnReload = Box<dyn Fn() -> io::Result<()> + Send>;
+
+/// What every connection and request is measured by.
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) limits: AdminLimits,
     pub(super) hosts: super::host::Hosts,
+    /// Orders are taken.
+    pub(super) control: bool,
 }

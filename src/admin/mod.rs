@@ -8,7 +8,7 @@
 //! is itself attacked. `tiny_http` does the HTTP, and never meets the outside: the front
 //! takes one complete, size-capped request from each of few connections, within deadlines, and
 //! relays it over a socket that nobody else can reach. Nothing that is asked here changes the
-//! server.
+//! server, unless its owner takes an order here: [`AdminBuilder::on_reload`].
 //!
 //! Beside it stands the [`Agent`], which tells a balancer how much more the server can take.
 //!
@@ -45,7 +45,7 @@ pub use limits::{AdminLimits, AgentLimits};
 
 use crate::metrics::snapshot::Observe;
 use front::Front;
-use limits::Rules;
+use limits::{OnReload, Rules};
 use serving::{Serving, Site};
 use std::fmt;
 use std::io;
@@ -59,6 +59,7 @@ pub struct AdminBuilder {
     socket: Option<OwnedFd>,
     observe: Arc<dyn Observe>,
     rules: Rules,
+    on_reload: Option<OnReload>,
 }
 
 impl AdminBuilder {
@@ -78,6 +79,27 @@ impl AdminBuilder {
         self
     }
 
+    /// Takes `POST /reload`, the order to read the configuration again, and answers 202 after this has returned, or 503 if
+    /// it fails. Everybody who reaches the endpoint may give the order, but no page in a browser. It is called by the thread
+    /// that answers here, so it must not wait: have another thread do the work. Default: the order is answered with 403.
+    ///
+    /// ```
+    /// use std::sync::mpsc::channel;
+    /// use tidegate::{Echo, Server, admin::Admin};
+    ///
+    /// let server = Server::builder().listen("127.0.0.1:0", Echo)?.bind()?.serve()?;
+    /// let (order, orders) = channel();
+    /// let admin = Admin::builder("127.0.0.1:0".parse()?, server.observe());
+    /// let admin = admin.on_reload(move || order.send(()).map_err(std::io::Error::other)).bind()?.serve()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn on_reload(mut self, reload: impl Fn() -> io::Result<()> + Send + 'static) -> Self {
+        self.rules.control = true;
+        self.on_reload = Some(Box::new(reload));
+        self
+    }
+
     /// Uses a socket that is bound already, as a supervisor hands one over, instead of opening one at the address.
     #[must_use]
     pub fn socket(mut self, socket: impl Into<OwnedFd>) -> Self {
@@ -92,7 +114,7 @@ impl AdminBuilder {
     /// The address cannot be bound, or the descriptors it holds in reserve cannot be had.
     pub fn bind(self) -> io::Result<Admin> {
         let (front, site) = Site::bind(self.address, self.socket, |listener, stop| {
-            let pages = pages::Pages::new(self.observe)?;
+            let pages = pages::Pages::new(self.observe, self.on_reload)?;
             Front::new(listener, pages, self.rules, stop)
         })?;
         Ok(Admin { front, site })
@@ -125,8 +147,8 @@ impl Admin {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn builder(address: SocketAddr, observe: Arc<dyn Observe>) -> AdminBuilder {
-        let rules = Rules { limits: AdminLimits::default(), hosts: host::Hosts::default() };
-        AdminBuilder { address, socket: None, observe, rules }
+        let rules = Rules { limits: AdminLimits::default(), hosts: host::Hosts::default(), control: false };
+        AdminBuilder { address, socket: None, observe, rules, on_reload: None }
     }
 
     /// Binds to `address` with the default limits, for requests by address and for `localhost`; port 0 picks a free

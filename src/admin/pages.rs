@@ -1,8 +1,11 @@
-//! What each path answers. Nothing here changes the server.
+//! What each path answers. Nothing here changes the server but the order to read the configuration again, where it is
+//! taken.
 
 use super::configuration;
 use super::history::History;
+use super::limits::OnReload;
 use super::link::AdminAnswer;
+use super::request::{Rejected, reload_ordered};
 use super::status;
 use crate::metrics::process::ProcessReader;
 use crate::metrics::registry::{CONTENT_TYPE, Exporter};
@@ -21,12 +24,22 @@ pub(super) struct Pages {
     exporter: Exporter,
     process: ProcessReader,
     history: History,
+    on_reload: Option<OnReload>,
 }
 
 impl Pages {
-    pub(super) fn new(observe: Arc<dyn Observe>) -> io::Result<Self> {
+    pub(super) fn new(observe: Arc<dyn Observe>, on_reload: Option<OnReload>) -> io::Result<Self> {
         let exporter = Exporter::new(Arc::clone(&observe))?;
-        Ok(Self { observe, exporter, process: ProcessReader::new(), history: History::default() })
+        let (process, history) = (ProcessReader::new(), History::default());
+        Ok(Self { observe, exporter, process, history, on_reload })
+    }
+
+    /// Orders that the configuration is read again; the whole answer.
+    pub(super) fn reload(&self) -> Vec<u8> {
+        match &self.on_reload {
+            Some(order) if order().is_ok() => reload_ordered(),
+            _ => Rejected::Unavailable.response(false),
+        }
     }
 
     /// Adds a sample to the history.

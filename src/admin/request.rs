@@ -10,6 +10,18 @@ pub(super) struct AdminRequest {
     pub(super) head: bool,
     /// The path and query, beginning with `/`: visible ASCII.
     pub(super) target: String,
+    /// It is an order to read the configuration again, which may be given.
+    pub(super) reload: bool,
+}
+
+/// The path of the order to read the configuration again.
+pub(super) const RELOAD: &str = "/reload";
+
+/// The answer to that order.
+pub(super) fn reload_ordered() -> Vec<u8> {
+    let body = "the configuration is read again: see /status, tidegate_config_last_reload_successful in /metrics, or the log, \
+                for what comes of it\n";
+    response("202 Accepted", "Location: /status\r\n", body, false)
 }
 
 /// Why a request is refused before anything else looks at it.
@@ -17,8 +29,14 @@ pub(super) struct AdminRequest {
 pub(super) enum Rejected {
     /// It is not HTTP/1.x, or bytes are in it that may not be.
     Broken,
-    /// It asks to do something; nothing here does anything.
+    /// It asks to do something, which nothing at its path does.
     Method,
+    /// It asks to read what can only be ordered.
+    OrderOnly,
+    /// It is an order, and none is taken.
+    Control,
+    /// It is an order that a page in a browser has sent.
+    Origin,
     /// It is for a host that this endpoint does not answer for.
     Host,
     /// Its head is longer than the limit.
@@ -37,6 +55,13 @@ impl Rejected {
         let (status, body) = match self {
             Rejected::Broken => ("400 Bad Request", "this is not an HTTP/1.1 request\n"),
             Rejected::Method => ("405 Method Not Allowed", "only GET and HEAD are served here\n"),
+            Rejected::OrderOnly => ("405 Method Not Allowed", "only POST is served here\n"),
+            Rejected::Control => (
+                "403 Forbidden",
+                "the configuration is read again at SIGHUP only: to have it read by this request too, start tidegate with \
+                 --admin-control\n",
+            ),
+            Rejected::Origin => ("403 Forbidden", "this order is not taken from a page in a browser\n"),
             Rejected::TooSlow => ("408 Request Timeout", "the request was not complete in time\n"),
             Rejected::TooLarge => ("431 Request Header Fields Too Large", "the request is too large\n"),
             Rejected::Host => (
@@ -47,16 +72,25 @@ impl Rejected {
             Rejected::Unavailable => ("503 Service Unavailable", "the answer could not be made\n"),
             Rejected::Version => ("505 HTTP Version Not Supported", "only HTTP/1.1 is served here\n"),
         };
-        let allow = if self == Rejected::Method { "Allow: GET, HEAD\r\n" } else { "" };
-        format!(
-            "HTTP/1.1 {status}\r\nServer: tidegate\r\nContent-Type: text/plain; charset=utf-8\r\n\
-             Content-Length: {}\r\n{allow}Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-             Connection: close\r\n\r\n{}",
-            body.len(),
-            if head { "" } else { body },
-        )
-        .into_bytes()
+        let allow = match self {
+            Rejected::Method => "Allow: GET, HEAD\r\n",
+            Rejected::OrderOnly => "Allow: POST\r\n",
+            _ => "",
+        };
+        response(status, allow, body, head)
     }
+}
+
+/// A whole answer of text, with one more field; without its body for `HEAD`.
+fn response(status: &str, field: &str, body: &str, head: bool) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 {status}\r\nServer: tidegate\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {}\r\n{field}Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+         Connection: close\r\n\r\n{}",
+        body.len(),
+        if head { "" } else { body },
+    )
+    .into_bytes()
 }
 
 impl fmt::Display for AdminRequest {
@@ -110,41 +144,64 @@ fn parse_head(head: &[u8], rules: &Rules) -> Result<AdminRequest, Rejected> {
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', ..] => return Err(Rejected::Version),
         _ => return Err(Rejected::Broken),
     }
-    let host = host_field(lines)?;
-    let head = match method {
-        b"GET" => false,
-        b"HEAD" => true,
-        _ => return Err(Rejected::Method),
-    };
+    let Fields { host, has_origin } = fields(lines)?;
+    let reload = is_reload(target);
+    match (method, reload) {
+        (b"GET" | b"HEAD", false) | (b"POST", true) => {}
+        (_, true) => return Err(Rejected::OrderOnly),
+        (_, false) => return Err(Rejected::Method),
+    }
     let (authority, target) = split_target(target).ok_or(Rejected::Broken)?;
     // A target that says a host overrules the field (RFC 9112, 3.2.2). Without any host, no browser has sent it.
     let host = authority.map_or(host, Some).filter(|host| !host.is_empty());
     if host.is_some_and(|host| !rules.hosts.allow(host)) {
         return Err(Rejected::Host);
     }
-    Ok(AdminRequest { head, target })
+    if reload && !rules.control {
+        return Err(Rejected::Control);
+    }
+    if reload && has_origin {
+        return Err(Rejected::Origin);
+    }
+    Ok(AdminRequest { head: method == b"HEAD", target, reload })
+}
+
+/// Whether a target is that of the order to read the configuration again.
+fn is_reload(target: &[u8]) -> bool {
+    let target = split_target(target);
+    target.is_some_and(|(_, target)| target.split(['?', '#']).next() == Some(RELOAD))
 }
 
 fn is_token(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
 }
 
-/// Reads the fields: all must be HTTP, and only `Host` is used, of which there may be one.
-fn host_field<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a str>, Rejected> {
-    let mut host = None;
+/// What is used of the fields of a request.
+#[derive(Default)]
+struct Fields<'a> {
+    host: Option<&'a str>,
+    /// A page in a browser has sent it.
+    has_origin: bool,
+}
+
+/// Reads the fields: all must be HTTP, and only `Host`, of which there may be one, and `Origin` are used.
+fn fields<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Fields<'a>, Rejected> {
+    let mut fields = Fields::default();
     for line in lines.filter(|line| !line.is_empty()) {
         let colon = line.iter().position(|&b| b == b':').ok_or(Rejected::Broken)?;
-        if !is_token(&line[..colon]) || !line.iter().all(|&b| b >= b' ' || b == b'\t') {
+        let name = &line[..colon];
+        if !is_token(name) || !line.iter().all(|&b| b >= b' ' || b == b'\t') {
             return Err(Rejected::Broken);
         }
-        if line[..colon].eq_ignore_ascii_case(b"host") {
+        fields.has_origin |= name.eq_ignore_ascii_case(b"origin");
+        if name.eq_ignore_ascii_case(b"host") {
             let value = std::str::from_utf8(&line[colon + 1..]).map_err(|_| Rejected::Broken)?;
-            if host.replace(value.trim_matches([' ', '\t'])).is_some() {
+            if fields.host.replace(value.trim_matches([' ', '\t'])).is_some() {
                 return Err(Rejected::Broken);
             }
         }
     }
-    Ok(host)
+    Ok(fields)
 }
 
 /// The host, if it is said, and the path with the query of a target in origin form (`/a?b`) or absolute form
@@ -175,7 +232,7 @@ mod tests {
     use super::*;
 
     fn rules(head_bytes: usize) -> Rules {
-        let mut rules = Rules { limits: Default::default(), hosts: Default::default() };
+        let mut rules = Rules { limits: Default::default(), hosts: Default::default(), control: false };
         rules.limits.head_bytes = head_bytes;
         rules.hosts.add("h");
         rules
@@ -202,8 +259,34 @@ mod tests {
             ("GET /a HTTP/1.1\r\nHost:\r\n\r\n", false, "/a"),
         ] {
             let target = target.to_owned();
-            assert_eq!(parsed(text), Some(Ok(AdminRequest { head, target })), "{text:?}");
+            assert_eq!(parsed(text), Some(Ok(AdminRequest { head, target, reload: false })), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_order_is_taken_where_orders_are_and_from_no_page() {
+        let mut rules = rules(8192);
+        let order = |target: &str| Ok(AdminRequest { head: false, target: target.to_owned(), reload: true });
+        for (text, off, on) in [
+            ("POST /reload HTTP/1.1\r\nHost: h\r\n\r\n", Err(Rejected::Control), order("/reload")),
+            ("POST http://h/reload?x HTTP/1.1\r\n\r\n", Err(Rejected::Control), order("/reload?x")),
+            ("POST /reload HTTP/1.1\r\norigin: null\r\n\r\n", Err(Rejected::Control), Err(Rejected::Origin)),
+            ("POST /reload HTTP/1.1\r\nHost: evil.example\r\n\r\n", Err(Rejected::Host), Err(Rejected::Host)),
+            ("GET /reload HTTP/1.1\r\n\r\n", Err(Rejected::OrderOnly), Err(Rejected::OrderOnly)),
+            ("HEAD /reload?x HTTP/1.1\r\n\r\n", Err(Rejected::OrderOnly), Err(Rejected::OrderOnly)),
+            ("PUT /reload HTTP/1.1\r\n\r\n", Err(Rejected::OrderOnly), Err(Rejected::OrderOnly)),
+            ("POST /reload/ HTTP/1.1\r\n\r\n", Err(Rejected::Method), Err(Rejected::Method)),
+            ("POST /status HTTP/1.1\r\n\r\n", Err(Rejected::Method), Err(Rejected::Method)),
+        ] {
+            for (control, expected) in [(false, off), (true, on)] {
+                rules.control = control;
+                assert_eq!(parse(text.as_bytes(), &rules), Some(expected), "{text:?}, {control}");
+            }
+        }
+        let answer = |answer: Vec<u8>| String::from_utf8(answer).unwrap();
+        assert!(answer(reload_ordered()).starts_with("HTTP/1.1 202 Accepted\r\n"));
+        assert!(answer(Rejected::OrderOnly.response(false)).contains("\r\nAllow: POST\r\n"));
+        assert!(answer(Rejected::Method.response(true)).contains("\r\nAllow: GET, HEAD\r\n"));
     }
 
     #[test]

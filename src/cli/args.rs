@@ -69,6 +69,10 @@ pub(super) struct ServeArgs {
     /// be repeated; * stands for all
     #[arg(long, value_name = "NAME", value_delimiter = ',', help_heading = "Listening")]
     pub(super) admin_host: Vec<String>,
+    /// Take POST /reload at the admin endpoint, which does what SIGHUP does, from everybody who reaches it; a request with an
+    /// Origin, as a page in a browser sends it, is refused [default: off]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", help_heading = "Listening")]
+    pub(super) admin_control: Option<bool>,
     /// Address where a balancer is told how much more this server can take (up 80%, drain, down), as HAProxy's agent-check
     /// asks for it, or off [default: off]
     #[arg(long, value_name = "ADDR", help_heading = "Listening")]
@@ -158,6 +162,7 @@ impl ServeArgs {
             socket_mode: self.socket_mode.or(other.socket_mode),
             admin: self.admin.or(other.admin),
             admin_host: if self.admin_host.is_empty() { other.admin_host } else { self.admin_host },
+            admin_control: self.admin_control.or(other.admin_control),
             agent: self.agent.or(other.agent),
             work: self.work.or(other.work),
             limits: self.limits.or(other.limits),

@@ -67,8 +67,15 @@ fn admin(
         builder = builder.socket(socket);
     }
     let builder = plan.admin_hosts.iter().fold(builder, |builder, host| builder.host(host));
+    let builder = if plan.admin_control { builder.on_reload(order_reload) } else { builder };
     let admin = builder.bind().map_err(|error| cannot_open("admin endpoint", "--admin", address, &error))?;
     admin.serve().map_err(|error| ExitError::failed(format!("cannot start the admin endpoint: {error}")))
+}
+
+/// Gives the order as everybody else does, by the signal. It waits for the thread that takes it, however early it comes.
+fn order_reload() -> io::Result<()> {
+    use rustix::process::{Signal, getpid, kill_process};
+    Ok(kill_process(getpid(), Signal::HUP)?)
 }
 
 fn agent(address: SocketAddr, observe: Arc<dyn Observe>, handed: &mut Handed) -> Result<Agent, ExitError> {

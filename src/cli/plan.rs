@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub(super) admin: Option<SocketAddr>,
     /// The host names that it answers for.
     pub(super) admin_hosts: Vec<String>,
+    /// Whether the configuration is read again at its order.
+    pub(super) admin_control: bool,
     /// Where balancers are told how much more it can take, if they are.
     pub(super) agent: Option<SocketAddr>,
     /// Where HTTP requests are logged.
@@ -63,6 +65,8 @@ pub(super) struct PlannedListener {
     pub(super) gate: Vec<(&'static str, String)>,
     /// The backends of a gate.
     backends: Vec<String>,
+    /// What is set of HTTP and of WebSockets.
+    web: WebOptions,
     /// The limits that it has of its own.
     pub(super) own: LimitOptions,
     /// What is told here to a client that is refused.
@@ -90,6 +94,7 @@ struct Parsed {
     url: Url,
     wanted: Wanted,
     text: String,
+    web: WebOptions,
     own: LimitOptions,
     busy_reply: Option<Vec<u8>>,
     balancers: Vec<Network>,
@@ -99,7 +104,7 @@ struct Parsed {
 
 impl Parsed {
     fn resolved(self) -> Result<PlannedListener, ExitError> {
-        let Self { service, url, wanted, text, own, busy_reply, balancers, tls, socket_mode } = self;
+        let Self { service, url, wanted, text, web, own, busy_reply, balancers, tls, socket_mode } = self;
         let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
         let tls = tls.setup(url.scheme).map_err(|problem| tls_problem(&text, problem))?;
         let address = address(&text, &url)?;
@@ -123,6 +128,7 @@ impl Parsed {
             balancers,
             gate: gate_table,
             backends,
+            web,
             own,
             busy_reply,
             tls,
@@ -179,6 +185,7 @@ impl PlannedListener {
         let mut look = |name, differs: bool| fixed.extend(differs.then_some(name));
         look("socket-mode", self.socket_mode != new.socket_mode);
         look("accept-proxy", self.balancers != new.balancers);
+        self.web.differing(&new.web).into_iter().for_each(|name| look(name, true));
         #[cfg(feature = "tls")]
         if let (Some(old), Some(new)) = (&self.tls, &new.tls) {
             look("tls-min-version", !old.speaks_like(new));
@@ -280,6 +287,7 @@ impl Plan {
                     url,
                     wanted: offer,
                     text,
+                    web,
                     own: table.limits.clone(),
                     busy_reply: words.clone(),
                     balancers,
@@ -300,7 +308,19 @@ impl Plan {
         let mut limits = limits;
         let others = listeners.len() + listeners.iter().map(PlannedListener::descriptors).sum::<usize>();
         let lowered = fit_descriptors(&mut limits, &args.limits, others, open_files);
-        Ok(Self { limits, listeners, busy_reply, admin, admin_hosts, agent, access, work, lowered })
+        let admin_control = args.admin_control.unwrap_or(false);
+        Ok(Self {
+            limits,
+            listeners,
+            busy_reply,
+            admin,
+            admin_hosts,
+            admin_control,
+            agent,
+            access,
+            work,
+            lowered,
+        })
     }
 
     /// What [`bind`](Self::bind) would find wrong with the limits.

@@ -169,10 +169,14 @@ mod tests {
         assert_eq!(total.used(), 0);
     }
 
+    /// Two ends of a connection that holds much less than these tests send, whatever the system's defaults are.
     fn pair() -> (ClientSocket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (OwnedFd::from(near).into(), listener.accept().unwrap().0)
+        let far = listener.accept().unwrap().0;
+        socket2::SockRef::from(&near).set_send_buffer_size(64 << 10).unwrap();
+        socket2::SockRef::from(&far).set_recv_buffer_size(64 << 10).unwrap();
+        (OwnedFd::from(near).into(), far)
     }
 
     /// A client that resets while its replies are flushed must not leave them counted: the count is

@@ -62,7 +62,7 @@ fn compare(args: ServeArgs, running: &RunningServer) -> Result<(Vec<Difference>,
     let old_args = config::options_of(old).map_err(unreadable)?;
     let old_plan = Plan::on(&old_args, running.open_files).map_err(|error| unreadable(error.why))?;
     let before = Configured { given: ServeArgs::default(), args: old_args, plan: old_plan };
-    let after = ReadAgain { args: new_args, plan: new_plan };
+    let after = before.compared_with(new_args, new_plan);
 
     let mut differences = limit_differences(None, &running.limits, &after.plan.limits);
     let fixed = before.fixed(&after, &running.limits);
@@ -78,7 +78,7 @@ fn compare(args: ServeArgs, running: &RunningServer) -> Result<(Vec<Difference>,
         refused = Some(error.to_string());
     }
     if !fixed.contains(&"listen") {
-        differences.extend(of_listeners(&before.plan, running, &after.plan));
+        differences.extend(of_listeners(&before, running, &after));
         let others = before.other_changes(&after, &before.texts()).into_iter();
         differences.extend(others.map(|LimitChange { name, listener, before, after }| Difference {
             name,
@@ -117,11 +117,12 @@ fn limit_differences(listener: Option<&str>, now: &Limits, then: &Limits) -> Vec
 }
 
 /// What is another at one listener, beside what is another for all.
-fn of_listeners(old: &Plan, running: &RunningServer, new: &Plan) -> Vec<Difference> {
-    let of_server = limit_differences(None, &running.limits, &new.limits);
+fn of_listeners(before: &Configured, running: &RunningServer, after: &ReadAgain) -> Vec<Difference> {
+    let limits = &after.plan.limits;
+    let of_server = limit_differences(None, &running.limits, limits);
     let mut differences = Vec::new();
-    for (old, new_listener) in old.listeners.iter().zip(&new.listeners) {
-        let (now, then) = (old.limits(&running.limits), new_listener.limits(&new.limits));
+    for (_, old, new) in before.both(after) {
+        let (now, then) = (old.limits(&running.limits), new.limits(limits));
         let own = limit_differences(Some(&old.text), &now, &then).into_iter().filter(|own| {
             !of_server.iter().any(|all| (all.name, &all.now, &all.then) == (own.name, &own.now, &own.then))
         });
@@ -130,9 +131,9 @@ fn of_listeners(old: &Plan, running: &RunningServer, new: &Plan) -> Vec<Differen
             let listener = Some(old.text.clone());
             Difference { name, listener, now, then, needs_restart: false }
         };
-        let of_gate = old.gate_changes(new_listener, &old.text).into_iter();
+        let of_gate = old.gate_changes(new, &old.text).into_iter();
         differences.extend(of_gate.map(|LimitChange { name, before, after, .. }| live(name, before, after)));
-        if old.shows_others_than(new_listener) {
+        if old.shows_others_than(new) {
             differences.push(live("tls-cert", "those it shows".to_owned(), "others".to_owned()));
         }
     }

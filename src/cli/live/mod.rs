@@ -4,6 +4,7 @@
 
 pub(super) mod handed;
 pub(super) mod notify;
+mod pairs;
 pub(super) mod reload;
 pub(super) mod upgrade;
 

@@ -1,9 +1,10 @@
 //! Reads the configuration again. It is checked as a whole, and then either all of it takes effect or nothing.
 
+use super::pairs::partners;
 use crate::cli::args::ServeArgs;
 use crate::cli::config;
 use crate::cli::log;
-use crate::cli::plan::Plan;
+use crate::cli::plan::{Plan, PlannedListener};
 use crate::limits::{Limits, TABLE};
 use crate::server::{Handle, LimitChange, SetLimitsError};
 
@@ -20,6 +21,16 @@ pub(crate) struct Configured {
 pub(crate) struct ReadAgain {
     pub(crate) args: ServeArgs,
     pub(crate) plan: Plan,
+    /// For each of its listeners the position of the one that serves and goes on as it, if there is one.
+    partners: Vec<Option<usize>>,
+}
+
+impl ReadAgain {
+    /// The listener that the one at this position goes on as.
+    fn partner(&self, position: usize) -> Option<&PlannedListener> {
+        let at = self.partners.iter().position(|partner| *partner == Some(position))?;
+        self.plan.listeners.get(at)
+    }
 }
 
 /// One thing that changes.
@@ -61,7 +72,22 @@ impl Configured {
         let args = config::merge(self.given.clone())?;
         let plan = Plan::new(&args).map_err(|error| error.why)?;
         plan.check().map_err(|error| error.why)?;
-        Ok(ReadAgain { args, plan })
+        Ok(self.compared_with(args, plan))
+    }
+
+    /// A new configuration, beside this one.
+    pub(crate) fn compared_with(&self, args: ServeArgs, plan: Plan) -> ReadAgain {
+        let partners = partners(&self.plan.listeners, &plan.listeners);
+        ReadAgain { args, plan, partners }
+    }
+
+    /// The listeners that go on: each by its position, as it is and as it will be.
+    pub(crate) fn both<'a>(
+        &'a self,
+        new: &'a ReadAgain,
+    ) -> impl Iterator<Item = (usize, &'a PlannedListener, &'a PlannedListener)> {
+        let old = self.plan.listeners.iter().enumerate();
+        old.filter_map(|(position, old)| Some((position, old, new.partner(position)?)))
     }
 
     /// What would change if this was in force, or why it cannot be. Nothing changes by the question.
@@ -70,29 +96,36 @@ impl Configured {
         if !fixed.is_empty() {
             return Err(SetLimitsError::Fixed(fixed).to_string());
         }
-        let limits = handle.would_change(new.plan.limits.clone(), &own_limits(&new.plan));
+        let limits = handle.would_change(new.plan.limits.clone(), &self.own_limits(new));
         let mut changes = limits.map_err(|error| error.to_string())?;
-        let both = || self.plan.listeners.iter().zip(&new.plan.listeners);
         let addresses = handle.addresses();
-        let urls: Vec<_> = both().zip(&addresses).map(|((old, _), address)| old.url(address)).collect();
-        for ((old, new), url) in both().zip(&urls) {
-            changes.extend(old.gate_changes(new, url));
+        let urls: Vec<_> = self
+            .plan
+            .listeners
+            .iter()
+            .zip(&addresses)
+            .map(|(listener, address)| listener.url(address))
+            .collect();
+        for (position, old, new) in self.both(new) {
+            changes.extend(old.gate_changes(new, &urls[position]));
         }
         changes.extend(self.other_changes(new, &urls));
         let changes = changes.into_iter().map(ReloadChange::Setting);
-        let shown = both().filter(|(old, new)| old.shows_others_than(new));
-        let shown = shown.map(|(old, _)| ReloadChange::Certificate(old.text.clone()));
+        let shown = self.both(new).filter(|(_, old, new)| old.shows_others_than(new));
+        let shown = shown.map(|(_, old, _)| ReloadChange::Certificate(old.text.clone()));
         Ok(changes.chain(shown).collect())
     }
 
     /// Puts it in force.
     fn take_over(&mut self, new: ReadAgain, handle: &Handle) -> Result<(), String> {
-        let ReadAgain { args, mut plan } = new;
-        handle.set_limits_by(plan.limits.clone(), &own_limits(&plan)).map_err(|error| error.to_string())?;
+        let changed = handle.set_limits_by(new.plan.limits.clone(), &self.own_limits(&new));
+        changed.map_err(|error| error.to_string())?;
         // From here on nothing can fail. What serves goes on.
-        let listeners = std::mem::take(&mut plan.listeners);
-        for (position, (old, new)) in self.plan.listeners.iter_mut().zip(listeners).enumerate() {
-            if old.take_over(new) {
+        let ReadAgain { args, plan, partners } = new;
+        for (listener, partner) in plan.listeners.into_iter().zip(partners) {
+            if let Some(position) = partner
+                && self.plan.listeners[position].take_over(listener)
+            {
                 handle.call_sessions(position);
             }
         }
@@ -119,15 +152,23 @@ impl Configured {
             })
         };
         let of_all = change(None, &self.plan.busy_reply, &new.plan.busy_reply);
-        let both = self.plan.listeners.iter().zip(&new.plan.listeners).zip(listeners);
-        let own = both
-            .filter_map(|((old, new), name)| change(Some(name.clone()), &old.busy_reply, &new.busy_reply));
+        let own = self.both(new).filter_map(|(position, old, new)| {
+            change(Some(listeners[position].clone()), &old.busy_reply, &new.busy_reply)
+        });
         let (before, after) = (self.args.log_level(), new.args.log_level());
         let level = (before != after).then(|| {
             let (before, after) = (before.to_string(), after.to_string());
             LimitChange { name: "log-level", listener: None, before, after }
         });
         of_all.into_iter().chain(own).chain(level).collect()
+    }
+
+    /// What each listener makes of the limits of the server, by its position.
+    fn own_limits<'a>(&'a self, new: &'a ReadAgain) -> impl Fn(usize, &Limits) -> Limits + 'a {
+        |position, limits| match new.partner(position).or(self.plan.listeners.get(position)) {
+            Some(listener) => listener.own.applied_to(Clone::clone(limits)),
+            None => Clone::clone(limits),
+        }
     }
 
     /// What each listener is configured as, in their order.
@@ -137,36 +178,26 @@ impl Configured {
 
     /// The options that are another now and take effect at a restart; `limits` are in force.
     pub(crate) fn fixed(&self, new: &ReadAgain, limits: &Limits) -> Vec<&'static str> {
-        let ReadAgain { args, plan } = new;
+        let ReadAgain { args, plan, partners } = new;
         let mut fixed = Vec::new();
         let mut look = |name: &'static str, differs: bool| {
             if differs && !fixed.contains(&name) {
                 fixed.push(name);
             }
         };
-        let (old, new) = (&self.plan, plan);
-        let same = old.listeners.len() == new.listeners.len();
-        let mut both = old.listeners.iter().zip(&new.listeners);
-        look("listen", !same || both.any(|(old, new)| !old.is_the_same_as(new)));
-        for (old, new) in old.listeners.iter().zip(&new.listeners) {
+        let old = &self.plan;
+        look("listen", partners.contains(&None) || partners.len() != old.listeners.len());
+        for (_, old, new) in self.both(new) {
             old.fixed(new).into_iter().for_each(|name| look(name, true));
         }
-        look("admin", old.admin != new.admin);
-        look("agent", old.agent != new.agent);
-        look("admin-host", old.admin_hosts != new.admin_hosts);
-        look("work", old.work != new.work);
+        look("admin", old.admin != plan.admin);
+        look("agent", old.agent != plan.agent);
+        look("admin-control", old.admin_control != plan.admin_control);
+        look("admin-host", old.admin_hosts != plan.admin_hosts);
+        look("work", old.work != plan.work);
         look("log-format", self.args.log_format != args.log_format);
         self.args.access.differing(&args.access).into_iter().for_each(|name| look(name, true));
-        let webs = |args: &ServeArgs| -> Vec<_> {
-            args.listeners
-                .iter()
-                .map(|listener| listener.web.clone().or(args.web.clone()))
-                .chain([args.web.clone()])
-                .collect()
-        };
-        for (old, new) in webs(&self.args).iter().zip(webs(args)) {
-            old.differing(&new).into_iter().for_each(|name| look(name, true));
-        }
+        self.args.web.differing(&args.web).into_iter().for_each(|name| look(name, true));
         for limit in TABLE.iter().filter(|limit| !limit.is_live()) {
             look(limit.name, (limit.get)(limits) != (limit.get)(&plan.limits));
         }
@@ -182,12 +213,4 @@ fn shown(words: Option<&[u8]>) -> String {
     let text = String::from_utf8_lossy(words);
     let begin: String = text.chars().take(CHARACTERS_MAX).collect();
     if begin.len() < text.len() { format!("{begin:?}..") } else { format!("{begin:?}") }
-}
-
-/// What each listener of a plan makes of the limits of the server, by its position.
-fn own_limits(plan: &Plan) -> impl Fn(usize, &Limits) -> Limits + '_ {
-    |position, limits| match plan.listeners.get(position) {
-        Some(listener) => listener.own.applied_to(Clone::clone(limits)),
-        None => Clone::clone(limits),
-    }
 }

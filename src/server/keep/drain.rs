@@ -50,14 +50,15 @@ pub(crate) struct Drain {
     stage: Stage,
     ordered_at: Nanos,
     closed_before: u64,
-    /// Connections that were cut, and newcomers that were before their first turn.
+    /// Connections that were cut.
     cut: u64,
-    shed: u64,
+    /// Newcomers that had been turned away because of the drain when the cut began.
+    shed_before: Option<u64>,
 }
 
 impl Drain {
     pub(crate) fn new(orders: Arc<Orders>) -> Self {
-        Self { orders, stage: Stage::Serving, ordered_at: 0, closed_before: 0, cut: 0, shed: 0 }
+        Self { orders, stage: Stage::Serving, ordered_at: 0, closed_before: 0, cut: 0, shed_before: None }
     }
 
     /// Whether connections are being ended: then the timekeeper looks often.
@@ -168,6 +169,7 @@ impl Drain {
         if empty && shared.lingers.count() == 0 {
             self.stop(shared, now);
         } else if now >= until || self.orders.are_to_cut() {
+            self.shed_before = Some(shed_total(shared));
             shared.life.stop_turns();
             self.cut(shared);
             self.stage = Stage::Cutting { until: now.saturating_add(nanos(CUT_GRACE)) };
@@ -215,7 +217,6 @@ impl Drain {
             self.cut += 1;
             shared.closer().cut(owned);
         } else {
-            self.shed += 1;
             shared.closer().shed(owned, DropReason::Draining, &LastWords::default());
         }
     }
@@ -230,10 +231,11 @@ impl Drain {
         let in_turns = shared.admission.open().saturating_sub(shared.farewells.pending()) as u64;
         let cut = self.cut + shared.counts.cut_in_turns();
         let closed = closed_total(shared) - self.closed_before;
+        let shed = self.shed_before.map_or(0, |before| shed_total(shared) - before);
         let report = ShutdownReport {
             elapsed: Duration::from_nanos(now - self.ordered_at),
             drained: closed.saturating_sub(cut),
-            aborted: cut + self.shed + in_turns,
+            aborted: cut + shed + in_turns,
             datagrams_dropped: 0,
             workers_left: 0,
             sessions_left: 0,
@@ -316,6 +318,13 @@ fn say_last_farewells(shared: &Arc<Shared>) {
 /// Connections that have ended since the start, on all listeners.
 fn closed_total(shared: &Shared) -> u64 {
     (0..shared.listeners.len()).map(|index| shared.counts.read_counts(index).closed_total()).sum()
+}
+
+/// Newcomers that were turned away since the start because the server ended: by this thread, or by a worker that took one
+/// from the line after the cut.
+fn shed_total(shared: &Shared) -> u64 {
+    let shed = |index| shared.counts.read_counts(index).dropped[DropReason::Draining as usize];
+    (0..shared.listeners.len()).map(shed).sum()
 }
 
 /// Datagrams that were received and not answered because the server ended.

@@ -159,7 +159,10 @@ impl Poller {
             count += 1;
             let hangup = event.is_read_closed() || event.is_error();
             found(match Source::of(event.token()) {
-                Source::Connection(id) => Event::Connection { id, marks: Marks::of_client(hangup) },
+                Source::Connection(id) => {
+                    let marks = Marks::of_client(hangup).with_failure(event.is_error());
+                    Event::Connection { id, marks }
+                }
                 Source::Other(id) => Event::Connection { id, marks: Marks::of_other(hangup) },
                 Source::Routed(id) => Event::Routed { id, hung_up: hangup },
                 Source::Listener(number) => Event::Newcomers(number),
@@ -256,5 +259,13 @@ mod tests {
         assert_eq!((found, count), (vec![ended(1), ended(3)], 2));
         waker.wake().unwrap();
         assert_eq!(events(&poller), (vec![], 0), "to be woken is no event");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = listener.accept().unwrap().0;
+        poller.add(accepted.as_fd(), Source::Connection(id(6))).unwrap();
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        let reset = Event::Connection { id: id(6), marks: Marks::of_client(true).with_failure(true) };
+        assert_eq!(events(&poller), (vec![reset], 1), "who resets is gone, who only ends may listen");
     }
 }

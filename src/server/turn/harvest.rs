@@ -111,7 +111,12 @@ fn queued(
     if marks.hangup() && shared.order.len() > 0 {
         // It may be on the shelf, and its client may have given up waiting.
         let (class, now) = (Class::Established, clock());
-        if let Some(entry) = shared.order.hung_up(class, id.slot, id.generation.0, now) {
+        let (slot, generation) = (id.slot, id.generation.0);
+        let given_up = match marks.failed() {
+            true => shared.order.gone(class, slot, generation, now),
+            false => shared.order.hung_up(class, slot, generation, now),
+        };
+        if let Some(entry) = given_up {
             shed(shared, row, &entry, Shedding::Gone, now);
         }
     }

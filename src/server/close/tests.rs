@@ -261,7 +261,8 @@ fn the_last_words_are_said_inside_tls_and_only_where_the_end_is_no_reset() {
         *house.table.side(owned.id.slot).unwrap() = Some(Box::new(TlsSide::opened(ours)));
         let ledger = owned.ledger;
         let count = || ledger.closed(Place::Active, reason);
-        house.closer().end(owned, Ending::of(reason), reason, words.as_bytes(), count);
+        let words = &LastWords::new(words.into());
+        house.closer().end(owned, Ending::of(reason), reason, words, count);
         assert_eq!(house.is_reset(), said.is_none());
         let (mut bytes, mut records, mut plain) = (Vec::new(), Records::default(), vec![0; 2 * PLAIN_MAX]);
         client.read_to_end(&mut bytes).expect("the end is there");

@@ -197,6 +197,12 @@ mod tests {
         }
     }
 
+    #[test]
+    fn all_who_ask_have_the_same_routes() {
+        let (poller, _) = Poller::new().unwrap();
+        assert!(Arc::ptr_eq(poller.routes(), poller.routes()));
+    }
+
     /// A crew of whom nobody needs to be woken: the test's thread leads.
     struct Alone;
 

@@ -320,7 +320,8 @@ const ENOUGH: f64 = 0.95;
 
 /// HAProxy's own word for what a server is.
 fn state(control: &std::path::Path, server: &str) -> String {
-    let mut stream = std::os::unix::net::UnixStream::connect(control).unwrap();
+    let connect = || std::os::unix::net::UnixStream::connect(control).ok();
+    let mut stream = eventually("HAProxy takes orders", connect);
     stream.write_all(b"show stat\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();

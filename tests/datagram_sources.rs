@@ -65,9 +65,9 @@ fn two_servers_that_were_made_to_answer_each_other_stop_after_a_few_answers() {
         // Where one of them has no answer to the other's, it ended by that.
         assert!(servers.iter().map(dropped).sum::<u64>() <= 1);
     }
-    // Without the limit they would not have stopped.
+    // Without the limit they would not have stopped: each has heard far more than the limit leaves to both.
     let servers = entangled(0.0, Echo, Echo);
-    eventually("they go on", || (counts(&servers[0]).datagrams_received > 1000 * most).then_some(()));
+    eventually("they go on", || (counts(&servers[0]).datagrams_received > 10 * most).then_some(()));
     let [first, second] = servers;
     assert!(first.shutdown(Duration::from_secs(5)).is_clean(), "it ends nevertheless");
     drop(second);
@@ -160,6 +160,29 @@ fn a_client_that_sends_the_same_again_is_answered_again() {
     assert!((1..=10).contains(&lost), "{lost} of 100");
 }
 
+/// Sends a datagram until it is answered. It is sent again only where the kernel dropped some meanwhile: while the server
+/// has no processor its buffer overflows, and then the kernel drops whatever comes. How often that was.
+fn asks_until_answered(handle: &Handle, polite: &UdpSocket, word: u8) -> u32 {
+    let lost = || counts(handle).datagrams_dropped[DatagramDrop::KernelBuffer as usize];
+    polite.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let (began, mut again) = (Instant::now(), 0);
+    loop {
+        let before = lost();
+        polite.send(&[word]).unwrap();
+        loop {
+            let mut reply = [0; 8];
+            if matches!(polite.recv(&mut reply), Ok(1) if reply[0] == word) {
+                return again;
+            }
+            assert!(began.elapsed() < support::PATIENCE, "{polite:?} is not answered");
+            if lost() > before {
+                break;
+            }
+        }
+        again += 1;
+    }
+}
+
 #[test]
 fn a_source_that_floods_takes_nothing_from_the_others() {
     let limits = Limits::default().workers(2).queue(64);
@@ -188,25 +211,26 @@ fn a_source_that_floods_takes_nothing_from_the_others() {
         eventually("the flood is on", || {
             (counts(&handle).datagrams_dropped[DatagramDrop::SourceRate as usize] > 1_000).then_some(())
         });
-        let mut answered = 0;
+        let mut again = 0;
         for n in 0..40u8 {
             let polite = UdpSocket::bind(SocketAddr::from(([127, 0, 1, n], 0))).unwrap();
             polite.connect(address).unwrap();
-            polite.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-            polite.send(&[n]).unwrap();
-            let mut reply = [0; 8];
-            answered += usize::from(matches!(polite.recv(&mut reply), Ok(1) if reply[0] == n));
+            again += asks_until_answered(&handle, &polite, n);
         }
-        assert!(answered >= 39, "{answered} of 40 were answered");
         let dropped = counts(&handle).datagrams_dropped[DatagramDrop::SourceRate as usize];
         support::figure(format!(
-            "{answered} of 40 polite sources answered beside a flood of which {dropped} were dropped"
+            "40 of 40 polite sources answered beside a flood of which {dropped} were dropped ({again} asked again, since the \
+             kernel's buffer was full)"
         ));
     });
     // Of the flood what its source is allowed was answered, and the operator is told who it was.
     let observe = handle.observe();
     let named = observe.refused_sources();
-    assert_eq!(named[0].source, "127.0.0.2", "{named:?}");
+    assert_eq!(
+        (named[0].source.as_str(), named.len()),
+        ("127.0.0.2", 1),
+        "nobody else was refused: {named:?}"
+    );
     assert!(handle.shutdown(Duration::from_secs(5)).is_clean());
 }
 

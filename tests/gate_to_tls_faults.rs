@@ -168,13 +168,13 @@ fn a_backend_that_stops_in_the_middle_of_the_handshake_is_given_up_in_time() {
     let (silent, at) = listener();
     let good = trust_site(&trust);
     for http in [true, false] {
-        let choose = |backends: Vec<SocketAddr>| {
+        let choose = |backends: Vec<SocketAddr>, time: Duration| {
             let gate = proxy(backends.iter().map(ToString::to_string)).unwrap();
-            let gate = gate.connect_timeout(Duration::from_millis(400)).tls(trust.choices());
+            let gate = gate.connect_timeout(time).tls(trust.choices());
             let gate = if http { gate.http(HttpGateConfig::default()) } else { gate };
             Gate::of(gate, Limits::default().workers(1))
         };
-        let alone = choose(vec![at]);
+        let alone = choose(vec![at], Duration::from_millis(400));
         let began = Instant::now();
         let mut client = alone.client();
         client.write_all(GET).unwrap();
@@ -194,7 +194,7 @@ fn a_backend_that_stops_in_the_middle_of_the_handshake_is_given_up_in_time() {
         assert_eq!((hello[0], hello[5]), (22, 1), "the gate has said hello");
 
         // Another backend serves the client in time, and no worker waits meanwhile.
-        let both = choose(vec![at, good.address]);
+        let both = choose(vec![at, good.address], Duration::from_secs(4));
         let mut clients: Vec<_> = (0..8).map(|_| both.client()).collect();
         for client in &mut clients {
             client.write_all(GET).unwrap();

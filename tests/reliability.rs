@@ -44,13 +44,22 @@ const HELD: &[(&str, &[In])] = &[
     ),
     (
         "Half requests, half-closed connections, silence",
-        &[(
-            "slow_clients",
-            &[
-                "silent_clients_hold_no_worker_and_end_in_good_order",
-                "half_a_request_holds_no_worker_and_has_a_deadline",
-            ],
-        )],
+        &[
+            (
+                "slow_clients",
+                &[
+                    "silent_clients_hold_no_worker_and_end_in_good_order",
+                    "half_a_request_holds_no_worker_and_has_a_deadline",
+                ],
+            ),
+            (
+                "http_abuse",
+                &[
+                    "clients_that_are_silent_or_stop_within_a_request_delay_nobody",
+                    "clients_that_stop_within_a_handshake_or_a_frame_of_a_websocket_delay_nobody",
+                ],
+            ),
+        ],
     ),
     (
         "A byte at a time",
@@ -240,7 +249,7 @@ asserts its promise and has no figure. The page is written by the tests: they ke
 `UPDATE=1 cargo test --test reliability` makes the page of it.
 
 Beside these: the parts that threads share are run in every interleaving (`model/`), what is parsed is tested under every split
-of its input and by fuzzing (`fuzz/`), and the order of turns by thousands of simulated days (`src/server/queue/simulate/`).
+of its input and by fuzzing (`fuzz/`), and the order of turns by a simulator of servers and crowds (`src/server/queue/simulate/`).
 
 The soak draws attacks at random: two minutes with every run of the tests, and `tests/soak.sh 60` for an hour.
 ";

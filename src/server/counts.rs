@@ -29,12 +29,15 @@ pub(crate) struct Counts {
 
 /// The ledgers of one thread, which alone writes there.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Row<'a>(&'a [Ledger]);
+pub(crate) struct Row<'a> {
+    ledgers: &'a Ledgers,
+    row: usize,
+}
 
 impl<'a> Row<'a> {
     /// The thread's ledger for a listener (or, after those, for a datagram socket).
     pub(crate) fn of(self, column: usize) -> &'a Ledger {
-        &self.0[column]
+        self.ledgers.of(self.row, column)
     }
 }
 
@@ -50,6 +53,11 @@ impl Counts {
         }
     }
 
+    /// Makes the ledgers of these columns, before anything is counted there.
+    pub(crate) fn open(&self, columns: impl IntoIterator<Item = usize>) {
+        columns.into_iter().for_each(|column| self.ledgers.open(column));
+    }
+
     /// Not all workers that there is room for take turns.
     pub(crate) fn with_workers(self, workers: usize) -> Self {
         self.set_workers(workers);
@@ -63,7 +71,7 @@ impl Counts {
 
     /// The ledgers of the thread with this row.
     pub(crate) fn row(&self, row: usize) -> Row<'_> {
-        Row(self.ledgers.row(row))
+        Row { ledgers: &self.ledgers, row }
     }
 
     /// Counts something on a thread that may be anybody's.

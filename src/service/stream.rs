@@ -3,7 +3,9 @@
 use super::pace::Pace;
 use super::secured::{Decrypted, SecuredTurn, SocketTls};
 use super::turn_peer::TurnPeer;
-use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, WebTurn, Words};
+use super::{
+    EventRoute, Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, WebTurn, Words,
+};
 use crate::clock::Nanos;
 use crate::current::Current;
 use crate::limits::Limits;
@@ -223,6 +225,11 @@ impl<'a> Stream<'a> {
         self.peer.get()
     }
 
+    /// The client, also while the halves are borrowed.
+    pub(super) fn lasting_peer(&self) -> &'a Peer {
+        self.peer.get()
+    }
+
     pub(super) fn context(&self) -> &'a Context<'a> {
         self.output.context
     }
@@ -318,6 +325,18 @@ impl<'a> Stream<'a> {
     /// descriptor is closed.
     pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>, watched: WatchFor) -> io::Result<()> {
         self.output.context.host.watch(self.seat, fd, watched)
+    }
+
+    /// The same for a descriptor that other sessions will use after this one: its events take the way that the route says.
+    /// Its input is watched. An event follows at once if there is input already. `is_watched` says that the descriptor was
+    /// watched for one session before.
+    pub(crate) fn route(&self, fd: std::os::fd::BorrowedFd<'_>, is_watched: bool) -> io::Result<EventRoute> {
+        self.output.context.host.route(self.seat, fd, is_watched)
+    }
+
+    /// From now on a routed descriptor is watched for room for output, too.
+    pub(crate) fn route_output(&self, fd: std::os::fd::BorrowedFd<'_>, route: &EventRoute) -> io::Result<()> {
+        self.output.context.host.route_output(fd, route)
     }
 
     /// Both halves, so that a reply can be written while its request is still borrowed.
@@ -509,6 +528,18 @@ impl Output<'_> {
         }
         self.flush()?;
         self.pass(data)
+    }
+
+    /// Lets `write` append bytes to what is collected, `most` of them at most, which are sent as [`send`](Self::send) sends
+    /// them: what has many small parts costs one look for room.
+    pub(super) fn compose(&mut self, most: usize, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        if self.gather.len() + most <= GATHER_BYTES.min(self.gather.capacity()) {
+            write(self.gather);
+            return Ok(());
+        }
+        let mut piece = Vec::with_capacity(most);
+        write(&mut piece);
+        self.send(&piece)
     }
 
     /// Whether a session that still has unanswered input should leave it to another turn. That is so when this turn

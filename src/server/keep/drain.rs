@@ -4,21 +4,24 @@ use super::orders::{Orders, ShutdownReport};
 use crate::clock::{Nanos, nanos};
 use crate::phase::Phase;
 use crate::reason::{CloseReason, DatagramDrop, DropReason};
+use crate::server::close::last_words::LastWords;
 use crate::server::counts::KEEPER_ROW;
 use crate::server::queue::connection::Waiting;
 use crate::server::queue::line::{Claim, Entry, Job};
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
+use crate::server::queue::table::Slot;
 use crate::server::shared::Shared;
 use crate::server::turn::parking::{park_or_requeue, requeue};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// After the cut, turns in progress have this time to return; then their threads are left behind.
 const CUT_GRACE: Duration = Duration::from_millis(500);
 
 /// What requests that are being worked at have left when the clients of a server that was handed over have had their time.
-const LAST_GRACE: Duration = Duration::from_secs(5);
+pub(super) const LAST_GRACE: Duration = Duration::from_secs(5);
 
 enum Stage {
     Serving,
@@ -49,14 +52,15 @@ pub(crate) struct Drain {
     stage: Stage,
     ordered_at: Nanos,
     closed_before: u64,
-    /// Connections that were cut, and newcomers that were before their first turn.
+    /// Connections that were cut.
     cut: u64,
-    shed: u64,
+    /// Newcomers that had been turned away because of the drain when the cut began.
+    shed_before: Option<u64>,
 }
 
 impl Drain {
     pub(crate) fn new(orders: Arc<Orders>) -> Self {
-        Self { orders, stage: Stage::Serving, ordered_at: 0, closed_before: 0, cut: 0, shed: 0 }
+        Self { orders, stage: Stage::Serving, ordered_at: 0, closed_before: 0, cut: 0, shed_before: None }
     }
 
     /// Whether connections are being ended: then the timekeeper looks often.
@@ -161,12 +165,13 @@ impl Drain {
             until = until.min(now.saturating_add(grace));
             self.stage = Stage::Draining { until };
         }
-        end_idle(shared, now);
+        end_idle(shared, now, |_| true);
         let answered = shared.datagrams.drained();
         let empty = shared.admission.open() == 0 && !shared.life.is_accepting() && answered;
         if empty && shared.lingers.count() == 0 {
             self.stop(shared, now);
         } else if now >= until || self.orders.are_to_cut() {
+            self.shed_before = Some(shed_total(shared));
             shared.life.stop_turns();
             self.cut(shared);
             self.stage = Stage::Cutting { until: now.saturating_add(nanos(CUT_GRACE)) };
@@ -214,8 +219,7 @@ impl Drain {
             self.cut += 1;
             shared.closer().cut(owned);
         } else {
-            self.shed += 1;
-            shared.closer().shed(owned, DropReason::Draining, b"");
+            shared.closer().shed(owned, DropReason::Draining, &LastWords::default());
         }
     }
 
@@ -229,10 +233,11 @@ impl Drain {
         let in_turns = shared.admission.open().saturating_sub(shared.farewells.pending()) as u64;
         let cut = self.cut + shared.counts.cut_in_turns();
         let closed = closed_total(shared) - self.closed_before;
+        let shed = self.shed_before.map_or(0, |before| shed_total(shared) - before);
         let report = ShutdownReport {
             elapsed: Duration::from_nanos(now - self.ordered_at),
             drained: closed.saturating_sub(cut),
-            aborted: cut + self.shed + in_turns,
+            aborted: cut + shed + in_turns,
             datagrams_dropped: 0,
             workers_left: 0,
             sessions_left: 0,
@@ -253,15 +258,35 @@ impl Drain {
     }
 }
 
-/// Ends connections between two requests with FIN; those that have sent one already get their turn first. A half request
-/// has until its own deadline.
-fn end_idle(shared: &Shared, now: Nanos) {
-    let row = shared.counts.row(KEEPER_ROW);
+/// Claims the connection of a slot, if it is idle and came from one of these listeners.
+pub(super) fn claim_of<'a>(
+    shared: &'a Shared,
+    (number, slot): (u32, &'a Slot),
+    now: Nanos,
+    of: impl Fn(usize) -> bool,
+) -> Option<Owned<'a>> {
+    // The life first: if it is over by now, nothing is claimed.
+    let id = ConnectionId { slot: number, generation: slot.state.generation()? };
+    if !of(slot.listener()) {
+        return None;
+    }
+    let owned = Owned::claim(slot, id, shared.counts.row(KEEPER_ROW))?;
+    if of(owned.listener()) {
+        return Some(owned);
+    }
+    // Its life had just begun, and it came from another listener.
+    let deadline = owned.slot.deadline.load(Relaxed);
+    if park_or_requeue(shared, owned, deadline, now) {
+        shared.crew.work_queued();
+    }
+    None
+}
+
+/// Ends connections of these listeners between two requests with FIN; those that have sent one already get their turn
+/// first. A half request has until its own deadline.
+pub(super) fn end_idle(shared: &Shared, now: Nanos, of: impl Fn(usize) -> bool) {
     for (number, slot) in shared.table.iter().filter(|(_, slot)| slot.state.is_idle()) {
-        let Some(generation) = slot.state.generation() else {
-            continue;
-        };
-        let Some(owned) = Owned::claim(slot, ConnectionId { slot: number, generation }, row) else {
+        let Some(owned) = claim_of(shared, (number, slot), now, &of) else {
             continue;
         };
         let (waiting, more) = match owned.connection().as_ref() {
@@ -285,7 +310,7 @@ fn end_idle(shared: &Shared, now: Nanos) {
             shared.closer().close(owned, CloseReason::Shutdown);
             false
         } else {
-            let deadline = owned.slot.deadline.load(std::sync::atomic::Ordering::Relaxed);
+            let deadline = owned.slot.deadline.load(Relaxed);
             park_or_requeue(shared, owned, deadline, now)
         };
         if queued {
@@ -315,6 +340,13 @@ fn say_last_farewells(shared: &Arc<Shared>) {
 /// Connections that have ended since the start, on all listeners.
 fn closed_total(shared: &Shared) -> u64 {
     (0..shared.listeners.len()).map(|index| shared.counts.read_counts(index).closed_total()).sum()
+}
+
+/// Newcomers that were turned away since the start because the server ended: by this thread, or by a worker that took one
+/// from the line after the cut.
+fn shed_total(shared: &Shared) -> u64 {
+    let shed = |index| shared.counts.read_counts(index).dropped[DropReason::Draining as usize];
+    (0..shared.listeners.len()).map(shed).sum()
 }
 
 /// Datagrams that were received and not answered because the server ended.

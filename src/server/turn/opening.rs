@@ -23,6 +23,10 @@ pub(crate) fn unwelcome(
 ) -> Option<DropReason> {
     let shared = station.shared;
     shared.ring_for_queue_places(owned.listener());
+    if shared.life.is_stopping() {
+        // The turn that held this worker has been cut, and so is what waited behind it.
+        return Some(DropReason::Draining);
+    }
     if is_too_late(&station.limits.listeners[owned.listener()], owned.ledger, waited) {
         return Some(DropReason::QueueTimeout);
     }

@@ -79,18 +79,18 @@ pub(crate) fn room_for(ceilings: &Ceilings, limits: &Limits) -> Result<(), SetLi
     let above = |name, wanted, most, why| SetLimitsError::Above { name, wanted, most, why };
     let (connections, most) = (limits.max_connections, ceilings.connections);
     if connections > most {
-        let why = "since there is room for as many (connections-ceiling)";
+        let why = "because memory and file descriptors are set aside for that many (connections-ceiling)";
         return Err(above("max-connections", connections, most, why));
     }
     let (workers, most) = (limits.workers, ceilings.workers);
     if workers > most {
-        let why = "since there is room for as many (workers-ceiling)";
+        let why = "because memory is set aside for that many (workers-ceiling)";
         return Err(above("workers", workers, most, why));
     }
     let places = ceilings.datagrams;
     let most = places.saturating_sub(limits.workers);
     if places > 0 && limits.queue > most {
-        let why = "since there are places for as many datagrams";
+        let why = "because there are buffers for that many datagrams";
         return Err(above("queue", limits.queue, most, why));
     }
     Ok(())

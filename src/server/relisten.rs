@@ -51,7 +51,7 @@ pub(crate) enum RelistenError {
 pub(crate) fn no_seat(most: usize) -> String {
     format!(
         "with the listeners that were closed there would be more than {most}: until a restart there can be {most} at most, \
-         since there is room for as many (listeners-ceiling)"
+         because memory is set aside for that many (listeners-ceiling)"
     )
 }
 

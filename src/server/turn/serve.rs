@@ -99,8 +99,11 @@ fn turn(
             return;
         };
         was_waiting = connection.waiting.get();
-        if !connection.in_drain.is_known() && shared.ends(owned.listener()) {
-            connection.in_drain = LastInput::of(unread(&connection.socket));
+        match (connection.in_drain.is_known(), shared.ends(owned.listener())) {
+            (false, true) => connection.in_drain = LastInput::of(unread(&connection.socket)),
+            // Its listener was closed, and has opened again before it ended.
+            (true, false) => connection.in_drain = LastInput::default(),
+            _ => {}
         }
         let next = match before_service(station, &owned, connection) {
             Some(next) => next,

@@ -311,9 +311,9 @@ mod tests {
         );
         assert_eq!(
             table(3, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 1_234_567.0]),
-            "Seconds     +0s     +1s     +2s     +3s     +4s     +5s     +6s     +7s     +8s     +9s  useful/s\n     \
-             3s         0       1       2       3       4       5       6       7       8       9\n    \
-             13s        10 1234567\n"
+            "Seconds      +0s     +1s     +2s     +3s     +4s     +5s     +6s     +7s     +8s     +9s  useful/s\n     \
+             3s        0       1       2       3       4       5       6       7       8       9\n    \
+             13s       10 1234567\n"
         );
         // A second that the generator could not tell apart leaves its place empty.
         let points = [point(20.0, 7.0), point(22.0, 9.0)];

@@ -1,6 +1,6 @@
 //! A reading of what a gate counts of its backends.
 
-use super::snapshot::HistogramSnapshot;
+use super::histogram::HistogramSnapshot;
 use crate::reason::{BackendFailure, DropReason, RequestFailure};
 use std::time::Duration;
 

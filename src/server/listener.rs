@@ -1,8 +1,10 @@
 //! One listener: its service, its socket while that is open, its own limits, and the errors of its accept calls.
 
+use super::close::last_words::LastWords;
 use super::in_force::OwnLimits;
 use super::queue::cost::TurnCost;
 use super::queue::room::NewcomerRoom;
+use crate::clock::Nanos;
 use crate::contain::contain;
 use crate::current::Current;
 use crate::limits::Limits;
@@ -10,11 +12,12 @@ use crate::metrics::handshakes::HandshakeCounts;
 use crate::metrics::web::WebCounts;
 use crate::reason::AcceptError;
 use crate::service::http::AccessLog;
+use crate::service::http::wire::is_lone_request;
 use crate::service::{Network, Protocol, Service, Words};
 use crate::transport::address::{Address, ClientAddress};
 use crate::transport::listen::ListenSocket;
 use crate::transport::tls::Setup;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -54,6 +57,10 @@ pub(crate) struct Listener {
     accept_errors: [AtomicU64; AcceptError::COUNT],
     /// Another process listens on the socket.
     handed_over: AtomicBool,
+    /// When it was closed, while the server goes on, by the server's clock; 0 while it is open.
+    closed_at: AtomicU64,
+    /// It is closed, and its last connections have had their time: for turns, which look at it.
+    ending: AtomicBool,
     /// Open until the server drains; locked by the acceptor to take it, by the leader to accept, and by scrapes.
     socket: Mutex<Option<ListenSocket>>,
 }
@@ -107,6 +114,8 @@ impl Listener {
             balancers: Box::default(),
             accept_errors: Default::default(),
             handed_over: AtomicBool::new(false),
+            closed_at: AtomicU64::new(0),
+            ending: AtomicBool::new(false),
             socket: Mutex::new(Some(socket)),
         }
     }
@@ -131,13 +140,21 @@ impl Listener {
 
     /// The text for a client that is refused and should wait for this long. With TLS there is none: to send it would cost a
     /// handshake.
-    pub(crate) fn refusal(&self, wait: Duration) -> Vec<u8> {
-        if self.tls.is_some() { Vec::new() } else { self.words.get().say(wait).into_owned() }
+    pub(crate) fn refusal(&self, wait: Duration) -> LastWords {
+        if self.tls.is_some() {
+            return LastWords::default();
+        }
+        let is_all = match self.protocol {
+            Protocol::Stream => None,
+            Protocol::Http | Protocol::WebSocket => Some(is_lone_request as fn(&[u8]) -> bool),
+        };
+        // A request behind a balancer's header is not known for one, and is heard out as other protocols are.
+        LastWords { text: self.words.get().say(wait).into_owned(), is_all }
     }
 
     /// The same for a client with or without a handshake that is over.
-    pub(crate) fn refusal_where(&self, is_open: bool, wait: Duration) -> Vec<u8> {
-        if is_open { self.words.get().say(wait).into_owned() } else { self.refusal(wait) }
+    pub(crate) fn refusal_where(&self, is_open: bool, wait: Duration) -> LastWords {
+        if is_open { LastWords::new(self.words.get().say(wait).into_owned()) } else { self.refusal(wait) }
     }
 
     /// Whether the service's sessions have words for an overload.
@@ -191,6 +208,40 @@ impl Listener {
 
     pub(crate) fn is_handed_over(&self) -> bool {
         self.handed_over.load(Relaxed)
+    }
+
+    /// It accepts nobody from `now` on.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens and closes listeners"))]
+    pub(crate) fn close(&self, now: Nanos) {
+        self.closed_at.store(now.max(1), SeqCst);
+    }
+
+    /// It accepts again, on this socket.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens and closes listeners"))]
+    pub(crate) fn open_again(&self, socket: ListenSocket) {
+        *self.socket() = Some(socket);
+        self.ending.store(false, SeqCst);
+        self.closed_at.store(0, SeqCst);
+    }
+
+    /// When it was closed, if it was, while the server goes on.
+    pub(crate) fn closed_at(&self) -> Option<Nanos> {
+        Some(self.closed_at.load(Relaxed)).filter(|&at| at > 0)
+    }
+
+    /// Its last connections are to end from now on.
+    pub(crate) fn end_last(&self) {
+        self.ending.store(true, SeqCst);
+    }
+
+    /// Whether its last connections are to end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Relaxed)
+    }
+
+    /// For turns, which look at it.
+    pub(crate) fn ending_flag(&self) -> &AtomicBool {
+        &self.ending
     }
 
     pub(crate) fn accept_failed(&self, error: AcceptError) {

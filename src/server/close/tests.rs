@@ -1,6 +1,6 @@
 //! Every ending, on connections whose other end the test holds: a pair of sockets, without network and without threads.
 
-use super::shedding::{Shedding, shed};
+use super::shedding::{Shedding, shed, shelve};
 use super::*;
 use crate::admit::Admission;
 use crate::limits::Limits;
@@ -10,18 +10,21 @@ use crate::server::counts::KEEPER_ROW;
 use crate::server::datagram::socket::DatagramSocket;
 use crate::server::extras::Extras;
 use crate::server::listener::Listener;
+use crate::server::listeners::Listeners;
 use crate::server::poll::poller::Source;
 use crate::server::poll::threads::Threads;
 use crate::server::queue::connection::Registered;
 use crate::server::queue::line::Claim;
 use crate::server::shared::Shared;
+#[cfg(feature = "tls")]
+use crate::service::TlsSide;
 use crate::service::{Stream, Turn};
 use crate::sys::Taken;
 use crossbeam_channel::Receiver;
 use mio::{Poll, Token, Waker};
 use rustix::net::sockopt::socket_linger;
 use std::cell::RefCell;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -219,7 +222,7 @@ fn words_are_said_before_the_end_and_without_words_nothing_lingers() {
         let polite = usize::from(!words.is_empty());
         let house = House::new();
         let (owned, client) = house.active();
-        house.closer().close_with(owned, CloseReason::Overload, words.as_bytes());
+        house.closer().close_with(owned, CloseReason::Overload, &LastWords::new(words.into()));
         assert_eq!(house.is_reset(), words.is_empty());
         assert_eq!((heard(&client).as_str(), house.closed(CloseReason::Overload)), (words, 1));
         assert_eq!(house.lingers.count(), polite);
@@ -227,7 +230,7 @@ fn words_are_said_before_the_end_and_without_words_nothing_lingers() {
 
         let house = House::new();
         let (owned, client) = house.active();
-        house.closer().shed(owned, DropReason::QueueTimeout, words.as_bytes());
+        house.closer().shed(owned, DropReason::QueueTimeout, &LastWords::new(words.into()));
         assert_eq!(house.is_reset(), words.is_empty());
         assert_eq!((heard(&client).as_str(), house.dropped(DropReason::QueueTimeout)), (words, 1));
         assert_eq!((house.lingers.count(), house.told().len()), (polite, 2));
@@ -236,9 +239,53 @@ fn words_are_said_before_the_end_and_without_words_nothing_lingers() {
         let house = House::new();
         let (socket, client) = pair();
         let ledger = house.counts.row(KEEPER_ROW).of(0);
-        house.closer().refuse(socket, ledger, DropReason::QueueFull, words.as_bytes());
+        house.closer().refuse(socket, ledger, DropReason::QueueFull, &LastWords::new(words.into()));
         assert_eq!((heard(&client).as_str(), house.dropped(DropReason::QueueFull)), (words, 1));
         assert_eq!(house.lingers.count(), polite);
+        house.is_empty();
+    }
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_last_words_are_said_inside_tls_and_only_where_the_end_is_no_reset() {
+    use crate::transport::tls::{Advance, PLAIN_MAX, Records, opened};
+    let house = House { table: Table::new(1).with_tls(true), ..House::new() };
+    for (reason, words, said) in [
+        (CloseReason::Overload, "later\n", Some("later\n")),
+        (CloseReason::Server, "", Some("")),
+        (CloseReason::WriteTimeout, "later\n", None),
+    ] {
+        let (owned, mut client) = house.active();
+        let (ours, mut theirs) = opened();
+        *house.table.side(owned.id.slot).unwrap() = Some(Box::new(TlsSide::opened(ours)));
+        let ledger = owned.ledger;
+        let count = || ledger.closed(Place::Active, reason);
+        let words = &LastWords::new(words.into());
+        house.closer().end(owned, Ending::of(reason), reason, words, count);
+        assert_eq!(house.is_reset(), said.is_none());
+        let (mut bytes, mut records, mut plain) = (Vec::new(), Records::default(), vec![0; 2 * PLAIN_MAX]);
+        client.read_to_end(&mut bytes).expect("the end is there");
+        records.load(&bytes);
+        let (len, advance) = theirs.advance(&mut records, &mut plain, &mut Vec::new()).unwrap();
+        let heard = (advance == Advance::Ended).then(|| std::str::from_utf8(&plain[..len]).unwrap());
+        assert_eq!(heard, said, "{reason}");
+        assert!(said.is_some() || bytes.is_empty());
+        house.is_empty();
+    }
+}
+
+#[test]
+fn a_client_that_has_said_all_hears_the_words_and_is_not_waited_for() {
+    let is_all: fn(&[u8]) -> bool = |bytes| bytes == b"all";
+    for (said, waits) in [("all", 0), ("al", 1), ("", 1)] {
+        let house = House::new();
+        let (socket, mut client) = pair();
+        let ledger = house.counts.row(KEEPER_ROW).of(0);
+        client.write_all(said.as_bytes()).unwrap();
+        let words = LastWords { text: b"later\n".to_vec(), is_all: Some(is_all) };
+        house.closer().refuse(socket, ledger, DropReason::QueueFull, &words);
+        assert_eq!((heard(&client).as_str(), house.lingers.count()), ("later\n", waits), "{said}");
         house.is_empty();
     }
 }
@@ -301,7 +348,7 @@ fn a_client_that_has_ended_or_says_too_much_is_not_waited_for() {
     let (lingers, lingering) = Lingers::new(&limits);
     let (socket, client) = pair();
     drop(client);
-    assert!(!lingers.linger(socket, 0, |_| unreachable!("it has ended")));
+    assert!(!lingers.linger(socket, 0, None, |_| unreachable!("it has ended")));
     let (socket, client) = pair();
     let mut flood = vec![0; 4096];
     while std::io::Write::write(&mut &client, &flood).is_ok() {}
@@ -309,7 +356,7 @@ fn a_client_that_has_ended_or_says_too_much_is_not_waited_for() {
     let all = crate::transport::socket::unread(&socket);
     assert!(all > 4096);
     let (lingers_less, _) = Lingers::new(&limits.clone().linger_bytes(all));
-    assert!(!lingers_less.linger(socket, 0, |_| unreachable!("it has said too much")));
+    assert!(!lingers_less.linger(socket, 0, None, |_| unreachable!("it has said too much")));
     let error = (&client).read(&mut [0; 1]).map_err(|error| error.kind());
     assert!(matches!(error, Ok(0) | Err(ErrorKind::ConnectionReset)), "{error:?}");
     assert!(lingering.is_empty() && lingers.count() == 0);
@@ -317,7 +364,7 @@ fn a_client_that_has_ended_or_says_too_much_is_not_waited_for() {
     let (socket, client) = pair();
     std::io::Write::write_all(&mut &client, b"12345").unwrap();
     let mut unregistered = false;
-    assert!(lingers.linger(socket, 7, |_| unregistered = true));
+    assert!(lingers.linger(socket, 7, None, |_| unregistered = true));
     let lingering = lingering.try_recv().unwrap();
     assert_eq!((lingering.left, unregistered, lingers.count()), (limits.linger_bytes - 5, true, 1));
     assert_eq!(lingering.deadline, 7 + crate::clock::nanos(limits.linger_timeout));
@@ -330,7 +377,7 @@ fn a_client_that_has_ended_or_says_too_much_is_not_waited_for() {
 fn a_lingering_client_that_has_not_read_all_when_its_time_is_over_is_not_reset() {
     let (lingers, lingering) = Lingers::new(&Limits::default());
     let (socket, _client) = pair();
-    assert!(say(&socket, b"later\n") && lingers.linger(socket, 0, |_| {}));
+    assert!(say(&socket, b"later\n") && lingers.linger(socket, 0, None, |_| {}));
     let lingering = lingering.try_recv().unwrap();
     let copy = lingering.socket.as_fd().try_clone_to_owned().unwrap();
     lingering.give_up();
@@ -345,7 +392,7 @@ fn a_newcomer_that_never_had_a_turn_is_shed_from_where_it_is_counted() {
     owned.requeue(&house.line, Claim::Turn, 1);
     let (id, claim) = house.line.pop().and_then(|entry| entry.turn()).unwrap();
     let (owned, _) = Owned::take(&house.table, id, claim, house.counts.row(KEEPER_ROW)).unwrap();
-    house.closer().shed(owned, DropReason::ClientGone, b"");
+    house.closer().shed(owned, DropReason::ClientGone, &LastWords::default());
     assert!(house.is_reset());
     assert_eq!((heard(&client).as_str(), house.dropped(DropReason::ClientGone)), ("", 1));
     assert_eq!(house.told().len(), 0, "a worker tells it");
@@ -384,7 +431,8 @@ fn server(answers_overload: bool) -> crate::server::BoundServer {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let listener = Listener::new(nothing.into(), address.into(), service, 0, None);
     let limits = Limits::default().max_connections(1).queue(1);
-    crate::server::BoundServer::new(limits, vec![listener], Vec::new(), Extras::default()).unwrap()
+    crate::server::BoundServer::new(limits, Listeners::new(vec![listener], 0), Vec::new(), Extras::default())
+        .unwrap()
 }
 
 /// An entry of a connection that waits for a turn with this claim, and its client's end.
@@ -467,13 +515,30 @@ fn an_established_connection_whose_client_has_left_ends_as_closed_by_it() {
 }
 
 #[test]
+fn what_is_shelved_waits_there_and_no_longer_in_the_line() {
+    let server = server(true);
+    let shared = server.shared();
+    let (entry, client) = waiting(shared, Claim::Turn);
+    shelve(shared, shared.counts.row(KEEPER_ROW), Some(entry), 2);
+    assert_eq!((shared.line.pop(), shared.order.len()), (None, 1));
+    let entry = shared.order.drain_one().unwrap();
+    shed(shared, shared.counts.row(KEEPER_ROW), &entry, Shedding::Gone, 3);
+    assert_eq!((heard(&client).as_str(), shared.order.len()), ("", 0));
+}
+
+#[test]
 fn a_datagram_that_is_shed_is_counted_by_the_reason_for_it_and_its_place_is_free() {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let service = Arc::new(crate::datagrams(|_, _| Ok(())));
     let socket = DatagramSocket::new(nothing().into(), address, service, 0);
     let limits = Limits::default().workers(1).max_connections(1).queue(1);
-    let server =
-        crate::server::BoundServer::new(limits, Vec::new(), vec![socket], Extras::default()).unwrap();
+    let server = crate::server::BoundServer::new(
+        limits,
+        Listeners::new(Vec::new(), 0),
+        vec![socket],
+        Extras::default(),
+    )
+    .unwrap();
     let (shared, row) = (server.shared(), server.shared().counts.row(KEEPER_ROW));
     for (why, reason) in [
         (Shedding::Displaced, DatagramDrop::QueueFull),

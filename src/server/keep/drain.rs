@@ -4,21 +4,24 @@ use super::orders::{Orders, ShutdownReport};
 use crate::clock::{Nanos, nanos};
 use crate::phase::Phase;
 use crate::reason::{CloseReason, DatagramDrop, DropReason};
+use crate::server::close::last_words::LastWords;
 use crate::server::counts::KEEPER_ROW;
 use crate::server::queue::connection::Waiting;
 use crate::server::queue::line::{Claim, Entry, Job};
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
+use crate::server::queue::table::Slot;
 use crate::server::shared::Shared;
 use crate::server::turn::parking::{park_or_requeue, requeue};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// After the cut, turns in progress have this time to return; then their threads are left behind.
 const CUT_GRACE: Duration = Duration::from_millis(500);
 
 /// What requests that are being worked at have left when the clients of a server that was handed over have had their time.
-const LAST_GRACE: Duration = Duration::from_secs(5);
+pub(super) const LAST_GRACE: Duration = Duration::from_secs(5);
 
 enum Stage {
     Serving,
@@ -162,7 +165,7 @@ impl Drain {
             until = until.min(now.saturating_add(grace));
             self.stage = Stage::Draining { until };
         }
-        end_idle(shared, now);
+        end_idle(shared, now, |_| true);
         let answered = shared.datagrams.drained();
         let empty = shared.admission.open() == 0 && !shared.life.is_accepting() && answered;
         if empty && shared.lingers.count() == 0 {
@@ -216,7 +219,7 @@ impl Drain {
             self.cut += 1;
             shared.closer().cut(owned);
         } else {
-            shared.closer().shed(owned, DropReason::Draining, b"");
+            shared.closer().shed(owned, DropReason::Draining, &LastWords::default());
         }
     }
 
@@ -255,15 +258,35 @@ impl Drain {
     }
 }
 
-/// Ends connections between two requests with FIN; those that have sent one already get their turn first. A half request
-/// has until its own deadline.
-fn end_idle(shared: &Shared, now: Nanos) {
-    let row = shared.counts.row(KEEPER_ROW);
+/// Claims the connection of a slot, if it is idle and came from one of these listeners.
+pub(super) fn claim_of<'a>(
+    shared: &'a Shared,
+    (number, slot): (u32, &'a Slot),
+    now: Nanos,
+    of: impl Fn(usize) -> bool,
+) -> Option<Owned<'a>> {
+    // The life first: if it is over by now, nothing is claimed.
+    let id = ConnectionId { slot: number, generation: slot.state.generation()? };
+    if !of(slot.listener()) {
+        return None;
+    }
+    let owned = Owned::claim(slot, id, shared.counts.row(KEEPER_ROW))?;
+    if of(owned.listener()) {
+        return Some(owned);
+    }
+    // Its life had just begun, and it came from another listener.
+    let deadline = owned.slot.deadline.load(Relaxed);
+    if park_or_requeue(shared, owned, deadline, now) {
+        shared.crew.work_queued();
+    }
+    None
+}
+
+/// Ends connections of these listeners between two requests with FIN; those that have sent one already get their turn
+/// first. A half request has until its own deadline.
+pub(super) fn end_idle(shared: &Shared, now: Nanos, of: impl Fn(usize) -> bool) {
     for (number, slot) in shared.table.iter().filter(|(_, slot)| slot.state.is_idle()) {
-        let Some(generation) = slot.state.generation() else {
-            continue;
-        };
-        let Some(owned) = Owned::claim(slot, ConnectionId { slot: number, generation }, row) else {
+        let Some(owned) = claim_of(shared, (number, slot), now, &of) else {
             continue;
         };
         let (waiting, more) = match owned.connection().as_ref() {
@@ -287,7 +310,7 @@ fn end_idle(shared: &Shared, now: Nanos) {
             shared.closer().close(owned, CloseReason::Shutdown);
             false
         } else {
-            let deadline = owned.slot.deadline.load(std::sync::atomic::Ordering::Relaxed);
+            let deadline = owned.slot.deadline.load(Relaxed);
             park_or_requeue(shared, owned, deadline, now)
         };
         if queued {

@@ -235,6 +235,42 @@ fn the_timekeeper_moves_what_has_come_to_the_shelf_and_is_handed_what_cannot_sta
     assert_eq!([1_131, 1_132].map(|now| turn(&order, &channel, now)), [Some(3), Some(2)]);
 }
 
+/// Entries that are all of one source.
+#[derive(Default)]
+struct OneSource(Channel);
+
+impl Arrivals<Simple> for OneSource {
+    fn pop(&self) -> Option<Simple> {
+        self.0.pop()
+    }
+
+    fn since(entry: &Simple) -> Nanos {
+        Channel::since(entry)
+    }
+
+    fn about(&self, entry: &Simple) -> Option<About> {
+        self.0.about(entry).map(|about| About { source: SourceId(7), ..about })
+    }
+}
+
+#[test]
+fn a_connection_whose_turn_found_nothing_stands_where_it_stood() {
+    for (found_nothing, next) in [(true, [3, 2, 1]), (false, [2, 1, 3])] {
+        let (order, channel) = (order().0, OneSource::default());
+        (1..=3).for_each(|slot| channel.0.push(slot, 1_000 + Nanos::from(slot)));
+        let take = |now| match order.take(now * MS, &channel) {
+            Some(Offer::Turn((slot, ..))) => slot,
+            other => panic!("no turn: {other:?}"),
+        };
+        assert_eq!(take(1_130), 3);
+        if found_nothing {
+            order.found_nothing(3);
+        }
+        channel.0.push(3, 1_131);
+        assert_eq!([1_132, 1_133, 1_134].map(take), next, "found nothing: {found_nothing}");
+    }
+}
+
 /// How many of three entries whose clients have probably left are given up when the queue stands.
 fn given_up(order: &Order<Simple>, since: Nanos) -> usize {
     let channel = Channel::default();

@@ -34,7 +34,7 @@ pub(crate) enum Next {
 #[inline]
 pub(crate) fn prepare(
     station: &Station<'_>,
-    id: ConnectionId,
+    (id, listener): (ConnectionId, usize),
     connection: &mut Connection,
     waiting: Waiting,
     turned: Turned,
@@ -49,7 +49,7 @@ pub(crate) fn prepare(
         // The kernel's memory or `fs.epoll.max_user_watches`: this connection cannot be parked.
         return Next::End(CloseReason::Error);
     }
-    if !shared.life.is_draining() {
+    if !shared.ends(listener) {
         return Next::Park(waiting);
     }
     prepare_in_drain(station, id, connection, waiting, turned)
@@ -74,7 +74,8 @@ fn prepare_in_drain(
     if shared.life.is_stopping() {
         return Next::Cut;
     }
-    if !connection.in_drain.is_known() {
+    let began_before = !connection.in_drain.is_known();
+    if began_before {
         connection.in_drain = LastInput::of(unread(&connection.socket));
     }
     let all_was_read = connection.in_drain.bytes() == Some(0);
@@ -88,6 +89,8 @@ fn prepare_in_drain(
         }
         Waiting::Request | Waiting::Hello { .. } => Next::End(CloseReason::Shutdown),
         Waiting::Rest { .. } if all_was_read && turned.sent > 0 => Next::End(CloseReason::Shutdown),
+        // A session that keeps its own time learns of the drain by a turn, and this one may have begun before the drain.
+        Waiting::Call { .. } if began_before => Next::Again,
         _ => Next::Park(waiting),
     }
 }

@@ -7,10 +7,10 @@ use super::socket::{BackendSocket, Store};
 use crate::clock::Nanos;
 use crate::reason::BackendFailure;
 use crate::transport::address::UnixName;
-use crate::transport::socket::send;
+use crate::transport::socket::{new_socket, send};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{AddressFamily, connect, sockopt};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -194,16 +194,10 @@ impl Connecting {
     }
 }
 
-/// A new non-blocking socket.
-fn new_socket(family: AddressFamily) -> Result<OwnedFd, BackendFailure> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    socket_with(family, SocketType::STREAM, flags, None).map_err(failure)
-}
-
 /// A new socket on which `connect` was called, and whether it is connected already.
 fn try_tcp(to: SocketAddr) -> Result<(OwnedFd, bool), BackendFailure> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = new_socket(family)?;
+    let socket = new_socket(family).map_err(failure)?;
     // This fails only on a broken socket, and then connecting fails too.
     let _ = sockopt::set_tcp_nodelay(&socket, true);
     // A backend on this machine has answered by the time of the second call, which saves waiting for the event.
@@ -233,7 +227,7 @@ fn is_self(socket: BorrowedFd<'_>, to: SocketAddr) -> bool {
 /// A connected Unix socket; `None` if the backend's backlog is full.
 fn try_unix(to: UnixName) -> Result<Option<OwnedFd>, BackendFailure> {
     let name = to.to_kernel().map_err(failure)?;
-    let socket = new_socket(AddressFamily::UNIX)?;
+    let socket = new_socket(AddressFamily::UNIX).map_err(failure)?;
     loop {
         return match connect(&socket, &name) {
             Ok(()) | Err(Errno::ISCONN) => Ok(Some(socket)),

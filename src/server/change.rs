@@ -3,7 +3,7 @@
 use super::capacity::doubtful_max;
 use super::in_force::InForce;
 use super::queue::state::{ConnectionId, Marks};
-use super::queue::table::NEVER;
+use super::queue::table::{NEVER, Slot};
 use super::shared::Shared;
 use super::start::start_workers;
 use super::turn::harvest::ready;
@@ -200,11 +200,20 @@ impl Shared {
         allow(dead_code, reason = "gates change when the program reads its file again")
     )]
     pub(crate) fn call_sessions(&self, listener: usize) {
+        // Also a session that has a turn now: it may have looked before.
+        self.call(listener, |slot| slot.deadline.load(Relaxed) == NEVER);
+    }
+
+    /// Gives a turn to each connection of a listener of which `wanted` says so.
+    #[cfg_attr(
+        not(feature = "cli"),
+        allow(dead_code, reason = "gates change when the program reads its file again")
+    )]
+    pub(crate) fn call(&self, listener: usize, wanted: impl Fn(&Slot) -> bool) {
         for (number, slot) in self.table.iter() {
             // The life first: if it is over by now, nothing happens.
             let Some(generation) = slot.state.generation() else { continue };
-            // Also a session that has a turn now: it may have looked before.
-            if slot.deadline.load(Relaxed) == NEVER && slot.listener() == listener {
+            if slot.listener() == listener && wanted(slot) {
                 let id = ConnectionId { slot: number, generation };
                 self.counts.foreign(|row| {
                     ready(self, id, Marks::NONE, row, &mut || self.clock.now());

@@ -183,7 +183,7 @@ fn costs_and_refunds_reach_the_shelf() {
     order.refund(SourceId(4));
     channel.push(4, 1_130);
     assert_eq!(turn(&order, &channel, 1_131), Some(4), "it was not charged");
-    order.note_cost(SourceId(4), 10 * MS);
+    order.note_cost(|| SourceId(4), 10 * MS);
     channel.push(4, 1_131);
     assert_eq!(turn(&order, &channel, 1_132), Some(3), "it was charged now");
 }
@@ -198,7 +198,7 @@ fn a_source_whose_turns_cost_more_has_fewer_of_them() {
             let slot = turn(&order, &channel, now).expect("each waits again");
             turns[slot as usize] += 1;
             if slot < 3 {
-                order.note_cost(SourceId(u128::from(slot)), costs[slot as usize - 1]);
+                order.note_cost(|| SourceId(u128::from(slot)), costs[slot as usize - 1]);
             }
             channel.push(slot, now);
         }

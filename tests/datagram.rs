@@ -214,6 +214,7 @@ fn a_service_can_refuse_a_peer() {
     struct Picky;
     impl tidegate::DatagramService for Picky {
         fn verify(&self, peer: &Peer) -> bool {
+            assert!(peer.listener().starts_with("udp://127.0.0.1:"), "{}", peer.listener());
             peer.address.ip() == Some([127, 0, 0, 3].into())
         }
         fn datagram(&self, request: &[u8], reply: &mut Reply<'_>) -> io::Result<()> {

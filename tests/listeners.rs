@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 use support::{Client, End, Gate, Held, PATIENCE, Program, run};
-use tidegate::{Echo, Limits, Listen, Overload, Server};
+use tidegate::{Echo, Limits, Listen, Overload, Server, lines};
 
 /// A port that is free on both families.
 fn free_port() -> u16 {
@@ -30,6 +30,21 @@ fn asks_by_datagram(address: SocketAddr) {
 
 fn at(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse::<IpAddr>().unwrap(), port)
+}
+
+#[test]
+fn a_service_is_told_to_which_listener_a_client_came() {
+    let told = || {
+        lines("told", |_, reply| reply.send(format!("{}\n", reply.peer().listener()).as_bytes()))
+            .verify(|peer| peer.listener().starts_with("tcp://127.0.0.1:"))
+    };
+    let builder = Server::builder().listen("127.0.0.1:0", told()).unwrap();
+    let handle = builder.listen("127.0.0.1:0", told()).unwrap().bind().unwrap().serve().unwrap();
+    for listener in handle.stats().listeners {
+        let address = listener.listener.strip_prefix("tcp://").unwrap().parse().unwrap();
+        Client::connect(address).say("?\n").hear(&format!("{}\n", listener.listener));
+    }
+    assert!(handle.shutdown(PATIENCE).is_clean());
 }
 
 #[test]

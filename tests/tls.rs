@@ -154,7 +154,7 @@ fn the_service_learns_what_was_agreed_on() {
         let told = format!("{} {:?} {:?} {}\n", tls.version, tls.server_name, protocol, tls.resumed);
         reply.send(told.as_bytes())
     })
-    .verify(|peer| peer.tls().is_none());
+    .verify(|peer| peer.tls().is_none() && peer.listener().starts_with("tls://127.0.0.1:"));
     let server = Secure::serve(Limits::default(), told);
     let mut talk = talk(server.site.address, &server.certificate.pem, "localhost", &["h2", "http/1.1"]);
     talk.write_all(b"?\n").unwrap();

@@ -123,7 +123,7 @@ impl Shared {
         let before = self.limits.current();
         server.check()?;
         let url =
-            |number| if number < self.listeners.len() { &self.listeners[number].url } else { "that is new" };
+            |number| if number < self.listeners.len() { &*self.listeners[number].url } else { "that is new" };
         let listeners = (0..taken).map(|number| {
             let limits = own(number, &server).part_of(&server);
             let told = |error| LimitError(format!("listener {}: {error}", url(number)));
@@ -242,7 +242,7 @@ impl Shared {
             let both = before.listeners.iter().zip(&after.listeners).zip(self.listeners.iter());
             for ((old, new), listener) in both {
                 let own = differs(old, new).filter(|own| of_server.as_ref() != Some(own));
-                let listener = Some(listener.url.clone());
+                let listener = Some(listener.url.to_string());
                 changes.extend(own.map(|(before, after)| LimitChange { name, listener, before, after }));
             }
         }

@@ -28,7 +28,8 @@ pub(crate) fn name_of(ask: impl FnOnce() -> String) -> String {
 }
 
 pub(crate) struct Listener {
-    pub(crate) url: String,
+    /// What it is called in metrics and logs, and what a service is told of where a client came to.
+    pub(crate) url: Arc<str>,
     pub(crate) address: Address,
     pub(crate) service: Arc<dyn Service>,
     /// What the service is called in metrics: asked once, so that no scrape runs the service's own code.
@@ -97,7 +98,7 @@ impl Listener {
         let protocol = contain(|| service.protocol()).unwrap_or_default();
         let (words, answers_overload) = words_of(&*service, words.as_deref());
         Self {
-            url: address.url(protocol.scheme(false)),
+            url: address.url(protocol.scheme(false)).into(),
             address,
             service,
             name,
@@ -133,7 +134,7 @@ impl Listener {
         if let Some(setup) = setup {
             let (counts, cost) = (HandshakeCounts::default(), TurnCost::unknown());
             self.tls = Some(ListenerTls { setup, counts, cost });
-            self.url = self.address.url(self.protocol.scheme(true));
+            self.url = self.address.url(self.protocol.scheme(true)).into();
         }
         self
     }

@@ -12,7 +12,7 @@ impl Shared {
     fn listener_snapshot(&self, index: usize, out: &mut Snapshot) -> ListenerSnapshot {
         let listener = &self.listeners[index];
         ListenerSnapshot {
-            listener: listener.url.clone(),
+            listener: listener.url.to_string(),
             service: listener.name.clone(),
             is_closed: listener.closed_at().is_some(),
             accept_errors: listener.accept_errors(),
@@ -29,7 +29,7 @@ impl Shared {
 
     fn datagram_snapshot(&self, socket: &DatagramSocket, out: &mut Snapshot) -> ListenerSnapshot {
         let mut snapshot = ListenerSnapshot {
-            listener: socket.url.clone(),
+            listener: socket.url.to_string(),
             service: socket.name.clone(),
             datagram: true,
             ..self.counts.read(socket.column, &mut out.queue_wait)

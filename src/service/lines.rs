@@ -535,7 +535,8 @@ mod tests {
                 web: None,
             };
             let address = self.peer.address.into();
-            let peer = crate::service::TurnPeer::new(&address, None);
+            let listener = "tcp://127.0.0.1:7".into();
+            let peer = crate::service::TurnPeer::new(&address, &listener, None);
             let mut stream =
                 Stream::new(&self.near, &peer, &mut self.buffers, &mut self.kept, &context, seat, false);
             let turn = self.session.turn(&mut stream);

@@ -88,12 +88,23 @@ pub struct Peer {
     /// Its address: on the network, or as the kernel knows a client of a Unix socket. Where a PROXY header is expected, the
     /// one that the header says.
     pub address: ClientAddress,
+    listener: Option<Arc<str>>,
     tls: Option<Arc<TlsFacts>>,
 }
 
 impl Peer {
     pub(crate) fn new(address: ClientAddress) -> Self {
-        Self { address, tls: None }
+        Self { address, listener: None, tls: None }
+    }
+
+    /// The listener that it came to, as the `listener` label of metrics has it: `tcp://127.0.0.1:5000`. Empty where no
+    /// server is in between, as in a test of a service by itself.
+    pub fn listener(&self) -> &str {
+        self.listener.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn at(self, listener: &Arc<str>) -> Self {
+        Self { listener: Some(listener.clone()), ..self }
     }
 
     /// What was agreed on in the TLS handshake. `None` if the client speaks no TLS, and in [`Service::verify`], which
@@ -103,7 +114,7 @@ impl Peer {
     }
 
     pub(crate) fn known(address: ClientAddress, tls: Option<Arc<TlsFacts>>) -> Self {
-        Self { address, tls }
+        Self { address, listener: None, tls }
     }
 }
 

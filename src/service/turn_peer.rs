@@ -10,17 +10,22 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct TurnPeer<'a> {
     address: &'a Cell<ClientAddress>,
+    listener: &'a Arc<str>,
     tls: Option<Arc<TlsFacts>>,
     made: OnceCell<Peer>,
 }
 
 impl<'a> TurnPeer<'a> {
-    pub(crate) fn new(address: &'a Cell<ClientAddress>, tls: Option<Arc<TlsFacts>>) -> Self {
-        Self { address, tls, made: OnceCell::new() }
+    pub(crate) fn new(
+        address: &'a Cell<ClientAddress>,
+        listener: &'a Arc<str>,
+        tls: Option<Arc<TlsFacts>>,
+    ) -> Self {
+        Self { address, listener, tls, made: OnceCell::new() }
     }
 
     pub(crate) fn get(&self) -> &Peer {
-        self.made.get_or_init(|| Peer::known(self.address.get(), self.tls.clone()))
+        self.made.get_or_init(|| Peer::known(self.address.get(), self.tls.clone()).at(self.listener))
     }
 }
 
@@ -31,9 +36,11 @@ mod tests {
     #[test]
     fn a_peer_is_made_when_it_is_asked_for_and_once() {
         let address = Cell::new(std::net::SocketAddr::from(([127, 0, 0, 1], 9)).into());
-        let peer = TurnPeer::new(&address, None);
+        let listener: Arc<str> = "tcp://127.0.0.1:7".into();
+        let peer = TurnPeer::new(&address, &listener, None);
         assert!(peer.made.get().is_none());
-        assert_eq!(*peer.get(), Peer::new(address.get()));
+        assert_eq!(*peer.get(), Peer::new(address.get()).at(&listener));
+        assert_eq!((peer.get().listener(), Peer::new(address.get()).listener()), ("tcp://127.0.0.1:7", ""));
         assert!(std::ptr::eq(peer.get(), peer.get()));
     }
 }

@@ -60,7 +60,7 @@ const SEND_WAIT: Duration = Duration::from_millis(10);
 
 /// One datagram listener.
 pub(crate) struct DatagramSocket {
-    pub(crate) url: String,
+    pub(crate) url: Arc<str>,
     pub(crate) address: SocketAddr,
     pub(crate) service: Arc<dyn DatagramService>,
     /// What the service is called in metrics.
@@ -98,7 +98,7 @@ impl DatagramSocket {
     ) -> Self {
         let name = name_of(|| service.name().to_owned());
         Self {
-            url: format!("udp://{address}"),
+            url: format!("udp://{address}").into(),
             address,
             service,
             name,

@@ -147,7 +147,7 @@ fn answer(
     room: &mut [u8],
 ) -> usize {
     let (counts, service) = (&station.shared.counts, &socket.service);
-    let peer = Peer::new(canonical(address).into());
+    let peer = Peer::new(canonical(address).into()).at(&socket.url);
     let (began, probe) = (station.now, socket.cost.probe());
     let called = counts.contain(|| {
         if !service.verify(&peer) {

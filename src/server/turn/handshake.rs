@@ -97,7 +97,7 @@ fn open(
     connection: &mut Connection,
     side: &TlsSide,
 ) -> Option<Next> {
-    let peer = Peer::known(connection.address.get(), side.facts());
+    let peer = Peer::known(connection.address.get(), side.facts()).at(&listener.url);
     if let (Some(tls), Some(facts)) = (&listener.tls, peer.tls()) {
         let took = station.now.saturating_sub(side.began());
         tls.counts.opened(facts.version.as_str(), facts.resumed, took);

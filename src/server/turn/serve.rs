@@ -271,7 +271,7 @@ fn run_service(
     let Connection { socket, session, kept, address, .. } = connection;
     let mut side = shared.table.side(owned.id.slot);
     let mut side = side.as_deref_mut().and_then(|side| side.as_deref_mut());
-    let peer = &TurnPeer::new(address, side.as_ref().and_then(|side| side.facts()));
+    let peer = &TurnPeer::new(address, &listener.url, side.as_ref().and_then(|side| side.facts()));
     let seat = Seat { slot: owned.id.slot, generation: owned.id.generation.0 };
     let web = listener.web.as_ref().map(|counts| {
         WebTurn::new(counts, station.me, shared.clock, station.now)

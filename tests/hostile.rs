@@ -38,7 +38,7 @@ fn slowhttptest_in_all_its_modes_delays_no_healthy_client() {
     let server = Program::new().without_echo().arg("--listen", "echo=http://127.0.0.1:0").start();
     let at = server.listening("echo on http");
     let url = format!("http://{at}/");
-    let threads = server.status("Threads");
+    let threads = server.threads();
     let mut attackers: Vec<Ending> = ["-H", "-B", "-R", "-X"]
         .iter()
         .map(|mode| {
@@ -139,7 +139,7 @@ fn ten_rounds_of_ten_thousand_connections_leave_nothing_behind() {
     let count = count.saturating_sub(1_000).min(10_000);
     let server = Program::new().arg("--refusal-rate", "all").start();
     let files = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
-    let (threads, descriptors) = (server.status("Threads"), files());
+    let (threads, descriptors) = (server.threads(), files());
     let (mut resident, mut asked, mut heard) = (Vec::new(), 0, 0);
     for round in 0..10 {
         let mut clients: Vec<Client> = (0..count).map(|_| server.client()).collect();
@@ -184,7 +184,7 @@ fn ask_until(over: &AtomicBool, at: SocketAddr) -> Vec<Duration> {
 fn two_thousand_clients_of_a_byte_a_second_both_ways_delay_nobody_and_cost_no_thread() {
     raise_open_files();
     let server = Program::new().start();
-    let (at, threads, resident) = (server.address(), server.status("Threads"), server.status("VmRSS"));
+    let (at, threads, resident) = (server.address(), server.threads(), server.status("VmRSS"));
     let mut slow: Vec<Client> = (0..2_000).map(|_| server.client()).collect();
     let over = AtomicBool::new(false);
     let waits = std::thread::scope(|scope| {

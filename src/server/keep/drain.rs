@@ -11,6 +11,7 @@ use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
 use crate::server::shared::Shared;
 use crate::server::turn::parking::{park_or_requeue, requeue};
+use crate::service::{Protocol, Service};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,11 +54,14 @@ pub(crate) struct Drain {
     cut: u64,
     /// Newcomers that had been turned away because of the drain when the cut began.
     shed_before: Option<u64>,
+    /// For each listener of a server that was handed over, once its clients have had their time: whether its connections are
+    /// pairs of a gate. A pair has no requests that the gate knows, so there is none to wait for.
+    pairs: Vec<bool>,
 }
 
 impl Drain {
     pub(crate) fn new(orders: Arc<Orders>) -> Self {
-        Self { orders, stage: Stage::Serving, ordered_at: 0, closed_before: 0, cut: 0, shed_before: None }
+        Self { orders, stage: Stage::Serving, ordered_at: 0, closed_before: 0, cut: 0, shed_before: None, pairs: Vec::new() }
     }
 
     /// Whether connections are being ended: then the timekeeper looks often.
@@ -139,6 +143,7 @@ impl Drain {
         let empty = shared.admission.open() == 0 && !shared.life.is_accepting() && answered;
         if now >= until {
             self.orders.set_grace(LAST_GRACE);
+            self.pairs = shared.listeners.iter().map(|listener| is_gate_of_pairs(&*listener.service)).collect();
         }
         if empty || now >= until || self.orders.are_to_drain() {
             self.begin(shared, now);
@@ -162,7 +167,7 @@ impl Drain {
             until = until.min(now.saturating_add(grace));
             self.stage = Stage::Draining { until };
         }
-        end_idle(shared, now);
+        self.cut += end_idle(shared, now, &self.pairs);
         let answered = shared.datagrams.drained();
         let empty = shared.admission.open() == 0 && !shared.life.is_accepting() && answered;
         if empty && shared.lingers.count() == 0 {
@@ -256,9 +261,10 @@ impl Drain {
 }
 
 /// Ends connections between two requests with FIN; those that have sent one already get their turn first. A half request
-/// has until its own deadline.
-fn end_idle(shared: &Shared, now: Nanos) {
-    let row = shared.counts.row(KEEPER_ROW);
+/// has until its own deadline. What has sessions that keep their own time goes on, but for those at a listener of `pairs`: they
+/// are cut. How many those were.
+fn end_idle(shared: &Shared, now: Nanos, pairs: &[bool]) -> u64 {
+    let (row, mut cut) = (shared.counts.row(KEEPER_ROW), 0);
     for (number, slot) in shared.table.iter().filter(|(_, slot)| slot.state.is_idle()) {
         let Some(generation) = slot.state.generation() else {
             continue;
@@ -277,6 +283,11 @@ fn end_idle(shared: &Shared, now: Nanos) {
             Some(connection) => (connection.waiting.get(), shared.table.has_input(number, connection)),
             None => (Waiting::Request, false),
         };
+        if matches!(waiting, Waiting::Call { .. }) && pairs.get(owned.listener()) == Some(&true) {
+            shared.closer().cut(owned);
+            cut += 1;
+            continue;
+        }
         let unaware = matches!(waiting, Waiting::Call { .. })
             && owned.connection().as_ref().is_some_and(|connection| !connection.in_drain.is_known());
         let queued = if more || unaware {
@@ -294,6 +305,12 @@ fn end_idle(shared: &Shared, now: Nanos) {
             shared.crew.work_queued();
         }
     }
+    cut
+}
+
+/// Whether a service is a gate that passes bytes on and knows nothing of requests.
+fn is_gate_of_pairs(service: &dyn Service) -> bool {
+    service.protocol() == Protocol::Stream && service.backends().is_some()
 }
 
 /// Tells the sessions that no worker was free for while the server was cut, one by one. What they do then is their author's

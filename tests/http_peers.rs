@@ -250,7 +250,7 @@ fn a_connection_without_a_request_is_not_answered() {
     stream.shutdown(Shutdown::Write).unwrap();
     // One that has said so before it was accepted is taken for one that has left, and may be reset.
     match stream.read(&mut [0; 16]) {
-        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
         answered => assert_eq!(answered.unwrap(), 0),
     }
     site.end();

@@ -26,21 +26,21 @@ const DRAIN: &str = "6s";
 const EXIT: Duration = Duration::from_secs(3);
 
 /// A server in the state in question, with what its clients do and must see once it has been told to end.
-struct Scene<'a> {
+struct Scene {
     server: Running,
     /// How many connections it has admitted that must be in its account; `None` where they come and go meanwhile.
     open: Option<u64>,
     /// Kept until the server has ended.
-    beside: Vec<Box<dyn std::any::Any + 'a>>,
-    then: Box<dyn FnOnce(&Running) + 'a>,
+    beside: Vec<Box<dyn std::any::Any>>,
+    then: Box<dyn FnOnce(&Running)>,
 }
 
-impl<'a> Scene<'a> {
-    fn new(server: Running, open: impl Into<Option<u64>>, then: impl FnOnce(&Running) + 'a) -> Self {
+impl Scene {
+    fn new(server: Running, open: impl Into<Option<u64>>, then: impl FnOnce(&Running) + 'static) -> Self {
         Self { server, open: open.into(), beside: Vec::new(), then: Box::new(then) }
     }
 
-    fn beside(mut self, kept: impl std::any::Any + 'a) -> Self {
+    fn beside(mut self, kept: impl std::any::Any) -> Self {
         self.beside.push(Box::new(kept));
         self
     }
@@ -52,9 +52,11 @@ impl<'a> Scene<'a> {
         let began = Instant::now();
         server.signal(Signal::TERM);
         then(&server);
-        let (code, log) = server.ended();
+        eventually("it ends", || (!server.is_running()).then_some(()));
         let took = began.elapsed();
+        // A program that has taken its place holds its log open.
         drop(beside);
+        let (code, log) = server.ended();
         assert_eq!(code, Some(0), "{state}: {log}");
         assert!(took < Duration::from_secs(6) + EXIT, "{state}: after {took:?}");
         let account = Account::of(&log);
@@ -136,25 +138,25 @@ fn until_admitted(server: &Running, count: u64) {
     });
 }
 
-fn nobody_is_there() -> Scene<'static> {
-    Scene::new(program().start(), 0, |_| ())
+fn nobody_is_there() -> Scene {
+    Scene::new(program().start(), 0, move |_| ())
 }
 
-fn idle_clients() -> Scene<'static> {
+fn idle_clients() -> Scene {
     let server = program().start();
     let clients = idle(server.address(), 50);
-    Scene::new(server, 50, |_| ended(clients))
+    Scene::new(server, 50, move |_| ended(clients))
 }
 
-fn queueing() -> Scene<'static> {
+fn queueing() -> Scene {
     let server = work("sleep:50ms", 2).admin().start();
     let clients = asking(server.address(), 40);
     until_admitted(&server, 40);
-    Scene::new(server, 40, |_| answered(clients))
+    Scene::new(server, 40, move |_| answered(clients))
 }
 
 /// One has the worker, two wait, and those that come then are refused.
-fn full() -> Scene<'static> {
+fn full() -> Scene {
     let server = work("sleep:700ms", 1).arg("--queue", 2).arg("--busy-reply", "busy\n").admin().start();
     let mut admitted = asking(server.address(), 1);
     eventually("it has the worker", || {
@@ -172,11 +174,11 @@ fn full() -> Scene<'static> {
         }
         None
     });
-    Scene::new(server, None, |_| answered(admitted)).beside(refused)
+    Scene::new(server, None, move |_| answered(admitted)).beside(refused)
 }
 
 /// More than it can do, on connections that stay and on new ones, so that it refuses and sheds.
-fn overloaded() -> Scene<'static> {
+fn overloaded() -> Scene {
     let server = work("sleep:20ms", 2)
         .arg("--queue", 16)
         .arg("--queue-target", "20ms")
@@ -195,11 +197,11 @@ fn overloaded() -> Scene<'static> {
         let refused = seen.sum("tidegate_connections_dropped_total", &[]);
         (refused > 50).then_some(())
     });
-    Scene::new(server, None, |_| ()).beside(load)
+    Scene::new(server, None, move |_| ()).beside(load)
 }
 
 /// It cannot accept: the system gives it no descriptor. Those that it has are served to the end.
-fn without_descriptors() -> Scene<'static> {
+fn without_descriptors() -> Scene {
     let server = program().start();
     let clients = idle(server.address(), 20);
     let used = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count() as u64;
@@ -208,20 +210,20 @@ fn without_descriptors() -> Scene<'static> {
     let crowd: Vec<_> = (0..100)
         .filter_map(|_| Client::try_connect(server.address(), Duration::from_millis(20)).ok())
         .collect();
-    Scene::new(server, None, |_| ended(clients)).beside(crowd)
+    Scene::new(server, None, move |_| ended(clients)).beside(crowd)
 }
 
 /// The order comes again within a second, while a request is in work.
-fn draining_already() -> Scene<'static> {
+fn draining_already() -> Scene {
     let server = work("sleep:800ms", 1).admin().start();
     let clients = asking(server.address(), 1);
     until_admitted(&server, 1);
     server.signal(Signal::TERM);
-    Scene::new(server, 1, |_| answered(clients))
+    Scene::new(server, 1, move |_| answered(clients))
 }
 
 /// It reads its configuration anew, again and again, with a request in work.
-fn reloading() -> Scene<'static> {
+fn reloading() -> Scene {
     let text = |queue: usize| {
         format!(
             "listen = [\"work=tcp://127.0.0.1:0\"]\nwork = \"sleep:500ms\"\nqueue = {queue}\ndrain-timeout = \"{DRAIN}\"\n"
@@ -235,11 +237,11 @@ fn reloading() -> Scene<'static> {
         file.write(&text(queue));
         server.signal(Signal::HUP);
     }
-    Scene::new(server, 3, |_| answered(clients)).beside(file)
+    Scene::new(server, 3, move |_| answered(clients)).beside(file)
 }
 
 /// A new program accepts, this one has its last clients: an idle one, and one whose request is in work.
-fn replaced() -> Scene<'static> {
+fn replaced() -> Scene {
     let server = work("sleep:900ms", 4).admin().start();
     let mut clients = asking(server.address(), 2);
     clients[1].hear("please");
@@ -251,7 +253,7 @@ fn replaced() -> Scene<'static> {
     let number = line.rsplit_once("pid=").unwrap().1.split_whitespace().next().unwrap().parse().unwrap();
     let new = Successor(Pid::from_raw(number).unwrap());
     clients[1].say("please");
-    Scene::new(server, None, |_| {
+    Scene::new(server, None, move |_| {
         let mut waiting = clients.pop().unwrap();
         assert_eq!(waiting.rest(), (b"please".to_vec(), End::Fin));
     })
@@ -267,7 +269,7 @@ impl Drop for Successor {
 }
 
 /// A gate: one client has the only place at the backend, which works at its request, and three wait for it.
-fn waiting_for_a_place() -> Scene<'static> {
+fn waiting_for_a_place() -> Scene {
     let backend = Program::new().service("work").arg("--work", "sleep:900ms").start();
     let service = format!("proxy:{}", backend.address());
     let server = program().service(&service).arg("--backend-connections", 1).admin().start();
@@ -276,7 +278,7 @@ fn waiting_for_a_place() -> Scene<'static> {
     until_admitted(&server, 1);
     let waiting: Vec<Client> = (0..3).map(|_| Client::connect(server.address())).collect();
     until_admitted(&server, 4);
-    Scene::new(server, None, |_| {
+    Scene::new(server, None, move |_| {
         first.hear("please").finish();
         assert_eq!(first.end(), End::Fin);
         // They have no backend yet, and are told soon.
@@ -288,15 +290,17 @@ fn waiting_for_a_place() -> Scene<'static> {
 }
 
 /// A gate whose backends are gone: one refuses, the other does not answer at all.
-fn backends_down() -> Scene<'static> {
+fn backends_down() -> Scene {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (silent, fillers) = silent_backend();
     let service = format!("proxy:{gone},{}", silent.local_addr().unwrap());
     let server = program().service(&service).arg("--backend-connect-timeout", "2s").admin().start();
     let clients: Vec<Client> = (0..10).map(|_| Client::connect(server.address())).collect();
     until_admitted(&server, 10);
-    Scene::new(server, None, |_| clients.into_iter().for_each(|mut client| assert_eq!(client.rest().0, b"")))
-        .beside((silent, fillers))
+    Scene::new(server, None, move |_| {
+        clients.into_iter().for_each(|mut client| assert_eq!(client.rest().0, b""))
+    })
+    .beside((silent, fillers))
 }
 
 /// A listener whose backlog is full: the system answers no more connection.
@@ -312,7 +316,7 @@ fn silent_backend() -> (TcpListener, Vec<TcpStream>) {
 }
 
 /// A gate for HTTP whose backend works at a request.
-fn a_request_at_a_backend() -> Scene<'static> {
+fn a_request_at_a_backend() -> Scene {
     let backend = Program::new()
         .without_echo()
         .arg("--listen", "work=http://127.0.0.1:0")
@@ -326,7 +330,7 @@ fn a_request_at_a_backend() -> Scene<'static> {
     assert_eq!(idle.get("/").status, 200);
     asks.say("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     eventually("the backend is asked", || {
-        (Scrape::of(&server).sum("tidegate_backend_connections", &[]) > 0).then_some(())
+        (Scrape::of(&server).sum("tidegate_gate_places", &[]) > 0).then_some(())
     });
     Scene::new(server, 2, move |_| {
         assert_eq!(asks.reply().status, 200);
@@ -337,7 +341,7 @@ fn a_request_at_a_backend() -> Scene<'static> {
 }
 
 /// Clients that have sent half of their first message of TLS, and clients that have sent nothing.
-fn handshakes_half_done() -> Scene<'static> {
+fn handshakes_half_done() -> Scene {
     let files = Certificate::new(&["localhost"], 4000).files();
     let server = program()
         .without_echo()
@@ -359,7 +363,7 @@ fn handshakes_half_done() -> Scene<'static> {
         })
         .collect();
     until_admitted(&server, 40);
-    Scene::new(server, 40, |_| {
+    Scene::new(server, 40, move |_| {
         for mut client in half {
             assert_eq!(client.rest().1, End::Fin);
         }
@@ -368,7 +372,7 @@ fn handshakes_half_done() -> Scene<'static> {
 }
 
 /// Each gets a close frame that says why, and answers it.
-fn websockets_open() -> Scene<'static> {
+fn websockets_open() -> Scene {
     let server = program().without_echo().arg("--listen", "echo=ws://127.0.0.1:0").start();
     let url = format!("ws://{}/", server.listening("echo on ws"));
     let sockets: Vec<_> = (0..20)
@@ -379,7 +383,7 @@ fn websockets_open() -> Scene<'static> {
             socket
         })
         .collect();
-    Scene::new(server, 20, |_| {
+    Scene::new(server, 20, move |_| {
         for mut socket in sockets {
             let code = match socket.read().unwrap() {
                 tungstenite::Message::Close(Some(frame)) => u16::from(frame.code),
@@ -392,12 +396,12 @@ fn websockets_open() -> Scene<'static> {
 }
 
 /// Clients that ask for more than they read: once they read, all that the server has answered comes.
-fn slow_readers() -> Scene<'static> {
+fn slow_readers() -> Scene {
     let server = program().without_echo().arg("--listen", "hello=tcp://127.0.0.1:0").start();
     let at = server.listening("hello on tcp");
     let clients: Vec<(Client, usize)> = (0..4)
         .map(|_| {
-            let mut client = Client::narrow(at);
+            let client = Client::narrow(at);
             // Whole requests, until the server takes no more of them.
             let lines = format!("{}\n", "n".repeat(1000)).repeat(64);
             let mut sent = 0;
@@ -408,7 +412,7 @@ fn slow_readers() -> Scene<'static> {
             (client, sent)
         })
         .collect();
-    Scene::new(server, 4, |_| {
+    Scene::new(server, 4, move |_| {
         for (client, sent) in clients {
             let (mut heard, mut buffer) = (0, vec![0; 1 << 16]);
             loop {
@@ -426,7 +430,7 @@ fn slow_readers() -> Scene<'static> {
 }
 
 /// All places of the admin endpoint are taken by clients that say nothing.
-fn admin_busy() -> Scene<'static> {
+fn admin_busy() -> Scene {
     let server = program().admin().start();
     let clients = idle(server.address(), 5);
     let silent: Vec<_> = (0..200)
@@ -438,7 +442,7 @@ fn admin_busy() -> Scene<'static> {
             Some(client)
         })
         .collect();
-    Scene::new(server, 5, |_| ended(clients)).beside(silent)
+    Scene::new(server, 5, move |_| ended(clients)).beside(silent)
 }
 
 /// Threads that do something again and again, until the server has ended.
@@ -467,7 +471,7 @@ impl Drop for Flood {
     }
 }
 
-fn admin_flooded() -> Scene<'static> {
+fn admin_flooded() -> Scene {
     let server = program().admin().start();
     let clients = idle(server.address(), 5);
     let admin = server.admin();
@@ -476,10 +480,10 @@ fn admin_flooded() -> Scene<'static> {
             client.mutter("GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n").heard(&mut [0; 64]);
         }
     });
-    Scene::new(server, 5, |_| ended(clients)).beside(flood)
+    Scene::new(server, 5, move |_| ended(clients)).beside(flood)
 }
 
-fn newcomers_flood() -> Scene<'static> {
+fn newcomers_flood() -> Scene {
     let server = program().start();
     let clients = idle(server.address(), 5);
     let at = server.address();
@@ -488,21 +492,21 @@ fn newcomers_flood() -> Scene<'static> {
             client.mutter("x");
         }
     });
-    Scene::new(server, None, |_| ended(clients)).beside(flood)
+    Scene::new(server, None, move |_| ended(clients)).beside(flood)
 }
 
 /// The order comes while the process is stopped, and it goes on.
-fn stopped() -> Scene<'static> {
+fn stopped() -> Scene {
     let server = program().start();
     let clients = idle(server.address(), 5);
     server.signal(Signal::STOP);
-    Scene::new(server, 5, |server| {
+    Scene::new(server, 5, move |server| {
         server.signal(Signal::CONT);
         ended(clients);
     })
 }
 
-fn datagrams_in_work() -> Scene<'static> {
+fn datagrams_in_work() -> Scene {
     let server = program()
         .without_echo()
         .arg("--listen", "work=udp://127.0.0.1:0")
@@ -533,7 +537,7 @@ fn datagrams_in_work() -> Scene<'static> {
 }
 
 /// Each state, and how it is brought about.
-const STATES: [(&str, fn() -> Scene<'static>); 20] = [
+const STATES: [(&str, fn() -> Scene); 20] = [
     ("nobody is there", nobody_is_there),
     ("idle clients", idle_clients),
     ("queueing", queueing),
@@ -589,5 +593,7 @@ fn while_it_starts_sigterm_ends_it_too() {
             other => panic!("{other:?} after {pause:?}: {}", server.stderr()),
         }
     }
-    figure(format!("of 30 that were starting {by_the_system} were ended by the system and {by_itself} by themselves"));
+    figure(format!(
+        "of 30 that were starting {by_the_system} were ended by the system and {by_itself} by themselves"
+    ));
 }

@@ -135,14 +135,17 @@ fn a_pair_at_a_gate_ends_with_the_drain_timeout() {
         let mut client = server.client();
         client.say("x").hear("x");
         server.signal(Signal::USR2);
-        let _new = Successor::of(&server, 1);
+        let new = Successor::of(&server, 1);
         let began = std::time::Instant::now();
         while says_something && began.elapsed() < Duration::from_millis(1_200) {
             client.say("y").hear("y");
         }
         assert_eq!(client.end(), support::End::Reset);
-        let ended = server.ended();
+        eventually("it ends", || (!server.is_running()).then_some(()));
         let took = began.elapsed();
+        // The new one holds its log open.
+        drop(new);
+        let ended = server.ended();
         assert_eq!(ended.0, Some(3), "{}", ended.1);
         assert!(ended.1.contains("cut 1"), "{}", ended.1);
         // From when the new program serves, which is a moment before its number is known.

@@ -39,7 +39,9 @@ impl Session for Woken {
             return Ok(if told.send(()).is_ok() { Turn::Park } else { Turn::Close });
         }
         let wakes = match stream.receive()? {
-            Received::Data(number) => std::str::from_utf8(number).ok().and_then(|text| text.trim().parse().ok()),
+            Received::Data(number) => {
+                std::str::from_utf8(number).ok().and_then(|text| text.trim().parse().ok())
+            }
             Received::Nothing => return Ok(Turn::Park),
             _ => return Ok(Turn::Close),
         };

@@ -61,7 +61,15 @@ pub(crate) struct Drain {
 
 impl Drain {
     pub(crate) fn new(orders: Arc<Orders>) -> Self {
-        Self { orders, stage: Stage::Serving, ordered_at: 0, closed_before: 0, cut: 0, shed_before: None, pairs: Vec::new() }
+        Self {
+            orders,
+            stage: Stage::Serving,
+            ordered_at: 0,
+            closed_before: 0,
+            cut: 0,
+            shed_before: None,
+            pairs: Vec::new(),
+        }
     }
 
     /// Whether connections are being ended: then the timekeeper looks often.
@@ -143,7 +151,8 @@ impl Drain {
         let empty = shared.admission.open() == 0 && !shared.life.is_accepting() && answered;
         if now >= until {
             self.orders.set_grace(LAST_GRACE);
-            self.pairs = shared.listeners.iter().map(|listener| is_gate_of_pairs(&*listener.service)).collect();
+            self.pairs =
+                shared.listeners.iter().map(|listener| is_gate_of_pairs(&*listener.service)).collect();
         }
         if empty || now >= until || self.orders.are_to_drain() {
             self.begin(shared, now);

@@ -1,10 +1,10 @@
 //! A hostile world, as far as no other file has it: slow attackers that others wrote, clocks that step, a closed or full
-//! stdout, many thousand connections again and again, an order to end in bad moments. docs/reliability.md lists them all.
+//! stdout, many thousand connections again and again. docs/reliability.md lists them all.
 #![cfg(target_os = "linux")]
 
 mod support;
 
-use rustix::process::{Resource, Rlimit, Signal, prlimit};
+use rustix::process::{Resource, Signal};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;

@@ -424,6 +424,55 @@ fn a_request_that_meets_a_closed_connection_is_sent_again_where_that_does_no_har
 }
 
 #[test]
+fn a_backend_that_closes_behind_each_answer_without_a_word_costs_nobody_an_answer() {
+    const CLIENTS: usize = 4;
+    const ROUNDS: usize = 100;
+    let backend = Backend::new();
+    let site = simple(&backend, 2);
+    let clients: Vec<Client> = (0..CLIENTS).map(|_| site.client()).collect();
+    std::thread::scope(|scope| {
+        for mut client in clients {
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    client.say(GET);
+                    assert_eq!(client.reply().text(), "ok", "{round}");
+                }
+            });
+        }
+        for _ in 0..CLIENTS * ROUNDS {
+            // Its end comes at about the time at which the gate uses the connection again.
+            backend.accept().serve();
+        }
+    });
+    let seen = first(&site);
+    assert_eq!((seen.answers[2], seen.request_failures.iter().sum::<u64>()), ((CLIENTS * ROUNDS) as u64, 0));
+    site.end();
+}
+
+#[test]
+fn a_backend_that_sends_more_than_its_answer_costs_the_next_client_nothing() {
+    let backend = Backend::new();
+    let site = simple(&backend, 1);
+    let (mut client, mut other) = (site.client(), site.client());
+    let mut fresh = None;
+    for round in 0..50 {
+        client.say(GET);
+        let mut called = fresh.take().unwrap_or_else(|| backend.accept());
+        called.serve();
+        // The rest comes after the end of its answer, at about the time at which the next request comes.
+        other.say(GET);
+        called.say("too much");
+        assert_eq!(client.reply().text(), "ok", "{round}");
+        let mut next = backend.accept();
+        next.serve();
+        assert_eq!(other.reply().text(), "ok", "{round}");
+        fresh = Some(next);
+    }
+    assert_eq!(first(&site).request_failures.iter().sum::<u64>(), 0);
+    site.end();
+}
+
+#[test]
 fn bytes_that_nobody_asked_for_are_not_the_next_answer() {
     let backend = Backend::new();
     let site = simple(&backend, 1);

@@ -418,6 +418,26 @@ fn who_left_while_waiting_gets_no_turn() {
 }
 
 #[test]
+fn an_established_client_that_resets_while_it_waits_is_ended_before_a_worker_is_free() {
+    let gate = Gate::new();
+    let site = Site::serve(narrow(8), patient_lines(gate.clone()));
+    let (mut busy, mut leaving) = (site.client(), site.client());
+    busy.say("a\n").hear("a\n");
+    leaving.say("b\n").hear("b\n");
+    busy.say("hold\n");
+    site.until("the worker is held", |now| now.active == 1);
+    leaving.say("one\n");
+    eventually("it is on the shelf", || (site.stats().shelf_length == 1).then_some(()));
+    leaving.reset();
+    site.until("its turn is shed", |now| now.turns_shed[TurnShed::ClientGone as usize] == 1);
+    site.until_closed(CloseReason::Client, 1);
+    assert_eq!(site.counts().active, 1, "the worker is still held");
+    gate.open();
+    busy.hear("hold\n");
+    site.end();
+}
+
+#[test]
 fn connections_have_a_limit_and_a_place_comes_back() {
     let site = Site::serve(Limits::default().max_connections(3).queue(2), Echo);
     let mut open: Vec<Client> = (0..3).map(|_| site.client()).collect();

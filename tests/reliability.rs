@@ -247,7 +247,7 @@ asserts its promise and has no figure. The page is written by the tests: they ke
 `UPDATE=1 cargo test --test reliability` makes the page of it.
 
 Beside these: the parts that threads share are run in every interleaving (`model/`), what is parsed is tested under every split
-of its input and by fuzzing (`fuzz/`), and the order of turns by thousands of simulated days (`src/server/queue/simulate/`).
+of its input and by fuzzing (`fuzz/`), and the order of turns by a simulator of servers and crowds (`src/server/queue/simulate/`).
 
 The soak draws attacks at random: two minutes with every run of the tests, and `tests/soak.sh 60` for an hour.
 ";

@@ -14,7 +14,7 @@ fn bench(args: &[&str]) -> (bool, String, String) {
 
 /// Runs a quick comparison; the outcome of each server by its name.
 fn quick(args: &[&str]) -> Vec<(String, Value)> {
-    let args = [&["quick"], args, &["--repeat", "1", "--duration", "200ms", "--json"]].concat();
+    let args = [&["quick"], args, &["--repeat", "1", "--duration", "500ms", "--json"]].concat();
     let (ok, out, err) = bench(&args);
     assert!(ok, "{err}");
     let comparison: Value = serde_json::from_str(&out).unwrap();
@@ -127,7 +127,7 @@ fn a_scene_counts_every_second_and_says_which_server_was_not_measured() {
 
 #[test]
 fn what_stands_in_front_of_a_service_is_measured_or_reported_with_its_reason() {
-    let run = ["--servers", "relay,tokio-relay,nowhere", "--repeat", "1", "--duration", "200ms"];
+    let run = ["--servers", "relay,tokio-relay,nowhere", "--repeat", "1", "--duration", "500ms"];
     let (ok, out, err) = bench(&[&["gate", "echo-32"], &run[..], &["--json"]].concat());
     assert!(ok, "{err}");
     let comparison: Value = serde_json::from_str(&out).unwrap();

@@ -2,10 +2,10 @@
 //! descriptor is ready.
 
 use super::poll::poller::Source;
-use super::queue::state::{ConnectionId, Generation, Marks};
+use super::queue::state::Marks;
 use super::shared::Shared;
-use super::turn::harvest::ready;
-use crate::service::{Host, Seat, WatchFor};
+use super::turn::harvest::{connection_of, ready};
+use crate::service::{EventRoute, Host, Seat, WatchFor};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Weak;
@@ -13,8 +13,8 @@ use std::sync::Weak;
 /// Wakers may outlive their server.
 pub(crate) struct Hub(pub(crate) Weak<Shared>);
 
-fn id(seat: Seat) -> ConnectionId {
-    ConnectionId { slot: seat.slot, generation: Generation(seat.generation) }
+fn ended() -> io::Error {
+    io::Error::other("the server has ended")
 }
 
 impl Host for Hub {
@@ -22,7 +22,7 @@ impl Host for Hub {
         let Some(shared) = self.0.upgrade() else { return };
         let mut queued = false;
         shared.counts.foreign(|row| {
-            queued = ready(&shared, id(seat), Marks::NONE, row, &mut || shared.clock.now());
+            queued = ready(&shared, connection_of(seat), Marks::NONE, row, &mut || shared.clock.now());
         });
         if queued {
             shared.crew.work_queued();
@@ -30,15 +30,33 @@ impl Host for Hub {
     }
 
     fn watch(&self, seat: Seat, fd: BorrowedFd<'_>, watched: WatchFor) -> io::Result<()> {
-        let Some(shared) = self.0.upgrade() else {
-            return Err(io::Error::other("the server has ended"));
-        };
-        let source = Source::Other(id(seat));
+        let shared = self.0.upgrade().ok_or_else(ended)?;
+        let source = Source::Other(connection_of(seat));
         match watched {
             WatchFor::Input => shared.poller.add(fd, source),
             WatchFor::Both => shared.poller.add_writable(fd, source, false),
             WatchFor::OutputToo => shared.poller.add_writable(fd, source, true),
             WatchFor::Moved => shared.poller.give_to(fd, source),
         }
+    }
+
+    fn route(&self, seat: Seat, fd: BorrowedFd<'_>, is_watched: bool) -> io::Result<EventRoute> {
+        let shared = self.0.upgrade().ok_or_else(ended)?;
+        let route = shared
+            .poller
+            .routes()
+            .open(seat)
+            .ok_or_else(|| io::Error::other("too many connections to backends"))?;
+        let source = Source::Routed(route.id());
+        match is_watched {
+            true => shared.poller.give_to(fd, source)?,
+            false => shared.poller.add(fd, source)?,
+        }
+        Ok(route)
+    }
+
+    fn route_output(&self, fd: BorrowedFd<'_>, route: &EventRoute) -> io::Result<()> {
+        let shared = self.0.upgrade().ok_or_else(ended)?;
+        shared.poller.add_writable(fd, Source::Routed(route.id()), true)
     }
 }

@@ -2,7 +2,9 @@
 
 use super::pace::Pace;
 use super::secured::{Decrypted, SecuredTurn, SocketTls};
-use super::{Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, WebTurn, Words};
+use super::{
+    EventRoute, Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, WebTurn, Words,
+};
 use crate::clock::Nanos;
 use crate::current::Current;
 use crate::limits::Limits;
@@ -317,6 +319,18 @@ impl<'a> Stream<'a> {
     /// descriptor is closed.
     pub(crate) fn watch(&self, fd: std::os::fd::BorrowedFd<'_>, watched: WatchFor) -> io::Result<()> {
         self.output.context.host.watch(self.seat, fd, watched)
+    }
+
+    /// The same for a descriptor that other sessions will use after this one: its events take the way that the route says.
+    /// Its input is watched. An event follows at once if there is input already. `is_watched` says that the descriptor was
+    /// watched for one session before.
+    pub(crate) fn route(&self, fd: std::os::fd::BorrowedFd<'_>, is_watched: bool) -> io::Result<EventRoute> {
+        self.output.context.host.route(self.seat, fd, is_watched)
+    }
+
+    /// From now on a routed descriptor is watched for room for output, too.
+    pub(crate) fn route_output(&self, fd: std::os::fd::BorrowedFd<'_>, route: &EventRoute) -> io::Result<()> {
+        self.output.context.host.route_output(fd, route)
     }
 
     /// Both halves, so that a reply can be written while its request is still borrowed.

@@ -1,15 +1,10 @@
 //! Waking a parked session from another thread, and what else a session can ask of its server.
 
+use super::event_route::EventRoute;
+use super::seat::Seat;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-
-/// Which connection is meant: its slot, and the generation of the slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seat {
-    pub(crate) slot: u32,
-    pub(crate) generation: u32,
-}
 
 /// The server, as sessions and wakers see it.
 pub(crate) trait Host: Send + Sync {
@@ -19,6 +14,12 @@ pub(crate) trait Host: Send + Sync {
     /// From now on events of this descriptor give the connection a turn, as events of its own socket do. Closing the
     /// descriptor ends that.
     fn watch(&self, seat: Seat, fd: BorrowedFd<'_>, watched: WatchFor) -> io::Result<()>;
+
+    /// The same for a descriptor that other sessions will use after this one. Its input is watched.
+    fn route(&self, seat: Seat, fd: BorrowedFd<'_>, is_watched: bool) -> io::Result<EventRoute>;
+
+    /// From now on a routed descriptor is watched for room for output, too.
+    fn route_output(&self, fd: BorrowedFd<'_>, route: &EventRoute) -> io::Result<()>;
 }
 
 /// Which events of a descriptor are wanted.
@@ -141,6 +142,14 @@ pub(crate) fn nobody() -> (Arc<dyn Host>, Seat) {
         fn wake(&self, _: Seat) {}
 
         fn watch(&self, _: Seat, _: BorrowedFd<'_>, _: WatchFor) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn route(&self, seat: Seat, _: BorrowedFd<'_>, _: bool) -> io::Result<EventRoute> {
+            Arc::new(super::EventRoutes::default()).open(seat).ok_or_else(|| io::Error::other("no room"))
+        }
+
+        fn route_output(&self, _: BorrowedFd<'_>, _: &EventRoute) -> io::Result<()> {
             Ok(())
         }
     }

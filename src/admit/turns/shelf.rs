@@ -328,7 +328,6 @@ impl<T: Copy> Shelf<T> {
     }
 
     /// Takes an entry out whose client is gone for certain.
-    #[cfg(test)]
     pub(crate) fn gone(
         &mut self,
         class: Class,
@@ -406,7 +405,7 @@ impl<T: Copy> Shelf<T> {
     }
 
     /// Takes out all entries that have waited longer than `least` and are `late` after their wait, the oldest first. Entries
-    /// that may wait longer than others are looked at each time.
+    /// that may wait longer than others are looked at each time, and so are the doubtful, of which there are few.
     pub(crate) fn expire_late(
         &mut self,
         now: Nanos,
@@ -414,12 +413,16 @@ impl<T: Copy> Shelf<T> {
         late: impl Fn(&T, Nanos) -> bool,
     ) -> Vec<Shelved<T>> {
         let mut expired = Vec::new();
-        for list in EACH_AGE.map(|list| self.age_list(list)) {
-            let mut next = self.ages.first(list);
+        for list in EACH_AGE {
+            let mut next = self.ages.first(self.age_list(list));
             while let Some(number) = next {
-                next = self.ages.after(list, number);
+                next = self.ages.after(self.age_list(list), number);
                 let place = &self.places[number as usize];
                 let waited = now.saturating_sub(place.since);
+                // The doubtful stand in the order in which their clients hung up, which is not that of their age.
+                if waited <= least && list == DOUBTFUL {
+                    continue;
+                }
                 if waited <= least {
                     break;
                 }

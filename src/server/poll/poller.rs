@@ -8,11 +8,12 @@
 
 use super::crew::Lead;
 use crate::server::queue::state::{ConnectionId, Generation, Marks};
+use crate::service::{EventRoutes, RouteId};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Events taken from the kernel at once: enough to make the call's own cost small, few enough that a batch is handled
@@ -21,8 +22,9 @@ const BATCH: usize = 256;
 
 const WAKE: Token = Token(usize::MAX);
 
-/// Marks the token of a connection's other socket, of a listener, and of a datagram socket; slots have numbers below
-/// 2^24.
+/// Marks the token of a routed descriptor, of a connection's other socket, of a listener, and of a datagram socket; slots
+/// and routes have numbers below 2^24.
+const ROUTE_BIT: u32 = 1 << 28;
 const OTHER_BIT: u32 = 1 << 29;
 const LISTENER_BIT: u32 = 1 << 30;
 const DATAGRAM_BIT: u32 = 1 << 31;
@@ -35,6 +37,8 @@ const _: () = assert!(usize::BITS == 64, "tidegate needs a 64-bit target");
 pub(crate) enum Event {
     /// A connection became ready.
     Connection { id: ConnectionId, marks: Marks },
+    /// A descriptor became ready whose events have a route.
+    Routed { id: RouteId, hung_up: bool },
     /// Newcomers stand at the listener of this number.
     Newcomers(usize),
     /// The datagram socket of this number can be read.
@@ -47,6 +51,8 @@ pub(crate) enum Source {
     Connection(ConnectionId),
     /// The other socket of a connection.
     Other(ConnectionId),
+    /// A descriptor whose events have a route.
+    Routed(RouteId),
     Listener(usize),
     Datagrams(usize),
 }
@@ -56,6 +62,7 @@ impl Source {
         let (number, generation) = match self {
             Source::Connection(id) => (id.slot, id.generation.0),
             Source::Other(id) => (id.slot | OTHER_BIT, id.generation.0),
+            Source::Routed(id) => (id.number | ROUTE_BIT, id.life),
             Source::Listener(number) => (number as u32 | LISTENER_BIT, 0),
             Source::Datagrams(number) => (number as u32 | DATAGRAM_BIT, 0),
         };
@@ -71,6 +78,8 @@ impl Source {
             Source::Listener(number)
         } else if slot & OTHER_BIT != 0 {
             Source::Other(ConnectionId { slot: slot & !OTHER_BIT, generation })
+        } else if slot & ROUTE_BIT != 0 {
+            Source::Routed(RouteId { number: slot & !ROUTE_BIT, life: generation.0 })
         } else {
             Source::Connection(ConnectionId { slot, generation })
         }
@@ -81,6 +90,7 @@ impl Source {
 pub(crate) struct Poller {
     poll: Mutex<(Poll, Events)>,
     registry: Registry,
+    routes: Arc<EventRoutes>,
 }
 
 impl Poller {
@@ -90,7 +100,12 @@ impl Poller {
         let registry = poll.registry().try_clone()?;
         let waker = Waker::new(&registry, WAKE)?;
         let poll = Mutex::new((poll, Events::with_capacity(BATCH)));
-        Ok((Self { poll, registry }, waker))
+        Ok((Self { poll, registry, routes: Arc::default() }, waker))
+    }
+
+    /// The ways of the events of descriptors that sessions use one after the other.
+    pub(crate) fn routes(&self) -> &Arc<EventRoutes> {
+        &self.routes
     }
 
     /// Registers a source: an event follows for whatever is ready already.
@@ -144,8 +159,12 @@ impl Poller {
             count += 1;
             let hangup = event.is_read_closed() || event.is_error();
             found(match Source::of(event.token()) {
-                Source::Connection(id) => Event::Connection { id, marks: Marks::of_client(hangup) },
+                Source::Connection(id) => {
+                    let marks = Marks::of_client(hangup).with_failure(event.is_error());
+                    Event::Connection { id, marks }
+                }
                 Source::Other(id) => Event::Connection { id, marks: Marks::of_other(hangup) },
+                Source::Routed(id) => Event::Routed { id, hung_up: hangup },
                 Source::Listener(number) => Event::Newcomers(number),
                 Source::Datagrams(number) => Event::Datagrams(number),
             });
@@ -166,6 +185,8 @@ mod tests {
             Source::Connection(id(crate::Limits::CONNECTIONS_MAX as u32 - 1, u32::MAX >> 4)),
             Source::Other(id(0, 0)),
             Source::Other(id(crate::Limits::CONNECTIONS_MAX as u32 - 1, u32::MAX)),
+            Source::Routed(RouteId { number: 0, life: 0 }),
+            Source::Routed(RouteId { number: (1 << 24) - 1, life: u32::MAX }),
             Source::Listener(0),
             Source::Listener(65_535),
             Source::Datagrams(0),
@@ -238,5 +259,13 @@ mod tests {
         assert_eq!((found, count), (vec![ended(1), ended(3)], 2));
         waker.wake().unwrap();
         assert_eq!(events(&poller), (vec![], 0), "to be woken is no event");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = listener.accept().unwrap().0;
+        poller.add(accepted.as_fd(), Source::Connection(id(6))).unwrap();
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        let reset = Event::Connection { id: id(6), marks: Marks::of_client(true).with_failure(true) };
+        assert_eq!(events(&poller), (vec![reset], 1), "who resets is gone, who only ends may listen");
     }
 }

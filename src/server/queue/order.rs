@@ -43,8 +43,8 @@
 //! ([`Order::displace`], reason `queue_full`). The server cannot see that the client of a datagram has left, and
 //! without this rule datagrams that nobody waits for any more would keep the places.
 //!
-//! *Leader.* When an event says that the client of a queued connection has hung up, the leader calls [`Order::hung_up`]
-//! and sheds what that returns.
+//! *Leader.* When an event says that the client of a queued connection has hung up, the leader calls [`Order::hung_up`],
+//! and when the connection has failed [`Order::gone`]. It sheds what they return.
 //!
 //! *Timekeeper.* At each scan it calls [`Order::expire_late`] and sheds what that returns (`queue_timeout`). While all
 //! workers are in long turns none of them takes entries, and only then can an entry in the channel grow old: the
@@ -260,7 +260,6 @@ impl<E: Copy> Order<E> {
     }
 
     /// Takes an entry off the shelf, if it is there: its client is gone for certain.
-    #[cfg(test)]
     #[must_use = "the entry has to be ended"]
     pub(crate) fn gone(&self, class: Class, slot: u32, generation: u32, now: Nanos) -> Option<E> {
         self.take_out(|shelf| shelf.gone(class, slot, generation, now))

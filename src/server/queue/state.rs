@@ -34,6 +34,8 @@ const OTHER_HANGUP: u32 = 0b1_0000;
 const EVENT: u32 = 0b10_0000;
 const OTHER_EVENT: u32 = 0b100_0000;
 const EVENTS: u32 = EVENT | OTHER_EVENT;
+/// The connection failed. It is a word to whoever hears of the event, and is not kept: a turn sees the failure itself.
+const FAILED: u32 = 1 << 31;
 const GENERATION_SHIFT: u32 = 7;
 
 /// What events say of a connection. Of a hang-up every later turn is told, of an event the next one.
@@ -47,6 +49,16 @@ impl Marks {
     /// An event of its client's socket.
     pub(crate) fn of_client(hangup: bool) -> Self {
         Self(if hangup { EVENT | HANGUP } else { EVENT })
+    }
+
+    /// The same; `failed` says that the connection is no more: the client has reset it, or the kernel has given it up.
+    pub(crate) fn with_failure(self, failed: bool) -> Self {
+        if failed { Self(self.0 | HANGUP | FAILED) } else { self }
+    }
+
+    /// The client is gone for certain, so that nobody would get a reply.
+    pub(crate) fn failed(self) -> bool {
+        self.0 & FAILED != 0
     }
 
     /// An event of its other socket.
@@ -144,7 +156,8 @@ impl State {
     }
 
     /// An event arrived.
-    pub(crate) fn ready(&self, generation: Generation, Marks(mark): Marks) -> Ready {
+    pub(crate) fn ready(&self, generation: Generation, Marks(marks): Marks) -> Ready {
+        let mark = marks & !FAILED;
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             if word >> GENERATION_SHIFT != generation.0 {
@@ -300,6 +313,13 @@ mod tests {
         assert!(state.has_hung_up(life) && !state.has_hung_up(Generation(life.0 + 1)));
         assert_eq!(state.ready(life, Marks::of_client(true)), Ready::Known);
         assert!(state.has_hung_up(life), "a second event takes no mark away");
+        let failed = Marks::of_client(false).with_failure(true);
+        assert!(failed.failed() && failed.hangup() && !Marks::of_client(true).with_failure(false).failed());
+        assert_eq!(
+            state.ready(life, failed),
+            Ready::Known,
+            "a failure alone is nothing new, and no other life"
+        );
         assert_eq!(state.take(life).map(Marks::hangup), Some(true));
         assert_eq!(state.park(), Parked::Idle);
         assert_eq!(state.ready(life, Marks::of_client(false)), Ready::Enqueue);

@@ -10,9 +10,10 @@ use crate::server::poll::ThreadLead;
 use crate::server::poll::poller::Event;
 use crate::server::pulse::Vital;
 use crate::server::queue::line::{Claim, Entry, Job};
-use crate::server::queue::state::{ConnectionId, Marks, Ready};
+use crate::server::queue::state::{ConnectionId, Generation, Marks, Ready};
 use crate::server::queue::table::NEVER;
 use crate::server::shared::Shared;
+use crate::service::Seat;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -46,12 +47,20 @@ pub(crate) fn harvest(
         }
         *at
     };
+    let mut queue = |entry| match entry {
+        Some(entry) if takes && first.is_none() => *first = Some(entry),
+        Some(entry) => shared.line.push(entry),
+        None => {}
+    };
     let events = shared.poller.poll(lead, timeout, |event| match event {
-        Event::Connection { id, marks } => match queued(shared, id, marks, row, &mut clock) {
-            Some(entry) if takes && first.is_none() => *first = Some(entry),
-            Some(entry) => shared.line.push(entry),
-            None => {}
-        },
+        Event::Connection { id, marks } => queue(queued(shared, id, marks, row, &mut clock)),
+        Event::Routed { id, hung_up } => {
+            // Whether the other side has hung up, the session learns from the route: the session may have another
+            // descriptor later.
+            if let Some(seat) = shared.poller.routes().event(id, hung_up) {
+                queue(queued(shared, connection_of(seat), Marks::of_other(false), row, &mut clock));
+            }
+        }
         Event::Newcomers(listener) => Newcomers { shared, row }.take(listener),
         Event::Datagrams(number) => {
             if let Some(socket) = shared.datagrams.sockets.get(number) {
@@ -61,6 +70,11 @@ pub(crate) fn harvest(
     });
     found.events = events;
     found
+}
+
+/// The connection of a session.
+pub(crate) fn connection_of(seat: Seat) -> ConnectionId {
+    ConnectionId { slot: seat.slot, generation: Generation(seat.generation) }
 }
 
 /// Something happened to a connection: puts it into the line, unless it is there or has a worker; whether it did. `row` is
@@ -94,7 +108,12 @@ fn queued(
     if marks.hangup() && shared.order.len() > 0 {
         // It may be on the shelf, and its client may have given up waiting.
         let (class, now) = (Class::Established, clock());
-        if let Some(entry) = shared.order.hung_up(class, id.slot, id.generation.0, now) {
+        let (slot, generation) = (id.slot, id.generation.0);
+        let given_up = match marks.failed() {
+            true => shared.order.gone(class, slot, generation, now),
+            false => shared.order.hung_up(class, slot, generation, now),
+        };
+        if let Some(entry) = given_up {
             shed(shared, row, &entry, Shedding::Gone, now);
         }
     }

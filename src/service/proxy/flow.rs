@@ -132,6 +132,17 @@ impl Flow {
         !matches!(self.kept, Kept::Nothing)
     }
 
+    /// Whether a turn with this event of the sender finds nothing to do, whatever the reader's socket has had. Most turns
+    /// are about one direction only.
+    pub(super) fn has_nothing_for(&self, event: SocketEvent) -> bool {
+        let rests = match self.stage {
+            Stage::Open => self.drained && event == SocketEvent::Nothing,
+            Stage::Ending => false,
+            Stage::Done => true,
+        };
+        rests && !self.is_blocked()
+    }
+
     /// How many bytes are kept.
     #[cfg(test)]
     pub(super) fn kept_bytes(&self) -> usize {

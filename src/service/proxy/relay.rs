@@ -185,10 +185,10 @@ impl Relay {
             let client = End { event: SocketEvent::Hangup, ..client };
             pumped = self.pump_one(PairSide::Client, client, backend, lent, &mut up);
         }
-        if pumped.is_ok() && self.down.answer_tls(client, lent, &mut down).is_err() {
+        if client.tls.is_some() && pumped.is_ok() && self.down.answer_tls(client, lent, &mut down).is_err() {
             pumped = Err(Ended::Reset(PairSide::Client));
         }
-        if pumped.is_ok() && self.up.answer_tls(backend, lent, &mut up).is_err() {
+        if backend.tls.is_some() && pumped.is_ok() && self.up.answer_tls(backend, lent, &mut up).is_err() {
             pumped = Err(Ended::Reset(PairSide::Backend));
         }
         turned.to_backend = up.bytes;
@@ -224,6 +224,9 @@ impl Relay {
             PairSide::Client => (&mut self.up, &self.down),
             PairSide::Backend => (&mut self.down, &self.up),
         };
+        if flow.has_nothing_for(from.event) {
+            return Ok(());
+        }
         let was_done = flow.is_done();
         // Closing the sockets passes the second end on.
         let is_last = other.is_done() && self.failed.is_none();

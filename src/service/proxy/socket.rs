@@ -130,18 +130,22 @@ impl BackendSocket {
         tls.put_down(buffers, store).map(|()| turned)
     }
 
-    /// Whether the connection is open, has nothing to be read, and speaks what this address wants: that may have changed
-    /// since the connection was made.
-    pub(crate) fn serves(&self, address: &BackendAddress) -> bool {
-        let fits = match (&self.tls, address.tls()) {
+    /// Whether the connection speaks what this address wants, which may have changed since the connection was made, and holds
+    /// nothing that was not read.
+    pub(crate) fn fits(&self, address: &BackendAddress) -> bool {
+        match (&self.tls, address.tls()) {
             (None, None) => true,
             (Some(tls), Some(wanted)) => {
                 let holds = tls.left.is_some() || tls.engine.has_more();
                 !holds && Arc::ptr_eq(&tls.to.setup, &wanted.setup) && tls.to.name == wanted.name
             }
             _ => false,
-        };
-        fits && !socket::has_news(&self.socket)
+        }
+    }
+
+    /// Whether the backend has closed the connection, or has sent something that was not read.
+    pub(crate) fn has_news(&self) -> bool {
+        socket::has_news(&self.socket)
     }
 
     /// Makes the end of this connection a reset.

@@ -679,3 +679,36 @@ fn a_pair_is_small_and_a_quiet_one_owns_nothing_else() {
     drop((client, backend));
     relay.join().unwrap();
 }
+
+#[test]
+fn a_turn_reads_only_from_the_side_that_had_an_event() {
+    let ((near_client, client), (near_backend, backend)) =
+        (Far::pair(Family::Unix, false), Far::pair(Family::Unix, false));
+    let sockets = Sockets {
+        client: near_client.as_fd(),
+        client_tls: None,
+        backend: near_backend.as_fd(),
+        backend_tls: None,
+        client_is_tcp: false,
+        backend_is_tcp: false,
+    };
+    let Stock { pipes, pool, pool_most, .. } = &Stock::default();
+    let mut buffer = vec![0; PIECE_BYTES];
+    let mut relay = Relay::new(0);
+    let mut turn = |client, other| {
+        let mut lent =
+            Lent { buffer: &mut buffer, pipes, pool, pool_most: *pool_most, turn_bytes: PIECE_BYTES };
+        let turned = relay.turn(sockets, SocketEvents { client, other }, &mut lent, 1);
+        assert_eq!(turned.progress, PairProgress::Park);
+        (turned.to_backend, turned.to_client)
+    };
+    client.say(b"up");
+    backend.say(b"down");
+    use SocketEvent::{Nothing, Ready};
+    assert_eq!(turn(Nothing, Nothing), (0, 0));
+    assert_eq!(turn(Ready, Nothing), (2, 0));
+    backend.hear(b"up");
+    assert_eq!(turn(Nothing, Ready), (0, 4));
+    client.hear(b"down");
+    assert_eq!(turn(Ready, Ready), (0, 0));
+}

@@ -51,6 +51,8 @@ pub(super) struct ServerModel {
     pub(super) target: Nanos,
     /// Each client's source counts; otherwise all are one.
     pub(super) fair: bool,
+    /// The freshest first while the queue stands; without it in the order of arrival.
+    pub(super) fresh: bool,
     /// The share of a processor that refusals may take.
     pub(super) refusals: f64,
 }
@@ -69,6 +71,7 @@ impl ServerModel {
         queue_timeout: 5 * SECOND,
         target: crate::server::queue::standing::TARGET,
         fair: true,
+        fresh: true,
         refusals: 0.05,
     };
 
@@ -147,8 +150,8 @@ pub(super) struct TurnModel {
     pub(super) left: f64,
     /// It was given because nobody else waited.
     pub(super) spare: bool,
-    /// Its client had closed at least its sending half before.
-    pub(super) hung_up: bool,
+    /// Its client had closed its sending half with its request.
+    pub(super) half_closed: bool,
 }
 
 /// The workers in turns, and the processors under them.

@@ -66,6 +66,9 @@ struct ConnectionModel {
     since: Nanos,
     /// Its client has reset it.
     reset: bool,
+    /// Its client closed its sending half with its request, and listens for the reply: the server cannot tell that from
+    /// leaving.
+    half_closed: bool,
 }
 
 pub(super) struct World {
@@ -105,7 +108,7 @@ impl World {
             connections: rules.max_connections,
             datagrams: DATAGRAMS,
             doubtful_max: rules.queue,
-            fresh: true,
+            fresh: rules.fresh,
         };
         let mut world = Self {
             rules,
@@ -272,10 +275,12 @@ impl World {
             return self.send_datagram(client);
         }
         let Some((slot, generation)) = connection else { return self.knock(client) };
-        if self.random.happens(group.half_close) {
+        let half_closed = self.random.happens(group.half_close);
+        if half_closed {
             self.channel.hung_up.borrow_mut()[slot as usize] = true;
         }
         let connection = &mut self.connections[slot as usize];
+        connection.half_closed = half_closed;
         assert_eq!((connection.at, connection.generation), (Whereabouts::Idle, generation));
         (connection.at, connection.since) = (Whereabouts::Waiting, self.now);
         let class = if connection.newcomer { Class::Newcomer } else { Class::Established };
@@ -337,16 +342,22 @@ impl World {
         self.next_ask(client, self.now, self.now + group.pause);
     }
 
-    /// The client of a connection is gone; the server sees a hang-up.
+    /// The client of a connection is gone. The server hears of it, unless the connection has had no turn: such a one is not
+    /// registered with the poller yet.
     fn hang_up(&mut self, slot: u32, generation: u32, reset: bool) {
-        self.channel.hung_up.borrow_mut()[slot as usize] = true;
-        let connection = self.connections[slot as usize];
-        if connection.at != Whereabouts::Waiting || self.rules.rule != ServingOrder::Shelf {
+        let connection = &mut self.connections[slot as usize];
+        connection.reset |= reset;
+        let shelf = self.rules.rule == ServingOrder::Shelf;
+        if shelf && connection.newcomer {
             return;
         }
-        let class = if connection.newcomer { Class::Newcomer } else { Class::Established };
+        let connection = *connection;
+        self.channel.hung_up.borrow_mut()[slot as usize] = true;
+        if connection.at != Whereabouts::Waiting || !shelf {
+            return;
+        }
+        let class = Class::Established;
         if reset {
-            self.connections[slot as usize].reset = true;
             if let Some(request) = self.order.gone(class, slot, generation, self.now) {
                 self.report.gone += 1;
                 self.shed(&request);
@@ -394,11 +405,14 @@ impl World {
                 self.clients[client].connection = Some((slot, generation));
             }
             let half_close = self.groups[self.clients[client].group].half_close;
-            if !stays || self.random.happens(half_close) {
+            let half_closed = self.random.happens(half_close);
+            if (!stays || half_closed) && self.rules.rule != ServingOrder::Shelf {
                 self.channel.hung_up.borrow_mut()[slot as usize] = true;
             }
             let ClientModel { source, group, .. } = self.clients[client];
-            self.connections[slot as usize].reset = !stays && self.groups[group].resets;
+            let connection = &mut self.connections[slot as usize];
+            connection.half_closed = half_closed;
+            connection.reset = !stays && self.groups[group].resets;
             let class = Class::Newcomer;
             let request = RequestModel { slot, generation, since, class, source, client, ask: asks };
             self.newcomers += 1;
@@ -483,6 +497,7 @@ impl World {
                     newcomer,
                     since: 0,
                     reset: false,
+                    half_closed: false,
                 };
                 self.connections.push(free);
                 self.connections.len() as u32 - 1
@@ -490,7 +505,8 @@ impl World {
         };
         let connection = &mut self.connections[slot as usize];
         assert_eq!(connection.at, Whereabouts::Free);
-        (connection.at, connection.newcomer, connection.reset) = (Whereabouts::Idle, newcomer, false);
+        (connection.at, connection.newcomer) = (Whereabouts::Idle, newcomer);
+        (connection.reset, connection.half_closed) = (false, false);
         self.channel.hung_up.borrow_mut()[slot as usize] = false;
         Some((slot, connection.generation))
     }
@@ -532,8 +548,9 @@ impl World {
             let left = self.rules.cost as f64 * group.cost * spread;
             let gone = !self.clients[request.client].is_waiting(request.ask);
             let spare = gone && !self.anyone_waits();
-            let hung_up = self.channel.has_hung_up(&request);
-            self.workers.turns.push(TurnModel { request, began: self.now, left, spare, hung_up });
+            let half_closed =
+                request.class != Class::Datagram && self.connections[request.slot as usize].half_closed;
+            self.workers.turns.push(TurnModel { request, began: self.now, left, spare, half_closed });
         }
     }
 
@@ -648,7 +665,7 @@ impl World {
         if request.class == Class::Datagram {
             self.datagrams[request.slot as usize] = false;
         } else {
-            stays &= !self.channel.has_hung_up(&request);
+            stays &= !turn.half_closed;
             let served = &mut self.connections[request.slot as usize];
             (served.at, served.newcomer) = (Whereabouts::Idle, false);
             if !stays {
@@ -658,7 +675,7 @@ impl World {
         if !useful {
             // Nobody can see that who sent a datagram or closed its half at once has left, or for how long one waited
             // whose handshake was dropped. (The client may be another by now; then this one had left long before.)
-            let unseen = request.class == Class::Datagram || turn.hung_up || left.unheard;
+            let unseen = request.class == Class::Datagram || turn.half_closed || left.unheard;
             if turn.spare || unseen {
                 self.report.excused += plan.cost;
             } else {
@@ -701,9 +718,23 @@ impl World {
             self.shed(&request);
         }
         self.overflowed &= !self.order.standing().is_calm(self.now);
-        let oldest = self.order.oldest(self.now).unwrap_or(0);
-        assert!(oldest <= self.rules.queue_timeout, "an entry has waited for {} ms", oldest / MS);
+        let late = self.connections.iter().filter(|connection| {
+            connection.at == Whereabouts::Waiting && self.now - connection.since > self.rules.queue_timeout
+        });
+        assert_eq!(
+            late.count(),
+            self.in_the_channel_for_too_long(),
+            "an entry on the shelf has waited too long"
+        );
         self.at(self.now + SCAN, WorldEvent::Scan);
+    }
+
+    /// Connections whose entry has waited too long and is not on the shelf yet.
+    fn in_the_channel_for_too_long(&self) -> usize {
+        let too_long = |request: &&RequestModel| {
+            request.class != Class::Datagram && self.now - request.since > self.rules.queue_timeout
+        };
+        self.channel.queue.borrow().iter().filter(too_long).count()
     }
 
     /// The end: what waits is cut, and then nothing must be left.

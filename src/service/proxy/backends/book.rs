@@ -252,6 +252,10 @@ impl Book {
             self.list.observe(now);
         }
         let ahead = if asking.priority { self.priority.len() } else { self.waiting() };
+        if ahead > 0 && asking.tried.is_empty() {
+            // Since those ahead wait for any backend, one is up, and none has a place.
+            return Choice::Full;
+        }
         match self.choose(asking.priority, asking.tried, now) {
             Choice::Backend(_) if ahead > 0 => Choice::Full,
             choice => choice,
@@ -501,19 +505,31 @@ impl Book {
 
     /// The state of a ticket. Its slot is freed unless the state is `Waiting`.
     pub(super) fn look(&mut self, slot: u32, life: u32, now: Nanos) -> TicketState {
-        // An owner that looks when its time is over must be told so.
-        self.settle(now);
-        let timeout = self.list.timeout();
-        let Some(waiter) = self.waiter(slot, life) else { return TicketState::Refused(Refusal::ClientGone) };
-        if let Stage::Waiting { since, .. } = waiter.stage {
-            // A client expires when it has waited for longer than the timeout, so look one nanosecond later.
-            return TicketState::Waiting { until: since.saturating_add(timeout).saturating_add(1) };
+        let waits = |book: &mut Self| match book.waiter(slot, life).map(|waiter| &waiter.stage) {
+            Some(&Stage::Waiting { since, .. }) => Some(since),
+            _ => None,
+        };
+        if waits(self).is_some() {
+            // An owner that looks when its time is over must be told so.
+            self.settle(now);
+            if let Some(since) = waits(self) {
+                return TicketState::Waiting { until: self.until(since) };
+            }
+        }
+        if self.waiter(slot, life).is_none() {
+            return TicketState::Refused(Refusal::ClientGone);
         }
         match self.vacate(slot) {
             Stage::Granted(grant) => TicketState::Granted(grant),
             Stage::Refused(refusal) => TicketState::Refused(refusal),
             Stage::Free | Stage::Waiting { .. } => TicketState::Refused(Refusal::ClientGone),
         }
+    }
+
+    /// When a client must look at its ticket at the latest that has waited since then.
+    pub(super) fn until(&self, since: Nanos) -> Nanos {
+        // It expires when it has waited for longer than the timeout, so it looks one nanosecond later.
+        since.saturating_add(self.list.timeout()).saturating_add(1)
     }
 
     fn waiter(&mut self, slot: u32, life: u32) -> Option<&mut Waiter> {

@@ -95,11 +95,19 @@ impl Backends {
 
     /// Changes the book under its lock, and then wakes every session whose ticket has got its answer by it.
     fn change<R>(&self, change: impl FnOnce(&mut Book, Nanos) -> R) -> R {
+        self.consult(|book, now| {
+            let result = change(book, now);
+            book.settle(now);
+            result
+        })
+    }
+
+    /// The same for a change that frees no place, so that the clients that wait have nothing to gain from it.
+    fn consult<R>(&self, change: impl FnOnce(&mut Book, Nanos) -> R) -> R {
         let now = self.time.now();
         let (result, woken) = {
             let mut book = self.book();
             let result = change(&mut book, now);
-            book.settle(now);
             (result, book.take_woken())
         };
         // Wake without the lock: a session that is woken takes it.
@@ -153,24 +161,29 @@ impl Backends {
         asking: &Asking<'_>,
         waiter: impl FnOnce() -> Box<dyn Wake>,
     ) -> PlaceAnswer {
-        let choice = self.change(|book, now| match book.choose_for_newcomer(asking, now) {
-            Choice::Backend(index) => {
-                book.waited(now.saturating_sub(asking.since));
-                Ok(PlaceAnswer::Place(self.place(book.grant(index, asking.priority, now))))
-            }
-            Choice::Full => match book.wait(asking, waiter(), now) {
-                Ok((slot, life)) => Ok(PlaceAnswer::Wait(Ticket { backends: self.clone(), slot, life })),
-                Err(refusal) => Err(refusal),
-            },
-            Choice::Nothing => Err(Refusal::NoBackend),
-        });
-        match choice {
-            Ok(answer) => answer,
-            Err(refusal) => {
-                self.book().refused(refusal);
-                PlaceAnswer::Refused(refusal)
-            }
-        }
+        self.consult(|book, now| {
+            let refusal = match book.choose_for_newcomer(asking, now) {
+                Choice::Backend(index) => {
+                    book.waited(now.saturating_sub(asking.since));
+                    return PlaceAnswer::Place(self.place(book.grant(index, asking.priority, now)));
+                }
+                Choice::Full => match book.wait(asking, waiter(), now) {
+                    Ok((slot, life)) => {
+                        if !asking.tried.is_empty() {
+                            // While it waits it may also have a place at a backend that it has tried.
+                            book.settle(now);
+                        }
+                        let until = book.until(asking.since);
+                        let backends = self.clone();
+                        return PlaceAnswer::Wait(Ticket { backends, slot, life, until, is_open: true });
+                    }
+                    Err(refusal) => refusal,
+                },
+                Choice::Nothing => Refusal::NoBackend,
+            };
+            book.refused(refusal);
+            PlaceAnswer::Refused(refusal)
+        })
     }
 
     /// Takes a place at a backend that is due for a check: if its last connection is `every` ago, or if it was set aside
@@ -287,12 +300,21 @@ pub(crate) struct Ticket {
     backends: Arc<Backends>,
     slot: u32,
     life: u32,
+    until: Nanos,
+    /// It has not had its answer.
+    is_open: bool,
 }
 
 impl Ticket {
+    /// When to look at the latest, as was known when the wait began.
+    pub(crate) fn until(&self) -> Nanos {
+        self.until
+    }
+
     /// Whether there is a place now. After any answer but `Waiting` the ticket is used up.
     pub(crate) fn look(&mut self) -> Look {
-        let seen = self.backends.change(|book, now| book.look(self.slot, self.life, now));
+        let seen = self.backends.consult(|book, now| book.look(self.slot, self.life, now));
+        self.is_open = matches!(seen, book::TicketState::Waiting { .. });
         match seen {
             book::TicketState::Waiting { until } => Look::Waiting { until },
             book::TicketState::Granted(grant) => Look::Place(self.backends.place(grant)),
@@ -309,6 +331,8 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.backends.change(|book, now| book.leave(self.slot, self.life, now));
+        if self.is_open {
+            self.backends.change(|book, now| book.leave(self.slot, self.life, now));
+        }
     }
 }

@@ -71,6 +71,8 @@ pub(super) struct AnswerRelay {
     keep: bool,
     /// Whether the backend's connection can be used again after the answer.
     reusable: bool,
+    /// Whether the answer has said itself where it ends.
+    framed: bool,
 }
 
 /// Why an answer cannot be passed on.
@@ -114,12 +116,18 @@ impl AnswerRelay {
             heard: false,
             keep: false,
             reusable: false,
+            framed: false,
         }
     }
 
     /// Whether a byte of the answer has come.
     pub(super) fn is_heard(&self) -> bool {
         self.heard
+    }
+
+    /// Whether any part of an answer was passed on.
+    pub(super) fn was_passed_on(&self) -> bool {
+        self.has_begun() || self.interims > 0
     }
 
     /// Whether the head has come and was passed on, so that the gate cannot send an answer of its own any more.
@@ -144,6 +152,12 @@ impl AnswerRelay {
     /// Whether the backend's connection can be used again. Known once the answer is complete.
     pub(super) fn keeps_backend(&self) -> bool {
         self.reusable
+    }
+
+    /// Whether the answer has said itself where it ends. Otherwise its request or its status said so, and a backend that does
+    /// not know the rules may send a body yet.
+    pub(super) fn is_framed(&self) -> bool {
+        self.framed
     }
 
     /// The backend has closed its connection in good order. Returns whether that completes the answer (a body without a
@@ -268,6 +282,7 @@ impl AnswerRelay {
         self.status = head.status;
         // Some servers, waitress is one, send the body that a HEAD announces. The next request would take it for its answer.
         self.reusable = head.keep_alive && !asked.head_only;
+        self.framed = framing != AnswerFraming::None;
         self.keep = asked.keep && framing != AnswerFraming::UntilClose;
         write_head(&head, framing, asked.version, self.keep, out);
         let limits = BodyLimits::default();

@@ -7,7 +7,7 @@ use super::spares::SpareConnection;
 use crate::clock::{Nanos, nanos};
 use crate::service::proxy::backends::Place;
 use crate::service::proxy::socket::{BackendSocket, Store};
-use crate::service::{Decrypted, Seat, SocketEvent};
+use crate::service::{Decrypted, EventRoute, SocketEvent};
 use std::time::Duration;
 
 /// A request that is being answered. Fields are dropped in their order, so the socket is closed before the place is given
@@ -15,6 +15,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) socket: BackendSocket,
+    /// The way of the socket's events; `None` if they go to this session for good.
+    pub(super) route: Option<EventRoute>,
     pub(super) place: Place,
     pub(super) pending: Box<Pending>,
     pub(super) answer: AnswerRelay,
@@ -57,38 +59,40 @@ pub(super) enum BackendHeard {
     Fault(AnswerFault),
 }
 
-/// Where the connection to the backend comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BackendLine {
-    /// It was opened for this request. `watched_both` says that an event reported it, and that event may have reported
-    /// input too.
-    Made { watched_both: bool },
-    /// It has served other requests before.
-    Reused,
+/// A connection to a backend.
+#[derive(Debug)]
+pub(super) struct BackendLine {
+    pub(super) socket: BackendSocket,
+    pub(super) route: Option<EventRoute>,
+    /// Whether the poller watches it for room to write as well as for input.
+    pub(super) watched_both: bool,
+    /// Whether it has served other requests before. Otherwise, if it is watched for both, an event reported the connection,
+    /// and that event may have reported input too.
+    pub(super) reused: bool,
 }
 
 impl Exchange {
     pub(super) fn new(
-        socket: BackendSocket,
+        BackendLine { socket, route, watched_both, reused }: BackendLine,
         place: Place,
         pending: Box<Pending>,
-        line: BackendLine,
         now: Nanos,
     ) -> Self {
         let is_tcp = place.address().is_tcp();
         // Bytes may have come with the end of a TLS handshake.
-        let shaken = socket.is_secured() && line != BackendLine::Reused;
+        let shaken = socket.is_secured() && !reused;
         Self {
             socket,
+            route,
             place,
             pending,
             answer: AnswerRelay::new(),
-            reused: line == BackendLine::Reused,
+            reused,
             // Later input will be reported by an event.
-            unread: shaken || line == BackendLine::Made { watched_both: true },
+            unread: shaken || !reused && watched_both,
             hung_up: false,
             deaf: false,
-            watched_both: line == BackendLine::Made { watched_both: true },
+            watched_both,
             is_tcp,
             began: now,
             heard: now,
@@ -100,7 +104,8 @@ impl Exchange {
     /// Notes the event of the backend's socket with which a turn begins.
     pub(super) fn wake(&mut self, event: SocketEvent, now: Nanos) {
         self.unread |= event != SocketEvent::Nothing;
-        self.hung_up |= event == SocketEvent::Hangup;
+        let has_hung_up = || self.route.as_ref().is_some_and(EventRoute::has_hung_up);
+        self.hung_up |= event == SocketEvent::Hangup || event != SocketEvent::Nothing && has_hung_up();
         if std::mem::take(&mut self.paused) {
             self.heard = now;
         }
@@ -170,6 +175,9 @@ impl Exchange {
         if !self.unread {
             return BackendHeard::Nothing;
         }
+        if let Some(route) = &self.route {
+            route.clear();
+        }
         let (read, drained) = match self.socket.receive(buffer, self.hung_up, pool) {
             Ok(Decrypted::End) => {
                 return if self.answer.end(out) { BackendHeard::Done } else { BackendHeard::Lost };
@@ -206,12 +214,19 @@ impl Exchange {
         self.reused && !self.answer.is_heard() && self.pending.can_be_repeated()
     }
 
+    /// The same after something was heard that is no answer. On a used connection the backend has most likely sent it before
+    /// it had the request: too many bytes of the answer before.
+    pub(super) fn can_be_repeated_after_noise(&self) -> bool {
+        self.reused && !self.answer.was_passed_on() && self.pending.can_be_repeated()
+    }
+
     /// Takes the exchange apart when the answer is complete. The connection is among the parts if it can be used again.
-    pub(super) fn part(self, seat: Seat) -> (Option<SpareConnection>, Place, Box<Pending>) {
-        let Self { socket, place, pending, answer, deaf, .. } = self;
+    pub(super) fn part(self) -> (Option<SpareConnection>, Place, Box<Pending>) {
+        let Self { socket, route, watched_both, place, pending, answer, deaf, .. } = self;
         let taken = pending.is_taken() && !socket.has_unsent();
         let again = answer.keeps_backend() && !deaf && pending.has_come() && taken;
-        let spare = again.then_some(SpareConnection { socket, seat });
+        let spare =
+            again.then(|| SpareConnection { socket, route, watched_both, framed: answer.is_framed() });
         (spare, place, pending)
     }
 }

@@ -123,6 +123,11 @@ impl Pending {
         self.whole && !self.repeated && (self.idempotent || self.sent == 0)
     }
 
+    /// Whether it may be sent on a connection that the backend may have closed: if so, it is sent once more.
+    pub(super) fn can_be_risked(&self) -> bool {
+        self.idempotent && self.has_come() && self.can_be_repeated()
+    }
+
     /// Begins to send it from its start again.
     pub(super) fn rewind(&mut self) {
         self.sent = 0;

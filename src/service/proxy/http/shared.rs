@@ -3,6 +3,7 @@
 use super::spares::Spares;
 use super::words;
 use crate::clock::{Nanos, nanos};
+use crate::service::EventRoutes;
 use crate::service::proxy::gate::{Gate, Settings};
 use crate::service::proxy::resolve::BACKENDS_MAX;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ impl HttpGate {
         let places = self.gate.places();
         // Each backend has at most one check under way, which holds a place.
         let checks = if self.gate.settings.get().checks_ask { places.min(BACKENDS_MAX) } else { 0 };
-        places * Spares::CONNECTION_BYTES + checks * CHECK_BYTES
+        places * (Spares::CONNECTION_BYTES + EventRoutes::ROUTE_BYTES) + checks * CHECK_BYTES
     }
 
     /// Notes how long a request has held its place.

@@ -4,6 +4,7 @@ use super::{CONTINUE, GateTurn, Onward};
 use crate::clock::Nanos;
 use crate::reason::RequestFailure;
 use crate::service::held::Held;
+use crate::service::proxy::http::answer::AnswerFault;
 use crate::service::proxy::http::exchange::{BackendHeard, Exchange};
 use crate::service::proxy::http::pending::UploadFault;
 use crate::service::proxy::http::stage::RequestStage;
@@ -80,6 +81,9 @@ impl GateTurn<'_, '_> {
                 BackendHeard::Some | BackendHeard::Done => {}
                 BackendHeard::Switched { .. } => return self.switch(exchange),
                 BackendHeard::Lost => return self.lose(*exchange),
+                BackendHeard::Fault(AnswerFault::Unreadable(_)) if exchange.can_be_repeated_after_noise() => {
+                    return self.repeat(*exchange);
+                }
                 BackendHeard::Fault(fault) => {
                     return self.spoil(&mut exchange, RequestFailure::Unreadable, 502, &fault.to_string());
                 }
@@ -119,7 +123,11 @@ impl GateTurn<'_, '_> {
     /// Makes the poller say when the backend takes more, if it has not taken all.
     fn watch_output(&mut self, exchange: &mut Exchange) -> io::Result<()> {
         if !exchange.is_taken() && !exchange.deaf && !exchange.watched_both {
-            self.stream.watch(exchange.socket.as_fd(), WatchFor::OutputToo)?;
+            let socket = exchange.socket.as_fd();
+            match &exchange.route {
+                Some(route) => self.stream.route_output(socket, route)?,
+                None => self.stream.watch(socket, WatchFor::OutputToo)?,
+            }
             exchange.watched_both = true;
         }
         Ok(())
@@ -179,7 +187,7 @@ impl GateTurn<'_, '_> {
         self.count(exchange.answer.status(), Some(exchange.pending.since));
         exchange.pending.answered(exchange.answer.status(), exchange.answer.body());
         self.gate.held_for(exchange.age(self.now));
-        let (spare, place, _) = exchange.part(self.stream.seat());
+        let (spare, place, _) = exchange.part();
         // The connection becomes a spare one before the place is given back: see `spares`.
         if let Some(spare) = spare {
             self.gate.spares.put(place.backend(), spare, self.now);
@@ -193,15 +201,20 @@ impl GateTurn<'_, '_> {
     /// The backend's connection ended before the answer did.
     fn lose(&mut self, mut exchange: Exchange) -> io::Result<Onward> {
         if exchange.can_be_repeated() {
-            let Exchange { socket, place, mut pending, .. } = exchange;
-            drop(socket);
-            pending.rewind();
-            pending.repeated = true;
-            place.reused(true);
-            return self.set_out(place, pending, true);
+            return self.repeat(exchange);
         }
         let failure = if exchange.answer.has_begun() { RequestFailure::Cut } else { RequestFailure::Closed };
         self.spoil(&mut exchange, failure, 502, "the backend closed the connection without an answer")
+    }
+
+    /// Sends the request once more, on a new connection.
+    fn repeat(&mut self, exchange: Exchange) -> io::Result<Onward> {
+        let Exchange { socket, place, mut pending, .. } = exchange;
+        drop(socket);
+        pending.rewind();
+        pending.repeated = true;
+        place.reused(true);
+        self.set_out(place, pending, true)
     }
 
     /// The backend does not answer as it should. The client gets an answer of the gate, or, if the backend's answer has
@@ -239,7 +252,12 @@ impl GateTurn<'_, '_> {
             exchange.place.answered(exchange.answer.status());
             self.count(exchange.answer.status(), Some(exchange.pending.since));
             exchange.pending.answered(exchange.answer.status(), 0);
-            let Exchange { socket, place, watched_both, .. } = *exchange;
+            let Exchange { socket, route, place, mut watched_both, .. } = *exchange;
+            if route.is_some() {
+                // It is this session's until its end.
+                self.stream.watch(socket.as_fd(), WatchFor::Moved)?;
+                watched_both = false;
+            }
             let gate = self.gate.gate.clone();
             let tunnel = GateSession::adopted(gate, place, socket, watched_both, self.now);
             self.stream.tell(SocketEvents::UNKNOWN);

@@ -7,6 +7,7 @@ use crate::service::proxy::connect::{Arrival, Connecting};
 use crate::service::proxy::gate::wait_limits;
 use crate::service::proxy::http::exchange::{BackendLine, Exchange};
 use crate::service::proxy::http::pending::Pending;
+use crate::service::proxy::http::spares::{Reuser, SpareConnection};
 use crate::service::proxy::http::stage::RequestStage;
 use crate::service::proxy::http::words::GateWords;
 use crate::service::{Turn, WatchFor};
@@ -26,9 +27,19 @@ impl GateTurn<'_, '_> {
         };
         match self.gate.gate.backends.take(&asking, || Box::new(stream.waker())) {
             PlaceAnswer::Place(place) => self.set_out(place, pending, false),
-            PlaceAnswer::Wait(ticket) => self.wait(ticket, pending),
+            PlaceAnswer::Wait(ticket) => self.queue_up(ticket, pending),
             PlaceAnswer::Refused(refusal) => self.turn_away(&mut pending, refusal),
         }
+    }
+
+    /// The request begins to wait. Its ticket is looked at when it is woken for it.
+    fn queue_up(&mut self, ticket: Ticket, pending: Box<Pending>) -> io::Result<Onward> {
+        if self.has_left() {
+            return self.leave();
+        }
+        let until = ticket.until();
+        self.begun.stage = RequestStage::Waiting { ticket, pending };
+        self.park(until)
     }
 
     /// Checks whether the request's ticket has got its place.
@@ -70,12 +81,19 @@ impl GateTurn<'_, '_> {
         new: bool,
     ) -> io::Result<Onward> {
         let backends = &self.gate.gate.backends;
-        if !new && let Some(spare) = self.gate.spares.take(place.backend(), place.address(), self.now) {
-            if spare.seat != self.stream.seat() {
-                self.stream.watch(spare.socket.as_fd(), WatchFor::Moved)?;
+        if !new {
+            let reuser = Reuser {
+                backend: place.backend(),
+                address: place.address(),
+                seat: self.stream.seat(),
+                can_be_risked: pending.can_be_risked(),
+                now: self.now,
+            };
+            if let Some(spare) = self.gate.spares.take(&reuser) {
+                let line = self.reuse(spare)?;
+                place.reused(false);
+                return self.begin(Exchange::new(line, place, pending, self.now));
             }
-            place.reused(false);
-            return self.begin(Exchange::new(spare.socket, place, pending, BackendLine::Reused, self.now));
         }
         if pending.deadline == 0 {
             pending.deadline = self.settings.connect_deadline(self.now);
@@ -96,6 +114,19 @@ impl GateTurn<'_, '_> {
             Ok((_, made)) => self.arrive(made, place, pending),
             Err(unreached) => self.fail(place, pending, unreached),
         }
+    }
+
+    /// A spare connection, whose events this session is told of from now on.
+    fn reuse(&self, spare: SpareConnection) -> io::Result<BackendLine> {
+        let SpareConnection { socket, route, mut watched_both, .. } = spare;
+        let route = match route {
+            Some(route) => route,
+            None => {
+                watched_both = false;
+                self.stream.route(socket.as_fd(), true)?
+            }
+        };
+        Ok(BackendLine { socket, route: Some(route), watched_both, reused: true })
     }
 
     /// What a backend is sent first: the PROXY header, if the gate is to send one.
@@ -154,10 +185,8 @@ impl GateTurn<'_, '_> {
     fn arrive(&mut self, arrival: Arrival, place: Place, pending: Box<Pending>) -> io::Result<Onward> {
         let Arrival::Made { socket, took, told } = arrival else { return Ok(Onward::Turn(Turn::Close)) };
         place.reached(took);
-        if !told {
-            self.stream.watch(socket.as_fd(), WatchFor::Input)?;
-        }
-        let line = BackendLine::Made { watched_both: told };
-        self.begin(Exchange::new(socket, place, pending, line, self.now))
+        let route = if told { None } else { Some(self.stream.route(socket.as_fd(), false)?) };
+        let line = BackendLine { socket, route, watched_both: told, reused: false };
+        self.begin(Exchange::new(line, place, pending, self.now))
     }
 }

@@ -10,9 +10,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::{
-    Client, End, Ending, Program, Running, Scrape, command, eventually, figure, path, raise_open_files,
-};
+use support::{Client, End, Ending, Program, Scrape, command, eventually, figure, path, raise_open_files};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 

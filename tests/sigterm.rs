@@ -536,8 +536,10 @@ fn datagrams_in_work() -> Scene {
     })
 }
 
-/// Each state, and how it is brought about.
-const STATES: [(&str, fn() -> Scene); 20] = [
+/// A state, and how it is brought about.
+type State = (&'static str, fn() -> Scene);
+
+const STATES: [State; 20] = [
     ("nobody is there", nobody_is_there),
     ("idle clients", idle_clients),
     ("queueing", queueing),

@@ -462,7 +462,7 @@ fn requests(addr: SocketAddr, requests: u32) -> Result<()> {
     Ok(())
 }
 
-/// A session is woken so many times, and says so each time: a wake, a turn, and a byte for the client.
+/// A session is woken this many times, and says so each time: a wake, a turn, and a byte for the client.
 fn wakes(addr: SocketAddr, wakes: u32) -> Result<()> {
     let mut stream = connected(addr)?;
     stream.write_all(format!("{wakes}\n").as_bytes())?;

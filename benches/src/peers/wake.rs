@@ -28,7 +28,7 @@ impl Service for Wakes {
     }
 }
 
-/// Who wants to know that a turn has come, once there is somebody.
+/// The thread that wakes hears through this of each turn, once there is one.
 struct Woken(Option<Sender<()>>);
 
 impl Session for Woken {

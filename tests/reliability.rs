@@ -44,13 +44,22 @@ const HELD: &[(&str, &[In])] = &[
     ),
     (
         "Half requests, half-closed connections, silence",
-        &[(
-            "slow_clients",
-            &[
-                "silent_clients_hold_no_worker_and_end_in_good_order",
-                "half_a_request_holds_no_worker_and_has_a_deadline",
-            ],
-        )],
+        &[
+            (
+                "slow_clients",
+                &[
+                    "silent_clients_hold_no_worker_and_end_in_good_order",
+                    "half_a_request_holds_no_worker_and_has_a_deadline",
+                ],
+            ),
+            (
+                "http_abuse",
+                &[
+                    "clients_that_are_silent_or_stop_within_a_request_delay_nobody",
+                    "clients_that_stop_within_a_handshake_or_a_frame_of_a_websocket_delay_nobody",
+                ],
+            ),
+        ],
     ),
     (
         "A byte at a time",

@@ -1,5 +1,6 @@
 //! One listener: its service, its socket while that is open, its own limits, and the errors of its accept calls.
 
+use super::close::last_words::LastWords;
 use super::in_force::OwnLimits;
 use super::queue::cost::TurnCost;
 use super::queue::room::NewcomerRoom;
@@ -10,6 +11,7 @@ use crate::metrics::handshakes::HandshakeCounts;
 use crate::metrics::web::WebCounts;
 use crate::reason::AcceptError;
 use crate::service::http::AccessLog;
+use crate::service::http::wire::is_lone_request;
 use crate::service::{Network, Protocol, Service, Words};
 use crate::transport::address::{Address, ClientAddress};
 use crate::transport::listen::ListenSocket;
@@ -131,13 +133,21 @@ impl Listener {
 
     /// The text for a client that is refused and should wait for this long. With TLS there is none: to send it would cost a
     /// handshake.
-    pub(crate) fn refusal(&self, wait: Duration) -> Vec<u8> {
-        if self.tls.is_some() { Vec::new() } else { self.words.get().say(wait).into_owned() }
+    pub(crate) fn refusal(&self, wait: Duration) -> LastWords {
+        if self.tls.is_some() {
+            return LastWords::default();
+        }
+        let is_all = match self.protocol {
+            Protocol::Stream => None,
+            Protocol::Http | Protocol::WebSocket => Some(is_lone_request as fn(&[u8]) -> bool),
+        };
+        // A request behind a balancer's header is not known for one, and is heard out as other protocols are.
+        LastWords { text: self.words.get().say(wait).into_owned(), is_all }
     }
 
     /// The same for a client with or without a handshake that is over.
-    pub(crate) fn refusal_where(&self, is_open: bool, wait: Duration) -> Vec<u8> {
-        if is_open { self.words.get().say(wait).into_owned() } else { self.refusal(wait) }
+    pub(crate) fn refusal_where(&self, is_open: bool, wait: Duration) -> LastWords {
+        if is_open { LastWords::new(self.words.get().say(wait).into_owned()) } else { self.refusal(wait) }
     }
 
     /// Whether the service's sessions have words for an overload.

@@ -2,6 +2,7 @@
 //! folders of the stages, like `accept` and `turn`.
 
 use super::close::farewells::Farewells;
+use super::close::last_words::LastWords;
 use super::close::linger::Lingers;
 use super::close::{Closer, closer};
 use super::counts::Counts;
@@ -200,12 +201,12 @@ impl Shared {
     }
 
     /// What a refused client of this listener is told.
-    pub(crate) fn words(&self, listener: usize) -> Vec<u8> {
+    pub(crate) fn words(&self, listener: usize) -> LastWords {
         self.listeners[listener].refusal(self.wait_estimate())
     }
 
     /// The same for a client that has a connection. Inside TLS it can be told once its handshake is over.
-    pub(crate) fn words_for(&self, owned: &Owned<'_>) -> Vec<u8> {
+    pub(crate) fn words_for(&self, owned: &Owned<'_>) -> LastWords {
         let side = self.table.side(owned.id.slot);
         let is_open = side.is_some_and(|side| side.as_ref().is_some_and(|side| side.is_open()));
         self.listeners[owned.listener()].refusal_where(is_open, self.wait_estimate())

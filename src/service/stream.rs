@@ -224,6 +224,11 @@ impl<'a> Stream<'a> {
         self.peer
     }
 
+    /// The client, also while the halves are borrowed.
+    pub(super) fn lasting_peer(&self) -> &'a Peer {
+        self.peer
+    }
+
     pub(super) fn context(&self) -> &'a Context<'a> {
         self.output.context
     }
@@ -522,6 +527,18 @@ impl Output<'_> {
         }
         self.flush()?;
         self.pass(data)
+    }
+
+    /// Lets `write` append bytes to what is collected, `most` of them at most, which are sent as [`send`](Self::send) sends
+    /// them: what has many small parts costs one look for room.
+    pub(super) fn compose(&mut self, most: usize, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        if self.gather.len() + most <= GATHER_BYTES.min(self.gather.capacity()) {
+            write(self.gather);
+            return Ok(());
+        }
+        let mut piece = Vec::with_capacity(most);
+        write(&mut piece);
+        self.send(&piece)
     }
 
     /// Whether a session that still has unanswered input should leave it to another turn. That is so when this turn

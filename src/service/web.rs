@@ -40,6 +40,7 @@ impl<'a> WebTurn<'a> {
     }
 
     /// What is noted for the log of a request that began then; of one that cannot be read there is no head.
+    #[inline]
     pub(super) fn entry(
         &self,
         client: ClientAddress,

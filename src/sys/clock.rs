@@ -31,10 +31,32 @@ fn monotonic() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// Seconds since 1970, as the kernel noted them some milliseconds ago at most: a header's date needs no more, and the
+/// processor's own clock is not read for it.
+pub(crate) fn unix_second() -> u64 {
+    #[cfg(target_os = "linux")]
+    const CLOCK: libc::clockid_t = libc::CLOCK_REALTIME_COARSE;
+    #[cfg(not(target_os = "linux"))]
+    const CLOCK: libc::clockid_t = libc::CLOCK_REALTIME;
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: as above. If the system does not have the clock, `now` stays what it is.
+    unsafe { libc::clock_gettime(CLOCK, &raw mut now) };
+    // A clock before 1970 is wrong, and so is whatever is said then.
+    u64::try_from(now.tv_sec).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Instant;
+
+    #[test]
+    fn the_second_is_that_of_the_standard_library() {
+        let second = || std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let before = second();
+        let now = unix_second();
+        assert!((before.saturating_sub(1)..=second()).contains(&now), "{before}, {now}");
+    }
 
     #[test]
     fn it_goes_on_as_the_instants_of_the_standard_library_do() {

@@ -23,7 +23,7 @@ pub(crate) use accept_queue::{socket_drops, tcp_listen_info};
 pub(crate) use allocator::give_memory_back;
 #[cfg(feature = "cli")]
 pub(crate) use allocator::save_memory;
-pub(crate) use clock::Clock;
+pub(crate) use clock::{Clock, unix_second};
 pub(crate) use datagrams::{
     DATAGRAMS_AT_ONCE, Given, Taken, receive_datagrams, report_local_address, send_datagrams,
 };

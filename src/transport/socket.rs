@@ -152,6 +152,14 @@ pub(crate) enum Discarded {
     Ended,
 }
 
+/// Reads once, and throws away what has come; whether that `is_all` that the client sends.
+pub(crate) fn has_said_all(socket: impl AsFd, left: &mut usize, is_all: fn(&[u8]) -> bool) -> bool {
+    let mut bin = [0u8; 4096];
+    let Ok(Some(n)) = receive(&socket, &mut bin) else { return false };
+    *left = left.saturating_sub(n);
+    n < bin.len() && is_all(&bin[..n])
+}
+
 /// Reads and throws away what a client sends, at most `left` bytes.
 pub(crate) fn discard(socket: impl AsFd, left: &mut usize) -> Discarded {
     let mut bin = [0u8; 4096];

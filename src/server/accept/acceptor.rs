@@ -271,8 +271,17 @@ impl Acceptor {
         let overload = limits.listeners[index].overload;
         // Whom a dry run lets in is no refusal for the budget, and pushes nobody out.
         let dry = WouldDrop::of_newcomer(reason).is_some_and(|would| limits.server.dry_run.has(would));
+        let displaces = reason == DropReason::QueueFull && self.shared.displaces_oldest(overload);
+        // At the expense of a listener that has more than its share, one is let in whatever the refusal costs: there are no
+        // more of those than are served here.
+        let fullest = (displaces && scope == Scope::All).then(|| self.above_its_share(index)).flatten();
+        let is_free = dry || fullest.is_some();
+        let stands = self.shared.order.standing().stands();
         let watched = &mut self.watched[index];
-        if !watched.is_waited_at() {
+        // While the queue stands there nearly always is a newcomer. A refusal that the budget pays for does not look first: the
+        // accept tells if there is none.
+        let paid = displaces && stands && !is_free && watched.surplus == 0 && self.shared.may_refuse();
+        if !paid && !watched.is_waited_at() {
             return Step::Empty;
         }
         let now = Instant::now();
@@ -281,22 +290,17 @@ impl Acceptor {
             let burst = now.saturating_duration_since(*watched.burst_since.get_or_insert(now));
             let patience = match overload {
                 Overload::Wait(patience) => patience.saturating_sub(full),
-                _ if self.shared.order.standing().stands() => Duration::ZERO,
+                _ if stands => Duration::ZERO,
                 _ => BURST.saturating_sub(burst),
             };
             if !patience.is_zero() {
                 return self.hold(index, (reason, scope), patience);
             }
         }
-        let displaces = reason == DropReason::QueueFull && self.shared.displaces_oldest(overload);
-        // At the expense of a listener that has more than its share, one is let in whatever the refusal costs: there are no
-        // more of those than are served here.
-        let fullest = (displaces && scope == Scope::All).then(|| self.above_its_share(index)).flatten();
-        let is_free = dry || fullest.is_some();
         let watched = &mut self.watched[index];
         if watched.surplus > 0 {
             watched.surplus -= 1;
-        } else if !is_free && !self.shared.may_refuse() {
+        } else if !is_free && !paid && !self.shared.may_refuse() {
             let next = self.shared.refusal_budget().next(now);
             return self.hold(index, (reason, scope), next.unwrap_or(WAIT));
         }

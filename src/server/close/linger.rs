@@ -5,7 +5,7 @@
 use crate::admit::places::{Place, Places};
 use crate::clock::{Nanos, nanos};
 use crate::limits::Limits;
-use crate::transport::socket::{ClientSocket, Discarded, discard, reset_on_close};
+use crate::transport::socket::{ClientSocket, Discarded, discard, has_said_all, reset_on_close};
 use crossbeam_channel::{Receiver, Sender};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -54,17 +54,21 @@ impl Lingers {
     }
 
     /// Sends FIN, and what comes after that is the timekeeper's; true when it must take the socket in. `unregister` is
-    /// called before that, so that what is only discarded wakes nobody. Past the budget the close does not wait.
+    /// called before that, so that what is only discarded wakes nobody. Past the budget the close does not wait. Nor does it
+    /// for a client whose bytes so far `is_all` knows to be all.
     pub(crate) fn linger(
         &self,
         socket: ClientSocket,
         now: Nanos,
+        is_all: Option<fn(&[u8]) -> bool>,
         unregister: impl FnOnce(&ClientSocket),
     ) -> bool {
-        if socket.end_output().is_err() {
+        let mut left = self.bytes.load(Relaxed);
+        if is_all.is_some_and(|is_all| has_said_all(&socket, &mut left, is_all))
+            || socket.end_output().is_err()
+        {
             return false;
         }
-        let mut left = self.bytes.load(Relaxed);
         if discard(&socket, &mut left) != Discarded::Open {
             return false;
         }

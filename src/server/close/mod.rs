@@ -1,6 +1,7 @@
 //! The end of a connection: every ending goes through this module, and is counted here.
 
 pub(crate) mod farewells;
+pub(crate) mod last_words;
 pub(crate) mod linger;
 pub(crate) mod shedding;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use crate::service::Session;
 use crate::sys::Clock;
 use crate::transport::socket::{ClientSocket, reset_on_close, say};
 use farewells::{Farewell, Farewells};
+use last_words::LastWords;
 use linger::Lingers;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -87,18 +89,18 @@ impl Closer<'_> {
     /// Ends a connection.
     pub(crate) fn close(&self, owned: Owned<'_>, reason: CloseReason) {
         let (ledger, from) = (owned.ledger, owned.place);
-        self.end(owned, Ending::of(reason), reason, b"", || ledger.closed(from, reason));
+        self.end(owned, Ending::of(reason), reason, &LastWords::default(), || ledger.closed(from, reason));
     }
 
     /// Ends a connection whose client has not got through its handshake in time: nobody waits for what it may still send.
     pub(crate) fn abandon(&self, owned: Owned<'_>) {
         let (ledger, from, reason) = (owned.ledger, owned.place, CloseReason::Handshake);
-        self.end(owned, Ending::Fin, reason, b"", || ledger.closed(from, reason));
+        self.end(owned, Ending::Fin, reason, &LastWords::default(), || ledger.closed(from, reason));
     }
 
     /// Ends a connection with these words, or with a reset where there are none.
-    pub(crate) fn close_with(&self, owned: Owned<'_>, reason: CloseReason, words: &[u8]) {
-        let ending = if words.is_empty() { Ending::Reset } else { Ending::Polite };
+    pub(crate) fn close_with(&self, owned: Owned<'_>, reason: CloseReason, words: &LastWords) {
+        let ending = if words.text.is_empty() { Ending::Reset } else { Ending::Polite };
         let (ledger, from) = (owned.ledger, owned.place);
         self.end(owned, ending, reason, words, || ledger.closed(from, reason));
     }
@@ -106,19 +108,26 @@ impl Closer<'_> {
     /// Cuts a connection: RST, whatever it was doing.
     pub(crate) fn cut(&self, owned: Owned<'_>) {
         let (ledger, from, reason) = (owned.ledger, owned.place, CloseReason::Shutdown);
-        self.end(owned, Ending::Reset, reason, b"", || ledger.closed(from, reason));
+        self.end(owned, Ending::Reset, reason, &LastWords::default(), || ledger.closed(from, reason));
     }
 
     /// Turns a connection away before its first request, with these words where there are any.
-    pub(crate) fn shed(&self, owned: Owned<'_>, reason: DropReason, words: &[u8]) {
-        let ending = if words.is_empty() { Ending::Reset } else { Ending::Polite };
+    pub(crate) fn shed(&self, owned: Owned<'_>, reason: DropReason, words: &LastWords) {
+        let ending = if words.text.is_empty() { Ending::Reset } else { Ending::Polite };
         let (ledger, from) = (owned.ledger, owned.place);
         // A connection whose first request came late has a session, which learns of its end.
         self.end(owned, ending, CloseReason::Server, words, || ledger.shed(from, reason));
     }
 
     /// `count` is called before the client can see the end, so that whoever sees the end can see the count.
-    fn end(&self, owned: Owned<'_>, ending: Ending, reason: CloseReason, words: &[u8], count: impl FnOnce()) {
+    fn end(
+        &self,
+        owned: Owned<'_>,
+        ending: Ending,
+        reason: CloseReason,
+        words: &LastWords,
+        count: impl FnOnce(),
+    ) {
         let connection = owned.connection().take();
         owned.slot.deadline.store(NEVER, Relaxed);
         let Some(mut connection) = connection else {
@@ -135,13 +144,13 @@ impl Closer<'_> {
             // The worker that ends it tells its session. From elsewhere a worker does so later.
             self.tell(session, reason);
         }
-        self.say_last(owned.id.slot, &connection.socket, (ending, is_between), words);
+        self.say_last(owned.id.slot, &connection.socket, (ending, is_between), &words.text);
         count();
         let registered = connection.is_registered();
         let Connection { socket, _permit: permit, .. } = connection;
         owned.slot.state.release();
         self.table.give_back(owned.id.slot);
-        self.put_away(socket, ending, registered);
+        self.put_away(socket, ending, words, registered);
         // The place is given back when the session has been told.
         if let Some(session) = session
             && self.farewells.add(Farewell { session, reason, permit })
@@ -187,13 +196,19 @@ impl Closer<'_> {
     }
 
     /// Refuses a socket that was accepted and is no connection yet, with these words where there are any.
-    pub(crate) fn refuse(&self, socket: ClientSocket, ledger: &Ledger, reason: DropReason, words: &[u8]) {
+    pub(crate) fn refuse(
+        &self,
+        socket: ClientSocket,
+        ledger: &Ledger,
+        reason: DropReason,
+        words: &LastWords,
+    ) {
         ledger.refused(reason);
-        let told = say(&socket, words);
-        self.put_away(socket, if told { Ending::Polite } else { Ending::Reset }, false);
+        let told = say(&socket, &words.text);
+        self.put_away(socket, if told { Ending::Polite } else { Ending::Reset }, words, false);
     }
 
-    fn put_away(&self, socket: ClientSocket, ending: Ending, registered: bool) {
+    fn put_away(&self, socket: ClientSocket, ending: Ending, words: &LastWords, registered: bool) {
         match ending {
             Ending::Fin => {}
             Ending::Reset => reset_on_close(&socket),
@@ -203,7 +218,7 @@ impl Closer<'_> {
                         self.poller.remove(socket);
                     }
                 };
-                if self.lingers.linger(socket, self.clock.now(), unregister) {
+                if self.lingers.linger(socket, self.clock.now(), words.is_all, unregister) {
                     self.crew.rouse_keeper();
                 }
             }

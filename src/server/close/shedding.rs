@@ -2,6 +2,7 @@
 
 use crate::clock::Nanos;
 use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnShed};
+use crate::server::close::last_words::LastWords;
 use crate::server::counts::Row;
 use crate::server::queue::line::{Claim, Entry, Job};
 use crate::server::queue::order::Offer;
@@ -67,7 +68,7 @@ fn shed_newcomer(shared: &Shared, owned: Owned<'_>, why: Shedding) {
 /// Turns a newcomer away, with words where there are any for this reason.
 pub(crate) fn turn_away(shared: &Shared, owned: Owned<'_>, reason: DropReason) {
     let words = shared.words_for(&owned);
-    let words = if reason.has_words() { words } else { Default::default() };
+    let words = if reason.has_words() { words } else { LastWords::default() };
     shared.closer().shed(owned, reason, &words);
 }
 

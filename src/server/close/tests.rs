@@ -21,7 +21,7 @@ use crossbeam_channel::Receiver;
 use mio::{Poll, Token, Waker};
 use rustix::net::sockopt::socket_linger;
 use std::cell::RefCell;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -219,7 +219,7 @@ fn words_are_said_before_the_end_and_without_words_nothing_lingers() {
         let polite = usize::from(!words.is_empty());
         let house = House::new();
         let (owned, client) = house.active();
-        house.closer().close_with(owned, CloseReason::Overload, words.as_bytes());
+        house.closer().close_with(owned, CloseReason::Overload, &LastWords::new(words.into()));
         assert_eq!(house.is_reset(), words.is_empty());
         assert_eq!((heard(&client).as_str(), house.closed(CloseReason::Overload)), (words, 1));
         assert_eq!(house.lingers.count(), polite);
@@ -227,7 +227,7 @@ fn words_are_said_before_the_end_and_without_words_nothing_lingers() {
 
         let house = House::new();
         let (owned, client) = house.active();
-        house.closer().shed(owned, DropReason::QueueTimeout, words.as_bytes());
+        house.closer().shed(owned, DropReason::QueueTimeout, &LastWords::new(words.into()));
         assert_eq!(house.is_reset(), words.is_empty());
         assert_eq!((heard(&client).as_str(), house.dropped(DropReason::QueueTimeout)), (words, 1));
         assert_eq!((house.lingers.count(), house.told().len()), (polite, 2));
@@ -236,9 +236,24 @@ fn words_are_said_before_the_end_and_without_words_nothing_lingers() {
         let house = House::new();
         let (socket, client) = pair();
         let ledger = house.counts.row(KEEPER_ROW).of(0);
-        house.closer().refuse(socket, ledger, DropReason::QueueFull, words.as_bytes());
+        house.closer().refuse(socket, ledger, DropReason::QueueFull, &LastWords::new(words.into()));
         assert_eq!((heard(&client).as_str(), house.dropped(DropReason::QueueFull)), (words, 1));
         assert_eq!(house.lingers.count(), polite);
+        house.is_empty();
+    }
+}
+
+#[test]
+fn a_client_that_has_said_all_hears_the_words_and_is_not_waited_for() {
+    let is_all: fn(&[u8]) -> bool = |bytes| bytes == b"all";
+    for (said, waits) in [("all", 0), ("al", 1), ("", 1)] {
+        let house = House::new();
+        let (socket, mut client) = pair();
+        let ledger = house.counts.row(KEEPER_ROW).of(0);
+        client.write_all(said.as_bytes()).unwrap();
+        let words = LastWords { text: b"later\n".to_vec(), is_all: Some(is_all) };
+        house.closer().refuse(socket, ledger, DropReason::QueueFull, &words);
+        assert_eq!((heard(&client).as_str(), house.lingers.count()), ("later\n", waits), "{said}");
         house.is_empty();
     }
 }
@@ -301,7 +316,7 @@ fn a_client_that_has_ended_or_says_too_much_is_not_waited_for() {
     let (lingers, lingering) = Lingers::new(&limits);
     let (socket, client) = pair();
     drop(client);
-    assert!(!lingers.linger(socket, 0, |_| unreachable!("it has ended")));
+    assert!(!lingers.linger(socket, 0, None, |_| unreachable!("it has ended")));
     let (socket, client) = pair();
     let mut flood = vec![0; 4096];
     while std::io::Write::write(&mut &client, &flood).is_ok() {}
@@ -309,7 +324,7 @@ fn a_client_that_has_ended_or_says_too_much_is_not_waited_for() {
     let all = crate::transport::socket::unread(&socket);
     assert!(all > 4096);
     let (lingers_less, _) = Lingers::new(&limits.clone().linger_bytes(all));
-    assert!(!lingers_less.linger(socket, 0, |_| unreachable!("it has said too much")));
+    assert!(!lingers_less.linger(socket, 0, None, |_| unreachable!("it has said too much")));
     let error = (&client).read(&mut [0; 1]).map_err(|error| error.kind());
     assert!(matches!(error, Ok(0) | Err(ErrorKind::ConnectionReset)), "{error:?}");
     assert!(lingering.is_empty() && lingers.count() == 0);
@@ -317,7 +332,7 @@ fn a_client_that_has_ended_or_says_too_much_is_not_waited_for() {
     let (socket, client) = pair();
     std::io::Write::write_all(&mut &client, b"12345").unwrap();
     let mut unregistered = false;
-    assert!(lingers.linger(socket, 7, |_| unregistered = true));
+    assert!(lingers.linger(socket, 7, None, |_| unregistered = true));
     let lingering = lingering.try_recv().unwrap();
     assert_eq!((lingering.left, unregistered, lingers.count()), (limits.linger_bytes - 5, true, 1));
     assert_eq!(lingering.deadline, 7 + crate::clock::nanos(limits.linger_timeout));
@@ -330,7 +345,7 @@ fn a_client_that_has_ended_or_says_too_much_is_not_waited_for() {
 fn a_lingering_client_that_has_not_read_all_when_its_time_is_over_is_not_reset() {
     let (lingers, lingering) = Lingers::new(&Limits::default());
     let (socket, _client) = pair();
-    assert!(say(&socket, b"later\n") && lingers.linger(socket, 0, |_| {}));
+    assert!(say(&socket, b"later\n") && lingers.linger(socket, 0, None, |_| {}));
     let lingering = lingering.try_recv().unwrap();
     let copy = lingering.socket.as_fd().try_clone_to_owned().unwrap();
     lingering.give_up();
@@ -345,7 +360,7 @@ fn a_newcomer_that_never_had_a_turn_is_shed_from_where_it_is_counted() {
     owned.requeue(&house.line, Claim::Turn, 1);
     let (id, claim) = house.line.pop().and_then(|entry| entry.turn()).unwrap();
     let (owned, _) = Owned::take(&house.table, id, claim, house.counts.row(KEEPER_ROW)).unwrap();
-    house.closer().shed(owned, DropReason::ClientGone, b"");
+    house.closer().shed(owned, DropReason::ClientGone, &LastWords::default());
     assert!(house.is_reset());
     assert_eq!((heard(&client).as_str(), house.dropped(DropReason::ClientGone)), ("", 1));
     assert_eq!(house.told().len(), 0, "a worker tells it");

@@ -4,6 +4,7 @@ use super::orders::{Orders, ShutdownReport};
 use crate::clock::{Nanos, nanos};
 use crate::phase::Phase;
 use crate::reason::{CloseReason, DatagramDrop, DropReason};
+use crate::server::close::last_words::LastWords;
 use crate::server::counts::KEEPER_ROW;
 use crate::server::queue::connection::Waiting;
 use crate::server::queue::line::{Claim, Entry, Job};
@@ -230,7 +231,7 @@ impl Drain {
             self.cut += 1;
             shared.closer().cut(owned);
         } else {
-            shared.closer().shed(owned, DropReason::Draining, b"");
+            shared.closer().shed(owned, DropReason::Draining, &LastWords::default());
         }
     }
 

@@ -74,7 +74,8 @@ fn prepare_in_drain(
     if shared.life.is_stopping() {
         return Next::Cut;
     }
-    if !connection.in_drain.is_known() {
+    let began_before = !connection.in_drain.is_known();
+    if began_before {
         connection.in_drain = LastInput::of(unread(&connection.socket));
     }
     let all_was_read = connection.in_drain.bytes() == Some(0);
@@ -88,6 +89,8 @@ fn prepare_in_drain(
         }
         Waiting::Request | Waiting::Hello { .. } => Next::End(CloseReason::Shutdown),
         Waiting::Rest { .. } if all_was_read && turned.sent > 0 => Next::End(CloseReason::Shutdown),
+        // A session that keeps its own time learns of the drain by a turn, and this one may have begun before the drain.
+        Waiting::Call { .. } if began_before => Next::Again,
         _ => Next::Park(waiting),
     }
 }

@@ -122,8 +122,8 @@ impl<H: Exchanges> Conversation<H> {
 impl<H: Exchanges> Conversation<H> {
     /// A turn. With `overloaded`, the requests that wait are refused, and their clients told to come again after this time.
     fn converse(&mut self, stream: &mut Stream<'_>, overloaded: Option<Duration>) -> io::Result<Turn> {
-        let (peer, seat, waited) = (stream.peer().clone(), stream.seat(), stream.waited());
-        let caller = Caller { peer: &peer, seat };
+        let (peer, seat, waited) = (stream.lasting_peer(), stream.seat(), stream.waited());
+        let caller = Caller { peer, seat };
         let (input, output) = stream.split();
         if let Some(upgraded) = &mut self.upgraded {
             upgraded.overloaded(overloaded);
@@ -278,6 +278,9 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
         loop {
             // The usual stage is small, and the others are not: only they are moved.
             if let HttpStage::Head(scanner) = &mut self.begun.stage {
+                if used == data.len() {
+                    return Ok((used, InputFlow::More));
+                }
                 let scanner = std::mem::replace(scanner, Scanner::requests());
                 match self.head(scanner, &data[used..])? {
                     Some(n) => used += n,
@@ -496,6 +499,8 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
                 pulled.entry = entry;
                 HttpStage::Pull { pulled, keep: outgoing.keep, began }
             }
+            // A request that came whole leaves the stage as it was.
+            (None, None) if outgoing.keep && self.is_between() => return Ok(()),
             (None, None) if outgoing.keep => HttpStage::between(),
             (None, None) => HttpStage::Closed,
         };

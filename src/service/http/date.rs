@@ -1,7 +1,7 @@
 //! The `Date` header: formatted once a second by each thread.
 
+use crate::sys::unix_second;
 use std::cell::RefCell;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `Date: Sun, 06 Nov 1994 08:49:37 GMT` and a line end.
 const LEN: usize = 37;
@@ -22,8 +22,7 @@ thread_local! {
 
 /// Gives `take` the header lines of the present second: `Date`, and `Server` after it.
 pub(in crate::service) fn with_lines<T>(take: impl FnOnce(&[u8]) -> T) -> T {
-    // A clock before 1970 is wrong, and so is whatever is said then.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = unix_second();
     LINES.with_borrow_mut(|lines| {
         if lines.second != now {
             lines.second = now;

@@ -6,7 +6,7 @@ use super::date;
 use super::pull::{Framing, NextPiece, Pull, Pulled};
 use super::status::{self, reason};
 use super::upgrade::Upgraded;
-use super::wire::{Version, is_token, is_value};
+use super::wire::{Version, decimal, is_token, is_value};
 use crate::clock::Nanos;
 use crate::reason::SocketHandshake;
 use crate::service::{Output, Peer, Waker};
@@ -271,60 +271,50 @@ impl<'r, 'a> Response<'r, 'a> {
         if let Some(wrong) = self.wrong.take() {
             return Err(wrong);
         }
-        self.outgoing.started = true;
-        self.outgoing.has_status(self.status);
-        let out = &mut *self.output;
-        match status::line(self.status) {
-            Some(line) => out.send(line.as_bytes())?,
-            None => {
-                out.send(format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status)).as_bytes())?;
+        let Self { output, outgoing, status, headers, has, .. } = self;
+        outgoing.started = true;
+        outgoing.has_status(*status);
+        let (keep, version) = (outgoing.keep, outgoing.version);
+        let content_type = content_type.filter(|_| !has.content_type && framing != Framing::None);
+        let content_type = content_type.unwrap_or_default();
+        output.compose(HEAD_MAX + headers.len() + content_type.len(), |out| {
+            write_status(*status, out);
+            match (has.date, has.server) {
+                (false, false) => date::with_lines(|lines| out.extend_from_slice(lines)),
+                (false, true) => out.extend_from_slice(&date::line()),
+                (true, false) => out.extend_from_slice(date::SERVER),
+                (true, true) => {}
             }
-        }
-        match (self.has.date, self.has.server) {
-            (false, false) => date::with_lines(|lines| out.send(lines))?,
-            (false, true) => out.send(&date::line())?,
-            (true, false) => out.send(date::SERVER)?,
-            (true, true) => {}
-        }
-        if !self.headers.is_empty() {
-            out.send(&self.headers)?;
-        }
-        let content_type = content_type.filter(|_| !self.has.content_type && framing != Framing::None);
-        if let Some(line) = content_type {
-            out.send(line.as_bytes())?;
-        }
-        let end: &[u8] = match (self.outgoing.keep, self.outgoing.version) {
-            (false, _) => b"Connection: close\r\n\r\n",
-            (true, Version::Http10) => b"Connection: keep-alive\r\n\r\n",
-            (true, Version::Http11) => b"\r\n",
-        };
-        match framing {
-            Framing::Length(length) if end.len() == 2 => return send_length(out, length, true),
-            Framing::Length(length) => send_length(out, length, false)?,
-            Framing::Chunked => out.send(b"Transfer-Encoding: chunked\r\n")?,
-            Framing::None | Framing::UntilClose => {}
-        }
-        out.send(end)
+            out.extend_from_slice(headers);
+            out.extend_from_slice(content_type.as_bytes());
+            match framing {
+                Framing::Length(length) => write_length(length, out),
+                Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+                Framing::None | Framing::UntilClose => {}
+            }
+            out.extend_from_slice(match (keep, version) {
+                (false, _) => b"Connection: close\r\n\r\n",
+                (true, Version::Http10) => b"Connection: keep-alive\r\n\r\n",
+                (true, Version::Http11) => b"\r\n",
+            });
+        })
     }
 }
 
-/// Sends the line with the length, and the end of the head if it is the last.
-fn send_length(out: &mut Output<'_>, length: u64, is_last: bool) -> io::Result<()> {
-    // 20 digits are enough for every length.
-    let mut line = *b"Content-Length: 00000000000000000000\r\n\r\n";
-    let (mut at, mut rest) = (36, length);
-    loop {
-        at -= 1;
-        line[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
+/// The most bytes of a head without the headers that a handler sets and the type of the body.
+const HEAD_MAX: usize = 256;
+
+fn write_status(status: u16, out: &mut Vec<u8>) {
+    match status::line(status) {
+        Some(line) => out.extend_from_slice(line.as_bytes()),
+        None => out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", reason(status)).as_bytes()),
     }
-    // What stands before the number moves up to it.
-    line.copy_within(..16, at - 16);
-    let end = if is_last { line.len() } else { line.len() - 2 };
-    out.send(&line[at - 16..end])
+}
+
+fn write_length(length: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Content-Length: ");
+    out.extend_from_slice(decimal(length).as_ref());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Whether an answer with this status has a body (RFC 9110, 6.4.1).

@@ -1,5 +1,6 @@
 //! Where a head ends: looks at each byte once, however the head comes in.
 
+use super::seek::seek;
 use super::{Refused, is_token};
 use std::ops::Range;
 
@@ -47,7 +48,7 @@ impl Scanner {
     /// An empty line before a request is skipped (RFC 9112, 2.2): old clients send one behind a body.
     pub fn find(&mut self, bytes: &[u8], max_head: usize) -> Result<Option<Range<usize>>, Refused> {
         self.begin(bytes)?;
-        while let Some(at) = memchr::memchr(b'\n', &bytes[self.scanned..]) {
+        while let Some(at) = seek(b'\n', &bytes[self.scanned..]) {
             let end = self.scanned + at + 1;
             self.check_room(end, max_head)?;
             if end - self.line < 2 || bytes[end - 2] != b'\r' {
@@ -108,7 +109,8 @@ impl Scanner {
     }
 
     fn check_first(&self, line: &[u8]) -> Result<(), Refused> {
-        if self.kind == MessageKind::Response {
+        // Nearly every request.
+        if self.kind == MessageKind::Response || line.ends_with(b" HTTP/1.1") {
             return Ok(());
         }
         let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();

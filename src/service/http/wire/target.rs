@@ -1,6 +1,7 @@
 //! What a request asks for: its target, its path, its query.
 
 use super::Refused;
+use super::seek::seek;
 use std::borrow::Cow;
 
 /// The forms of a target (RFC 9112, 3.2). No other case will be added, so a `match` needs no wildcard.
@@ -30,7 +31,7 @@ impl<'h> Target<'h> {
     /// Takes a target apart. It is refused if it has anything but visible ASCII, a fragment, or none of the
     /// forms.
     pub fn parse(method: &str, raw: &'h str) -> Result<Self, Refused> {
-        if !raw.bytes().all(|byte| matches!(byte, b'!'..=b'~') && byte != b'#') {
+        if !raw.bytes().all(|byte| ASKED[usize::from(byte)]) {
             return Err(Refused::Target);
         }
         if method == "CONNECT" {
@@ -59,7 +60,7 @@ impl<'h> Target<'h> {
     }
 
     fn split(raw: &'h str, form: Form, authority: Option<&'h str>, rest: &'h str) -> Self {
-        let (path, query) = match memchr::memchr(b'?', rest.as_bytes()) {
+        let (path, query) = match seek(b'?', rest.as_bytes()) {
             Some(at) => (&rest[..at], Some(&rest[at + 1..])),
             None => (rest, None),
         };
@@ -101,6 +102,16 @@ fn is_port(text: &[u8]) -> bool {
     });
     !text.is_empty() && number.is_some()
 }
+
+/// The bytes of a target: what is visible but `#`.
+const ASKED: [bool; 256] = {
+    let (mut table, mut at) = ([false; 256], b'!');
+    while at <= b'~' {
+        table[at as usize] = at != b'#';
+        at += 1;
+    }
+    table
+};
 
 /// The bytes of a host's name (RFC 3986, 3.2.2). Every request has a host, so it is a look into a table.
 const NAMED: [bool; 256] = {
@@ -149,7 +160,8 @@ pub(super) fn is_authority(text: &[u8]) -> bool {
 /// UTF-8.
 pub fn decode_path(path: &str) -> Result<Cow<'_, str>, Refused> {
     let bytes = path.as_bytes();
-    let plain = !bytes.contains(&b'%') && !bytes.windows(2).any(|two| two == b"/.");
+    let dotted = || seek(b'.', bytes).is_some() && bytes.windows(2).any(|two| two == b"/.");
+    let plain = seek(b'%', bytes).is_none() && !dotted();
     if plain {
         return Ok(Cow::Borrowed(path));
     }

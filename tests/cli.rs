@@ -309,6 +309,7 @@ fn every_limit_that_is_asked_for_is_in_force() {
         ("queue", "9"),
         ("max-connections", "77"),
         ("connections-ceiling", "78"),
+        ("listeners-ceiling", "4"),
         ("max-per-source", "5"),
         ("source-rate", "3/s"),
         ("datagram-source-rate", "8/s"),

@@ -87,6 +87,7 @@ const FIXED: &[(&str, Other)] = &[
     ("connections-ceiling", |limits| limits.connections_ceiling(20_000)),
     ("fair", |limits| limits.fair(Fair::Off)),
     ("fd-reserve", |limits| limits.fd_reserve(7)),
+    ("listeners-ceiling", |limits| limits.listeners_ceiling(7)),
     ("max-datagram", |limits| limits.max_datagram(7)),
     ("queue-order", |limits| limits.queue_order(QueueOrder::Fifo)),
     ("worker-nice", |limits| limits.worker_nice(7)),

@@ -300,7 +300,6 @@ fn a_gate_with_a_mistake_changes_nothing() {
             gate(&[&two.name()], "tcp", "max-line = \"2MiB\""),
             "max-line is 2MiB and output-per-connection 1MiB",
         ),
-        (gate(&[&two.name()], "http", ""), "`listen` takes effect at a restart"),
         (
             gate(&[&two.name()], "tcp", "accept-proxy = \"127.0.0.1\""),
             "`accept-proxy` takes effect at a restart",

@@ -2,10 +2,15 @@
 //! not come to serve changes nothing.
 #![cfg(target_os = "linux")]
 
+#[path = "support/configuration.rs"]
+mod configuration;
 mod support;
 
+use configuration::{Configuration, reload, status};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
 use std::time::Duration;
 use support::{Client, Program, Running, command, eventually, path, raise_open_files};
@@ -59,6 +64,31 @@ fn the_new_program_serves_at_the_same_addresses_and_the_old_one_ends() {
     new.signal(Signal::TERM);
     drop(after);
     eventually("the new one ends too", || (!new.is_there()).then_some(()));
+}
+
+#[test]
+fn the_new_program_has_the_listeners_that_were_opened_and_none_that_was_closed() {
+    let listen =
+        |second: &str| format!("listen = [\"echo=tcp://127.0.0.1:0\", \"{second}=tcp://127.0.0.1:0\"]\n");
+    let file = Configuration::new("upgrade-relisten", &listen("time"));
+    let server = file.program().without_echo().start();
+    file.write(&listen("hello"));
+    let said = reload(&server);
+    assert!(said.contains("hello=tcp://127.0.0.1:0 opens, time=tcp://127.0.0.1:0 closes"), "{said}");
+    let seen = status(&server);
+    let address = |position: usize| -> SocketAddr {
+        let url = seen["listeners"][position]["listener"].as_str().unwrap();
+        url.strip_prefix("tcp://").unwrap().parse().unwrap()
+    };
+    server.signal(Signal::USR2);
+    let new = Successor::of(&server, 1);
+    Client::connect(address(0)).say("x\n").hear("x\n");
+    Client::connect(address(2)).say("x\n").hear("hello x\n");
+    let closed = TcpStream::connect(address(1)).unwrap_err();
+    assert_eq!(closed.kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(server.ended().0, Some(0));
+    Client::connect(address(2)).say("y\n").hear("hello y\n");
+    drop(new);
 }
 
 #[test]

@@ -87,7 +87,8 @@ impl Pages {
 
     fn ready(&self) -> AdminAnswer {
         let seen = self.observe.snapshot();
-        let mut gates = seen.listeners.iter().filter(|l| l.backends.as_ref().is_some_and(|gate| !gate.ready));
+        let open = seen.listeners.iter().filter(|l| !l.is_closed);
+        let mut gates = open.filter(|l| l.backends.as_ref().is_some_and(|gate| !gate.ready));
         match (seen.phase, gates.next()) {
             (Phase::Serving, None) => answer(200, TEXT, "ready\n".into()),
             (Phase::Serving, Some(gate)) => {

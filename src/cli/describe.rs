@@ -151,7 +151,8 @@ impl Plan {
         const PROGRAM_BYTES: usize = 12 << 20;
         let datagrams = self.listeners.iter().any(|listener| !listener.has_backlog());
         let more = if datagrams { self.limits.datagram_memory_ceiling() } else { 0 };
-        let others = self.listeners.len().saturating_sub(1) * self.limits.listener_memory_ceiling();
+        let beyond = self.limits.listeners_most(self.listeners.len()) - self.limits.listeners_most(1);
+        let others = beyond * self.limits.listener_memory_ceiling();
         let secured = self.listeners.iter().any(|listener| listener.tls.is_some());
         let tls = if secured { self.limits.tls_memory_ceiling() } else { 0 };
         let http_gate = self.listeners.iter().any(PlannedListener::is_http_gate);

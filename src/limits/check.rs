@@ -91,6 +91,11 @@ impl Limits {
         self.max_connections.max(self.connections_ceiling)
     }
 
+    /// The most listeners that there can be while the server serves, of one that starts with this number.
+    pub(crate) fn listeners_most(&self, at_the_start: usize) -> usize {
+        at_the_start.max(self.listeners_ceiling)
+    }
+
     /// The most workers that there can be while the server serves, however the limits change.
     pub(crate) fn workers_most(&self) -> usize {
         self.workers.max(self.workers_ceiling)

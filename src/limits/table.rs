@@ -14,6 +14,8 @@ const BYTES_MAX: usize = 1 << 44;
 const CONNECTIONS_MAX: usize = 1 << 24;
 /// The most workers that make sense to ask for: each is a thread.
 const WORKERS_MAX: usize = 4096;
+/// The most listeners: as many sockets as can be handed over.
+const LISTENERS_MAX: usize = 256;
 /// The most headers of a request: a place for each is made where more than a hundred may come.
 const HEADERS_MAX: usize = 4096;
 /// The largest rate a second: more than any machine can do.
@@ -52,6 +54,12 @@ limits! {
         ///
         /// With 0, as many as it is at the start. Memory and file descriptors are reckoned for this number.
         connections_ceiling: usize = 0, Count(0..=CONNECTIONS_MAX), Fixed, 0 is "max-connections", hard "memory and file descriptors are reckoned by it";
+
+        /// Listeners that there may be while the server serves: those it starts with and those that are opened later.
+        ///
+        /// Never fewer than at the start. One that is closed counts, since it keeps its counts and may be opened again.
+        /// Memory is reckoned for this number.
+        listeners_ceiling: usize = 16, Count(0..=LISTENERS_MAX), Fixed, 0 is "those at the start", hard "memory is reckoned by it";
 
         /// Connections that one source may have open at once.
         max_per_source: usize = 0, Count(0..=CONNECTIONS_MAX), Live, 0 is "off", dry PerSource;

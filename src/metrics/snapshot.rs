@@ -35,6 +35,8 @@ pub struct ListenerSnapshot {
     pub service: String,
     /// Whether it takes datagrams and not connections.
     pub datagram: bool,
+    /// Whether it was closed while the server goes on: it accepts nobody, and its last connections may be open.
+    pub is_closed: bool,
     /// Accepts that returned a socket.
     pub accepted: u64,
     /// Connections turned away before a first turn, by [`DropReason`].
@@ -186,6 +188,8 @@ pub struct Ceilings {
     pub workers: usize,
     /// Places for datagrams that wait or are being answered; 0 where no listener takes datagrams.
     pub datagrams: usize,
+    /// Listeners that there is room for.
+    pub listeners: usize,
 }
 
 /// Something that can be observed: a server, seen by the admin endpoint and the metrics.

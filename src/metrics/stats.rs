@@ -7,6 +7,7 @@ use super::snapshot::ListenerSnapshot;
 use super::tally::Tally;
 use crate::limits::DryRun;
 use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed, WouldDrop};
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, AtomicUsize, fence};
 use std::time::{Duration, Instant};
@@ -236,10 +237,12 @@ impl Sum {
     }
 }
 
-/// All ledgers of a server: one row for each counting thread, one column for each listener.
+/// All ledgers of a server: one row for each counting thread, one column for each listener. A column is made when something
+/// is counted there, or before that by [`open`](Self::open).
 #[derive(Debug)]
 pub struct Ledgers {
-    rows: Box<[Box<[Ledger]>]>,
+    threads: usize,
+    columns: Box<[OnceLock<Box<[Ledger]>>]>,
 }
 
 impl Ledgers {
@@ -248,13 +251,22 @@ impl Ledgers {
 
     /// Makes the ledgers for a known set of threads and listeners.
     pub fn new(threads: usize, listeners: usize) -> Self {
-        let row = || (0..listeners).map(|_| Ledger::default()).collect();
-        Self { rows: (0..threads).map(|_| row()).collect() }
+        Self { threads, columns: (0..listeners).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// Makes the column of a listener, so that no thread has to when it counts there first.
+    pub fn open(&self, listener: usize) {
+        self.column(listener);
+    }
+
+    #[inline]
+    fn column(&self, listener: usize) -> &[Ledger] {
+        self.columns[listener].get_or_init(|| (0..self.threads).map(|_| Ledger::default()).collect())
     }
 
     /// The ledger that thread number `thread` keeps for listener number `listener`.
     pub fn of(&self, thread: usize, listener: usize) -> &Ledger {
-        &self.rows[thread][listener]
+        &self.column(listener)[thread]
     }
 
     /// Sums one listener's ledgers; its queue waits are added to `queue_wait`. The sum is conserved;
@@ -283,8 +295,8 @@ impl Ledgers {
         let began = Instant::now();
         let mut sum = Sum::default();
         // Read backwards: row 0 is the acceptor's, so that an accept is seen after what followed it.
-        for row in self.rows.iter().rev() {
-            row[listener].add_to(&mut sum);
+        for ledger in self.columns[listener].get().into_iter().flatten().rev() {
+            ledger.add_to(&mut sum);
         }
         sum.took = began.elapsed();
         sum

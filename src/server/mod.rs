@@ -19,11 +19,14 @@ mod keep;
 mod lifecycle;
 mod listen;
 mod listener;
+mod listeners;
 mod observe;
 mod poll;
 mod pulse;
 mod queue;
 mod refusals;
+#[cfg(feature = "cli")]
+mod relisten;
 mod shared;
 mod start;
 mod sync;
@@ -42,11 +45,13 @@ pub use handle::{Handle, Trigger};
 #[cfg(feature = "cli")]
 pub(crate) use handover::LeavingSocket;
 pub use keep::orders::ShutdownReport;
-#[cfg(feature = "cli")]
-pub(crate) use listen::BoundSocket;
 pub use listen::Listen;
 #[cfg(feature = "cli")]
+pub(crate) use listen::{Around, BoundSocket};
+#[cfg(feature = "cli")]
 pub(crate) use pulse::PulseWatch;
+#[cfg(feature = "cli")]
+pub(crate) use relisten::{Opening, no_seat};
 
 /// Where a server begins: see [`Server::builder`].
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //! the list that the status page shows.
 
 use super::counts::Counts;
-use super::listener::Listener;
+use super::listeners::Listeners;
 use crate::metrics::snapshot::Refusal;
 use crate::metrics::sources::RefusedSources;
 use crate::reason::{AcceptError, DropReason};
@@ -58,7 +58,7 @@ impl Refusals {
 
     /// Sums up what has been counted since the last call; the timekeeper calls it once a second. `held` says whether
     /// newcomers are being held in the kernel's backlog.
-    pub(crate) fn sum_up(&self, listeners: &[Listener], counts: &Counts, held: bool) {
+    pub(crate) fn sum_up(&self, listeners: &Listeners, counts: &Counts, held: bool) {
         let mut worst = (0, if held { DropReason::QueueFull as u8 } else { NONE });
         for (index, listener) in listeners.iter().enumerate() {
             let now = counts.read_counts(index);

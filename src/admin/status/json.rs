@@ -89,7 +89,7 @@ fn percentiles(seen: &HistogramSnapshot) -> Value {
 
 fn listener(l: &ListenerSnapshot) -> Value {
     json!({
-        "listener": l.listener, "service": l.service, "datagram": l.datagram,
+        "listener": l.listener, "service": l.service, "datagram": l.datagram, "listening": !l.is_closed,
         "accepted": l.accepted, "queued": l.queued, "newcomers": l.newcomers, "active": l.active, "idle": l.idle,
         "dropped": counts(DropReason::ALL.iter().map(|r| r.as_str()), &l.dropped),
         "closed": counts(CloseReason::ALL.iter().map(|r| r.as_str()), &l.closed),

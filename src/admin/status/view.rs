@@ -246,7 +246,11 @@ fn listener_row(listener: &ListenerSnapshot) -> Vec<String> {
         vec![dash(), dash(), dash(), n(listener.datagrams_received), n(dropped), dash()]
     } else {
         let backlog = listener.backlog;
-        let backlog = backlog.map_or("-".to_owned(), |b| format!("{} of {}", n(b.connections), n(b.limit)));
+        let backlog = match backlog {
+            _ if listener.is_closed => "closed".to_owned(),
+            Some(b) => format!("{} of {}", n(b.connections), n(b.limit)),
+            None => "-".to_owned(),
+        };
         vec![
             n(listener.queued),
             n(listener.active),

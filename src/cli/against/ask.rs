@@ -2,6 +2,7 @@
 
 use crate::cli::exit::ExitError;
 use crate::cli::limit_options;
+use crate::cli::live::relisten::KnownListener;
 use crate::cli::sources::OptionSources;
 use crate::limits::{Limits, TABLE};
 use crate::metrics::snapshot::Ceilings;
@@ -29,6 +30,8 @@ pub(super) struct RunningServer {
     pub(super) ceilings: Ceilings,
     /// How many files it may open.
     pub(super) open_files: usize,
+    /// Those that it has and had.
+    pub(super) listeners: Vec<KnownListener>,
     pub(super) options: OptionSources,
 }
 
@@ -80,10 +83,20 @@ impl RunningServer {
         let mut ceilings = Ceilings::default();
         (ceilings.connections, ceilings.workers) = (most("connections"), most("workers"));
         ceilings.datagrams = ceiling("datagrams").unwrap_or(0);
+        ceilings.listeners = most("listeners");
         let open_files = answer["open_files"].as_u64().unwrap_or(u64::MAX);
         let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
-        Ok(Self { limits: limits(&answer["limits"])?, ceilings, open_files, options })
+        let listeners = answer["listeners"].as_array().map_or(&[][..], Vec::as_slice);
+        let listeners = listeners.iter().map(known).collect();
+        Ok(Self { limits: limits(&answer["limits"])?, ceilings, open_files, listeners, options })
     }
+}
+
+/// A listener that the server has or had.
+fn known(shown: &Value) -> KnownListener {
+    let text = |name: &str| shown[name].as_str().unwrap_or_default().to_owned();
+    let is_open = shown["listening"].as_bool().unwrap_or(true);
+    KnownListener { url: text("listener"), service: text("service"), is_open }
 }
 
 /// The limits in force. One that this program does not know is left out, and one that the server does not know has its

@@ -10,6 +10,7 @@ use crate::server::counts::KEEPER_ROW;
 use crate::server::datagram::socket::DatagramSocket;
 use crate::server::extras::Extras;
 use crate::server::listener::Listener;
+use crate::server::listeners::Listeners;
 use crate::server::poll::poller::Source;
 use crate::server::poll::threads::Threads;
 use crate::server::queue::connection::Registered;
@@ -399,7 +400,8 @@ fn server(answers_overload: bool) -> crate::server::BoundServer {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let listener = Listener::new(nothing.into(), address.into(), service, 0, None);
     let limits = Limits::default().max_connections(1).queue(1);
-    crate::server::BoundServer::new(limits, vec![listener], Vec::new(), Extras::default()).unwrap()
+    crate::server::BoundServer::new(limits, Listeners::new(vec![listener], 0), Vec::new(), Extras::default())
+        .unwrap()
 }
 
 /// An entry of a connection that waits for a turn with this claim, and its client's end.
@@ -487,8 +489,13 @@ fn a_datagram_that_is_shed_is_counted_by_the_reason_for_it_and_its_place_is_free
     let service = Arc::new(crate::datagrams(|_, _| Ok(())));
     let socket = DatagramSocket::new(nothing().into(), address, service, 0);
     let limits = Limits::default().workers(1).max_connections(1).queue(1);
-    let server =
-        crate::server::BoundServer::new(limits, Vec::new(), vec![socket], Extras::default()).unwrap();
+    let server = crate::server::BoundServer::new(
+        limits,
+        Listeners::new(Vec::new(), 0),
+        vec![socket],
+        Extras::default(),
+    )
+    .unwrap();
     let (shared, row) = (server.shared(), server.shared().counts.row(KEEPER_ROW));
     for (why, reason) in [
         (Shedding::Displaced, DatagramDrop::QueueFull),

@@ -10,17 +10,19 @@ use crate::server::queue::connection::Waiting;
 use crate::server::queue::line::{Claim, Entry, Job};
 use crate::server::queue::owned::Owned;
 use crate::server::queue::state::ConnectionId;
+use crate::server::queue::table::Slot;
 use crate::server::shared::Shared;
 use crate::server::turn::parking::{park_or_requeue, requeue};
 use crate::service::{Protocol, Service};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// After the cut, turns in progress have this time to return; then their threads are left behind.
 const CUT_GRACE: Duration = Duration::from_millis(500);
 
 /// What requests that are being worked at have left when the clients of a server that was handed over have had their time.
-const LAST_GRACE: Duration = Duration::from_secs(5);
+pub(super) const LAST_GRACE: Duration = Duration::from_secs(5);
 
 enum Stage {
     Serving,
@@ -177,7 +179,10 @@ impl Drain {
             until = until.min(now.saturating_add(grace));
             self.stage = Stage::Draining { until };
         }
-        self.cut += end_idle(shared, now, &self.pairs);
+        if self.pairs.contains(&true) {
+            self.cut += cut_pairs(shared, now, |listener| self.pairs.get(listener) == Some(&true));
+        }
+        end_idle(shared, now, |_| true);
         let answered = shared.datagrams.drained();
         let empty = shared.admission.open() == 0 && !shared.life.is_accepting() && answered;
         if empty && shared.lingers.count() == 0 {
@@ -270,16 +275,35 @@ impl Drain {
     }
 }
 
-/// Ends connections between two requests with FIN; those that have sent one already get their turn first. A half request
-/// has until its own deadline. What has sessions that keep their own time goes on, but for those at a listener of `pairs`: they
-/// are cut. How many those were.
-fn end_idle(shared: &Shared, now: Nanos, pairs: &[bool]) -> u64 {
-    let (row, mut cut) = (shared.counts.row(KEEPER_ROW), 0);
+/// Claims the connection of a slot, if it is idle and came from one of these listeners.
+pub(super) fn claim_of<'a>(
+    shared: &'a Shared,
+    (number, slot): (u32, &'a Slot),
+    now: Nanos,
+    of: impl Fn(usize) -> bool,
+) -> Option<Owned<'a>> {
+    // The life first: if it is over by now, nothing is claimed.
+    let id = ConnectionId { slot: number, generation: slot.state.generation()? };
+    if !of(slot.listener()) {
+        return None;
+    }
+    let owned = Owned::claim(slot, id, shared.counts.row(KEEPER_ROW))?;
+    if of(owned.listener()) {
+        return Some(owned);
+    }
+    // Its life had just begun, and it came from another listener.
+    let deadline = owned.slot.deadline.load(Relaxed);
+    if park_or_requeue(shared, owned, deadline, now) {
+        shared.crew.work_queued();
+    }
+    None
+}
+
+/// Ends connections of these listeners between two requests with FIN; those that have sent one already get their turn
+/// first. A half request has until its own deadline.
+pub(super) fn end_idle(shared: &Shared, now: Nanos, of: impl Fn(usize) -> bool) {
     for (number, slot) in shared.table.iter().filter(|(_, slot)| slot.state.is_idle()) {
-        let Some(generation) = slot.state.generation() else {
-            continue;
-        };
-        let Some(owned) = Owned::claim(slot, ConnectionId { slot: number, generation }, row) else {
+        let Some(owned) = claim_of(shared, (number, slot), now, &of) else {
             continue;
         };
         let (waiting, more) = match owned.connection().as_ref() {
@@ -293,11 +317,6 @@ fn end_idle(shared: &Shared, now: Nanos, pairs: &[bool]) -> u64 {
             Some(connection) => (connection.waiting.get(), shared.table.has_input(number, connection)),
             None => (Waiting::Request, false),
         };
-        if matches!(waiting, Waiting::Call { .. }) && pairs.get(owned.listener()) == Some(&true) {
-            shared.closer().cut(owned);
-            cut += 1;
-            continue;
-        }
         let unaware = matches!(waiting, Waiting::Call { .. })
             && owned.connection().as_ref().is_some_and(|connection| !connection.in_drain.is_known());
         let queued = if more || unaware {
@@ -308,10 +327,31 @@ fn end_idle(shared: &Shared, now: Nanos, pairs: &[bool]) -> u64 {
             shared.closer().close(owned, CloseReason::Shutdown);
             false
         } else {
-            let deadline = owned.slot.deadline.load(std::sync::atomic::Ordering::Relaxed);
+            let deadline = owned.slot.deadline.load(Relaxed);
             park_or_requeue(shared, owned, deadline, now)
         };
         if queued {
+            shared.crew.work_queued();
+        }
+    }
+}
+
+/// Cuts the connections of these listeners whose sessions keep their own time; how many those were.
+fn cut_pairs(shared: &Shared, now: Nanos, of: impl Fn(usize) -> bool) -> u64 {
+    let mut cut = 0;
+    for place in shared.table.iter().filter(|(_, slot)| slot.state.is_idle()) {
+        let Some(owned) = claim_of(shared, place, now, &of) else { continue };
+        let is_pair = owned
+            .connection()
+            .as_ref()
+            .is_some_and(|connection| matches!(connection.waiting.get(), Waiting::Call { .. }));
+        if is_pair {
+            shared.closer().cut(owned);
+            cut += 1;
+            continue;
+        }
+        let deadline = owned.slot.deadline.load(Relaxed);
+        if park_or_requeue(shared, owned, deadline, now) {
             shared.crew.work_queued();
         }
     }

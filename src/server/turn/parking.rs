@@ -34,7 +34,7 @@ pub(crate) enum Next {
 #[inline]
 pub(crate) fn prepare(
     station: &Station<'_>,
-    id: ConnectionId,
+    (id, listener): (ConnectionId, usize),
     connection: &mut Connection,
     waiting: Waiting,
     turned: Turned,
@@ -49,7 +49,7 @@ pub(crate) fn prepare(
         // The kernel's memory or `fs.epoll.max_user_watches`: this connection cannot be parked.
         return Next::End(CloseReason::Error);
     }
-    if !shared.life.is_draining() {
+    if !shared.ends(listener) {
         return Next::Park(waiting);
     }
     prepare_in_drain(station, id, connection, waiting, turned)

@@ -99,7 +99,7 @@ fn turn(
             return;
         };
         was_waiting = connection.waiting.get();
-        if shared.life.is_draining() && !connection.in_drain.is_known() {
+        if !connection.in_drain.is_known() && shared.ends(owned.listener()) {
             connection.in_drain = LastInput::of(unread(&connection.socket));
         }
         let next = match before_service(station, &owned, connection) {
@@ -107,7 +107,10 @@ fn turn(
             None => converse(station, &owned, connection, marks, &mut turned, &ask),
         };
         match next {
-            Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting, turned),
+            Next::Park(waiting) => {
+                let from = (owned.id, owned.listener());
+                parking::prepare(station, from, connection, waiting, turned)
+            }
             other => other,
         }
     };

@@ -397,12 +397,16 @@ fn websockets_open() -> Scene {
 
 /// Clients that ask for more than they read: once they read, all that the server has answered comes.
 fn slow_readers() -> Scene {
-    let server = program().without_echo().arg("--listen", "hello=tcp://127.0.0.1:0").start();
+    let server = program()
+        .without_echo()
+        .arg("--listen", "hello=tcp://127.0.0.1:0")
+        .arg("--read-timeout", "1s")
+        .start();
     let at = server.listening("hello on tcp");
     let clients: Vec<(Client, usize)> = (0..4)
         .map(|_| {
             let client = Client::narrow(at);
-            // Whole requests, until the server takes no more of them.
+            // Requests, until the server takes no more of them. The last may be half there, and has its own deadline.
             let lines = format!("{}\n", "n".repeat(1000)).repeat(64);
             let mut sent = 0;
             client.stream().set_write_timeout(Some(Duration::from_millis(300))).unwrap();

@@ -622,6 +622,16 @@ fn clients_for_whom_there_is_no_place_in_time_are_told_when_to_come_again() {
     }
     let seen = backends(&site);
     assert_eq!((seen.queue_full, seen.queue_timeout), (1, 1));
+    assert_eq!(site.counts().requests_refused().iter().sum::<u64>(), 2);
+    // Both are summed up within a second, for the log and the status page.
+    eventually("the refusals are listed", || {
+        let listed = site.handle().observe().refusals();
+        let mut reasons: Vec<_> =
+            listed.iter().map(|it| (it.reason.as_str(), it.requests, it.count)).collect();
+        reasons.sort_unstable();
+        (reasons == [("queue_full", true, 1), ("queue_timeout", true, 1)]).then_some(())
+    });
+    assert!(first(&site).connect.sum > Duration::ZERO, "connecting takes time, however quickly it is done");
     site.end();
 }
 
@@ -929,6 +939,8 @@ fn a_check_asks_for_a_path_and_a_backend_that_is_not_well_is_set_aside() {
     throughout(Duration::from_millis(300), "clients meet the one that is well", || {
         client.ask(GET).text() == "well"
     });
+    let ill = backends(&site).backends.remove(1);
+    assert_eq!(ill.last_failure_why, "GET /healthz was answered 500, not 200 to 399");
     healthy.store(true, std::sync::atomic::Ordering::SeqCst);
     eventually("it is back", || backends(&site).backends[1].aside_for.is_none().then_some(()));
     eventually("clients meet both", || (client.ask(GET).text() == "ill ").then_some(()));

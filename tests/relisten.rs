@@ -221,6 +221,29 @@ fn the_last_clients_of_a_closed_listener_go_on_until_the_drain_timeout_and_then_
     conserved(&status(&server));
 }
 
+/// One whose turn began when its listener's last clients were to end is told nothing of that later.
+#[test]
+fn a_client_whose_listener_opens_again_before_it_ended_goes_on_as_before() {
+    let text = |listeners: &[&str]| {
+        format!("drain-timeout = \"50ms\"\nwork = \"sleep:2s\"\nworkers = 1\n{}", listen(listeners))
+    };
+    let work = "work=tcp://127.0.0.1:0";
+    let file = Configuration::new("comes-back", &text(&[ECHO, work]));
+    let server = file.program().without_echo().start();
+    let mut clients = [(); 2].map(|()| Client::connect(address(&server, 1)));
+    clients[0].say("first\n");
+    eventually("its turn has begun", || (listener(&server, 1)["active"] == 1).then_some(()));
+    clients[1].say("second\n");
+    file.write(&text(&[ECHO]));
+    assert!(reload(&server).ends_with("closes"));
+    clients[0].hear("first\n");
+    assert_eq!(clients[0].end(), End::Fin, "it is to end");
+    file.write(&text(&[ECHO, work]));
+    assert!(reload(&server).ends_with("opens"));
+    clients[1].hear("second\n").say("third\n").hear("third\n");
+    conserved(&status(&server));
+}
+
 #[test]
 fn a_listener_of_any_kind_for_connections_opens_and_closes() {
     let (folder, certificate) = (Folder::new("relisten-kinds"), Certificate::new(&["localhost"], 2090));

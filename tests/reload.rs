@@ -63,7 +63,10 @@ fn a_configuration_with_a_mistake_changes_nothing_and_one_line_says_what_is_wron
         ("idle-timeout = \"2h\"\nidle_timeout = \"3h\"\n", "`idle_timeout` is not an option"),
         ("idle-timeout = \"2h\"\nmax-line = \"1EB\"\n", "`max-line`: "),
         ("idle-timeout = \"0s\"\n", "idle-timeout is 0s: it must be from 1ms to 30d"),
-        ("idle-timeout = \"2h\"\nmax-line = \"2MiB\"\n", "max-line is 2MiB and output-per-connection 1MiB"),
+        (
+            "idle-timeout = \"2h\"\nmax-line = \"2MiB\"\n",
+            "max-line is 2MiB and output-per-connection is 1MiB",
+        ),
         ("idle-timeout = \"2h\"\nbusy-reply = '\\q'\n", "\\q"),
     ] {
         file.write(text);
@@ -159,7 +162,8 @@ fn an_order_over_http_does_what_the_signal_does_where_it_is_taken() {
     let answer = ask(&server, "POST /reload", host);
     assert_eq!((answer.status, answer.header("location")), (202, Some("/status")));
     eventually("the configuration is in force", || (limit(&server) == "2KiB").then_some(()));
-    assert!(server.stderr().contains("the configuration was read again: max-line 1KiB -> 2KiB"));
+    let read_again = "the configuration was read again: max-line 1KiB -> 2KiB";
+    eventually("it is logged", || server.stderr().contains(read_again).then_some(()));
     file.write("max-line = \"9\"\nqueue = x\n");
     let answer = ask(&server, "POST /reload", "Host: localhost\r\nContent-Length: 0\r\n");
     assert_eq!(answer.status, 202, "what comes of it is said elsewhere");

@@ -298,7 +298,7 @@ fn a_gate_with_a_mistake_changes_nothing() {
         (gate(&[&two.name()], "tcp", "backend-connections = 0"), "`backend-connections`: "),
         (
             gate(&[&two.name()], "tcp", "max-line = \"2MiB\""),
-            "max-line is 2MiB and output-per-connection 1MiB",
+            "max-line is 2MiB and output-per-connection is 1MiB",
         ),
         (
             gate(&[&two.name()], "tcp", "accept-proxy = \"127.0.0.1\""),

@@ -528,7 +528,7 @@ fn gate(backends: &str, scheme: Scheme) -> Result<ProxyBuilder, String> {
     for backend in backends.split(',').map(str::trim) {
         let (name, tls) = backend_name(backend, is_http)?;
         if tls.is_some_and(|tls| speaks_tls.is_some_and(|before| before != tls)) {
-            return Err("its backends speak TLS, or none does: use two listeners".to_owned());
+            return Err("all backends of a listener speak TLS, or none does: use two listeners".to_owned());
         }
         speaks_tls = speaks_tls.or(tls).or(Some(false));
         names.push(name);

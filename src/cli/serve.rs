@@ -136,6 +136,8 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
         tell_predecessor(pipe, sockets.iter().map(|socket| socket.number));
     }
     drop(sockets);
+    #[cfg(target_os = "linux")]
+    crate::sys::give_start_back();
     let report = handle.wait();
     drop(live.take_beside());
     if !quiet {

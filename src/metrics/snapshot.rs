@@ -95,6 +95,22 @@ impl ListenerSnapshot {
         self.queued + self.active + self.idle
     }
 
+    /// HTTP requests that got no place at a gate's backends, by [`DropReason`]. Their connections stay, so they are not
+    /// part of [`dropped`](Self::dropped); at a gate for connections, the clients without a place are.
+    pub fn requests_refused(&self) -> [u64; DropReason::COUNT] {
+        let mut refused = [0; DropReason::COUNT];
+        if let (Some(gate), Some(_)) = (&self.backends, &self.web) {
+            gate.refused().iter().for_each(|&(reason, count)| refused[reason as usize] = count);
+        }
+        refused
+    }
+
+    /// Everybody turned away: connections, requests and datagrams.
+    pub fn turned_away(&self) -> u64 {
+        let requests = self.turns_shed.iter().chain(&self.datagrams_dropped).sum::<u64>();
+        self.dropped_total() + requests + self.requests_refused().iter().sum::<u64>()
+    }
+
     /// Whether every accepted connection is accounted for, and every place at a backend.
     pub fn conserved(&self) -> bool {
         self.accepted == self.dropped_total() + self.closed_total() + self.open()
@@ -164,6 +180,8 @@ pub struct Refusal {
     pub listener: usize,
     /// Why.
     pub reason: DropReason,
+    /// Whether requests of open connections were refused, and not connections.
+    pub requests: bool,
     /// How many in this entry: a flood is one entry a second for each listener and reason.
     pub count: u64,
 }

@@ -172,8 +172,6 @@ impl Ledger {
         for (out, n) in listener.turns_shed.iter_mut().zip(&self.turns_shed) {
             *out += n.get() as u64;
         }
-        self.turn_duration.add_to(&mut listener.turn_duration);
-        self.queue_wait.add_to(&mut out.queue_wait);
         listener.received_bytes += self.received_bytes.get() as u64;
         listener.sent_bytes += self.sent_bytes.get() as u64;
         listener.datagrams_received += self.datagrams_received.get() as u64;
@@ -192,7 +190,6 @@ type Balanced = (i64, [i64; Place::COUNT], [i64; DropReason::COUNT], [i64; Close
 #[derive(Debug, Default)]
 struct Sum {
     listener: ListenerSnapshot,
-    queue_wait: HistogramSnapshot,
     places: [i64; Place::COUNT],
     took: Duration,
 }
@@ -273,6 +270,18 @@ impl Ledgers {
     /// its gauges can be off by as many connections as moved during one pass, which takes
     /// microseconds: a pass that was interrupted for longer than a millisecond is made again.
     pub fn read(&self, listener: usize, queue_wait: &mut HistogramSnapshot) -> ListenerSnapshot {
+        let mut counts = self.read_counts(listener);
+        // Last: the histograms have ten times as many bytes as the counts, and no place in the balance.
+        for ledger in self.columns[listener].get().into_iter().flatten() {
+            ledger.turn_duration.add_to(&mut counts.turn_duration);
+            ledger.queue_wait.add_to(queue_wait);
+        }
+        counts
+    }
+
+    /// The same without the histograms, for those who ask often: with 32 workers the histograms are 200 KB, which would
+    /// push what turns use out of the processor's caches each time.
+    pub fn read_counts(&self, listener: usize) -> ListenerSnapshot {
         let mut sum = self.pass(listener);
         for _ in 0..Self::PASSES_MORE {
             if sum.took < Duration::from_millis(1) {
@@ -285,7 +294,6 @@ impl Ledgers {
             }
         }
         sum.settle();
-        queue_wait.merge(&sum.queue_wait);
         sum.listener
     }
 

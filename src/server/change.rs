@@ -3,7 +3,7 @@
 use super::capacity::doubtful_max;
 use super::in_force::InForce;
 use super::queue::state::{ConnectionId, Marks};
-use super::queue::table::NEVER;
+use super::queue::table::{NEVER, Slot};
 use super::shared::Shared;
 use super::start::start_workers;
 use super::turn::harvest::ready;
@@ -79,18 +79,18 @@ pub(crate) fn room_for(ceilings: &Ceilings, limits: &Limits) -> Result<(), SetLi
     let above = |name, wanted, most, why| SetLimitsError::Above { name, wanted, most, why };
     let (connections, most) = (limits.max_connections, ceilings.connections);
     if connections > most {
-        let why = "since there is room for as many (connections-ceiling)";
+        let why = "because memory and file descriptors are set aside for that many (connections-ceiling)";
         return Err(above("max-connections", connections, most, why));
     }
     let (workers, most) = (limits.workers, ceilings.workers);
     if workers > most {
-        let why = "since there is room for as many (workers-ceiling)";
+        let why = "because memory is set aside for that many (workers-ceiling)";
         return Err(above("workers", workers, most, why));
     }
     let places = ceilings.datagrams;
     let most = places.saturating_sub(limits.workers);
     if places > 0 && limits.queue > most {
-        let why = "since there are places for as many datagrams";
+        let why = "because there are buffers for that many datagrams";
         return Err(above("queue", limits.queue, most, why));
     }
     Ok(())
@@ -200,11 +200,20 @@ impl Shared {
         allow(dead_code, reason = "gates change when the program reads its file again")
     )]
     pub(crate) fn call_sessions(&self, listener: usize) {
+        // Also a session that has a turn now: it may have looked before.
+        self.call(listener, |slot| slot.deadline.load(Relaxed) == NEVER);
+    }
+
+    /// Gives a turn to each connection of a listener of which `wanted` says so.
+    #[cfg_attr(
+        not(feature = "cli"),
+        allow(dead_code, reason = "gates change when the program reads its file again")
+    )]
+    pub(crate) fn call(&self, listener: usize, wanted: impl Fn(&Slot) -> bool) {
         for (number, slot) in self.table.iter() {
             // The life first: if it is over by now, nothing happens.
             let Some(generation) = slot.state.generation() else { continue };
-            // Also a session that has a turn now: it may have looked before.
-            if slot.deadline.load(Relaxed) == NEVER && slot.listener() == listener {
+            if slot.listener() == listener && wanted(slot) {
                 let id = ConnectionId { slot: number, generation };
                 self.counts.foreign(|row| {
                     ready(self, id, Marks::NONE, row, &mut || self.clock.now());

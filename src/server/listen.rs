@@ -231,10 +231,10 @@ impl Listen {
         self
     }
 
-    /// Its connections speak TLS. What refused clients are told is left out then: it would cost a handshake. A gate
-    /// ([`proxy`](crate::proxy)) does not go with it yet: its connections end in an error. Datagrams have no TLS.
+    /// Its connections speak TLS. A client that is refused before the end of its handshake is reset without a reply, which
+    /// would cost the handshake. Datagrams have no TLS.
     #[cfg(feature = "tls")]
-    pub fn tls(mut self, tls: crate::Tls) -> Self {
+    pub fn tls(mut self, tls: Setup) -> Self {
         self.tls = Some(tls);
         self
     }

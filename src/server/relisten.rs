@@ -51,7 +51,7 @@ pub(crate) enum RelistenError {
 pub(crate) fn no_seat(most: usize) -> String {
     format!(
         "with the listeners that were closed there would be more than {most}: until a restart there can be {most} at most, \
-         since there is room for as many (listeners-ceiling)"
+         because memory is set aside for that many (listeners-ceiling)"
     )
 }
 
@@ -206,7 +206,11 @@ impl Shared {
     fn seat(&self, bound: Bound) -> (usize, ListenSocket) {
         let Bound { number, socket, seat } = bound;
         match seat {
-            BoundFor::Again(socket) => self.listeners[number].open_again(socket),
+            BoundFor::Again(socket) => {
+                self.listeners[number].open_again(socket);
+                // Of those that were to end, some have left something unread for it.
+                self.call(number, |_| true);
+            }
             BoundFor::New(listener) => {
                 if listener.tls.is_some() {
                     self.table.make_room_for_tls();

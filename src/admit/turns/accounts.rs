@@ -83,9 +83,6 @@ const BEHIND: u64 = 2 * ONE;
 /// round. Each is in the order of freshness, and so the freshest is the first of one of them.
 const DUE: usize = 2;
 
-/// No source.
-const NONE: u32 = u32::MAX;
-
 /// One source, waiting or remembered.
 #[derive(Clone, Copy, Debug)]
 struct Account {
@@ -98,18 +95,19 @@ struct Account {
     newest: Nanos,
     /// Its entries on the shelf.
     waiting: u32,
-    /// The next source with the same hash.
+    /// The next source with the same hash, plus one; 0 if there is none.
     chain: u32,
 }
 
 /// The sources: a bounded table, and the order of their turns.
 #[derive(Debug)]
 pub(crate) struct Accounts {
-    all: Box<[Account]>,
+    /// Those that have been used: there is room for [`most`](Self::most), which is touched when it is needed.
+    all: Vec<Account>,
+    most: usize,
     hasher: RandomState,
+    /// For each hash its first source plus one, or 0: pages of zeros take no memory.
     chains: Box<[u32]>,
-    /// Accounts that were never used are from here on.
-    unused: u32,
     /// A list of those that are remembered, the longest first.
     remembered: Lists,
     /// How many newcomers of each source wait.
@@ -144,13 +142,12 @@ impl Accounts {
     /// With `fresh` the freshest source is first among the due, otherwise the one that has waited longest.
     pub(crate) fn new(entries: usize, fresh: bool) -> Self {
         let most = Self::most(entries);
-        let unknown = Account { id: SourceId::EVERYONE, tag: 0, cost: 0, newest: 0, waiting: 0, chain: NONE };
         let order = || Lists::new(most + DUE + AHEAD as usize);
         Self {
-            all: vec![unknown; most].into(),
+            all: Vec::with_capacity(most),
+            most,
             hasher: RandomState::new(),
-            chains: vec![NONE; most.next_power_of_two()].into(),
-            unused: 0,
+            chains: vec![0; most.next_power_of_two()].into(),
             remembered: Lists::new(most + 1),
             crowds: Crowds::new(most),
             order: [order(), order(), order()],
@@ -168,7 +165,7 @@ impl Accounts {
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         let orders: usize = self.order.iter().map(Lists::bytes).sum();
-        let accounts = self.all.len() * size_of::<Account>();
+        let accounts = self.all.capacity() * size_of::<Account>();
         let chains = self.chains.len() * size_of::<u32>();
         accounts + chains + self.remembered.bytes() + self.crowds.bytes() + orders
     }
@@ -191,15 +188,19 @@ impl Accounts {
         if let Some(found) = self.find_in(chain, id) {
             return (found, false);
         }
-        let number = if (self.unused as usize) < self.all.len() {
-            self.unused += 1;
-            self.unused - 1
-        } else {
-            self.forget_one()
+        let forgotten = (self.all.len() == self.most).then(|| self.forget_one());
+        let account = Account { id, tag: 0, cost: 0, newest: 0, waiting: 0, chain: self.chains[chain] };
+        let number = match forgotten {
+            Some(number) => {
+                self.all[number as usize] = account;
+                number
+            }
+            None => {
+                self.all.push(account);
+                self.all.len() as u32 - 1
+            }
         };
-        let chained = self.chains[chain];
-        self.all[number as usize] = Account { id, tag: 0, cost: 0, newest: 0, waiting: 0, chain: chained };
-        self.chains[chain] = number;
+        self.chains[chain] = number + 1;
         self.remembered.push_last(self.remembered_list(), number);
         (number, true)
     }
@@ -210,10 +211,13 @@ impl Accounts {
 
     fn find_in(&self, chain: usize, id: SourceId) -> Option<u32> {
         let mut next = self.chains[chain];
-        while next != NONE && self.all[next as usize].id != id {
-            next = self.all[next as usize].chain;
+        while let Some(number) = next.checked_sub(1) {
+            if self.all[number as usize].id == id {
+                return Some(number);
+            }
+            next = self.all[number as usize].chain;
         }
-        (next != NONE).then_some(next)
+        None
     }
 
     fn chain(&self, id: SourceId) -> usize {
@@ -228,14 +232,14 @@ impl Accounts {
         let chain = self.chain(self.all[number as usize].id);
         let after = self.all[number as usize].chain;
         let mut next = self.chains[chain];
-        if next == number {
+        if next == number + 1 {
             self.chains[chain] = after;
             return number;
         }
-        while self.all[next as usize].chain != number {
-            next = self.all[next as usize].chain;
+        while self.all[next as usize - 1].chain != number + 1 {
+            next = self.all[next as usize - 1].chain;
         }
-        self.all[next as usize].chain = after;
+        self.all[next as usize - 1].chain = after;
         number
     }
 
@@ -439,7 +443,7 @@ impl Accounts {
     }
 
     fn due_list(&self) -> u32 {
-        self.all.len() as u32
+        self.most as u32
     }
 
     fn list_ahead(&self, tag: u64) -> u32 {
@@ -447,7 +451,7 @@ impl Accounts {
     }
 
     fn remembered_list(&self) -> u32 {
-        self.all.len() as u32
+        self.most as u32
     }
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod accounts;
 mod crowds;
 mod lists;
+mod seats;
 pub(crate) mod shelf;
 pub(crate) mod standing;
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl RunningServer {
             Some(FORMAT) => {}
             Some(format) => {
                 return Err(format!(
-                    "answers in form {format}, and this program reads form {FORMAT}: use the program that serves"
+                    "answers in format {format}, but this program reads format {FORMAT}: use the program that serves"
                 ));
             }
             None => return Err("is no tidegate".to_owned()),
@@ -76,7 +76,7 @@ impl RunningServer {
             );
         }
         let options = OptionSources::from_json(&answer["options"]);
-        let options = options.ok_or("does not say its options as this program reads them")?;
+        let options = options.ok_or("shows its options in a way that this program cannot read")?;
         let ceiling = |name: &str| answer["ceilings"][name].as_u64().and_then(|n| usize::try_from(n).ok());
         // Of what the server does not say, everything fits.
         let most = |name: &str| ceiling(name).unwrap_or(usize::MAX);
@@ -106,7 +106,7 @@ fn limits(shown: &Value) -> Result<Limits, String> {
     for limit in TABLE {
         let Some(text) = shown[limit.name].as_str() else { continue };
         let value = limit_options::parse(limit, text).map_err(|why| {
-            format!("has `{}` as {text}, which this program does not read: {why}", limit.name)
+            format!("has `{}` as {text}, which this program cannot read: {why}", limit.name)
         })?;
         (limit.set)(&mut limits, value);
     }
@@ -172,7 +172,7 @@ mod tests {
         let why = |answer: &str| RunningServer::read(answer.as_bytes()).unwrap_err();
         assert_eq!(why("<html>"), "does not answer in JSON");
         assert_eq!(why("{}"), "is no tidegate");
-        assert!(why("{\"format\":7}").starts_with("answers in form 7, and this program reads form 1"));
+        assert!(why("{\"format\":7}").starts_with("answers in format 7, but this program reads format 1"));
         assert!(why("{\"format\":1,\"options\":null}").starts_with("was not configured by the program"));
         let options = "\"options\":{\"command_line\":{},\"environment\":{},\"file\":null}";
         assert!(

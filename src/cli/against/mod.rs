@@ -96,7 +96,7 @@ fn compare(args: ServeArgs, running: &RunningServer) -> Result<(Vec<Difference>,
 
 /// An option that is no limit and takes effect at a restart.
 fn difference(name: &'static str, (old, new): (&OptionSources, &OptionSources)) -> Difference {
-    let unsaid = || "not said here".to_owned();
+    let unsaid = || "not set".to_owned();
     let said = |sources: &OptionSources| sources.said(name).unwrap_or_else(unsaid);
     Difference { name, listener: None, now: said(old), then: said(new), needs_restart: true }
 }
@@ -145,7 +145,11 @@ fn of_listeners(before: &Configured, running: &RunningServer, after: &ReadAgain)
         let of_gate = old.gate_changes(new, &old.text).into_iter();
         differences.extend(of_gate.map(|LimitChange { name, before, after, .. }| live(name, before, after)));
         if old.shows_others_than(new) {
-            differences.push(live("tls-cert", "those it shows".to_owned(), "others".to_owned()));
+            differences.push(live(
+                "tls-cert",
+                "certificates in use".to_owned(),
+                "other certificates".to_owned(),
+            ));
         }
     }
     differences

@@ -1,4 +1,5 @@
-//! The harvest: the leader reads events from the epoll and puts the connections that have work into the queue.
+//! The harvest: the leader reads events from the epoll. It keeps the first turn for itself, and puts the other connections
+//! that have work into the queue.
 
 use crate::admit::turns::accounts::Class;
 use crate::clock::Nanos;

@@ -17,6 +17,9 @@ const SPREAD: Nanos = 100_000;
 pub(crate) struct Station<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) me: usize,
+    /// The worker's ledgers, and its meter of how busy it is: each turn asks several times.
+    row: Row<'a>,
+    meter: &'a WorkerClock,
     pub(crate) buffers: Buffers,
     pub(crate) tls_buffers: TlsBuffers,
     /// For datagrams; made when the first come.
@@ -41,6 +44,8 @@ impl<'a> Station<'a> {
         Self {
             shared,
             me,
+            row: shared.counts.worker_row(me),
+            meter: &shared.counts.meters()[me],
             buffers,
             tls_buffers,
             batch: None,
@@ -55,12 +60,12 @@ impl<'a> Station<'a> {
 
     /// The worker's ledgers.
     pub(crate) fn row(&self) -> Row<'a> {
-        self.shared.counts.worker_row(self.me)
+        self.row
     }
 
     /// The worker's meter of how busy it is.
     pub(crate) fn meter(&self) -> &'a WorkerClock {
-        &self.shared.counts.meters()[self.me]
+        self.meter
     }
 
     /// Sees the limits that are in force now.
@@ -114,12 +119,13 @@ impl<'a> Station<'a> {
         if crew.sleeping() == 0 {
             return;
         }
-        let waiting = if self.alone { 0 } else { self.shared.waiting() as u64 };
+        let waiting = || if self.alone { 0 } else { self.shared.waiting() as u64 };
         let share = if cost > SLOW_TURN {
             let one_too_many = self.computing && self.shared.computing.is_enough();
-            !one_too_many && (waiting > 0 || !crew.is_led())
+            !one_too_many && (waiting() > 0 || !crew.is_led())
         } else {
-            waiting * cost > SPREAD && crew.awake() < self.shared.processors
+            // In this order: what waits is in four cache lines that every worker writes to.
+            crew.awake() < self.shared.processors && waiting() * cost > SPREAD
         };
         if share {
             crew.wake_sleeper();

@@ -58,3 +58,17 @@ fn entries_are_late_each_by_the_time_of_its_own_listener() {
     assert_eq!(late(99 * MS), [4]);
     assert_eq!(shelf.len(), 0);
 }
+
+#[test]
+fn who_has_hung_up_is_late_by_its_age_and_not_by_when_it_hung_up() {
+    let mut shelf = shelf(&[(1, Newcomer, 'a'), (2, Newcomer, 'a')]);
+    for slot in [2, 1] {
+        assert_eq!(shelf.hung_up(Newcomer, slot, 0, 1_000 * MS), None);
+    }
+    let mut late = |least| {
+        let late = shelf.expire_late(2_000 * MS, least, |_, _| true);
+        late.iter().map(|shelved| shelved.slot).collect::<Vec<_>>()
+    };
+    assert_eq!(late(1_999 * MS), [1]);
+    assert_eq!((late(1_998 * MS), shelf.len()), (vec![2], 0));
+}

@@ -79,7 +79,7 @@ impl Server {
     /// How many connections the limit of open files allows with these limits and this
     /// number of listeners, the soft limit raised to the hard one. For who would rather have fewer
     /// connections than a server that does not start.
-    pub fn connections_possible(limits: &crate::Limits, listeners: usize) -> usize {
+    pub fn connections_possible(limits: &crate::limits::Limits, listeners: usize) -> usize {
         capacity::connections_possible(limits, listeners)
     }
 }

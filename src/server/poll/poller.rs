@@ -182,9 +182,9 @@ mod tests {
         let id = |slot, generation| ConnectionId { slot, generation: Generation(generation) };
         for source in [
             Source::Connection(id(0, 0)),
-            Source::Connection(id(crate::Limits::CONNECTIONS_MAX as u32 - 1, u32::MAX >> 4)),
+            Source::Connection(id(crate::limits::Limits::CONNECTIONS_MAX as u32 - 1, u32::MAX >> 4)),
             Source::Other(id(0, 0)),
-            Source::Other(id(crate::Limits::CONNECTIONS_MAX as u32 - 1, u32::MAX)),
+            Source::Other(id(crate::limits::Limits::CONNECTIONS_MAX as u32 - 1, u32::MAX)),
             Source::Routed(RouteId { number: 0, life: 0 }),
             Source::Routed(RouteId { number: (1 << 24) - 1, life: u32::MAX }),
             Source::Listener(0),

@@ -167,7 +167,7 @@ impl Plan {
         self.limits.connections_most() + self.limits.lingering + self.limits.fd_reserve + self.of_services()
     }
 
-    /// How long a client waits that is admitted at the worst moment, and how that comes about.
+    /// How long a newcomer waits that is admitted at the worst moment and served in order, and how that comes about.
     fn longest_wait(&self) -> (Duration, String) {
         let limits = &self.limits;
         let streams = self.listeners.iter().filter(|listener| listener.has_backlog());
@@ -180,9 +180,10 @@ impl Plan {
         };
         let rounds = ahead.div_ceil(at_once).try_into().unwrap_or(u32::MAX);
         let why = format!(
-            "for a client with {ahead} requests before it (queue, workers, backlog), each {} of {what}",
+            "for a newcomer with {ahead} requests before it (queue, workers, backlog), each {} of {what}; no request \
+             waits longer than queue-timeout",
             show_time(cost)
         );
-        (cost.saturating_mul(rounds), why)
+        (cost.saturating_mul(rounds).min(limits.queue_timeout), why)
     }
 }

@@ -126,7 +126,6 @@ pub(crate) struct Accounts {
     class: usize,
     /// The mean cost of all turns, or 0 when unknown.
     mean: Nanos,
-    fresh: bool,
 }
 
 impl Accounts {
@@ -139,8 +138,7 @@ impl Accounts {
         entries + entries / 8 + 64
     }
 
-    /// With `fresh` the freshest source is first among the due, otherwise the one that has waited longest.
-    pub(crate) fn new(entries: usize, fresh: bool) -> Self {
+    pub(crate) fn new(entries: usize) -> Self {
         let most = Self::most(entries);
         let order = || Lists::new(most + DUE + AHEAD as usize);
         Self {
@@ -157,7 +155,6 @@ impl Accounts {
             served_for: [0; AHEAD as usize],
             class: 0,
             mean: 0,
-            fresh,
         }
     }
 
@@ -314,16 +311,17 @@ impl Accounts {
     }
 
     /// The source whose turn it is, and which of its classes; it is charged for the turn. With `patient` clients a source
-    /// that is far behind its share comes before those that are fresher.
-    pub(crate) fn pick(&mut self, patient: bool) -> Option<(u32, Class)> {
+    /// that is far behind its share comes before those that are fresher, and `in_order` whoever has waited longest of those
+    /// that are due.
+    pub(crate) fn pick(&mut self, patient: bool, in_order: bool) -> Option<(u32, Class)> {
         if self.active == 0 {
             return None;
         }
-        let (number, class) = match self.due(patient) {
+        let (number, class) = match self.due(patient, in_order) {
             Some(due) => due,
             None => {
                 self.go_to_next_round();
-                self.due(patient)?
+                self.due(patient, in_order)?
             }
         };
         self.class = (class as usize + 1) % Class::ALL.len();
@@ -375,7 +373,7 @@ impl Accounts {
     }
 
     /// The first of those that are due, of the class whose turn it is or the next that has one.
-    fn due(&self, patient: bool) -> Option<(u32, Class)> {
+    fn due(&self, patient: bool, in_order: bool) -> Option<(u32, Class)> {
         (0..Class::ALL.len()).find_map(|nth| {
             let class = Class::ALL[(self.class + nth) % Class::ALL.len()];
             let order = &self.order[class as usize];
@@ -384,7 +382,7 @@ impl Accounts {
             let stalest = lists().filter_map(|list| order.last(list)).min_by_key(newest)?;
             // A client that sent a datagram cannot be seen to leave, so what is old there is as good as gone.
             let patient = patient && class != Class::Datagram;
-            if !self.fresh || patient && self.all[stalest as usize].tag + BEHIND <= self.round {
+            if in_order || patient && self.all[stalest as usize].tag + BEHIND <= self.round {
                 return Some((stalest, class));
             }
             let freshest = lists().filter_map(|list| order.first(list)).max_by_key(newest)?;

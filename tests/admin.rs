@@ -45,7 +45,12 @@ fn each_path_answers() {
     assert!(metrics.body.contains("\ntidegate_workers_limit 32\n"));
     assert_eq!(get(admin.address(), "/metrics?format=text").unwrap().status, 200);
     assert_eq!(get(admin.address(), "/livez").unwrap().body, "ok\n");
-    let page = get(admin.address(), "/status").unwrap();
+    let text = get(admin.address(), "/status").unwrap();
+    assert_eq!((text.status, text.header("Content-Type")), (200, Some("text/plain; charset=utf-8")));
+    assert!(text.body.starts_with("tidegate ") && !text.body.contains('<'), "{}", text.body);
+    assert_eq!(text.header("Vary"), Some("Accept"));
+    let browser = "GET /status HTTP/1.1\r\nHost: localhost\r\nAccept: text/html,*/*;q=0.8\r\n\r\n";
+    let page = ask(admin.address(), browser).unwrap();
     assert_eq!((page.status, page.header("Content-Type")), (200, Some("text/html; charset=utf-8")));
     assert!(page.header("Content-Security-Policy").unwrap().starts_with("default-src 'none'"));
     assert!(page.body.ends_with("</html>\n"));

@@ -93,7 +93,7 @@ fn what_needs_a_restart_has_an_exit_code_of_its_own_and_the_reload_refuses_it_wi
         ),
         (
             format!("worker-nice = 2\nworkers = 4\nadmin-host = \"a\"\nlog-format = \"json\"\n{listen}"),
-            "log-format not said here -> json needs a restart",
+            "log-format not set -> json needs a restart",
         ),
     ] {
         let new = folder.write("new.toml", &text);

@@ -309,6 +309,7 @@ fn every_limit_that_is_asked_for_is_in_force() {
         ("queue", "9"),
         ("max-connections", "77"),
         ("connections-ceiling", "78"),
+        ("listeners-ceiling", "4"),
         ("max-per-source", "5"),
         ("source-rate", "3/s"),
         ("datagram-source-rate", "8/s"),
@@ -378,7 +379,7 @@ fn check_says_where_it_listens_and_what_the_limits_come_to() {
         "admin off",
         "memory ",
         "descriptors 10384 of the ",
-        "wait 100ms for a client with 40 requests before it",
+        "wait 100ms for a newcomer with 40 requests before it",
     ] {
         let told = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ").starts_with(words);
         assert!(stdout.lines().any(told), "`{words}` is not in {stdout}");

@@ -370,11 +370,14 @@ fn what_is_wrong_with_the_options_is_one_clear_line() {
         ("proxy:tls://127.0.0.1:1=http://127.0.0.1:0", "write https://"),
         (
             "proxy:tls://127.0.0.1:1,tcp://127.0.0.1:2=tcp://127.0.0.1:0",
-            "its backends speak TLS, or none does",
+            "all backends of a listener speak TLS, or none does",
         ),
-        ("proxy:127.0.0.1:1,tls://127.0.0.1:2=tcp://127.0.0.1:0", "its backends speak TLS, or none does"),
-        ("proxy:tls://unix:/run/x.sock=tcp://127.0.0.1:0", "use --backend-tls-name"),
-        ("proxy:https://a_b..c:1=http://127.0.0.1:0", "no name that a certificate could have"),
+        (
+            "proxy:127.0.0.1:1,tls://127.0.0.1:2=tcp://127.0.0.1:0",
+            "all backends of a listener speak TLS, or none does",
+        ),
+        ("proxy:tls://unix:/run/x.sock=tcp://127.0.0.1:0", "give one with --backend-tls-name"),
+        ("proxy:https://a_b..c:1=http://127.0.0.1:0", "no certificate can be for the name"),
     ] {
         let output = support::run(["check", "--listen", listener]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -146,7 +146,7 @@ fn the_log_says_once_what_is_wrong_and_the_metrics_count_it_by_reason() {
     let log = gate.stderr();
     let lines: Vec<_> = log.lines().filter(|line| line.contains("a backend is set aside")).collect();
     let [line] = lines[..] else { panic!("one line: {log}") };
-    assert!(line.contains("reason=tls") && line.contains("ask for that with --backend-tls-name"), "{line}");
+    assert!(line.contains("reason=tls") && line.contains("give that name with --backend-tls-name"), "{line}");
     assert!(line.contains(&backend.address.to_string()), "{line}");
 }
 
@@ -327,6 +327,6 @@ fn checks_make_the_handshake_and_bring_a_backend_back() {
         assert_eq!(ask(&gate).0, 200);
         let idle = gate.seen().backends[0].connected;
         gate.until("a backend that is well is checked", |seen| seen.backends[0].connected > idle + 2);
-        assert_eq!(gate.seen().in_use, 0);
+        gate.until("its place is given back", |seen| seen.in_use == 0);
     }
 }

@@ -190,16 +190,16 @@ fn a_listener_has_no_larger_part_than_all() {
         let builder = Server::builder().limits(base()).listener(listen(Echo, own));
         builder.bind().unwrap_err().to_string()
     };
-    let larger = "for all listeners together: it must not be larger";
+    let larger = "for all listeners together: a listener cannot have more than all";
     let told = error(|limits| limits.max_connections(17));
-    assert_eq!(told, format!("listener 127.0.0.1:0: max-connections is 17, and 16 {larger}"));
+    assert_eq!(told, format!("listener 127.0.0.1:0: max-connections is 17 here and 16 {larger}"));
     let told = error(|limits| limits.queue(9));
-    assert_eq!(told, format!("listener 127.0.0.1:0: queue is 9, and 8 {larger}"));
+    assert_eq!(told, format!("listener 127.0.0.1:0: queue is 9 here and 8 {larger}"));
     // The whole becomes smaller than a part.
     let part = listen(Echo, |limits| limits.max_connections(10));
     let site = Site::listening(Server::builder().limits(base()).listener(part));
     let told = site.handle().set_limits(base().max_connections(9)).unwrap_err().to_string();
-    assert!(told.ends_with(&format!("max-connections is 10, and 9 {larger}")), "{told}");
+    assert!(told.ends_with(&format!("max-connections is 10 here and 9 {larger}")), "{told}");
     assert_eq!(site.handle().limits(), base());
 }
 
@@ -395,5 +395,5 @@ fn check_shows_a_listeners_part_and_says_when_it_is_more_than_the_whole() {
     }
     let (code, said) = check(&["--max-connections", "2", "--queue", "1"]);
     assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("queue is 2, and 1 for all listeners together"), "{said}");
+    assert!(said.contains("queue is 2 here and 1 for all listeners together"), "{said}");
 }

@@ -87,6 +87,7 @@ const FIXED: &[(&str, Other)] = &[
     ("connections-ceiling", |limits| limits.connections_ceiling(20_000)),
     ("fair", |limits| limits.fair(Fair::Off)),
     ("fd-reserve", |limits| limits.fd_reserve(7)),
+    ("listeners-ceiling", |limits| limits.listeners_ceiling(7)),
     ("max-datagram", |limits| limits.max_datagram(7)),
     ("queue-order", |limits| limits.queue_order(QueueOrder::Fifo)),
     ("worker-nice", |limits| limits.worker_nice(7)),
@@ -133,7 +134,7 @@ fn every_other_limit_is_refused_by_name_and_nothing_else_is_changed_with_it() {
 fn limits_that_do_not_go_together_change_nothing() {
     let site = Site::serve(base(), Echo);
     let error = site.handle().set_limits(base().idle_timeout(MOMENT).max_line(2 * MIB)).unwrap_err();
-    assert!(error.to_string().starts_with("max-line is 2MiB and output-per-connection 1MiB"), "{error}");
+    assert!(error.to_string().starts_with("max-line is 2MiB and output-per-connection is 1MiB"), "{error}");
     let error = site.handle().set_limits(base().queue_timeout(Duration::ZERO)).unwrap_err();
     assert_eq!(error.to_string(), "queue-timeout is 0s: it must be from 1ms to 30d");
     assert_eq!(site.handle().limits(), base());
@@ -147,7 +148,7 @@ fn nothing_is_raised_above_what_the_server_was_made_for() {
     let error = site.handle().set_limits(many.clone().idle_timeout(MOMENT).max_connections(101)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "max-connections is 101: until a restart it can be 100 at most, since there is room for as many (connections-ceiling)"
+        "max-connections is 101: until a restart it can be 100 at most, because memory and file descriptors are set aside for that many (connections-ceiling)"
     );
     assert_eq!(site.handle().limits(), many);
     change(&site, "max-connections", |limits| limits.max_connections(50));
@@ -639,7 +640,7 @@ fn workers() {
         client.hear("y");
     }
     let error = site.handle().set_limits(site.handle().limits().workers(9)).unwrap_err();
-    assert!(error.to_string().starts_with("workers is 9 and workers-ceiling 8"), "{error}");
+    assert!(error.to_string().starts_with("workers is 9 and workers-ceiling is 8"), "{error}");
 }
 
 fn max_per_source() {

@@ -519,17 +519,18 @@ fn the_printed_ceiling_counts_handshakes_tls_with_full_buffers_and_an_access_log
         let (peak, contained) = (peak(&server), container.as_ref().map_or(0, Container::peak));
         println!("{what}: at most {peak} of {promised} KiB, {contained} with the kernel's");
         assert!(server.is_running() && peak <= promised, "{what}: {peak} KiB where {promised} are promised");
-        peak
     };
     let (config, wordy) = (secured::config(&files, 0), secured::config(&files, 50));
     let (echo, hello) = (address_of(&server, "echo", "tls://"), address_of(&server, "hello", "tls://"));
     let (web, gate) = (address_of(&server, "echo", "https://"), address_of(&server, "proxy", " on http://"));
-    let start = check("it has started");
+    check("it has started");
+    let start = server.status("RssAnon");
     let begin = |config, count| -> Vec<_> {
         (0..count).map(|_| Secret::begun(config, Client::from("127.0.0.2", hello))).collect()
     };
     let mut halves = begin(&config, 800);
-    let handshakes = check("800 handshakes that wait for the client");
+    check("800 handshakes that wait for the client");
+    let handshakes = server.status("RssAnon");
     assert!(handshakes > start + 800, "{handshakes} KiB, {start} before: they have begun");
     halves.extend(begin(&wordy, 800));
     check("and 800 whose first message was long");

@@ -93,9 +93,15 @@ fn a_surge_is_shown_second_by_second_and_the_worst_can_be_judged() {
     let run = stress(&[&args[..], &["--threshold", "worst_second.rate>=900"]].concat());
     assert_eq!(run.code, 99, "{run:?}");
     assert!(run.stdout.contains("FAILED worst_second.rate>=900"), "{run:?}");
-    let line = run.stdout.lines().find(|line| line.starts_with("Seconds")).unwrap();
-    let rates: Vec<f64> = line.split_whitespace().skip(1).map(|rate| rate.parse().unwrap()).collect();
-    assert!(rates.len() == 3 && rates.iter().all(|rate| (100.0..=250.0).contains(rate)), "{line}");
+    let cells = |name: &str| {
+        let line =
+            run.stdout.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{run:?}"));
+        line.split_whitespace().skip(1).collect::<Vec<_>>()
+    };
+    assert_eq!(cells("Seconds"), ["2s", "3s", "4s"], "each has its time above it: {run:?}");
+    let rates: Vec<f64> = cells("useful/s").iter().map(|rate| rate.parse().unwrap()).collect();
+    assert!(rates.len() == 3 && rates.iter().all(|rate| (100.0..=250.0).contains(rate)), "{run:?}");
+    assert!(!run.stdout.contains("\nUseful "), "all of them came in time: {run:?}");
     assert!(run.stdout.contains("\nWorst "), "{run:?}");
     let run = stress(&[&url, "--stages", "1s:10", "--warmup", "1s"]);
     assert!(run.code == 2 && run.stderr.contains("nothing would be measured"), "{run:?}");
@@ -113,11 +119,118 @@ fn a_second_without_a_reply_is_no_keeping_up() {
     assert_eq!(shown["worst_second"]["rate"], 0.0, "{shown:#}");
     assert!(shown["worst_second"]["offered"].as_u64().unwrap() >= 90, "{shown:#}");
     assert_eq!((&shown["verdict"], &shown["valid"]), (&"server-limited".into(), &true.into()), "{shown:#}");
-    assert!(shown["verdict_reason"].as_str().unwrap().contains("no good reply in"), "{shown:#}");
+    assert!(shown["verdict_reason"].as_str().unwrap().contains("no useful reply in"), "{shown:#}");
     // A run that is shorter than a second has no whole one to judge.
     let server = Server::start(Behaviour::Echo);
     let run = stress(&[&server.url(), "-n", "20", "-c", "2", "--threshold", "worst_second.rate>0"]);
     assert!(run.code == 99 && run.stdout.contains("not measured"), "{run:?}");
+}
+
+/// Serves a hundred requests a second.
+const SLOW: Behaviour = Behaviour::Slow(Duration::from_millis(10));
+
+#[test]
+fn a_reply_that_comes_after_the_clients_patience_is_ok_and_not_useful() {
+    // Asked thrice of what it can do, on so few connections that each reply comes well within the timeout once its request
+    // was sent. Until then it waits in line, longer and longer.
+    let server = Server::start(SLOW);
+    let url = server.url();
+    let load = [&url[..], "-c", "20", "-r", "300", "-d", "4s", "--warmup", "1s", "-t", "1s"];
+    let table = temporary("useful.csv");
+    let judged =
+        ["--threshold", "worst_second.rate>50", "--threshold", "rate>30", "--threshold", "too_late<50%"];
+    let (code, shown) =
+        report(&[&load[..], &judged, &["--threshold", "useful_rate>50", "--csv", &table]].concat());
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{shown:#}"));
+    let (done, useful, late) = (number(&shown["done"]), number(&shown["useful"]), number(&shown["too_late"]));
+    assert_eq!(count(&shown, "read_timeout"), 0, "the timeout counts from sending: {shown:#}");
+    assert!(done > 100.0 && useful + late == done && late > done / 2.0, "{shown:#}");
+    assert!(number(&shown["useful_rate"]) < number(&shown["rate"]) / 2.0, "{shown:#}");
+    assert_eq!((&shown["worst_second"]["rate"], code), (&0.0.into(), 99), "{shown:#}");
+    assert!(number(&shown["silent_seconds"]) >= 2.0, "{shown:#}");
+    assert_eq!((&shown["verdict"], &shown["valid"]), (&"server-limited".into(), &true.into()), "{shown:#}");
+    assert!(shown["verdict_reason"].as_str().unwrap().contains("no useful reply in"), "{shown:#}");
+    let passed: Vec<_> = shown["thresholds"].as_array().unwrap().iter().map(|t| &t["passed"]).collect();
+    assert_eq!(passed, [false, true, false, false], "{shown:#}");
+    // Each second says how many of its replies were of no use, and nothing is lost on the way.
+    let points = shown["timeline"].as_array().unwrap();
+    for point in points {
+        let (ok, late) = (number(&point["outcomes"]["ok"]), number(&point["too_late"]));
+        let rate = number(&point["rate"]) * number(&point["seconds"]);
+        assert!((rate - (ok - late)).abs() < 0.001, "{point:#}");
+    }
+    let in_time: f64 = points.iter().map(|p| number(&p["rate"]) * number(&p["seconds"])).sum();
+    let column: f64 = rows(&table).iter().map(|row| row["useful"].parse::<f64>().unwrap()).sum();
+    assert!((in_time - column).abs() < 0.01 && column >= useful, "{in_time} {column}");
+}
+
+#[test]
+fn the_screen_says_how_many_replies_came_too_late_to_be_of_use() {
+    let server = Server::start(SLOW);
+    let url = server.url();
+    let run = stress(&[&url, "-c", "20", "-r", "300", "-d", "3s", "--warmup", "0s", "-t", "500ms"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let line =
+        run.stdout.lines().find(|line| line.starts_with("Useful ")).unwrap_or_else(|| panic!("{run:?}"));
+    let says = "came over 500ms (-t) after they were due: they waited for a connection (";
+    assert!(line.contains(says) && line.ends_with(" would do)"), "{run:?}");
+    let kept = temporary("late.json");
+    let page = temporary("late.html");
+    let json =
+        stress(&[&url, "-c", "20", "-r", "300", "-d", "3s", "--warmup", "0s", "-t", "500ms", "-o", "json"]);
+    std::fs::write(&kept, &json.stdout).unwrap();
+    let shown = stress(&["report", &kept, "--html", &page, "--threshold", "too_late<1"]);
+    assert!(shown.code == 99 && shown.stdout.contains("\nUseful "), "{shown:?}");
+    assert!(std::fs::read_to_string(&page).unwrap().contains("ok, too late"));
+    // Two such generators beside each other: counts and rates are added.
+    let merged = stress(&["merge", &kept, &kept, "-o", "json"]).json();
+    let json = json.json();
+    for name in ["useful", "too_late", "useful_rate"] {
+        assert_eq!(merged[name].as_f64().unwrap(), 2.0 * json[name].as_f64().unwrap(), "{name}: {merged:#}");
+    }
+    let compared = stress(&["compare", &kept, &kept]);
+    assert!(compared.code == 0 && compared.stdout.contains("\nuseful_rate "), "{compared:?}");
+}
+
+#[test]
+fn a_client_that_asks_as_soon_as_it_can_has_only_useful_replies() {
+    // The same server and the same clients in a closed loop: patience counts from sending.
+    let server = Server::start(SLOW);
+    let (code, shown) = report(&[&server.url(), "-c", "20", "-d", "2s", "--warmup", "0s", "-t", "1s"]);
+    assert_eq!((code, &shown["too_late"]), (0, &0.into()), "{shown:#}");
+    assert_eq!((&shown["useful"], &shown["useful_rate"]), (&shown["done"], &shown["rate"]), "{shown:#}");
+    assert!(shown["worst_second"]["rate"].as_f64().unwrap() > 30.0, "{shown:#}");
+    // And an open loop that has a connection for every request never has a line.
+    let (code, shown) =
+        report(&[&server.url(), "-c", "200", "-r", "50", "-d", "2s", "--warmup", "0s", "-t", "1s"]);
+    assert_eq!((code, &shown["too_late"], &shown["useful"]), (0, &0.into(), &shown["done"]), "{shown:#}");
+    // Where a client does not wait for a reply, none is useful.
+    let (_, shown) = report(&[&server.url(), "--mode", "hold", "-c", "2", "-d", "1s"]);
+    assert_eq!((&shown["useful"], &shown["useful_rate"]), (&Value::Null, &Value::Null), "{shown:#}");
+}
+
+#[test]
+fn a_report_from_before_replies_were_told_apart_is_read_as_it_was() {
+    let server = Server::start(SLOW);
+    let load = ["-c", "20", "-r", "300", "-d", "2s", "--warmup", "0s", "-t", "500ms"];
+    let (_, new) = report(&[&[&server.url()[..]], &load[..]].concat());
+    let mut old = new.clone();
+    for name in ["useful", "too_late", "useful_rate"] {
+        assert!(old.as_object_mut().unwrap().remove(name).is_some(), "{new:#}");
+    }
+    for point in old["timeline"].as_array_mut().unwrap() {
+        assert!(point.as_object_mut().unwrap().remove("too_late").is_some(), "{new:#}");
+    }
+    let (before, after) = (temporary("before.json"), temporary("after.json"));
+    std::fs::write(&before, old.to_string()).unwrap();
+    std::fs::write(&after, new.to_string()).unwrap();
+    let shown = stress(&["report", &before, "--threshold", "useful_rate>0"]);
+    assert!(shown.code == 99 && shown.stdout.contains("FAILED useful_rate>0 (not measured)"), "{shown:?}");
+    assert!(!shown.stdout.contains("\nUseful "), "what was not told apart is not claimed: {shown:?}");
+    let compared = stress(&["compare", &before, &after]);
+    assert!(compared.stdout.contains("does not tell which replies came too late"), "{compared:?}");
+    let merged = stress(&["merge", &before, &after, "-o", "json"]).json();
+    assert_eq!((&merged["useful"], &merged["too_late"]), (&Value::Null, &Value::Null), "{merged:#}");
 }
 
 /// A server that answers every client but those from one address; it says from where it was connected to.

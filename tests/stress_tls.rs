@@ -161,7 +161,7 @@ fn a_certificate_that_is_not_believed_is_said_to_be_that_with_what_to_do() {
     let other = Certificate::new(&["localhost"], 4000).files();
     let other = other.certificate.to_str().unwrap();
     for (options, says) in [
-        (&["--cacert", other][..], "nobody who is trusted here has signed its certificate"),
+        (&["--cacert", other][..], "no trusted authority has signed its certificate"),
         (&["--cacert", authority, "--tls-name", "example.com"], "for another name"),
         (&["--cacert", "/nowhere"], "cannot read /nowhere"),
     ] {

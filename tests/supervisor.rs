@@ -2,8 +2,11 @@
 //! stuck gate from a stuck service.
 #![cfg(target_os = "linux")]
 
+#[path = "support/configuration.rs"]
+mod configuration;
 mod support;
 
+use configuration::{Configuration, reload};
 use rustix::process::Signal;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -229,6 +232,24 @@ fn the_sockets_of_a_supervisor_go_on_taking_clients_after_the_end() {
         assert_eq!(next.ended().0, Some(0));
     }
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Clients could still connect to it, and nobody would accept them.
+#[test]
+fn a_listener_whose_socket_is_a_supervisors_too_does_not_close_at_a_reload() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = |listeners: &str| format!("listen = [{listeners}]\n");
+    let both = "\"echo=tcp://127.0.0.1:0\", \"hello=tcp://127.0.0.1:0\"";
+    let file = Configuration::new("supervisors", &listen(both));
+    let args = ["--config", &file.0.display().to_string(), "--admin", "off"];
+    let server = serving(activated(&[&socket], "hello", &args));
+    file.write(&listen("\"echo=tcp://127.0.0.1:0\""));
+    let said = reload(&server);
+    let why = "nothing has changed: the socket of listener `hello=tcp://127.0.0.1:0` is a supervisor's too";
+    assert!(said.contains(why), "{said}");
+    Client::connect(socket.local_addr().unwrap()).say("you\n").hear("hello you\n");
+    file.write(&listen("\"hello=tcp://127.0.0.1:0\""));
+    assert!(reload(&server).ends_with("echo=tcp://127.0.0.1:0 closes"));
 }
 
 #[test]

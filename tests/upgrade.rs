@@ -2,10 +2,15 @@
 //! not come to serve changes nothing.
 #![cfg(target_os = "linux")]
 
+#[path = "support/configuration.rs"]
+mod configuration;
 mod support;
 
+use configuration::{Configuration, reload, status};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
 use std::time::Duration;
 use support::{Client, Program, Running, command, eventually, path, raise_open_files};
@@ -59,6 +64,31 @@ fn the_new_program_serves_at_the_same_addresses_and_the_old_one_ends() {
     new.signal(Signal::TERM);
     drop(after);
     eventually("the new one ends too", || (!new.is_there()).then_some(()));
+}
+
+#[test]
+fn the_new_program_has_the_listeners_that_were_opened_and_none_that_was_closed() {
+    let listen =
+        |second: &str| format!("listen = [\"echo=tcp://127.0.0.1:0\", \"{second}=tcp://127.0.0.1:0\"]\n");
+    let file = Configuration::new("upgrade-relisten", &listen("time"));
+    let server = file.program().without_echo().start();
+    file.write(&listen("hello"));
+    let said = reload(&server);
+    assert!(said.contains("hello=tcp://127.0.0.1:0 opens, time=tcp://127.0.0.1:0 closes"), "{said}");
+    let seen = status(&server);
+    let address = |position: usize| -> SocketAddr {
+        let url = seen["listeners"][position]["listener"].as_str().unwrap();
+        url.strip_prefix("tcp://").unwrap().parse().unwrap()
+    };
+    server.signal(Signal::USR2);
+    let new = Successor::of(&server, 1);
+    Client::connect(address(0)).say("x\n").hear("x\n");
+    Client::connect(address(2)).say("x\n").hear("hello x\n");
+    let closed = TcpStream::connect(address(1)).unwrap_err();
+    assert_eq!(closed.kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(server.ended().0, Some(0));
+    Client::connect(address(2)).say("y\n").hear("hello y\n");
+    drop(new);
 }
 
 #[test]
@@ -120,6 +150,38 @@ fn ten_reloads_of_the_program_refuse_and_reset_nobody() {
         if outcome != "ok" {
             assert_eq!(count.as_u64().unwrap_or(0), 0, "{outcome} in {counts}");
         }
+    }
+}
+
+/// A client that stands at a gate for TCP has `drain-timeout`, and then no request that could be waited for.
+#[test]
+fn a_pair_at_a_gate_ends_with_the_drain_timeout() {
+    for says_something in [false, true] {
+        let backend = Program::new().start();
+        let server = Program::new()
+            .service(&format!("proxy:{}", backend.address()))
+            .arg("--drain-timeout", "2s")
+            .start();
+        let mut client = server.client();
+        client.say("x").hear("x");
+        server.signal(Signal::USR2);
+        let new = Successor::of(&server, 1);
+        let began = std::time::Instant::now();
+        while says_something && began.elapsed() < Duration::from_millis(1_200) {
+            client.say("y").hear("y");
+        }
+        assert_eq!(client.end(), support::End::Reset);
+        eventually("it ends", || (!server.is_running()).then_some(()));
+        let took = began.elapsed();
+        // The new one holds its log open.
+        drop(new);
+        let ended = server.ended();
+        assert_eq!(ended.0, Some(3), "{}", ended.1);
+        assert!(ended.1.contains("cut 1"), "{}", ended.1);
+        // From when the new program serves, which is a moment before its number is known.
+        let time = Duration::from_millis(1_500)..Duration::from_millis(4_500);
+        assert!(time.contains(&took), "{took:?} with a drain-timeout of 2 s: {}", ended.1);
+        support::figure(format!("a standing pair: ended after {took:.1?} (drain-timeout 2 s)"));
     }
 }
 

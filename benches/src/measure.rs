@@ -4,7 +4,7 @@
 use crate::load::{self, Outcome, Plan, Shape};
 use crate::peers::Mode;
 use crate::pin::Cpus;
-use crate::scene::Wire;
+use crate::scene::plan::Wire;
 use crate::server::{Cost, Server, Service, Spec};
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};

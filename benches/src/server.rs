@@ -2,7 +2,7 @@
 
 use crate::peers::Mode;
 use crate::pin::Cpus;
-use crate::scene::Wire;
+use crate::scene::plan::Wire;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::io::{BufRead, BufReader, Read, Write};

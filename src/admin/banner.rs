@@ -1,11 +1,14 @@
 //! The banner of the status page: the state of the server in one word, and the reason in one sentence.
 
-use super::history::Dropped;
+mod gates;
+mod lately;
+
 use super::show;
-use crate::metrics::backends::BackendsSnapshot;
-use crate::metrics::snapshot::{ListenerSnapshot, Phase, Snapshot};
+use crate::metrics::snapshot::{Phase, Snapshot};
 use crate::reason::{DatagramDrop, DropReason, TurnShed};
 use std::time::Duration;
+
+pub(super) use lately::Lately;
 
 /// The banner's states, each with a colour of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,21 +35,6 @@ impl Condition {
             Condition::Down => "down",
         }
     }
-}
-
-/// What happened lately, beside the snapshot.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Lately {
-    /// What was turned away in the last seconds.
-    pub(super) dropped: Dropped,
-    /// How many seconds those are.
-    pub(super) seconds: f64,
-    /// The share of the workers' time spent in turns, in the last ten seconds.
-    pub(super) utilisation: f64,
-    /// Panics in the last minute.
-    pub(super) panics: u64,
-    /// The source that was refused most.
-    pub(super) source: Option<String>,
 }
 
 /// The banner.
@@ -82,10 +70,15 @@ impl Banner {
             }
             Phase::Serving => {}
         }
+        if let Some(said) = gates::without_backend(seen, lately) {
+            return ask(Condition::Shedding, "Without a backend", said);
+        }
         if let Some(reason) = shedding(seen, lately) {
             let standing =
                 seen.standing.map_or(String::new(), |time| format!(" {}", why_standing(seen, time)));
-            let said = (why_shedding(reason, seen, lately) + &standing, advice_shedding(reason, seen));
+            let (why, advice) = gates::turns_away(reason, seen, lately)
+                .unwrap_or_else(|| (why_shedding(reason, seen, lately), advice_shedding(reason)));
+            let said = (why + &how_many(reason, lately) + &standing, advice);
             return ask(Condition::Shedding, "Shedding load", said);
         }
         if let Some(said) = shedding_requests(seen, lately) {
@@ -110,7 +103,7 @@ impl Banner {
 
 /// Why newcomers are turned away now, if they are: what was said most often.
 fn shedding(seen: &Snapshot, lately: &Lately) -> Option<DropReason> {
-    let count = |reason: DropReason| lately.dropped.connections[reason as usize];
+    let count = |reason| lately.refused(reason);
     // A client that leaves by itself, or that a service denies, says nothing of the load.
     let of_load = |reason: &DropReason| {
         !matches!(reason, DropReason::ClientGone | DropReason::Denied | DropReason::ProxyHeader)
@@ -121,8 +114,7 @@ fn shedding(seen: &Snapshot, lately: &Lately) -> Option<DropReason> {
 
 fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String {
     let n = show::number;
-    let why = match reason {
-        DropReason::QueueFull | DropReason::QueueTimeout if full_gate(seen).is_some() => why_gate_full(seen),
+    match reason {
         DropReason::QueueFull => why_queue_full(seen),
         DropReason::MaxConnections => {
             format!("As many connections are open as max_connections allows ({}).", n(seen.connections_limit))
@@ -146,11 +138,20 @@ fn why_shedding(reason: DropReason, seen: &Snapshot, lately: &Lately) -> String 
         DropReason::ClientGone | DropReason::Denied | DropReason::ProxyHeader => {
             "Newcomers are turned away.".to_owned()
         }
+    }
+}
+
+/// How many were refused lately for this reason, and whether they are connections or requests.
+fn how_many(reason: DropReason, lately: &Lately) -> String {
+    let count = lately.refused(reason);
+    let what = match lately.dropped.requests[reason as usize] {
+        0 => "",
+        requests if requests == count => " requests",
+        _ => " requests and connections",
     };
-    let dropped = lately.dropped.connections[reason as usize];
-    match dropped {
-        0 => why,
-        _ => format!("{why} {} refused in the last {:.0} s.", n(dropped), lately.seconds.max(1.0)),
+    match count {
+        0 => String::new(),
+        _ => format!(" {}{what} refused in the last {:.0} s.", show::number(count), lately.seconds.max(1.0)),
     }
 }
 
@@ -186,9 +187,8 @@ fn why_standing(seen: &Snapshot, standing: Duration) -> String {
     )
 }
 
-fn advice_shedding(reason: DropReason, seen: &Snapshot) -> &'static str {
+fn advice_shedding(reason: DropReason) -> &'static str {
     match reason {
-        DropReason::QueueFull | DropReason::QueueTimeout if full_gate(seen).is_some() => ADVICE_GATE,
         DropReason::QueueFull | DropReason::QueueTimeout => ADVICE_BUSY,
         DropReason::MaxConnections => {
             "Look for clients that keep connections they do not use, or raise --max-connections."
@@ -204,55 +204,7 @@ fn advice_shedding(reason: DropReason, seen: &Snapshot) -> &'static str {
     }
 }
 
-const ADVICE_GATE: &str = "If a backend has processors to spare, raise --backend-connections. If none has, add a backend or make its requests cheaper.";
-
 const ADVICE_BUSY: &str = "If processors are idle, turns wait for something: raise --workers. If none is, add an instance or make turns cheaper.";
-
-/// The listeners that are gates.
-fn gates(seen: &Snapshot) -> impl Iterator<Item = (&ListenerSnapshot, &BackendsSnapshot)> {
-    seen.listeners.iter().filter_map(|l| Some((l, l.backends.as_ref()?)))
-}
-
-/// A gate all of whose places are taken, while there is room in the queue for a worker: those who wait, wait for a
-/// backend.
-fn full_gate(seen: &Snapshot) -> Option<(&ListenerSnapshot, &BackendsSnapshot)> {
-    let full = |(_, gate): &(_, &BackendsSnapshot)| gate.in_use >= gate.limit && gate.limit > 0;
-    if seen.queue_length < seen.queue_limit { gates(seen).find(full) } else { None }
-}
-
-fn why_gate_full(seen: &Snapshot) -> String {
-    let n = show::number;
-    let Some((listener, gate)) = full_gate(seen) else { return String::new() };
-    let (places, waiting) = (n(gate.limit), n(gate.waiting));
-    format!(
-        "All {places} places at the backends of {} are taken: {waiting} wait for one, limit {}.",
-        listener.listener,
-        n(seen.queue_limit)
-    )
-}
-
-/// A backend that is set aside, if one is.
-fn set_aside(seen: &Snapshot) -> Option<(String, &'static str)> {
-    let n = show::number;
-    let aside = |gate: &BackendsSnapshot| {
-        let used = gate.backends.iter().filter(|backend| !backend.leaving);
-        let aside = used.clone().filter(|backend| backend.aside_for.is_some()).count();
-        (aside as u64, used.count() as u64)
-    };
-    let (listener, (aside, all)) =
-        gates(seen).map(|(l, gate)| (l, aside(gate))).find(|(_, (aside, _))| *aside > 0)?;
-    let why = format!(
-        "{} of {} of {} cannot be reached and {} set aside.",
-        n(aside),
-        show::some(all, "backend"),
-        listener.listener,
-        if aside == 1 { "is" } else { "are" }
-    );
-    Some((
-        why,
-        "The table of backends below says which one, since when and why: check that it runs and listens.",
-    ))
-}
 
 /// The refusals are of the last seconds and the queue is as it is now: where it has room again, that is said too.
 fn why_queue_full(seen: &Snapshot) -> String {
@@ -308,7 +260,7 @@ fn warning(seen: &Snapshot, lately: &Lately) -> Option<(String, &'static str)> {
             "See what they wait for before a restart: gdb -p PID -batch -ex 'thread apply all bt'",
         ));
     }
-    if let Some(said) = set_aside(seen) {
+    if let Some(said) = gates::set_aside(seen) {
         return Some(said);
     }
     if let Some(why) = backlog_fills(seen) {
@@ -353,7 +305,7 @@ fn why_well(seen: &Snapshot) -> String {
         waiting => format!("{} waiting (limit {})", n(waiting), n(seen.queue_limit)),
     };
     let (mut in_use, mut limit, mut waiting) = (0, 0, 0);
-    for (_, gate) in gates(seen) {
+    for (_, gate) in gates::gates(seen) {
         in_use += gate.in_use;
         limit += gate.limit;
         waiting += gate.waiting;
@@ -376,11 +328,11 @@ fn why_well(seen: &Snapshot) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::metrics::snapshot::{AcceptQueue, ListenerSnapshot};
 
-    fn serving() -> Snapshot {
+    pub(super) fn serving() -> Snapshot {
         Snapshot {
             phase: Phase::Serving,
             workers_limit: 32,
@@ -393,13 +345,13 @@ mod tests {
         }
     }
 
-    fn dropped(reason: DropReason, count: u64) -> Lately {
+    pub(super) fn dropped(reason: DropReason, count: u64) -> Lately {
         let mut lately = Lately { seconds: 3.0, ..Lately::default() };
         lately.dropped.connections[reason as usize] = count;
         lately
     }
 
-    fn check(seen: &Snapshot, lately: &Lately, condition: Condition, words: &str) {
+    pub(super) fn check(seen: &Snapshot, lately: &Lately, condition: Condition, words: &str) {
         let banner = Banner::new(seen, lately);
         assert_eq!(banner.state, condition, "{banner:?}");
         assert!(banner.why.contains(words), "{banner:?} lacks {words:?}");
@@ -483,42 +435,6 @@ mod tests {
         ] {
             check(&Snapshot { phase, ..serving() }, &Lately::default(), condition, words);
         }
-    }
-
-    #[test]
-    fn a_gate_says_that_its_backends_are_the_bound_and_which_cannot_be_reached() {
-        use crate::metrics::backends::BackendSnapshot;
-        let mut seen = Snapshot { workers_busy: 1, queue_length: 0, ..serving() };
-        seen.listeners[0].listener = "tcp://a:6000".to_owned();
-        let two = vec![BackendSnapshot::default(); 2];
-        let gate = BackendsSnapshot { backends: two, in_use: 5, limit: 20, ..BackendsSnapshot::default() };
-        seen.listeners[0].backends = Some(gate);
-        let calm = Lately::default();
-        check(
-            &seen,
-            &calm,
-            Condition::Serving,
-            "nobody waits, 5 of 20 places at backends in use, nobody turned",
-        );
-        let gate = seen.listeners[0].backends.as_mut().unwrap();
-        (gate.in_use, gate.waiting) = (20, 3);
-        check(&seen, &calm, Condition::Serving, "20 of 20 places at backends in use and 3 waiting for one,");
-        let full =
-            "All 20 places at the backends of tcp://a:6000 are taken: 3 wait for one, limit 128. 9 refused";
-        for reason in [DropReason::QueueFull, DropReason::QueueTimeout] {
-            check(&seen, &dropped(reason, 9), Condition::Shedding, full);
-            assert!(Banner::new(&seen, &dropped(reason, 9)).advice.contains("--backend-connections"));
-        }
-        let gate = seen.listeners[0].backends.as_mut().unwrap();
-        gate.backends[1].aside_for = Some(std::time::Duration::from_secs(3));
-        check(
-            &seen,
-            &calm,
-            Condition::Warning,
-            "1 of 2 backends of tcp://a:6000 cannot be reached and is set",
-        );
-        seen.listeners[0].backends.as_mut().unwrap().backends[1].leaving = true;
-        check(&seen, &calm, Condition::Serving, "nobody turned away");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub(super) fn json(observe: &dyn Observe, process: &ProcessSnapshot) -> Vec<u8> 
         "limits": limits.collect::<Map<String, Value>>(),
         "ceilings": {
             "connections": ceilings.connections, "workers": ceilings.workers, "datagrams": ceilings.datagrams,
+            "listeners": ceilings.listeners,
         },
         "open_files": process.max_fds,
         "listeners": observe.snapshot().listeners.iter().map(listener).collect::<Vec<_>>(),
@@ -35,5 +36,8 @@ pub(super) fn json(observe: &dyn Observe, process: &ProcessSnapshot) -> Vec<u8> 
 fn listener(listener: &ListenerSnapshot) -> Value {
     let backends = listener.backends.iter().flat_map(|gate| &gate.backends);
     let backends: Vec<_> = backends.filter(|one| !one.leaving).map(|one| &one.address).collect();
-    json!({ "listener": listener.listener, "service": listener.service, "backends": backends })
+    json!({
+        "listener": listener.listener, "service": listener.service, "listening": !listener.is_closed,
+        "backends": backends,
+    })
 }

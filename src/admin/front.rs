@@ -280,7 +280,7 @@ impl Front {
             let Some(link) = &mut self.link else {
                 break;
             };
-            match link.answer(request, |target| answer_or_panic(&self.pages, target)) {
+            match link.answer(request, |target| answer_or_panic(&self.pages, target, request.html)) {
                 Ok(answer) => return answer.into(),
                 Err(_) => self.link = None,
             }
@@ -290,8 +290,8 @@ impl Front {
 }
 
 /// Makes an answer. It may call a service's own code, whose panic must not end this thread.
-fn answer_or_panic(pages: &Pages, target: &str) -> AdminAnswer {
-    contain(|| pages.answer(target)).unwrap_or_else(|_| Pages::panicked())
+fn answer_or_panic(pages: &Pages, target: &str, html: bool) -> AdminAnswer {
+    contain(|| pages.answer(target, html)).unwrap_or_else(|_| Pages::panicked())
 }
 
 /// Whether a client waits to be accepted.

@@ -61,6 +61,10 @@ pub(super) struct Sample {
     pub(super) accepted: u64,
     pub(super) dropped: [u64; DropReason::COUNT],
     pub(super) datagrams_dropped: [u64; DatagramDrop::COUNT],
+    /// HTTP requests for which a gate had no place.
+    pub(super) requests_refused: [u64; DropReason::COUNT],
+    /// What each gate turned away.
+    pub(super) gates: Vec<GateRefusals>,
     /// Requests of connections that were served before, and that got no turn.
     pub(super) turns_shed: [u64; TurnShed::COUNT],
     /// What limits in a dry run would have turned away.
@@ -86,6 +90,8 @@ impl Sample {
             accepted: 0,
             dropped: [0; DropReason::COUNT],
             datagrams_dropped: [0; DatagramDrop::COUNT],
+            requests_refused: [0; DropReason::COUNT],
+            gates: Vec::new(),
             turns_shed: [0; TurnShed::COUNT],
             would_drop: [0; WouldDrop::COUNT],
             turns: 0,
@@ -98,13 +104,21 @@ impl Sample {
             cpu,
             wait_p99: 0.0,
         };
-        for listener in &seen.listeners {
+        for (at, listener) in seen.listeners.iter().enumerate() {
             sample.accepted += listener.accepted;
             sample.open += listener.open();
             sample.sent_bytes += listener.sent_bytes;
             sample.turns += listener.turns[TurnOutcome::Ok as usize];
             for (sum, n) in sample.dropped.iter_mut().zip(listener.dropped) {
                 *sum += n;
+            }
+            let refused = listener.requests_refused();
+            for (sum, n) in sample.requests_refused.iter_mut().zip(refused) {
+                *sum += n;
+            }
+            if listener.backends.is_some() {
+                let refused = GATE_REASONS.map(|it| listener.dropped[it as usize] + refused[it as usize]);
+                sample.gates.push(GateRefusals { at, refused });
             }
             for (sum, n) in sample.turns_shed.iter_mut().zip(listener.turns_shed) {
                 *sum += n;
@@ -121,17 +135,26 @@ impl Sample {
 
     /// All that was turned away: connections, requests and datagrams.
     pub(super) fn dropped_total(&self) -> u64 {
-        self.dropped.iter().chain(&self.turns_shed).chain(&self.datagrams_dropped).sum()
+        let requests = self.turns_shed.iter().chain(&self.requests_refused);
+        self.dropped.iter().chain(requests).chain(&self.datagrams_dropped).sum()
     }
 
     /// What was turned away since `earlier`, by reason: connections, requests and datagrams.
     pub(super) fn dropped_since(&self, earlier: &Sample) -> Dropped {
         Dropped {
             connections: since(&self.dropped, &earlier.dropped),
+            requests: since(&self.requests_refused, &earlier.requests_refused),
             turns: since(&self.turns_shed, &earlier.turns_shed),
             would: since(&self.would_drop, &earlier.would_drop),
             datagrams: since(&self.datagrams_dropped, &earlier.datagrams_dropped),
         }
+    }
+
+    /// What each gate has turned away since `earlier`.
+    pub(super) fn gates_since(&self, earlier: &Sample) -> Vec<GateRefusals> {
+        let before = |at| earlier.gates.iter().find(|gate| gate.at == at).map_or([0; 3], |gate| gate.refused);
+        let gates = self.gates.iter();
+        gates.map(|gate| GateRefusals { refused: since(&gate.refused, &before(gate.at)), ..*gate }).collect()
     }
 
     /// Seconds since `earlier`, never 0.
@@ -157,10 +180,32 @@ impl Sample {
     }
 }
 
+/// The reasons for which a gate turns clients away that have not left.
+pub(super) const GATE_REASONS: [DropReason; 3] =
+    [DropReason::QueueFull, DropReason::QueueTimeout, DropReason::NoBackend];
+
+/// What one gate turned away, connections and requests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GateRefusals {
+    /// Its place among the listeners.
+    pub(super) at: usize,
+    /// By [`GATE_REASONS`].
+    pub(super) refused: [u64; GATE_REASONS.len()],
+}
+
+impl GateRefusals {
+    /// How many for this reason.
+    pub(super) fn of(&self, reason: DropReason) -> u64 {
+        GATE_REASONS.iter().zip(self.refused).find(|(it, _)| **it == reason).map_or(0, |(_, count)| count)
+    }
+}
+
 /// What was turned away in some time, by reason.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Dropped {
     pub(super) connections: [u64; DropReason::COUNT],
+    /// HTTP requests for which a gate had no place.
+    pub(super) requests: [u64; DropReason::COUNT],
     pub(super) turns: [u64; TurnShed::COUNT],
     /// Let through in a dry run.
     pub(super) would: [u64; WouldDrop::COUNT],

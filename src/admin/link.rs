@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     fn get(target: &str) -> AdminRequest {
-        AdminRequest { head: false, target: target.to_owned(), reload: false }
+        AdminRequest { head: false, target: target.to_owned(), reload: false, html: false }
     }
 
     fn page(body: Vec<u8>) -> impl FnOnce(&str) -> AdminAnswer {
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn head_has_no_body_and_the_next_answer_is_right() {
         let mut link = PrivateLink::start().unwrap();
-        let head = AdminRequest { head: true, target: "/x".to_owned(), reload: false };
+        let head = AdminRequest { head: true, target: "/x".to_owned(), reload: false, html: false };
         let answer = link.answer(&head, page(vec![b'x'; 100])).unwrap();
         assert_eq!(head_len(&answer), Some(answer.len()));
         assert!(String::from_utf8_lossy(&answer).contains("Content-Length: 100\r\n"));

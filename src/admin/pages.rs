@@ -47,8 +47,8 @@ impl Pages {
         self.history.push(now, &self.observe.snapshot(), self.process.read().cpu);
     }
 
-    /// Answers one target: a path, perhaps with a query, which is not looked at.
-    pub(super) fn answer(&self, target: &str) -> AdminAnswer {
+    /// Answers one target: a path, perhaps with a query, which is not looked at. `html` says that the client can show HTML.
+    pub(super) fn answer(&self, target: &str, html: bool) -> AdminAnswer {
         match target.split(['?', '#']).next().unwrap_or_default() {
             "/metrics" => match self.exporter.render() {
                 Ok(text) => answer(200, CONTENT_TYPE, text),
@@ -56,9 +56,15 @@ impl Pages {
             },
             "/livez" => answer(200, TEXT, "ok\n".into()),
             "/readyz" => self.ready(),
+            "/status" if !html => {
+                let mut page = answer(200, TEXT, self.status().to_text());
+                page.headers.push(("Vary", "Accept".to_owned()));
+                page
+            }
             "/status" => {
                 let mut page = answer(200, HTML, self.status().to_html());
                 page.headers.push(("Content-Security-Policy", status::CSP.to_owned()));
+                page.headers.push(("Vary", "Accept".to_owned()));
                 page.headers.push(("Referrer-Policy", "no-referrer".to_owned()));
                 page
             }
@@ -87,7 +93,8 @@ impl Pages {
 
     fn ready(&self) -> AdminAnswer {
         let seen = self.observe.snapshot();
-        let mut gates = seen.listeners.iter().filter(|l| l.backends.as_ref().is_some_and(|gate| !gate.ready));
+        let open = seen.listeners.iter().filter(|l| !l.is_closed);
+        let mut gates = open.filter(|l| l.backends.as_ref().is_some_and(|gate| !gate.ready));
         match (seen.phase, gates.next()) {
             (Phase::Serving, None) => answer(200, TEXT, "ready\n".into()),
             (Phase::Serving, Some(gate)) => {

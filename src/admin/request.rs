@@ -12,7 +12,12 @@ pub(super) struct AdminRequest {
     pub(super) target: String,
     /// It is an order to read the configuration again, which may be given.
     pub(super) reload: bool,
+    /// The client can show HTML: its `Accept` field names it, as that of every browser does.
+    pub(super) html: bool,
 }
+
+/// The media type of a page.
+const HTML: &[u8] = b"text/html";
 
 /// The path of the order to read the configuration again.
 pub(super) const RELOAD: &str = "/reload";
@@ -144,7 +149,7 @@ fn parse_head(head: &[u8], rules: &Rules) -> Result<AdminRequest, Rejected> {
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', ..] => return Err(Rejected::Version),
         _ => return Err(Rejected::Broken),
     }
-    let Fields { host, has_origin } = fields(lines)?;
+    let Fields { host, has_origin, accepts_html } = fields(lines)?;
     let reload = is_reload(target);
     match (method, reload) {
         (b"GET" | b"HEAD", false) | (b"POST", true) => {}
@@ -163,7 +168,7 @@ fn parse_head(head: &[u8], rules: &Rules) -> Result<AdminRequest, Rejected> {
     if reload && has_origin {
         return Err(Rejected::Origin);
     }
-    Ok(AdminRequest { head: method == b"HEAD", target, reload })
+    Ok(AdminRequest { head: method == b"HEAD", target, reload, html: accepts_html })
 }
 
 /// Whether a target is that of the order to read the configuration again.
@@ -182,9 +187,12 @@ struct Fields<'a> {
     host: Option<&'a str>,
     /// A page in a browser has sent it.
     has_origin: bool,
+    /// `Accept` names `text/html`.
+    accepts_html: bool,
 }
 
-/// Reads the fields: all must be HTTP, and only `Host`, of which there may be one, and `Origin` are used.
+/// Reads the fields: all must be HTTP, and only `Host`, of which there may be one, `Origin` and `Accept` are
+/// used.
 fn fields<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Fields<'a>, Rejected> {
     let mut fields = Fields::default();
     for line in lines.filter(|line| !line.is_empty()) {
@@ -194,6 +202,10 @@ fn fields<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Fields<'a>, Rejec
             return Err(Rejected::Broken);
         }
         fields.has_origin |= name.eq_ignore_ascii_case(b"origin");
+        if name.eq_ignore_ascii_case(b"accept") {
+            let value = line[colon + 1..].to_ascii_lowercase();
+            fields.accepts_html |= value.windows(HTML.len()).any(|at| at == HTML);
+        }
         if name.eq_ignore_ascii_case(b"host") {
             let value = std::str::from_utf8(&line[colon + 1..]).map_err(|_| Rejected::Broken)?;
             if fields.host.replace(value.trim_matches([' ', '\t'])).is_some() {
@@ -259,14 +271,33 @@ mod tests {
             ("GET /a HTTP/1.1\r\nHost:\r\n\r\n", false, "/a"),
         ] {
             let target = target.to_owned();
-            assert_eq!(parsed(text), Some(Ok(AdminRequest { head, target, reload: false })), "{text:?}");
+            assert_eq!(
+                parsed(text),
+                Some(Ok(AdminRequest { head, target, reload: false, html: false })),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn html_is_for_those_who_name_it() {
+        for (accept, html) in [
+            ("*/*", false),
+            ("text/plain", false),
+            ("text/html", true),
+            ("application/xhtml+xml, Text/HTML;q=0.9, */*;q=0.8", true),
+        ] {
+            let text = format!("GET /status HTTP/1.1\r\naccept: {accept}\r\n\r\n");
+            assert_eq!(parsed(&text).unwrap().unwrap().html, html, "{accept}");
         }
     }
 
     #[test]
     fn an_order_is_taken_where_orders_are_and_from_no_page() {
         let mut rules = rules(8192);
-        let order = |target: &str| Ok(AdminRequest { head: false, target: target.to_owned(), reload: true });
+        let order = |target: &str| {
+            Ok(AdminRequest { head: false, target: target.to_owned(), reload: true, html: false })
+        };
         for (text, off, on) in [
             ("POST /reload HTTP/1.1\r\nHost: h\r\n\r\n", Err(Rejected::Control), order("/reload")),
             ("POST http://h/reload?x HTTP/1.1\r\n\r\n", Err(Rejected::Control), order("/reload?x")),

@@ -5,6 +5,7 @@
 
 mod json;
 mod report;
+mod text;
 mod view;
 mod web;
 
@@ -23,7 +24,7 @@ const SCRIPT: &str = include_str!("status.js");
 /// What the page may do: nothing but its own style, its own script and `status.json`. The hashes
 /// are those of the two files (a test compares them).
 pub(super) const CSP: &str = concat!(
-    "default-src 'none'; style-src 'sha256-mdqAan/rADX86CgPoy8c4U/ImKbJE72GHH8er6htmFk='; ",
+    "default-src 'none'; style-src 'sha256-jEGhDh5SdQ+h837Il6CNo3xQ8wtx4psEWHKRhvCt7Bw='; ",
     "script-src 'sha256-Mjv5H00z440vTw2xFozmz2qhJBos7uyzF0xgWG5L0To='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 );
@@ -80,6 +81,11 @@ impl StatusPage {
                 _ => "",
             }),
         }
+    }
+
+    /// The same for a terminal.
+    pub(super) fn to_text(&self) -> Vec<u8> {
+        text::text(TEMPLATE, &self.view).into_bytes()
     }
 
     /// The same for programs.

@@ -83,6 +83,19 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_that_changes_keeps_its_tokens_and_one_that_gave_none_begins_full() {
+        let now = Instant::now();
+        let taken = |bucket: &mut Bucket| (0..20).filter(|_| bucket.take(now, 1.0)).count();
+        let mut used = Bucket::new(10.0, now);
+        assert!(used.take(now, 7.0));
+        used.set_rate(12.0, now);
+        assert_eq!(taken(&mut used), 3);
+        let mut off = Bucket::new(0.0, now);
+        off.set_rate(12.0, now);
+        assert_eq!(taken(&mut off), 12);
+    }
+
+    #[test]
     fn a_rest_fills_it_no_higher_than_its_depth() {
         let now = Instant::now();
         let mut bucket = Bucket::new(2.0, now);

@@ -83,6 +83,11 @@ impl Admission {
         self.places.taken()
     }
 
+    /// How many connections of a listener are open.
+    pub(crate) fn open_at(&self, listener: usize) -> usize {
+        self.own[listener].taken()
+    }
+
     /// Takes a place for a connection of a listener from `source`. `refuses` is asked about one that its source's limits do
     /// not allow: where they are in a dry run it is let in, and is not counted for its source.
     pub(crate) fn admit(

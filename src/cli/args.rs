@@ -95,7 +95,7 @@ pub(super) struct ServeArgs {
     /// Form of log lines [default: text]
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Output")]
     pub(super) log_format: Option<LogFormat>,
-    /// Log lines of this level and of more serious ones; --verbose and --quiet come first [default: info]
+    /// Log lines of this level and of more serious ones; --verbose and --quiet override it [default: info]
     #[arg(long, value_enum, value_name = "LEVEL", help_heading = "Output")]
     pub(super) log_level: Option<LogLevel>,
     #[command(flatten)]

@@ -155,7 +155,10 @@ fn listeners(parser: &Parser, value: &toml::Value) -> Result<Vec<ServeArgs>, Str
             }
         }
         if args.listen.is_empty() {
-            return Err(format!("[[{LISTENER}]] number {} has no `listen`: it says where", index + 1));
+            return Err(format!(
+                "[[{LISTENER}]] number {} has no `listen`: write one like \"echo=tcp://127.0.0.1:5000\"",
+                index + 1
+            ));
         }
         Ok(args)
     });

@@ -151,7 +151,8 @@ impl Plan {
         const PROGRAM_BYTES: usize = 12 << 20;
         let datagrams = self.listeners.iter().any(|listener| !listener.has_backlog());
         let more = if datagrams { self.limits.datagram_memory_ceiling() } else { 0 };
-        let others = self.listeners.len().saturating_sub(1) * self.limits.listener_memory_ceiling();
+        let beyond = self.limits.listeners_most(self.listeners.len()) - self.limits.listeners_most(1);
+        let others = beyond * self.limits.listener_memory_ceiling();
         let secured = self.listeners.iter().any(|listener| listener.tls.is_some());
         let tls = if secured { self.limits.tls_memory_ceiling() } else { 0 };
         let http_gate = self.listeners.iter().any(PlannedListener::is_http_gate);
@@ -166,7 +167,7 @@ impl Plan {
         self.limits.connections_most() + self.limits.lingering + self.limits.fd_reserve + self.of_services()
     }
 
-    /// How long a client waits that is admitted at the worst moment, and how that comes about.
+    /// How long a newcomer waits that is admitted at the worst moment and served in order, and how that comes about.
     fn longest_wait(&self) -> (Duration, String) {
         let limits = &self.limits;
         let streams = self.listeners.iter().filter(|listener| listener.has_backlog());
@@ -179,9 +180,10 @@ impl Plan {
         };
         let rounds = ahead.div_ceil(at_once).try_into().unwrap_or(u32::MAX);
         let why = format!(
-            "for a client with {ahead} requests before it (queue, workers, backlog), each {} of {what}",
+            "for a newcomer with {ahead} requests before it (queue, workers, backlog), each {} of {what}; no request \
+             waits longer than queue-timeout",
             show_time(cost)
         );
-        (cost.saturating_mul(rounds), why)
+        (cost.saturating_mul(rounds).min(limits.queue_timeout), why)
     }
 }

@@ -104,7 +104,8 @@ const HEAD: &str = "\
 
 What `/metrics` of the admin endpoint shows, in Prometheus's text format 0.0.4. Every combination of a
 listener or service with the values listed below is there from the start, at 0. No client's address and no
-path is ever a label. `listener` is the listener's URL with its real port; `service` is its service's name.
+path is ever a label. `listener` is the listener's URL with its real port; `service` is its service's name. A listener that
+closes at a reload keeps its counters, and goes on with them if it opens again.
 
 The endpoint answers requests for an address, for `localhost`, for the name in `--admin`, and for the names given with
 `--admin-host` (`*` stands for all). A request for another host name gets 421: so a page in a browser cannot read the

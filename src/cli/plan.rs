@@ -51,6 +51,8 @@ pub(super) struct Plan {
 pub(super) struct PlannedListener {
     /// What it was configured as.
     pub(super) text: String,
+    /// Where it listened until it was closed, by its real address; nothing of one that is open.
+    pub(super) closed_at: Option<Address>,
     /// The name of the service.
     pub(super) service: String,
     /// Its protocol.
@@ -120,6 +122,7 @@ impl Parsed {
         let scheme = url.scheme;
         Ok(PlannedListener {
             text,
+            closed_at: None,
             service,
             scheme,
             address,
@@ -143,7 +146,7 @@ impl PlannedListener {
     }
 
     /// Descriptors that its service may have open beside those of its clients.
-    fn descriptors(&self) -> usize {
+    pub(super) fn descriptors(&self) -> usize {
         match &self.offer {
             Offer::Stream(service) => service.descriptors(),
             Offer::Gate(gate) => gate.descriptors(),
@@ -153,11 +156,15 @@ impl PlannedListener {
 
     /// Whether it is one listener with other settings, at most: it is where the other one is, and offers the same.
     pub(super) fn is_the_same_as(&self, other: &Self) -> bool {
-        let what = |listener: &Self| match listener.offer {
-            Offer::Gate(_) => "proxy".to_owned(),
-            _ => listener.service.clone(),
-        };
-        self.scheme == other.scheme && self.address == other.address && what(self) == what(other)
+        self.scheme == other.scheme && self.address == other.address && self.kind() == other.kind()
+    }
+
+    /// The name of what it offers: all gates have one.
+    pub(super) fn kind(&self) -> &str {
+        match self.offer {
+            Offer::Gate(_) => "proxy",
+            _ => &self.service,
+        }
     }
 
     /// Whether it is a gate that reads HTTP.
@@ -183,7 +190,7 @@ impl PlannedListener {
     pub(super) fn fixed(&self, new: &Self) -> Vec<&'static str> {
         let mut fixed = Vec::new();
         let mut look = |name, differs: bool| fixed.extend(differs.then_some(name));
-        look("socket-mode", self.socket_mode != new.socket_mode);
+        look("socket-mode", self.is_open() && self.socket_mode != new.socket_mode);
         look("accept-proxy", self.balancers != new.balancers);
         self.web.differing(&new.web).into_iter().for_each(|name| look(name, true));
         #[cfg(feature = "tls")]
@@ -234,6 +241,50 @@ impl PlannedListener {
         let serving = std::mem::replace(self, new);
         (self.offer, self.tls) = (serving.offer, serving.tls);
         calls
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.closed_at.is_none()
+    }
+
+    /// Whether it was closed, and opens again as that one.
+    pub(super) fn opens_again_as(&self, other: &Self) -> bool {
+        let is_there = self.address == other.address || self.closed_at == Some(other.address);
+        !self.is_open() && self.scheme == other.scheme && is_there && self.kind() == other.kind()
+    }
+
+    /// It was closed there, and its last clients go on.
+    pub(super) fn close(&mut self, address: Address) {
+        self.closed_at = Some(address);
+        if let Offer::Gate(gate) = &self.offer {
+            gate.rest();
+        }
+    }
+
+    /// What the server is told of it.
+    pub(super) fn listen(&self) -> Listen {
+        let address = self.address;
+        let listen = match &self.offer {
+            Offer::Stream(service) => Listen::shared(address, service.clone()),
+            Offer::Gate(gate) => Listen::shared(address, gate.clone()),
+            Offer::Datagrams(service) => Listen::datagrams_at(address, service.clone()),
+        };
+        let listen = listen.accept_proxy(self.balancers.iter().copied());
+        let listen = match self.socket_mode {
+            Some(mode) => listen.socket_mode(mode),
+            None => listen,
+        };
+        #[cfg(feature = "tls")]
+        let listen = match &self.tls {
+            Some(tls) => listen.tls(tls.clone()),
+            None => listen,
+        };
+        let own = self.own.clone();
+        let listen = listen.limits(move |limits| own.applied_to(limits));
+        match &self.busy_reply {
+            Some(words) => listen.busy_reply(words.clone()),
+            None => listen,
+        }
     }
 
     /// The limits in force here, beside those of the server.
@@ -336,6 +387,12 @@ impl Plan {
         Ok(crate::server::check_descriptors_within(&self.limits, listeners, of_services, open_files)?)
     }
 
+    /// The internet addresses on which the process listens for connections.
+    pub(super) fn neighbours(&self) -> Vec<SocketAddr> {
+        let streams = self.listeners.iter().filter(|listener| listener.has_backlog());
+        streams.filter_map(|listener| listener.address.ip()).chain(self.admin).chain(self.agent).collect()
+    }
+
     /// Descriptors that services may have open beside those of their clients.
     pub(super) fn of_services(&self) -> usize {
         self.listeners.iter().map(PlannedListener::descriptors).sum()
@@ -352,32 +409,14 @@ impl Plan {
             builder = builder.access_log(log);
         }
         for listener in &self.listeners {
-            let PlannedListener { text, service, address, offer, own, busy_reply, .. } = listener;
-            let listen = match offer {
-                Offer::Stream(service) => Listen::shared(*address, service.clone()),
-                Offer::Gate(gate) => Listen::shared(*address, gate.clone()),
-                Offer::Datagrams(service) => Listen::datagrams_at(*address, service.clone()),
-            };
-            let listen = listen.accept_proxy(listener.balancers.iter().copied());
-            let listen = match listener.socket_mode {
-                Some(mode) => listen.socket_mode(mode),
-                None => listen,
-            };
-            #[cfg(feature = "tls")]
-            let listen = match &listener.tls {
-                Some(tls) => listen.tls(tls.clone()),
-                None => listen,
-            };
-            let listen = match handed.for_listener(text, service, address, !listener.has_backlog()) {
-                Some((socket, bound)) => listen.socket(socket).bound(bound),
-                None => listen,
-            };
-            let own = own.clone();
-            let listen = listen.limits(move |limits| own.applied_to(limits));
-            builder = builder.listener(match busy_reply {
-                Some(words) => listen.busy_reply(words.clone()),
-                None => listen,
-            });
+            let PlannedListener { text, service, address, .. } = listener;
+            let listen = listener.listen();
+            builder = builder.listener(
+                match handed.for_listener(text, service, address, !listener.has_backlog()) {
+                    Some((socket, bound)) => listen.socket(socket).bound(bound),
+                    None => listen,
+                },
+            );
         }
         if let Some(words) = &self.busy_reply {
             builder = builder.busy_reply(words.clone());
@@ -489,7 +528,7 @@ fn gate(backends: &str, scheme: Scheme) -> Result<ProxyBuilder, String> {
     for backend in backends.split(',').map(str::trim) {
         let (name, tls) = backend_name(backend, is_http)?;
         if tls.is_some_and(|tls| speaks_tls.is_some_and(|before| before != tls)) {
-            return Err("its backends speak TLS, or none does: use two listeners".to_owned());
+            return Err("all backends of a listener speak TLS, or none does: use two listeners".to_owned());
         }
         speaks_tls = speaks_tls.or(tls).or(Some(false));
         names.push(name);

@@ -62,7 +62,7 @@ fn start_and_serve(args: ServeArgs) -> Result<u8, ExitError> {
     let access = plan.access.as_ref().map(AccessPlan::open).transpose().map_err(ExitError::failed)?;
     let bound = plan.bind(&mut handed, access.clone())?;
     configuration::taken_over(args.sources());
-    let code = serve(Configured { given, args, plan }, bound, handed);
+    let code = serve(Configured { given, args, plan, access: access.clone() }, bound, handed);
     if let Some(access) = access {
         access.finish(log::LAST_WORDS);
     }
@@ -136,6 +136,8 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
         tell_predecessor(pipe, sockets.iter().map(|socket| socket.number));
     }
     drop(sockets);
+    #[cfg(target_os = "linux")]
+    crate::sys::give_start_back();
     let report = handle.wait();
     drop(live.take_beside());
     if !quiet {

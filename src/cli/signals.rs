@@ -15,6 +15,7 @@ pub(super) enum Hangup {
     /// configuration again.
     Held,
     /// The same as SIGINT and SIGTERM.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "the load generator is for Linux"))]
     Ends,
 }
 

@@ -24,7 +24,7 @@ impl Limits {
         ];
         match parts.into_iter().find(|(_, own, all)| own > all) {
             Some((name, own, all)) => Err(LimitError(format!(
-                "{name} is {own}, and {all} for all listeners together: it must not be larger"
+                "{name} is {own} here and {all} for all listeners together: a listener cannot have more than all"
             ))),
             None => Ok(()),
         }
@@ -46,40 +46,40 @@ impl Limits {
         };
         ensure(self.queue <= self.max_connections, &|| {
             format!(
-                "queue is {} and max-connections {}: a newcomer that waits is connected, so queue must not be larger",
+                "queue is {} and max-connections is {}: newcomers that wait are connections too, so queue must not be larger",
                 self.queue, self.max_connections
             )
         })?;
         ensure(self.connections_ceiling == 0 || self.max_connections <= self.connections_ceiling, &|| {
             format!(
-                "max-connections is {} and connections-ceiling {}: it must not be larger",
+                "max-connections is {} and connections-ceiling is {}: max-connections must not be larger",
                 self.max_connections, self.connections_ceiling
             )
         })?;
         ensure(self.workers_ceiling == 0 || self.workers <= self.workers_ceiling, &|| {
             format!(
-                "workers is {} and workers-ceiling {}: it must not be larger",
+                "workers is {} and workers-ceiling is {}: workers must not be larger",
                 self.workers, self.workers_ceiling
             )
         })?;
         // Room for a carriage return, and for the byte that shows that a line is too long.
         ensure(self.max_line + 2 <= self.input_total, &|| {
             format!(
-                "max-line is {} and input-total {}: the longest line and 2 bytes must fit",
+                "max-line is {} and input-total is {}: input-total must be at least max-line and 2 bytes",
                 show_size(self.max_line),
                 show_size(self.input_total)
             )
         })?;
         ensure(self.max_line <= self.output_per_connection, &|| {
             format!(
-                "max-line is {} and output-per-connection {}: a reply to the longest line must fit",
+                "max-line is {} and output-per-connection is {}: a reply as long as max-line must fit into output-per-connection",
                 show_size(self.max_line),
                 show_size(self.output_per_connection)
             )
         })?;
         ensure(self.output_per_connection <= self.output_total, &|| {
             format!(
-                "output-per-connection is {} and output-total {}: the replies to one client must fit into the total",
+                "output-per-connection is {} and output-total is {}: output-per-connection must not be larger",
                 show_size(self.output_per_connection),
                 show_size(self.output_total)
             )
@@ -89,6 +89,11 @@ impl Limits {
     /// The most connections that there can be while the server serves, however the limits change.
     pub(crate) fn connections_most(&self) -> usize {
         self.max_connections.max(self.connections_ceiling)
+    }
+
+    /// The most listeners that there can be while the server serves, of one that starts with this number.
+    pub(crate) fn listeners_most(&self, at_the_start: usize) -> usize {
+        at_the_start.max(self.listeners_ceiling)
     }
 
     /// The most workers that there can be while the server serves, however the limits change.
@@ -195,13 +200,15 @@ mod tests {
         assert_eq!((few.queue, few.check_beside(&server)), (30, Ok(())), "its queue follows");
         let error = |own: Limits| part(own).check_beside(&server).unwrap_err().to_string();
         let larger = |name, own, all| {
-            format!("{name} is {own}, and {all} for all listeners together: it must not be larger")
+            format!(
+                "{name} is {own} here and {all} for all listeners together: a listener cannot have more than all"
+            )
         };
         assert_eq!(error(server.clone().queue(101)), larger("queue", 101, 100));
         let many = server.clone().max_connections(1_001);
         assert_eq!(error(many), larger("max-connections", 1_001, 1_000));
         let mixed = error(server.clone().max_connections(30).queue(31));
-        assert!(mixed.starts_with("queue is 31 and max-connections 30"), "{mixed}");
+        assert!(mixed.starts_with("queue is 31 and max-connections is 30"), "{mixed}");
     }
 
     #[test]

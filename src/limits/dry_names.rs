@@ -97,7 +97,7 @@ mod tests {
         let why = |text: &str| text.parse::<DryRun>().unwrap_err().to_string();
         assert_eq!(
             why("queue,max-connections"),
-            "`max-connections` cannot be in a dry run: memory and file descriptors are reckoned by it"
+            "`max-connections` cannot be in a dry run: memory and file descriptors are calculated from it"
         );
         assert_eq!(why("turn-bytes"), "`turn-bytes` cannot be in a dry run: it turns nobody away");
         assert!(why("queue,,rate").starts_with("`` is not a limit: write all, or names like queue, "));

@@ -2,10 +2,10 @@
 
 use crate::reason::WouldDrop;
 
-/// Limits in a dry run: each counts whom it would have turned away, and turns nobody away.
+/// Limits in a dry run: each counts the clients that it would have turned away, and turns nobody away.
 ///
-/// Not every limit can be: where memory or file descriptors are reckoned by one, or it is the deadline of a wait, it stays in
-/// force. [`LimitRow::dry_run`](super::LimitRow::dry_run) says which can.
+/// Some limits always stay in force: those from which memory or file descriptors are calculated, and the deadlines of waits.
+/// [`LimitRow::dry_run`](super::LimitRow::dry_run) says which can.
 ///
 /// ```
 /// use tidegate::{DryRun, Limits};

@@ -14,6 +14,8 @@ const BYTES_MAX: usize = 1 << 44;
 const CONNECTIONS_MAX: usize = 1 << 24;
 /// The most workers that make sense to ask for: each is a thread.
 const WORKERS_MAX: usize = 4096;
+/// The most listeners: as many sockets as can be handed over.
+const LISTENERS_MAX: usize = 256;
 /// The most headers of a request: a place for each is made where more than a hundred may come.
 const HEADERS_MAX: usize = 4096;
 /// The largest rate a second: more than any machine can do.
@@ -30,12 +32,12 @@ const NOBODY: &str = "it turns nobody away";
 limits! {
     Limits {
         /// Threads that run services.
-        workers: usize = 32, Count(1..=WORKERS_MAX), Live, hard "each is a thread, and memory is reckoned by it";
+        workers: usize = 32, Count(1..=WORKERS_MAX), Live, hard "threads and memory are calculated from it";
 
         /// Threads that `workers` can be raised to while the server serves.
         ///
-        /// With 0, as many as it is at the start. Memory is reckoned for this number.
-        workers_ceiling: usize = 0, Count(0..=WORKERS_MAX), Fixed, 0 is "workers", hard "each is a thread, and memory is reckoned by it";
+        /// With 0, it is what `workers` is at the start. Memory is calculated for this number.
+        workers_ceiling: usize = 0, Count(0..=WORKERS_MAX), Fixed, 0 is "workers", hard "threads and memory are calculated from it";
 
         /// Newcomers and datagrams that may wait for a worker; with 0 a newcomer is admitted only while a
         /// worker is free.
@@ -46,12 +48,18 @@ limits! {
 
         /// Connections that may be open at once.
         max_connections: usize = 10_000, Count(1..=CONNECTIONS_MAX), Live, per listener,
-            hard "memory and file descriptors are reckoned by it";
+            hard "memory and file descriptors are calculated from it";
 
-        /// Connections that `max_connections` can be raised to while the server serves.
+        /// Connections that `max-connections` can be raised to while the server serves.
         ///
-        /// With 0, as many as it is at the start. Memory and file descriptors are reckoned for this number.
-        connections_ceiling: usize = 0, Count(0..=CONNECTIONS_MAX), Fixed, 0 is "max-connections", hard "memory and file descriptors are reckoned by it";
+        /// With 0, it is what `max-connections` is at the start. Memory and file descriptors are calculated for this number.
+        connections_ceiling: usize = 0, Count(0..=CONNECTIONS_MAX), Fixed, 0 is "max-connections", hard "memory and file descriptors are calculated from it";
+
+        /// Listeners that there may be while the server serves: those it starts with and those that are opened later.
+        ///
+        /// Never fewer than at the start. One that is closed counts, since it keeps its counts and may be opened again.
+        /// Memory is calculated for this number.
+        listeners_ceiling: usize = 16, Count(0..=LISTENERS_MAX), Fixed, 0 is "those at the start", hard "memory is calculated from it";
 
         /// Connections that one source may have open at once.
         max_per_source: usize = 0, Count(0..=CONNECTIONS_MAX), Live, 0 is "off", dry PerSource;
@@ -99,13 +107,13 @@ limits! {
         ///
         /// A client whose request needs more than is left is closed. The default holds a thousand of the longest
         /// lines.
-        input_total: usize = 64 * MIB, Bytes(1..=BYTES_MAX), Live, hard "memory is reckoned by it";
+        input_total: usize = 64 * MIB, Bytes(1..=BYTES_MAX), Live, hard "memory is calculated from it";
 
         /// Memory for replies that one client has not read yet.
-        output_per_connection: usize = MIB, Bytes(1..=BYTES_MAX), Live, hard "memory is reckoned by it";
+        output_per_connection: usize = MIB, Bytes(1..=BYTES_MAX), Live, hard "memory is calculated from it";
 
         /// Memory for replies that clients have not read yet, of all clients together.
-        output_total: usize = 64 * MIB, Bytes(1..=BYTES_MAX), Live, hard "memory is reckoned by it";
+        output_total: usize = 64 * MIB, Bytes(1..=BYTES_MAX), Live, hard "memory is calculated from it";
 
         /// Bytes that one turn may read before its worker serves the next connection.
         turn_bytes: usize = 256 * KIB, Bytes(1..=BYTES_MAX), Live;
@@ -117,7 +125,7 @@ limits! {
 
         /// Connections that may be in a polite close at once; further ones are closed without waiting for the
         /// client.
-        lingering: usize = 256, Count(0..=CONNECTIONS_MAX), Live, hard "file descriptors are reckoned by it";
+        lingering: usize = 256, Count(0..=CONNECTIONS_MAX), Live, hard "file descriptors are calculated from it";
 
         /// Bytes that a polite close reads and discards before it gives up.
         linger_bytes: usize = 64 * KIB, Bytes(1..=BYTES_MAX), Live;
@@ -180,10 +188,10 @@ limits! {
         /// accepted already: past this rate its connection is reset without a word.
         refusal_rate: RefusalRate = RefusalRate::Auto, Refusals(RefusalRate::Auto..=RefusalRate::PerSecond(RATE_MAX)), Live;
 
-        /// Limits in a dry run: whom they would turn away is counted and let through (names with commas, or all that can be).
+        /// Limits to try in a dry run: a client that one of them would turn away is counted and let through (names with commas, or `all`).
         ///
-        /// A limit can be tried on a running server like that. `tidegate_would_drop_total` counts, by reason. Limits that
-        /// memory or file descriptors are reckoned by, and deadlines of waits, stay in force: see [`DryRun`].
+        /// `tidegate_would_drop_total` counts these clients by reason, so a limit can be tried on a running server. Limits from
+        /// which memory or file descriptors are calculated, and deadlines of waits, stay in force: see [`DryRun`].
         dry_run: DryRun = DryRun::OFF, DryRun(DryRun::OFF..=DryRun::ALL), Live, 0 is "off";
     }
 
@@ -191,22 +199,22 @@ limits! {
         /// Time a client has to finish a request, from its first byte.
         ///
         /// For a `handler` see [`Blocking`](crate::service::Blocking).
-        read_timeout: Duration = Duration::from_secs(10), Time(SHORTEST..=MONTH), Live, hard "a wait needs a deadline";
+        read_timeout: Duration = Duration::from_secs(10), Time(SHORTEST..=MONTH), Live, hard "every wait needs a deadline";
 
         /// Time a client may leave replies unread before it is closed.
-        write_timeout: Duration = Duration::from_secs(10), Time(SHORTEST..=MONTH), Live, hard "a wait needs a deadline";
+        write_timeout: Duration = Duration::from_secs(10), Time(SHORTEST..=MONTH), Live, hard "every wait needs a deadline";
 
         /// Time a connection may stay open without a request.
         ///
         /// For a `handler` see [`Blocking`](crate::service::Blocking).
-        idle_timeout: Duration = Duration::from_secs(60), Time(SHORTEST..=MONTH), Live, per listener, hard "a wait needs a deadline";
+        idle_timeout: Duration = Duration::from_secs(60), Time(SHORTEST..=MONTH), Live, per listener, hard "every wait needs a deadline";
 
         /// Silence of a WebSocket's client after which it is sent a ping; one that stays silent for as long again is
         /// closed.
-        ws_ping: Duration = Duration::from_secs(20), Time(SHORTEST..=MONTH), Live, hard "a wait needs a deadline";
+        ws_ping: Duration = Duration::from_secs(20), Time(SHORTEST..=MONTH), Live, hard "every wait needs a deadline";
 
         /// Time a polite close waits for the client to close its side.
-        linger_timeout: Duration = Duration::from_secs(1), Time(OFF..=YEAR), Live, hard "a wait needs a deadline";
+        linger_timeout: Duration = Duration::from_secs(1), Time(OFF..=YEAR), Live, hard "every wait needs a deadline";
 
         /// Time after which a running turn is reported as stuck.
         stuck_threshold: Duration = Duration::from_secs(10), Time(OFF..=YEAR), Live;
@@ -219,7 +227,7 @@ limits! {
         drain_delay: Duration = OFF, Time(OFF..=YEAR), Live;
 
         /// Time that admitted work has to finish, from the end of drain-delay, before it is cut off.
-        drain_timeout: Duration = Duration::from_secs(30), Time(OFF..=YEAR), Live, hard "a wait needs a deadline";
+        drain_timeout: Duration = Duration::from_secs(30), Time(OFF..=YEAR), Live, hard "every wait needs a deadline";
     }
 }
 

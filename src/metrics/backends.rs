@@ -1,6 +1,6 @@
 //! A reading of what a gate counts of its backends.
 
-use super::snapshot::HistogramSnapshot;
+use super::histogram::HistogramSnapshot;
 use crate::reason::{BackendFailure, DropReason, RequestFailure};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub struct BackendsSnapshot {
     pub given_back: u64,
     /// Clients that wait for a place.
     pub waiting: u64,
+    /// How many may wait.
+    pub waiting_limit: u64,
     /// How long the one has waited that has waited longest.
     pub oldest: Option<Duration>,
     /// For how long the wait has stood: since then `queue_order` and `fair` say who is next.
@@ -87,6 +89,10 @@ pub struct BackendSnapshot {
     pub failures: [u64; BackendFailure::COUNT],
     /// How long connecting took.
     pub connect: HistogramSnapshot,
+    /// Why the last attempt failed that did.
+    pub last_failure: Option<BackendFailure>,
+    /// More about that failure, for a person; may be empty.
+    pub last_failure_why: String,
     /// For how long it has been set aside; `None` while it is up.
     pub aside_for: Option<Duration>,
     /// Bytes that it was given.

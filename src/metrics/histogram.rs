@@ -60,6 +60,27 @@ const FIRST_STEP: [u8; 65] = {
     first
 };
 
+/// Where each step ends; what is over all of them has one of its own.
+const ENDS: [u64; STEPS + 1] = {
+    let mut ends = [u64::MAX; STEPS + 1];
+    let mut step = 0;
+    while step < STEPS {
+        ends[step] = BOUNDS[step + 1];
+        step += 1;
+    }
+    ends
+};
+
+// A step is at least as wide as a power of two, so an observation is in the first step of its number of bits or in the next.
+const _: () = {
+    let mut bits = 1;
+    while bits < 64 {
+        let next = FIRST_STEP[bits] as usize + 1;
+        assert!(next > STEPS || (1 << bits) - 1 <= ENDS[next]);
+        bits += 1;
+    }
+};
+
 /// What a distance into a step is multiplied by to have its part in the bits above [`SHIFT`].
 const SCALE: [u64; STEPS] = {
     let mut scale = [0; STEPS];
@@ -78,10 +99,8 @@ fn place(nanos: u64) -> usize {
     if nanos <= BOUNDS[0] {
         return 0;
     }
-    let mut step = usize::from(FIRST_STEP[64 - nanos.leading_zeros() as usize]);
-    while step < STEPS && nanos > BOUNDS[step + 1] {
-        step += 1;
-    }
+    let first = usize::from(FIRST_STEP[64 - nanos.leading_zeros() as usize]);
+    let step = first + usize::from(nanos > ENDS[first]);
     if step == STEPS {
         return COUNTS - 1;
     }
@@ -115,10 +134,20 @@ impl Histogram {
     pub(crate) const BYTES: usize = COUNTS * size_of::<AtomicI64>();
 
     pub(crate) fn observe(&self, nanos: u64) {
-        let counts = self.counts.get_or_init(|| (0..COUNTS).map(|_| AtomicI64::new(0)).collect());
+        let Some(counts) = self.counts.get().map(|counts| &**counts).or_else(|| self.make()) else { return };
         let add = |count: &AtomicI64, n: i64| count.store(count.load(Relaxed).wrapping_add(n), Relaxed);
         add(&counts[place(nanos)], 1);
         add(&self.sum_nanos, nanos as i64);
+    }
+
+    /// Makes the counts; not if there is no memory for them: a worker's first turn may come when the system has none, and an
+    /// allocation that fails would end the process. Then this is not counted.
+    #[cold]
+    fn make(&self) -> Option<&[AtomicI64]> {
+        let mut counts = Vec::new();
+        counts.try_reserve_exact(COUNTS).ok()?;
+        counts.resize_with(COUNTS, || AtomicI64::new(0));
+        Some(self.counts.get_or_init(|| counts.into()))
     }
 
     pub(crate) fn add_to(&self, out: &mut HistogramSnapshot) {

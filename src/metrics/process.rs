@@ -108,6 +108,7 @@ impl ProcessReader {
         use rustix::process::{Resource, getrlimit};
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let configuration = super::configuration::state();
+        #[cfg_attr(not(target_os = "linux"), allow(unused_mut, reason = "only Linux has /proc"))]
         let mut seen = ProcessSnapshot {
             configuration_taken_over: configuration.as_ref().map(|state| state.failure.is_none()),
             configuration_read_at: configuration.map(|state| state.read_at),

@@ -35,6 +35,8 @@ pub struct ListenerSnapshot {
     pub service: String,
     /// Whether it takes datagrams and not connections.
     pub datagram: bool,
+    /// Whether it was closed while the server goes on: it accepts nobody, and its last connections may be open.
+    pub is_closed: bool,
     /// Accepts that returned a socket.
     pub accepted: u64,
     /// Connections turned away before a first turn, by [`DropReason`].
@@ -91,6 +93,22 @@ impl ListenerSnapshot {
     /// Connections open now.
     pub fn open(&self) -> u64 {
         self.queued + self.active + self.idle
+    }
+
+    /// HTTP requests that got no place at a gate's backends, by [`DropReason`]. Their connections stay, so they are not
+    /// part of [`dropped`](Self::dropped); at a gate for connections, the clients without a place are.
+    pub fn requests_refused(&self) -> [u64; DropReason::COUNT] {
+        let mut refused = [0; DropReason::COUNT];
+        if let (Some(gate), Some(_)) = (&self.backends, &self.web) {
+            gate.refused().iter().for_each(|&(reason, count)| refused[reason as usize] = count);
+        }
+        refused
+    }
+
+    /// Everybody turned away: connections, requests and datagrams.
+    pub fn turned_away(&self) -> u64 {
+        let requests = self.turns_shed.iter().chain(&self.datagrams_dropped).sum::<u64>();
+        self.dropped_total() + requests + self.requests_refused().iter().sum::<u64>()
     }
 
     /// Whether every accepted connection is accounted for, and every place at a backend.
@@ -162,6 +180,8 @@ pub struct Refusal {
     pub listener: usize,
     /// Why.
     pub reason: DropReason,
+    /// Whether requests of open connections were refused, and not connections.
+    pub requests: bool,
     /// How many in this entry: a flood is one entry a second for each listener and reason.
     pub count: u64,
 }
@@ -186,6 +206,8 @@ pub struct Ceilings {
     pub workers: usize,
     /// Places for datagrams that wait or are being answered; 0 where no listener takes datagrams.
     pub datagrams: usize,
+    /// Listeners that there is room for.
+    pub listeners: usize,
 }
 
 /// Something that can be observed: a server, seen by the admin endpoint and the metrics.

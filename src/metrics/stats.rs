@@ -7,6 +7,7 @@ use super::snapshot::ListenerSnapshot;
 use super::tally::Tally;
 use crate::limits::DryRun;
 use crate::reason::{CloseReason, DatagramDrop, DropReason, TurnOutcome, TurnShed, WouldDrop};
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, AtomicUsize, fence};
 use std::time::{Duration, Instant};
@@ -171,8 +172,6 @@ impl Ledger {
         for (out, n) in listener.turns_shed.iter_mut().zip(&self.turns_shed) {
             *out += n.get() as u64;
         }
-        self.turn_duration.add_to(&mut listener.turn_duration);
-        self.queue_wait.add_to(&mut out.queue_wait);
         listener.received_bytes += self.received_bytes.get() as u64;
         listener.sent_bytes += self.sent_bytes.get() as u64;
         listener.datagrams_received += self.datagrams_received.get() as u64;
@@ -191,7 +190,6 @@ type Balanced = (i64, [i64; Place::COUNT], [i64; DropReason::COUNT], [i64; Close
 #[derive(Debug, Default)]
 struct Sum {
     listener: ListenerSnapshot,
-    queue_wait: HistogramSnapshot,
     places: [i64; Place::COUNT],
     took: Duration,
 }
@@ -236,10 +234,12 @@ impl Sum {
     }
 }
 
-/// All ledgers of a server: one row for each counting thread, one column for each listener.
+/// All ledgers of a server: one row for each counting thread, one column for each listener. A column is made when something
+/// is counted there, or before that by [`open`](Self::open).
 #[derive(Debug)]
 pub struct Ledgers {
-    rows: Box<[Box<[Ledger]>]>,
+    threads: usize,
+    columns: Box<[OnceLock<Box<[Ledger]>>]>,
 }
 
 impl Ledgers {
@@ -248,19 +248,40 @@ impl Ledgers {
 
     /// Makes the ledgers for a known set of threads and listeners.
     pub fn new(threads: usize, listeners: usize) -> Self {
-        let row = || (0..listeners).map(|_| Ledger::default()).collect();
-        Self { rows: (0..threads).map(|_| row()).collect() }
+        Self { threads, columns: (0..listeners).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// Makes the column of a listener, so that no thread has to when it counts there first.
+    pub fn open(&self, listener: usize) {
+        self.column(listener);
+    }
+
+    #[inline]
+    fn column(&self, listener: usize) -> &[Ledger] {
+        self.columns[listener].get_or_init(|| (0..self.threads).map(|_| Ledger::default()).collect())
     }
 
     /// The ledger that thread number `thread` keeps for listener number `listener`.
     pub fn of(&self, thread: usize, listener: usize) -> &Ledger {
-        &self.rows[thread][listener]
+        &self.column(listener)[thread]
     }
 
     /// Sums one listener's ledgers; its queue waits are added to `queue_wait`. The sum is conserved;
     /// its gauges can be off by as many connections as moved during one pass, which takes
     /// microseconds: a pass that was interrupted for longer than a millisecond is made again.
     pub fn read(&self, listener: usize, queue_wait: &mut HistogramSnapshot) -> ListenerSnapshot {
+        let mut counts = self.read_counts(listener);
+        // Last: the histograms have ten times as many bytes as the counts, and no place in the balance.
+        for ledger in self.columns[listener].get().into_iter().flatten() {
+            ledger.turn_duration.add_to(&mut counts.turn_duration);
+            ledger.queue_wait.add_to(queue_wait);
+        }
+        counts
+    }
+
+    /// The same without the histograms, for those who ask often: with 32 workers the histograms are 200 KB, which would
+    /// push what turns use out of the processor's caches each time.
+    pub fn read_counts(&self, listener: usize) -> ListenerSnapshot {
         let mut sum = self.pass(listener);
         for _ in 0..Self::PASSES_MORE {
             if sum.took < Duration::from_millis(1) {
@@ -273,7 +294,6 @@ impl Ledgers {
             }
         }
         sum.settle();
-        queue_wait.merge(&sum.queue_wait);
         sum.listener
     }
 
@@ -283,8 +303,8 @@ impl Ledgers {
         let began = Instant::now();
         let mut sum = Sum::default();
         // Read backwards: row 0 is the acceptor's, so that an accept is seen after what followed it.
-        for row in self.rows.iter().rev() {
-            row[listener].add_to(&mut sum);
+        for ledger in self.columns[listener].get().into_iter().flatten().rev() {
+            ledger.add_to(&mut sum);
         }
         sum.took = began.elapsed();
         sum

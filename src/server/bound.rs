@@ -2,6 +2,7 @@
 
 use super::accept::acceptor::Acceptor;
 use super::accept::newcomers::register_listeners;
+use super::accept::relisten::Relisten;
 use super::capacity::shelf_limits;
 use super::close::farewells::Farewells;
 use super::close::linger::{Lingering, Lingers};
@@ -15,7 +16,7 @@ use super::keep::drain::Drain;
 use super::keep::keeper::Timekeeper;
 use super::keep::orders::Orders;
 use super::lifecycle::Lifecycle;
-use super::listener::Listener;
+use super::listeners::Listeners;
 use super::poll::computing::Computing;
 use super::poll::crew::Crew;
 use super::poll::poller::Poller;
@@ -40,7 +41,7 @@ use crate::phase::Phase;
 use crate::sys::Clock;
 use crate::transport::address::Address;
 use crate::transport::listen::ListenSocket;
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use mio::{Poll, Token, Waker};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -55,6 +56,7 @@ pub struct BoundServer {
     acceptor_poll: Poll,
     keeper_poll: Poll,
     lingerers: Receiver<Lingering>,
+    relistens: Receiver<Relisten>,
     orders: Arc<Orders>,
 }
 
@@ -67,7 +69,7 @@ impl std::fmt::Debug for BoundServer {
 impl BoundServer {
     pub(super) fn new(
         limits: Limits,
-        listeners: Vec<Listener>,
+        listeners: Listeners,
         datagrams: Vec<DatagramSocket>,
         extras: Extras,
     ) -> Result<Self, BuildError> {
@@ -78,9 +80,11 @@ impl BoundServer {
         let (poller, leader) = Poller::new().map_err(cannot_start("the poller"))?;
         let crew = Crew::new(limits.workers, Threads::new(limits.workers_most(), leader, keeper));
         let (lingers, lingerers) = Lingers::new(&limits);
-        let parts = Parts { poller, crew, lingers, acceptor };
+        // One at a time: who sends it waits until it is done.
+        let (relisten, relistens) = crossbeam_channel::bounded(1);
+        let parts = Parts { poller, crew, lingers, acceptor, relisten };
         let shared = share(limits, listeners, datagrams, extras, parts);
-        Ok(Self { shared, acceptor_poll, keeper_poll, lingerers, orders: Arc::default() })
+        Ok(Self { shared, acceptor_poll, keeper_poll, lingerers, relistens, orders: Arc::default() })
     }
 
     /// The parts, for tests of what threads do with them.
@@ -106,12 +110,12 @@ impl BoundServer {
 
     /// Starts the threads: one acceptor, one timekeeper, and the workers.
     pub fn serve(self) -> Result<Handle, BuildError> {
-        let Self { shared, acceptor_poll, keeper_poll, lingerers, orders } = self;
+        let Self { shared, acceptor_poll, keeper_poll, lingerers, relistens, orders } = self;
         let sockets: Vec<ListenSocket> = (shared.listeners.iter())
             .filter_map(|listener| listener.socket().as_ref().map(ListenSocket::try_clone))
             .collect::<io::Result<_>>()
             .map_err(cannot_start("the acceptor"))?;
-        let acceptor = Acceptor::new(shared.clone(), acceptor_poll, sockets);
+        let acceptor = Acceptor::new(shared.clone(), acceptor_poll, sockets, relistens);
         let keeper = Timekeeper::new(shared.clone(), keeper_poll, lingerers, Drain::new(orders.clone()));
         for (number, socket) in shared.datagrams.sockets.iter().enumerate() {
             socket.register(&shared.poller, number).map_err(cannot_start("the datagram listeners"))?;
@@ -146,24 +150,25 @@ struct Parts {
     lingers: Lingers,
     /// Wakes the acceptor.
     acceptor: Waker,
+    relisten: Sender<Relisten>,
 }
 
 fn share(
     limits: Limits,
-    listeners: Vec<Listener>,
+    listeners: Listeners,
     datagrams: Vec<DatagramSocket>,
     extras: Extras,
     parts: Parts,
 ) -> Arc<Shared> {
-    let Parts { poller, crew, lingers, acceptor } = parts;
+    let Parts { poller, crew, lingers, acceptor, relisten } = parts;
     let datagrams = Datagrams::new(datagrams, &limits);
-    let columns = listeners.len() + datagrams.sockets.len();
+    let room = listeners.room();
+    let has_tls = listeners.iter().any(|listener| listener.tls.is_some());
+    let counts = counts(&limits, &listeners, &datagrams);
     // Each connection, each datagram and its socket, the tick, and one job for all farewells.
     let entries = limits.connections_most() + datagrams.entries() + 2;
-    let bell = Arc::new(Bell::new(listeners.len(), move || {
-        // It fails only when the kernel has no memory; the acceptor's own timeout is the way out.
-        let _ = acceptor.wake();
-    }));
+    // It fails only when the kernel has no memory; the acceptor's own timeout is the way out.
+    let bell = Arc::new(Bell::new(room, move || drop(acceptor.wake())));
     let budget = RefusalBudget::new(limits.refusal_rate, Instant::now());
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let shelf = shelf_limits(&limits, datagrams.slots.capacity());
@@ -187,46 +192,55 @@ fn share(
             life: Lifecycle::new(limits.workers, extras.end_after),
             admission: Admission::new(&limits, &in_force.listeners, freed),
             bell,
-            calls: flags(listeners.len()),
-            holding: flags(listeners.len()),
+            calls: flags(room),
+            holding: flags(room),
             refusal_budget: Mutex::new(budget),
             rest: AtomicBool::new(true),
             shallow_backlog: AtomicUsize::new(limits.backlogs().1),
             wait_estimate: AtomicU64::new(1),
             host,
             wheel: Wheel::new(),
-            table: Table::new(limits.connections_most())
-                .with_tls(listeners.iter().any(|listener| listener.tls.is_some())),
+            table: Table::new(limits.connections_most()).with_tls(has_tls),
             line: Line::new(entries, limits.queue),
             order: Order::new(shelf, nanos(limits.queue_target)),
             sharing: Sharing::new(&limits),
             datagrams,
             poller,
             crew,
-            counts: Counts::new(limits.workers_most(), columns).with_workers(limits.workers),
+            counts,
             pulse: Pulse::default(),
             farewells: Farewells::new(),
             lingers,
-            refusals: Refusals::new(listeners.len()),
+            refusals: Refusals::new(room),
             tick: extras.tick,
             output_total: Arc::default(),
             input_total: Arc::default(),
             computing: Computing::new(processors),
             processors,
             listeners,
+            relistens: relisten,
             limits: LiveLimits::new(in_force),
         }
     })
 }
 
-/// The limits in force at each listener, whose room in the queue they are.
-fn of_listeners(listeners: &[Listener], limits: &Limits) -> Box<[Limits]> {
+/// The counts of the threads that there can be, at the listeners that there are, and room for more.
+fn counts(limits: &Limits, listeners: &Listeners, datagrams: &Datagrams) -> Counts {
+    let columns = listeners.room() + datagrams.sockets.len();
+    let counts = Counts::new(limits.workers_most(), columns).with_workers(limits.workers);
+    let of_datagrams = datagrams.sockets.iter().map(|socket| socket.column);
+    counts.open((0..listeners.len()).chain(of_datagrams));
+    counts
+}
+
+/// The limits in force at each listener, whose room in the queue they are; those of the server at seats that nobody has.
+fn of_listeners(listeners: &Listeners, limits: &Limits) -> Box<[Limits]> {
     let each = listeners.iter().map(|listener| {
         let own = listener.own.of(limits);
         listener.newcomers.set_limit(own.queue);
         own
     });
-    each.collect()
+    each.chain(std::iter::repeat_n(limits.clone(), listeners.room() - listeners.len())).collect()
 }
 
 /// A flag for each listener.

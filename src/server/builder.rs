@@ -5,18 +5,15 @@ use super::capacity::check_descriptors;
 use super::datagram::socket::DatagramSocket;
 use super::error::BuildError;
 use super::extras::{Extras, Tick};
-use super::listen::{BoundSocket, Listen, Offer};
-use super::listener::Listener;
+use super::listen::{Around, Listen, Offer};
+use super::listeners::Listeners;
 use crate::limits::{Limits, Overload};
 use crate::service::http::AccessLog;
 use crate::service::{DatagramService, Service};
 use crate::transport::address::Address;
-use crate::transport::listen::{
-    ListenSocket, bind, bind_datagrams, bind_unix, ipv6_only, listen_again, receive_again,
-};
+use crate::transport::listen::{bind_datagrams, ipv6_only, receive_again};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// A server in the making; see [`Server::builder`](super::Server::builder).
@@ -263,31 +260,21 @@ impl Builder {
         });
         check_descriptors(&self.limits, self.listeners.len(), of_services.sum())?;
         let (streams, others) = (self.neighbours(true), self.neighbours(false));
+        let around = Around {
+            neighbours: &streams,
+            reuse_address: self.reuse_address,
+            busy_reply: self.extras.busy_reply.clone(),
+            access_log: self.extras.access_log.clone(),
+        };
         let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
-        for (position, listen) in self.listeners.into_iter().enumerate() {
+        for (position, mut listen) in self.listeners.into_iter().enumerate() {
             let limits = listen.effective(&self.limits)?;
             let address = listen.address;
             let bind_error = |source| BuildError::Bind { address, source };
             match listen.offer {
-                Offer::Stream(service) => {
-                    let socket = match listen.socket {
-                        Some(socket) => take_over(socket, &limits, listen.bound),
-                        None => match address {
-                            Address::Ip(ip) => {
-                                let only = ipv6_only(ip, streams.iter().copied());
-                                bind(ip, only, &limits, self.reuse_address)
-                            }
-                            Address::Unix(name) => bind_unix(name, &limits, listen.socket_mode),
-                        },
-                    };
-                    let socket = socket.map_err(bind_error)?;
-                    let address = socket.address().map_err(bind_error)?;
-                    let tls = listen.tls;
-                    let words = listen.busy_reply.or_else(|| self.extras.busy_reply.clone());
-                    let listener =
-                        Listener::new(socket, address, service, position, words).limited(&limits, listen.own);
-                    let listener = listener.logging(self.extras.access_log.clone());
-                    listeners.push(listener.accepting_proxy(listen.balancers).secured(tls));
+                Offer::Stream(ref service) => {
+                    let (service, socket) = (service.clone(), listen.open(&limits, &around)?);
+                    listeners.push(listen.seated(socket, service, position, &limits, &around)?);
                 }
                 Offer::Datagrams(service) => {
                     let socket = match (listen.socket, address) {
@@ -303,22 +290,13 @@ impl Builder {
                 }
             }
         }
+        let most = self.limits.listeners_most(listeners.len() + datagrams.len());
+        let more = most - listeners.len() - datagrams.len();
+        let listeners = Listeners::new(listeners, more);
         // In the ledgers, the columns of datagrams follow those of connections.
         for (number, socket) in datagrams.iter_mut().enumerate() {
-            socket.column = listeners.len() + number;
+            socket.column = listeners.room() + number;
         }
         BoundServer::new(self.limits, listeners, datagrams, self.extras)
     }
-}
-
-/// Listens on a socket that another process has bound.
-fn take_over(socket: OwnedFd, limits: &Limits, bound: BoundSocket) -> io::Result<ListenSocket> {
-    let mut socket = listen_again(socket, limits)?;
-    if bound.has_file {
-        socket.take_file()?;
-    }
-    if bound.is_shared {
-        socket.share();
-    }
-    Ok(socket)
 }

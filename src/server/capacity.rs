@@ -3,6 +3,7 @@
 use super::close::farewells::Farewells;
 use super::datagram::socket::Datagrams;
 use super::error::BuildError;
+use super::listener::Listener;
 use super::queue::line::Entry;
 use super::queue::order::Order;
 use super::queue::table::Slot;
@@ -22,17 +23,20 @@ const CONNECTION_BYTES: usize = size_of::<Slot>()
     + Farewells::BYTES
     + crate::service::CONNECTION_BYTES;
 
+/// What a listener takes beside what is counted of it: its seat and its limits, which every worker has a look at.
+const SEAT_BYTES: usize = size_of::<Listener>() + 2 * size_of::<Limits>();
+
 /// What a worker's stack takes of the machine: far less than what is set aside for it, since only what was used counts.
 const STACK_BYTES: usize = 48 * 1024;
 
 impl Limits {
-    /// The bytes these limits can make a server with one listener hold: connections, the queue, sources, workers' buffers
+    /// The bytes these limits can make a server hold that starts with one listener, or with as many as `listeners_ceiling`: connections, the queue, sources, workers' buffers
     /// and counts, lines that are not complete and replies that were not read, all by what it takes of the machine. What a
     /// service of your own keeps in its sessions, and the program around the server, come on top.
     pub fn memory_ceiling(&self) -> usize {
         self.connections_most() * CONNECTION_BYTES
             + self.workers_most() * (crate::service::Buffers::BYTES + STACK_BYTES)
-            + self.listener_memory_ceiling()
+            + self.listeners_most(1) * self.listener_memory_ceiling()
             + crate::service::SPARE_BYTES
             + Sources::memory_ceiling(self)
             + Order::<Entry>::bytes(&shelf_limits(self, 0))
@@ -40,9 +44,9 @@ impl Limits {
             + self.output_total
     }
 
-    /// The bytes that each listener takes: what each thread counts for it.
+    /// The bytes that each listener takes: its seat, and what each thread counts for it.
     pub fn listener_memory_ceiling(&self) -> usize {
-        (self.workers_most() + 2) * (Ledgers::BYTES + WebLedger::BYTES)
+        SEAT_BYTES + (self.workers_most() + 2) * (Ledgers::BYTES + WebLedger::BYTES)
     }
 
     /// The bytes that datagrams can make the server hold on top of that, where it has a listener for them: a place for

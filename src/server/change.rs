@@ -3,7 +3,7 @@
 use super::capacity::doubtful_max;
 use super::in_force::InForce;
 use super::queue::state::{ConnectionId, Marks};
-use super::queue::table::NEVER;
+use super::queue::table::{NEVER, Slot};
 use super::shared::Shared;
 use super::start::start_workers;
 use super::turn::harvest::ready;
@@ -79,18 +79,18 @@ pub(crate) fn room_for(ceilings: &Ceilings, limits: &Limits) -> Result<(), SetLi
     let above = |name, wanted, most, why| SetLimitsError::Above { name, wanted, most, why };
     let (connections, most) = (limits.max_connections, ceilings.connections);
     if connections > most {
-        let why = "since there is room for as many (connections-ceiling)";
+        let why = "because memory and file descriptors are set aside for that many (connections-ceiling)";
         return Err(above("max-connections", connections, most, why));
     }
     let (workers, most) = (limits.workers, ceilings.workers);
     if workers > most {
-        let why = "since there is room for as many (workers-ceiling)";
+        let why = "because memory is set aside for that many (workers-ceiling)";
         return Err(above("workers", workers, most, why));
     }
     let places = ceilings.datagrams;
     let most = places.saturating_sub(limits.workers);
     if places > 0 && limits.queue > most {
-        let why = "since there are places for as many datagrams";
+        let why = "because there are buffers for that many datagrams";
         return Err(above("queue", limits.queue, most, why));
     }
     Ok(())
@@ -105,7 +105,7 @@ impl Shared {
         own: &dyn Fn(usize, &Limits) -> Limits,
     ) -> Result<Vec<LimitChange>, SetLimitsError> {
         let _alone = self.limits.change();
-        let (after, changes) = self.would_change(server, own)?;
+        let (after, changes) = self.would_change(server, own, self.listeners.len())?;
         if !changes.is_empty() {
             self.start_more(after.server.workers)?;
             self.put_in_force(after);
@@ -113,20 +113,24 @@ impl Shared {
         Ok(changes)
     }
 
-    /// What would be in force then, and what differs from what is.
+    /// What would be in force then, of this number of listeners, and what differs from what is.
     pub(crate) fn would_change(
         &self,
         server: Limits,
         own: &dyn Fn(usize, &Limits) -> Limits,
+        taken: usize,
     ) -> Result<(InForce, Vec<LimitChange>), SetLimitsError> {
         let before = self.limits.current();
         server.check()?;
-        let listeners = self.listeners.iter().enumerate().map(|(index, listener)| {
-            let limits = own(index, &server).part_of(&server);
-            let told = |error| LimitError(format!("listener {}: {error}", listener.url));
+        let url =
+            |number| if number < self.listeners.len() { &self.listeners[number].url } else { "that is new" };
+        let listeners = (0..taken).map(|number| {
+            let limits = own(number, &server).part_of(&server);
+            let told = |error| LimitError(format!("listener {}: {error}", url(number)));
             limits.check_beside(&server).map_err(told).map(|()| limits)
         });
-        let listeners = listeners.collect::<Result<_, _>>()?;
+        let nobody = (taken..self.listeners.room()).map(|_| Ok(server.clone()));
+        let listeners = listeners.chain(nobody).collect::<Result<_, LimitError>>()?;
         let after = InForce { server, listeners, since: self.clock.now() };
         let fixed: Vec<_> = (TABLE.iter().filter(|limit| !limit.is_live()))
             .filter(|limit| (limit.get)(&before.server) != (limit.get)(&after.server))
@@ -143,11 +147,12 @@ impl Shared {
     /// What was sized at the start.
     pub(crate) fn ceilings(&self) -> Ceilings {
         let (connections, workers) = (self.table.capacity(), self.counts.meters().len());
-        Ceilings { connections, workers, datagrams: self.datagrams.slots.capacity() }
+        let listeners = self.listeners.room() + self.datagrams.sockets.len();
+        Ceilings { connections, workers, datagrams: self.datagrams.slots.capacity(), listeners }
     }
 
     /// Starts the workers up to this number that were never started. They take no work before the limits let them.
-    fn start_more(self: &Arc<Self>, workers: usize) -> Result<(), SetLimitsError> {
+    pub(crate) fn start_more(self: &Arc<Self>, workers: usize) -> Result<(), SetLimitsError> {
         let started = self.life.workers_started();
         let more = workers.saturating_sub(started);
         if more == 0 || self.life.is_stopped() {
@@ -163,7 +168,7 @@ impl Shared {
     }
 
     /// From here on nothing can fail.
-    fn put_in_force(&self, after: InForce) {
+    pub(crate) fn put_in_force(&self, after: InForce) {
         let (server, own) = (after.server.clone(), after.listeners.clone());
         let more_or_fewer = self.limits.current().server.workers != server.workers;
         self.limits.replace(after);
@@ -195,11 +200,20 @@ impl Shared {
         allow(dead_code, reason = "gates change when the program reads its file again")
     )]
     pub(crate) fn call_sessions(&self, listener: usize) {
+        // Also a session that has a turn now: it may have looked before.
+        self.call(listener, |slot| slot.deadline.load(Relaxed) == NEVER);
+    }
+
+    /// Gives a turn to each connection of a listener of which `wanted` says so.
+    #[cfg_attr(
+        not(feature = "cli"),
+        allow(dead_code, reason = "gates change when the program reads its file again")
+    )]
+    pub(crate) fn call(&self, listener: usize, wanted: impl Fn(&Slot) -> bool) {
         for (number, slot) in self.table.iter() {
             // The life first: if it is over by now, nothing happens.
             let Some(generation) = slot.state.generation() else { continue };
-            // Also a session that has a turn now: it may have looked before.
-            if slot.deadline.load(Relaxed) == NEVER && slot.listener() == listener {
+            if slot.listener() == listener && wanted(slot) {
                 let id = ConnectionId { slot: number, generation };
                 self.counts.foreign(|row| {
                     ready(self, id, Marks::NONE, row, &mut || self.clock.now());
@@ -225,7 +239,7 @@ impl Shared {
                 before,
                 after,
             }));
-            let both = before.listeners.iter().zip(&after.listeners).zip(&self.listeners);
+            let both = before.listeners.iter().zip(&after.listeners).zip(self.listeners.iter());
             for ((old, new), listener) in both {
                 let own = differs(old, new).filter(|own| of_server.as_ref() != Some(own));
                 let listener = Some(listener.url.clone());

@@ -72,18 +72,7 @@ impl Handle {
         self.shared.set_limits(limits, &|index, server| listeners[index].own.of(server))
     }
 
-    /// The same with what `own` makes of them for the listener at each position.
-    #[cfg(feature = "cli")]
-    pub(crate) fn set_limits_by(
-        &self,
-        limits: Limits,
-        own: &dyn Fn(usize, &Limits) -> Limits,
-    ) -> Result<Vec<LimitChange>, SetLimitsError> {
-        let listeners = &self.shared.listeners;
-        self.shared.set_limits(limits, &|index, server| own(listeners[index].position, server))
-    }
-
-    /// What that would change. Nothing changes by the question.
+    /// What that would change, with what `own` makes of them for the listener at each position. Nothing changes by the question.
     #[cfg(feature = "cli")]
     pub(crate) fn would_change(
         &self,
@@ -92,7 +81,7 @@ impl Handle {
     ) -> Result<Vec<LimitChange>, SetLimitsError> {
         let listeners = &self.shared.listeners;
         let own = |index: usize, server: &_| own(listeners[index].position, server);
-        self.shared.would_change(limits, &own).map(|(_, changes)| changes)
+        self.shared.would_change(limits, &own, listeners.len()).map(|(_, changes)| changes)
     }
 
     /// Gives a turn to each session of a listener that has asked to be called at a time.

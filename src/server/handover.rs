@@ -24,7 +24,7 @@ impl Handle {
     pub(crate) fn sockets(&self) -> io::Result<Vec<Option<LeavingSocket>>> {
         let shared = &self.shared;
         let mut all = Vec::new();
-        for listener in &shared.listeners {
+        for listener in shared.listeners.iter() {
             let leaving = |socket: &ListenSocket| {
                 Ok::<_, io::Error>(LeavingSocket {
                     bound: BoundSocket { has_file: socket.has_file(), is_shared: socket.is_shared() },
@@ -41,6 +41,12 @@ impl Handle {
         }
         all.sort_unstable_by_key(|&(position, _)| position);
         Ok(all.into_iter().map(|(_, socket)| socket).collect())
+    }
+
+    /// Whether a supervisor has the socket of the listener at this position too.
+    pub(crate) fn is_shared(&self, position: usize) -> bool {
+        let mut at = self.shared.listeners.iter().filter(|listener| listener.position == position);
+        at.any(|listener| listener.socket().as_ref().is_some_and(ListenSocket::is_shared))
     }
 
     /// A thread that serves all clients and does not move, if there is one. While a server ends, threads do.

@@ -35,7 +35,7 @@ impl OwnLimits {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct InForce {
     pub(crate) server: Limits,
-    /// Those of each listener for connections, in their order.
+    /// Those of each listener for connections, by its number; those of the server at seats that nobody has.
     pub(crate) listeners: Box<[Limits]>,
     /// When it came into force, by the clock of the server.
     pub(crate) since: Nanos,

@@ -103,6 +103,12 @@ impl Lifecycle {
         self.handed_over.load(Relaxed)
     }
 
+    /// Whether listeners may open: nothing ends the server, as far as is known.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens and closes listeners"))]
+    pub(crate) fn takes_newcomers(&self) -> bool {
+        self.phase() <= Phase::Serving && !self.is_handed_over() && !self.has_enough() && self.is_accepting()
+    }
+
     /// The acceptor has taken the last newcomer, and its listeners are closed.
     pub(crate) fn acceptor_ended(&self) {
         self.accepting.store(false, SeqCst);

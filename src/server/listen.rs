@@ -3,9 +3,12 @@
 
 use super::error::BuildError;
 use super::in_force::OwnLimits;
+use super::listener::Listener;
 use crate::limits::{LimitError, Limits};
+use crate::service::http::AccessLog;
 use crate::service::{DatagramService, Network, Service};
 use crate::transport::address::{Address, UnixName};
+use crate::transport::listen::{ListenSocket, bind, bind_unix, ipv6_only, listen_again};
 use crate::transport::tls::Setup;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -49,6 +52,27 @@ pub(crate) struct BoundSocket {
     pub(crate) has_file: bool,
     /// The other process, a supervisor, has it too: what this process does not accept is left for the next.
     pub(crate) is_shared: bool,
+}
+
+/// What a listener for connections shares with others of its server.
+pub(crate) struct Around<'a> {
+    /// The internet addresses on which this process listens for connections.
+    pub(crate) neighbours: &'a [SocketAddr],
+    pub(crate) reuse_address: bool,
+    pub(crate) busy_reply: Option<Arc<[u8]>>,
+    pub(crate) access_log: Option<AccessLog>,
+}
+
+/// Listens on a socket that another process has bound.
+fn take_over(socket: OwnedFd, limits: &Limits, bound: BoundSocket) -> io::Result<ListenSocket> {
+    let mut socket = listen_again(socket, limits)?;
+    if bound.has_file {
+        socket.take_file()?;
+    }
+    if bound.is_shared {
+        socket.share();
+    }
+    Ok(socket)
 }
 
 /// What a listener offers.
@@ -180,6 +204,13 @@ impl Listen {
         self
     }
 
+    /// The same somewhere else.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens listeners again"))]
+    pub(crate) fn at(mut self, address: Address) -> Self {
+        self.address = address;
+        self
+    }
+
     /// The mode of the file of a Unix socket: who may connect must be able to write to it. Default `0o660`.
     pub fn socket_mode(mut self, mode: u32) -> Self {
         self.socket_mode = mode;
@@ -200,12 +231,45 @@ impl Listen {
         self
     }
 
-    /// Its connections speak TLS. What refused clients are told is left out then: it would cost a handshake. A gate
-    /// ([`proxy`](crate::proxy)) does not go with it yet: its connections end in an error. Datagrams have no TLS.
+    /// Its connections speak TLS. A client that is refused before the end of its handshake is reset without a reply, which
+    /// would cost the handshake. Datagrams have no TLS.
     #[cfg(feature = "tls")]
-    pub fn tls(mut self, tls: crate::Tls) -> Self {
+    pub fn tls(mut self, tls: Setup) -> Self {
         self.tls = Some(tls);
         self
+    }
+
+    /// Opens its socket, or takes the one that is bound already.
+    pub(super) fn open(&mut self, limits: &Limits, around: &Around<'_>) -> Result<ListenSocket, BuildError> {
+        let address = self.address;
+        let socket = match self.socket.take() {
+            Some(socket) => take_over(socket, limits, self.bound),
+            None => match address {
+                Address::Ip(ip) => {
+                    let only = ipv6_only(ip, around.neighbours.iter().copied());
+                    bind(ip, only, limits, around.reuse_address)
+                }
+                Address::Unix(name) => bind_unix(name, limits, self.socket_mode),
+            },
+        };
+        socket.map_err(|source| BuildError::Bind { address, source })
+    }
+
+    /// The listener on its socket, with what it has of its own and what it shares with others.
+    pub(super) fn seated(
+        self,
+        socket: ListenSocket,
+        service: Arc<dyn Service>,
+        position: usize,
+        limits: &Limits,
+        around: &Around<'_>,
+    ) -> Result<Listener, BuildError> {
+        let address = self.address;
+        let address = socket.address().map_err(|source| BuildError::Bind { address, source })?;
+        let words = self.busy_reply.or_else(|| around.busy_reply.clone());
+        let listener = Listener::new(socket, address, service, position, words).limited(limits, self.own);
+        let listener = listener.logging(around.access_log.clone());
+        Ok(listener.accepting_proxy(self.balancers).secured(self.tls))
     }
 
     /// The limits in force here, beside those of the server.

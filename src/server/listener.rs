@@ -4,6 +4,7 @@ use super::close::last_words::LastWords;
 use super::in_force::OwnLimits;
 use super::queue::cost::TurnCost;
 use super::queue::room::NewcomerRoom;
+use crate::clock::Nanos;
 use crate::contain::contain;
 use crate::current::Current;
 use crate::limits::Limits;
@@ -16,7 +17,7 @@ use crate::service::{Network, Protocol, Service, Words};
 use crate::transport::address::{Address, ClientAddress};
 use crate::transport::listen::ListenSocket;
 use crate::transport::tls::Setup;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,6 +57,10 @@ pub(crate) struct Listener {
     accept_errors: [AtomicU64; AcceptError::COUNT],
     /// Another process listens on the socket.
     handed_over: AtomicBool,
+    /// When it was closed, while the server goes on, by the server's clock; 0 while it is open.
+    closed_at: AtomicU64,
+    /// It is closed, and its last connections have had their time: for turns, which look at it.
+    ending: AtomicBool,
     /// Open until the server drains; locked by the acceptor to take it, by the leader to accept, and by scrapes.
     socket: Mutex<Option<ListenSocket>>,
 }
@@ -109,6 +114,8 @@ impl Listener {
             balancers: Box::default(),
             accept_errors: Default::default(),
             handed_over: AtomicBool::new(false),
+            closed_at: AtomicU64::new(0),
+            ending: AtomicBool::new(false),
             socket: Mutex::new(Some(socket)),
         }
     }
@@ -201,6 +208,40 @@ impl Listener {
 
     pub(crate) fn is_handed_over(&self) -> bool {
         self.handed_over.load(Relaxed)
+    }
+
+    /// It accepts nobody from `now` on.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens and closes listeners"))]
+    pub(crate) fn close(&self, now: Nanos) {
+        self.closed_at.store(now.max(1), SeqCst);
+    }
+
+    /// It accepts again, on this socket.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens and closes listeners"))]
+    pub(crate) fn open_again(&self, socket: ListenSocket) {
+        *self.socket() = Some(socket);
+        self.ending.store(false, SeqCst);
+        self.closed_at.store(0, SeqCst);
+    }
+
+    /// When it was closed, if it was, while the server goes on.
+    pub(crate) fn closed_at(&self) -> Option<Nanos> {
+        Some(self.closed_at.load(Relaxed)).filter(|&at| at > 0)
+    }
+
+    /// Its last connections are to end from now on.
+    pub(crate) fn end_last(&self) {
+        self.ending.store(true, SeqCst);
+    }
+
+    /// Whether its last connections are to end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Relaxed)
+    }
+
+    /// For turns, which look at it.
+    pub(crate) fn ending_flag(&self) -> &AtomicBool {
+        &self.ending
     }
 
     pub(crate) fn accept_failed(&self, error: AcceptError) {

@@ -19,11 +19,14 @@ mod keep;
 mod lifecycle;
 mod listen;
 mod listener;
+mod listeners;
 mod observe;
 mod poll;
 mod pulse;
 mod queue;
 mod refusals;
+#[cfg(feature = "cli")]
+mod relisten;
 mod shared;
 mod start;
 mod sync;
@@ -42,11 +45,13 @@ pub use handle::{Handle, Trigger};
 #[cfg(feature = "cli")]
 pub(crate) use handover::LeavingSocket;
 pub use keep::orders::ShutdownReport;
-#[cfg(feature = "cli")]
-pub(crate) use listen::BoundSocket;
 pub use listen::Listen;
 #[cfg(feature = "cli")]
+pub(crate) use listen::{Around, BoundSocket};
+#[cfg(feature = "cli")]
 pub(crate) use pulse::PulseWatch;
+#[cfg(feature = "cli")]
+pub(crate) use relisten::{Opening, no_seat};
 
 /// Where a server begins: see [`Server::builder`].
 #[derive(Debug)]
@@ -74,7 +79,7 @@ impl Server {
     /// How many connections the limit of open files allows with these limits and this
     /// number of listeners, the soft limit raised to the hard one. For who would rather have fewer
     /// connections than a server that does not start.
-    pub fn connections_possible(limits: &crate::Limits, listeners: usize) -> usize {
+    pub fn connections_possible(limits: &crate::limits::Limits, listeners: usize) -> usize {
         capacity::connections_possible(limits, listeners)
     }
 }

@@ -14,11 +14,15 @@ impl Shared {
         ListenerSnapshot {
             listener: listener.url.clone(),
             service: listener.name.clone(),
+            is_closed: listener.closed_at().is_some(),
             accept_errors: listener.accept_errors(),
             backlog: listener.socket().as_ref().and_then(|s| kernel::listen_backlog(s.as_fd())),
             handshakes: listener.tls.as_ref().map(|tls| tls.counts.snapshot(tls.setup.expires_at())),
             web: listener.web.as_ref().map(|counts| counts.snapshot()),
-            backends: self.counts.contain(|| listener.service.backends()).flatten(),
+            // What is known of the backends of a closed gate is of no use to anybody once its last client has left.
+            backends: (listener.closed_at().is_none() || self.admission.open_at(index) > 0)
+                .then(|| self.counts.contain(|| listener.service.backends()).flatten())
+                .flatten(),
             ..self.counts.read(index, &mut out.queue_wait)
         }
     }

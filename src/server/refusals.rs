@@ -3,9 +3,11 @@
 
 use super::counts::Counts;
 use super::listener::Listener;
-use crate::metrics::snapshot::Refusal;
+use super::listeners::Listeners;
+use crate::metrics::snapshot::{ListenerSnapshot, Refusal};
 use crate::metrics::sources::RefusedSources;
-use crate::reason::{AcceptError, DropReason};
+use crate::metrics::web::WebSnapshot;
+use crate::reason::{AcceptError, DropReason, TurnShed};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU64};
@@ -32,6 +34,10 @@ pub(crate) struct Refusals {
 #[derive(Debug, Default)]
 struct Seen {
     dropped: [AtomicU64; DropReason::COUNT],
+    /// HTTP requests for which a gate had no place.
+    refused: [AtomicU64; DropReason::COUNT],
+    /// Requests that got no turn.
+    shed: [AtomicU64; TurnShed::COUNT],
     accept_errors: [AtomicU64; AcceptError::COUNT],
 }
 
@@ -58,10 +64,10 @@ impl Refusals {
 
     /// Sums up what has been counted since the last call; the timekeeper calls it once a second. `held` says whether
     /// newcomers are being held in the kernel's backlog.
-    pub(crate) fn sum_up(&self, listeners: &[Listener], counts: &Counts, held: bool) {
+    pub(crate) fn sum_up(&self, listeners: &Listeners, counts: &Counts, held: bool) {
         let mut worst = (0, if held { DropReason::QueueFull as u8 } else { NONE });
         for (index, listener) in listeners.iter().enumerate() {
-            let now = counts.read_counts(index);
+            let now = read(listener, counts, index);
             tracing::debug!(
                 listener = %listener.url,
                 accepted = now.accepted,
@@ -72,22 +78,10 @@ impl Refusals {
                 closed = ?now.closed,
                 "state"
             );
-            for (at, &reason) in DropReason::ALL.iter().enumerate() {
-                let count = now.dropped[at]
-                    .saturating_sub(self.seen[index].dropped[at].swap(now.dropped[at], Relaxed));
-                if count == 0 {
-                    continue;
-                }
-                tracing::warn!(listener = %listener.url, reason = %reason, count, "connections dropped");
-                self.push(Refusal { at_unix_ms: unix_ms(), listener: listener.position, reason, count });
-                if count > worst.0 && reason != DropReason::ClientGone {
-                    worst = (count, reason as u8);
-                }
-            }
+            self.note_refusals(listener, &now, &self.seen[index], &mut worst);
             let errors = listener.accept_errors();
             for (at, &error) in AcceptError::ALL.iter().enumerate() {
-                let total = errors[at];
-                let count = total.saturating_sub(self.seen[index].accept_errors[at].swap(total, Relaxed));
+                let count = growth(&self.seen[index].accept_errors[at], errors[at]);
                 if count > 0 {
                     tracing::warn!(listener = %listener.url, error = %error, count, "accept failed");
                 }
@@ -107,10 +101,63 @@ impl Refusals {
         }
     }
 
+    /// Notes what one listener has turned away since the last summary: a line in the log and an entry of the list for each
+    /// reason, apart for connections and for requests of open connections.
+    fn note_refusals(&self, listener: &Listener, now: &ListenerSnapshot, seen: &Seen, worst: &mut (u64, u8)) {
+        let refused = now.requests_refused();
+        for (at, &reason) in DropReason::ALL.iter().enumerate() {
+            let dropped = growth(&seen.dropped[at], now.dropped[at]);
+            let refused = growth(&seen.refused[at], refused[at]);
+            let refusal = |count, requests| {
+                let (at_unix_ms, listener) = (unix_ms(), listener.position);
+                Refusal { at_unix_ms, listener, reason, requests, count }
+            };
+            let shed = shed_for(reason)
+                .map_or(0, |why| growth(&seen.shed[why as usize], now.turns_shed[why as usize]));
+            if dropped > 0 {
+                tracing::warn!(listener = %listener.url, reason = %reason, count = dropped, "connections dropped");
+                self.push(refusal(dropped, false));
+            }
+            if refused + shed > 0 {
+                let count = refused + shed;
+                tracing::warn!(listener = %listener.url, reason = %reason, count, "requests refused");
+                self.push(refusal(count, true));
+            }
+            // Requests that got no turn are no newcomers.
+            if dropped + refused > worst.0 && reason != DropReason::ClientGone {
+                *worst = (dropped + refused, reason as u8);
+            }
+        }
+    }
+
     fn push(&self, refusal: Refusal) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.truncate(KEPT - 1);
         last.push_front(refusal);
+    }
+}
+
+/// What is counted for one listener, of a gate for HTTP with the requests that it has refused.
+fn read(listener: &Listener, counts: &Counts, index: usize) -> ListenerSnapshot {
+    let mut now = counts.read_counts(index);
+    if listener.web.is_some() {
+        now.web = Some(WebSnapshot::default());
+        now.backends = counts.contain(|| listener.service.backends()).flatten();
+    }
+    now
+}
+
+/// How much a counter has grown since the last summary.
+fn growth(seen: &AtomicU64, now: u64) -> u64 {
+    now.saturating_sub(seen.swap(now, Relaxed))
+}
+
+/// What a request is counted as that got no turn for this reason.
+fn shed_for(reason: DropReason) -> Option<TurnShed> {
+    match reason {
+        DropReason::QueueTimeout => Some(TurnShed::QueueTimeout),
+        DropReason::ClientGone => Some(TurnShed::ClientGone),
+        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The parts of a server, which all its threads share. It has getters only: what needs several parts at once is in the
 //! folders of the stages, like `accept` and `turn`.
 
+use super::accept::relisten::Relisten;
 use super::close::farewells::Farewells;
 use super::close::last_words::LastWords;
 use super::close::linger::Lingers;
@@ -12,6 +13,7 @@ use super::extras::Tick;
 use super::in_force::LiveLimits;
 use super::lifecycle::Lifecycle;
 use super::listener::Listener;
+use super::listeners::Listeners;
 use super::poll::ThreadCrew;
 use super::poll::computing::Computing;
 use super::poll::poller::Poller;
@@ -32,6 +34,7 @@ use crate::limits::{Limits, Overload};
 use crate::service::{Context, Holdings, Host};
 use crate::sys::Clock;
 use crate::transport::address::Address;
+use crossbeam_channel::Sender;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,7 +44,10 @@ pub(crate) struct Shared {
     pub(crate) limits: LiveLimits,
     pub(crate) clock: Clock,
     pub(crate) life: Lifecycle,
-    pub(crate) listeners: Vec<Listener>,
+    pub(crate) listeners: Listeners,
+    /// Takes listeners that open and close to the acceptor, which has to be called then.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens and closes listeners"))]
+    pub(crate) relistens: Sender<Relisten>,
     pub(crate) datagrams: Datagrams,
     pub(crate) admission: Arc<Admission>,
     /// The acceptor waits for it.
@@ -105,11 +111,16 @@ impl Shared {
             output_total: &self.output_total,
             input_total: &self.input_total,
             stopping: self.life.stopping_flag(),
-            draining: self.life.draining_flag(),
+            draining: if listener.is_ending() { listener.ending_flag() } else { self.life.draining_flag() },
             host: &self.host,
             is_unix: listener.address.is_unix(),
             web: None,
         }
+    }
+
+    /// Whether the connections of a listener are to end: the server drains, or the listener has been closed for long.
+    pub(crate) fn ends(&self, listener: usize) -> bool {
+        self.life.is_draining() || self.listeners[listener].is_ending()
     }
 
     /// The limit that leaves no place in the queue for a newcomer of this listener; none if there is a place.

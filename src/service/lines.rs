@@ -534,8 +534,10 @@ mod tests {
                 is_unix: false,
                 web: None,
             };
+            let address = self.peer.address.into();
+            let peer = crate::service::TurnPeer::new(&address, None);
             let mut stream =
-                Stream::new(&self.near, &self.peer, &mut self.buffers, &mut self.kept, &context, seat, false);
+                Stream::new(&self.near, &peer, &mut self.buffers, &mut self.kept, &context, seat, false);
             let turn = self.session.turn(&mut stream);
             stream.finish().1.unwrap();
             turn

@@ -2,6 +2,7 @@
 
 use super::pace::Pace;
 use super::secured::{Decrypted, SecuredTurn, SocketTls};
+use super::turn_peer::TurnPeer;
 use super::{
     EventRoute, Holdings, Host, Kept, Peer, Pool, Seat, SocketEvents, Waker, WatchFor, WebTurn, Words,
 };
@@ -118,7 +119,7 @@ impl Turned {
 pub struct Stream<'a> {
     input: Input<'a>,
     output: Output<'a>,
-    peer: &'a Peer,
+    peer: &'a TurnPeer<'a>,
     seat: Seat,
     both_ways: bool,
     earlier_call: bool,
@@ -131,7 +132,7 @@ impl<'a> Stream<'a> {
     #[inline]
     pub(crate) fn new(
         socket: &'a ClientSocket,
-        peer: &'a Peer,
+        peer: &'a TurnPeer<'a>,
         buffers: &'a mut Buffers,
         kept: &'a mut Kept,
         context: &'a Context<'a>,
@@ -221,12 +222,12 @@ impl<'a> Stream<'a> {
 
     /// The client.
     pub fn peer(&self) -> &Peer {
-        self.peer
+        self.peer.get()
     }
 
     /// The client, also while the halves are borrowed.
     pub(super) fn lasting_peer(&self) -> &'a Peer {
-        self.peer
+        self.peer.get()
     }
 
     pub(super) fn context(&self) -> &'a Context<'a> {
@@ -506,7 +507,7 @@ pub struct Output<'a> {
     pub(super) socket: &'a ClientSocket,
     tls: Option<&'a RefCell<SecuredTurn<'a>>>,
     pub(super) kept: &'a mut Kept,
-    peer: &'a Peer,
+    peer: &'a TurnPeer<'a>,
     gather: &'a mut Vec<u8>,
     blocked: &'a Cell<bool>,
     pace: &'a Pace,
@@ -600,7 +601,7 @@ impl Output<'_> {
         }
         self.blocked.set(true);
         let &Context { limits, output_total, host, .. } = self.context;
-        self.kept.keep(data, self.peer, limits, output_total, &**host)
+        self.kept.keep(data, self.peer.get(), limits, output_total, &**host)
     }
 }
 

@@ -78,6 +78,12 @@ pub(crate) struct ShakeTurn<'a> {
 }
 
 impl TlsSide {
+    /// That of a connection whose handshake is over.
+    #[cfg(all(test, feature = "tls"))]
+    pub(crate) fn opened(engine: Engine) -> Self {
+        Self { engine, left: None, began: 0, facts: None }
+    }
+
     /// The most memory that it takes.
     pub(crate) const BYTES: usize = size_of::<Self>() + Engine::BYTES;
 

@@ -16,6 +16,8 @@ mod orders;
 #[cfg(feature = "cli")]
 mod signals;
 mod socket;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod start_pages;
 mod usage;
 
 #[cfg(target_os = "linux")]
@@ -39,4 +41,6 @@ pub(crate) use orders::{hold, wait_for};
 #[cfg(feature = "cli")]
 pub(crate) use signals::keep_ignored;
 pub(crate) use socket::{peer_credentials, since_handshake, unacknowledged};
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub(crate) use start_pages::give_start_back;
 pub(crate) use usage::{ThreadUsage, thread_time, thread_usage};

@@ -2,7 +2,9 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, recvmsg};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, SocketType, recvmsg,
+};
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,10 +38,34 @@ impl AsFd for ClientSocket {
     }
 }
 
+/// How bytes are sent: without waiting, and without a signal if the other side has gone.
+#[cfg(not(target_vendor = "apple"))]
+pub(crate) const SEND_NOW: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+/// There is no such flag there. A Rust program ignores the signal, and [`new_socket`] asks for none.
+#[cfg(target_vendor = "apple")]
+pub(crate) const SEND_NOW: SendFlags = SendFlags::DONTWAIT;
+
+/// A new stream socket that does not block. Programs that this process starts do not inherit it.
+#[cfg(not(target_vendor = "apple"))]
+pub(crate) fn new_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
+    use rustix::net::SocketFlags;
+    rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
+/// The same, in four steps.
+#[cfg(target_vendor = "apple")]
+pub(crate) fn new_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    rustix::net::sockopt::set_socket_nosigpipe(&socket, true)?;
+    Ok(socket)
+}
+
 /// Sends without waiting; 0 if the kernel takes nothing now.
 pub(crate) fn send(socket: impl AsFd, data: &[u8]) -> io::Result<usize> {
     loop {
-        match rustix::net::send(&socket, data, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        match rustix::net::send(&socket, data, SEND_NOW) {
             Ok(n) => return Ok(n),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Ok(0),

@@ -4,9 +4,10 @@
 //! Whoever makes, replaces or removes such a file holds a lock on its directory meanwhile (`flock`), so that of two
 //! servers which start at once one finds the other. No lock file is left behind.
 
+use super::socket::new_socket;
 use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat, flock, lstat, open, unlink};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{AddressFamily, SocketAddrUnix, connect};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -75,12 +76,7 @@ fn make_way(path: &Path, name: &SocketAddrUnix) -> io::Result<()> {
 
 /// Whether a server answers at a socket.
 fn answers(name: &SocketAddrUnix) -> Result<bool, Errno> {
-    let probe = socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )?;
+    let probe = new_socket(AddressFamily::UNIX)?;
     loop {
         return match connect(&probe, name) {
             // Its backlog is full; or it is one for datagrams.

@@ -18,6 +18,8 @@ pub(crate) enum Behaviour {
     Echo,
     /// Echoes, but does nothing at all for the second duration at the start of each first one.
     Stall(Duration, Duration),
+    /// Echoes, and does so for one client at a time, each time after this long.
+    Slow(Duration),
     /// Answers each line with `hello ` and the line.
     Hello,
     /// Says this and closes, whatever comes.
@@ -235,6 +237,10 @@ impl Connection {
         let stream = &mut self.stream;
         match behaviour {
             Behaviour::Echo | Behaviour::Stall(..) => write_all(stream, got),
+            Behaviour::Slow(work) => {
+                std::thread::sleep(work);
+                write_all(stream, got)
+            }
             Behaviour::EchoThenClose(times) => {
                 self.echoes += 1;
                 if self.echoes == times {

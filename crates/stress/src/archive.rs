@@ -77,6 +77,11 @@ pub fn compare(before: &Report, after: &Report, noise: f64) -> Vec<Change> {
         change("rate", Unit::Rate, old.rate, new.rate, noise),
         change("error_rate", Unit::Share, error_rate(old), error_rate(new), noise),
     ];
+    if let (Some(before), Some(after)) = (old.useful_rate, new.useful_rate)
+        && (has_late(old) || has_late(new))
+    {
+        changes.insert(1, change("useful_rate", Unit::Rate, before, after, noise));
+    }
     for (measure, part) in [
         ("response p50", (|m: &Measured| at(&m.latency.response, |l| l.p50)) as fn(&Measured) -> Option<f64>),
         ("response p99", |m| at(&m.latency.response, |l| l.p99)),
@@ -95,6 +100,11 @@ pub fn compare(before: &Report, after: &Report, noise: f64) -> Vec<Change> {
 
 fn at(latency: &Option<Latency>, part: fn(&Latency) -> f64) -> Option<f64> {
     latency.as_ref().map(part)
+}
+
+/// Whether the rate of the useful replies is another than that of all.
+fn has_late(measured: &Measured) -> bool {
+    measured.too_late.is_some_and(|n| n > 0)
 }
 
 fn error_rate(measured: &Measured) -> f64 {
@@ -125,6 +135,10 @@ pub fn doubts(before: &Report, after: &Report) -> String {
         if report.interrupted {
             doubts += &format!("The run {name} was interrupted\n");
         }
+    }
+    let (old, new) = (&before.measured, &after.measured);
+    if old.useful.is_some() != new.useful.is_some() && (has_late(old) || has_late(new)) {
+        doubts += "One of the runs does not tell which replies came too late: its rate counts them\n";
     }
     let (Ok(old), Ok(new)) = (serde_json::to_value(&before.plan), serde_json::to_value(&after.plan)) else {
         return visible(&doubts).into_owned();
@@ -255,6 +269,9 @@ fn merge_measured(to: &mut Measured, from: &Measured) -> Result<(), String> {
     to.unsent = to.unsent.saturating_add(from.unsent);
     to.sent_late = to.sent_late.saturating_add(from.sent_late);
     to.rate += from.rate;
+    to.useful = to.useful.zip(from.useful).map(|(a, b)| a.saturating_add(b));
+    to.too_late = to.too_late.zip(from.too_late).map(|(a, b)| a.saturating_add(b));
+    to.useful_rate = to.useful_rate.zip(from.useful_rate).map(|(a, b)| a + b);
     add_counts(&mut to.outcomes, &from.outcomes);
     to.latency = Latencies {
         response: merge_latency(&to.latency.response, &from.latency.response)?,

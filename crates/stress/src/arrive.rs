@@ -9,7 +9,7 @@ use super::phase::Phase;
 /// An arrival noticed later than this is not sent: it would be one of a burst that nobody planned.
 const SKIP: Nanos = 100_000_000;
 /// A request sent later than this counts as sent late.
-const LATE: Nanos = 1_000_000;
+pub(super) const LATE: Nanos = 1_000_000;
 
 impl Loader<'_> {
     /// The next intended instant that is to be noticed.

@@ -24,7 +24,7 @@ impl<W: Write> Csv<W> {
         writeln!(
             out,
             ",response_p50_seconds,response_p99_seconds,response_max_seconds,service_p50_seconds,\
-             service_p99_seconds,connections_opened,bytes_sent,bytes_received"
+             service_p99_seconds,connections_opened,bytes_sent,bytes_received,useful"
         )?;
         Ok(Self { out, begin: None, in_schedule: false })
     }
@@ -69,7 +69,8 @@ impl<W: Write> Csv<W> {
             }
         }
         let connections = &interval.connections;
-        writeln!(out, ",{},{},{}", connections.opened, connections.bytes_sent, connections.bytes_received)?;
+        write!(out, ",{},{},{}", connections.opened, connections.bytes_sent, connections.bytes_received)?;
+        writeln!(out, ",{}", interval.tally.useful() + interval.warm.useful())?;
         out.flush()
     }
 }

@@ -5,12 +5,13 @@
 //! ```
 //! A failure at any step ends in `complete` too, with its outcome.
 
+use super::arrive::LATE;
 use super::clock::{NEVER, Nanos, nanos};
 use super::load::{Loader, OPENING, RETRY};
 use super::outcome::Outcome;
 use super::phase::Phase;
 use super::plan::{Mode, Pace, Reuse, Think};
-use super::slot::State;
+use super::slot::{Slot, State};
 use super::socket;
 use super::step::Step;
 use super::timers::Wait;
@@ -387,9 +388,10 @@ impl Loader<'_> {
         let service = (timed && slot.sent_at != NEVER).then(|| now.saturating_sub(slot.sent_at));
         let measured = slot.intended >= self.measure_from;
         self.recorder.ended(measured, outcome, now, response, service);
-        if outcome == Outcome::Ok && (self.measure_from..=self.stop_at).contains(&now) {
-            self.recorder.replied();
+        if outcome == Outcome::Ok {
+            self.note_reply(i, measured, now);
         }
+        let slot = &self.slots[i];
         let fresh = match self.plan.reuse {
             Reuse::Forever => true,
             Reuse::Times(times) => slot.used < times,
@@ -404,6 +406,30 @@ impl Loader<'_> {
             return;
         }
         self.release(i, !good, now);
+    }
+
+    /// A good reply came: in time, or too late to be of use.
+    fn note_reply(&mut self, i: usize, measured: bool, now: Nanos) {
+        let useful = !self.is_too_late(i, now);
+        if !useful {
+            self.recorder.came_too_late(measured);
+        }
+        if (self.measure_from..=self.stop_at).contains(&now) {
+            self.recorder.replied(useful);
+        }
+    }
+
+    /// Whether the client's patience was over when the reply came. In an open loop it begins at the instant at which the
+    /// request was due, so the wait for a connection counts; the timeout, which makes an outcome of its own, begins when
+    /// the request is sent. The generator's absences count for neither.
+    fn is_too_late(&self, i: usize, now: Nanos) -> bool {
+        let Slot { intended, sent_at, .. } = self.slots[i];
+        let patience = nanos(self.plan.timeout);
+        self.open.is_some()
+            && self.plan.mode == Mode::Request
+            // One that was sent when it was due was in time for the timeout, and so it was for its client.
+            && sent_at.saturating_sub(intended) > LATE
+            && now.saturating_sub(intended) > patience.saturating_add(self.presence.away_since(intended))
     }
 
     /// A server that gave up on a request whose rest had yet to be sent, while this thread was away, waited for the

@@ -11,9 +11,9 @@ use tidegate_units::visible;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--bg:#fbfbfa;--card:#fff;--ink:#1d2329;--soft:#66707b;--edge:#e2e5e8;
---ok:#2f8f5b;--busy:#d9962b;--bad:#c9423f;--unsent:#8a6fc4;--one:#2c6fbb;--two:#c9423f;--three:#8b8f94}
+--ok:#2f8f5b;--busy:#d9962b;--bad:#c9423f;--late:#9cb84a;--unsent:#8a6fc4;--one:#2c6fbb;--two:#c9423f;--three:#8b8f94}
 @media(prefers-color-scheme:dark){:root{--bg:#14171a;--card:#1c2024;--ink:#e4e8ec;--soft:#98a3ae;
---edge:#30363c;--ok:#4fb47e;--busy:#e0a94a;--bad:#e5706b;--unsent:#a890e0;--one:#68a5e8;--two:#e5706b;
+--edge:#30363c;--ok:#4fb47e;--busy:#e0a94a;--bad:#e5706b;--late:#b3cc66;--unsent:#a890e0;--one:#68a5e8;--two:#e5706b;
 --three:#9aa0a6}}
 *{box-sizing:border-box}body{margin:0 auto;max-width:1240px;padding:24px 16px;background:var(--bg);
 color:var(--ink);font:15px/1.45 system-ui,sans-serif}
@@ -94,6 +94,7 @@ fn write_tiles(out: &mut String, report: &Report) -> std::fmt::Result {
         latency.map_or("-".to_owned(), |l| text::time(part(l)))
     };
     let lag = report.generator.lag_p99.map_or("-".to_owned(), text::time);
+    let useful = measured.useful_rate.map_or("-".to_owned(), |rate| format!("{rate:.1}/s"));
     let worst = measured.worst_second.as_ref().map_or("-".to_owned(), |worst| format!("{:.0}/s", worst.rate));
     write!(out, "<div class=tiles>")?;
     for (value, name) in [
@@ -102,7 +103,8 @@ fn write_tiles(out: &mut String, report: &Report) -> std::fmt::Result {
         (p(|l| l.p99), "response p99"),
         (p(|l| l.max), "response max"),
         (format!("{share:.2}%"), "of requests failed"),
-        (worst, "in the worst second"),
+        (useful, "useful: in time"),
+        (worst, "useful in the worst second"),
         (measured.unsent.to_string(), "due but not sent"),
         (format!("{:.0}%", 100.0 * report.generator.cpu), "generator CPU"),
         (lag, "generator lag p99"),
@@ -154,19 +156,30 @@ type Chosen<'a> = &'a dyn Fn(&str) -> bool;
 
 /// Stacked: what became of the requests of each second.
 fn throughput(timeline: &[Point]) -> String {
+    let late = (Outcome::Ok.as_str(), "too late");
     let count = |point: &Point, of: &dyn Fn(&str) -> bool| {
-        let counts = point.outcomes.iter().filter(|(name, _)| of(name));
-        counts.map(|(_, n)| *n).sum::<u64>() as f64 / point.seconds.max(1e-9)
+        // Of the good replies, those that came too late are a layer of their own.
+        let split = |(name, n): (&String, &u64)| match name == late.0 {
+            true => n.saturating_sub(point.too_late),
+            false => *n,
+        };
+        let counts = point.outcomes.iter().filter(|(name, _)| of(name)).map(split);
+        let late = if of(late.1) { point.too_late } else { 0 };
+        counts.chain([late]).sum::<u64>() as f64 / point.seconds.max(1e-9)
     };
     let unsent = [Outcome::UnsentAtEnd, Outcome::Skipped].map(Outcome::as_str);
     let ok = |name: &str| name == Outcome::Ok.as_str();
     let busy = |name: &str| name == Outcome::Busy.as_str();
     // A late reply was given up before, and is counted there.
     let no_request = |name: &str| [Outcome::Duplicate, Outcome::Late].map(Outcome::as_str).contains(&name);
-    let failed = |name: &str| !ok(name) && !busy(name) && !unsent.contains(&name) && !no_request(name);
+    let too_late = |name: &str| name == late.1;
+    let failed = |name: &str| {
+        !ok(name) && !too_late(name) && !busy(name) && !unsent.contains(&name) && !no_request(name)
+    };
     let not_sent = |name: &str| unsent.contains(&name);
-    let layers: [(&'static str, &'static str, Chosen<'_>); 4] = [
-        ("ok", "ok", &ok),
+    let layers: [(&'static str, &'static str, Chosen<'_>); 5] = [
+        ("ok, in time", "ok", &ok),
+        ("ok, too late", "late", &too_late),
         ("busy", "busy", &busy),
         ("failed", "bad", &failed),
         ("not sent", "unsent", &not_sent),

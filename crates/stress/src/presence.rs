@@ -4,12 +4,15 @@
 //! that had come at its deadline was read, and the time in which the thread was away is given back to every wait.
 
 use super::clock::Nanos;
+use std::collections::VecDeque;
 
 /// A thread that could not look at its sockets for longer than this was away.
 const AWAY: Nanos = 100_000_000;
+/// The most absences that are remembered. A request sees as many only if its patience is longer than all of them together.
+const ABSENCES: usize = 64;
 
 /// How far a load thread has read.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Presence {
     /// Everything that had come by then was read.
     seen: Nanos,
@@ -18,6 +21,8 @@ pub(crate) struct Presence {
     found: usize,
     /// When the thread was last back after it was away.
     back: Nanos,
+    /// From when to when the thread was away, the oldest first.
+    absences: VecDeque<(Nanos, Nanos)>,
 }
 
 impl Presence {
@@ -44,7 +49,17 @@ impl Presence {
             return None;
         }
         self.back = to;
+        if self.absences.len() == ABSENCES {
+            self.absences.pop_front();
+        }
+        self.absences.push_back((from, to));
         Some(away)
+    }
+
+    /// For how long the thread was away since an instant.
+    pub(crate) fn away_since(&self, instant: Nanos) -> Nanos {
+        let after = self.absences.iter().rev().take_while(|(_, to)| *to > instant);
+        after.map(|(from, to)| to - instant.max(*from)).sum()
     }
 
     /// Everything that had come by this instant was read.
@@ -95,5 +110,21 @@ mod tests {
         presence.looked(back, 4, 4, 8);
         presence.looked(back + 1, 3, 4, 8);
         assert!(presence.has_caught_up());
+    }
+
+    #[test]
+    fn the_time_away_is_known_from_any_instant_on_and_the_memory_for_it_is_bounded() {
+        let mut presence = Presence::default();
+        assert_eq!(presence.away_since(0), 0);
+        presence.absent(AWAY, 3 * AWAY);
+        presence.absent(5 * AWAY, 5 * AWAY + 10);
+        presence.absent(6 * AWAY, 8 * AWAY);
+        for (instant, away) in [(0, 4), (2, 3), (3, 2), (5, 2), (7, 1), (8, 0), (9, 0)] {
+            assert_eq!(presence.away_since(instant * AWAY), away * AWAY, "{instant}");
+        }
+        for n in 10..10 + 2 * ABSENCES as Nanos {
+            presence.absent(2 * n * AWAY, 2 * n * AWAY + AWAY + 1);
+        }
+        assert_eq!(presence.away_since(0), ABSENCES as Nanos * (AWAY + 1));
     }
 }

@@ -17,6 +17,7 @@ pub(crate) struct Progress {
     form: Form,
     began: Instant,
     outcomes: Outcomes,
+    too_late: u64,
     /// Seconds, or requests where their number ends the run; 0 if neither is known.
     whole: u64,
     by_requests: bool,
@@ -41,13 +42,14 @@ impl Progress {
             (true, true) => Form::Bar(bar(whole)),
             (true, false) => Form::Lines(Instant::now()),
         };
-        Self { form, began: Instant::now(), outcomes: Outcomes::default(), whole, by_requests }
+        Self { form, began: Instant::now(), outcomes: Outcomes::default(), too_late: 0, whole, by_requests }
     }
 
     /// A run begins: it is shown from its start.
     pub(crate) fn begin(&mut self) {
         self.began = Instant::now();
         self.outcomes = Outcomes::default();
+        self.too_late = 0;
         if let Form::Bar(bar) = &self.form {
             bar.reset();
         }
@@ -61,8 +63,8 @@ impl Progress {
         let mut second = interval.tally.outcomes.clone();
         second += &interval.warm.outcomes;
         self.outcomes += &second;
-        let length = interval.end.saturating_sub(interval.begin).max(1) as f64 / 1e9;
-        let mut state = format!("{:.0}/s", second[Outcome::Ok] as f64 / length);
+        self.too_late += interval.tally.too_late + interval.warm.too_late;
+        let mut state = format!("{:.0}/s", interval.rate());
         let histogram = &interval.response.histogram;
         if !histogram.is_empty() {
             let p99 = histogram.value_at_quantile(0.99).min(histogram.max());
@@ -70,6 +72,9 @@ impl Progress {
         }
         for (outcome, n) in self.outcomes.iter().filter(|(_, n)| *n > 0) {
             state += &format!("  {} {n}", outcome.as_str());
+            if outcome == Outcome::Ok && self.too_late > 0 {
+                state += &format!(" ({} too late)", self.too_late);
+            }
         }
         let elapsed = self.began.elapsed();
         let position = match self.by_requests {

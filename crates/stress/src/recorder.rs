@@ -82,6 +82,8 @@ pub(crate) struct Tally {
     pub(crate) offered: u64,
     /// Requests sent more than a millisecond after their intended instant.
     pub(crate) sent_late: u64,
+    /// Of the good replies, those that came after the client's patience was over.
+    pub(crate) too_late: u64,
     pub(crate) outcomes: Outcomes,
     /// Replies over HTTP.
     pub(crate) answers: Answers,
@@ -91,8 +93,14 @@ impl Tally {
     fn add(&mut self, other: &Tally) {
         self.offered += other.offered;
         self.sent_late += other.sent_late;
+        self.too_late += other.too_late;
         self.outcomes += &other.outcomes;
         self.answers.add(&other.answers);
+    }
+
+    /// Good replies that came in time.
+    pub(crate) fn useful(&self) -> u64 {
+        self.outcomes[Outcome::Ok].saturating_sub(self.too_late)
     }
 }
 
@@ -178,6 +186,8 @@ pub(crate) struct Interval {
     pub(crate) last_done: Nanos,
     /// Good replies that came in the measured part, whenever their requests began.
     pub(crate) replies: u64,
+    /// Of those, the ones that came in time.
+    pub(crate) useful: u64,
 }
 
 impl Interval {
@@ -200,6 +210,7 @@ impl Interval {
             lag: Times::coarse(),
             last_done: 0,
             replies: 0,
+            useful: 0,
         }
     }
 
@@ -226,6 +237,7 @@ impl Interval {
         self.lag.add(&other.lag);
         self.last_done = self.last_done.max(other.last_done);
         self.replies += other.replies;
+        self.useful += other.useful;
     }
 
     /// Whether nothing happened.
@@ -239,11 +251,11 @@ impl Interval {
         self.tally.offered + self.warm.offered
     }
 
-    /// Good replies a second.
+    /// Useful replies a second.
     pub(crate) fn rate(&self) -> f64 {
         let length = seconds(self.end.saturating_sub(self.begin));
-        let ok = self.tally.outcomes[Outcome::Ok] + self.warm.outcomes[Outcome::Ok];
-        if length > 0.0 { ok as f64 / length } else { 0.0 }
+        let useful = self.tally.useful() + self.warm.useful();
+        if length > 0.0 { useful as f64 / length } else { 0.0 }
     }
 
     /// Forgets everything, keeping its memory.
@@ -255,6 +267,7 @@ impl Interval {
         self.connections = ConnectionCounts::default();
         self.last_done = 0;
         self.replies = 0;
+        self.useful = 0;
         let latencies = [&mut self.response, &mut self.service, &mut self.both];
         for times in latencies.into_iter().chain([&mut self.connect, &mut self.handshake, &mut self.lag]) {
             times.clear();
@@ -393,9 +406,15 @@ impl Recorder {
         self.tally(measured).answers.count(answer);
     }
 
+    /// The reply of a request that ended well came after its client's patience was over.
+    pub(crate) fn came_too_late(&mut self, measured: bool) {
+        self.tally(measured).too_late += 1;
+    }
+
     /// A good reply came in the measured part.
-    pub(crate) fn replied(&mut self) {
+    pub(crate) fn replied(&mut self, useful: bool) {
         self.current.replies += 1;
+        self.current.useful += u64::from(useful);
     }
 
     /// Something happened that is not the end of a request (late and duplicate datagrams).
@@ -467,6 +486,34 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reply_that_came_too_late_is_no_useful_one_of_its_second() {
+        let (full, _shipments) = crossbeam_channel::bounded(1);
+        let (_back, empty) = crossbeam_channel::bounded(1);
+        let mut recorder = Recorder::new(0, full, empty, 0);
+        for (measured, useful) in [(true, true), (true, false), (true, false), (false, true), (false, false)]
+        {
+            recorder.ended(measured, Outcome::Ok, 1, None, None);
+            if !useful {
+                recorder.came_too_late(measured);
+            }
+            if measured {
+                recorder.replied(useful);
+            }
+        }
+        recorder.ended(true, Outcome::ReadTimeout, 1, None, None);
+        let interval = recorder.finish(SECOND / 2);
+        let mut gathered = Interval::gathering(0);
+        for times in 1..=2 {
+            gathered.add(&interval);
+            assert_eq!((gathered.tally.useful(), gathered.tally.too_late), (times, 2 * times));
+            assert_eq!((gathered.replies, gathered.useful), (3 * times, times));
+            assert_eq!(gathered.rate(), times as f64 * 4.0, "the warm-up's count too, in half a second");
+        }
+        gathered.clear();
+        assert_eq!((gathered.useful, gathered.tally.too_late, gathered.rate()), (0, 0, 0.0));
+    }
 
     #[test]
     fn equal_times_are_recorded_once_and_gathered_as_both() {

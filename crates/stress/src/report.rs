@@ -144,6 +144,17 @@ pub struct Measured {
     pub done: u64,
     /// Good replies a second in the measured part.
     pub rate: f64,
+    /// Of those, the replies that came in time: within the timeout, which counts in an open loop from the instant at which the
+    /// request was due, and in a closed loop from sending. None in other modes than `request`, and in reports of older
+    /// versions.
+    #[serde(default)]
+    pub useful: Option<u64>,
+    /// The rest of them: too late to be of use.
+    #[serde(default)]
+    pub too_late: Option<u64>,
+    /// Useful replies a second in the measured part.
+    #[serde(default)]
+    pub useful_rate: Option<f64>,
     /// Requests that were due and not tried.
     pub unsent: u64,
     /// Requests sent more than a millisecond after their instant.
@@ -157,11 +168,11 @@ pub struct Measured {
     pub latency: Latencies,
     /// Connections and bytes; warm-up included.
     pub connections: Connections,
-    /// The measured second with the fewest good replies; none where no whole second was measured, or none was told
+    /// The measured second with the fewest useful replies; none where no whole second was measured, or none was told
     /// apart.
     #[serde(default)]
     pub worst_second: Option<WorstSecond>,
-    /// Measured seconds without a good reply; in an open loop, of those in which at least 10 requests were due.
+    /// Measured seconds without a useful reply; in an open loop, of those in which at least 10 requests were due.
     #[serde(default)]
     pub silent_seconds: u64,
     /// Second by second, from the beginning of the schedule: the warm-up and the replies after the end included.
@@ -377,15 +388,19 @@ fn decode(text: &str) -> Result<Histogram<u64>, String> {
 }
 
 impl Measured {
-    fn new(total: &Interval, elapsed: f64, replies: u64) -> Self {
+    fn new(total: &Interval, elapsed: f64, replies: u64, useful: Option<u64>) -> Self {
         let outcomes = &total.tally.outcomes;
         let done = outcomes[Outcome::Ok];
+        let a_second = |n: u64| if elapsed > 0.0 { n as f64 / elapsed } else { 0.0 };
         Self {
             elapsed,
             offered: total.tally.offered,
             sent: outcomes.sent(),
             done,
-            rate: if elapsed > 0.0 { replies as f64 / elapsed } else { 0.0 },
+            rate: a_second(replies),
+            useful: useful.map(|_| total.tally.useful()),
+            too_late: useful.map(|_| total.tally.too_late),
+            useful_rate: useful.map(a_second),
             unsent: outcomes.unsent(),
             sent_late: total.tally.sent_late,
             outcomes: outcome_map(outcomes),
@@ -415,13 +430,16 @@ impl Measured {
         let begin = outturn.summaries.iter().map(|s| s.measured.0).min().unwrap_or(0);
         let end = outturn.summaries.iter().map(|s| s.measured.1).max().unwrap_or(0);
         let total = &outturn.total;
-        let (end, replies) = match plan.requests {
-            Some(_) if total.last_done > 0 => (total.last_done, total.tally.outcomes[Outcome::Ok]),
+        let all = (total.tally.outcomes[Outcome::Ok], total.tally.useful());
+        let (end, (replies, useful)) = match plan.requests {
+            Some(_) if total.last_done > 0 => (total.last_done, all),
             // What stays is done when the run is over.
-            _ if plan.mode.stays() => (end, total.tally.outcomes[Outcome::Ok]),
-            _ => (end, total.replies),
+            _ if plan.mode.stays() => (end, all),
+            _ => (end, (total.replies, total.useful)),
         };
-        let mut measured = Self::new(total, seconds(end.saturating_sub(begin)), replies);
+        // In the other modes a reply is not what a client waits for.
+        let useful = (plan.mode == Mode::Request).then_some(useful);
+        let mut measured = Self::new(total, seconds(end.saturating_sub(begin)), replies, useful);
         if plan.url.scheme.has_path() {
             measured.http = Some(HttpAnswers::of(&total.tally.answers));
         }
@@ -562,6 +580,7 @@ impl Report {
             elapsed: measured.elapsed,
             offered: measured.offered,
             outcomes: &outturn.total.tally.outcomes,
+            too_late: outturn.total.tally.too_late,
             cpu: generator.cpu,
             busy: generator.busy,
             lag_p99: generator.lag_p99,

@@ -8,7 +8,7 @@ use super::threshold::Threshold;
 const NEAR: f64 = 1.05;
 /// The most trials.
 const TRIALS: usize = 24;
-/// A good trial answers this share of what is offered; else its latency is that of the few that got in.
+/// A good trial answers this share of what is offered in time; else its latency is that of the few that got in.
 const ANSWERED: f64 = 0.99;
 
 /// Where a search is.
@@ -41,7 +41,7 @@ impl Search {
     pub(crate) fn take(&mut self, rate: f64, condition: &Threshold, report: &Report) -> bool {
         let judged = condition.judge(report);
         let measured = &report.measured;
-        let answered = measured.done as f64 >= ANSWERED * measured.offered as f64;
+        let answered = measured.useful.unwrap_or(measured.done) as f64 >= ANSWERED * measured.offered as f64;
         let passed = judged.passed && answered && report.valid;
         self.trials.push(Trial {
             rate,

@@ -1,14 +1,16 @@
 //! The report as text that fits on one screen.
 
 use super::outcome::Outcome;
-use super::report::{HttpAnswers, Latency, Measured, ProbePlan, Report};
-use super::timeline::WorstSecond;
+use super::report::{HttpAnswers, Latency, Measured, PlanReport, ProbePlan, Report};
+use super::timeline::{Point, WorstSecond};
 use std::fmt::Write;
-use tidegate_units::visible;
+use std::time::Duration;
+use tidegate_units::{show_time, visible};
 
 /// The seconds of a longer run do not fit on a screen.
 const SECONDS_SHOWN: usize = 60;
-const SECONDS_A_LINE: usize = 15;
+/// Ten, so that a line's beginning and a column are easily added.
+const SECONDS_A_LINE: usize = 10;
 
 impl Report {
     /// The report for people: one screen.
@@ -25,10 +27,10 @@ fn write_report(out: &mut String, report: &Report) -> std::fmt::Result {
     if report.interrupted {
         writeln!(out, "Interrupted: this is what was measured until then")?;
     }
-    write_measured(out, &report.measured)?;
+    write_measured(out, &report.measured, &report.plan)?;
     if let Some(probe) = &report.probe {
         writeln!(out, "{}", probe_line(report))?;
-        write_measured(out, probe)?;
+        write_measured(out, probe, &report.plan)?;
     }
     write_generator(out, report)?;
     if let Some(search) = &report.find_max {
@@ -50,7 +52,7 @@ pub(crate) fn probe_line(report: &Report) -> String {
     }
 }
 
-fn write_measured(out: &mut String, measured: &Measured) -> std::fmt::Result {
+fn write_measured(out: &mut String, measured: &Measured, plan: &PlanReport) -> std::fmt::Result {
     let Measured { elapsed, offered, sent, done, rate, .. } = measured;
     let offered_rate = if *elapsed > 0.0 { *offered as f64 / elapsed } else { 0.0 };
     let late = 100.0 * measured.sent_late as f64 / (*sent).max(1) as f64;
@@ -77,23 +79,49 @@ fn write_measured(out: &mut String, measured: &Measured) -> std::fmt::Result {
     if latency.handshake.is_some() {
         write_latency(out, "handshake", latency.handshake.as_ref(), "  of TLS, within connect")?;
     }
-    write!(out, "Outcomes  ")?;
-    let mut any = false;
-    for outcome in Outcome::ALL {
-        let n = measured.count(*outcome);
-        if n > 0 {
-            write!(out, " {} {n} ", outcome.as_str())?;
-            any = true;
-        }
-    }
-    if !any {
-        write!(out, " none")?;
-    }
-    out.truncate(out.trim_end().len());
-    writeln!(out)?;
+    write_outcomes(out, measured)?;
+    write_useful(out, measured, plan)?;
     if let Some(http) = &measured.http {
         write_answers(out, http)?;
     }
+    write_traffic(out, measured)?;
+    write_seconds(out, measured)
+}
+
+/// What became of the requests.
+fn write_outcomes(out: &mut String, measured: &Measured) -> std::fmt::Result {
+    write!(out, "Outcomes  ")?;
+    let counts = Outcome::ALL.iter().map(|outcome| (outcome.as_str(), measured.count(*outcome)));
+    let seen: Vec<_> = counts.filter(|(_, n)| *n > 0).map(|(name, n)| format!(" {name} {n}")).collect();
+    writeln!(out, "{}", if seen.is_empty() { " none".to_owned() } else { seen.join(" ") })
+}
+
+/// The good replies that came in time, where some did not. A request that was sent when it was due is timed out before its
+/// reply could be too late, so only those that waited for a connection are here.
+fn write_useful(out: &mut String, measured: &Measured, plan: &PlanReport) -> std::fmt::Result {
+    let Measured { useful: Some(useful), too_late: Some(late @ 1..), useful_rate, done, .. } = measured
+    else {
+        return Ok(());
+    };
+    write!(
+        out,
+        "Useful     {useful} of {done} ok ({:.1}/s); {late} came over {} (-t) after they were due: they waited for a \
+         connection",
+        useful_rate.unwrap_or(0.0),
+        show_time(Duration::try_from_secs_f64(plan.timeout).unwrap_or_default())
+    )?;
+    // Each request holds its connection for no longer than both timeouts. A piece of a second tells no rate.
+    let seconds = measured.timeline.iter().filter(|point| point.seconds > 0.5);
+    let rates = seconds.map(|point| point.offered as f64 / point.seconds);
+    let enough = (rates.fold(0.0, f64::max) * (plan.timeout + plan.connect_timeout)).ceil();
+    match enough.is_finite() && enough > 0.0 {
+        true => writeln!(out, " ({enough:.0} would do)"),
+        false => writeln!(out),
+    }
+}
+
+/// Connections and bytes.
+fn write_traffic(out: &mut String, measured: &Measured) -> std::fmt::Result {
     let connections = &measured.connections;
     write!(
         out,
@@ -108,8 +136,7 @@ fn write_measured(out: &mut String, measured: &Measured) -> std::fmt::Result {
     if connections.closed_idle > 0 {
         write!(out, "  {} closed by the server while idle", connections.closed_idle)?;
     }
-    writeln!(out)?;
-    write_seconds(out, measured)
+    writeln!(out)
 }
 
 /// Replies over HTTP by the class of their status.
@@ -127,23 +154,49 @@ fn write_answers(out: &mut String, http: &HttpAnswers) -> std::fmt::Result {
     writeln!(out)
 }
 
-/// The good replies of each second, where there are not too many, and the worst.
+/// The useful replies of each second, where there are not too many, and the worst.
 fn write_seconds(out: &mut String, measured: &Measured) -> std::fmt::Result {
     let Some(worst) = &measured.worst_second else { return Ok(()) };
     let seconds: Vec<_> = measured.timeline.iter().filter(|point| point.phase == "measured").collect();
     if (2..=SECONDS_SHOWN).contains(&seconds.len()) {
-        for (n, line) in seconds.chunks(SECONDS_A_LINE).enumerate() {
-            write!(out, "{:<9}", if n == 0 { "Seconds" } else { "" })?;
-            line.iter().try_for_each(|point| write!(out, " {:.0}", point.rate))?;
-            writeln!(out)?;
-        }
+        write_table(out, &seconds)?;
     }
     let silent = match measured.silent_seconds {
         0 => String::new(),
-        n => format!("  {n} without a good reply"),
+        1 => "; it had no useful reply".to_owned(),
+        n => format!("; {n} seconds had no useful reply"),
     };
     let WorstSecond { at, rate, offered } = worst;
     writeln!(out, "Worst      {rate:.0}/s in the second at {at:.0}s, {offered} due{silent}")
+}
+
+/// A column for each second. Of more than ten, each line says when its seconds begin.
+fn write_table(out: &mut String, seconds: &[&Point]) -> std::fmt::Result {
+    let at = |point: &&Point| point.at.round().max(0.0) as usize;
+    let first = seconds.first().map_or(0, at);
+    let cells: Vec<_> =
+        seconds.iter().map(|point| (at(point).saturating_sub(first), format!("{:.0}", point.rate))).collect();
+    let last = cells.last().map_or(0, |(n, _)| *n);
+    let wide = cells.iter().map(|(_, rate)| rate.len() + 1).max().unwrap_or(0).max(6);
+    let columns = 0..SECONDS_A_LINE.min(last + 1);
+    let one_line = last < SECONDS_A_LINE;
+    let head = |n: usize| if one_line { format!("{}s", first + n) } else { format!("+{n}s") };
+    write!(out, "{:<8}", "Seconds")?;
+    columns.clone().try_for_each(|n| write!(out, "{:>wide$}", head(n)))?;
+    writeln!(out, "{}", if one_line { "" } else { "  useful/s" })?;
+    for line in cells.chunk_by(|one, two| one.0 / SECONDS_A_LINE == two.0 / SECONDS_A_LINE) {
+        let begin = line[0].0 / SECONDS_A_LINE * SECONDS_A_LINE;
+        let mut text = match one_line {
+            true => "useful/s".to_owned(),
+            false => format!("{:<8}", format!("{:>6}s", first + begin)),
+        };
+        for column in columns.clone() {
+            let cell = line.iter().find(|(n, _)| *n == begin + column);
+            write!(text, "{:>wide$}", cell.map_or("", |(_, rate)| rate))?;
+        }
+        writeln!(out, "{}", text.trim_end())?;
+    }
+    Ok(())
 }
 
 fn write_latency(out: &mut String, name: &str, latency: Option<&Latency>, note: &str) -> std::fmt::Result {
@@ -233,6 +286,41 @@ pub(crate) fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn point(at: f64, rate: f64) -> Point {
+        let point = serde_json::json!({
+            "at": at, "phase": "measured", "rate": rate, "seconds": 1.0, "offered": 9, "outcomes": {"ok": 9},
+            "p50": null, "p99": null, "max": null,
+        });
+        serde_json::from_value(point).unwrap()
+    }
+
+    fn table(first: usize, rates: &[f64]) -> String {
+        let points: Vec<_> = (first..).zip(rates).map(|(at, rate)| point(at as f64, *rate)).collect();
+        let mut out = String::new();
+        write_table(&mut out, &points.iter().collect::<Vec<_>>()).unwrap();
+        out
+    }
+
+    #[test]
+    fn each_second_stands_where_its_time_is_to_be_read() {
+        assert_eq!(
+            table(8, &[921.0, 232.4, 0.0, 1000.0]),
+            "Seconds     8s    9s   10s   11s\n\
+             useful/s   921   232     0  1000\n"
+        );
+        assert_eq!(
+            table(3, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 1_234_567.0]),
+            "Seconds      +0s     +1s     +2s     +3s     +4s     +5s     +6s     +7s     +8s     +9s  useful/s\n     \
+             3s        0       1       2       3       4       5       6       7       8       9\n    \
+             13s       10 1234567\n"
+        );
+        // A second that the generator could not tell apart leaves its place empty.
+        let points = [point(20.0, 7.0), point(22.0, 9.0)];
+        let mut out = String::new();
+        write_table(&mut out, &points.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!(out, "Seconds    20s   21s   22s\nuseful/s     7           9\n");
+    }
 
     #[test]
     fn times_are_short() {

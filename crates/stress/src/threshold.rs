@@ -25,7 +25,11 @@ enum Metric {
     ErrorRate,
     /// Requests answered well a second.
     Rate,
-    /// Good replies in the measured second that had the fewest.
+    /// The same of those that were answered in time.
+    UsefulRate,
+    /// Good replies that came too late: a count, or with `%` a share of the requests sent.
+    TooLate(bool),
+    /// Useful replies in the measured second that had the fewest.
     WorstSecond,
     SilentSeconds,
     Done,
@@ -80,7 +84,8 @@ impl FromStr for Threshold {
         let wrong = || {
             format!(
                 "`{text}` is not a threshold: write a measure, < <= > or >=, and a limit, like p99<50ms, \
-                 service.p50<=2ms, handshake.p99<50ms, error_rate<0.1%, rate>1000, worst_second.rate>900, reset<1 or probe.p99<20ms"
+                 service.p50<=2ms, handshake.p99<50ms, error_rate<0.1%, rate>1000, worst_second.rate>900, \
+                 too_late<1%, reset<1 or probe.p99<20ms"
             )
         };
         let at = text.find(['<', '>']).ok_or_else(wrong)?;
@@ -111,6 +116,8 @@ fn metric(name: &str, limit: &str) -> Option<Metric> {
     let plain = match name {
         "error_rate" => Some(Metric::ErrorRate),
         "rate" => Some(Metric::Rate),
+        "useful_rate" => Some(Metric::UsefulRate),
+        "too_late" => Some(Metric::TooLate(limit.ends_with('%'))),
         "worst_second.rate" => Some(Metric::WorstSecond),
         "silent_seconds" => Some(Metric::SilentSeconds),
         "done" => Some(Metric::Done),
@@ -151,9 +158,10 @@ fn metric(name: &str, limit: &str) -> Option<Metric> {
 fn limit_of(metric: Metric, text: &str) -> Option<f64> {
     match metric {
         Metric::Latency(..) | Metric::LagP99 => units::duration(text).ok().map(|t| t.as_secs_f64()),
-        Metric::Rate | Metric::WorstSecond => units::rate(text).ok(),
-        Metric::ErrorRate | Metric::Cpu | Metric::Outcome(_, true) => share(text),
-        Metric::Done
+        Metric::Rate | Metric::UsefulRate | Metric::WorstSecond => units::rate(text).ok(),
+        Metric::ErrorRate | Metric::Cpu | Metric::Outcome(_, true) | Metric::TooLate(true) => share(text),
+        Metric::TooLate(false)
+        | Metric::Done
         | Metric::Unsent
         | Metric::SilentSeconds
         | Metric::Outcome(_, false)
@@ -215,6 +223,9 @@ impl Threshold {
             }
             Metric::ErrorRate => (measured.sent > 0).then(|| (sent - measured.done as f64) / sent),
             Metric::Rate => Some(measured.rate),
+            Metric::UsefulRate => measured.useful_rate,
+            Metric::TooLate(false) => measured.too_late.map(|n| n as f64),
+            Metric::TooLate(true) => measured.too_late.filter(|_| measured.sent > 0).map(|n| n as f64 / sent),
             Metric::WorstSecond => measured.worst_second.as_ref().map(|worst| worst.rate),
             // Where no whole second was measured, none was told apart.
             Metric::SilentSeconds => measured.worst_second.as_ref().map(|_| measured.silent_seconds as f64),
@@ -236,9 +247,12 @@ impl Threshold {
     fn show(&self, value: f64) -> String {
         match self.metric {
             Metric::Latency(..) | Metric::LagP99 => text::time(value),
-            Metric::ErrorRate | Metric::Cpu | Metric::Outcome(_, true) => format!("{:.2}%", 100.0 * value),
-            Metric::Rate | Metric::WorstSecond => format!("{value:.1}/s"),
-            Metric::Done
+            Metric::ErrorRate | Metric::Cpu | Metric::Outcome(_, true) | Metric::TooLate(true) => {
+                format!("{:.2}%", 100.0 * value)
+            }
+            Metric::Rate | Metric::UsefulRate | Metric::WorstSecond => format!("{value:.1}/s"),
+            Metric::TooLate(false)
+            | Metric::Done
             | Metric::Unsent
             | Metric::SilentSeconds
             | Metric::Outcome(_, false)
@@ -291,6 +305,9 @@ mod tests {
             "worst_second.rate>900",
             "probe.worst_second.rate >= 1k",
             "silent_seconds<1",
+            "useful_rate>1k",
+            "too_late<1",
+            "probe.too_late<=0.5%",
         ] {
             assert!(text.parse::<Threshold>().is_ok(), "{text}");
         }
@@ -311,6 +328,8 @@ mod tests {
             "handshake<1s",
             "handshake.p99<5",
             "worst_second>900",
+            "too_late<1s",
+            "useful_rate>1%",
             "worst_second.p99<1s",
             "worst_second.rate>900ms",
         ] {

@@ -15,7 +15,7 @@ pub struct Point {
     /// `warmup`, `measured`, or `draining` after what is measured.
     #[serde(default)]
     pub phase: String,
-    /// Good replies a second that came in it, whenever their requests began.
+    /// Useful replies a second that came in it, whenever their requests began.
     #[serde(default)]
     pub rate: f64,
     /// The same of the worst of its seconds, where it is made of several.
@@ -27,6 +27,9 @@ pub struct Point {
     pub offered: u64,
     /// What became of requests that ended in it; what did not happen is not named, but for `ok`.
     pub outcomes: BTreeMap<String, u64>,
+    /// Those of `ok` that came too late to be of use.
+    #[serde(default)]
+    pub too_late: u64,
     /// The median of the response, in seconds.
     pub p50: Option<f64>,
     /// The 99th percentile of the response, in seconds.
@@ -35,13 +38,13 @@ pub struct Point {
     pub max: Option<f64>,
 }
 
-/// The measured second with the fewest good replies.
+/// The measured second with the fewest useful replies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorstSecond {
     /// When it began, in seconds from the beginning of the schedule.
     pub at: f64,
-    /// Good replies in it.
+    /// Useful replies in it.
     pub rate: f64,
     /// Requests that were due in it.
     pub offered: u64,
@@ -58,7 +61,7 @@ const SILENT_OFFERED: u64 = 10;
 pub(crate) struct Timeline {
     points: Vec<Point>,
     worst: Option<WorstSecond>,
-    /// Measured seconds without a good reply, though one was to be expected.
+    /// Measured seconds without a useful reply, though one was to be expected.
     silent: u64,
     /// Replies are always to be expected: each client asks again as soon as it is answered.
     always: bool,
@@ -126,6 +129,7 @@ impl Timeline {
             rate_min: interval.rate(),
             offered: interval.offered(),
             outcomes,
+            too_late: interval.tally.too_late + interval.warm.too_late,
             p50: time(histogram.value_at_quantile(0.5)),
             p99: time(histogram.value_at_quantile(0.99)),
             max: time(histogram.max()),
@@ -153,12 +157,12 @@ impl Timeline {
         &self.points
     }
 
-    /// The measured second with the fewest good replies; none where no whole second was measured.
+    /// The measured second with the fewest useful replies; none where no whole second was measured.
     pub(crate) fn worst(&self) -> Option<&WorstSecond> {
         self.worst.as_ref()
     }
 
-    /// Measured seconds without a good reply.
+    /// Measured seconds without a useful reply.
     pub(crate) fn silent(&self) -> u64 {
         self.silent
     }
@@ -188,6 +192,7 @@ fn join(one: &mut Point, two: &Point) {
     }
     one.seconds = length;
     one.offered += two.offered;
+    one.too_late += two.too_late;
     for (name, n) in &two.outcomes {
         *one.outcomes.entry(name.clone()).or_default() += n;
     }
@@ -214,13 +219,16 @@ mod tests {
             interval.begin = second * 1_000_000_000;
             interval.end = interval.begin + 1_000_000_000;
             interval.tally.offered = 2;
-            interval.tally.outcomes[Outcome::Ok] = 1;
+            interval.tally.outcomes[Outcome::Ok] = 3;
+            interval.tally.too_late = 2;
             timeline.push(&interval);
         }
         let points = timeline.points();
         assert!(points.len() <= POINTS && points.len() > POINTS / 2, "{}", points.len());
         assert_eq!(points.iter().map(|p| p.offered).sum::<u64>(), 2 * SECONDS);
-        assert_eq!(points.iter().map(|p| p.outcomes["ok"]).sum::<u64>(), SECONDS);
+        assert_eq!(points.iter().map(|p| p.outcomes["ok"]).sum::<u64>(), 3 * SECONDS);
+        assert_eq!(points.iter().map(|p| p.too_late).sum::<u64>(), 2 * SECONDS);
+        assert!(points.iter().all(|p| (p.rate, p.rate_min) == (1.0, 1.0)));
         assert_eq!(points.iter().map(|p| p.seconds).sum::<f64>(), SECONDS as f64);
         for pair in points.windows(2) {
             assert_eq!(pair[0].at + pair[0].seconds, pair[1].at);
@@ -256,6 +264,16 @@ mod tests {
             timeline.push(&interval);
             assert_eq!(timeline.silent(), silent, "{always} {offered}");
         }
+        // What nobody waits for any more is no reply of a second.
+        let mut late = Timeline::new(true);
+        for (n, too_late) in [(0, 10), (1, 400)] {
+            let mut interval = Interval::new(n * second);
+            (interval.end, interval.part) = ((n + 1) * second, Part::Measured);
+            (interval.tally.outcomes[Outcome::Ok], interval.tally.too_late) = (400, too_late);
+            late.push(&interval);
+        }
+        assert_eq!(late.worst(), Some(&WorstSecond { at: 1.0, rate: 0.0, offered: 0 }));
+        assert_eq!(late.silent(), 1);
         let phases: Vec<_> = timeline.points().iter().map(|point| (point.at, point.phase.as_str())).collect();
         let measured = [1.0, 2.0, 3.0, 4.0].map(|at| (at, "measured"));
         assert_eq!(phases, [&[(0.0, "warmup")][..], &measured, &[(5.0, "draining")]].concat());

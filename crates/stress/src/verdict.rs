@@ -35,6 +35,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) elapsed: f64,
     pub(crate) offered: u64,
     pub(crate) outcomes: &'a Outcomes,
+    /// Good replies that came too late to be of use.
+    pub(crate) too_late: u64,
     /// Of the busiest thread: on a processor.
     pub(crate) cpu: f64,
     /// Of the busiest thread: on a processor or waiting for one.
@@ -45,7 +47,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) response_p99: Option<f64>,
     /// Seconds: the longest that a load thread was away from its clients.
     pub(crate) pause_max: f64,
-    /// Measured seconds without a good reply.
+    /// Measured seconds without a useful reply.
     pub(crate) silent_seconds: u64,
     /// The run was ended before its time.
     pub(crate) interrupted: bool,
@@ -67,15 +69,17 @@ pub(crate) fn judge(evidence: Evidence<'_>) -> Verdict {
     if let Some(reason) = generator_limit(&evidence) {
         return verdict("generator-limited", false, reason);
     }
-    let kept_up = outcomes[Outcome::Ok] as f64 >= KEPT_UP * evidence.offered as f64;
-    let silent = match evidence.silent_seconds {
+    let enough = |replies: u64| replies as f64 >= KEPT_UP * evidence.offered as f64;
+    let (ok, late) = (outcomes[Outcome::Ok], evidence.too_late);
+    let reason = match evidence.silent_seconds {
+        0 if enough(ok) && !enough(ok.saturating_sub(late)) => format!("{late} replies came too late"),
         0 => String::new(),
-        1 => "there was no good reply in one of its seconds".to_owned(),
-        n => format!("there was no good reply in {n} of its seconds"),
+        1 => "there was no useful reply in one of its seconds".to_owned(),
+        n => format!("there was no useful reply in {n} of its seconds"),
     };
     match evidence.open || evidence.thinks {
-        true if kept_up && silent.is_empty() => verdict("kept-up", true, String::new()),
-        _ => verdict("server-limited", true, silent),
+        true if enough(ok) && reason.is_empty() => verdict("kept-up", true, String::new()),
+        _ => verdict("server-limited", true, reason),
     }
 }
 
@@ -171,6 +175,7 @@ mod tests {
                 elapsed: 1.0,
                 offered: 1000,
                 outcomes: &outcomes(ok, skipped, no_port),
+                too_late: 0,
                 cpu: busy,
                 busy,
                 lag_p99: lag,
@@ -194,6 +199,7 @@ mod tests {
             elapsed: 10.0,
             offered: 1000,
             outcomes: &outcomes,
+            too_late: 0,
             cpu: 0.1,
             busy: 0.1,
             lag_p99: Some(0.0),
@@ -206,6 +212,14 @@ mod tests {
         for (evidence, name, valid, says) in [
             (sound, "kept-up", true, ""),
             (Evidence { silent_seconds: 1, ..sound }, "server-limited", true, "in one of its seconds"),
+            (Evidence { too_late: 10, ..sound }, "kept-up", true, ""),
+            (Evidence { too_late: 11, ..sound }, "server-limited", true, "11 replies came too late"),
+            (
+                Evidence { too_late: 900, silent_seconds: 2, ..sound },
+                "server-limited",
+                true,
+                "no useful reply in 2 of",
+            ),
             (Evidence { silent_seconds: 3, ..sound }, "server-limited", true, "in 3 of its seconds"),
             (
                 Evidence { pause_max: 2.4, ..sound },

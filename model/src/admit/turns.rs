@@ -6,6 +6,10 @@ pub(crate) mod accounts;
 mod crowds;
 #[path = "../../../src/admit/turns/lists.rs"]
 mod lists;
+#[path = "../../../src/admit/turns/pace.rs"]
+mod pace;
+#[path = "../../../src/admit/turns/seats.rs"]
+mod seats;
 #[path = "../../../src/admit/turns/shelf.rs"]
 pub(crate) mod shelf;
 #[path = "../../../src/admit/turns/standing.rs"]

@@ -72,7 +72,8 @@ impl Capacity {
             Phase::Stopped => return Advice::Down("stopped"),
         }
         self.average(now, seen);
-        if seen.listeners.iter().any(|l| l.backends.as_ref().is_some_and(|gate| !gate.ready)) {
+        if seen.listeners.iter().any(|l| !l.is_closed && l.backends.as_ref().is_some_and(|gate| !gate.ready))
+        {
             return Advice::Down("no backend is up");
         }
         let open: u64 = seen.listeners.iter().map(|listener| listener.open()).sum();
@@ -97,9 +98,13 @@ impl Capacity {
         self.workers.follow(Load::new(busy, seen.queue_length, seen.workers_limit), share);
         self.gates.resize(seen.listeners.len(), Load::default());
         for (average, listener) in self.gates.iter_mut().zip(&seen.listeners) {
-            if let Some(gate) = &listener.backends {
-                let busy = gate.in_use as f64 / gate.limit.max(1) as f64;
-                average.follow(Load::new(busy, gate.waiting, gate.limit), share);
+            match &listener.backends {
+                Some(gate) => {
+                    let busy = gate.in_use as f64 / gate.limit.max(1) as f64;
+                    average.follow(Load::new(busy, gate.waiting, gate.limit), share);
+                }
+                // No gate, or one that is closed.
+                None => *average = Load::default(),
             }
         }
     }

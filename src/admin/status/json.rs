@@ -76,6 +76,7 @@ pub(super) fn json(report: &Report, view: &View) -> Value {
 fn refusal(report: &Report, refusal: &Refusal) -> Value {
     json!({
         "at_unix_ms": refusal.at_unix_ms, "listener": report.listener_name(refusal.listener),
+        "what": if refusal.requests { "requests" } else { "connections" },
         "reason": refusal.reason.as_str(), "count": refusal.count,
     })
 }
@@ -89,7 +90,7 @@ fn percentiles(seen: &HistogramSnapshot) -> Value {
 
 fn listener(l: &ListenerSnapshot) -> Value {
     json!({
-        "listener": l.listener, "service": l.service, "datagram": l.datagram,
+        "listener": l.listener, "service": l.service, "datagram": l.datagram, "listening": !l.is_closed,
         "accepted": l.accepted, "queued": l.queued, "newcomers": l.newcomers, "active": l.active, "idle": l.idle,
         "dropped": counts(DropReason::ALL.iter().map(|r| r.as_str()), &l.dropped),
         "closed": counts(CloseReason::ALL.iter().map(|r| r.as_str()), &l.closed),
@@ -113,7 +114,7 @@ fn gate(gate: &BackendsSnapshot) -> Value {
     json!({
         "ready": gate.ready, "in_use": gate.in_use, "limit": gate.limit,
         "taken": gate.taken, "given_back": gate.given_back,
-        "waiting": gate.waiting, "oldest_seconds": gate.oldest.map(|time| time.as_secs_f64()),
+        "waiting": gate.waiting, "waiting_limit": gate.waiting_limit, "oldest_seconds": gate.oldest.map(|time| time.as_secs_f64()),
         "standing_seconds": gate.stood_for.map(|time| time.as_secs_f64()),
         "refused": gate.refused().iter().map(|&(reason, count)| (reason.to_string(), count.into()))
             .collect::<Map<_, Value>>(),
@@ -125,6 +126,7 @@ fn gate(gate: &BackendsSnapshot) -> Value {
 fn backend(one: &BackendSnapshot) -> Value {
     json!({
         "backend": one.address, "up": one.aside_for.is_none(), "leaving": one.leaving,
+        "last_failure": one.last_failure.map(BackendFailure::as_str), "last_failure_why": one.last_failure_why,
         "aside_seconds": one.aside_for.map(|time| time.as_secs_f64()),
         "in_use": one.in_use, "limit": one.limit, "taken": one.taken, "given_back": one.given_back,
         "connected": one.connected,

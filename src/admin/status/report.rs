@@ -116,6 +116,7 @@ fn lately(sample: &Sample, sources: &[RefusedSource], history: &History) -> Late
     let banner = before(BANNER_WINDOW);
     Lately {
         dropped: sample.dropped_since(banner),
+        gates: sample.gates_since(banner),
         seconds: (sample.at - banner.at).as_secs_f64(),
         utilisation: sample.utilisation(before(Duration::from_secs(10))),
         panics: sample.handler_panics - before(WINDOW).handler_panics.min(sample.handler_panics),

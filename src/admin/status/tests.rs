@@ -6,7 +6,7 @@ use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::handshakes::HandshakesSnapshot;
 use crate::metrics::snapshot::{ListenerSnapshot, Phase, Refusal, RefusedSource, Snapshot};
 use crate::metrics::web::WebSnapshot;
-use crate::reason::{BackendFailure, DropReason, HandshakeFailure, SocketHandshake, WouldDrop};
+use crate::reason::{BackendFailure, DropReason, HandshakeFailure, SocketHandshake, TurnShed, WouldDrop};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -18,7 +18,13 @@ impl Observe for Fake {
     }
 
     fn refusals(&self) -> Vec<Refusal> {
-        vec![Refusal { at_unix_ms: 0, listener: 0, reason: DropReason::QueueFull, count: 1204 }]
+        vec![Refusal {
+            at_unix_ms: 0,
+            listener: 0,
+            reason: DropReason::QueueFull,
+            requests: false,
+            count: 1204,
+        }]
     }
 
     fn refused_sources(&self) -> Vec<RefusedSource> {
@@ -190,8 +196,87 @@ fn fake_gate() -> BackendsSnapshot {
     aside.aside_for = Some(Duration::from_secs(83));
     aside.failures[BackendFailure::Refused as usize] = 4;
     aside.failures[BackendFailure::Timeout as usize] = 1;
+    aside.last_failure_why = "GET /up was answered 404, not 200 to 399".to_owned();
     all.backends = vec![up, aside];
     all
+}
+
+#[test]
+fn requests_that_a_gate_refuses_are_told_wherever_refusals_are() {
+    let mut history = History::default();
+    let start = Instant::now();
+    let mut seen = fake().0;
+    (seen.listeners[0].backends, seen.listeners[0].web) = (Some(fake_gate()), Some(WebSnapshot::default()));
+    history.push(start, &seen, Duration::ZERO);
+    let gate = seen.listeners[0].backends.as_mut().unwrap();
+    (gate.queue_full, gate.queue_timeout, gate.client_gone) = (2409, 2, 1);
+    seen.listeners[0].turns_shed[TurnShed::QueueTimeout as usize] = 5;
+    let now = start + Duration::from_secs(1);
+    let page = StatusPage::new(now, &Fake(seen), &ProcessSnapshot::default(), &history);
+    assert_eq!(page.view.state, "shedding");
+    assert!(
+        page.view.text["why"].contains("2,400 requests refused in the last 1 s."),
+        "{:?}",
+        page.view.text
+    );
+    assert_eq!(page.view.text["dropped-now"], "2,408/s");
+    let drops = &page.view.rows["drops"];
+    for row in [
+        ["request: queue_full", "2,400", "2,409"],
+        ["request: queue_timeout", "7", "7"],
+        ["request: client_gone", "1", "1"],
+    ] {
+        assert!(drops.iter().any(|one| *one == row), "{drops:?} lacks {row:?}");
+    }
+    let rest = &page.view.text["drops-rest"];
+    assert!(rest.contains("request: no_backend") && !rest.contains("request: queue_full"), "{rest}");
+    assert_eq!(page.view.rows["listeners"][0][6], "2,417");
+    // At a gate for connections they are counted among those: not twice.
+    let mut seen = fake().0;
+    seen.listeners[0].backends = Some(fake_gate());
+    seen.listeners[0].dropped[DropReason::QueueFull as usize] = 9;
+    assert_eq!(
+        (seen.listeners[0].turned_away(), seen.listeners[0].requests_refused()),
+        (9, [0; DropReason::COUNT])
+    );
+}
+
+#[test]
+fn a_terminal_is_told_what_the_page_shows() {
+    let mut seen = fake().0;
+    seen.listeners[0].backends = Some(fake_gate());
+    let history = History::default();
+    let page = StatusPage::new(Instant::now(), &Fake(seen), &ProcessSnapshot::default(), &history);
+    let text = String::from_utf8(page.to_text()).unwrap();
+    let view = &page.view;
+    for words in [
+        &*format!("\n{}: {}\n{}\n", view.text["title"], view.text["why"], view.text["advice"]),
+        "\n  Waiting for a worker  0  limit 128 for newcomers  0 new, 0 of open connections\n",
+        "\nLatency last 1 s\n  What                  p50  p90  p99  p99.9  count\n  wait for a worker     -",
+        "\nGates\n  Listener              places in use  waiting  longest wait  the wait stands for  turned away\n",
+        "\n  unix:/run/<app>.sock  tcp://127.0.0.1:5000  set aside 1 m 23 s ago: GET /up",
+        "\nLimits in force\n  workers     32\n  busy_reply  <b>\"busy\"</b>\n",
+    ] {
+        assert!(text.contains(words), "{words:?} is not in\n{text}");
+    }
+    assert!(!text.contains("{{") && !text.contains("</td") && !text.contains("WebSockets"), "{text}");
+}
+
+#[test]
+fn a_wait_that_nobody_is_in_does_not_stand() {
+    let mut seen = fake().0;
+    let mut gate = BackendsSnapshot { waiting: 1, stood_for: Some(Duration::from_secs(112)), ..fake_gate() };
+    for (waiting, said) in [(1, "1 m 52 s"), (0, "-")] {
+        gate.waiting = waiting;
+        seen.listeners[0].backends = Some(gate.clone());
+        let page = StatusPage::new(
+            Instant::now(),
+            &Fake(seen.clone()),
+            &ProcessSnapshot::default(),
+            &History::default(),
+        );
+        assert_eq!(page.view.rows["gates"][0][4], said);
+    }
 }
 
 #[test]
@@ -216,7 +301,8 @@ fn a_gate_has_its_tables_and_a_server_without_one_does_not_show_them() {
     ];
     assert_eq!(rows["backends"][0], up);
     let aside = &rows["backends"][1];
-    assert_eq!(aside[2..4], ["set aside 1 m 23 s ago", "0 of 20"]);
+    let state = "set aside 1 m 23 s ago: GET /up was answered 404, not 200 to 399";
+    assert_eq!(aside[2..4], [state, "0 of 20"]);
     assert_eq!(aside[6], "4 refused, 1 timeout");
     assert_eq!(rows["latency"].len(), 4);
     let html = String::from_utf8(page.to_html()).unwrap();

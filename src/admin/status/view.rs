@@ -1,6 +1,6 @@
 //! What the status page shows, in words, paths and rows.
 
-use super::super::history::{History, SAMPLES_MAX, Sample, quantile};
+use super::super::history::{GATE_REASONS, History, SAMPLES_MAX, Sample, quantile};
 use super::super::show;
 use super::report::Report;
 use super::web;
@@ -135,16 +135,14 @@ impl View {
             let total = report.total(|l| l.datagrams_dropped[at]);
             (format!("datagram: {reason}"), vec![recent.datagrams[at], total])
         });
-        let turns = TurnShed::ALL.iter().map(|&reason| {
-            let at = reason as usize;
-            (format!("request: {reason}"), vec![recent.turns[at], report.total(|l| l.turns_shed[at])])
-        });
+        let requests = requests_turned_away(report);
+        let requests = requests.into_iter().map(|(reason, counts)| (format!("request: {reason}"), counts));
         let would = WouldDrop::ALL.iter().filter_map(|&reason| {
             let total = report.total(|l| l.would_drop[reason as usize]);
             let counts = vec![recent.would[reason as usize], total];
             (total > 0).then(|| (format!("dry run, let through: {reason}"), counts))
         });
-        self.put_reasons("drops", "drops-rest", dropped.chain(turns).chain(datagrams).chain(would));
+        self.put_reasons("drops", "drops-rest", dropped.chain(requests).chain(datagrams).chain(would));
         let sources =
             report.refused_sources.iter().map(|source| vec![source.source.clone(), n(source.count)]);
         self.rows.insert("sources", sources.collect());
@@ -246,17 +244,47 @@ fn listener_row(listener: &ListenerSnapshot) -> Vec<String> {
         vec![dash(), dash(), dash(), n(listener.datagrams_received), n(dropped), dash()]
     } else {
         let backlog = listener.backlog;
-        let backlog = backlog.map_or("-".to_owned(), |b| format!("{} of {}", n(b.connections), n(b.limit)));
+        let backlog = match backlog {
+            _ if listener.is_closed => "closed".to_owned(),
+            Some(b) => format!("{} of {}", n(b.connections), n(b.limit)),
+            None => "-".to_owned(),
+        };
         vec![
             n(listener.queued),
             n(listener.active),
             n(listener.idle),
             n(listener.accepted),
-            n(listener.dropped_total()),
+            n(listener.turned_away()),
             backlog,
         ]
     };
     [name, numbers].concat()
+}
+
+/// Requests of open connections that were turned away, by reason: lately, and since the start. Some got no turn; a gate for
+/// HTTP had no place for others.
+fn requests_turned_away(report: &Report) -> Vec<(&'static str, Vec<u64>)> {
+    let recent = &report.recent.dropped;
+    let listeners = &report.seen.listeners;
+    let of_gate = |reason: &&DropReason| {
+        GATE_REASONS.contains(reason) && listeners.iter().any(|l| l.backends.is_some() && l.web.is_some())
+    };
+    let sheds = TurnShed::ALL.iter().map(|&reason| {
+        (
+            reason.as_str(),
+            vec![recent.turns[reason as usize], report.total(|l| l.turns_shed[reason as usize])],
+        )
+    });
+    let mut all: Vec<_> = sheds.collect();
+    for &reason in DropReason::ALL.iter().filter(|it| of_gate(it) || **it == DropReason::ClientGone) {
+        let counts =
+            [recent.requests[reason as usize], report.total(|l| l.requests_refused()[reason as usize])];
+        match all.iter_mut().find(|(name, _)| *name == reason.as_str()) {
+            Some((_, known)) => known.iter_mut().zip(counts).for_each(|(known, count)| *known += count),
+            None => all.push((reason.as_str(), counts.to_vec())),
+        }
+    }
+    all
 }
 
 fn gate_row(listener: &ListenerSnapshot, gate: &BackendsSnapshot) -> Vec<String> {
@@ -268,7 +296,7 @@ fn gate_row(listener: &ListenerSnapshot, gate: &BackendsSnapshot) -> Vec<String>
         format!("{} of {}", n(gate.in_use), n(gate.limit)),
         n(gate.waiting),
         show::latency(oldest),
-        gate.stood_for.map_or("-".to_owned(), show::age),
+        gate.stood_for.filter(|_| gate.waiting > 0).map_or("-".to_owned(), show::age),
         n(refused),
     ]
 }
@@ -278,7 +306,10 @@ fn backend_row(listener: &ListenerSnapshot, one: &BackendSnapshot) -> Vec<String
     let state = match one.aside_for {
         _ if one.leaving => "leaving".to_owned(),
         None => "up".to_owned(),
-        Some(time) => format!("set aside {} ago", show::age(time)),
+        Some(time) => {
+            let why = if one.last_failure_why.is_empty() { "" } else { ": " };
+            format!("set aside {} ago{why}{}", show::age(time), one.last_failure_why)
+        }
     };
     let failures = BackendFailure::ALL.iter().map(|&reason| (reason, one.failures[reason as usize]));
     let failures: Vec<_> = failures.filter(|&(_, count)| count > 0).collect();
@@ -317,7 +348,7 @@ fn refusal_row(refusal: &Refusal, listener: &str, now: u64) -> Vec<String> {
     let ago = Duration::from_millis(now.saturating_sub(refusal.at_unix_ms));
     vec![
         format!("{} ago", show::age(ago)),
-        refusal.reason.to_string(),
+        if refusal.requests { format!("request: {}", refusal.reason) } else { refusal.reason.to_string() },
         show::number(refusal.count),
         listener.to_owned(),
         show::time_of_day(refusal.at_unix_ms),

@@ -83,9 +83,6 @@ const BEHIND: u64 = 2 * ONE;
 /// round. Each is in the order of freshness, and so the freshest is the first of one of them.
 const DUE: usize = 2;
 
-/// No source.
-const NONE: u32 = u32::MAX;
-
 /// One source, waiting or remembered.
 #[derive(Clone, Copy, Debug)]
 struct Account {
@@ -98,18 +95,19 @@ struct Account {
     newest: Nanos,
     /// Its entries on the shelf.
     waiting: u32,
-    /// The next source with the same hash.
+    /// The next source with the same hash, plus one; 0 if there is none.
     chain: u32,
 }
 
 /// The sources: a bounded table, and the order of their turns.
 #[derive(Debug)]
 pub(crate) struct Accounts {
-    all: Box<[Account]>,
+    /// Those that have been used: there is room for [`most`](Self::most), which is touched when it is needed.
+    all: Vec<Account>,
+    most: usize,
     hasher: RandomState,
+    /// For each hash its first source plus one, or 0: pages of zeros take no memory.
     chains: Box<[u32]>,
-    /// Accounts that were never used are from here on.
-    unused: u32,
     /// A list of those that are remembered, the longest first.
     remembered: Lists,
     /// How many newcomers of each source wait.
@@ -128,7 +126,6 @@ pub(crate) struct Accounts {
     class: usize,
     /// The mean cost of all turns, or 0 when unknown.
     mean: Nanos,
-    fresh: bool,
 }
 
 impl Accounts {
@@ -141,16 +138,14 @@ impl Accounts {
         entries + entries / 8 + 64
     }
 
-    /// With `fresh` the freshest source is first among the due, otherwise the one that has waited longest.
-    pub(crate) fn new(entries: usize, fresh: bool) -> Self {
+    pub(crate) fn new(entries: usize) -> Self {
         let most = Self::most(entries);
-        let unknown = Account { id: SourceId::EVERYONE, tag: 0, cost: 0, newest: 0, waiting: 0, chain: NONE };
         let order = || Lists::new(most + DUE + AHEAD as usize);
         Self {
-            all: vec![unknown; most].into(),
+            all: Vec::with_capacity(most),
+            most,
             hasher: RandomState::new(),
-            chains: vec![NONE; most.next_power_of_two()].into(),
-            unused: 0,
+            chains: vec![0; most.next_power_of_two()].into(),
             remembered: Lists::new(most + 1),
             crowds: Crowds::new(most),
             order: [order(), order(), order()],
@@ -160,7 +155,6 @@ impl Accounts {
             served_for: [0; AHEAD as usize],
             class: 0,
             mean: 0,
-            fresh,
         }
     }
 
@@ -168,7 +162,7 @@ impl Accounts {
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         let orders: usize = self.order.iter().map(Lists::bytes).sum();
-        let accounts = self.all.len() * size_of::<Account>();
+        let accounts = self.all.capacity() * size_of::<Account>();
         let chains = self.chains.len() * size_of::<u32>();
         accounts + chains + self.remembered.bytes() + self.crowds.bytes() + orders
     }
@@ -191,15 +185,19 @@ impl Accounts {
         if let Some(found) = self.find_in(chain, id) {
             return (found, false);
         }
-        let number = if (self.unused as usize) < self.all.len() {
-            self.unused += 1;
-            self.unused - 1
-        } else {
-            self.forget_one()
+        let forgotten = (self.all.len() == self.most).then(|| self.forget_one());
+        let account = Account { id, tag: 0, cost: 0, newest: 0, waiting: 0, chain: self.chains[chain] };
+        let number = match forgotten {
+            Some(number) => {
+                self.all[number as usize] = account;
+                number
+            }
+            None => {
+                self.all.push(account);
+                self.all.len() as u32 - 1
+            }
         };
-        let chained = self.chains[chain];
-        self.all[number as usize] = Account { id, tag: 0, cost: 0, newest: 0, waiting: 0, chain: chained };
-        self.chains[chain] = number;
+        self.chains[chain] = number + 1;
         self.remembered.push_last(self.remembered_list(), number);
         (number, true)
     }
@@ -210,10 +208,13 @@ impl Accounts {
 
     fn find_in(&self, chain: usize, id: SourceId) -> Option<u32> {
         let mut next = self.chains[chain];
-        while next != NONE && self.all[next as usize].id != id {
-            next = self.all[next as usize].chain;
+        while let Some(number) = next.checked_sub(1) {
+            if self.all[number as usize].id == id {
+                return Some(number);
+            }
+            next = self.all[number as usize].chain;
         }
-        (next != NONE).then_some(next)
+        None
     }
 
     fn chain(&self, id: SourceId) -> usize {
@@ -228,14 +229,14 @@ impl Accounts {
         let chain = self.chain(self.all[number as usize].id);
         let after = self.all[number as usize].chain;
         let mut next = self.chains[chain];
-        if next == number {
+        if next == number + 1 {
             self.chains[chain] = after;
             return number;
         }
-        while self.all[next as usize].chain != number {
-            next = self.all[next as usize].chain;
+        while self.all[next as usize - 1].chain != number + 1 {
+            next = self.all[next as usize - 1].chain;
         }
-        self.all[next as usize].chain = after;
+        self.all[next as usize - 1].chain = after;
         number
     }
 
@@ -310,16 +311,17 @@ impl Accounts {
     }
 
     /// The source whose turn it is, and which of its classes; it is charged for the turn. With `patient` clients a source
-    /// that is far behind its share comes before those that are fresher.
-    pub(crate) fn pick(&mut self, patient: bool) -> Option<(u32, Class)> {
+    /// that is far behind its share comes before those that are fresher, and `in_order` whoever has waited longest of those
+    /// that are due.
+    pub(crate) fn pick(&mut self, patient: bool, in_order: bool) -> Option<(u32, Class)> {
         if self.active == 0 {
             return None;
         }
-        let (number, class) = match self.due(patient) {
+        let (number, class) = match self.due(patient, in_order) {
             Some(due) => due,
             None => {
                 self.go_to_next_round();
-                self.due(patient)?
+                self.due(patient, in_order)?
             }
         };
         self.class = (class as usize + 1) % Class::ALL.len();
@@ -371,7 +373,7 @@ impl Accounts {
     }
 
     /// The first of those that are due, of the class whose turn it is or the next that has one.
-    fn due(&self, patient: bool) -> Option<(u32, Class)> {
+    fn due(&self, patient: bool, in_order: bool) -> Option<(u32, Class)> {
         (0..Class::ALL.len()).find_map(|nth| {
             let class = Class::ALL[(self.class + nth) % Class::ALL.len()];
             let order = &self.order[class as usize];
@@ -380,7 +382,7 @@ impl Accounts {
             let stalest = lists().filter_map(|list| order.last(list)).min_by_key(newest)?;
             // A client that sent a datagram cannot be seen to leave, so what is old there is as good as gone.
             let patient = patient && class != Class::Datagram;
-            if !self.fresh || patient && self.all[stalest as usize].tag + BEHIND <= self.round {
+            if in_order || patient && self.all[stalest as usize].tag + BEHIND <= self.round {
                 return Some((stalest, class));
             }
             let freshest = lists().filter_map(|list| order.first(list)).max_by_key(newest)?;
@@ -439,7 +441,7 @@ impl Accounts {
     }
 
     fn due_list(&self) -> u32 {
-        self.all.len() as u32
+        self.most as u32
     }
 
     fn list_ahead(&self, tag: u64) -> u32 {
@@ -447,7 +449,7 @@ impl Accounts {
     }
 
     fn remembered_list(&self) -> u32 {
-        self.all.len() as u32
+        self.most as u32
     }
 }
 

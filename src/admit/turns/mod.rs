@@ -4,6 +4,8 @@
 pub(crate) mod accounts;
 mod crowds;
 mod lists;
+mod pace;
+mod seats;
 pub(crate) mod shelf;
 pub(crate) mod standing;
 #[cfg(test)]

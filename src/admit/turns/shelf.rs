@@ -4,9 +4,10 @@
 //!
 //! 1. the source whose turn it is (see [`accounts`](super::accounts)): no source waits while another has more than its share;
 //! 2. of that source a newcomer, an established connection or a datagram, in turn;
-//! 3. of those the freshest. An established connection that has had its turn stands behind the source's others until
-//!    each of them has had one. Without this rule the clients that ask again at once would be the freshest always, and as
-//!    few of them as there are workers would have the server for themselves.
+//! 3. of those the freshest, or the oldest while all that waits will be served soon and nobody leaves. An established
+//!    connection that has had its turn stands behind the source's others until each of them has had one. Without this
+//!    rule the clients that ask again at once would be the freshest always, and as few of them as there are workers
+//!    would have the server for themselves.
 //!
 //! A client that has hung up after it had waited for a while may have left, or may have closed its sending half and
 //! listen. Such entries are *doubtful*: they are served when nothing else waits, and they are few: beyond
@@ -17,7 +18,10 @@
 
 use super::accounts::{Accounts, Class, SourceId};
 use super::lists::Lists;
+use super::pace::Pace;
+use super::seats::{Seat, Seats, Stand};
 use crate::clock::Nanos;
+use std::collections::HashMap;
 
 /// A client that hangs up sooner than this after its request has closed its sending half, as clients of one request
 /// do. One that waited longer has probably left.
@@ -27,6 +31,12 @@ pub(crate) const HALF_CLOSE: Nanos = 100_000_000;
 const MANY_LEAVE: f64 = 0.125;
 /// ... each of which counts this much in the mean.
 const NEW_IN_MEAN: f64 = 1.0 / 256.0;
+
+/// While at most this share leaves or has to make room, and all that waits is served within this time, it is served in the
+/// order in which it came: nobody waits in vain then, and the freshest first would only make some wait many times as
+/// long as others. The time is below the 350 ms within which 99 of 100 useful replies are promised.
+const FEW_LEAVE: f64 = 1.0 / 64.0;
+const IN_ORDER_WITHIN: Nanos = 300_000_000;
 
 /// An entry that has waited for this share of the time after which clients leave is stale.
 const STALE: f64 = 0.25;
@@ -64,28 +74,6 @@ pub(crate) struct Shelved<T> {
     pub(crate) entry: T,
 }
 
-/// The place of one connection or datagram.
-#[derive(Clone, Copy, Debug)]
-struct Seat<T> {
-    since: Nanos,
-    /// The turn in which this life of the slot was last served, or 0.
-    served: u64,
-    /// The same as it was before that turn.
-    served_before: u64,
-    generation: u32,
-    source: u32,
-    standing: Stand,
-    entry: Option<T>,
-}
-
-/// Whether a place is taken, and by what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stand {
-    Absent,
-    Waiting(Class),
-    Doubtful(Class, SourceId),
-}
-
 /// How large a shelf is and how it serves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ShelfLimits {
@@ -106,7 +94,7 @@ impl ShelfLimits {
 #[derive(Debug)]
 pub(crate) struct Shelf<T> {
     limits: ShelfLimits,
-    places: Box<[Seat<T>]>,
+    places: Seats<T>,
     sources: Accounts,
     /// For each source the turn with which the present round of its established connections began.
     rounds: Box<[u64]>,
@@ -115,7 +103,8 @@ pub(crate) struct Shelf<T> {
     /// The entries by age.
     ages: Lists,
     counts: [usize; 3],
-    doubtful: usize,
+    /// The doubtful, with the source of each.
+    doubtful: HashMap<u32, SourceId>,
     /// Turns given so far.
     turns: u64,
     /// Turns given to newcomers so far.
@@ -126,59 +115,57 @@ pub(crate) struct Shelf<T> {
     leavers: f64,
     /// After which wait clients leave, in the mean of late; 0 if none has left.
     left_after: f64,
+    pace: Pace,
 }
 
 impl<T: Copy> Shelf<T> {
     pub(crate) fn new(limits: ShelfLimits) -> Self {
         let (places, sources) = (limits.places(), Accounts::most(limits.places()));
-        let absent = Seat {
-            since: 0,
-            served: 0,
-            served_before: 0,
-            generation: 0,
-            source: 0,
-            standing: Stand::Absent,
-            entry: None,
-        };
         Self {
             limits,
-            places: vec![absent; places].into(),
-            sources: Accounts::new(places, limits.fresh),
+            places: Seats::new(limits.connections, limits.datagrams),
+            sources: Accounts::new(places),
             rounds: vec![0; sources].into(),
             order: Lists::new(places + sources * OF_SOURCE as usize + 1),
             ages: Lists::new(places + AGES),
             counts: [0; 3],
-            doubtful: 0,
+            doubtful: HashMap::with_capacity(limits.doubtful_max.min(places) + 1),
             turns: 0,
             newcomer_turns: 0,
             begun: 0,
             leavers: 0.0,
             left_after: 0.0,
+            pace: Pace::default(),
         }
     }
 
     /// Changes how many entries may be kept whose client has probably left. Where there are more, they go as others come.
     pub(crate) fn set_doubtful_max(&mut self, most: usize) {
         self.limits.doubtful_max = most;
+        self.doubtful.reserve((most.min(self.limits.places()) + 1).saturating_sub(self.doubtful.len()));
     }
+
+    /// The bytes of one entry's place.
+    pub(crate) const PLACE_BYTES: usize = size_of::<Seat<T>>();
 
     /// The bytes that a shelf of these limits takes.
     pub(crate) fn bytes(limits: &ShelfLimits) -> usize {
         let source = Accounts::SOURCE_BYTES + size_of::<u64>() + OF_SOURCE as usize * Lists::NODE_BYTES;
-        let place = size_of::<Seat<T>>() + 2 * Lists::NODE_BYTES;
-        limits.places() * place + Accounts::most(limits.places()) * source
+        let place = Self::PLACE_BYTES + 2 * Lists::NODE_BYTES;
+        let doubtful = limits.doubtful_max.min(limits.places()) * 2 * size_of::<(u32, SourceId)>();
+        limits.places() * place + Accounts::most(limits.places()) * source + doubtful
     }
 
     /// What it has taken of the allocator.
     #[cfg(test)]
     pub(crate) fn taken(&self) -> usize {
-        let places = self.places.len() * size_of::<Seat<T>>() + self.rounds.len() * size_of::<u64>();
+        let places = self.places.bytes() + self.rounds.len() * size_of::<u64>();
         places + self.sources.bytes() + self.order.bytes() + self.ages.bytes()
     }
 
     /// How many entries are on the shelf.
     pub(crate) fn len(&self) -> usize {
-        self.counts.iter().sum::<usize>() + self.doubtful
+        self.counts.iter().sum::<usize>() + self.doubtful.len()
     }
 
     /// How many of a class wait, those not counted whose client has probably left.
@@ -188,7 +175,7 @@ impl<T: Copy> Shelf<T> {
 
     #[cfg(test)]
     pub(crate) fn doubtful(&self) -> usize {
-        self.doubtful
+        self.doubtful.len()
     }
 
     /// How many sources wait.
@@ -200,7 +187,7 @@ impl<T: Copy> Shelf<T> {
     /// Since when the entry has waited that has waited longest, those not counted whose client has probably left.
     pub(crate) fn oldest(&self) -> Option<Nanos> {
         let oldest = self.oldest_of(&EACH_AGE[..DOUBTFUL])?;
-        Some(self.places[oldest as usize].since)
+        Some(self.places[oldest].since)
     }
 
     /// Puts an entry on the shelf; with `hung_up` its client has closed at least its sending half. What has to be given
@@ -211,8 +198,9 @@ impl<T: Copy> Shelf<T> {
         let Some(number) = self.place_of(new.class, new.slot) else { return Some(new) };
         if self.len() == 0 {
             self.begun = self.turns + 1;
+            self.pace.rest();
         }
-        let place = &mut self.places[number as usize];
+        let place = self.places.make(number);
         if place.standing != Stand::Absent {
             return Some(new);
         }
@@ -228,12 +216,12 @@ impl<T: Copy> Shelf<T> {
         }
         place.standing = Stand::Waiting(new.class);
         let (source, unknown) = self.sources.find_or_add(new.source);
-        self.places[number as usize].source = source;
+        self.places[number].source = source;
         if unknown {
             self.rounds[source as usize] = self.turns + 1;
         }
         let round = self.rounds[source as usize].max(self.begun);
-        let served = self.places[number as usize].served >= round;
+        let served = self.places[number].served >= round;
         let list = if new.class == Class::Established && served { SERVED } else { DUE[new.class as usize] };
         self.order.push_first(self.source_list(source, list), number);
         self.sources.came(source, new.class, new.since);
@@ -244,21 +232,28 @@ impl<T: Copy> Shelf<T> {
 
     /// Takes the entry whose turn it is.
     pub(crate) fn next(&mut self, now: Nanos) -> Option<Shelved<T>> {
-        let Some((source, class)) = self.sources.pick(self.stale_after().is_none()) else {
+        let in_order = !self.limits.fresh || self.serves_all_soon();
+        self.pace.turn(now);
+        let Some((source, class)) = self.sources.pick(self.stale_after().is_none(), in_order) else {
             return self.order.first(self.doubtful_list()).map(|number| self.take_out(number));
         };
         let list = match class {
             Class::Established => self.established_list(source, now),
             _ => self.source_list(source, DUE[class as usize]),
         };
-        let fresh = self.limits.fresh && !(class == Class::Newcomer && self.is_turn_of_the_oldest());
-        let number = if fresh { self.order.first(list) } else { self.order.last(list) };
+        let oldest = in_order || class == Class::Newcomer && self.is_turn_of_the_oldest();
+        let number = if oldest { self.order.last(list) } else { self.order.first(list) };
         let number = number.expect("a source in the order of a class has an entry of it");
         self.turns += 1;
         self.leavers -= self.leavers * NEW_IN_MEAN;
-        let place = &mut self.places[number as usize];
+        let place = &mut self.places[number];
         (place.served_before, place.served) = (place.served, self.turns);
         Some(self.take_out(number))
+    }
+
+    /// Whether all that waits can be served in time, and nobody has given up or had to make room of late.
+    fn serves_all_soon(&self) -> bool {
+        self.leavers <= FEW_LEAVE && self.pace.serves(self.len(), IN_ORDER_WITHIN)
     }
 
     /// Counts a turn of a newcomer: while clients are patient, now and then it is the oldest's of its source.
@@ -274,7 +269,7 @@ impl<T: Copy> Shelf<T> {
     /// one that is fresh is worth more.
     fn established_list(&mut self, source: u32, now: Nanos) -> u32 {
         let (due, served) = (self.source_list(source, DUE[1]), self.source_list(source, SERVED));
-        let since = |list| self.order.first(list).map(|number| self.places[number as usize].since);
+        let since = |list| self.order.first(list).map(|number| self.places[number].since);
         let (freshest, fresher) = (since(due), since(served));
         let Some(freshest) = freshest else {
             self.rounds[source as usize] = self.turns + 1;
@@ -310,8 +305,10 @@ impl<T: Copy> Shelf<T> {
     /// connection stands where it stood before: no better either, or clients that send their requests in pieces would
     /// have more turns than others.
     pub(crate) fn found_nothing(&mut self, slot: u32) {
-        if let Some(number) = self.place_of(Class::Established, slot) {
-            let place = &mut self.places[number as usize];
+        if let Some(number) = self.place_of(Class::Established, slot)
+            && self.places.get(number).is_some()
+        {
+            let place = &mut self.places[number];
             place.served = place.served_before;
         }
     }
@@ -351,21 +348,21 @@ impl<T: Copy> Shelf<T> {
         now: Nanos,
     ) -> Option<Shelved<T>> {
         let number = self.present(class, slot, generation)?;
-        let place = self.places[number as usize];
+        let place = self.places[number];
         let Stand::Waiting(class) = place.standing else { return None };
         if now.saturating_sub(place.since) <= HALF_CLOSE {
             return None;
         }
         self.note_leaver(now.saturating_sub(place.since));
         let shelved = self.take_out(number);
-        self.places[number as usize].entry = Some(shelved.entry);
+        self.places[number].entry = Some(shelved.entry);
         self.doubt(number, class, shelved.source)
     }
 
     /// Takes out an entry that has waited for longer than `timeout`, the oldest first.
     pub(crate) fn expire(&mut self, now: Nanos, timeout: Nanos) -> Option<Shelved<T>> {
         let number = self.oldest_of(&EACH_AGE)?;
-        let waited = now.saturating_sub(self.places[number as usize].since);
+        let waited = now.saturating_sub(self.places[number].since);
         if waited <= timeout {
             return None;
         }
@@ -387,8 +384,7 @@ impl<T: Copy> Shelf<T> {
         now: Nanos,
         wanted: impl Fn(&T) -> bool,
     ) -> Option<Shelved<T>> {
-        let is_wanted =
-            |places: &[Seat<T>], number: u32| places[number as usize].entry.as_ref().is_some_and(&wanted);
+        let is_wanted = |places: &Seats<T>, number: u32| places[number].entry.as_ref().is_some_and(&wanted);
         let crowd = if class == Class::Newcomer { self.sources.largest_crowd() } else { None };
         let of_crowd =
             crowd.and_then(|source| self.order.last(self.source_list(source, DUE[class as usize])));
@@ -400,7 +396,7 @@ impl<T: Copy> Shelf<T> {
             next = if found.is_none() { self.ages.after(list, number) } else { None };
         }
         let number = found?;
-        self.note_leaver(now.saturating_sub(self.places[number as usize].since));
+        self.note_leaver(now.saturating_sub(self.places[number].since));
         Some(self.take_out(number))
     }
 
@@ -417,7 +413,7 @@ impl<T: Copy> Shelf<T> {
             let mut next = self.ages.first(self.age_list(list));
             while let Some(number) = next {
                 next = self.ages.after(self.age_list(list), number);
-                let place = &self.places[number as usize];
+                let place = &self.places[number];
                 let waited = now.saturating_sub(place.since);
                 // The doubtful stand in the order in which their clients hung up, which is not that of their age.
                 if waited <= least && list == DOUBTFUL {
@@ -448,17 +444,17 @@ impl<T: Copy> Shelf<T> {
 
     fn oldest_of(&self, lists: &[usize]) -> Option<u32> {
         let firsts = lists.iter().filter_map(|&list| self.ages.first(self.age_list(list)));
-        firsts.min_by_key(|&number| self.places[number as usize].since)
+        firsts.min_by_key(|&number| self.places[number].since)
     }
 
     /// Takes the entry of a place out of all lists and counts.
     fn take_out(&mut self, number: u32) -> Shelved<T> {
-        let place = self.places[number as usize];
+        let place = self.places[number];
         self.order.unlink(number);
         self.ages.unlink(number);
         let (class, source) = match place.standing {
-            Stand::Doubtful(class, source) => {
-                self.doubtful -= 1;
+            Stand::Doubtful(class) => {
+                let source = self.doubtful.remove(&number).expect("the source of a doubtful entry is kept");
                 (class, source)
             }
             Stand::Waiting(class) => {
@@ -468,7 +464,7 @@ impl<T: Copy> Shelf<T> {
             }
             Stand::Absent => unreachable!("only an entry that is on the shelf is taken out"),
         };
-        let place = &mut self.places[number as usize];
+        let place = &mut self.places[number];
         place.standing = Stand::Absent;
         let slot = if class == Class::Datagram { number - self.limits.connections as u32 } else { number };
         let entry = place.entry.take().expect("a place that is taken has an entry");
@@ -485,11 +481,11 @@ impl<T: Copy> Shelf<T> {
 
     /// Puts a place, which is in no list, among the doubtful; returns the one that has to be given up for it.
     fn doubt(&mut self, number: u32, class: Class, source: SourceId) -> Option<Shelved<T>> {
-        self.places[number as usize].standing = Stand::Doubtful(class, source);
+        self.places[number].standing = Stand::Doubtful(class);
+        self.doubtful.insert(number, source);
         self.order.push_first(self.doubtful_list(), number);
         self.insert_by_age(number, DOUBTFUL);
-        self.doubtful += 1;
-        if self.doubtful <= self.limits.doubtful_max {
+        if self.doubtful.len() <= self.limits.doubtful_max {
             return None;
         }
         self.ages.first(self.age_list(DOUBTFUL)).map(|first| self.take_out(first))
@@ -497,11 +493,11 @@ impl<T: Copy> Shelf<T> {
 
     fn insert_by_age(&mut self, number: u32, list: usize) {
         let list = self.age_list(list);
-        let since = self.places[number as usize].since;
+        let since = self.places[number].since;
         let mut place = self.ages.last(list);
         for _ in 0..OUT_OF_ORDER {
             match place {
-                Some(older) if self.places[older as usize].since > since => {
+                Some(older) if self.places[older].since > since => {
                     place = self.ages.before(list, older);
                 }
                 _ => break,
@@ -513,7 +509,7 @@ impl<T: Copy> Shelf<T> {
     /// The place of an entry that is on the shelf.
     fn present(&self, class: Class, slot: u32, generation: u32) -> Option<u32> {
         let number = self.place_of(class, slot)?;
-        let place = &self.places[number as usize];
+        let place = self.places.get(number)?;
         (place.standing != Stand::Absent && place.generation == generation).then_some(number)
     }
 
@@ -526,14 +522,14 @@ impl<T: Copy> Shelf<T> {
     }
 
     fn source_list(&self, source: u32, list: u32) -> u32 {
-        self.places.len() as u32 + source * OF_SOURCE + list
+        self.limits.places() as u32 + source * OF_SOURCE + list
     }
 
     fn doubtful_list(&self) -> u32 {
-        self.places.len() as u32 + self.rounds.len() as u32 * OF_SOURCE
+        self.limits.places() as u32 + self.rounds.len() as u32 * OF_SOURCE
     }
 
     fn age_list(&self, list: usize) -> u32 {
-        (self.places.len() + list) as u32
+        (self.limits.places() + list) as u32
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::cli::exit::ExitError;
 use crate::cli::limit_options;
+use crate::cli::live::relisten::KnownListener;
 use crate::cli::sources::OptionSources;
 use crate::limits::{Limits, TABLE};
 use crate::metrics::snapshot::Ceilings;
@@ -29,6 +30,8 @@ pub(super) struct RunningServer {
     pub(super) ceilings: Ceilings,
     /// How many files it may open.
     pub(super) open_files: usize,
+    /// Those that it has and had.
+    pub(super) listeners: Vec<KnownListener>,
     pub(super) options: OptionSources,
 }
 
@@ -61,7 +64,7 @@ impl RunningServer {
             Some(FORMAT) => {}
             Some(format) => {
                 return Err(format!(
-                    "answers in form {format}, and this program reads form {FORMAT}: use the program that serves"
+                    "answers in format {format}, but this program reads format {FORMAT}: use the program that serves"
                 ));
             }
             None => return Err("is no tidegate".to_owned()),
@@ -73,17 +76,27 @@ impl RunningServer {
             );
         }
         let options = OptionSources::from_json(&answer["options"]);
-        let options = options.ok_or("does not say its options as this program reads them")?;
+        let options = options.ok_or("shows its options in a way that this program cannot read")?;
         let ceiling = |name: &str| answer["ceilings"][name].as_u64().and_then(|n| usize::try_from(n).ok());
         // Of what the server does not say, everything fits.
         let most = |name: &str| ceiling(name).unwrap_or(usize::MAX);
         let mut ceilings = Ceilings::default();
         (ceilings.connections, ceilings.workers) = (most("connections"), most("workers"));
         ceilings.datagrams = ceiling("datagrams").unwrap_or(0);
+        ceilings.listeners = most("listeners");
         let open_files = answer["open_files"].as_u64().unwrap_or(u64::MAX);
         let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
-        Ok(Self { limits: limits(&answer["limits"])?, ceilings, open_files, options })
+        let listeners = answer["listeners"].as_array().map_or(&[][..], Vec::as_slice);
+        let listeners = listeners.iter().map(known).collect();
+        Ok(Self { limits: limits(&answer["limits"])?, ceilings, open_files, listeners, options })
     }
+}
+
+/// A listener that the server has or had.
+fn known(shown: &Value) -> KnownListener {
+    let text = |name: &str| shown[name].as_str().unwrap_or_default().to_owned();
+    let is_open = shown["listening"].as_bool().unwrap_or(true);
+    KnownListener { url: text("listener"), service: text("service"), is_open }
 }
 
 /// The limits in force. One that this program does not know is left out, and one that the server does not know has its
@@ -93,7 +106,7 @@ fn limits(shown: &Value) -> Result<Limits, String> {
     for limit in TABLE {
         let Some(text) = shown[limit.name].as_str() else { continue };
         let value = limit_options::parse(limit, text).map_err(|why| {
-            format!("has `{}` as {text}, which this program does not read: {why}", limit.name)
+            format!("has `{}` as {text}, which this program cannot read: {why}", limit.name)
         })?;
         (limit.set)(&mut limits, value);
     }
@@ -159,7 +172,7 @@ mod tests {
         let why = |answer: &str| RunningServer::read(answer.as_bytes()).unwrap_err();
         assert_eq!(why("<html>"), "does not answer in JSON");
         assert_eq!(why("{}"), "is no tidegate");
-        assert!(why("{\"format\":7}").starts_with("answers in form 7, and this program reads form 1"));
+        assert!(why("{\"format\":7}").starts_with("answers in format 7, but this program reads format 1"));
         assert!(why("{\"format\":1,\"options\":null}").starts_with("was not configured by the program"));
         let options = "\"options\":{\"command_line\":{},\"environment\":{},\"file\":null}";
         assert!(

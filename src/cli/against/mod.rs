@@ -9,6 +9,7 @@ use self::ask::RunningServer;
 use super::args::ServeArgs;
 use super::config;
 use super::exit::{self, ExitError, fail, print};
+use super::live::relisten::Relistened;
 use super::live::reload::{Configured, ReadAgain};
 use super::plan::Plan;
 use super::sources::OptionSources;
@@ -61,13 +62,13 @@ fn compare(args: ServeArgs, running: &RunningServer) -> Result<(Vec<Difference>,
         |why: String| ExitError::failed(format!("the configuration in force cannot be read here: {why}"));
     let old_args = config::options_of(old).map_err(unreadable)?;
     let old_plan = Plan::on(&old_args, running.open_files).map_err(|error| unreadable(error.why))?;
-    let before = Configured { given: ServeArgs::default(), args: old_args, plan: old_plan };
+    let before = Configured { given: ServeArgs::default(), args: old_args, plan: old_plan, access: None };
     let after = before.compared_with(new_args, new_plan);
 
     let mut differences = limit_differences(None, &running.limits, &after.plan.limits);
     let fixed = before.fixed(&after, &running.limits);
     let others = fixed.iter().filter(|name| differences.iter().all(|known| known.name != **name));
-    let others: Vec<_> = others.map(|name| difference(name, (old, &new), &args)).collect();
+    let others: Vec<_> = others.map(|name| difference(name, (old, &new))).collect();
     differences.extend(others);
     let mut refused = (!fixed.is_empty()).then(|| SetLimitsError::Fixed(fixed.clone()).to_string());
     if let (None, Err(error)) = (&refused, room_for(&running.ceilings, &after.plan.limits)) {
@@ -77,30 +78,27 @@ fn compare(args: ServeArgs, running: &RunningServer) -> Result<(Vec<Difference>,
         }
         refused = Some(error.to_string());
     }
-    if !fixed.contains(&"listen") {
-        differences.extend(of_listeners(&before, running, &after));
-        let others = before.other_changes(&after, &before.texts()).into_iter();
-        differences.extend(others.map(|LimitChange { name, listener, before, after }| Difference {
-            name,
-            listener,
-            now: before,
-            then: after,
-            needs_restart: false,
-        }));
-    }
-    Ok((differences, refused))
+    let relistened = before.relistened(&after);
+    let going: Vec<_> = before.both(&after).map(|(_, old, _)| old.url(&old.address)).collect();
+    let obstacle = relistened.obstacle(&running.listeners, &going, running.ceilings.listeners);
+    differences.extend(opened_and_closed(&relistened, obstacle.is_some()));
+    differences.extend(of_listeners(&before, running, &after));
+    let others = before.other_changes(&after, &before.texts()).into_iter();
+    differences.extend(others.map(|LimitChange { name, listener, before, after }| Difference {
+        name,
+        listener,
+        now: before,
+        then: after,
+        needs_restart: false,
+    }));
+    Ok((differences, refused.or(obstacle)))
 }
 
 /// An option that is no limit and takes effect at a restart.
-fn difference(
-    name: &'static str,
-    (old, new): (&OptionSources, &OptionSources),
-    args: &ServeArgs,
-) -> Difference {
-    let unsaid = || "not said here".to_owned();
+fn difference(name: &'static str, (old, new): (&OptionSources, &OptionSources)) -> Difference {
+    let unsaid = || "not set".to_owned();
     let said = |sources: &OptionSources| sources.said(name).unwrap_or_else(unsaid);
-    let then = if name == "listen" && !args.listen.is_empty() { args.listen.join(",") } else { said(new) };
-    Difference { name, listener: None, now: said(old), then, needs_restart: true }
+    Difference { name, listener: None, now: said(old), then: said(new), needs_restart: true }
 }
 
 /// What is another among limits.
@@ -114,6 +112,19 @@ fn limit_differences(listener: Option<&str>, now: &Limits, then: &Limits) -> Vec
         needs_restart: !limit.is_live(),
     };
     others.map(difference).collect()
+}
+
+/// The listeners that open and close.
+fn opened_and_closed(relistened: &Relistened<'_>, needs_restart: bool) -> Vec<Difference> {
+    let row = |text: &str, now: &str, then: &str| Difference {
+        name: "listen",
+        listener: Some(text.to_owned()),
+        now: now.to_owned(),
+        then: then.to_owned(),
+        needs_restart,
+    };
+    let opens = relistened.opening().map(|text| row(text, "closed", "open"));
+    opens.chain(relistened.closing().map(|text| row(text, "open", "closed"))).collect()
 }
 
 /// What is another at one listener, beside what is another for all.
@@ -134,7 +145,11 @@ fn of_listeners(before: &Configured, running: &RunningServer, after: &ReadAgain)
         let of_gate = old.gate_changes(new, &old.text).into_iter();
         differences.extend(of_gate.map(|LimitChange { name, before, after, .. }| live(name, before, after)));
         if old.shows_others_than(new) {
-            differences.push(live("tls-cert", "those it shows".to_owned(), "others".to_owned()));
+            differences.push(live(
+                "tls-cert",
+                "certificates in use".to_owned(),
+                "other certificates".to_owned(),
+            ));
         }
     }
     differences

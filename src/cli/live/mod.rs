@@ -5,6 +5,7 @@
 pub(super) mod handed;
 pub(super) mod notify;
 mod pairs;
+pub(super) mod relisten;
 pub(super) mod reload;
 pub(super) mod upgrade;
 
@@ -124,6 +125,8 @@ impl Live {
     }
 
     fn upgrade(&self) {
+        // No listener opens or closes meanwhile.
+        let _alone = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
         let estate = Estate {
             started: &self.origin,
             handle: &self.handle,

@@ -3,12 +3,13 @@
 
 use crate::cli::plan::PlannedListener;
 
-/// For each of the new ones the place of the old one that goes on as it, if one does. Of several that are alike, those
-/// with the same text belong together, and the others in their order.
+/// For each of the new ones the place of the old one that goes on as it, or opens again as it, if one does. Of several that
+/// are alike those that are open come first: those with the same text belong together, and the others in their order.
 pub(super) fn partners(old: &[PlannedListener], new: &[PlannedListener]) -> Vec<Option<usize>> {
-    let same = |before: usize, after: usize| old[before].is_the_same_as(&new[after]);
+    let same = |before: usize, after: usize| old[before].is_open() && old[before].is_the_same_as(&new[after]);
     let same_text = |before: usize, after: usize| same(before, after) && old[before].text == new[after].text;
-    paired(old.len(), new.len(), &[&same_text, &same])
+    let again = |before: usize, after: usize| old[before].opens_again_as(&new[after]);
+    paired(old.len(), new.len(), &[&same_text, &same, &again])
 }
 
 /// Whether an old one and a new one belong together.

@@ -1,12 +1,14 @@
 //! Reads the configuration again. It is checked as a whole, and then either all of it takes effect or nothing.
 
 use super::pairs::partners;
+use super::relisten::{KnownListener, Relistened};
+use crate::AccessLog;
 use crate::cli::args::ServeArgs;
 use crate::cli::config;
 use crate::cli::log;
 use crate::cli::plan::{Plan, PlannedListener};
 use crate::limits::{Limits, TABLE};
-use crate::server::{Handle, LimitChange, SetLimitsError};
+use crate::server::{Around, Handle, LimitChange, Opening, SetLimitsError, check_descriptors};
 
 /// What the program was configured with.
 pub(crate) struct Configured {
@@ -14,7 +16,10 @@ pub(crate) struct Configured {
     pub(crate) given: ServeArgs,
     /// The whole of what is in force.
     pub(crate) args: ServeArgs,
+    /// Its listeners are by their positions, those that were closed among them.
     pub(crate) plan: Plan,
+    /// Where HTTP requests are logged.
+    pub(crate) access: Option<AccessLog>,
 }
 
 /// A configuration that was read again, and is in order in itself.
@@ -27,9 +32,15 @@ pub(crate) struct ReadAgain {
 
 impl ReadAgain {
     /// The listener that the one at this position goes on as.
-    fn partner(&self, position: usize) -> Option<&PlannedListener> {
+    pub(super) fn partner(&self, position: usize) -> Option<&PlannedListener> {
         let at = self.partners.iter().position(|partner| *partner == Some(position))?;
         self.plan.listeners.get(at)
+    }
+
+    /// The listeners that the server never had.
+    pub(super) fn without_partner(&self) -> impl Iterator<Item = &PlannedListener> {
+        let both = self.plan.listeners.iter().zip(&self.partners);
+        both.filter(|(_, partner)| partner.is_none()).map(|(listener, _)| listener)
     }
 }
 
@@ -40,6 +51,10 @@ pub(crate) enum ReloadChange {
     Setting(LimitChange),
     /// This listener shows another certificate.
     Certificate(String),
+    /// This listener opens.
+    Opens(String),
+    /// This listener closes.
+    Closes(String),
 }
 
 impl std::fmt::Display for ReloadChange {
@@ -47,6 +62,8 @@ impl std::fmt::Display for ReloadChange {
         match self {
             ReloadChange::Setting(change) => change.fmt(f),
             ReloadChange::Certificate(listener) => write!(f, "the certificate of {listener}"),
+            ReloadChange::Opens(listener) => write!(f, "{listener} opens"),
+            ReloadChange::Closes(listener) => write!(f, "{listener} closes"),
         }
     }
 }
@@ -81,12 +98,17 @@ impl Configured {
         ReadAgain { args, plan, partners }
     }
 
+    /// The listeners that open and close.
+    pub(crate) fn relistened<'a>(&'a self, new: &'a ReadAgain) -> Relistened<'a> {
+        Relistened::between(&self.plan.listeners, &new.plan.listeners, &new.partners)
+    }
+
     /// The listeners that go on: each by its position, as it is and as it will be.
     pub(crate) fn both<'a>(
         &'a self,
         new: &'a ReadAgain,
     ) -> impl Iterator<Item = (usize, &'a PlannedListener, &'a PlannedListener)> {
-        let old = self.plan.listeners.iter().enumerate();
+        let old = self.plan.listeners.iter().enumerate().filter(|(_, listener)| listener.is_open());
         old.filter_map(|(position, old)| Some((position, old, new.partner(position)?)))
     }
 
@@ -96,16 +118,11 @@ impl Configured {
         if !fixed.is_empty() {
             return Err(SetLimitsError::Fixed(fixed).to_string());
         }
+        let relistened = self.relistened(new);
+        self.look_for_obstacles(&relistened, new, handle)?;
         let limits = handle.would_change(new.plan.limits.clone(), &self.own_limits(new));
         let mut changes = limits.map_err(|error| error.to_string())?;
-        let addresses = handle.addresses();
-        let urls: Vec<_> = self
-            .plan
-            .listeners
-            .iter()
-            .zip(&addresses)
-            .map(|(listener, address)| listener.url(address))
-            .collect();
+        let urls: Vec<_> = known(handle).into_iter().map(|known| known.url).collect();
         for (position, old, new) in self.both(new) {
             changes.extend(old.gate_changes(new, &urls[position]));
         }
@@ -113,28 +130,74 @@ impl Configured {
         let changes = changes.into_iter().map(ReloadChange::Setting);
         let shown = self.both(new).filter(|(_, old, new)| old.shows_others_than(new));
         let shown = shown.map(|(_, old, _)| ReloadChange::Certificate(old.text.clone()));
-        Ok(changes.chain(shown).collect())
+        let opens = relistened.opening().map(|text| ReloadChange::Opens(text.to_owned()));
+        let closes = relistened.closing().map(|text| ReloadChange::Closes(text.to_owned()));
+        Ok(opens.chain(closes).chain(changes).chain(shown).collect())
+    }
+
+    /// Why listeners cannot open and close, as far as it is known before they do.
+    fn look_for_obstacles(
+        &self,
+        relistened: &Relistened<'_>,
+        new: &ReadAgain,
+        handle: &Handle,
+    ) -> Result<(), String> {
+        let known = known(handle);
+        let going: Vec<_> = self.both(new).map(|(position, ..)| known[position].url.clone()).collect();
+        if let Some(why) = relistened.obstacle(&known, &going, handle.observe().ceilings().listeners) {
+            return Err(why);
+        }
+        for (position, listener) in &relistened.gone {
+            if handle.is_shared(*position) {
+                return Err(format!(
+                    "the socket of listener `{}` is a supervisor's too, which would go on listening there: it closes at a \
+                     restart",
+                    listener.text
+                ));
+            }
+        }
+        // What was closed may have its last clients.
+        let last = self.plan.listeners.iter().enumerate().filter(|(at, _)| new.partner(*at).is_none());
+        let of_last: usize = last.map(|(_, listener)| listener.descriptors()).sum();
+        let (limits, listeners) = (&new.plan.limits, new.plan.listeners.len());
+        let checked = check_descriptors(limits, listeners, new.plan.of_services() + of_last);
+        checked.map_err(|error| error.to_string())
     }
 
     /// Puts it in force.
     fn take_over(&mut self, new: ReadAgain, handle: &Handle) -> Result<(), String> {
-        let changed = handle.set_limits_by(new.plan.limits.clone(), &self.own_limits(&new));
-        changed.map_err(|error| error.to_string())?;
+        let relistened = self.relistened(&new);
+        let gone: Vec<_> = relistened.gone.iter().map(|(position, _)| *position).collect();
+        let neighbours = new.plan.neighbours();
+        let around = Around {
+            neighbours: &neighbours,
+            reuse_address: true,
+            busy_reply: new.plan.busy_reply.clone().map(Into::into),
+            access_log: self.access.clone(),
+        };
+        let openings = openings(&relistened, handle);
+        let relistening = handle.relisten(new.plan.limits.clone(), &self.own_limits(&new), openings, &around);
+        let relistening = relistening.map_err(|error| error.to_string())?;
         // From here on nothing can fail. What serves goes on.
         let ReadAgain { args, plan, partners } = new;
         for (listener, partner) in plan.listeners.into_iter().zip(partners) {
-            if let Some(position) = partner
-                && self.plan.listeners[position].take_over(listener)
-            {
+            let Some(position) = partner else {
+                self.plan.listeners.push(listener);
+                continue;
+            };
+            if self.plan.listeners[position].take_over(listener) {
                 handle.call_sessions(position);
             }
         }
+        let addresses = handle.addresses();
+        gone.iter().for_each(|&position| self.plan.listeners[position].close(addresses[position]));
         self.plan.limits = plan.limits;
         self.plan.busy_reply = plan.busy_reply;
         for (position, listener) in self.plan.listeners.iter().enumerate() {
             let words = listener.busy_reply.as_ref().or(self.plan.busy_reply.as_ref());
             handle.set_busy_reply(position, words.map(Vec::as_slice));
         }
+        relistening.finish(&gone);
         log::set_level(args.log_level());
         self.args = args;
         Ok(())
@@ -165,7 +228,14 @@ impl Configured {
 
     /// What each listener makes of the limits of the server, by its position.
     fn own_limits<'a>(&'a self, new: &'a ReadAgain) -> impl Fn(usize, &Limits) -> Limits + 'a {
-        |position, limits| match new.partner(position).or(self.plan.listeners.get(position)) {
+        let added = |position: usize| {
+            let beyond = position.checked_sub(self.plan.listeners.len())?;
+            new.without_partner().nth(beyond)
+        };
+        let one = move |position| {
+            new.partner(position).or(self.plan.listeners.get(position)).or_else(|| added(position))
+        };
+        move |position, limits| match one(position) {
             Some(listener) => listener.own.applied_to(Clone::clone(limits)),
             None => Clone::clone(limits),
         }
@@ -178,7 +248,7 @@ impl Configured {
 
     /// The options that are another now and take effect at a restart; `limits` are in force.
     pub(crate) fn fixed(&self, new: &ReadAgain, limits: &Limits) -> Vec<&'static str> {
-        let ReadAgain { args, plan, partners } = new;
+        let ReadAgain { args, plan, .. } = new;
         let mut fixed = Vec::new();
         let mut look = |name: &'static str, differs: bool| {
             if differs && !fixed.contains(&name) {
@@ -186,8 +256,8 @@ impl Configured {
             }
         };
         let old = &self.plan;
-        look("listen", partners.contains(&None) || partners.len() != old.listeners.len());
-        for (_, old, new) in self.both(new) {
+        let again = self.relistened(new).again;
+        for (_, old, new) in self.both(new).chain(again) {
             old.fixed(new).into_iter().for_each(|name| look(name, true));
         }
         look("admin", old.admin != plan.admin);
@@ -203,6 +273,24 @@ impl Configured {
         }
         fixed
     }
+}
+
+/// The listeners that a server has and had, by their positions.
+fn known(handle: &Handle) -> Vec<KnownListener> {
+    let all = handle.stats().listeners.into_iter();
+    all.map(|one| KnownListener { url: one.listener, service: one.service, is_open: !one.is_closed })
+        .collect()
+}
+
+/// What the server is told of the listeners that open. One that opens again does so where it was, by its real port.
+fn openings(relistened: &Relistened<'_>, handle: &Handle) -> Vec<Opening> {
+    let addresses = handle.addresses();
+    let again = relistened.again.iter().map(|(position, _, new)| Opening {
+        again: Some(*position),
+        listen: new.listen().at(addresses[*position]),
+    });
+    let added = relistened.added.iter().map(|new| Opening { again: None, listen: new.listen() });
+    again.chain(added).collect()
 }
 
 /// A text for clients, as the log shows it.

@@ -119,7 +119,8 @@ fn sockets(
 
 /// Starts the program; the end of the pipe on which it will say that it serves.
 fn start(program: &Path, sockets: &[Leaving]) -> io::Result<(Child, File)> {
-    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let (ours, theirs) = io::pipe()?;
+    let (ours, theirs) = (OwnedFd::from(ours), OwnedFd::from(theirs));
     let numbered = |leaving: &Leaving| NumberedSocket {
         number: leaving.socket.as_raw_fd(),
         name: leaving.name.clone(),

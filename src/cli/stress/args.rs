@@ -102,7 +102,8 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "N", help_heading = LOAD)]
     pub(super) seed: Option<u64>,
 
-    /// Give up a request whose reply is not complete after this time.
+    /// Give up a request whose reply is not complete this long after it was sent. In an open loop a reply is useful if it
+    /// is complete within this time from the instant at which the request was due.
     #[arg(short, long, value_name = "TIME", default_value = "5s", value_parser = units::duration,
           help_heading = CONNECTIONS)]
     pub(super) timeout: Duration,
@@ -191,7 +192,7 @@ pub(super) struct LoadArgs {
     pub(super) probe_source_ip: Option<Sources>,
 
     /// Exit with 99 unless this holds; may be repeated. Examples: p99<50ms, error_rate<0.1%, probe.p99<20ms,
-    /// worst_second.rate>900, handshake.p99<50ms.
+    /// worst_second.rate>900 (useful replies), too_late<1%, handshake.p99<50ms.
     #[arg(long, value_name = "CONDITION", help_heading = JUDGEMENT)]
     pub(super) threshold: Vec<Threshold>,
 

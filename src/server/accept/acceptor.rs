@@ -6,7 +6,8 @@
 //! kernel's backlog, and when accept fails.
 
 use super::errors::classify;
-use super::newcomers::Newcomers;
+use super::newcomers::{Newcomers, close_socket};
+use super::relisten::Relisten;
 use crate::admit::bell::{Awaited, Scope};
 use crate::admit::turns::accounts::Class;
 use crate::admit::turns::standing::INTERVAL;
@@ -20,6 +21,7 @@ use crate::server::shared::Shared;
 use crate::transport::address::ClientAddress;
 use crate::transport::listen::{ListenSocket, accept_queue};
 use crate::transport::socket::ClientSocket;
+use crossbeam_channel::Receiver;
 use mio::{Events, Poll};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
@@ -63,6 +65,8 @@ pub(crate) struct Acceptor {
     watched: Vec<Watched>,
     /// The one that is looked at first.
     first: usize,
+    /// Listeners that open and close.
+    relistens: Receiver<Relisten>,
     spares: Vec<OwnedFd>,
     back_off: Duration,
     /// Clients that were accepted, and that were turned away, since the cost was last measured.
@@ -74,7 +78,8 @@ pub(crate) struct Acceptor {
 
 /// One listener's socket, and what is known of those who stand there.
 struct Watched {
-    socket: ListenSocket,
+    /// Nothing once it is closed.
+    socket: Option<ListenSocket>,
     /// The kernel may have connections for us: true until it says that it has none.
     ready: bool,
     /// Since when newcomers have found a full queue, until there was a place, for `wait:D`.
@@ -90,7 +95,16 @@ struct Watched {
 
 impl Watched {
     fn new(socket: ListenSocket) -> Self {
-        Self { socket, ready: true, full_since: None, burst_since: None, surplus: 0, held: None }
+        Self { socket: Some(socket), ready: true, ..Self::closed() }
+    }
+
+    fn closed() -> Self {
+        Self { socket: None, ready: false, full_since: None, burst_since: None, surplus: 0, held: None }
+    }
+
+    /// Accepts one without waiting; where it is closed there is none.
+    fn accept(&self) -> io::Result<(ClientSocket, ClientAddress)> {
+        self.socket.as_ref().map_or_else(|| Err(io::ErrorKind::WouldBlock.into()), ListenSocket::accept)
     }
 
     /// The kernel has no more; an event will tell of the next.
@@ -103,14 +117,16 @@ impl Watched {
 
     /// The queue begins to stand: who waits in the kernel beyond `most` is surplus.
     fn clear_beyond(&mut self, most: usize) {
-        self.surplus = accept_queue(&self.socket).map_or(0, |waiting| waiting.saturating_sub(most));
+        let waiting = self.socket.as_ref().and_then(accept_queue);
+        self.surplus = waiting.map_or(0, |waiting| waiting.saturating_sub(most));
         self.ready |= self.surplus > 0;
     }
 
     /// Whether the kernel has a connection for us, without taking it.
     fn is_waited_at(&self) -> bool {
+        let Some(socket) = &self.socket else { return false };
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let polled = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&now));
+        let polled = poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&now));
         // When the kernel cannot say, accept will.
         polled.map_or(true, |ready| ready > 0)
     }
@@ -129,7 +145,12 @@ enum Step {
 }
 
 impl Acceptor {
-    pub(crate) fn new(shared: Arc<Shared>, poll: Poll, sockets: Vec<ListenSocket>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        poll: Poll,
+        sockets: Vec<ListenSocket>,
+        relistens: Receiver<Relisten>,
+    ) -> Self {
         let watched = sockets.into_iter().map(Watched::new).collect();
         let spares = (0..SPARES).map_while(|_| spare().ok()).collect();
         Self {
@@ -137,6 +158,7 @@ impl Acceptor {
             poll,
             watched,
             first: 0,
+            relistens,
             spares,
             back_off: BACK_OFF_FIRST,
             accepted: 0,
@@ -157,6 +179,7 @@ impl Acceptor {
             // It fails with EINTR only, and then the loop looks at everything again.
             let _ = self.poll.poll(&mut events, Some(self.rest()));
             self.shared.bell.wait_for_nothing();
+            self.guarded(Self::relisten);
             self.take_calls();
             self.guarded(Self::accept_all);
             self.tell_who_is_held();
@@ -177,7 +200,9 @@ impl Acceptor {
 
     /// Says at which listeners newcomers are held back, so that the leader passes them by.
     fn tell_who_is_held(&mut self) {
-        for (watched, holding) in self.watched.iter_mut().zip(&self.shared.holding) {
+        let open = self.watched.iter_mut().zip(&self.shared.holding);
+        // Where none is open one may be about to open, and holds back until it has.
+        for (watched, holding) in open.filter(|(watched, _)| watched.socket.is_some()) {
             let holds = watched.held.is_some();
             if holding.swap(holds, SeqCst) && !holds {
                 // The leader passed newcomers by until just now, and no event tells of them again.
@@ -247,7 +272,7 @@ impl Acceptor {
 
     /// All newcomers wait for this time; then each listener is looked at.
     fn pause(&mut self, time: Duration) {
-        for watched in &mut self.watched {
+        for watched in self.watched.iter_mut().filter(|watched| watched.socket.is_some()) {
             watched.ready = true;
             watched.held = Some(time);
         }
@@ -346,7 +371,8 @@ impl Acceptor {
     /// The listener at which most newcomers wait, if fewer wait at this one than its equal part of the queue that all share.
     fn above_its_share(&self, index: usize) -> Option<usize> {
         let waiting = |listener: usize| self.shared.listeners[listener].newcomers.waiting();
-        let share = self.shared.line.newcomers().places() / self.watched.len();
+        let open = self.watched.iter().filter(|watched| watched.socket.is_some()).count();
+        let share = self.shared.line.newcomers().places() / open.max(1);
         let fullest = (0..self.watched.len()).max_by_key(|&listener| waiting(listener));
         fullest.filter(|&fullest| waiting(index) < share && fullest != index)
     }
@@ -402,17 +428,32 @@ impl Acceptor {
     }
 
     fn close_listeners(&mut self) {
-        for index in 0..self.watched.len() {
-            if let Some(socket) = self.shared.listeners[index].socket().take() {
-                // It may live on in another process, and then the kernel would go on telling of its newcomers.
-                self.shared.poller.remove(&socket);
-            }
-        }
+        (0..self.watched.len()).for_each(|index| close_socket(&self.shared, index));
         self.watched.clear();
     }
 
+    /// Listeners have opened, and others are to close.
+    fn relisten(&mut self) {
+        while let Ok(Relisten { open, close, done }) = self.relistens.try_recv() {
+            for (index, socket) in open {
+                while self.watched.len() <= index {
+                    self.watched.push(Watched::closed());
+                }
+                self.watched[index] = Watched::new(socket);
+            }
+            let close: Vec<_> = close.into_iter().filter(|&index| index < self.watched.len()).collect();
+            self.take_the_last(&close);
+            for index in close {
+                close_socket(&self.shared, index);
+                self.watched[index] = Watched::closed();
+            }
+            // Whoever waits for it may have given up.
+            let _ = done.send(());
+        }
+    }
+
     fn accept(&mut self, index: usize) -> Result<(ClientSocket, ClientAddress), Step> {
-        match self.watched[index].socket.accept() {
+        match self.watched[index].accept() {
             Ok((socket, peer)) => {
                 self.back_off = BACK_OFF_FIRST;
                 self.accepted += 1;
@@ -460,7 +501,7 @@ impl Acceptor {
         // the spare one lost.
         let _alone = shared.listeners[index].socket();
         self.spares.pop();
-        let accepted = self.watched[index].socket.accept();
+        let accepted = self.watched[index].accept();
         let refused = accepted.is_ok();
         if !refused {
             self.shared.refusal_budget().give_back();
@@ -482,25 +523,34 @@ impl Acceptor {
         }
     }
 
-    /// Closes the listeners without resetting clients that the kernel has welcomed already: no more handshakes begin, then
-    /// it accepts what there is, and those whose handshake was under way.
+    /// Closes the listeners.
     fn drain(&mut self) {
+        // What has just opened is closed as well as the others.
+        self.relisten();
         let ours: Vec<usize> =
             (0..self.watched.len()).filter(|&index| !self.shared.listeners[index].is_handed_over()).collect();
-        for &index in &ours {
+        self.take_the_last(&ours);
+        self.close_listeners();
+    }
+
+    /// Before listeners are closed, accepts the clients that the kernel has welcomed already, so that none is reset: no more
+    /// handshakes begin, then it accepts what there is, and those whose handshake was under way.
+    fn take_the_last(&mut self, listeners: &[usize]) {
+        for &index in listeners {
             if let Some(socket) = &mut *self.shared.listeners[index].socket() {
                 socket.remove_file();
             }
-            self.watched[index].socket.take_no_more();
+            if let Some(socket) = &self.watched[index].socket {
+                socket.take_no_more();
+            }
         }
         let until = Instant::now() + LAST_HANDSHAKES_MAX;
         loop {
-            ours.iter().for_each(|&index| self.accept_completed(index));
-            if !self.is_anybody_late(&ours) || Instant::now() > until {
+            listeners.iter().for_each(|&index| self.accept_completed(index));
+            if !self.is_anybody_late(listeners) || Instant::now() > until {
                 break;
             }
         }
-        self.close_listeners();
     }
 
     /// Accepts what the kernel has at a listener that takes no more. Bounded, should the filter be impossible: with a backlog
@@ -519,7 +569,7 @@ impl Acceptor {
 
     /// Waits a moment for the last handshakes; whether one has come to its end.
     fn is_anybody_late(&self, listeners: &[usize]) -> bool {
-        let sockets = listeners.iter().map(|&index| &self.watched[index].socket);
+        let sockets = listeners.iter().filter_map(|&index| self.watched[index].socket.as_ref());
         let mut asked: Vec<_> = sockets
             .filter(|socket| socket.ends_handshakes())
             .map(|socket| PollFd::new(socket, PollFlags::IN))

@@ -3,3 +3,4 @@
 pub(crate) mod acceptor;
 pub(crate) mod errors;
 pub(crate) mod newcomers;
+pub(crate) mod relisten;

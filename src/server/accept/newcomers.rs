@@ -39,6 +39,14 @@ pub(crate) fn register_listeners(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
+/// Closes the socket of a listener, if it is open.
+pub(crate) fn close_socket(shared: &Shared, number: usize) {
+    if let Some(socket) = shared.listeners[number].socket().take() {
+        // It may live on in another process, and then the kernel would go on telling of its newcomers.
+        shared.poller.remove(&socket);
+    }
+}
+
 /// The newcomers of a server, for the thread whose ledgers these are: the leader or the acceptor.
 #[derive(Clone, Copy)]
 pub(crate) struct Newcomers<'a> {

@@ -153,7 +153,7 @@ impl Closer<'_> {
         self.put_away(socket, ending, words, registered);
         // The place is given back when the session has been told.
         if let Some(session) = session
-            && self.farewells.add(Farewell { session, reason, permit })
+            && self.farewells.add(Farewell { session, reason, permit: permit.into_inner() })
         {
             self.queue_farewells();
         }

@@ -1,6 +1,6 @@
 //! Every ending, on connections whose other end the test holds: a pair of sockets, without network and without threads.
 
-use super::shedding::{Shedding, shed};
+use super::shedding::{Shedding, shed, shelve};
 use super::*;
 use crate::admit::Admission;
 use crate::limits::Limits;
@@ -10,11 +10,14 @@ use crate::server::counts::KEEPER_ROW;
 use crate::server::datagram::socket::DatagramSocket;
 use crate::server::extras::Extras;
 use crate::server::listener::Listener;
+use crate::server::listeners::Listeners;
 use crate::server::poll::poller::Source;
 use crate::server::poll::threads::Threads;
 use crate::server::queue::connection::Registered;
 use crate::server::queue::line::Claim;
 use crate::server::shared::Shared;
+#[cfg(feature = "tls")]
+use crate::service::TlsSide;
 use crate::service::{Stream, Turn};
 use crate::sys::Taken;
 use crossbeam_channel::Receiver;
@@ -243,6 +246,35 @@ fn words_are_said_before_the_end_and_without_words_nothing_lingers() {
     }
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn the_last_words_are_said_inside_tls_and_only_where_the_end_is_no_reset() {
+    use crate::transport::tls::{Advance, PLAIN_MAX, Records, opened};
+    let house = House { table: Table::new(1).with_tls(true), ..House::new() };
+    for (reason, words, said) in [
+        (CloseReason::Overload, "later\n", Some("later\n")),
+        (CloseReason::Server, "", Some("")),
+        (CloseReason::WriteTimeout, "later\n", None),
+    ] {
+        let (owned, mut client) = house.active();
+        let (ours, mut theirs) = opened();
+        *house.table.side(owned.id.slot).unwrap() = Some(Box::new(TlsSide::opened(ours)));
+        let ledger = owned.ledger;
+        let count = || ledger.closed(Place::Active, reason);
+        let words = &LastWords::new(words.into());
+        house.closer().end(owned, Ending::of(reason), reason, words, count);
+        assert_eq!(house.is_reset(), said.is_none());
+        let (mut bytes, mut records, mut plain) = (Vec::new(), Records::default(), vec![0; 2 * PLAIN_MAX]);
+        client.read_to_end(&mut bytes).expect("the end is there");
+        records.load(&bytes);
+        let (len, advance) = theirs.advance(&mut records, &mut plain, &mut Vec::new()).unwrap();
+        let heard = (advance == Advance::Ended).then(|| std::str::from_utf8(&plain[..len]).unwrap());
+        assert_eq!(heard, said, "{reason}");
+        assert!(said.is_some() || bytes.is_empty());
+        house.is_empty();
+    }
+}
+
 #[test]
 fn a_client_that_has_said_all_hears_the_words_and_is_not_waited_for() {
     let is_all: fn(&[u8]) -> bool = |bytes| bytes == b"all";
@@ -399,7 +431,8 @@ fn server(answers_overload: bool) -> crate::server::BoundServer {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let listener = Listener::new(nothing.into(), address.into(), service, 0, None);
     let limits = Limits::default().max_connections(1).queue(1);
-    crate::server::BoundServer::new(limits, vec![listener], Vec::new(), Extras::default()).unwrap()
+    crate::server::BoundServer::new(limits, Listeners::new(vec![listener], 0), Vec::new(), Extras::default())
+        .unwrap()
 }
 
 /// An entry of a connection that waits for a turn with this claim, and its client's end.
@@ -482,13 +515,30 @@ fn an_established_connection_whose_client_has_left_ends_as_closed_by_it() {
 }
 
 #[test]
+fn what_is_shelved_waits_there_and_no_longer_in_the_line() {
+    let server = server(true);
+    let shared = server.shared();
+    let (entry, client) = waiting(shared, Claim::Turn);
+    shelve(shared, shared.counts.row(KEEPER_ROW), Some(entry), 2);
+    assert_eq!((shared.line.pop(), shared.order.len()), (None, 1));
+    let entry = shared.order.drain_one().unwrap();
+    shed(shared, shared.counts.row(KEEPER_ROW), &entry, Shedding::Gone, 3);
+    assert_eq!((heard(&client).as_str(), shared.order.len()), ("", 0));
+}
+
+#[test]
 fn a_datagram_that_is_shed_is_counted_by_the_reason_for_it_and_its_place_is_free() {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let service = Arc::new(crate::datagrams(|_, _| Ok(())));
     let socket = DatagramSocket::new(nothing().into(), address, service, 0);
     let limits = Limits::default().workers(1).max_connections(1).queue(1);
-    let server =
-        crate::server::BoundServer::new(limits, Vec::new(), vec![socket], Extras::default()).unwrap();
+    let server = crate::server::BoundServer::new(
+        limits,
+        Listeners::new(Vec::new(), 0),
+        vec![socket],
+        Extras::default(),
+    )
+    .unwrap();
     let (shared, row) = (server.shared(), server.shared().counts.row(KEEPER_ROW));
     for (why, reason) in [
         (Shedding::Displaced, DatagramDrop::QueueFull),

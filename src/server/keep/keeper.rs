@@ -1,10 +1,10 @@
 //! The timekeeper: one thread that closes what has waited too long, runs the polite closes, polls while all workers are
 //! in turns, sums up refusals once a second, and leads the drain. None of its work blocks.
 
-use super::deadlines;
 use super::drain::Drain;
 use super::pressure::Pressure;
 use super::trim::Trim;
+use super::{closed, deadlines};
 use crate::clock::{Nanos, nanos};
 use crate::server::close::linger::Lingering;
 use crate::server::counts::{KEEPER_ROW, Row};
@@ -120,6 +120,9 @@ impl Timekeeper {
             self.next_scan = now + self.scan_every;
             self.expire_lingering(now);
             self.scan(now);
+            if !self.drain.is_draining() {
+                closed::see_off(&shared, now);
+            }
         }
         self.pressure.mind(&shared, &self.limits, shared.counts.row(KEEPER_ROW), now);
         if now >= self.next_summary {

@@ -1,5 +1,6 @@
 //! The timekeeper and the drain: deadlines, summaries, and how a server ends.
 
+mod closed;
 pub(crate) mod deadlines;
 pub(crate) mod drain;
 pub(crate) mod keeper;

@@ -106,7 +106,8 @@ impl Pressure {
         if shared.life.is_draining() {
             return;
         }
-        for (listener, limits) in shared.listeners.iter().zip(&limits.listeners) {
+        let open = shared.listeners.iter().zip(&limits.listeners);
+        for (listener, limits) in open.filter(|(listener, _)| listener.closed_at().is_none()) {
             if let Some(socket) = &*listener.socket() {
                 let (deep, shallow) = limits.backlogs();
                 set_backlog(
@@ -146,9 +147,10 @@ impl Pressure {
             self.measured_at = 0;
             return;
         }
-        let columns = shared.listeners.len() + shared.datagrams.sockets.len();
+        let of_datagrams = shared.datagrams.sockets.iter().map(|socket| socket.column);
+        let columns = (0..shared.listeners.len()).chain(of_datagrams);
         let done = |column| shared.counts.read_counts(column).turns[TurnOutcome::Ok as usize];
-        let turns: u64 = (0..columns).map(done).sum();
+        let turns: u64 = columns.map(done).sum();
         if self.measured_at > 0 {
             let seconds = Duration::from_nanos(now.saturating_sub(self.measured_at)).as_secs_f64();
             let rate = turns.saturating_sub(self.turns) as f64 / seconds.max(1e-3);

@@ -1,10 +1,10 @@
 //! The server's only epoll.
 //!
 //! Every connection is registered once, edge-triggered, for its whole life; at its first blocked write it is registered
-//! a second time. At most one thread polls at a time, the leader. A worker without work becomes the leader, puts
-//! connections with events into the queue, gives up the lead, and takes the first entry itself. So an event is not
-//! handed from thread to thread, and the kernel wakes no thread while the leader works. When all workers are in turns,
-//! the timekeeper leads for a moment at every tick.
+//! a second time. At most one thread polls at a time, the leader. A worker without work becomes the leader. It keeps the
+//! first connection with an event for itself, puts the others into the queue, gives up the lead, and gives that connection
+//! its turn. So an event is not handed from thread to thread, and the kernel wakes no thread while the leader works. When
+//! all workers are in turns, the timekeeper leads for a moment at every tick.
 
 use super::crew::Lead;
 use crate::server::queue::state::{ConnectionId, Generation, Marks};
@@ -182,9 +182,9 @@ mod tests {
         let id = |slot, generation| ConnectionId { slot, generation: Generation(generation) };
         for source in [
             Source::Connection(id(0, 0)),
-            Source::Connection(id(crate::Limits::CONNECTIONS_MAX as u32 - 1, u32::MAX >> 4)),
+            Source::Connection(id(crate::limits::Limits::CONNECTIONS_MAX as u32 - 1, u32::MAX >> 4)),
             Source::Other(id(0, 0)),
-            Source::Other(id(crate::Limits::CONNECTIONS_MAX as u32 - 1, u32::MAX)),
+            Source::Other(id(crate::limits::Limits::CONNECTIONS_MAX as u32 - 1, u32::MAX)),
             Source::Routed(RouteId { number: 0, life: 0 }),
             Source::Routed(RouteId { number: (1 << 24) - 1, life: u32::MAX }),
             Source::Listener(0),
@@ -195,6 +195,12 @@ mod tests {
             assert_eq!(Source::of(source.token()), source);
             assert_ne!(source.token(), WAKE);
         }
+    }
+
+    #[test]
+    fn all_who_ask_have_the_same_routes() {
+        let (poller, _) = Poller::new().unwrap();
+        assert!(Arc::ptr_eq(poller.routes(), poller.routes()));
     }
 
     /// A crew of whom nobody needs to be woken: the test's thread leads.

@@ -6,6 +6,7 @@ use crate::reason::CloseReason;
 use crate::service::{Kept, Session};
 use crate::transport::address::ClientAddress;
 use crate::transport::socket::ClientSocket;
+use std::cell::Cell;
 
 /// How far a connection's registration with the poller goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,10 +117,11 @@ pub(crate) struct Connection {
     pub(crate) overdue: bool,
     /// It has ended for this reason, and closes when its replies are flushed.
     pub(crate) ending: Option<CloseReason>,
-    /// Of its client.
-    pub(crate) address: ClientAddress,
+    /// Of its client. Like the permit it is in a cell, where the compiler does not look for values that do not occur: it
+    /// would let one of them say whether there is a connection, and each turn would read this second cache line for it.
+    pub(crate) address: Cell<ClientAddress>,
     /// Its place among the admitted; given back when it is dropped, after the socket.
-    pub(crate) _permit: Permit,
+    pub(crate) _permit: Cell<Permit>,
 }
 
 impl Connection {
@@ -134,8 +136,8 @@ impl Connection {
             in_drain: LastInput::default(),
             overdue: false,
             ending: None,
-            address,
-            _permit: permit,
+            address: Cell::new(address),
+            _permit: Cell::new(permit),
         }
     }
 
@@ -147,7 +149,7 @@ impl Connection {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
-            .field("address", &self.address)
+            .field("address", &self.address.get())
             .field("waiting", &self.waiting.get())
             .finish_non_exhaustive()
     }

@@ -7,6 +7,7 @@
 
 use super::room::NewcomerRoom;
 use super::state::ConnectionId;
+use crate::admit::turns::shelf::Shelf;
 use crate::clock::Nanos;
 use crate::metrics::stats::Place;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -57,6 +58,8 @@ pub(crate) struct Entry {
     pub(crate) since: Nanos,
     pub(crate) job: Job,
 }
+
+const _: () = assert!(Shelf::<Entry>::PLACE_BYTES == 64, "one cache line");
 
 impl Entry {
     /// The connection whose turn this is, and its claim.

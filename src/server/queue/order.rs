@@ -247,10 +247,11 @@ impl<E: Copy> Order<E> {
         self.with(|shelf| shelf.found_nothing(slot));
     }
 
-    /// What a turn of this source has cost, by the clock: what it kept a worker for. Nothing while the shelf is empty.
+    /// What a turn of this source has cost, by the clock: what it kept a worker for. Nothing while the shelf is empty: then
+    /// the source, which is in the second cache line of its slot, is not asked for.
     #[inline]
-    pub(crate) fn note_cost(&self, source: SourceId, cost: Nanos) {
-        self.with(|shelf| shelf.note_cost(source, cost));
+    pub(crate) fn note_cost(&self, source: impl FnOnce() -> SourceId, cost: Nanos) {
+        self.with(|shelf| shelf.note_cost(source(), cost));
     }
 
     /// The client of a queued entry has closed at least its sending half: see [`Shelf::hung_up`].

@@ -183,7 +183,7 @@ fn costs_and_refunds_reach_the_shelf() {
     order.refund(SourceId(4));
     channel.push(4, 1_130);
     assert_eq!(turn(&order, &channel, 1_131), Some(4), "it was not charged");
-    order.note_cost(SourceId(4), 10 * MS);
+    order.note_cost(|| SourceId(4), 10 * MS);
     channel.push(4, 1_131);
     assert_eq!(turn(&order, &channel, 1_132), Some(3), "it was charged now");
 }
@@ -198,7 +198,7 @@ fn a_source_whose_turns_cost_more_has_fewer_of_them() {
             let slot = turn(&order, &channel, now).expect("each waits again");
             turns[slot as usize] += 1;
             if slot < 3 {
-                order.note_cost(SourceId(u128::from(slot)), costs[slot as usize - 1]);
+                order.note_cost(|| SourceId(u128::from(slot)), costs[slot as usize - 1]);
             }
             channel.push(slot, now);
         }
@@ -233,6 +233,42 @@ fn the_timekeeper_moves_what_has_come_to_the_shelf_and_is_handed_what_cannot_sta
     assert_eq!(other, [Offer::Turn((0, 1_000 * MS, false)), given_up(4), given_up(5)]);
     assert_eq!((order.len(), order.standing().stands(), channel.pop()), (5, true, None));
     assert_eq!([1_131, 1_132].map(|now| turn(&order, &channel, now)), [Some(3), Some(2)]);
+}
+
+/// Entries that are all of one source.
+#[derive(Default)]
+struct OneSource(Channel);
+
+impl Arrivals<Simple> for OneSource {
+    fn pop(&self) -> Option<Simple> {
+        self.0.pop()
+    }
+
+    fn since(entry: &Simple) -> Nanos {
+        Channel::since(entry)
+    }
+
+    fn about(&self, entry: &Simple) -> Option<About> {
+        self.0.about(entry).map(|about| About { source: SourceId(7), ..about })
+    }
+}
+
+#[test]
+fn a_connection_whose_turn_found_nothing_stands_where_it_stood() {
+    for (found_nothing, next) in [(true, [3, 2, 1]), (false, [2, 1, 3])] {
+        let (order, channel) = (order().0, OneSource::default());
+        (1..=3).for_each(|slot| channel.0.push(slot, 1_000 + Nanos::from(slot)));
+        let take = |now| match order.take(now * MS, &channel) {
+            Some(Offer::Turn((slot, ..))) => slot,
+            other => panic!("no turn: {other:?}"),
+        };
+        assert_eq!(take(1_130), 3);
+        if found_nothing {
+            order.found_nothing(3);
+        }
+        channel.0.push(3, 1_131);
+        assert_eq!([1_132, 1_133, 1_134].map(take), next, "found nothing: {found_nothing}");
+    }
 }
 
 /// How many of three entries whose clients have probably left are given up when the queue stands.

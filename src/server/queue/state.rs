@@ -271,6 +271,15 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_is_a_hangup_too_and_stays_one() {
+        for marks in [Marks::of_client(false), Marks::of_client(true)] {
+            let failed = marks.with_failure(true);
+            assert!(failed.failed() && failed.hangup() && !marks.failed());
+            assert_eq!((failed.with_failure(true), marks.with_failure(false)), (failed, marks));
+        }
+    }
+
+    #[test]
     fn one_life_goes_round_and_ends() {
         let (state, life) = owned();
         assert!(!state.is_idle() && !state.is_queued());

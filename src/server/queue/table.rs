@@ -31,6 +31,8 @@ pub(crate) struct Slot {
     heap: AtomicU64,
 }
 
+// A mutex is larger where the system has one of its own.
+#[cfg(not(target_vendor = "apple"))]
 const _: () = assert!(size_of::<Slot>() == 128, "two cache lines: one for turns, one for the rest");
 
 impl Slot {
@@ -74,8 +76,11 @@ pub(crate) struct Table {
     capacity: usize,
     /// The TLS of each slot's connection, where a listener has any: apart, so that connections without it do not pay for
     /// it. As a slot's connection, it is locked by its owner only.
-    sides: Box<[Mutex<Option<Box<TlsSide>>>]>,
+    sides: OnceLock<Box<[Side]>>,
 }
+
+/// The TLS of a slot's connection, if it has any.
+type Side = Mutex<Option<Box<TlsSide>>>;
 
 impl Table {
     /// The most connections that it can hold.
@@ -89,22 +94,27 @@ impl Table {
             free: Mutex::new(Vec::new()),
             used: AtomicUsize::new(0),
             capacity,
-            sides: Box::default(),
+            sides: OnceLock::new(),
         }
     }
 
     /// With room for the TLS of each connection, if a listener has any.
-    pub(crate) fn with_tls(mut self, tls: bool) -> Self {
+    pub(crate) fn with_tls(self, tls: bool) -> Self {
         if tls {
-            self.sides = (0..self.capacity).map(|_| Mutex::new(None)).collect();
+            self.make_room_for_tls();
         }
         self
+    }
+
+    /// A listener has TLS: from now on there is room for that of each connection.
+    pub(crate) fn make_room_for_tls(&self) {
+        self.sides.get_or_init(|| (0..self.capacity).map(|_| Mutex::new(None)).collect());
     }
 
     /// The TLS of a slot's connection, for the thread that owns it; made when a TLS client's first byte is there. `None`
     /// if no listener has TLS.
     pub(crate) fn side(&self, index: u32) -> Option<MutexGuard<'_, Option<Box<TlsSide>>>> {
-        let side = self.sides.get(index as usize)?;
+        let side = self.sides.get()?.get(index as usize)?;
         Some(side.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

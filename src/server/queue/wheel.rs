@@ -215,11 +215,19 @@ mod tests {
         assert!(wheel.arm(id(3), 20 * MS));
         assert!(!wheel.arm(id(4), 30 * MS));
         assert!(wheel.arm(id(5), 20 * MS - 1));
+        assert!(!wheel.arm(id(6), 20 * MS - 1), "the thread that waits looks then anyway");
         assert!(due(&wheel, 19 * MS).is_empty());
-        assert_eq!(due(&wheel, 20 * MS - 1), [5]);
+        assert_eq!(due(&wheel, 20 * MS - 1), [5, 6]);
         assert_eq!((wheel.earliest(), due(&wheel, 20 * MS)), (20 * MS, vec![3]));
         assert_eq!((wheel.earliest(), due(&wheel, 3_600_000 * MS)), (30 * MS, vec![4]));
         assert_eq!((wheel.earliest(), due(&wheel, 3_600_001 * MS)), (Nanos::MAX, vec![]));
+    }
+
+    #[test]
+    fn in_the_first_tick_the_next_timer_is_known_too() {
+        let wheel = Wheel::new();
+        assert!(wheel.arm(id(1), 0) && !wheel.arm(id(2), 2 * TICK));
+        assert_eq!((due(&wheel, TICK - 1), wheel.earliest()), (vec![1], 2 * TICK));
     }
 
     #[test]

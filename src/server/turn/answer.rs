@@ -203,10 +203,8 @@ pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos)
     let room = &mut batch.replies[..batch.reply_size];
     let began = station.now;
     let len = answer(station, socket, ledger, letter.request(), peer, room);
-    if shared.order.len() > 0 {
-        let source = Sharing::source(shared.sharing.heap(socket.column, peer.ip()));
-        shared.order.note_cost(source, station.now.saturating_sub(began));
-    }
+    let source = || Sharing::source(shared.sharing.heap(socket.column, peer.ip()));
+    shared.order.note_cost(source, station.now.saturating_sub(began));
     if len != NONE {
         socket.send(&[Given { data: &batch.replies[..len], to: peer, from: local }], ledger);
     }

@@ -24,7 +24,7 @@ pub(super) fn hear(
     let next = match take(&connection.socket) {
         Ok(Some(origin)) => {
             if let Origin::Client { source, .. } = origin {
-                connection.address = canonical(source).into();
+                connection.address.set(canonical(source).into());
                 let heap = shared.sharing.heap(owned.listener(), source.ip());
                 owned.slot.set_origin(owned.listener(), heap);
             }
@@ -44,7 +44,7 @@ pub(super) fn hear(
             })
         }
         Err(TakeError::Header(error)) => {
-            tracing::debug!(listener = %listener.url, peer = %connection.address, %error, "no PROXY header");
+            tracing::debug!(listener = %listener.url, peer = %connection.address.get(), %error, "no PROXY header");
             Next::Shed(DropReason::ProxyHeader)
         }
         // A balancer that looks whether the port is open says no word.

@@ -29,7 +29,7 @@ pub(crate) fn go_on(
     station.share_work(tls.cost.get());
     let began = station.now;
     let seat = Seat { slot: owned.id.slot, generation: owned.id.generation.0 };
-    let peer = Peer::new(connection.address);
+    let peer = Peer::new(connection.address.get());
     let shake = {
         let Connection { socket, kept, .. } = &mut *connection;
         let limits = &station.limits.listeners[owned.listener()];
@@ -42,7 +42,7 @@ pub(crate) fn go_on(
     if !matches!(shake, Shake::Silent | Shake::Left) {
         tls.cost.note(took);
         // Its source pays for it, where sources have turns by what they cost.
-        shared.order.note_cost(Sharing::source(owned.slot.heap()), took);
+        shared.order.note_cost(|| Sharing::source(owned.slot.heap()), took);
         tls.counts.worked(took);
     }
     if matches!(shake, Shake::Silent | Shake::Waits) {
@@ -97,7 +97,7 @@ fn open(
     connection: &mut Connection,
     side: &TlsSide,
 ) -> Option<Next> {
-    let peer = Peer::known(connection.address, side.facts());
+    let peer = Peer::known(connection.address.get(), side.facts());
     if let (Some(tls), Some(facts)) = (&listener.tls, peer.tls()) {
         let took = station.now.saturating_sub(side.began());
         tls.counts.opened(facts.version.as_str(), facts.resumed, took);

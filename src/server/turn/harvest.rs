@@ -1,4 +1,5 @@
-//! The harvest: the leader reads events from the epoll and puts the connections that have work into the queue.
+//! The harvest: the leader reads events from the epoll. It keeps the first turn for itself, and puts the other connections
+//! that have work into the queue.
 
 use crate::admit::turns::accounts::Class;
 use crate::clock::Nanos;
@@ -47,25 +48,27 @@ pub(crate) fn harvest(
         }
         *at
     };
-    let mut queue = |entry| match entry {
-        Some(entry) if takes && first.is_none() => *first = Some(entry),
-        Some(entry) => shared.line.push(entry),
-        None => {}
-    };
-    let events = shared.poller.poll(lead, timeout, |event| match event {
-        Event::Connection { id, marks } => queue(queued(shared, id, marks, row, &mut clock)),
-        Event::Routed { id, hung_up } => {
-            // Whether the other side has hung up, the session learns from the route: the session may have another
-            // descriptor later.
-            if let Some(seat) = shared.poller.routes().event(id, hung_up) {
-                queue(queued(shared, connection_of(seat), Marks::of_other(false), row, &mut clock));
+    let events = shared.poller.poll(lead, timeout, |event| {
+        let (id, marks) = match event {
+            Event::Connection { id, marks } => (id, marks),
+            Event::Routed { id, hung_up } => match shared.poller.routes().event(id, hung_up) {
+                // Whether the other side has hung up, the session learns from the route: the session may have another
+                // descriptor later.
+                Some(seat) => (connection_of(seat), Marks::of_other(false)),
+                None => return,
+            },
+            Event::Newcomers(listener) => return Newcomers { shared, row }.take(listener),
+            Event::Datagrams(number) => {
+                if let Some(socket) = shared.datagrams.sockets.get(number) {
+                    socket.schedule(&shared.line, number, clock());
+                }
+                return;
             }
-        }
-        Event::Newcomers(listener) => Newcomers { shared, row }.take(listener),
-        Event::Datagrams(number) => {
-            if let Some(socket) = shared.datagrams.sockets.get(number) {
-                socket.schedule(&shared.line, number, clock());
-            }
+        };
+        match queued(shared, id, marks, row, &mut clock) {
+            Some(entry) if takes && first.is_none() => *first = Some(entry),
+            Some(entry) => shared.line.push(entry),
+            None => {}
         }
     });
     found.events = events;
@@ -92,6 +95,7 @@ pub(crate) fn ready(
 
 /// The same, but the caller puts the entry into the line, if there is one: the connection is queued.
 #[must_use = "a connection that is queued must be in the line, or have its turn"]
+#[inline]
 fn queued(
     shared: &Shared,
     id: ConnectionId,

@@ -56,7 +56,7 @@ pub(super) fn open(
         if look && has_left(&connection.socket, listener.tls.is_some() || service.client_speaks_first()) {
             return Err(DropReason::ClientGone);
         }
-        let peer = &Peer::new(connection.address);
+        let peer = &Peer::new(connection.address.get());
         if !service.verify(peer) {
             return Err(DropReason::Denied);
         }

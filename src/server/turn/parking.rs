@@ -30,26 +30,47 @@ pub(crate) enum Next {
     Cut,
 }
 
-/// Sees to it that events of the connection will come; while the server drains, it may have to end instead.
+/// Sees to it that events of the connection will come; while the server drains, it may have to end instead. For nearly
+/// all there is nothing to do: that is seen without a call.
 #[inline]
 pub(crate) fn prepare(
     station: &Station<'_>,
-    id: ConnectionId,
+    from: (ConnectionId, usize),
     connection: &mut Connection,
     waiting: Waiting,
-    turned: Turned,
+    turned: &Turned,
+) -> Next {
+    connection.waiting = waiting.into();
+    let writable = turned.both_ways || matches!(waiting, Waiting::Flush { .. });
+    let registered = match connection.registered {
+        Registered::No => false,
+        Registered::Readable => !writable,
+        Registered::Writable => true,
+    };
+    if registered && connection.kept.is_empty() && !station.shared.ends(from.1) {
+        return Next::Park(waiting);
+    }
+    prepare_with_care(station, from, connection, waiting, writable, turned)
+}
+
+#[inline(never)]
+fn prepare_with_care(
+    station: &Station<'_>,
+    (id, listener): (ConnectionId, usize),
+    connection: &mut Connection,
+    waiting: Waiting,
+    writable: bool,
+    turned: &Turned,
 ) -> Next {
     let shared = station.shared;
-    connection.waiting = waiting.into();
     if !connection.kept.is_empty() && park_kept(station, id, connection).is_err() {
         return Next::End(CloseReason::OutputLimit);
     }
-    let writable = turned.both_ways || matches!(waiting, Waiting::Flush { .. });
     if register(&shared.poller, connection, id, writable).is_err() {
         // The kernel's memory or `fs.epoll.max_user_watches`: this connection cannot be parked.
         return Next::End(CloseReason::Error);
     }
-    if !shared.life.is_draining() {
+    if !shared.ends(listener) {
         return Next::Park(waiting);
     }
     prepare_in_drain(station, id, connection, waiting, turned)
@@ -58,7 +79,7 @@ pub(crate) fn prepare(
 /// Puts the replies that the kernel did not take where they can be given up for others.
 fn park_kept(station: &Station<'_>, id: ConnectionId, connection: &mut Connection) -> io::Result<()> {
     let seat = Seat { slot: id.slot, generation: id.generation.0 };
-    let (peer, total) = (Peer::new(connection.address), &station.shared.output_total);
+    let (peer, total) = (Peer::new(connection.address.get()), &station.shared.output_total);
     connection.kept.park(seat, &peer, &station.limits.server, total)
 }
 
@@ -68,7 +89,7 @@ fn prepare_in_drain(
     id: ConnectionId,
     connection: &mut Connection,
     waiting: Waiting,
-    turned: Turned,
+    turned: &Turned,
 ) -> Next {
     let shared = station.shared;
     if shared.life.is_stopping() {

@@ -16,7 +16,7 @@ use crate::server::queue::owned::Owned;
 use crate::server::queue::state::{ConnectionId, Marks};
 use crate::server::shared::Shared;
 use crate::service::{
-    Context, Fault, Peer, Seat, Session, SocketEvent, SocketEvents, Stream, Turn, Turned, WebTurn,
+    Context, Fault, Peer, Seat, Session, SocketEvent, SocketEvents, Stream, Turn, TurnPeer, Turned, WebTurn,
 };
 use crate::transport::socket::{has_left, unread};
 use std::cell::RefCell;
@@ -99,15 +99,21 @@ fn turn(
             return;
         };
         was_waiting = connection.waiting.get();
-        if shared.life.is_draining() && !connection.in_drain.is_known() {
-            connection.in_drain = LastInput::of(unread(&connection.socket));
+        match (connection.in_drain.is_known(), shared.ends(owned.listener())) {
+            (false, true) => connection.in_drain = LastInput::of(unread(&connection.socket)),
+            // Its listener was closed, and has opened again before it ended.
+            (true, false) => connection.in_drain = LastInput::default(),
+            _ => {}
         }
         let next = match before_service(station, &owned, connection) {
             Some(next) => next,
             None => converse(station, &owned, connection, marks, &mut turned, &ask),
         };
         match next {
-            Next::Park(waiting) => parking::prepare(station, owned.id, connection, waiting, turned),
+            Next::Park(waiting) => {
+                let from = (owned.id, owned.listener());
+                parking::prepare(station, from, connection, waiting, &turned)
+            }
             other => other,
         }
     };
@@ -265,7 +271,7 @@ fn run_service(
     let Connection { socket, session, kept, address, .. } = connection;
     let mut side = shared.table.side(owned.id.slot);
     let mut side = side.as_deref_mut().and_then(|side| side.as_deref_mut());
-    let peer = &Peer::known(*address, side.as_ref().and_then(|side| side.facts()));
+    let peer = &TurnPeer::new(address, side.as_ref().and_then(|side| side.facts()));
     let seat = Seat { slot: owned.id.slot, generation: owned.id.generation.0 };
     let web = listener.web.as_ref().map(|counts| {
         WebTurn::new(counts, station.me, shared.clock, station.now)
@@ -299,7 +305,7 @@ fn run_service(
     };
     let (turned, mut flushed) = stream.finish();
     if let Some(side) = side {
-        flushed = flushed.and(side.put_down(&mut station.tls_buffers, peer, seat, &context));
+        flushed = flushed.and(side.put_down(&mut station.tls_buffers, peer.get(), seat, &context));
     }
     let began = station.now;
     station.finish();
@@ -311,7 +317,7 @@ fn run_service(
         Some(probe) => listener.cost.note_probed(probe.end(took)),
         None => listener.cost.note(took),
     }
-    shared.order.note_cost(Sharing::source(owned.slot.heap()), took);
+    shared.order.note_cost(|| Sharing::source(owned.slot.heap()), took);
     owned.ledger.bytes(turned.received, turned.sent);
     // What a failing service had said before it failed was sent, if it could be.
     let result = result.map(|result| result.and_then(|turn| flushed.map(|()| turn)));
@@ -325,7 +331,7 @@ fn judge(
     shared: &Shared,
     owned: &Owned<'_>,
     listener: &Listener,
-    peer: &Peer,
+    peer: &TurnPeer<'_>,
     turned: Turned,
     result: Option<io::Result<Turn>>,
 ) -> (TurnOutcome, Verdict) {
@@ -340,7 +346,7 @@ fn judge(
         }
         Some(Err(error)) => error,
         None => {
-            tell_failed(shared, listener, peer, io::Error::other("the service panicked"));
+            tell_failed(shared, listener, peer.get(), io::Error::other("the service panicked"));
             return (TurnOutcome::Error, Verdict::Failed(CloseReason::Panic));
         }
     };
@@ -349,7 +355,7 @@ fn judge(
         Some(Fault::Refused(reason)) => return (TurnOutcome::Ok, Verdict::Refused(reason)),
         // Many clients leave like this. What they had asked for in whole was answered.
         Some(Fault::Truncated) => return (turned.outcome(), Verdict::Failed(reason)),
-        _ => tell_failed(shared, listener, peer, error),
+        _ => tell_failed(shared, listener, peer.get(), error),
     }
     let timeout = matches!(reason, CloseReason::ReadTimeout | CloseReason::WriteTimeout);
     (if timeout { TurnOutcome::Timeout } else { TurnOutcome::Error }, Verdict::Failed(reason))

@@ -17,6 +17,9 @@ const SPREAD: Nanos = 100_000;
 pub(crate) struct Station<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) me: usize,
+    /// The worker's ledgers, and its meter of how busy it is: each turn asks several times.
+    row: Row<'a>,
+    meter: &'a WorkerClock,
     pub(crate) buffers: Buffers,
     pub(crate) tls_buffers: TlsBuffers,
     /// For datagrams; made when the first come.
@@ -41,6 +44,8 @@ impl<'a> Station<'a> {
         Self {
             shared,
             me,
+            row: shared.counts.worker_row(me),
+            meter: &shared.counts.meters()[me],
             buffers,
             tls_buffers,
             batch: None,
@@ -55,12 +60,12 @@ impl<'a> Station<'a> {
 
     /// The worker's ledgers.
     pub(crate) fn row(&self) -> Row<'a> {
-        self.shared.counts.worker_row(self.me)
+        self.row
     }
 
     /// The worker's meter of how busy it is.
     pub(crate) fn meter(&self) -> &'a WorkerClock {
-        &self.shared.counts.meters()[self.me]
+        self.meter
     }
 
     /// Sees the limits that are in force now.
@@ -114,12 +119,13 @@ impl<'a> Station<'a> {
         if crew.sleeping() == 0 {
             return;
         }
-        let waiting = if self.alone { 0 } else { self.shared.waiting() as u64 };
+        let waiting = || if self.alone { 0 } else { self.shared.waiting() as u64 };
         let share = if cost > SLOW_TURN {
             let one_too_many = self.computing && self.shared.computing.is_enough();
-            !one_too_many && (waiting > 0 || !crew.is_led())
+            !one_too_many && (waiting() > 0 || !crew.is_led())
         } else {
-            waiting * cost > SPREAD && crew.awake() < self.shared.processors
+            // In this order: what waits is in four cache lines that every worker writes to.
+            crew.awake() < self.shared.processors && waiting() * cost > SPREAD
         };
         if share {
             crew.wake_sleeper();
@@ -133,12 +139,15 @@ mod tests {
     use crate::limits::Limits;
     use crate::server::BoundServer;
     use crate::server::extras::Extras;
+    use crate::server::listeners::Listeners;
     use std::time::Duration;
 
     #[test]
     fn a_worker_spins_as_long_as_the_limit_says_from_its_next_turn_on() {
         let limits = Limits::default().workers(1).max_connections(8).queue(8);
-        let server = BoundServer::new(limits.clone(), Vec::new(), Vec::new(), Extras::default()).unwrap();
+        let server =
+            BoundServer::new(limits.clone(), Listeners::new(Vec::new(), 0), Vec::new(), Extras::default())
+                .unwrap();
         let shared = server.shared();
         let mut station = Station::new(shared, 0);
         (0..64).for_each(|_| station.busy_poll.paid());

@@ -4,18 +4,18 @@
 use super::address::{BackendAddress, TlsTarget};
 use super::backends::Unreached;
 use super::socket::{BackendSocket, Store};
-use crate::clock::Nanos;
+use crate::clock::{Nanos, nanos};
 use crate::reason::BackendFailure;
 use crate::transport::address::UnixName;
-use crate::transport::socket::send;
+use crate::transport::socket::{new_socket, send};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::{AddressFamily, connect, sockopt};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The first pause before a Unix socket whose backlog is full is tried again; each is twice the last.
 const FIRST_PAUSE: Nanos = 1_000_000;
@@ -38,7 +38,7 @@ pub(crate) struct Connecting {
     /// Whether the caller was told to watch the socket.
     watched: bool,
     is_tcp: bool,
-    began: Nanos,
+    began: Instant,
     deadline: Nanos,
 }
 
@@ -72,6 +72,7 @@ impl Connecting {
         (now, deadline): (Nanos, Nanos),
         store: Store<'_>,
     ) -> Result<(Self, Arrival), Unreached> {
+        let began = Instant::now();
         let (socket, tls) = match to {
             BackendAddress::Tls(target) => (&target.socket, Some(target.clone())),
             plain => (plain, None),
@@ -90,7 +91,7 @@ impl Connecting {
         };
         let greeting = greeting.into_boxed_slice();
         let mut connecting =
-            Self { stage, tls, greeting, watched: false, is_tcp: socket.is_tcp(), began: now, deadline };
+            Self { stage, tls, greeting, watched: false, is_tcp: socket.is_tcp(), began, deadline };
         let step = match connected {
             Some(socket) => connecting.connected(socket, now, store)?,
             None => connecting.wait(now)?,
@@ -147,7 +148,7 @@ impl Connecting {
             return Err(BackendFailure::Reset.into());
         }
         match &self.tls {
-            None => Ok(self.arrived(BackendSocket::plain(socket, self.is_tcp), now)),
+            None => Ok(self.arrived(BackendSocket::plain(socket, self.is_tcp))),
             Some(target) => {
                 self.stage = Stage::Shaking(BackendSocket::secured(socket, target)?);
                 self.shake(now, store)
@@ -161,14 +162,15 @@ impl Connecting {
             return self.wait(now);
         }
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Shaking(socket) => Ok(self.arrived(socket, now)),
+            Stage::Shaking(socket) => Ok(self.arrived(socket)),
             _ => Err(BackendFailure::Local.into()),
         }
     }
 
-    fn arrived(&mut self, socket: BackendSocket, now: Nanos) -> Arrival {
+    fn arrived(&mut self, socket: BackendSocket) -> Arrival {
         self.stage = Stage::Over;
-        Arrival::Made { socket, took: now.saturating_sub(self.began), told: self.watched }
+        // The turn's own time is that of its start: a backend that is connected within the turn would seem to take no time.
+        Arrival::Made { socket, took: nanos(self.began.elapsed()), told: self.watched }
     }
 
     /// When the attempt must be polled again; an error if its time is over.
@@ -194,16 +196,10 @@ impl Connecting {
     }
 }
 
-/// A new non-blocking socket.
-fn new_socket(family: AddressFamily) -> Result<OwnedFd, BackendFailure> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    socket_with(family, SocketType::STREAM, flags, None).map_err(failure)
-}
-
 /// A new socket on which `connect` was called, and whether it is connected already.
 fn try_tcp(to: SocketAddr) -> Result<(OwnedFd, bool), BackendFailure> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = new_socket(family)?;
+    let socket = new_socket(family).map_err(failure)?;
     // This fails only on a broken socket, and then connecting fails too.
     let _ = sockopt::set_tcp_nodelay(&socket, true);
     // A backend on this machine has answered by the time of the second call, which saves waiting for the event.
@@ -233,7 +229,7 @@ fn is_self(socket: BorrowedFd<'_>, to: SocketAddr) -> bool {
 /// A connected Unix socket; `None` if the backend's backlog is full.
 fn try_unix(to: UnixName) -> Result<Option<OwnedFd>, BackendFailure> {
     let name = to.to_kernel().map_err(failure)?;
-    let socket = new_socket(AddressFamily::UNIX)?;
+    let socket = new_socket(AddressFamily::UNIX).map_err(failure)?;
     loop {
         return match connect(&socket, &name) {
             Ok(()) | Err(Errno::ISCONN) => Ok(Some(socket)),
@@ -323,7 +319,8 @@ mod tests {
             let to = BackendAddress::Tcp(listener.local_addr().unwrap());
             let pool = Arc::new(Pool::default());
             let (_, step) = Connecting::start(&to, b"hi".to_vec(), (1, 2), (&pool, 1 << 20)).unwrap();
-            let Arrival::Made { socket, took: 0, told: false } = step else { panic!("{step:?}") };
+            let Arrival::Made { socket, took, told: false } = step else { panic!("{step:?}") };
+            assert!((1_000..1_000_000_000).contains(&took), "a system call takes a microsecond: {took} ns");
             let mut heard = [0; 2];
             std::io::Read::read_exact(&mut listener.accept().unwrap().0, &mut heard).unwrap();
             assert_eq!(&heard, b"hi");

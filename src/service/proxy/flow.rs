@@ -8,8 +8,9 @@ use super::lent::Lent;
 use super::pipes::Pipe;
 use crate::service::pool::Buffer;
 use crate::service::{Decrypted, PassRecords, SocketEvent, SocketTls};
+use crate::transport::socket::SEND_NOW;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use rustix::net::{RecvFlags, Shutdown, recv, send, shutdown};
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -416,7 +417,7 @@ fn read_piece(from: BorrowedFd<'_>, room: &mut [u8]) -> Result<Option<usize>, Fa
 fn write(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<usize, Fault> {
     let all = bytes.len();
     while !bytes.is_empty() {
-        match send(to, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        match send(to, bytes, SEND_NOW) {
             Ok(written) => bytes = &bytes[written..],
             Err(Errno::AGAIN) => break,
             Err(Errno::INTR) => {}

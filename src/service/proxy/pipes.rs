@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 
 /// The size that a pipe is given. The kernel counts a pipe's size in pages, and each buffer of a socket takes a whole
 /// page of it, however short the buffer is. So the size is larger than the bytes that a pipe usually holds.
+#[cfg(target_os = "linux")]
 pub(super) const PIPE_BYTES: usize = 256 * 1024;
 
 /// How many pipes stay open while nobody uses them.
@@ -14,6 +15,7 @@ const KEPT: usize = 64;
 
 /// The pool. Each open pipe is two descriptors.
 #[derive(Debug)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux moves bytes through pipes"))]
 pub(crate) struct Pipes {
     open: AtomicUsize,
     most: usize,

@@ -323,6 +323,17 @@ impl Proxy {
         }
         before.patience() != self.gate.settings.get().patience()
     }
+
+    /// Nobody new comes for now: backends are not checked, and their names are not resolved again, until it
+    /// [takes over](Self::take_over) settings. Clients that it has go on.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program closes listeners"))]
+    pub(crate) fn rest(&self) {
+        let settings = Settings::clone(&self.gate.settings.get());
+        self.gate.settings.replace(Settings { check_every: None, ready_needs_backend: false, ..settings });
+        if let Some(tender) = self.tender.get() {
+            tender.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
 }
 
 impl Service for Proxy {

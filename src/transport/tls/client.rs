@@ -51,9 +51,9 @@ impl ToBackends {
         match (&self.name, host) {
             (Some(name), _) => Ok(name.clone()),
             (None, Some(host)) => server_name(host, OPTIONS),
-            (None, None) => {
-                Err(format!("a Unix socket has no name that a certificate could have: use {OPTIONS}tls-name"))
-            }
+            (None, None) => Err(format!(
+                "a Unix socket has no name, and a certificate is for a name: give one with {OPTIONS}tls-name"
+            )),
         }
     }
 

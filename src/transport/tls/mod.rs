@@ -17,6 +17,8 @@ mod certificates;
 mod client;
 #[cfg(feature = "tls")]
 mod engine;
+#[cfg(all(test, feature = "tls"))]
+mod opened;
 #[cfg(feature = "tls")]
 mod setup;
 #[cfg(feature = "tls")]
@@ -36,6 +38,8 @@ pub(crate) use records::Records;
 pub(crate) use client::{BackendTlsName, ToBackends};
 #[cfg(feature = "tls")]
 pub(crate) use engine::RustlsEngine as Engine;
+#[cfg(all(test, feature = "tls"))]
+pub(crate) use opened::opened;
 #[cfg(feature = "tls")]
 pub use setup::Tls;
 #[cfg(feature = "tls")]

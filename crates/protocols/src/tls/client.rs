@@ -26,7 +26,7 @@ pub fn server_name(host: &str, options: &str) -> Result<ServerName<'static>, Str
     // A zone is for this machine only.
     let name = host.split('%').next().unwrap_or_default();
     ServerName::try_from(name.to_owned())
-        .map_err(|_| format!("`{name}` is no name that a certificate could have: use {options}tls-name"))
+        .map_err(|_| format!("no certificate can be for the name `{name}`: use {options}tls-name"))
 }
 
 /// Why a handshake failed, and what to do.
@@ -35,13 +35,13 @@ pub fn explain(error: &Error, options: &str) -> String {
         // One of the same name is trusted, and it was another who signed.
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             format!(
-                "nobody who is trusted here has signed its certificate: name a file with {options}cacert, or accept \
+                "no trusted authority has signed its certificate: name a file with {options}cacert, or accept \
                  any certificate with {options}insecure"
             )
         }
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => format!("its certificate is for another name: ask for that with {options}tls-name"),
+        ) => format!("its certificate is for another name: give that name with {options}tls-name"),
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             format!("its certificate has expired: {options}insecure accepts it")
         }

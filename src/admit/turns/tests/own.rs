@@ -58,3 +58,20 @@ fn entries_are_late_each_by_the_time_of_its_own_listener() {
     assert_eq!(late(99 * MS), [4]);
     assert_eq!(shelf.len(), 0);
 }
+
+#[test]
+fn who_has_hung_up_is_late_by_its_age_and_not_by_when_it_hung_up() {
+    // Many hang up one after the other, the youngest first, and the oldest last of all.
+    let entries: Vec<_> = (0..90).map(|slot| (slot, Newcomer, 'a')).collect();
+    let mut shelf = shelf(&entries);
+    shelf.set_doubtful_max(entries.len());
+    for slot in (0..90).rev() {
+        assert_eq!(shelf.hung_up(Newcomer, slot, 0, 1_000 * MS), None);
+    }
+    let mut late = |least| {
+        let late = shelf.expire_late(2_000 * MS, least, |_, _| true);
+        late.iter().map(|shelved| shelved.slot).collect::<Vec<_>>()
+    };
+    assert_eq!(late(1_999 * MS), [0]);
+    assert_eq!((late(0).len(), shelf.len()), (89, 0));
+}

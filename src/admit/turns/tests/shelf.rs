@@ -244,6 +244,17 @@ fn of_too_many_who_have_hung_up_the_first_is_given_up() {
 }
 
 #[test]
+fn how_many_may_be_kept_who_have_hung_up_can_be_changed() {
+    let mut shelf = shelf(LIMITS, &[(1, Newcomer, 1), (2, Newcomer, 1), (3, Newcomer, 1), (4, Newcomer, 1)]);
+    let late = 1_000 * MS;
+    shelf.set_doubtful_max(3);
+    let given_up = [1, 2, 3].map(|slot| shelf.hung_up(Newcomer, slot, 0, late));
+    assert_eq!((given_up, shelf.doubtful()), ([None; 3], 3));
+    shelf.set_doubtful_max(1);
+    assert_eq!(shelf.hung_up(Newcomer, 4, 0, late).map(|shelved| shelved.slot), Some(1));
+}
+
+#[test]
 fn what_is_removed_is_not_served() {
     let mut shelf = shelf(LIMITS, &[(1, Newcomer, 1), (2, Established, 1), (1, Datagram, 1)]);
     assert_eq!(shelf.remove(Newcomer, 1, 5), None, "another life");

@@ -169,6 +169,31 @@ fn clients_that_are_in_do_not_lock_newcomers_out() {
     }
 }
 
+/// A pool of clients that ask again as soon as they are answered, all of one source: what a benchmark does, and an
+/// application with its database.
+#[test]
+fn a_closed_loop_that_fits_is_served_in_order_and_nobody_waits_for_two_rounds() {
+    for (workers, clients) in [(4, 64), (32, 400)] {
+        let rules = ServerModel { workers, work: WorkModel::Sleep, cost: 16 * MS, ..ServerModel::DEFAULT };
+        let pool = ClientGroup {
+            clients,
+            connected: true,
+            per_source: clients,
+            pace: ClientPace::Closed(0),
+            patience: 5 * SECOND,
+            ..ClientGroup::PLAIN
+        };
+        let report = run("closed loop", rules, &[pool], 10);
+        let round = clients as u64 * 16 * MS / workers as u64;
+        assert!(
+            report.percentile(99.0) < 2 * round,
+            "{} ms, a round is {} ms",
+            report.percentile(99.0) / MS,
+            round / MS
+        );
+    }
+}
+
 #[test]
 fn newcomers_do_not_lock_out_those_that_are_in() {
     let rules = ServerModel { work: WorkModel::Sleep, cost: 20 * MS, refusals: 1.0, ..ServerModel::DEFAULT };

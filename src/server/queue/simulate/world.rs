@@ -656,7 +656,7 @@ impl World {
         } else {
             (self.rules.cost as f64 * plan.cost) as Nanos
         };
-        self.order.note_cost(request.source, cost);
+        self.order.note_cost(|| request.source, cost);
         if self.rules.rule != ServingOrder::Shelf {
             self.budget = (self.budget + REFUSE_COST as f64).min(10.0 * REFUSE_COST as f64);
         }

@@ -4,6 +4,7 @@ use super::ask::{Asking, BackendId, Passed, Refusal, Wake};
 use super::health::Health;
 use super::name::Name;
 use super::priority::PriorityList;
+use super::unreached::Unreached;
 use super::wait::{Joined, WaitLimits, WaitList};
 use crate::clock::Nanos;
 use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
@@ -74,6 +75,8 @@ struct Backend {
     connected: u64,
     failures: [u64; BackendFailure::COUNT],
     connect: Histogram,
+    /// Why the last attempt failed that did.
+    last_failure: Option<Unreached>,
     passed: Arc<Passed>,
 }
 
@@ -198,6 +201,7 @@ impl Book {
                 connected: 0,
                 failures: [0; BackendFailure::COUNT],
                 connect: Histogram::default(),
+                last_failure: None,
                 passed: Arc::default(),
             };
             match self.all.iter_mut().find(|backend| !backend.present && backend.in_use == 0) {
@@ -365,11 +369,13 @@ impl Book {
     }
 
     /// Notes that an attempt failed. True if the backend is set aside from now on.
-    pub(super) fn failed(&mut self, grant: &Grant, failure: BackendFailure, now: Nanos) -> bool {
+    pub(super) fn failed(&mut self, grant: &Grant, unreached: &Unreached, now: Nanos) -> bool {
+        let failure = unreached.failure;
         let luck = self.luck();
         let Some(backend) = self.backend(grant.id) else { return false };
         let was_up = backend.health.is_up();
         backend.failures[failure as usize] += 1;
+        backend.last_failure = Some(unreached.clone());
         // The gate itself lacked descriptors, ports or memory, which says nothing about the backend.
         if failure != BackendFailure::Local {
             backend.health.failed(grant.began, grant.trial, now, luck);
@@ -573,6 +579,8 @@ impl Book {
     }
 
     pub(super) fn snapshot(&self, now: Nanos) -> BackendsSnapshot {
+        // Nobody else looks once the last client has left.
+        self.list.observe(now);
         let known = |backend: &&Backend| backend.present || backend.in_use > 0;
         let refused = |refusal: Refusal| self.refused[refusal as usize];
         let oldest = self.list.oldest().into_iter().chain(self.priority.oldest()).min();
@@ -585,6 +593,7 @@ impl Book {
             taken: self.taken,
             given_back: self.given_back,
             waiting: self.waiting() as u64,
+            waiting_limit: self.limits.wait.most as u64,
             oldest: oldest.map(Duration::from_nanos),
             stood_for: self.list.stood_for(now).map(Duration::from_nanos),
             wait: read(&self.wait),
@@ -614,6 +623,8 @@ impl Backend {
             connected: self.connected,
             failures: self.failures,
             connect: read(&self.connect),
+            last_failure: self.last_failure.as_ref().map(|last| last.failure),
+            last_failure_why: self.last_failure.as_ref().map_or(String::new(), |last| last.why.to_string()),
             aside_for: self.health.aside_for(now).map(Duration::from_nanos),
             to_backend: self.passed.to_backend.load(Ordering::Relaxed),
             to_client: self.passed.to_client.load(Ordering::Relaxed),

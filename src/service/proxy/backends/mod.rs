@@ -241,9 +241,10 @@ impl Place {
 
     /// Notes that the backend could not be reached, or reset the connection before it was used.
     pub(crate) fn failed(&self, unreached: impl Into<Unreached>) {
-        let Unreached { failure, why } = unreached.into();
+        let unreached = unreached.into();
         let backend = &self.grant.address;
-        if self.backends.change(|book, now| book.failed(&self.grant, failure, now)) {
+        if self.backends.change(|book, now| book.failed(&self.grant, &unreached, now)) {
+            let Unreached { failure, why } = unreached;
             match &*why {
                 "" => tracing::warn!(%backend, reason = %failure, "a backend is set aside"),
                 why => tracing::warn!(%backend, reason = %failure, why, "a backend is set aside"),

@@ -250,6 +250,10 @@ fn a_list_that_stands_serves_the_freshest_first_and_its_sources_in_turn() {
     assert!(served.contains(&100) && served.contains(&9), "{served:?}");
     assert!(!served.contains(&0), "{served:?}");
     assert!(world.snapshot().stood_for.is_some());
+    // When the last client has left, a reading is enough to end that.
+    drop((noisy, polite, places));
+    world.pass(10 * S);
+    assert_eq!(world.snapshot().stood_for, None);
 }
 
 /// As `--queue-order fifo` and `--fair off` want it.

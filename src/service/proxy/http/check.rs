@@ -96,18 +96,27 @@ fn ask(gate: &HttpGate, settings: &Settings, place: &Place, path: &str) -> Resul
         }
         match scanner.find(&heard, HEAD_MAX) {
             Ok(None) => {}
-            Ok(Some(range)) => return Ok(judge(&heard[range])?),
-            Err(_) => return Err(BackendFailure::Unhealthy.into()),
+            Ok(Some(range)) => return judge(path, &heard[range]),
+            Err(_) => return Err(not_http(path)),
         }
     }
 }
 
-fn judge(head: &[u8]) -> Result<(), BackendFailure> {
+fn judge(path: &str, head: &[u8]) -> Result<(), Unreached> {
     let mut slots = Slots::new();
     match ResponseHead::parse(head, "GET", &mut slots, 100) {
         Ok(head) if matches!(head.status, 200..400) => Ok(()),
-        _ => Err(BackendFailure::Unhealthy),
+        Ok(head) => Err(unhealthy(format!("GET {path} was answered {}, not 200 to 399", head.status))),
+        Err(_) => Err(not_http(path)),
     }
+}
+
+fn not_http(path: &str) -> Unreached {
+    unhealthy(format!("GET {path} was not answered in HTTP"))
+}
+
+fn unhealthy(why: String) -> Unreached {
+    Unreached { failure: BackendFailure::Unhealthy, why: why.into() }
 }
 
 fn reach(
@@ -147,12 +156,18 @@ mod tests {
 
     #[test]
     fn a_backend_is_well_that_answers_below_400() {
-        let judged = |status: &str| judge(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes());
+        let judged = |status: &str| judge("/up", format!("HTTP/1.1 {status}\r\n\r\n").as_bytes());
         for status in ["200 OK", "204 No Content", "302 Found"] {
             assert_eq!(judged(status), Ok(()));
         }
-        for status in ["404 Not Found", "503 Service Unavailable", "100 Continue", "x"] {
-            assert_eq!(judged(status), Err(BackendFailure::Unhealthy));
+        for (status, why) in [
+            ("404 Not Found", "GET /up was answered 404, not 200 to 399"),
+            ("503 Service Unavailable", "GET /up was answered 503, not 200 to 399"),
+            ("100 Continue", "GET /up was answered 100, not 200 to 399"),
+            ("x", "GET /up was not answered in HTTP"),
+        ] {
+            let unreached = judged(status).unwrap_err();
+            assert_eq!((unreached.failure, &*unreached.why), (BackendFailure::Unhealthy, why));
         }
     }
 }

@@ -96,6 +96,11 @@ impl RequestIntake {
         RequestIntake::Head(Scanner::requests())
     }
 
+    /// Whether it holds anything of the request.
+    pub(super) fn has_inputs(&self) -> bool {
+        matches!(self, RequestIntake::Body(_))
+    }
+
     /// What it holds of the request.
     pub(super) fn inputs(&mut self) -> [Option<&mut Held>; 2] {
         match self {

@@ -47,6 +47,17 @@ pub(super) enum RequestStage {
 const SMALL: usize = 4096;
 
 impl BegunRequest {
+    /// Whether there can be input to set aside or to take back. In most turns there is none: the request is with its backend,
+    /// or none has begun.
+    fn has_inputs(&self) -> bool {
+        let of_stage = match &self.stage {
+            RequestStage::Reading(intake) => intake.has_inputs(),
+            RequestStage::Ready(_) | RequestStage::Waiting { .. } => true,
+            _ => false,
+        };
+        of_stage || self.held.is_some()
+    }
+
     /// What is held of the client's input while the client or a place is waited for.
     fn inputs(&mut self) -> impl Iterator<Item = &mut Held> {
         let of_stage = match &mut self.stage {
@@ -61,6 +72,9 @@ impl BegunRequest {
 
     /// Puts the input where it can be given up for another source, until [`take_back`](Self::take_back) in the next turn.
     pub(super) fn set_aside(&mut self, seat: Seat, context: &Context<'_>) -> io::Result<()> {
+        if !self.has_inputs() {
+            return Ok(());
+        }
         let waits = matches!(self.stage, RequestStage::Ready(_) | RequestStage::Waiting { .. });
         let mut inputs = self.inputs().filter(|held| !waits || held.len() > SMALL);
         inputs.try_for_each(|held| held.set_aside(seat, context))
@@ -68,6 +82,9 @@ impl BegunRequest {
 
     /// Takes the input back; an error if a part of it was given up.
     pub(super) fn take_back(&mut self) -> io::Result<()> {
+        if !self.has_inputs() {
+            return Ok(());
+        }
         self.inputs().try_for_each(Held::take_back)
     }
 }

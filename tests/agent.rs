@@ -104,7 +104,7 @@ fn a_flood_of_balancers_costs_no_thread_and_few_descriptors_and_the_next_is_answ
     let server = with_agent(Program::new()).start();
     let agent = agent(&server);
     told(agent);
-    let (threads, descriptors) = (server.status("Threads"), open_files(&server));
+    let (threads, descriptors) = (server.threads(), open_files(&server));
     // 16 places: the newest has the place of the oldest, whether or not that one leaves.
     let silent: Vec<Client> = (0..500).map(|_| Client::connect(agent)).collect();
     assert!(told(agent).starts_with("up "));

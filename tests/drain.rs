@@ -142,13 +142,13 @@ fn replies_that_wait_for_their_reader_are_flushed() {
 
 #[test]
 fn the_drain_delay_serves_on() {
-    let delay = Duration::from_millis(800);
-    let server = Program::new().arg("--drain-delay", "800ms").start();
+    let delay = Duration::from_millis(2500);
+    let server = Program::new().arg("--drain-delay", "2500ms").start();
     let began = Instant::now();
     let mut early = server.client();
     early.say("x").hear("x");
     server.signal(Signal::TERM);
-    throughout(Duration::from_millis(300), "newcomers are served in the delay", || {
+    throughout(Duration::from_millis(500), "newcomers are served in the delay", || {
         server.client().say("new").hear("new");
         true
     });

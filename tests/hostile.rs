@@ -1,18 +1,16 @@
 //! A hostile world, as far as no other file has it: slow attackers that others wrote, clocks that step, a closed or full
-//! stdout, many thousand connections again and again, an order to end in bad moments. docs/reliability.md lists them all.
+//! stdout, many thousand connections again and again. docs/reliability.md lists them all.
 #![cfg(target_os = "linux")]
 
 mod support;
 
-use rustix::process::{Resource, Rlimit, Signal, prlimit};
+use rustix::process::{Resource, Signal};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::{
-    Client, End, Ending, Program, Running, Scrape, command, eventually, figure, path, raise_open_files,
-};
+use support::{Client, End, Ending, Program, Scrape, command, eventually, figure, path, raise_open_files};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
@@ -38,7 +36,7 @@ fn slowhttptest_in_all_its_modes_delays_no_healthy_client() {
     let server = Program::new().without_echo().arg("--listen", "echo=http://127.0.0.1:0").start();
     let at = server.listening("echo on http");
     let url = format!("http://{at}/");
-    let threads = server.status("Threads");
+    let threads = server.threads();
     let mut attackers: Vec<Ending> = ["-H", "-B", "-R", "-X"]
         .iter()
         .map(|mode| {
@@ -139,7 +137,7 @@ fn ten_rounds_of_ten_thousand_connections_leave_nothing_behind() {
     let count = count.saturating_sub(1_000).min(10_000);
     let server = Program::new().arg("--refusal-rate", "all").start();
     let files = || std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count();
-    let (threads, descriptors) = (server.status("Threads"), files());
+    let (threads, descriptors) = (server.threads(), files());
     let (mut resident, mut asked, mut heard) = (Vec::new(), 0, 0);
     for round in 0..10 {
         let mut clients: Vec<Client> = (0..count).map(|_| server.client()).collect();
@@ -184,7 +182,7 @@ fn ask_until(over: &AtomicBool, at: SocketAddr) -> Vec<Duration> {
 fn two_thousand_clients_of_a_byte_a_second_both_ways_delay_nobody_and_cost_no_thread() {
     raise_open_files();
     let server = Program::new().start();
-    let (at, threads, resident) = (server.address(), server.status("Threads"), server.status("VmRSS"));
+    let (at, threads, resident) = (server.address(), server.threads(), server.status("VmRSS"));
     let mut slow: Vec<Client> = (0..2_000).map(|_| server.client()).collect();
     let over = AtomicBool::new(false);
     let waits = std::thread::scope(|scope| {
@@ -241,54 +239,4 @@ fn sources_by_the_thousand_have_each_their_own_limit_and_take_little_memory() {
     assert!(more < 32 * 1024, "{more} KiB more");
     server.signal(Signal::TERM);
     assert_eq!(server.ended().0, Some(0));
-}
-
-/// It is told to end, and does so in good time with an exit code that says how.
-#[track_caller]
-fn ends(server: Running, state: &str) {
-    let began = Instant::now();
-    server.signal(Signal::TERM);
-    server.signal(Signal::CONT);
-    let (code, log) = server.ended();
-    assert!(matches!(code, Some(0 | 3)), "{state}: {code:?}: {log}");
-    assert!(began.elapsed() < Duration::from_secs(10), "{state}: after {:?}", began.elapsed());
-    figure(format!("{state}: ended after {:.1?} with exit code {}", began.elapsed(), code.unwrap_or(-1)));
-}
-
-#[test]
-fn an_order_to_end_is_obeyed_without_descriptors_when_stopped_and_in_a_flood() {
-    raise_open_files();
-    let start = || Program::new().arg("--drain-timeout", "2s").start();
-    let server = start();
-    let used = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count() as u64;
-    let limit = Rlimit { current: Some(used), maximum: Some(used) };
-    prlimit(Some(server.rustix_pid()), Resource::Nofile, limit).expect("a child's limit can be lowered");
-    let crowd: Vec<_> = (0..300)
-        .filter_map(|_| Client::try_connect(server.address(), Duration::from_millis(20)).ok())
-        .collect();
-    ends(server, "without descriptors");
-    drop(crowd);
-
-    let server = start();
-    server.signal(Signal::STOP);
-    ends(server, "stopped");
-
-    let server = start();
-    let at = server.address();
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    if let Ok(mut client) = Client::try_connect(at, Duration::from_millis(20)) {
-                        client.mutter("x");
-                    }
-                }
-            });
-        }
-        std::thread::sleep(Duration::from_millis(300));
-        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ends(server, "in a flood")));
-        stop.store(true, Ordering::Relaxed);
-        ended.expect("it ends in a flood");
-    });
 }

@@ -248,7 +248,11 @@ fn a_connection_without_a_request_is_not_answered() {
     let site = Site::serve(Limits::default().workers(2), http::echo());
     let mut stream = TcpStream::connect(site.address).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
+    // One that has said so before it was accepted is taken for one that has left, and may be reset.
+    match stream.read(&mut [0; 16]) {
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        answered => assert_eq!(answered.unwrap(), 0),
+    }
     site.end();
 }
 

@@ -101,22 +101,37 @@ impl Balancer {
     }
 }
 
+const CLIENTS: usize = 8;
+
 /// Clients that each ask, are answered by a name, and come again over a new connection.
 #[derive(Default)]
 struct Crowd {
     stop: AtomicBool,
     answered: [AtomicU64; 2],
+    /// How often each has asked and has been told something.
+    asked: [AtomicU64; CLIENTS],
     lost: Mutex<Vec<String>>,
 }
 
 impl Crowd {
-    fn ask_again_and_again(&self, at: SocketAddr) {
+    fn ask_again_and_again(&self, client: usize, at: SocketAddr) {
         while !self.stop.load(Relaxed) {
+            self.asked[client].fetch_add(1, Relaxed);
             match ask(at) {
                 Ok(name) => drop(self.answered[usize::from(name == b'b')].fetch_add(1, Relaxed)),
                 Err(error) => self.lost.lock().unwrap().push(error.to_string()),
             }
         }
+    }
+
+    /// Waits until what was under way for any client is over.
+    #[track_caller]
+    fn until_each_has_asked_again(&self) {
+        let before = self.asked.each_ref().map(|asked| asked.load(Relaxed));
+        eventually("each has asked again", || {
+            let again = self.asked.iter().zip(before).all(|(now, before)| now.load(Relaxed) >= before + 2);
+            again.then_some(())
+        });
     }
 
     /// Waits until 20 more have been answered by this node.
@@ -197,8 +212,9 @@ fn haproxy_follows_readyz_of_gates_that_drain_and_of_gates_without_a_backend() {
     }
     let crowd = Crowd::default();
     std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| crowd.ask_again_and_again(haproxy.at));
+        for client in 0..CLIENTS {
+            let (crowd, at) = (&crowd, haproxy.at);
+            scope.spawn(move || crowd.ask_again_and_again(client, at));
         }
         let stop = StopAtEnd(&crowd.stop);
         crowd.until_answered_by(0);
@@ -221,8 +237,8 @@ fn haproxy_follows_readyz_of_gates_that_drain_and_of_gates_without_a_backend() {
         let address = gone.address.to_string();
         drop(gone);
         haproxy.until("b", "DOWN", "503");
-        // Those that had been sent there before.
-        crowd.until_answered_by(0);
+        // Those that had been sent there before: each of them has asked twice since then.
+        crowd.until_each_has_asked_again();
         crowd.lost.lock().unwrap().clear();
         crowd.until_answered_by(0);
         assert_eq!(*crowd.lost.lock().unwrap(), Vec::<String>::new(), "they all go to the other one");

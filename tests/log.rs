@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use support::{Client, End, Ending, Program, Scrape, command, eventually, path};
 
 fn free_address() -> SocketAddr {
@@ -110,7 +110,7 @@ fn start_lines_that_nobody_reads_hold_nothing_up() {
 #[test]
 fn lines_that_nobody_read_are_counted_once_somebody_reads() {
     const FAILED_TURNS: usize = 3000;
-    let address = free_address();
+    let (began, address) = (Instant::now(), free_address());
     let (mut reader, stderr) = full_pipe();
     let admin = free_address();
     let place = admin.to_string();
@@ -144,7 +144,11 @@ fn lines_that_nobody_read_are_counted_once_somebody_reads() {
     let dropped: u64 = lines.iter().filter_map(|line| line["lines"].as_u64()).sum();
     assert_eq!(dropped, counted, "the log and the metric agree");
     assert!(dropped > 1000, "{dropped} were dropped");
-    assert_eq!(failed as u64 + dropped, FAILED_TURNS as u64, "{failed} came, {dropped} were dropped");
+    // Of other lines, one a second at most, some may have been dropped too.
+    let others = began.elapsed().as_secs() + 1;
+    let told = failed as u64 + dropped;
+    let all = FAILED_TURNS as u64;
+    assert!((all..=all + others).contains(&told), "{failed} came, {dropped} were dropped");
 }
 
 #[test]

@@ -166,9 +166,15 @@ const HELD: &[(&str, &[In])] = &[
         ],
     ),
     (
-        "SIGTERM in bad moments",
+        "SIGTERM in every state",
         &[
-            ("hostile", &["an_order_to_end_is_obeyed_without_descriptors_when_stopped_and_in_a_flood"]),
+            (
+                "sigterm",
+                &[
+                    "in_every_state_sigterm_ends_it_in_time_and_what_was_admitted_is_answered",
+                    "while_it_starts_sigterm_ends_it_too",
+                ],
+            ),
             (
                 "drain",
                 &[
@@ -177,6 +183,7 @@ const HELD: &[(&str, &[In])] = &[
                     "a_client_that_pipelines_without_end_does_not_hold_a_drain",
                 ],
             ),
+            ("upgrade", &["a_pair_at_a_gate_ends_with_the_drain_timeout"]),
         ],
     ),
     (

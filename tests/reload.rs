@@ -330,7 +330,7 @@ fn no_client_is_lost_while_the_configuration_is_read_again_and_again() {
         conserved(&status(&server));
         std::thread::sleep(Duration::from_millis(80));
     }
-    load.ended_well(&[]);
+    load.ended_well();
     drop(standing);
     server.signal(Signal::TERM);
     assert_eq!(server.ended().0, Some(0));

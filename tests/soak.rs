@@ -280,7 +280,7 @@ fn what_is_hostile_at_random_ends_no_client_that_behaves_and_leaves_nothing_behi
     let server = start(&backend, &files);
     let process = Process::of(&server);
     let target = target(&process, &server, &backend, &files);
-    let (threads, descriptors) = (process.status("Threads"), process.open_files());
+    let (threads, descriptors) = (server.threads(), process.open_files());
     let kept = Kept::default();
     let (mut random, began, mut attacks) = (Random(seed), Instant::now(), [0_u64; ATTACKS.len()]);
     std::thread::scope(|scope| {

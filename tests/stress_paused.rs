@@ -79,7 +79,7 @@ fn all_were_answered(what: &str, report: &Value) {
         outcomes.iter().filter(|(name, n)| !not_sent.contains(&name.as_str()) && **n != 0).collect();
     assert!(blamed.is_empty(), "{what}: {blamed:?}");
     assert_eq!(report["too_late"], 0, "the pause is nobody's patience: {what}: {report:#}");
-    assert!(count(report, "ok") > 500, "{what}: {report:#}");
+    assert!(count(report, "ok") > 100, "{what}: {report:#}");
     assert_eq!(report["verdict"], "generator-limited", "{what}: {report:#}");
     assert!(report["generator"]["pause_max"].as_f64().unwrap() > 2.5, "{what}: {report:#}");
 }

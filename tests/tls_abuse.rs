@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::{PATIENCE, Site, Stop, eventually, figure, raise_open_files};
+use support::{PATIENCE, Site, Stop, eventually, figure, raise_open_files, with_processors};
 use tidegate::reason::HandshakeFailure;
 use tidegate::{Limits, Listen, Server, Tls, lines};
 
@@ -39,6 +39,8 @@ impl Secure {
         let hello = lines("hello", |line, reply| reply.send(&[b"hello ", line, b"\n"].concat()));
         // Long enough that nobody is ended while somebody else is timed.
         let limits = Limits::default().workers(2).read_timeout(Duration::from_secs(60));
+        // All may wait: who is refused where handshakes come faster than they are made is another promise.
+        let limits = limits.queue(2 * CROWDS[1]).queue_timeout(3 * PATIENCE);
         let listen = Listen::new("127.0.0.1:0", hello).unwrap().tls(tls);
         let site = Site::listening(Server::builder().limits(limits).listener(listen));
         let mut roots = RootCertStore::empty();
@@ -288,6 +290,18 @@ fn a_client_that_asks_to_negotiate_anew_is_told_no() {
     assert!(said.contains("RENEGOTIATING") && !said.contains("hello"), "{said}");
 }
 
+/// How many replies one that has made its handshake gets in a second.
+fn replies_in_a_second(talk: &mut Talk, second: u32, begun: &AtomicU64) -> u64 {
+    let (began, mut replies) = (Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(1) {
+        ask(talk);
+        replies += 1;
+    }
+    let begun = begun.load(Ordering::Relaxed);
+    figure(format!("second {second}: {replies} replies beside {begun} handshakes so far"));
+    replies
+}
+
 #[test]
 fn a_flood_of_handshakes_leaves_the_established_their_replies_in_each_second() {
     let server = Secure::serve();
@@ -308,18 +322,10 @@ fn a_flood_of_handshakes_leaves_the_established_their_replies_in_each_second() {
                 }
             });
         }
-        for second in 0..3 {
-            let (began, mut replies) = (Instant::now(), 0);
-            while began.elapsed() < Duration::from_secs(1) {
-                ask(&mut talk);
-                replies += 1;
-            }
-            figure(format!(
-                "second {second}: {replies} replies beside {} handshakes so far",
-                begun.load(Ordering::Relaxed)
-            ));
-            assert!(replies >= 100, "second {second}: only {replies} replies");
-        }
+        with_processors(|| {
+            let fewest = (0..3).map(|second| replies_in_a_second(&mut talk, second, &begun)).min().unwrap();
+            if fewest >= 100 { Ok(()) } else { Err(format!("only {fewest} replies in a second")) }
+        });
         server.answers_at_once("a flood of handshakes");
     });
     assert!(begun.load(Ordering::Relaxed) >= 100, "it was a flood");

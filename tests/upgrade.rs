@@ -153,6 +153,38 @@ fn ten_reloads_of_the_program_refuse_and_reset_nobody() {
     }
 }
 
+/// A client that stands at a gate for TCP has `drain-timeout`, and then no request that could be waited for.
+#[test]
+fn a_pair_at_a_gate_ends_with_the_drain_timeout() {
+    for says_something in [false, true] {
+        let backend = Program::new().start();
+        let server = Program::new()
+            .service(&format!("proxy:{}", backend.address()))
+            .arg("--drain-timeout", "2s")
+            .start();
+        let mut client = server.client();
+        client.say("x").hear("x");
+        server.signal(Signal::USR2);
+        let new = Successor::of(&server, 1);
+        let began = std::time::Instant::now();
+        while says_something && began.elapsed() < Duration::from_millis(1_200) {
+            client.say("y").hear("y");
+        }
+        assert_eq!(client.end(), support::End::Reset);
+        eventually("it ends", || (!server.is_running()).then_some(()));
+        let took = began.elapsed();
+        // The new one holds its log open.
+        drop(new);
+        let ended = server.ended();
+        assert_eq!(ended.0, Some(3), "{}", ended.1);
+        assert!(ended.1.contains("cut 1"), "{}", ended.1);
+        // From when the new program serves, which is a moment before its number is known.
+        let time = Duration::from_millis(1_500)..Duration::from_millis(4_500);
+        assert!(time.contains(&took), "{took:?} with a drain-timeout of 2 s: {}", ended.1);
+        support::figure(format!("a standing pair: ended after {took:.1?} (drain-timeout 2 s)"));
+    }
+}
+
 /// Five thousand connections stand and say something now and then: none is cut before the time is over, and all of them
 /// end in good order when it is.
 #[test]

@@ -36,13 +36,19 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until `probe` finds something, and fails with `what` if it does not in time.
 #[track_caller]
-pub(crate) fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, probe)
+}
+
+/// The same, for what takes its time on a busy machine.
+#[track_caller]
+pub(crate) fn within<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(began.elapsed() < PATIENCE, "it did not happen within {PATIENCE:?}: {what}");
+        assert!(began.elapsed() < patience, "it did not happen within {patience:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -13,6 +13,7 @@ use crate::server::queue::state::ConnectionId;
 use crate::server::queue::table::Slot;
 use crate::server::shared::Shared;
 use crate::server::turn::parking::{park_or_requeue, requeue};
+use crate::service::{Protocol, Service};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -56,11 +57,22 @@ pub(crate) struct Drain {
     cut: u64,
     /// Newcomers that had been turned away because of the drain when the cut began.
     shed_before: Option<u64>,
+    /// For each listener of a server that was handed over, once its clients have had their time: whether its connections are
+    /// pairs of a gate. A pair has no requests that the gate knows, so there is none to wait for.
+    pairs: Vec<bool>,
 }
 
 impl Drain {
     pub(crate) fn new(orders: Arc<Orders>) -> Self {
-        Self { orders, stage: Stage::Serving, ordered_at: 0, closed_before: 0, cut: 0, shed_before: None }
+        Self {
+            orders,
+            stage: Stage::Serving,
+            ordered_at: 0,
+            closed_before: 0,
+            cut: 0,
+            shed_before: None,
+            pairs: Vec::new(),
+        }
     }
 
     /// Whether connections are being ended: then the timekeeper looks often.
@@ -142,6 +154,8 @@ impl Drain {
         let empty = shared.admission.open() == 0 && !shared.life.is_accepting() && answered;
         if now >= until {
             self.orders.set_grace(LAST_GRACE);
+            self.pairs =
+                shared.listeners.iter().map(|listener| is_gate_of_pairs(&*listener.service)).collect();
         }
         if empty || now >= until || self.orders.are_to_drain() {
             self.begin(shared, now);
@@ -164,6 +178,9 @@ impl Drain {
             // The drain had begun already, with more time.
             until = until.min(now.saturating_add(grace));
             self.stage = Stage::Draining { until };
+        }
+        if self.pairs.contains(&true) {
+            self.cut += cut_pairs(shared, now, |listener| self.pairs.get(listener) == Some(&true));
         }
         end_idle(shared, now, |_| true);
         let answered = shared.datagrams.drained();
@@ -317,6 +334,33 @@ pub(super) fn end_idle(shared: &Shared, now: Nanos, of: impl Fn(usize) -> bool) 
             shared.crew.work_queued();
         }
     }
+}
+
+/// Cuts the connections of these listeners whose sessions keep their own time; how many those were.
+fn cut_pairs(shared: &Shared, now: Nanos, of: impl Fn(usize) -> bool) -> u64 {
+    let mut cut = 0;
+    for place in shared.table.iter().filter(|(_, slot)| slot.state.is_idle()) {
+        let Some(owned) = claim_of(shared, place, now, &of) else { continue };
+        let is_pair = owned
+            .connection()
+            .as_ref()
+            .is_some_and(|connection| matches!(connection.waiting.get(), Waiting::Call { .. }));
+        if is_pair {
+            shared.closer().cut(owned);
+            cut += 1;
+            continue;
+        }
+        let deadline = owned.slot.deadline.load(Relaxed);
+        if park_or_requeue(shared, owned, deadline, now) {
+            shared.crew.work_queued();
+        }
+    }
+    cut
+}
+
+/// Whether a service is a gate that passes bytes on and knows nothing of requests.
+fn is_gate_of_pairs(service: &dyn Service) -> bool {
+    service.protocol() == Protocol::Stream && service.backends().is_some()
 }
 
 /// Tells the sessions that no worker was free for while the server was cut, one by one. What they do then is their author's

@@ -21,10 +21,12 @@ use std::time::Duration;
 const LOOK: Nanos = 10_000_000;
 /// How often rest and rates are measured.
 const MEASURE: Nanos = 200_000_000;
-/// While the queue stands the kernel's backlog holds what the workers do in this part of a second, 50 ms (with 40 ms waits are longer where turns sleep): what waits
-/// there waits longest. As many newcomers wait here: the freshest of them come first, so the others wait only to be
-/// turned away, and are better told soon.
-const BACKLOG_PART: f64 = 1.0 / 20.0;
+/// While the queue stands, as many newcomers wait as the workers serve in this part of a second, 50 ms. (With 40 ms in both places
+/// waits were longer where turns sleep.) The freshest of them come first, so the others wait only to be turned away, and are
+/// better told soon.
+const ROOM_PART: f64 = 1.0 / 20.0;
+/// The kernel's backlog then holds half as many: what waits there waits in the order of arrival, before all that.
+const BACKLOG_PART: f64 = ROOM_PART / 2.0;
 /// The shallowest backlog.
 const BACKLOG_LEAST: usize = 8;
 
@@ -78,7 +80,7 @@ impl Pressure {
         if standing.stands() {
             let busy = !shared.rest.load(Relaxed) && self.rate > 0.0;
             let few = busy && shared.displaces_oldest(limits.server.overload);
-            shared.line.newcomers().shrink_to(if few { self.soon() } else { usize::MAX });
+            shared.line.newcomers().shrink_to(if few { self.done_in(ROOM_PART) } else { usize::MAX });
             let wanted = self.shallow_backlog(limits.server.backlogs().1, busy);
             // Small changes are not worth a system call for each listener.
             if self.shallow.is_none_or(|now| now.abs_diff(wanted) > now / 4) {
@@ -120,12 +122,12 @@ impl Pressure {
     /// nobody stands there for long, since all are taken in or told, and a backlog that overflows for a moment leaves a
     /// client hanging.
     fn shallow_backlog(&self, most: usize, busy: bool) -> usize {
-        if busy { self.soon().min(most) } else { most }
+        if busy { self.done_in(BACKLOG_PART).min(most) } else { most }
     }
 
-    /// How many turns the workers do in a moment.
-    fn soon(&self) -> usize {
-        ((self.rate * BACKLOG_PART) as usize).max(BACKLOG_LEAST)
+    /// How many turns the workers do in this part of a second.
+    fn done_in(&self, part: f64) -> usize {
+        ((self.rate * part) as usize).max(BACKLOG_LEAST)
     }
 
     fn measure_rest(&mut self, shared: &Shared) {

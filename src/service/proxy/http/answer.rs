@@ -280,7 +280,8 @@ impl AnswerRelay {
         }
         let framing = framing(&head, asked);
         self.status = head.status;
-        self.reusable = head.keep_alive;
+        // Some servers, waitress is one, send the body that a HEAD announces. The next request would take it for its answer.
+        self.reusable = head.keep_alive && !asked.head_only;
         self.framed = framing != AnswerFraming::None;
         self.keep = asked.keep && framing != AnswerFraming::UntilClose;
         write_head(&head, framing, asked.version, self.keep, out);
@@ -422,8 +423,9 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Asked { head_only: true, ..ASKED }),
             ("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", ASKED),
         ] {
-            let (text, answered, _) = passed(answer, asked);
+            let (text, answered, relay) = passed(answer, asked);
             assert_eq!((text.as_str(), answered), (answer, Answered::Done));
+            assert_eq!(relay.keeps_backend(), !asked.head_only, "a body may come after all");
         }
         let (text, answered, _) =
             passed("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", ASKED);

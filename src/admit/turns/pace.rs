@@ -8,14 +8,14 @@ const NEW_IN_MEAN: f64 = 1.0 / 32.0;
 
 /// The mean time between two turns.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct TurnPace {
     /// The last turn, unless nothing has waited since.
     last: Option<Nanos>,
     mean: f64,
     measured: u32,
 }
 
-impl Pace {
+impl TurnPace {
     /// An entry gets its turn.
     pub(super) fn turn(&mut self, now: Nanos) {
         if let Some(last) = self.last.replace(now) {
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn what_is_served_within_a_time_is_known_from_the_turns_before_and_not_from_the_rest_between_them() {
-        let mut pace = Pace::default();
+        let mut pace = TurnPace::default();
         for nth in 0..=u64::from(KNOWN_AFTER) {
             assert!(!pace.serves(0, Nanos::MAX), "too little is known after {nth}");
             pace.turn(1_000 * nth);

@@ -18,7 +18,7 @@
 
 use super::accounts::{Accounts, Class, SourceId};
 use super::lists::Lists;
-use super::pace::Pace;
+use super::pace::TurnPace;
 use super::seats::{Seat, Seats, Stand};
 use crate::clock::Nanos;
 use std::collections::HashMap;
@@ -115,7 +115,7 @@ pub(crate) struct Shelf<T> {
     leavers: f64,
     /// After which wait clients leave, in the mean of late; 0 if none has left.
     left_after: f64,
-    pace: Pace,
+    pace: TurnPace,
 }
 
 impl<T: Copy> Shelf<T> {
@@ -135,7 +135,7 @@ impl<T: Copy> Shelf<T> {
             begun: 0,
             leavers: 0.0,
             left_after: 0.0,
-            pace: Pace::default(),
+            pace: TurnPace::default(),
         }
     }
 

@@ -10,13 +10,14 @@ cd "$(dirname "$0")/.."
 # Tests flood real sockets: they get the descriptors the system allows.
 ulimit -n "$(ulimit -Hn)"
 
-# Flaky tests are named at the end, whatever the end is.
+# Flaky tests, and those that could not decide because other programs had the processors, are named at the end, whatever
+# the end is.
 export TIDEGATE_FLAKY
 TIDEGATE_FLAKY=$(mktemp)
 tools_log=$(mktemp)
 at_the_end() {
     if [ -s "$TIDEGATE_FLAKY" ]; then
-        echo "tests/run.sh: these are flaky, which is a defect to mend:" >&2
+        echo "tests/run.sh: these are flaky, which is a defect to mend, or could not decide on this machine:" >&2
         cat "$TIDEGATE_FLAKY" >&2
     fi
     rm -f "$TIDEGATE_FLAKY" "$tools_log"

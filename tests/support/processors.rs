@@ -1,6 +1,7 @@
 //! Promises that need processors: whether other programs have taken them while a test measured.
 
 use std::collections::HashMap;
+use std::io::Write;
 
 /// More than this part of all processors, taken by programs that are not of the test, makes another measurement of it.
 const OTHERS_MOST: f64 = 0.1;
@@ -10,7 +11,8 @@ const TRIES: usize = 3;
 
 /// Measures until what is promised holds. A measurement that misses it, `Err`, fails the test where the processors were
 /// the test's own; where other programs had more than a tenth of them meanwhile, it is taken again. `None`: others had
-/// the processors each time. So what holds on any machine is asserted in the measurement itself.
+/// the processors each time, which is said, and named at the end of all tests (tests/run.sh). So what holds on any machine
+/// is asserted in the measurement itself.
 #[track_caller]
 pub(crate) fn with_processors<T>(mut measure: impl FnMut() -> Result<T, String>) -> Option<T> {
     for _ in 0..TRIES {
@@ -25,7 +27,18 @@ pub(crate) fn with_processors<T>(mut measure: impl FnMut() -> Result<T, String>)
         println!("{missed}");
     }
     super::figure("not decided: other programs had the processors");
+    say_undecided();
     None
+}
+
+/// A test that could not decide must not pass for one that did: it is named where flaky tests are.
+fn say_undecided() {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    let line = format!("NOT DECIDED: {name}: other programs had the processors each time");
+    eprintln!("{line}");
+    let Some(file) = std::env::var_os("TIDEGATE_FLAKY") else { return };
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file).expect("tests/run.sh made it");
+    writeln!(file, "{line}").expect("it can be written");
 }
 
 /// What processors have done, in ticks.

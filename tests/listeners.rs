@@ -42,7 +42,7 @@ fn a_service_is_told_to_which_listener_a_client_came() {
     let handle = builder.listen("127.0.0.1:0", told()).unwrap().bind().unwrap().serve().unwrap();
     for listener in handle.stats().listeners {
         let address = listener.listener.strip_prefix("tcp://").unwrap().parse().unwrap();
-        Client::connect(address).say("?\n").hear(&format!("{}\n", listener.listener));
+        Client::connect(address).say("?\n").hear(format!("{}\n", listener.listener));
     }
     assert!(handle.shutdown(PATIENCE).is_clean());
 }

@@ -37,7 +37,8 @@ fn say_undecided() {
     let line = format!("NOT DECIDED: {name}: other programs had the processors each time");
     eprintln!("{line}");
     let Some(file) = std::env::var_os("TIDEGATE_FLAKY") else { return };
-    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file).expect("tests/run.sh made it");
+    let mut file =
+        std::fs::OpenOptions::new().append(true).create(true).open(file).expect("tests/run.sh made it");
     writeln!(file, "{line}").expect("it can be written");
 }
 

@@ -30,7 +30,7 @@ const METHODS: [&[u8]; 10] = [
 
 /// The answer to a client that speaks HTTP to a listener for TLS.
 const USE_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
-    Content-Length: 38\r\nConnection: close\r\n\r\nThis port speaks TLS: use https:// URLs";
+    Content-Length: 40\r\nConnection: close\r\n\r\nThis port speaks TLS: use https:// URLs\n";
 
 /// The TLS of a connection. Between two turns it has no buffer: the rest of the client's records is kept as other
 /// input is.
@@ -249,4 +249,17 @@ fn refuse_plain(turn: &mut ShakeTurn<'_>) -> Shake {
     // The message is short. If the client cannot take it at once, it is not told.
     let _ = send(turn.socket, USE_HTTPS);
     Shake::failed(HandshakeFailure::NotTls, "the client speaks HTTP without TLS")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_http_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(USE_HTTPS).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        assert_eq!(length.parse(), Ok(body.len()));
+    }
 }

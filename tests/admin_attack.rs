@@ -3,6 +3,8 @@
 
 #[path = "support/admin_fake.rs"]
 mod fake;
+#[path = "support/figure.rs"]
+mod figure;
 #[path = "support/admin_http.rs"]
 mod http;
 #[path = "support/stop.rs"]
@@ -64,7 +66,9 @@ fn it_answers_while_it_is_attacked() {
         // The three attackers are threads of this process too.
         let now = threads(std::process::id());
         assert!(now <= threads_before + 3, "{now} threads, {threads_before} before");
-        eprintln!("20 of 20 scrapes, the slowest took {worst:?}");
+        figure::figure(format!(
+            "20 of 20 scrapes, the slowest took {worst:.1?}; {now} threads, {threads_before} before and 3 attackers"
+        ));
     });
     admin.shutdown();
     // The pool of tiny_http takes five seconds to see that it is not needed.

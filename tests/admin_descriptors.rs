@@ -3,6 +3,8 @@
 
 #[path = "support/admin_fake.rs"]
 mod fake;
+#[path = "support/figure.rs"]
+mod figure;
 #[path = "support/admin_http.rs"]
 mod http;
 #[path = "support/stop.rs"]
@@ -59,7 +61,10 @@ fn it_answers_without_a_free_descriptor_again_and_again() {
             fill.push(File::from(std::os::fd::OwnedFd::from(stream)));
         }
         drop(stopped);
-        eprintln!("60 of 60 scrapes; {} descriptors were free meanwhile", greedy.join().unwrap());
+        figure::figure(format!(
+            "60 of 60 scrapes; {} descriptors were free meanwhile",
+            greedy.join().unwrap()
+        ));
     });
     drop(fill);
     let after = sample(&get(admin.address(), "/metrics").unwrap().body, "process_open_fds").unwrap();

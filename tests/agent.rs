@@ -112,6 +112,10 @@ fn a_flood_of_balancers_costs_no_thread_and_few_descriptors_and_the_next_is_answ
     let held = open_files(&server);
     assert!(held <= descriptors + 20, "{held} descriptors, {descriptors} before");
     eventually("its second is over", || (open_files(&server) <= descriptors).then_some(()));
+    figure(format!(
+        "500 silent balancers: {} descriptors more while they last, no thread more",
+        held - descriptors
+    ));
     drop(silent);
     server.client().say("x").hear("x");
 }
@@ -144,6 +148,7 @@ fn it_answers_when_the_process_has_no_descriptor_left() {
     for _ in 0..20 {
         assert!(told(agent).starts_with("up "));
     }
+    figure(format!("20 of 20 answered with all {used} descriptors in use"));
 }
 
 #[test]

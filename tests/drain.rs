@@ -75,6 +75,7 @@ fn requests_already_sent_are_answered_though_they_wait() {
     let (code, stderr) = server.ended();
     assert_eq!(code, Some(0), "{stderr}");
     assert!(report(&stderr).contains("drained 40 connections"), "{stderr}");
+    figure(format!("40 of 40 answered, exit code 0: {}", report(&stderr)));
 }
 
 #[test]
@@ -136,6 +137,11 @@ fn replies_that_wait_for_their_reader_are_flushed() {
     let (received, end) = client.rest();
     assert!(received == expected, "{} of {} bytes", received.len(), expected.len());
     assert_eq!(end, End::Fin);
+    figure(format!(
+        "{} of {} bytes came after the drain had begun to wait for them",
+        received.len(),
+        expected.len()
+    ));
     drop(client);
     assert!(site.end().is_clean());
 }
@@ -181,6 +187,7 @@ fn what_does_not_end_in_time_is_cut_and_the_exit_code_says_so() {
     assert_eq!(code, Some(3), "{stderr}");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(report(&stderr).contains("cut 5"), "{stderr}");
+    figure(format!("exit code 3 after {:.1?} (drain-timeout 300 ms): {}", began.elapsed(), report(&stderr)));
 }
 
 #[test]
@@ -304,6 +311,7 @@ fn a_worker_that_does_not_return_is_left_behind_and_reported() {
     let report = handle.shutdown(Duration::from_millis(100));
     assert_eq!((report.aborted, report.workers_left), (1, 1), "{report}");
     assert!(!report.is_clean());
+    figure(&report);
     gate.open();
 }
 

@@ -258,6 +258,7 @@ fn a_thread_that_the_system_does_not_give_is_named_in_one_line() {
         limited.args(["--admin", "off", "--listen", "echo=tcp://127.0.0.1:0"]);
         says(&finish(&mut limited), 1, &["cannot start the thread for ", "memory"]);
     }
+    support::figure("9 limits of threads and of address space: one line that names the thread, exit code 1");
 }
 
 /// The program where any user can read it.

@@ -7,7 +7,7 @@ mod support;
 use rustix::process::{Resource, Rlimit, prlimit};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use support::{Client, End, Program, Running, eventually, raise_open_files, throughout};
+use support::{Client, End, Program, Running, eventually, figure, raise_open_files, throughout};
 
 /// How many cores the program uses over a while.
 fn cores_used(server: &Running, over: Duration, mut meanwhile: impl FnMut()) -> f64 {
@@ -220,4 +220,8 @@ fn a_limit_that_comes_and_goes_leaves_nothing_behind() {
     // Beside the workers: main, the acceptor, the timekeeper, the log's, and two for signals: those that end the program and
     // those that ask for something.
     assert_eq!(server.status("Threads"), 32 + 6);
+    figure(format!(
+        "3 times none left, each time served again; {before} descriptors before, {} after, 38 threads",
+        used()
+    ));
 }

@@ -158,6 +158,7 @@ fn all_workers_stuck_in_any_hook_hold_up_neither_newcomers_nor_the_end() {
         let report = in_time(|| handle.shutdown(Duration::from_millis(300)));
         assert_eq!(report.workers_left, WORKERS, "{at:?}: {report}");
         assert!(!report.is_clean());
+        support::figure(format!("stuck in {at:?}: {report}"));
     }
 }
 
@@ -231,6 +232,7 @@ fn scrapes_are_answered_while_all_workers_are_stuck() {
         scrape.read_to_string(&mut answer).unwrap();
         assert!(answer.contains(" 200 "), "{path}: {answer}");
     }
+    support::figure(format!("3 of 3 pages with {WORKERS} of {WORKERS} workers stuck"));
     in_time(|| drop(handle));
 }
 

@@ -80,6 +80,9 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
             drop(unread);
         }
     }
+    support::figure(
+        "a full pipe and a stopped terminal as stderr, text and JSON: 4 of 4 serve on and end in order",
+    );
 }
 
 /// The start lines go to stdout, which may be as full.
@@ -104,6 +107,7 @@ fn start_lines_that_nobody_reads_hold_nothing_up() {
             drop(unread);
         }
     }
+    support::figure("the same as stdout: 4 of 4 serve on and end in order");
 }
 
 /// Nothing is lost without being counted: the lines that came and those that the log says were dropped are all.

@@ -184,6 +184,10 @@ fn a_server_without_address_space_ends_connections_and_not_itself() {
     halves.send(1000);
     settle(&server);
     is_answered(hello);
+    support::figure(format!(
+        "20 MiB of address space for 2,500 halves of 40 KiB: it serves on, with {} KiB",
+        resident
+    ));
     drop(halves);
 }
 

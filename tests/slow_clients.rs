@@ -90,6 +90,9 @@ fn half_a_request_holds_no_worker_and_has_a_deadline() {
         assert_eq!(client.end(), End::Fin);
     }
     site.until_closed(CloseReason::ReadTimeout, 99);
+    figure(
+        "100 halves and one worker: another is answered meanwhile, 99 ended by read_timeout, the one that went on answered",
+    );
     site.end();
 }
 

@@ -118,6 +118,7 @@ fn a_service_that_is_stuck_is_no_reason_to_restart_the_gate() {
     eventually("the watchdog hears from it while both workers are stuck", || {
         (supervisor.count("WATCHDOG=1") >= before + 10).then_some(())
     });
+    support::figure("10 times WATCHDOG=1 while both workers were stuck");
 }
 
 #[test]
@@ -143,6 +144,9 @@ fn a_gate_that_stands_still_does_not_answer_the_watchdog() {
     throughout(Duration::from_millis(600), "it stands still", || supervisor.count("WATCHDOG=1") == before);
     server.signal(Signal::CONT);
     eventually("it goes on", || (supervisor.count("WATCHDOG=1") > before).then_some(()));
+    support::figure(
+        "no WATCHDOG=1 in the 600 ms that it stood still (every 100 ms else), and again after it",
+    );
     server.client().say("x").hear("x");
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -74,12 +75,45 @@ struct Crowd {
     tally: Ledger,
 }
 
+/// What the clients of a scene saw, and what they took.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) groups: Vec<GroupFigures>,
+    /// CPU seconds that the clients took in each second.
+    pub(crate) client_cpu: Vec<f64>,
+}
+
+/// The CPU time of this thread at the end of each second.
+struct OwnTime {
+    start: Instant,
+    begun: f64,
+    seconds: Vec<f64>,
+}
+
+impl OwnTime {
+    fn new(start: Instant) -> Self {
+        Self { start, begun: Self::now(), seconds: Vec::new() }
+    }
+
+    fn now() -> f64 {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    }
+
+    /// Closes the seconds that are over.
+    fn look(&mut self, now: Instant) {
+        let over = (now - self.start).as_secs() as usize;
+        if over > self.seconds.len() {
+            let total = Self::now();
+            let used = total - std::mem::replace(&mut self.begun, total);
+            let new = over - self.seconds.len();
+            self.seconds.extend(std::iter::repeat_n(used / new as f64, new));
+        }
+    }
+}
+
 /// Plays a scene against a server. `probe` is called at the start of each stage and at the end.
-pub(super) fn run(
-    plan: &Script,
-    target: SocketAddr,
-    mut probe: impl FnMut(usize),
-) -> Result<Vec<GroupFigures>> {
+pub(super) fn run(plan: &Script, target: SocketAddr, mut probe: impl FnMut(usize)) -> Result<Seen> {
     for group in &plan.groups {
         ensure!(group.rates.len() == plan.stages.len(), "{}: a rate for each stage", group.name);
         ensure!(group.size >= 2, "{}: a request has at least two bytes", group.name);
@@ -94,8 +128,10 @@ pub(super) fn run(
     let longest = plan.groups.iter().map(|group| group.patience).max().unwrap_or_default();
     let last = start + plan.time() + longest + Duration::from_secs(1);
     let mut seen = usize::MAX;
+    let mut own = OwnTime::new(start);
     loop {
         let now = Instant::now();
+        own.look(now);
         engine.fire(now)?;
         if engine.stage != seen {
             seen = engine.stage;
@@ -107,7 +143,8 @@ pub(super) fn run(
         engine.poll(last)?;
     }
     let figures = engine.groups.into_iter().zip(&plan.groups);
-    Ok(figures.map(|(crowd, group)| crowd.tally.figures(group.name)).collect())
+    let groups = figures.map(|(crowd, group)| crowd.tally.figures(group.name)).collect();
+    Ok(Seen { groups, client_cpu: own.seconds })
 }
 
 impl<'a> Engine<'a> {
@@ -580,7 +617,7 @@ mod tests {
     fn standing_clients_ask_at_the_rate_of_the_stage() {
         let groups = vec![Party::standing("all", 20, &[40.0, 100.0]), Party::newcomers("new", &[0.0, 30.0])];
         let mut stages = Vec::new();
-        let figures = run(&plan(groups), server(1_000, drop), |stage| stages.push(stage)).unwrap();
+        let figures = run(&plan(groups), server(1_000, drop), |stage| stages.push(stage)).unwrap().groups;
         assert_eq!(stages, [0, 1, 2]);
         let [all, new] = &figures[..] else { panic!("two groups") };
         assert_eq!((all.joined, new.joined, all.dropped_idle), (20, 0, 0));
@@ -603,7 +640,7 @@ mod tests {
             pause: Duration::from_millis(100),
             ..Party::standing("all", 4, &[4.0, 0.0])
         };
-        let figures = run(&plan(vec![group]), server(1, silent), |_| {}).unwrap();
+        let figures = run(&plan(vec![group]), server(1, silent), |_| {}).unwrap().groups;
         let stage = figures[0].stages[0];
         // Each asks, gives up after 200 ms, comes back after 100 ms, is answered, and so on.
         assert!(stage.timeout >= 4 && stage.useful >= 3, "{stage:?}");
@@ -617,7 +654,7 @@ mod tests {
         };
         let figures =
             run(&plan(vec![Party::newcomers("new", &[50.0, 0.0])]), server(0, reset), |_| {}).unwrap();
-        let stage = figures[0].stages[0];
+        let stage = figures.groups[0].stages[0];
         assert_eq!((stage.asked, stage.useful, stage.timeout), (50, 0, 0), "{stage:?}");
         assert_eq!(stage.reset + stage.closed, 50, "{stage:?}");
         assert!(stage.told_p99 < 0.5, "{stage:?}");

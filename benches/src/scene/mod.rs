@@ -48,6 +48,9 @@ pub(crate) struct Run {
     pub(crate) groups: Vec<GroupFigures>,
     /// The server's CPU seconds for each second of the judged stage.
     pub(crate) server_cpu: f64,
+    /// CPU seconds that the clients took in each second of the scene.
+    #[serde(default)]
+    pub(crate) client_cpu: Vec<f64>,
     pub(crate) peak_rss: u64,
     pub(crate) threads: u64,
     /// How the server ended that was told to.
@@ -71,6 +74,9 @@ pub(crate) struct Played {
     pub(crate) what: String,
     /// What a server without any loss would do a second; none where little is asked for.
     pub(crate) capacity: Option<f64>,
+    /// The processors that the server shares with the clients; none where it has its own.
+    #[serde(default)]
+    pub(crate) shared: Option<f64>,
     pub(crate) stages: Vec<(String, f64)>,
     pub(crate) judged: usize,
     pub(crate) servers: Vec<Runs>,
@@ -99,6 +105,18 @@ impl Played {
         (before.round() as usize, self.stages[self.judged].1.round() as usize)
     }
 
+    /// What could be done in each of the judged seconds of a run: the capacity, of which clients that share the
+    /// server's processors leave only a part.
+    pub(crate) fn possible(&self, run: &Run) -> Option<Vec<f64>> {
+        let (capacity, (from, count)) = (self.capacity?, self.judged_seconds());
+        let left = |at: usize| match (self.shared, run.client_cpu.get(at)) {
+            (None, _) => Some(1.0),
+            (Some(cores), Some(taken)) => Some(1.0 - taken / cores),
+            (Some(_), None) => None,
+        };
+        (from..from + count).map(|at| Some(capacity * left(at)?)).collect()
+    }
+
     /// Useful replies of a server in each of the judged seconds, for each run.
     pub(crate) fn judged(&self, server: &str) -> Vec<Vec<f64>> {
         let (from, count) = self.judged_seconds();
@@ -110,6 +128,11 @@ impl Played {
         let runs = self.servers.iter().find(|runs| runs.server == server);
         runs.map(|runs| runs.runs.as_slice()).unwrap_or_default()
     }
+}
+
+/// The processors of this machine.
+fn cores() -> f64 {
+    std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64)
 }
 
 /// What a scene's server could do a second, if nothing were lost.
@@ -126,18 +149,14 @@ pub(crate) fn capacity(of: Capacity, mode: Mode) -> Result<Option<f64>> {
     Ok(match of {
         Capacity::Ample => None,
         Capacity::Known(rate) => Some(rate),
-        Capacity::Core | Capacity::CoreOfNewcomers => {
-            let shape = if of == Capacity::Core { Shape::Echo } else { Shape::Churn };
+        Capacity::Core | Capacity::CoreOfNewcomers | Capacity::Cores => {
+            let shape = if of == Capacity::CoreOfNewcomers { Shape::Churn } else { Shape::Echo };
             let load = Load { shape, ..load };
             let rounds = compare(&load, &[Spec::new("epoll")], 3, &Bench::new(true)?)?;
             // What a request takes of a processor, not what the loop had of one: other work on the machine does not
             // change that much.
-            Some(1.0 / median(&rounds.values(0, |sample| sample.cpu_per_request)))
-        }
-        Capacity::Cores => {
-            let load = Load { connections: 64, ..load };
-            let rounds = compare(&load, &[Spec::with("tidegate", "--admin off")], 3, &Bench::new(false)?)?;
-            Some(median(&rounds.values(0, |sample| sample.outcome.rate)))
+            let cores = if of == Capacity::Cores { cores() } else { 1.0 };
+            Some(cores / median(&rounds.values(0, |sample| sample.cpu_per_request)))
         }
     })
 }
@@ -193,6 +212,7 @@ pub(crate) fn play(
         title: scene.title.to_owned(),
         what: scene.what.to_owned(),
         capacity,
+        shared: (!scene.apart).then(cores),
         stages: stages.collect(),
         judged: scene.judged,
         servers,
@@ -226,7 +246,7 @@ fn once(scene: &Scene, mut stand: Stand, bench: &Bench) -> Result<Run> {
         }
         anyhow::Ok(())
     });
-    let groups = clients(&scene.script, stand.front.addr, bench, |stage| {
+    let seen = clients(&scene.script, stand.front.addr, bench, |stage| {
         meter.read();
         let _ = stages.send(stage);
     })?;
@@ -242,7 +262,8 @@ fn once(scene: &Scene, mut stand: Stand, bench: &Bench) -> Result<Run> {
     };
     drop(stages);
     actor.join().unwrap_or_else(|_| anyhow::bail!("the thread of the backends panicked"))?;
-    Ok(Run { groups, server_cpu: finite(share), peak_rss, threads, ended })
+    let engine::Seen { groups, client_cpu } = seen;
+    Ok(Run { groups, server_cpu: finite(share), client_cpu, peak_rss, threads, ended })
 }
 
 /// Reads what a server costs, on a thread of its own: the clients must not wait for what the kernel says of a server that
@@ -286,7 +307,7 @@ pub(crate) fn clients(
     target: SocketAddr,
     bench: &Bench,
     probe: impl FnMut(usize) + Send,
-) -> Result<Vec<GroupFigures>> {
+) -> Result<engine::Seen> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             bench.client_cpus.pin_this_thread()?;

@@ -17,8 +17,8 @@ pub(crate) fn report(page: &mut String, scenes: &BTreeMap<String, Played>) -> Re
         "\n## Overload on connections that stay\n\n![Useful replies in each second of a surge](img/surge.svg)\n\n\
          Most clients keep their connections, so this is how an overload usually comes. Unless a scene says otherwise \
          each request takes 1 ms of CPU, the server has one core and the clients have the others, and a client waits \
-         a second for its reply. A reply after that is of no use. *Capacity* is what one core can do, measured with \
-         the one-thread loop. *Refused* are requests whose connection was reset or closed, *told within* is the time in which 99 \
+         a second for its reply. A reply after that is of no use. *Capacity* is what the server's cores can do: the CPU \
+         time of a request, measured with the one-thread loop. *Refused* are requests whose connection was reset or closed, *told within* is the time in which 99 \
          of 100 of them were, *gave up* are those whose client left. Of several runs the tables show the one with the middle sum. tidegate runs with its defaults; \
          the peers listen with a backlog of 4096."
     )?;
@@ -86,6 +86,7 @@ pub(crate) fn table(page: &mut String, played: &Played) -> Result {
             )?;
         }
     }
+    left_by_clients(page, played)?;
     refusals(page, played)?;
     endings(page, played)?;
     if late {
@@ -93,6 +94,25 @@ pub(crate) fn table(page: &mut String, played: &Played) -> Result {
         writeln!(
             page,
             "\n\\* The client itself was late: one request in a hundred began {late} ms or more after it was due."
+        )?;
+    }
+    Ok(())
+}
+
+/// What the clients left of processors that they share with the server.
+fn left_by_clients(page: &mut String, played: &Played) -> Result {
+    if played.shared.is_none() {
+        return Ok(());
+    }
+    let (from, count) = played.judged_seconds();
+    for runs in &played.servers {
+        let Some(possible) = middle(runs, from, count).and_then(|run| played.possible(run)) else { continue };
+        let possible: Vec<String> = possible.iter().map(|rate| format!("{rate:.0}")).collect();
+        let server = title_of(&runs.server);
+        writeln!(
+            page,
+            "\nWhat the clients of {server} left could do in each second: {}.",
+            possible.join(" ")
         )?;
     }
     Ok(())
@@ -167,12 +187,14 @@ mod tests {
             stages: vec![StageFigures::default(), stage],
         };
         let ended = Some("drained 1 connections in 0.1 s, cut 0".to_owned());
-        let run = Run { groups: vec![group], server_cpu: 1.0, peak_rss: 1, threads: 1, ended };
+        let client_cpu = vec![0.5; 3];
+        let run = Run { groups: vec![group], server_cpu: 1.0, client_cpu, peak_rss: 1, threads: 1, ended };
         let missing = Some("not installed".to_owned());
         Played {
             title: "Surge".into(),
             what: "Many ask.".into(),
             capacity: Some(10.0),
+            shared: None,
             stages: vec![("calm".into(), 1.0), ("surge".into(), 2.0)],
             judged: 1,
             servers: vec![
@@ -194,6 +216,13 @@ mod tests {
         let goals = crate::scene::goals(&scenes);
         let worst = goals.iter().find(|goal| goal.figure.contains("worst second")).unwrap();
         assert_eq!(worst.values, [0.2]);
+        let shared = Played { shared: Some(2.0), ..played([9, 2]) };
+        let mut page = String::new();
+        table(&mut page, &shared).unwrap();
+        assert!(page.contains("What the clients of tidegate left could do in each second: 8 8."), "{page}");
+        let worst = crate::scene::goals(&BTreeMap::from([("surge-cores".to_owned(), shared)]));
+        let worst = worst.iter().find(|goal| !goal.values.is_empty()).unwrap();
+        assert_eq!(worst.values, [2.0 / 7.5], "the clients took a quarter of the two processors");
         let pictures = picture::pictures(&scenes);
         assert!(
             pictures[0].1.contains("Useful replies in the worst second: tidegate 2."),

@@ -59,7 +59,7 @@ pub(crate) enum Capacity {
     Core,
     /// The same with a connection for each request, which costs more.
     CoreOfNewcomers,
-    /// All cores beside the clients, measured with tidegate.
+    /// The same with all cores; the clients take their part of them.
     Cores,
     /// This rate, by arithmetic.
     Known(f64),
@@ -211,9 +211,12 @@ fn surge(name: Name, base: Scene) -> Scene {
                  refusal; its client asks again when its next request is due.",
             )
         }
-        Name::SurgeCores => {
-            ("surge-cores", "Surge, all cores", "The surge, where servers and clients share all cores.")
-        }
+        Name::SurgeCores => (
+            "surge-cores",
+            "Surge, all cores",
+            "The surge, where servers and clients share all cores, so that a server can \
+              only do what the clients leave it.",
+        ),
         Name::SurgeLines => {
             let (whole, some) = lines_and_halves();
             (all, halves) = (whole, Some(some));

@@ -163,6 +163,10 @@ fn server_lines(
         }
         let (cpu, rss) = (run.server_cpu * 100.0, run.peak_rss as f64 / 1e6);
         writeln!(out, "; server: {cpu:.0} % of a core, peak {rss:.0} MB, {} threads", run.threads)?;
+        if !run.client_cpu.is_empty() {
+            let taken = run.client_cpu.iter().skip(from).take(count).sum::<f64>() / count as f64;
+            writeln!(out, "  the clients took {:.0} % of a core", taken * 100.0)?;
+        }
         if let Some(ended) = &run.ended {
             writeln!(out, "  told to end: {ended}")?;
         }

@@ -15,7 +15,6 @@ mod thread;
 mod tokio_relay;
 mod tokio_tasks;
 mod udp;
-mod wake;
 mod work;
 
 use announce::announce;
@@ -54,8 +53,6 @@ pub(crate) enum Peer {
     TokioRelay,
     /// One thread, recvfrom and sendto: the limit for datagrams.
     Udp,
-    /// tidegate as a library, with sessions that another thread wakes.
-    Wake,
 }
 
 /// Options of a peer.
@@ -97,7 +94,6 @@ pub(crate) fn run(args: PeerArgs) -> Result<()> {
         Peer::Relay => relay::serve(tcp(listen, backlog)?, to.context("say where to with --to")?),
         Peer::TokioRelay => tokio_relay::serve(tcp(listen, backlog)?, to.context("say where to with --to")?),
         Peer::Udp => udp::serve(listen, mode),
-        Peer::Wake => wake::serve(listen),
     }
 }
 

@@ -24,9 +24,9 @@ type Scenes = BTreeMap<String, Played>;
 pub(crate) fn goals(scenes: &Scenes) -> Vec<Goal> {
     let mut goals = Vec::new();
     for (key, work) in SURGES {
-        let what = match key {
-            "surge-cores" => "the worst second over what the clients leave of the capacity",
-            _ => "the worst second over the capacity",
+        let what = match scenes.get(key).and_then(|played| played.shared) {
+            Some(_) => "the worst second over what the clients leave of the capacity",
+            None => "the worst second over the capacity",
         };
         goals.push(over_capacity(scenes, key, work, what, 0.9, worst));
         goals.push(millis(scenes, key, work, "p99 of the useful replies", 350.0, |played, run| {

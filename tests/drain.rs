@@ -311,7 +311,7 @@ fn a_worker_that_does_not_return_is_left_behind_and_reported() {
     let report = handle.shutdown(Duration::from_millis(100));
     assert_eq!((report.aborted, report.workers_left), (1, 1), "{report}");
     assert!(!report.is_clean());
-    figure(&report);
+    figure(report);
     gate.open();
 }
 

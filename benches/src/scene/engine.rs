@@ -77,7 +77,7 @@ struct Crowd {
 
 /// What the clients of a scene saw, and what they took.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct SceneOutcome {
     pub(crate) groups: Vec<GroupFigures>,
     /// CPU seconds that the clients took in each second.
     pub(crate) client_cpu: Vec<f64>,
@@ -113,7 +113,7 @@ impl OwnTime {
 }
 
 /// Plays a scene against a server. `probe` is called at the start of each stage and at the end.
-pub(super) fn run(plan: &Script, target: SocketAddr, mut probe: impl FnMut(usize)) -> Result<Seen> {
+pub(super) fn run(plan: &Script, target: SocketAddr, mut probe: impl FnMut(usize)) -> Result<SceneOutcome> {
     for group in &plan.groups {
         ensure!(group.rates.len() == plan.stages.len(), "{}: a rate for each stage", group.name);
         ensure!(group.size >= 2, "{}: a request has at least two bytes", group.name);
@@ -144,7 +144,7 @@ pub(super) fn run(plan: &Script, target: SocketAddr, mut probe: impl FnMut(usize
     }
     let figures = engine.groups.into_iter().zip(&plan.groups);
     let groups = figures.map(|(crowd, group)| crowd.tally.figures(group.name)).collect();
-    Ok(Seen { groups, client_cpu: own.seconds })
+    Ok(SceneOutcome { groups, client_cpu: own.seconds })
 }
 
 impl<'a> Engine<'a> {

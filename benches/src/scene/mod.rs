@@ -262,7 +262,7 @@ fn once(scene: &Scene, mut stand: Stand, bench: &Bench) -> Result<Run> {
     };
     drop(stages);
     actor.join().unwrap_or_else(|_| anyhow::bail!("the thread of the backends panicked"))?;
-    let engine::Seen { groups, client_cpu } = seen;
+    let engine::SceneOutcome { groups, client_cpu } = seen;
     Ok(Run { groups, server_cpu: finite(share), client_cpu, peak_rss, threads, ended })
 }
 
@@ -307,7 +307,7 @@ pub(crate) fn clients(
     target: SocketAddr,
     bench: &Bench,
     probe: impl FnMut(usize) + Send,
-) -> Result<engine::Seen> {
+) -> Result<engine::SceneOutcome> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             bench.client_cpus.pin_this_thread()?;

@@ -1,7 +1,7 @@
 //! `tidegate-bench scene`: one scene against some servers, printed second by second.
 
 use super::report::saw;
-use super::{Name, Played, Runs, Scene, Stand, capacity, play};
+use super::{Name, Played, Run, Runs, Scene, Stand, capacity, play};
 use crate::load::LATE;
 use crate::measure::Bench;
 use crate::server::{self, Server, Spec};
@@ -163,13 +163,19 @@ fn server_lines(
         }
         let (cpu, rss) = (run.server_cpu * 100.0, run.peak_rss as f64 / 1e6);
         writeln!(out, "; server: {cpu:.0} % of a core, peak {rss:.0} MB, {} threads", run.threads)?;
-        if !run.client_cpu.is_empty() {
-            let taken = run.client_cpu.iter().skip(from).take(count).sum::<f64>() / count as f64;
-            writeln!(out, "  the clients took {:.0} % of a core", taken * 100.0)?;
-        }
-        if let Some(ended) = &run.ended {
-            writeln!(out, "  told to end: {ended}")?;
-        }
+        last_lines(out, run, (from, count))?;
     }
     Ok(out.flush()?)
+}
+
+/// What a run's clients took of the processors in the judged seconds, and how the server ended that was told to.
+fn last_lines(out: &mut impl Write, run: &Run, (from, count): (usize, usize)) -> Result<()> {
+    if !run.client_cpu.is_empty() {
+        let taken = run.client_cpu.iter().skip(from).take(count).sum::<f64>() / count as f64;
+        writeln!(out, "  the clients took {:.0} % of a core", taken * 100.0)?;
+    }
+    if let Some(ended) = &run.ended {
+        writeln!(out, "  told to end: {ended}")?;
+    }
+    Ok(())
 }

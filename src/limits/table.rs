@@ -171,7 +171,7 @@ limits! {
         /// from controlled delay (RFC 8289).
         queue_target: Duration = Duration::from_millis(20), Time(OFF..=YEAR), Live;
 
-        /// Order in which requests are served while the queue stands: the freshest first (fresh), or as they came (fifo).
+        /// Order in which requests are served while the queue stands: the freshest first, unless all are served soon (fresh), or as they came (fifo).
         queue_order: QueueOrder = QueueOrder::Fresh, Order(QueueOrder::Fresh..=QueueOrder::Fifo), Fixed;
 
         /// Sharing of the workers while the queue stands: sources take turns (source), or all requests are one heap (off).

@@ -251,9 +251,12 @@ impl<T: Copy> Shelf<T> {
         Some(self.take_out(number))
     }
 
-    /// Whether all that waits can be served in time, and nobody has given up or had to make room of late.
+    /// Whether all that waits can be served in time, and nobody has given up or had to make room of late. Of newcomers
+    /// others may have been refused before they came here, which is not known here.
     fn serves_all_soon(&self) -> bool {
-        self.leavers <= FEW_LEAVE && self.pace.serves(self.len(), IN_ORDER_WITHIN)
+        self.counts[Class::Newcomer as usize] == 0
+            && self.leavers <= FEW_LEAVE
+            && self.pace.serves(self.len(), IN_ORDER_WITHIN)
     }
 
     /// Counts a turn of a newcomer: while clients are patient, now and then it is the oldest's of its source.

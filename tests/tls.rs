@@ -205,7 +205,7 @@ fn http_without_tls_is_told_what_to_do_and_noise_is_not() {
         let mut came = String::new();
         tcp.read_to_string(&mut came).unwrap();
         assert!(came.starts_with(answer) && came.is_empty() == answer.is_empty(), "{came}");
-        assert!(answer.is_empty() || came.ends_with("use https:// URLs"), "{came}");
+        assert!(answer.is_empty() || came.ends_with("use https:// URLs\n"), "{came}");
     }
     assert_eq!(
         (server.site.failed(HandshakeFailure::NotTls), server.site.closed(CloseReason::Handshake)),

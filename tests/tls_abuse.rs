@@ -231,7 +231,7 @@ fn http_without_tls_is_answered_however_many_come_and_delays_nobody() {
         for mut tcp in clients {
             let mut came = String::new();
             tcp.read_to_string(&mut came).unwrap();
-            assert!(came.starts_with("HTTP/1.1 400 ") && came.ends_with("use https:// URLs"), "{came}");
+            assert!(came.starts_with("HTTP/1.1 400 ") && came.ends_with("use https:// URLs\n"), "{came}");
         }
     }
     assert_eq!(server.site.failed(HandshakeFailure::NotTls), 1004);

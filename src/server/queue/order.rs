@@ -17,7 +17,7 @@
 //!
 //! *Acceptor.* While [`Standing::is_calm`], the backlog is deep (4,096), and the acceptor accepts what is there, at the
 //! latest when the backlog is half full. If `queue` is full then, that is a burst, and newcomers wait in the kernel.
-//! Otherwise the backlog is as long as can be worked off in 25 ms (a fortieth of the turns in a second, from 8 to
+//! Otherwise the backlog is as long as can be worked off in 50 ms (a twentieth of the turns in a second, from 8 to
 //! `queue`): what waits in the kernel waits in the order of arrival, and the server cannot choose among it. When the
 //! length changes, `listen` is called again. A newcomer's `since` is the time at which the kernel completed its
 //! handshake, so that a wait in a deep backlog is seen. It is read from `TCP_INFO`, unless the queue is calm and the

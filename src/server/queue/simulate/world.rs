@@ -21,8 +21,7 @@ const SCAN: Nanos = 50 * MS;
 /// After how long a client whose handshake the kernel dropped asks again.
 const SYN_AGAIN: Nanos = SECOND;
 
-/// While it is not calm, as many newcomers wait as are served in this time, and half as many in the backlog, which is at
-/// least this deep.
+/// While it is not calm, what stands in the backlog is worked off in this time, and the backlog is at least this deep.
 const BACKLOG_TIME: Nanos = 50 * MS;
 const BACKLOG_LEAST: usize = 8;
 
@@ -301,7 +300,7 @@ impl World {
 
     fn backlog_limit(&self) -> usize {
         let calm = self.order.standing().is_calm(self.now);
-        let small = (self.soon() / 2).max(BACKLOG_LEAST).min(self.rules.backlog);
+        let small = self.soon().min(self.rules.backlog);
         match self.rules.rule {
             ServingOrder::Shelf if calm => self.rules.backlog_deep,
             ServingOrder::Shelf => small,

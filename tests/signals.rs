@@ -101,3 +101,16 @@ fn a_stress_run_under_nohup_outlives_its_terminal() {
         assert_eq!(output.status.code(), Some(code), "{prelude}");
     }
 }
+
+/// Whoever presses Ctrl-C in vain finds the reason in the log.
+#[test]
+fn a_signal_that_does_nothing_is_named_with_the_reason() {
+    for (prelude, names) in [("trap '' INT", &["SIGINT"][..]), ("trap '' INT TERM", &["SIGINT", "SIGTERM"])] {
+        let server = Program::new().prelude(prelude).start();
+        for name in names {
+            let line = format!("{name} is ignored, since it was when this program was started");
+            support::eventually("the log says so", || server.stderr().contains(&line).then_some(()));
+        }
+        assert_eq!(server.stderr().matches(" is ignored").count(), names.len(), "{prelude}");
+    }
+}

@@ -22,7 +22,7 @@ pub(super) struct GateOptions {
     #[arg(long, value_name = "WHEN")]
     backend_connect: Option<ConnectOn>,
     /// Time within which a backend must be reached, all attempts together [default: 2s]
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::wait)]
     backend_connect_timeout: Option<Duration>,
     /// Connect to each backend this often, to see whether it can be reached [default: off]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
@@ -32,14 +32,14 @@ pub(super) struct GateOptions {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     ready_needs_backend: Option<bool>,
     /// Resolve the names of backends again this often [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::wait)]
     backend_resolve: Option<Duration>,
     /// Time that a client's connection and its backend's stay open after one of the two has ended its half, while the
     /// other sends nothing [default: 60s]
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::wait)]
     half_close_timeout: Option<Duration>,
     /// HTTP: time that a backend may be silent before its answer begins, or between two pieces of it [default: 60s]
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::wait)]
     backend_timeout: Option<Duration>,
     /// HTTP: time that a connection to a backend is kept open without a request; with 0 none is kept [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]

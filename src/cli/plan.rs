@@ -2,6 +2,7 @@
 
 use super::access_options::AccessPlan;
 use super::args::ServeArgs;
+use super::clash;
 use super::exit::ExitError;
 use super::limit_options::LimitOptions;
 use super::live::handed::Handed;
@@ -151,6 +152,14 @@ impl PlannedListener {
             Offer::Stream(service) => service.descriptors(),
             Offer::Gate(gate) => gate.descriptors(),
             Offer::Datagrams(_) => 0,
+        }
+    }
+
+    /// Where its backends are now, if it is a gate.
+    pub(super) fn backend_addresses(&self) -> Vec<Address> {
+        match &self.offer {
+            Offer::Gate(gate) => gate.addresses(),
+            Offer::Stream(_) | Offer::Datagrams(_) => Vec::new(),
         }
     }
 
@@ -374,17 +383,22 @@ impl Plan {
         })
     }
 
-    /// What [`bind`](Self::bind) would find wrong with the limits.
+    /// What [`bind`](Self::bind) would find wrong with the limits and the addresses.
     pub(super) fn check(&self) -> Result<(), ExitError> {
-        self.builder(&mut Handed::default(), None).check()?;
+        self.check_together()?;
         Ok(crate::server::check_descriptors(&self.limits, self.listeners.len(), self.of_services())?)
     }
 
     /// The same for a process that may open this many files.
     pub(super) fn check_on(&self, open_files: usize) -> Result<(), ExitError> {
-        self.builder(&mut Handed::default(), None).check()?;
+        self.check_together()?;
         let (listeners, of_services) = (self.listeners.len(), self.of_services());
         Ok(crate::server::check_descriptors_within(&self.limits, listeners, of_services, open_files)?)
+    }
+
+    fn check_together(&self) -> Result<(), ExitError> {
+        self.builder(&mut Handed::default(), None).check()?;
+        clash::find(self).map_or(Ok(()), |why| Err(ExitError::usage(why)))
     }
 
     /// The internet addresses on which the process listens for connections.

@@ -11,7 +11,7 @@ use super::live::reload::Configured;
 use super::live::upgrade::{StartedFrom, tell_predecessor};
 use super::live::{Live, ORDERS};
 use super::plan::Plan;
-use super::signals::{Hangup, on_order};
+use super::signals::{Hangup, on_order, tell_of_ignored};
 use super::{against, config, describe, log, threads};
 use crate::metrics::configuration;
 use crate::server::BoundServer;
@@ -124,6 +124,7 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
     if let Some(start) = start {
         announce(start);
     }
+    tell_of_ignored();
     if let Some(max_connections) = lowered {
         tracing::warn!(
             max_connections,

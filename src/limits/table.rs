@@ -217,7 +217,7 @@ limits! {
         linger_timeout: Duration = Duration::from_secs(1), Time(OFF..=YEAR), Live, hard "every wait needs a deadline";
 
         /// Time after which a running turn is reported as stuck.
-        stuck_threshold: Duration = Duration::from_secs(10), Time(OFF..=YEAR), Live;
+        stuck_threshold: Duration = Duration::from_secs(10), Time(SHORTEST..=YEAR), Live;
     }
 
     Draining {

@@ -1,6 +1,6 @@
 //! Where backends are: their names, as a person writes them, and the addresses that a socket connects to.
 
-use crate::transport::address::UnixName;
+use crate::transport::address::{Address, UnixName};
 use crate::transport::tls::{BackendTlsName, ToBackends};
 use std::borrow::Cow;
 use std::fmt;
@@ -169,6 +169,15 @@ impl BackendAddress {
         match self {
             BackendAddress::Tls(target) => &target.socket,
             plain => plain,
+        }
+    }
+
+    /// The address of the socket, as listeners have theirs.
+    pub(super) fn to_address(&self) -> Address {
+        match self {
+            BackendAddress::Tcp(address) => Address::Ip(*address),
+            BackendAddress::Unix(name) => Address::Unix(**name),
+            BackendAddress::Tls(target) => target.socket.to_address(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The public face of the gate: its builder, and the service that the builder makes.
 
-use super::address::{BackendName, BackendNameError};
+use super::address::{BackendAddress, BackendName, BackendNameError};
 use super::gate::{ConnectOn, Gate, Settings};
 use super::http::{HttpGate, HttpGateConfig, HttpGateSession, keep_house};
 use super::resolve::Lookups;
@@ -10,6 +10,7 @@ use crate::limits::Limits;
 use crate::metrics::backends::BackendsSnapshot;
 use crate::service::http::BUSY;
 use crate::service::{Peer, Protocol, Service, Session};
+use crate::transport::address::Address;
 use crate::transport::proxy_header::Version;
 use crate::transport::tls::{BackendTls, ToBackends};
 use crossbeam_channel::Sender;
@@ -277,6 +278,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// The addresses that its backends have now.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program looks whether one is its own"))]
+    pub(crate) fn addresses(&self) -> Vec<Address> {
+        self.gate.lookups().addresses().iter().map(BackendAddress::to_address).collect()
+    }
+
     /// The gate. The first call starts its threads: only then is it certain that a server uses the gate.
     fn tended(&self) -> &Arc<Gate> {
         self.tender.get_or_init(|| self.start_tender().into());

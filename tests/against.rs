@@ -187,13 +187,13 @@ fn who_is_not_there_or_is_no_tidegate_or_an_older_one_is_told_in_one_line() {
     let older = "HTTP/1.1 404 Not Found\r\nContent-Length: 75\r\n\r\nnot here; there are /metrics, /livez, /readyz, /status and /status.json    \n";
     let echo = Program::new().start();
     for (address, why) in [
-        (nobody, "nobody answers at "),
+        (nobody, "nothing listens at "),
         (echo.address(), "is not the admin endpoint of a tidegate"),
         (answering(b""), "is not the admin endpoint of a tidegate"),
         (answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"), "is no tidegate"),
         (
             answering(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno"),
-            "is not the admin endpoint of a tidegate: it answers 404",
+            "is not the admin endpoint of a tidegate (it answers 404)",
         ),
         (answering(older.as_bytes()), "is older than this one"),
     ] {

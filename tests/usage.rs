@@ -8,7 +8,7 @@ mod support;
 
 use std::net::TcpListener;
 use std::process::Output;
-use support::run;
+use support::{Program, command, eventually, finish, path, run};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -189,7 +189,6 @@ fn a_gate_that_leads_to_itself_is_refused() {
 #[test]
 fn a_self_signed_certificate_is_trusted_by_its_file_and_named_in_plain_words_without() {
     use certificate::Certificate;
-    use support::Program;
     let (own, other) =
         (Certificate::with_ca(&["localhost"]).files(), Certificate::with_ca(&["localhost"]).files());
     let backend = Program::new()
@@ -221,9 +220,214 @@ fn a_self_signed_certificate_is_trusted_by_its_file_and_named_in_plain_words_wit
     gate(&own.certificate).client().say("x").hear("x");
     let wary = gate(&other.certificate);
     let _ = wary.client().end();
-    support::eventually("the log says why", || {
+    eventually("the log says why", || {
         let log = wary.stderr();
         let said = ["an authority's own (CA:TRUE)", "--backend-cacert", "CA:FALSE"];
         said.iter().all(|words| log.contains(words)).then_some(())
     });
+}
+
+/// A file that goes with the test.
+struct File(std::path::PathBuf);
+
+impl File {
+    fn new(content: &str) -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tidegate-usage-{}-{number}.toml", std::process::id()));
+        std::fs::write(&path, content).unwrap();
+        Self(path)
+    }
+
+    fn name(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn what_would_protect_and_cannot_is_refused() {
+    let (echo, udp) = (["--listen", "echo=tcp://127.0.0.1:0"], ["--listen", "echo=udp://127.0.0.1:0"]);
+    for (args, words) in [
+        ([&GATE[..], &["--backend-cacert", "own.pem"]].concat(), ["--backend-cacert", "no gate speaks TLS"]),
+        ([&GATE[..], &["--backend-insecure"]].concat(), ["--backend-insecure", "no gate speaks TLS"]),
+        (
+            [&echo[..], &["--backend-connections", "4"]].concat(),
+            ["--backend-connections", "no listener is a gate"],
+        ),
+        ([&GATE[..], &["--backend-timeout", "4s"]].concat(), ["--backend-timeout", "a gate for HTTP"]),
+        (
+            [&HTTP_GATE[..], &["--backend-connect", "first-byte"]].concat(),
+            ["--backend-connect", "a gate for connections"],
+        ),
+        (
+            [&echo[..], &["--tls-cert", "a", "--tls-key", "b"]].concat(),
+            ["--tls-cert", "no listener speaks TLS"],
+        ),
+        (
+            [&udp[..], &["--accept-proxy", "10.0.0.0/8"]].concat(),
+            ["--accept-proxy", "all listeners take datagrams"],
+        ),
+        ([&HTTP_GATE[..], &["--ws-origin", "https://a.example"]].concat(), ["--ws-origin", "WebSockets"]),
+    ] {
+        both_say(&args, 2, &[words[0], "has no effect", words[1]]);
+    }
+    for (content, line, words) in [
+        ("queue = 9\nbackend-cacert = \"x\"\n", 2, "`backend-cacert` has no effect: no gate speaks TLS"),
+        (
+            "[[listener]]\nlisten = \"proxy:127.0.0.1:1=tcp://127.0.0.1:0\"\nbackend-connections = 3\n\n[[listener]]\n\
+             listen = \"echo=tcp://127.0.0.1:0\"\nbackend-connections = 4\n",
+            7,
+            "listener `echo=tcp://127.0.0.1:0`: `backend-connections` has no effect",
+        ),
+    ] {
+        let file = File::new(content);
+        both_say(&["--config", file.name()], 2, &[&format!("{}: line {line}: ", file.name()), words]);
+        // With listeners of the command line the file may be another program's as well.
+        let output = run(["check", "--config", file.name(), "--listen", "echo=tcp://127.0.0.1:0"]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    // Who says that it is off is right.
+    let off = ["check", "--backend-insecure=false", "--send-proxy", "off", "--backend-check", "0s"];
+    let output = run(off);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn what_only_tunes_and_cannot_is_said_and_ignored() {
+    let args = ["--max-datagram", "1KiB", "--work", "cpu:2ms", "--access-log", "-"];
+    let options = ["--max-datagram has no effect", "--work has no effect", "--access-log has no effect"];
+    let variables = [
+        ("TIDEGATE_BACKEND_CACERT", "x", "TIDEGATE_BACKEND_CACERT has no effect: no gate speaks TLS"),
+        ("TIDEGATE_QUEU", "7", "TIDEGATE_QUEU is ignored: did you mean TIDEGATE_QUEUE?"),
+        ("TIDEGATE_VERBOSE", "1", "TIDEGATE_VERBOSE is ignored: --verbose is for the command line only"),
+        ("TIDEGATE_NONSENSE", "1", "TIDEGATE_NONSENSE is ignored"),
+        ("TIDEGATE_PORT_5000_TCP_ADDR", "10.0.0.1", ""),
+        ("TIDEGATE_SERVICE_PORT_ADMIN", "9464", ""),
+    ];
+    let said =
+        options.into_iter().chain(variables.iter().map(|(.., said)| *said)).filter(|said| !said.is_empty());
+    let said: Vec<_> = said.collect();
+    let mut check = command(path());
+    check.arg("check").args(args).envs(variables.iter().map(|(name, value, _)| (name, value)));
+    let output = finish(&mut check);
+    let stderr = text(&output.stderr);
+    assert_eq!((output.status.code(), stderr.lines().count()), (Some(0), said.len()), "{stderr}");
+    assert!(stderr.lines().all(|line| line.starts_with("tidegate: warning: ")), "{stderr}");
+    assert!(said.iter().all(|words| stderr.contains(words)), "{stderr}");
+    assert!(text(&output.stdout).ends_with("\nok\n"));
+    let set: Vec<_> = variables.iter().map(|(name, value, _)| format!("export {name}={value}")).collect();
+    let server = Program::new().prelude(&set.join("; "));
+    let server = server
+        .arg("--max-datagram", "1KiB")
+        .arg("--work", "cpu:2ms")
+        .arg("--access-log", "/dev/null")
+        .start();
+    eventually("the log says the same", || {
+        let log = server.stderr();
+        said.iter().all(|words| log.contains(words)).then_some(())
+    });
+    assert_eq!(server.stderr().matches(" WARN ").count(), said.len(), "{}", server.stderr());
+}
+
+#[test]
+fn a_mistake_in_the_file_is_said_with_its_line() {
+    for (content, line, words) in [
+        ("workers = 4\n\nqueue = \"many\"\n", 3, "`queue`: `many` is not a count"),
+        (
+            "workers = 4\nidle-timeot = \"3s\"\n",
+            2,
+            "`idle-timeot` is not an option: did you mean `idle-timeout`?",
+        ),
+        ("workers = 4\nqueue = 90000\n", 2, "queue is 90000 and max-connections is 10000"),
+        ("# few\nmax-connections = 20\n", 2, "queue is 128 and max-connections is 20"),
+        ("workers = 4\nlisten = \"nothing=tcp://127.0.0.1:0\"\n", 2, "`nothing` is not a service"),
+        ("[[listener]]\nqueue = 3\n", 1, "has no `listen`"),
+        ("queue = 3\n[listener]\nlisten = \"echo=tcp://127.0.0.1:0\"\n", 2, "write [[listener]]"),
+        ("\n[[listener]]\nlisten = \"echo=tcp://127.0.0.1:0\"\nqueue = \"x\"\n", 4, "`queue`: `x`"),
+        (
+            "\n[[listener]]\nlisten = \"echo=tcp://127.0.0.1:0\"\nqueue = 300\n",
+            4,
+            "queue is 300 here and 128",
+        ),
+        ("\n[[listener]]\nlisten = \"echo=https://127.0.0.1:0\"\n", 3, "needs a certificate"),
+        (
+            "[[listener]]\nlisten = \"echo=tcp://127.0.0.1:7001\"\n[[listener]]\nlisten = \"time=tcp://127.0.0.1:7001\"\n",
+            2,
+            "same place",
+        ),
+    ] {
+        let file = File::new(content);
+        both_say(
+            &["--config", file.name()],
+            2,
+            &[&format!("tidegate: {}: line {line}: ", file.name()), words],
+        );
+    }
+    // What the command line says is no mistake of the file.
+    let file = File::new("queue = 5\n");
+    let output = run(["check", "--config", file.name(), "--queue", "90000"]);
+    says(&output, 2, &["tidegate: queue is 90000"]);
+}
+
+/// What `check` prints, as a file.
+fn as_file(printed: &str) -> String {
+    let (mut flat, mut tables) = (String::new(), String::new());
+    let rows = tidegate::Limits::default().table();
+    let mut in_listeners = false;
+    for line in printed.lines() {
+        let (name, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+        let rest = rest.trim();
+        match line.len() - line.trim_start().len() {
+            0 => in_listeners = line == "Listeners:",
+            2 if in_listeners && name == "admin" => {
+                let address = rest.trim_start_matches("http://").trim_end_matches("/status");
+                flat += &format!("admin = \"{address}\"\n");
+            }
+            2 if in_listeners => tables += &format!("[[listener]]\nlisten = \"{name}={rest}\"\n"),
+            2 => {
+                let Some(row) = rows.iter().find(|row| row.name == name) else { continue };
+                let value = rest.strip_suffix(&row.why).expect(line).trim();
+                flat += &format!("{name} = \"{value}\"\n");
+            }
+            _ => tables += &format!("{name} = \"{rest}\"\n"),
+        }
+    }
+    flat + &tables
+}
+
+#[test]
+fn what_check_prints_can_be_written_into_a_file_and_comes_to_the_same() {
+    let plain = ["--listen", "proxy:127.0.0.1:8000=tcp://127.0.0.1:7001"];
+    let http = ["--listen", "proxy:http://127.0.0.1:8000=http://127.0.0.1:7002"];
+    let secure = ["--listen", "proxy:https://127.0.0.1:8443=http://127.0.0.1:7003"];
+    let own = File::new(
+        "queue = 99\n[[listener]]\nlisten = \"echo=tcp://127.0.0.1:7001\"\nidle-timeout = \"5s\"\n[[listener]]\n\
+         listen = \"proxy:127.0.0.1:8000=tcp://127.0.0.1:7002\"\naccept-proxy = \"10.0.0.0/8\"\nbackend-total = 7\n",
+    );
+    let all = [&plain[..], &http, &secure, &["--backlog", "7"]].concat();
+    for args in [vec!["--workers", "3"], plain.to_vec(), http.to_vec(), all, vec!["--config", own.name()]] {
+        let printed = run([&["check"], &args[..]].concat());
+        assert_eq!(printed.status.code(), Some(0), "{args:?}: {}", text(&printed.stderr));
+        let file = File::new(&as_file(&text(&printed.stdout)));
+        let again = run(["check", "--config", file.name()]);
+        let content = || std::fs::read_to_string(&file.0).unwrap();
+        assert_eq!((again.status.code(), text(&again.stderr).as_str()), (Some(0), ""), "{}", content());
+        let limits = |printed: &Output| {
+            let printed = text(&printed.stdout);
+            let (_, limits) = printed.split_once("\nLimits:\n").unwrap();
+            limits.split_once("\nWhat they come to:").unwrap().0.to_owned()
+        };
+        assert_eq!(limits(&again), limits(&printed), "{}", content());
+        let again = text(&again.stdout);
+        for line in text(&printed.stdout).lines().take_while(|line| !line.is_empty()) {
+            assert!(again.lines().any(|known| known == line), "`{line}` is not in {again}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use super::access_options::AccessPlan;
 use super::args::ServeArgs;
 use super::clash;
+use super::effect::Ineffective;
 use super::exit::ExitError;
 use super::limit_options::LimitOptions;
 use super::live::handed::Handed;
@@ -46,12 +47,16 @@ pub(super) struct Plan {
     pub(super) work: Cost,
     /// The limit of open files allows fewer connections than the default.
     pub(super) lowered: bool,
+    /// What a person should know of the options, a line each.
+    pub(super) warnings: Vec<String>,
 }
 
 /// One listener and its service.
 pub(super) struct PlannedListener {
     /// What it was configured as.
     pub(super) text: String,
+    /// Which table of the configuration file it is in, from 1; 0 of one that is above them.
+    pub(super) table: usize,
     /// Where it listened until it was closed, by its real address; nothing of one that is open.
     pub(super) closed_at: Option<Address>,
     /// The name of the service.
@@ -97,6 +102,7 @@ struct Parsed {
     url: Url,
     wanted: Wanted,
     text: String,
+    table: usize,
     web: WebOptions,
     own: LimitOptions,
     busy_reply: Option<Vec<u8>>,
@@ -107,7 +113,8 @@ struct Parsed {
 
 impl Parsed {
     fn resolved(self) -> Result<PlannedListener, ExitError> {
-        let Self { service, url, wanted, text, web, own, busy_reply, balancers, tls, socket_mode } = self;
+        let Self { service, url, wanted, text, table, web, own, busy_reply, balancers, tls, socket_mode } =
+            self;
         let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
         let tls = tls.setup(url.scheme).map_err(|problem| tls_problem(&text, problem))?;
         let address = address(&text, &url)?;
@@ -123,6 +130,7 @@ impl Parsed {
         let scheme = url.scheme;
         Ok(PlannedListener {
             text,
+            table,
             closed_at: None,
             service,
             scheme,
@@ -176,9 +184,18 @@ impl PlannedListener {
         }
     }
 
+    pub(super) fn is_gate(&self) -> bool {
+        matches!(self.offer, Offer::Gate(_))
+    }
+
+    /// Whether it is a gate whose backends speak TLS.
+    pub(super) fn speaks_tls_with_backends(&self) -> bool {
+        self.gate.iter().any(|(name, _)| *name == "backend-tls-name")
+    }
+
     /// Whether it is a gate that reads HTTP.
     pub(super) fn is_http_gate(&self) -> bool {
-        !self.gate.is_empty() && matches!(self.scheme, Scheme::Http | Scheme::Https | Scheme::HttpUnix)
+        self.is_gate() && matches!(self.scheme, Scheme::Http | Scheme::Https | Scheme::HttpUnix)
     }
 
     /// Bytes that its service may take beside what its connections take.
@@ -311,6 +328,15 @@ impl Plan {
         Self::on(args, crate::sys::raise_open_files(u64::MAX) as usize)
     }
 
+    /// A plan in which nothing is wrong. An error says where in the file it is, if it is there.
+    pub(super) fn checked(args: &ServeArgs) -> Result<Self, ExitError> {
+        let checked = Self::new(args).and_then(|plan| plan.check().map(|()| plan));
+        checked.map_err(|error| match args.sources.as_deref() {
+            Some(sources) => ExitError { why: sources.located(&error.why), ..error },
+            None => error,
+        })
+    }
+
     /// The plan of a process that may open this many files.
     pub(super) fn on(args: &ServeArgs, open_files: usize) -> Result<Self, ExitError> {
         let work = args.work.unwrap_or(Cost::Cpu(Duration::from_millis(1)));
@@ -323,38 +349,9 @@ impl Plan {
         let flat = ServeArgs { listen: args.listen.clone(), ..ServeArgs::default() };
         let anywhere = !args.listen.is_empty() || !args.listeners.is_empty();
         let tables = if anywhere { [&[flat], &args.listeners[..]].concat() } else { vec![default] };
-        let limits = args.limits.applied_to(Limits::default());
         let mut parsed = Vec::new();
-        for table in &tables {
-            let words = unescaped(table)?;
-            for text in table.listen.iter().flat_map(|text| split_listeners(text)) {
-                let web = table.web.clone().or(args.web.clone());
-                let (service, url, mut offer) = listener(&text, work, &web)?;
-                let options = table.gate.clone().or(args.gate.clone());
-                // Datagrams have no headers: the option is for the other listeners.
-                let balancers = if url.scheme == Scheme::Udp { &[] } else { options.balancers() }.to_vec();
-                if let Wanted::Gate(gate) = offer {
-                    let gate = options.applied_to(*gate);
-                    // A pair may be quiet for longer than a client between two requests, unless somebody says how long.
-                    let said =
-                        [&table.limits, &args.limits].iter().any(|limits| limits.names("idle-timeout"));
-                    let idle = table.limits.applied_to(limits.clone()).idle_timeout;
-                    offer = Wanted::Gate(Box::new(if said { gate.idle_timeout(idle) } else { gate }));
-                }
-                let tls = table.tls.clone().or(args.tls.clone());
-                parsed.push(Parsed {
-                    service,
-                    url,
-                    wanted: offer,
-                    text,
-                    web,
-                    own: table.limits.clone(),
-                    busy_reply: words.clone(),
-                    balancers,
-                    tls,
-                    socket_mode: table.socket_mode.or(args.socket_mode),
-                });
-            }
+        for (position, table) in tables.iter().enumerate() {
+            parsed.extend(parsed_table(position, table, args, work)?);
         }
         let resolved = parsed.into_iter().map(Parsed::resolved);
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
@@ -365,10 +362,16 @@ impl Plan {
             address.map_err(|why| ExitError::failed(format!("{name} address: {why}")))
         });
         let (admin, agent) = (admin?, agent?);
-        let mut limits = limits;
+        let mut limits = args.limits.applied_to(Limits::default());
         let others = listeners.len() + listeners.iter().map(PlannedListener::descriptors).sum::<usize>();
         let lowered = fit_descriptors(&mut limits, &args.limits, others, open_files);
         let admin_control = args.admin_control.unwrap_or(false);
+        let sources = args.sources.as_deref();
+        let vain = sources.map(|sources| Ineffective::find(sources, &listeners, admin.is_some()));
+        let Ineffective { refused, warnings } = vain.unwrap_or_default();
+        if let Some(why) = refused {
+            return Err(ExitError::usage(why));
+        }
         Ok(Self {
             limits,
             listeners,
@@ -380,6 +383,7 @@ impl Plan {
             access,
             work,
             lowered,
+            warnings,
         })
     }
 
@@ -437,6 +441,46 @@ impl Plan {
         }
         self.admin.iter().chain(&self.agent).fold(builder, |builder, &address| builder.beside(address))
     }
+}
+
+/// The listeners of one table, at this position; the first of all tables is what stands above them.
+fn parsed_table(
+    position: usize,
+    table: &ServeArgs,
+    args: &ServeArgs,
+    work: Cost,
+) -> Result<Vec<Parsed>, ExitError> {
+    let busy_reply = unescaped(table)?;
+    let mut parsed = Vec::new();
+    for text in table.listen.iter().flat_map(|text| split_listeners(text)) {
+        let web = table.web.clone().or(args.web.clone());
+        let (service, url, mut wanted) = listener(&text, work, &web)?;
+        let options = table.gate.clone().or(args.gate.clone());
+        // Datagrams have no headers: the option is for the other listeners.
+        let balancers = if url.scheme == Scheme::Udp { Vec::new() } else { options.balancers() };
+        if let Wanted::Gate(gate) = wanted {
+            let gate = options.applied_to(*gate);
+            // A pair may be quiet for longer than a client between two requests, unless somebody says how long.
+            let said = [&table.limits, &args.limits].iter().any(|limits| limits.names("idle-timeout"));
+            let limits = args.limits.applied_to(Limits::default());
+            let idle = table.limits.applied_to(limits).idle_timeout;
+            wanted = Wanted::Gate(Box::new(if said { gate.idle_timeout(idle) } else { gate }));
+        }
+        parsed.push(Parsed {
+            service,
+            url,
+            wanted,
+            text,
+            table: position,
+            web,
+            own: table.limits.clone(),
+            busy_reply: busy_reply.clone(),
+            balancers,
+            tls: table.tls.clone().or(args.tls.clone()),
+            socket_mode: table.socket_mode.or(args.socket_mode),
+        });
+    }
+    Ok(parsed)
 }
 
 /// Why a listener cannot speak TLS.
@@ -521,9 +565,7 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
         }
     };
     let unknown = || {
-        ExitError::usage(format!(
-            "`{name}` is not a service: there are echo, hello, time, work and proxy:BACKEND"
-        ))
+        wrong(&format_args!("`{name}` is not a service: there are echo, hello, time, work and proxy:BACKEND"))
     };
     Ok((name.to_owned(), url, Wanted::Offer(offer.ok_or_else(unknown)?)))
 }

@@ -195,7 +195,7 @@ impl ProxyBuilder {
     pub(crate) fn table(&self) -> Vec<(&'static str, String)> {
         let set = &self.settings;
         let show = crate::limits::show_time;
-        let total = set.total.map_or("as many as each may have".to_owned(), |most| most.to_string());
+        let total = set.total.map_or("auto".to_owned(), |most| most.to_string());
         let mut table = vec![
             ("backend-connections", set.connections.to_string()),
             ("backend-total", total),
@@ -208,14 +208,13 @@ impl ProxyBuilder {
             ("half-close-timeout", show(set.half_close_timeout)),
             ("send-proxy", set.send_header.map_or("off".to_owned(), |version| version.to_string())),
         ];
-        let tls = set.tls.as_ref();
-        let said = |what: fn(&BackendTls) -> String| tls.map_or("off".to_owned(), what);
-        let host = "the backend's host";
-        table.extend([
-            ("backend-tls-name", tls.map_or("off", |tls| tls.name.as_deref().unwrap_or(host)).to_owned()),
-            ("backend-cacert", said(BackendTls::trusted)),
-            ("backend-insecure", said(|tls| tls.insecure.to_string())),
-        ]);
+        if let Some(tls) = &set.tls {
+            table.extend([
+                ("backend-tls-name", tls.name.clone().unwrap_or_else(|| "host".to_owned())),
+                ("backend-cacert", tls.trusted()),
+                ("backend-insecure", tls.insecure.to_string()),
+            ]);
+        }
         if let Some(http) = &self.http {
             // These are limits of a pair of sockets, and a gate for HTTP has none.
             table.retain(|(name, _)| {

@@ -50,7 +50,8 @@ impl Arrivals<Entry> for Waiting {
 
 impl Waiting {
     fn new(doubtful_max: usize) -> Arc<Self> {
-        let limits = ShelfLimits { connections: SLOTS, datagrams: 0, doubtful_max, fresh: true };
+        let limits =
+            ShelfLimits { connections: SLOTS, datagrams: 0, doubtful_max, fresh: true, knows_refused: false };
         let waiting = Self {
             states: std::array::from_fn(|_| State::new()),
             channel: Mutex::new(VecDeque::new()),

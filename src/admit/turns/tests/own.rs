@@ -7,7 +7,8 @@ use crate::clock::Nanos;
 use Class::{Established, Newcomer};
 
 const MS: Nanos = 1_000_000;
-const LIMITS: ShelfLimits = ShelfLimits { connections: 100, datagrams: 0, doubtful_max: 2, fresh: true };
+const LIMITS: ShelfLimits =
+    ShelfLimits { connections: 100, datagrams: 0, doubtful_max: 2, fresh: true, knows_refused: false };
 
 /// A shelf with entries that came a millisecond apart: each is known by the listener that it came through.
 fn shelf(entries: &[(u32, Class, char)]) -> Shelf<char> {

@@ -51,6 +51,10 @@ const OLDEST_EACH: u32 = 8;
 /// what waited in the kernel before is older than it seems.
 const OUT_OF_ORDER: usize = 8;
 
+/// How many entries of a list by age [`expire_late`](Shelf::expire_late) passes in a look that may wait longer than others: some
+/// ten microseconds under the lock.
+pub(super) const PASSED_MOST: usize = 256;
+
 /// The lists of entries by age: one for each class, and that of the doubtful.
 const AGES: usize = 4;
 const DOUBTFUL: usize = 3;
@@ -108,6 +112,8 @@ pub(crate) struct Shelf<T> {
     order: Lists,
     /// The entries by age.
     ages: Lists,
+    /// For each of those where the next look for late ones begins, if not with the oldest.
+    passed_to: [Option<u32>; AGES],
     counts: [usize; 3],
     /// The doubtful, with the source of each.
     doubtful: HashMap<u32, SourceId>,
@@ -134,6 +140,7 @@ impl<T: Copy> Shelf<T> {
             rounds: vec![0; sources].into(),
             order: Lists::new(places + sources * OF_SOURCE as usize + 1),
             ages: Lists::new(places + AGES),
+            passed_to: [None; AGES],
             counts: [0; 3],
             doubtful: HashMap::with_capacity(limits.doubtful_max.min(places) + 1),
             turns: 0,
@@ -422,8 +429,8 @@ impl<T: Copy> Shelf<T> {
         Some(self.take_out(number))
     }
 
-    /// Takes out all entries that have waited longer than `least` and are `late` after their wait, the oldest first. Entries
-    /// that may wait longer than others are looked at each time, and so are the doubtful, of which there are few.
+    /// Takes out entries that have waited longer than `least` and are `late` after their wait, the oldest first. Where some may
+    /// wait longer than others, it passes some hundreds of those at most, and the next call goes on behind them.
     pub(crate) fn expire_late(
         &mut self,
         now: Nanos,
@@ -432,21 +439,25 @@ impl<T: Copy> Shelf<T> {
     ) -> Vec<Shelved<T>> {
         let mut expired = Vec::new();
         for list in EACH_AGE {
-            let mut next = self.ages.first(self.age_list(list));
+            let mut next = self.passed_to[list].take().or_else(|| self.ages.first(self.age_list(list)));
+            let mut passed = 0;
             while let Some(number) = next {
                 next = self.ages.after(self.age_list(list), number);
                 let place = &self.places[number];
                 let waited = now.saturating_sub(place.since);
                 // The doubtful stand in the order in which their clients hung up, which is not that of their age.
-                if waited <= least && list == DOUBTFUL {
-                    continue;
-                }
-                if waited <= least {
+                if waited <= least && list != DOUBTFUL {
                     break;
                 }
-                if place.entry.as_ref().is_some_and(|entry| late(entry, waited)) {
+                if waited > least && place.entry.as_ref().is_some_and(|entry| late(entry, waited)) {
                     self.note_leaver(waited);
                     expired.push(self.take_out(number));
+                    continue;
+                }
+                passed += 1;
+                if passed == PASSED_MOST {
+                    self.passed_to[list] = next;
+                    break;
                 }
             }
         }
@@ -476,6 +487,11 @@ impl<T: Copy> Shelf<T> {
     fn take_out(&mut self, number: u32) -> Shelved<T> {
         let place = self.places[number];
         self.order.unlink(number);
+        for (list, passed_to) in self.passed_to.iter_mut().enumerate() {
+            if *passed_to == Some(number) {
+                *passed_to = self.ages.after((self.limits.places() + list) as u32, number);
+            }
+        }
         self.ages.unlink(number);
         let (class, source) = match place.standing {
             Stand::Doubtful(class) => {

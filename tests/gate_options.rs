@@ -242,7 +242,7 @@ fn with_backend_fair_each_key_is_a_source_and_one_with_few_requests_does_not_wai
 fn clients_that_all_fit_and_ask_again_at_once_are_served_in_the_order_in_which_they_come() {
     for (kind, scheme) in [(Kind::Bytes, "tcp"), (Kind::Http, "http")] {
         let backend = Program::new().without_echo().arg("--work", "sleep:16ms");
-        let backend = backend.arg("--listen", &format!("work={scheme}://127.0.0.1:0")).start();
+        let backend = backend.arg("--listen", format!("work={scheme}://127.0.0.1:0")).start();
         let backend_at = backend.listening(&format!("work on {scheme}")).to_string();
         let (_gate, at) = gate(kind, &backend_at, &[("--backend-connections", "4")]);
         let mut stress = command(path());

@@ -109,6 +109,27 @@ fn a_wrong_value_is_told_from_a_wrong_form() {
 }
 
 #[test]
+fn what_is_called_otherwise_elsewhere_is_named_as_it_is_here() {
+    for (args, words) in [
+        (&["--port", "5000"][..], &["'--port'", "--listen echo=tcp://"][..]),
+        (&["-p", "5000"], &["'-p'", "--listen echo=tcp://"]),
+        (&["--bind=0.0.0.0"], &["'--bind'", "--listen echo=tcp://"]),
+        (&["--upstream", "127.0.0.1:8000"], &["'--upstream'", "--listen proxy:127.0.0.1:8000="]),
+        (&["--threads", "4"], &["'--threads'", "--workers"]),
+        (&["--timeout", "4s"], &["'--timeout'", "--idle-timeout"]),
+        (&["tcp://127.0.0.1:5000"], &["'tcp://127.0.0.1:5000'", "--listen echo=tcp://", "client URL"]),
+        (&["--listen", "proxy=tcp://127.0.0.1:0"], &["needs a backend", "proxy:127.0.0.1:8000"]),
+        (&["--listen", "proxy:localhost=tcp://127.0.0.1:0"], &["`localhost`", "it has no port"]),
+        (&["--listen", "proxy:http://h:80/app=http://127.0.0.1:0"], &["a backend has no path"]),
+    ] {
+        says(&run(args), 2, words);
+    }
+    let output = run(["check", "--config", "/etc"]);
+    says(&output, 2, &["/etc: Is a directory"]);
+    assert!(!text(&output.stderr).contains("os error"), "{output:?}");
+}
+
+#[test]
 fn a_comparison_with_what_is_no_tidegate_says_where_the_address_stands() {
     let none = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     says(&run(["check", "--against", &none]), 1, &["nothing listens at", &none, "`metrics on`"]);

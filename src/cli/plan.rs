@@ -565,6 +565,9 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
         }
     };
     let unknown = || {
+        if name == "proxy" {
+            return wrong(&"the gate needs a backend: write proxy:127.0.0.1:8000");
+        }
         wrong(&format_args!("`{name}` is not a service: there are echo, hello, time, work and proxy:BACKEND"))
     };
     Ok((name.to_owned(), url, Wanted::Offer(offer.ok_or_else(unknown)?)))

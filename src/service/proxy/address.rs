@@ -69,7 +69,15 @@ impl FromStr for BackendName {
         }
         let error = |why| BackendNameError { text: text.to_owned(), why: Cow::Borrowed(why) };
         let text = text.strip_prefix("tcp://").unwrap_or(text);
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| error("write it like 127.0.0.1:8000"))?;
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| {
+            error(match text.is_empty() || text.bytes().all(|byte| byte.is_ascii_digit()) {
+                true => "write it like 127.0.0.1:8000",
+                false => "it has no port: write it like 127.0.0.1:8000",
+            })
+        })?;
+        if port.contains('/') {
+            return Err(error("a backend has no path: write it like 127.0.0.1:8000"));
+        }
         let host = match host.strip_prefix('[') {
             Some(rest) => {
                 let ip = rest.strip_suffix(']').ok_or_else(|| error("an IPv6 address ends with `]`"))?;

@@ -210,27 +210,36 @@ fn the_sockets_of_a_supervisor_go_on_taking_clients_after_the_end() {
     let path = folder.join("kept.sock");
     let (tcp, unix) = (TcpListener::bind("127.0.0.1:0").unwrap(), UnixListener::bind(&path).unwrap());
     let (at, echo) = (tcp.local_addr().unwrap(), format!("echo=unix:{}", path.display()));
-    let listen = ["--listen", "hello=tcp://127.0.0.1:0", "--listen", &echo, "--admin", "off"];
+    let (hello, time) = ("hello=tcp://127.0.0.1:0", "time=udp://127.0.0.1:0");
+    let listen = ["--listen", hello, "--listen", &echo, "--listen", time, "--admin", "off"];
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let asks = UdpSocket::bind("127.0.0.1:0").unwrap();
+    asks.connect(udp.local_addr().unwrap()).unwrap();
+    asks.set_read_timeout(Some(PATIENCE)).unwrap();
     for _ in 0..2 {
-        let server = serving(activated(&[&tcp, &unix], "hello:x", &listen));
+        let server = serving(activated(&[&tcp, &unix, &udp], "hello:x:time", &listen));
         Client::connect(at).say("world\n").hear("hello world\n");
         let mut client = UnixStream::connect(&path).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.write_all(b"x").unwrap();
         client.read_exact(&mut [0]).unwrap();
         drop(client);
+        asks.send(b"?").unwrap();
+        assert!(asks.recv(&mut [0; 64]).unwrap() > 20, "the time of day");
         server.signal(Signal::TERM);
         assert_eq!(server.ended().0, Some(0));
+        asks.send(b"early").unwrap();
         let mut early = Client::connect(at);
         let mut local = UnixStream::connect(&path).expect("the supervisor has it still");
         early.say("early\n");
         local.write_all(b"early").unwrap();
-        let next = serving(activated(&[&tcp, &unix], "hello:x", &listen));
+        let next = serving(activated(&[&tcp, &unix, &udp], "hello:x:time", &listen));
         early.hear("hello early\n");
         local.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut heard = [0; 5];
         local.read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"early");
+        assert!(asks.recv(&mut [0; 64]).unwrap() > 20, "the time of day");
         drop((early, local));
         next.signal(Signal::TERM);
         assert_eq!(next.ended().0, Some(0));
@@ -242,17 +251,22 @@ fn the_sockets_of_a_supervisor_go_on_taking_clients_after_the_end() {
 #[test]
 fn a_listener_whose_socket_is_a_supervisors_too_does_not_close_at_a_reload() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
     let listen = |listeners: &str| format!("listen = [{listeners}]\n");
-    let both = "\"echo=tcp://127.0.0.1:0\", \"hello=tcp://127.0.0.1:0\"";
+    let both = "\"echo=tcp://127.0.0.1:0\", \"hello=tcp://127.0.0.1:0\", \"time=udp://127.0.0.1:0\"";
     let file = Configuration::new("supervisors", &listen(both));
     let args = ["--config", &file.0.display().to_string(), "--admin", "off"];
-    let server = serving(activated(&[&socket], "hello", &args));
-    file.write(&listen("\"echo=tcp://127.0.0.1:0\""));
-    let said = reload(&server);
-    let why = "nothing has changed: the socket of listener `hello=tcp://127.0.0.1:0` is a supervisor's too";
-    assert!(said.contains(why), "{said}");
+    let server = serving(activated(&[&socket, &datagrams], "hello:time", &args));
+    for (left, gone) in [("time=udp", "hello=tcp"), ("hello=tcp", "time=udp")] {
+        file.write(&listen(&format!("\"echo=tcp://127.0.0.1:0\", \"{left}://127.0.0.1:0\"")));
+        let said = reload(&server);
+        let why = format!(
+            "nothing has changed: the socket of listener `{gone}://127.0.0.1:0` is a supervisor's too"
+        );
+        assert!(said.contains(&why), "{said}");
+    }
     Client::connect(socket.local_addr().unwrap()).say("you\n").hear("hello you\n");
-    file.write(&listen("\"hello=tcp://127.0.0.1:0\""));
+    file.write(&listen("\"hello=tcp://127.0.0.1:0\", \"time=udp://127.0.0.1:0\""));
     assert!(reload(&server).ends_with("echo=tcp://127.0.0.1:0 closes"));
 }
 

@@ -204,7 +204,7 @@ pub struct Ceilings {
     pub connections: usize,
     /// Workers that there is room for.
     pub workers: usize,
-    /// Places for datagrams that wait or are being answered; 0 where no listener takes datagrams.
+    /// Places for datagrams that wait or are being answered, where a listener takes them.
     pub datagrams: usize,
     /// Listeners that there is room for.
     pub listeners: usize,

@@ -32,6 +32,7 @@ impl Shared {
             listener: socket.url.to_string(),
             service: socket.name.clone(),
             datagram: true,
+            is_closed: socket.closed_at().is_some(),
             ..self.counts.read(socket.column, &mut out.queue_wait)
         };
         snapshot.datagrams_dropped[DatagramDrop::KernelBuffer as usize] += socket.dropped_in_kernel();
@@ -71,7 +72,7 @@ impl Observe for Shared {
         for (index, listener) in self.listeners.iter().enumerate() {
             all.push((listener.position, self.listener_snapshot(index, &mut out)));
         }
-        for socket in &self.datagrams.sockets {
+        for socket in self.datagrams.sockets.iter() {
             all.push((socket.position, self.datagram_snapshot(socket, &mut out)));
         }
         let queued: u64 = all.iter().map(|(_, listener)| listener.queued).sum();

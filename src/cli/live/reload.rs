@@ -120,7 +120,8 @@ impl Configured {
         }
         let relistened = self.relistened(new);
         self.look_for_obstacles(&relistened, new, handle)?;
-        let limits = handle.would_change(new.plan.limits.clone(), &self.own_limits(new));
+        let limits =
+            handle.would_change(new.plan.limits.clone(), &self.own_limits(new), new.plan.takes_datagrams());
         let mut changes = limits.map_err(|error| error.to_string())?;
         let urls: Vec<_> = known(handle).into_iter().map(|known| known.url).collect();
         for (position, old, new) in self.both(new) {
@@ -168,15 +169,17 @@ impl Configured {
     fn take_over(&mut self, new: ReadAgain, handle: &Handle) -> Result<(), String> {
         let relistened = self.relistened(&new);
         let gone: Vec<_> = relistened.gone.iter().map(|(position, _)| *position).collect();
-        let neighbours = new.plan.neighbours();
+        let (neighbours, of_datagrams) = (new.plan.neighbours(), new.plan.datagram_addresses());
         let around = Around {
             neighbours: &neighbours,
+            of_datagrams: &of_datagrams,
             reuse_address: true,
             busy_reply: new.plan.busy_reply.clone().map(Into::into),
             access_log: self.access.clone(),
         };
         let openings = openings(&relistened, handle);
-        let relistening = handle.relisten(new.plan.limits.clone(), &self.own_limits(&new), openings, &around);
+        let (limits, datagrams) = (new.plan.limits.clone(), new.plan.takes_datagrams());
+        let relistening = handle.relisten(limits, &self.own_limits(&new), openings, datagrams, &around);
         let relistening = relistening.map_err(|error| error.to_string())?;
         // From here on nothing can fail. What serves goes on.
         let ReadAgain { args, plan, partners } = new;

@@ -331,3 +331,34 @@ fn a_check_against_the_server_says_what_opens_and_closes_and_what_cannot() {
     let (code, said) = against(&listen(&[ECHO, &format!("echo=tcp://{hello}")]));
     assert!(code == Some(4) && said.contains("is where another one was"), "{said}");
 }
+
+/// /status shows what differs from the limits of the server, and follows a reload.
+#[test]
+fn the_status_shows_the_limits_that_a_listener_has_of_its_own() {
+    let own = "queue = 5\nmax-connections = 6\nbacklog = 7\noverload = \"drop-oldest\"\nqueue-timeout = \"8s\"\nidle-timeout = \"9s\"\n";
+    let table = |own: &str| format!("[[listener]]\nlisten = {HELLO:?}\n{own}");
+    let text = |own: &str| [&listen(&[ECHO]), table(own).as_str()].concat();
+    let file = Configuration::new("own", &text(own));
+    let server = file.program().without_echo().start();
+    let limits = |position: usize| listener(&server, position)["limits"].clone();
+    let row = |position: usize| status(&server)["view"]["rows"]["listeners"][position][8].clone();
+    let shown = serde_json::json!({
+        "queue": "5", "max-connections": "6", "backlog": "7", "overload": "drop-oldest", "queue-timeout": "8s",
+        "idle-timeout": "9s",
+    });
+    assert_eq!((limits(0), limits(1)), (serde_json::json!({}), shown));
+    let all =
+        "queue 5, overload drop-oldest, max-connections 6, queue-timeout 8s, idle-timeout 9s, backlog 7";
+    let sorted = |text: &str| {
+        let mut each: Vec<_> = text.split(", ").map(str::to_owned).collect();
+        each.sort_unstable();
+        each
+    };
+    assert_eq!((row(0), sorted(row(1).as_str().unwrap())), ("-".into(), sorted(all)));
+
+    // What is now the same as the server's is not shown, and what is another is.
+    file.write(&["idle-timeout = \"9s\"\n", &text("idle-timeout = \"9s\"\nmax-connections = 60\n")].concat());
+    let said = reload(&server);
+    assert!(said.contains("idle-timeout 60s -> 9s"), "{said}");
+    assert_eq!(limits(1), serde_json::json!({ "max-connections": "60", "queue": "60" }));
+}

@@ -227,6 +227,12 @@ pub trait Observe: Send + Sync {
     /// The effective limits as names and values for people, in the order of the documentation.
     fn limits(&self) -> Vec<(&'static str, String)>;
 
+    /// For each listener, in the order of the snapshot's, the limits that are others there than those of the server, with
+    /// their values.
+    fn own_limits(&self) -> Vec<Vec<(&'static str, String)>> {
+        Vec::new()
+    }
+
     /// What was sized at the start.
     fn ceilings(&self) -> Ceilings {
         Ceilings::default()

@@ -99,6 +99,17 @@ impl Observe for Shared {
         self.ceilings()
     }
 
+    fn own_limits(&self) -> Vec<Vec<(&'static str, String)>> {
+        let in_force = self.limits.current();
+        let of_datagrams = self.datagrams.sockets.iter().map(|socket| (socket.position, Vec::new()));
+        let of_connections = self.listeners.iter().zip(&in_force.listeners);
+        let of_connections =
+            of_connections.map(|(listener, own)| (listener.position, own.differing(&in_force.server)));
+        let mut all: Vec<_> = of_connections.chain(of_datagrams).collect();
+        all.sort_unstable_by_key(|&(position, _)| position);
+        all.into_iter().map(|(_, own)| own).collect()
+    }
+
     fn limits(&self) -> Vec<(&'static str, String)> {
         self.limits.current().server.table().into_iter().map(|row| (row.name, row.value)).collect()
     }

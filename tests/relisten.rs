@@ -362,3 +362,21 @@ fn the_status_shows_the_limits_that_a_listener_has_of_its_own() {
     assert!(said.contains("idle-timeout 60s -> 9s"), "{said}");
     assert_eq!(limits(1), serde_json::json!({ "max-connections": "60", "queue": "60" }));
 }
+
+/// It is not in the file any more, so nobody could correct what it has.
+#[test]
+fn what_a_closed_listener_had_of_its_own_is_in_the_way_of_no_lower_limit() {
+    let table = format!("[[listener]]\nlisten = {HELLO:?}\nmax-connections = 600\nqueue = 100\n");
+    let file = Configuration::new("closed-own", &[&listen(&[ECHO]), table.as_str()].concat());
+    let server = file.program().without_echo().start();
+    let mut standing = Client::connect(address(&server, 1));
+    standing.say("you\n").hear("hello you\n");
+    for (connections, queue) in [(500, 50), (400, 40)] {
+        let lower = format!("max-connections = {connections}\nqueue = {queue}\n");
+        file.write(&[&lower, listen(&[ECHO]).as_str()].concat());
+        let said = reload(&server);
+        assert!(said.contains(&format!("-> {connections}")), "{said}");
+        standing.say("still\n").hear("hello still\n");
+    }
+    conserved(&status(&server));
+}

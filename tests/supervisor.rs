@@ -7,14 +7,16 @@ mod configuration;
 mod support;
 
 use configuration::{Configuration, reload};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::Permissions;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use support::{Client, PATIENCE, Program, Running, command, eventually, finish, path, throughout};
+use support::{Client, Folder, PATIENCE, Program, Running, command, eventually, finish, path, throughout};
 
 /// A supervisor that hears what the program says.
 struct Supervisor {
@@ -268,6 +270,87 @@ fn a_listener_whose_socket_is_a_supervisors_too_does_not_close_at_a_reload() {
     Client::connect(socket.local_addr().unwrap()).say("you\n").hear("hello you\n");
     file.write(&listen("\"hello=tcp://127.0.0.1:0\", \"time=udp://127.0.0.1:0\""));
     assert!(reload(&server).ends_with("echo=tcp://127.0.0.1:0 closes"));
+}
+
+/// A program that is called by the name of a script: the one that takes its place starts once the file `go` is there.
+fn slow_to_start(folder: &Folder) -> String {
+    let (script, go) = (folder.path("tidegate"), folder.path("go"));
+    let text =
+        format!("#!/bin/bash\nuntil [ -e {go} ]; do sleep 0.02; done\nexec -a {script} {} \"$@\"\n", path());
+    folder.write("tidegate", &text);
+    std::fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    format!("exec bash -c 'exec -a {script} \"$0\" \"$@\"' \"$0\" \"$@\"")
+}
+
+/// A process that is not our child, ended when the test is over.
+struct Successor(Pid);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
+
+/// A new program may have names to look up before it serves.
+#[test]
+fn a_program_that_is_replaced_answers_the_watchdog_meanwhile_and_is_silent_afterwards() {
+    let (supervisor, folder) = (Supervisor::new("replaced"), Folder::new("slow-to-start"));
+    let program = Program::new().arg("--drain-timeout", "20s");
+    let server = supervisor.start(program, &format!("WATCHDOG_USEC=200000; {}", slow_to_start(&folder)));
+    let mut standing = server.client();
+    standing.say("x").hear("x");
+    server.signal(Signal::USR2);
+    let before = supervisor.count("WATCHDOG=1");
+    eventually("the watchdog hears from it while the new program starts", || {
+        (supervisor.count("WATCHDOG=1") >= before + 10).then_some(())
+    });
+    // One more order is the same order.
+    server.signal(Signal::USR2);
+    assert_eq!(supervisor.count("READY=1"), 1);
+    folder.write("go", "");
+    let pid = eventually("the new program serves", || {
+        let heard = supervisor.heard();
+        let pids: Vec<_> = heard.iter().filter_map(|message| message.strip_prefix("MAINPID=")).collect();
+        assert!(pids.len() < 2, "{heard:?}");
+        pids.first()?.parse::<i32>().ok()
+    });
+    let _new = Successor(Pid::from_raw(pid).unwrap());
+    assert_eq!(supervisor.count("READY=1"), 2, "it says so itself");
+
+    server.signal(Signal::USR2);
+    server.signal(Signal::HUP);
+    for order in ["another program has taken this one's place already", "the configuration is not read again"]
+    {
+        eventually(order, || server.stderr().contains(order).then_some(()));
+    }
+    standing.say("still").hear("still");
+    server.client().say("y").hear("y");
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().0, Some(0));
+    for words in ["STOPPING=1", "RELOADING=1"] {
+        assert_eq!(supervisor.count(words), 0, "the service goes on: {:?}", supervisor.heard());
+    }
+}
+
+#[test]
+fn an_order_to_end_comes_before_one_to_be_replaced() {
+    let folder = Folder::new("ends-first");
+    let server = Program::new().prelude(&slow_to_start(&folder)).start();
+    let address = server.address();
+    server.signal(Signal::USR2);
+    eventually("the new program is there", || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+        let children = threads.map(|thread| {
+            std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap_or_default()
+        });
+        children.into_iter().any(|children| !children.trim().is_empty()).then_some(())
+    });
+    server.signal(Signal::TERM);
+    let (code, said) = server.ended();
+    assert_eq!(code, Some(0), "{said}");
+    folder.write("go", "");
+    let refused = TcpStream::connect(address).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
 
 #[test]

@@ -49,6 +49,11 @@ impl Handle {
         Ok(all.into_iter().map(|(_, socket)| socket).collect())
     }
 
+    /// Whether the server serves, and nothing ends it, as far as is known.
+    pub(crate) fn takes_newcomers(&self) -> bool {
+        self.shared.life.takes_newcomers()
+    }
+
     /// Whether a supervisor has the socket of the listener at this position too.
     pub(crate) fn is_shared(&self, position: usize) -> bool {
         let mut at = self.shared.listeners.iter().filter(|listener| listener.position == position);

@@ -229,18 +229,22 @@ impl Configured {
         of_all.into_iter().chain(own).chain(level).collect()
     }
 
-    /// What each listener makes of the limits of the server, by its position.
+    /// What each listener makes of the limits of the server, by its position. One that is closed keeps what it had of its own,
+    /// unless that is more than the server has now: nobody can correct it in the file.
     fn own_limits<'a>(&'a self, new: &'a ReadAgain) -> impl Fn(usize, &Limits) -> Limits + 'a {
         let added = |position: usize| {
             let beyond = position.checked_sub(self.plan.listeners.len())?;
             new.without_partner().nth(beyond)
         };
-        let one = move |position| {
-            new.partner(position).or(self.plan.listeners.get(position)).or_else(|| added(position))
-        };
-        move |position, limits| match one(position) {
-            Some(listener) => listener.own.applied_to(Clone::clone(limits)),
-            None => Clone::clone(limits),
+        move |position, limits| {
+            let closed = || self.plan.listeners.get(position);
+            match (new.partner(position).or_else(|| added(position)), closed()) {
+                (Some(listener), _) => listener.own.applied_to(Clone::clone(limits)),
+                (None, Some(closed)) if closed.limits(limits).check_beside(limits).is_ok() => {
+                    closed.own.applied_to(Clone::clone(limits))
+                }
+                _ => Clone::clone(limits),
+            }
         }
     }
 

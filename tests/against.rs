@@ -155,8 +155,11 @@ fn a_file_with_a_mistake_is_a_mistake_of_usage_in_one_line() {
     let server = Program::new().admin().start();
     for (text, why) in [
         ("max-line = \n", "new.toml: line 1: "),
-        ("idle_timeout = \"3h\"\n", "new.toml: `idle_timeout` is not an option"),
-        ("idle-timeout = \"0s\"\n", "idle-timeout is 0s: it must be from 1ms to 30d"),
+        (
+            "idle_timeout = \"3h\"\n",
+            "new.toml: line 1: `idle_timeout` is not an option: did you mean `idle-timeout`?",
+        ),
+        ("idle-timeout = \"0s\"\n", "new.toml: line 1: idle-timeout is 0s: it must be from 1ms to 30d"),
     ] {
         let (code, said, error) = against(server.admin(), &["--config", &folder.write("new.toml", text)]);
         assert_eq!((code, said.as_str(), error.lines().count()), (Some(2), "", 1), "{error}");

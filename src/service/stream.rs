@@ -421,6 +421,13 @@ impl Input<'_> {
         }
     }
 
+    /// The same for a session that changes the bytes where they are. `None` means nothing now, no bytes mean the end.
+    pub(super) fn receive_mut(&mut self) -> io::Result<Option<&mut [u8]>> {
+        let room = self.buffer.len();
+        let taken = self.take(room)?;
+        Ok(taken.map(|n| &mut self.buffer[..n]))
+    }
+
     /// Reads into the buffer. `None` means nothing now, 0 means the end.
     fn take(&mut self, room: usize) -> io::Result<Option<usize>> {
         if self.ended {

@@ -241,7 +241,10 @@ fn a_handshake_with_a_body_is_refused_and_its_body_is_not_read_as_frames() {
                     false => client.say(head).mutter(body),
                 };
                 let reply = client.reply();
-                assert_eq!((reply.status, &*reply.body), (400, &b"a WebSocket begins with GET, without a body\n"[..]));
+                assert_eq!(
+                    (reply.status, &*reply.body),
+                    (400, &b"a WebSocket begins with GET, without a body\n"[..])
+                );
                 client.finish_quietly();
                 assert!(client.rest().0.is_empty(), "nothing is echoed");
             }
@@ -622,7 +625,10 @@ fn a_client_that_sends_on_after_the_close_is_ended_as_one_that_is_silent() {
         let _ = io::Write::write_all(&mut client.stream(), &many);
     }
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(3), "it was ended after {took:?}, and the time for its answer is 50 ms");
+    assert!(
+        took < Duration::from_secs(3),
+        "it was ended after {took:?}, and the time for its answer is 50 ms"
+    );
     site.end();
 }
 

@@ -255,6 +255,7 @@ impl WebSocketSession {
                     let place = used - bytes.len()..used;
                     unmask(&mut data[place.clone()], key);
                     let before = last.replace(place).unwrap_or_default();
+                    let most = begun.reader.message_max(most);
                     self.keep(&mut begun.message, &data[before], most, output, caller)?;
                     continue;
                 }
@@ -281,6 +282,8 @@ impl WebSocketSession {
                 break ReadFlow::Over;
             }
         };
+        // No more room than its message will need, so that it can be used again for the next.
+        let most = begun.reader.message_max(most);
         self.keep(&mut begun.message, &data[last.unwrap_or_default()], most, output, caller)?;
         Ok((used, read))
     }

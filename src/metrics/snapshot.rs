@@ -134,13 +134,15 @@ pub struct Snapshot {
     pub queue_length: u64,
     /// How many newcomers, and how many datagrams, may wait before others are refused.
     pub queue_limit: u64,
-    /// Requests set aside while the queue stands, to be served by sources in turn and the freshest first; part of
-    /// `queue_length`.
+    /// Requests set aside while the queue stands, to be served by sources in turn; part of `queue_length`.
     pub shelf_length: u64,
     /// How long the oldest of those has waited.
     pub shelf_oldest: Duration,
     /// For how long the queue has stood; `None` while it does not.
     pub standing: Option<Duration>,
+    /// Whether requests that are set aside are served in the order in which they came, not the freshest first: by
+    /// `queue_order`, or because all of them can be served soon.
+    pub in_order: bool,
     /// From entering the queue to meeting a worker.
     pub queue_wait: HistogramSnapshot,
     /// Configured workers.
@@ -204,7 +206,7 @@ pub struct Ceilings {
     pub connections: usize,
     /// Workers that there is room for.
     pub workers: usize,
-    /// Places for datagrams that wait or are being answered; 0 where no listener takes datagrams.
+    /// Places for datagrams that wait or are being answered, where a listener takes them.
     pub datagrams: usize,
     /// Listeners that there is room for.
     pub listeners: usize,
@@ -226,6 +228,12 @@ pub trait Observe: Send + Sync {
 
     /// The effective limits as names and values for people, in the order of the documentation.
     fn limits(&self) -> Vec<(&'static str, String)>;
+
+    /// For each listener, in the order of the snapshot's, the limits that are others there than those of the server, with
+    /// their values.
+    fn own_limits(&self) -> Vec<Vec<(&'static str, String)>> {
+        Vec::new()
+    }
 
     /// What was sized at the start.
     fn ceilings(&self) -> Ceilings {

@@ -23,7 +23,7 @@ pub(super) fn start_lines(
     format: LogFormat,
 ) -> String {
     match format {
-        LogFormat::Text => start_text(plan, addresses, beside),
+        LogFormat::Text | LogFormat::Journald => start_text(plan, addresses, beside),
         LogFormat::Json => start_json(plan, addresses, beside),
     }
 }

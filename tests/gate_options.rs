@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{
-    Client, End, Ending, Folder, PATIENCE, Program, Running, command, eventually, path, throughout,
+    Client, End, Ending, Folder, PATIENCE, Program, Running, command, eventually, finish, path, throughout,
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";

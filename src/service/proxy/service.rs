@@ -48,6 +48,10 @@ pub fn proxy<B: AsRef<str>>(backends: impl IntoIterator<Item = B>) -> Result<Pro
 /// How often backends are checked when readiness depends on them and nothing else sets an interval.
 const READY_CHECK: Duration = Duration::from_secs(2);
 
+/// The shortest time between two checks of a backend, and between two lookups of its name: with less, the thread that does
+/// both would do nothing else.
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
+
 /// A gate that is being described; see [`proxy`].
 #[derive(Clone, Debug)]
 #[must_use]
@@ -158,9 +162,9 @@ impl ProxyBuilder {
     }
 
     /// How often the gate connects to each backend to check that it can be reached. A backend that was set aside then comes
-    /// back through a check. Default: never, so the first client after the backend's pause tries it.
+    /// back through a check. Default: never, so the first client after the backend's pause tries it. At least 10 ms.
     pub fn check_every(mut self, time: Duration) -> Self {
-        self.settings.check_every = Some(time);
+        self.settings.check_every = Some(time.max(LEAST_PAUSE));
         self
     }
 
@@ -172,9 +176,9 @@ impl ProxyBuilder {
         self
     }
 
-    /// How often the names of backends are resolved again. Default: every 30 s.
+    /// How often the names of backends are resolved again. Default: every 30 s. At least 10 ms.
     pub fn resolve_every(mut self, time: Duration) -> Self {
-        self.settings.resolve_every = time;
+        self.settings.resolve_every = time.max(LEAST_PAUSE);
         self
     }
 

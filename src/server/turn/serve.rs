@@ -288,6 +288,7 @@ fn run_service(
         RefCell::new(secured)
     });
     let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, &context, seat, marks.hangup());
+    stream.has_begun(shared.clock, station.now);
     stream.secure(secured.as_ref());
     if let Some(most) = last_input {
         stream.read_at_most(most);

@@ -1,6 +1,6 @@
 //! Where a head ends: looks at each byte once, however the head comes in.
 
-use super::seek::{marks, seek};
+use super::seek::seek;
 use super::{Refused, is_token};
 use std::ops::Range;
 
@@ -48,12 +48,6 @@ impl Scanner {
     /// An empty line before a request is skipped (RFC 9112, 2.2): old clients send one behind a body.
     pub fn find(&mut self, bytes: &[u8], max_head: usize) -> Result<Option<Range<usize>>, Refused> {
         self.begin(bytes)?;
-        if self.scanned == 0
-            && let Some(end) = self.whole(bytes).filter(|&end| end <= max_head)
-        {
-            (self.scanned, self.line) = (end, end);
-            return Ok(Some(0..end));
-        }
         while let Some(at) = seek(b'\n', &bytes[self.scanned..]) {
             let end = self.scanned + at + 1;
             self.check_room(end, max_head)?;
@@ -81,32 +75,6 @@ impl Scanner {
         Ok(None)
     }
 
-    /// Where a head ends that has come whole and is in good form, as nearly all are and do: with fewer steps for each line.
-    /// `None` leaves it to the look at each line to find what is missing or wrong.
-    fn whole(&self, bytes: &[u8]) -> Option<usize> {
-        let (words, rest) = bytes.as_chunks::<8>();
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        let mut is_first = true;
-        for (nth, word) in words.iter().chain([&last]).enumerate() {
-            let mut ends = marks(b'\n', *word);
-            while ends != 0 {
-                let end = nth * 8 + (ends.trailing_zeros() / 8) as usize;
-                ends &= ends - 1;
-                let before = end.checked_sub(1).filter(|&before| before > 0)?;
-                if std::mem::take(&mut is_first) {
-                    self.check_first(&bytes[..before]).ok()?;
-                }
-                match &bytes[before..] {
-                    [b'\r', _, b'\r', b'\n', ..] => return Some(end + 3),
-                    [b'\r', _, next, ..] if !matches!(next, b' ' | b'\t') => {}
-                    _ => return None,
-                }
-            }
-        }
-        None
-    }
-
     /// Whether nothing of a head has come yet.
     pub fn is_fresh(&self) -> bool {
         self.scanned == self.start
@@ -127,14 +95,6 @@ impl Scanner {
             return Ok(());
         }
         let known: &[u8] = b"HTTP/1.";
-        match (self.kind, word) {
-            (MessageKind::Request, [b'G', b'E', b'T', b' ', ..])
-            | (MessageKind::Response, [b'H', b'T', b'T', b'P', b'/', b'1', b'.', ..]) => {
-                self.begun = true;
-                return Ok(());
-            }
-            _ => {}
-        }
         for (at, &byte) in word.iter().take(known.len()).enumerate() {
             match self.kind {
                 MessageKind::Request if byte == b'\n' || byte == b' ' && at > 0 => break,

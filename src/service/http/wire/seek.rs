@@ -18,14 +18,6 @@ pub(super) fn seek(byte: u8, bytes: &[u8]) -> Option<usize> {
     Some(bytes.len() - rest.len() + at)
 }
 
-/// The highest bit of each of eight bytes that is this one.
-pub(super) fn marks(byte: u8, word: [u8; 8]) -> u64 {
-    const LOW: u64 = u64::from_ne_bytes([0x7f; 8]);
-    let word = u64::from_le_bytes(word) ^ u64::from_ne_bytes([byte; 8]);
-    // Nothing is carried from one byte to the next, as a subtraction would do: all marks are right, and not the first only.
-    !(((word & LOW) + LOW) | word | LOW)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,12 +30,6 @@ mod tests {
             byte in prop_oneof![Just(10u8), any::<u8>()],
         ) {
             prop_assert_eq!(seek(byte, &bytes), bytes.iter().position(|&it| it == byte));
-        }
-
-        #[test]
-        fn all_bytes_that_are_the_one_are_marked_and_no_other(word in proptest::array::uniform8(prop_oneof![Just(9u8), Just(10), Just(11), Just(0x8a), any::<u8>()])) {
-            let expected = std::array::from_fn(|at| if word[at] == 10 { 0x80 } else { 0 });
-            prop_assert_eq!(marks(10, word).to_le_bytes(), expected);
         }
     }
 }

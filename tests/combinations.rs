@@ -68,6 +68,10 @@ const GREETED_MESSAGE: &[&str] = &["--data", "joe", "--expect", "hello joe"];
 const TOLD: &[&str] = &["--expect", ":"];
 const TOLD_AT_ONCE: &[&str] = &["--data", "", "--reuse", "never", "--expect", ":"];
 const TOLD_WHEN_ASKED: &[&str] = &["--data", "x", "--expect", ":"];
+/// Of datagrams a port may repeat only some before one is not answered, so each is another: the lines of this file.
+const GREETED_DATAGRAM: &[&str] = &["--lines", NAMES, "--expect", "hello joe"];
+const TOLD_DATAGRAM: &[&str] = &["--lines", NAMES, "--expect", ":"];
+const NAMES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/combinations-names");
 const SENT_BACK: &[&str] = &["--data", "joe", "--expect", "joe"];
 
 const TABLE: &[Row] = &[
@@ -76,8 +80,8 @@ const TABLE: &[Row] = &[
     row(Kind::Bytes, "time", (&[], ""), TIME, TOLD_AT_ONCE),
     row(Kind::Bytes, "work", (&[], "joe\n"), "joe\n", &[]),
     row(Kind::Datagrams, "echo", (&[], "joe\n"), "joe\n", &[]),
-    row(Kind::Datagrams, "hello", (&[], "joe\n"), "hello joe\n", GREETED_MESSAGE),
-    row(Kind::Datagrams, "time", (&["--data", ""], ""), TIME, TOLD_WHEN_ASKED),
+    row(Kind::Datagrams, "hello", (&[], "joe\n"), "hello joe\n", GREETED_DATAGRAM),
+    row(Kind::Datagrams, "time", (&["--data", ""], ""), TIME, TOLD_DATAGRAM),
     row(Kind::Datagrams, "work", (&[], "joe\n"), "joe\n", &[]),
     row(Kind::Http, "echo", (&[], "joe\n"), "joe", SENT_BACK),
     row(Kind::Http, "hello", (&[], ""), "hello joe", GREETED),
@@ -179,6 +183,7 @@ fn check_stress(row: &Row, url: &str, trust: &[&str]) {
 fn every_service_is_served_over_every_scheme_to_both_clients() {
     let files = Certificate::new(&["localhost"], 4000).files();
     let server = server(&files, Scheme::ALL);
+    std::fs::write(NAMES, (0..10).map(|n| format!("joe {n}\n")).collect::<String>()).unwrap();
     for &scheme in Scheme::ALL {
         for service in SERVICES {
             let row = TABLE.iter().find(|row| (row.kind, row.service) == (kind(scheme), service));

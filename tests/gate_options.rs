@@ -7,7 +7,9 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{Client, End, Ending, Folder, PATIENCE, Program, Running, command, eventually, throughout};
+use support::{
+    Client, End, Ending, Folder, PATIENCE, Program, Running, command, eventually, path, throughout,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -232,6 +234,37 @@ fn with_backend_fair_each_key_is_a_source_and_one_with_few_requests_does_not_wai
     assert!(place("header:X-Api-Key") <= 1, "its key's turn comes at once");
     // By address all are one source: the freshest is first, and in one of eight turns the oldest.
     assert!(place("address") >= 7);
+}
+
+/// 64 clients ask again as soon as they are answered, and four places at a backend serve each in 16 ms, so a round takes 256 ms.
+/// With the freshest first one in ten waits for 1.2 s and more.
+#[test]
+fn clients_that_all_fit_and_ask_again_at_once_are_served_in_the_order_in_which_they_come() {
+    for (kind, scheme) in [(Kind::Bytes, "tcp"), (Kind::Http, "http")] {
+        let backend = Program::new().without_echo().arg("--work", "sleep:16ms");
+        let backend = backend.arg("--listen", format!("work={scheme}://127.0.0.1:0")).start();
+        let backend_at = backend.listening(&format!("work on {scheme}")).to_string();
+        let (_gate, at) = gate(kind, &backend_at, &[("--backend-connections", "4")]);
+        let mut stress = command(path());
+        let load = ["-c", "64", "-t", "5s", "-d", "6s", "--warmup", "2s", "--reuse", "never"];
+        stress.arg("stress").arg(format!("{scheme}://{at}")).args(load).args([
+            "-o",
+            "json",
+            "--progress",
+            "off",
+        ]);
+        let output = stress.stderr(Stdio::null()).output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let at = |name: &str| report["latency"]["service"][name].as_f64().unwrap();
+        eprintln!(
+            "{kind:?}: p50 {} s, p90 {} s, p99 {} s, slowest {} s",
+            at("p50"),
+            at("p90"),
+            at("p99"),
+            at("max")
+        );
+        assert!(at("p50") > 0.15 && at("p99") < 0.6, "{kind:?}: {report}");
+    }
 }
 
 #[test]

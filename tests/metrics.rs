@@ -131,6 +131,54 @@ fn sum(scrape: &str, name: &str, label: &str) -> i64 {
     samples.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap() as i64).sum()
 }
 
+/// Scrapes this listener's connections ten times a second for a while: each scrape adds up. Returns the last one, how many there
+/// were, and in how many something was on the shelf.
+fn scrapes_add_up(server: &Tidegate, listener: usize, seconds: u64) -> (String, u64, u64) {
+    let label = format!("listener=\"{}\"", server.listeners[listener]);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let (mut scrapes, mut shelved, mut last_accepted) = (0, 0, 0);
+    let mut scrape = String::new();
+    while Instant::now() < end {
+        let begun = Instant::now();
+        scrape = get(server.admin, "/metrics").unwrap().body;
+        let of = |name: &str| sum(&scrape, &format!("tidegate_connections{name}"), &label);
+        let accepted = of("_accepted_total");
+        let (dropped, closed, open) = (of("_dropped_total"), of("_closed_total"), of(""));
+        assert_eq!(accepted, dropped + closed + open, "{dropped} + {closed} + {open}\n{scrape}");
+        assert!(accepted >= last_accepted, "{accepted} after {last_accepted}");
+        last_accepted = accepted;
+        shelved += u64::from(sample(&scrape, "tidegate_shelf_length").unwrap() > 0.0);
+        scrapes += 1;
+        std::thread::sleep(Duration::from_millis(100).saturating_sub(begun.elapsed()));
+    }
+    (scrape, scrapes, shelved)
+}
+
+/// Clients that stay want more than can be done, so their requests wait on the shelf and some are shed; beside them newcomers
+/// make room for others.
+#[test]
+fn every_scrape_adds_up_while_requests_of_connections_that_stay_are_shed() {
+    for scheme in ["tcp", "http"] {
+        let listen = format!("work={scheme}://127.0.0.1:0");
+        let listen = ["--listen", &listen, "--work", "sleep:5ms", "--workers", "2"];
+        let rest = ["--queue", "8", "--queue-timeout", "100ms", "--refusal-rate", "all"];
+        let server = Tidegate::start(&[&listen[..], &rest[..]].concat());
+        let staying = server.stress(&["-c", "100", "-d", "10s", "--warmup", "0s", "-t", "80ms"]);
+        let coming = server.stress(&["-c", "30", "-d", "10s", "--warmup", "0s", "--reuse", "never"]);
+        let (scrape, scrapes, shelved) = scrapes_add_up(&server, 0, 5);
+        let shed = |reason: &str| sum(&scrape, "tidegate_turns_shed_total", &format!("reason=\"{reason}\""));
+        let displaced = sum(&scrape, "tidegate_connections_dropped_total", "reason=\"queue_full\"");
+        let (late, gone) = (shed("queue_timeout"), shed("client_gone"));
+        assert!(late + gone > 10 && displaced > 10 && shelved > 10, "{scheme}: {scrape}");
+        eprintln!(
+            "{scheme}: {scrapes} scrapes, {shelved} with a shelf: {late} shed for their wait, {gone} for their client, \
+             {displaced} newcomers turned away"
+        );
+        staying.end();
+        coming.end();
+    }
+}
+
 /// Ten scrapes a second of an overload, none of which is off. A minute by default is long for every
 /// run: `TIDEGATE_TEST_OVERLOAD_SECONDS=60` makes it one.
 #[test]

@@ -1,9 +1,11 @@
 //! The shelf against everything that takes an entry off it: a worker, the expiry, a hang-up, a close and a drain; and a
-//! worker that goes to sleep while another moves entries from the channel to the shelf. The state word, the order of turns
-//! and the shelf behind its lock are the server's.
+//! worker that goes to sleep while another moves entries from the channel to the shelf. The state word, the order of turns,
+//! the shelf behind its lock and the crew are the server's. The channel is a copy: a queue behind a lock.
 
+use crate::Beds;
 use crate::admit::turns::accounts::{Class, SourceId};
 use crate::admit::turns::shelf::ShelfLimits;
+use crate::server::poll::crew::Crew;
 use crate::server::queue::order::{About, Arrivals, Offer, Order};
 use crate::server::queue::state::{Generation, Marks, Ready, State};
 use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -29,8 +31,6 @@ struct Waiting {
     order: Order<Entry>,
     served: [AtomicUsize; SLOTS],
     ended: [AtomicUsize; SLOTS],
-    sleeping: AtomicUsize,
-    woken: AtomicUsize,
 }
 
 impl Arrivals<Entry> for Waiting {
@@ -50,15 +50,14 @@ impl Arrivals<Entry> for Waiting {
 
 impl Waiting {
     fn new(doubtful_max: usize) -> Arc<Self> {
-        let limits = ShelfLimits { connections: SLOTS, datagrams: 0, doubtful_max, fresh: true };
+        let limits =
+            ShelfLimits { connections: SLOTS, datagrams: 0, doubtful_max, fresh: true, knows_refused: false };
         let waiting = Self {
             states: std::array::from_fn(|_| State::new()),
             channel: Mutex::new(VecDeque::new()),
             order: Order::new(limits, 20 * MS),
             served: std::array::from_fn(|_| AtomicUsize::new(0)),
             ended: std::array::from_fn(|_| AtomicUsize::new(0)),
-            sleeping: AtomicUsize::new(0),
-            woken: AtomicUsize::new(0),
         };
         for slot in 0..SLOTS {
             let generation = waiting.states[slot].open();
@@ -68,13 +67,18 @@ impl Waiting {
         Arc::new(waiting)
     }
 
-    /// A worker's turn, or that it ends a connection whose client has probably left.
-    fn work(&self) {
+    /// A worker's turn, or that it ends a connection whose client has probably left; whether there was one.
+    fn work(&self) -> bool {
         match self.order.take(NOW, self) {
             Some(Offer::Turn(entry)) => self.own(entry, &self.served),
             Some(Offer::GiveUp(entry)) => self.own(entry, &self.ended),
-            None => {}
+            None => return false,
         }
+        true
+    }
+
+    fn has_work(&self) -> bool {
+        self.order.len() > 0 || !self.channel.lock().unwrap().is_empty()
     }
 
     /// The timekeeper: gives up what has waited too long.
@@ -100,7 +104,7 @@ impl Waiting {
 
     /// Serves what is left, and counts that everyone was served or ended, and once.
     fn check(&self) {
-        while self.order.len() > 0 || !self.channel.lock().unwrap().is_empty() {
+        while self.has_work() {
             self.work();
         }
         for slot in 0..SLOTS {
@@ -116,7 +120,7 @@ fn beside_a_worker(doubtful_max: usize, other: fn(&Waiting)) {
     loom::model(move || {
         let waiting = Waiting::new(doubtful_max);
         let (worker, beside) = (waiting.clone(), waiting.clone());
-        let worker = thread::spawn(move || worker.work());
+        let worker = thread::spawn(move || _ = worker.work());
         let beside = thread::spawn(move || other(&beside));
         worker.join().unwrap();
         beside.join().unwrap();
@@ -135,7 +139,7 @@ fn what_expires_is_not_served() {
 
 #[test]
 fn two_workers_serve_each_once() {
-    beside_a_worker(2, |waiting| waiting.work());
+    beside_a_worker(2, |waiting| _ = waiting.work());
 }
 
 #[test]
@@ -205,28 +209,28 @@ fn another_life_of_a_slot_is_not_ended_for_an_old_hang_up() {
 #[test]
 fn a_worker_that_goes_to_sleep_is_woken_for_what_another_has_moved() {
     loom::model(|| {
-        let waiting = Waiting::new(2);
-        let (mover, sleeper) = (waiting.clone(), waiting.clone());
+        let (waiting, crew) = (Waiting::new(2), Arc::new(Crew::new(3, Beds::new(3))));
+        // Worker 2 leads, so that others sleep.
+        let lead = crew.lead();
+        assert!(lead.is_some());
+        let (mover, mover_crew) = (waiting.clone(), crew.clone());
         let mover = thread::spawn(move || {
-            // As a worker does: take, and before a turn for which others would wait, wake one that sleeps.
+            // It moves both to the shelf, and then is in a long turn.
             mover.work();
-            if mover.order.len() > 0 && mover.sleeping.load(Ordering::SeqCst) > 0 {
-                mover.woken.fetch_add(1, Ordering::SeqCst);
+            if mover.order.len() > 0 {
+                mover_crew.wake_sleeper();
             }
         });
+        let (sleeper, sleeper_crew) = (waiting.clone(), crew.clone());
         let sleeper = thread::spawn(move || {
-            sleeper.sleeping.fetch_add(1, Ordering::SeqCst);
-            let sleeps = sleeper.channel.lock().unwrap().is_empty() && sleeper.order.len() == 0;
-            if !sleeps {
-                sleeper.sleeping.fetch_sub(1, Ordering::SeqCst);
+            while !sleeper.work() {
+                sleeper_crew.sleep(1, || sleeper.has_work());
             }
-            sleeps
         });
         mover.join().unwrap();
-        let sleeps = sleeper.join().unwrap();
-        let left = waiting.order.len();
-        let woken = waiting.woken.load(Ordering::SeqCst);
-        assert!(!sleeps || left == 0 || woken == 1, "{left} wait, a worker sleeps, and nobody wakes it");
+        // Where nobody wakes it, this is a deadlock.
+        sleeper.join().unwrap();
+        assert_eq!((waiting.order.len(), crew.awake()), (0, 3));
         waiting.check();
     });
 }

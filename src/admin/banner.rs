@@ -88,11 +88,9 @@ impl Banner {
             return ask(Condition::Shedding, "Dropping datagrams", said);
         }
         if let Some(standing) = seen.standing {
-            return ask(
-                Condition::Warning,
-                "Serving the freshest first",
-                (why_standing(seen, standing), ADVICE_BUSY),
-            );
+            let title =
+                if seen.in_order { "Serving, but requests wait" } else { "Serving the freshest first" };
+            return ask(Condition::Warning, title, (why_standing(seen, standing), ADVICE_BUSY));
         }
         if let Some(said) = warning(seen, lately) {
             return ask(Condition::Warning, "Serving, under strain", said);
@@ -181,9 +179,15 @@ fn why_standing(seen: &Snapshot, standing: Duration) -> String {
             show::latency(Some(seen.shelf_oldest.as_secs_f64()))
         ),
     };
+    let since = show::age(standing);
+    if seen.in_order {
+        return format!(
+            "Requests come faster than they are served; since {since} they wait, and are served in the order in which \
+             they came.{oldest}"
+        );
+    }
     format!(
-        "More requests come than the workers can serve; since {} the freshest are served first.{oldest}",
-        show::age(standing)
+        "More requests come than the workers can serve; since {since} the freshest are served first.{oldest}"
     )
 }
 
@@ -364,6 +368,7 @@ pub(super) mod tests {
         let standing = Some(Duration::from_secs(12));
         let shelf_oldest = Duration::from_millis(1200);
         let stands = Snapshot { standing, shelf_length: 4210, shelf_oldest, ..well.clone() };
+        let in_order = Snapshot { in_order: true, ..stands.clone() };
         let mut backlog = well.clone();
         backlog.listeners[0].backlog = Some(AcceptQueue { connections: 9, limit: 10, drops: 0 });
         let calm = Lately::default();
@@ -382,6 +387,12 @@ pub(super) mod tests {
                 "since 12 s the freshest are served first. 4,210 are set aside",
             ),
             (&stands, &calm, Condition::Warning, "the oldest for 1.2 s."),
+            (
+                &in_order,
+                &calm,
+                Condition::Warning,
+                "since 12 s they wait, and are served in the order in which they came. 4,210 are set aside",
+            ),
             (&stuck, &calm, Condition::Warning, "3 of 32 workers have been in one turn"),
             (&backlog, &calm, Condition::Warning, "9 of 10 places of the kernel's accept queue"),
             (&well, &panics, Condition::Warning, "1 handler panic in the last minute"),

@@ -447,7 +447,7 @@ metrics! {
     QueueNewcomers "tidegate_queue_newcomers" Gauge "entries" Always []
         "Newcomers that wait for a worker, which `tidegate_queue_limit` bounds.";
     QueueStanding "tidegate_queue_standing" Gauge "1" Always []
-        "1 while the queue stands: for 100 ms its oldest request has waited longer than `queue_target`, and the freshest are served first; else 0.";
+        "1 while the queue stands: for 100 ms its oldest request has waited longer than `queue_target`, and sources take turns; else 0.";
     ShelfLength "tidegate_shelf_length" Gauge "entries" Always []
         "Entries that are set aside while the queue stands; part of `tidegate_queue_length`.";
     ShelfOldest "tidegate_shelf_oldest_seconds" Gauge "seconds" Always []

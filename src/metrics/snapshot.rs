@@ -134,13 +134,15 @@ pub struct Snapshot {
     pub queue_length: u64,
     /// How many newcomers, and how many datagrams, may wait before others are refused.
     pub queue_limit: u64,
-    /// Requests set aside while the queue stands, to be served by sources in turn and the freshest first; part of
-    /// `queue_length`.
+    /// Requests set aside while the queue stands, to be served by sources in turn; part of `queue_length`.
     pub shelf_length: u64,
     /// How long the oldest of those has waited.
     pub shelf_oldest: Duration,
     /// For how long the queue has stood; `None` while it does not.
     pub standing: Option<Duration>,
+    /// Whether requests that are set aside are served in the order in which they came, not the freshest first: by
+    /// `queue_order`, or because all of them can be served soon.
+    pub in_order: bool,
     /// From entering the queue to meeting a worker.
     pub queue_wait: HistogramSnapshot,
     /// Configured workers.

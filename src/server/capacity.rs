@@ -90,6 +90,7 @@ pub(crate) fn shelf_limits(limits: &Limits, datagrams: usize) -> ShelfLimits {
         datagrams,
         doubtful_max: doubtful_max(limits),
         fresh: limits.queue_order == QueueOrder::Fresh,
+        knows_refused: false,
     }
 }
 

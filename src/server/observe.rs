@@ -52,6 +52,7 @@ impl Observe for Shared {
             shelf_length: self.order.len() as u64,
             shelf_oldest: Duration::from_nanos(self.order.oldest(now).unwrap_or(0)),
             standing: self.order.standing().stood_for(now).map(Duration::from_nanos),
+            in_order: self.order.is_in_order(),
             queue_limit: limits.queue as u64,
             workers_limit: limits.workers as u64,
             handler_panics: self.counts.panics(),

@@ -34,6 +34,7 @@ pub(super) fn json(report: &Report, view: &View) -> Value {
             "length": seen.queue_length, "limit": seen.queue_limit,
             "newcomers": report.total(|l| l.newcomers), "turns": report.total(|l| l.queued - l.newcomers),
             "standing_seconds": seen.standing.map(|time| time.as_secs_f64()),
+            "in_order": seen.in_order,
             "shelf": { "length": seen.shelf_length, "oldest_seconds": seen.shelf_oldest.as_secs_f64() },
         },
         "connections": {

@@ -4,8 +4,8 @@
 //!
 //! 1. the source whose turn it is (see [`accounts`](super::accounts)): no source waits while another has more than its share;
 //! 2. of that source a newcomer, an established connection or a datagram, in turn;
-//! 3. of those the freshest, or the oldest while all that waits will be served soon and nobody leaves. An established
-//!    connection that has had its turn stands behind the source's others until each of them has had one. Without this
+//! 3. of those the freshest, or the oldest while all that waits will be served soon and nobody leaves (a server, which does
+//!    not know of all newcomers whom it could not let in, says this only while no newcomer waits). An established connection that has had its turn stands behind the source's others until each of them has had one. Without this
 //!    rule the clients that ask again at once would be the freshest always, and as few of them as there are workers
 //!    would have the server for themselves.
 //!
@@ -34,7 +34,8 @@ const NEW_IN_MEAN: f64 = 1.0 / 256.0;
 
 /// While at most this share leaves or has to make room, and all that waits is served within this time, it is served in the
 /// order in which it came: nobody waits in vain then, and the freshest first would only make some wait many times as
-/// long as others. The time is below the 350 ms within which 99 of 100 useful replies are promised.
+/// long as others. While newcomers wait this holds only where [all who are refused are known](ShelfLimits::knows_refused).
+/// The time is below the 350 ms within which 99 of 100 useful replies are promised.
 const FEW_LEAVE: f64 = 1.0 / 64.0;
 const IN_ORDER_WITHIN: Nanos = 300_000_000;
 
@@ -49,6 +50,10 @@ const OLDEST_EACH: u32 = 8;
 /// How many neighbours an entry may be moved past, to stand where its age belongs. Entries come nearly in order: only
 /// what waited in the kernel before is older than it seems.
 const OUT_OF_ORDER: usize = 8;
+
+/// How many entries of a list by age [`expire_late`](Shelf::expire_late) passes in a look that may wait longer than others: some
+/// ten microseconds under the lock.
+pub(super) const PASSED_MOST: usize = 256;
 
 /// The lists of entries by age: one for each class, and that of the doubtful.
 const AGES: usize = 4;
@@ -83,6 +88,11 @@ pub(crate) struct ShelfLimits {
     pub(crate) doubtful_max: usize,
     /// The freshest first; otherwise in the order in which they came.
     pub(crate) fresh: bool,
+    /// Of all newcomers that are not let in the shelf hears: they had to make room for others here, or are
+    /// [noted](Shelf::note_refused). A server's do not: many are turned away, or wait in the kernel, before they come here. In
+    /// README's demonstration, where nine of ten are, newcomers had a p99 of 205 to 357 ms in the order of arrival, and 70 with
+    /// the freshest first.
+    pub(crate) knows_refused: bool,
 }
 
 impl ShelfLimits {
@@ -102,6 +112,8 @@ pub(crate) struct Shelf<T> {
     order: Lists,
     /// The entries by age.
     ages: Lists,
+    /// For each of those where the next look for late ones begins, if not with the oldest.
+    passed_to: [Option<u32>; AGES],
     counts: [usize; 3],
     /// The doubtful, with the source of each.
     doubtful: HashMap<u32, SourceId>,
@@ -128,6 +140,7 @@ impl<T: Copy> Shelf<T> {
             rounds: vec![0; sources].into(),
             order: Lists::new(places + sources * OF_SOURCE as usize + 1),
             ages: Lists::new(places + AGES),
+            passed_to: [None; AGES],
             counts: [0; 3],
             doubtful: HashMap::with_capacity(limits.doubtful_max.min(places) + 1),
             turns: 0,
@@ -238,7 +251,7 @@ impl<T: Copy> Shelf<T> {
 
     /// Takes the entry whose turn it is.
     pub(crate) fn next(&mut self, now: Nanos) -> Option<Shelved<T>> {
-        let in_order = !self.limits.fresh || self.serves_all_soon();
+        let in_order = self.is_in_order();
         self.pace.turn(now);
         let Some((source, class)) = self.sources.pick(self.stale_after().is_none(), in_order) else {
             return self.order.first(self.doubtful_list()).map(|number| self.take_out(number));
@@ -251,16 +264,20 @@ impl<T: Copy> Shelf<T> {
         let number = if oldest { self.order.last(list) } else { self.order.first(list) };
         let number = number.expect("a source in the order of a class has an entry of it");
         self.turns += 1;
-        self.leavers -= self.leavers * NEW_IN_MEAN;
+        self.note_served();
         let place = &mut self.places[number];
         (place.served_before, place.served) = (place.served, self.turns);
         Some(self.take_out(number))
     }
 
-    /// Whether all that waits can be served in time, and nobody has given up or had to make room of late. Of newcomers
-    /// others may have been refused before they came here, which is not known here.
+    /// Whether the next turn is that of whoever has waited longest.
+    pub(crate) fn is_in_order(&self) -> bool {
+        !self.limits.fresh || self.serves_all_soon()
+    }
+
+    /// Whether all that waits can be served in time, and nobody has given up or had to make room of late, as far as is known.
     fn serves_all_soon(&self) -> bool {
-        self.counts[Class::Newcomer as usize] == 0
+        (self.limits.knows_refused || self.counts[Class::Newcomer as usize] == 0)
             && self.leavers <= FEW_LEAVE
             && self.pace.serves(self.len(), IN_ORDER_WITHIN)
     }
@@ -292,6 +309,15 @@ impl<T: Copy> Shelf<T> {
     /// The wait after which an entry is stale; `None` while few clients leave.
     pub(super) fn stale_after(&self) -> Option<Nanos> {
         (self.leavers > MANY_LEAVE).then_some((self.left_after * STALE) as Nanos)
+    }
+
+    fn note_served(&mut self) {
+        self.leavers -= self.leavers * NEW_IN_MEAN;
+    }
+
+    /// A newcomer was refused that never had a place here.
+    pub(crate) fn note_refused(&mut self) {
+        self.leavers += (1.0 - self.leavers) * NEW_IN_MEAN;
     }
 
     /// A client has left, or was shed, after this wait.
@@ -409,8 +435,8 @@ impl<T: Copy> Shelf<T> {
         Some(self.take_out(number))
     }
 
-    /// Takes out all entries that have waited longer than `least` and are `late` after their wait, the oldest first. Entries
-    /// that may wait longer than others are looked at each time, and so are the doubtful, of which there are few.
+    /// Takes out entries that have waited longer than `least` and are `late` after their wait, the oldest first. Where some may
+    /// wait longer than others, it passes some hundreds of those at most, and the next call goes on behind them.
     pub(crate) fn expire_late(
         &mut self,
         now: Nanos,
@@ -419,21 +445,25 @@ impl<T: Copy> Shelf<T> {
     ) -> Vec<Shelved<T>> {
         let mut expired = Vec::new();
         for list in EACH_AGE {
-            let mut next = self.ages.first(self.age_list(list));
+            let mut next = self.passed_to[list].take().or_else(|| self.ages.first(self.age_list(list)));
+            let mut passed = 0;
             while let Some(number) = next {
                 next = self.ages.after(self.age_list(list), number);
                 let place = &self.places[number];
                 let waited = now.saturating_sub(place.since);
                 // The doubtful stand in the order in which their clients hung up, which is not that of their age.
-                if waited <= least && list == DOUBTFUL {
-                    continue;
-                }
-                if waited <= least {
+                if waited <= least && list != DOUBTFUL {
                     break;
                 }
-                if place.entry.as_ref().is_some_and(|entry| late(entry, waited)) {
+                if waited > least && place.entry.as_ref().is_some_and(|entry| late(entry, waited)) {
                     self.note_leaver(waited);
                     expired.push(self.take_out(number));
+                    continue;
+                }
+                passed += 1;
+                if passed == PASSED_MOST {
+                    self.passed_to[list] = next;
+                    break;
                 }
             }
         }
@@ -441,9 +471,12 @@ impl<T: Copy> Shelf<T> {
         expired
     }
 
-    /// Takes out the newcomer that has waited longest.
-    pub(crate) fn oldest_newcomer(&mut self) -> Option<Shelved<T>> {
-        self.oldest_of(&[Class::Newcomer as usize]).map(|number| self.take_out(number))
+    /// Takes the newcomer that has waited longest, whatever its source: its turn has come.
+    pub(crate) fn next_newcomer(&mut self, now: Nanos) -> Option<Shelved<T>> {
+        let number = self.oldest_of(&[Class::Newcomer as usize])?;
+        self.pace.turn(now);
+        self.note_served();
+        Some(self.take_out(number))
     }
 
     /// Takes out the entry that has waited longest: a server that ends empties its shelf with this.
@@ -460,6 +493,11 @@ impl<T: Copy> Shelf<T> {
     fn take_out(&mut self, number: u32) -> Shelved<T> {
         let place = self.places[number];
         self.order.unlink(number);
+        for (list, passed_to) in self.passed_to.iter_mut().enumerate() {
+            if *passed_to == Some(number) {
+                *passed_to = self.ages.after((self.limits.places() + list) as u32, number);
+            }
+        }
         self.ages.unlink(number);
         let (class, source) = match place.standing {
             Stand::Doubtful(class) => {

@@ -6,5 +6,6 @@ pub(crate) mod drain;
 pub(crate) mod keeper;
 pub(crate) mod orders;
 pub(crate) mod pressure;
+mod quota;
 pub(crate) mod rest;
 mod trim;

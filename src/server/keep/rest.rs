@@ -1,6 +1,7 @@
 //! Whether processors are idle: the share of the last moment in which the processors that this process may use had
-//! nothing to do.
+//! nothing to do, and whether a quota kept the process from using them.
 
+use super::quota::QuotaMeter;
 #[cfg(target_os = "linux")]
 use std::fs::File;
 
@@ -19,6 +20,7 @@ struct Ticks {
 pub(crate) struct RestMeter {
     #[cfg(target_os = "linux")]
     file: Option<File>,
+    quota: QuotaMeter,
     last: Option<Ticks>,
 }
 
@@ -27,20 +29,23 @@ impl RestMeter {
         Self {
             #[cfg(target_os = "linux")]
             file: File::open("/proc/stat").ok(),
+            quota: QuotaMeter::new(),
             last: None,
         }
     }
 
     /// Whether processors had rest since the last call; `None` if nothing can be said yet.
     pub(crate) fn had_rest(&mut self) -> Option<bool> {
+        let stopped = self.quota.was_used_up();
         let now = self.read()?;
         let last = self.last.replace(now)?;
-        rested(last, now)
+        rested(last, now).map(|rested| rested && !stopped)
     }
 
     /// Forgets the last reading: the time since then is of no interest.
     pub(crate) fn forget(&mut self) {
         self.last = None;
+        self.quota.forget();
     }
 
     #[cfg(target_os = "linux")]

@@ -144,6 +144,11 @@ impl<E: Copy> Order<E> {
         self.limits.fresh
     }
 
+    /// Whether what is on the shelf is served in the order in which it came: see [`Shelf::is_in_order`].
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.with(|shelf| shelf.is_in_order()).unwrap_or(!self.limits.fresh)
+    }
+
     /// Whether the queue stands, and for how long.
     pub(crate) fn standing(&self) -> &Standing {
         &self.standing

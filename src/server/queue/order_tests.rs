@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 const MS: Nanos = 1_000_000;
-const LIMITS: ShelfLimits = ShelfLimits { connections: 1000, datagrams: 10, doubtful_max: 1, fresh: true };
+const LIMITS: ShelfLimits =
+    ShelfLimits { connections: 1000, datagrams: 10, doubtful_max: 1, fresh: true, knows_refused: false };
 
 /// An entry: its slot, since when it waits, and whether its client has hung up; slot 0 is for no client.
 type Simple = (u32, Nanos, bool);

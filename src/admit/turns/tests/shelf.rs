@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 const MS: Nanos = 1_000_000;
 const TIMEOUT: Nanos = 5_000 * MS;
-const LIMITS: ShelfLimits = ShelfLimits { connections: 1000, datagrams: 50, doubtful_max: 2, fresh: true };
+const LIMITS: ShelfLimits =
+    ShelfLimits { connections: 1000, datagrams: 50, doubtful_max: 2, fresh: true, knows_refused: false };
 
 type Plain = Shelf<()>;
 
@@ -317,6 +318,40 @@ fn clients_that_connect_anew_for_each_request_are_all_served() {
 fn while_many_leave_no_turn_is_the_oldest_s() {
     let served = closed_loop(&mut left_by(100, 400 * MS), 32, 100);
     assert_eq!(served.len(), 1, "the freshest has all");
+}
+
+/// A shelf that knows of all newcomers who were refused.
+const ALL_KNOWN: ShelfLimits = ShelfLimits { knows_refused: true, ..LIMITS };
+
+#[test]
+fn newcomers_who_can_all_be_served_soon_are_served_in_order_where_all_refusals_are_known() {
+    let slowest = |limits| {
+        let served = closed_loop(&mut Shelf::new(limits), 60, 3_000);
+        let late = served.values().flat_map(|turns| turns.windows(2).map(|pair| pair[1] - pair[0]));
+        late.max().unwrap()
+    };
+    assert!(slowest(LIMITS) > 3 * 60, "the freshest first");
+    // The pace is known after some turns; until then the freshest had theirs.
+    assert!(slowest(ALL_KNOWN) <= 2 * 60, "each waits for a round");
+}
+
+#[test]
+fn newcomers_are_served_the_freshest_first_where_some_are_refused_or_the_last_would_be_served_late() {
+    // More than 300 of a millisecond each.
+    let served = closed_loop(&mut Shelf::new(ALL_KNOWN), 310, 3_000);
+    let pauses = served.values().flat_map(|turns| turns.windows(2).map(|pair| pair[1] - pair[0]));
+    assert!(pauses.min() == Some(1), "some are served again at once");
+    let mut shelf = shelf(ALL_KNOWN, &[(1, Newcomer, 1), (2, Newcomer, 1), (3, Newcomer, 1)]);
+    for turn in 0..100 {
+        let next = shelf.next_newcomer(turn * MS).unwrap();
+        assert_eq!(shelf.put(next, false, turn * MS), None);
+    }
+    assert!(shelf.is_in_order(), "turns in calm tell the pace too");
+    // Each counts a 256th: after the fifth they are more than a 64th.
+    (0..4).for_each(|_| shelf.note_refused());
+    assert!(shelf.is_in_order());
+    shelf.note_refused();
+    assert!(!shelf.is_in_order() && shelf.stale_after().is_none());
 }
 
 #[test]
@@ -685,7 +720,8 @@ fn an_entry_is_stale_when_it_has_waited_for_more_than_a_quarter_of_the_time_afte
 
 #[test]
 fn those_who_have_probably_left_are_in_no_list_of_a_source() {
-    let limits = ShelfLimits { connections: 4, datagrams: 0, doubtful_max: 2, fresh: false };
+    let limits =
+        ShelfLimits { connections: 4, datagrams: 0, doubtful_max: 2, fresh: false, knows_refused: false };
     for class in [Newcomer, Established] {
         let mut shelf = shelf(limits, &[(1, class, 0)]);
         assert_eq!(shelf.hung_up(class, 1, 0, 1_000 * MS), None);
@@ -718,13 +754,14 @@ fn a_turn_that_found_nothing_was_no_turn_of_its_round() {
 fn the_oldest_newcomer_is_found_among_others_that_have_waited_longer() {
     let mut shelf =
         shelf(LIMITS, &[(1, Established, 1), (2, Newcomer, 1), (3, Newcomer, 1), (4, Datagram, 1)]);
-    let taken: Vec<_> = std::iter::from_fn(|| shelf.oldest_newcomer()).map(|shelved| shelved.slot).collect();
+    let taken: Vec<_> = std::iter::from_fn(|| shelf.next_newcomer(0)).map(|shelved| shelved.slot).collect();
     assert_eq!((taken, shelf.len()), (vec![2, 3], 2));
 }
 
 #[test]
 fn a_shelf_whose_places_are_all_taken_keeps_its_ages_apart() {
-    let limits = ShelfLimits { connections: 4, datagrams: 2, doubtful_max: 2, fresh: true };
+    let limits =
+        ShelfLimits { connections: 4, datagrams: 2, doubtful_max: 2, fresh: true, knows_refused: false };
     let entries =
         [(3, Established, 1), (1, Datagram, 1), (2, Newcomer, 1), (0, Datagram, 1), (1, Newcomer, 1)];
     let mut shelf = shelf(limits, &entries);

@@ -109,6 +109,7 @@ impl World {
             datagrams: DATAGRAMS,
             doubtful_max: rules.queue,
             fresh: rules.fresh,
+            knows_refused: false,
         };
         let mut world = Self {
             rules,

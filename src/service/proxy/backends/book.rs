@@ -393,7 +393,12 @@ impl Book {
         if full {
             return Err(Refusal::QueueFull);
         }
-        let name = self.free_name(asking.priority).ok_or(Refusal::QueueFull)?;
+        let Some(name) = self.free_name(asking.priority) else {
+            if !asking.priority {
+                self.list.note_refused();
+            }
+            return Err(Refusal::QueueFull);
+        };
         let joined = if asking.priority {
             self.priority.join(name, asking.since);
             Joined::Waits
@@ -554,7 +559,7 @@ impl Book {
         }
         match self.vacate(slot) {
             Stage::Waiting { .. } => {
-                self.list.remove((slot, life));
+                self.list.gone((slot, life), now);
                 self.priority.remove((slot, life));
                 self.refused(Refusal::ClientGone);
             }

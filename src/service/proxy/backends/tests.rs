@@ -253,6 +253,65 @@ fn a_list_that_stands_serves_the_freshest_first_and_its_sources_in_turn() {
     assert_eq!(world.snapshot().stood_for, None);
 }
 
+/// What clients hear that ask again as soon as they were served, or a moment after they were refused: how long each that was
+/// served waited, sorted, and how many were refused. A request takes its backend 16 ms; four are served at once.
+fn closed_loop(clients: usize, most: usize) -> (Vec<Nanos>, usize) {
+    let world =
+        World::of(BackendLimits { connections: 4, wait: WaitLimits { most, ..LIMITS.wait }, ..LIMITS }, 1);
+    let (mut waits, mut refused) = (Vec::new(), 0);
+    let mut idle: VecDeque<_> = (0..clients).map(|_| world.now()).collect();
+    let mut waiting: Vec<(Nanos, Ticket)> = Vec::new();
+    let mut places: VecDeque<(Nanos, Place)> = VecDeque::new();
+    let end = world.now() + 20 * S;
+    while world.now() < end {
+        while places.front().is_some_and(|(until, _)| *until <= world.now()) {
+            places.pop_front();
+            idle.push_back(world.now());
+        }
+        while idle.front().is_some_and(|from| *from <= world.now()) {
+            idle.pop_front();
+            match world.ask(1, &[]) {
+                PlaceAnswer::Place(place) => places.push_back((world.now() + 16 * MS, place)),
+                PlaceAnswer::Wait(ticket) => waiting.push((world.now(), ticket)),
+                PlaceAnswer::Refused(_) => (refused, _) = (refused + 1, idle.push_back(world.now() + 5 * MS)),
+            }
+        }
+        for (since, mut ticket) in std::mem::take(&mut waiting) {
+            match ticket.look() {
+                Look::Place(place) => {
+                    places.push_back((world.now() + 16 * MS, place));
+                    waits.push(world.now() - since);
+                }
+                Look::Refused(_) => (refused, _) = (refused + 1, idle.push_back(world.now() + 5 * MS)),
+                Look::Waiting { .. } => waiting.push((since, ticket)),
+            }
+        }
+        world.pass(MS);
+    }
+    waits.sort_unstable();
+    (waits, refused)
+}
+
+#[test]
+fn clients_that_ask_again_at_once_and_all_fit_wait_for_a_round_each() {
+    let (waits, refused) = closed_loop(64, 128);
+    assert_eq!(refused, 0);
+    // 60 wait for four places: 15 turns of 16 ms.
+    let at = |percent: usize| waits[waits.len() * percent / 100] / MS;
+    assert!((230..=250).contains(&at(50)), "{} ms", at(50));
+    assert!(at(99) <= 300, "{} ms", at(99));
+    assert!(waits[waits.len() - 1] <= S, "nobody is forgotten while the pace is learned");
+}
+
+#[test]
+fn clients_of_whom_some_are_refused_are_served_the_freshest_first() {
+    let (waits, refused) = closed_loop(64, 32);
+    assert!(refused > waits.len(), "{refused}, {} served", waits.len());
+    // In the order of arrival it would be eight turns of 16 ms.
+    let median = waits[waits.len() / 2] / MS;
+    assert!(median <= 48, "{median} ms");
+}
+
 /// As `--queue-order fifo` and `--fair off` want it.
 #[test]
 fn by_choice_a_list_that_stands_serves_in_order_and_without_regard_to_sources() {

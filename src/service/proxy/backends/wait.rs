@@ -1,6 +1,7 @@
 //! The clients that wait for a place at a backend, and their order, which is that of the server's queue (see
 //! [`shelf`](crate::admit::turns::shelf)). Normally the client that has waited longest is first. While the list *stands*,
-//! that is, while waits have been long for some time, the sources take turns, and the freshest client of each is first.
+//! that is, while waits have been long for some time, the sources take turns, and the freshest client of each is first,
+//! unless all can be served soon: then it is the oldest of each.
 
 use super::name::Name;
 use super::priority::PriorityList;
@@ -19,7 +20,7 @@ pub(crate) struct WaitLimits {
     pub(crate) timeout: Nanos,
     /// The list stands once the longest wait has been above this for 100 ms.
     pub(crate) target: Nanos,
-    /// While the list stands, serve the freshest client first.
+    /// While the list stands, serve the freshest client first, unless all can be served soon.
     pub(crate) fresh: bool,
     /// While the list stands, let the sources take turns.
     pub(crate) fair: bool,
@@ -52,7 +53,13 @@ pub(super) enum Joined {
 
 /// The size of a shelf with this number of slots, and how it serves.
 fn shelf_limits(limits: &WaitLimits, slots: usize) -> ShelfLimits {
-    ShelfLimits { connections: slots, datagrams: 0, doubtful_max: limits.most / 4 + 1, fresh: limits.fresh }
+    ShelfLimits {
+        connections: slots,
+        datagrams: 0,
+        doubtful_max: limits.most / 4 + 1,
+        fresh: limits.fresh,
+        knows_refused: true,
+    }
 }
 
 impl WaitList {
@@ -149,6 +156,7 @@ impl WaitList {
             let displaces = stands || self.limits.drop_oldest;
             displaced = if displaces { self.shelf().displace(Class::Newcomer, now) } else { None };
             if displaced.is_none() {
+                self.note_refused();
                 return Joined::Full;
             }
         }
@@ -162,6 +170,13 @@ impl WaitList {
             Some(oldest) => Joined::Displaced((oldest.slot, oldest.generation)),
             None if refused.is_some() => Joined::Full,
             None => Joined::Waits,
+        }
+    }
+
+    /// A client could not wait, because too many do.
+    pub(super) fn note_refused(&mut self) {
+        if let Some(shelf) = &mut self.shelf {
+            shelf.note_refused();
         }
     }
 
@@ -179,7 +194,7 @@ impl WaitList {
     pub(super) fn next(&mut self, now: Nanos) -> Option<Name> {
         let stands = self.observe(now) && (self.limits.fresh || self.limits.fair);
         let shelf = self.shelf.as_mut()?;
-        let in_order = if stands { None } else { shelf.oldest_newcomer() };
+        let in_order = if stands { None } else { shelf.next_newcomer(now) };
         let next = in_order.or_else(|| shelf.next(now))?;
         Some((next.slot, next.generation))
     }
@@ -190,9 +205,10 @@ impl WaitList {
         Some((drained.slot, drained.generation))
     }
 
-    pub(super) fn remove(&mut self, (slot, generation): Name) {
+    /// A client that may wait has left.
+    pub(super) fn gone(&mut self, (slot, generation): Name, now: Nanos) {
         if let Some(shelf) = &mut self.shelf {
-            let _ = shelf.remove(Class::Newcomer, slot, generation);
+            let _ = shelf.gone(Class::Newcomer, slot, generation, now);
         }
     }
 

@@ -57,8 +57,10 @@ pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, s
         opening::is_too_late(&station.limits.listeners[owned.listener()], owned.ledger, waited);
     }
     owned.begin_turn();
+    let (clock, now) = (shared.clock, station.now);
     turn(station, owned, marks, |session, stream| {
         stream.has_waited(waited);
+        stream.has_begun(clock, now);
         session.turn(stream)
     });
 }
@@ -288,7 +290,6 @@ fn run_service(
         RefCell::new(secured)
     });
     let mut stream = Stream::new(socket, peer, &mut station.buffers, kept, &context, seat, marks.hangup());
-    stream.has_begun(shared.clock, station.now);
     stream.secure(secured.as_ref());
     if let Some(most) = last_input {
         stream.read_at_most(most);

@@ -4,7 +4,8 @@
 use super::poll::poller::Source;
 use super::queue::state::Marks;
 use super::shared::Shared;
-use super::turn::harvest::{connection_of, ready};
+use super::turn::following;
+use super::turn::harvest::{connection_of, queued, ready};
 use crate::service::{EventRoute, Host, Seat, WatchFor};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -26,6 +27,18 @@ impl Host for Hub {
         });
         if queued {
             shared.crew.work_queued();
+        }
+    }
+
+    fn wake_next(&self, seat: Seat) {
+        let Some(shared) = self.0.upgrade() else { return };
+        // While the queue stands, its order says whose turn it is.
+        let worker = if shared.order.len() == 0 { following::worker(&shared) } else { None };
+        let Some(worker) = worker else { return self.wake(seat) };
+        // The worker says since when it waits.
+        let row = shared.counts.worker_row(worker);
+        if let Some(entry) = queued(&shared, connection_of(seat), Marks::NONE, row, || 0) {
+            following::put(entry);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::clock::Nanos;
 use crate::current::Current;
 use crate::limits::Limits;
 use crate::reason::TurnOutcome;
-use crate::sys::Mapping;
+use crate::sys::{Clock, Mapping};
 use crate::transport::socket::{
     ClientSocket, has_input, has_left, has_left_tls, receive, receive_unix, send, send_both,
 };
@@ -125,6 +125,8 @@ pub struct Stream<'a> {
     earlier_call: bool,
     events: SocketEvents,
     waited: Nanos,
+    /// When the turn began, by the server's clock.
+    began: Option<(Clock, Nanos)>,
 }
 
 impl<'a> Stream<'a> {
@@ -173,6 +175,7 @@ impl<'a> Stream<'a> {
             earlier_call: false,
             events: SocketEvents::UNKNOWN,
             waited: 0,
+            began: None,
         }
     }
 
@@ -274,6 +277,16 @@ impl<'a> Stream<'a> {
     /// How long the client has waited for this turn.
     pub(crate) fn waited(&self) -> Nanos {
         self.waited
+    }
+
+    /// Sets when the turn began.
+    pub(crate) fn has_begun(&mut self, clock: Clock, time: Nanos) {
+        self.began = Some((clock, time));
+    }
+
+    /// When the turn began, by this clock. The worker has read its own, and nothing is read again: turns are short.
+    pub(crate) fn began(&self, clock: Clock) -> Nanos {
+        self.began.map_or_else(|| clock.now(), |(other, time)| clock.when(other, time))
     }
 
     /// This turn reads at most this many bytes.

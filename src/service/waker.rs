@@ -11,6 +11,9 @@ pub(crate) trait Host: Send + Sync {
     /// Queues a turn for a connection. Does nothing if the connection has ended or has a turn coming.
     fn wake(&self, seat: Seat);
 
+    /// The same from a session's turn that is about to end: the same worker may give the connection its turn at once.
+    fn wake_next(&self, seat: Seat);
+
     /// From now on events of this descriptor give the connection a turn, as events of its own socket do. Closing the
     /// descriptor ends that.
     fn watch(&self, seat: Seat, fd: BorrowedFd<'_>, watched: WatchFor) -> io::Result<()>;
@@ -132,6 +135,11 @@ impl Waker {
     pub fn wake(&self) {
         self.host.wake(self.seat);
     }
+
+    /// The same, from the turn of another session that is about to end: the same worker may go on with this one at once.
+    pub(crate) fn wake_next(&self) {
+        self.host.wake_next(self.seat);
+    }
 }
 
 /// For tests of sessions without a server: these wakers wake nothing.
@@ -140,6 +148,8 @@ pub(crate) fn nobody() -> (Arc<dyn Host>, Seat) {
     struct Nobody;
     impl Host for Nobody {
         fn wake(&self, _: Seat) {}
+
+        fn wake_next(&self, _: Seat) {}
 
         fn watch(&self, _: Seat, _: BorrowedFd<'_>, _: WatchFor) -> io::Result<()> {
             Ok(())

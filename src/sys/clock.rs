@@ -17,6 +17,11 @@ impl Clock {
         monotonic().saturating_sub(self.0).max(1)
     }
 
+    /// What this clock shows when another clock of this process shows `time`.
+    pub(crate) fn when(&self, other: Clock, time: Nanos) -> Nanos {
+        (other.0 + time).saturating_sub(self.0).max(1)
+    }
+
     pub(crate) fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.now())
     }
@@ -56,6 +61,13 @@ mod tests {
         let before = second();
         let now = unix_second();
         assert!((before.saturating_sub(1)..=second()).contains(&now), "{before}, {now}");
+    }
+
+    #[test]
+    fn a_time_of_one_clock_is_that_of_another_less_what_lies_between_their_starts() {
+        let (early, late) = (Clock(1_000), Clock(1_400));
+        assert_eq!((late.when(early, 500), early.when(late, 100)), (100, 500));
+        assert_eq!(late.when(early, 300), 1, "never 0, which means \"no time\"");
     }
 
     #[test]

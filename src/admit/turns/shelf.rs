@@ -210,6 +210,12 @@ impl<T: Copy> Shelf<T> {
         Some(self.places[oldest].since)
     }
 
+    /// The same of all entries.
+    pub(crate) fn longest(&self) -> Option<Nanos> {
+        let longest = self.oldest_of(&EACH_AGE)?;
+        Some(self.places[longest].since)
+    }
+
     /// Puts an entry on the shelf; with `hung_up` its client has closed at least its sending half. What has to be given
     /// up for it comes back: an entry whose client has probably left. So does an entry that is on the shelf already,
     /// or for which there is no place, which are mistakes of the caller.

@@ -96,7 +96,7 @@ pub(crate) fn ready(
 /// The same, but the caller puts the entry into the line, if there is one: the connection is queued.
 #[must_use = "a connection that is queued must be in the line, or have its turn"]
 #[inline]
-fn queued(
+pub(crate) fn queued(
     shared: &Shared,
     id: ConnectionId,
     marks: Marks,

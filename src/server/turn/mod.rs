@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 pub(crate) mod arrivals;
 pub(crate) mod farewell;
+pub(crate) mod following;
 pub(crate) mod greeting;
 pub(crate) mod handshake;
 pub(crate) mod harvest;

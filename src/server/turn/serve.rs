@@ -57,8 +57,10 @@ pub(crate) fn serve(station: &mut Station<'_>, id: ConnectionId, claim: Claim, s
         opening::is_too_late(&station.limits.listeners[owned.listener()], owned.ledger, waited);
     }
     owned.begin_turn();
+    let (clock, now) = (shared.clock, station.now);
     turn(station, owned, marks, |session, stream| {
         stream.has_waited(waited);
+        stream.has_begun(clock, now);
         session.turn(stream)
     });
 }

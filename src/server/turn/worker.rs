@@ -2,7 +2,7 @@
 
 use super::harvest::{Harvest, harvest};
 use super::station::Station;
-use super::{answer, farewell, serve};
+use super::{answer, farewell, following, serve};
 use crate::admit::bell::Awaited;
 use crate::server::close::shedding::{Shedding, shed};
 use crate::server::poll::ThreadLead;
@@ -18,6 +18,7 @@ const LEAD_WAIT: Duration = Duration::from_secs(1);
 /// worker.
 pub(crate) fn run(shared: &Shared, me: usize) {
     shared.crew.rouse().register(me);
+    following::register(shared, me);
     let mut station = Station::new(shared, me);
     be_nice(station.limits.server.worker_nice);
     while !shared.life.is_stopped() {
@@ -48,15 +49,24 @@ fn round(station: &mut Station<'_>) {
     let shared = station.shared;
     station.read_clock();
     station.alone = false;
+    // A panic outside of services may have left one.
+    leave_to_others(shared, following::take());
     let mut next = shared.order.take(station.now, shared);
+    let mut follows = false;
     loop {
         while let Some(offer) = next {
+            if !follows {
+                following::open();
+            }
             let after = follow(station, offer);
             station.alone = false;
+            // It has waited since now: the turn that woke it was about to end.
+            let following = following::take().map(|entry| Entry { since: station.now, ..entry });
             if after == After::Leave {
-                return;
+                return leave_to_others(shared, following);
             }
-            next = shared.order.take(station.now, shared);
+            follows = following.is_some();
+            next = following.map(Offer::Turn).or_else(|| shared.order.take(station.now, shared));
         }
         // With a queue of 0, a free worker is the place that a newcomer waits for.
         shared.bell.ring_for_all(Awaited::QueuePlace);
@@ -73,6 +83,14 @@ fn round(station: &mut Station<'_>) {
         }
         station.alone = found.events == 1;
         next = Some(Offer::Turn(entry));
+    }
+}
+
+/// Puts what would have followed the worker's turn into the line: the worker takes no more for now.
+fn leave_to_others(shared: &Shared, following: Option<Entry>) {
+    if let Some(entry) = following {
+        shared.line.push(entry);
+        shared.crew.work_queued();
     }
 }
 

@@ -10,7 +10,7 @@ use super::socket::{BackendSocket, Store};
 use crate::clock::Nanos;
 use crate::current::CurrentView;
 use crate::reason::{BackendFailure, CloseReason, DropReason};
-use crate::service::{Fault, Session, SocketEvent, SocketEvents, Stream, Turn, Waker, WatchFor};
+use crate::service::{Fault, Session, SocketEvent, SocketEvents, Stream, Turn, WatchFor};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -64,12 +64,6 @@ struct Pair {
     keep_alive: Option<Nanos>,
 }
 
-impl Wake for Waker {
-    fn wake(&self) {
-        Waker::wake(self);
-    }
-}
-
 /// What a step leads to: the end of the turn, or the next step.
 enum Then {
     Turn(Turn),
@@ -78,7 +72,7 @@ enum Then {
 
 impl Session for GateSession {
     fn turn(&mut self, stream: &mut Stream<'_>) -> io::Result<Turn> {
-        let now = self.gate.clock.now();
+        let now = stream.began(self.gate.clock);
         self.settings.look(&self.gate.settings);
         loop {
             let then = match &mut self.stage {
@@ -149,10 +143,11 @@ impl GateSession {
             priority: false,
             source: source(stream.peer().address, limits.source_prefix),
             since,
+            now,
             tried: &self.tried,
             wait: wait_limits(limits),
         };
-        match self.gate.backends.take(&asking, || Box::new(stream.waker())) {
+        match self.gate.backends.take(&asking, || Wake::Session(stream.waker())) {
             PlaceAnswer::Place(place) => self.set_out(stream, place, now),
             PlaceAnswer::Wait(ticket) => {
                 self.stage = GateStage::Waiting(ticket);
@@ -177,7 +172,7 @@ impl GateSession {
             }
         }
         let GateStage::Waiting(ticket) = &mut self.stage else { return Ok(Then::GoOn) };
-        match ticket.look() {
+        match ticket.look(now) {
             Look::Waiting { until } => Ok(Then::Turn(park_until(until, now))),
             Look::Place(place) => self.set_out(stream, place, now),
             Look::Refused(refusal) => Err(refused(refusal)),

@@ -134,7 +134,7 @@ impl<'h> RequestHead<'h> {
         };
         let version = Version::of(version)?;
         let target = Target::parse(method, target)?;
-        let headers = Headers::new(headers);
+        let headers = Headers::new(headers, head);
         let facts = Facts::of(headers);
         Ok(RequestHead {
             method,
@@ -203,7 +203,7 @@ impl<'h> ResponseHead<'h> {
             return Err(Refused::Status);
         }
         let version = Version::of(version)?;
-        let headers = Headers::new(headers);
+        let headers = Headers::new(headers, head);
         let facts = Facts::of(headers);
         let body = response_body(&facts, version, status, method)?;
         let keep_alive = keep_alive(&facts, version) && body != BodyLength::UntilClose;

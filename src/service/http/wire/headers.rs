@@ -5,26 +5,37 @@ use super::trim;
 /// The headers of a message, in the order they came. Names are compared without regard to case, and a
 /// name with `_` is another one than the same with `-`. Values are bytes, without the spaces around them.
 #[derive(Clone, Copy)]
-pub struct Headers<'h>(&'h [httparse::Header<'h>]);
+pub struct Headers<'h> {
+    /// `httparse` leaves no spaces around a value.
+    all: &'h [httparse::Header<'h>],
+    /// The head that they are in.
+    head: &'h [u8],
+}
 
 impl<'h> Headers<'h> {
-    pub(super) fn new(headers: &'h [httparse::Header<'h>]) -> Self {
-        Self(headers)
+    pub(super) fn new(all: &'h [httparse::Header<'h>], head: &'h [u8]) -> Self {
+        Self { all, head }
     }
 
     /// Name and value of each.
     pub fn iter(&self) -> impl Iterator<Item = (&'h str, &'h [u8])> + use<'h> {
-        self.0.iter().map(|header| (header.name, trim(header.value)))
+        self.all.iter().map(|header| (header.name, header.value))
+    }
+
+    /// Name and value of each, and the whole line if it came in the usual form: name, colon, one space, value, CR, LF.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (&'h str, &'h [u8], Option<&'h [u8]>)> + use<'h> {
+        let Self { all, head } = *self;
+        all.iter().map(|header| (header.name, header.value, usual_line(head, header)))
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// The value of the first header of this name.
@@ -34,8 +45,8 @@ impl<'h> Headers<'h> {
 
     /// The values of all headers of this name.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &'h [u8]> {
-        let named = self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
-        named.map(|header| trim(header.value))
+        let named = self.all.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+        named.map(|header| header.value)
     }
 
     /// Whether a word is in the list that the headers of this name make together, as `close` is in
@@ -51,6 +62,15 @@ impl std::fmt::Debug for Headers<'_> {
             .entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value))))
             .finish()
     }
+}
+
+/// The line of a header, if it is in the usual form.
+fn usual_line<'h>(head: &'h [u8], header: &httparse::Header<'_>) -> Option<&'h [u8]> {
+    let (name, value) = (header.name, header.value);
+    let start = name.as_ptr().addr().checked_sub(head.as_ptr().addr())?;
+    let is_one_apart = value.as_ptr().addr() == name.as_ptr().addr() + name.len() + 2;
+    let line = head.get(start..start + name.len() + value.len() + 4)?;
+    (is_one_apart && line[name.len()..].starts_with(b": ") && line.ends_with(b"\r\n")).then_some(line)
 }
 
 /// The elements of a list in a header's value, without the spaces around them; empty ones are left out.

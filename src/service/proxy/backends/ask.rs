@@ -4,11 +4,45 @@ use super::wait::WaitLimits;
 use crate::admit::turns::accounts::SourceId;
 use crate::clock::Nanos;
 use crate::reason::RequestFailure;
+use crate::service::Waker;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Wakes the session that holds a ticket, so that it looks at the ticket. It may be woken more than once.
-pub(crate) trait Wake: Send {
-    fn wake(&self);
+pub(crate) enum Wake {
+    Session(Waker),
+    #[cfg(test)]
+    Test(Box<dyn Fn() + Send>),
+}
+
+impl Wake {
+    pub(super) fn wake(&self) {
+        match self {
+            // A turn that gives a place back does little after that.
+            Wake::Session(waker) => waker.wake_next(),
+            #[cfg(test)]
+            Wake::Test(wake) => wake(),
+        }
+    }
+}
+
+/// Those that a change of the book wakes: mostly none, or one.
+#[derive(Default)]
+pub(super) struct Woken {
+    first: Option<Wake>,
+    others: Vec<Wake>,
+}
+
+impl Woken {
+    pub(super) fn push(&mut self, wake: Wake) {
+        match &self.first {
+            None => self.first = Some(wake),
+            Some(_) => self.others.push(wake),
+        }
+    }
+
+    pub(super) fn wake(self) {
+        self.first.iter().chain(&self.others).for_each(Wake::wake);
+    }
 }
 
 /// Why a client gets no place.
@@ -68,6 +102,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) priority: bool,
     /// Since when the client has waited, including its time in the kernel's backlog and the server's queue.
     pub(crate) since: Nanos,
+    /// The time, as the client's turn knows it.
+    pub(crate) now: Nanos,
     /// Backends that could not be reached for this client.
     pub(crate) tried: &'a [BackendId],
     /// The present limits on waiting.

@@ -1,6 +1,6 @@
 //! The book: all that the gate knows of backends, of places, and of clients that wait. One lock guards it.
 
-use super::ask::{Asking, BackendId, Passed, Refusal, Wake};
+use super::ask::{Asking, BackendId, Passed, Refusal, Wake, Woken};
 use super::health::Health;
 use super::name::Name;
 use super::priority::PriorityList;
@@ -88,7 +88,7 @@ struct Waiter {
 
 enum Stage {
     Free,
-    Waiting { since: Nanos, wake: Box<dyn Wake> },
+    Waiting { since: Nanos, wake: Wake },
     Granted(Grant),
     Refused(Refusal),
 }
@@ -108,7 +108,7 @@ pub(super) struct Book {
     favoured: bool,
     waiters: Vec<Waiter>,
     free: Vec<u32>,
-    woken: Vec<Box<dyn Wake>>,
+    woken: Woken,
     wait: Histogram,
     refused: [u64; 4],
     chosen: u64,
@@ -137,7 +137,7 @@ impl Book {
             list: WaitList::new(limits.wait),
             waiters: Vec::new(),
             free: Vec::new(),
-            woken: Vec::new(),
+            woken: Woken::default(),
             wait: Histogram::default(),
             refused: [0; 4],
             chosen: 0,
@@ -158,15 +158,10 @@ impl Book {
 
     /// The bytes that a book can take. Each of its lists doubles when it grows.
     pub(super) fn memory_ceiling(wait: &WaitLimits, backends: usize) -> usize {
-        /// What a waiter is woken with takes no more of the allocator.
-        const WAKE_BYTES: usize = 64;
         let slots = WaitList::slots_for(wait.most);
-        let lists = size_of::<Waiter>() + size_of::<u32>() + size_of::<Box<dyn Wake>>();
+        let lists = size_of::<Waiter>() + size_of::<u32>() + size_of::<Wake>();
         let backend = 2 * size_of::<Backend>() + size_of::<Passed>() + Histogram::BYTES;
-        Histogram::BYTES
-            + backends * backend
-            + slots * (2 * lists + WAKE_BYTES)
-            + WaitList::memory_ceiling(wait)
+        Histogram::BYTES + backends * backend + slots * 2 * lists + WaitList::memory_ceiling(wait)
     }
 
     pub(super) fn set_limits(&mut self, limits: BackendLimits, now: Nanos) {
@@ -393,12 +388,7 @@ impl Book {
     }
 
     /// Adds a client to those that wait, and returns the name of its slot.
-    pub(super) fn wait(
-        &mut self,
-        asking: &Asking<'_>,
-        wake: Box<dyn Wake>,
-        now: Nanos,
-    ) -> Result<Name, Refusal> {
+    pub(super) fn wait(&mut self, asking: &Asking<'_>, wake: Wake, now: Nanos) -> Result<Name, Refusal> {
         let full = if asking.priority { self.priority.is_full() } else { self.limits.wait.most == 0 };
         if full {
             return Err(Refusal::QueueFull);
@@ -510,7 +500,7 @@ impl Book {
         }
     }
 
-    pub(super) fn take_woken(&mut self) -> Vec<Box<dyn Wake>> {
+    pub(super) fn take_woken(&mut self) -> Woken {
         std::mem::take(&mut self.woken)
     }
 

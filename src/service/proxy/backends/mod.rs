@@ -95,23 +95,28 @@ impl Backends {
 
     /// Changes the book under its lock, and then wakes every session whose ticket has got its answer by it.
     fn change<R>(&self, change: impl FnOnce(&mut Book, Nanos) -> R) -> R {
-        self.consult(|book, now| {
+        self.change_at(self.time.now(), change)
+    }
+
+    /// The same for a caller that knows the time.
+    fn change_at<R>(&self, now: Nanos, change: impl FnOnce(&mut Book, Nanos) -> R) -> R {
+        self.consult(|book| {
             let result = change(book, now);
             book.settle(now);
             result
         })
     }
 
-    /// The same for a change that frees no place, so that the clients that wait have nothing to gain from it.
-    fn consult<R>(&self, change: impl FnOnce(&mut Book, Nanos) -> R) -> R {
-        let now = self.time.now();
+    /// The same for a change that frees no place, so that the clients that wait have nothing to gain from it; the caller
+    /// knows the time.
+    fn consult<R>(&self, change: impl FnOnce(&mut Book) -> R) -> R {
         let (result, woken) = {
             let mut book = self.book();
-            let result = change(&mut book, now);
+            let result = change(&mut book);
             (result, book.take_woken())
         };
         // Wake without the lock: a session that is woken takes it.
-        woken.iter().for_each(|waiter| waiter.wake());
+        woken.wake();
         result
     }
 
@@ -156,12 +161,9 @@ impl Backends {
 
     /// Takes a place at the backend with the smallest share of its places in use. If none is free, returns a ticket, or the
     /// reason why the client may not wait either.
-    pub(crate) fn take(
-        self: &Arc<Self>,
-        asking: &Asking<'_>,
-        waiter: impl FnOnce() -> Box<dyn Wake>,
-    ) -> PlaceAnswer {
-        self.consult(|book, now| {
+    pub(crate) fn take(self: &Arc<Self>, asking: &Asking<'_>, waiter: impl FnOnce() -> Wake) -> PlaceAnswer {
+        let now = asking.now;
+        self.consult(|book| {
             let refusal = match book.choose_for_newcomer(asking, now) {
                 Choice::Backend(index) => {
                     book.waited(now.saturating_sub(asking.since));
@@ -195,7 +197,7 @@ impl Backends {
     }
 
     fn place(self: &Arc<Self>, grant: Grant) -> Place {
-        Place { backends: self.clone(), grant }
+        Place { backends: self.clone(), grant, is_given_back: false }
     }
 
     /// Whether there is another backend to try.
@@ -220,6 +222,7 @@ impl Backends {
 pub(crate) struct Place {
     backends: Arc<Backends>,
     grant: Grant,
+    is_given_back: bool,
 }
 
 impl Place {
@@ -277,9 +280,20 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Gives the place back at a time that the caller knows. Without this it is given back when it is dropped, and the clock
+    /// is read for it.
+    pub(crate) fn give_back(mut self, now: Nanos) {
+        self.is_given_back = true;
+        self.backends.change_at(now, |book, now| book.give_back(&self.grant, now));
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.backends.change(|book, now| book.give_back(&self.grant, now));
+        if !self.is_given_back {
+            self.backends.change(|book, now| book.give_back(&self.grant, now));
+        }
     }
 }
 
@@ -313,14 +327,19 @@ impl Ticket {
     }
 
     /// Whether there is a place now. After any answer but `Waiting` the ticket is used up.
-    pub(crate) fn look(&mut self) -> Look {
-        let seen = self.backends.consult(|book, now| book.look(self.slot, self.life, now));
+    pub(crate) fn look(&mut self, now: Nanos) -> Look {
+        let seen = self.backends.consult(|book| book.look(self.slot, self.life, now));
         self.is_open = matches!(seen, book::TicketState::Waiting { .. });
         match seen {
             book::TicketState::Waiting { until } => Look::Waiting { until },
             book::TicketState::Granted(grant) => Look::Place(self.backends.place(grant)),
             book::TicketState::Refused(refusal) => Look::Refused(refusal),
         }
+    }
+
+    #[cfg(test)]
+    fn look_now(&mut self) -> Look {
+        self.look(self.backends.time.now())
     }
 
     /// Notes that the client has closed at least its sending half. If it has waited for a while it has probably left, and

@@ -38,14 +38,6 @@ struct World {
     woken: Arc<AtomicUsize>,
 }
 
-struct Bell(Arc<AtomicUsize>);
-
-impl Wake for Bell {
-    fn wake(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 impl World {
     fn of(limits: BackendLimits, backends: u16) -> Self {
         let now = Arc::new(AtomicU64::new(1_000 * S));
@@ -73,8 +65,13 @@ impl World {
 
     fn ask_as(&self, priority: bool, source: u128, tried: &[BackendId]) -> PlaceAnswer {
         let since = self.now();
-        let asking = Asking { source: SourceId(source), priority, since, tried, wait: self.wait.get() };
-        self.backends.take(&asking, || Box::new(Bell(self.woken.clone())))
+        let now = self.now();
+        let asking = Asking { source: SourceId(source), priority, since, now, tried, wait: self.wait.get() };
+        let woken = self.woken.clone();
+        let wake = move || {
+            woken.fetch_add(1, Ordering::Relaxed);
+        };
+        self.backends.take(&asking, || Wake::Test(Box::new(wake)))
     }
 
     fn priority_place(&self) -> Place {
@@ -128,7 +125,7 @@ impl World {
 }
 
 fn granted(ticket: &mut Ticket) -> Option<Place> {
-    match ticket.look() {
+    match ticket.look_now() {
         Look::Place(place) => Some(place),
         Look::Waiting { .. } => None,
         Look::Refused(refusal) => panic!("refused: {refusal:?}"),
@@ -137,7 +134,7 @@ fn granted(ticket: &mut Ticket) -> Option<Place> {
 
 #[track_caller]
 fn refusal(ticket: &mut Ticket) -> Refusal {
-    match ticket.look() {
+    match ticket.look_now() {
         Look::Refused(refusal) => refusal,
         other => panic!("not refused: {other:?}"),
     }
@@ -237,12 +234,12 @@ fn a_list_that_stands_serves_the_freshest_first_and_its_sources_in_turn() {
     for _ in 0..3 {
         drop(places.remove(0));
         for (number, ticket) in noisy.iter_mut().enumerate() {
-            if let Look::Place(place) = ticket.look() {
+            if let Look::Place(place) = ticket.look_now() {
                 places.push(place);
                 served.push(number);
             }
         }
-        if let Look::Place(place) = polite.look() {
+        if let Look::Place(place) = polite.look_now() {
             places.push(place);
             served.push(100);
         }
@@ -329,7 +326,7 @@ fn by_choice_a_list_that_stands_serves_in_order_and_without_regard_to_sources() 
         for _ in 0..2 {
             drop(places.remove(0));
             for (number, ticket) in &mut all {
-                if let Look::Place(place) = ticket.look() {
+                if let Look::Place(place) = ticket.look_now() {
                     places.push(place);
                     served.push(*number);
                 }
@@ -350,7 +347,7 @@ fn when_all_places_to_wait_are_taken_a_newcomer_is_refused_in_calm_and_the_oldes
     let mut fresh = world.ticket(9);
     assert_eq!(world.woken(), 1, "the oldest is told at once");
     assert_eq!(refusal(&mut waiting[0]), Refusal::QueueFull);
-    assert!(matches!(fresh.look(), Look::Waiting { .. }));
+    assert!(matches!(fresh.look_now(), Look::Waiting { .. }));
     waiting[0] = fresh;
     for source in 10..100 {
         // All of them are told, and none is forgotten.
@@ -459,9 +456,9 @@ fn one_that_waited_too_long_is_told_and_gets_no_place() {
     let world = World::of(LIMITS, 1);
     let places = (world.place(), world.place());
     let mut ticket = world.ticket(1);
-    let Look::Waiting { until } = ticket.look() else { panic!() };
+    let Look::Waiting { until } = ticket.look_now() else { panic!() };
     world.pass(5 * S);
-    assert!(matches!(ticket.look(), Look::Waiting { .. }), "exactly the timeout is not longer than it");
+    assert!(matches!(ticket.look_now(), Look::Waiting { .. }), "exactly the timeout is not longer than it");
     world.pass(until - world.now());
     assert_eq!(refusal(&mut ticket), Refusal::QueueTimeout, "at the time it was told to look");
     let mut other = world.ticket(1);
@@ -689,7 +686,7 @@ fn do_deed(world: &World, places: &mut Vec<Place>, tickets: &mut Vec<Ticket>, de
         Deed::Leave(index) => drop(pick(index, tickets.len()).map(|at| tickets.swap_remove(at))),
         Deed::Look(index) => {
             let Some(at) = pick(index, tickets.len()) else { return };
-            match tickets[at].look() {
+            match tickets[at].look_now() {
                 Look::Waiting { until } => assert!(until > world.now()),
                 Look::Place(place) => {
                     places.push(place);
@@ -754,12 +751,6 @@ fn threads_do_not_lose_or_double_a_place() {
     let backends = Backends::new(limits, BackendClock::Real(Clock::start()), 3);
     backends.set_addresses(&[address(0), address(1)]);
     let held = [AtomicUsize::new(0), AtomicUsize::new(0)];
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(&self) {
-            self.0.unpark();
-        }
-    }
     let work = |place: Place, round: u64| {
         let at = &held[usize::from(port(&place))];
         assert!(at.fetch_add(1, Ordering::SeqCst) < 3, "more than the limit");
@@ -782,15 +773,17 @@ fn threads_do_not_lose_or_double_a_place() {
                         source: SourceId(thread.into()),
                         priority: thread == 0,
                         since: backends.time.now(),
+                        now: backends.time.now(),
                         tried: &[],
                         wait: limits.wait,
                     };
-                    match backends.take(&asking, || Box::new(Unpark(std::thread::current()))) {
+                    let thread = std::thread::current();
+                    match backends.take(&asking, || Wake::Test(Box::new(move || thread.unpark()))) {
                         PlaceAnswer::Place(place) => work(place, round),
                         PlaceAnswer::Refused(refusal) => panic!("{refusal:?}"),
                         PlaceAnswer::Wait(_) if round % 11 == 3 => {}
                         PlaceAnswer::Wait(mut ticket) => loop {
-                            match ticket.look() {
+                            match ticket.look_now() {
                                 Look::Place(place) => break work(place, round),
                                 Look::Refused(refusal) => panic!("{refusal:?}"),
                                 // The wake is what ends this, or the test hangs.

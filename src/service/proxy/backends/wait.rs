@@ -9,6 +9,7 @@ use crate::admit::turns::accounts::{Class, SourceId};
 use crate::admit::turns::shelf::{Shelf, ShelfLimits, Shelved};
 use crate::admit::turns::standing::{INTERVAL, Standing};
 use crate::clock::Nanos;
+use std::cell::Cell;
 
 /// How many clients may wait, for how long, and in which order they are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(super) struct WaitList {
     places: usize,
     /// Until then the list stands even if nobody waits for long: those that had waited longest were just refused.
     displaces_until: Nanos,
+    /// Nobody has waited since before this. It is looked up anew only when that would be too long.
+    least_since: Cell<Nanos>,
 }
 
 /// What happened to a client that wanted to wait.
@@ -61,7 +64,8 @@ fn shelf_limits(limits: &WaitLimits, slots: usize) -> ShelfLimits {
 
 impl WaitList {
     pub(super) fn new(limits: WaitLimits) -> Self {
-        Self { limits, standing: Standing::new(limits.target), shelf: None, places: 0, displaces_until: 0 }
+        let standing = Standing::new(limits.target);
+        Self { limits, standing, shelf: None, places: 0, displaces_until: 0, least_since: Cell::new(0) }
     }
 
     pub(super) fn timeout(&self) -> Nanos {
@@ -120,7 +124,19 @@ impl WaitList {
     /// Notes how long the longest wait is. True while the list stands: a client waits for too long, or one would if the
     /// oldest were not refused.
     pub(super) fn observe(&self, now: Nanos) -> bool {
-        self.standing.observe(now, self.oldest()) || now < self.displaces_until
+        let oldest = if self.may_wait_for(now, self.standing.target()) { self.oldest() } else { None };
+        self.standing.observe(now, oldest) || now < self.displaces_until
+    }
+
+    /// Whether a client may have waited for longer than `time`. Each request asks this several times, and the answer is
+    /// mostly no without a look at the lists.
+    fn may_wait_for(&self, now: Nanos, time: Nanos) -> bool {
+        if now.saturating_sub(self.least_since.get()) <= time {
+            return false;
+        }
+        let least = self.shelf.as_ref().and_then(|shelf| shelf.longest()).unwrap_or(now);
+        self.least_since.set(least);
+        now.saturating_sub(least) > time
     }
 
     /// For how long the list has stood.
@@ -145,6 +161,7 @@ impl WaitList {
             }
         }
         let source = if self.limits.fair { source } else { SourceId::EVERYONE };
+        self.least_since.set(self.least_since.get().min(since));
         let (slot, generation) = name;
         let new = Shelved { slot, generation, since, class: Class::Newcomer, source, entry: () };
         let refused = self.shelf().put(new, false, now);
@@ -166,6 +183,9 @@ impl WaitList {
     /// Removes a client that has waited for too long. Call it until there is none.
     pub(super) fn expire(&mut self, now: Nanos) -> Option<Name> {
         let timeout = self.limits.timeout;
+        if !self.may_wait_for(now, timeout) {
+            return None;
+        }
         let expired = self.shelf.as_mut()?.expire(now, timeout)?;
         Some((expired.slot, expired.generation))
     }

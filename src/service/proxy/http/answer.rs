@@ -1,7 +1,7 @@
 //! A backend's answer on its way to the client. The gate parses it strictly and writes it anew, with one framing, so that
 //! client and gate agree on where it ends.
 
-use super::forward::{Hop, header};
+use super::forward::{Hop, header, pass_header};
 use super::words::connection;
 use crate::service::Pool;
 use crate::service::http::wire::{
@@ -312,7 +312,11 @@ fn write_piece(data: &[u8], framing: AnswerFraming, out: &mut Vec<u8>) {
 }
 
 fn write_first(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
-    for part in [b"HTTP/1.1 ", decimal(head.status.into()).as_ref(), b" ", head.reason.as_bytes(), b"\r\n"] {
+    let mut start = *b"HTTP/1.1 000 ";
+    for (digit, part) in start[9..12].iter_mut().zip([100, 10, 1]) {
+        *digit += (head.status / part % 10) as u8;
+    }
+    for part in [&start[..], head.reason.as_bytes(), b"\r\n"] {
         out.extend_from_slice(part);
     }
 }
@@ -320,9 +324,9 @@ fn write_first(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
 /// Writes the headers of the answer, without those that are about the backend's connection or its framing.
 fn write_headers(head: &ResponseHead<'_>, out: &mut Vec<u8>) {
     let hop = Hop::of(head.headers);
-    for (name, value) in head.headers.iter() {
+    for (name, value, line) in head.headers.lines() {
         if !hop.has(name) {
-            header(out, name, value);
+            pass_header(out, name, value, line);
         }
     }
 }

@@ -135,9 +135,9 @@ pub(super) fn write_request(
     out.extend_from_slice(b" HTTP/1.1\r\n");
     header(out, "Host", head.host.unwrap_or(told.host).as_bytes());
     let hop = Hop::of(head.headers);
-    for (name, value) in head.headers.iter() {
+    for (name, value, line) in head.headers.lines() {
         if !is_left_out(name, told.trusted) && !hop.lists(name) {
-            header(out, name, value);
+            pass_header(out, name, value, line);
         }
     }
     write_forwarded(head, told, out);
@@ -190,15 +190,29 @@ fn write_forwarded(head: &RequestHead<'_>, told: &Told<'_>, out: &mut Vec<u8>) {
 fn write_ip(address: IpAddr, out: &mut Vec<u8>) {
     match address {
         IpAddr::V4(address) => {
-            let [first, rest @ ..] = address.octets();
-            out.extend_from_slice(decimal(first.into()).as_ref());
-            for byte in rest {
-                out.push(b'.');
-                out.extend_from_slice(decimal(byte.into()).as_ref());
+            // Every request has one: it is written without a loop for each number.
+            let (mut text, mut end) = ([b'.'; 16], 0);
+            for octet in address.octets() {
+                let digits = [octet / 100, octet / 10 % 10, octet % 10];
+                let first = if octet >= 100 { 0 } else { 1 + usize::from(octet < 10) };
+                for digit in &digits[first..] {
+                    text[end] = b'0' + digit;
+                    end += 1;
+                }
+                end += 1;
             }
+            out.extend_from_slice(&text[..end - 1]);
         }
         // Writing to a vector cannot fail.
         IpAddr::V6(address) => drop(write!(out, "{address}")),
+    }
+}
+
+/// Writes a header that came as `line`, if that is in the usual form.
+pub(super) fn pass_header(out: &mut Vec<u8>, name: &str, value: &[u8], line: Option<&[u8]>) {
+    match line {
+        Some(line) => out.extend_from_slice(line),
+        None => header(out, name, value),
     }
 }
 

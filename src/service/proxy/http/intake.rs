@@ -156,7 +156,7 @@ impl RequestIntake {
         if length <= rest.len() as u64 {
             let body = &rest[..length as usize];
             let pending = make(&head, framing_of(&head, length), body, None, setting)?;
-            return Ok((body.len(), IntakeStep::Ready(Box::new(pending))));
+            return Ok((body.len(), IntakeStep::Ready(pending)));
         }
         let limits = BodyLimits { max_overhead: setting.max_head(), ..BodyLimits::default() };
         let reader = head.body.reader(limits);
@@ -166,7 +166,7 @@ impl RequestIntake {
             let upload = Some(Upload { reader, chunked });
             let mut pending = make(&head, framing, &[], upload, setting)?;
             pending.expects_continue = true;
-            return Ok((0, IntakeStep::Ready(Box::new(pending))));
+            return Ok((0, IntakeStep::Ready(pending)));
         }
         let mut kept = Held::of_told(setting.peer, setting.context);
         kept.extend(bytes, bytes.len(), setting.context)?;
@@ -199,12 +199,12 @@ impl RequestIntake {
             return Ok((used, IntakeStep::More));
         };
         let pending = collected.make(whole, setting)?;
-        Ok((used, IntakeStep::Ready(Box::new(pending))))
+        Ok((used, IntakeStep::Ready(pending)))
     }
 }
 
 impl CollectedRequest {
-    fn make(self, whole: bool, setting: IntakeSetting<'_>) -> Result<Pending, IntakeFault> {
+    fn make(self, whole: bool, setting: IntakeSetting<'_>) -> Result<Box<Pending>, IntakeFault> {
         let Self { head, body, reader, chunked } = self;
         let mut slots = Slots::new();
         // The head was parsed before, when it came, so this cannot fail.
@@ -236,7 +236,7 @@ fn make(
     body: &[u8],
     upload: Option<Upload>,
     setting: IntakeSetting<'_>,
-) -> Result<Pending, IntakeFault> {
+) -> Result<Box<Pending>, IntakeFault> {
     let IntakeSetting { config, context, peer, client: socket } = setting;
     let near = if head.host.is_none() { socket.local_addr().map(|near| near.to_string()) } else { None };
     let host = near.as_deref().unwrap_or("localhost");
@@ -262,7 +262,7 @@ fn make(
         keep: head.keep_alive,
     };
     let idempotent = matches!(head.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE");
-    let mut pending = Pending::new(bytes, upload, asked, idempotent, source(head, setting));
+    let mut pending = Box::new(Pending::new(bytes, upload, asked, idempotent, source(head, setting)));
     pending.priority = config.priority_paths.iter().any(|path| path == head.target.path());
     pending.entry = context.web.and_then(|web| web.entry(peer.address, web.began(), Some(head)));
     Ok(pending)

@@ -148,6 +148,7 @@ impl GateTurn<'_, '_> {
 
     /// Reads a piece of the body from the client.
     fn feed(&mut self, exchange: &mut Exchange) -> io::Result<Fed> {
+        let peer = self.peer();
         let (input, output) = self.stream.split();
         let context = output.context;
         let data = match input.receive()? {
@@ -162,7 +163,7 @@ impl GateTurn<'_, '_> {
         exchange.upload.moved(data.len(), self.now);
         match exchange.pending.feed(data, context) {
             Ok(used) if used < data.len() => {
-                let mut held = Held::of_told(&self.peer, context);
+                let mut held = Held::of_told(peer, context);
                 held.extend(&data[used..], data.len(), context)?;
                 self.begun.held = Some(held);
             }
@@ -192,7 +193,7 @@ impl GateTurn<'_, '_> {
         if let Some(spare) = spare {
             self.gate.spares.put(place.backend(), spare, self.now);
         }
-        drop(place);
+        place.give_back(self.now);
         self.deliver()?;
         self.begun.stage = if keep { RequestStage::between() } else { RequestStage::Ending };
         Ok(Onward::GoOn)

@@ -51,7 +51,6 @@ pub(super) struct GateTurn<'t, 'a> {
     client: &'a ClientSocket,
     /// The client's TLS, if it speaks TLS.
     tls: Option<&'a dyn SocketTls>,
-    peer: Peer,
     bounds: Bounds,
     now: Nanos,
     pub(super) begun: Box<BegunRequest>,
@@ -82,16 +81,15 @@ impl<'t, 'a> GateTurn<'t, 'a> {
             output_total: limits.output_total,
         };
         let unread = unread || stream.events().client != SocketEvent::Nothing;
-        let (peer, hung_up) = (stream.peer().clone(), hung_up || stream.has_hung_up());
+        let hung_up = hung_up || stream.has_hung_up();
         let (tls, (client, _)) = (stream.client_tls(), stream.raw());
         Self {
             gate,
             settings,
             client,
             tls,
-            peer,
             bounds,
-            now: gate.gate.clock.now(),
+            now: stream.began(gate.gate.clock),
             begun,
             unread,
             hung_up,
@@ -128,6 +126,11 @@ impl<'t, 'a> GateTurn<'t, 'a> {
             }
         }
         Ok(Turn::Again)
+    }
+
+    /// The client. Not every turn asks: its address is in memory that a turn needs for nothing else.
+    fn peer(&self) -> &'a Peer {
+        self.stream.lasting_peer()
     }
 
     /// The memory for what client and backend have not taken.

@@ -2,7 +2,7 @@
 
 use super::{GateTurn, Onward};
 use crate::reason::BackendFailure;
-use crate::service::proxy::backends::{Asking, Look, Place, PlaceAnswer, Refusal, Ticket, Unreached};
+use crate::service::proxy::backends::{Asking, Look, Place, PlaceAnswer, Refusal, Ticket, Unreached, Wake};
 use crate::service::proxy::connect::{Arrival, Connecting};
 use crate::service::proxy::gate::wait_limits;
 use crate::service::proxy::http::exchange::{BackendLine, Exchange};
@@ -22,10 +22,11 @@ impl GateTurn<'_, '_> {
             source: pending.source,
             priority: pending.priority,
             since: self.now,
+            now: self.now,
             tried: &pending.tried,
             wait: wait_limits(stream.limits()),
         };
-        match self.gate.gate.backends.take(&asking, || Box::new(stream.waker())) {
+        match self.gate.gate.backends.take(&asking, || Wake::Session(stream.waker())) {
             PlaceAnswer::Place(place) => self.set_out(place, pending, false),
             PlaceAnswer::Wait(ticket) => self.queue_up(ticket, pending),
             PlaceAnswer::Refused(refusal) => self.turn_away(&mut pending, refusal),
@@ -47,7 +48,7 @@ impl GateTurn<'_, '_> {
         if self.has_left() {
             return self.leave();
         }
-        match ticket.look() {
+        match ticket.look(self.now) {
             Look::Waiting { until } => {
                 self.begun.stage = RequestStage::Waiting { ticket, pending };
                 self.park(until)
@@ -133,7 +134,7 @@ impl GateTurn<'_, '_> {
     fn greeting(&self) -> Vec<u8> {
         let Some(version) = self.settings.send_header else { return Vec::new() };
         let mut header = Vec::with_capacity(64);
-        version.write_client(&self.peer.address, self.client.local_addr(), &mut header);
+        version.write_client(&self.peer().address, self.client.local_addr(), &mut header);
         header
     }
 

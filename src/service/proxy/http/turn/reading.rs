@@ -28,24 +28,19 @@ impl GateTurn<'_, '_> {
         }
         if self.begun.held.is_some() {
             let context = self.stream.context();
-            let taken =
-                take_input(&mut self.begun, &self.settings.http, context, (&self.peer, self.client), &[]);
+            let from = (self.peer(), self.client);
+            let taken = take_input(&mut self.begun, &self.settings.http, context, from, &[]);
             if let Some(onward) = self.taken(taken)? {
                 return Ok(onward);
             }
         }
         while self.unread || self.hung_up {
+            let from = (self.peer(), self.client);
             let (input, output) = self.stream.split();
             let context = output.context;
             let taken = match input.receive()? {
                 Received::Data(data) => {
-                    let taken = take_input(
-                        &mut self.begun,
-                        &self.settings.http,
-                        context,
-                        (&self.peer, self.client),
-                        data,
-                    );
+                    let taken = take_input(&mut self.begun, &self.settings.http, context, from, data);
                     self.filled = !self.stream.is_drained();
                     self.unread = self.filled;
                     taken
@@ -134,7 +129,7 @@ impl GateTurn<'_, '_> {
     /// Logs the answer to a request that could not be read.
     fn log_unread(&self, status: u16, body: u64) {
         let web = self.stream.context().web;
-        let entry = web.and_then(|web| web.entry(self.peer.address, web.began(), None));
+        let entry = web.and_then(|web| web.entry(self.peer().address, web.began(), None));
         if let Some(mut entry) = entry {
             (entry.status, entry.sent) = (status, body);
         }

@@ -187,7 +187,7 @@ impl Ineffective {
         place: &str,
         may_refuse: bool,
     ) {
-        // Who says that something is off, or as it is anyway, is right.
+        // An option that says that something is off, or as it is anyway, is right.
         let off = ["off", "auto", "system", "false", "0", "0s"];
         let is_off = values.iter().all(|value| off.contains(&value.as_str()) || is_default(name, value));
         let Some(why) = unmet().filter(|_| !is_off) else { return };

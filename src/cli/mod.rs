@@ -4,6 +4,7 @@ mod access_options;
 mod against;
 mod args;
 mod beside;
+mod checked;
 mod clash;
 mod client;
 mod completions;

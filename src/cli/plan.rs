@@ -2,8 +2,6 @@
 
 use super::access_options::AccessPlan;
 use super::args::ServeArgs;
-use super::clash;
-use super::effect::Ineffective;
 use super::exit::ExitError;
 use super::limit_options::LimitOptions;
 use super::live::handed::Handed;
@@ -328,15 +326,6 @@ impl Plan {
         Self::on(args, crate::sys::raise_open_files(u64::MAX) as usize)
     }
 
-    /// A plan in which nothing is wrong. An error says where in the file it is, if it is there.
-    pub(super) fn checked(args: &ServeArgs) -> Result<Self, ExitError> {
-        let checked = Self::new(args).and_then(|plan| plan.check().map(|()| plan));
-        checked.map_err(|error| match args.sources.as_deref() {
-            Some(sources) => ExitError { why: sources.located(&error.why), ..error },
-            None => error,
-        })
-    }
-
     /// The plan of a process that may open this many files.
     pub(super) fn on(args: &ServeArgs, open_files: usize) -> Result<Self, ExitError> {
         let work = args.work.unwrap_or(Cost::Cpu(Duration::from_millis(1)));
@@ -366,12 +355,6 @@ impl Plan {
         let others = listeners.len() + listeners.iter().map(PlannedListener::descriptors).sum::<usize>();
         let lowered = fit_descriptors(&mut limits, &args.limits, others, open_files);
         let admin_control = args.admin_control.unwrap_or(false);
-        let sources = args.sources.as_deref();
-        let vain = sources.map(|sources| Ineffective::find(sources, &listeners, admin.is_some()));
-        let Ineffective { refused, warnings } = vain.unwrap_or_default();
-        if let Some(why) = refused {
-            return Err(ExitError::usage(why));
-        }
         Ok(Self {
             limits,
             listeners,
@@ -383,26 +366,21 @@ impl Plan {
             access,
             work,
             lowered,
-            warnings,
+            warnings: Vec::new(),
         })
     }
 
-    /// What [`bind`](Self::bind) would find wrong with the limits and the addresses.
+    /// What [`bind`](Self::bind) would find wrong with the limits.
     pub(super) fn check(&self) -> Result<(), ExitError> {
-        self.check_together()?;
+        self.builder(&mut Handed::default(), None).check()?;
         Ok(crate::server::check_descriptors(&self.limits, self.listeners.len(), self.of_services())?)
     }
 
     /// The same for a process that may open this many files.
     pub(super) fn check_on(&self, open_files: usize) -> Result<(), ExitError> {
-        self.check_together()?;
+        self.builder(&mut Handed::default(), None).check()?;
         let (listeners, of_services) = (self.listeners.len(), self.of_services());
         Ok(crate::server::check_descriptors_within(&self.limits, listeners, of_services, open_files)?)
-    }
-
-    fn check_together(&self) -> Result<(), ExitError> {
-        self.builder(&mut Handed::default(), None).check()?;
-        clash::find(self).map_or(Ok(()), |why| Err(ExitError::usage(why)))
     }
 
     /// The internet addresses on which the process listens for connections.

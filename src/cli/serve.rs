@@ -12,7 +12,7 @@ use super::live::upgrade::{StartedFrom, tell_predecessor};
 use super::live::{Live, ORDERS, Replacement};
 use super::plan::Plan;
 use super::signals::{Hangup, on_order, tell_of_ignored};
-use super::{against, config, describe, log, threads};
+use super::{against, checked, config, describe, log, threads};
 use crate::metrics::configuration;
 use crate::server::BoundServer;
 use std::io;
@@ -44,7 +44,7 @@ fn start_and_serve(args: ServeArgs) -> Result<u8, ExitError> {
     let mut handed = Handed::take()?;
     let given = args.clone();
     let args = config::merge(args).map_err(ExitError::usage)?;
-    let plan = Plan::checked(&args)?;
+    let plan = checked::plan(&args)?;
     let admin_threads = if plan.admin.is_some() { ADMIN_THREADS } else { 0 };
     let cast = [
         ("the log", 1),
@@ -74,7 +74,7 @@ pub(super) fn check(args: CheckArgs) -> ExitCode {
     if let Some(address) = against {
         return against::run(args, &address);
     }
-    let planned = config::merge(args).map_err(ExitError::usage).and_then(|args| Plan::checked(&args));
+    let planned = config::merge(args).map_err(ExitError::usage).and_then(|args| checked::plan(&args));
     match planned {
         Ok(plan) => {
             for warning in plan.warnings.iter().chain(&config::unknown_variables()) {

@@ -7,6 +7,7 @@ mod ask;
 
 use self::ask::RunningServer;
 use super::args::ServeArgs;
+use super::checked;
 use super::config;
 use super::exit::{self, ExitError, fail, print};
 use super::file;
@@ -57,9 +58,7 @@ fn compare(args: ServeArgs, running: &RunningServer) -> Result<(Vec<Difference>,
     let options = config::options_of(&new).map_err(ExitError::usage)?;
     let new_args =
         ServeArgs { config: None, sources: Some(Arc::new(new.clone())), ..args.clone() }.or(options);
-    let planned = Plan::on(&new_args, running.open_files);
-    let checked = planned.and_then(|plan| plan.check_on(running.open_files).map(|()| plan));
-    let new_plan = checked.map_err(|error| ExitError { why: new.located(&error.why), ..error })?;
+    let new_plan = checked::plan_on(&new_args, running.open_files)?;
     let unreadable =
         |why: String| ExitError::failed(format!("the configuration in force cannot be read here: {why}"));
     let old_args = config::options_of(old).map_err(unreadable)?;

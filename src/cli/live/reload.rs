@@ -4,6 +4,7 @@ use super::pairs::partners;
 use super::relisten::{KnownListener, Relistened};
 use crate::AccessLog;
 use crate::cli::args::ServeArgs;
+use crate::cli::checked;
 use crate::cli::config;
 use crate::cli::log;
 use crate::cli::plan::{Plan, PlannedListener};
@@ -87,7 +88,7 @@ impl Configured {
     /// Reads everything again.
     pub(crate) fn read(&self) -> Result<ReadAgain, String> {
         let args = config::merge(self.given.clone())?;
-        let plan = Plan::checked(&args).map_err(|error| error.why)?;
+        let plan = checked::plan(&args).map_err(|error| error.why)?;
         Ok(self.compared_with(args, plan))
     }
 

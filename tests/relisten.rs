@@ -105,10 +105,6 @@ fn a_listener_that_cannot_be_opened_is_named_and_nothing_changes() {
     for (listeners, why) in [
         (vec![ECHO, HELLO, &busy], "the address is in use: end what listens there"),
         (vec![ECHO, &elsewhere], "the address is in use: end what listens there"),
-        (
-            vec![ECHO, "time=udp://127.0.0.1:0"],
-            "`time=udp://127.0.0.1:0` takes datagrams: it opens and closes at a restart",
-        ),
         (vec![&elsewhere], "is where another one was since the start: it opens at a restart"),
         (vec![ECHO, HELLO, HELLO, HELLO], "more than 3: until a restart there can be 3 at most"),
     ] {
@@ -325,7 +321,7 @@ fn a_check_against_the_server_says_what_opens_and_closes_and_what_cannot() {
     let (code, said) = against(&listen(&[ECHO, HELLO, "time=tcp://127.0.0.1:0", "time=http://127.0.0.1:0"]));
     assert!(code == Some(4) && said.contains("needs a restart") && said.contains("more than 3"), "{said}");
     let (code, said) = against(&listen(&[ECHO, HELLO, "time=udp://127.0.0.1:0"]));
-    assert!(code == Some(4) && said.contains("takes datagrams"), "{said}");
+    assert!(code == Some(0) && said.contains("closed -> open at time=udp://127.0.0.1:0"), "{said}");
     let hello = address(&running, 1);
     server.write(&listen(&[ECHO]));
     assert!(reload(&running).ends_with("closes"));
@@ -334,4 +330,53 @@ fn a_check_against_the_server_says_what_opens_and_closes_and_what_cannot() {
     assert!(code == Some(0) && said.contains(&format!("closed -> open at {again}")), "{said}");
     let (code, said) = against(&listen(&[ECHO, &format!("echo=tcp://{hello}")]));
     assert!(code == Some(4) && said.contains("is where another one was"), "{said}");
+}
+
+/// /status shows what differs from the limits of the server, and follows a reload.
+#[test]
+fn the_status_shows_the_limits_that_a_listener_has_of_its_own() {
+    let own = "queue = 5\nmax-connections = 6\nbacklog = 7\noverload = \"drop-oldest\"\nqueue-timeout = \"8s\"\nidle-timeout = \"9s\"\n";
+    let table = |own: &str| format!("[[listener]]\nlisten = {HELLO:?}\n{own}");
+    let text = |own: &str| [&listen(&[ECHO]), table(own).as_str()].concat();
+    let file = Configuration::new("own", &text(own));
+    let server = file.program().without_echo().start();
+    let limits = |position: usize| listener(&server, position)["limits"].clone();
+    let row = |position: usize| status(&server)["view"]["rows"]["listeners"][position][8].clone();
+    let shown = serde_json::json!({
+        "queue": "5", "max-connections": "6", "backlog": "7", "overload": "drop-oldest", "queue-timeout": "8s",
+        "idle-timeout": "9s",
+    });
+    assert_eq!((limits(0), limits(1)), (serde_json::json!({}), shown));
+    let all =
+        "queue 5, overload drop-oldest, max-connections 6, queue-timeout 8s, idle-timeout 9s, backlog 7";
+    let sorted = |text: &str| {
+        let mut each: Vec<_> = text.split(", ").map(str::to_owned).collect();
+        each.sort_unstable();
+        each
+    };
+    assert_eq!((row(0), sorted(row(1).as_str().unwrap())), ("-".into(), sorted(all)));
+
+    // What is now the same as the server's is not shown, and what is another is.
+    file.write(&["idle-timeout = \"9s\"\n", &text("idle-timeout = \"9s\"\nmax-connections = 60\n")].concat());
+    let said = reload(&server);
+    assert!(said.contains("idle-timeout 60s -> 9s"), "{said}");
+    assert_eq!(limits(1), serde_json::json!({ "max-connections": "60", "queue": "60" }));
+}
+
+/// It is not in the file any more, so nobody could correct what it has.
+#[test]
+fn what_a_closed_listener_had_of_its_own_is_in_the_way_of_no_lower_limit() {
+    let table = format!("[[listener]]\nlisten = {HELLO:?}\nmax-connections = 600\nqueue = 100\n");
+    let file = Configuration::new("closed-own", &[&listen(&[ECHO]), table.as_str()].concat());
+    let server = file.program().without_echo().start();
+    let mut standing = Client::connect(address(&server, 1));
+    standing.say("you\n").hear("hello you\n");
+    for (connections, queue) in [(500, 50), (400, 40)] {
+        let lower = format!("max-connections = {connections}\nqueue = {queue}\n");
+        file.write(&[&lower, listen(&[ECHO]).as_str()].concat());
+        let said = reload(&server);
+        assert!(said.contains(&format!("-> {connections}")), "{said}");
+        standing.say("still\n").hear("hello still\n");
+    }
+    conserved(&status(&server));
 }

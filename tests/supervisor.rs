@@ -7,14 +7,16 @@ mod configuration;
 mod support;
 
 use configuration::{Configuration, reload};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::Permissions;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use support::{Client, PATIENCE, Program, Running, command, eventually, finish, path, throughout};
+use support::{Client, Folder, PATIENCE, Program, Running, command, eventually, finish, path, throughout};
 
 /// A supervisor that hears what the program says.
 struct Supervisor {
@@ -210,27 +212,36 @@ fn the_sockets_of_a_supervisor_go_on_taking_clients_after_the_end() {
     let path = folder.join("kept.sock");
     let (tcp, unix) = (TcpListener::bind("127.0.0.1:0").unwrap(), UnixListener::bind(&path).unwrap());
     let (at, echo) = (tcp.local_addr().unwrap(), format!("echo=unix:{}", path.display()));
-    let listen = ["--listen", "hello=tcp://127.0.0.1:0", "--listen", &echo, "--admin", "off"];
+    let (hello, time) = ("hello=tcp://127.0.0.1:0", "time=udp://127.0.0.1:0");
+    let listen = ["--listen", hello, "--listen", &echo, "--listen", time, "--admin", "off"];
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let asks = UdpSocket::bind("127.0.0.1:0").unwrap();
+    asks.connect(udp.local_addr().unwrap()).unwrap();
+    asks.set_read_timeout(Some(PATIENCE)).unwrap();
     for _ in 0..2 {
-        let server = serving(activated(&[&tcp, &unix], "hello:x", &listen));
+        let server = serving(activated(&[&tcp, &unix, &udp], "hello:x:time", &listen));
         Client::connect(at).say("world\n").hear("hello world\n");
         let mut client = UnixStream::connect(&path).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.write_all(b"x").unwrap();
         client.read_exact(&mut [0]).unwrap();
         drop(client);
+        asks.send(b"?").unwrap();
+        assert!(asks.recv(&mut [0; 64]).unwrap() > 20, "the time of day");
         server.signal(Signal::TERM);
         assert_eq!(server.ended().0, Some(0));
+        asks.send(b"early").unwrap();
         let mut early = Client::connect(at);
         let mut local = UnixStream::connect(&path).expect("the supervisor has it still");
         early.say("early\n");
         local.write_all(b"early").unwrap();
-        let next = serving(activated(&[&tcp, &unix], "hello:x", &listen));
+        let next = serving(activated(&[&tcp, &unix, &udp], "hello:x:time", &listen));
         early.hear("hello early\n");
         local.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut heard = [0; 5];
         local.read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"early");
+        assert!(asks.recv(&mut [0; 64]).unwrap() > 20, "the time of day");
         drop((early, local));
         next.signal(Signal::TERM);
         assert_eq!(next.ended().0, Some(0));
@@ -242,18 +253,104 @@ fn the_sockets_of_a_supervisor_go_on_taking_clients_after_the_end() {
 #[test]
 fn a_listener_whose_socket_is_a_supervisors_too_does_not_close_at_a_reload() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
     let listen = |listeners: &str| format!("listen = [{listeners}]\n");
-    let both = "\"echo=tcp://127.0.0.1:0\", \"hello=tcp://127.0.0.1:0\"";
+    let both = "\"echo=tcp://127.0.0.1:0\", \"hello=tcp://127.0.0.1:0\", \"time=udp://127.0.0.1:0\"";
     let file = Configuration::new("supervisors", &listen(both));
     let args = ["--config", &file.0.display().to_string(), "--admin", "off"];
-    let server = serving(activated(&[&socket], "hello", &args));
-    file.write(&listen("\"echo=tcp://127.0.0.1:0\""));
-    let said = reload(&server);
-    let why = "nothing has changed: the socket of listener `hello=tcp://127.0.0.1:0` is a supervisor's too";
-    assert!(said.contains(why), "{said}");
+    let server = serving(activated(&[&socket, &datagrams], "hello:time", &args));
+    for (left, gone) in [("time=udp", "hello=tcp"), ("hello=tcp", "time=udp")] {
+        file.write(&listen(&format!("\"echo=tcp://127.0.0.1:0\", \"{left}://127.0.0.1:0\"")));
+        let said = reload(&server);
+        let why = format!(
+            "nothing has changed: the socket of listener `{gone}://127.0.0.1:0` is a supervisor's too"
+        );
+        assert!(said.contains(&why), "{said}");
+    }
     Client::connect(socket.local_addr().unwrap()).say("you\n").hear("hello you\n");
-    file.write(&listen("\"hello=tcp://127.0.0.1:0\""));
+    file.write(&listen("\"hello=tcp://127.0.0.1:0\", \"time=udp://127.0.0.1:0\""));
     assert!(reload(&server).ends_with("echo=tcp://127.0.0.1:0 closes"));
+}
+
+/// A program that is called by the name of a script: the one that takes its place starts once the file `go` is there.
+fn slow_to_start(folder: &Folder) -> String {
+    let (script, go) = (folder.path("tidegate"), folder.path("go"));
+    let text =
+        format!("#!/bin/bash\nuntil [ -e {go} ]; do sleep 0.02; done\nexec -a {script} {} \"$@\"\n", path());
+    folder.write("tidegate", &text);
+    std::fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    format!("exec bash -c 'exec -a {script} \"$0\" \"$@\"' \"$0\" \"$@\"")
+}
+
+/// A process that is not our child, ended when the test is over.
+struct Successor(Pid);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
+
+/// A new program may have names to look up before it serves.
+#[test]
+fn a_program_that_is_replaced_answers_the_watchdog_meanwhile_and_is_silent_afterwards() {
+    let (supervisor, folder) = (Supervisor::new("replaced"), Folder::new("slow-to-start"));
+    let program = Program::new().arg("--drain-timeout", "20s");
+    let server = supervisor.start(program, &format!("WATCHDOG_USEC=200000; {}", slow_to_start(&folder)));
+    let mut standing = server.client();
+    standing.say("x").hear("x");
+    server.signal(Signal::USR2);
+    let before = supervisor.count("WATCHDOG=1");
+    eventually("the watchdog hears from it while the new program starts", || {
+        (supervisor.count("WATCHDOG=1") >= before + 10).then_some(())
+    });
+    // One more order is the same order.
+    server.signal(Signal::USR2);
+    assert_eq!(supervisor.count("READY=1"), 1);
+    folder.write("go", "");
+    let pid = eventually("the new program serves", || {
+        let heard = supervisor.heard();
+        let pids: Vec<_> = heard.iter().filter_map(|message| message.strip_prefix("MAINPID=")).collect();
+        assert!(pids.len() < 2, "{heard:?}");
+        pids.first()?.parse::<i32>().ok()
+    });
+    let _new = Successor(Pid::from_raw(pid).unwrap());
+    assert_eq!(supervisor.count("READY=1"), 2, "it says so itself");
+
+    server.signal(Signal::USR2);
+    server.signal(Signal::HUP);
+    for order in ["another program has taken this one's place already", "the configuration is not read again"]
+    {
+        eventually(order, || server.stderr().contains(order).then_some(()));
+    }
+    standing.say("still").hear("still");
+    server.client().say("y").hear("y");
+    server.signal(Signal::TERM);
+    assert_eq!(server.ended().0, Some(0));
+    for words in ["STOPPING=1", "RELOADING=1"] {
+        assert_eq!(supervisor.count(words), 0, "the service goes on: {:?}", supervisor.heard());
+    }
+}
+
+#[test]
+fn an_order_to_end_comes_before_one_to_be_replaced() {
+    let folder = Folder::new("ends-first");
+    let server = Program::new().prelude(&slow_to_start(&folder)).start();
+    let address = server.address();
+    server.signal(Signal::USR2);
+    eventually("the new program is there", || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+        let children = threads.map(|thread| {
+            std::fs::read_to_string(thread.unwrap().path().join("children")).unwrap_or_default()
+        });
+        children.into_iter().any(|children| !children.trim().is_empty()).then_some(())
+    });
+    server.signal(Signal::TERM);
+    let (code, said) = server.ended();
+    assert_eq!(code, Some(0), "{said}");
+    folder.write("go", "");
+    let refused = TcpStream::connect(address).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
 
 #[test]

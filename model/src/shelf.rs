@@ -208,29 +208,29 @@ fn another_life_of_a_slot_is_not_ended_for_an_old_hang_up() {
 
 #[test]
 fn a_worker_that_goes_to_sleep_is_woken_for_what_another_has_moved() {
-    loom::model(|| {
+    let mut model = loom::model::Builder::new();
+    // Without a bound it takes minutes.
+    model.preemption_bound = Some(3);
+    model.check(|| {
         let (waiting, crew) = (Waiting::new(2), Arc::new(Crew::new(3, Beds::new(3))));
         // Worker 2 leads, so that others sleep.
         let lead = crew.lead();
         assert!(lead.is_some());
-        let (mover, mover_crew) = (waiting.clone(), crew.clone());
-        let mover = thread::spawn(move || {
-            // It moves both to the shelf, and then is in a long turn.
-            mover.work();
-            if mover.order.len() > 0 {
-                mover_crew.wake_sleeper();
-            }
+        let workers = [0, 1].map(|me| {
+            let (waiting, crew) = (waiting.clone(), crew.clone());
+            thread::spawn(move || {
+                // Each has one turn, and is in it for long: what it has moved to the shelf is for the other.
+                while !waiting.work() {
+                    crew.sleep(me, || waiting.has_work());
+                }
+                if waiting.order.len() > 0 {
+                    crew.wake_sleeper();
+                }
+            })
         });
-        let (sleeper, sleeper_crew) = (waiting.clone(), crew.clone());
-        let sleeper = thread::spawn(move || {
-            while !sleeper.work() {
-                sleeper_crew.sleep(1, || sleeper.has_work());
-            }
-        });
-        mover.join().unwrap();
-        // Where nobody wakes it, this is a deadlock.
-        sleeper.join().unwrap();
-        assert_eq!((waiting.order.len(), crew.awake()), (0, 3));
+        // Where one sleeps and nobody wakes it, this is a deadlock.
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        assert_eq!((waiting.has_work(), crew.awake()), (false, 3));
         waiting.check();
     });
 }

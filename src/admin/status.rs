@@ -24,7 +24,7 @@ const SCRIPT: &str = include_str!("status.js");
 /// What the page may do: nothing but its own style, its own script and `status.json`. The hashes
 /// are those of the two files (a test compares them).
 pub(super) const CSP: &str = concat!(
-    "default-src 'none'; style-src 'sha256-jEGhDh5SdQ+h837Il6CNo3xQ8wtx4psEWHKRhvCt7Bw='; ",
+    "default-src 'none'; style-src 'sha256-FLN7nxizU+VgVDA5ydrM5+OAk/z/TPynNJ24tPpix8c='; ",
     "script-src 'sha256-Mjv5H00z440vTw2xFozmz2qhJBos7uyzF0xgWG5L0To='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 );

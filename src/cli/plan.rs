@@ -393,6 +393,17 @@ impl Plan {
         streams.filter_map(|listener| listener.address.ip()).chain(self.admin).chain(self.agent).collect()
     }
 
+    /// Those on which it listens for datagrams.
+    pub(super) fn datagram_addresses(&self) -> Vec<SocketAddr> {
+        let datagrams = self.listeners.iter().filter(|listener| !listener.has_backlog());
+        datagrams.filter_map(|listener| listener.address.ip()).collect()
+    }
+
+    /// Whether a listener takes datagrams.
+    pub(super) fn takes_datagrams(&self) -> bool {
+        self.listeners.iter().any(|listener| !listener.has_backlog())
+    }
+
     /// Descriptors that services may have open beside those of their clients.
     pub(super) fn of_services(&self) -> usize {
         self.listeners.iter().map(PlannedListener::descriptors).sum()

@@ -9,7 +9,7 @@ use super::live::handed::Handed;
 use super::live::notify::Supervisor;
 use super::live::reload::Configured;
 use super::live::upgrade::{StartedFrom, tell_predecessor};
-use super::live::{Live, ORDERS};
+use super::live::{Live, ORDERS, Replacement};
 use super::plan::Plan;
 use super::signals::{Hangup, on_order};
 use super::{against, config, describe, log, threads};
@@ -118,6 +118,7 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
         beside: beside.into(),
         configured: configured.into(),
         reloads: AtomicU8::new(0),
+        replacement: Replacement::default(),
     });
     live.start()
         .map_err(|error| ExitError::failed(format!("cannot start the thread for orders: {error}")))?;
@@ -139,6 +140,7 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
     #[cfg(target_os = "linux")]
     crate::sys::give_start_back();
     let report = handle.wait();
+    live.replacement.give_up();
     drop(live.take_beside());
     if !quiet {
         tracing::info!("{report}");

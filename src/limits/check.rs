@@ -109,6 +109,12 @@ impl Limits {
         }
     }
 
+    /// The limits that are others here than in `other`, with the values that they have here.
+    pub(crate) fn differing(&self, other: &Self) -> Vec<(&'static str, String)> {
+        let differ = TABLE.iter().filter(|limit| (limit.get)(self) != (limit.get)(other));
+        differ.map(|limit| (limit.name, limit.row(self).value)).collect()
+    }
+
     /// A row for each limit, in the order of the options.
     pub fn table(&self) -> Vec<LimitRow> {
         TABLE.iter().map(|limit| limit.row(self)).collect()
@@ -196,6 +202,9 @@ mod tests {
         let part = |own: Limits| own.part_of(&server);
         let own = part(server.clone().max_connections(1_000).queue(99).queue_timeout(Duration::from_secs(9)));
         assert_eq!((own.queue, own.max_connections, own.check_beside(&server)), (99, 1_000, Ok(())));
+        let differing = own.differing(&server);
+        assert_eq!(differing, [("queue", "99".to_owned()), ("queue-timeout", "9s".to_owned())]);
+        assert_eq!(server.differing(&server), []);
         let few = part(server.clone().max_connections(30));
         assert_eq!((few.queue, few.check_beside(&server)), (30, Ok(())), "its queue follows");
         let error = |own: Limits| part(own).check_beside(&server).unwrap_err().to_string();

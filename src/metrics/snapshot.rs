@@ -206,7 +206,7 @@ pub struct Ceilings {
     pub connections: usize,
     /// Workers that there is room for.
     pub workers: usize,
-    /// Places for datagrams that wait or are being answered; 0 where no listener takes datagrams.
+    /// Places for datagrams that wait or are being answered, where a listener takes them.
     pub datagrams: usize,
     /// Listeners that there is room for.
     pub listeners: usize,
@@ -228,6 +228,12 @@ pub trait Observe: Send + Sync {
 
     /// The effective limits as names and values for people, in the order of the documentation.
     fn limits(&self) -> Vec<(&'static str, String)>;
+
+    /// For each listener, in the order of the snapshot's, the limits that are others there than those of the server, with
+    /// their values.
+    fn own_limits(&self) -> Vec<Vec<(&'static str, String)>> {
+        Vec::new()
+    }
 
     /// What was sized at the start.
     fn ceilings(&self) -> Ceilings {

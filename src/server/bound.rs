@@ -70,7 +70,7 @@ impl BoundServer {
     pub(super) fn new(
         limits: Limits,
         listeners: Listeners,
-        datagrams: Vec<DatagramSocket>,
+        datagrams: Listeners<DatagramSocket>,
         extras: Extras,
     ) -> Result<Self, BuildError> {
         let acceptor_poll = Poll::new().map_err(cannot_start("the acceptor"))?;
@@ -156,7 +156,7 @@ struct Parts {
 fn share(
     limits: Limits,
     listeners: Listeners,
-    datagrams: Vec<DatagramSocket>,
+    datagrams: Listeners<DatagramSocket>,
     extras: Extras,
     parts: Parts,
 ) -> Arc<Shared> {
@@ -171,7 +171,7 @@ fn share(
     let bell = Arc::new(Bell::new(room, move || drop(acceptor.wake())));
     let budget = RefusalBudget::new(limits.refusal_rate, Instant::now());
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let shelf = shelf_limits(&limits, datagrams.slots.capacity());
+    let shelf = shelf_limits(&limits, datagrams.capacity());
     let in_force = InForce { server: limits.clone(), listeners: of_listeners(&listeners, &limits), since: 0 };
     Arc::new_cyclic(|shared: &std::sync::Weak<Shared>| {
         let host = Arc::new(Hub(shared.clone()));
@@ -226,8 +226,7 @@ fn share(
 
 /// The counts of the threads that there can be, at the listeners that there are, and room for more.
 fn counts(limits: &Limits, listeners: &Listeners, datagrams: &Datagrams) -> Counts {
-    let columns = listeners.room() + datagrams.sockets.len();
-    let counts = Counts::new(limits.workers_most(), columns).with_workers(limits.workers);
+    let counts = Counts::new(limits.workers_most(), listeners.room()).with_workers(limits.workers);
     let of_datagrams = datagrams.sockets.iter().map(|socket| socket.column);
     counts.open((0..listeners.len()).chain(of_datagrams));
     counts

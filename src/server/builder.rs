@@ -2,7 +2,7 @@
 
 use super::bound::BoundServer;
 use super::capacity::check_descriptors;
-use super::datagram::socket::DatagramSocket;
+use super::datagram::socket::column_of;
 use super::error::BuildError;
 use super::extras::{Extras, Tick};
 use super::listen::{Around, Listen, Offer};
@@ -11,8 +11,6 @@ use crate::limits::{Limits, Overload};
 use crate::service::http::AccessLog;
 use crate::service::{DatagramService, Service};
 use crate::transport::address::Address;
-use crate::transport::listen::{bind_datagrams, ipv6_only, receive_again};
-use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
@@ -262,6 +260,7 @@ impl Builder {
         let (streams, others) = (self.neighbours(true), self.neighbours(false));
         let around = Around {
             neighbours: &streams,
+            of_datagrams: &others,
             reuse_address: self.reuse_address,
             busy_reply: self.extras.busy_reply.clone(),
             access_log: self.extras.access_log.clone(),
@@ -269,34 +268,24 @@ impl Builder {
         let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
         for (position, mut listen) in self.listeners.into_iter().enumerate() {
             let limits = listen.effective(&self.limits)?;
-            let address = listen.address;
-            let bind_error = |source| BuildError::Bind { address, source };
             match listen.offer {
                 Offer::Stream(ref service) => {
                     let (service, socket) = (service.clone(), listen.open(&limits, &around)?);
                     listeners.push(listen.seated(socket, service, position, &limits, &around)?);
                 }
-                Offer::Datagrams(service) => {
-                    let socket = match (listen.socket, address) {
-                        (Some(socket), _) => receive_again(socket, &limits),
-                        (None, Address::Ip(ip)) => {
-                            bind_datagrams(ip, ipv6_only(ip, others.iter().copied()), &limits)
-                        }
-                        (None, Address::Unix(_)) => Err(io::ErrorKind::Unsupported.into()),
-                    };
-                    let socket = socket.map_err(bind_error)?;
-                    let address = socket.local_addr().map_err(bind_error)?;
-                    datagrams.push(DatagramSocket::new(socket, address, service, position));
+                Offer::Datagrams(ref service) => {
+                    let (service, socket) = (service.clone(), listen.open_datagrams(&limits, &around)?);
+                    datagrams.push(listen.seated_datagrams(socket, service, position)?);
                 }
             }
         }
         let most = self.limits.listeners_most(listeners.len() + datagrams.len());
-        let more = most - listeners.len() - datagrams.len();
-        let listeners = Listeners::new(listeners, more);
-        // In the ledgers, the columns of datagrams follow those of connections.
         for (number, socket) in datagrams.iter_mut().enumerate() {
-            socket.column = listeners.room() + number;
+            socket.column = column_of(number, most);
         }
-        BoundServer::new(self.limits, listeners, datagrams, self.extras)
+        // Each seat is there for both kinds, and they take no more together than there are.
+        let [free, others_free] = [listeners.len(), datagrams.len()].map(|taken| most - taken);
+        let listeners = Listeners::new(listeners, free);
+        BoundServer::new(self.limits, listeners, Listeners::new(datagrams, others_free), self.extras)
     }
 }

@@ -74,8 +74,8 @@ impl std::fmt::Display for LimitChange {
     }
 }
 
-/// Whether what was sized at the start is large enough.
-pub(crate) fn room_for(ceilings: &Ceilings, limits: &Limits) -> Result<(), SetLimitsError> {
+/// Whether what was sized at the start is large enough, for a server with or without a listener for datagrams.
+pub(crate) fn room_for(ceilings: &Ceilings, limits: &Limits, datagrams: bool) -> Result<(), SetLimitsError> {
     let above = |name, wanted, most, why| SetLimitsError::Above { name, wanted, most, why };
     let (connections, most) = (limits.max_connections, ceilings.connections);
     if connections > most {
@@ -87,13 +87,21 @@ pub(crate) fn room_for(ceilings: &Ceilings, limits: &Limits) -> Result<(), SetLi
         let why = "because memory is set aside for that many (workers-ceiling)";
         return Err(above("workers", workers, most, why));
     }
-    let places = ceilings.datagrams;
-    let most = places.saturating_sub(limits.workers);
-    if places > 0 && limits.queue > most {
-        let why = "because there are buffers for that many datagrams";
+    let most = ceilings.datagrams.saturating_sub(limits.workers);
+    if datagrams && limits.queue > most {
+        let why = "because there are places for that many datagrams";
         return Err(above("queue", limits.queue, most, why));
     }
     Ok(())
+}
+
+/// The listeners that a server would have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WantedListeners {
+    /// Seats of listeners for connections that would be taken.
+    pub(crate) taken: usize,
+    /// One for datagrams would be open.
+    pub(crate) datagrams: bool,
 }
 
 impl Shared {
@@ -105,7 +113,8 @@ impl Shared {
         own: &dyn Fn(usize, &Limits) -> Limits,
     ) -> Result<Vec<LimitChange>, SetLimitsError> {
         let _alone = self.limits.change();
-        let (after, changes) = self.would_change(server, own, self.listeners.len())?;
+        let wanted = WantedListeners { taken: self.listeners.len(), datagrams: self.takes_datagrams() };
+        let (after, changes) = self.would_change(server, own, wanted)?;
         if !changes.is_empty() {
             self.start_more(after.server.workers)?;
             self.put_in_force(after);
@@ -113,12 +122,17 @@ impl Shared {
         Ok(changes)
     }
 
-    /// What would be in force then, of this number of listeners, and what differs from what is.
+    /// Whether a listener for datagrams is open.
+    pub(crate) fn takes_datagrams(&self) -> bool {
+        self.datagrams.sockets.iter().any(|socket| socket.closed_at().is_none())
+    }
+
+    /// What would be in force then, with these listeners, and what differs from what is.
     pub(crate) fn would_change(
         &self,
         server: Limits,
         own: &dyn Fn(usize, &Limits) -> Limits,
-        taken: usize,
+        WantedListeners { taken, datagrams }: WantedListeners,
     ) -> Result<(InForce, Vec<LimitChange>), SetLimitsError> {
         let before = self.limits.current();
         server.check()?;
@@ -139,7 +153,7 @@ impl Shared {
         if !fixed.is_empty() {
             return Err(SetLimitsError::Fixed(fixed));
         }
-        room_for(&self.ceilings(), &after.server)?;
+        room_for(&self.ceilings(), &after.server, datagrams)?;
         let changes = self.changes(&before, &after);
         Ok((after, changes))
     }
@@ -147,8 +161,8 @@ impl Shared {
     /// What was sized at the start.
     pub(crate) fn ceilings(&self) -> Ceilings {
         let (connections, workers) = (self.table.capacity(), self.counts.meters().len());
-        let listeners = self.listeners.room() + self.datagrams.sockets.len();
-        Ceilings { connections, workers, datagrams: self.datagrams.slots.capacity(), listeners }
+        let (datagrams, listeners) = (self.datagrams.capacity(), self.listeners.room());
+        Ceilings { connections, workers, datagrams, listeners }
     }
 
     /// Starts the workers up to this number that were never started. They take no work before the limits let them.

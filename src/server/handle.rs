@@ -72,16 +72,19 @@ impl Handle {
         self.shared.set_limits(limits, &|index, server| listeners[index].own.of(server))
     }
 
-    /// What that would change, with what `own` makes of them for the listener at each position. Nothing changes by the question.
+    /// What that would change, with what `own` makes of them for the listener at each position, where listeners take `datagrams`
+    /// or none does. Nothing changes by the question.
     #[cfg(feature = "cli")]
     pub(crate) fn would_change(
         &self,
         limits: Limits,
         own: &dyn Fn(usize, &Limits) -> Limits,
+        datagrams: bool,
     ) -> Result<Vec<LimitChange>, SetLimitsError> {
         let listeners = &self.shared.listeners;
         let own = |index: usize, server: &_| own(listeners[index].position, server);
-        self.shared.would_change(limits, &own, listeners.len()).map(|(_, changes)| changes)
+        let wanted = super::change::WantedListeners { taken: listeners.len(), datagrams };
+        self.shared.would_change(limits, &own, wanted).map(|(_, changes)| changes)
     }
 
     /// Gives a turn to each session of a listener that has asked to be called at a time.

@@ -1,11 +1,13 @@
 //! What a supervisor may ask of a server: a sign of life, and to let another process take over. That process gets the
 //! listening sockets before this one stops accepting.
 
+use super::datagram::socket::DatagramSocket;
 use super::handle::Handle;
 use super::listen::BoundSocket;
 use super::pulse::PulseWatch;
 use crate::transport::listen::ListenSocket;
 use std::io;
+use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -33,20 +35,31 @@ impl Handle {
             };
             all.push((listener.position, listener.socket().as_ref().map(leaving).transpose()?));
         }
-        for datagrams in &shared.datagrams.sockets {
-            let socket = datagrams.socket().as_ref().map(|socket| socket.try_clone()).transpose()?;
-            let leaving =
-                socket.map(|socket| LeavingSocket { bound: BoundSocket::default(), socket: socket.into() });
-            all.push((datagrams.position, leaving));
+        for datagrams in shared.datagrams.sockets.iter() {
+            // One that is closed may still answer: it is not for the other process.
+            let is_open = datagrams.closed_at().is_none();
+            let bound = BoundSocket { is_shared: datagrams.is_shared(), ..BoundSocket::default() };
+            let leaving = |socket: &UdpSocket| {
+                Ok::<_, io::Error>(LeavingSocket { bound, socket: socket.try_clone()?.into() })
+            };
+            let socket = datagrams.socket().as_ref().filter(|_| is_open).map(leaving).transpose()?;
+            all.push((datagrams.position, socket));
         }
         all.sort_unstable_by_key(|&(position, _)| position);
         Ok(all.into_iter().map(|(_, socket)| socket).collect())
     }
 
+    /// Whether the server serves, and nothing ends it, as far as is known.
+    pub(crate) fn takes_newcomers(&self) -> bool {
+        self.shared.life.takes_newcomers()
+    }
+
     /// Whether a supervisor has the socket of the listener at this position too.
     pub(crate) fn is_shared(&self, position: usize) -> bool {
         let mut at = self.shared.listeners.iter().filter(|listener| listener.position == position);
+        let mut datagrams = self.shared.datagrams.sockets.iter().filter(|socket| socket.position == position);
         at.any(|listener| listener.socket().as_ref().is_some_and(ListenSocket::is_shared))
+            || datagrams.any(DatagramSocket::is_shared)
     }
 
     /// A thread that serves all clients and does not move, if there is one. While a server ends, threads do.
@@ -64,7 +77,10 @@ impl Handle {
         for listener in self.shared.listeners.iter().filter(|listener| taken(listener.position)) {
             listener.hand_over();
         }
-        for socket in &self.shared.datagrams.sockets {
+        for socket in self.shared.datagrams.sockets.iter() {
+            if taken(socket.position) {
+                socket.hand_over();
+            }
             if let Some(socket) = &*socket.socket() {
                 // It lives on in the other process, and the kernel would go on telling of its datagrams here.
                 self.shared.poller.remove(socket);

@@ -1,6 +1,7 @@
 //! The description of a listener before it is bound: its address, its service, and the settings it does not share with
 //! others.
 
+use super::datagram::socket::DatagramSocket;
 use super::error::BuildError;
 use super::in_force::OwnLimits;
 use super::listener::Listener;
@@ -8,10 +9,12 @@ use crate::limits::{LimitError, Limits};
 use crate::service::http::AccessLog;
 use crate::service::{DatagramService, Network, Service};
 use crate::transport::address::{Address, UnixName};
-use crate::transport::listen::{ListenSocket, bind, bind_unix, ipv6_only, listen_again};
+use crate::transport::listen::{
+    ListenSocket, bind, bind_datagrams, bind_unix, ipv6_only, listen_again, receive_again,
+};
 use crate::transport::tls::Setup;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -54,10 +57,12 @@ pub(crate) struct BoundSocket {
     pub(crate) is_shared: bool,
 }
 
-/// What a listener for connections shares with others of its server.
+/// What a listener shares with others of its server.
 pub(crate) struct Around<'a> {
     /// The internet addresses on which this process listens for connections.
     pub(crate) neighbours: &'a [SocketAddr],
+    /// Those on which it listens for datagrams.
+    pub(crate) of_datagrams: &'a [SocketAddr],
     pub(crate) reuse_address: bool,
     pub(crate) busy_reply: Option<Arc<[u8]>>,
     pub(crate) access_log: Option<AccessLog>,
@@ -270,6 +275,41 @@ impl Listen {
         let listener = Listener::new(socket, address, service, position, words).limited(limits, self.own);
         let listener = listener.logging(around.access_log.clone());
         Ok(listener.accepting_proxy(self.balancers).secured(self.tls))
+    }
+
+    /// Whether it is a listener for datagrams.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens listeners again"))]
+    pub(super) fn takes_datagrams(&self) -> bool {
+        matches!(self.offer, Offer::Datagrams(_))
+    }
+
+    /// The same of a listener for datagrams.
+    pub(super) fn open_datagrams(
+        &mut self,
+        limits: &Limits,
+        around: &Around<'_>,
+    ) -> Result<UdpSocket, BuildError> {
+        let address = self.address;
+        let socket = match (self.socket.take(), address) {
+            (Some(socket), _) => receive_again(socket, limits),
+            (None, Address::Ip(ip)) => {
+                bind_datagrams(ip, ipv6_only(ip, around.of_datagrams.iter().copied()), limits)
+            }
+            (None, Address::Unix(_)) => Err(io::ErrorKind::Unsupported.into()),
+        };
+        socket.map_err(|source| BuildError::Bind { address, source })
+    }
+
+    /// The listener for datagrams on its socket.
+    pub(super) fn seated_datagrams(
+        self,
+        socket: UdpSocket,
+        service: Arc<dyn DatagramService>,
+        position: usize,
+    ) -> Result<DatagramSocket, BuildError> {
+        let address = self.address;
+        let address = socket.local_addr().map_err(|source| BuildError::Bind { address, source })?;
+        Ok(DatagramSocket::new(socket, address, service, position).shared(self.bound.is_shared))
     }
 
     /// The limits in force here, beside those of the server.

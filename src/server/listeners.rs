@@ -1,4 +1,4 @@
-//! The listeners for connections: each has a seat, whose number it keeps for as long as the server serves. There are more
+//! The listeners for connections, and those for datagrams: each has a seat, whose number it keeps for as long as the server serves. There are more
 //! seats than listeners at the start, since listeners may open while it serves; one that is closed keeps its seat, its
 //! counts and its last connections, and may open again.
 
@@ -8,15 +8,15 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
-pub(crate) struct Listeners {
-    seats: Box<[OnceLock<Listener>]>,
+pub(crate) struct Listeners<T = Listener> {
+    seats: Box<[OnceLock<T>]>,
     /// How many of them are taken, from the first on.
     taken: AtomicUsize,
 }
 
-impl Listeners {
+impl<T> Listeners<T> {
     /// These listeners, and room for `more`.
-    pub(crate) fn new(first: Vec<Listener>, more: usize) -> Self {
+    pub(crate) fn new(first: Vec<T>, more: usize) -> Self {
         let taken = first.len();
         let free = (0..more).map(|_| OnceLock::new());
         let seats = first.into_iter().map(OnceLock::from).chain(free).collect();
@@ -34,14 +34,23 @@ impl Listeners {
     }
 
     /// All of them, also those that are closed, by their numbers.
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Listener> + Clone {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &T> + Clone {
         let taken = self.len();
         (0..taken).map(|number| &self[number])
     }
 
+    /// The one of this number, if there is one.
+    pub(crate) fn get(&self, number: usize) -> Option<&T> {
+        self.seats.get(number).and_then(OnceLock::get)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Gives a listener the next seat; nothing where all are taken. One thread at a time calls it.
     #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens and closes listeners"))]
-    pub(crate) fn add(&self, listener: Listener) -> Option<usize> {
+    pub(crate) fn add(&self, listener: T) -> Option<usize> {
         let number = self.len();
         self.seats.get(number)?.set(listener).ok()?;
         self.taken.store(number + 1, Release);
@@ -49,11 +58,11 @@ impl Listeners {
     }
 }
 
-impl Index<usize> for Listeners {
-    type Output = Listener;
+impl<T> Index<usize> for Listeners<T> {
+    type Output = T;
 
     #[inline]
-    fn index(&self, number: usize) -> &Listener {
+    fn index(&self, number: usize) -> &T {
         self.seats[number].get().expect("whoever knows its number knows that it is there")
     }
 }

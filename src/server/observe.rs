@@ -32,6 +32,7 @@ impl Shared {
             listener: socket.url.to_string(),
             service: socket.name.clone(),
             datagram: true,
+            is_closed: socket.closed_at().is_some(),
             ..self.counts.read(socket.column, &mut out.queue_wait)
         };
         snapshot.datagrams_dropped[DatagramDrop::KernelBuffer as usize] += socket.dropped_in_kernel();
@@ -72,7 +73,7 @@ impl Observe for Shared {
         for (index, listener) in self.listeners.iter().enumerate() {
             all.push((listener.position, self.listener_snapshot(index, &mut out)));
         }
-        for socket in &self.datagrams.sockets {
+        for socket in self.datagrams.sockets.iter() {
             all.push((socket.position, self.datagram_snapshot(socket, &mut out)));
         }
         let queued: u64 = all.iter().map(|(_, listener)| listener.queued).sum();
@@ -97,6 +98,17 @@ impl Observe for Shared {
 
     fn ceilings(&self) -> Ceilings {
         self.ceilings()
+    }
+
+    fn own_limits(&self) -> Vec<Vec<(&'static str, String)>> {
+        let in_force = self.limits.current();
+        let of_datagrams = self.datagrams.sockets.iter().map(|socket| (socket.position, Vec::new()));
+        let of_connections = self.listeners.iter().zip(&in_force.listeners);
+        let of_connections =
+            of_connections.map(|(listener, own)| (listener.position, own.differing(&in_force.server)));
+        let mut all: Vec<_> = of_connections.chain(of_datagrams).collect();
+        all.sort_unstable_by_key(|&(position, _)| position);
+        all.into_iter().map(|(_, own)| own).collect()
     }
 
     fn limits(&self) -> Vec<(&'static str, String)> {

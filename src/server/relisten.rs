@@ -6,7 +6,7 @@
 
 use super::accept::newcomers::close_socket;
 use super::accept::relisten::Relisten;
-use super::change::SetLimitsError;
+use super::change::{SetLimitsError, WantedListeners};
 use super::error::BuildError;
 use super::handle::Handle;
 use super::listen::{Around, Listen, Offer};
@@ -29,6 +29,16 @@ const DONE_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Opening {
     /// The position of the one that was closed and is to open again; a new one has none.
     pub(crate) again: Option<usize>,
+    pub(crate) listen: Listen,
+}
+
+/// One that has its number among those of its kind, and its position among all.
+pub(crate) struct Placed {
+    pub(crate) number: usize,
+    /// The same number, if it opens again.
+    pub(crate) again: Option<usize>,
+    /// Of one that is new.
+    pub(crate) position: usize,
     pub(crate) listen: Listen,
 }
 
@@ -85,52 +95,65 @@ pub(crate) struct Relistening<'a> {
     /// Nobody changes anything else meanwhile.
     _alone: MutexGuard<'a, ()>,
     open: Vec<(usize, ListenSocket)>,
+    /// Listeners for datagrams that have their seats and receive nothing yet.
+    datagrams: Vec<usize>,
 }
 
 impl Handle {
     /// Changes the limits, with what `own` makes of them for the listener at each position, and opens listeners: new ones have
-    /// the next positions, in their order. They accept once the returned value is [finished](Relistening::finish).
+    /// the next positions, in their order. They accept once the returned value is [finished](Relistening::finish). `datagrams`
+    /// says whether a listener for datagrams will be open then.
     pub(crate) fn relisten(
         &self,
         limits: Limits,
         own: &dyn Fn(usize, &Limits) -> Limits,
         openings: Vec<Opening>,
+        datagrams: bool,
         around: &Around<'_>,
     ) -> Result<Relistening<'_>, RelistenError> {
         let shared = &self.shared;
         let alone = shared.limits.change();
-        let (first, so_far) = (shared.listeners.len(), shared.positions());
-        let added = openings.iter().filter(|opening| opening.again.is_none()).count();
-        if first + added > shared.listeners.room() {
-            return Err(RelistenError::NoSeat(shared.listeners.room() + shared.datagrams.sockets.len()));
-        }
         if !openings.is_empty() && !shared.life.takes_newcomers() {
             return Err(RelistenError::Ending);
         }
-        let position = |number: usize| match number.checked_sub(first) {
-            Some(beyond) => so_far + beyond,
-            None => shared.listeners[number].position,
+        let first = shared.listeners.len();
+        let placed = shared.place(openings)?;
+        let of_new = |one: &&Placed| one.again.is_none() && !one.listen.takes_datagrams();
+        let new: Vec<_> = placed.iter().filter(of_new).map(|one| one.position).collect();
+        let own = |number: usize, server: &Limits| match number.checked_sub(first) {
+            Some(beyond) => own(new[beyond], server),
+            None => own(shared.listeners[number].position, server),
         };
-        let own = |number: usize, server: &Limits| own(position(number), server);
-        let (after, _) = shared.would_change(limits, &own, first + added)?;
-        let mut bound = Vec::new();
-        for opening in openings {
-            let new =
-                first + bound.iter().filter(|bound: &&Bound| matches!(bound.seat, BoundFor::New(_))).count();
-            bound.push(shared.bind(opening, (new, position(new)), &after.listeners, around)?);
+        let wanted = WantedListeners { taken: first + new.len(), datagrams };
+        let (after, _) = shared.would_change(limits, &own, wanted)?;
+        let (mut bound, mut bound_datagrams) = (Vec::new(), Vec::new());
+        for one in placed {
+            if one.listen.takes_datagrams() {
+                bound_datagrams.push(shared.bind_datagrams(one, &after.server, around)?);
+            } else {
+                bound.push(shared.bind(one, &after.listeners, around)?);
+            }
         }
         shared.start_more(after.server.workers)?;
         shared.register(&bound)?;
+        if let Err(error) = shared.register_datagrams(&bound_datagrams) {
+            shared.unregister(&bound);
+            return Err(error.into());
+        }
         let open = bound.into_iter().map(|bound| shared.seat(bound)).collect();
+        let datagrams = bound_datagrams.into_iter().map(|bound| shared.seat_datagrams(bound)).collect();
         shared.put_in_force(after);
-        Ok(Relistening { shared, _alone: alone, open })
+        Ok(Relistening { shared, _alone: alone, open, datagrams })
     }
 }
 
 impl Relistening<'_> {
-    /// Lets the new listeners accept, and closes those at these positions. It waits until that is done.
+    /// Lets the new listeners accept, and closes those at these positions. It waits until that is done; a closed listener for
+    /// datagrams takes nothing more then, and may still answer.
     pub(crate) fn finish(self, closing: &[usize]) {
         let shared = self.shared;
+        self.datagrams.iter().for_each(|&number| shared.start_datagrams(number));
+        shared.close_datagrams(closing);
         let numbered = shared.listeners.iter().enumerate();
         let closing = numbered.filter(|(_, listener)| closing.contains(&listener.position));
         let close: Vec<_> = closing.map(|(number, _)| number).collect();
@@ -157,17 +180,31 @@ impl Shared {
         self.listeners.len() + self.datagrams.sockets.len()
     }
 
-    /// Binds a listener: one that opens again where it was, another for the next number and position.
-    fn bind(
-        &self,
-        opening: Opening,
-        (number, position): (usize, usize),
-        limits: &[Limits],
-        around: &Around<'_>,
-    ) -> Result<Bound, RelistenError> {
-        let Opening { again, mut listen } = opening;
-        let again = again.and_then(|position| self.listeners.iter().position(|one| one.position == position));
-        let number = again.unwrap_or(number);
+    /// Gives each that opens its number and its position: one that opens again those that it had, another the next.
+    fn place(&self, openings: Vec<Opening>) -> Result<Vec<Placed>, RelistenError> {
+        let (mut number, mut number_of_datagrams) = (self.listeners.len(), self.datagrams.sockets.len());
+        let mut position = self.positions();
+        let mut placed = Vec::new();
+        for Opening { again, listen } in openings {
+            let next = if listen.takes_datagrams() { &mut number_of_datagrams } else { &mut number };
+            let known = again.and_then(|position| match listen.takes_datagrams() {
+                true => self.datagrams.sockets.iter().position(|one| one.position == position),
+                false => self.listeners.iter().position(|one| one.position == position),
+            });
+            placed.push(Placed { number: known.unwrap_or(*next), again: known, position, listen });
+            if known.is_none() {
+                (*next, position) = (*next + 1, position + 1);
+            }
+        }
+        if position > self.listeners.room() {
+            return Err(RelistenError::NoSeat(self.listeners.room()));
+        }
+        Ok(placed)
+    }
+
+    /// Binds a listener for connections.
+    fn bind(&self, placed: Placed, limits: &[Limits], around: &Around<'_>) -> Result<Bound, RelistenError> {
+        let Placed { number, again, position, mut listen } = placed;
         let address = listen.address;
         let cannot = |source| BuildError::Bind { address, source };
         if again.is_some_and(|number| self.listeners[number].socket().is_some()) {
@@ -193,13 +230,18 @@ impl Shared {
             let added =
                 one.with_socket(|socket| self.poller.add(socket.as_fd(), Source::Listener(one.number)));
             if let Some(Err(source)) = added {
-                for one in &bound[..at] {
-                    one.with_socket(|socket| self.poller.remove(socket));
-                }
+                self.unregister(&bound[..at]);
                 return Err(BuildError::Start { what: "the acceptor", source });
             }
         }
         Ok(())
+    }
+
+    /// Takes them out of the poller again.
+    fn unregister(&self, bound: &[Bound]) {
+        for one in bound {
+            one.with_socket(|socket| self.poller.remove(socket));
+        }
     }
 
     /// Gives a listener its seat; its number, and the socket for the acceptor.

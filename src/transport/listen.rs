@@ -332,6 +332,17 @@ pub(crate) fn ignore_datagrams(socket: impl AsFd) {
     let _ = socket;
 }
 
+/// From here on the kernel takes the datagrams that come, if it has dropped them before.
+pub(crate) fn heed_datagrams(socket: impl AsFd) {
+    #[cfg(target_os = "linux")]
+    {
+        // It fails where nothing was dropped.
+        let _ = socket2::SockRef::from(&socket).detach_filter();
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

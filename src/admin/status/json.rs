@@ -53,7 +53,8 @@ pub(super) fn json(report: &Report, view: &View) -> Value {
             "backend_connect": percentiles(&recent.latencies.connect),
             "http_request": percentiles(&recent.latencies.http),
         },
-        "listeners": seen.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "listeners": seen.listeners.iter().enumerate()
+            .map(|(at, one)| listener(one, report.own_limits(at))).collect::<Vec<_>>(),
         "pending_input_bytes": seen.pending_input_bytes,
         "pending_output_bytes": seen.pending_output_bytes,
         "process": {
@@ -65,8 +66,7 @@ pub(super) fn json(report: &Report, view: &View) -> Value {
         "refusals": report.refusals.iter().map(|r| refusal(report, r)).collect::<Vec<_>>(),
         "refused_sources": report.refused_sources.iter()
             .map(|source| json!({ "source": source.source, "count": source.count })).collect::<Vec<_>>(),
-        "limits": report.limits.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into()))
-            .collect::<Map<_, _>>(),
+        "limits": limits(&report.limits),
         "configuration": report.configuration.as_ref().map(|last| json!({
             "read_at_seconds": last.read_at, "failure": last.failure,
         })),
@@ -89,7 +89,16 @@ fn percentiles(seen: &HistogramSnapshot) -> Value {
     })
 }
 
-fn listener(l: &ListenerSnapshot) -> Value {
+/// Limits by their names.
+fn limits(limits: &[(&'static str, String)]) -> Value {
+    limits
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), value.clone().into()))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn listener(l: &ListenerSnapshot, own: &[(&'static str, String)]) -> Value {
     json!({
         "listener": l.listener, "service": l.service, "datagram": l.datagram, "listening": !l.is_closed,
         "accepted": l.accepted, "queued": l.queued, "newcomers": l.newcomers, "active": l.active, "idle": l.idle,
@@ -108,6 +117,7 @@ fn listener(l: &ListenerSnapshot) -> Value {
         "gate": l.backends.as_ref().map(gate),
         "http": l.web.as_ref().map(|web| web::http_json(web, percentiles)),
         "tls": l.handshakes.as_ref().map(|tls| web::tls_json(tls, percentiles)),
+        "limits": limits(own),
     })
 }
 

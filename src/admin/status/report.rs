@@ -24,6 +24,8 @@ pub(super) struct Report {
     pub(super) refusals: Vec<Refusal>,
     pub(super) refused_sources: Vec<RefusedSource>,
     pub(super) limits: Vec<(&'static str, String)>,
+    /// Those that a listener has of its own, by its place among the listeners.
+    own_limits: Vec<Vec<(&'static str, String)>>,
     /// Of the program's configuration, where there is one.
     pub(super) configuration: Option<ConfigurationState>,
     pub(super) recent: Recent,
@@ -67,6 +69,7 @@ impl Report {
             refusals: observe.refusals(),
             refused_sources,
             limits: observe.limits(),
+            own_limits: observe.own_limits(),
             configuration: configuration::state(),
             recent: Recent::new(&sample, &seen, history),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
@@ -76,6 +79,11 @@ impl Report {
 
     pub(super) fn listener_name(&self, at: usize) -> &str {
         self.seen.listeners.get(at).map_or("", |l| l.listener.as_str())
+    }
+
+    /// The limits that the listener at this place has of its own.
+    pub(super) fn own_limits(&self, at: usize) -> &[(&'static str, String)] {
+        self.own_limits.get(at).map_or(&[], Vec::as_slice)
     }
 
     /// The sum over all listeners.

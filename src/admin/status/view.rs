@@ -177,7 +177,9 @@ impl View {
         self.rows.insert("gates", gates.clone().map(|(l, gate)| gate_row(l, gate)).collect());
         let backends = gates.flat_map(|(l, gate)| gate.backends.iter().map(|one| backend_row(l, one)));
         self.rows.insert("backends", backends.collect());
-        self.rows.insert("listeners", report.seen.listeners.iter().map(listener_row).collect());
+        let rows = report.seen.listeners.iter().enumerate();
+        let rows = rows.map(|(at, listener)| listener_row(listener, report.own_limits(at)));
+        self.rows.insert("listeners", rows.collect());
         let listeners = &report.seen.listeners;
         self.rows.insert("http", web::http_rows(listeners));
         self.rows.insert("websockets", web::socket_rows(listeners));
@@ -235,13 +237,14 @@ pub(super) fn spark_path(values: &[f64], top: f64) -> String {
     path
 }
 
-fn listener_row(listener: &ListenerSnapshot) -> Vec<String> {
+fn listener_row(listener: &ListenerSnapshot, own: &[(&'static str, String)]) -> Vec<String> {
     let n = show::number;
     let name = vec![listener.listener.clone(), listener.service.clone()];
     let numbers = if listener.datagram {
         let dropped: u64 = listener.datagrams_dropped.iter().sum();
         let dash = || "-".to_owned();
-        vec![dash(), dash(), dash(), n(listener.datagrams_received), n(dropped), dash()]
+        let state = if listener.is_closed { "closed".to_owned() } else { dash() };
+        vec![dash(), dash(), dash(), n(listener.datagrams_received), n(dropped), state]
     } else {
         let backlog = listener.backlog;
         let backlog = match backlog {
@@ -258,7 +261,9 @@ fn listener_row(listener: &ListenerSnapshot) -> Vec<String> {
             backlog,
         ]
     };
-    [name, numbers].concat()
+    let own: Vec<_> = own.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let own = if own.is_empty() { "-".to_owned() } else { own.join(", ") };
+    [name, numbers, vec![own]].concat()
 }
 
 /// Requests of open connections that were turned away, by reason: lately, and since the start. Some got no turn; a gate for

@@ -71,7 +71,8 @@ fn compare(args: ServeArgs, running: &RunningServer) -> Result<(Vec<Difference>,
     let others: Vec<_> = others.map(|name| difference(name, (old, &new))).collect();
     differences.extend(others);
     let mut refused = (!fixed.is_empty()).then(|| SetLimitsError::Fixed(fixed.clone()).to_string());
-    if let (None, Err(error)) = (&refused, room_for(&running.ceilings, &after.plan.limits)) {
+    let room = room_for(&running.ceilings, &after.plan.limits, after.plan.takes_datagrams());
+    if let (None, Err(error)) = (&refused, room) {
         if let SetLimitsError::Above { name, .. } = &error {
             let above = differences.iter_mut().filter(|difference| difference.name == *name);
             above.for_each(|difference| difference.needs_restart = true);

@@ -19,8 +19,8 @@ use crate::metrics::snapshot::{ListenerSnapshot, Snapshot};
 use crate::server::{Handle, PulseWatch};
 use rustix::process::Signal;
 use std::io;
-use std::sync::atomic::AtomicU8;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +44,28 @@ pub(super) struct Live {
     pub(super) configured: Mutex<Configured>,
     /// Reloads that were ordered and have not ended: one at work, and one that reads what is written meanwhile.
     pub(super) reloads: AtomicU8,
+    pub(super) replacement: Replacement,
+}
+
+/// How far this program is in being replaced.
+#[derive(Debug, Default)]
+pub(super) struct Replacement {
+    is_under_way: AtomicBool,
+    /// Another program serves.
+    is_done: AtomicBool,
+    /// Held while a new program starts.
+    starting: Mutex<()>,
+}
+
+impl Replacement {
+    fn start(&self) -> MutexGuard<'_, ()> {
+        self.starting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until no new program starts: one that this program has not ended would serve on after it.
+    pub(super) fn give_up(&self) {
+        drop(self.start());
+    }
 }
 
 impl Live {
@@ -74,7 +96,7 @@ impl Live {
         loop {
             match crate::sys::wait_for(&ORDERS, if told { every } else { WAIT }) {
                 Some(Signal::HUP) => self.order_reload(),
-                Some(Signal::USR2) => self.upgrade(),
+                Some(Signal::USR2) => self.order_upgrade(),
                 _ => {}
             }
             if told {
@@ -95,6 +117,7 @@ impl Live {
             loop {
                 // A panic would be a bug of ours; the next order is heard all the same.
                 let _ = contain(|| live.reload());
+                live.supervisor.ready();
                 if live.reloads.fetch_sub(1, Relaxed) == 1 {
                     return;
                 }
@@ -110,6 +133,11 @@ impl Live {
     fn reload(&self) {
         self.supervisor.reloading();
         let mut configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.replacement.is_done.load(SeqCst) {
+            return tracing::error!(
+                "the configuration is not read again: another program has taken this one's place"
+            );
+        }
         match configured.reload(&self.handle) {
             Ok(changes) => {
                 *self.texts.lock().unwrap_or_else(PoisonError::into_inner) = configured.texts();
@@ -121,12 +149,33 @@ impl Live {
                 tracing::error!("the configuration was read again, and nothing has changed: {why}");
             }
         }
-        self.supervisor.ready();
+    }
+
+    /// Has the program replaced, by a thread of its own: a new program may take seconds to start, and the supervisor's watchdog
+    /// does not wait. What is ordered meanwhile is the same order.
+    fn order_upgrade(self: &Arc<Self>) {
+        if self.replacement.is_under_way.swap(true, SeqCst) {
+            return;
+        }
+        let live = self.clone();
+        let work = move || {
+            let _ = contain(|| live.upgrade());
+            live.replacement.is_under_way.store(false, SeqCst);
+        };
+        if let Err(error) = std::thread::Builder::new().name("tidegate-upgrade".to_owned()).spawn(work) {
+            self.replacement.is_under_way.store(false, SeqCst);
+            tracing::error!(%error, "this program goes on: the system gives no thread to replace it");
+        }
     }
 
     fn upgrade(&self) {
         // No listener opens or closes meanwhile.
         let _alone = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
+        let _starting = self.replacement.start();
+        // The sockets may still be here for a moment after they were handed over.
+        if self.replacement.is_done.load(SeqCst) {
+            return tracing::error!("another program has taken this one's place already");
+        }
         let estate = Estate {
             started: &self.origin,
             handle: &self.handle,
@@ -137,7 +186,11 @@ impl Live {
         };
         match upgrade::upgrade(estate) {
             Ok(pid) => {
+                self.replacement.is_done.store(true, SeqCst);
                 tracing::info!(pid, "the new program serves; this one ends when its clients have left")
+            }
+            Err(_) if !self.handle.takes_newcomers() => {
+                tracing::error!("this program is not replaced, since it has been told to end");
             }
             Err(why) => tracing::error!("this program goes on: {why}"),
         }

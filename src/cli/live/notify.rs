@@ -4,6 +4,8 @@ use std::env;
 use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 /// How long a supervisor that does not read may hold up the thread that tells it something.
@@ -14,6 +16,8 @@ const WITHIN: Duration = Duration::from_millis(200);
 pub(crate) struct Supervisor {
     to: Option<(UnixDatagram, PathBuf)>,
     watchdog: Option<Duration>,
+    /// Another process speaks with it from now on.
+    is_over: AtomicBool,
 }
 
 impl Supervisor {
@@ -29,7 +33,11 @@ impl Supervisor {
         // A watchdog that is meant for another process of the same unit is not ours.
         let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|&time| ours && time > 0).map(Duration::from_micros);
-        Self { to: socket.ok().map(|socket| (socket, name.into())), watchdog }
+        Self {
+            to: socket.ok().map(|socket| (socket, name.into())),
+            watchdog,
+            is_over: AtomicBool::new(false),
+        }
     }
 
     /// How often it wants to hear that the server moves: half of the time after which it would end the process.
@@ -64,9 +72,11 @@ impl Supervisor {
         self.say(&format!("STATUS={}", line.replace('\n', " ")));
     }
 
-    /// Another process serves from now on.
+    /// Another process serves from now on, and it alone speaks with the supervisor: the end of this one is not that of the
+    /// service.
     pub(crate) fn main_process(&self, pid: u32) {
         self.say(&format!("MAINPID={pid}"));
+        self.is_over.store(true, SeqCst);
     }
 
     /// Whether anybody listens.
@@ -75,7 +85,7 @@ impl Supervisor {
     }
 
     fn say(&self, words: &str) {
-        let Some((socket, path)) = &self.to else { return };
+        let Some((socket, path)) = self.to.as_ref().filter(|_| !self.is_over.load(SeqCst)) else { return };
         if let Err(error) = send(socket, path, words.as_bytes()) {
             tracing::debug!(%error, "the supervisor could not be told {words}");
         }

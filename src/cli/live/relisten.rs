@@ -64,12 +64,6 @@ impl<'a> Relistened<'a> {
     /// Why this cannot be before a restart, if it cannot: `known` are the listeners that the server has had, `going` the URLs
     /// of those that go on, and it has room for `most`.
     pub(crate) fn obstacle(&self, known: &[KnownListener], going: &[String], most: usize) -> Option<String> {
-        let gone = self.gone.iter().map(|(_, listener)| *listener);
-        let mut all = self.added.iter().copied().chain(gone);
-        if let Some(datagrams) = all.find(|listener| !listener.has_backlog()) {
-            let text = &datagrams.text;
-            return Some(format!("listener `{text}` takes datagrams: it opens and closes at a restart"));
-        }
         let added = self.added.iter().filter(|new| !known.iter().any(|one| one.opens_again_as(new)));
         let added: Vec<_> = added.collect();
         let here_was = |new: &PlannedListener| {
@@ -87,9 +81,10 @@ impl<'a> Relistened<'a> {
     }
 }
 
-/// Where a URL says that a listener is.
-fn place(url: &str) -> &str {
-    url.split_once("://").or_else(|| url.split_once(':')).map_or(url, |(_, place)| place)
+/// Where a URL says that a listener is: two have room at one address, of which one takes datagrams.
+fn place(url: &str) -> (bool, &str) {
+    let place = url.split_once("://").or_else(|| url.split_once(':')).map_or(url, |(_, place)| place);
+    (url.starts_with("udp:"), place)
 }
 
 #[cfg(test)]
@@ -147,22 +142,23 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_for_datagrams_neither_opens_nor_closes() {
-        for (old, new) in [
-            (&[ECHO, "time=udp://127.0.0.1:1004"][..], &[ECHO][..]),
-            (&[ECHO], &[ECHO, "time=udp://127.0.0.1:1004"]),
-        ] {
-            let (old, new) = (planned(old), planned(new));
-            let why = between(&old, &new).obstacle(&[], &[], 9).unwrap();
-            assert!(why.contains("`time=udp://127.0.0.1:1004` takes datagrams"), "{why}");
-        }
+    fn a_listener_for_datagrams_may_be_where_one_for_connections_is() {
+        let (old, new) = (planned(&[ECHO]), planned(&[ECHO, "time=udp://127.0.0.1:1001"]));
+        let seats =
+            [known("tcp://127.0.0.1:1001", "echo", true), known("udp://127.0.0.1:1001", "echo", false)];
+        let found = between(&old, &new);
+        assert_eq!(found.obstacle(&seats[..1], &[], 9), None);
+        assert!(found.obstacle(&seats, &[], 9).unwrap().contains("is where another one was"));
     }
 
     #[test]
-    fn places_are_compared_without_the_protocol() {
-        for (url, expected) in
-            [("tcp://[::1]:5", "[::1]:5"), ("unix:/run/x", "/run/x"), ("http+unix:/run/x", "/run/x")]
-        {
+    fn places_are_compared_without_what_is_spoken_there() {
+        for (url, expected) in [
+            ("tcp://[::1]:5", (false, "[::1]:5")),
+            ("udp://[::1]:5", (true, "[::1]:5")),
+            ("unix:/run/x", (false, "/run/x")),
+            ("http+unix:/run/x", (false, "/run/x")),
+        ] {
             assert_eq!(place(url), expected);
         }
     }

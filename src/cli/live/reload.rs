@@ -120,7 +120,8 @@ impl Configured {
         }
         let relistened = self.relistened(new);
         self.look_for_obstacles(&relistened, new, handle)?;
-        let limits = handle.would_change(new.plan.limits.clone(), &self.own_limits(new));
+        let limits =
+            handle.would_change(new.plan.limits.clone(), &self.own_limits(new), new.plan.takes_datagrams());
         let mut changes = limits.map_err(|error| error.to_string())?;
         let urls: Vec<_> = known(handle).into_iter().map(|known| known.url).collect();
         for (position, old, new) in self.both(new) {
@@ -168,15 +169,17 @@ impl Configured {
     fn take_over(&mut self, new: ReadAgain, handle: &Handle) -> Result<(), String> {
         let relistened = self.relistened(&new);
         let gone: Vec<_> = relistened.gone.iter().map(|(position, _)| *position).collect();
-        let neighbours = new.plan.neighbours();
+        let (neighbours, of_datagrams) = (new.plan.neighbours(), new.plan.datagram_addresses());
         let around = Around {
             neighbours: &neighbours,
+            of_datagrams: &of_datagrams,
             reuse_address: true,
             busy_reply: new.plan.busy_reply.clone().map(Into::into),
             access_log: self.access.clone(),
         };
         let openings = openings(&relistened, handle);
-        let relistening = handle.relisten(new.plan.limits.clone(), &self.own_limits(&new), openings, &around);
+        let (limits, datagrams) = (new.plan.limits.clone(), new.plan.takes_datagrams());
+        let relistening = handle.relisten(limits, &self.own_limits(&new), openings, datagrams, &around);
         let relistening = relistening.map_err(|error| error.to_string())?;
         // From here on nothing can fail. What serves goes on.
         let ReadAgain { args, plan, partners } = new;
@@ -226,18 +229,22 @@ impl Configured {
         of_all.into_iter().chain(own).chain(level).collect()
     }
 
-    /// What each listener makes of the limits of the server, by its position.
+    /// What each listener makes of the limits of the server, by its position. One that is closed keeps what it had of its own,
+    /// unless that is more than the server has now: nobody can correct it in the file.
     fn own_limits<'a>(&'a self, new: &'a ReadAgain) -> impl Fn(usize, &Limits) -> Limits + 'a {
         let added = |position: usize| {
             let beyond = position.checked_sub(self.plan.listeners.len())?;
             new.without_partner().nth(beyond)
         };
-        let one = move |position| {
-            new.partner(position).or(self.plan.listeners.get(position)).or_else(|| added(position))
-        };
-        move |position, limits| match one(position) {
-            Some(listener) => listener.own.applied_to(Clone::clone(limits)),
-            None => Clone::clone(limits),
+        move |position, limits| {
+            let closed = || self.plan.listeners.get(position);
+            match (new.partner(position).or_else(|| added(position)), closed()) {
+                (Some(listener), _) => listener.own.applied_to(Clone::clone(limits)),
+                (None, Some(closed)) if closed.limits(limits).check_beside(limits).is_ok() => {
+                    closed.own.applied_to(Clone::clone(limits))
+                }
+                _ => Clone::clone(limits),
+            }
         }
     }
 

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+/// An order to end comes first: it is looked for this often.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long the new program has until it serves.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// What it may say at most.
@@ -64,13 +66,17 @@ pub(super) fn upgrade(estate: Estate<'_>) -> Result<u32, String> {
         return Err("this is process 1 of a container, which ends with it: start a new container".to_owned());
     }
     let Estate { started, handle, supervisor, texts, beside, end_beside } = estate;
+    let ends = || !handle.takes_newcomers();
+    if ends() {
+        return Err(ENDS.to_owned());
+    }
     let program =
         started.program.as_ref().map_err(|why| format!("its program file cannot be found: {why}"))?;
     let sockets = sockets(handle, texts, beside)
         .map_err(|error| format!("the sockets cannot be handed over: {error}"))?;
     let (mut child, pipe) = start(program, &sockets)
         .map_err(|error| format!("the new program {} cannot be started: {error}", program.display()))?;
-    let unwanted = match wait_until_ready(&pipe) {
+    let unwanted = match wait_until_ready(&pipe, &ends) {
         Ok(unwanted) => unwanted,
         Err(why) => return Err(give_up(&mut child, why)),
     };
@@ -139,14 +145,22 @@ fn start(program: &Path, sockets: &[Leaving]) -> io::Result<(Child, File)> {
     Ok((command.spawn()?, ours.into()))
 }
 
-/// Waits for the new program; the numbers of the sockets that it did not want.
-fn wait_until_ready(mut pipe: &File) -> Result<BTreeSet<usize>, String> {
+/// Why nothing takes the place of this program.
+const ENDS: &str = "it has been told to end";
+
+/// Waits for the new program, unless this one `ends` meanwhile; the numbers of the sockets that it did not want.
+fn wait_until_ready(mut pipe: &File, ends: &dyn Fn() -> bool) -> Result<BTreeSet<usize>, String> {
     let until = Instant::now() + READY_WITHIN;
     let mut said = Vec::new();
     while !said.ends_with(b"\n") && said.len() < ANSWER_MAX {
         let left = until.saturating_duration_since(Instant::now());
-        let time = Timespec::try_from(left).map_err(|_| "the clock cannot say how long to wait")?;
-        match poll(&mut [PollFd::new(&pipe.as_fd(), PollFlags::IN)], Some(&time)) {
+        let time = Timespec::try_from(left.min(LOOK)).map_err(|_| "the clock cannot say how long to wait")?;
+        let polled = poll(&mut [PollFd::new(&pipe.as_fd(), PollFlags::IN)], Some(&time));
+        if ends() {
+            return Err(ENDS.to_owned());
+        }
+        match polled {
+            Ok(0) if left > LOOK => continue,
             Ok(0) => return Err(format!("it does not serve after {} s", READY_WITHIN.as_secs())),
             Ok(_) => {}
             Err(_) => continue,
@@ -199,7 +213,7 @@ mod tests {
     fn said(words: &str) -> Result<BTreeSet<usize>, String> {
         let (ours, theirs) = rustix::pipe::pipe().unwrap();
         File::from(theirs).write_all(words.as_bytes()).unwrap();
-        wait_until_ready(&ours.into())
+        wait_until_ready(&ours.into(), &|| false)
     }
 
     #[test]

@@ -431,8 +431,13 @@ fn server(answers_overload: bool) -> crate::server::BoundServer {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let listener = Listener::new(nothing.into(), address.into(), service, 0, None);
     let limits = Limits::default().max_connections(1).queue(1);
-    crate::server::BoundServer::new(limits, Listeners::new(vec![listener], 0), Vec::new(), Extras::default())
-        .unwrap()
+    crate::server::BoundServer::new(
+        limits,
+        Listeners::new(vec![listener], 0),
+        Listeners::new(vec![], 0),
+        Extras::default(),
+    )
+    .unwrap()
 }
 
 /// An entry of a connection that waits for a turn with this claim, and its client's end.
@@ -534,8 +539,8 @@ fn a_datagram_that_is_shed_is_counted_by_the_reason_for_it_and_its_place_is_free
     let limits = Limits::default().workers(1).max_connections(1).queue(1);
     let server = crate::server::BoundServer::new(
         limits,
-        Listeners::new(Vec::new(), 0),
-        vec![socket],
+        Listeners::new(Vec::new(), 1),
+        Listeners::new(vec![socket], 0),
         Extras::default(),
     )
     .unwrap();

@@ -27,7 +27,7 @@ impl Intake<'_> {
         if self.line.datagram_room(self.counts.free_workers()) == 0 {
             return false;
         }
-        let Some(slot) = self.datagrams.slots.put(number, taken, request) else {
+        let Some(slot) = self.datagrams.slots().put(number, taken, request) else {
             return false;
         };
         self.datagrams.sockets[number].begin();
@@ -68,8 +68,8 @@ impl Intake<'_> {
     /// Drops a datagram whose entry the caller has taken from the line.
     pub(crate) fn drop_waiting(&self, slot: u32, row: Row<'_>, reason: DatagramDrop) {
         self.line.datagram_left();
-        let number = self.datagrams.slots.lock(slot).socket;
-        self.datagrams.slots.give_back(slot);
+        let number = self.datagrams.slots().lock(slot).socket;
+        self.datagrams.slots().give_back(slot);
         if let Some(socket) = self.datagrams.sockets.get(number) {
             row.of(socket.column).datagrams_dropped(reason, 1);
             socket.end();
@@ -85,7 +85,7 @@ impl Intake<'_> {
 
     /// One log line for each listener and reason with what was dropped since the last call.
     pub(crate) fn sum_up(&self) {
-        for socket in &self.datagrams.sockets {
+        for socket in self.datagrams.sockets.iter() {
             let dropped = self.dropped(socket);
             for (at, &reason) in DatagramDrop::ALL.iter().enumerate() {
                 let count = dropped[at].saturating_sub(socket.seen(at, dropped[at]));

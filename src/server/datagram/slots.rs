@@ -41,10 +41,6 @@ impl Mailbox {
         }
     }
 
-    pub(crate) fn capacity(&self) -> usize {
-        self.places.len()
-    }
-
     /// Copies a datagram into a free place; `None` when there is none.
     pub(crate) fn put(&self, socket: usize, taken: &Taken, request: &[u8]) -> Option<u32> {
         let number = self.free().pop()?;

@@ -23,19 +23,20 @@ use crate::limits::Limits;
 use crate::metrics::stats::Ledger;
 use crate::reason::DatagramDrop;
 use crate::server::listener::name_of;
+use crate::server::listeners::Listeners;
 use crate::server::poll::poller::{Poller, Source};
 use crate::server::queue::cost::TurnCost;
 use crate::server::queue::line::{Entry, Job, Line};
 use crate::service::DatagramService;
 use crate::sys::{Given, receive_datagrams, send_datagrams};
-use crate::transport::listen::ignore_datagrams;
+use crate::transport::listen::{heed_datagrams, ignore_datagrams};
 use crate::transport::socket::receive;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 /// Ports below 1024 of services that answer whatever comes, or that are known to be abused as reflectors, and memcached's;
@@ -58,6 +59,12 @@ const UNREAD_MOST: usize = 100_000;
 /// How long a worker waits for room in the send buffer before it gives replies up.
 const SEND_WAIT: Duration = Duration::from_millis(10);
 
+/// The column in the ledgers of the datagram listener of this number. Those of connections are counted from the first, these
+/// from the last.
+pub(crate) fn column_of(number: usize, columns: usize) -> usize {
+    columns - 1 - number
+}
+
 /// One datagram listener.
 pub(crate) struct DatagramSocket {
     pub(crate) url: Arc<str>,
@@ -71,6 +78,10 @@ pub(crate) struct DatagramSocket {
     pub(crate) column: usize,
     pub(crate) cost: TurnCost,
     socket: RwLock<Option<UdpSocket>>,
+    /// Another process has the socket too, and goes on with it after this one.
+    is_shared: AtomicBool,
+    /// When it was closed, while the server goes on, by the server's clock; 0 while it is open.
+    closed_at: AtomicU64,
     /// An entry that says "receive" is in the queue.
     scheduled: AtomicBool,
     /// Since when.
@@ -79,9 +90,9 @@ pub(crate) struct DatagramSocket {
     retry: AtomicBool,
     /// Batches and waiting datagrams that somebody works at.
     pending: AtomicUsize,
-    /// Batches that may still be taken; counted down while the server drains.
+    /// Batches that may still be taken; counted down while it drains.
     batches_left: AtomicU32,
-    /// What the kernel had dropped when the socket was closed.
+    /// What the kernel had dropped of sockets that are closed.
     dropped_in_kernel: AtomicU64,
     /// Datagrams that nobody came to receive before the socket was closed, and replies that were made after it.
     too_late: AtomicU64,
@@ -106,6 +117,8 @@ impl DatagramSocket {
             column: position,
             cost: TurnCost::unknown(),
             socket: RwLock::new(Some(socket)),
+            is_shared: AtomicBool::new(false),
+            closed_at: AtomicU64::new(0),
             scheduled: AtomicBool::new(false),
             scheduled_at: AtomicU64::new(0),
             retry: AtomicBool::new(false),
@@ -119,6 +132,35 @@ impl DatagramSocket {
 
     pub(crate) fn socket(&self) -> RwLockReadGuard<'_, Option<UdpSocket>> {
         self.socket.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It receives nothing before it is started.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens and closes listeners"))]
+    pub(crate) fn asleep(mut self) -> Self {
+        *self.batches_left.get_mut() = 0;
+        self
+    }
+
+    /// With a socket that another process has too.
+    pub(crate) fn shared(mut self, is_shared: bool) -> Self {
+        *self.is_shared.get_mut() = is_shared;
+        self
+    }
+
+    /// Whether another process has the socket too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared.load(SeqCst)
+    }
+
+    /// Another process receives from now on what comes to the socket.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program replaces itself"))]
+    pub(crate) fn hand_over(&self) {
+        self.is_shared.store(true, SeqCst);
+    }
+
+    /// When it was closed, if it was, while the server goes on.
+    pub(crate) fn closed_at(&self) -> Option<Nanos> {
+        Some(self.closed_at.load(SeqCst)).filter(|&at| at > 0)
     }
 
     /// Registers the socket with the poller; an event follows for what is there already.
@@ -209,9 +251,11 @@ impl DatagramSocket {
         self.pending.fetch_add(1, SeqCst);
     }
 
-    /// And has ended.
+    /// And has ended. The last one at a listener that was closed closes its socket.
     pub(crate) fn end(&self) {
-        self.pending.fetch_sub(1, SeqCst);
+        if self.pending.fetch_sub(1, SeqCst) == 1 && self.closed_at().is_some() {
+            self.close_if_done();
+        }
     }
 
     /// How many batches may still be taken.
@@ -222,8 +266,10 @@ impl DatagramSocket {
     /// A batch was taken when this number was left: while the server drains, it is the last one
     /// if it was not full.
     pub(crate) fn count_last(&self, left: u32, full: bool) {
+        let fewer = |now: u32| (now != u32::MAX).then(|| if full { now.saturating_sub(1) } else { 0 });
         if left != u32::MAX {
-            self.batches_left.store(if full { left.saturating_sub(1) } else { 0 }, SeqCst);
+            // Not where it has opened again meanwhile.
+            let _ = self.batches_left.fetch_update(SeqCst, SeqCst, fewer);
         }
     }
 
@@ -234,10 +280,8 @@ impl DatagramSocket {
     /// What the kernel has dropped because its buffer was full. `SO_MEMINFO` tells at any time what
     /// `SO_RXQ_OVFL` tells with the next datagram that fits, and costs nothing per datagram.
     pub(crate) fn dropped_in_kernel(&self) -> u64 {
-        match &*self.socket() {
-            Some(socket) => drops(socket),
-            None => self.dropped_in_kernel.load(Relaxed),
-        }
+        let guard = self.socket();
+        self.dropped_in_kernel.load(Relaxed) + guard.as_ref().map_or(0, drops)
     }
 
     /// Datagrams that were not received before the socket was closed, and replies that were made after it.
@@ -250,11 +294,83 @@ impl DatagramSocket {
         self.seen[reason].swap(now, Relaxed)
     }
 
+    /// Takes what the kernel holds, and then no more; whether there is a socket.
+    pub(crate) fn take_no_more(&self, line: &Line, number: usize, now: Nanos) -> bool {
+        let guard = self.socket();
+        let Some(socket) = &*guard else { return false };
+        if self.is_shared() {
+            // What the kernel holds is for the other process, like what comes.
+            self.batches_left.store(0, SeqCst);
+        } else {
+            ignore_datagrams(socket);
+            self.batches_left.store(LAST_BATCHES, SeqCst);
+            self.schedule(line, number, now);
+        }
+        true
+    }
+
     fn close(&self) {
-        let mut guard = self.socket.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(socket) = guard.take() {
+        self.let_go(&mut self.socket.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Closes the socket, whatever was still to be answered.
+    pub(crate) fn cut(&self) {
+        self.batches_left.store(0, SeqCst);
+        self.close();
+    }
+
+    /// Closes the socket if everything is answered. While somebody else looks at the socket, it is closed by the timekeeper,
+    /// later.
+    pub(crate) fn close_if_done(&self) {
+        if self.is_done()
+            && let Ok(mut socket) = self.socket.try_write()
+            && self.is_done()
+        {
+            self.let_go(&mut socket);
+        }
+    }
+
+    fn let_go(&self, socket: &mut Option<UdpSocket>) {
+        let Some(socket) = socket.take() else { return };
+        if !self.is_shared() {
             self.too_late.fetch_add(unread(&socket), Relaxed);
-            self.dropped_in_kernel.store(drops(&socket), Relaxed);
+        }
+        self.dropped_in_kernel.fetch_add(drops(&socket), Relaxed);
+    }
+}
+
+/// A listener that closes, or opens again, while the server goes on.
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens and closes listeners"))]
+impl DatagramSocket {
+    /// It takes nothing that comes from `now` on. What it has is answered; then the socket is closed.
+    pub(crate) fn close_down(&self, line: &Line, number: usize, now: Nanos) {
+        self.closed_at.store(now.max(1), SeqCst);
+        self.take_no_more(line, number, now);
+    }
+
+    /// Keeps the socket of one that was closed from being closed while the returned guard is there, if it is there still.
+    pub(crate) fn keep(&self) -> Option<RwLockReadGuard<'_, Option<UdpSocket>>> {
+        Some(self.socket()).filter(|socket| socket.is_some())
+    }
+
+    /// It is open again, with this socket.
+    pub(crate) fn open_again(&self, socket: UdpSocket) {
+        *self.socket.write().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+        self.closed_at.store(0, SeqCst);
+    }
+
+    /// It is open again, with the socket that it was closed with.
+    pub(crate) fn stay_open(&self, kept: RwLockReadGuard<'_, Option<UdpSocket>>) {
+        kept.as_ref().into_iter().for_each(heed_datagrams);
+        self.closed_at.store(0, SeqCst);
+    }
+
+    /// Receives from now on.
+    pub(crate) fn start(&self, line: &Line, number: usize, now: Nanos) {
+        // A server that has begun to end may have closed it.
+        if let Some(_open) = self.keep() {
+            self.batches_left.store(u32::MAX, SeqCst);
+            self.schedule(line, number, now);
         }
     }
 }
@@ -284,22 +400,30 @@ fn wait_writable(socket: &UdpSocket) {
 
 /// All datagram listeners of a server.
 pub(crate) struct Datagrams {
-    pub(crate) sockets: Vec<DatagramSocket>,
+    pub(crate) sockets: Listeners<DatagramSocket>,
     /// The places in which they wait for a worker.
-    pub(crate) slots: Mailbox,
+    slots: OnceLock<Mailbox>,
+    /// How many there are, and how large each is.
+    places: usize,
+    size: usize,
     /// What each source may send.
     pub(crate) rates: DatagramRates,
-    refused_ports: Vec<u16>,
 }
 
 impl Datagrams {
-    pub(crate) fn new(sockets: Vec<DatagramSocket>, limits: &Limits) -> Self {
-        // Two listeners of one server could be made to answer each other, too.
-        let own = sockets.iter().map(|socket| socket.address.port());
-        let refused_ports = REFUSED_PORTS.into_iter().chain(own).collect();
-        let places = if sockets.is_empty() { 0 } else { Self::places(limits) };
-        let slots = Mailbox::new(places, limits.max_datagram);
-        Self { sockets, slots, rates: DatagramRates::new(limits), refused_ports }
+    pub(crate) fn new(sockets: Listeners<DatagramSocket>, limits: &Limits) -> Self {
+        let (places, size) = (Self::places(limits), limits.max_datagram);
+        Self { sockets, slots: OnceLock::new(), places, size, rates: DatagramRates::new(limits) }
+    }
+
+    /// The places in which datagrams wait for a worker: made when the first one has to.
+    pub(crate) fn slots(&self) -> &Mailbox {
+        self.slots.get_or_init(|| Mailbox::new(self.places, self.size))
+    }
+
+    /// How many may wait or be answered.
+    pub(crate) fn capacity(&self) -> usize {
+        self.places
     }
 
     /// Datagrams that wait, and one at each worker.
@@ -309,7 +433,7 @@ impl Datagrams {
 
     /// How many entries the queue must have room for.
     pub(crate) fn entries(&self) -> usize {
-        self.sockets.len() + self.slots.capacity()
+        self.sockets.room() + self.places
     }
 
     /// The bytes that datagrams can make a server hold.
@@ -321,40 +445,34 @@ impl Datagrams {
 
     /// Whether answering this source could loop or reflect.
     pub(crate) fn refuses(&self, peer: SocketAddr) -> bool {
-        self.refused_ports.contains(&peer.port())
+        // Two listeners of one server could be made to answer each other, too.
+        let own =
+            |socket: &DatagramSocket| socket.closed_at().is_none() && socket.address.port() == peer.port();
+        REFUSED_PORTS.contains(&peer.port()) || self.sockets.iter().any(own)
     }
 
     /// Tells all sockets to take what the kernel holds, and then no more; whether there are any.
     pub(crate) fn begin_drain(&self, line: &Line, now: Nanos) -> bool {
+        let mut any = false;
         for (number, socket) in self.sockets.iter().enumerate() {
-            if let Some(socket) = &*socket.socket() {
-                ignore_datagrams(socket);
-            }
-            socket.batches_left.store(LAST_BATCHES, SeqCst);
-            socket.schedule(line, number, now);
+            any |= socket.take_no_more(line, number, now);
         }
-        !self.sockets.is_empty()
+        any
     }
 
     /// Closes the sockets that have answered everything; whether all have.
     pub(crate) fn drained(&self) -> bool {
         let mut all = true;
-        for socket in &self.sockets {
-            if socket.is_done() {
-                socket.close();
-            } else {
-                all = false;
-            }
+        for socket in self.sockets.iter() {
+            socket.close_if_done();
+            all &= socket.is_done();
         }
         all
     }
 
     /// Closes all sockets, whatever was still to be answered.
     pub(crate) fn close(&self) {
-        for socket in &self.sockets {
-            socket.batches_left.store(0, SeqCst);
-            socket.close();
-        }
+        self.sockets.iter().for_each(DatagramSocket::cut);
     }
 
     /// Asks the kernel again where it failed; whether it failed anywhere.
@@ -379,7 +497,7 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let socket = DatagramSocket::new(socket, address, Arc::new(Echo), 0);
-        let datagrams = Datagrams::new(vec![socket], &Limits::default());
+        let datagrams = Datagrams::new(Listeners::new(vec![socket], 0), &Limits::default());
         let refused = [&REFUSED_PORTS[..], &[address.port()]].concat();
         assert!([0, 7, 13, 17, 19, 37, 53, 123, 161, 389, 11_211].iter().all(|port| refused.contains(port)));
         for port in (0..=1024).chain([11_211, address.port(), 65_535]) {

@@ -33,6 +33,7 @@ impl Stage {
 /// Ends the connections whose listener was closed long enough ago.
 pub(super) fn see_off(shared: &Shared, now: Nanos) {
     let timeout = shared.limits.current().server.drain_timeout;
+    see_off_datagrams(shared, now, timeout);
     let stage = |listener: &Listener| listener.closed_at().map(|at| Stage::at(now, at, timeout));
     let mut are_to_end = false;
     for (number, listener) in shared.listeners.iter().enumerate() {
@@ -48,6 +49,18 @@ pub(super) fn see_off(shared: &Shared, now: Nanos) {
     let in_stage = |wanted: Stage| move |number: usize| stage(&shared.listeners[number]) == Some(wanted);
     end_idle(shared, now, in_stage(Stage::Ends));
     cut(shared, now, in_stage(Stage::IsCut));
+}
+
+/// Closes the sockets of listeners for datagrams that were closed, once they have answered what they had received, or have
+/// had their time.
+fn see_off_datagrams(shared: &Shared, now: Nanos, timeout: Duration) {
+    for socket in shared.datagrams.sockets.iter() {
+        match socket.closed_at().map(|at| Stage::at(now, at, timeout)) {
+            Some(Stage::GoesOn) => socket.close_if_done(),
+            Some(Stage::Ends | Stage::IsCut) if socket.socket().is_some() => socket.cut(),
+            _ => {}
+        }
+    }
 }
 
 /// Cuts connections of these listeners. Those that wait for a turn or have one are cut when they are parked.

@@ -6,6 +6,7 @@ use crate::phase::Phase;
 use crate::reason::{CloseReason, DatagramDrop, DropReason};
 use crate::server::close::last_words::LastWords;
 use crate::server::counts::KEEPER_ROW;
+use crate::server::datagram::socket::DatagramSocket;
 use crate::server::queue::connection::Waiting;
 use crate::server::queue::line::{Claim, Entry, Job};
 use crate::server::queue::owned::Owned;
@@ -395,9 +396,11 @@ fn shed_total(shared: &Shared) -> u64 {
 
 /// Datagrams that were received and not answered because the server ended.
 fn datagrams_dropped(shared: &Shared) -> u64 {
-    let dropped = |socket: &crate::server::datagram::socket::DatagramSocket| {
+    let dropped = |socket: &DatagramSocket| {
         let counts = shared.counts.read_counts(socket.column);
-        counts.datagrams_dropped[DatagramDrop::Draining as usize] + socket.too_late()
+        // What a listener that was closed before did not answer in time is not of this drain.
+        let too_late = if socket.closed_at().is_none() { socket.too_late() } else { 0 };
+        counts.datagrams_dropped[DatagramDrop::Draining as usize] + too_late
     };
     shared.datagrams.sockets.iter().map(dropped).sum()
 }

@@ -188,7 +188,7 @@ fn answer(
 pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos) {
     let shared = station.shared;
     let waited = station.now.saturating_sub(since);
-    let letter = shared.datagrams.slots.lock(slot);
+    let letter = shared.datagrams.slots().lock(slot);
     let socket = &shared.datagrams.sockets[letter.socket];
     let ledger = station.row().of(socket.column);
     if is_too_late(&station.limits.server, ledger, waited) {
@@ -210,7 +210,7 @@ pub(crate) fn answer_waiting(station: &mut Station<'_>, slot: u32, since: Nanos)
     }
     station.batch = Some(batch);
     drop(letter);
-    shared.datagrams.slots.give_back(slot);
+    shared.datagrams.slots().give_back(slot);
     socket.end();
     station.finish();
 }

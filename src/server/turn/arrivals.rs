@@ -30,7 +30,7 @@ impl Arrivals<Entry> for Shared {
                 })
             }
             Job::Datagram(slot) => {
-                let letter = self.datagrams.slots.lock(slot);
+                let letter = self.datagrams.slots().lock(slot);
                 let (socket, peer) = (&self.datagrams.sockets[letter.socket], letter.taken.peer);
                 let source = Sharing::source(self.sharing.heap(socket.column, peer.ip()));
                 let (since, class) = (entry.since, Class::Datagram);

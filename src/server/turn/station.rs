@@ -145,9 +145,13 @@ mod tests {
     #[test]
     fn a_worker_spins_as_long_as_the_limit_says_from_its_next_turn_on() {
         let limits = Limits::default().workers(1).max_connections(8).queue(8);
-        let server =
-            BoundServer::new(limits.clone(), Listeners::new(Vec::new(), 0), Vec::new(), Extras::default())
-                .unwrap();
+        let server = BoundServer::new(
+            limits.clone(),
+            Listeners::new(vec![], 0),
+            Listeners::new(vec![], 0),
+            Extras::default(),
+        )
+        .unwrap();
         let shared = server.shared();
         let mut station = Station::new(shared, 0);
         (0..64).for_each(|_| station.busy_poll.paid());

@@ -85,13 +85,13 @@ impl Bell {
         self.awaited.load(Relaxed) != NOTHING
     }
 
-    /// Whether the acceptor waits for this.
+    /// Whether the acceptor waits for this. Asked after a place was given back: the reading must not be moved before that.
     pub(crate) fn awaits(&self, awaited: Awaited, scope: Scope) -> bool {
-        let all = self.awaited.load(Relaxed);
+        let all = self.awaited.load(SeqCst);
         match scope {
             Scope::All => all & awaited.bit() != 0,
             Scope::Listener(listener) => {
-                all & awaited.bit() << OWN != 0 && self.own[listener].load(Relaxed) & awaited.bit() != 0
+                all & awaited.bit() << OWN != 0 && self.own[listener].load(SeqCst) & awaited.bit() != 0
             }
         }
     }
@@ -114,7 +114,7 @@ impl Bell {
     /// waits for one anywhere.
     pub(crate) fn ring_for_all(&self, made: Awaited) {
         let bits = made.bit() | made.bit() << OWN;
-        if self.awaited.load(Relaxed) & bits != 0 && self.awaited.fetch_and(!bits, SeqCst) & bits != 0 {
+        if self.awaited.load(SeqCst) & bits != 0 && self.awaited.fetch_and(!bits, SeqCst) & bits != 0 {
             (self.wake)();
         }
     }

@@ -31,13 +31,14 @@ impl Places {
         self.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// One that was counted is free again; how many are still taken.
+    /// One that was counted is free again; how many are still taken. In one order with the word of the
+    /// [bell](super::bell::Bell): either the acceptor sees the place, or the one that gives it back sees that it is awaited.
     pub(super) fn give_back(&self) -> usize {
-        self.taken.fetch_sub(1, Ordering::AcqRel) - 1
+        self.taken.fetch_sub(1, Ordering::SeqCst) - 1
     }
 
     pub(crate) fn taken(&self) -> usize {
-        self.taken.load(Ordering::Acquire)
+        self.taken.load(Ordering::SeqCst)
     }
 
     /// Changes how many there are. Where more are taken, they stay with their holders.

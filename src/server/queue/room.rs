@@ -1,6 +1,6 @@
 //! Room for newcomers that wait for a worker: for those of all listeners together, and for those of each.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 /// How many newcomers wait, and how many may.
@@ -33,8 +33,11 @@ impl NewcomerRoom {
     ///
     /// Those that a dry run of the limit lets in beside it are not counted when they come, and are counted here. So the number
     /// is that of a queue which had refused them and is worked off as fast as this one. It is never below 0.
+    ///
+    /// The number stands in one order with the word of the [bell](crate::admit::bell::Bell): either the acceptor sees the place that
+    /// this makes, or the caller sees that the acceptor waits for one.
     pub(crate) fn left(&self) {
-        let _ = self.waiting.fetch_update(Relaxed, Relaxed, |waiting| waiting.checked_sub(1));
+        let _ = self.waiting.fetch_update(SeqCst, Relaxed, |waiting| waiting.checked_sub(1));
     }
 
     /// The one that came last was let in beside the limit, and takes none of the places.
@@ -43,7 +46,7 @@ impl NewcomerRoom {
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Relaxed)
+        self.waiting.load(SeqCst)
     }
 
     /// How many may wait.

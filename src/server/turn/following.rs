@@ -87,7 +87,8 @@ mod tests {
 
     fn server() -> BoundServer {
         let limits = Limits::default().workers(1).max_connections(8).queue(8);
-        BoundServer::new(limits, Listeners::new(Vec::new(), 0), Vec::new(), Extras::default()).unwrap()
+        let (listeners, sockets) = (Listeners::new(Vec::new(), 0), Listeners::new(Vec::new(), 0));
+        BoundServer::new(limits, listeners, sockets, Extras::default()).unwrap()
     }
 
     #[test]

@@ -155,8 +155,11 @@ fn a_file_with_a_mistake_is_a_mistake_of_usage_in_one_line() {
     let server = Program::new().admin().start();
     for (text, why) in [
         ("max-line = \n", "new.toml: line 1: "),
-        ("idle_timeout = \"3h\"\n", "new.toml: `idle_timeout` is not an option"),
-        ("idle-timeout = \"0s\"\n", "idle-timeout is 0s: it must be from 1ms to 30d"),
+        (
+            "idle_timeout = \"3h\"\n",
+            "new.toml: line 1: `idle_timeout` is not an option: did you mean `idle-timeout`?",
+        ),
+        ("idle-timeout = \"0s\"\n", "new.toml: line 1: idle-timeout is 0s: it must be from 1ms to 30d"),
     ] {
         let (code, said, error) = against(server.admin(), &["--config", &folder.write("new.toml", text)]);
         assert_eq!((code, said.as_str(), error.lines().count()), (Some(2), "", 1), "{error}");
@@ -187,13 +190,13 @@ fn who_is_not_there_or_is_no_tidegate_or_an_older_one_is_told_in_one_line() {
     let older = "HTTP/1.1 404 Not Found\r\nContent-Length: 75\r\n\r\nnot here; there are /metrics, /livez, /readyz, /status and /status.json    \n";
     let echo = Program::new().start();
     for (address, why) in [
-        (nobody, "nobody answers at "),
+        (nobody, "nothing listens at "),
         (echo.address(), "is not the admin endpoint of a tidegate"),
         (answering(b""), "is not the admin endpoint of a tidegate"),
         (answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"), "is no tidegate"),
         (
             answering(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno"),
-            "is not the admin endpoint of a tidegate: it answers 404",
+            "is not the admin endpoint of a tidegate (it answers 404)",
         ),
         (answering(older.as_bytes()), "is older than this one"),
     ] {

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{
-    Client, End, Ending, Folder, PATIENCE, Program, Running, command, eventually, path, throughout,
+    Client, End, Ending, Folder, PATIENCE, Program, Running, command, eventually, finish, path, throughout,
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -236,8 +236,8 @@ fn with_backend_fair_each_key_is_a_source_and_one_with_few_requests_does_not_wai
     assert!(place("address") >= 7);
 }
 
-/// 64 clients ask again as soon as they are answered, and four places at a backend serve each in 16 ms, so a round takes 256 ms.
-/// With the freshest first one in ten waits for 1.2 s and more.
+/// 48 clients ask again as soon as they are answered, and four places at a backend serve each in 16 ms, so a round takes 192 ms,
+/// and on a busy machine less than 300 ms. With the freshest first half of them take 18 ms, and one in ten 1.2 s and more.
 #[test]
 fn clients_that_all_fit_and_ask_again_at_once_are_served_in_the_order_in_which_they_come() {
     for (kind, scheme) in [(Kind::Bytes, "tcp"), (Kind::Http, "http")] {
@@ -246,7 +246,7 @@ fn clients_that_all_fit_and_ask_again_at_once_are_served_in_the_order_in_which_t
         let backend_at = backend.listening(&format!("work on {scheme}")).to_string();
         let (_gate, at) = gate(kind, &backend_at, &[("--backend-connections", "4")]);
         let mut stress = command(path());
-        let load = ["-c", "64", "-t", "5s", "-d", "6s", "--warmup", "2s", "--reuse", "never"];
+        let load = ["-c", "48", "-t", "5s", "-d", "6s", "--warmup", "2s", "--reuse", "never"];
         stress.arg("stress").arg(format!("{scheme}://{at}")).args(load).args([
             "-o",
             "json",
@@ -263,7 +263,8 @@ fn clients_that_all_fit_and_ask_again_at_once_are_served_in_the_order_in_which_t
             at("p99"),
             at("max")
         );
-        assert!(at("p50") > 0.15 && at("p99") < 0.6, "{kind:?}: {report}");
+        // One pause of the machine holds up a whole round, which is one in twenty of all.
+        assert!(at("p50") > 0.15 && at("p90") < 0.6, "{kind:?}: {report}");
     }
 }
 
@@ -504,4 +505,17 @@ fn the_kernel_probes_both_sides_of_a_pair_that_has_stood_for_30_seconds() {
     eventually("it is probed", || (probed() == [true, true]).then_some(()));
     client.say("hello");
     peer.read_exact(&mut [0; 5]).unwrap();
+}
+
+/// A thread that checked without a pause would use a processor up.
+#[test]
+fn backends_are_checked_and_names_resolved_every_ten_milliseconds_at_the_most() {
+    let options = ["--backend-check", "1us", "--backend-resolve", "1ns"];
+    let listen = ["check", "--listen", "proxy:127.0.0.1:1=tcp://127.0.0.1:0"];
+    let output = finish(command(support::path()).args(listen).args(options));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    for option in ["backend-check ", "backend-resolve "] {
+        let line = said.lines().find(|line| line.trim_start().starts_with(option));
+        assert!(line.is_some_and(|line| line.ends_with(" 10ms")), "{said}");
+    }
 }

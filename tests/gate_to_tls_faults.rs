@@ -187,6 +187,7 @@ fn a_backend_that_stops_in_the_middle_of_the_handshake_is_given_up_in_time() {
         }
         assert!((Duration::from_millis(400)..Duration::from_secs(10)).contains(&began.elapsed()));
         assert_eq!(alone.failures(BackendFailure::Timeout), 1);
+        assert_eq!(alone.seen().no_backend, 1);
         assert_eq!(alone.seen().in_use, 0, "its place is given back");
         let (mut began, _) = silent.accept().unwrap();
         let mut hello = [0; 6];

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 use support::{Client, End, PATIENCE, Reply, Site, eventually, throughout};
 use tidegate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
-use tidegate::reason::{CloseReason, RequestFailure};
+use tidegate::reason::{BackendFailure, CloseReason, RequestFailure};
 use tidegate::service::HttpGateConfig;
 use tidegate::{Limits, proxy};
 
@@ -426,6 +426,70 @@ fn a_request_that_meets_a_closed_connection_is_sent_again_where_that_does_no_har
     site.end();
 }
 
+/// The time to reach a backend does not run while one works at the request.
+#[test]
+fn a_request_that_is_sent_again_after_a_while_has_the_whole_time_to_reach_a_backend() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    let path = format!("{}/again-{}.sock", env!("CARGO_TARGET_TMPDIR"), std::process::id());
+    let _ = std::fs::remove_file(&path);
+    other.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    other.listen(0).unwrap();
+    let other = std::os::unix::net::UnixListener::from(other);
+    let addresses = [gone.local_addr().unwrap().to_string(), format!("unix:{path}")];
+    drop(gone);
+    let time = Duration::from_millis(400);
+    let service = proxy(addresses).unwrap().connections(1).connect_timeout(time);
+    let site = Site::serve(Limits::default(), service.http(HttpGateConfig::default()).build().unwrap());
+    let mut client = site.client();
+    client.say(GET);
+    let mut called = CalledAtUnix(other.accept().unwrap().0);
+    called.answer();
+    assert_eq!(client.reply().text(), "ok");
+    // One that tries the other backend first, which is set aside, and then comes on the kept connection.
+    loop {
+        client.say(GET);
+        called.head();
+        if backends(&site).backends[0].failures[BackendFailure::Refused as usize] == 2 {
+            break;
+        }
+        called.say();
+        assert_eq!(client.reply().text(), "ok");
+    }
+    throughout(time + Duration::from_millis(50), "it works", || first(&site).in_use == 0);
+    // Nobody can connect until the one in the backlog was accepted.
+    let full = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    drop(called);
+    eventually("it is sent again", || (backends(&site).backends[1].repeated == 1).then_some(()));
+    drop((other.accept().unwrap(), full));
+    CalledAtUnix(other.accept().unwrap().0).answer();
+    assert_eq!(client.reply().text(), "ok");
+    site.end();
+}
+
+/// A connection of the gate's to a Unix socket.
+struct CalledAtUnix(std::os::unix::net::UnixStream);
+
+impl CalledAtUnix {
+    fn head(&mut self) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+    }
+
+    fn say(&mut self) {
+        self.0.write_all(OK.as_bytes()).unwrap();
+    }
+
+    fn answer(&mut self) {
+        self.head();
+        self.say();
+    }
+}
+
 #[test]
 fn a_backend_that_closes_behind_each_answer_without_a_word_costs_nobody_an_answer() {
     const CLIENTS: usize = 4;
@@ -691,6 +755,8 @@ fn a_backend_that_cannot_be_reached_is_502_and_its_client_stays() {
         let reply = client.reply();
         assert_eq!((reply.status, reply.closes()), (502, false));
     }
+    // The first has found out, and the second was told without an attempt.
+    assert_eq!((backends(&site).no_backend, first(&site).failures[BackendFailure::Refused as usize]), (2, 1));
     let backend = Backend(TcpListener::bind(address).unwrap());
     let reply = std::thread::scope(|scope| {
         scope.spawn(|| backend.accept().serve());

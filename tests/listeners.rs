@@ -212,7 +212,7 @@ fn check_shows_what_each_gate_has() {
     for gate in [
         "backend-connections 7 backend-total 5 backend-connect accept backend-connect-timeout 2s backend-check 2s \
          ready-needs-backend true backend-resolve 30s idle-timeout 3600s half-close-timeout 60s send-proxy v2",
-        "backend-connections 7 backend-total as many as each may have backend-connect accept \
+        "backend-connections 7 backend-total auto backend-connect accept \
          backend-connect-timeout 2s backend-check off ready-needs-backend false backend-resolve 30s idle-timeout 600s \
          half-close-timeout 60s send-proxy v2",
     ] {
@@ -224,14 +224,14 @@ fn check_shows_what_each_gate_has() {
 fn what_a_listener_cannot_have_of_its_own_is_said_with_its_place() {
     let listen = "[[listener]]\nlisten = \"echo=tcp://127.0.0.1:7\"\n";
     for (text, words) in [
-        (format!("{listen}workers = 3"), &["number 1", "`workers`", "same for all listeners"][..]),
-        (format!("{listen}{listen}admin = \"off\""), &["number 2", "`admin`", "same for all listeners"]),
-        (format!("{listen}wokers = 3"), &["number 1", "`wokers`", "not an option"]),
-        (format!("{listen}idle-timeout = 3"), &["number 1", "`idle-timeout`", "unit"]),
+        (format!("{listen}workers = 3"), &["line 3", "`workers`", "same for all listeners"][..]),
+        (format!("{listen}{listen}admin = \"off\""), &["line 5", "`admin`", "same for all listeners"]),
+        (format!("{listen}wokers = 3"), &["line 3", "`wokers`", "not an option"]),
+        (format!("{listen}idle-timeout = 3"), &["line 3", "`idle-timeout`", "unit"]),
         (format!("{listen}idle-timeout = \"0s\""), &["127.0.0.1:7", "idle-timeout is 0s"]),
         (format!("{listen}busy-reply = 'no\\x'"), &["escape"]),
         (format!("{listen}listener = 3"), &["`listener`"]),
-        ("[[listener]]\nidle-timeout = \"1s\"".to_owned(), &["number 1", "`listen`"]),
+        ("[[listener]]\nidle-timeout = \"1s\"".to_owned(), &["line 1", "`listen`"]),
         ("listener = 3".to_owned(), &["[[listener]]"]),
         ("[listener]\nlisten = \"echo=tcp://127.0.0.1:7\"".to_owned(), &["[[listener]]"]),
         (

@@ -215,3 +215,48 @@ fn requests_that_a_gate_refuses_are_one_line_a_second_for_each_reason() {
     let lines = gate.stderr().lines().filter(|line| line.contains("requests refused")).count();
     assert!(lines < 20, "{lines} lines: {}", gate.stderr());
 }
+
+/// systemd names the stream that leads to its journal; a line there begins with its level.
+#[test]
+fn lines_for_the_journal_begin_with_their_level() {
+    // The shell makes a name of its own stderr, or of another file.
+    let of = |file: &str| format!("export JOURNAL_STREAM=$(stat -L -c %d:%i {file})");
+    for (prelude, args, is_journal) in [
+        (of("/dev/fd/2"), &[][..], true),
+        (of("/dev/null"), &[], false),
+        (of("/dev/fd/2"), &["--log-format", "text"], false),
+        (of("/dev/null"), &["--log-format", "journald"], true),
+    ] {
+        let program =
+            args.chunks(2).fold(Program::new().prelude(&prelude), |program, arg| program.arg(arg[0], arg[1]));
+        let server = program.start();
+        server.signal(Signal::TERM);
+        let (code, said) = server.ended();
+        assert_eq!(code, Some(0));
+        let line = said.lines().find(|line| line.contains("drained 0 connections")).expect(&said);
+        assert_eq!(line.starts_with("<6>drained 0 connections"), is_journal, "{line}");
+        assert_eq!(line.contains(" INFO "), !is_journal, "{line}");
+    }
+}
+
+/// Each level has its number, and what ends the program is an error.
+#[test]
+fn the_levels_of_lines_for_the_journal_are_those_of_syslog() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("echo=tcp://{}", taken.local_addr().unwrap());
+    let output = support::run(["--listen", &listen, "--admin", "off", "--log-format", "journald"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("<3>tidegate: cannot listen on"), "{said}");
+    let config = support::Folder::new("journal");
+    let file = config.write("tidegate.toml", "log-format = \"journald\"\n");
+    let server = Program::new().arg("--config", &file).start();
+    config.write("tidegate.toml", "workers = \"many\"\n");
+    server.signal(Signal::HUP);
+    support::eventually("the mistake is in the log", || {
+        server
+            .stderr()
+            .lines()
+            .any(|line| line.starts_with("<3>the configuration was read again"))
+            .then_some(())
+    });
+}

@@ -203,7 +203,8 @@ fn every_scrape_adds_up_under_overload() {
         let (dropped, closed, open) = (of("_dropped_total"), of("_closed_total"), of(""));
         assert_eq!(accepted, dropped + closed + open, "{dropped} + {closed} + {open}\n{scrape}");
         assert!(accepted >= last_accepted, "{accepted} after {last_accepted}");
-        assert!(open <= 200, "{open} open of 200");
+        // A reading takes up to a millisecond, and may miss as many ends as there are in that time.
+        assert!(open <= 205, "{open} open of 200");
         last_accepted = accepted;
         scrapes += 1;
         std::thread::sleep(Duration::from_millis(100).saturating_sub(begun.elapsed()));

@@ -152,7 +152,7 @@ fn places_are_more_and_fewer_at_once_for_those_that_wait() {
     talks(&mut second);
     file.write(&text("backend-connections = 3\nbackend-total = 1"));
     let said = reload(&server);
-    assert!(said.contains("backend-total as many as each may have -> 1 at"), "{said}");
+    assert!(said.contains("backend-total auto -> 1 at"), "{said}");
     assert_eq!(seen(&server)["in_use"], 2, "those that have a place keep it");
     let third = server.client();
     eventually("the third waits", || (seen(&server)["waiting"] == 1).then_some(()));

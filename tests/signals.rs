@@ -2,9 +2,10 @@
 
 mod support;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
-use support::{Client, Program, Running, throughout};
+use support::{Client, Program, Running, command, eventually, path, throughout};
 
 /// A server with one request in work for this long.
 fn with_a_request_in_work(cost: &str) -> (Running, Client) {
@@ -100,4 +101,44 @@ fn a_stress_run_under_nohup_outlives_its_terminal() {
         let output = support::finish(support::command("/bin/sh").args(["-c", &line, support::path()]));
         assert_eq!(output.status.code(), Some(code), "{prelude}");
     }
+}
+
+/// Whoever presses Ctrl-C in vain finds the reason in the log.
+#[test]
+fn a_signal_that_does_nothing_is_named_with_the_reason() {
+    for (prelude, names) in [("trap '' INT", &["SIGINT"][..]), ("trap '' INT TERM", &["SIGINT", "SIGTERM"])] {
+        let server = Program::new().prelude(prelude).start();
+        for name in names {
+            let line = format!("{name} is ignored, since it was when this program was started");
+            eventually("the log says so", || server.stderr().contains(&line).then_some(()));
+        }
+        assert_eq!(server.stderr().matches(" is ignored").count(), names.len(), "{prelude}");
+    }
+}
+
+/// In a container it is often process 1, for which the kernel has no default signals. What it is told it does, and it does not
+/// replace itself, since the container would end with it.
+#[test]
+fn as_process_one_of_a_container_it_hears_each_order() {
+    let mut container = command("unshare");
+    container.args(["--pid", "--fork", path(), "--listen", "echo=tcp://127.0.0.1:0", "--admin", "off"]);
+    let spawned = container.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let server = Running::of(spawned.expect("tests/setup.sh installs unshare"));
+    eventually("it serves", || server.stdout().contains("limits:").then_some(()));
+    let children = format!("/proc/{0}/task/{0}/children", server.pid());
+    let inside: i32 = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    let signal = |signal| kill_process(Pid::from_raw(inside).unwrap(), signal).unwrap();
+    let mut client = server.client();
+    for (order, answer) in [
+        (Signal::USR2, "this program goes on: this is process 1 of a container"),
+        (Signal::HUP, "the configuration was read again"),
+    ] {
+        signal(order);
+        eventually(answer, || server.stderr().contains(answer).then_some(()));
+        client.say("x").hear("x");
+    }
+    signal(Signal::TERM);
+    let (code, said) = server.ended();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("drained 1 connections"), "{said}");
 }

@@ -202,7 +202,7 @@ fn the_server_with_signals_answers_what_has_come_and_ends_with_success() {
     let mut said = String::new();
     assert_eq!(client.read_to_string(&mut said).expect("an end and no reset"), 0);
     program.out.read_to_string(&mut said).unwrap();
-    assert!(said.starts_with("drained 1 connections") && said.contains("cut 0"), "{said}");
+    assert!(said.starts_with("drained 1 connection") && said.contains("cut 0"), "{said}");
     assert!(program.child.wait().unwrap().success());
 }
 

@@ -180,17 +180,33 @@ fn ports_that_end_are_said() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr.contains("10 ports") && stderr.contains("--source-ip"), "{stderr}");
     // Connections closed by this side keep their ports for a while: of 100 some find none.
-    let script = format!(
-        "{tidegate} --listen echo=tcp://127.0.0.1:5000 --admin off >/dev/null 2>&1 & server=$!; \
-         until {tidegate} stress tcp://127.0.0.1:5000 -c 1 -n 1 --close rst >/dev/null 2>&1; do sleep 0.05; done; \
-         {tidegate} stress tcp://127.0.0.1:5000 -c 5 -n 100 --reuse never --close fin; code=$?; \
-         kill $server; exit $code"
-    );
-    let output = with_ten_ports(&script);
+    let output = with_ten_ports(&beside_a_server("-c 5 -n 100 --reuse never --close fin"));
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(stdout.contains("address_unavailable") && stdout.contains("generator-limited"), "{stdout}");
     assert!(stdout.contains("found no free port: use --reuse, --close rst or --source-ip"), "{stdout}");
+}
+
+/// A script that puts this load on a server of its own.
+fn beside_a_server(load: &str) -> String {
+    let tidegate = env!("CARGO_BIN_EXE_tidegate");
+    format!(
+        "{tidegate} --listen echo=tcp://127.0.0.1:5000 --admin off >/dev/null 2>&1 & server=$!; \
+         until {tidegate} stress tcp://127.0.0.1:5000 -c 1 -n 1 --close rst >/dev/null 2>&1; do sleep 0.05; done; \
+         {tidegate} stress tcp://127.0.0.1:5000 {load}; code=$?; kill $server; exit $code"
+    )
+}
+
+/// Of the server nothing is known beyond the rate at which the generator had no port left.
+#[test]
+fn a_search_that_meets_the_limit_of_the_generator_says_so() {
+    let search = "--find-max 'p50<2s' -r 4 -d 500ms --warmup 0s -c 5 --reuse never --close fin --strict";
+    let output = with_ten_ports(&beside_a_server(search));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let line = stdout.lines().find(|line| line.starts_with("Maximum"));
+    let line = line.unwrap_or_else(|| panic!("no rate was searched: {output:?}"));
+    assert!(line.contains("at least ") && line.contains("generator was the limit, not the server"), "{line}");
+    assert_eq!(output.status.code(), Some(3), "{stdout}");
 }
 
 #[test]

@@ -84,8 +84,9 @@ fn fifteen_thousand_connections_are_held_in_64_mib() {
     let _alone = alone();
     let server = Server::start(Behaviour::Echo);
     let server_url = server.url();
-    // Time enough for the kernel to ask again where this machine is too busy to accept at once.
-    let args = ["--mode", "hold", "-c", "15k", "-d", "8s", "--connect-timeout", "6s", "-o", "json"];
+    // Time enough for the kernel to ask again where this machine is too busy to accept at once: it does so after 1, 3, and
+    // 7 seconds.
+    let args = ["--mode", "hold", "-c", "15k", "-d", "11s", "--connect-timeout", "10s", "-o", "json"];
     let child = command(&[&[&server_url[..]], &args[..]].concat()).stdout(Stdio::piped()).spawn().unwrap();
     let (output, peak) = peak(child);
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -99,6 +99,42 @@ fn what_is_sent_through_tls_comes_back_whole_in_both_versions() {
     }
 }
 
+/// Each renewal asks the server to renew its keys too: what follows in both directions is under new ones.
+#[test]
+fn a_client_that_renews_its_keys_is_answered_under_new_ones() {
+    let server = Secure::serve(Limits::default().workers(1), Echo);
+    let mut talk = server.client();
+    for n in 0..20 {
+        let sent = vec![n; 40_000];
+        talk.write_all(&sent).unwrap();
+        let mut came = vec![0; sent.len()];
+        talk.read_exact(&mut came).unwrap();
+        assert!(came == sent, "after {n} renewals");
+        talk.conn.refresh_traffic_keys().unwrap();
+    }
+    talk.conn.send_close_notify();
+    talk.flush().unwrap();
+    assert_eq!(talk.read_to_end(&mut Vec::new()).unwrap(), 0);
+    eventually("the connection ends", || (server.site.closed(CloseReason::Client) == 1).then_some(()));
+}
+
+/// The client says that it will say no more, and is answered whole: more than any socket's buffer holds.
+#[test]
+fn what_was_asked_before_a_close_notify_is_answered_to_its_end() {
+    let much = lines("much", |line, reply| reply.send(&line.repeat(1000)));
+    let server = Secure::serve(Limits::default().workers(1).output_per_connection(16 << 20), much);
+    let mut talk = server.client();
+    let line = vec![b'x'; 9_999];
+    talk.write_all(&[&line[..], b"\n"].concat()).unwrap();
+    talk.conn.send_close_notify();
+    talk.flush().unwrap();
+    talk.sock.shutdown(Shutdown::Write).unwrap();
+    let mut came = Vec::new();
+    talk.read_to_end(&mut came).expect("the answer ends with a close_notify");
+    assert_eq!(came.len(), 9_999_000);
+    eventually("the connection ends", || (server.site.counts().open() == 0).then_some(()));
+}
+
 #[test]
 fn requests_in_one_record_are_all_answered_and_one_that_comes_byte_by_byte_is() {
     let server = Secure::serve(Limits::default().workers(1), hello());
@@ -283,14 +319,21 @@ fn certificates_are_read_again_and_a_broken_file_keeps_the_old_ones() {
 
 #[test]
 fn a_client_is_shown_the_certificate_for_the_name_that_it_asks_for() {
-    let (first, second) = (Certificate::new(&["one.test"], 4000), Certificate::new(&["two.test"], 4000));
+    let first = Certificate::new(&["one.test", "127.0.0.1"], 4000);
+    let second = Certificate::new(&["two.test", "127.0.0.1"], 4000);
     let (a, b) = (first.files(), second.files());
     let tls = Tls::files(&a.certificate, &a.key).unwrap().and_files(&b.certificate, &b.key).unwrap();
     let listen = Listen::new("127.0.0.1:0", hello()).unwrap().tls(tls);
     let site = Site::listening(Server::builder().listener(listen));
-    for (pem, name, good) in
-        [(&first.pem, "one.test", true), (&second.pem, "two.test", true), (&second.pem, "one.test", false)]
-    {
+    for (pem, name, good) in [
+        (&first.pem, "one.test", true),
+        (&second.pem, "two.test", true),
+        (&second.pem, "TWO.test", true),
+        (&second.pem, "one.test", false),
+        // No name is asked for: an address is none.
+        (&first.pem, "127.0.0.1", true),
+        (&second.pem, "127.0.0.1", false),
+    ] {
         let said = talk(site.address, pem, name, &[]).write_all(b"x");
         assert_eq!(said.is_ok(), good, "{name}: {said:?}");
     }

@@ -129,6 +129,7 @@ fn a_handshake_that_is_not_one_is_answered_over_http() {
         (handshake("", KEY), 400),
         (handshake("", "").replace("GET", "POST"), 400),
         (handshake("", "Origin: https://evil.example\r\n"), 403),
+        (handshake("", "Origin: https://good.example\r\nOrigin: https://evil.example\r\n"), 403),
         (handshake("", "").replace("HTTP/1.1", "HTTP/1.0"), 426),
     ] {
         let reply = site.client().ask(&request);
@@ -187,13 +188,94 @@ fn a_client_that_breaks_a_rule_is_told_the_code_for_it() {
         (frame(0x88, b"\x03\xe8\xff"), 1007),
         (frame(0x81, b"\xff"), 1007),
         ([frame(0x01, b"\xc3"), frame(0x80, b"x")].concat(), 1007),
+        ([frame(0x01, b"\xc3"), frame(0x89, b"between"), frame(0x80, b"")].concat(), 1007),
+        (frame(0x81, b"\xed\xa0\x80"), 1007),
+        (vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 4, 5], 1002),
+        (vec![0x89, 0xfe, 0, 126], 1002),
         (vec![0x82, 0xff, 0, 0, 0, 0, 0, 0x10, 0, 1], 1009),
     ];
     let count = cases.len() as u64;
     for (bytes, code) in cases {
-        hear_close(open(&site).say(&bytes), code);
+        let mut client = open(&site);
+        client.say(&bytes);
+        if bytes.contains(&0x89) && code == 1007 {
+            client.hear([&[0x8a, 7][..], b"between"].concat());
+        }
+        hear_close(&mut client, code);
     }
     site.until_closed(CloseReason::Protocol, count);
+    site.end();
+}
+
+/// A body would stand where frames are expected: who wrote it could put frames into it.
+#[test]
+fn a_handshake_with_a_body_is_refused_and_its_body_is_not_read_as_frames() {
+    struct Streamed(WebSockets);
+    impl http::Streaming for Streamed {
+        type Exchange = ();
+        fn head(
+            &self,
+            request: &http::Request<'_>,
+            response: http::Response<'_, '_>,
+        ) -> io::Result<http::Head<()>> {
+            response.websocket(request, &self.0).map(http::Head::Answered)
+        }
+        fn piece(&self, (): &mut (), _piece: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+        fn end(&self, (): (), response: http::Response<'_, '_>) -> io::Result<http::Answer> {
+            response.empty()
+        }
+    }
+    let body = frame(0x81, b"hi");
+    let length = format!("Content-Length: {}\r\n", body.len());
+    let chunk = [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+    let chunked = "Transfer-Encoding: chunked\r\n".to_owned();
+    let streamed = http::streaming(Streamed(websocket::echo()));
+    for site in [Site::serve(limits(), websocket::echo()), Site::serve(limits(), streamed)] {
+        for (with, body) in [(&length, &body), (&chunked, &chunk)] {
+            for together in [true, false] {
+                let (head, mut client) = (handshake("", with), site.client());
+                match together {
+                    true => client.say([head.as_bytes(), body].concat()),
+                    false => client.say(head).mutter(body),
+                };
+                let reply = client.reply();
+                assert_eq!(
+                    (reply.status, &*reply.body),
+                    (400, &b"a WebSocket begins with GET, without a body\n"[..])
+                );
+                client.finish_quietly();
+                assert!(client.rest().0.is_empty(), "nothing is echoed");
+            }
+        }
+        site.client().say(handshake("", "Content-Length: 0\r\n")).hear(format!("{OPENED}\r\n"));
+        site.end();
+    }
+}
+
+#[test]
+fn requests_may_stand_before_a_handshake_in_one_packet_and_behind_one_that_is_refused() {
+    let sockets = websocket::echo();
+    let site = Site::serve(
+        limits(),
+        http(move |request, response| match request.path() {
+            "/echo" => response.websocket(request, &sockets),
+            path => response.text(path),
+        }),
+    );
+    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let upgrade = handshake("", "").replace("GET /", "GET /echo");
+    let refused = handshake("Key", "").replace("GET /", "GET /echo");
+    let mut client = site.client();
+    let requests = [ask("/one"), refused, ask("/two"), upgrade].concat();
+    client.say([requests.as_bytes(), &frame(0x81, b"hi"), &frame(0x81, b"ho")].concat());
+    assert_eq!((client.reply().text(), client.reply().status), ("/one", 400));
+    assert_eq!(client.reply().text(), "/two");
+    client.hear(format!("{OPENED}\r\n")).hear(b"\x81\x02hi\x81\x02ho");
+    // From here on a request is a frame, and a bad one.
+    client.say(ask("/three"));
+    hear_close(&mut client, 1002);
     site.end();
 }
 
@@ -501,6 +583,52 @@ fn a_client_that_sends_much_does_not_hold_the_worker() {
     for _ in 0..1000 {
         greedy.hear(b"\x81\x01x");
     }
+    site.end();
+}
+
+#[test]
+fn a_client_that_pings_without_end_and_does_not_read_is_ended_and_holds_up_nobody() {
+    let site = Site::serve(limits().output_per_connection(100_000).turn_bytes(4 * MIB), websocket::echo());
+    let (mut flood, mut other) = (Client::narrow(site.address), open(&site));
+    flood.say(handshake("", "")).hear(format!("{OPENED}\r\n"));
+    let pings = frame(0x89, &[7; 125]).repeat(500);
+    let began = Instant::now();
+    flood.stream().set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut pinged = 0;
+    while began.elapsed() < PATIENCE && io::Write::write_all(&mut flood.stream(), &pings).is_ok() {
+        pinged += 1;
+        other.say(frame(0x81, b"hi")).hear(b"\x81\x02hi");
+        assert!(site.stats().pending_output_bytes <= 200_000, "what is kept for it is bounded");
+    }
+    // It was ended for what it does not read, or its own sends have stopped: nothing is read of it meanwhile.
+    assert!(pinged < 1000, "its pings were taken {pinged} times");
+    other.say(frame(0x81, b"hi")).hear(b"\x81\x02hi");
+    flood.reset_quietly();
+    drop(flood);
+    site.until("it has left", |now| now.open() == 1);
+    site.end();
+}
+
+#[test]
+fn a_client_that_sends_on_after_the_close_is_ended_as_one_that_is_silent() {
+    let service = websocket(|event, socket| match event {
+        Event::Text("bye") => socket.close(1000, ""),
+        _ => Ok(()),
+    });
+    let site = Site::serve(limits(), service);
+    let mut client = open(&site);
+    client.say(frame(0x81, b"bye")).hear([0x88, 2, 0x03, 0xe8]);
+    let many = frame(0x81, b"").repeat(20_000);
+    let began = Instant::now();
+    client.stream().set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    while site.counts().closed_total() == 0 && began.elapsed() < PATIENCE {
+        let _ = io::Write::write_all(&mut client.stream(), &many);
+    }
+    let took = began.elapsed();
+    assert!(
+        took < Duration::from_secs(3),
+        "it was ended after {took:?}, and the time for its answer is 50 ms"
+    );
     site.end();
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct CostArgs {
     /// The tidegate binary; default: the one beside this program.
     #[arg(long)]
     tidegate: Option<PathBuf>,
-    /// Only these works: echo, connect, refuse, udp, http, gate, http-gate.
+    /// Only these works: echo, connect, refuse, udp, http, gate, http-gate, wake.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Longest time for everything.
@@ -93,9 +93,11 @@ enum Serves {
     Gate,
     /// The same for requests, to a backend that answers them.
     HttpGate,
+    /// Sessions that another thread wakes: the library in this program, since no service of the program wakes at will.
+    Wakes,
 }
 
-const WORKS: [Work; 7] = [
+const WORKS: [Work; 8] = [
     Work { name: "echo", serves: Serves::Echo, args: "", script: echo },
     Work { name: "connect", serves: Serves::Echo, args: "", script: connect },
     Work {
@@ -108,6 +110,7 @@ const WORKS: [Work; 7] = [
     Work { name: "http", serves: Serves::Http, args: "", script: requests },
     Work { name: "gate", serves: Serves::Gate, args: "", script: echo },
     Work { name: "http-gate", serves: Serves::HttpGate, args: "", script: requests },
+    Work { name: "wake", serves: Serves::Wakes, args: "", script: wakes },
 ];
 
 /// Measures, and checks or stores.
@@ -245,9 +248,14 @@ impl Work {
         let backend = self.serves.backend(cpus)?;
         let [program, words @ ..] = tool else { bail!("nothing counts") };
         let mut command = Command::new(program);
-        command.args(words).arg(server::default_tidegate());
-        command.args(["--admin", "off", "--listen", &self.serves.listen(backend.as_ref())]);
-        command.args(self.args.split_whitespace());
+        command.args(words);
+        if self.serves == Serves::Wakes {
+            command.arg(std::env::current_exe()?).args(["peer", "wake"]);
+        } else {
+            command.arg(server::default_tidegate());
+            command.args(["--admin", "off", "--listen", &self.serves.listen(backend.as_ref())]);
+            command.args(self.args.split_whitespace());
+        }
         // A script is one source.
         command.env("TIDEGATE_DATAGRAM_SOURCE_RATE", "off");
         let server = Server::launch(command, Place::Said(self.serves.said()), cpus)?;
@@ -297,7 +305,7 @@ impl Serves {
                 command.args(["--admin", "off", "--listen", "hello=http://127.0.0.1:0"]);
                 Server::launch(command, Place::Said("http://"), cpus).map(Some)
             }
-            Serves::Echo | Serves::Datagrams | Serves::Http => Ok(None),
+            Serves::Echo | Serves::Datagrams | Serves::Http | Serves::Wakes => Ok(None),
         }
     }
 
@@ -305,7 +313,7 @@ impl Serves {
     fn listen(self, backend: Option<&Server>) -> String {
         let backend = backend.map_or_else(String::new, |backend| backend.addr.to_string());
         match self {
-            Serves::Echo => "echo=tcp://127.0.0.1:0".to_owned(),
+            Serves::Echo | Serves::Wakes => "echo=tcp://127.0.0.1:0".to_owned(),
             Serves::Datagrams => "echo=udp://127.0.0.1:0".to_owned(),
             Serves::Http => "hello=http://127.0.0.1:0".to_owned(),
             Serves::Gate => format!("proxy:{backend}=tcp://127.0.0.1:0"),
@@ -316,7 +324,7 @@ impl Serves {
     /// What the server says before the address where it listens; it may name a backend before.
     fn said(self) -> &'static str {
         match self {
-            Serves::Echo | Serves::Gate => "on tcp://",
+            Serves::Echo | Serves::Gate | Serves::Wakes => "on tcp://",
             Serves::Datagrams => "on udp://",
             Serves::Http | Serves::HttpGate => "on http://",
         }
@@ -451,6 +459,16 @@ fn requests(addr: SocketAddr, requests: u32) -> Result<()> {
         ensure!(answer.starts_with(b"HTTP/1.1 200 ") && (length == 0 || read == length), "another answer");
         length = read;
     }
+    Ok(())
+}
+
+/// A session is woken this many times, and says so each time: a wake, a turn, and a byte for the client.
+fn wakes(addr: SocketAddr, wakes: u32) -> Result<()> {
+    let mut stream = connected(addr)?;
+    stream.write_all(format!("{wakes}\n").as_bytes())?;
+    let mut said = vec![0; wakes as usize];
+    stream.read_exact(&mut said).context("a wake brought no turn")?;
+    ensure!(said.iter().all(|&byte| byte == b'w'), "something else was said");
     Ok(())
 }
 

@@ -77,7 +77,7 @@ impl Identity {
 pub(crate) fn run(args: &IdleArgs) -> Result<()> {
     let (servers, _) = Cpus::all()?.apart();
     let identity = Identity::new()?;
-    println!("| idle clients | server | before | with them | each |\n|---|---|---|---|---|");
+    println!("| idle clients | server | before | with them | each | threads |\n|---|---|---|---|---|---|");
     for (what, request, count) in [("HTTP", GET, args.connections), ("WebSocket", UPGRADE, args.connections)]
     {
         let scheme = if what == "HTTP" { "http" } else { "ws" };
@@ -130,22 +130,31 @@ fn row<C>(
     let server = &front.server;
     drop(open(server.addr, 20)?);
     std::thread::sleep(Duration::from_millis(300));
-    let before = resident(server.pid())?;
+    let (before, threads_before) = (resident(server.pid())?, status(server.pid(), "Threads:")?);
     let held = open(server.addr, count)?;
-    let with = resident(server.pid())?;
+    let (with, threads) = (resident(server.pid())?, status(server.pid(), "Threads:")?);
     let each = with.saturating_sub(before) as f64 / count as f64 / 1024.0;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    println!("| {count} {what} | {name} | {:.1} MiB | {:.1} MiB | {each:.2} KiB |", mib(before), mib(with));
+    println!(
+        "| {count} {what} | {name} | {:.1} MiB | {:.1} MiB | {each:.2} KiB | {threads_before} and {threads} |",
+        mib(before),
+        mib(with)
+    );
     drop(held);
     Ok(())
 }
 
 /// The memory that a process has now.
 fn resident(pid: u32) -> Result<u64> {
+    Ok(status(pid, "VmRSS:")? << 10)
+}
+
+/// A number of what the kernel says of a process.
+fn status(pid: u32, name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next()).context("a process has memory")?;
-    Ok(number.parse::<u64>()? << 10)
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.with_context(|| format!("a process has {name}"))?.parse()?)
 }
 
 type Secure = StreamOwned<ClientConnection, TcpStream>;

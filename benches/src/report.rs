@@ -85,7 +85,9 @@ fn head(page: &mut String, machine: &Machine) -> std::fmt::Result {
          figures are compared within a round, so that what else the machine does falls on all of them alike. A figure \
          is the median of the rounds; a ratio is the median of the rounds' ratios, with the least and the most behind \
          it. Compare ratios; the absolute figures are this machine's. *CPU* is the server's CPU time for each request, \
-         which says more than the rate where the client, not the server, was what could go no faster.\n\n\
+         which says more than the rate where the client, not the server, was what could go no faster. *Peak MB* is the most memory \
+         that the process of the server ever held (VmHWM of /proc/PID/status), with what it has mapped of its own program and of \
+         libraries, in millions of bytes; *peak MiB* is the same in units of 1,048,576 bytes.\n\n\
          The peers are in `benches/`, each what a good engineer writes first, with `TCP_NODELAY` and buffers of 64 KiB: \
          Python's `ThreadingTCPServer` and `ThreadingUDPServer`, Python's asyncio, a thread per connection in Rust, tokio with a task per \
          connection, a bare bounded pool (an acceptor, a bounded channel, 32 blocking workers, nothing else), and what \

@@ -104,7 +104,7 @@ fn the_peer_for_lines_answers_whole_lines_and_says_how_it_ended() {
     peer.0.stdin.as_mut().unwrap().write_all(b"end 500\n").unwrap();
     said.clear();
     out.read_line(&mut said).unwrap();
-    assert!(said.starts_with("ended: drained 1 connections"), "{said}");
+    assert!(said.starts_with("ended: drained 1 connection"), "{said}");
     assert!(peer.0.wait().unwrap().success());
 }
 

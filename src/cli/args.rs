@@ -16,6 +16,8 @@ use std::sync::Arc;
 pub(super) enum LogFormat {
     Text,
     Json,
+    // Each line begins with its level as the journal reads it, and has no time, since the journal notes it.
+    Journald,
 }
 
 /// Which lines are logged: those of a level and of the levels before it.
@@ -92,7 +94,7 @@ pub(super) struct ServeArgs {
     /// reset]
     #[arg(long, value_name = "TEXT", help_heading = "Overload", allow_hyphen_values = true)]
     pub(super) busy_reply: Option<String>,
-    /// Form of log lines [default: text]
+    /// Form of log lines [default: journald if stderr is systemd's journal, otherwise text]
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Output")]
     pub(super) log_format: Option<LogFormat>,
     /// Log lines of this level and of more serious ones; --verbose and --quiet override it [default: info]

@@ -1,41 +1,33 @@
 //! The environment and the configuration file, from which options come besides the command line. Their values are read
 //! by the option's own parser.
 
-use super::args::ServeArgs;
+use super::args::{CheckArgs, ServeArgs};
 use super::exit::one_line;
+use super::file::{self, FileMistake, FilePlace, LISTENER};
 use super::sources::{OptionSources, OptionTexts, values};
 use super::{gate_options, tls_options, web_options};
 use crate::limits::TABLE;
-use crate::limits::show_time;
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, Args, Command, FromArgMatches};
-use rustix::fs::{Mode, OFlags};
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// A configuration file larger than this is a mistake.
-const SIZE_MAX: u64 = 1024 * 1024;
-/// The name of the tables of listeners that have something of their own.
-const LISTENER: &str = "listener";
-/// How long a configuration that comes through a pipe may be silent.
-const SILENCE_MAX: Duration = Duration::from_millis(800);
 
 /// Adds what the environment and the configuration file say to what the command line said.
 pub(super) fn merge(args: ServeArgs) -> Result<ServeArgs, String> {
     let parser = Parser::new();
     let environment = variables(&parser)?;
     let args = args.or(environment_args(&parser, &environment)?);
-    let file = args.config.as_deref().map(table).transpose()?;
-    let of_file = match (&args.config, &file) {
-        (Some(path), Some(table)) => file_args(&parser, table).map_err(|why| told(path, &why))?,
-        _ => ServeArgs::default(),
+    let file = args.config.as_deref().map(file::table).transpose()?;
+    let (of_file, file, lines) = match file {
+        Some((table, lines)) => {
+            let args = file_args(&parser, &table);
+            let args = args.map_err(|mistake| lines.told(&mistake))?;
+            (args, Some(table), lines)
+        }
+        None => Default::default(),
     };
     let command_line = command_line();
-    let sources = Arc::new(OptionSources { command_line, environment, file });
+    let sources = Arc::new(OptionSources { command_line, environment, file, lines });
     Ok(ServeArgs { sources: Some(sources), ..args.or(of_file) })
 }
 
@@ -59,6 +51,23 @@ impl Parser {
         self.0.get_arguments().filter(|arg| arg.get_action().takes_values())
     }
 
+    /// The option that somebody probably meant by this name.
+    fn meant(&self, name: &str) -> Option<String> {
+        let error = self.0.clone().try_get_matches_from([format!("--{name}=")]).err()?;
+        match error.get(ContextKind::SuggestedArg)? {
+            ContextValue::String(option) => Some(option.trim_start_matches('-').to_owned()),
+            _ => None,
+        }
+    }
+
+    /// What is said of a key that is no option.
+    fn unknown(&self, key: &str) -> String {
+        match self.meant(key).filter(|_| key != "config") {
+            Some(option) => format!("`{key}` is not an option: did you mean `{option}`?"),
+            None => format!("`{key}` is not an option: `tidegate --help` lists them"),
+        }
+    }
+
     /// One option with its values.
     fn read(&self, name: &str, values: &[String]) -> Result<ServeArgs, String> {
         let given = values.iter().map(|value| format!("--{name}={value}"));
@@ -73,13 +82,37 @@ impl Parser {
     }
 }
 
+impl Parser {
+    /// What is said of this variable, if it begins like ours and is none.
+    fn unknown_variable(&self, name: &str) -> Option<String> {
+        let option = name.strip_prefix("TIDEGATE_")?.to_lowercase().replace('_', "-");
+        if self.names().any(|known| known == option) {
+            return None;
+        }
+        Some(match (option.as_str(), self.meant(&option)) {
+            ("verbose" | "quiet", _) => {
+                format!(
+                    "{name} is ignored: --{option} is for the command line only, write TIDEGATE_LOG_LEVEL"
+                )
+            }
+            (_, Some(meant)) => format!("{name} is ignored: did you mean {}?", variable(&meant)),
+            _ => format!("{name} is ignored: no option has this variable"),
+        })
+    }
+}
+
+/// The names of the options that have a value.
+#[cfg(test)]
+pub(super) fn option_names() -> Vec<String> {
+    Parser::new().names().map(str::to_owned).collect()
+}
+
 /// The environment variable of an option.
-fn variable(name: &str) -> String {
+pub(super) fn variable(name: &str) -> String {
     format!("TIDEGATE_{}", name.to_uppercase().replace('-', "_"))
 }
 
-/// What `TIDEGATE_...` variables say, by the names of the options. Variables of other names are none of our business: a
-/// container's environment is full of them.
+/// What `TIDEGATE_...` variables say, by the names of the options.
 fn variables(parser: &Parser) -> Result<Vec<OptionTexts>, String> {
     let mut said = Vec::new();
     for name in parser.names() {
@@ -97,6 +130,24 @@ fn variables(parser: &Parser) -> Result<Vec<OptionTexts>, String> {
     Ok(said)
 }
 
+/// What is said of variables that begin like ours and are none.
+pub(super) fn unknown_variables() -> Vec<String> {
+    let parser = Parser::new();
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let mut unknown: Vec<_> = names.filter(|name| !is_of_a_service(name)).collect();
+    unknown.sort_unstable();
+    unknown.iter().filter_map(|variable| parser.unknown_variable(variable)).collect()
+}
+
+/// Whether Kubernetes sets a variable of this name for a service that is called `tidegate`, or begins like that.
+fn is_of_a_service(variable: &str) -> bool {
+    let ends =
+        ["_PORT", "_SERVICE_HOST", "_TCP", "_UDP", "_TCP_ADDR", "_TCP_PROTO", "_UDP_ADDR", "_UDP_PROTO"];
+    ends.iter().any(|end| variable.ends_with(end))
+        || variable.contains("_SERVICE_PORT_")
+        || variable == crate::cli::live::handed::HANDOVER
+}
+
 /// What they come to.
 fn environment_args(parser: &Parser, environment: &[OptionTexts]) -> Result<ServeArgs, String> {
     environment.iter().try_fold(ServeArgs::default(), |args, (name, values)| {
@@ -105,28 +156,20 @@ fn environment_args(parser: &Parser, environment: &[OptionTexts]) -> Result<Serv
     })
 }
 
-pub(super) fn told(path: &Path, why: &dyn std::fmt::Display) -> String {
-    format!("{}: {why}", path.display())
-}
-
-/// The configuration file as a table.
-pub(super) fn table(path: &Path) -> Result<toml::Table, String> {
-    let text = read(path).map_err(|why| told(path, &why))?;
-    toml::from_str(&text).map_err(|error| told(path, &wrong_toml(&text, &error)))
-}
-
 /// What the table of a configuration file says.
-fn file_args(parser: &Parser, table: &toml::Table) -> Result<ServeArgs, String> {
+fn file_args(parser: &Parser, table: &toml::Table) -> Result<ServeArgs, FileMistake> {
     let (mut args, mut own) = (ServeArgs::default(), Vec::new());
     for (key, value) in table {
         if key == LISTENER {
             own = listeners(parser, value)?;
             continue;
         }
-        if key == "config" || !parser.names().any(|name| name == key) {
-            return Err(format!("`{key}` is not an option: `tidegate --help` lists them"));
-        }
-        args = with(args, parser, key, value)?;
+        let place = FilePlace { table: None, key: Some(key.clone()) };
+        let said = match key == "config" || !parser.names().any(|name| name == key) {
+            true => Err(parser.unknown(key)),
+            false => with(args.clone(), parser, key, value),
+        };
+        args = said.map_err(|why| FileMistake { place, why })?;
     }
     args.listeners = own;
     Ok(args)
@@ -140,25 +183,24 @@ fn with(args: ServeArgs, parser: &Parser, key: &str, value: &toml::Value) -> Res
 }
 
 /// The `[[listener]]` tables.
-fn listeners(parser: &Parser, value: &toml::Value) -> Result<Vec<ServeArgs>, String> {
+fn listeners(parser: &Parser, value: &toml::Value) -> Result<Vec<ServeArgs>, FileMistake> {
+    let mistake = |table: Option<usize>, key: Option<&str>, why: String| FileMistake {
+        place: FilePlace { table, key: key.map(str::to_owned) },
+        why,
+    };
     let form = || format!("`{LISTENER}` must be a table with `listen`: write [[{LISTENER}]]");
-    let tables = value.as_array().ok_or_else(form)?;
+    let tables = value.as_array().ok_or_else(|| mistake(None, Some(LISTENER), form()))?;
     let tables = tables.iter().enumerate().map(|(index, table)| {
         let mut args = ServeArgs::default();
-        for (key, value) in table.as_table().ok_or_else(form)? {
-            let why = match own(parser, key) {
-                Ok(()) => with(args.clone(), parser, key, value).map(|with| args = with).err(),
-                Err(why) => Some(why),
-            };
-            if let Some(why) = why {
-                return Err(format!("[[{LISTENER}]] number {}: {why}", index + 1));
-            }
+        let table = table.as_table().ok_or_else(|| mistake(None, Some(LISTENER), form()))?;
+        for (key, value) in table {
+            let said = own(parser, key).and_then(|()| with(args.clone(), parser, key, value));
+            args = said.map_err(|why| mistake(Some(index), Some(key), why))?;
         }
         if args.listen.is_empty() {
-            return Err(format!(
-                "[[{LISTENER}]] number {} has no `listen`: write one like \"echo=tcp://127.0.0.1:5000\"",
-                index + 1
-            ));
+            let why =
+                "this [[listener]] has no `listen`: write one like listen = \"echo=tcp://127.0.0.1:5000\"";
+            return Err(mistake(Some(index), None, why.to_owned()));
         }
         Ok(args)
     });
@@ -178,61 +220,15 @@ fn own(parser: &Parser, key: &str) -> Result<(), String> {
             "`{key}` is the same for all listeners: write it above the first [[{LISTENER}]]"
         ));
     }
-    Err(format!("`{key}` is not an option: `tidegate --help` lists them"))
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    // Non-blocking, since opening a FIFO waits for a program that writes to it.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let file =
-        rustix::fs::open(path, flags, Mode::empty()).map_err(|error| io::Error::from(error).to_string())?;
-    let text = read_within(&File::from(file), SILENCE_MAX)?;
-    if text.len() as u64 > SIZE_MAX {
-        return Err(format!("it has more than {SIZE_MAX} bytes, the most a configuration may have"));
-    }
-    String::from_utf8(text).map_err(|_| "it is not text in UTF-8".to_owned())
-}
-
-/// Reads to the end, or to one byte more than [`SIZE_MAX`]; a pipe that is silent for this time is an error.
-fn read_within(mut file: &File, silence_max: Duration) -> Result<Vec<u8>, String> {
-    // Not by its size, which a device does not have.
-    let is_pipe = file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
-    let (mut text, mut buffer, mut heard) = (Vec::new(), [0; 8192], Instant::now());
-    let mut writer_seen = false;
-    while text.len() as u64 <= SIZE_MAX {
-        match file.read(&mut buffer) {
-            // The end; or, of a pipe, that no program has it open for writing yet.
-            Ok(0) if !is_pipe || writer_seen => break,
-            Ok(0) => {}
-            Ok(n) => {
-                text.extend_from_slice(&buffer[..n]);
-                (writer_seen, heard) = (true, Instant::now());
-                continue;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => writer_seen = true,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error.to_string()),
-        }
-        if heard.elapsed() >= silence_max {
-            return Err(format!("nothing was written to it for {}", show_time(silence_max)));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(text)
-}
-
-/// What is wrong with a text that is not TOML, and in which line.
-fn wrong_toml(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
-    let message = error.message().to_string();
-    format!("line {line}: {}", message.lines().next().unwrap_or_default())
+    Err(parser.unknown(key))
 }
 
 /// What the command line of this process says, of the options that have a value.
 fn command_line() -> Vec<OptionTexts> {
     let command = |name: &'static str| ServeArgs::augment_args(Command::new(name));
-    let whole = command("tidegate").args_conflicts_with_subcommands(true).subcommand(command("serve"));
+    let check = CheckArgs::augment_args(Command::new("check"));
+    let whole = command("tidegate").args_conflicts_with_subcommands(true);
+    let whole = whole.subcommand(command("serve")).subcommand(check);
     // Other commands serve nobody.
     let Ok(matches) = whole.try_get_matches_from(std::env::args_os()) else {
         return Vec::new();
@@ -255,7 +251,7 @@ fn command_line() -> Vec<OptionTexts> {
 pub(super) fn options_of(sources: &OptionSources) -> Result<ServeArgs, String> {
     let parser = Parser::new();
     let of_file = match &sources.file {
-        Some(table) => file_args(&parser, table)?,
+        Some(table) => file_args(&parser, table).map_err(|mistake| sources.lines.told(&mistake))?,
         None => ServeArgs::default(),
     };
     let command_line =
@@ -279,6 +275,7 @@ mod tests {
             command_line: texts("workers", "3"),
             environment: texts("queue", "9"),
             file: Some(toml::from_str(file).unwrap()),
+            ..OptionSources::default()
         };
         let args = options_of(&sources).unwrap();
         let limits = args.limits.applied_to(crate::Limits::default());

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tidegate_units::show_time;
+use tidegate_units::{counted, show_time};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
@@ -23,7 +23,7 @@ pub(super) fn start_lines(
     format: LogFormat,
 ) -> String {
     match format {
-        LogFormat::Text => start_text(plan, addresses, beside),
+        LogFormat::Text | LogFormat::Journald => start_text(plan, addresses, beside),
         LogFormat::Json => start_json(plan, addresses, beside),
     }
 }
@@ -42,11 +42,11 @@ fn start_text(plan: &Plan, addresses: &[Address], beside: Beside<SocketAddr>) ->
     let limits = &plan.limits;
     let _ = writeln!(
         text,
-        "limits: {} workers, {} may wait, {} connections, {} descriptors, at most {} MiB",
-        limits.workers,
+        "limits: {}, {} may wait, {}, {}, at most {} MiB",
+        counted(limits.workers as u64, "worker"),
         limits.queue,
-        limits.max_connections,
-        plan.descriptors(),
+        counted(limits.max_connections as u64, "connection"),
+        counted(plan.descriptors() as u64, "descriptor"),
         plan.memory_ceiling().div_ceil(1 << 20),
     );
     if limits.dry_run != DryRun::OFF {

@@ -2,6 +2,7 @@
 
 use super::log;
 use crate::server::BuildError;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -26,12 +27,56 @@ pub(super) fn one_line(error: &clap::Error) -> String {
     let said = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let said: Vec<_> = said.filter(|line| !line.is_empty() && !line.starts_with("For more info")).collect();
     let line = said.join(" ").replace(" tip: ", "; ");
-    line.trim_start_matches("error: ").to_owned()
+    let line = line.trim_start_matches("error: ");
+    match named_otherwise(error) {
+        Some(here) => format!("{line}: write {here}"),
+        None => line.to_owned(),
+    }
+}
+
+/// What is called otherwise here than in many programs.
+fn named_otherwise(error: &clap::Error) -> Option<&'static str> {
+    let told = |kind| match error.get(kind)? {
+        ContextValue::String(text) => Some(text.as_str()),
+        _ => None,
+    };
+    // These commands have a URL of a server, and no listeners.
+    if std::env::args().nth(1).is_some_and(|command| matches!(command.as_str(), "client" | "stress")) {
+        return None;
+    }
+    match error.kind() {
+        ErrorKind::UnknownArgument => match told(ContextKind::InvalidArg)?.split(['=', ' ']).next()? {
+            "-p" | "--port" | "--bind" | "-b" | "--host" | "--address" | "--addr" | "-l" => {
+                Some("--listen echo=tcp://127.0.0.1:5000")
+            }
+            "--backend" | "--backends" | "--upstream" | "--proxy" | "--target" => {
+                Some("--listen proxy:127.0.0.1:8000=tcp://0.0.0.0:6000")
+            }
+            "--threads" => Some("--workers N"),
+            "--timeout" => Some("--read-timeout, --write-timeout or --idle-timeout TIME"),
+            "--debug" => Some("-v"),
+            _ => None,
+        },
+        ErrorKind::InvalidSubcommand if told(ContextKind::InvalidSubcommand)?.contains(':') => {
+            Some("--listen echo=tcp://127.0.0.1:5000 to serve there, or client URL to talk to a server")
+        }
+        _ => None,
+    }
+}
+
+/// A message without the number that the system has for an error: its words are before it.
+fn without_numbers(message: &str) -> String {
+    let mut pieces = message.split(" (os error ");
+    let mut said = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        said.push_str(piece.split_once(')').map_or(piece, |(_, rest)| rest));
+    }
+    said
 }
 
 /// Says one line of what went wrong and gives the code to exit with.
 pub(super) fn fail(code: u8, message: impl std::fmt::Display) -> ExitCode {
-    log::say(&format!("tidegate: {message}"));
+    log::say(&format!("tidegate: {}", without_numbers(&message.to_string())));
     ExitCode::from(code)
 }
 
@@ -75,4 +120,20 @@ pub(super) fn print(text: &str) -> ExitCode {
 pub(super) fn write_out(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_is_its_words() {
+        for (message, said) in [
+            ("/etc: Is a directory (os error 21)", "/etc: Is a directory"),
+            ("a (os error 2): try b (os error 13), or c", "a: try b, or c"),
+            ("nothing of it", "nothing of it"),
+        ] {
+            assert_eq!(without_numbers(message), said);
+        }
+    }
 }

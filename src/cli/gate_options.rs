@@ -4,6 +4,7 @@ use crate::limits::Limits;
 use crate::service::{ConnectOn, FairBy, HttpGateConfig, Network, ProxyBuilder, ProxyVersion};
 use clap::Args;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 use tidegate_units as units;
 
@@ -14,40 +15,40 @@ pub(super) struct GateOptions {
     /// Connections that each backend may have at once [default: 100]
     #[arg(long, value_name = "N", value_parser = units::positive)]
     backend_connections: Option<u64>,
-    /// Connections that all backends of a listener may have together [default: as many as each may have]
-    #[arg(long, value_name = "N", value_parser = units::positive)]
-    backend_total: Option<u64>,
+    /// Connections that all backends of a listener may have together [default: auto, as many as each may have]
+    #[arg(long, value_name = "N", value_parser = or_word("auto", units::positive))]
+    backend_total: Option<OrWord<u64>>,
     /// When the gate connects to a backend for a client: when the client is accepted (accept), or when it has sent
     /// its first byte (first-byte) [default: accept]
     #[arg(long, value_name = "WHEN")]
     backend_connect: Option<ConnectOn>,
     /// Time within which a backend must be reached, all attempts together [default: 2s]
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::wait)]
     backend_connect_timeout: Option<Duration>,
     /// Connect to each backend this often, to see whether it can be reached [default: off]
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
-    backend_check: Option<Duration>,
+    #[arg(long, value_name = "TIME", value_parser = or_word("off", units::duration))]
+    backend_check: Option<OrWord<Duration>>,
     /// Answer /readyz with 503 while no backend of the listener is up. Backends are then checked every 2s, unless
     /// --backend-check says otherwise [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     ready_needs_backend: Option<bool>,
     /// Resolve the names of backends again this often [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::wait)]
     backend_resolve: Option<Duration>,
     /// Time that a client's connection and its backend's stay open after one of the two has ended its half, while the
     /// other sends nothing [default: 60s]
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::wait)]
     half_close_timeout: Option<Duration>,
     /// HTTP: time that a backend may be silent before its answer begins, or between two pieces of it [default: 60s]
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", value_parser = units::wait)]
     backend_timeout: Option<Duration>,
     /// HTTP: time that a connection to a backend is kept open without a request; with 0 none is kept [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     backend_idle: Option<Duration>,
     /// HTTP: path that a check asks for; a backend that does not answer 200 to 399 is set aside. Checks come every 2s
     /// unless --backend-check says otherwise [default: a check only connects]
-    #[arg(long, value_name = "PATH", value_parser = check_path)]
-    backend_check_path: Option<String>,
+    #[arg(long, value_name = "PATH", value_parser = or_word("off", check_path))]
+    backend_check_path: Option<OrWord<String>>,
     /// HTTP: bytes of a request's body that are collected before it asks for a place [default: 64KiB]
     #[arg(long, value_name = "SIZE", value_parser = units::size)]
     buffer_request: Option<u64>,
@@ -56,29 +57,29 @@ pub(super) struct GateOptions {
     backend_fair: Option<FairBy>,
     /// HTTP: paths, with commas between, whose requests go first: those of health checks, for example. A listener with
     /// more than one place at its backends keeps one of them for such requests [default: none]
-    #[arg(long, value_name = "PATH", value_delimiter = ',', value_parser = priority_path)]
-    priority_path: Option<Vec<String>>,
+    #[arg(long, value_name = "PATH", value_delimiter = ',', value_parser = or_word("off", priority_path))]
+    priority_path: Option<Vec<OrWord<String>>>,
     /// HTTP: addresses or networks of balancers, with commas between. Their X-Forwarded-For, -Proto and -Host are
     /// believed and passed on with additions; those of other clients are replaced [default: none]
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    trust_forwarded: Option<Vec<Network>>,
-    /// TLS: name that a backend's certificate must be for [default: the host of the backend]
-    #[arg(long, value_name = "NAME")]
-    backend_tls_name: Option<String>,
-    /// TLS: trust the authorities of this file, in PEM, for backends [default: those that the system trusts]
-    #[arg(long, value_name = "FILE")]
-    backend_cacert: Option<PathBuf>,
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = or_word("off", parsed::<Network>))]
+    trust_forwarded: Option<Vec<OrWord<Network>>>,
+    /// TLS: name that a backend's certificate must be for, or host, which is that of the backend [default: host]
+    #[arg(long, value_name = "NAME", value_parser = or_word("host", parsed::<String>))]
+    backend_tls_name: Option<OrWord<String>>,
+    /// TLS: trust the authorities of this file, in PEM, for backends; or system, for those that the system trusts [default: system]
+    #[arg(long, value_name = "FILE", value_parser = or_word("system", parsed::<PathBuf>))]
+    backend_cacert: Option<OrWord<PathBuf>>,
     /// TLS: DANGEROUS: accept any certificate of a backend, so that anybody on the way can pose as the backend and read
     /// and change everything [default: off]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     backend_insecure: Option<bool>,
     /// Tell backends who their client is with the PROXY protocol, v1 or v2 [default: off]
-    #[arg(long, value_name = "VERSION")]
-    send_proxy: Option<ProxyVersion>,
+    #[arg(long, value_name = "VERSION", value_parser = or_word("off", parsed::<ProxyVersion>))]
+    send_proxy: Option<OrWord<ProxyVersion>>,
     /// Accept connections only from these balancers: addresses or networks, with commas between. Each connection must
     /// begin with a PROXY header, v1 or v2, which names its client. For any service [default: off]
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    accept_proxy: Option<Vec<Network>>,
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = or_word("off", parsed::<Network>))]
+    accept_proxy: Option<Vec<OrWord<Network>>>,
 }
 
 /// The names of these options, which a listener may have of its own.
@@ -133,8 +134,8 @@ impl GateOptions {
     }
 
     /// The balancers whose PROXY headers are believed.
-    pub(super) fn balancers(&self) -> &[Network] {
-        self.accept_proxy.as_deref().unwrap_or_default()
+    pub(super) fn balancers(&self) -> Vec<Network> {
+        of_list(self.accept_proxy.as_deref())
     }
 
     /// A gate with what was given.
@@ -143,7 +144,7 @@ impl GateOptions {
         if let Some(n) = self.backend_connections {
             gate = gate.connections(places(n));
         }
-        if let Some(n) = self.backend_total {
+        if let Some(n) = given(&self.backend_total) {
             gate = gate.total(places(n));
         }
         if let Some(on) = self.backend_connect {
@@ -152,7 +153,7 @@ impl GateOptions {
         if let Some(time) = self.backend_connect_timeout {
             gate = gate.connect_timeout(time);
         }
-        if let Some(time) = self.backend_check.filter(|time| !time.is_zero()) {
+        if let Some(time) = given(&self.backend_check).filter(|time| !time.is_zero()) {
             gate = gate.check_every(time);
         }
         if let Some(needs) = self.ready_needs_backend {
@@ -164,12 +165,12 @@ impl GateOptions {
         if let Some(time) = self.half_close_timeout {
             gate = gate.half_close_timeout(time);
         }
-        if let Some(version) = self.send_proxy {
+        if let Some(version) = given(&self.send_proxy) {
             gate = gate.send_proxy(version);
         }
         if let Some(tls) = gate.tls_choices() {
-            tls.name.clone_from(&self.backend_tls_name);
-            tls.authorities.clone_from(&self.backend_cacert);
+            tls.name = given(&self.backend_tls_name);
+            tls.authorities = given(&self.backend_cacert);
             tls.insecure = self.backend_insecure.unwrap_or(false);
         }
         if let Some(http) = gate.http_config() {
@@ -196,13 +197,39 @@ impl GateOptions {
             http.fair = fair.clone();
         }
         if let Some(networks) = &self.trust_forwarded {
-            http.trusted.clone_from(networks);
+            http.trusted = of_list(Some(networks));
         }
         if let Some(paths) = &self.priority_path {
-            http.priority_paths.clone_from(paths);
+            http.priority_paths = of_list(Some(paths));
         }
-        http.check_path.clone_from(&self.backend_check_path);
+        http.check_path = given(&self.backend_check_path);
     }
+}
+
+/// The value of an option, or nothing: a word stands for that, so that a listener can have nothing where all others have
+/// something.
+#[derive(Clone, Copy, Debug)]
+struct OrWord<T>(Option<T>);
+
+/// Reads a value or the word for nothing.
+fn or_word<T>(
+    word: &'static str,
+    parse: fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<OrWord<T>, String> + Clone {
+    move |text| if text == word { Ok(OrWord(None)) } else { parse(text).map(|value| OrWord(Some(value))) }
+}
+
+fn parsed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|why: T::Err| why.to_string())
+}
+
+/// What was given, unless it is nothing.
+fn given<T: Clone>(option: &Option<OrWord<T>>) -> Option<T> {
+    option.as_ref()?.0.clone()
+}
+
+fn of_list<T: Clone>(list: Option<&[OrWord<T>]>) -> Vec<T> {
+    list.unwrap_or_default().iter().filter_map(|one| one.0.clone()).collect()
 }
 
 /// How often backends are asked for a path, unless it is said.

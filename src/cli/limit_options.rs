@@ -95,7 +95,7 @@ fn overload(text: &str) -> Result<Overload, String> {
         "reject" => Ok(Overload::Reject),
         "drop-oldest" => Ok(Overload::DropOldest),
         _ => match text.strip_prefix("wait:") {
-            Some(time) => units::duration(time).map(Overload::Wait),
+            Some(time) => units::wait(time).map(Overload::Wait),
             None => Err(format!("`{text}` is not known: write reject, wait:100ms or drop-oldest")),
         },
     }
@@ -116,10 +116,17 @@ fn choice<T: Copy + std::fmt::Display>(text: &str, all: [T; 2]) -> Result<T, Str
 }
 
 fn prefix(text: &str) -> Result<(u8, u8), String> {
-    let parsed = text.split_once(',').and_then(|(v4, v6)| Some((v4.parse().ok()?, v6.parse().ok()?)));
-    match parsed {
-        Some((v4, v6)) if v4 <= 32 && v6 <= 128 => Ok((v4, v6)),
-        _ => Err(format!("`{text}` is not a pair of prefix lengths: write 32,128 or 24,64")),
+    let form = || {
+        format!(
+            "`{text}` is not two prefix lengths, of IPv4 and of IPv6 with a comma between: write one like 32,64"
+        )
+    };
+    let (v4, v6) = text.split_once(',').ok_or_else(form)?;
+    let bits = |text: &str| text.trim().trim_start_matches('/').parse::<u8>().map_err(|_| form());
+    match (bits(v4)?, bits(v6)?) {
+        (v4, _) if v4 > 32 => Err(format!("`{text}`: an IPv4 address has 32 bits, and {v4} is more")),
+        (_, v6) if v6 > 128 => Err(format!("`{text}`: an IPv6 address has 128 bits, and {v6} is more")),
+        lengths => Ok(lengths),
     }
 }
 

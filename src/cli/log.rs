@@ -8,10 +8,13 @@ use super::args::{LogFormat, LogLevel, ServeArgs};
 use crate::metrics::process::LOG_LINES_DROPPED;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tracing::{Level, Metadata};
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
@@ -29,6 +32,8 @@ pub(super) const LAST_WORDS: Duration = Duration::from_millis(500);
 static QUEUE: OnceLock<Sender<LogItem>> = OnceLock::new();
 /// Changes the level, once the log is started.
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
+/// Lines begin with their level, for the journal.
+static JOURNAL: AtomicBool = AtomicBool::new(false);
 /// Lines that found the queue full and were not reported yet.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -48,9 +53,15 @@ pub(super) fn start(args: &ServeArgs) -> io::Result<()> {
     let _ = LEVEL.set(handle);
     let log = tracing_subscriber::fmt::layer().with_target(false).with_writer(|| Queued);
     let registry = tracing_subscriber::registry().with(level);
-    let _ = match args.log_format {
-        Some(LogFormat::Json) => registry.with(log.json().flatten_event(true)).try_init(),
-        _ => registry.with(log.with_ansi(wants_colour())).try_init(),
+    let unsaid = || if is_journal(io::stderr()) { LogFormat::Journald } else { LogFormat::Text };
+    let _ = match args.log_format.unwrap_or_else(unsaid) {
+        LogFormat::Json => registry.with(log.json().flatten_event(true)).try_init(),
+        LogFormat::Text => registry.with(log.with_ansi(wants_colour())).try_init(),
+        LogFormat::Journald => {
+            JOURNAL.store(true, Ordering::Relaxed);
+            let log = log.without_time().with_level(false).with_ansi(false).with_writer(Journal);
+            registry.with(log).try_init()
+        }
     };
     mind_panics();
     Ok(())
@@ -87,11 +98,58 @@ pub(super) fn finish() {
 /// Writes one line to stderr, through the queue if there is one.
 pub(super) fn say(line: &str) {
     if QUEUE.get().is_some() {
-        let _ = Queued.write(format!("{line}\n").as_bytes());
+        let priority = if JOURNAL.load(Ordering::Relaxed) { priority(&Level::ERROR) } else { "" };
+        let _ = Queued.write(format!("{priority}{line}\n").as_bytes());
         return finish();
     }
     // Nobody can be told when stderr is closed; the exit code still says it.
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Whether this is systemd's journal, as `systemd.exec(5)` says how to know: the environment names the device and the inode of
+/// the stream that leads there.
+fn is_journal(stream: impl AsFd) -> bool {
+    let named = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    rustix::fs::fstat(stream).is_ok_and(|stat| named == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+/// The level as the journal reads it at the beginning of a line (`sd-daemon(3)`).
+fn priority(level: &Level) -> &'static str {
+    match *level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        _ => "<7>",
+    }
+}
+
+/// Makes of each line one for the journal.
+struct Journal;
+
+/// One line, behind its level.
+struct JournalLine(&'static str);
+
+impl MakeWriter<'_> for Journal {
+    type Writer = JournalLine;
+
+    fn make_writer(&self) -> JournalLine {
+        JournalLine(priority(&Level::INFO))
+    }
+
+    fn make_writer_for(&self, line: &Metadata<'_>) -> JournalLine {
+        JournalLine(priority(line.level()))
+    }
+}
+
+impl Write for JournalLine {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        Queued.write(&[self.0.as_bytes(), line].concat())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether stderr takes colours: a terminal that is not a dumb one, and nobody who has set `NO_COLOR`.

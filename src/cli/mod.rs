@@ -4,11 +4,15 @@ mod access_options;
 mod against;
 mod args;
 mod beside;
+mod checked;
+mod clash;
 mod client;
 mod completions;
 mod config;
 mod describe;
+mod effect;
 pub mod exit;
+mod file;
 mod gate_options;
 mod limit_options;
 mod live;
@@ -27,6 +31,7 @@ mod web_options;
 
 use self::exit::{fail, one_line};
 use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 pub use tidegate_units as units;
 
@@ -62,7 +67,7 @@ enum Command {
 /// Runs the program with the process's own arguments.
 pub fn run() -> ExitCode {
     crate::sys::save_memory();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(numbers_as_values(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
     };
@@ -77,6 +82,24 @@ pub fn run() -> ExitCode {
         Some(Command::Man(args)) => manual::run(Cli::command(), &args),
         Some(Command::Completions(args)) => completions::run(Cli::command(), &args),
     }
+}
+
+/// Has `-1` after an option be its value, of which the option says what is wrong with it: `--queue -1` is read as `--queue=-1`.
+/// Otherwise it would be an option that nobody knows.
+fn numbers_as_values(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let (mut joined, mut options_end) = (Vec::<OsString>::new(), false);
+    for arg in args {
+        options_end |= arg == "--";
+        let number = matches!(arg.as_encoded_bytes(), [b'-', b'0'..=b'9', ..]);
+        match joined.last_mut() {
+            Some(option) if number && !options_end && option.as_encoded_bytes().starts_with(b"-") => {
+                option.push(if option.as_encoded_bytes().starts_with(b"--") { "=" } else { "" });
+                option.push(arg);
+            }
+            _ => joined.push(arg),
+        }
+    }
+    joined
 }
 
 /// Prints what was asked for (help, version), or says in one line what is wrong with the arguments.

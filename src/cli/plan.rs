@@ -45,12 +45,16 @@ pub(super) struct Plan {
     pub(super) work: Cost,
     /// The limit of open files allows fewer connections than the default.
     pub(super) lowered: bool,
+    /// What a person should know of the options, a line each.
+    pub(super) warnings: Vec<String>,
 }
 
 /// One listener and its service.
 pub(super) struct PlannedListener {
     /// What it was configured as.
     pub(super) text: String,
+    /// Which table of the configuration file it is in, from 1; 0 of one that is above them.
+    pub(super) table: usize,
     /// Where it listened until it was closed, by its real address; nothing of one that is open.
     pub(super) closed_at: Option<Address>,
     /// The name of the service.
@@ -96,6 +100,7 @@ struct Parsed {
     url: Url,
     wanted: Wanted,
     text: String,
+    table: usize,
     web: WebOptions,
     own: LimitOptions,
     busy_reply: Option<Vec<u8>>,
@@ -106,7 +111,8 @@ struct Parsed {
 
 impl Parsed {
     fn resolved(self) -> Result<PlannedListener, ExitError> {
-        let Self { service, url, wanted, text, web, own, busy_reply, balancers, tls, socket_mode } = self;
+        let Self { service, url, wanted, text, table, web, own, busy_reply, balancers, tls, socket_mode } =
+            self;
         let failed = |why: String| ExitError::failed(format!("listener `{text}`: {why}"));
         let tls = tls.setup(url.scheme).map_err(|problem| tls_problem(&text, problem))?;
         let address = address(&text, &url)?;
@@ -122,6 +128,7 @@ impl Parsed {
         let scheme = url.scheme;
         Ok(PlannedListener {
             text,
+            table,
             closed_at: None,
             service,
             scheme,
@@ -154,6 +161,14 @@ impl PlannedListener {
         }
     }
 
+    /// Where its backends are now, if it is a gate.
+    pub(super) fn backend_addresses(&self) -> Vec<Address> {
+        match &self.offer {
+            Offer::Gate(gate) => gate.addresses(),
+            Offer::Stream(_) | Offer::Datagrams(_) => Vec::new(),
+        }
+    }
+
     /// Whether it is one listener with other settings, at most: it is where the other one is, and offers the same.
     pub(super) fn is_the_same_as(&self, other: &Self) -> bool {
         self.scheme == other.scheme && self.address == other.address && self.kind() == other.kind()
@@ -167,9 +182,18 @@ impl PlannedListener {
         }
     }
 
+    pub(super) fn is_gate(&self) -> bool {
+        matches!(self.offer, Offer::Gate(_))
+    }
+
+    /// Whether it is a gate whose backends speak TLS.
+    pub(super) fn speaks_tls_with_backends(&self) -> bool {
+        self.gate.iter().any(|(name, _)| *name == "backend-tls-name")
+    }
+
     /// Whether it is a gate that reads HTTP.
     pub(super) fn is_http_gate(&self) -> bool {
-        !self.gate.is_empty() && matches!(self.scheme, Scheme::Http | Scheme::Https | Scheme::HttpUnix)
+        self.is_gate() && matches!(self.scheme, Scheme::Http | Scheme::Https | Scheme::HttpUnix)
     }
 
     /// Bytes that its service may take beside what its connections take.
@@ -314,38 +338,9 @@ impl Plan {
         let flat = ServeArgs { listen: args.listen.clone(), ..ServeArgs::default() };
         let anywhere = !args.listen.is_empty() || !args.listeners.is_empty();
         let tables = if anywhere { [&[flat], &args.listeners[..]].concat() } else { vec![default] };
-        let limits = args.limits.applied_to(Limits::default());
         let mut parsed = Vec::new();
-        for table in &tables {
-            let words = unescaped(table)?;
-            for text in table.listen.iter().flat_map(|text| split_listeners(text)) {
-                let web = table.web.clone().or(args.web.clone());
-                let (service, url, mut offer) = listener(&text, work, &web)?;
-                let options = table.gate.clone().or(args.gate.clone());
-                // Datagrams have no headers: the option is for the other listeners.
-                let balancers = if url.scheme == Scheme::Udp { &[] } else { options.balancers() }.to_vec();
-                if let Wanted::Gate(gate) = offer {
-                    let gate = options.applied_to(*gate);
-                    // A pair may be quiet for longer than a client between two requests, unless somebody says how long.
-                    let said =
-                        [&table.limits, &args.limits].iter().any(|limits| limits.names("idle-timeout"));
-                    let idle = table.limits.applied_to(limits.clone()).idle_timeout;
-                    offer = Wanted::Gate(Box::new(if said { gate.idle_timeout(idle) } else { gate }));
-                }
-                let tls = table.tls.clone().or(args.tls.clone());
-                parsed.push(Parsed {
-                    service,
-                    url,
-                    wanted: offer,
-                    text,
-                    web,
-                    own: table.limits.clone(),
-                    busy_reply: words.clone(),
-                    balancers,
-                    tls,
-                    socket_mode: table.socket_mode.or(args.socket_mode),
-                });
-            }
+        for (position, table) in tables.iter().enumerate() {
+            parsed.extend(parsed_table(position, table, args, work)?);
         }
         let resolved = parsed.into_iter().map(Parsed::resolved);
         let listeners = resolved.collect::<Result<Vec<_>, ExitError>>()?;
@@ -356,7 +351,7 @@ impl Plan {
             address.map_err(|why| ExitError::failed(format!("{name} address: {why}")))
         });
         let (admin, agent) = (admin?, agent?);
-        let mut limits = limits;
+        let mut limits = args.limits.applied_to(Limits::default());
         let others = listeners.len() + listeners.iter().map(PlannedListener::descriptors).sum::<usize>();
         let lowered = fit_descriptors(&mut limits, &args.limits, others, open_files);
         let admin_control = args.admin_control.unwrap_or(false);
@@ -371,6 +366,7 @@ impl Plan {
             access,
             work,
             lowered,
+            warnings: Vec::new(),
         })
     }
 
@@ -434,6 +430,46 @@ impl Plan {
         }
         self.admin.iter().chain(&self.agent).fold(builder, |builder, &address| builder.beside(address))
     }
+}
+
+/// The listeners of one table, at this position; the first of all tables is what stands above them.
+fn parsed_table(
+    position: usize,
+    table: &ServeArgs,
+    args: &ServeArgs,
+    work: Cost,
+) -> Result<Vec<Parsed>, ExitError> {
+    let busy_reply = unescaped(table)?;
+    let mut parsed = Vec::new();
+    for text in table.listen.iter().flat_map(|text| split_listeners(text)) {
+        let web = table.web.clone().or(args.web.clone());
+        let (service, url, mut wanted) = listener(&text, work, &web)?;
+        let options = table.gate.clone().or(args.gate.clone());
+        // Datagrams have no headers: the option is for the other listeners.
+        let balancers = if url.scheme == Scheme::Udp { Vec::new() } else { options.balancers() };
+        if let Wanted::Gate(gate) = wanted {
+            let gate = options.applied_to(*gate);
+            // A pair may be quiet for longer than a client between two requests, unless somebody says how long.
+            let said = [&table.limits, &args.limits].iter().any(|limits| limits.names("idle-timeout"));
+            let limits = args.limits.applied_to(Limits::default());
+            let idle = table.limits.applied_to(limits).idle_timeout;
+            wanted = Wanted::Gate(Box::new(if said { gate.idle_timeout(idle) } else { gate }));
+        }
+        parsed.push(Parsed {
+            service,
+            url,
+            wanted,
+            text,
+            table: position,
+            web,
+            own: table.limits.clone(),
+            busy_reply: busy_reply.clone(),
+            balancers,
+            tls: table.tls.clone().or(args.tls.clone()),
+            socket_mode: table.socket_mode.or(args.socket_mode),
+        });
+    }
+    Ok(parsed)
 }
 
 /// Why a listener cannot speak TLS.
@@ -518,9 +554,10 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
         }
     };
     let unknown = || {
-        ExitError::usage(format!(
-            "`{name}` is not a service: there are echo, hello, time, work and proxy:BACKEND"
-        ))
+        if name == "proxy" {
+            return wrong(&"the gate needs a backend: write proxy:127.0.0.1:8000");
+        }
+        wrong(&format_args!("`{name}` is not a service: there are echo, hello, time, work and proxy:BACKEND"))
     };
     Ok((name.to_owned(), url, Wanted::Offer(offer.ok_or_else(unknown)?)))
 }

@@ -11,8 +11,8 @@ use super::live::reload::Configured;
 use super::live::upgrade::{StartedFrom, tell_predecessor};
 use super::live::{Live, ORDERS, Replacement};
 use super::plan::Plan;
-use super::signals::{Hangup, on_order};
-use super::{against, config, describe, log, threads};
+use super::signals::{Hangup, on_order, tell_of_ignored};
+use super::{against, checked, config, describe, log, threads};
 use crate::metrics::configuration;
 use crate::server::BoundServer;
 use std::io;
@@ -44,8 +44,7 @@ fn start_and_serve(args: ServeArgs) -> Result<u8, ExitError> {
     let mut handed = Handed::take()?;
     let given = args.clone();
     let args = config::merge(args).map_err(ExitError::usage)?;
-    let plan = Plan::new(&args)?;
-    plan.check()?;
+    let plan = checked::plan(&args)?;
     let admin_threads = if plan.admin.is_some() { ADMIN_THREADS } else { 0 };
     let cast = [
         ("the log", 1),
@@ -75,9 +74,14 @@ pub(super) fn check(args: CheckArgs) -> ExitCode {
     if let Some(address) = against {
         return against::run(args, &address);
     }
-    let planned = config::merge(args).map_err(ExitError::usage).and_then(|args| Plan::new(&args));
-    match planned.and_then(|plan| plan.check().map(|()| plan)) {
-        Ok(plan) => print(&plan.describe()),
+    let planned = config::merge(args).map_err(ExitError::usage).and_then(|args| checked::plan(&args));
+    match planned {
+        Ok(plan) => {
+            for warning in plan.warnings.iter().chain(&config::unknown_variables()) {
+                log::say(&format!("tidegate: warning: {warning}"));
+            }
+            print(&plan.describe())
+        }
         Err(failure) => fail(failure.code, failure.why),
     }
 }
@@ -108,7 +112,7 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
         describe::start_lines(plan, &addresses, beside.addresses(), format)
     });
     let lowered = plan.lowered.then_some(plan.limits.max_connections).filter(|_| !quiet);
-    warn_of_danger(plan);
+    warn(plan);
     let queue = plan.limits.queue;
     let live = Arc::new(Live {
         handle: handle.clone(),
@@ -125,6 +129,7 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
     if let Some(start) = start {
         announce(start);
     }
+    tell_of_ignored();
     if let Some(max_connections) = lowered {
         tracing::warn!(
             max_connections,
@@ -148,8 +153,11 @@ fn serve(configured: Configured, bound: BoundServer, mut handed: Handed) -> Resu
     Ok(if report.is_clean() { exit::OK } else { exit::CUT })
 }
 
-/// Warns of gates that anybody could pose as a backend of.
-fn warn_of_danger(plan: &Plan) {
+/// Warns of options without an effect, and of gates that anybody could pose as a backend of.
+fn warn(plan: &Plan) {
+    for warning in plan.warnings.iter().chain(&config::unknown_variables()) {
+        tracing::warn!("{warning}");
+    }
     for listener in plan.listeners.iter().filter(|listener| listener.is_credulous()) {
         tracing::warn!(
             listener = listener.text,

@@ -46,6 +46,18 @@ pub(super) fn on_order(
     Ok(())
 }
 
+/// Says which of the signals that should end a server do nothing: whoever presses Ctrl-C in vain finds out why.
+pub(super) fn tell_of_ignored() {
+    for (signal, name) in [(Signal::INT, "SIGINT"), (Signal::TERM, "SIGTERM")] {
+        if crate::sys::is_ignored(signal) {
+            tracing::info!(
+                "{name} is ignored, since it was when this program was started: a child inherits that, and a shell does it \
+                 for `command &` in a script"
+            );
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Meaning {
     First,

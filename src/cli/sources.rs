@@ -1,6 +1,7 @@
 //! What the command line, the environment and the configuration file say, as it is written there. The admin endpoint shows it, so
 //! that `tidegate check --against` can ask what another file would change.
 
+use super::file::{FilePlace, KeyLines, LISTENER};
 use serde_json::{Value, json};
 
 /// The name of an option and its values.
@@ -12,6 +13,8 @@ pub(super) struct OptionSources {
     pub(super) command_line: Vec<OptionTexts>,
     pub(super) environment: Vec<OptionTexts>,
     pub(super) file: Option<toml::Table>,
+    /// Where its keys are in the file, if it was read here.
+    pub(super) lines: KeyLines,
 }
 
 impl OptionSources {
@@ -22,6 +25,42 @@ impl OptionSources {
         };
         let in_file = || values(self.file.as_ref()?.get(name)?).ok().map(|values| values.join(","));
         of(&self.command_line).or_else(|| of(&self.environment)).or_else(in_file)
+    }
+
+    /// An error with the file and the line before it, if it is about something that the file says.
+    pub(super) fn located(&self, why: &str) -> String {
+        let place = self.file.as_ref().and_then(|file| self.lines.place(&self.subject(file, why)?));
+        place.map_or_else(|| why.to_owned(), |place| format!("{place}: {why}"))
+    }
+
+    /// What in the file an error is about, by the names that it says.
+    fn subject(&self, file: &toml::Table, why: &str) -> Option<FilePlace> {
+        let names =
+            || why.split(|c: char| !(c.is_ascii_lowercase() || c == '-')).filter(|word| word.len() > 1);
+        let listener = why.strip_prefix("listener ").and_then(|rest| match rest.strip_prefix('`') {
+            Some(text) => text.split_once('`'),
+            None => rest.split_once(": "),
+        });
+        let Some((listener, _)) = listener else {
+            let elsewhere = [&self.command_line, &self.environment];
+            let is_here = |name: &&str| {
+                file.contains_key(*name) && !elsewhere.into_iter().flatten().any(|(known, _)| known == name)
+            };
+            return Some(FilePlace { table: None, key: Some(names().find(is_here)?.to_owned()) });
+        };
+        let has = |table: &toml::Table| {
+            let listen = table.get("listen").and_then(|listen| values(listen).ok()).unwrap_or_default();
+            listen.iter().any(|text| text.contains(listener))
+        };
+        let tables = file.get(LISTENER).and_then(toml::Value::as_array);
+        let mut tables = tables.into_iter().flatten().filter_map(toml::Value::as_table).enumerate();
+        let (table, of_table) = match tables.find(|(_, table)| has(table)) {
+            Some((index, table)) => (Some(index), table),
+            None => has(file).then_some((None, file))?,
+        };
+        let own = || names().find(|name| of_table.contains_key(*name));
+        let key = table.and_then(|_| own()).unwrap_or("listen");
+        Some(FilePlace { table, key: Some(key.to_owned()) })
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -49,7 +88,8 @@ impl OptionSources {
             Value::Null => None,
             table => Some(toml::Table::try_from(table).ok()?),
         };
-        Some(Self { command_line: texts("command_line")?, environment: texts("environment")?, file })
+        let (command_line, environment) = (texts("command_line")?, texts("environment")?);
+        Some(Self { command_line, environment, file, lines: KeyLines::default() })
     }
 }
 
@@ -84,6 +124,7 @@ mod tests {
             command_line: texts("workers", "3"),
             environment: texts("queue", "9"),
             file: Some(toml::from_str(file).unwrap()),
+            ..OptionSources::default()
         };
         let again = OptionSources::from_json(&serde_json::from_str(&sources.to_json()).unwrap()).unwrap();
         assert_eq!(again, sources);

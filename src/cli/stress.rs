@@ -51,7 +51,8 @@ fn judge(report: &Report, args: &LoadArgs, worse: bool) -> Result<u8, Error> {
         let url = &report.plan.url;
         return Err(Error::Failed(format!("nothing was done: no request to {url} was answered well")));
     }
-    if args.strict && !report.valid {
+    let unknown = report.find_max.as_ref().is_some_and(|search| search.generator_limited);
+    if args.strict && (!report.valid || unknown) {
         return Ok(exit::CUT);
     }
     let found = report.find_max.as_ref().is_none_or(|search| search.rate.is_some());

@@ -65,10 +65,21 @@ impl TlsOptions {
             return Ok(None);
         }
         let (certificates, keys) = (self.tls_cert.len(), self.tls_key.len());
-        if certificates == 0 || keys == 0 {
-            return Err(TlsProblem::Usage(
-                "it needs a certificate: write --tls-cert FILE --tls-key FILE".to_owned(),
-            ));
+        let named =
+            |files: &[PathBuf]| files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>();
+        let missing = match (certificates, keys) {
+            (0, 0) => "it needs a certificate: write --tls-cert FILE --tls-key FILE".to_owned(),
+            (_, 0) => format!(
+                "the certificate {} has no private key: add --tls-key FILE",
+                named(&self.tls_cert).join(",")
+            ),
+            (0, _) => {
+                format!("the key {} has no certificate: add --tls-cert FILE", named(&self.tls_key).join(","))
+            }
+            _ => String::new(),
+        };
+        if !missing.is_empty() {
+            return Err(TlsProblem::Usage(missing));
         }
         if certificates != keys {
             return Err(TlsProblem::Usage(format!(

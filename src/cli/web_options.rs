@@ -9,9 +9,6 @@ use tidegate_units::url::{Scheme, Url};
 /// How often the service `time` speaks over WebSockets.
 const PUSH_EVERY: Duration = Duration::from_secs(1);
 
-/// The shortest of them: times are kept to about a millisecond.
-const PUSH_EVERY_MIN: Duration = Duration::from_millis(1);
-
 /// Options of listeners at `http://` and `ws://`.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Web")]
@@ -21,7 +18,7 @@ pub(super) struct WebOptions {
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     ws_origin: Vec<String>,
     /// How often the service time speaks to the clients of its WebSockets [default: 1s]
-    #[arg(long, value_name = "TIME", value_parser = push_every)]
+    #[arg(long, value_name = "TIME", value_parser = units::wait)]
     push_every: Option<Duration>,
 }
 
@@ -50,14 +47,6 @@ impl WebOptions {
     /// WebSockets for the pages that may have them.
     pub(super) fn guarding(&self, sockets: WebSockets) -> WebSockets {
         self.ws_origin.iter().fold(sockets, |sockets, origin| sockets.origin(origin))
-    }
-}
-
-/// Reads how often something is pushed: a clock that ticks faster serves nobody, and costs all.
-fn push_every(text: &str) -> Result<Duration, String> {
-    match units::duration(text)? {
-        time if time < PUSH_EVERY_MIN => Err("it must be at least 1ms".to_owned()),
-        time => Ok(time),
     }
 }
 

@@ -146,8 +146,8 @@ limits! {
     }
 
     Listening {
-        /// Connections that the kernel may hold for each listener until they are accepted; with 0 it is 4096, and
-        /// as many as the queue (at most 128) while the queue stands.
+        /// Connections that the kernel holds for each listener until the server accepts them; `auto` is 4096, and while
+        /// the queue stands no more than 128.
         ///
         /// A deep backlog absorbs bursts, and under lasting overload it is a queue without a bound on time.
         backlog: usize = 0, Count(0..=i32::MAX as usize), Live, 0 is "auto", per listener;
@@ -217,7 +217,7 @@ limits! {
         linger_timeout: Duration = Duration::from_secs(1), Time(OFF..=YEAR), Live, hard "every wait needs a deadline";
 
         /// Time after which a running turn is reported as stuck.
-        stuck_threshold: Duration = Duration::from_secs(10), Time(OFF..=YEAR), Live;
+        stuck_threshold: Duration = Duration::from_secs(10), Time(SHORTEST..=YEAR), Live;
     }
 
     Draining {

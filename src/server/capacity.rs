@@ -134,9 +134,24 @@ pub(crate) fn check_descriptors_within(
     of_services: usize,
     limit: usize,
 ) -> Result<(), BuildError> {
-    let reserve = reserve(limits, listeners) + of_services;
-    let most = limits.connections_most();
+    let own = reserve(limits, listeners);
+    let (reserve, most) = (own + of_services, limits.connections_most());
     if limit < most + reserve {
+        let raise = "or raise the limit (ulimit -n)";
+        if own >= limit {
+            return Err(LimitError(format!(
+                "fd-reserve is {}, and this process may have {limit} open files in all: lower it, {raise}",
+                limits.fd_reserve
+            ))
+            .into());
+        }
+        if reserve >= limit {
+            return Err(LimitError(format!(
+                "backends may have {of_services} open files, and this process {limit} in all: lower backend-connections or \
+                 backend-total, {raise}"
+            ))
+            .into());
+        }
         if most > limits.max_connections {
             return Err(LimitError(format!(
                 "connections-ceiling is {most}, which with {reserve} for the server itself is more than the {limit} open \

@@ -38,6 +38,11 @@ impl Held {
         self.buffer.bytes()
     }
 
+    /// The same, to be changed where they are.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.buffer.bytes_mut()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.buffer.len()
     }

@@ -184,6 +184,10 @@ impl Buffer {
         &self.memory.room()[self.at..self.end]
     }
 
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory.room_mut()[self.at..self.end]
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.end - self.at
     }

@@ -122,19 +122,37 @@ impl<'a> SecuredTurn<'a> {
     }
 
     /// Encrypts `data` piece by piece, and gives the records to `pass`, after the records that must go first.
-    pub(super) fn seal(
+    pub(super) fn seal(&mut self, data: &[u8], pass: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        self.seal_both(&[], data, pass)
+    }
+
+    /// The same for `first` (what was collected of small pieces) and `data` behind it, so that few calls send both.
+    pub(super) fn seal_both(
         &mut self,
+        first: &[u8],
         data: &[u8],
         mut pass: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        for block in data.chunks(Self::BLOCK) {
-            for piece in block.chunks(PLAIN_MAX) {
-                let TlsBuffers { records, out } = &mut *self.buffers;
-                self.engine.seal(piece, records, out).map_err(error)?;
-            }
+        debug_assert!(first.len() <= PLAIN_MAX, "it is one record");
+        // Together they are at most a block.
+        let begin = if first.is_empty() { Self::BLOCK } else { Self::BLOCK - PLAIN_MAX };
+        let (beginning, rest) = data.split_at(data.len().min(begin));
+        self.encrypt(first)?;
+        self.encrypt(beginning)?;
+        self.pass_on(&mut pass)?;
+        for block in rest.chunks(Self::BLOCK) {
+            self.encrypt(block)?;
             self.pass_on(&mut pass)?;
         }
-        self.pass_on(&mut pass)
+        Ok(())
+    }
+
+    fn encrypt(&mut self, block: &[u8]) -> io::Result<()> {
+        for piece in block.chunks(PLAIN_MAX) {
+            let TlsBuffers { records, out } = &mut *self.buffers;
+            self.engine.seal(piece, records, out).map_err(error)?;
+        }
+        Ok(())
     }
 
     /// Gives to `pass` the records that do not carry bytes of the session, if there are any.

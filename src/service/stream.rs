@@ -12,7 +12,7 @@ use crate::limits::Limits;
 use crate::reason::TurnOutcome;
 use crate::sys::{Clock, Mapping};
 use crate::transport::socket::{
-    ClientSocket, has_input, has_left, has_left_tls, receive, receive_unix, send,
+    ClientSocket, has_input, has_left, has_left_tls, receive, receive_unix, send, send_both,
 };
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -434,6 +434,13 @@ impl Input<'_> {
         }
     }
 
+    /// The same for a session that changes the bytes where they are. `None` means nothing now, no bytes mean the end.
+    pub(super) fn receive_mut(&mut self) -> io::Result<Option<&mut [u8]>> {
+        let room = self.buffer.len();
+        let taken = self.take(room)?;
+        Ok(taken.map(|n| &mut self.buffer[..n]))
+    }
+
     /// Reads into the buffer. `None` means nothing now, 0 means the end.
     fn take(&mut self, room: usize) -> io::Result<Option<usize>> {
         if self.ended {
@@ -539,8 +546,14 @@ impl Output<'_> {
             self.gather.extend_from_slice(data);
             return Ok(());
         }
-        self.flush()?;
-        self.pass(data)
+        let gathered = std::mem::take(self.gather);
+        let passed = match self.tls {
+            Some(tls) => tls.borrow_mut().seal_both(&gathered, data, |records| self.give(records)),
+            None => self.give_both(&gathered, data),
+        };
+        *self.gather = gathered;
+        self.gather.clear();
+        passed
     }
 
     /// Lets `write` append bytes to what is collected, `most` of them at most, which are sent as [`send`](Self::send) sends
@@ -589,6 +602,18 @@ impl Output<'_> {
             Some(tls) => tls.borrow_mut().seal(data, |records| self.give(records)),
             None => self.give(data),
         }
+    }
+
+    /// Gives what was collected and what goes behind it to the kernel, with one call where it takes both.
+    fn give_both(&mut self, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
+        if self.kept.is_empty() && !first.is_empty() {
+            let n = send_both(self.socket, first, second)?;
+            self.sent += n as u64;
+            let of_first = n.min(first.len());
+            (first, second) = (&first[of_first..], &second[n - of_first..]);
+        }
+        self.give(first)?;
+        self.give(second)
     }
 
     /// The largest piece that is certain to be kept if the kernel takes none of it.

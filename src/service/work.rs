@@ -5,6 +5,9 @@ use std::io;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+/// The most work that one request may be.
+const COST_MAX: Duration = Duration::from_secs(60);
+
 /// What each request costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -21,22 +24,16 @@ impl FromStr for Cost {
     fn from_str(text: &str) -> Result<Self, String> {
         let form = || format!("`{text}` is not a kind of work: write cpu:1ms or sleep:20ms");
         let (kind, time) = text.split_once(':').ok_or_else(form)?;
-        let digits = time.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(form)?;
-        let number: f64 = time[..digits].parse().map_err(|_| form())?;
-        let unit = match &time[digits..] {
-            "us" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
+        let cost = match kind {
+            "cpu" => Cost::Cpu,
+            "sleep" => Cost::Sleep,
             _ => return Err(form()),
         };
-        let time = Duration::try_from_secs_f64(number * unit).map_err(|_| form())?;
-        if time > Duration::from_secs(60) {
-            return Err(format!("`{text}` is more than a minute of work for one request"));
-        }
-        match kind {
-            "cpu" => Ok(Cost::Cpu(time)),
-            "sleep" => Ok(Cost::Sleep(time)),
-            _ => Err(form()),
+        match tidegate_units::duration(time)? {
+            time if time > COST_MAX => {
+                Err(format!("`{text}` is too much work for one request: it may be {kind}:60s at most"))
+            }
+            time => Ok(cost(time)),
         }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) use mapping::{Mapping, whole_pages};
 #[cfg(feature = "cli")]
 pub(crate) use orders::{hold, wait_for};
 #[cfg(feature = "cli")]
-pub(crate) use signals::keep_ignored;
+pub(crate) use signals::{is_ignored, keep_ignored};
 pub(crate) use socket::{peer_credentials, since_handshake, unacknowledged};
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(crate) use start_pages::give_start_back;

@@ -11,7 +11,8 @@ pub(crate) fn keep_ignored<T>(signals: &[Signal], catch: impl FnOnce() -> T) -> 
     caught
 }
 
-fn is_ignored(signal: Signal) -> bool {
+/// Whether this signal does nothing.
+pub(crate) fn is_ignored(signal: Signal) -> bool {
     let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: without a new action the call only writes to `now`, which is as large as it has to be.
     let result = unsafe { libc::sigaction(signal.as_raw(), std::ptr::null(), now.as_mut_ptr()) };

@@ -3,9 +3,10 @@
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, SocketType, recvmsg,
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendFlags, Shutdown,
+    SocketType, recvmsg,
 };
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -66,6 +67,19 @@ pub(crate) fn new_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
 pub(crate) fn send(socket: impl AsFd, data: &[u8]) -> io::Result<usize> {
     loop {
         match rustix::net::send(&socket, data, SEND_NOW) {
+            Ok(n) => return Ok(n),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(0),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Sends two pieces of bytes, one behind the other, with one call and without waiting; 0 if the kernel takes nothing now.
+pub(crate) fn send_both(socket: impl AsFd, first: &[u8], second: &[u8]) -> io::Result<usize> {
+    let pieces = [IoSlice::new(first), IoSlice::new(second)];
+    loop {
+        match rustix::net::sendmsg(&socket, &pieces, &mut SendAncillaryBuffer::default(), SEND_NOW) {
             Ok(n) => return Ok(n),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Ok(0),

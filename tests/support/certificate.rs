@@ -20,6 +20,15 @@ impl Certificate {
         Self { pem: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
     }
 
+    /// For these names, and an authority itself, as `openssl req -x509` makes them.
+    pub(crate) fn with_ca(names: &[&str]) -> Self {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        Self { pem: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+    }
+
     /// For these names, signed by an authority that only this test has. The chain goes up to the authority.
     pub(crate) fn with_authority(names: &[&str]) -> (Self, Authority) {
         use rcgen::{

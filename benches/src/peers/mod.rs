@@ -15,6 +15,7 @@ mod thread;
 mod tokio_relay;
 mod tokio_tasks;
 mod udp;
+mod wake;
 mod work;
 
 use announce::announce;
@@ -53,6 +54,8 @@ pub(crate) enum Peer {
     TokioRelay,
     /// One thread, recvfrom and sendto: the limit for datagrams.
     Udp,
+    /// tidegate as a library, with sessions that another thread wakes.
+    Wake,
 }
 
 /// Options of a peer.
@@ -94,6 +97,7 @@ pub(crate) fn run(args: PeerArgs) -> Result<()> {
         Peer::Relay => relay::serve(tcp(listen, backlog)?, to.context("say where to with --to")?),
         Peer::TokioRelay => tokio_relay::serve(tcp(listen, backlog)?, to.context("say where to with --to")?),
         Peer::Udp => udp::serve(listen, mode),
+        Peer::Wake => wake::serve(listen),
     }
 }
 

@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn workers_left_behind_are_read_from_what_the_server_says() {
         assert_eq!(workers_left("drained 4 connections in 0.1 s, cut 0"), Some(0.0));
-        let left = "drained 1 connections in 2.0 s, cut 33, left 32 workers in turns that do not return";
+        let left = "drained 1 connection in 2.0 s, cut 33, left 32 workers in turns that do not return";
         assert_eq!(workers_left(left), Some(32.0));
         assert_eq!(workers_left("it did not end within 10 s"), None);
     }

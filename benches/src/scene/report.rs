@@ -186,7 +186,7 @@ mod tests {
             seconds: [5, useful[0], useful[1]].map(second).to_vec(),
             stages: vec![StageFigures::default(), stage],
         };
-        let ended = Some("drained 1 connections in 0.1 s, cut 0".to_owned());
+        let ended = Some("drained 1 connection in 0.1 s, cut 0".to_owned());
         let client_cpu = vec![0.5; 3];
         let run = Run { groups: vec![group], server_cpu: 1.0, client_cpu, peak_rss: 1, threads: 1, ended };
         let missing = Some("not installed".to_owned());
@@ -212,7 +212,7 @@ mod tests {
         let line = "| tidegate | all | 9 2 | 55.0 % | 50.0 % | 0 | 0 | 300 | 0 | 0 |  | 0 |";
         assert!(page.contains(line), "{page}");
         assert!(page.contains("| Python | | not installed |"), "{page}");
-        assert!(page.contains("tidegate, told to end, said: drained 1 connections"), "{page}");
+        assert!(page.contains("tidegate, told to end, said: drained 1 connection"), "{page}");
         let goals = crate::scene::goals(&scenes);
         let worst = goals.iter().find(|goal| goal.figure.contains("worst second")).unwrap();
         assert_eq!(worst.values, [0.2]);

@@ -22,7 +22,7 @@ pub fn read(path: &Path) -> Result<Report, String> {
     // Some editors put this mark before a text in UTF-8.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
     let report: Report = serde_json::from_slice(text)
-        .map_err(|error| cannot(&format_args!("it is no report of `tidegate stress -o json`: {error}")))?;
+        .map_err(|_| cannot(&"it is no whole report of `tidegate stress -o json`"))?;
     if report.schema > SCHEMA {
         return Err(cannot(&format_args!(
             "it has form {}, and this tidegate knows forms up to {SCHEMA}",

@@ -7,7 +7,7 @@ use super::report::{Latency, Measured, Report};
 use super::text;
 use super::timeline::Point;
 use std::fmt::Write;
-use tidegate_units::visible;
+use tidegate_units::{counted, visible};
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--bg:#fbfbfa;--card:#fff;--ink:#1d2329;--soft:#66707b;--edge:#e2e5e8;
@@ -327,9 +327,11 @@ fn write_search(out: &mut String, report: &Report) -> std::fmt::Result {
     let Some(search) = &report.find_max else {
         return Ok(());
     };
-    let found = match search.rate {
-        Some(rate) => format!("{rate:.1}/s"),
-        None => "none".to_owned(),
+    let found = match (search.rate, search.generator_limited) {
+        (Some(rate), false) => format!("{rate:.1}/s"),
+        (Some(rate), true) => format!("at least {rate:.1}/s; above that {}", text::GENERATOR_WAS),
+        (None, false) => "none".to_owned(),
+        (None, true) => format!("not known; {}", text::GENERATOR_WAS),
     };
     write!(
         out,
@@ -356,15 +358,15 @@ fn write_plan(out: &mut String, report: &Report) -> std::fmt::Result {
     let connections = &report.measured.connections;
     writeln!(
         out,
-        "<h2>Plan</h2><p>{} threads, timeout {}, connect timeout {}, close {}, {} bytes a request, seed {}. \
-         {} connections opened, {} sent, {} received, the warm-up included. tidegate {}.</p></html>",
-        plan.threads,
+        "<h2>Plan</h2><p>{}, timeout {}, connect timeout {}, close {}, {} bytes a request, seed {}. \
+         {} opened, {} sent, {} received, the warm-up included. tidegate {}.</p></html>",
+        counted(plan.threads as u64, "thread"),
         text::time(plan.timeout),
         text::time(plan.connect_timeout),
         plan.close,
         plan.request_bytes,
         plan.seed,
-        connections.opened,
+        counted(connections.opened, "connection"),
         text::bytes(connections.bytes_sent),
         text::bytes(connections.bytes_received),
         report.tidegate

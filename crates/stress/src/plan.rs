@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_protocols::tls::Tls;
 use tidegate_units as units;
-use tidegate_units::show_time;
 use tidegate_units::url::{Scheme, Url};
+use tidegate_units::{counted, show_time};
 
 /// The most load threads.
 pub(crate) const MAX_THREADS: usize = 64;
@@ -299,16 +299,18 @@ impl Plan {
             mode => format!("{} ", mode.as_str()),
         };
         let length = match (self.requests, self.duration) {
-            (Some(requests), Some(time)) => format!("{requests} requests or {}", show_time(time)),
-            (Some(requests), None) => format!("{requests} requests"),
+            (Some(requests), Some(time)) => {
+                format!("{} or {}", counted(requests, "request"), show_time(time))
+            }
+            (Some(requests), None) => counted(requests, "request"),
             (None, time) => show_time(time.unwrap_or_default()),
         };
         let warmup = match self.warmup {
             Duration::ZERO => String::new(),
             warmup => format!(" (+{} warmup)", show_time(warmup)),
         };
-        let connections = self.connections;
-        format!("{}  {mode}{pace}, {connections} connections, {length}{warmup}", self.url)
+        let connections = counted(self.connections as u64, "connection");
+        format!("{}  {mode}{pace}, {connections}, {length}{warmup}", self.url)
     }
 
     /// What an outcome means where no connection could be established at all.

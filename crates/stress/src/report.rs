@@ -319,6 +319,9 @@ pub struct FindMax {
     pub condition: String,
     /// Requests a second; none if no rate met the condition.
     pub rate: Option<f64>,
+    /// Whether the load generator was the limit at the next higher rate that was tried: the server may be able to do more.
+    #[serde(default)]
+    pub generator_limited: bool,
     /// What was tried, in order.
     pub trials: Vec<Trial>,
 }

@@ -3,6 +3,7 @@
 
 use super::report::{Report, Trial};
 use super::threshold::Threshold;
+use super::verdict::GENERATOR_LIMITED;
 
 /// The search ends when the highest good rate and the lowest bad one are this near.
 const NEAR: f64 = 1.05;
@@ -72,6 +73,13 @@ impl Search {
     pub(crate) fn best(&self) -> Option<f64> {
         self.good
     }
+
+    /// Whether the lowest rate that was not good says nothing of the server.
+    pub(crate) fn met_the_generator(&self) -> bool {
+        let failed = self.trials.iter().filter(|trial| !trial.passed);
+        let lowest = failed.min_by(|one, other| one.rate.total_cmp(&other.rate));
+        lowest.is_some_and(|trial| trial.verdict == GENERATOR_LIMITED)
+    }
 }
 
 #[cfg(test)]
@@ -90,6 +98,26 @@ mod tests {
             search.note(rate, passed);
         }
         (search.best(), tries)
+    }
+
+    #[test]
+    fn the_limit_is_that_of_whoever_failed_first() {
+        let trial = |rate, passed, verdict: &str| Trial {
+            rate,
+            done_rate: rate,
+            value: None,
+            passed,
+            verdict: verdict.to_owned(),
+        };
+        let met = |trials: Vec<Trial>| Search { trials, ..Search::new(1.0) }.met_the_generator();
+        let good = || trial(100.0, true, "kept-up");
+        assert!(met(vec![good(), trial(200.0, false, GENERATOR_LIMITED)]));
+        assert!(!met(vec![
+            good(),
+            trial(200.0, false, GENERATOR_LIMITED),
+            trial(150.0, false, "server-limited")
+        ]));
+        assert!(!met(vec![good()]));
     }
 
     #[test]

@@ -176,7 +176,11 @@ fn search(
         }
     }
     let mut report = best.ok_or("no trial was made")?;
-    report.find_max =
-        Some(FindMax { condition: condition.text().to_owned(), rate: search.best(), trials: search.trials });
+    report.find_max = Some(FindMax {
+        condition: condition.text().to_owned(),
+        rate: search.best(),
+        generator_limited: search.met_the_generator(),
+        trials: search.trials,
+    });
     Ok((report, ending))
 }

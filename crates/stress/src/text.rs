@@ -5,7 +5,11 @@ use super::report::{HttpAnswers, Latency, Measured, PlanReport, ProbePlan, Repor
 use super::timeline::{Point, WorstSecond};
 use std::fmt::Write;
 use std::time::Duration;
-use tidegate_units::{show_time, visible};
+use tidegate_units::{counted, show_time, visible};
+
+/// What a search says where it did not come to the limit of the server.
+pub(crate) const GENERATOR_WAS: &str =
+    "the load generator was the limit, not the server (try --threads, or more machines)";
 
 /// The seconds of a longer run do not fit on a screen.
 const SECONDS_SHOWN: usize = 60;
@@ -46,8 +50,10 @@ pub(crate) fn probe_line(report: &Report) -> String {
     };
     let from = source_ip.as_ref().map_or(String::new(), |from| format!(" from {from}"));
     match (standing, connections) {
-        (true, 1) => format!("Probe: {rate}/s beside the load, on 1 standing connection{from}"),
-        (true, n) => format!("Probe: {rate}/s beside the load, on {n} standing connections{from}"),
+        (true, n) => {
+            let standing = counted(*n as u64, "standing connection");
+            format!("Probe: {rate}/s beside the load, on {standing}{from}")
+        }
         (false, _) => format!("Probe: {rate}/s beside the load, each request on a new connection{from}"),
     }
 }
@@ -125,8 +131,8 @@ fn write_traffic(out: &mut String, measured: &Measured) -> std::fmt::Result {
     let connections = &measured.connections;
     write!(
         out,
-        "Traffic    {} connections opened  {} sent  {} received",
-        connections.opened,
+        "Traffic    {} opened  {} sent  {} received",
+        counted(connections.opened, "connection"),
         bytes(connections.bytes_sent),
         bytes(connections.bytes_received)
     )?;
@@ -234,9 +240,14 @@ fn write_search(out: &mut String, search: &super::report::FindMax) -> std::fmt::
             trial.verdict
         )?;
     }
-    match search.rate {
-        Some(rate) => writeln!(out, "Maximum    {rate:.1}/s with {}", search.condition),
-        None => writeln!(out, "Maximum    no rate was found with {}", search.condition),
+    let condition = &search.condition;
+    match (search.rate, search.generator_limited) {
+        (Some(rate), false) => writeln!(out, "Maximum    {rate:.1}/s with {condition}"),
+        (None, false) => writeln!(out, "Maximum    no rate was found with {condition}"),
+        (Some(rate), true) => {
+            writeln!(out, "Maximum    at least {rate:.1}/s with {condition}; above that {GENERATOR_WAS}")
+        }
+        (None, true) => writeln!(out, "Maximum    not known with {condition}; {GENERATOR_WAS}"),
     }
 }
 

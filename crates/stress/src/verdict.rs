@@ -1,6 +1,7 @@
 //! The verdict: whether the server or the generator was the limit, and so whether the numbers speak of the server.
 
 use super::outcome::{Outcome, Outcomes};
+use tidegate_units::counted;
 
 /// From this share of its threads' time on, the generator has no room left.
 const BUSY: f64 = 0.9;
@@ -14,6 +15,9 @@ const PAUSE: f64 = 0.5;
 const SHORT: f64 = 0.5;
 /// An open loop that answers this share of what was offered kept up.
 const KEPT_UP: f64 = 0.99;
+
+/// The verdict of a run that says nothing of its server.
+pub(crate) const GENERATOR_LIMITED: &str = "generator-limited";
 
 /// What limited the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +71,7 @@ pub(crate) fn judge(evidence: Evidence<'_>) -> Verdict {
         return verdict("nothing-done", false, "no request was answered well".to_owned());
     }
     if let Some(reason) = generator_limit(&evidence) {
-        return verdict("generator-limited", false, reason);
+        return verdict(GENERATOR_LIMITED, false, reason);
     }
     let enough = |replies: u64| replies as f64 >= KEPT_UP * evidence.offered as f64;
     let (ok, late) = (outcomes[Outcome::Ok], evidence.too_late);
@@ -87,14 +91,14 @@ fn generator_limit(evidence: &Evidence<'_>) -> Option<String> {
     let outcomes = evidence.outcomes;
     if outcomes[Outcome::AddressUnavailable] > 0 {
         return Some(format!(
-            "{} connections found no free port: use --reuse, --close rst or --source-ip",
-            outcomes[Outcome::AddressUnavailable]
+            "{} found no free port: use --reuse, --close rst or --source-ip",
+            counted(outcomes[Outcome::AddressUnavailable], "connection")
         ));
     }
     if outcomes[Outcome::DescriptorLimit] > 0 {
         return Some(format!(
-            "{} connections found no free descriptor: use fewer connections",
-            outcomes[Outcome::DescriptorLimit]
+            "{} found no free descriptor: use fewer connections",
+            counted(outcomes[Outcome::DescriptorLimit], "connection")
         ));
     }
     if outcomes[Outcome::Skipped] * 1000 > evidence.offered {

@@ -28,4 +28,6 @@ mod values;
 
 pub use bounded::{is_stdin, open_in_time, read_bounded};
 pub use escapes::{Visible, unescape, visible};
-pub use values::{LONGEST, count, duration, positive, rate, show_size, show_time, size};
+pub use values::{
+    LONGEST, SHORTEST, count, counted, duration, positive, rate, show_size, show_time, size, wait,
+};

@@ -162,7 +162,7 @@ fn parse(text: &str) -> Result<Url, &'static str> {
         .filter(|(_, rest)| rest.starts_with('@') || rest.starts_with('/') && !rest.starts_with("//"));
     let (scheme, rest) = match unix {
         Some((before, rest)) => (&text[..before.len() + "unix".len()], rest),
-        None => text.split_once("://").ok_or("write it like tcp://127.0.0.1:5000")?,
+        None => text.split_once("://").ok_or_else(|| without_slashes(text))?,
     };
     let known = Scheme::ALL.iter().copied().find(|known| known.as_str().eq_ignore_ascii_case(scheme));
     let scheme = known.ok_or(
@@ -191,6 +191,18 @@ fn parse(text: &str) -> Result<Url, &'static str> {
         (_, None) => return Err("it has no port: write it like tcp://127.0.0.1:5000"),
     };
     Ok(Url { scheme, host, port, socket: None, path })
+}
+
+/// What is wrong with a text that has no `://`.
+fn without_slashes(text: &str) -> &'static str {
+    let scheme = text.split(':').next().unwrap_or_default();
+    match Scheme::ALL.iter().find(|known| known.as_str().eq_ignore_ascii_case(scheme)) {
+        Some(known) if known.is_unix() => {
+            "write the whole path of the socket, from the root: unix:/run/x.sock"
+        }
+        Some(_) => "two slashes are missing: write it like tcp://127.0.0.1:5000",
+        None => "write it like tcp://127.0.0.1:5000",
+    }
 }
 
 /// A host name or an IPv4 address, and the port behind it.
@@ -256,7 +268,9 @@ fn parse_unix(scheme: Scheme, rest: &str) -> Result<Url, &'static str> {
             let (socket, path) = rest.split_at(rest.find(":/").unwrap_or(rest.len()));
             (percent_decode(socket)?, path.strip_prefix(':').unwrap_or(path))
         }
-        (Scheme::Unix, false) => return Err("write the whole path of the socket: unix:///run/x.sock"),
+        (Scheme::Unix, false) => {
+            return Err("write the whole path of the socket, from the root: unix:/run/x.sock");
+        }
         (_, false) => {
             let (socket, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
             (percent_decode(socket)?, path)
@@ -576,9 +590,9 @@ mod tests {
             ("http://é/", "xn--"),
             ("http://a b/", "neither a name nor an address"),
             ("http://%31/", "neither a name nor an address"),
-            ("unix://run/x.sock", "unix:///run/x.sock"),
+            ("unix://run/x.sock", "from the root"),
             ("unix:///", "names no socket"),
-            ("unix://", "unix:///run/x.sock"),
+            ("unix://", "from the root"),
             ("http+unix://", "names no socket"),
             ("http+unix://run/x", "names no socket"),
             ("unix:///run/%zz", "hexadecimal"),
@@ -586,7 +600,7 @@ mod tests {
             ("unix:///run/%00", "107 bytes"),
             ("unix:@", "107 bytes"),
             ("xunix:/run/x.sock", "tcp://, udp:// or http://"),
-            ("unix:run/x.sock", "write it like"),
+            ("unix:run/x.sock", "from the root"),
         ] {
             let said = text.parse::<Url>().expect_err(text).to_string();
             assert!(said.contains(says), "{text}: {said}");

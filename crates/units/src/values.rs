@@ -5,6 +5,9 @@ use std::time::Duration;
 /// The longest time that is taken: a year, so that sums of times stay far from what a clock can say.
 pub const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
+/// The shortest time that a thread keeps.
+pub const SHORTEST: Duration = Duration::from_millis(1);
+
 /// A time up to [`LONGEST`]: a number and one of ns, us, ms, s, m, h, d; several may follow each other (`1m30s`).
 ///
 /// # Errors
@@ -13,6 +16,20 @@ pub const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 pub fn duration(text: &str) -> Result<Duration, String> {
     match any_duration(text)? {
         time if time > LONGEST => Err(format!("`{text}` is too long a time: a year (365d) at most")),
+        time => Ok(time),
+    }
+}
+
+/// A [`duration`] of at least a millisecond, the shortest that a thread keeps: where a wait of no time makes no sense.
+///
+/// # Errors
+///
+/// The text is no time, or a shorter one.
+pub fn wait(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if time < SHORTEST => {
+            Err(format!("`{text}` is too short: it must be at least {}", show_time(SHORTEST)))
+        }
         time => Ok(time),
     }
 }
@@ -26,7 +43,7 @@ fn any_duration(text: &str) -> Result<Duration, String> {
     }
     humantime::parse_duration(text).map_err(|_| {
         format!(
-            "`{text}` is not a time: write a number and a unit (ns, us, ms, s, m, h), like `500ms` or `10s`"
+            "`{text}` is not a time: write a number and a unit (ns, us, ms, s, m, h, d), like `500ms` or `10s`"
         )
     })
 }
@@ -42,6 +59,7 @@ fn simple_duration(text: &str) -> Option<Duration> {
         "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
+        "d" => 86_400.0,
         _ => return None,
     };
     Duration::try_from_secs_f64(number * unit).ok()
@@ -72,12 +90,12 @@ pub fn count(text: &str) -> Result<u64, String> {
 /// The text is no count, or it is 0.
 pub fn positive(text: &str) -> Result<u64, String> {
     match count(text)? {
-        0 => Err("it must be at least 1".to_owned()),
+        0 => Err(format!("`{text}` is too few: it must be at least 1")),
         n => Ok(n),
     }
 }
 
-/// A count of bytes: a whole number, with B, KiB, MiB or GiB (or k, kB, M, MB for powers of ten).
+/// A count of bytes: a whole number, with B, KiB, MiB or GiB (or k, kB, M, MB, G, GB for powers of ten).
 ///
 /// # Errors
 ///
@@ -93,6 +111,7 @@ pub fn size(text: &str) -> Result<u64, String> {
         "KiB" => 1 << 10,
         "M" | "MB" => 1_000_000,
         "MiB" => 1 << 20,
+        "G" | "GB" => 1_000_000_000,
         "GiB" => 1 << 30,
         _ => return Err(not_a_size()),
     };
@@ -145,6 +164,11 @@ pub fn show_size(bytes: usize) -> String {
     format!("{bytes}B")
 }
 
+/// A number with what it counts: `1 connection`, `2 connections`.
+pub fn counted(number: u64, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +187,8 @@ mod tests {
             assert_eq!(duration(&show_time(time)), Ok(time), "{text}");
         }
         assert_eq!(duration("365d"), Ok(LONGEST));
+        assert_eq!((duration("1.5d"), wait("1ms")), (Ok(Duration::from_secs(129_600)), Ok(SHORTEST)));
+        assert!(wait("0s").unwrap_err().ends_with("at least 1ms") && wait("soon").is_err());
         for text in ["366d", "2y", "18446744073709551615s", "99999999999999999999999s"] {
             assert!(duration(text).is_err(), "{text}");
         }
@@ -174,9 +200,11 @@ mod tests {
     #[test]
     fn counts_sizes_and_rates_are_read() {
         assert_eq!(count("10k"), Ok(10_000));
+        let connections = |number| counted(number, "connection");
+        assert_eq!([0, 1, 2].map(connections), ["0 connections", "1 connection", "2 connections"]);
         assert!(count("ten").is_err() && count("-1").is_err() && count("99999999999999999999").is_err());
         assert!(positive("0").is_err());
-        assert_eq!(size("64KiB"), Ok(65_536));
+        assert_eq!((size("64KiB"), size("1GB")), (Ok(65_536), Ok(1_000_000_000)));
         assert_eq!((show_size(65_536), show_size(1000)), ("64KiB".to_owned(), "1000B".to_owned()));
         assert!(size("64XB").is_err() && size("KiB").is_err());
         assert_eq!(rate("10k/s"), Ok(10_000.0));

@@ -41,19 +41,20 @@ impl RunningServer {
         let address = address(text)?;
         let failed = |why: String| ExitError::failed(why);
         let (status, body) = get(address, "/configuration.json").map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => {
-                failed(format!("what answers at {address} is not the admin endpoint of a tidegate"))
-            }
+            io::ErrorKind::InvalidData => failed(no_tidegate(address, "")),
+            io::ErrorKind::ConnectionRefused => failed(format!(
+                "nothing listens at {address}: write the address of the server's admin endpoint, which it prints at its \
+                 start as `metrics on`"
+            )),
             _ => failed(format!("nobody answers at {address}: {error}")),
         })?;
         match status {
+            200 if !body.starts_with(b"{") => Err(failed(no_tidegate(address, ""))),
             200 => Self::read(&body).map_err(|why| failed(format!("the server at {address} {why}"))),
             404 if body.starts_with(UNKNOWN_PATH) => Err(failed(format!(
                 "the tidegate at {address} is older than this one, and does not say what it was configured with"
             ))),
-            _ => Err(failed(format!(
-                "what answers at {address} is not the admin endpoint of a tidegate: it answers {status}"
-            ))),
+            _ => Err(failed(no_tidegate(address, &format!(" (it answers {status})")))),
         }
     }
 
@@ -90,6 +91,14 @@ impl RunningServer {
         let listeners = listeners.iter().map(known).collect();
         Ok(Self { limits: limits(&answer["limits"])?, ceilings, open_files, listeners, options })
     }
+}
+
+/// What is said of something else that answers there.
+fn no_tidegate(address: SocketAddr, how: &str) -> String {
+    format!(
+        "what answers at {address} is not the admin endpoint of a tidegate{how}: write the address that the server prints \
+         at its start as `metrics on`"
+    )
 }
 
 /// A listener that the server has or had.

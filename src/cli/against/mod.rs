@@ -7,8 +7,10 @@ mod ask;
 
 use self::ask::RunningServer;
 use super::args::ServeArgs;
+use super::checked;
 use super::config;
 use super::exit::{self, ExitError, fail, print};
+use super::file;
 use super::live::relisten::Relistened;
 use super::live::reload::{Configured, ReadAgain};
 use super::plan::Plan;
@@ -17,6 +19,7 @@ use crate::limits::{Limits, TABLE};
 use crate::server::{LimitChange, SetLimitsError, room_for};
 use std::fmt::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Something that would be another.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,16 +51,14 @@ fn compare(args: ServeArgs, running: &RunningServer) -> Result<(Vec<Difference>,
     let old = &running.options;
     let mut new = old.clone();
     if let Some(path) = &args.config {
-        new.file = Some(config::table(path).map_err(ExitError::usage)?);
+        let (table, lines) = file::table(path).map_err(ExitError::usage)?;
+        (new.file, new.lines) = (Some(table), lines);
     }
-    let in_file = |why: String| match &args.config {
-        Some(path) => ExitError::usage(config::told(path, &why)),
-        None => ExitError::usage(why),
-    };
     // What this command line says comes first, as if it was the server's.
-    let new_args = ServeArgs { config: None, ..args.clone() }.or(config::options_of(&new).map_err(in_file)?);
-    let new_plan = Plan::on(&new_args, running.open_files)?;
-    new_plan.check_on(running.open_files)?;
+    let options = config::options_of(&new).map_err(ExitError::usage)?;
+    let new_args =
+        ServeArgs { config: None, sources: Some(Arc::new(new.clone())), ..args.clone() }.or(options);
+    let new_plan = checked::plan_on(&new_args, running.open_files)?;
     let unreadable =
         |why: String| ExitError::failed(format!("the configuration in force cannot be read here: {why}"));
     let old_args = config::options_of(old).map_err(unreadable)?;

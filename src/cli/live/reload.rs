@@ -4,6 +4,7 @@ use super::pairs::partners;
 use super::relisten::{KnownListener, Relistened};
 use crate::AccessLog;
 use crate::cli::args::ServeArgs;
+use crate::cli::checked;
 use crate::cli::config;
 use crate::cli::log;
 use crate::cli::plan::{Plan, PlannedListener};
@@ -87,8 +88,7 @@ impl Configured {
     /// Reads everything again.
     pub(crate) fn read(&self) -> Result<ReadAgain, String> {
         let args = config::merge(self.given.clone())?;
-        let plan = Plan::new(&args).map_err(|error| error.why)?;
-        plan.check().map_err(|error| error.why)?;
+        let plan = checked::plan(&args).map_err(|error| error.why)?;
         Ok(self.compared_with(args, plan))
     }
 
@@ -182,6 +182,9 @@ impl Configured {
         let relistening = handle.relisten(limits, &self.own_limits(&new), openings, datagrams, &around);
         let relistening = relistening.map_err(|error| error.to_string())?;
         // From here on nothing can fail. What serves goes on.
+        for warning in new.plan.warnings.iter().filter(|warning| !self.plan.warnings.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
         let ReadAgain { args, plan, partners } = new;
         for (listener, partner) in plan.listeners.into_iter().zip(partners) {
             let Some(position) = partner else {
@@ -195,7 +198,7 @@ impl Configured {
         let addresses = handle.addresses();
         gone.iter().for_each(|&position| self.plan.listeners[position].close(addresses[position]));
         self.plan.limits = plan.limits;
-        self.plan.busy_reply = plan.busy_reply;
+        (self.plan.busy_reply, self.plan.warnings) = (plan.busy_reply, plan.warnings);
         for (position, listener) in self.plan.listeners.iter().enumerate() {
             let words = listener.busy_reply.as_ref().or(self.plan.busy_reply.as_ref());
             handle.set_busy_reply(position, words.map(Vec::as_slice));

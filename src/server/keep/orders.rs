@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
+use tidegate_units::counted;
 
 /// How the server ended: what became of the connections and the work that it had when it was told to end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,15 +36,20 @@ impl ShutdownReport {
 impl std::fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { elapsed, drained, aborted, datagrams_dropped, workers_left, sessions_left } = self;
-        write!(f, "drained {drained} connections in {:.1} s, cut {aborted}", elapsed.as_secs_f64())?;
+        let drained = counted(*drained, "connection");
+        write!(f, "drained {drained} in {:.1} s, cut {aborted}", elapsed.as_secs_f64())?;
         if *datagrams_dropped > 0 {
-            write!(f, ", dropped {datagrams_dropped} datagrams")?;
+            write!(f, ", dropped {}", counted(*datagrams_dropped, "datagram"))?;
         }
-        if *workers_left > 0 {
-            write!(f, ", left {workers_left} workers in turns that do not return")?;
+        match *workers_left {
+            0 => {}
+            1 => f.write_str(", left 1 worker in a turn that does not return")?,
+            workers => write!(f, ", left {workers} workers in turns that do not return")?,
         }
-        if *sessions_left > 0 {
-            write!(f, ", left {sessions_left} sessions that were not told of their end")?;
+        match *sessions_left {
+            0 => {}
+            1 => f.write_str(", left 1 session that was not told of its end")?,
+            sessions => write!(f, ", left {sessions} sessions that were not told of their end")?,
         }
         Ok(())
     }

@@ -87,8 +87,13 @@ mod tests {
 
     fn server() -> BoundServer {
         let limits = Limits::default().workers(1).max_connections(8).queue(8);
-        let (listeners, sockets) = (Listeners::new(Vec::new(), 0), Listeners::new(Vec::new(), 0));
-        BoundServer::new(limits, listeners, sockets, Extras::default()).unwrap()
+        BoundServer::new(
+            limits,
+            Listeners::new(Vec::new(), 0),
+            Listeners::new(Vec::new(), 0),
+            Extras::default(),
+        )
+        .unwrap()
     }
 
     #[test]

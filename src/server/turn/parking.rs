@@ -111,7 +111,11 @@ fn prepare_in_drain(
         Waiting::Request | Waiting::Hello { .. } => Next::End(CloseReason::Shutdown),
         Waiting::Rest { .. } if all_was_read && turned.sent > 0 => Next::End(CloseReason::Shutdown),
         // A session that keeps its own time learns of the drain by a turn, and this one may have begun before the drain.
-        Waiting::Call { .. } if began_before => Next::Again,
+        Waiting::Call { .. } if began_before => {
+            // Its call is not in the wheel: the next turn must not take it for one that will come.
+            connection.waiting = Waiting::Request.into();
+            Next::Again
+        }
         _ => Next::Park(waiting),
     }
 }

@@ -124,11 +124,13 @@ impl<H: Exchanges> Conversation<H> {
     fn converse(&mut self, stream: &mut Stream<'_>, overloaded: Option<Duration>) -> io::Result<Turn> {
         let (peer, seat, waited) = (stream.lasting_peer(), stream.seat(), stream.waited());
         let caller = Caller { peer, seat };
-        let (input, output) = stream.split();
         if let Some(upgraded) = &mut self.upgraded {
             upgraded.overloaded(overloaded);
-            return upgraded.turn(&[], input, output, caller);
+            stream.accept_earlier_call();
+            let (input, output) = stream.split();
+            return upgraded.turn(&mut [], input, output, caller);
         }
+        let (input, output) = stream.split();
         // What an earlier turn left stays in its box. The rest is large, so it is used where it is, and not moved.
         let (mut left, mut fresh) = (self.begun.take(), None);
         let begun = match &mut left {
@@ -213,8 +215,8 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
     fn upgrade(&mut self, input: &mut Input<'_>) -> io::Result<Turn> {
         let stage = std::mem::replace(&mut self.begun.stage, HttpStage::between());
         let HttpStage::Upgraded(upgraded) = stage else { return Ok(Turn::Close) };
-        let held = self.begun.held.take();
-        let first = held.as_ref().map_or(&[][..], Held::bytes);
+        let mut held = self.begun.held.take();
+        let first = held.as_mut().map_or(&mut [][..], Held::bytes_mut);
         // First, so that it learns of the connection's end if its turn fails.
         self.upgraded.insert(upgraded).turn(first, input, self.output, self.caller)
     }

@@ -69,6 +69,11 @@ impl<'r> Request<'r> {
         self.head.upgrade
     }
 
+    /// Whether a body comes with it, as far as the head says. One in chunks may turn out to be empty.
+    pub(in crate::service) fn has_body(&self) -> bool {
+        !self.head.body.is_empty()
+    }
+
     /// The client.
     pub fn peer(&self) -> &'r Peer {
         self.peer

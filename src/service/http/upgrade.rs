@@ -8,10 +8,10 @@ use std::time::Duration;
 
 /// Another protocol that continues on a connection after `101 Switching Protocols`.
 pub(in crate::service) trait Upgraded: Send {
-    /// A turn. In the first turn, `first` is what the client has sent after its request.
+    /// A turn. It may come earlier than the one before has asked for. In the first turn, `first` is what the client has sent after its request. It may be changed where it is.
     fn turn(
         &mut self,
-        first: &[u8],
+        first: &mut [u8],
         input: &mut Input<'_>,
         output: &mut Output<'_>,
         caller: Caller<'_>,

@@ -1,6 +1,6 @@
 //! Where backends are: their names, as a person writes them, and the addresses that a socket connects to.
 
-use crate::transport::address::UnixName;
+use crate::transport::address::{Address, UnixName};
 use crate::transport::tls::{BackendTlsName, ToBackends};
 use std::borrow::Cow;
 use std::fmt;
@@ -69,7 +69,15 @@ impl FromStr for BackendName {
         }
         let error = |why| BackendNameError { text: text.to_owned(), why: Cow::Borrowed(why) };
         let text = text.strip_prefix("tcp://").unwrap_or(text);
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| error("write it like 127.0.0.1:8000"))?;
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| {
+            error(match text.is_empty() || text.bytes().all(|byte| byte.is_ascii_digit()) {
+                true => "write it like 127.0.0.1:8000",
+                false => "it has no port: write it like 127.0.0.1:8000",
+            })
+        })?;
+        if port.contains('/') {
+            return Err(error("a backend has no path: write it like 127.0.0.1:8000"));
+        }
         let host = match host.strip_prefix('[') {
             Some(rest) => {
                 let ip = rest.strip_suffix(']').ok_or_else(|| error("an IPv6 address ends with `]`"))?;
@@ -169,6 +177,15 @@ impl BackendAddress {
         match self {
             BackendAddress::Tls(target) => &target.socket,
             plain => plain,
+        }
+    }
+
+    /// The address of the socket, as listeners have theirs.
+    pub(super) fn to_address(&self) -> Address {
+        match self {
+            BackendAddress::Tcp(address) => Address::Ip(*address),
+            BackendAddress::Unix(name) => Address::Unix(**name),
+            BackendAddress::Tls(target) => target.socket.to_address(),
         }
     }
 

@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, connect, sockopt};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The first pause before a Unix socket whose backlog is full is tried again; each is twice the last.
@@ -220,10 +220,19 @@ fn again(socket: BorrowedFd<'_>, to: SocketAddr) -> Result<bool, BackendFailure>
 /// Whether a socket is connected to itself. If nobody listens on a local port of the kernel's ephemeral range, the kernel
 /// may pick that very port for the near side, and TCP then connects the socket to itself.
 fn is_self(socket: BorrowedFd<'_>, to: SocketAddr) -> bool {
-    const KERNEL_PORTS: u16 = 10_000;
     to.ip().is_loopback()
-        && to.port() >= KERNEL_PORTS
+        && to.port() >= first_ephemeral_port()
         && rustix::net::getsockname(socket).ok().and_then(|near| SocketAddr::try_from(near).ok()) == Some(to)
+}
+
+/// The first port that the kernel picks by itself, as it was when the first socket was connected. Busy servers often set it
+/// to 1024.
+fn first_ephemeral_port() -> u16 {
+    static FIRST: OnceLock<u16> = OnceLock::new();
+    *FIRST.get_or_init(|| {
+        let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+        range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(1024)
+    })
 }
 
 /// A connected Unix socket; `None` if the backend's backlog is full.

@@ -1,6 +1,6 @@
 //! The public face of the gate: its builder, and the service that the builder makes.
 
-use super::address::{BackendName, BackendNameError};
+use super::address::{BackendAddress, BackendName, BackendNameError};
 use super::gate::{ConnectOn, Gate, Settings};
 use super::http::{HttpGate, HttpGateConfig, HttpGateSession, keep_house};
 use super::resolve::Lookups;
@@ -10,6 +10,7 @@ use crate::limits::Limits;
 use crate::metrics::backends::BackendsSnapshot;
 use crate::service::http::BUSY;
 use crate::service::{Peer, Protocol, Service, Session};
+use crate::transport::address::Address;
 use crate::transport::proxy_header::Version;
 use crate::transport::tls::{BackendTls, ToBackends};
 use crossbeam_channel::Sender;
@@ -46,6 +47,10 @@ pub fn proxy<B: AsRef<str>>(backends: impl IntoIterator<Item = B>) -> Result<Pro
 
 /// How often backends are checked when readiness depends on them and nothing else sets an interval.
 const READY_CHECK: Duration = Duration::from_secs(2);
+
+/// The shortest time between two checks of a backend, and between two lookups of its name: with less, the thread that does
+/// both would do nothing else.
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
 
 /// A gate that is being described; see [`proxy`].
 #[derive(Clone, Debug)]
@@ -157,9 +162,9 @@ impl ProxyBuilder {
     }
 
     /// How often the gate connects to each backend to check that it can be reached. A backend that was set aside then comes
-    /// back through a check. Default: never, so the first client after the backend's pause tries it.
+    /// back through a check. Default: never, so the first client after the backend's pause tries it. At least 10 ms.
     pub fn check_every(mut self, time: Duration) -> Self {
-        self.settings.check_every = Some(time);
+        self.settings.check_every = Some(time.max(LEAST_PAUSE));
         self
     }
 
@@ -171,9 +176,9 @@ impl ProxyBuilder {
         self
     }
 
-    /// How often the names of backends are resolved again. Default: every 30 s.
+    /// How often the names of backends are resolved again. Default: every 30 s. At least 10 ms.
     pub fn resolve_every(mut self, time: Duration) -> Self {
-        self.settings.resolve_every = time;
+        self.settings.resolve_every = time.max(LEAST_PAUSE);
         self
     }
 
@@ -194,7 +199,7 @@ impl ProxyBuilder {
     pub(crate) fn table(&self) -> Vec<(&'static str, String)> {
         let set = &self.settings;
         let show = crate::limits::show_time;
-        let total = set.total.map_or("as many as each may have".to_owned(), |most| most.to_string());
+        let total = set.total.map_or("auto".to_owned(), |most| most.to_string());
         let mut table = vec![
             ("backend-connections", set.connections.to_string()),
             ("backend-total", total),
@@ -207,14 +212,13 @@ impl ProxyBuilder {
             ("half-close-timeout", show(set.half_close_timeout)),
             ("send-proxy", set.send_header.map_or("off".to_owned(), |version| version.to_string())),
         ];
-        let tls = set.tls.as_ref();
-        let said = |what: fn(&BackendTls) -> String| tls.map_or("off".to_owned(), what);
-        let host = "the backend's host";
-        table.extend([
-            ("backend-tls-name", tls.map_or("off", |tls| tls.name.as_deref().unwrap_or(host)).to_owned()),
-            ("backend-cacert", said(BackendTls::trusted)),
-            ("backend-insecure", said(|tls| tls.insecure.to_string())),
-        ]);
+        if let Some(tls) = &set.tls {
+            table.extend([
+                ("backend-tls-name", tls.name.clone().unwrap_or_else(|| "host".to_owned())),
+                ("backend-cacert", tls.trusted()),
+                ("backend-insecure", tls.insecure.to_string()),
+            ]);
+        }
         if let Some(http) = &self.http {
             // These are limits of a pair of sockets, and a gate for HTTP has none.
             table.retain(|(name, _)| {
@@ -277,6 +281,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// The addresses that its backends have now.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "the program looks whether one is its own"))]
+    pub(crate) fn addresses(&self) -> Vec<Address> {
+        self.gate.lookups().addresses().iter().map(BackendAddress::to_address).collect()
+    }
+
     /// The gate. The first call starts its threads: only then is it certain that a server uses the gate.
     fn tended(&self) -> &Arc<Gate> {
         self.tender.get_or_init(|| self.start_tender().into());

@@ -99,7 +99,9 @@ fn check(gate: &Gate, settings: &Settings, every: Nanos) {
     let pool = Arc::new(Pool::default());
     let store = (&pool, CHECK_BYTES);
     let mut under_way = Vec::new();
-    while let Some(place) = gate.backends.take_for_check(every) {
+    // All first: while connections are made, those that were checked could become due again.
+    let due: Vec<Place> = std::iter::from_fn(|| gate.backends.take_for_check(every)).collect();
+    for place in due {
         let now = gate.clock.now();
         let times = (now, settings.connect_deadline(now));
         match Connecting::start(place.address(), greeting(settings), times, store) {

@@ -162,6 +162,16 @@ impl FrameReader {
         (self.filled == 0 || self.spent) && self.frame.is_none() && self.message.is_none()
     }
 
+    /// How long the present message will be, at most `most`: known once its last frame has begun.
+    pub(super) fn message_max(&self, most: usize) -> usize {
+        match (&self.frame, &self.message) {
+            (Some(Frame { last: true, .. }), Some((_, length))) => {
+                usize::try_from(*length).unwrap_or(most).min(most)
+            }
+            _ => most,
+        }
+    }
+
     /// The payload of the control frame that was just read.
     pub fn control(&self) -> &[u8] {
         &self.buffer[..usize::from(self.filled)]

@@ -11,8 +11,9 @@ use crate::metrics::web::SocketEnd;
 use crate::reason::CloseReason;
 use crate::service::held::Held;
 use crate::service::http::{Caller, Upgraded};
-use crate::service::{Fault, Input, Output, Received, Turn};
+use crate::service::{Fault, Input, Output, Turn};
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -43,7 +44,8 @@ struct BegunMessage {
     message: Option<Held>,
     /// Frames that another turn will read.
     rest: Option<Held>,
-    since: Instant,
+    /// When it began; not known before the end of that turn.
+    since: Option<Instant>,
 }
 
 impl BegunMessage {
@@ -146,14 +148,12 @@ impl WebSocketSession {
         caller: Caller<'_>,
     ) -> io::Result<ReadFlow> {
         let patience = output.context.limits.read_timeout;
-        let since = self.begun.as_ref().filter(|begun| begun.rest.is_none()).map(|begun| begun.since);
+        let since = self.begun.as_ref().filter(|begun| begun.rest.is_none()).and_then(|begun| begun.since);
         if since.is_some_and(|since| now >= since + patience) {
             return Err(Fault::ReadTimeout.into());
         }
-        if let Some(closing) = self.state.closing {
-            // The client has as long as for any polite close: a client that does not answer must not hold up a drain.
-            let over = now >= closing + output.context.limits.linger_timeout;
-            return Ok(if over { ReadFlow::Close } else { ReadFlow::More });
+        if self.state.closing.is_some() {
+            return Ok(ReadFlow::More);
         }
         if self.state.timer.is_some_and(|timer| now >= timer) {
             self.state.timer = None;
@@ -170,6 +170,13 @@ impl WebSocketSession {
         Ok(ReadFlow::More)
     }
 
+    /// Whether the time for the answer to a close is over: as long as for any polite close, whatever the client sends
+    /// meanwhile, since it must not hold up a drain.
+    fn is_given_up(&self, now: Instant, output: &Output<'_>) -> bool {
+        let patience = output.context.limits.linger_timeout;
+        self.state.closing.is_some_and(|closing| now >= closing + patience)
+    }
+
     /// How long nothing is due.
     fn next(&self, output: &Output<'_>) -> Turn {
         let patience = output.context.limits.read_timeout;
@@ -177,8 +184,8 @@ impl WebSocketSession {
         if let Some(timer) = self.state.timer {
             due = due.min(timer);
         }
-        if let Some(begun) = &self.begun {
-            due = due.min(begun.since + patience);
+        if let Some(since) = self.begun.as_ref().and_then(|begun| begun.since) {
+            due = due.min(since + patience);
         }
         if let Some(closing) = self.state.closing {
             due = closing + output.context.limits.linger_timeout;
@@ -190,39 +197,37 @@ impl WebSocketSession {
         let max_message = self.state.config.max_message;
         // A message can never be longer than `input_total`, so a longer one is refused at its beginning.
         let max_message = max_message.min(output.context.limits.input_total) as u64;
-        let since = Instant::now();
-        BegunMessage { reader: FrameReader::of_client(max_message), message: None, rest: None, since }
+        BegunMessage { reader: FrameReader::of_client(max_message), message: None, rest: None, since: None }
     }
 
     /// Takes input, and keeps what is left of it.
-    fn take(&mut self, data: &[u8], output: &mut Output<'_>, caller: Caller<'_>) -> io::Result<ReadFlow> {
+    fn take(&mut self, data: &mut [u8], output: &mut Output<'_>, caller: Caller<'_>) -> io::Result<ReadFlow> {
         let mut begun = match self.begun.take() {
             Some(begun) => *begun,
             None => self.begin(output),
         };
-        let context = output.context;
-        let held = match begun.rest.take() {
+        let (rest, read) = match begun.rest.take() {
             Some(mut rest) => {
                 // The time that the input waited for this turn does not count against the client.
-                begun.since = Instant::now();
-                rest.extend(data, usize::MAX, context).map_err(|error| self.no_room(error, output))?;
-                let (used, read) = self.read(&mut begun, rest.bytes(), output, caller)?;
+                begun.since = None;
+                let extended = rest.extend(data, usize::MAX, output.context);
+                extended.map_err(|error| self.no_room(error, output))?;
+                let (used, read) = self.read(&mut begun, rest.bytes_mut(), output, caller)?;
                 rest.answered(used);
-                (rest, read)
+                (Some(rest), read)
             }
             None => {
                 let (used, read) = self.read(&mut begun, data, output, caller)?;
-                let mut rest = Held::of_told(caller.peer, context);
-                if used < data.len() && read != ReadFlow::Close {
-                    let held = rest.extend(&data[used..], data.len(), context);
-                    held.map_err(|error| self.no_room(error, output))?;
+                let mut rest = None;
+                if read != ReadFlow::Close {
+                    self.keep(&mut rest, &data[used..], usize::MAX, output, caller)?;
                 }
                 (rest, read)
             }
         };
-        let (rest, read) = held;
-        begun.rest = Some(rest).filter(|rest| !rest.is_empty());
+        begun.rest = rest.filter(|rest| !rest.is_empty());
         if !begun.reader.is_between() || begun.rest.is_some() {
+            begun.since.get_or_insert_with(Instant::now);
             self.begun = Some(Box::new(begun));
         }
         Ok(read)
@@ -232,28 +237,37 @@ impl WebSocketSession {
     fn read(
         &mut self,
         begun: &mut BegunMessage,
-        data: &[u8],
+        data: &mut [u8],
         output: &mut Output<'_>,
         caller: Caller<'_>,
     ) -> io::Result<(usize, ReadFlow)> {
+        let most = self.state.config.max_message;
         let mut used = 0;
-        loop {
+        // Where the last payload is: it stays there while its message may end in this input.
+        let mut last: Option<Range<usize>> = None;
+        let read = loop {
             let (n, piece) =
                 begun.reader.next(&data[used..]).map_err(|violation| self.fail(violation, output))?;
             used += n;
             match piece {
-                FramePiece::More => return Ok((used, ReadFlow::More)),
+                FramePiece::More => break ReadFlow::More,
                 FramePiece::Payload(bytes, key) => {
-                    let message =
-                        begun.message.get_or_insert_with(|| Held::of_told(caller.peer, output.context));
-                    if let Err(error) = extend(message, bytes, key, self.state.config.max_message, output) {
-                        return Err(self.no_room(error, output));
-                    }
+                    let place = used - bytes.len()..used;
+                    unmask(&mut data[place.clone()], key);
+                    let before = last.replace(place).unwrap_or_default();
+                    let most = begun.reader.message_max(most);
+                    self.keep(&mut begun.message, &data[before], most, output, caller)?;
                     continue;
                 }
                 FramePiece::Message(opcode) => {
-                    let message = begun.message.take();
-                    self.message(opcode, message.as_ref().map_or(&[], Held::bytes), output, caller)?;
+                    let payload = &data[last.take().unwrap_or_default()];
+                    if begun.message.is_none() {
+                        self.message(opcode, payload, output, caller)?;
+                    } else {
+                        self.keep(&mut begun.message, payload, most, output, caller)?;
+                        let message = begun.message.take();
+                        self.message(opcode, message.as_ref().map_or(&[], Held::bytes), output, caller)?;
+                    }
                 }
                 FramePiece::Control(opcode) => {
                     if self.control(opcode, begun.reader.control(), output)? == ReadFlow::Close {
@@ -262,12 +276,33 @@ impl WebSocketSession {
                 }
             }
             if begun.reader.is_between() {
-                begun.since = Instant::now();
+                begun.since = None;
             }
             if used < data.len() && output.is_turn_over() {
-                return Ok((used, ReadFlow::Over));
+                break ReadFlow::Over;
             }
+        };
+        // No more room than its message will need, so that it can be used again for the next.
+        let most = begun.reader.message_max(most);
+        self.keep(&mut begun.message, &data[last.unwrap_or_default()], most, output, caller)?;
+        Ok((used, read))
+    }
+
+    /// Keeps bytes until another turn.
+    fn keep(
+        &mut self,
+        kept: &mut Option<Held>,
+        bytes: &[u8],
+        most: usize,
+        output: &mut Output<'_>,
+        caller: Caller<'_>,
+    ) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
         }
+        let held = kept.get_or_insert_with(|| Held::of_told(caller.peer, output.context));
+        let extended = held.extend(bytes, most, output.context);
+        extended.map_err(|error| self.no_room(error, output))
     }
 
     fn message(
@@ -318,25 +353,6 @@ impl WebSocketSession {
     }
 }
 
-/// Appends payload to a message and takes its mask off.
-fn extend(
-    message: &mut Held,
-    masked: &[u8],
-    key: [u8; 4],
-    most: usize,
-    output: &Output<'_>,
-) -> io::Result<()> {
-    let mut piece = [0; 4096];
-    // Its length is a multiple of the mask's, so every piece begins where the mask does.
-    for bytes in masked.chunks(piece.len()) {
-        let piece = &mut piece[..bytes.len()];
-        piece.copy_from_slice(bytes);
-        unmask(piece, key);
-        message.extend(piece, most, output.context)?;
-    }
-    Ok(())
-}
-
 impl WebSocketSession {
     /// How the socket ended: the side that closed it first has given the reason.
     fn end(&self) -> SocketEnd {
@@ -349,7 +365,7 @@ impl WebSocketSession {
 
     fn converse(
         &mut self,
-        first: &[u8],
+        first: &mut [u8],
         input: &mut Input<'_>,
         output: &mut Output<'_>,
         caller: Caller<'_>,
@@ -361,15 +377,18 @@ impl WebSocketSession {
             false => self.take(first, output, caller)?,
         };
         while read == ReadFlow::More {
-            read = match input.receive()? {
-                Received::Data(data) => {
+            read = match input.receive_mut()? {
+                Some([]) => ReadFlow::Close,
+                Some(data) => {
                     self.pinged = false;
                     self.ping_at = now + self.state.config.ping_every;
                     self.take(data, output, caller)?
                 }
-                Received::Nothing => break,
-                Received::End => ReadFlow::Close,
+                None => break,
             };
+        }
+        if self.is_given_up(now, output) {
+            read = ReadFlow::Close;
         }
         if read == ReadFlow::More {
             read = self.deliver(output)?;
@@ -394,7 +413,7 @@ impl WebSocketSession {
 impl Upgraded for WebSocketSession {
     fn turn(
         &mut self,
-        first: &[u8],
+        first: &mut [u8],
         input: &mut Input<'_>,
         output: &mut Output<'_>,
         caller: Caller<'_>,

@@ -15,6 +15,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
+use tidegate_protocols::tls::in_words;
 
 /// A file that is longer has something else in it.
 const FILE_MAX: u64 = 1024 * 1024;
@@ -96,7 +97,10 @@ impl Identity {
                 "the private key in {} does not belong to the certificate in {name}",
                 origin.key_name()
             )),
-            error => TlsError(format!("the certificate in {name} cannot be used with its key: {error}")),
+            error => TlsError(format!(
+                "the certificate in {name} cannot be used with its key: {}",
+                in_words(&error)
+            )),
         })?;
         Ok(Self { origin, key: Arc::new(key), expires_at })
     }

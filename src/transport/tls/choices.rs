@@ -30,7 +30,7 @@ impl BackendTls {
     pub(crate) fn trusted(&self) -> String {
         match &self.authorities {
             Some(file) => file.display().to_string(),
-            None => "those of the system".to_owned(),
+            None => "system".to_owned(),
         }
     }
 }

@@ -19,7 +19,7 @@ use rustls::{
     ClientConfig, CommonState, Error, HandshakeKind, PeerIncompatible, ProtocolVersion, ServerConfig,
 };
 use std::sync::Arc;
-use tidegate_protocols::tls::explain;
+use tidegate_protocols::tls::{explain, in_words};
 
 /// The longest message that is sent beside the bytes of a service: a flight of certificates.
 const MESSAGE_MAX: usize = 256 * 1024;
@@ -452,5 +452,5 @@ fn broken(error: Error) -> Broken {
         | Error::PeerSentOversizedRecord => HandshakeFailure::Malformed,
         _ => HandshakeFailure::Internal,
     };
-    Broken { failure, why: error.to_string() }
+    Broken { failure, why: in_words(&error) }
 }

@@ -8,13 +8,17 @@ mod session;
 mod trust;
 #[cfg(not(feature = "tls"))]
 mod without;
+#[cfg(feature = "tls")]
+mod words;
 
 #[cfg(feature = "tls")]
-pub use client::{config, explain, server_name};
+pub use client::{config, server_name};
 #[cfg(feature = "tls")]
 pub use session::{Session, Tls};
 #[cfg(not(feature = "tls"))]
 pub use without::{NoSession as Session, NoTls as Tls};
+#[cfg(feature = "tls")]
+pub use words::{explain, in_words};
 
 use std::io;
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! One connection's TLS, and what all connections of a client share: whom they trust, and for which name they ask.
 
-use super::client::{config, explain, server_name};
+use super::client::{config, server_name};
+use super::words::explain;
 use super::{Shaken, TlsChoices};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;

@@ -277,7 +277,7 @@ fn closed_loop(clients: usize, most: usize) -> (Vec<Nanos>, usize) {
             }
         }
         for (since, mut ticket) in std::mem::take(&mut waiting) {
-            match ticket.look_now() {
+            match ticket.look(world.now()) {
                 Look::Place(place) => {
                     places.push_back((world.now() + 16 * MS, place));
                     waits.push(world.now() - since);

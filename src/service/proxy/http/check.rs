@@ -54,14 +54,18 @@ fn check(gate: &Arc<HttpGate>, settings: &Settings, path: &str, every: Nanos) {
     // Each check has a thread, so that a silent backend does not hold up the checks of the others.
     std::thread::scope(|scope| {
         for place in due {
-            scope.spawn(move || {
+            let look = move || {
                 gate.spares.close_one(place.backend());
                 let began = gate.gate.clock.now();
                 match ask(gate, settings, &place, path) {
                     Ok(()) => place.reached(gate.gate.clock.now().saturating_sub(began)),
                     Err(unreached) => place.failed(unreached),
                 }
-            });
+            };
+            // Where the system has no thread left, the place is given back, and the backend is due again.
+            if let Err(error) = std::thread::Builder::new().spawn_scoped(scope, look) {
+                tracing::debug!(%error, "no thread for the check of a backend");
+            }
         }
     });
 }

@@ -122,8 +122,11 @@ impl std::fmt::Display for Network {
 
 /// The error for a text that is no [`Network`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a network: write one like 10.0.0.0/8, an address, or unix")]
-pub struct NetworkError(String);
+#[error("`{text}` is not a network: {why}")]
+pub struct NetworkError {
+    text: String,
+    why: &'static str,
+}
 
 /// An address in its IPv6 form, so that IPv4 needs no rule of its own.
 fn number(address: IpAddr) -> u128 {
@@ -140,17 +143,21 @@ impl FromStr for Network {
         if text == "unix" {
             return Ok(Self(Reach::UnixSockets));
         }
-        let error = || NetworkError(text.to_owned());
+        let error = |why| NetworkError { text: text.to_owned(), why };
         let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| error())?)),
+            Some((address, bits)) => (address, Some(bits)),
             None => (text, None),
         };
-        let address: IpAddr = address.parse().map_err(|_| error())?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.unwrap_or(longest);
-        if bits > longest {
-            return Err(error());
-        }
+        let form = "write one like 10.0.0.0/8, an address, or unix";
+        let address: IpAddr = address.parse().map_err(|_| error(form))?;
+        let (longest, too_long) = match address {
+            IpAddr::V4(_) => (32, "an IPv4 address has 32 bits: what comes after the / is 0 to 32"),
+            IpAddr::V6(_) => (128, "an IPv6 address has 128 bits: what comes after the / is 0 to 128"),
+        };
+        let bits = match bits {
+            Some(bits) => bits.parse::<u8>().ok().filter(|bits| *bits <= longest).ok_or(error(too_long))?,
+            None => longest,
+        };
         Ok(Self(Reach::Addresses { address: number(address), bits: bits + (128 - longest) }))
     }
 }

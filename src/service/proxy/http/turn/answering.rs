@@ -214,6 +214,8 @@ impl GateTurn<'_, '_> {
         drop(socket);
         pending.rewind();
         pending.repeated = true;
+        // The backend may have had the request for longer than the time to reach one.
+        pending.deadline = 0;
         place.reused(true);
         self.set_out(place, pending, true)
     }

@@ -172,6 +172,7 @@ impl GateTurn<'_, '_> {
         pending.tried.push(place.backend());
         drop(place);
         if failure == BackendFailure::Local || self.now >= pending.deadline {
+            self.gate.gate.backends.reached_none();
             let timeout = failure == BackendFailure::Timeout;
             let text =
                 if timeout { "the backend was not reached in time" } else { "no backend can be reached" };

@@ -50,11 +50,12 @@ fn a_source_with_one_connection_is_served_at_once_beside_one_that_floods() {
     assert!(waits[29] < Duration::from_secs(1), "{waits:?}");
 }
 
-/// A round of the 201 takes half a second.
+/// Where it is one of 201, it is the freshest at times and served at once; at others it waits for a round, which takes half a
+/// second, or longer.
 #[test]
 fn it_waits_for_its_turn_among_all_where_both_are_one_source() {
     for options in [("--source-prefix", "8,0"), ("--fair", "off")] {
-        let waits = waits_of_the_polite(7, &[options]);
-        assert!(waits[3] > Duration::from_millis(200), "{options:?}: {waits:?}");
+        let waits = waits_of_the_polite(12, &[options]);
+        assert!(waits[11] > Duration::from_millis(400), "{options:?}: {waits:?}");
     }
 }

@@ -510,7 +510,7 @@ fn the_kernel_probes_both_sides_of_a_pair_that_has_stood_for_30_seconds() {
 /// A thread that checked without a pause would use a processor up.
 #[test]
 fn backends_are_checked_and_names_resolved_every_ten_milliseconds_at_the_most() {
-    let options = ["--backend-check", "1us", "--backend-resolve", "1ns"];
+    let options = ["--backend-check", "1us", "--backend-resolve", "1ms"];
     let listen = ["check", "--listen", "proxy:127.0.0.1:1=tcp://127.0.0.1:0"];
     let output = finish(command(support::path()).args(listen).args(options));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -410,12 +410,8 @@ fn the_memory_ceiling_counts_tls_with_backends() {
 fn a_gate_is_told_at_sighup_to_speak_tls_with_its_backend() {
     let trust = Trust::new(&["localhost"]);
     let (backend, at) = listener();
-    let text = |scheme: &str| {
-        let trusted = trust.file().display().to_string();
-        let tls = format!("backend-tls-name = \"localhost\"\nbackend-cacert = \"{trusted}\"");
-        format!("{tls}\nlisten = \"proxy:{scheme}://{at}=http://127.0.0.1:0\"\n")
-    };
-    let file = Configuration::new("to-tls", &text("http"));
+    let listen = |scheme: &str| format!("listen = \"proxy:{scheme}://{at}=http://127.0.0.1:0\"\n");
+    let file = Configuration::new("to-tls", &listen("http"));
     let server = file.program().without_echo().start();
     let mut client = TcpStream::connect(server.listening(&format!("proxy:http://{at} on http"))).unwrap();
     client.set_read_timeout(Some(support::PATIENCE)).unwrap();
@@ -433,7 +429,9 @@ fn a_gate_is_told_at_sighup_to_speak_tls_with_its_backend() {
     let (mut plain, _) = backend.accept().unwrap();
     served(&mut plain);
     assert_eq!(answer(&mut client).1, b"ok");
-    file.write(&text("https"));
+    let trusted = trust.file().display().to_string();
+    let tls = format!("backend-tls-name = \"localhost\"\nbackend-cacert = \"{trusted}\"\n");
+    file.write(&(tls + &listen("https")));
     let said = reload(&server);
     assert!(said.contains("backend-tls-name off -> localhost at http://"), "{said}");
     client.write_all(GET).unwrap();

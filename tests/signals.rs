@@ -140,5 +140,5 @@ fn as_process_one_of_a_container_it_hears_each_order() {
     signal(Signal::TERM);
     let (code, said) = server.ended();
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("drained 1 connections"), "{said}");
+    assert!(said.contains("drained 1 connection in"), "{said}");
 }

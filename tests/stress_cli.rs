@@ -111,7 +111,7 @@ fn a_file_that_is_wrong_gets_one_clear_line_and_the_right_code() {
         (&[&url, "--html", "/no/such/dir/x"], 1, "/no/such/dir/x"),
         (&[&url, "--baseline", "/no/such/file"], 1, "/no/such/file"),
         (&["report", "/no/such/file"], 1, "/no/such/file"),
-        (&["report", "Cargo.toml"], 1, "no report"),
+        (&["report", "Cargo.toml"], 1, "no whole report"),
         (&["compare", "/no/such/file"], 2, "2"),
         (&["merge"], 2, "required"),
     ] {

@@ -4,10 +4,9 @@
 use super::announce::announce;
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::time::{ClockId, clock_gettime};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate::{Peer, Received, Server, Service, Session, Stream, Turn, Waker};
 
 /// Longest wait for the turn that a wake has brought about.
@@ -55,23 +54,17 @@ impl Session for Woken {
     }
 }
 
-/// Each wake finds the session idle, since it waits for the turn of the one before it. At the end the thread says what
-/// processor time this took it, the waits included: a figure for people, which depends on the machine.
+/// Each wake finds the session idle, since it waits for the turn of the one before it. At the end the thread says how long this
+/// took, the turns included: a figure for people, which depends on the machine.
 fn wake(waker: &Waker, wakes: u32, told: &Receiver<()>) {
-    let began = processor_time();
+    let began = Instant::now();
     for _ in 0..wakes {
         waker.wake();
         if told.recv_timeout(TURN_TIMEOUT).is_err() {
             return;
         }
     }
-    let took = processor_time().saturating_sub(began);
+    let took = began.elapsed();
     // Nobody need listen.
     let _ = writeln!(io::stderr(), "{wakes} wakes took {:.2?} each", took / wakes.max(1));
-}
-
-/// What this thread has had of the processors.
-fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.try_into().unwrap_or(0))
 }

@@ -1,33 +1,16 @@
 //! Wrong input of any kind: one clear line on stderr, the right exit code, never a panic.
 
+#[path = "support/refusal.rs"]
+mod refusal;
 mod support;
 
+use refusal::{says, text};
 use rustix::process::Signal;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use support::{Client, Ending, Program, command, eventually, finish, path, run};
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Asserts that the program ended with this code and one line on stderr that says all of this.
-#[track_caller]
-fn says(output: &Output, code: i32, words: &[&str]) {
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "stderr: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
-    assert!(stderr.starts_with("tidegate: "), "{stderr}");
-    for word in words {
-        assert!(stderr.contains(word), "`{word}` is not said in: {stderr}");
-    }
-    for word in ["panicked", "backtrace", "Some(", "Os {"] {
-        assert!(!stderr.contains(word), "a person reads: {stderr}");
-    }
-    assert!(stdout.is_empty(), "nothing is promised on stdout: {stdout}");
-}
 
 /// Each wrong line of arguments is usage, said in one line that names what is wrong.
 #[test]

@@ -9,7 +9,7 @@ mod configuration;
 mod support;
 
 use certificate::Certificate;
-use configuration::{Configuration, admin, conserved, reload, status};
+use configuration::{Configuration, address, admin, conserved, listen, listener, reload, status};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::io::{ErrorKind, Read, Write};
@@ -22,24 +22,6 @@ use support::{Client, End, Folder, PATIENCE, Running, command, eventually, path,
 
 const ECHO: &str = "echo=tcp://127.0.0.1:0";
 const HELLO: &str = "hello=tcp://127.0.0.1:0";
-
-fn listen(listeners: &[&str]) -> String {
-    format!("listen = {listeners:?}\n")
-}
-
-/// What /status.json says of the listener at this position.
-#[track_caller]
-fn listener(server: &Running, position: usize) -> Value {
-    status(server)["listeners"][position].clone()
-}
-
-/// Where the listener at this position listens.
-#[track_caller]
-fn address(server: &Running, position: usize) -> SocketAddr {
-    let listener = listener(server, position);
-    let url = listener["listener"].as_str().unwrap();
-    url.split_once("://").unwrap().1.parse().unwrap()
-}
 
 fn is_refused(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)

@@ -5,7 +5,7 @@
 mod configuration;
 mod support;
 
-use configuration::{Configuration, reload, status};
+use configuration::{Configuration, address, listen, listener, reload, status};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::io::ErrorKind;
@@ -17,21 +17,6 @@ use support::{PATIENCE, Running, command, eventually, path};
 
 const ECHO: &str = "echo=tcp://127.0.0.1:0";
 const DATAGRAMS: &str = "echo=udp://127.0.0.1:0";
-
-fn listen(listeners: &[&str]) -> String {
-    format!("listen = {listeners:?}\n")
-}
-
-#[track_caller]
-fn listener(server: &Running, position: usize) -> Value {
-    status(server)["listeners"][position].clone()
-}
-
-#[track_caller]
-fn address(server: &Running, position: usize) -> SocketAddr {
-    let listener = listener(server, position);
-    listener["listener"].as_str().unwrap().split_once("://").unwrap().1.parse().unwrap()
-}
 
 /// A client of one address, which hears when nobody is there.
 fn client(server: SocketAddr) -> UdpSocket {

@@ -4,28 +4,14 @@
 #[cfg(feature = "tls")]
 #[path = "support/certificate.rs"]
 mod certificate;
+#[path = "support/refusal.rs"]
+mod refusal;
 mod support;
 
+use refusal::{says, text};
 use std::net::TcpListener;
 use std::process::Output;
 use support::{Program, command, eventually, finish, path, run};
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Asserts that the program ended with this code and one line on stderr that says all of this.
-#[track_caller]
-fn says(output: &Output, code: i32, words: &[&str]) {
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "stderr: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
-    assert!(stderr.starts_with("tidegate: "), "{stderr}");
-    for word in words {
-        assert!(stderr.contains(word), "`{word}` is not said in: {stderr}");
-    }
-    assert!(stdout.is_empty(), "nothing is promised on stdout: {stdout}");
-}
 
 /// `check` and the server say the same.
 #[track_caller]

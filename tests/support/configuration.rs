@@ -4,6 +4,7 @@
 use super::support::{Client, Program, Reply, Running, eventually};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A configuration file, removed in the end.
@@ -82,4 +83,23 @@ pub(crate) fn conserved(status: &Value) {
         let there = sum("dropped") + sum("closed") + number("queued") + number("active") + number("idle");
         assert_eq!(number("accepted"), there, "{listener}");
     }
+}
+
+/// A configuration with these listeners.
+pub(crate) fn listen(listeners: &[&str]) -> String {
+    format!("listen = {listeners:?}\n")
+}
+
+/// What /status.json says of the listener at this position.
+#[track_caller]
+pub(crate) fn listener(server: &Running, position: usize) -> Value {
+    status(server)["listeners"][position].clone()
+}
+
+/// Where the listener at this position listens.
+#[track_caller]
+pub(crate) fn address(server: &Running, position: usize) -> SocketAddr {
+    let listener = listener(server, position);
+    let url = listener["listener"].as_str().unwrap();
+    url.split_once("://").unwrap().1.parse().unwrap()
 }

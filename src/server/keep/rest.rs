@@ -73,22 +73,28 @@ fn rested(last: Ticks, now: Ticks) -> Option<bool> {
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "only Linux has /proc/stat"))]
 fn sum(text: &[u8], allowed: impl Fn(usize) -> bool) -> Ticks {
     let mut ticks = Ticks::default();
-    for line in String::from_utf8_lossy(text).lines() {
-        let mut words = line.split_ascii_whitespace();
-        let Some(number) = words.next().and_then(|name| name.strip_prefix("cpu")?.parse().ok()) else {
+    // The lines of processors come first. What follows has a number for each interrupt, which would cost more to read
+    // than all the rest.
+    for line in text.split(|&byte| byte == b'\n').map_while(|line| line.strip_prefix(b"cpu")) {
+        let mut numbers = line.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).map(number);
+        // The first line is the sum of all, and has a space before its first number.
+        let Some(Some(processor)) = (!line.starts_with(b" ")).then(|| numbers.next().flatten()) else {
             continue;
         };
-        if !allowed(number) {
+        if !usize::try_from(processor).is_ok_and(&allowed) {
             continue;
         }
         // Of the eight that follow, the last two (guest times) would be counted twice.
-        for (at, word) in words.take(8).enumerate() {
-            let n: u64 = word.parse().unwrap_or(0);
+        for (at, n) in numbers.take(8).map(Option::unwrap_or_default).enumerate() {
             ticks.all += n;
             ticks.idle += if matches!(at, 3 | 4) { n } else { 0 };
         }
     }
     ticks
+}
+
+fn number(word: &[u8]) -> Option<u64> {
+    std::str::from_utf8(word).ok()?.parse().ok()
 }
 
 #[cfg(test)]

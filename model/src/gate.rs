@@ -119,7 +119,7 @@ fn client(gate: &Arc<GateModel>, run: impl FnOnce(&GateModel) + 'static) -> thre
     thread::spawn(move || run(&gate))
 }
 
-/// Every interleaving of up to three switches of threads that nothing forces.
+/// Every interleaving with at most three switches of threads that nothing forces.
 fn check(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);

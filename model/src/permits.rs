@@ -39,7 +39,7 @@ struct Door {
     queue: NewcomerRoom,
     bell: Arc<Bell>,
     bed: Arc<AcceptorBed>,
-    /// Who has a place, and the most that ever had one at once, as the models see it and not the server.
+    /// How many have a place, and the most that ever had one at once, as the models see it and not the server.
     inside: AtomicUsize,
     most: AtomicUsize,
 }
@@ -127,7 +127,7 @@ fn go(door: &Arc<Door>, run: impl FnOnce(&Door) + 'static) -> thread::JoinHandle
     thread::spawn(move || run(&door))
 }
 
-/// Every interleaving of up to so many switches of threads that nothing forces.
+/// Every interleaving with at most this number of switches of threads that nothing forces.
 fn with_switches(most: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(most);

@@ -4,18 +4,17 @@ pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering
 pub(crate) use loom::sync::{Mutex, MutexGuard};
 
 /// Loom takes a `SeqCst` access for one that acquires and releases, and knows the order of `SeqCst` fences only. Here a fence
-/// before each such access and one after it stand for the order that the accesses have by themselves.
+/// after each such access stands for the order that they have among themselves. There is none before it: an access of
+/// another kind that comes before is not in that order.
 pub(crate) mod in_order {
     use super::{Ordering, fence};
 
     /// Runs an access.
     fn ordered<T>(order: Ordering, access: impl FnOnce() -> T) -> T {
-        if order != Ordering::SeqCst {
-            return access();
-        }
-        fence(Ordering::SeqCst);
         let result = access();
-        fence(Ordering::SeqCst);
+        if order == Ordering::SeqCst {
+            fence(Ordering::SeqCst);
+        }
         result
     }
 

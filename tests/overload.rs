@@ -410,18 +410,21 @@ fn who_left_while_waiting_gets_no_turn() {
     let mut first = occupy(&site);
     drop(site.client());
     site.client().reset();
+    let mut spoke = site.client();
+    spoke.say("a request that nobody waits for");
+    spoke.reset();
     let mut half_closed = site.client();
     half_closed.say("still listening").finish();
-    site.until("three wait", |now| now.queued == 3);
+    site.until("four wait", |now| now.queued == 4);
     // A younger one is not looked at.
     let since = Instant::now();
     eventually("they have waited", || (since.elapsed() > Duration::from_millis(20)).then_some(()));
     gate.open();
     first.hear("first");
     assert_eq!(half_closed.rest(), (b"still listening".to_vec(), End::Fin));
-    site.until_dropped(DropReason::ClientGone, 2);
+    site.until_dropped(DropReason::ClientGone, 3);
     assert_eq!(site.closed(CloseReason::Client), 1);
-    figure("2 who left were dropped without a turn, the one that had closed its half was answered");
+    figure("3 who left were dropped without a turn, the one that had closed its half was answered");
     site.end();
 }
 

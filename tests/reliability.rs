@@ -17,6 +17,13 @@ const HELD: &[(&str, &[In])] = &[
         "Connect flood; clients that connect and leave",
         &[
             (
+                "ordeal",
+                &[
+                    "a_flood_of_connections_that_stay_is_refused_past_the_limit",
+                    "clients_that_connect_and_leave_cost_others_nothing",
+                ],
+            ),
+            (
                 "conservation",
                 &["while_newcomers_are_refused", "while_newcomers_wait", "while_the_oldest_are_dropped"],
             ),
@@ -29,6 +36,10 @@ const HELD: &[(&str, &[In])] = &[
     (
         "Clients that leave or reset in the backlog, the queue, a turn, a flush, while lingering, in a drain",
         &[
+            (
+                "ordeal",
+                &["resets_at_each_stage_leave_nothing_behind", "resets_within_a_drain_do_not_hold_it"],
+            ),
             (
                 "overload",
                 &[
@@ -43,8 +54,15 @@ const HELD: &[(&str, &[In])] = &[
         ],
     ),
     (
-        "Half requests, half-closed connections, silence",
+        "Half-open handshakes, half requests, half-closed connections, silence",
         &[
+            (
+                "ordeal",
+                &[
+                    "handshakes_without_their_last_step_hold_nothing_of_the_server",
+                    "half_closed_clients_are_answered_and_end",
+                ],
+            ),
             (
                 "slow_clients",
                 &[
@@ -75,23 +93,29 @@ const HELD: &[(&str, &[In])] = &[
     ),
     (
         "Readers that stop",
-        &[(
-            "slow_clients",
-            &[
-                "clients_that_never_read_hold_no_worker_and_have_a_deadline",
-                "replies_for_all_have_a_limit_and_those_within_it_are_whole",
-            ],
-        )],
+        &[
+            ("ordeal", &["readers_that_stop_are_ended_and_hold_no_worker"]),
+            (
+                "slow_clients",
+                &[
+                    "clients_that_never_read_hold_no_worker_and_have_a_deadline",
+                    "replies_for_all_have_a_limit_and_those_within_it_are_whole",
+                ],
+            ),
+        ],
     ),
     (
         "Lines and requests without an end",
-        &[(
-            "slow_clients",
-            &[
-                "half_read_lines_have_a_limit_together_and_those_within_it_are_answered",
-                "clients_that_send_thousands_of_requests_at_once_hold_no_worker",
-            ],
-        )],
+        &[
+            ("ordeal", &["lines_without_an_end_are_ended_at_their_limit"]),
+            (
+                "slow_clients",
+                &[
+                    "half_read_lines_have_a_limit_together_and_those_within_it_are_answered",
+                    "clients_that_send_thousands_of_requests_at_once_hold_no_worker",
+                ],
+            ),
+        ],
     ),
     (
         "Ten rounds of 10,000 connections",
@@ -103,6 +127,7 @@ const HELD: &[(&str, &[In])] = &[
     (
         "Descriptors gone and back",
         &[
+            ("ordeal", &["descriptors_that_are_gone_and_come_back_cost_nobody_his_connection"]),
             (
                 "exhaustion",
                 &[
@@ -121,18 +146,22 @@ const HELD: &[(&str, &[In])] = &[
     ),
     (
         "Memory: the ceiling, `prlimit --as`, a container",
-        &[(
-            "memory",
-            &[
-                "the_printed_ceiling_holds_whatever_clients_leave_half_done",
-                "a_server_without_address_space_ends_connections_and_not_itself",
-                "in_a_container_of_its_ceiling_and_16_mib_nothing_is_killed_whatever_it_is_made_to_hold",
-            ],
-        )],
+        &[
+            ("ordeal", &["an_end_of_address_space_while_it_serves_ends_no_client_that_behaves"]),
+            (
+                "memory",
+                &[
+                    "the_printed_ceiling_holds_whatever_clients_leave_half_done",
+                    "a_server_without_address_space_ends_connections_and_not_itself",
+                    "in_a_container_of_its_ceiling_and_16_mib_nothing_is_killed_whatever_it_is_made_to_hold",
+                ],
+            ),
+        ],
     ),
     (
         "SIGSTOP, then SIGCONT",
         &[
+            ("ordeal", &["five_seconds_of_standing_still_end_nobody"]),
             (
                 "paused",
                 &[
@@ -154,6 +183,7 @@ const HELD: &[(&str, &[In])] = &[
     (
         "A handler that never returns",
         &[
+            ("ordeal", &["turns_that_never_return_leave_the_other_workers_and_are_reported"]),
             (
                 "hooks",
                 &[
@@ -205,13 +235,16 @@ const HELD: &[(&str, &[In])] = &[
     ),
     (
         "Malformed HTTP",
-        &[(
-            "http_hostile",
-            &[
-                "a_request_with_one_hostile_change_is_refused_under_every_split",
-                "a_server_answers_each_with_one_status_and_one_line_and_ends_the_connection",
-            ],
-        )],
+        &[
+            ("ordeal", &["malformed_http_of_every_kind_is_refused_beside_others"]),
+            (
+                "http_hostile",
+                &[
+                    "a_request_with_one_hostile_change_is_refused_under_every_split",
+                    "a_server_answers_each_with_one_status_and_one_line_and_ends_the_connection",
+                ],
+            ),
+        ],
     ),
     (
         "Abuse of TLS",
@@ -226,6 +259,13 @@ const HELD: &[(&str, &[In])] = &[
     (
         "Sources by the thousand, datagrams that are forged",
         &[
+            (
+                "ordeal",
+                &[
+                    "sources_by_the_thousand_are_limited_one_by_one_over_ipv4",
+                    "sources_by_the_thousand_are_limited_one_by_one_over_ipv6",
+                ],
+            ),
             ("overload", &["a_source_has_its_own_limit_and_its_own_rate"]),
             ("hostile", &["sources_by_the_thousand_have_each_their_own_limit_and_take_little_memory"]),
             ("datagram_sources", &["a_source_that_floods_takes_nothing_from_the_others"]),
@@ -251,9 +291,10 @@ const HELD: &[(&str, &[In])] = &[
 const HEAD: &str = "\
 # Reliability
 
-What a hostile world does to a server, which test holds against it, and what its last run saw. Where nothing is shown the test
-asserts its promise and has no figure. The page is written by the tests: they keep what they see in `target/figures/`, and
-`UPDATE=1 cargo test --test reliability` makes the page of it.
+What a hostile world does to a server, which test holds against it, and what its last run saw. Those of `tests/ordeal.rs` do one thing
+each to the real program, and show all that held beside it. Where nothing is shown the test asserts its promise and has no figure.
+The page is written by the tests: they keep what they see in `target/figures/`, and `UPDATE=1 cargo test --test reliability` makes the
+page of it.
 
 Beside these: the parts that threads share are run in every interleaving (`model/`), what is parsed is tested under every split
 of its input and by fuzzing (`fuzz/`), and the order of turns by a simulator of servers and crowds (`src/server/queue/simulate/`).

@@ -13,7 +13,7 @@ mod http;
 mod replaced;
 mod support;
 
-use behaving::{Kept, Speech, behave};
+use behaving::{Kept, Speech, behave, behave_over_udp};
 use certificate::{Certificate, Files};
 use replaced::Process;
 use rustix::process::{Resource, Rlimit, Signal, prlimit};
@@ -46,6 +46,8 @@ struct Target<'a> {
     lines: SocketAddr,
     web: SocketAddr,
     time: SocketAddr,
+    /// An echo of datagrams.
+    datagrams: SocketAddr,
     /// A service inside TLS.
     secret: SocketAddr,
     /// WebSockets, without TLS and inside it.
@@ -130,7 +132,8 @@ const ATTACKS: [(&str, Attack); 24] = [
     ("datagrams", |target, random| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         for _ in 0..random.below(2_000) {
-            let _ = socket.send_to(&vec![b'x'; random.below(3_000) as usize], target.time);
+            let at = if random.below(2) == 0 { target.time } else { target.datagrams };
+            let _ = socket.send_to(&vec![b'x'; random.below(3_000) as usize], at);
         }
     }),
     ("the process stopped", |target, random| {
@@ -288,15 +291,22 @@ fn what_is_hostile_at_random_ends_no_client_that_behaves_and_leaves_nothing_behi
             let (target, process, kept) = (&target, &process, &kept);
             scope.spawn(move || behave(speech, target.of(speech), &target.trust, process, kept))
         };
-        let behaving: Vec<_> = BEHAVING.into_iter().map(client).collect();
+        let mut behaving: Vec<_> =
+            BEHAVING.into_iter().map(|speech| (format!("{speech:?}"), client(speech))).collect();
+        behaving.push(("Datagrams".to_owned(), scope.spawn(|| behave_over_udp(target.datagrams, &kept))));
         let stopping = StopAtEnd(&kept.stop);
         while began.elapsed() < time {
             let drawn = random.below(ATTACKS.len() as u64) as usize;
             ATTACKS[drawn].1(&target, &mut random);
             attacks[drawn] += 1;
             assert!(process.is_running(), "it ended after `{}`: {}", ATTACKS[drawn].0, server.stderr());
-            let lost = behaving.iter().position(|one| one.is_finished());
-            assert!(lost.is_none(), "after `{}` {:?} is lost", ATTACKS[drawn].0, BEHAVING[lost.unwrap_or(0)]);
+            let lost = behaving.iter().find(|(_, client)| client.is_finished());
+            assert!(
+                lost.is_none(),
+                "after `{}` {:?} is lost",
+                ATTACKS[drawn].0,
+                lost.map(|(speech, _)| speech)
+            );
         }
         drop(stopping);
     });
@@ -353,7 +363,7 @@ fn report(
         "{} min, seed {seed}: {}\nof the last program {accepted} connections accepted = {dropped} dropped + {closed} closed\n\
          8 connections that behave: {} requests, 0 lost; {} connections made anew because the program was replaced, {} requests \
          told that the backend cannot be reached; p50 {:.1} ms, p99 {:.1} ms, longest {:.0} ms (processes are stopped for up \
-         to 1 s)\nat the end {} descriptors ({descriptors} before), {} threads ({threads} before), at most {most} MiB resident \
+         to 1 s)\na client of datagrams: {} answered, {} of them after another try, 0 without an answer\nat the end {} descriptors ({descriptors} before), {} threads ({threads} before), at most {most} MiB resident \
          (ceiling {ceiling} MiB), exit code 0",
         time.as_secs_f64() / 60.0,
         attacks.join(", "),
@@ -363,6 +373,8 @@ fn report(
         at(0.5),
         at(0.99),
         at(1.0),
+        kept.datagrams.load(Relaxed),
+        kept.resent.load(Relaxed),
         server.open_files(),
         server.status("Threads"),
     );
@@ -377,6 +389,7 @@ fn start(backend: &Running, files: &Files) -> Running {
         "hello=tcp://127.0.0.1:0".to_owned(),
         "echo=http://127.0.0.1:0".to_owned(),
         "time=udp://127.0.0.1:0".to_owned(),
+        "echo=udp://127.0.0.1:0".to_owned(),
         "hello=tls://127.0.0.1:0".to_owned(),
         "echo=ws://127.0.0.1:0".to_owned(),
         "echo=wss://127.0.0.1:0".to_owned(),
@@ -409,6 +422,7 @@ fn target<'a>(process: &'a Process<'a>, server: &Running, backend: &'a Running, 
         lines: server.listening("hello on tcp"),
         web: server.listening("echo on http"),
         time: server.listening("time on udp"),
+        datagrams: server.listening("echo on udp"),
         secret: server.listening("hello on tls"),
         socket: server.listening("echo on ws"),
         secret_socket: server.listening("echo on wss"),

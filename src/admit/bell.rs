@@ -3,8 +3,9 @@
 //! A place can be one of those that all listeners share, or one of a listener's own. Both may be awaited at once, by
 //! different listeners, and a place that frees at one listener wakes nobody who waits at another.
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU8, fence};
+use crate::sys::sync::Ordering::{Relaxed, SeqCst};
+use crate::sys::sync::fence;
+use crate::sys::sync::in_order::AtomicU8;
 
 /// What the acceptor waits for before it accepts again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,9 +111,17 @@ impl Bell {
         }
     }
 
+    /// A connection of this listener has given its place back: the one of all, and the listener's own.
+    pub(crate) fn connection_ended(&self, listener: usize) {
+        self.ring(Awaited::ConnectionPlace, Scope::All);
+        self.ring(Awaited::ConnectionPlace, Scope::Listener(listener));
+    }
+
     /// There is a place for a newcomer of any listener, though it is not known for which: wakes the acceptor, once, if it
     /// waits for one anywhere.
     pub(crate) fn ring_for_all(&self, made: Awaited) {
+        // A worker's note that it is free is in no order with the word of who awaits it.
+        fence(SeqCst);
         let bits = made.bit() | made.bit() << OWN;
         if self.awaited.load(SeqCst) & bits != 0 && self.awaited.fetch_and(!bits, SeqCst) & bits != 0 {
             (self.wake)();
@@ -125,7 +134,7 @@ impl Bell {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::Awaited::{ConnectionPlace, QueuePlace};
     use super::Scope::{All, Listener};

@@ -3,6 +3,7 @@
 
 pub(crate) mod bell;
 pub(crate) mod bucket;
+mod open_places;
 pub(crate) mod places;
 pub(crate) mod refusal_budget;
 pub(crate) mod sharing;
@@ -13,29 +14,20 @@ use crate::limits::Limits;
 use crate::reason::DropReason;
 use crate::transport::address::SourceAddress;
 use bell::Scope;
-use places::Places;
+use open_places::OpenPlaces;
 use sources::{SourceNumber, Sources};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Called when a connection has given its place back: with the number of its listener, and how many places are still taken.
-type Freed = Box<dyn Fn(usize, usize) + Send + Sync>;
-
 /// Places for connections, and what is known of their sources.
 pub(crate) struct Admission {
-    places: Places,
-    /// How many of those each listener may have.
-    own: Box<[Places]>,
+    places: OpenPlaces,
     sources: Sources,
-    freed: Freed,
 }
 
 impl std::fmt::Debug for Admission {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Admission")
-            .field("places", &self.places)
-            .field("own", &self.own)
-            .finish_non_exhaustive()
+        f.debug_struct("Admission").field("places", &self.places).finish_non_exhaustive()
     }
 }
 
@@ -48,34 +40,27 @@ pub(crate) struct Permit {
 }
 
 impl Admission {
-    /// `own` are the limits of each listener.
+    /// `own` are the limits of each listener. `freed` is called when a connection has given its place back: with the number
+    /// of its listener, and how many places are still taken.
     pub(crate) fn new(
         limits: &Limits,
         own: &[Limits],
         freed: impl Fn(usize, usize) + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            places: Places::new(limits.max_connections),
-            own: own.iter().map(|own| Places::new(own.max_connections)).collect(),
-            sources: Sources::new(limits),
-            freed: Box::new(freed),
-        })
+        let own = own.iter().map(|own| own.max_connections);
+        let places = OpenPlaces::new(limits.max_connections, own, freed);
+        Arc::new(Self { places, sources: Sources::new(limits) })
     }
 
     /// Changes the limits. Connections that are open keep their places, and the sources that they came from.
     pub(crate) fn set_limits(&self, limits: &Limits, own: &[Limits], now: Instant) {
-        self.places.set_limit(limits.max_connections);
-        self.own.iter().zip(own).for_each(|(places, own)| places.set_limit(own.max_connections));
+        self.places.set_limits(limits.max_connections, own.iter().map(|own| own.max_connections));
         self.sources.set_limits(limits, now);
     }
 
     /// The limit that leaves no place for a connection of this listener, before it is accepted; none if there is a place.
     pub(crate) fn full(&self, listener: usize) -> Option<Scope> {
-        if self.places.is_full() {
-            Some(Scope::All)
-        } else {
-            self.own[listener].is_full().then_some(Scope::Listener(listener))
-        }
+        self.places.full(listener)
     }
 
     /// How many places are taken.
@@ -85,7 +70,7 @@ impl Admission {
 
     /// How many connections of a listener are open.
     pub(crate) fn open_at(&self, listener: usize) -> usize {
-        self.own[listener].taken()
+        self.places.taken_at(listener)
     }
 
     /// Takes a place for a connection of a listener from `source`. `refuses` is asked about one that its source's limits do
@@ -97,11 +82,7 @@ impl Admission {
         now: Instant,
         refuses: impl FnOnce(DropReason) -> bool,
     ) -> Result<Permit, DropReason> {
-        if !self.places.count_one() {
-            return Err(DropReason::MaxConnections);
-        }
-        if !self.own[listener].count_one() {
-            self.free(None, listener);
+        if !self.places.take(listener) {
             return Err(DropReason::MaxConnections);
         }
         let mut permit = Permit { admission: self.clone(), source: None, listener: listener as u32 };
@@ -114,22 +95,14 @@ impl Admission {
         }
         Ok(permit)
     }
-
-    /// Gives a place back, after that of the listener where it has one.
-    fn free(&self, own: Option<&Places>, listener: usize) {
-        own.map(Places::give_back);
-        let left = self.places.give_back();
-        (self.freed)(listener, left);
-    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let (admission, listener) = (&self.admission, self.listener as usize);
         if let Some(id) = self.source {
-            admission.sources.leave(id);
+            self.admission.sources.leave(id);
         }
-        admission.free(Some(&admission.own[listener]), listener);
+        self.admission.places.give_back(self.listener as usize);
     }
 }
 

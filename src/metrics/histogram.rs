@@ -244,7 +244,7 @@ impl HistogramSnapshot {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
 

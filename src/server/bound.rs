@@ -31,7 +31,7 @@ use super::shared::Shared;
 use super::start::start_workers;
 use super::waking::Hub;
 use crate::admit::Admission;
-use crate::admit::bell::{Awaited, Bell, Scope};
+use crate::admit::bell::Bell;
 use crate::admit::refusal_budget::RefusalBudget;
 use crate::admit::sharing::Sharing;
 use crate::clock::nanos;
@@ -177,8 +177,7 @@ fn share(
         let host = Arc::new(Hub(shared.clone()));
         let (ring, shared) = (bell.clone(), shared.clone());
         let freed = move |listener, left| {
-            ring.ring(Awaited::ConnectionPlace, Scope::All);
-            ring.ring(Awaited::ConnectionPlace, Scope::Listener(listener));
+            ring.connection_ended(listener);
             // The last connection of a server that wants no more has ended: the drain can begin.
             if left == 0
                 && let Some(shared) = shared.upgrade()

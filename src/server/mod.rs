@@ -29,7 +29,6 @@ mod refusals;
 mod relisten;
 mod shared;
 mod start;
-mod sync;
 mod turn;
 mod waking;
 

@@ -18,6 +18,7 @@ mod signals;
 mod socket;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod start_pages;
+pub(crate) mod sync;
 mod usage;
 
 #[cfg(target_os = "linux")]

@@ -130,11 +130,20 @@ pub(crate) fn reset_on_close(socket: impl AsFd) {
 
 /// Whether a client is gone: its connection failed, or it ended without a word where it should have spoken first.
 pub(crate) fn has_left(socket: impl AsFd, client_speaks_first: bool) -> bool {
-    match peek(socket) {
+    match peek(&socket) {
         Ok(0) => client_speaks_first,
-        Ok(_) | Err(Errno::AGAIN | Errno::INTR) => false,
+        // What came before a reset can still be read.
+        Ok(_) => has_failed(socket),
+        Err(Errno::AGAIN | Errno::INTR) => false,
         Err(_) => true,
     }
+}
+
+/// Whether a connection was reset, or failed in another way. The error stays for whoever reads next.
+fn has_failed(socket: impl AsFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut polled = [PollFd::new(&socket, PollFlags::empty())];
+    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::ERR)
 }
 
 /// The same for a client that speaks TLS and has hung up. Such a client says `close_notify` before it ends its connection,

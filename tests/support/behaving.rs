@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -29,6 +29,9 @@ pub(crate) enum Speech {
     Messages,
 }
 
+/// After this time without an answer a datagram is sent again.
+const ANSWER_DUE: Duration = Duration::from_millis(500);
+
 /// What all of them share.
 #[derive(Default)]
 pub(crate) struct Kept {
@@ -39,6 +42,9 @@ pub(crate) struct Kept {
     pub(crate) renewed: AtomicU64,
     /// Requests that a gate could not pass on, and said so.
     pub(crate) told: AtomicU64,
+    /// Datagrams that were answered, and those of them that were sent again.
+    pub(crate) datagrams: AtomicU64,
+    pub(crate) resent: AtomicU64,
 }
 
 /// How clients know the server.
@@ -154,6 +160,45 @@ pub(crate) fn behave(
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A client of datagrams goes on until it is told to stop. A datagram may be lost, and is sent again until it is answered, whoever
+/// answers it then: the program may be replaced meanwhile.
+pub(crate) fn behave_over_udp(at: SocketAddr, kept: &Kept) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(at).unwrap();
+    socket.set_read_timeout(Some(ANSWER_DUE)).unwrap();
+    let mut number = 0_u64;
+    while !kept.stop.load(Relaxed) {
+        number += 1;
+        let (words, began, mut sent) = (number.to_string(), Instant::now(), 0);
+        loop {
+            sent += 1;
+            // Either fails where the system knows that nobody took the last one.
+            let _ = socket.send(words.as_bytes());
+            if is_echoed(&socket, &words) {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "datagram {number} has no answer, sent {sent} times");
+        }
+        kept.datagrams.fetch_add(1, Relaxed);
+        kept.resent.fetch_add(u64::from(sent > 1), Relaxed);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether this comes back in time. Late answers to what was asked before are passed over.
+fn is_echoed(socket: &UdpSocket, words: &str) -> bool {
+    let (began, mut answer) = (Instant::now(), [0; 64]);
+    while began.elapsed() < ANSWER_DUE {
+        match socket.recv(&mut answer) {
+            Ok(length) if &answer[..length] == words.as_bytes() => return true,
+            Ok(_) => {}
+            // Nobody listens at the moment, or nothing came in time.
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+    false
 }
 
 /// Connects and asks until there is an answer: the newest connection may be refused while others attack.

@@ -6,6 +6,8 @@ mod client;
 mod figure;
 mod folder;
 mod http;
+#[cfg(target_os = "linux")]
+mod ordeal;
 mod postgres;
 mod processors;
 mod program;
@@ -19,6 +21,8 @@ pub(crate) use client::{Client, End};
 pub(crate) use figure::{FIGURES, figure};
 pub(crate) use folder::Folder;
 pub(crate) use http::{Reply, head};
+#[cfg(target_os = "linux")]
+pub(crate) use ordeal::Ordeal;
 pub(crate) use postgres::Postgres;
 pub(crate) use processors::with_processors;
 pub(crate) use program::{Ending, Program, Running, command, finish, path, run};

@@ -5,7 +5,7 @@
 //! publishes it, checks whether a worker is awake, and wakes one if not. Each of them writes before it reads (a store,
 //! a fence, a load), so at least one of the two sees the other.
 
-use crate::server::sync::{AtomicUsize, Ordering, fence};
+use crate::sys::sync::{AtomicUsize, Ordering, fence};
 
 /// How many workers are awake: neither asleep nor blocked in the poll.
 #[derive(Debug)]

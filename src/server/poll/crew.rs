@@ -11,7 +11,7 @@
 
 use crate::server::poll::awake::Awake;
 use crate::server::poll::leadership::Leadership;
-use crate::server::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, fence};
+use crate::sys::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, fence};
 use std::sync::PoisonError;
 
 /// How threads sleep and are woken.

@@ -1,6 +1,6 @@
 //! The lead: at most one thread polls, and other threads can wake it while it sleeps in the poll.
 
-use crate::server::sync::{AtomicBool, Ordering, fence};
+use crate::sys::sync::{AtomicBool, Ordering, fence};
 
 /// At most one thread leads. While it sleeps in the poll it is *blocked*, and who takes that mark
 /// away has the duty to wake it.

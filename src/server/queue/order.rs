@@ -60,7 +60,7 @@ use super::accounts::{Class, SourceId};
 use super::shelf::{Shelf, ShelfLimits, Shelved};
 use super::standing::Standing;
 use crate::clock::Nanos;
-use crate::server::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::sys::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use std::sync::PoisonError;
 use std::time::Duration;
 

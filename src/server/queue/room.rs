@@ -1,7 +1,8 @@
 //! Room for newcomers that wait for a worker: for those of all listeners together, and for those of each.
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use crate::sys::sync::AtomicBool;
+use crate::sys::sync::Ordering::{Relaxed, SeqCst};
+use crate::sys::sync::in_order::AtomicUsize;
 
 /// How many newcomers wait, and how many may.
 #[derive(Debug)]
@@ -97,7 +98,7 @@ impl NewcomerRoom {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
 

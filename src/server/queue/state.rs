@@ -18,7 +18,7 @@
 //!
 //! The moves of an owner (`park`, `requeue`, `release`) assert that there is one.
 
-use crate::server::sync::{AtomicU32, Ordering};
+use crate::sys::sync::{AtomicU32, Ordering};
 
 const FREE: u32 = 0;
 const QUEUED: u32 = 1;

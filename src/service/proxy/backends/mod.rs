@@ -23,7 +23,7 @@ mod priority;
 mod unreached;
 mod wait;
 
-#[cfg(test)]
+#[cfg(all(test, not(model)))]
 mod tests;
 
 pub(crate) use ask::{Asking, BackendId, Refusal, Wake};
@@ -37,11 +37,12 @@ use crate::clock::Nanos;
 use crate::metrics::backends::BackendsSnapshot;
 use crate::reason::RequestFailure;
 use crate::sys::Clock;
+use crate::sys::sync::{Mutex, MutexGuard};
 use book::{Book, Choice, Grant};
 #[cfg(test)]
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 /// The clock that the backends read: the real one, or a test's.
 #[derive(Clone, Debug)]

@@ -367,10 +367,9 @@ fn talkative_backend(first: &str, endless: bool) -> (SocketAddr, Arc<AtomicBool>
 }
 
 /// Clients that speak TLS to a server of this program.
-/// The beginning of a client's frame. The key is zeros, so what follows goes as it is.
-fn frame(opcode: u8, length: u64) -> Vec<u8> {
-    let length = length.to_be_bytes();
-    [&[0x80 | opcode, 0x80 | 127][..], &length, &[0; 4]].concat()
+/// The beginning of a client's frame of more than 125 bytes. The key is zeros, so what follows goes as it is.
+fn frame(opcode: u8, length: u16) -> Vec<u8> {
+    [&[0x80 | opcode, 0x80 | 126][..], &length.to_be_bytes(), &[0; 4]].concat()
 }
 
 /// WebSockets of one source that never wait for the server once they are open.

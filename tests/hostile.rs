@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use support::{Client, End, Ending, Program, Scrape, command, eventually, figure, path, raise_open_files};
+use support::{
+    Client, End, Ending, Program, Scrape, admin, command, eventually, figure, path, raise_open_files,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
@@ -82,6 +84,7 @@ fn a_clock_that_steps_by_days_ends_nobody_early_or_late() {
         .arg("--listen", "time=tcp://127.0.0.1:0")
         .arg("--idle-timeout", "1500ms")
         .arg("--drain-timeout", "5s")
+        .admin()
         .prelude(&format!(
             "export LD_PRELOAD={} FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 DONT_FAKE_MONOTONIC=1 FAKETIME_DONT_FAKE_MONOTONIC=1",
             faketime().display(),
@@ -92,6 +95,19 @@ fn a_clock_that_steps_by_days_ends_nobody_early_or_late() {
     let day = || String::from_utf8(Client::connect(time).rest().0).unwrap();
     let mut busy = Client::connect(echo);
     let today = day();
+    // What is one value for the life of the process, whatever the clock says when it is asked.
+    let constants = || -> Vec<String> {
+        let scrape = admin(&server, "/metrics");
+        let lines = scrape.text().lines().filter(|line| !line.starts_with('#'));
+        lines
+            .filter(|line| {
+                line.contains("start_time") || line.contains("timestamp") || line.contains("_info")
+            })
+            .map(str::to_owned)
+            .collect()
+    };
+    let before = constants();
+    assert!(before.iter().any(|line| line.starts_with("process_start_time_seconds ")), "{before:?}");
     for step in ["+3d\n", "-3d\n", "+0d\n"] {
         let mut silent = Client::connect(echo);
         silent.say("x").hear("x");
@@ -102,6 +118,7 @@ fn a_clock_that_steps_by_days_ends_nobody_early_or_late() {
         for _ in 0..10 {
             busy.say("still here").hear("still here");
         }
+        assert_eq!(constants(), before, "after {step}");
         assert_eq!(silent.end(), End::Fin);
         let ended = began.elapsed();
         figure(format!("step {}: a silent client ended after {ended:.1?} (idle-timeout 1.5 s)", step.trim()));

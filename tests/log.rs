@@ -216,6 +216,49 @@ fn requests_that_a_gate_refuses_are_one_line_a_second_for_each_reason() {
     assert!(lines < 20, "{lines} lines: {}", gate.stderr());
 }
 
+/// Whoever reads that many were refused for their own limits asks who they were. The status page says it for the last minute.
+#[test]
+fn the_sources_that_are_refused_most_are_named_in_one_line_a_second_and_in_the_status() {
+    let server = Program::new().arg("--max-per-source", 1).arg("--refusal-rate", "all").admin().start();
+    let at = server.address();
+    let sources: Vec<_> = (2..10).map(|n| format!("127.0.0.{n}")).collect();
+    let _held: Vec<_> = sources
+        .iter()
+        .map(|source| {
+            let mut client = Client::from(source, at);
+            client.say("x").hear("x");
+            client
+        })
+        .collect();
+    let began = Instant::now();
+    // The last of them the most.
+    for (n, source) in sources.iter().enumerate() {
+        for _ in 0..=n * 10 {
+            Client::from(source, at).mutter("x").heard(&mut [0]);
+        }
+    }
+    let most = "127.0.0.9 (";
+    let naming =
+        |log: &str| log.lines().filter(|line| line.contains("refused most")).map(str::to_owned).collect();
+    let lines: Vec<String> = eventually("the log names the one that was refused most", || {
+        let lines: Vec<String> = naming(&server.stderr());
+        lines.iter().any(|line| line.contains(most)).then_some(lines)
+    });
+    assert!(lines.len() as u64 <= began.elapsed().as_secs() + 2, "a line a second: {lines:#?}");
+    for line in &lines {
+        assert!(line.matches("127.0.0.").count() <= 5, "at most five: {line}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(support::admin(&server, "/status.json").text()).unwrap();
+    let named = json["refused_sources"].as_array().unwrap();
+    assert_eq!(
+        (named.len(), &named[0]["source"], &named[0]["count"]),
+        (5, &"127.0.0.9".into(), &71.into()),
+        "{json:#}"
+    );
+    assert!(support::admin(&server, "/status").text().contains("127.0.0.9"), "the page names it");
+}
+
 /// systemd names the stream that leads to its journal; a line there begins with its level.
 #[test]
 fn lines_for_the_journal_begin_with_their_level() {

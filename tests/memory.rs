@@ -367,6 +367,77 @@ fn talkative_backend(first: &str, endless: bool) -> (SocketAddr, Arc<AtomicBool>
 }
 
 /// Clients that speak TLS to a server of this program.
+/// The beginning of a client's frame of more than 125 bytes. The key is zeros, so what follows goes as it is.
+fn frame(opcode: u8, length: u16) -> Vec<u8> {
+    [&[0x80 | opcode, 0x80 | 126][..], &length.to_be_bytes(), &[0; 4]].concat()
+}
+
+/// WebSockets of one source that never wait for the server once they are open.
+fn sockets(address: SocketAddr, source: &str, count: usize, narrow: bool) -> Crowd {
+    const OPEN: &str = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    let open = |_| {
+        let mut client = if narrow { Client::narrow(address) } else { Client::from(source, address) };
+        client.say(OPEN);
+        let head = support::head(&mut client.stream());
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        client.stream().set_nonblocking(true).unwrap();
+        client
+    };
+    Crowd((0..count).map(open).collect())
+}
+
+impl Crowd {
+    fn send_each(&self, bytes: &[u8]) {
+        for client in &self.0 {
+            let _ = client.stream().write(bytes);
+        }
+    }
+}
+
+#[test]
+fn the_printed_ceiling_holds_for_websockets_whose_messages_do_not_end_and_whose_clients_do_not_read() {
+    raise_open_files();
+    let server = program("16MiB").arg("--listen", "echo=ws://127.0.0.1:0").arg("--ws-ping", "10m").start();
+    let (hello, echo) = (address_of(&server, "hello", "tcp://"), address_of(&server, "echo", "ws://"));
+    let promised = ceiling(&server);
+    let check = |what: &str| {
+        settle(&server);
+        let peak = peak(&server);
+        support::figure(format!("{what}: at most {peak} of {promised} KiB"));
+        assert!(peak <= promised, "{what}: {peak} KiB where {promised} are promised");
+    };
+    check("it has started");
+    let halves = sockets(echo, "127.0.0.2", 2_000, false);
+    check("2,000 WebSockets that say nothing");
+    let before = server.status("RssAnon");
+    halves.send_each(&frame(2, 60_000));
+    for (bytes, sum) in [(50, "50 bytes"), (2_000, "2 KB"), (8_000, "10 KB"), (16_000, "26 KB")] {
+        halves.send(bytes);
+        check(&format!("{sum} each of a message that does not end"));
+    }
+    let held = server.status("RssAnon");
+    assert!(held > before + 8 * 1024, "they are held: {held} KiB, {before} before");
+    let pings = sockets(echo, "127.0.0.3", 200, true);
+    let ping = [&[0x89, 0x80 | 100, 0, 0, 0, 0][..], &[b'p'; 100]].concat().repeat(600);
+    for _ in 0..6 {
+        pings.send_each(&ping);
+        settle(&server);
+    }
+    check("200 that send pings and read no answer");
+    let deaf = sockets(echo, "", 200, true);
+    let message = [frame(2, 64_000), vec![b'm'; 64_000]].concat();
+    for _ in 0..8 {
+        deaf.send_each(&message);
+        settle(&server);
+    }
+    check("200 that do not read what is sent back");
+    is_answered(hello);
+    drop((halves, pings, deaf));
+    check("they have left");
+    eventually("what they held has gone back", || (server.status("RssAnon") < 9 * 1024).then_some(()));
+}
+
 #[cfg(feature = "tls")]
 mod secured {
     use super::*;

@@ -13,6 +13,7 @@ need chromium chromium
 need node nodejs
 # Other load generators and a server to load, to compare rates; a place with few ports.
 need nginx nginx-light
+[ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing+=(libnginx-mod-stream)
 need wrk wrk
 need h2load nghttp2-client
 need ab apache2-utils

@@ -26,7 +26,6 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Types of one package that share a name.
 const TWICE: &[&str] = &[
     "Client",
-    "Command",
     "Connection",
     "Cost",
     "Datagrams",
@@ -37,13 +36,9 @@ const TWICE: &[&str] = &[
     "Kept",
     "Kind",
     "Limits",
-    "Node",
-    "Offer",
-    "Output",
     "Place",
     "Progress",
     "Refusal",
-    "Seat",
     "Side",
     "Stage",
     "Step",

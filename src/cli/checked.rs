@@ -1,5 +1,5 @@
-//! A plan in which nothing is wrong: its limits, where it listens, and what the options say in vain. An error says where in the
-//! configuration file it is, if it is there.
+//! Makes the plan of the server and checks all of it: the limits, the addresses, and the options that have no effect. An
+//! error names the line of the configuration file that caused it, if one did.
 
 use super::args::ServeArgs;
 use super::clash;

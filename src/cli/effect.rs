@@ -1,5 +1,7 @@
-//! Options that can have no effect beside the listeners that there are. Whoever asks for a certificate to be checked, or for
-//! a limit at a gate, and has no such gate, believes to be protected: that is refused. What only tunes is said and ignored.
+//! Options that have no effect because no listener uses them.
+//!
+//! A person who asks for a certificate to be checked, or for a limit at a gate, believes to be protected. If there is no
+//! such gate, the program does not start, and says why. An option that only tunes something gives a warning.
 
 use super::file::LISTENER;
 use super::plan::PlannedListener;

@@ -9,13 +9,13 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub(super) struct MetricsArgs {
     /// How it is printed
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = CatalogueForm::Text)]
+    output: CatalogueForm,
 }
 
 /// How the catalogue is printed.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Output {
+enum CatalogueForm {
     /// For people
     Text,
     /// For programs: a list of objects
@@ -27,9 +27,9 @@ enum Output {
 /// Prints it.
 pub(super) fn run(args: &MetricsArgs) -> ExitCode {
     super::exit::print(&match args.output {
-        Output::Text => text(),
-        Output::Json => json(),
-        Output::Markdown => markdown(),
+        CatalogueForm::Text => text(),
+        CatalogueForm::Json => json(),
+        CatalogueForm::Markdown => markdown(),
     })
 }
 

@@ -64,7 +64,7 @@ pub(super) struct PlannedListener {
     pub(super) address: Address,
     /// The mode of the file of its Unix socket, if it is said.
     pub(super) socket_mode: Option<u32>,
-    pub(super) offer: Offer,
+    pub(super) offer: PlannedOffer,
     /// The balancers whose PROXY headers are believed.
     pub(super) balancers: Vec<Network>,
     /// What is set of a gate.
@@ -83,12 +83,12 @@ pub(super) struct PlannedListener {
 
 /// What a listener is to offer: a gate is made once its backends are resolved.
 enum Wanted {
-    Offer(Offer),
+    Offer(PlannedOffer),
     Gate(Box<ProxyBuilder>),
 }
 
 /// What a listener offers.
-pub(super) enum Offer {
+pub(super) enum PlannedOffer {
     Stream(Arc<dyn Service>),
     Gate(Arc<Proxy>),
     Datagrams(Arc<dyn DatagramService>),
@@ -122,7 +122,7 @@ impl Parsed {
             Wanted::Gate(gate) => {
                 (gate_table, backends) = (gate.table(), gate.backends());
                 let gate = gate.build().map_err(|why| failed(why.to_string()))?;
-                Offer::Gate(Arc::new(gate))
+                PlannedOffer::Gate(Arc::new(gate))
             }
         };
         let scheme = url.scheme;
@@ -155,17 +155,17 @@ impl PlannedListener {
     /// Descriptors that its service may have open beside those of its clients.
     pub(super) fn descriptors(&self) -> usize {
         match &self.offer {
-            Offer::Stream(service) => service.descriptors(),
-            Offer::Gate(gate) => gate.descriptors(),
-            Offer::Datagrams(_) => 0,
+            PlannedOffer::Stream(service) => service.descriptors(),
+            PlannedOffer::Gate(gate) => gate.descriptors(),
+            PlannedOffer::Datagrams(_) => 0,
         }
     }
 
     /// Where its backends are now, if it is a gate.
     pub(super) fn backend_addresses(&self) -> Vec<Address> {
         match &self.offer {
-            Offer::Gate(gate) => gate.addresses(),
-            Offer::Stream(_) | Offer::Datagrams(_) => Vec::new(),
+            PlannedOffer::Gate(gate) => gate.addresses(),
+            PlannedOffer::Stream(_) | PlannedOffer::Datagrams(_) => Vec::new(),
         }
     }
 
@@ -177,13 +177,13 @@ impl PlannedListener {
     /// The name of what it offers: all gates have one.
     pub(super) fn kind(&self) -> &str {
         match self.offer {
-            Offer::Gate(_) => "proxy",
+            PlannedOffer::Gate(_) => "proxy",
             _ => &self.service,
         }
     }
 
     pub(super) fn is_gate(&self) -> bool {
-        matches!(self.offer, Offer::Gate(_))
+        matches!(self.offer, PlannedOffer::Gate(_))
     }
 
     /// Whether it is a gate whose backends speak TLS.
@@ -199,9 +199,9 @@ impl PlannedListener {
     /// Bytes that its service may take beside what its connections take.
     pub(super) fn memory(&self, limits: &Limits) -> usize {
         match &self.offer {
-            Offer::Stream(service) => service.memory(limits),
-            Offer::Gate(gate) => gate.memory(limits),
-            Offer::Datagrams(_) => 0,
+            PlannedOffer::Stream(service) => service.memory(limits),
+            PlannedOffer::Gate(gate) => gate.memory(limits),
+            PlannedOffer::Datagrams(_) => 0,
         }
     }
 
@@ -255,7 +255,7 @@ impl PlannedListener {
     /// they may be silent for another time now.
     pub(super) fn take_over(&mut self, new: Self) -> bool {
         let mut calls = false;
-        if let (Offer::Gate(old), Offer::Gate(new)) = (&self.offer, &new.offer) {
+        if let (PlannedOffer::Gate(old), PlannedOffer::Gate(new)) = (&self.offer, &new.offer) {
             calls = old.take_over(new);
         }
         #[cfg(feature = "tls")]
@@ -280,7 +280,7 @@ impl PlannedListener {
     /// It was closed there, and its last clients go on.
     pub(super) fn close(&mut self, address: Address) {
         self.closed_at = Some(address);
-        if let Offer::Gate(gate) = &self.offer {
+        if let PlannedOffer::Gate(gate) = &self.offer {
             gate.rest();
         }
     }
@@ -289,9 +289,9 @@ impl PlannedListener {
     pub(super) fn listen(&self) -> Listen {
         let address = self.address;
         let listen = match &self.offer {
-            Offer::Stream(service) => Listen::shared(address, service.clone()),
-            Offer::Gate(gate) => Listen::shared(address, gate.clone()),
-            Offer::Datagrams(service) => Listen::datagrams_at(address, service.clone()),
+            PlannedOffer::Stream(service) => Listen::shared(address, service.clone()),
+            PlannedOffer::Gate(gate) => Listen::shared(address, gate.clone()),
+            PlannedOffer::Datagrams(service) => Listen::datagrams_at(address, service.clone()),
         };
         let listen = listen.accept_proxy(self.balancers.iter().copied());
         let listen = match self.socket_mode {
@@ -317,7 +317,7 @@ impl PlannedListener {
     }
 
     pub(super) fn has_backlog(&self) -> bool {
-        !matches!(self.offer, Offer::Datagrams(_))
+        !matches!(self.offer, PlannedOffer::Datagrams(_))
     }
 }
 
@@ -543,10 +543,10 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
         return Err(wrong(&"a listener has no path"));
     }
     let offer = match over_tcp(tls_options::inside(url.scheme).unwrap_or(url.scheme)) {
-        Scheme::Tcp => stream_service(name, work).map(Offer::Stream),
-        Scheme::Udp => datagram_service(name, work).map(Offer::Datagrams),
-        Scheme::Http => http_service(name, work).map(Offer::Stream),
-        Scheme::Ws => socket_service(name, work, web).map(Offer::Stream),
+        Scheme::Tcp => stream_service(name, work).map(PlannedOffer::Stream),
+        Scheme::Udp => datagram_service(name, work).map(PlannedOffer::Datagrams),
+        Scheme::Http => http_service(name, work).map(PlannedOffer::Stream),
+        Scheme::Ws => socket_service(name, work, web).map(PlannedOffer::Stream),
         _ => {
             return Err(wrong(
                 &"a listener is tcp://, udp://, http:// or ws://, tls://, https:// or wss://, or unix:, http+unix: or ws+unix:",

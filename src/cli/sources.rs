@@ -1,5 +1,5 @@
-//! What the command line, the environment and the configuration file say, as it is written there. The admin endpoint shows it, so
-//! that `tidegate check --against` can ask what another file would change.
+//! The options as they are written on the command line, in the environment and in the configuration file. The admin
+//! endpoint shows them, so that `tidegate check --against` can find out what another file would change.
 
 use super::file::{FilePlace, KeyLines, LISTENER};
 use serde_json::{Value, json};

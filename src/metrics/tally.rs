@@ -1,4 +1,4 @@
-//! A counter that one thread writes.
+//! A counter that one thread writes and others read, so that counting needs no locked instruction.
 
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::Relaxed;

@@ -5,7 +5,7 @@ use super::capacity::check_descriptors;
 use super::datagram::socket::column_of;
 use super::error::BuildError;
 use super::extras::{Extras, Tick};
-use super::listen::{Around, Listen, Offer};
+use super::listen::{Around, Listen, ListenOffer};
 use super::listeners::Listeners;
 use crate::limits::{Limits, Overload};
 use crate::service::http::AccessLog;
@@ -228,8 +228,10 @@ impl Builder {
     /// The addresses of one protocol: those of listeners for connections with what stands beside them, or those of
     /// listeners for datagrams.
     fn neighbours(&self, connections: bool) -> Vec<SocketAddr> {
-        let same =
-            self.listeners.iter().filter(|listen| matches!(listen.offer, Offer::Stream(_)) == connections);
+        let same = self
+            .listeners
+            .iter()
+            .filter(|listen| matches!(listen.offer, ListenOffer::Stream(_)) == connections);
         let beside = self.beside.iter().copied().filter(|_| connections);
         same.filter_map(|listen| listen.address.ip()).chain(beside).collect()
     }
@@ -253,8 +255,8 @@ impl Builder {
         self.check()?;
         self.limits = self.effective_limits();
         let of_services = self.listeners.iter().map(|listen| match &listen.offer {
-            Offer::Stream(service) => service.descriptors(),
-            Offer::Datagrams(_) => 0,
+            ListenOffer::Stream(service) => service.descriptors(),
+            ListenOffer::Datagrams(_) => 0,
         });
         check_descriptors(&self.limits, self.listeners.len(), of_services.sum())?;
         let (streams, others) = (self.neighbours(true), self.neighbours(false));
@@ -269,11 +271,11 @@ impl Builder {
         for (position, mut listen) in self.listeners.into_iter().enumerate() {
             let limits = listen.effective(&self.limits)?;
             match listen.offer {
-                Offer::Stream(ref service) => {
+                ListenOffer::Stream(ref service) => {
                     let (service, socket) = (service.clone(), listen.open(&limits, &around)?);
                     listeners.push(listen.seated(socket, service, position, &limits, &around)?);
                 }
-                Offer::Datagrams(ref service) => {
+                ListenOffer::Datagrams(ref service) => {
                     let (service, socket) = (service.clone(), listen.open_datagrams(&limits, &around)?);
                     datagrams.push(listen.seated_datagrams(socket, service, position)?);
                 }

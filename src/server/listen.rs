@@ -34,7 +34,7 @@ use std::sync::Arc;
 #[must_use = "a builder adds it"]
 pub struct Listen {
     pub(super) address: Address,
-    pub(super) offer: Offer,
+    pub(super) offer: ListenOffer,
     pub(super) busy_reply: Option<Arc<[u8]>>,
     pub(super) tls: Option<Setup>,
     /// The balancers whose PROXY headers are believed.
@@ -81,7 +81,7 @@ fn take_over(socket: OwnedFd, limits: &Limits, bound: BoundSocket) -> io::Result
 }
 
 /// What a listener offers.
-pub(super) enum Offer {
+pub(super) enum ListenOffer {
     Stream(Arc<dyn Service>),
     Datagrams(Arc<dyn DatagramService>),
 }
@@ -147,21 +147,21 @@ impl Listen {
 
     /// A listener for connections whose service is shared with its owner, or was chosen at run time.
     pub fn shared(address: impl Into<Address>, service: Arc<dyn Service>) -> Self {
-        Self::offering(address.into(), Offer::Stream(service))
+        Self::offering(address.into(), ListenOffer::Stream(service))
     }
 
     /// A listener for datagrams whose service is shared with its owner, or was chosen at run time.
     pub fn datagrams_shared(address: SocketAddr, service: Arc<dyn DatagramService>) -> Self {
-        Self::offering(address.into(), Offer::Datagrams(service))
+        Self::offering(address.into(), ListenOffer::Datagrams(service))
     }
 
     /// A listener for datagrams where the program says.
     #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program replaces itself"))]
     pub(crate) fn datagrams_at(address: Address, service: Arc<dyn DatagramService>) -> Self {
-        Self::offering(address, Offer::Datagrams(service))
+        Self::offering(address, ListenOffer::Datagrams(service))
     }
 
-    fn offering(address: Address, offer: Offer) -> Self {
+    fn offering(address: Address, offer: ListenOffer) -> Self {
         Self {
             address,
             offer,
@@ -280,7 +280,7 @@ impl Listen {
     /// Whether it is a listener for datagrams.
     #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens listeners again"))]
     pub(super) fn takes_datagrams(&self) -> bool {
-        matches!(self.offer, Offer::Datagrams(_))
+        matches!(self.offer, ListenOffer::Datagrams(_))
     }
 
     /// The same of a listener for datagrams.
@@ -316,10 +316,10 @@ impl Listen {
     pub(super) fn effective(&self, server: &Limits) -> Result<Limits, BuildError> {
         let own = self.own.of(server);
         let checked = own.check_beside(server).and_then(|()| match self.offer {
-            Offer::Datagrams(_) if own != *server => {
+            ListenOffer::Datagrams(_) if own != *server => {
                 Err(LimitError("a listener for datagrams has no limits of its own".to_owned()))
             }
-            Offer::Datagrams(_) if !self.balancers.is_empty() => {
+            ListenOffer::Datagrams(_) if !self.balancers.is_empty() => {
                 Err(LimitError("a listener for datagrams has no PROXY headers".to_owned()))
             }
             _ => Ok(()),

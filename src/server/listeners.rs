@@ -1,6 +1,8 @@
-//! The listeners for connections, and those for datagrams: each has a seat, whose number it keeps for as long as the server serves. There are more
-//! seats than listeners at the start, since listeners may open while it serves; one that is closed keeps its seat, its
-//! counts and its last connections, and may open again.
+//! Two lists of listeners: those for connections, and those for datagrams. Each listener has a seat in its list, and keeps
+//! the number of that seat while the server serves.
+//!
+//! At the start there are more seats than listeners, since listeners may open while the server serves. A listener that is
+//! closed keeps its seat, its counts and its last connections, and may open again.
 
 use super::listener::Listener;
 use std::ops::Index;

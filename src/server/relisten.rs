@@ -1,15 +1,15 @@
 //! Listeners that open and close while the server serves, together with its limits: all of it or nothing.
 //!
-//! A listener that opens is bound first, which can fail, and has its seat and its limits before anybody is accepted there.
-//! One that closes accepts those whose connection the kernel had completed, as at the end of a server. Its connections go
-//! on until their clients leave, at most for `drain_timeout` (see `keep/closed.rs`).
+//! A listener that opens is bound first, which can fail. It has its seat and its limits before the server accepts a client
+//! there. A listener that closes still accepts the connections that the kernel had completed, as a server does at its end.
+//! Its connections stay open until their clients leave, for `drain_timeout` at most (see `keep/closed.rs`).
 
 use super::accept::newcomers::close_socket;
 use super::accept::relisten::Relisten;
 use super::change::{SetLimitsError, WantedListeners};
 use super::error::BuildError;
 use super::handle::Handle;
-use super::listen::{Around, Listen, Offer};
+use super::listen::{Around, Listen, ListenOffer};
 use super::listener::Listener;
 use super::poll::poller::Source;
 use super::shared::Shared;
@@ -213,7 +213,7 @@ impl Shared {
         let socket = listen.open(&limits[number], around)?;
         let ours = socket.try_clone().map_err(cannot)?;
         let seat = match (again, &listen.offer) {
-            (None, Offer::Stream(service)) => {
+            (None, ListenOffer::Stream(service)) => {
                 let service = service.clone();
                 let listener = listen.seated(socket, service, position, &limits[number], around)?;
                 BoundFor::New(Box::new(listener))

@@ -1,8 +1,8 @@
-//! Which session is told of the events of a descriptor that sessions use one after the other, such as a connection to a
-//! backend that is kept between two requests.
+//! Routes for events. Several sessions use one descriptor, one after the other: a connection to a backend that is kept
+//! between two requests is such a descriptor. Its route says which session is told of its events now.
 //!
-//! The poller knows such a descriptor by a number, as long as it is open. Another session takes it over with one atomic
-//! step. To register the descriptor anew would be a system call for each request.
+//! While the descriptor is open, the poller knows it by the number of its route. The next session takes the route over
+//! with one atomic step. To register the descriptor again would cost a system call for each request.
 //!
 //! ```text
 //!         open               rest              take

@@ -70,8 +70,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The most that the session of a ready service takes of the allocator: a pair of the gate takes most.
-const SESSION_BYTES: usize = 592;
+/// The most that the session of a ready service takes of the allocator: a WebSocket takes most, whose message has begun and to
+/// which other threads push.
+const SESSION_BYTES: usize = 816;
 
 /// The most that a ready service makes the server hold for one connection, beside what the pools of input and of
 /// replies count.

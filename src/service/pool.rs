@@ -52,6 +52,11 @@ impl Pool {
     /// What one connection can make the allocator hold for good, because its small blocks may lie between others.
     pub(crate) const SMALL_BYTES: usize = SMALL_MAX + BLOCK_OVERHEAD;
 
+    /// What the allocator takes of the machine for a block of this size.
+    pub(crate) fn block_cost(bytes: usize) -> usize {
+        (bytes + BLOCK_OVERHEAD).next_multiple_of(BLOCK_OVERHEAD)
+    }
+
     /// The bytes in use.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Relaxed)

@@ -1,4 +1,4 @@
-//! The name of a connection, as sessions know it.
+//! A seat: the name by which a session calls a connection of its server, its own for example, when it asks to be woken.
 
 /// Which connection is meant: its slot, and the generation of the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

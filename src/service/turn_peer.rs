@@ -1,4 +1,4 @@
-//! The client of a turn, for whoever asks for it.
+//! The client whose connection has its turn. Its description is made only if the service asks for it.
 
 use super::{Peer, TlsFacts};
 use crate::transport::address::ClientAddress;

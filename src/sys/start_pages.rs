@@ -1,9 +1,9 @@
 //! Pages of the program's files that only its start needed.
 //!
-//! A start reads options and files, sets TLS up, and writes what it found: code from all over the program, and the kernel
-//! maps the fifteen pages around each page that is touched. A server that serves needs a part of them, and they would
-//! count as its memory for as long as it lives. They stay in the kernel's cache of files, so a page that is needed again
-//! is back within a microsecond.
+//! At its start the program reads options and files, sets TLS up, and prints its start lines. This runs code from all over
+//! the program's file, and for each page that is touched the kernel maps the fifteen pages around it. A server that serves
+//! needs only a part of these pages, and the others would count as its memory while it lives. So it gives them back. They
+//! stay in the kernel's cache of files: a page that is needed again is back within a microsecond.
 
 use super::whole_pages;
 use std::fs::{File, read_to_string};

@@ -175,7 +175,7 @@ impl Version {
     pub fn write_unknown(self, out: &mut Vec<u8>) {
         match self {
             Version::V1 => v1::write_unknown(out),
-            Version::V2 => v2::write_without_address(v2::Command::Proxy, out),
+            Version::V2 => v2::write_without_address(v2::HeaderCommand::Proxy, out),
         }
     }
 
@@ -183,7 +183,7 @@ impl Version {
     pub fn write_local(self, out: &mut Vec<u8>) {
         match self {
             Version::V1 => v1::write_unknown(out),
-            Version::V2 => v2::write_without_address(v2::Command::Local, out),
+            Version::V2 => v2::write_without_address(v2::HeaderCommand::Local, out),
         }
     }
 }

@@ -6,7 +6,7 @@
 /// The neighbours of a node in its circle, as distances: how much larger the number of the node before it is, then that
 /// of the node after it. A node that is in no list is a circle by itself, and so is the head of an empty list: all of it
 /// is zeros. So the system gives the nodes as pages of zeros, and what is never used takes no memory.
-type Node = [u32; 2];
+type ListNode = [u32; 2];
 
 const BEFORE: usize = 0;
 const AFTER: usize = 1;
@@ -14,12 +14,12 @@ const AFTER: usize = 1;
 /// Nodes, numbered from 0; which of them are heads of lists is the caller's choice.
 #[derive(Debug, Default)]
 pub(crate) struct Lists {
-    nodes: Box<[Node]>,
+    nodes: Box<[ListNode]>,
 }
 
 impl Lists {
     /// Bytes of one node.
-    pub(crate) const NODE_BYTES: usize = size_of::<Node>();
+    pub(crate) const NODE_BYTES: usize = size_of::<ListNode>();
 
     pub(crate) fn new(nodes: usize) -> Self {
         Self { nodes: vec![[0, 0]; nodes].into() }

@@ -8,7 +8,7 @@ use std::ops::{Index, IndexMut};
 /// wait, putting an entry there and taking it out again are a trip to memory each.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-pub(super) struct Seat<T> {
+pub(super) struct ShelfSeat<T> {
     pub(super) since: Nanos,
     /// The turn in which this life of the slot was last served, or 0.
     pub(super) served: u64,
@@ -20,7 +20,7 @@ pub(super) struct Seat<T> {
     pub(super) entry: Option<T>,
 }
 
-impl<T> Seat<T> {
+impl<T> ShelfSeat<T> {
     const ABSENT: Self = Self {
         since: 0,
         served: 0,
@@ -44,8 +44,8 @@ pub(super) enum Stand {
 /// and what is never used of it takes no memory: the table of connections gives out its slots from the first on.
 #[derive(Debug)]
 pub(super) struct Seats<T> {
-    connections: Vec<Seat<T>>,
-    datagrams: Vec<Seat<T>>,
+    connections: Vec<ShelfSeat<T>>,
+    datagrams: Vec<ShelfSeat<T>>,
     /// The number of the first datagram's place.
     first_datagram: usize,
 }
@@ -62,11 +62,11 @@ impl<T> Seats<T> {
     /// What it has taken of the allocator.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
-        (self.connections.capacity() + self.datagrams.capacity()) * size_of::<Seat<T>>()
+        (self.connections.capacity() + self.datagrams.capacity()) * size_of::<ShelfSeat<T>>()
     }
 
     /// The place of this number; `None` if neither it nor one after it was ever taken.
-    pub(super) fn get(&self, number: u32) -> Option<&Seat<T>> {
+    pub(super) fn get(&self, number: u32) -> Option<&ShelfSeat<T>> {
         match (number as usize).checked_sub(self.first_datagram) {
             None => self.connections.get(number as usize),
             Some(datagram) => self.datagrams.get(datagram),
@@ -74,13 +74,13 @@ impl<T> Seats<T> {
     }
 
     /// The same, to take it: there is one.
-    pub(super) fn make(&mut self, number: u32) -> &mut Seat<T> {
+    pub(super) fn make(&mut self, number: u32) -> &mut ShelfSeat<T> {
         let (seats, at) = match (number as usize).checked_sub(self.first_datagram) {
             None => (&mut self.connections, number as usize),
             Some(datagram) => (&mut self.datagrams, datagram),
         };
         if at >= seats.len() {
-            seats.resize_with(at + 1, || Seat::ABSENT);
+            seats.resize_with(at + 1, || ShelfSeat::ABSENT);
         }
         &mut seats[at]
     }
@@ -88,9 +88,9 @@ impl<T> Seats<T> {
 
 /// For a place that is taken, or was.
 impl<T> Index<u32> for Seats<T> {
-    type Output = Seat<T>;
+    type Output = ShelfSeat<T>;
 
-    fn index(&self, number: u32) -> &Seat<T> {
+    fn index(&self, number: u32) -> &ShelfSeat<T> {
         match (number as usize).checked_sub(self.first_datagram) {
             None => &self.connections[number as usize],
             Some(datagram) => &self.datagrams[datagram],
@@ -99,7 +99,7 @@ impl<T> Index<u32> for Seats<T> {
 }
 
 impl<T> IndexMut<u32> for Seats<T> {
-    fn index_mut(&mut self, number: u32) -> &mut Seat<T> {
+    fn index_mut(&mut self, number: u32) -> &mut ShelfSeat<T> {
         match (number as usize).checked_sub(self.first_datagram) {
             None => &mut self.connections[number as usize],
             Some(datagram) => &mut self.datagrams[datagram],
@@ -121,6 +121,6 @@ mod tests {
         assert_eq!(entries, [Some(None), Some(None), Some(Some(2)), None, Some(None), Some(Some(5)), None]);
         seats[5].source = 7;
         assert_eq!((seats[5].source, seats[2].source, seats.make(5).entry), (7, 0, Some(5)));
-        assert_eq!(seats.bytes(), 6 * size_of::<Seat<u8>>());
+        assert_eq!(seats.bytes(), 6 * size_of::<ShelfSeat<u8>>());
     }
 }

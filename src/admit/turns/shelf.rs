@@ -19,7 +19,7 @@
 use super::accounts::{Accounts, Class, SourceId};
 use super::lists::Lists;
 use super::pace::TurnPace;
-use super::seats::{Seat, Seats, Stand};
+use super::seats::{Seats, ShelfSeat, Stand};
 use crate::clock::Nanos;
 use std::collections::HashMap;
 
@@ -166,7 +166,7 @@ impl<T: Copy> Shelf<T> {
     }
 
     /// The bytes of one entry's place.
-    pub(crate) const PLACE_BYTES: usize = size_of::<Seat<T>>();
+    pub(crate) const PLACE_BYTES: usize = size_of::<ShelfSeat<T>>();
 
     /// The bytes that a shelf of these limits takes.
     pub(crate) fn bytes(limits: &ShelfLimits) -> usize {

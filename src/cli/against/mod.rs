@@ -1,7 +1,7 @@
-//! `tidegate check --against ADDR`: what a reload would change in a running server, if its configuration file was this one.
+//! `tidegate check --against ADDR`: what would change in a running server if it read this configuration file.
 //!
-//! The server says what its command line, its environment and its file say. With another file in the place of its own they come
-//! to the configuration that it would have. Both are made here as the server makes them, and compared as it compares them.
+//! The server tells its command line, its environment and the content of its own file. This command puts the new file in
+//! the place of that file, makes both configurations by the server's own code, and compares them as a reload would.
 
 mod ask;
 

@@ -1,5 +1,5 @@
-//! Which listener of a configuration that was read again is which of those that serve. Where it stands in the file says
-//! nothing: a listener is where it listens and what it offers there.
+//! Finds, for each listener of a configuration that was read again, the listener that serves already. Two are the same if
+//! they listen at the same address and offer the same service there. Their order in the file does not matter.
 
 use crate::cli::plan::PlannedListener;
 

@@ -1,4 +1,5 @@
-//! What a client that is turned away is told, and whether the server has to hear more of it.
+//! The last words: the bytes that a client is sent when it is turned away, such as `--busy-reply` or an HTTP 503. They
+//! also say whether the server has to read what that client still sends before it closes the connection.
 
 /// The last words to a client.
 #[derive(Clone, Debug, Default)]

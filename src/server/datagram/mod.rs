@@ -1,5 +1,5 @@
-//! Datagrams: the sockets, those that open while a server serves, the fixed places in which datagrams wait, and the batches in which they are received and
-//! sent.
+//! Datagrams: their sockets, the batches in which they are received and sent, and the fixed number of places in which they
+//! wait for a worker. A socket may also open while the server serves.
 
 pub(crate) mod batch;
 #[cfg(feature = "cli")]

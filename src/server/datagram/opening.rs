@@ -4,7 +4,7 @@
 use super::socket::{DatagramSocket, column_of};
 use crate::limits::Limits;
 use crate::server::error::BuildError;
-use crate::server::listen::{Around, Offer};
+use crate::server::listen::{Around, ListenOffer};
 use crate::server::poll::poller::Source;
 use crate::server::relisten::Placed;
 use crate::server::shared::Shared;
@@ -38,7 +38,7 @@ impl Shared {
         let kept = again.and_then(|number| self.datagrams.sockets[number].keep());
         let seat = match (kept, again, &listen.offer) {
             (Some(kept), ..) => DatagramSeat::Kept(kept),
-            (None, None, Offer::Datagrams(service)) => {
+            (None, None, ListenOffer::Datagrams(service)) => {
                 let (service, socket) = (service.clone(), listen.open_datagrams(limits, around)?);
                 let mut listener = listen.seated_datagrams(socket, service, position)?.asleep();
                 listener.column = column_of(number, self.listeners.room());

@@ -1,5 +1,5 @@
-//! The last connections of listeners that were closed while the server goes on. They go on too, until their clients leave.
-//! After `drain_timeout` those that are between two requests are ended, and what is left a moment later is cut.
+//! The connections of a listener that was closed while the server serves on. They stay open until their clients leave. After
+//! `drain_timeout` the timekeeper closes those that are between two requests, and a moment later it resets the rest.
 
 use super::drain::{LAST_GRACE, claim_of, end_idle};
 use crate::clock::{Nanos, nanos};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What becomes of the connections of a closed listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum ClosedStage {
     /// They go on.
     GoesOn,
     /// They end between two requests.
@@ -18,14 +18,14 @@ enum Stage {
     IsCut,
 }
 
-impl Stage {
+impl ClosedStage {
     /// Of a listener that was closed at this time.
     fn at(now: Nanos, closed_at: Nanos, timeout: Duration) -> Self {
         let until = closed_at.saturating_add(nanos(timeout));
         match now {
-            now if now < until => Stage::GoesOn,
-            now if now < until.saturating_add(nanos(LAST_GRACE)) => Stage::Ends,
-            _ => Stage::IsCut,
+            now if now < until => ClosedStage::GoesOn,
+            now if now < until.saturating_add(nanos(LAST_GRACE)) => ClosedStage::Ends,
+            _ => ClosedStage::IsCut,
         }
     }
 }
@@ -34,10 +34,11 @@ impl Stage {
 pub(super) fn see_off(shared: &Shared, now: Nanos) {
     let timeout = shared.limits.current().server.drain_timeout;
     see_off_datagrams(shared, now, timeout);
-    let stage = |listener: &Listener| listener.closed_at().map(|at| Stage::at(now, at, timeout));
+    let stage = |listener: &Listener| listener.closed_at().map(|at| ClosedStage::at(now, at, timeout));
     let mut are_to_end = false;
     for (number, listener) in shared.listeners.iter().enumerate() {
-        if shared.admission.open_at(number) > 0 && stage(listener).is_some_and(|stage| stage != Stage::GoesOn)
+        if shared.admission.open_at(number) > 0
+            && stage(listener).is_some_and(|stage| stage != ClosedStage::GoesOn)
         {
             listener.end_last();
             are_to_end = true;
@@ -46,18 +47,19 @@ pub(super) fn see_off(shared: &Shared, now: Nanos) {
     if !are_to_end {
         return;
     }
-    let in_stage = |wanted: Stage| move |number: usize| stage(&shared.listeners[number]) == Some(wanted);
-    end_idle(shared, now, in_stage(Stage::Ends));
-    cut(shared, now, in_stage(Stage::IsCut));
+    let in_stage =
+        |wanted: ClosedStage| move |number: usize| stage(&shared.listeners[number]) == Some(wanted);
+    end_idle(shared, now, in_stage(ClosedStage::Ends));
+    cut(shared, now, in_stage(ClosedStage::IsCut));
 }
 
 /// Closes the sockets of listeners for datagrams that were closed, once they have answered what they had received, or have
 /// had their time.
 fn see_off_datagrams(shared: &Shared, now: Nanos, timeout: Duration) {
     for socket in shared.datagrams.sockets.iter() {
-        match socket.closed_at().map(|at| Stage::at(now, at, timeout)) {
-            Some(Stage::GoesOn) => socket.close_if_done(),
-            Some(Stage::Ends | Stage::IsCut) if socket.socket().is_some() => socket.cut(),
+        match socket.closed_at().map(|at| ClosedStage::at(now, at, timeout)) {
+            Some(ClosedStage::GoesOn) => socket.close_if_done(),
+            Some(ClosedStage::Ends | ClosedStage::IsCut) if socket.socket().is_some() => socket.cut(),
             _ => {}
         }
     }
@@ -79,16 +81,16 @@ mod tests {
     #[test]
     fn they_go_on_for_the_time_of_a_drain_then_end_then_are_cut() {
         const SECOND: Nanos = 1_000_000_000;
-        let stage = |now, closed_at, seconds| Stage::at(now, closed_at, Duration::from_secs(seconds));
+        let stage = |now, closed_at, seconds| ClosedStage::at(now, closed_at, Duration::from_secs(seconds));
         for (now, wanted) in [
-            (7, Stage::GoesOn),
-            (36, Stage::GoesOn),
-            (37, Stage::Ends),
-            (41, Stage::Ends),
-            (42, Stage::IsCut),
+            (7, ClosedStage::GoesOn),
+            (36, ClosedStage::GoesOn),
+            (37, ClosedStage::Ends),
+            (41, ClosedStage::Ends),
+            (42, ClosedStage::IsCut),
         ] {
             assert_eq!(stage(now * SECOND, 7 * SECOND, 30), wanted, "{now}");
         }
-        assert_eq!(stage(u64::MAX - 1, 7, u64::MAX), Stage::GoesOn, "a time without end");
+        assert_eq!(stage(u64::MAX - 1, 7, u64::MAX), ClosedStage::GoesOn, "a time without end");
     }
 }

@@ -25,7 +25,7 @@ const CUT_GRACE: Duration = Duration::from_millis(500);
 /// What requests that are being worked at have left when the clients of a server that was handed over have had their time.
 pub(super) const LAST_GRACE: Duration = Duration::from_secs(5);
 
-enum Stage {
+enum DrainStage {
     Serving,
     Leaving,
     /// Another process accepts. What was admitted here goes on until its clients leave.
@@ -51,7 +51,7 @@ enum Stage {
 /// The drain in progress; stepped by the timekeeper.
 pub(crate) struct Drain {
     orders: Arc<Orders>,
-    stage: Stage,
+    stage: DrainStage,
     ordered_at: Nanos,
     closed_before: u64,
     /// Connections that were cut.
@@ -67,7 +67,7 @@ impl Drain {
     pub(crate) fn new(orders: Arc<Orders>) -> Self {
         Self {
             orders,
-            stage: Stage::Serving,
+            stage: DrainStage::Serving,
             ordered_at: 0,
             closed_before: 0,
             cut: 0,
@@ -78,27 +78,29 @@ impl Drain {
 
     /// Whether connections are being ended: then the timekeeper looks often.
     pub(crate) fn is_draining(&self) -> bool {
-        !matches!(self.stage, Stage::Serving | Stage::Leaving | Stage::HandedOver { .. })
+        !matches!(self.stage, DrainStage::Serving | DrainStage::Leaving | DrainStage::HandedOver { .. })
     }
 
     /// Goes as far as it can now; true when the server has stopped.
     pub(crate) fn step(&mut self, shared: &Arc<Shared>, now: Nanos) -> bool {
         let life = &shared.life;
         match self.stage {
-            Stage::Serving if self.orders.are_to_hand_over() => self.hand_over(shared, now),
-            Stage::Serving if self.orders.are_to_drain() => self.leave(shared, now),
+            DrainStage::Serving if self.orders.are_to_hand_over() => self.hand_over(shared, now),
+            DrainStage::Serving if self.orders.are_to_drain() => self.leave(shared, now),
             // As many connections as were wanted have come, and the last of them has ended.
-            Stage::Serving if life.has_enough() && shared.admission.open() == 0 => self.leave(shared, now),
-            Stage::Serving => {}
-            Stage::Leaving => {
+            DrainStage::Serving if life.has_enough() && shared.admission.open() == 0 => {
+                self.leave(shared, now)
+            }
+            DrainStage::Serving => {}
+            DrainStage::Leaving => {
                 let delay = nanos(shared.limits.current().server.drain_delay);
                 if now.saturating_sub(self.ordered_at) >= delay || self.orders.are_to_cut() {
                     self.begin(shared, now);
                 }
             }
-            Stage::HandedOver { until } => self.see_off(shared, now, until),
-            Stage::Draining { until } => self.drain(shared, now, until),
-            Stage::Cutting { until } => {
+            DrainStage::HandedOver { until } => self.see_off(shared, now, until),
+            DrainStage::Draining { until } => self.drain(shared, now, until),
+            DrainStage::Cutting { until } => {
                 // In this order: what the acceptor still admitted is cut.
                 let all_are_in = !life.is_accepting();
                 self.cut(shared);
@@ -106,14 +108,14 @@ impl Drain {
                     self.stop(shared, now);
                 }
             }
-            Stage::Stopping { until, report } => {
+            DrainStage::Stopping { until, report } => {
                 if life.workers_alive() == 0 || now >= until {
                     self.count_what_is_left(shared, report, now);
                 } else {
                     shared.crew.wake_all();
                 }
             }
-            Stage::Telling { until, report } => {
+            DrainStage::Telling { until, report } => {
                 let untold = shared.farewells.pending();
                 if untold == 0 || now >= until {
                     self.orders.finish(ShutdownReport { sessions_left: untold, ..report });
@@ -128,7 +130,7 @@ impl Drain {
         self.ordered_at = now;
         self.closed_before = closed_total(shared);
         shared.life.enter(Phase::Leaving);
-        self.stage = Stage::Leaving;
+        self.stage = DrainStage::Leaving;
         if shared.limits.current().server.drain_delay.is_zero() {
             self.begin(shared, now);
         }
@@ -145,7 +147,7 @@ impl Drain {
             shared.crew.work_queued();
         }
         let until = now.saturating_add(nanos(shared.limits.current().server.drain_timeout));
-        self.stage = Stage::HandedOver { until };
+        self.stage = DrainStage::HandedOver { until };
     }
 
     /// Waits for the clients of a server that was handed over to leave by themselves, and drains when they have, when the
@@ -170,7 +172,7 @@ impl Drain {
             shared.crew.work_queued();
         }
         let timeout = self.orders.take_grace().unwrap_or(nanos(shared.limits.current().server.drain_timeout));
-        self.stage = Stage::Draining { until: now.saturating_add(timeout) };
+        self.stage = DrainStage::Draining { until: now.saturating_add(timeout) };
     }
 
     /// Ends what is idle, until nothing is left or the time is over.
@@ -178,7 +180,7 @@ impl Drain {
         if let Some(grace) = self.orders.take_grace() {
             // The drain had begun already, with more time.
             until = until.min(now.saturating_add(grace));
-            self.stage = Stage::Draining { until };
+            self.stage = DrainStage::Draining { until };
         }
         if self.pairs.contains(&true) {
             self.cut += cut_pairs(shared, now, |listener| self.pairs.get(listener) == Some(&true));
@@ -192,7 +194,7 @@ impl Drain {
             self.shed_before = Some(shed_total(shared));
             shared.life.stop_turns();
             self.cut(shared);
-            self.stage = Stage::Cutting { until: now.saturating_add(nanos(CUT_GRACE)) };
+            self.stage = DrainStage::Cutting { until: now.saturating_add(nanos(CUT_GRACE)) };
         }
     }
 
@@ -260,7 +262,7 @@ impl Drain {
             workers_left: 0,
             sessions_left: 0,
         };
-        self.stage = Stage::Stopping { until: now.saturating_add(nanos(CUT_GRACE)), report };
+        self.stage = DrainStage::Stopping { until: now.saturating_add(nanos(CUT_GRACE)), report };
     }
 
     /// The workers have returned, or have had their time.
@@ -272,7 +274,7 @@ impl Drain {
         if shared.farewells.pending() > 0 {
             say_last_farewells(shared);
         }
-        self.stage = Stage::Telling { until: now.saturating_add(nanos(CUT_GRACE)), report };
+        self.stage = DrainStage::Telling { until: now.saturating_add(nanos(CUT_GRACE)), report };
     }
 }
 

@@ -1,8 +1,9 @@
-//! Whether a quota of processor time held the process up: a container may have a part of a processor only, and the other
-//! part, which is idle then, is no rest for it.
+//! Whether a quota of processor time stopped the process. A container may be given half a processor: the other half is
+//! idle then, but the server cannot use it, so that idle time must not count as rest.
 //!
-//! A control group with a quota (`cpu.max`, or `cpu.cfs_quota_us` in version 1) says in `cpu.stat` in how many periods, of
-//! 100 ms mostly, it was stopped because the quota was used up. A group above that of the process can have a quota too.
+//! A control group with a quota (`cpu.max`, or `cpu.cfs_quota_us` in version 1) says in `cpu.stat` in how many periods,
+//! usually of 100 ms, the kernel stopped it because the quota was used up. Groups above that of the process can have a
+//! quota too.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! How the threads of a server sleep and are woken; the models put theirs in the place of these.
+//! How the threads of a server sleep, and how other threads wake them. The models under `model/` use threads of their own
+//! instead of these.
 
 use super::crew::Rouse;
 use mio::Waker;

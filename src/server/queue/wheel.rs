@@ -28,14 +28,14 @@ pub(crate) struct Wheel {
 struct Timers {
     heads: Box<[u32]>,
     /// One for each slot that ever had one.
-    nodes: Vec<Node>,
+    nodes: Vec<TimerNode>,
     armed: usize,
     /// Buckets before this tick have been looked at.
     tick: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Node {
+struct TimerNode {
     due: Nanos,
     generation: u32,
     bucket: u32,
@@ -43,11 +43,11 @@ struct Node {
     after: u32,
 }
 
-const ABSENT: Node = Node { due: 0, generation: 0, bucket: NONE, before: NONE, after: NONE };
+const ABSENT: TimerNode = TimerNode { due: 0, generation: 0, bucket: NONE, before: NONE, after: NONE };
 
 impl Wheel {
     /// The bytes of one slot's timer; the room for them grows by doubling.
-    pub(crate) const BYTES: usize = 2 * size_of::<Node>();
+    pub(crate) const BYTES: usize = 2 * size_of::<TimerNode>();
 
     pub(crate) fn new() -> Self {
         let timers = Timers { heads: Box::default(), nodes: Vec::new(), armed: 0, tick: 0 };
@@ -116,7 +116,7 @@ impl Timers {
             self.nodes[after as usize].before = id.slot;
         }
         let (generation, bucket) = (id.generation.0, bucket as u32);
-        self.nodes[id.slot as usize] = Node { due, generation, bucket, before: NONE, after };
+        self.nodes[id.slot as usize] = TimerNode { due, generation, bucket, before: NONE, after };
         self.armed += 1;
     }
 
@@ -148,7 +148,7 @@ impl Timers {
             self.tick = tick;
             let mut at = self.heads[(tick % BUCKETS as u64) as usize];
             while at != NONE {
-                let Node { due, generation, after, .. } = self.nodes[at as usize];
+                let TimerNode { due, generation, after, .. } = self.nodes[at as usize];
                 if due <= now {
                     if *found == out.len() {
                         return false;
@@ -251,7 +251,7 @@ mod tests {
         let wheel = Wheel::new();
         for slot in 0..1_000 {
             _ = wheel.arm(id(slot), MS);
-            let bytes = wheel.timers().nodes.capacity() * size_of::<Node>();
+            let bytes = wheel.timers().nodes.capacity() * size_of::<TimerNode>();
             // A list begins with four.
             assert!(bytes <= Wheel::BYTES * (slot as usize + 1).max(4), "{bytes} bytes for {}", slot + 1);
         }

@@ -1,4 +1,5 @@
-//! What the order of turns needs to know about an entry in the line.
+//! What the order of turns needs to know about an entry in the line: since when it waits, whose it is, and whether its
+//! client has hung up.
 
 use crate::admit::sharing::Sharing;
 use crate::admit::turns::accounts::Class;

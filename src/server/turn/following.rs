@@ -1,9 +1,10 @@
-//! The turn that follows another at once, on the same worker: a session that has got a place at a backend from the turn
-//! that gave it back. What that turn has used is still in the processor's caches, and the entry does not go through the
-//! line.
+//! A turn that follows another one at once, on the same worker. When a turn gives a place at a backend back, the session
+//! that gets this place has the next turn of this worker. Its entry does not go through the line, and what both turns use
+//! is still in the processor's caches.
 //!
-//! Only turns that are about to end wake others so, since no other worker sees the entry before the turn has ended. One
-//! turn follows another and none follows that, so what stands in the line waits for one turn more.
+//! Only a turn that is about to end may wake a session in this way, because no other worker sees the entry before that
+//! turn has ended. A turn that has followed another is not followed by a third, so entries in the line wait for one turn
+//! more at most.
 
 use crate::server::queue::line::Entry;
 use crate::server::shared::Shared;
@@ -11,7 +12,7 @@ use std::cell::Cell;
 
 /// Whether a turn may follow the one that the thread is in.
 #[derive(Clone, Copy, PartialEq)]
-enum Stage {
+enum FollowStage {
     Closed,
     Open,
     Taken,
@@ -19,7 +20,7 @@ enum Stage {
 
 /// What a thread knows of it. Each turn changes the stage, and few turns the rest.
 struct Following {
-    stage: Cell<Stage>,
+    stage: Cell<FollowStage>,
     entry: Cell<Option<Entry>>,
     /// The server whose worker the thread is, and which one. A gate may be in two servers, and wakes sessions of both.
     server: Cell<usize>,
@@ -29,7 +30,7 @@ struct Following {
 thread_local! {
     static FOLLOWING: Following = const {
         let (server, me) = (Cell::new(0), Cell::new(0));
-        Following { stage: Cell::new(Stage::Closed), entry: Cell::new(None), server, me }
+        Following { stage: Cell::new(FollowStage::Closed), entry: Cell::new(None), server, me }
     };
 }
 
@@ -48,13 +49,13 @@ pub(crate) fn register(shared: &Shared, me: usize) {
 /// A turn begins that another may follow.
 #[inline]
 pub(crate) fn open() {
-    FOLLOWING.with(|following| following.stage.set(Stage::Open));
+    FOLLOWING.with(|following| following.stage.set(FollowStage::Open));
 }
 
 /// The calling worker, if a turn may follow the one that it is in.
 pub(crate) fn worker(shared: &Shared) -> Option<usize> {
     FOLLOWING.with(|following| {
-        let is_open = following.stage.get() == Stage::Open && following.server.get() == name(shared);
+        let is_open = following.stage.get() == FollowStage::Open && following.server.get() == name(shared);
         is_open.then(|| following.me.get())
     })
 }
@@ -62,7 +63,7 @@ pub(crate) fn worker(shared: &Shared) -> Option<usize> {
 /// The connection of this entry has its turn next. The caller has asked for the [`worker`].
 pub(crate) fn put(entry: Entry) {
     FOLLOWING.with(|following| {
-        following.stage.set(Stage::Taken);
+        following.stage.set(FollowStage::Taken);
         following.entry.set(Some(entry));
     });
 }
@@ -70,9 +71,9 @@ pub(crate) fn put(entry: Entry) {
 /// The turn has ended: what follows it.
 #[inline]
 pub(crate) fn take() -> Option<Entry> {
-    FOLLOWING.with(|following| match following.stage.replace(Stage::Closed) {
-        Stage::Taken => following.entry.take(),
-        Stage::Closed | Stage::Open => None,
+    FOLLOWING.with(|following| match following.stage.replace(FollowStage::Closed) {
+        FollowStage::Taken => following.entry.take(),
+        FollowStage::Closed | FollowStage::Open => None,
     })
 }
 

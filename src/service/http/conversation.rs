@@ -605,3 +605,26 @@ impl<H: Exchanges> HttpTurn<'_, '_, H> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::exchanges::Collecting;
+    use super::super::{Answer, Response};
+    use super::*;
+    use crate::service::SESSION_BYTES;
+    use crate::service::pool::Pool;
+
+    fn blocks<H: Exchanges>(_: &Conversation<H>) -> [usize; 2] {
+        [size_of::<Conversation<H>>(), size_of::<Begun<H::Exchange>>()]
+    }
+
+    /// What the pools count comes on top: the head, the body so far, input that waits, replies that wait.
+    #[test]
+    fn what_is_counted_for_a_connection_is_enough_for_a_request_that_has_begun() {
+        let answer =
+            |_: &Request<'_>, response: Response<'_, '_>| -> io::Result<Answer> { response.text("x") };
+        let blocks = blocks(&Conversation::new(Arc::new(Collecting(answer)), None));
+        let taken: usize = blocks.map(Pool::block_cost).iter().sum();
+        assert!(taken <= SESSION_BYTES, "{taken} bytes: {blocks:?}");
+    }
+}

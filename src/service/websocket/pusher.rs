@@ -50,10 +50,53 @@ pub(super) struct Outbox {
 #[derive(Debug, Default)]
 struct Contents {
     frames: VecDeque<Arc<[u8]>>,
-    /// Bytes of the frames.
-    bytes: usize,
+    /// How many frames there is a place for.
+    places: usize,
+    /// What the frames and the places take of the machine, as it is counted in the pool. A short frame takes several times
+    /// its bytes.
+    cost: usize,
     closing: Option<u16>,
     gone: bool,
+}
+
+impl Contents {
+    /// How many places there are to be for this number of frames: twice as many when they are all taken, and half as many when
+    /// three quarters are free.
+    fn places_for(&self, frames: usize) -> usize {
+        match frames {
+            0 => 0,
+            frames if frames > self.places => (2 * self.places).max(PLACES_MIN),
+            frames if frames <= self.places / 4 => (self.places / 2).max(PLACES_MIN),
+            _ => self.places,
+        }
+    }
+
+    /// Moves the frames to this number of places.
+    fn set_places(&mut self, places: usize) {
+        match places {
+            0 => self.frames = VecDeque::new(),
+            places if places > self.places => self.frames.reserve_exact(places - self.frames.len()),
+            places if places < self.places => self.frames.shrink_to(places),
+            _ => {}
+        }
+        self.places = places;
+    }
+}
+
+/// An outbox that is not empty has at least this many places.
+const PLACES_MIN: usize = 4;
+
+/// What this number of places takes.
+fn cost_of_places(places: usize) -> usize {
+    match places {
+        0 => 0,
+        places => Pool::block_cost(places * size_of::<Arc<[u8]>>()),
+    }
+}
+
+/// What a frame takes: its bytes, and the two counts of its `Arc`.
+fn cost_of(frame: &Arc<[u8]>) -> usize {
+    Pool::block_cost(frame.len() + 2 * size_of::<usize>())
 }
 
 /// What a turn takes from an outbox.
@@ -81,13 +124,13 @@ impl Outbox {
         if contents.gone || contents.closing.is_some() {
             return Err(PushError::Gone);
         }
-        if contents.bytes + frame.len() > self.limit {
+        let places = contents.places_for(contents.frames.len() + 1);
+        let more = cost_of(&frame) + cost_of_places(places) - cost_of_places(contents.places);
+        if contents.cost + more > self.limit || !self.total.charge(more, self.total_limit) {
             return Err(PushError::Full);
         }
-        if !self.total.charge(frame.len(), self.total_limit) {
-            return Err(PushError::Full);
-        }
-        contents.bytes += frame.len();
+        contents.cost += more;
+        contents.set_places(places);
         contents.frames.push_back(frame);
         let first = contents.frames.len() == 1;
         drop(contents);
@@ -102,12 +145,11 @@ impl Outbox {
         let mut contents = self.contents();
         match contents.frames.pop_front() {
             Some(frame) => {
-                contents.bytes -= frame.len();
-                self.total.discharge(frame.len());
-                if contents.frames.is_empty() {
-                    // An empty outbox owns no memory.
-                    contents.frames = VecDeque::new();
-                }
+                let places = contents.places_for(contents.frames.len());
+                let less = cost_of(&frame) + cost_of_places(contents.places) - cost_of_places(places);
+                contents.set_places(places);
+                contents.cost -= less;
+                self.total.discharge(less);
                 Mail::Frame(frame)
             }
             None => contents.closing.take().map_or(Mail::Nothing, |code| {
@@ -121,14 +163,84 @@ impl Outbox {
     pub(super) fn shut(&self) {
         let mut contents = self.contents();
         contents.gone = true;
-        self.total.discharge(contents.bytes);
-        contents.bytes = 0;
-        contents.frames = VecDeque::new();
+        self.total.discharge(std::mem::take(&mut contents.cost));
+        contents.set_places(0);
     }
 }
 
 impl Drop for Outbox {
     fn drop(&mut self) {
         self.shut();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::waker;
+    use crate::service::websocket::frame::{Opcode, frame_head};
+    use proptest::prelude::*;
+
+    const LIMIT: usize = 64 * 1024;
+
+    fn outbox(pool: &Arc<Pool>) -> Arc<Outbox> {
+        let (host, seat) = waker::nobody();
+        Arc::new(Outbox::new(Waker::new(host, seat), LIMIT, pool.clone(), 3 * LIMIT / 2))
+    }
+
+    #[test]
+    fn short_messages_are_counted_by_what_they_take() {
+        let pool = Arc::new(Pool::default());
+        let outbox = outbox(&pool);
+        let pusher = outbox.pusher();
+        let pushed = (0..LIMIT).take_while(|_| pusher.push("x").is_ok()).count();
+        // A block of 16 bytes with its two counts, three of the frame, and a pointer of two words in the queue.
+        let (least, most) = (16 + 3 + 16, 16 + 16 + 16 + 2 * 16);
+        assert!((LIMIT / 2 / most..LIMIT / least).contains(&pushed), "{pushed} of 3 bytes in {LIMIT}");
+        let contents = outbox.contents();
+        assert!(pool.used() <= LIMIT && contents.frames.capacity() <= contents.places);
+        drop(contents);
+        assert_eq!(pusher.push("y"), Err(PushError::Full));
+        while let Mail::Frame(_) = outbox.take() {}
+        assert_eq!((pool.used(), outbox.contents().frames.capacity()), (0, 0), "an empty one owns nothing");
+    }
+
+    proptest! {
+        /// Whatever is pushed and taken, all is counted, within both limits, and nothing is counted once all have ended.
+        #[test]
+        fn what_waits_is_counted_and_no_more(steps in proptest::collection::vec((0..2usize, 0..4_000usize, 0..60usize), 1..60)) {
+            let pool = Arc::new(Pool::default());
+            let boxes = [outbox(&pool), outbox(&pool)];
+            let mut waiting: [VecDeque<usize>; 2] = Default::default();
+            for (which, bytes, taken) in steps {
+                for _ in 0..40 {
+                    if boxes[which].pusher().push(&vec![b'x'; bytes][..]).is_ok() {
+                        waiting[which].push_back(bytes);
+                    }
+                }
+                for _ in 0..taken {
+                    let got = match boxes[which].take() {
+                        Mail::Frame(frame) => Some(frame.len()),
+                        _ => None,
+                    };
+                    let wanted = waiting[which].pop_front().map(|bytes| frame_head(Opcode::Binary, bytes).as_ref().len() + bytes);
+                    prop_assert_eq!(got, wanted);
+                }
+                let costs = [&boxes[0], &boxes[1]].map(|outbox| {
+                    let contents = outbox.contents();
+                    assert!(contents.frames.capacity() <= contents.places, "no more places than are counted");
+                    assert!(contents.places <= PLACES_MIN.max(4 * contents.frames.len()), "few are free");
+                    let frames: usize = contents.frames.iter().map(cost_of).sum();
+                    assert_eq!(contents.cost, frames + cost_of_places(contents.places));
+                    contents.cost
+                });
+                prop_assert_eq!(pool.used(), costs[0] + costs[1]);
+                prop_assert!(costs.iter().all(|&cost| cost <= LIMIT) && pool.used() <= 3 * LIMIT / 2);
+            }
+            boxes[0].shut();
+            let [_, other] = boxes;
+            drop(other);
+            prop_assert_eq!(pool.used(), 0);
+        }
     }
 }

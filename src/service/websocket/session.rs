@@ -454,3 +454,22 @@ impl Upgraded for WebSocketSession {
         let _ = (self.on)(Event::Close(&closed), &mut socket);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::pusher::Outbox;
+    use super::*;
+    use crate::service::pool::Pool;
+    use crate::service::{Peer, SESSION_BYTES, Service, websocket};
+
+    /// What the pools count comes on top: the message so far, input that waits, replies and pushed messages.
+    #[test]
+    fn what_is_counted_for_a_connection_is_enough_for_a_socket_whose_message_has_begun() {
+        let peer = Peer::new(std::net::SocketAddr::from(([127, 0, 0, 1], 9)).into());
+        let conversation = size_of_val(&*websocket(|_, _| Ok(())).connect(&peer));
+        let outbox = size_of::<Outbox>() + 2 * size_of::<usize>();
+        let blocks = [conversation, size_of::<WebSocketSession>(), size_of::<BegunMessage>(), outbox];
+        let taken: usize = blocks.map(Pool::block_cost).iter().sum();
+        assert!(taken <= SESSION_BYTES, "{taken} bytes: {blocks:?}");
+    }
+}

@@ -18,7 +18,7 @@ const CRC32C: u8 = 0x03;
 
 /// The speaker: a client by way of the balancer, or the balancer itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum HeaderCommand {
     Local = 0,
     Proxy = 1,
 }
@@ -29,7 +29,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     }
     let Some(command) = bytes.get(12).map(|byte| command(*byte)).transpose()? else { return Ok(None) };
     let Some(family) = bytes.get(13).copied() else { return Ok(None) };
-    if command == Command::Proxy {
+    if command == HeaderCommand::Proxy {
         check_family(family)?;
     }
     let Some(length) = bytes.get(14..FIXED) else { return Ok(None) };
@@ -37,22 +37,22 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     if len > MAX_BYTES {
         return Err(HeaderError::TooLong(len));
     }
-    if command == Command::Proxy && len - FIXED < addresses_bytes(family) {
+    if command == HeaderCommand::Proxy && len - FIXED < addresses_bytes(family) {
         return Err(HeaderError::Addresses);
     }
     let Some(header) = bytes.get(..len) else { return Ok(None) };
     let origin = match command {
         // Whatever a balancer says of itself is to be ignored.
-        Command::Local => Origin::Connection,
-        Command::Proxy => origin(header, family)?,
+        HeaderCommand::Local => Origin::Connection,
+        HeaderCommand::Proxy => origin(header, family)?,
     };
     Ok(Some(Header { origin, len }))
 }
 
-fn command(byte: u8) -> Result<Command, HeaderError> {
+fn command(byte: u8) -> Result<HeaderCommand, HeaderError> {
     match (byte & 0xf0, byte & 0x0f) {
-        (VERSION, 0) => Ok(Command::Local),
-        (VERSION, 1) => Ok(Command::Proxy),
+        (VERSION, 0) => Ok(HeaderCommand::Local),
+        (VERSION, 1) => Ok(HeaderCommand::Proxy),
         (VERSION, command) => Err(HeaderError::Command(command)),
         (version, _) => Err(HeaderError::Version(version >> 4)),
     }
@@ -137,7 +137,7 @@ pub(super) fn checksum(header: &[u8], at: usize) -> u32 {
 /// Both addresses are of one family.
 pub(super) fn write(source: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>) {
     let family = if source.is_ipv4() { TCP_IPV4 } else { TCP_IPV6 };
-    write_fixed(Command::Proxy, family, out);
+    write_fixed(HeaderCommand::Proxy, family, out);
     for address in [source, destination] {
         match address.ip() {
             IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),
@@ -149,11 +149,11 @@ pub(super) fn write(source: SocketAddr, destination: SocketAddr, out: &mut Vec<u
     }
 }
 
-pub(super) fn write_without_address(command: Command, out: &mut Vec<u8>) {
+pub(super) fn write_without_address(command: HeaderCommand, out: &mut Vec<u8>) {
     write_fixed(command, UNSPECIFIED, out);
 }
 
-fn write_fixed(command: Command, family: u8, out: &mut Vec<u8>) {
+fn write_fixed(command: HeaderCommand, family: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(SIGNATURE);
     out.extend_from_slice(&[VERSION | command as u8, family]);
     out.extend_from_slice(&(addresses_bytes(family) as u16).to_be_bytes());

@@ -29,25 +29,25 @@ const RECORD_OVERHEAD: usize = 64;
 
 /// What rustls keeps of one connection.
 pub(crate) struct RustlsEngine {
-    connection: Connection,
+    connection: TlsConnection,
     /// The name that the client asked for.
     asked_name: Option<String>,
     progress: Progress,
 }
 
 /// A connection as rustls sees it.
-enum Connection {
+enum TlsConnection {
     /// The other side is a client of this server.
     Server(UnbufferedServerConnection),
     /// The other side is a backend.
     Client(UnbufferedClientConnection),
 }
 
-impl Connection {
+impl TlsConnection {
     fn common(&self) -> &CommonState {
         match self {
-            Connection::Server(connection) => connection,
-            Connection::Client(connection) => connection,
+            TlsConnection::Server(connection) => connection,
+            TlsConnection::Client(connection) => connection,
         }
     }
 }
@@ -94,16 +94,16 @@ impl RustlsEngine {
 
     pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, Broken> {
         let connection = UnbufferedServerConnection::new(config).map_err(broken)?;
-        Ok(Self::of(Connection::Server(connection)))
+        Ok(Self::of(TlsConnection::Server(connection)))
     }
 
     /// The TLS of a connection to a server that must prove this name.
     pub(super) fn to_server(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Broken> {
         let connection = UnbufferedClientConnection::new(config, name).map_err(broken)?;
-        Ok(Self::of(Connection::Client(connection)))
+        Ok(Self::of(TlsConnection::Client(connection)))
     }
 
-    fn of(connection: Connection) -> Self {
+    fn of(connection: TlsConnection) -> Self {
         Self { connection, asked_name: None, progress: Progress::default() }
     }
 
@@ -145,7 +145,7 @@ impl RustlsEngine {
     /// An error of reading as it is counted, in words for who set this side up.
     fn broken(&self, error: Error) -> Broken {
         let explained = match self.connection {
-            Connection::Client(_) if !self.progress.open => Some(explain(&error, OPTIONS)),
+            TlsConnection::Client(_) if !self.progress.open => Some(explain(&error, OPTIONS)),
             _ => None,
         };
         let broken = broken(error);
@@ -162,10 +162,10 @@ impl RustlsEngine {
     ) -> Result<EngineStep, Error> {
         let (seen, progress) = (records.bytes_mut(), &mut self.progress);
         let (discard, stepped) = match &mut self.connection {
-            Connection::Server(connection) => {
+            TlsConnection::Server(connection) => {
                 progress.apply(connection.process_tls_records(seen), plain, got, out)
             }
-            Connection::Client(connection) => {
+            TlsConnection::Client(connection) => {
                 progress.apply(connection.process_tls_records(seen), plain, got, out)
             }
         };
@@ -215,10 +215,10 @@ impl RustlsEngine {
             let seen = if self.progress.fragment { records.bytes_mut() } else { &mut [] };
             let progress = &mut self.progress;
             let done = match &mut self.connection {
-                Connection::Server(connection) => {
+                TlsConnection::Server(connection) => {
                     progress.write(connection.process_tls_records(seen), saying, out)
                 }
-                Connection::Client(connection) => {
+                TlsConnection::Client(connection) => {
                     progress.write(connection.process_tls_records(seen), saying, out)
                 }
             };
@@ -233,8 +233,8 @@ impl RustlsEngine {
         while self.connection.common().wants_write() {
             let seen = records.bytes_mut();
             let encoded = match &mut self.connection {
-                Connection::Server(connection) => encode_next(connection.process_tls_records(seen), out),
-                Connection::Client(connection) => encode_next(connection.process_tls_records(seen), out),
+                TlsConnection::Server(connection) => encode_next(connection.process_tls_records(seen), out),
+                TlsConnection::Client(connection) => encode_next(connection.process_tls_records(seen), out),
             };
             if !encoded {
                 return;

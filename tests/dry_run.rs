@@ -254,6 +254,25 @@ fn a_dry_run_of_all_leaves_in_force_what_memory_is_reckoned_by() {
 }
 
 #[test]
+fn a_file_names_the_limits_in_one_text_or_in_a_list() {
+    let folder = Folder::new("dry-run-list");
+    for tried in ["\"queue,max-per-source\"", "[\"max-per-source\", \"queue\"]"] {
+        let file = folder.write("tidegate.toml", &format!("max-per-source = 1\ndry-run = {tried}\n"));
+        let said = run(["check", "--config", &file]);
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        let line = text.lines().find(|line| line.trim_start().starts_with("dry-run "));
+        assert!(line.is_some_and(|line| line.contains("queue,max-per-source")), "{tried}: {text}");
+    }
+    let file = folder.write("tidegate.toml", "dry-run = [\"queue\", \"workers\"]\n");
+    let said = run(["check", "--config", &file]);
+    let why = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(
+        said.status.code() == Some(2) && why.contains("line 1") && why.contains("`workers` cannot be"),
+        "{why}"
+    );
+}
+
+#[test]
 fn a_reload_begins_a_dry_run_and_ends_it() {
     let folder = Folder::new("dry-run");
     let write = |tried: &str| {

@@ -9,7 +9,7 @@ use super::{gate_options, tls_options, web_options};
 use crate::limits::TABLE;
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
-use clap::{Arg, Args, Command, FromArgMatches};
+use clap::{Arg, ArgAction, Args, Command, FromArgMatches};
 use std::sync::Arc;
 
 /// Adds what the environment and the configuration file say to what the command line said.
@@ -68,8 +68,17 @@ impl Parser {
         }
     }
 
-    /// One option with its values.
+    /// Whether an option takes a list as one text with commas.
+    fn lists(&self, name: &str) -> bool {
+        let arg = self.valued().find(|arg| arg.get_long() == Some(name));
+        let arg = arg.filter(|arg| matches!(arg.get_action(), ArgAction::Set));
+        arg.and_then(Arg::get_value_names).is_some_and(|names| names.iter().any(|name| name.contains(",...")))
+    }
+
+    /// One option with its values. In a file a list may be written as one.
     fn read(&self, name: &str, values: &[String]) -> Result<ServeArgs, String> {
+        let joined = (values.len() > 1 && self.lists(name)).then(|| [values.join(",")]);
+        let values = joined.as_ref().map_or(values, |joined| joined.as_slice());
         let given = values.iter().map(|value| format!("--{name}={value}"));
         let parsed = self.0.clone().try_get_matches_from(given);
         parsed.and_then(|matches| ServeArgs::from_arg_matches(&matches)).map_err(|error| {

@@ -252,6 +252,20 @@ fn a_thread_that_the_system_does_not_give_is_named_in_one_line() {
             if processes < 20 { &["cannot start the thread for "] } else { &["worker ", " of 32"] };
         says(&finish(&mut limited), 1, words);
     }
+    // The clients have fewer threads: the first looks the name up.
+    for (number, command_line) in
+        [&["client", "--data", "x"][..], &["stress", "-n", "1"]].into_iter().enumerate()
+    {
+        if !root {
+            break;
+        }
+        let mut limited = command("prlimit");
+        let (processes, user) = (1 + number, 31_100 + number);
+        limited.arg(format!("--nproc={processes}:{processes}"));
+        limited.args(["setpriv", &format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
+        limited.arg(&copy.0).args(command_line).arg("tcp://127.0.0.1:1");
+        says(&finish(&mut limited), 1, &["cannot start the thread that resolves 127.0.0.1: "]);
+    }
     for kib in [30_000, 50_000, 80_000] {
         let mut limited = command("prlimit");
         limited.arg(format!("--as={}", kib * 1024)).arg(path());

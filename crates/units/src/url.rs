@@ -389,9 +389,14 @@ impl Url {
     pub fn resolve_within(&self, time: Duration) -> io::Result<Vec<SocketAddr>> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let asked = self.clone();
-        std::thread::Builder::new().name("resolve".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("resolve".to_owned());
+        let started = thread.spawn(move || {
             // Nobody waits any more after the deadline.
             let _ = sender.send(asked.resolve());
+        });
+        started.map_err(|error| {
+            let why = format!("cannot start the thread that resolves {}: {error}", self.host);
+            io::Error::new(error.kind(), why)
         })?;
         receiver.recv_timeout(time).unwrap_or_else(|_| {
             let within = crate::show_time(time);

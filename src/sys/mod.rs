@@ -15,6 +15,7 @@ mod mapping;
 mod orders;
 #[cfg(feature = "cli")]
 mod signals;
+mod slice;
 mod socket;
 #[cfg(all(feature = "cli", target_os = "linux"))]
 mod start_pages;
@@ -41,6 +42,9 @@ pub(crate) use mapping::{Mapping, whole_pages};
 pub(crate) use orders::{hold, wait_for};
 #[cfg(feature = "cli")]
 pub(crate) use signals::{is_ignored, keep_ignored};
+pub(crate) use slice::ask_for_short_slices;
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) use socket::segments_received;
 pub(crate) use socket::{peer_credentials, since_handshake, unacknowledged};
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(crate) use start_pages::give_start_back;

@@ -27,6 +27,15 @@ pub(crate) fn since_handshake(_socket: BorrowedFd<'_>) -> Option<std::time::Dura
     None
 }
 
+/// How many segments have come on a connection; `None` where the kernel does not tell.
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) fn segments_received(socket: BorrowedFd<'_>) -> Option<u32> {
+    // Behind the words above are total_retrans and others, four numbers of eight bytes each, and segs_out.
+    let words =
+        super::accept_queue::getsockopt_words::<36>(socket, libc::IPPROTO_TCP, libc::TCP_INFO).ok()?;
+    Some(words[35])
+}
+
 /// The process and the user of a Unix socket's client when it connected (`SO_PEERCRED`). A process of another namespace
 /// has the number 0.
 #[cfg(target_os = "linux")]

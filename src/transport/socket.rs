@@ -46,6 +46,13 @@ pub(crate) const SEND_NOW: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSI
 #[cfg(target_vendor = "apple")]
 pub(crate) const SEND_NOW: SendFlags = SendFlags::DONTWAIT;
 
+/// How the last bytes of a connection are sent: the kernel holds them back for the end that follows, and sends both at once.
+/// A segment costs a refusal more than all the rest of it.
+#[cfg(target_os = "linux")]
+const SEND_LAST: SendFlags = SEND_NOW.union(SendFlags::MORE);
+#[cfg(not(target_os = "linux"))]
+const SEND_LAST: SendFlags = SEND_NOW;
+
 /// A new stream socket that does not block. Programs that this process starts do not inherit it.
 #[cfg(not(target_vendor = "apple"))]
 pub(crate) fn new_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
@@ -65,8 +72,12 @@ pub(crate) fn new_socket(family: AddressFamily) -> Result<OwnedFd, Errno> {
 
 /// Sends without waiting; 0 if the kernel takes nothing now.
 pub(crate) fn send(socket: impl AsFd, data: &[u8]) -> io::Result<usize> {
+    send_as(socket, data, SEND_NOW)
+}
+
+fn send_as(socket: impl AsFd, data: &[u8], flags: SendFlags) -> io::Result<usize> {
     loop {
-        match rustix::net::send(&socket, data, SEND_NOW) {
+        match rustix::net::send(&socket, data, flags) {
             Ok(n) => return Ok(n),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => return Ok(0),
@@ -116,9 +127,10 @@ pub(crate) fn receive_unix(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<O
     }
 }
 
-/// One non-blocking send of a few words: a client that cannot take them at once is not told. Whether it was.
-pub(crate) fn say(socket: impl AsFd, words: &[u8]) -> bool {
-    !words.is_empty() && send(socket, words).is_ok_and(|n| n == words.len())
+/// One non-blocking send of a few last words: a client that cannot take them at once is not told. Whether it was. The end of
+/// the connection has to follow at once, by a close or [`end_output`](ClientSocket::end_output).
+pub(crate) fn say_last(socket: impl AsFd, words: &[u8]) -> bool {
+    !words.is_empty() && send_as(socket, words, SEND_LAST).is_ok_and(|n| n == words.len())
 }
 
 /// Makes the close of this socket a reset: nothing lingers in the kernel, and what it holds for the client is thrown

@@ -18,7 +18,7 @@ use crate::server::queue::owned::Owned;
 use crate::server::queue::table::{NEVER, Table};
 use crate::service::Session;
 use crate::sys::Clock;
-use crate::transport::socket::{ClientSocket, reset_on_close, say};
+use crate::transport::socket::{ClientSocket, reset_on_close, say_last};
 use farewells::{Farewell, Farewells};
 use last_words::LastWords;
 use linger::Lingers;
@@ -164,10 +164,10 @@ impl Closer<'_> {
     fn say_last(&self, slot: u32, socket: &ClientSocket, (ending, is_between): (Ending, bool), words: &[u8]) {
         match self.table.side(slot).and_then(|mut side| side.take()) {
             Some(mut side) if ending != Ending::Reset && is_between => {
-                say(socket, &side.last_words(words));
+                say_last(socket, &side.last_words(words));
             }
             None if !words.is_empty() => {
-                say(socket, words);
+                say_last(socket, words);
             }
             _ => {}
         }
@@ -204,7 +204,7 @@ impl Closer<'_> {
         words: &LastWords,
     ) {
         ledger.refused(reason);
-        let told = say(&socket, &words.text);
+        let told = say_last(&socket, &words.text);
         self.put_away(socket, if told { Ending::Polite } else { Ending::Reset }, words, false);
     }
 

@@ -25,7 +25,7 @@ use mio::{Poll, Token, Waker};
 use rustix::net::sockopt::socket_linger;
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
@@ -290,6 +290,33 @@ fn a_client_that_has_said_all_hears_the_words_and_is_not_waited_for() {
     }
 }
 
+/// A segment is most of what a refusal costs.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_last_words_and_the_end_come_in_one_segment() {
+    let is_all: fn(&[u8]) -> bool = |bytes| bytes == b"all";
+    let comes_in_one = |said: &[u8]| {
+        let house = House::new();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = ClientSocket::from(OwnedFd::from(listener.accept().unwrap().0));
+        client.write_all(said).unwrap();
+        let ledger = house.counts.row(KEEPER_ROW).of(0);
+        let segments = |client: &TcpStream| crate::sys::segments_received(client.as_fd()).unwrap();
+        let before = segments(&client);
+        let words = LastWords { text: b"later\n".to_vec(), is_all: Some(is_all) };
+        house.closer().refuse(socket, ledger, DropReason::QueueFull, &words);
+        let mut text = String::new();
+        client.read_to_string(&mut text).expect("the end is there");
+        assert_eq!(text, "later\n");
+        segments(&client) - before == 1
+    };
+    // On a machine that does not get to the end within a fifth of a second, the kernel sends the words before it.
+    for said in ["all", ""] {
+        assert!((0..10).any(|_| comes_in_one(said.as_bytes())), "{said}");
+    }
+}
+
 #[test]
 fn a_cut_waits_for_nobody() {
     let house = House::new();
@@ -377,7 +404,7 @@ fn a_client_that_has_ended_or_says_too_much_is_not_waited_for() {
 fn a_lingering_client_that_has_not_read_all_when_its_time_is_over_is_not_reset() {
     let (lingers, lingering) = Lingers::new(&Limits::default());
     let (socket, _client) = pair();
-    assert!(say(&socket, b"later\n") && lingers.linger(socket, 0, None, |_| {}));
+    assert!(say_last(&socket, b"later\n") && lingers.linger(socket, 0, None, |_| {}));
     let lingering = lingering.try_recv().unwrap();
     let copy = lingering.socket.as_fd().try_clone_to_owned().unwrap();
     lingering.give_up();

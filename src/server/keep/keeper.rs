@@ -88,6 +88,7 @@ impl Timekeeper {
     /// Keeps time until the server has stopped. A panic here would be a bug of ours; it ends the round and not the
     /// thread.
     pub(crate) fn run(mut self) {
+        crate::sys::ask_for_short_slices();
         let shared = self.shared.clone();
         let mut events = Events::with_capacity(64);
         while shared.counts.contain(|| self.round(&mut events)) != Some(true) {}

@@ -23,7 +23,8 @@ const LOOK: Nanos = 10_000_000;
 const MEASURE: Nanos = 200_000_000;
 /// While the queue stands, as many newcomers wait as the workers serve in this part of a second, 50 ms, and as many again in the
 /// kernel's backlog. The freshest of them come first, so the others wait only to be turned away, and are better told soon.
-/// With 40 ms in both places waits were longer where turns sleep. With 25 ms in the backlog it overflowed more often, and the kernel
+/// With 40 ms in both places waits were longer where turns sleep. With 25 ms for those that wait, and 50 in the backlog, it was 0.2
+/// to 1 s in ten of sixteen runs. With 25 ms in the backlog it overflowed more often, and the kernel
 /// drops the end of the handshake of whoever does not fit, so the client's request is sent again after 200 ms: README's
 /// demonstration had a p99 of 0.38 to 0.55 s, and 0.07 to 0.09 s with 50 ms.
 const ROOM_PART: f64 = 1.0 / 20.0;

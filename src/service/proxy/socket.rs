@@ -162,7 +162,7 @@ impl Drop for BackendSocket {
             let mut last = Vec::new();
             tls.engine.close_notify(&[], &mut last);
             // A backend that takes nothing now is not told.
-            let _ = socket::say(&self.socket, &last);
+            let _ = socket::say_last(&self.socket, &last);
         }
     }
 }

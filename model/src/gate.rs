@@ -3,13 +3,14 @@
 //! with their book; what is tried are the orders in which threads come to its lock, and the wakes, which are outside of it.
 
 use crate::admit::turns::accounts::SourceId;
+use crate::bed::Bed;
 use crate::reason::BackendFailure;
 use crate::service::proxy::address::BackendAddress;
 use crate::service::proxy::backends::{
     Asking, BackendClock, BackendId, BackendLimits, Backends, Look, Place, PlaceAnswer, Refusal, WaitLimits,
     Wake,
 };
-use loom::sync::{Arc, Condvar, Mutex};
+use loom::sync::Arc;
 use loom::thread;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -19,28 +20,6 @@ const NOW: u64 = 10_000_000_000;
 
 const WAIT: WaitLimits =
     WaitLimits { most: 4, timeout: NOW, target: NOW, fresh: false, fair: false, drop_oldest: false };
-
-/// A session that sleeps until its ticket has an answer.
-#[derive(Default)]
-struct Parked {
-    told: Mutex<bool>,
-    wakes: Condvar,
-}
-
-impl Parked {
-    fn wake(&self) {
-        *self.told.lock().unwrap() = true;
-        self.wakes.notify_one();
-    }
-
-    fn sleep(&self) {
-        let mut told = self.told.lock().unwrap();
-        while !*told {
-            told = self.wakes.wait(told).unwrap();
-        }
-        *told = false;
-    }
-}
 
 /// What a client got.
 #[derive(Debug)]
@@ -69,7 +48,7 @@ impl GateModel {
 
     /// A client that asks, and waits if it must.
     fn ask(&self, tried: &[BackendId]) -> Served {
-        let parked = Arc::new(Parked::default());
+        let parked = Arc::new(Bed::default());
         let waker = parked.clone();
         let wake = move || Wake::Test(Box::new(move || waker.wake()));
         let asking = Asking { source: SourceId(1), priority: false, since: NOW, now: NOW, tried, wait: WAIT };

@@ -4,10 +4,14 @@
 //! Run with `cargo test -p tidegate-model --release`.
 
 #![cfg(test)]
-// The server uses more of these files than the models do.
-#![allow(dead_code, unreachable_pub)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the server uses more of these files than the models do, and some are part of its library"
+)]
 
 mod admit;
+mod bed;
 #[path = "../../src/clock.rs"]
 mod clock;
 mod gate;
@@ -20,6 +24,7 @@ mod service;
 mod shelf;
 mod sys;
 
+use bed::Bed;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
@@ -144,7 +149,7 @@ struct Beds {
     poll: Mutex<usize>,
     returned: Condvar,
     /// For each worker, whether it was told to wake; as `unpark`, that holds for the next nap too.
-    told: Vec<(Mutex<bool>, Condvar)>,
+    told: Vec<Bed>,
     workers_told: AtomicUsize,
     leader_told: AtomicUsize,
     keeper_told: AtomicUsize,
@@ -155,7 +160,7 @@ impl Beds {
         Self {
             poll: Mutex::new(0),
             returned: Condvar::new(),
-            told: (0..workers).map(|_| (Mutex::new(false), Condvar::new())).collect(),
+            told: (0..workers).map(|_| Bed::default()).collect(),
             workers_told: AtomicUsize::new(0),
             leader_told: AtomicUsize::new(0),
             keeper_told: AtomicUsize::new(0),
@@ -181,8 +186,7 @@ impl Rouse for Beds {
 
     fn worker(&self, worker: usize) {
         self.workers_told.fetch_add(1, Ordering::SeqCst);
-        *self.told[worker].0.lock().unwrap() = true;
-        self.told[worker].1.notify_one();
+        self.told[worker].wake();
     }
 
     fn keeper(&self) {
@@ -190,11 +194,7 @@ impl Rouse for Beds {
     }
 
     fn nap(&self, me: usize) {
-        let mut told = self.told[me].0.lock().unwrap();
-        while !*told {
-            told = self.told[me].1.wait(told).unwrap();
-        }
-        *told = false;
+        self.told[me].sleep();
     }
 }
 

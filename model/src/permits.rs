@@ -4,41 +4,20 @@
 
 use crate::admit::bell::{Awaited, Bell, Scope};
 use crate::admit::open_places::OpenPlaces;
+use crate::bed::Bed;
 use crate::server::queue::room::NewcomerRoom;
-use loom::sync::{Arc, Condvar, Mutex};
+use loom::sync::Arc;
 use loom::thread;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-
-/// The acceptor's poll: a wake that comes before it sleeps is not lost, and one that never comes is a deadlock, which loom
-/// reports.
-#[derive(Default)]
-struct AcceptorBed {
-    told: Mutex<bool>,
-    wakes: Condvar,
-}
-
-impl AcceptorBed {
-    fn wake(&self) {
-        *self.told.lock().unwrap() = true;
-        self.wakes.notify_one();
-    }
-
-    fn sleep(&self) {
-        let mut told = self.told.lock().unwrap();
-        while !*told {
-            told = self.wakes.wait(told).unwrap();
-        }
-        *told = false;
-    }
-}
 
 /// A server's door.
 struct Door {
     places: OpenPlaces,
     queue: NewcomerRoom,
     bell: Arc<Bell>,
-    bed: Arc<AcceptorBed>,
+    /// The acceptor's poll.
+    bed: Arc<Bed>,
     /// How many have a place, and the most that ever had one at once, as the models see it and not the server.
     inside: AtomicUsize,
     most: AtomicUsize,
@@ -46,7 +25,7 @@ struct Door {
 
 impl Door {
     fn new(all: usize, own: &[usize], queue: usize) -> Arc<Self> {
-        let bed = Arc::new(AcceptorBed::default());
+        let bed = Arc::new(Bed::default());
         let wake = bed.clone();
         let bell = Arc::new(Bell::new(own.len(), move || wake.wake()));
         let ring = bell.clone();

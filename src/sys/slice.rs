@@ -1,44 +1,26 @@
 //! How long a thread may compute before the kernel looks whether another is to run.
 
+#[cfg(target_os = "linux")]
+use std::mem::MaybeUninit;
+
 /// The shortest slice that the kernel gives, in nanoseconds.
 #[cfg(target_os = "linux")]
 const SHORT: u64 = 100_000;
 
-/// `struct sched_attr` of the kernel, as its first version has it.
+/// How the kernel schedules the calling thread; `None` where it does not tell.
 #[cfg(target_os = "linux")]
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-struct SchedAttr {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    runtime: u64,
-    deadline: u64,
-    period: u64,
+fn scheduling() -> Option<libc::sched_attr> {
+    let size = size_of::<libc::sched_attr>() as u32;
+    let mut attr = MaybeUninit::<libc::sched_attr>::zeroed();
+    // SAFETY: 0 is the calling thread; the kernel writes at most `size` bytes, which is the size of the struct.
+    let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, attr.as_mut_ptr(), size, 0) };
+    // SAFETY: it is all numbers, which were zero before the kernel wrote some of them.
+    (result == 0).then(|| libc::sched_attr { size, ..unsafe { attr.assume_init() } })
 }
 
 #[cfg(target_os = "linux")]
-impl SchedAttr {
-    /// Those of the calling thread; `None` where the kernel does not tell.
-    fn read() -> Option<Self> {
-        let size = size_of::<Self>() as u32;
-        let mut attr = Self::default();
-        // SAFETY: 0 is the calling thread; the kernel writes at most `size` bytes to `attr`, each of whose bit patterns is valid.
-        let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) };
-        (result == 0).then_some(Self { size, ..attr })
-    }
-
-    /// Gives them to the calling thread.
-    fn apply(&self) {
-        // SAFETY: 0 is the calling thread; the kernel reads `size` bytes, which is the size of the struct.
-        unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const *self, 0) };
-    }
-
-    fn is_ordinary(&self) -> bool {
-        matches!(self.policy as i32, libc::SCHED_OTHER | libc::SCHED_BATCH)
-    }
+fn is_ordinary(attr: &libc::sched_attr) -> bool {
+    matches!(attr.sched_policy as i32, libc::SCHED_OTHER | libc::SCHED_BATCH)
 }
 
 /// Asks for short slices for the calling thread, which computes little and is to run as soon as it is woken. Since Linux 6.12 a
@@ -46,8 +28,10 @@ impl SchedAttr {
 /// at its next tick only. Where the kernel knows of no slices nothing changes.
 pub(crate) fn ask_for_short_slices() {
     #[cfg(target_os = "linux")]
-    if let Some(attr) = SchedAttr::read().filter(SchedAttr::is_ordinary) {
-        SchedAttr { runtime: SHORT, ..attr }.apply();
+    if let Some(attr) = scheduling().filter(is_ordinary) {
+        let attr = libc::sched_attr { sched_runtime: SHORT, ..attr };
+        // SAFETY: 0 is the calling thread; the kernel reads as many bytes as `size` says, which is the size of the struct.
+        unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
     }
 }
 
@@ -57,17 +41,17 @@ mod tests {
 
     #[test]
     fn a_thread_gets_short_slices_and_keeps_its_niceness() {
+        // In a thread of its own, since it stays so.
         let thread = std::thread::spawn(|| {
-            let before = SchedAttr::read().expect("Linux tells");
+            let before = scheduling().expect("Linux tells");
             ask_for_short_slices();
-            (before, SchedAttr::read().expect("Linux tells"))
+            (before, scheduling().expect("Linux tells"))
         });
         let (before, after) = thread.join().unwrap();
-        assert_eq!((before.policy, before.nice, before.flags), (after.policy, after.nice, after.flags));
+        let kept = |attr: &libc::sched_attr| (attr.sched_policy, attr.sched_nice, attr.sched_flags);
+        assert_eq!(kept(&before), kept(&after));
         // An older kernel has no slices, and tells of none.
-        assert!(
-            before.runtime == 0 || !before.is_ordinary() || after.runtime == SHORT,
-            "{before:?} {after:?}"
-        );
+        let slices = (before.sched_runtime, after.sched_runtime);
+        assert!(slices.0 == 0 || !is_ordinary(&before) || slices.1 == SHORT, "{slices:?}");
     }
 }

@@ -17,8 +17,8 @@ use super::keep::keeper::Timekeeper;
 use super::keep::orders::Orders;
 use super::lifecycle::Lifecycle;
 use super::listeners::Listeners;
-use super::poll::computing::Computing;
 use super::poll::crew::Crew;
+use super::poll::paces::Paces;
 use super::poll::poller::Poller;
 use super::poll::threads::Threads;
 use super::pulse::Pulse;
@@ -214,8 +214,7 @@ fn share(
             tick: extras.tick,
             output_total: Arc::default(),
             input_total: Arc::default(),
-            computing: Computing::new(processors),
-            processors,
+            paces: Paces::new(processors),
             listeners,
             relistens: relisten,
             limits: LiveLimits::new(in_force),

@@ -15,7 +15,7 @@ use super::lifecycle::Lifecycle;
 use super::listener::Listener;
 use super::listeners::Listeners;
 use super::poll::ThreadCrew;
-use super::poll::computing::Computing;
+use super::poll::paces::Paces;
 use super::poll::poller::Poller;
 use super::pulse::Pulse;
 use super::queue::line::{Claim, Entry, Line};
@@ -76,8 +76,8 @@ pub(crate) struct Shared {
     pub(crate) sharing: Sharing,
     pub(crate) poller: Poller,
     pub(crate) crew: ThreadCrew,
-    /// Workers that compute.
-    pub(crate) computing: Computing,
+    /// Workers in turns that compute, or that may wait.
+    pub(crate) paces: Paces,
     pub(crate) counts: Counts,
     pub(crate) pulse: Pulse,
     pub(crate) farewells: Farewells,
@@ -88,8 +88,6 @@ pub(crate) struct Shared {
     pub(crate) output_total: Arc<Holdings>,
     /// Memory for requests that are not answered, of all connections together.
     pub(crate) input_total: Arc<Holdings>,
-    /// Processors this process may use.
-    pub(crate) processors: usize,
 }
 
 impl Shared {
@@ -169,7 +167,7 @@ impl Shared {
 
     /// Workers that are about to take what comes: those that stand back for others that compute are not.
     pub(crate) fn free_workers(&self) -> usize {
-        if self.computing.is_enough() { 0 } else { self.counts.free_workers() }
+        if self.paces.is_enough() { 0 } else { self.counts.free_workers() }
     }
 
     /// Whether something waits for a worker.

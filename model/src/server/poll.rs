@@ -6,3 +6,5 @@ pub(crate) mod awake;
 pub(crate) mod crew;
 #[path = "../../../src/server/poll/leadership.rs"]
 pub(crate) mod leadership;
+#[path = "../../../src/server/poll/paces.rs"]
+pub(crate) mod paces;

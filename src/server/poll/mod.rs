@@ -2,9 +2,9 @@
 
 pub(crate) mod awake;
 pub(crate) mod busy_poll;
-pub(crate) mod computing;
 pub(crate) mod crew;
 pub(crate) mod leadership;
+pub(crate) mod paces;
 pub(crate) mod poller;
 pub(crate) mod threads;
 

@@ -9,6 +9,10 @@ use std::sync::atomic::Ordering::Relaxed;
 /// times what waking costs (about 5 us with the switch to it).
 pub(crate) const SLOW_TURN: Nanos = 50_000;
 
+/// What a service whose turns were cheap is thought to cost after one that seemed slow: the next turn is looked at closely,
+/// and nobody is woken for it.
+const SUSPECT: Nanos = SLOW_TURN + 1;
+
 /// Turns compute while fewer than this share of them has waited for something.
 const WAITS_SELDOM: u64 = ALL / 16;
 /// All turns, as a share.
@@ -27,12 +31,12 @@ impl TurnCost {
         Self { cost: AtomicU64::new(2 * SLOW_TURN), waits: AtomicU64::new(ALL) }
     }
 
-    /// Notes how long a turn took by the clock on the wall, which a preempted worker sees go on. An
-    /// outlier counts as a millisecond at most: enough to have the next turns looked at closely.
+    /// Notes how long a turn took by the clock on the wall, which a preempted worker sees go on. So outliers make a cheap
+    /// service suspect and not slow, and one counts as a millisecond at most: its next turn is looked at closely.
     pub(crate) fn note(&self, took: Nanos) {
         let cost = self.get();
-        let took = took.min(1_000_000);
-        self.cost.store((cost * 7 + took) / 8, Relaxed);
+        let most = if cost > SLOW_TURN { u64::MAX } else { SUSPECT };
+        self.cost.store(((cost * 7 + took.min(1_000_000)) / 8).min(most), Relaxed);
     }
 
     /// Notes what a turn really cost: see [`Probe`].
@@ -44,7 +48,7 @@ impl TurnCost {
 
     /// Whether turns of this service are slow and compute: they keep a processor busy, and wait for nothing.
     pub(crate) fn computes(&self) -> bool {
-        self.get() > SLOW_TURN && self.waits.load(Relaxed) < WAITS_SELDOM
+        is_slow(self.get()) && self.waits.load(Relaxed) < WAITS_SELDOM
     }
 
     /// Begins to look closely at a turn, if turns of this service seem slow.
@@ -58,6 +62,11 @@ impl TurnCost {
     pub(crate) fn get(&self) -> Nanos {
         self.cost.load(Relaxed)
     }
+}
+
+/// Whether a turn that costs this is worth waking another worker for.
+pub(crate) fn is_slow(cost: Nanos) -> bool {
+    cost > SUSPECT
 }
 
 /// A close look at a turn that is expected to be slow. On a busy machine a cheap turn can seem slow,
@@ -112,9 +121,9 @@ mod tests {
     #[test]
     fn the_bounds_themselves_do_not_count_as_computing() {
         let known = |cost, waits| TurnCost { cost: AtomicU64::new(cost), waits: AtomicU64::new(waits) };
-        assert!(known(SLOW_TURN + 1, WAITS_SELDOM - 1).computes());
-        assert!(!known(SLOW_TURN, WAITS_SELDOM - 1).computes());
-        assert!(!known(SLOW_TURN + 1, WAITS_SELDOM).computes());
+        assert!(known(SUSPECT + 1, WAITS_SELDOM - 1).computes());
+        assert!(!known(SUSPECT, WAITS_SELDOM - 1).computes());
+        assert!(!known(SUSPECT + 1, WAITS_SELDOM).computes());
     }
 
     #[test]
@@ -128,6 +137,24 @@ mod tests {
         let before = known.get();
         known.note_probed(Probed { cost: 5_000_000_000, waited: false });
         assert_eq!(known.get(), u64::midpoint(before, 1_000_000), "a probe is worth more");
+    }
+
+    #[test]
+    fn a_cheap_service_with_a_turn_that_seemed_slow_is_looked_at_closely_before_anybody_is_woken() {
+        let cheap = || TurnCost { cost: AtomicU64::new(20_000), waits: AtomicU64::new(0) };
+        let (preempted, slow) = (cheap(), cheap());
+        for service in [&preempted, &slow] {
+            assert!(service.probe().is_none());
+            service.note(3_000_000);
+            assert!(!is_slow(service.get()) && service.probe().is_some());
+        }
+        preempted.note_probed(Probed { cost: 20_000, waited: false });
+        assert!(preempted.probe().is_none(), "it was only preempted");
+        slow.note_probed(Probed { cost: 3_000_000, waited: false });
+        assert!(is_slow(slow.get()) && slow.computes());
+        let unmeasured = cheap();
+        (0..4).for_each(|_| unmeasured.note(3_000_000));
+        assert!(is_slow(unmeasured.get()), "where no close look can be had, the clock on the wall has to do");
     }
 
     #[test]

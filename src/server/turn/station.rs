@@ -7,7 +7,8 @@ use crate::server::counts::Row;
 use crate::server::datagram::batch::Batch;
 use crate::server::in_force::LimitsView;
 use crate::server::poll::busy_poll::BusyPoll;
-use crate::server::queue::cost::{SLOW_TURN, TurnCost};
+use crate::server::poll::paces::Pace;
+use crate::server::queue::cost::{TurnCost, is_slow};
 use crate::server::shared::Shared;
 use crate::service::{Buffers, TlsBuffers};
 
@@ -28,9 +29,8 @@ pub(crate) struct Station<'a> {
     pub(crate) now: Nanos,
     pub(crate) busy_poll: BusyPoll,
     pub(crate) limits: LimitsView,
-    /// Its turn is one that computes.
-    computing: bool,
-    /// When the last such turn had ended, enough other workers computed.
+    pace: Pace,
+    /// When its last turn had ended, enough other workers were at it.
     pub(crate) surplus: bool,
     /// The turn that begins is the only thing there was to do a moment ago.
     pub(crate) alone: bool,
@@ -52,7 +52,7 @@ impl<'a> Station<'a> {
             now: 0,
             busy_poll,
             limits,
-            computing: false,
+            pace: Pace::default(),
             surplus: false,
             alone: false,
         }
@@ -89,24 +89,30 @@ impl<'a> Station<'a> {
     /// A turn of a connection begins, of a service whose turns cost this.
     pub(crate) fn begin_turn(&mut self, cost: &TurnCost) {
         // A turn whose end was not noted, since something panicked, still counts.
-        if cost.computes() && !self.computing {
-            self.computing = true;
-            self.shared.computing.enter();
+        if cost.computes() && self.pace == Pace::Cheap {
+            self.set_pace(Pace::Computes);
         }
         self.begin(cost.get());
     }
 
     /// Something begins that counts as busy, and is expected to take `cost`; others take what else there is.
-    pub(crate) fn begin(&self, cost: Nanos) {
+    pub(crate) fn begin(&mut self, cost: Nanos) {
+        if is_slow(cost) && self.pace == Pace::Cheap {
+            self.set_pace(Pace::MayWait);
+        }
         self.meter().begin(self.now);
         self.share_work(cost);
     }
 
+    fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+        self.shared.paces.begin(pace);
+    }
+
     /// It has ended, now.
     pub(crate) fn finish(&mut self) {
-        if std::mem::take(&mut self.computing) {
-            self.surplus = self.shared.computing.leave();
-        }
+        let pace = std::mem::take(&mut self.pace);
+        self.surplus = self.shared.paces.end(pace, || self.shared.crew.awake());
         self.read_clock();
         self.meter().end(self.now);
     }
@@ -120,12 +126,12 @@ impl<'a> Station<'a> {
             return;
         }
         let waiting = || if self.alone { 0 } else { self.shared.waiting() as u64 };
-        let share = if cost > SLOW_TURN {
-            let one_too_many = self.computing && self.shared.computing.is_enough();
+        let share = if is_slow(cost) {
+            let one_too_many = self.pace == Pace::Computes && self.shared.paces.is_enough();
             !one_too_many && (waiting() > 0 || !crew.is_led())
         } else {
             // In this order: what waits is in four cache lines that every worker writes to.
-            crew.awake() < self.shared.processors && waiting() * cost > SPREAD
+            self.shared.paces.has_room(crew.awake()) && waiting() * cost > SPREAD
         };
         if share {
             crew.wake_sleeper();

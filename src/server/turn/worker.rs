@@ -126,7 +126,7 @@ fn follow(station: &mut Station<'_>, offer: Offer<Entry>) -> After {
         return After::Leave;
     }
     if std::mem::take(&mut station.surplus) && shared.has_work() {
-        shared.crew.stand_back(station.me, || shared.life.is_stopped());
+        shared.crew.stand_back(station.me, || shared.life.is_stopped() || is_missed(shared));
         return After::Leave;
     }
     After::GoOn
@@ -178,6 +178,11 @@ fn spin(station: &mut Station<'_>, lead: &ThreadLead<'_>) -> Option<Harvest> {
         }
         last = now;
     }
+}
+
+/// Whether a worker that has just lain down is missed: others did so at the same moment, and nobody is left.
+fn is_missed(shared: &Shared) -> bool {
+    !shared.paces.is_enough() && shared.paces.has_room(shared.crew.awake())
 }
 
 /// Does the owner's housekeeping.

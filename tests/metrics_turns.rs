@@ -151,6 +151,8 @@ fn newcomers_are_told_from_the_turns_of_open_connections() {
     let mut held = site.client();
     gate.open();
     held.say("first").hear("first");
+    // Until then its turn may go on, and read what is said next.
+    site.until("its turn has ended", |now| now.idle == 1);
     gate.shut();
     let mut busy = site.client();
     busy.mutter("x");

@@ -94,7 +94,7 @@ mod transport;
 /// The PROXY protocol, for programs that accept connections themselves. A listener with [`Listen::accept_proxy`] reads it for its
 /// service.
 pub mod proxy_header {
-    pub use crate::transport::proxy_header::{Header, HeaderError, MAX_BYTES, Origin, Version, parse};
+    pub use crate::transport::proxy_header::{Header, HeaderError, MAX_BYTES, Origin, ProxyVersion, parse};
 }
 
 pub use limits::{DryRun, Fair, Limits, Overload, QueueOrder, RefusalRate};

@@ -291,13 +291,45 @@ fn a_log_that_cannot_be_opened_is_one_line() {
         (&["--access-log", &fifo], 1, &["cannot open the access log", "nobody reads this pipe"]),
         (&["--access-log-format", "json"], 2, &["--access-log-format needs --access-log FILE"]),
     ] {
-        let mut command = support::command(support::path());
-        command.args(["--listen", "echo=http://127.0.0.1:0", "--admin", "off"]).args(args);
-        let output = finish(&mut command);
+        let output = serve_or_check("serve", args);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!((output.status.code(), stderr.lines().count()), (Some(code), 1), "{stderr}");
         words.iter().for_each(|word| assert!(stderr.contains(word), "`{word}` is not in {stderr}"));
     }
+}
+
+fn serve_or_check(command: &str, args: &[&str]) -> std::process::Output {
+    let mut program = support::command(support::path());
+    program.args([command, "--listen", "echo=http://127.0.0.1:0", "--admin", "off"]).args(args);
+    finish(&mut program)
+}
+
+#[test]
+fn check_says_that_a_log_cannot_be_opened_and_makes_no_file() {
+    let room = Room::new("check");
+    let (fresh, fifo, folder) = (room.path("fresh.log"), room.path("fifo"), room.path(""));
+    let (missing, below) = (room.path("no/such/access.log"), room.path("there.log/access.log"));
+    std::fs::write(room.path("there.log"), "before\n").unwrap();
+    assert!(finish(std::process::Command::new("mkfifo").arg(&fifo)).status.success());
+    for (path, why) in [
+        (&*fresh, None),
+        (&*room.path("there.log"), None),
+        ("/dev/null", None),
+        ("-", None),
+        // A reader may come before the server does.
+        (&*fifo, None),
+        (&*missing, Some("No such file")),
+        (&*folder, Some("Is a directory")),
+        (&*below, Some("Not a directory")),
+    ] {
+        let output = serve_or_check("check", &["--access-log", path]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(i32::from(why.is_some())), "{path}: {stderr}");
+        let told = format!("cannot open the access log {path}: {}", why.unwrap_or_default());
+        assert_eq!(stderr.contains(&told), why.is_some(), "`{told}` is not in {stderr}");
+    }
+    assert!(!std::path::Path::new(&fresh).exists());
+    assert_eq!(std::fs::read_to_string(room.path("there.log")).unwrap(), "before\n");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
-use tidegate::metrics::stats::{Ledgers, Place, WorkerClock};
+use tidegate::metrics::stats::{CountedAs, Ledgers, WorkerClock};
 use tidegate::reason::TurnOutcome;
 
 const TURNS: u64 = 200_000;
@@ -27,13 +27,13 @@ fn a_turn_pays_little_for_its_metrics() {
     let clock = WorkerClock::default();
     let counts = best_per_turn(|n| {
         let n = black_box(n);
-        ledger.moved(Place::Queued, Place::Active);
+        ledger.moved(CountedAs::Queued, CountedAs::Active);
         ledger.waited(n % 300_000);
         clock.begin(n);
         ledger.turn(TurnOutcome::Ok, n % 300_000);
         ledger.bytes(64, 64);
         clock.end(n + 1);
-        ledger.moved(Place::Active, Place::Idle);
+        ledger.moved(CountedAs::Active, CountedAs::Idle);
     });
     let time = best_per_turn(|_| {
         black_box(Instant::now());

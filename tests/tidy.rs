@@ -23,29 +23,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How many lines a function may have, from its `fn` to its closing brace.
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// Types of one package that share a name.
-const TWICE: &[&str] = &[
-    "Client",
-    "Connection",
-    "Cost",
-    "Datagrams",
-    "Event",
-    "Fault",
-    "Framing",
-    "Handle",
-    "Kept",
-    "Kind",
-    "Limits",
-    "Place",
-    "Progress",
-    "Refusal",
-    "Side",
-    "Stage",
-    "Step",
-    "Turned",
-    "Version",
-];
-
 /// The folders (or files) of `src/`, the highest first. Each may need what is below it, and nothing else.
 const STOREYS: &[&[&str]] = &[
     &["main"],
@@ -103,6 +80,26 @@ fn a_file_says_first_what_it_is() {
 }
 
 #[test]
+fn every_file_is_part_of_a_crate() {
+    let all = source::all();
+    let declares = |file: &str, module: &str| {
+        let file = all.iter().find(|source| source.path == file);
+        file.is_some_and(|source| shape::declared(&source.code, "mod").iter().any(|(_, name)| name == module))
+    };
+    let is_part = |path: &str| {
+        let name = path.trim_end_matches(".rs").trim_end_matches("/mod");
+        let Some((folder, module)) = name.rsplit_once('/') else { return false };
+        matches!(module, "lib" | "main")
+            || [".rs", "/mod.rs", "/lib.rs", "/main.rs"]
+                .iter()
+                .any(|end| declares(&format!("{folder}{end}"), module))
+    };
+    let of_crates = all.iter().map(|source| source.path.as_str()).filter(|path| path.contains("src/"));
+    let dead: Vec<_> = of_crates.filter(|path| !is_part(path)).collect();
+    assert!(dead.is_empty(), "files that no `mod` names: {dead:?}");
+}
+
+#[test]
 fn a_type_has_a_name_of_its_own() {
     let all = source::all();
     for package in packages(&all) {
@@ -113,7 +110,7 @@ fn a_type_has_a_name_of_its_own() {
                 homes.entry(name).or_default().push(&source.path);
             }
         }
-        homes.retain(|name, homes| homes.len() > 1 && !TWICE.contains(&name.as_str()));
+        homes.retain(|_, homes| homes.len() > 1);
         assert!(homes.is_empty(), "types that share a name: {homes:#?}");
     }
 }

@@ -64,12 +64,12 @@ pub(crate) struct CostArgs {
 struct Stored {
     /// How much more than stored is too much: 0.1 is a tenth.
     tolerance: f64,
-    works: BTreeMap<String, Cost>,
+    works: BTreeMap<String, RequestCost>,
 }
 
 /// What one request costs.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Cost {
+struct RequestCost {
     instructions: f64,
     /// All system calls.
     calls: f64,
@@ -150,7 +150,7 @@ pub(crate) fn run(args: CostArgs) -> Result<()> {
     }
 }
 
-fn store(file: &Path, measured: BTreeMap<String, Cost>) -> Result<()> {
+fn store(file: &Path, measured: BTreeMap<String, RequestCost>) -> Result<()> {
     let mut stored = load(file).unwrap_or(Stored { tolerance: 0.2, works: BTreeMap::new() });
     stored.works.extend(measured);
     let text = serde_json::to_string_pretty(&stored)?;
@@ -163,7 +163,7 @@ fn load(file: &Path) -> Result<Stored> {
     serde_json::from_str(&text).with_context(|| format!("{} is not what --update writes", file.display()))
 }
 
-fn check(file: &Path, measured: &BTreeMap<String, Cost>, out: &mut impl Write) -> Result<()> {
+fn check(file: &Path, measured: &BTreeMap<String, RequestCost>, out: &mut impl Write) -> Result<()> {
     let stored = load(file)?;
     let (mut passed, mut failed) = (0, 0);
     for (name, cost) in measured {
@@ -219,7 +219,7 @@ fn judge(now: f64, then: f64, tolerance: f64, slack: f64) -> Verdict {
 
 impl Work {
     /// What may come on top of a run's cost is threads that met by chance, so the least of a few runs counts.
-    fn cost(&self, cpus: &Cpus) -> Result<Cost> {
+    fn cost(&self, cpus: &Cpus) -> Result<RequestCost> {
         let per_request = |few: f64, many: f64| (many - few) / f64::from(MANY - FEW);
         let least = |requests| -> Result<f64> {
             (0..TRIES).try_fold(f64::MAX, |least, _| Ok(least.min(self.instructions(requests, cpus)?)))
@@ -242,7 +242,7 @@ impl Work {
             .collect();
         let calls = per_request(sum(&few), sum(&many));
         ensure!(instructions > 0.0 && calls > 0.0, "nothing was counted");
-        Ok(Cost { instructions, calls, by_name })
+        Ok(RequestCost { instructions, calls, by_name })
     }
 
     /// Runs the script against tidegate under a tool, to the end of both; what the tool counted is in `report`.

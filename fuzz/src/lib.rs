@@ -4,7 +4,7 @@
 //! `cargo test -p tidegate-fuzz` replays the corpus and tries random inputs for a moment, on stable Rust. To search
 //! for longer: `cargo bolero test -p tidegate-fuzz http_requests`.
 
-use tidegate::proxy_header::{self, MAX_BYTES, Origin, Version};
+use tidegate::proxy_header::{self, MAX_BYTES, Origin, ProxyVersion};
 use tidegate::service::http::wire::{
     BodyLimits, BodyReader, Chunked, Piece, Refused, RequestHead, ResponseHead, Scanner, Slots, decode_path,
 };
@@ -253,7 +253,7 @@ impl Reader for Proxied {
 fn passed_on(origin: Origin) {
     let Origin::Client { source, destination } = origin else { return };
     let canonical = |address: std::net::SocketAddr| (address.ip().to_canonical(), address.port());
-    for version in [Version::V1, Version::V2] {
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
         let mut bytes = Vec::new();
         version.write(source, destination, &mut bytes);
         let header = proxy_header::parse(&bytes).unwrap().expect("it is whole");

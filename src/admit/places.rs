@@ -13,7 +13,7 @@ pub(crate) struct Places {
 
 /// A place that was taken; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<Places>);
+pub(crate) struct TakenPlace(Arc<Places>);
 
 impl Places {
     pub(crate) fn new(limit: usize) -> Self {
@@ -21,8 +21,8 @@ impl Places {
     }
 
     /// Takes a place, unless all are taken.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<Place> {
-        self.count_one().then(|| Place(self.clone()))
+    pub(crate) fn take(self: &Arc<Self>) -> Option<TakenPlace> {
+        self.count_one().then(|| TakenPlace(self.clone()))
     }
 
     /// Counts one more as taken, unless all are: the caller [gives it back](Self::give_back).
@@ -56,7 +56,7 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for TakenPlace {
     fn drop(&mut self) {
         self.0.give_back();
     }

@@ -2,7 +2,12 @@
 
 use crate::{AccessFormat, AccessLog};
 use clap::Args;
+use rustix::fs::{Access, AtFlags, CWD};
 use std::fmt;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 /// Options of the access log.
 #[derive(Clone, Debug, Default, Args)]
@@ -68,14 +73,42 @@ impl AccessPlan {
             "-" => AccessLog::stdout(self.format),
             path => AccessLog::file(path, self.format),
         };
-        opened.map_err(|error| {
-            let why = match error.raw_os_error() {
-                Some(libc::ENXIO) => "nobody reads this pipe".to_owned(),
-                _ => error.to_string(),
-            };
-            format!("cannot open the access log {}: {why}", self.to)
-        })
+        opened.map_err(|error| self.unopened(&error))
     }
+
+    /// Checks that the log could be opened now, and makes no file.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self.to.as_str() {
+            "-" => Ok(()),
+            path => openable(Path::new(path)).map_err(|error| self.unopened(&error)),
+        }
+    }
+
+    fn unopened(&self, error: &io::Error) -> String {
+        let why = match error.raw_os_error() {
+            Some(libc::ENXIO) => "nobody reads this pipe".to_owned(),
+            _ => error.to_string(),
+        };
+        format!("cannot open the access log {}: {why}", self.to)
+    }
+}
+
+/// Whether lines could be appended to this file, or to a new one in its place.
+fn openable(path: &Path) -> io::Result<()> {
+    match path.metadata() {
+        // Opened and closed again, it would tell its reader that the log has ended.
+        Ok(there) if there.file_type().is_fifo() => may(path, Access::WRITE_OK),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            may(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)
+        }
+        _ => OpenOptions::new().append(true).open(path).map(drop),
+    }
+}
+
+/// Whether the effective user may do this with the file or the folder.
+fn may(path: &Path, access: Access) -> io::Result<()> {
+    Ok(rustix::fs::accessat(CWD, path, access, AtFlags::EACCESS)?)
 }
 
 impl fmt::Display for AccessPlan {

@@ -1,12 +1,12 @@
 //! The configuration file: reads it as a table, and knows in which line each key is.
 
 use crate::limits::show_time;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 /// A configuration file larger than this is a mistake.
@@ -112,31 +112,30 @@ fn read(path: &Path) -> Result<String, String> {
 }
 
 /// Reads to the end, or to one byte more than [`SIZE_MAX`]; a pipe that is silent for this time is an error.
-fn read_within(mut file: &File, silence_max: Duration) -> Result<Vec<u8>, String> {
-    // Not by its size, which a device does not have.
-    let is_pipe = file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
-    let (mut text, mut buffer, mut heard) = (Vec::new(), [0; 8192], Instant::now());
-    let mut writer_seen = false;
-    while text.len() as u64 <= SIZE_MAX {
-        match file.read(&mut buffer) {
-            // The end; or, of a pipe, that no program has it open for writing yet.
-            Ok(0) if !is_pipe || writer_seen => break,
-            Ok(0) => {}
-            Ok(n) => {
-                text.extend_from_slice(&buffer[..n]);
-                (writer_seen, heard) = (true, Instant::now());
-                continue;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => writer_seen = true,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error.to_string()),
-        }
-        if heard.elapsed() >= silence_max {
+fn read_within(file: &File, silence_max: Duration) -> Result<Vec<u8>, String> {
+    let (mut text, mut rest) = (Vec::new(), file.take(SIZE_MAX + 1));
+    loop {
+        // Before a program has opened a pipe for writing, a read would say that it has ended.
+        if !is_readable_within(file, silence_max).map_err(|error| error.to_string())? {
             return Err(format!("nothing was written to it for {}", show_time(silence_max)));
         }
-        std::thread::sleep(Duration::from_millis(5));
+        match rest.read_to_end(&mut text) {
+            Ok(_) => return Ok(text),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.to_string()),
+        }
     }
-    Ok(text)
+}
+
+/// Waits until there is something to read, or the end.
+fn is_readable_within(file: &File, time: Duration) -> io::Result<bool> {
+    let timeout = Timespec::try_from(time).map_err(io::Error::other)?;
+    loop {
+        match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            polled => return Ok(polled? > 0),
+        }
+    }
 }
 
 /// What is wrong with a text that is not TOML, and in which line.

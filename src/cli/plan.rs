@@ -9,7 +9,7 @@ use super::tls_options::{self, TlsOptions, TlsProblem};
 use super::web_options::WebOptions;
 use crate::AccessLog;
 use crate::limits::Limits;
-use crate::server::{BoundServer, Builder, LimitChange, Listen, Server};
+use crate::server::{BoundServer, Builder, LimitChange, Listen, ListenOffer, Server};
 use crate::service::{
     BackendTls, Cost, DatagramService, Echo, HttpGateConfig, Network, Proxy, ProxyBuilder, Service, Time,
     Work, hello, hello_datagrams, http, proxy, websocket,
@@ -64,7 +64,9 @@ pub(super) struct PlannedListener {
     pub(super) address: Address,
     /// The mode of the file of its Unix socket, if it is said.
     pub(super) socket_mode: Option<u32>,
-    pub(super) offer: PlannedOffer,
+    offer: ListenOffer,
+    /// The gate that it offers, if it is one.
+    proxy: Option<Arc<Proxy>>,
     /// The balancers whose PROXY headers are believed.
     pub(super) balancers: Vec<Network>,
     /// What is set of a gate.
@@ -83,15 +85,8 @@ pub(super) struct PlannedListener {
 
 /// What a listener is to offer: a gate is made once its backends are resolved.
 enum Wanted {
-    Offer(PlannedOffer),
+    Offer(ListenOffer),
     Gate(Box<ProxyBuilder>),
-}
-
-/// What a listener offers.
-pub(super) enum PlannedOffer {
-    Stream(Arc<dyn Service>),
-    Gate(Arc<Proxy>),
-    Datagrams(Arc<dyn DatagramService>),
 }
 
 /// A listener as its words say it, before its names are looked up and its files are read.
@@ -117,12 +112,12 @@ impl Parsed {
         let tls = tls.setup(url.scheme).map_err(|problem| tls_problem(&text, problem))?;
         let address = address(&text, &url)?;
         let (mut gate_table, mut backends) = (Vec::new(), Vec::new());
-        let offer = match wanted {
-            Wanted::Offer(offer) => offer,
+        let (offer, proxy) = match wanted {
+            Wanted::Offer(offer) => (offer, None),
             Wanted::Gate(gate) => {
                 (gate_table, backends) = (gate.table(), gate.backends());
-                let gate = gate.build().map_err(|why| failed(why.to_string()))?;
-                PlannedOffer::Gate(Arc::new(gate))
+                let proxy = Arc::new(gate.build().map_err(|why| failed(why.to_string()))?);
+                (ListenOffer::Stream(proxy.clone()), Some(proxy))
             }
         };
         let scheme = url.scheme;
@@ -135,6 +130,7 @@ impl Parsed {
             address,
             socket_mode,
             offer,
+            proxy,
             balancers,
             gate: gate_table,
             backends,
@@ -154,19 +150,12 @@ impl PlannedListener {
 
     /// Descriptors that its service may have open beside those of its clients.
     pub(super) fn descriptors(&self) -> usize {
-        match &self.offer {
-            PlannedOffer::Stream(service) => service.descriptors(),
-            PlannedOffer::Gate(gate) => gate.descriptors(),
-            PlannedOffer::Datagrams(_) => 0,
-        }
+        self.offer.descriptors()
     }
 
     /// Where its backends are now, if it is a gate.
     pub(super) fn backend_addresses(&self) -> Vec<Address> {
-        match &self.offer {
-            PlannedOffer::Gate(gate) => gate.addresses(),
-            PlannedOffer::Stream(_) | PlannedOffer::Datagrams(_) => Vec::new(),
-        }
+        self.proxy.as_ref().map_or_else(Vec::new, |proxy| proxy.addresses())
     }
 
     /// Whether it is one listener with other settings, at most: it is where the other one is, and offers the same.
@@ -176,14 +165,11 @@ impl PlannedListener {
 
     /// The name of what it offers: all gates have one.
     pub(super) fn kind(&self) -> &str {
-        match self.offer {
-            PlannedOffer::Gate(_) => "proxy",
-            _ => &self.service,
-        }
+        if self.is_gate() { "proxy" } else { &self.service }
     }
 
     pub(super) fn is_gate(&self) -> bool {
-        matches!(self.offer, PlannedOffer::Gate(_))
+        self.proxy.is_some()
     }
 
     /// Whether it is a gate whose backends speak TLS.
@@ -198,11 +184,7 @@ impl PlannedListener {
 
     /// Bytes that its service may take beside what its connections take.
     pub(super) fn memory(&self, limits: &Limits) -> usize {
-        match &self.offer {
-            PlannedOffer::Stream(service) => service.memory(limits),
-            PlannedOffer::Gate(gate) => gate.memory(limits),
-            PlannedOffer::Datagrams(_) => 0,
-        }
+        self.offer.memory(limits)
     }
 
     /// Whether it is a gate that accepts any certificate of a backend.
@@ -255,7 +237,7 @@ impl PlannedListener {
     /// they may be silent for another time now.
     pub(super) fn take_over(&mut self, new: Self) -> bool {
         let mut calls = false;
-        if let (PlannedOffer::Gate(old), PlannedOffer::Gate(new)) = (&self.offer, &new.offer) {
+        if let (Some(old), Some(new)) = (&self.proxy, &new.proxy) {
             calls = old.take_over(new);
         }
         #[cfg(feature = "tls")]
@@ -263,7 +245,7 @@ impl PlannedListener {
             old.show_certificates_of(new);
         }
         let serving = std::mem::replace(self, new);
-        (self.offer, self.tls) = (serving.offer, serving.tls);
+        (self.offer, self.proxy, self.tls) = (serving.offer, serving.proxy, serving.tls);
         calls
     }
 
@@ -280,19 +262,14 @@ impl PlannedListener {
     /// It was closed there, and its last clients go on.
     pub(super) fn close(&mut self, address: Address) {
         self.closed_at = Some(address);
-        if let PlannedOffer::Gate(gate) = &self.offer {
-            gate.rest();
+        if let Some(proxy) = &self.proxy {
+            proxy.rest();
         }
     }
 
     /// What the server is told of it.
     pub(super) fn listen(&self) -> Listen {
-        let address = self.address;
-        let listen = match &self.offer {
-            PlannedOffer::Stream(service) => Listen::shared(address, service.clone()),
-            PlannedOffer::Gate(gate) => Listen::shared(address, gate.clone()),
-            PlannedOffer::Datagrams(service) => Listen::datagrams_at(address, service.clone()),
-        };
+        let listen = Listen::offering(self.address, self.offer.clone());
         let listen = listen.accept_proxy(self.balancers.iter().copied());
         let listen = match self.socket_mode {
             Some(mode) => listen.socket_mode(mode),
@@ -317,7 +294,7 @@ impl PlannedListener {
     }
 
     pub(super) fn has_backlog(&self) -> bool {
-        !matches!(self.offer, PlannedOffer::Datagrams(_))
+        !self.offer.takes_datagrams()
     }
 }
 
@@ -543,10 +520,10 @@ fn listener(text: &str, work: Cost, web: &WebOptions) -> Result<(String, Url, Wa
         return Err(wrong(&"a listener has no path"));
     }
     let offer = match over_tcp(tls_options::inside(url.scheme).unwrap_or(url.scheme)) {
-        Scheme::Tcp => stream_service(name, work).map(PlannedOffer::Stream),
-        Scheme::Udp => datagram_service(name, work).map(PlannedOffer::Datagrams),
-        Scheme::Http => http_service(name, work).map(PlannedOffer::Stream),
-        Scheme::Ws => socket_service(name, work, web).map(PlannedOffer::Stream),
+        Scheme::Tcp => stream_service(name, work).map(ListenOffer::Stream),
+        Scheme::Udp => datagram_service(name, work).map(ListenOffer::Datagrams),
+        Scheme::Http => http_service(name, work).map(ListenOffer::Stream),
+        Scheme::Ws => socket_service(name, work, web).map(ListenOffer::Stream),
         _ => {
             return Err(wrong(
                 &"a listener is tcp://, udp://, http:// or ws://, tls://, https:// or wss://, or unix:, http+unix: or ws+unix:",

@@ -75,7 +75,11 @@ pub(super) fn check(args: CheckArgs) -> ExitCode {
         return against::run(args, &address);
     }
     let planned = config::merge(args).map_err(ExitError::usage).and_then(|args| checked::plan(&args));
-    match planned {
+    let openable = |plan: Plan| match plan.access.as_ref().map_or(Ok(()), AccessPlan::check) {
+        Ok(()) => Ok(plan),
+        Err(why) => Err(ExitError::failed(why)),
+    };
+    match planned.and_then(openable) {
         Ok(plan) => {
             for warning in plan.warnings.iter().chain(&config::unknown_variables()) {
                 log::say(&format!("tidegate: warning: {warning}"));

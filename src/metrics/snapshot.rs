@@ -175,7 +175,7 @@ impl Snapshot {
 /// One refusal, for the status page: no address of a client is kept.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Refusal {
+pub struct RefusalEntry {
     /// When, in milliseconds since the Unix epoch.
     pub at_unix_ms: u64,
     /// Index into [`Snapshot::listeners`].
@@ -218,7 +218,7 @@ pub trait Observe: Send + Sync {
     fn snapshot(&self) -> Snapshot;
 
     /// The last refusals, newest first, at most 50.
-    fn refusals(&self) -> Vec<Refusal>;
+    fn refusals(&self) -> Vec<RefusalEntry>;
 
     /// The sources that were refused most in the last minute for being who they are (`max_per_source`,
     /// `source_rate`), the most refused first, at most five.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Where a connection is, as far as counting goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Place {
+pub enum CountedAs {
     /// It waits for its first turn, until which it may be turned away.
     New,
     /// It waits for another turn.
@@ -26,7 +26,7 @@ pub enum Place {
     Idle,
 }
 
-impl Place {
+impl CountedAs {
     const COUNT: usize = 4;
 }
 
@@ -36,7 +36,7 @@ impl Place {
 pub struct Ledger {
     sequence: AtomicUsize,
     accepted: Tally,
-    places: [Tally; Place::COUNT],
+    places: [Tally; CountedAs::COUNT],
     dropped: [Tally; DropReason::COUNT],
     closed: [Tally; CloseReason::COUNT],
     turns: [Tally; TurnOutcome::COUNT],
@@ -64,7 +64,7 @@ impl Ledger {
     pub fn admitted(&self) {
         self.update(|l| {
             l.accepted.add(1);
-            l.places[Place::New as usize].add(1);
+            l.places[CountedAs::New as usize].add(1);
         });
     }
 
@@ -77,7 +77,7 @@ impl Ledger {
     }
 
     /// A connection went from one place to another.
-    pub fn moved(&self, from: Place, to: Place) {
+    pub fn moved(&self, from: CountedAs, to: CountedAs) {
         self.update(|l| {
             l.places[from as usize].add(-1);
             l.places[to as usize].add(1);
@@ -85,7 +85,7 @@ impl Ledger {
     }
 
     /// A connection that waited for its first turn was turned away.
-    pub fn shed(&self, from: Place, reason: DropReason) {
+    pub fn shed(&self, from: CountedAs, reason: DropReason) {
         self.update(|l| {
             l.places[from as usize].add(-1);
             l.dropped[reason as usize].add(1);
@@ -93,7 +93,7 @@ impl Ledger {
     }
 
     /// A connection ended.
-    pub fn closed(&self, from: Place, reason: CloseReason) {
+    pub fn closed(&self, from: CountedAs, reason: CloseReason) {
         self.update(|l| {
             l.places[from as usize].add(-1);
             l.closed[reason as usize].add(1);
@@ -184,13 +184,13 @@ impl Ledger {
     }
 }
 
-type Balanced = (i64, [i64; Place::COUNT], [i64; DropReason::COUNT], [i64; CloseReason::COUNT]);
+type Balanced = (i64, [i64; CountedAs::COUNT], [i64; DropReason::COUNT], [i64; CloseReason::COUNT]);
 
 /// A sum of ledgers in the making: places may be negative until they are settled.
 #[derive(Debug, Default)]
 struct Sum {
     listener: ListenerSnapshot,
-    places: [i64; Place::COUNT],
+    places: [i64; CountedAs::COUNT],
     took: Duration,
 }
 
@@ -213,10 +213,10 @@ impl Sum {
     /// makes a place negative by as many as moved, and another too large by the same number: take
     /// it from there. The sum stays what it is.
     fn settle(&mut self) {
-        for place in 0..Place::COUNT {
+        for place in 0..CountedAs::COUNT {
             while self.places[place] < 0 {
                 let missing = -self.places[place];
-                let largest = (0..Place::COUNT).max_by_key(|&p| self.places[p]).unwrap_or(place);
+                let largest = (0..CountedAs::COUNT).max_by_key(|&p| self.places[p]).unwrap_or(place);
                 let taken = missing.min(self.places[largest].max(0));
                 if taken == 0 {
                     // More were seen to end than to be accepted: they were accepted meanwhile.
@@ -373,13 +373,13 @@ mod tests {
             });
             scope.spawn(move || {
                 for () in admitted {
-                    ledgers.of(1, 0).moved(Place::New, Place::Active);
+                    ledgers.of(1, 0).moved(CountedAs::New, CountedAs::Active);
                     take.send(()).unwrap();
                 }
             });
             scope.spawn(move || {
                 for () in taken {
-                    ledgers.of(2, 0).closed(Place::Active, CloseReason::Client);
+                    ledgers.of(2, 0).closed(CountedAs::Active, CloseReason::Client);
                 }
             });
             // Miri is slow, and tries other orders of the threads in each of its runs.

@@ -7,7 +7,7 @@ use super::capacity::shelf_limits;
 use super::close::farewells::Farewells;
 use super::close::linger::{Lingering, Lingers};
 use super::counts::Counts;
-use super::datagram::socket::{DatagramSocket, Datagrams};
+use super::datagram::socket::{DatagramListeners, DatagramSocket};
 use super::error::{BuildError, cannot_start};
 use super::extras::Extras;
 use super::handle::{Handle, Trigger};
@@ -161,7 +161,7 @@ fn share(
     parts: Parts,
 ) -> Arc<Shared> {
     let Parts { poller, crew, lingers, acceptor, relisten } = parts;
-    let datagrams = Datagrams::new(datagrams, &limits);
+    let datagrams = DatagramListeners::new(datagrams, &limits);
     let room = listeners.room();
     let has_tls = listeners.iter().any(|listener| listener.tls.is_some());
     let counts = counts(&limits, &listeners, &datagrams);
@@ -223,7 +223,7 @@ fn share(
 }
 
 /// The counts of the threads that there can be, at the listeners that there are, and room for more.
-fn counts(limits: &Limits, listeners: &Listeners, datagrams: &Datagrams) -> Counts {
+fn counts(limits: &Limits, listeners: &Listeners, datagrams: &DatagramListeners) -> Counts {
     let counts = Counts::new(limits.workers_most(), listeners.room()).with_workers(limits.workers);
     let of_datagrams = datagrams.sockets.iter().map(|socket| socket.column);
     counts.open((0..listeners.len()).chain(of_datagrams));

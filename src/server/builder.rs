@@ -228,10 +228,7 @@ impl Builder {
     /// The addresses of one protocol: those of listeners for connections with what stands beside them, or those of
     /// listeners for datagrams.
     fn neighbours(&self, connections: bool) -> Vec<SocketAddr> {
-        let same = self
-            .listeners
-            .iter()
-            .filter(|listen| matches!(listen.offer, ListenOffer::Stream(_)) == connections);
+        let same = self.listeners.iter().filter(|listen| listen.offer.takes_datagrams() != connections);
         let beside = self.beside.iter().copied().filter(|_| connections);
         same.filter_map(|listen| listen.address.ip()).chain(beside).collect()
     }
@@ -254,10 +251,7 @@ impl Builder {
     pub fn bind(mut self) -> Result<BoundServer, BuildError> {
         self.check()?;
         self.limits = self.effective_limits();
-        let of_services = self.listeners.iter().map(|listen| match &listen.offer {
-            ListenOffer::Stream(service) => service.descriptors(),
-            ListenOffer::Datagrams(_) => 0,
-        });
+        let of_services = self.listeners.iter().map(|listen| listen.offer.descriptors());
         check_descriptors(&self.limits, self.listeners.len(), of_services.sum())?;
         let (streams, others) = (self.neighbours(true), self.neighbours(false));
         let around = Around {

@@ -1,7 +1,7 @@
 //! How many file descriptors and how much memory a server can come to need under its limits.
 
 use super::close::farewells::Farewells;
-use super::datagram::socket::Datagrams;
+use super::datagram::socket::DatagramListeners;
 use super::error::BuildError;
 use super::listener::Listener;
 use super::queue::line::Entry;
@@ -52,7 +52,7 @@ impl Limits {
     /// The bytes that datagrams can make the server hold on top of that, where it has a listener for them: a place for
     /// each datagram that waits or is being answered, and a batch for each thread that receives.
     pub fn datagram_memory_ceiling(&self) -> usize {
-        Datagrams::memory_ceiling(self)
+        DatagramListeners::memory_ceiling(self)
     }
 }
 

@@ -81,9 +81,34 @@ fn take_over(socket: OwnedFd, limits: &Limits, bound: BoundSocket) -> io::Result
 }
 
 /// What a listener offers.
-pub(super) enum ListenOffer {
+#[derive(Clone)]
+pub(crate) enum ListenOffer {
     Stream(Arc<dyn Service>),
     Datagrams(Arc<dyn DatagramService>),
+}
+
+impl ListenOffer {
+    /// Descriptors that the service may have open beside those of its clients.
+    pub(crate) fn descriptors(&self) -> usize {
+        match self {
+            ListenOffer::Stream(service) => service.descriptors(),
+            ListenOffer::Datagrams(_) => 0,
+        }
+    }
+
+    /// Bytes that the service may take beside what its connections take.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program says what its limits come to"))]
+    pub(crate) fn memory(&self, limits: &Limits) -> usize {
+        match self {
+            ListenOffer::Stream(service) => service.memory(limits),
+            ListenOffer::Datagrams(_) => 0,
+        }
+    }
+
+    /// Whether it is for datagrams.
+    pub(crate) fn takes_datagrams(&self) -> bool {
+        matches!(self, ListenOffer::Datagrams(_))
+    }
 }
 
 impl std::fmt::Debug for Listen {
@@ -155,13 +180,8 @@ impl Listen {
         Self::offering(address.into(), ListenOffer::Datagrams(service))
     }
 
-    /// A listener for datagrams where the program says.
-    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program replaces itself"))]
-    pub(crate) fn datagrams_at(address: Address, service: Arc<dyn DatagramService>) -> Self {
-        Self::offering(address, ListenOffer::Datagrams(service))
-    }
-
-    fn offering(address: Address, offer: ListenOffer) -> Self {
+    /// A listener for either.
+    pub(crate) fn offering(address: Address, offer: ListenOffer) -> Self {
         Self {
             address,
             offer,
@@ -280,7 +300,7 @@ impl Listen {
     /// Whether it is a listener for datagrams.
     #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens listeners again"))]
     pub(super) fn takes_datagrams(&self) -> bool {
-        matches!(self.offer, ListenOffer::Datagrams(_))
+        self.offer.takes_datagrams()
     }
 
     /// The same of a listener for datagrams.

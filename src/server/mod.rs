@@ -46,7 +46,7 @@ pub(crate) use handover::LeavingSocket;
 pub use keep::orders::ShutdownReport;
 pub use listen::Listen;
 #[cfg(feature = "cli")]
-pub(crate) use listen::{Around, BoundSocket};
+pub(crate) use listen::{Around, BoundSocket, ListenOffer};
 #[cfg(feature = "cli")]
 pub(crate) use pulse::PulseWatch;
 #[cfg(feature = "cli")]

@@ -3,7 +3,7 @@
 use super::datagram::socket::DatagramSocket;
 use super::shared::Shared;
 use crate::metrics::kernel;
-use crate::metrics::snapshot::{Ceilings, ListenerSnapshot, Observe, Refusal, RefusedSource, Snapshot};
+use crate::metrics::snapshot::{Ceilings, ListenerSnapshot, Observe, RefusalEntry, RefusedSource, Snapshot};
 use crate::reason::DatagramDrop;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -88,7 +88,7 @@ impl Observe for Shared {
         out
     }
 
-    fn refusals(&self) -> Vec<Refusal> {
+    fn refusals(&self) -> Vec<RefusalEntry> {
         self.refusals.last()
     }
 

@@ -4,7 +4,7 @@
 use super::counts::Counts;
 use super::listener::Listener;
 use super::listeners::Listeners;
-use crate::metrics::snapshot::{ListenerSnapshot, Refusal};
+use crate::metrics::snapshot::{ListenerSnapshot, RefusalEntry};
 use crate::metrics::sources::RefusedSources;
 use crate::metrics::web::WebSnapshot;
 use crate::reason::{AcceptError, DropReason, TurnShed};
@@ -21,7 +21,7 @@ const NONE: u8 = u8::MAX;
 
 #[derive(Debug)]
 pub(crate) struct Refusals {
-    last: Mutex<VecDeque<Refusal>>,
+    last: Mutex<VecDeque<RefusalEntry>>,
     seen: Box<[Seen]>,
     panics_seen: AtomicU64,
     /// The sources that are refused for being who they are.
@@ -53,7 +53,7 @@ impl Refusals {
     }
 
     /// The last refusals, newest first.
-    pub(crate) fn last(&self) -> Vec<Refusal> {
+    pub(crate) fn last(&self) -> Vec<RefusalEntry> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
@@ -110,7 +110,7 @@ impl Refusals {
             let refused = growth(&seen.refused[at], refused[at]);
             let refusal = |count, requests| {
                 let (at_unix_ms, listener) = (unix_ms(), listener.position);
-                Refusal { at_unix_ms, listener, reason, requests, count }
+                RefusalEntry { at_unix_ms, listener, reason, requests, count }
             };
             let shed = shed_for(reason)
                 .map_or(0, |why| growth(&seen.shed[why as usize], now.turns_shed[why as usize]));
@@ -130,7 +130,7 @@ impl Refusals {
         }
     }
 
-    fn push(&self, refusal: Refusal) {
+    fn push(&self, refusal: RefusalEntry) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.truncate(KEPT - 1);
         last.push_front(refusal);

@@ -8,7 +8,7 @@ use super::close::linger::Lingers;
 use super::close::{Closer, closer};
 use super::counts::Counts;
 use super::datagram::post::Intake;
-use super::datagram::socket::Datagrams;
+use super::datagram::socket::DatagramListeners;
 use super::extras::Tick;
 use super::in_force::LiveLimits;
 use super::lifecycle::Lifecycle;
@@ -48,7 +48,7 @@ pub(crate) struct Shared {
     /// Takes listeners that open and close to the acceptor, which has to be called then.
     #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "the program opens and closes listeners"))]
     pub(crate) relistens: Sender<Relisten>,
-    pub(crate) datagrams: Datagrams,
+    pub(crate) datagrams: DatagramListeners,
     pub(crate) admission: Arc<Admission>,
     /// The acceptor waits for it.
     pub(crate) bell: Arc<Bell>,

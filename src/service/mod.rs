@@ -28,7 +28,7 @@ pub mod websocket;
 mod words;
 mod work;
 
-pub use crate::transport::proxy_header::Version as ProxyVersion;
+pub use crate::transport::proxy_header::ProxyVersion;
 pub use crate::transport::tls::BackendTls;
 pub use blocking::{Blocking, Handler, handler};
 pub use datagram::{DatagramService, Datagrams, Reply, datagrams};

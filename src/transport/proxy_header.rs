@@ -4,7 +4,7 @@
 //! [`parse`] reads either from what has come so far, and says as early as possible that something cannot be a
 //! header. [`take`] does so on a socket without a buffer: it looks at what waits in the kernel and takes the
 //! header only when it is whole, so a client that sends half a header owns no memory here.
-//! [`Version::write`] makes one.
+//! [`ProxyVersion::write`] makes one.
 //!
 //! The text that counts is HAProxy's `doc/proxy-protocol.txt`. Where it leaves a choice:
 //!
@@ -33,30 +33,30 @@ use std::os::fd::AsFd;
 /// Which form of the header is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Version {
+pub enum ProxyVersion {
     /// A line of text.
     V1,
     /// Binary.
     V2,
 }
 
-impl std::str::FromStr for Version {
+impl std::str::FromStr for ProxyVersion {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
-            "v1" => Ok(Version::V1),
-            "v2" => Ok(Version::V2),
+            "v1" => Ok(ProxyVersion::V1),
+            "v2" => Ok(ProxyVersion::V2),
             _ => Err("the PROXY protocol has the versions v1 and v2"),
         }
     }
 }
 
-impl std::fmt::Display for Version {
+impl std::fmt::Display for ProxyVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Version::V1 => "v1",
-            Version::V2 => "v2",
+            ProxyVersion::V1 => "v1",
+            ProxyVersion::V2 => "v2",
         })
     }
 }
@@ -149,14 +149,14 @@ fn has_hung_up(socket: impl AsFd) -> bool {
     poll(&mut look, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
-impl Version {
+impl ProxyVersion {
     /// Appends the header of a connection whose client is known: `source` connected to `destination`. Addresses
     /// of two families are both written as IPv6, IPv4 as `::ffff:a.b.c.d`.
     pub fn write(self, source: SocketAddr, destination: SocketAddr, out: &mut Vec<u8>) {
         let (source, destination) = same_family(source, destination);
         match self {
-            Version::V1 => v1::write(source, destination, out),
-            Version::V2 => v2::write(source, destination, out),
+            ProxyVersion::V1 => v1::write(source, destination, out),
+            ProxyVersion::V2 => v2::write(source, destination, out),
         }
     }
 
@@ -174,16 +174,16 @@ impl Version {
     /// Appends the header of a client without a network address: one of a Unix socket.
     pub fn write_unknown(self, out: &mut Vec<u8>) {
         match self {
-            Version::V1 => v1::write_unknown(out),
-            Version::V2 => v2::write_without_address(v2::HeaderCommand::Proxy, out),
+            ProxyVersion::V1 => v1::write_unknown(out),
+            ProxyVersion::V2 => v2::write_without_address(v2::HeaderCommand::Proxy, out),
         }
     }
 
     /// Appends the header of a connection that has no client: a check of the backend.
     pub fn write_local(self, out: &mut Vec<u8>) {
         match self {
-            Version::V1 => v1::write_unknown(out),
-            Version::V2 => v2::write_without_address(v2::HeaderCommand::Local, out),
+            ProxyVersion::V1 => v1::write_unknown(out),
+            ProxyVersion::V2 => v2::write_without_address(v2::HeaderCommand::Local, out),
         }
     }
 }

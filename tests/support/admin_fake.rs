@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tidegate::metrics::snapshot::{AcceptQueue, ListenerSnapshot, Observe, Phase, Refusal, Snapshot};
+use tidegate::metrics::snapshot::{AcceptQueue, ListenerSnapshot, Observe, Phase, RefusalEntry, Snapshot};
 
 /// Shows whatever snapshot it was given.
 pub(crate) struct Fake(Mutex<Snapshot>, AtomicBool);
@@ -49,7 +49,7 @@ impl Observe for Fake {
         self.change().clone()
     }
 
-    fn refusals(&self) -> Vec<Refusal> {
+    fn refusals(&self) -> Vec<RefusalEntry> {
         Vec::new()
     }
 

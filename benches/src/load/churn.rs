@@ -35,7 +35,7 @@ pub(super) enum Progress {
     Eof,
 }
 
-struct Client<'a> {
+struct ChurnClient<'a> {
     plan: &'a Plan,
     request: Vec<u8>,
     buffer: Vec<u8>,
@@ -48,7 +48,7 @@ struct Client<'a> {
 pub(super) fn run(plan: &Plan, index: usize, barrier: &Barrier) -> Result<Tally> {
     barrier.wait();
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    let mut client = Client {
+    let mut client = ChurnClient {
         plan,
         request: request(plan.size),
         buffer: vec![0; plan.size.max(4096)],
@@ -79,7 +79,7 @@ pub(super) fn run(plan: &Plan, index: usize, barrier: &Barrier) -> Result<Tally>
     Ok(client.tally)
 }
 
-impl Client<'_> {
+impl ChurnClient<'_> {
     fn connect(&mut self, index: usize) -> Result<Slot> {
         let started = Instant::now();
         let stream = TcpStream::from(self.sources.connect(self.plan.target)?);

@@ -13,7 +13,7 @@ use std::net::TcpStream;
 use std::sync::Barrier;
 use std::time::Instant;
 
-struct Connection {
+struct ClosedLoop {
     stream: TcpStream,
     sent: usize,
     received: usize,
@@ -88,7 +88,7 @@ pub(super) fn run(plan: &Plan, barrier: &Barrier) -> Result<Tally> {
 /// Connects in small batches, each of which has its first reply before the next begins: a bounded server may refuse a
 /// crowd that comes at once, and that is not what is measured here. This is also where the echo is compared with what was
 /// sent, byte by byte; afterwards its length is.
-fn connect(plan: &Plan, exchange: &mut Exchange) -> Result<Vec<Option<Connection>>> {
+fn connect(plan: &Plan, exchange: &mut Exchange) -> Result<Vec<Option<ClosedLoop>>> {
     let mut connections = Vec::with_capacity(plan.connections);
     let mut reply = vec![0; exchange.reply];
     while connections.len() < plan.connections {
@@ -113,7 +113,7 @@ fn connect(plan: &Plan, exchange: &mut Exchange) -> Result<Vec<Option<Connection
                 ensure!(reply == exchange.request, "the echo is not what was sent");
             }
             stream.set_nonblocking(true)?;
-            connections.push(Some(Connection { stream, sent: 0, received: 0, started: Instant::now() }));
+            connections.push(Some(ClosedLoop { stream, sent: 0, received: 0, started: Instant::now() }));
         }
     }
     Ok(connections)
@@ -121,7 +121,7 @@ fn connect(plan: &Plan, exchange: &mut Exchange) -> Result<Vec<Option<Connection
 
 /// Sends and receives what can be now.
 fn turn(
-    connection: &mut Connection,
+    connection: &mut ClosedLoop,
     exchange: &Exchange,
     buffer: &mut [u8],
     window: &Window,
@@ -170,7 +170,7 @@ fn turn(
 }
 
 /// Sends the next request; true when all of it went, so that there is nothing to do before its echo comes.
-fn send_next(connection: &mut Connection, request: &[u8]) -> bool {
+fn send_next(connection: &mut ClosedLoop, request: &[u8]) -> bool {
     if let Ok(n) = connection.stream.write(request) {
         connection.sent = n;
     }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// A socket that has heard nothing for this long takes all it has under way for lost, and sends as many again.
 const RESEND: Duration = Duration::from_millis(200);
 
-struct Client {
+struct DatagramClient {
     socket: UdpSocket,
     /// When each request under way was sent. An answer is taken for that to the oldest, since not every service's says
     /// which it answers; where a server changes the order the latencies are exact in their mean only.
@@ -85,14 +85,14 @@ pub(super) fn run(plan: &Plan, barrier: &Barrier) -> Result<Tally> {
     Ok(tally)
 }
 
-fn sockets(plan: &Plan) -> Result<Vec<Client>> {
+fn sockets(plan: &Plan) -> Result<Vec<DatagramClient>> {
     (0..plan.connections)
         .map(|_| {
             let socket = UdpSocket::bind(SocketAddr::new(any(plan.target), 0))?;
             socket.connect(plan.target)?;
             socket.set_nonblocking(true)?;
             let started = VecDeque::with_capacity(plan.in_flight);
-            Ok(Client { socket, started, heard: Instant::now() })
+            Ok(DatagramClient { socket, started, heard: Instant::now() })
         })
         .collect()
 }
@@ -107,14 +107,14 @@ fn any(target: SocketAddr) -> std::net::IpAddr {
 }
 
 /// Sends all that a socket may have under way.
-fn fill(client: &mut Client, request: &[u8], in_flight: usize) {
+fn fill(client: &mut DatagramClient, request: &[u8], in_flight: usize) {
     for _ in 0..in_flight {
         send(client, request);
     }
 }
 
 /// One that cannot be sent now is taken for lost, and sent again like it.
-fn send(client: &mut Client, request: &[u8]) {
+fn send(client: &mut DatagramClient, request: &[u8]) {
     client.heard = Instant::now();
     client.started.push_back(client.heard);
     let _ = client.socket.send(request);

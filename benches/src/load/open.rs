@@ -29,7 +29,7 @@ struct Request {
     due: Instant,
 }
 
-struct Client<'a> {
+struct OpenClient<'a> {
     plan: &'a Plan,
     request: Vec<u8>,
     buffer: Vec<u8>,
@@ -48,7 +48,7 @@ pub(super) fn run(plan: &Plan, index: usize, barrier: &Barrier) -> Result<Tally>
     barrier.wait();
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
     let start = Instant::now();
-    let mut client = Client {
+    let mut client = OpenClient {
         plan,
         request: request(plan.size),
         buffer: vec![0; plan.size],
@@ -93,7 +93,7 @@ pub(super) fn run(plan: &Plan, index: usize, barrier: &Barrier) -> Result<Tally>
     Ok(client.tally)
 }
 
-impl Client<'_> {
+impl OpenClient<'_> {
     fn begin(&mut self, n: u64, due: Instant) -> Result<()> {
         let counts = self.window.contains(due);
         self.tally.requests += u64::from(counts);

@@ -6,7 +6,7 @@ use super::view::View;
 use super::web;
 use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::registry::{REVISION, VERSION};
-use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
+use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, RefusalEntry};
 use crate::reason::{
     AcceptError, BackendFailure, CloseReason, DatagramDrop, DropReason, RequestFailure, TurnOutcome,
     TurnShed, WouldDrop,
@@ -74,7 +74,7 @@ pub(super) fn json(report: &Report, view: &View) -> Value {
     })
 }
 
-fn refusal(report: &Report, refusal: &Refusal) -> Value {
+fn refusal(report: &Report, refusal: &RefusalEntry) -> Value {
     json!({
         "at_unix_ms": refusal.at_unix_ms, "listener": report.listener_name(refusal.listener),
         "what": if refusal.requests { "requests" } else { "connections" },

@@ -7,7 +7,7 @@ use super::super::banner::{Banner, Lately};
 use super::super::history::{Dropped, History, Latencies, Sample};
 use crate::metrics::configuration::{self, ConfigurationState};
 use crate::metrics::process::ProcessSnapshot;
-use crate::metrics::snapshot::{ListenerSnapshot, Observe, Refusal, RefusedSource, Snapshot};
+use crate::metrics::snapshot::{ListenerSnapshot, Observe, RefusalEntry, RefusedSource, Snapshot};
 use std::time::{Duration, Instant};
 
 /// How far back latencies and the drops "lately" go.
@@ -21,7 +21,7 @@ pub(super) struct Report {
     pub(super) seen: Snapshot,
     pub(super) banner: Banner,
     pub(super) process: ProcessSnapshot,
-    pub(super) refusals: Vec<Refusal>,
+    pub(super) refusals: Vec<RefusalEntry>,
     pub(super) refused_sources: Vec<RefusedSource>,
     pub(super) limits: Vec<(&'static str, String)>,
     /// Those that a listener has of its own, by its place among the listeners.

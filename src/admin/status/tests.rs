@@ -4,7 +4,7 @@ use super::view::spark_path;
 use super::*;
 use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::handshakes::HandshakesSnapshot;
-use crate::metrics::snapshot::{ListenerSnapshot, Phase, Refusal, RefusedSource, Snapshot};
+use crate::metrics::snapshot::{ListenerSnapshot, Phase, RefusalEntry, RefusedSource, Snapshot};
 use crate::metrics::web::WebSnapshot;
 use crate::reason::{BackendFailure, DropReason, HandshakeFailure, SocketHandshake, TurnShed, WouldDrop};
 use serde_json::Value;
@@ -17,8 +17,8 @@ impl Observe for Fake {
         self.0.clone()
     }
 
-    fn refusals(&self) -> Vec<Refusal> {
-        vec![Refusal {
+    fn refusals(&self) -> Vec<RefusalEntry> {
+        vec![RefusalEntry {
             at_unix_ms: 0,
             listener: 0,
             reason: DropReason::QueueFull,

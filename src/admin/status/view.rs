@@ -7,7 +7,7 @@ use super::web;
 use crate::metrics::backends::{BackendSnapshot, BackendsSnapshot};
 use crate::metrics::configuration::ConfigurationState;
 use crate::metrics::registry::VERSION;
-use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, Refusal};
+use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot, RefusalEntry};
 use crate::reason::{BackendFailure, CloseReason, DatagramDrop, DropReason, TurnShed, WouldDrop};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -349,7 +349,7 @@ fn answers(one: &BackendSnapshot) -> String {
     said.collect::<Vec<_>>().join(", ")
 }
 
-fn refusal_row(refusal: &Refusal, listener: &str, now: u64) -> Vec<String> {
+fn refusal_row(refusal: &RefusalEntry, listener: &str, now: u64) -> Vec<String> {
     let ago = Duration::from_millis(now.saturating_sub(refusal.at_unix_ms));
     vec![
         format!("{} ago", show::age(ago)),

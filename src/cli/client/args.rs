@@ -23,7 +23,7 @@ pub(crate) struct ClientArgs {
     /// elsewhere a message is a line without its end)
     #[arg(long)]
     pub(super) no_newline: bool,
-    /// A reply is complete when nothing more has come for this time, or when --think is over. [default: a reply ends
+    /// A reply is complete when nothing more has come for this time, or when --think is over [default: a reply ends
     /// with a newline; 50ms where messages are sent without one]
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub(super) quiet: Option<Duration>,

@@ -2,7 +2,7 @@
 //! If a socket is closed with unread input, the kernel sends a reset instead, which can destroy a reply on its way to
 //! the client.
 
-use crate::admit::places::{Place, Places};
+use crate::admit::places::{Places, TakenPlace};
 use crate::clock::{Nanos, nanos};
 use crate::limits::Limits;
 use crate::transport::socket::{ClientSocket, Discarded, discard, has_said_all, reset_on_close};
@@ -28,7 +28,7 @@ pub(crate) struct Lingering {
     /// Bytes that are still discarded.
     pub(crate) left: usize,
     pub(crate) deadline: Nanos,
-    _place: Place,
+    _place: TakenPlace,
 }
 
 impl Lingers {

@@ -7,7 +7,7 @@ pub(crate) mod shedding;
 #[cfg(test)]
 mod tests;
 
-use crate::metrics::stats::{Ledger, Place};
+use crate::metrics::stats::{CountedAs, Ledger};
 use crate::reason::{CloseReason, DropReason};
 use crate::server::counts::Counts;
 use crate::server::poll::ThreadCrew;
@@ -138,7 +138,7 @@ impl Closer<'_> {
         let is_between = connection.kept.is_empty();
         connection.kept.discard();
         let mut session = connection.session.take();
-        if owned.place == Place::Active
+        if owned.place == CountedAs::Active
             && let Some(session) = session.take()
         {
             // The worker that ends it tells its session. From elsewhere a worker does so later.

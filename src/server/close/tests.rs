@@ -260,7 +260,7 @@ fn the_last_words_are_said_inside_tls_and_only_where_the_end_is_no_reset() {
         let (ours, mut theirs) = opened();
         *house.table.side(owned.id.slot).unwrap() = Some(Box::new(TlsSide::opened(ours)));
         let ledger = owned.ledger;
-        let count = || ledger.closed(Place::Active, reason);
+        let count = || ledger.closed(CountedAs::Active, reason);
         let words = &LastWords::new(words.into());
         house.closer().end(owned, Ending::of(reason), reason, words, count);
         assert_eq!(house.is_reset(), said.is_none());
@@ -415,7 +415,7 @@ fn a_lingering_client_that_has_not_read_all_when_its_time_is_over_is_not_reset()
 fn a_newcomer_that_never_had_a_turn_is_shed_from_where_it_is_counted() {
     let house = House::new();
     let (mut owned, client) = house.active();
-    owned.place = Place::Active;
+    owned.place = CountedAs::Active;
     owned.requeue(&house.line, Claim::Turn, 1);
     let (id, claim) = house.line.pop().and_then(|entry| entry.turn()).unwrap();
     let (owned, _) = Owned::take(&house.table, id, claim, house.counts.row(KEEPER_ROW)).unwrap();

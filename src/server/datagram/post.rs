@@ -1,6 +1,6 @@
 //! Puts a datagram into the queue for a worker, and drops one that waits there.
 
-use super::socket::{DatagramSocket, Datagrams};
+use super::socket::{DatagramListeners, DatagramSocket};
 use crate::admit::turns::accounts::Class;
 use crate::clock::Nanos;
 use crate::reason::DatagramDrop;
@@ -15,7 +15,7 @@ const LOOKED_AT: usize = 64;
 /// The parts that datagrams need on their way into the line and out of it: only references.
 #[derive(Clone, Copy)]
 pub(crate) struct Intake<'a> {
-    pub(crate) datagrams: &'a Datagrams,
+    pub(crate) datagrams: &'a DatagramListeners,
     pub(crate) line: &'a Line,
     pub(crate) counts: &'a Counts,
     pub(crate) order: &'a Order<Entry>,

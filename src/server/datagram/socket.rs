@@ -399,7 +399,7 @@ fn wait_writable(socket: &UdpSocket) {
 }
 
 /// All datagram listeners of a server.
-pub(crate) struct Datagrams {
+pub(crate) struct DatagramListeners {
     pub(crate) sockets: Listeners<DatagramSocket>,
     /// The places in which they wait for a worker.
     slots: OnceLock<Mailbox>,
@@ -410,7 +410,7 @@ pub(crate) struct Datagrams {
     pub(crate) rates: DatagramRates,
 }
 
-impl Datagrams {
+impl DatagramListeners {
     pub(crate) fn new(sockets: Listeners<DatagramSocket>, limits: &Limits) -> Self {
         let (places, size) = (Self::places(limits), limits.max_datagram);
         Self { sockets, slots: OnceLock::new(), places, size, rates: DatagramRates::new(limits) }
@@ -497,7 +497,7 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let socket = DatagramSocket::new(socket, address, Arc::new(Echo), 0);
-        let datagrams = Datagrams::new(Listeners::new(vec![socket], 0), &Limits::default());
+        let datagrams = DatagramListeners::new(Listeners::new(vec![socket], 0), &Limits::default());
         let refused = [&REFUSED_PORTS[..], &[address.port()]].concat();
         assert!([0, 7, 13, 17, 19, 37, 53, 123, 161, 389, 11_211].iter().all(|port| refused.contains(port)));
         for port in (0..=1024).chain([11_211, address.port(), 65_535]) {

@@ -34,7 +34,7 @@ const _: () = assert!(usize::BITS == 64, "tidegate needs a 64-bit target");
 
 /// What the kernel says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum PollEvent {
     /// A connection became ready.
     Connection { id: ConnectionId, marks: Marks },
     /// A descriptor became ready whose events have a route.
@@ -145,7 +145,7 @@ impl Poller {
         &self,
         _lead: &Lead<'_, R>,
         timeout: Duration,
-        mut found: impl FnMut(Event),
+        mut found: impl FnMut(PollEvent),
     ) -> usize {
         // Nobody else holds the lock, since there is one leader.
         let mut guard = self.poll.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,12 +161,12 @@ impl Poller {
             found(match Source::of(event.token()) {
                 Source::Connection(id) => {
                     let marks = Marks::of_client(hangup).with_failure(event.is_error());
-                    Event::Connection { id, marks }
+                    PollEvent::Connection { id, marks }
                 }
-                Source::Other(id) => Event::Connection { id, marks: Marks::of_other(hangup) },
-                Source::Routed(id) => Event::Routed { id, hung_up: hangup },
-                Source::Listener(number) => Event::Newcomers(number),
-                Source::Datagrams(number) => Event::Datagrams(number),
+                Source::Other(id) => PollEvent::Connection { id, marks: Marks::of_other(hangup) },
+                Source::Routed(id) => PollEvent::Routed { id, hung_up: hangup },
+                Source::Listener(number) => PollEvent::Newcomers(number),
+                Source::Datagrams(number) => PollEvent::Datagrams(number),
             });
         }
         count
@@ -214,7 +214,7 @@ mod tests {
     }
 
     /// The events there are now, and how many the poller says there were.
-    fn events(poller: &Poller) -> (Vec<Event>, usize) {
+    fn events(poller: &Poller) -> (Vec<PollEvent>, usize) {
         let crew = crate::server::poll::crew::Crew::new(1, Alone);
         let mut found = Vec::new();
         let count = poller.poll(&crew.lead().unwrap(), Duration::ZERO, |event| found.push(event));
@@ -229,15 +229,15 @@ mod tests {
         poller.add(reader.as_fd(), Source::Connection(id)).unwrap();
         assert_eq!(events(&poller), (vec![], 0));
         rustix::io::write(&writer, b"1").unwrap();
-        let client = Event::Connection { id, marks: Marks::of_client(false) };
+        let client = PollEvent::Connection { id, marks: Marks::of_client(false) };
         assert_eq!(events(&poller), (vec![client], 1));
         assert_eq!(events(&poller), (vec![], 0), "an edge is told of once");
         poller.give_to(reader.as_fd(), Source::Listener(7)).unwrap();
-        assert_eq!(events(&poller), (vec![Event::Newcomers(7)], 1), "what is there already");
+        assert_eq!(events(&poller), (vec![PollEvent::Newcomers(7)], 1), "what is there already");
         poller.give_to(reader.as_fd(), Source::Datagrams(8)).unwrap();
-        assert_eq!(events(&poller), (vec![Event::Datagrams(8)], 1));
+        assert_eq!(events(&poller), (vec![PollEvent::Datagrams(8)], 1));
         poller.give_to(reader.as_fd(), Source::Other(id)).unwrap();
-        assert_eq!(events(&poller), (vec![Event::Connection { id, marks: Marks::of_other(false) }], 1));
+        assert_eq!(events(&poller), (vec![PollEvent::Connection { id, marks: Marks::of_other(false) }], 1));
         poller.remove(&reader);
         rustix::io::write(&writer, b"2").unwrap();
         assert_eq!(events(&poller), (vec![], 0));
@@ -250,10 +250,10 @@ mod tests {
         let id = |slot| ConnectionId { slot, generation: Generation(0) };
         poller.add(reader.as_fd(), Source::Connection(id(1))).unwrap();
         poller.add_writable(writer.as_fd(), Source::Connection(id(2)), false).unwrap();
-        let writable = Event::Connection { id: id(2), marks: Marks::of_client(false) };
+        let writable = PollEvent::Connection { id: id(2), marks: Marks::of_client(false) };
         assert_eq!(events(&poller), (vec![writable], 1), "it can be written to");
         poller.add_writable(writer.as_fd(), Source::Connection(id(4)), true).unwrap();
-        let writable = Event::Connection { id: id(4), marks: Marks::of_client(false) };
+        let writable = PollEvent::Connection { id: id(4), marks: Marks::of_client(false) };
         assert_eq!(events(&poller), (vec![writable], 1));
         poller.remove(&writer);
         let (other, full) = rustix::pipe::pipe().unwrap();
@@ -261,7 +261,7 @@ mod tests {
         drop((writer, full));
         let (mut found, count) = events(&poller);
         found.sort_by_key(|event| format!("{event:?}"));
-        let ended = |slot| Event::Connection { id: id(slot), marks: Marks::of_client(true) };
+        let ended = |slot| PollEvent::Connection { id: id(slot), marks: Marks::of_client(true) };
         assert_eq!((found, count), (vec![ended(1), ended(3)], 2));
         waker.wake().unwrap();
         assert_eq!(events(&poller), (vec![], 0), "to be woken is no event");
@@ -271,7 +271,7 @@ mod tests {
         poller.add(accepted.as_fd(), Source::Connection(id(6))).unwrap();
         socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
-        let reset = Event::Connection { id: id(6), marks: Marks::of_client(true).with_failure(true) };
+        let reset = PollEvent::Connection { id: id(6), marks: Marks::of_client(true).with_failure(true) };
         assert_eq!(events(&poller), (vec![reset], 1), "who resets is gone, who only ends may listen");
     }
 }

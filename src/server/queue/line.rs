@@ -9,7 +9,7 @@ use super::room::NewcomerRoom;
 use super::state::ConnectionId;
 use crate::admit::turns::shelf::Shelf;
 use crate::clock::Nanos;
-use crate::metrics::stats::Place;
+use crate::metrics::stats::CountedAs;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicUsize;
@@ -44,10 +44,10 @@ pub(crate) enum Claim {
 
 impl Claim {
     /// Where a connection that waits with this claim is counted.
-    pub(crate) fn place(self) -> Place {
+    pub(crate) fn place(self) -> CountedAs {
         match self {
-            Claim::Newcomer => Place::New,
-            Claim::Turn => Place::Queued,
+            Claim::Newcomer => CountedAs::New,
+            Claim::Turn => CountedAs::Queued,
         }
     }
 }

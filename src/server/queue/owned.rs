@@ -5,7 +5,7 @@ use super::line::{Claim, Entry, Job, Line};
 use super::state::{ConnectionId, Marks, Parked};
 use super::table::{NEVER, Slot, Table};
 use crate::clock::Nanos;
-use crate::metrics::stats::{Ledger, Place};
+use crate::metrics::stats::{CountedAs, Ledger};
 use crate::server::counts::Row;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,7 +20,7 @@ pub(crate) struct Owned<'a> {
     pub(crate) slot: &'a Slot,
     pub(crate) ledger: &'a Ledger,
     /// Where it is counted as being.
-    pub(crate) place: Place,
+    pub(crate) place: CountedAs,
 }
 
 impl<'a> Owned<'a> {
@@ -41,7 +41,7 @@ impl<'a> Owned<'a> {
     /// An idle connection, to end it or to give it a turn that no event asked for.
     pub(crate) fn claim(slot: &'a Slot, id: ConnectionId, row: Row<'a>) -> Option<Self> {
         let claimed = slot.state.claim(id.generation);
-        claimed.then(|| Self { id, slot, ledger: row.of(slot.listener()), place: Place::Idle })
+        claimed.then(|| Self { id, slot, ledger: row.of(slot.listener()), place: CountedAs::Idle })
     }
 
     /// A new connection in a slot that nobody uses; it is counted as admitted.
@@ -55,7 +55,7 @@ impl<'a> Owned<'a> {
         slot.set_origin(listener, heap);
         *slot.connection() = Some(connection);
         ledger.admitted();
-        Self { id: ConnectionId { slot: number, generation }, slot, ledger, place: Place::New }
+        Self { id: ConnectionId { slot: number, generation }, slot, ledger, place: CountedAs::New }
     }
 
     /// The number of its listener.
@@ -70,14 +70,14 @@ impl<'a> Owned<'a> {
 
     /// Its turn begins.
     pub(crate) fn begin_turn(&mut self) {
-        self.move_to(Place::Active);
+        self.move_to(CountedAs::Active);
     }
 
     /// Lets go of it until its client does something or `deadline` passes. If something has happened meanwhile it is
     /// handed back, with more to do.
     pub(crate) fn park(mut self, deadline: Nanos) -> Result<(), Self> {
         self.slot.deadline.store(deadline, Relaxed);
-        self.move_to(Place::Idle);
+        self.move_to(CountedAs::Idle);
         match self.slot.state.park() {
             Parked::Idle => Ok(()),
             Parked::Again => {
@@ -96,16 +96,16 @@ impl<'a> Owned<'a> {
     /// Puts it into the line so that a worker tells its client of the overload.
     pub(crate) fn requeue_overloaded(self, line: &Line, now: Nanos) {
         let job = Job::Overloaded(self.id);
-        self.requeue_for(line, Place::Queued, Entry { since: now, job });
+        self.requeue_for(line, CountedAs::Queued, Entry { since: now, job });
     }
 
-    fn requeue_for(mut self, line: &Line, place: Place, entry: Entry) {
+    fn requeue_for(mut self, line: &Line, place: CountedAs, entry: Entry) {
         self.move_to(place);
         self.slot.state.requeue();
         line.push(entry);
     }
 
-    fn move_to(&mut self, place: Place) {
+    fn move_to(&mut self, place: CountedAs) {
         if self.place != place {
             self.ledger.moved(self.place, place);
             self.place = place;

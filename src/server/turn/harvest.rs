@@ -3,12 +3,12 @@
 
 use crate::admit::turns::accounts::Class;
 use crate::clock::Nanos;
-use crate::metrics::stats::Place;
+use crate::metrics::stats::CountedAs;
 use crate::server::accept::newcomers::Newcomers;
 use crate::server::close::shedding::{Shedding, shed};
 use crate::server::counts::Row;
 use crate::server::poll::ThreadLead;
-use crate::server::poll::poller::Event;
+use crate::server::poll::poller::PollEvent;
 use crate::server::pulse::Vital;
 use crate::server::queue::line::{Claim, Entry, Job};
 use crate::server::queue::state::{ConnectionId, Generation, Marks, Ready};
@@ -50,15 +50,15 @@ pub(crate) fn harvest(
     };
     let events = shared.poller.poll(lead, timeout, |event| {
         let (id, marks) = match event {
-            Event::Connection { id, marks } => (id, marks),
-            Event::Routed { id, hung_up } => match shared.poller.routes().event(id, hung_up) {
+            PollEvent::Connection { id, marks } => (id, marks),
+            PollEvent::Routed { id, hung_up } => match shared.poller.routes().event(id, hung_up) {
                 // Whether the other side has hung up, the session learns from the route: the session may have another
                 // descriptor later.
                 Some(seat) => (connection_of(seat), Marks::of_other(false)),
                 None => return,
             },
-            Event::Newcomers(listener) => return Newcomers { shared, row }.take(listener),
-            Event::Datagrams(number) => {
+            PollEvent::Newcomers(listener) => return Newcomers { shared, row }.take(listener),
+            PollEvent::Datagrams(number) => {
                 if let Some(socket) = shared.datagrams.sockets.get(number) {
                     socket.schedule(&shared.line, number, clock());
                 }
@@ -106,7 +106,7 @@ pub(crate) fn queued(
     let slot = shared.table.get(id.slot)?;
     if slot.state.ready(id.generation, marks) == Ready::Enqueue {
         slot.deadline.store(NEVER, Relaxed);
-        row.of(slot.listener()).moved(Place::Idle, Place::Queued);
+        row.of(slot.listener()).moved(CountedAs::Idle, CountedAs::Queued);
         return Some(Entry { since: clock(), job: Job::Turn(id, Claim::Turn) });
     }
     if marks.hangup() && shared.order.len() > 0 {

@@ -3,7 +3,7 @@
 use super::station::Station;
 use crate::clock::{Nanos, nanos};
 use crate::limits::Limits;
-use crate::metrics::stats::Place;
+use crate::metrics::stats::CountedAs;
 use crate::reason::{CloseReason, DropReason};
 use crate::server::poll::poller::{Poller, Source};
 use crate::server::queue::connection::{Connection, LastInput, Registered, Waiting};
@@ -178,7 +178,7 @@ pub(crate) fn park_or_requeue(shared: &Shared, owned: Owned<'_>, deadline: Nanos
 
 /// Puts a connection with more to do behind the others with something to do.
 pub(crate) fn requeue(shared: &Shared, owned: Owned<'_>, now: Nanos) {
-    debug_assert!(owned.place != Place::Queued, "it is in the line already");
+    debug_assert!(owned.place != CountedAs::Queued, "it is in the line already");
     owned.slot.deadline.store(NEVER, Relaxed);
     owned.requeue(&shared.line, Claim::Turn, now);
 }

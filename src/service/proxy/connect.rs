@@ -30,7 +30,7 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 /// the latest at the time that [`Arrival::Wait`] names.
 #[derive(Debug)]
 pub(crate) struct Connecting {
-    stage: Stage,
+    stage: AttemptStage,
     /// Present if the backend speaks TLS.
     tls: Option<Arc<TlsTarget>>,
     /// What is sent first, before any TLS.
@@ -43,7 +43,7 @@ pub(crate) struct Connecting {
 }
 
 #[derive(Debug)]
-enum Stage {
+enum AttemptStage {
     /// The kernel is connecting. An event will say that it has succeeded or failed.
     Under(OwnedFd, SocketAddr),
     /// The backlog of a Unix socket is full. The kernel sends no event when there is room, so the attempt is repeated.
@@ -79,12 +79,14 @@ impl Connecting {
         };
         let (connected, stage) = match socket {
             BackendAddress::Tcp(address) => match try_tcp(*address)? {
-                (socket, true) => (Some(socket), Stage::Over),
-                (socket, false) => (None, Stage::Under(socket, *address)),
+                (socket, true) => (Some(socket), AttemptStage::Over),
+                (socket, false) => (None, AttemptStage::Under(socket, *address)),
             },
             BackendAddress::Unix(address) => match try_unix(**address)? {
-                Some(socket) => (Some(socket), Stage::Over),
-                None => (None, Stage::Full { address: address.clone(), next: now, pause: FIRST_PAUSE }),
+                Some(socket) => (Some(socket), AttemptStage::Over),
+                None => {
+                    (None, AttemptStage::Full { address: address.clone(), next: now, pause: FIRST_PAUSE })
+                }
             },
             // A target's socket has no TLS of its own.
             BackendAddress::Tls(_) => return Err(BackendFailure::Local.into()),
@@ -102,12 +104,12 @@ impl Connecting {
     /// The socket whose events say how the attempt goes, and which events; `None` if there will be no event.
     pub(crate) fn awaits(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.stage {
-            Stage::Under(socket, _) => Some((socket.as_fd(), PollFlags::OUT)),
-            Stage::Shaking(socket) if socket.has_unsent() => {
+            AttemptStage::Under(socket, _) => Some((socket.as_fd(), PollFlags::OUT)),
+            AttemptStage::Shaking(socket) if socket.has_unsent() => {
                 Some((socket.as_fd(), PollFlags::IN | PollFlags::OUT))
             }
-            Stage::Shaking(socket) => Some((socket.as_fd(), PollFlags::IN)),
-            Stage::Full { .. } | Stage::Over => None,
+            AttemptStage::Shaking(socket) => Some((socket.as_fd(), PollFlags::IN)),
+            AttemptStage::Full { .. } | AttemptStage::Over => None,
         }
     }
 
@@ -122,20 +124,20 @@ impl Connecting {
     /// Checks how the attempt goes. Do not call it again once it has returned a socket or an error.
     pub(crate) fn poll(&mut self, now: Nanos, store: Store<'_>) -> Result<Arrival, Unreached> {
         let connected = match &mut self.stage {
-            Stage::Under(socket, address) => again(socket.as_fd(), *address)?,
-            Stage::Full { next, .. } if now < *next => false,
-            Stage::Full { address, .. } => match try_unix(**address)? {
+            AttemptStage::Under(socket, address) => again(socket.as_fd(), *address)?,
+            AttemptStage::Full { next, .. } if now < *next => false,
+            AttemptStage::Full { address, .. } => match try_unix(**address)? {
                 Some(socket) => return self.connected(socket, now, store),
                 None => false,
             },
-            Stage::Shaking(_) => return self.shake(now, store),
-            Stage::Over => false,
+            AttemptStage::Shaking(_) => return self.shake(now, store),
+            AttemptStage::Over => false,
         };
         if !connected {
             return self.wait(now);
         }
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Under(socket, _) => self.connected(socket, now, store),
+        match std::mem::replace(&mut self.stage, AttemptStage::Over) {
+            AttemptStage::Under(socket, _) => self.connected(socket, now, store),
             _ => Err(BackendFailure::Local.into()),
         }
     }
@@ -150,25 +152,25 @@ impl Connecting {
         match &self.tls {
             None => Ok(self.arrived(BackendSocket::plain(socket, self.is_tcp))),
             Some(target) => {
-                self.stage = Stage::Shaking(BackendSocket::secured(socket, target)?);
+                self.stage = AttemptStage::Shaking(BackendSocket::secured(socket, target)?);
                 self.shake(now, store)
             }
         }
     }
 
     fn shake(&mut self, now: Nanos, store: Store<'_>) -> Result<Arrival, Unreached> {
-        let Stage::Shaking(socket) = &mut self.stage else { return Err(BackendFailure::Local.into()) };
+        let AttemptStage::Shaking(socket) = &mut self.stage else { return Err(BackendFailure::Local.into()) };
         if !socket.shake(store)? {
             return self.wait(now);
         }
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Shaking(socket) => Ok(self.arrived(socket)),
+        match std::mem::replace(&mut self.stage, AttemptStage::Over) {
+            AttemptStage::Shaking(socket) => Ok(self.arrived(socket)),
             _ => Err(BackendFailure::Local.into()),
         }
     }
 
     fn arrived(&mut self, socket: BackendSocket) -> Arrival {
-        self.stage = Stage::Over;
+        self.stage = AttemptStage::Over;
         // The turn's own time is that of its start: a backend that is connected within the turn would seem to take no time.
         Arrival::Made { socket, took: nanos(self.began.elapsed()), told: self.watched }
     }
@@ -177,20 +179,20 @@ impl Connecting {
     fn wait(&mut self, now: Nanos) -> Result<Arrival, Unreached> {
         if now >= self.deadline {
             let why = match self.stage {
-                Stage::Shaking(_) => "its TLS handshake was not over in time",
+                AttemptStage::Shaking(_) => "its TLS handshake was not over in time",
                 _ => "",
             };
             return Err(Unreached { failure: BackendFailure::Timeout, why: Cow::Borrowed(why) });
         }
         let until = match &mut self.stage {
-            Stage::Full { next, pause, .. } => {
+            AttemptStage::Full { next, pause, .. } => {
                 if now >= *next {
                     *next = now.saturating_add(*pause);
                     *pause = (*pause * 2).min(LONGEST_PAUSE);
                 }
                 self.deadline.min(*next)
             }
-            Stage::Under(..) | Stage::Shaking(_) | Stage::Over => self.deadline,
+            AttemptStage::Under(..) | AttemptStage::Shaking(_) | AttemptStage::Over => self.deadline,
         };
         Ok(Arrival::Wait { until })
     }

@@ -37,7 +37,7 @@ pub(crate) struct End<'a> {
 
 /// Which socket failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum FlowFault {
     /// The one that is read from.
     Read,
     /// The one that is written to.
@@ -48,7 +48,7 @@ pub(super) enum Fault {
 
 /// How far a direction has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum FlowStage {
     Open,
     /// The end of the stream was read. It is passed on after the kept bytes.
     Ending,
@@ -58,7 +58,7 @@ enum Stage {
 
 /// Bytes that were read and not written yet.
 #[derive(Debug)]
-enum Kept {
+enum Unwritten {
     Nothing,
     Bytes(Box<Buffer>),
     Pipe(Pipe),
@@ -67,8 +67,8 @@ enum Kept {
 /// One direction. Between turns it owns memory only while its reader is slow.
 #[derive(Debug)]
 pub(super) struct Flow {
-    kept: Kept,
-    stage: Stage,
+    kept: Unwritten,
+    stage: FlowStage,
     /// The last read emptied the kernel's buffer: there is nothing to read before the next event.
     drained: bool,
     /// The sender has hung up, and no further event will come: read until the kernel says that there is nothing, even
@@ -99,7 +99,7 @@ pub(super) struct Pumped {
 }
 
 /// The outcome of one step.
-enum Step {
+enum FlowStep {
     Moved(usize),
     /// There is nothing to read now.
     Empty,
@@ -113,8 +113,8 @@ impl Flow {
     /// A new direction. It reads for the first time when a turn brings it an event.
     pub(super) fn new() -> Self {
         Self {
-            kept: Kept::Nothing,
-            stage: Stage::Open,
+            kept: Unwritten::Nothing,
+            stage: FlowStage::Open,
             drained: true,
             thorough: false,
             notified: false,
@@ -125,21 +125,21 @@ impl Flow {
 
     /// Whether the end of the stream was passed on.
     pub(super) fn is_done(&self) -> bool {
-        self.stage == Stage::Done
+        self.stage == FlowStage::Done
     }
 
     /// Whether bytes are kept because the reader is slow.
     pub(super) fn is_blocked(&self) -> bool {
-        !matches!(self.kept, Kept::Nothing)
+        !matches!(self.kept, Unwritten::Nothing)
     }
 
     /// Whether a turn with this event of the sender finds nothing to do, whatever the reader's socket has had. Most turns
     /// are about one direction only.
     pub(super) fn has_nothing_for(&self, event: SocketEvent) -> bool {
         let rests = match self.stage {
-            Stage::Open => self.drained && event == SocketEvent::Nothing,
-            Stage::Ending => false,
-            Stage::Done => true,
+            FlowStage::Open => self.drained && event == SocketEvent::Nothing,
+            FlowStage::Ending => false,
+            FlowStage::Done => true,
         };
         rests && !self.is_blocked()
     }
@@ -148,16 +148,16 @@ impl Flow {
     #[cfg(test)]
     pub(super) fn kept_bytes(&self) -> usize {
         match &self.kept {
-            Kept::Nothing => 0,
-            Kept::Bytes(rest) => rest.len(),
-            Kept::Pipe(pipe) => pipe.content(),
+            Unwritten::Nothing => 0,
+            Unwritten::Bytes(rest) => rest.len(),
+            Unwritten::Pipe(pipe) => pipe.content(),
         }
     }
 
     /// Discards the kept bytes and ends the direction: its reader is gone.
     pub(super) fn give_up(&mut self) {
-        self.kept = Kept::Nothing;
-        self.stage = Stage::Done;
+        self.kept = Unwritten::Nothing;
+        self.stage = FlowStage::Done;
     }
 
     /// Moves what can be moved without waiting. `pumped` says what was moved, also when the result is an error. `is_last`
@@ -169,8 +169,8 @@ impl Flow {
         is_last: bool,
         lent: &mut Lent<'_>,
         pumped: &mut Pumped,
-    ) -> Result<(), Fault> {
-        if self.stage == Stage::Done {
+    ) -> Result<(), FlowFault> {
+        if self.stage == FlowStage::Done {
             return Ok(());
         }
         if from.event != SocketEvent::Nothing {
@@ -183,11 +183,11 @@ impl Flow {
         if self.is_blocked() {
             return Ok(());
         }
-        if self.stage == Stage::Ending {
+        if self.stage == FlowStage::Ending {
             return self.pass_end(to, is_last, lent, pumped);
         }
         self.carry(from, to, lent, pumped)?;
-        if self.stage == Stage::Ending {
+        if self.stage == FlowStage::Ending {
             return self.pass_end(to, is_last, lent, pumped);
         }
         if (1..SMALL).contains(&pumped.bytes) && !self.is_blocked() {
@@ -203,7 +203,7 @@ impl Flow {
         to: End<'_>,
         lent: &mut Lent<'_>,
         pumped: &mut Pumped,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), FlowFault> {
         let mut budget = lent.turn_bytes;
         while !self.drained {
             if budget == 0 {
@@ -218,11 +218,11 @@ impl Flow {
                 None => self.copy(from, to, lent, &mut pumped.bytes)?,
             };
             match step {
-                Step::Moved(bytes) => budget = budget.saturating_sub(bytes),
-                Step::Empty => (self.drained, self.thorough) = (true, false),
-                Step::Blocked => return Ok(()),
-                Step::End => {
-                    self.stage = Stage::Ending;
+                FlowStep::Moved(bytes) => budget = budget.saturating_sub(bytes),
+                FlowStep::Empty => (self.drained, self.thorough) = (true, false),
+                FlowStep::Blocked => return Ok(()),
+                FlowStep::End => {
+                    self.stage = FlowStage::Ending;
                     return Ok(());
                 }
             }
@@ -237,42 +237,42 @@ impl Flow {
         to: End<'_>,
         lent: &mut Lent<'_>,
         bytes: &mut u64,
-    ) -> Result<Step, Fault> {
+    ) -> Result<FlowStep, FlowFault> {
         let read = match from.tls {
             Some(tls) => match tls.take(from.socket, lent.room_for_record(), &mut self.thorough) {
                 Ok(Decrypted::Bytes { bytes, drained }) => {
                     self.drained = drained && !self.thorough;
                     bytes
                 }
-                Ok(Decrypted::Nothing) => return Ok(Step::Empty),
-                Ok(Decrypted::End) => return Ok(Step::End),
+                Ok(Decrypted::Nothing) => return Ok(FlowStep::Empty),
+                Ok(Decrypted::End) => return Ok(FlowStep::End),
                 // A stream that was cut short does not end for the backend as a whole one does.
-                Err(_) => return Err(Fault::Read),
+                Err(_) => return Err(FlowFault::Read),
             },
             None => {
                 let room = lent.room();
-                let Some(read) = read_piece(from.socket, room)? else { return Ok(Step::Empty) };
+                let Some(read) = read_piece(from.socket, room)? else { return Ok(FlowStep::Empty) };
                 self.drained = read < room.len() && from.short_is_all && !self.thorough;
                 read
             }
         };
         if read == 0 {
-            return Ok(Step::End);
+            return Ok(FlowStep::End);
         }
         if to.tls.is_some() {
             let data = &lent.buffer[..read];
             self.seal(to, lent, bytes, |tls, pass| tls.seal(data, pass))?;
-            return Ok(if self.is_blocked() { Step::Blocked } else { Step::Moved(read) });
+            return Ok(if self.is_blocked() { FlowStep::Blocked } else { FlowStep::Moved(read) });
         }
         let written = write(to.socket, &lent.buffer[..read])?;
         *bytes += written as u64;
         if written < read {
             self.large = 0;
-            self.kept = lent.keep(written, read).map(Kept::Bytes).ok_or(Fault::Room)?;
-            return Ok(Step::Blocked);
+            self.kept = lent.keep(written, read).map(Unwritten::Bytes).ok_or(FlowFault::Room)?;
+            return Ok(FlowStep::Blocked);
         }
         self.large = if read >= LARGE { (self.large + 1).min(BULK) } else { 0 };
-        Ok(Step::Moved(read))
+        Ok(FlowStep::Moved(read))
     }
 
     /// Has the reader's TLS make records, and keeps those that the reader does not take.
@@ -282,13 +282,13 @@ impl Flow {
         lent: &Lent<'_>,
         bytes: &mut u64,
         make: impl FnOnce(&dyn SocketTls, &mut PassRecords<'_>) -> io::Result<()>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), FlowFault> {
         let Some(tls) = to.tls else { return Ok(()) };
-        let mut kept = match std::mem::replace(&mut self.kept, Kept::Nothing) {
-            Kept::Bytes(kept) => Some(kept),
-            Kept::Nothing | Kept::Pipe(_) => None,
+        let mut kept = match std::mem::replace(&mut self.kept, Unwritten::Nothing) {
+            Unwritten::Bytes(kept) => Some(kept),
+            Unwritten::Nothing | Unwritten::Pipe(_) => None,
         };
-        let mut fault = Fault::Write;
+        let mut fault = FlowFault::Write;
         let made = make(tls, &mut |records| {
             let failed = || io::Error::from(io::ErrorKind::BrokenPipe);
             let written = match &kept {
@@ -297,12 +297,12 @@ impl Flow {
             };
             *bytes += written as u64;
             if written < records.len() && !lent.add(&mut kept, &records[written..]) {
-                fault = Fault::Room;
+                fault = FlowFault::Room;
                 return Err(failed());
             }
             Ok(())
         });
-        self.kept = kept.map_or(Kept::Nothing, Kept::Bytes);
+        self.kept = kept.map_or(Unwritten::Nothing, Unwritten::Bytes);
         made.map_err(|_| fault)
     }
 
@@ -312,7 +312,7 @@ impl Flow {
         to: End<'_>,
         lent: &Lent<'_>,
         pumped: &mut Pumped,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), FlowFault> {
         if self.is_done() {
             // After the end there is nothing to be said.
             return Ok(());
@@ -321,41 +321,47 @@ impl Flow {
     }
 
     /// Moves one piece through a pipe.
-    fn splice(&mut self, mut pipe: Pipe, from: End<'_>, to: End<'_>, bytes: &mut u64) -> Result<Step, Fault> {
+    fn splice(
+        &mut self,
+        mut pipe: Pipe,
+        from: End<'_>,
+        to: End<'_>,
+        bytes: &mut u64,
+    ) -> Result<FlowStep, FlowFault> {
         if self.spliceable == Spliceable::Untried {
             // `splice` waits on a socket in blocking mode even when it is told not to block.
             for end in [from, to] {
                 if rustix::io::ioctl_fionbio(end.socket, true).is_err() {
                     self.spliceable = Spliceable::No;
-                    return Ok(Step::Moved(0));
+                    return Ok(FlowStep::Moved(0));
                 }
             }
             self.spliceable = Spliceable::Yes;
         }
         let read = loop {
             match pipe.fill(from.socket) {
-                Ok(0) => return Ok(Step::End),
+                Ok(0) => return Ok(FlowStep::End),
                 Ok(read) => break read,
-                Err(Errno::AGAIN) => return Ok(Step::Empty),
+                Err(Errno::AGAIN) => return Ok(FlowStep::Empty),
                 Err(Errno::INTR) => {}
                 Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                     self.spliceable = Spliceable::No;
-                    return Ok(Step::Moved(0));
+                    return Ok(FlowStep::Moved(0));
                 }
-                Err(_) => return Err(Fault::Read),
+                Err(_) => return Err(FlowFault::Read),
             }
         };
         // The pipe is emptied at once, while the pages are in the processor's cache.
-        self.kept = Kept::Pipe(pipe);
+        self.kept = Unwritten::Pipe(pipe);
         self.flush(to, bytes)?;
-        Ok(if self.is_blocked() { Step::Blocked } else { Step::Moved(read) })
+        Ok(if self.is_blocked() { FlowStep::Blocked } else { FlowStep::Moved(read) })
     }
 
     /// Writes as many of the kept bytes as the reader takes.
-    fn flush(&mut self, to: End<'_>, bytes: &mut u64) -> Result<(), Fault> {
+    fn flush(&mut self, to: End<'_>, bytes: &mut u64) -> Result<(), FlowFault> {
         match &mut self.kept {
-            Kept::Nothing => return Ok(()),
-            Kept::Bytes(rest) => {
+            Unwritten::Nothing => return Ok(()),
+            Unwritten::Bytes(rest) => {
                 let written = write(to.socket, rest.bytes())?;
                 *bytes += written as u64;
                 rest.consume(written);
@@ -363,18 +369,18 @@ impl Flow {
                     return Ok(());
                 }
             }
-            Kept::Pipe(pipe) => {
+            Unwritten::Pipe(pipe) => {
                 while pipe.content() > 0 {
                     match pipe.empty(to.socket) {
                         Ok(0) | Err(Errno::AGAIN) => return Ok(()),
                         Ok(written) => *bytes += written as u64,
                         Err(Errno::INTR) => {}
-                        Err(_) => return Err(Fault::Write),
+                        Err(_) => return Err(FlowFault::Write),
                     }
                 }
             }
         }
-        self.kept = Kept::Nothing;
+        self.kept = Unwritten::Nothing;
         Ok(())
     }
 
@@ -385,7 +391,7 @@ impl Flow {
         is_last: bool,
         lent: &Lent<'_>,
         pumped: &mut Pumped,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), FlowFault> {
         if to.tls.is_some() && !is_last && !self.notified {
             self.notified = true;
             self.seal(to, lent, &mut pumped.bytes, |tls, pass| tls.end(pass))?;
@@ -393,35 +399,35 @@ impl Flow {
                 return Ok(());
             }
         }
-        self.stage = Stage::Done;
+        self.stage = FlowStage::Done;
         if is_last {
             return Ok(());
         }
-        shutdown(to.socket, Shutdown::Write).map_err(|_| Fault::Write)
+        shutdown(to.socket, Shutdown::Write).map_err(|_| FlowFault::Write)
     }
 }
 
 /// Reads what has come: `None` for nothing now, 0 for the end.
-fn read_piece(from: BorrowedFd<'_>, room: &mut [u8]) -> Result<Option<usize>, Fault> {
+fn read_piece(from: BorrowedFd<'_>, room: &mut [u8]) -> Result<Option<usize>, FlowFault> {
     loop {
         match recv(from, &mut *room, RecvFlags::DONTWAIT) {
             Ok((read, _)) => return Ok(Some(read)),
             Err(Errno::AGAIN) => return Ok(None),
             Err(Errno::INTR) => {}
-            Err(_) => return Err(Fault::Read),
+            Err(_) => return Err(FlowFault::Read),
         }
     }
 }
 
 /// Writes as many bytes as the kernel takes without waiting, and says how many.
-fn write(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<usize, Fault> {
+fn write(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<usize, FlowFault> {
     let all = bytes.len();
     while !bytes.is_empty() {
         match send(to, bytes, SEND_NOW) {
             Ok(written) => bytes = &bytes[written..],
             Err(Errno::AGAIN) => break,
             Err(Errno::INTR) => {}
-            Err(_) => return Err(Fault::Write),
+            Err(_) => return Err(FlowFault::Write),
         }
     }
     Ok(all - bytes.len())

@@ -13,7 +13,7 @@ use crate::limits::{Fair, Limits, Overload, QueueOrder};
 use crate::service::TlsBuffers;
 use crate::sys::Clock;
 use crate::transport::address::{ClientAddress, SourceAddress};
-use crate::transport::proxy_header::Version;
+use crate::transport::proxy_header::ProxyVersion;
 use crate::transport::tls::{BackendTls, ToBackends};
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -62,7 +62,7 @@ pub(super) struct Settings {
     pub(super) connect_timeout: Duration,
     pub(super) idle_timeout: Duration,
     pub(super) half_close_timeout: Duration,
-    pub(super) send_header: Option<Version>,
+    pub(super) send_header: Option<ProxyVersion>,
     pub(super) check_every: Option<Duration>,
     /// Checks are HTTP requests: the house-keeping thread of the gate for HTTP makes them, and the thread of `tend` makes
     /// none.

@@ -5,7 +5,7 @@
 //! come, or met a reader that takes nothing. So an edge-triggered event is enough to know when the next turn is due.
 
 use super::connect::has_failed;
-use super::flow::{End, Fault, Flow, Pumped};
+use super::flow::{End, Flow, FlowFault, Pumped};
 use super::lent::Lent;
 use crate::clock::{Nanos, nanos};
 use crate::service::{SocketEvent, SocketEvents, SocketTls};
@@ -52,7 +52,7 @@ pub(crate) enum PairProgress {
 
 /// What a turn did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Turned {
+pub(crate) struct RelayTurn {
     pub(crate) progress: PairProgress,
     /// Bytes written to the backend.
     pub(crate) to_backend: u64,
@@ -143,7 +143,7 @@ impl Relay {
         events: SocketEvents,
         lent: &mut Lent<'_>,
         now: Nanos,
-    ) -> Turned {
+    ) -> RelayTurn {
         let client = End {
             socket: sockets.client,
             tls: sockets.client_tls,
@@ -156,7 +156,7 @@ impl Relay {
             event: events.other,
             short_is_all: sockets.backend_is_tcp,
         };
-        let mut turned = Turned { progress: PairProgress::Park, to_backend: 0, to_client: 0 };
+        let mut turned = RelayTurn { progress: PairProgress::Park, to_backend: 0, to_client: 0 };
         let ended = self.pump(client, backend, lent, &mut turned);
         if turned.to_backend + turned.to_client > 0 {
             self.last = now;
@@ -172,7 +172,7 @@ impl Relay {
         client: End<'_>,
         backend: End<'_>,
         lent: &mut Lent<'_>,
-        turned: &mut Turned,
+        turned: &mut RelayTurn,
     ) -> Result<(), Ended> {
         let were_done = (self.up.is_done(), self.down.is_done());
         let (mut up, mut down) = (Pumped::default(), Pumped::default());
@@ -232,9 +232,9 @@ impl Relay {
         let is_last = other.is_done() && self.failed.is_none();
         match flow.pump(from, to, is_last, lent, pumped) {
             Ok(()) => {}
-            Err(Fault::Read) => return Err(Ended::Reset(side)),
-            Err(Fault::Room) => return Err(Ended::NoRoom),
-            Err(Fault::Write) => {
+            Err(FlowFault::Read) => return Err(Ended::Reset(side)),
+            Err(FlowFault::Room) => return Err(Ended::NoRoom),
+            Err(FlowFault::Write) => {
                 // The reader is gone. What it sent before may still be read, so the pair ends when the other direction does.
                 flow.give_up();
                 self.failed.get_or_insert(side.other());

@@ -11,7 +11,7 @@ use crate::metrics::backends::BackendsSnapshot;
 use crate::service::http::BUSY;
 use crate::service::{Peer, Protocol, Service, Session};
 use crate::transport::address::Address;
-use crate::transport::proxy_header::Version;
+use crate::transport::proxy_header::ProxyVersion;
 use crate::transport::tls::{BackendTls, ToBackends};
 use crossbeam_channel::Sender;
 use std::convert::Infallible;
@@ -132,7 +132,7 @@ impl ProxyBuilder {
 
     /// Sends a PROXY protocol header of this version to the backend first, so that it knows the client's address. Default:
     /// no header.
-    pub fn send_proxy(mut self, version: Version) -> Self {
+    pub fn send_proxy(mut self, version: ProxyVersion) -> Self {
         self.settings.send_header = Some(version);
         self
     }

@@ -142,26 +142,26 @@ fn a_checksum_is_verified_wherever_it_stands() {
 #[test]
 fn a_mixed_pair_of_addresses_is_written_as_ipv6() {
     let mut line = Vec::new();
-    Version::V1.write("10.0.0.1:1".parse().unwrap(), "[2001:db8::1]:2".parse().unwrap(), &mut line);
+    ProxyVersion::V1.write("10.0.0.1:1".parse().unwrap(), "[2001:db8::1]:2".parse().unwrap(), &mut line);
     assert_eq!(line, b"PROXY TCP6 ::ffff:10.0.0.1 2001:db8::1 1 2\r\n");
     line.clear();
-    Version::V1.write("[::ffff:10.0.0.1]:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap(), &mut line);
+    ProxyVersion::V1.write("[::ffff:10.0.0.1]:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap(), &mut line);
     assert_eq!(line, b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n", "a client of a dual-stack listener");
 }
 
 #[test]
 fn versions_are_read_and_shown() {
-    for version in [Version::V1, Version::V2] {
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
         assert_eq!(version.to_string().parse(), Ok(version));
-        for write in [Version::write_unknown, Version::write_local] {
+        for write in [ProxyVersion::write_unknown, ProxyVersion::write_local] {
             let mut header = Vec::new();
             write(version, &mut header);
             assert_eq!(whole(&header), Ok(Header { origin: Origin::Connection, len: header.len() }));
         }
     }
-    assert!("3".parse::<Version>().is_err());
+    assert!("3".parse::<ProxyVersion>().is_err());
     let mut header = Vec::new();
-    Version::V2.write_local(&mut header);
+    ProxyVersion::V2.write_local(&mut header);
     assert_eq!(header, ProxyHeader::with_local().to_owned_v2());
 }
 
@@ -197,7 +197,7 @@ fn check_splits(bytes: &[u8], len: usize, origin: Origin) {
 proptest! {
     #[test]
     fn what_is_written_is_read_under_every_split((source, destination) in pair(), rest: Vec<u8>) {
-        for version in [Version::V1, Version::V2] {
+        for version in [ProxyVersion::V1, ProxyVersion::V2] {
             let mut bytes = Vec::new();
             version.write(source, destination, &mut bytes);
             let len = bytes.len();
@@ -208,7 +208,7 @@ proptest! {
 
     #[test]
     fn another_implementation_reads_what_is_written((source, destination) in pair()) {
-        for version in [Version::V1, Version::V2] {
+        for version in [ProxyVersion::V1, ProxyVersion::V2] {
             let mut bytes = Vec::new();
             version.write(source, destination, &mut bytes);
             let (header, len) = ProxyHeader::parse(&bytes, ParseConfig::default()).unwrap();
@@ -298,7 +298,7 @@ proptest! {
     fn another_implementation_sees_mutated_headers_alike(
         (source, destination) in pair(), at: prop::sample::Index, byte: u8, second: bool,
     ) {
-        let version = if second { Version::V2 } else { Version::V1 };
+        let version = if second { ProxyVersion::V2 } else { ProxyVersion::V1 };
         let mut bytes = Vec::new();
         version.write(source, destination, &mut bytes);
         let at = at.index(bytes.len());
@@ -342,7 +342,7 @@ fn a_header_is_taken_from_a_socket_when_it_is_whole_and_nothing_else_is() {
     let (mut near, mut far) = pair_of_sockets();
     assert!(matches!(take(&near), Ok(None)), "nothing has come");
     let mut header = Vec::new();
-    Version::V2.write("192.0.2.1:1".parse().unwrap(), "192.0.2.2:2".parse().unwrap(), &mut header);
+    ProxyVersion::V2.write("192.0.2.1:1".parse().unwrap(), "192.0.2.2:2".parse().unwrap(), &mut header);
     for (index, byte) in header.iter().enumerate().take(header.len() - 1) {
         far.write_all(&[*byte]).unwrap();
         arrived(&near, index + 1);

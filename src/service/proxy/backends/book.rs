@@ -83,10 +83,10 @@ struct Backend {
 /// A slot for one client that waits. `life` tells its owners apart: it counts up when the slot is freed.
 struct Waiter {
     life: u32,
-    stage: Stage,
+    stage: WaiterStage,
 }
 
-enum Stage {
+enum WaiterStage {
     Free,
     Waiting { since: Nanos, wake: Wake },
     Granted(Grant),
@@ -414,7 +414,7 @@ impl Book {
                 return Err(Refusal::QueueFull);
             }
         }
-        self.waiters[slot as usize].stage = Stage::Waiting { since: asking.since, wake };
+        self.waiters[slot as usize].stage = WaiterStage::Waiting { since: asking.since, wake };
         Ok(name)
     }
 
@@ -426,7 +426,7 @@ impl Book {
             return None;
         }
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.waiters.push(Waiter { life: 0, stage: Stage::Free });
+            self.waiters.push(Waiter { life: 0, stage: WaiterStage::Free });
             self.waiters.len() as u32 - 1
         });
         Some((slot, self.waiters[slot as usize].life))
@@ -437,7 +437,9 @@ impl Book {
         self.refused(refusal);
         let waiter = &mut self.waiters[slot as usize];
         debug_assert_eq!(waiter.life, life);
-        if let Stage::Waiting { wake, .. } = std::mem::replace(&mut waiter.stage, Stage::Refused(refusal)) {
+        if let WaiterStage::Waiting { wake, .. } =
+            std::mem::replace(&mut waiter.stage, WaiterStage::Refused(refusal))
+        {
             self.woken.push(wake);
         }
     }
@@ -480,7 +482,9 @@ impl Book {
                     self.favoured = priority;
                     let grant = self.grant(index, priority, now);
                     let stage = &mut self.waiters[slot as usize].stage;
-                    if let Stage::Waiting { since, wake } = std::mem::replace(stage, Stage::Granted(grant)) {
+                    if let WaiterStage::Waiting { since, wake } =
+                        std::mem::replace(stage, WaiterStage::Granted(grant))
+                    {
                         self.waited(now.saturating_sub(since));
                         self.woken.push(wake);
                     }
@@ -507,7 +511,7 @@ impl Book {
     /// The state of a ticket. Its slot is freed unless the state is `Waiting`.
     pub(super) fn look(&mut self, slot: u32, life: u32, now: Nanos) -> TicketState {
         let waits = |book: &mut Self| match book.waiter(slot, life).map(|waiter| &waiter.stage) {
-            Some(&Stage::Waiting { since, .. }) => Some(since),
+            Some(&WaiterStage::Waiting { since, .. }) => Some(since),
             _ => None,
         };
         if waits(self).is_some() {
@@ -521,9 +525,9 @@ impl Book {
             return TicketState::Refused(Refusal::ClientGone);
         }
         match self.vacate(slot) {
-            Stage::Granted(grant) => TicketState::Granted(grant),
-            Stage::Refused(refusal) => TicketState::Refused(refusal),
-            Stage::Free | Stage::Waiting { .. } => TicketState::Refused(Refusal::ClientGone),
+            WaiterStage::Granted(grant) => TicketState::Granted(grant),
+            WaiterStage::Refused(refusal) => TicketState::Refused(refusal),
+            WaiterStage::Free | WaiterStage::Waiting { .. } => TicketState::Refused(Refusal::ClientGone),
         }
     }
 
@@ -538,10 +542,10 @@ impl Book {
     }
 
     /// Frees a slot for the next client.
-    fn vacate(&mut self, slot: u32) -> Stage {
+    fn vacate(&mut self, slot: u32) -> WaiterStage {
         let waiter = &mut self.waiters[slot as usize];
         waiter.life = waiter.life.wrapping_add(1);
-        let stage = std::mem::replace(&mut waiter.stage, Stage::Free);
+        let stage = std::mem::replace(&mut waiter.stage, WaiterStage::Free);
         self.free.push(slot);
         stage
     }
@@ -558,13 +562,13 @@ impl Book {
             return;
         }
         match self.vacate(slot) {
-            Stage::Waiting { .. } => {
+            WaiterStage::Waiting { .. } => {
                 self.list.gone((slot, life), now);
                 self.priority.remove((slot, life));
                 self.refused(Refusal::ClientGone);
             }
-            Stage::Granted(grant) => self.give_back(&grant, now),
-            Stage::Refused(_) | Stage::Free => {}
+            WaiterStage::Granted(grant) => self.give_back(&grant, now),
+            WaiterStage::Refused(_) | WaiterStage::Free => {}
         }
     }
 

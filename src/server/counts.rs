@@ -92,8 +92,12 @@ impl Counts {
 
     /// Workers that are not in a turn. Those that stay out are in none, and are not free either.
     pub(crate) fn free_workers(&self) -> usize {
-        let busy = self.meters.iter().filter(|meter| meter.is_busy()).count();
-        self.workers.load(Relaxed).saturating_sub(busy)
+        self.workers.load(Relaxed).saturating_sub(self.busy_workers())
+    }
+
+    /// Workers that are in a turn.
+    pub(crate) fn busy_workers(&self) -> usize {
+        self.meters.iter().filter(|meter| meter.is_busy()).count()
     }
 
     /// Calls code that others wrote; a panic is counted, and is `None`.
@@ -157,7 +161,7 @@ mod tests {
     fn a_worker_in_a_turn_is_not_free() {
         let counts = Counts::new(3, 1);
         counts.meters()[1].begin(5);
-        assert_eq!(counts.free_workers(), 2);
+        assert_eq!((counts.free_workers(), counts.busy_workers()), (2, 1));
         counts.meters()[1].end(9);
         assert_eq!(counts.free_workers(), 3);
         counts.set_workers(1);

@@ -5,6 +5,9 @@
 //! [`newcomers`](super::newcomers)). The leader wakes the acceptor when a newcomer must be refused or left in the
 //! kernel's backlog, and when accept fails.
 
+#[cfg(test)]
+mod tests;
+
 use super::errors::classify;
 use super::newcomers::{Newcomers, close_socket};
 use super::relisten::Relisten;
@@ -257,6 +260,9 @@ impl Acceptor {
             self.watched.iter_mut().for_each(|watched| watched.clear_beyond(most));
         }
         self.stood = stands;
+        if stands {
+            self.refuse_surplus();
+        }
         self.watched.iter_mut().for_each(|watched| watched.held = None);
         // Each begins in turn, so that the budget of refusals is not always the same listener's.
         self.first = (self.first + 1) % self.watched.len();
@@ -382,6 +388,16 @@ impl Acceptor {
         let share = self.shared.line.newcomers().places() / open.max(1);
         let fullest = (0..self.watched.len()).max_by_key(|&listener| waiting(listener));
         fullest.filter(|&fullest| waiting(index) < share && fullest != index)
+    }
+
+    /// Refuses the newcomers that are too many since fewer may wait, whatever that costs. If they stayed until others make them
+    /// give up their places, each of those others would wait as long in its turn.
+    fn refuse_surplus(&mut self) {
+        for _ in 0..self.shared.line.newcomers().surplus(|| self.shared.free_workers()) {
+            if !self.displace(Scope::All) {
+                break;
+            }
+        }
     }
 
     /// Refuses a newcomer that waits, of one listener or of all: of the source that has the most, the one that has waited longest.

@@ -21,13 +21,15 @@ use std::time::Duration;
 const LOOK: Nanos = 10_000_000;
 /// How often rest and rates are measured.
 const MEASURE: Nanos = 200_000_000;
-/// While the queue stands, as many newcomers wait as the workers serve in this part of a second, 50 ms, and as many again in the
-/// kernel's backlog. The freshest of them come first, so the others wait only to be turned away, and are better told soon.
-/// With 40 ms in both places waits were longer where turns sleep. With 25 ms for those that wait, and 50 in the backlog, it was 0.2
-/// to 1 s in ten of sixteen runs. With 25 ms in the backlog it overflowed more often, and the kernel
-/// drops the end of the handshake of whoever does not fit, so the client's request is sent again after 200 ms: README's
-/// demonstration had a p99 of 0.38 to 0.55 s, and 0.07 to 0.09 s with 50 ms.
-const ROOM_PART: f64 = 1.0 / 20.0;
+/// While the queue stands, the kernel's backlog holds as many newcomers as the workers serve in this part of a second, 50 ms.
+/// With 25 ms it overflowed more often. The kernel drops the end of the handshake of a client that does not fit, so the
+/// client's request is sent again after 200 ms: README's demonstration had a p99 of 0.38 to 0.55 s, and 0.07 to 0.09 s with 50 ms.
+const BACKLOG_PART: f64 = 1.0 / 20.0;
+/// As many newcomers as the workers serve in this part of a second, 25 ms, may wait for a worker then, and one more for each turn under
+/// way. The freshest of them come first, so the others wait only to be turned away, and are better told soon. Turns that
+/// sleep end many at once, and the workers all want newcomers then: without that one more, the p99 of the demonstration was 0.40 to
+/// 0.49 s in twelve runs, 0.08 to 0.09 s with it, and 0.07 to 0.09 s with 50 ms.
+const SHELF_PART: f64 = 1.0 / 40.0;
 /// The shallowest backlog.
 const BACKLOG_LEAST: usize = 8;
 
@@ -81,7 +83,8 @@ impl Pressure {
         if standing.stands() {
             let busy = !shared.rest.load(Relaxed) && self.rate > 0.0;
             let few = busy && shared.displaces_oldest(limits.server.overload);
-            shared.line.newcomers().shrink_to(if few { self.done_in(ROOM_PART) } else { usize::MAX });
+            let newcomers = if few { self.few_newcomers(shared) } else { usize::MAX };
+            shared.line.newcomers().shrink_to(newcomers);
             let wanted = self.shallow_backlog(limits.server.backlogs().1, busy);
             // Small changes are not worth a system call for each listener.
             if self.shallow.is_none_or(|now| now.abs_diff(wanted) > now / 4) {
@@ -123,7 +126,12 @@ impl Pressure {
     /// nobody stands there for long, since all are taken in or told, and a backlog that overflows for a moment leaves a
     /// client hanging.
     fn shallow_backlog(&self, most: usize, busy: bool) -> usize {
-        if busy { self.done_in(ROOM_PART).min(most) } else { most }
+        if busy { self.done_in(BACKLOG_PART).min(most) } else { most }
+    }
+
+    /// How many newcomers may wait for a worker while few may.
+    fn few_newcomers(&self, shared: &Shared) -> usize {
+        self.done_in(SHELF_PART) + shared.counts.busy_workers()
     }
 
     /// How many turns the workers do in this part of a second.

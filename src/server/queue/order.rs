@@ -24,8 +24,8 @@
 //! backlog was empty.
 //!
 //! The acceptor accepts while fewer than `queue` newcomers wait. Once some had to make room, and for as long as the queue stands
-//! and the processors are busy, fewer may wait: as many as the workers serve in 50 ms. Those that a free worker is about
-//! to take do not count. Beyond that, while [`Standing::stands`], each refusal that the budget pays for accepts the newcomer and sheds one that waits
+//! and the processors are busy, fewer may wait: as many as the workers serve in 25 ms, and one for each turn under way. Those that a free worker
+//! is about to take do not count. If more wait when this begins, they are shed at once, whatever the budget. Beyond that, while [`Standing::stands`], each refusal that the budget pays for accepts the newcomer and sheds one that waits
 //! ([`Order::displace`], reason `queue_full`): the oldest of the source that has the most, whose reply is least useful. Both
 //! refusals cost the same. Before that the acceptor moves what is in the channel to the shelf ([`Order::shelve`]), so that
 //! the largest crowd is known. When the queue begins to stand, the same is done, whatever the budget, with the newcomers in

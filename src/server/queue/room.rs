@@ -66,7 +66,8 @@ impl NewcomerRoom {
     }
 
     /// Lets at most `most` wait from now on, and never more than the limit, if some had to make room. Where all that come
-    /// fit within the limit, nobody is to be turned away. Those that wait already stay.
+    /// fit within the limit, nobody is to be turned away. Those that wait already and are too many now are the
+    /// [surplus](Self::surplus).
     pub(crate) fn shrink_to(&self, most: usize) {
         let most = if self.overflowed.load(Relaxed) { most } else { usize::MAX };
         self.shrunk.store(most, Relaxed);
@@ -88,6 +89,12 @@ impl NewcomerRoom {
     pub(crate) fn has_place(&self, free_workers: impl FnOnce() -> usize) -> bool {
         let (waiting, places) = (self.waiting(), self.places());
         waiting < places || waiting < places + free_workers()
+    }
+
+    /// How many wait that are too many since the room has shrunk; those that one of the free workers is about to take are not.
+    pub(crate) fn surplus(&self, free_workers: impl FnOnce() -> usize) -> usize {
+        let over = self.waiting().saturating_sub(self.shrunk.load(Relaxed));
+        if over > 0 { over.saturating_sub(free_workers()) } else { 0 }
     }
 
     /// Whether it is worth waking the acceptor: an eighth of the places is free. To wake it for each place would be a
@@ -141,6 +148,10 @@ mod tests {
         room.shrink_to(1);
         assert!(!room.has_place(|| 0) && room.has_place(|| 1), "a free worker is one more place");
         assert!(!room.has_an_eighth_free() && room.limit() == 4);
+        assert_eq!(room.surplus(|| unreachable!("as many wait as may")), 0);
+        room.came();
+        assert_eq!((room.surplus(|| 0), room.surplus(|| 1), room.surplus(|| 9)), (1, 0, 0));
+        room.left();
         room.grow();
         room.shrink_to(1);
         for waiting in 1..4 {

@@ -25,6 +25,7 @@ pub(crate) fn title_of(server: &str) -> &str {
         "http" => "one-thread HTTP loop",
         "tokio-relay" => "tokio relay",
         "relay" => "one-thread relay",
+        "gate" => "one-thread gate",
         "tidegate:on" => "tidegate, all on",
         "tidegate:off" => "tidegate, all off",
         other => other,

@@ -66,6 +66,7 @@ fn relay(name: &str, wanted: Wanted<'_>, cpus: &Cpus) -> Result<Front> {
     ensure!(wanted.backends.len() == 1 && !wanted.http, "it copies bytes to one backend");
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["peer", name, "--to", &wanted.backends[0].to_string()]);
+    command.args(["--places", &wanted.places.to_string()]);
     Ok(Front { server: Server::launch(command, Place::Said("tcp://"), cpus)?, folder: None })
 }
 

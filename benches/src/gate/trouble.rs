@@ -24,7 +24,7 @@ impl Trouble {
     /// Fronts that are measured.
     pub(crate) fn fronts(self) -> &'static str {
         match self {
-            Trouble::Survive => "tidegate haproxy-limits haproxy nginx nothing",
+            Trouble::Survive => "tidegate gate haproxy-limits haproxy nginx nothing",
             Trouble::Gunicorn => "tidegate haproxy-limits nginx nothing",
             Trouble::Slow | Trouble::Three | Trouble::Killed => "tidegate haproxy-limits haproxy nginx",
         }

@@ -5,6 +5,7 @@ mod announce;
 mod backend;
 mod download;
 mod epoll;
+mod gate;
 mod http;
 mod hyper_server;
 mod lines;
@@ -50,6 +51,8 @@ pub(crate) enum Peer {
     Download,
     /// One thread that copies bytes to the server named by --to and back: the limit of a relay that copies.
     Relay,
+    /// One thread that gives --places to the newest and resets the oldest of those that wait: the limit of a gate.
+    Gate,
     /// tokio's `copy_bidirectional` to the server named by --to.
     TokioRelay,
     /// One thread, recvfrom and sendto: the limit for datagrams.
@@ -66,9 +69,12 @@ pub(crate) struct PeerArgs {
     /// Where it listens; port 0 picks one.
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// The server that is behind it (relay, tokio-relay).
+    /// The server that is behind it (relay, tokio-relay, gate).
     #[arg(long)]
     to: Option<SocketAddr>,
+    /// Connections that the server behind it may have (gate).
+    #[arg(long, default_value_t = 8)]
+    places: usize,
     /// What it does with a request: echo, time (UDP), work-cpu:1ms or work-sleep:20ms and then echo.
     #[arg(long, default_value = "echo")]
     mode: Mode,
@@ -82,7 +88,7 @@ pub(crate) struct PeerArgs {
 
 /// Runs one until it is killed.
 pub(crate) fn run(args: PeerArgs) -> Result<()> {
-    let PeerArgs { name, listen, to, mode, buffer, backlog } = args;
+    let PeerArgs { name, listen, to, places, mode, buffer, backlog } = args;
     match name {
         Peer::Thread => thread::serve(tcp(listen, backlog)?, mode, buffer),
         Peer::Tokio => tokio_tasks::serve(tcp(listen, backlog)?, mode, buffer),
@@ -95,6 +101,7 @@ pub(crate) fn run(args: PeerArgs) -> Result<()> {
         Peer::Backend => backend::serve(tcp(listen, backlog)?, mode),
         Peer::Download => download::serve(tcp(listen, backlog)?),
         Peer::Relay => relay::serve(tcp(listen, backlog)?, to.context("say where to with --to")?),
+        Peer::Gate => gate::serve(tcp(listen, backlog)?, to.context("say where to with --to")?, places),
         Peer::TokioRelay => tokio_relay::serve(tcp(listen, backlog)?, to.context("say where to with --to")?),
         Peer::Udp => udp::serve(listen, mode),
         Peer::Wake => wake::serve(listen),

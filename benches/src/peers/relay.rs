@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 const LISTENER: u64 = u64::MAX;
 
 /// One end of a pair.
-struct End {
+pub(super) struct End {
     stream: TcpStream,
     /// What the kernel did not take yet on its way to this end.
     pending: Vec<u8>,
@@ -25,7 +25,7 @@ struct End {
     told: bool,
 }
 
-type Pair = [End; 2];
+pub(super) type Pair = [End; 2];
 
 /// Accepts, connects to `to`, and copies.
 pub(super) fn serve(listener: TcpListener, to: SocketAddr) -> Result<()> {
@@ -71,23 +71,22 @@ fn accept(
             pairs.push(None);
             pairs.len() - 1
         });
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        let ends = [TcpStream::from(fd), backend];
-        for stream in &ends {
-            epoll::add(epoll, stream, EventData::new_u64(at as u64), flags)?;
-        }
-        pairs[at] = Some(ends.map(|stream| End {
-            stream,
-            pending: Vec::new(),
-            written: 0,
-            ended: false,
-            told: false,
-        }));
+        pairs[at] = Some(ends(epoll, fd.into(), backend, at as u64)?);
     }
     Ok(())
 }
 
-fn connect(to: SocketAddr) -> Result<TcpStream> {
+/// The ends of a pair, watched with this mark.
+pub(super) fn ends(epoll: &OwnedFd, client: TcpStream, backend: TcpStream, mark: u64) -> Result<Pair> {
+    let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+    let ends = [client, backend];
+    for stream in &ends {
+        epoll::add(epoll, stream, EventData::new_u64(mark), flags)?;
+    }
+    Ok(ends.map(|stream| End { stream, pending: Vec::new(), written: 0, ended: false, told: false }))
+}
+
+pub(super) fn connect(to: SocketAddr) -> Result<TcpStream> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
@@ -98,7 +97,7 @@ fn connect(to: SocketAddr) -> Result<TcpStream> {
 }
 
 /// Copies what can be copied now; false when the pair is over.
-fn turn(pair: &mut Pair, buffer: &mut [u8]) -> bool {
+pub(super) fn turn(pair: &mut Pair, buffer: &mut [u8]) -> bool {
     let [client, backend] = pair;
     copy(client, backend, buffer).is_ok()
         && copy(backend, client, buffer).is_ok()

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use support::{Client, End, Gate, Held, Site, eventually, figure, throughout};
@@ -445,6 +446,93 @@ fn an_established_client_that_resets_while_it_waits_is_ended_before_a_worker_is_
     assert_eq!(site.counts().active, 1, "the worker is still held");
     gate.open();
     busy.hear("hold\n");
+    site.end();
+}
+
+/// Keeps every processor busy for as long as it lives.
+struct Burning(Arc<AtomicBool>);
+
+impl Burning {
+    fn new() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(stop)
+    }
+}
+
+impl Drop for Burning {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Clients whose requests wait behind one that holds the worker, and that have all left while no processor had rest; and
+/// the one that holds it.
+fn leave_under_overload(site: &Site, count: u64) -> Client {
+    let mut busy = site.client();
+    busy.say("a\n").hear("a\n");
+    let established = |_| {
+        let mut client = site.client();
+        client.say("b\n").hear("b\n");
+        client
+    };
+    let mut leaving: Vec<Client> = (0..count).map(established).collect();
+    busy.say("hold\n");
+    site.until("the worker is held", |now| now.active == 1);
+    for client in &mut leaving {
+        client.say("one\n");
+    }
+    eventually("all are on the shelf", || (site.stats().shelf_length == count).then_some(()));
+    // It takes the timekeeper two looks, of 200 ms each, to see that the processors have no rest.
+    let since = Instant::now();
+    eventually("it has looked", || (since.elapsed() > Duration::from_millis(600)).then_some(()));
+    leaving.into_iter().for_each(Client::reset);
+    site.until("their turns are shed", |now| now.turns_shed[TurnShed::ClientGone as usize] == count);
+    busy
+}
+
+#[test]
+fn under_overload_the_sockets_of_leavers_are_closed_over_the_next_seconds() {
+    let gate = Gate::new();
+    let limits = narrow(8).queue_timeout(Duration::from_secs(60));
+    let site = Site::serve(limits, patient_lines(gate.clone()));
+    let burning = Burning::new();
+    let began = Instant::now();
+    let mut busy = leave_under_overload(&site, 60);
+    // Their ends are counted, and the books balance, which each reading checks.
+    site.until_closed(CloseReason::Client, 60);
+    let late = site.stats().late_closes;
+    assert!(late > 0, "60 left, and each was closed at once");
+    eventually("the sockets are closed one by one", || (site.stats().late_closes < late).then_some(()));
+    eventually("all are closed", || (site.stats().late_closes == 0).then_some(()));
+    figure(format!("{late} of 60 to be closed late, the last {:.1?} after the first came", began.elapsed()));
+    drop(burning);
+    gate.open();
+    busy.hear("hold\n");
+    site.end();
+}
+
+#[test]
+fn late_closes_do_not_outlast_the_overload() {
+    let gate = Gate::new();
+    let limits = narrow(8).queue_timeout(Duration::from_secs(60));
+    let site = Site::serve(limits, patient_lines(gate.clone()));
+    let burning = Burning::new();
+    let mut busy = leave_under_overload(&site, 60);
+    assert!(site.stats().late_closes > 0);
+    drop(burning);
+    gate.open();
+    busy.hear("hold\n");
+    let since = Instant::now();
+    eventually("they are closed", || (site.stats().late_closes == 0).then_some(()));
+    figure(format!("all closed {:.1?} after the last turn", since.elapsed()));
     site.end();
 }
 

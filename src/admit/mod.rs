@@ -97,6 +97,13 @@ impl Admission {
     }
 }
 
+impl Permit {
+    /// How many places are taken, this one among them.
+    pub(crate) fn open(&self) -> usize {
+        self.admission.open()
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(id) = self.source {

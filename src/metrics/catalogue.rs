@@ -540,6 +540,8 @@ metrics! {
         "HTTP requests that were sent again, since the backend closed their connection when it was used again.";
     Lingering "tidegate_lingering_connections" Gauge "connections" Always []
         "Connections that have their reply and are being closed, while what the client still sends is thrown away.";
+    LateCloses "tidegate_late_closes" Gauge "connections" Always []
+        "Connections that have ended, since their client left under overload, and whose socket is closed within 4 s.";
     Draining "tidegate_draining" Gauge "1" Always []
         "1 from the moment the server is told to end, else 0.";
     LogLinesDropped "tidegate_log_lines_dropped_total" Counter "lines" Always []

@@ -205,6 +205,7 @@ fn collect(id: Id, server: &Snapshot, process: &ProcessSnapshot, out: &mut Sampl
         Id::PendingInput => out.count(&[], server.pending_input_bytes),
         Id::PendingOutput => out.count(&[], server.pending_output_bytes),
         Id::Lingering => out.count(&[], server.lingering),
+        Id::LateCloses => out.count(&[], server.late_closes),
         Id::Draining => {
             let draining = !matches!(server.phase, Phase::Starting | Phase::Serving);
             out.count(&[], draining.into());

@@ -157,6 +157,8 @@ pub struct Snapshot {
     pub handler_panics: u64,
     /// Polite closes under way.
     pub lingering: u64,
+    /// Connections that ended because their client left under overload, and whose socket is closed within four seconds.
+    pub late_closes: u64,
     /// Bytes held for lines whose end has not come.
     pub pending_input_bytes: u64,
     /// Bytes of replies that clients have not taken yet.

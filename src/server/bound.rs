@@ -5,6 +5,7 @@ use super::accept::newcomers::register_listeners;
 use super::accept::relisten::Relisten;
 use super::capacity::shelf_limits;
 use super::close::farewells::Farewells;
+use super::close::late_closes::LateCloses;
 use super::close::linger::{Lingering, Lingers};
 use super::counts::Counts;
 use super::datagram::socket::{DatagramListeners, DatagramSocket};
@@ -210,6 +211,7 @@ fn share(
             pulse: Pulse::default(),
             farewells: Farewells::new(),
             lingers,
+            late_closes: LateCloses::new(limits.connections_most()),
             refusals: Refusals::new(room),
             tick: extras.tick,
             output_total: Arc::default(),

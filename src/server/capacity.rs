@@ -1,6 +1,7 @@
 //! How many file descriptors and how much memory a server can come to need under its limits.
 
 use super::close::farewells::Farewells;
+use super::close::late_closes::LateCloses;
 use super::datagram::socket::DatagramListeners;
 use super::error::BuildError;
 use super::listener::Listener;
@@ -14,13 +15,14 @@ use crate::limits::{LimitError, Limits, QueueOrder};
 use crate::metrics::stats::Ledgers;
 use crate::metrics::web::WebLedger;
 
-/// Bytes for one connection: its slot in the table, its entry in the line with its stamp, its timer, its farewell, and what a
-/// ready service has for it. The socket itself is the kernel's.
+/// Bytes for one connection: its slot in the table, its entry in the line with its stamp, its timer, its farewell, its late close, and
+/// what a ready service has for it. The socket itself is the kernel's.
 const CONNECTION_BYTES: usize = size_of::<Slot>()
     + size_of::<Entry>()
     + size_of::<usize>()
     + Wheel::BYTES
     + Farewells::BYTES
+    + LateCloses::BYTES
     + crate::service::CONNECTION_BYTES;
 
 /// What a listener takes beside what is counted of it: its seat and its limits, which every worker has a look at.

@@ -58,6 +58,7 @@ impl Observe for Shared {
             workers_limit: limits.workers as u64,
             handler_panics: self.counts.panics(),
             lingering: self.lingers.count() as u64,
+            late_closes: self.late_closes.len() as u64,
             pending_input_bytes: self.input_total.used() as u64,
             pending_output_bytes: self.output_total.used() as u64,
             shedding: self.refusals.shedding(),

@@ -4,6 +4,7 @@
 use super::accept::relisten::Relisten;
 use super::close::farewells::Farewells;
 use super::close::last_words::LastWords;
+use super::close::late_closes::LateCloses;
 use super::close::linger::Lingers;
 use super::close::{Closer, closer};
 use super::counts::Counts;
@@ -82,6 +83,7 @@ pub(crate) struct Shared {
     pub(crate) pulse: Pulse,
     pub(crate) farewells: Farewells,
     pub(crate) lingers: Lingers,
+    pub(crate) late_closes: LateCloses,
     pub(crate) refusals: Refusals,
     pub(crate) tick: Option<Tick>,
     /// Memory for replies that clients have not taken, of all connections together.
@@ -193,6 +195,11 @@ impl Shared {
             Overload::Reject => self.order.prefers_fresh() && self.order.standing().stands(),
             Overload::Wait(_) => false,
         }
+    }
+
+    /// Whether there is no time for what nobody waits for: the queue stands, and the processors are busy.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.order.standing().stands() && !self.rest.load(Relaxed) && !self.life.is_draining()
     }
 
     pub(crate) fn shallow_backlog(&self) -> usize {

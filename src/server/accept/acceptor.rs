@@ -16,6 +16,7 @@ use crate::admit::turns::accounts::Class;
 use crate::admit::turns::standing::INTERVAL;
 use crate::limits::Overload;
 use crate::reason::{AcceptError, DropReason, WouldDrop};
+use crate::server::close::late_closes::CLOSED_AT_ONCE;
 use crate::server::close::shedding::{Shedding, shed, shelve};
 use crate::server::counts::ACCEPTOR_ROW;
 use crate::server::pulse::Vital;
@@ -497,6 +498,10 @@ impl Acceptor {
         if no_descriptor && !self.watched[index].is_waited_at() {
             // The kernel says so before it looks whether anybody waits.
             return Step::Empty;
+        }
+        if no_descriptor && self.shared.late_closes.close(CLOSED_AT_ONCE) > 0 {
+            // Those of clients that have left are free now.
+            return Step::Next;
         }
         self.shared.listeners[index].accept_failed(class);
         if class == AcceptError::Aborted {

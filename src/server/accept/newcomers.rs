@@ -131,6 +131,7 @@ impl Newcomers<'_> {
         let Some(slot) = shared.table.take() else {
             return self.turn_away(listener, socket, ledger, DropReason::MaxConnections);
         };
+        shared.late_closes.make_room(permit.open());
         let connection = Connection::new(socket, peer, permit);
         let now = shared.clock.now();
         let since = if crowd || shared.order.len() > 0 { arrived(&connection, now) } else { now };

@@ -2,6 +2,7 @@
 
 pub(crate) mod farewells;
 pub(crate) mod last_words;
+pub(crate) mod late_closes;
 pub(crate) mod linger;
 pub(crate) mod shedding;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::sys::Clock;
 use crate::transport::socket::{ClientSocket, reset_on_close, say_last};
 use farewells::{Farewell, Farewells};
 use last_words::LastWords;
+use late_closes::LateCloses;
 use linger::Lingers;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -31,6 +33,8 @@ enum Ending {
     Reset,
     /// FIN, at once: the client has ended, or owes nothing.
     Fin,
+    /// The same, when there is time: the client has left.
+    Late,
     /// FIN, then what the client still sends is discarded until its FIN: see [`linger`].
     Polite,
 }
@@ -66,6 +70,7 @@ pub(crate) struct Closer<'a> {
     pub(crate) counts: &'a Counts,
     pub(crate) farewells: &'a Farewells,
     pub(crate) lingers: &'a Lingers,
+    pub(crate) late_closes: &'a LateCloses,
 }
 
 /// The [`Closer`] of a struct that has its parts as fields: the server, or what stands in for it in the unit tests.
@@ -80,6 +85,7 @@ macro_rules! closer {
             counts: &$parts.counts,
             farewells: &$parts.farewells,
             lingers: &$parts.lingers,
+            late_closes: &$parts.late_closes,
         }
     };
 }
@@ -90,6 +96,12 @@ impl Closer<'_> {
     pub(crate) fn close(&self, owned: Owned<'_>, reason: CloseReason) {
         let (ledger, from) = (owned.ledger, owned.place);
         self.end(owned, Ending::of(reason), reason, &LastWords::default(), || ledger.closed(from, reason));
+    }
+
+    /// Ends a connection whose client has left while there is no time for it: its socket is closed [later](late_closes).
+    pub(crate) fn close_late(&self, owned: Owned<'_>) {
+        let (ledger, from, reason) = (owned.ledger, owned.place, CloseReason::Client);
+        self.end(owned, Ending::Late, reason, &LastWords::default(), || ledger.closed(from, reason));
     }
 
     /// Ends a connection whose client has not got through its handshake in time: nobody waits for what it may still send.
@@ -148,12 +160,16 @@ impl Closer<'_> {
         count();
         let registered = connection.is_registered();
         let Connection { socket, _permit: permit, .. } = connection;
+        let permit = permit.into_inner();
         owned.slot.state.release();
         self.table.give_back(owned.id.slot);
-        self.put_away(socket, ending, words, registered);
+        match ending {
+            Ending::Late => self.late_closes.add(socket, permit.open()),
+            _ => self.put_away(socket, ending, words, registered),
+        }
         // The place is given back when the session has been told.
         if let Some(session) = session
-            && self.farewells.add(Farewell { session, reason, permit: permit.into_inner() })
+            && self.farewells.add(Farewell { session, reason, permit })
         {
             self.queue_farewells();
         }
@@ -210,7 +226,7 @@ impl Closer<'_> {
 
     fn put_away(&self, socket: ClientSocket, ending: Ending, words: &LastWords, registered: bool) {
         match ending {
-            Ending::Fin => {}
+            Ending::Fin | Ending::Late => {}
             Ending::Reset => reset_on_close(&socket),
             Ending::Polite => {
                 let unregister = |socket: &ClientSocket| {

@@ -76,7 +76,10 @@ pub(crate) fn turn_away(shared: &Shared, owned: Owned<'_>, reason: DropReason) {
 fn shed_established(shared: &Shared, owned: Owned<'_>, why: Shedding, now: Nanos) {
     if why == Shedding::Gone {
         owned.ledger.turn_shed(TurnShed::ClientGone);
-        return shared.closer().close(owned, CloseReason::Client);
+        return match shared.is_pressed() {
+            true => shared.closer().close_late(owned),
+            false => shared.closer().close(owned, CloseReason::Client),
+        };
     }
     owned.ledger.turn_shed(TurnShed::QueueTimeout);
     let listener = &shared.listeners[owned.listener()];

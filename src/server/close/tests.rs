@@ -3,6 +3,7 @@
 use super::shedding::{Shedding, shed, shelve};
 use super::*;
 use crate::admit::Admission;
+use crate::admit::turns::standing::INTERVAL;
 use crate::limits::Limits;
 use crate::reason::{DatagramDrop, TurnShed};
 use crate::server::close::linger::Lingering;
@@ -61,6 +62,7 @@ struct House {
     farewells: Farewells,
     lingers: Lingers,
     lingering: Receiver<Lingering>,
+    late_closes: LateCloses,
     admission: Arc<Admission>,
     told: Arc<Mutex<Vec<String>>>,
     /// The server's end of the last connection once more, by which is seen whether its close is a reset.
@@ -85,6 +87,7 @@ impl House {
             farewells: Farewells::new(),
             lingers,
             lingering,
+            late_closes: LateCloses::new(2),
             admission: Admission::new(&limits, std::slice::from_ref(&limits), |_, _| {}),
             told: Arc::default(),
             copy: RefCell::default(),
@@ -457,7 +460,7 @@ fn server(answers_overload: bool) -> crate::server::BoundServer {
     let service = Arc::new(Quiet { answers_overload, told: Arc::default() });
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let listener = Listener::new(nothing.into(), address.into(), service, 0, None);
-    let limits = Limits::default().max_connections(1).queue(1);
+    let limits = Limits::default().max_connections(2).queue(1);
     crate::server::BoundServer::new(
         limits,
         Listeners::new(vec![listener], 0),
@@ -544,6 +547,60 @@ fn an_established_connection_whose_client_has_left_ends_as_closed_by_it() {
     assert_eq!((counted.closed[CloseReason::Client as usize], counted.closed_total()), (1, 1));
     assert_eq!((heard(&client).as_str(), shared.line.pop()), ("", None));
     assert!(counted.conserved() && counted.open() == 0);
+}
+
+/// The queue stands, and no processor has rest.
+fn press(shared: &Shared) {
+    shared.rest.store(false, Relaxed);
+    let target = shared.order.standing().target();
+    assert!(!shared.order.standing().observe(target + 2, Some(1)));
+    assert!(shared.order.standing().observe(target + 2 + INTERVAL, Some(1)) && shared.is_pressed());
+}
+
+/// Whether the client's connection is still there.
+fn is_open(mut client: &UnixStream) -> bool {
+    client.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+#[test]
+fn under_overload_a_leaver_is_counted_at_once_and_its_socket_is_closed_late() {
+    let server = server(true);
+    let (shared, row) = (server.shared(), server.shared().counts.row(KEEPER_ROW));
+    press(shared);
+    let (entry, client) = waiting(shared, Claim::Turn);
+    shed(shared, row, &entry, Shedding::Gone, 2);
+    let counted = shared.counts.read_counts(0);
+    assert_eq!((counted.closed[CloseReason::Client as usize], counted.closed_total()), (1, 1));
+    assert!(counted.conserved() && counted.open() == 0);
+    assert_eq!((shared.admission.open(), shared.late_closes.len()), (0, 1), "its place is free");
+    assert!(is_open(&client));
+    // It takes no place from others, and whoever may still listen is not kept waiting.
+    let (entry, late) = waiting(shared, Claim::Turn);
+    shed(shared, row, &entry, Shedding::TooLong, 2);
+    let Job::Overloaded(id) = shared.line.pop().unwrap().job else { panic!("it is told by its session") };
+    let (owned, _) = Owned::take(&shared.table, id, Claim::Turn, row).unwrap();
+    shared.closer().close(owned, CloseReason::Client);
+    let (entry, newcomer) = waiting(shared, Claim::Newcomer);
+    shed(shared, row, &entry, Shedding::Displaced, 2);
+    assert_eq!((heard(&late).as_str(), heard(&newcomer).as_str()), ("", "busy\n"));
+    assert_eq!((shared.late_closes.len(), is_open(&client)), (1, true));
+    assert_eq!((shared.late_closes.close(usize::MAX), heard(&client).as_str()), (1, ""));
+}
+
+#[test]
+fn with_rest_or_in_a_drain_a_leaver_is_closed_at_once() {
+    let rests: fn(&Shared) = |shared| shared.rest.store(true, Relaxed);
+    let drains: fn(&Shared) = |shared| shared.life.enter(crate::phase::Phase::Draining);
+    for calm in [rests, drains] {
+        let server = server(true);
+        let shared = server.shared();
+        press(shared);
+        calm(shared);
+        assert!(!shared.is_pressed());
+        let (entry, client) = waiting(shared, Claim::Turn);
+        shed(shared, shared.counts.row(KEEPER_ROW), &entry, Shedding::Gone, 2);
+        assert_eq!((heard(&client).as_str(), shared.late_closes.len()), ("", 0));
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use super::pressure::Pressure;
 use super::trim::Trim;
 use super::{closed, deadlines};
 use crate::clock::{Nanos, nanos};
+use crate::server::close::late_closes::CLOSED_AT_ONCE;
 use crate::server::close::linger::Lingering;
 use crate::server::counts::{KEEPER_ROW, Row};
 use crate::server::datagram::batch::Batch;
@@ -136,6 +137,7 @@ impl Timekeeper {
         }
         self.call_sessions(now);
         self.tick(now);
+        self.close_late(now);
         self.drain.step(&shared, now)
     }
 
@@ -146,6 +148,18 @@ impl Timekeeper {
         self.next_scan = 0;
         self.pressure.limits_changed(&self.shared, &self.limits);
         deadlines::renew(&self.shared, &before, &self.limits, self.row(), self.shared.clock.now());
+    }
+
+    /// Closes sockets of clients that have left: a few while the workers need the time, soon all others.
+    fn close_late(&self, now: Nanos) {
+        let (shared, late) = (&*self.shared, &self.shared.late_closes);
+        if self.drain.is_draining() {
+            late.close(usize::MAX);
+        } else if shared.is_pressed() {
+            late.close_due(now);
+        } else {
+            late.close(CLOSED_AT_ONCE);
+        }
     }
 
     /// Gives a turn to the sessions that asked to be called by now.
@@ -177,7 +191,8 @@ impl Timekeeper {
         if self.drain.is_draining() {
             return TICK * 5;
         }
-        let resting = || shared.crew.is_leader_asleep() && !shared.has_work();
+        let resting =
+            || shared.crew.is_leader_asleep() && !shared.has_work() && shared.late_closes.len() == 0;
         let active = shared.crew.take_stir();
         self.quiet = if active || !resting() { 0 } else { self.quiet + 1 };
         if self.quiet < QUIET_TICKS || !shared.crew.keeper_rests(|| !resting() || !self.incoming.is_empty()) {

@@ -204,6 +204,28 @@ fn one_that_left_while_it_waited_is_skipped_before_the_backend_hears_of_it() {
 }
 
 #[test]
+fn one_that_left_soon_after_it_came_is_skipped_too() {
+    let backend = Backend::new();
+    let site = gate(Limits::default(), backend.gate().connections(1));
+    let (first, peer) = (site.client(), backend.accept());
+    let mut gone = site.client();
+    gone.say("never mind");
+    until(&site, "it waits", |all| all.waiting == 1);
+    gone.reset();
+    let mut here = site.client();
+    here.say("hello");
+    // By then the gate looks before it serves, and mostly no event has told it yet.
+    let waited = |all: &BackendsSnapshot| all.oldest.is_some_and(|oldest| oldest > Duration::from_millis(6));
+    until(&site, "both came", |all| {
+        all.waiting == 2 && waited(all) || (all.waiting, all.client_gone) == (1, 1)
+    });
+    drop((first, peer));
+    backend.accept().hear("hello");
+    site.until_dropped(DropReason::ClientGone, 1);
+    assert!(backend.is_left_alone());
+}
+
+#[test]
 fn past_the_bound_of_those_who_wait_a_client_is_told_or_reset() {
     let backend = Backend::new();
     let limits = Limits::default().queue(1);
@@ -239,8 +261,11 @@ fn with_drop_oldest_the_one_that_waited_longest_makes_room() {
     let mut newest = site.client();
     newest.say("hello");
     assert_eq!(oldest.end(), End::Reset);
+    site.until_dropped(DropReason::QueueFull, 1);
+    assert_eq!((backends(&site).queue_full, backends(&site).client_gone), (1, 0));
     drop((first, peer));
     backend.accept().hear("hello");
+    assert_eq!(backends(&site).waiting, 0);
 }
 
 #[test]

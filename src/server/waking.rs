@@ -1,11 +1,14 @@
 //! What sessions can ask of the server: to be woken later or from another thread, and to be told when another
 //! descriptor is ready.
 
+use super::close::shedding;
 use super::poll::poller::Source;
+use super::queue::owned::Owned;
 use super::queue::state::Marks;
 use super::shared::Shared;
 use super::turn::following;
 use super::turn::harvest::{connection_of, queued, ready};
+use crate::reason::DropReason;
 use crate::service::{EventRoute, Host, Seat, WatchFor};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -39,6 +42,22 @@ impl Host for Hub {
         let row = shared.counts.worker_row(worker);
         if let Some(entry) = queued(&shared, connection_of(seat), Marks::NONE, row, || 0) {
             following::put(entry);
+        }
+    }
+
+    fn turn_away(&self, seat: Seat, reason: DropReason) {
+        let Some(shared) = self.0.upgrade() else { return };
+        let id = connection_of(seat);
+        // To tell a session of its end is a worker's work.
+        let claimed = following::me(&shared).and_then(|worker| {
+            Owned::claim(shared.table.get(id.slot)?, id, shared.counts.worker_row(worker))
+        });
+        match claimed {
+            Some(mut owned) => {
+                owned.begin_turn();
+                shedding::turn_away(&shared, owned, reason);
+            }
+            None => self.wake_next(seat),
         }
     }
 

@@ -101,6 +101,8 @@ pub(crate) struct Turned {
     pub(crate) both_ways: bool,
     /// A turn that the session asked for earlier may come instead of the one it asks for now.
     pub(crate) earlier_call: bool,
+    /// The session waits for its call, and not for its client.
+    pub(crate) unwatched: bool,
 }
 
 impl Turned {
@@ -123,6 +125,7 @@ pub struct Stream<'a> {
     seat: Seat,
     both_ways: bool,
     earlier_call: bool,
+    unwatched: bool,
     events: SocketEvents,
     waited: Nanos,
     /// When the turn began, by the server's clock.
@@ -173,6 +176,7 @@ impl<'a> Stream<'a> {
             seat,
             both_ways: false,
             earlier_call: false,
+            unwatched: false,
             events: SocketEvents::UNKNOWN,
             waited: 0,
             began: None,
@@ -329,6 +333,12 @@ impl<'a> Stream<'a> {
         self.earlier_call = true;
     }
 
+    /// The session will be called soon and needs to hear nothing of its client until then. A client that is not watched yet stays so,
+    /// which saves a system call and a turn for what it sends.
+    pub(crate) fn leave_unwatched(&mut self) {
+        self.unwatched = true;
+    }
+
     /// From now on the session also has a turn when the client can take more.
     pub(crate) fn want_output(&mut self) {
         self.both_ways = true;
@@ -377,8 +387,9 @@ impl<'a> Stream<'a> {
         let Input { received, drained, ended, hangup, .. } = self.input;
         // After a hang-up the end is still to be read, and no further event announces it.
         let drained = drained && !hangup;
-        let (sent, both_ways, earlier_call) = (self.output.sent, self.both_ways, self.earlier_call);
-        (Turned { received, sent, drained, ended, both_ways, earlier_call }, flushed)
+        let Self { both_ways, earlier_call, unwatched, .. } = *self;
+        let sent = self.output.sent;
+        (Turned { received, sent, drained, ended, both_ways, earlier_call, unwatched }, flushed)
     }
 }
 

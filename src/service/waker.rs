@@ -2,6 +2,7 @@
 
 use super::event_route::EventRoute;
 use super::seat::Seat;
+use crate::reason::DropReason;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -13,6 +14,9 @@ pub(crate) trait Host: Send + Sync {
 
     /// The same from a session's turn that is about to end: the same worker may give the connection its turn at once.
     fn wake_next(&self, seat: Seat);
+
+    /// Turns away a connection that is parked, which needs no turn for it. Wakes it where this cannot be.
+    fn turn_away(&self, seat: Seat, reason: DropReason);
 
     /// From now on events of this descriptor give the connection a turn, as events of its own socket do. Closing the
     /// descriptor ends that.
@@ -140,6 +144,11 @@ impl Waker {
     pub(crate) fn wake_next(&self) {
         self.host.wake_next(self.seat);
     }
+
+    /// Turns the client away. Its session is told of the end, and has a turn only where it cannot be ended here.
+    pub(crate) fn turn_away(&self, reason: DropReason) {
+        self.host.turn_away(self.seat, reason);
+    }
 }
 
 /// For tests of sessions without a server: these wakers wake nothing.
@@ -150,6 +159,8 @@ pub(crate) fn nobody() -> (Arc<dyn Host>, Seat) {
         fn wake(&self, _: Seat) {}
 
         fn wake_next(&self, _: Seat) {}
+
+        fn turn_away(&self, _: Seat, _: DropReason) {}
 
         fn watch(&self, _: Seat, _: BorrowedFd<'_>, _: WatchFor) -> io::Result<()> {
             Ok(())

@@ -60,6 +60,11 @@ pub(crate) fn worker(shared: &Shared) -> Option<usize> {
     })
 }
 
+/// Which worker of this server the calling thread is, if it is one.
+pub(crate) fn me(shared: &Shared) -> Option<usize> {
+    FOLLOWING.with(|following| (following.server.get() == name(shared)).then(|| following.me.get()))
+}
+
 /// The connection of this entry has its turn next. The caller has asked for the [`worker`].
 pub(crate) fn put(entry: Entry) {
     FOLLOWING.with(|following| {

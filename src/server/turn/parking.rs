@@ -43,7 +43,7 @@ pub(crate) fn prepare(
     connection.waiting = waiting.into();
     let writable = turned.both_ways || matches!(waiting, Waiting::Flush { .. });
     let registered = match connection.registered {
-        Registered::No => false,
+        Registered::No => turned.unwatched && matches!(waiting, Waiting::Call { .. }),
         Registered::Readable => !writable,
         Registered::Writable => true,
     };

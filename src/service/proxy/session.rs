@@ -23,6 +23,14 @@ const KEEP_ALIVE_AFTER: Nanos = 30_000_000_000;
 /// that all workers share.
 const COUNTED_AT_ONCE: u64 = 64 * 1024;
 
+/// A client that waits for a place is watched after this time. In an overload most clients have an answer before it: they are
+/// spared a system call and a turn for what they send meanwhile. One that leaves sooner is noticed now, or when it has its place.
+const WATCH_AFTER: Nanos = 20_000_000;
+
+/// A client that was not watched is looked at before it is served, if it has waited for this time. (A younger one is hardly gone, and
+/// the look is a system call.)
+const LOOK_AFTER: Nanos = 5_000_000;
+
 /// The session of one client.
 pub(super) struct GateSession {
     gate: Arc<Gate>,
@@ -41,13 +49,19 @@ pub(super) struct GateSession {
 enum GateStage {
     /// The client has no place and has not asked for one.
     New,
-    Waiting(Ticket),
+    Waiting(Ticket, Watch),
     Connecting {
         connecting: Box<Connecting>,
         place: Place,
     },
     Paired(Box<Pair>),
     Over,
+}
+
+/// Whether a client that waits for a place is watched.
+struct Watch {
+    from: Nanos,
+    is_on: bool,
 }
 
 struct Pair {
@@ -77,7 +91,7 @@ impl Session for GateSession {
         loop {
             let then = match &mut self.stage {
                 GateStage::New => self.ask(stream, now)?,
-                GateStage::Waiting(_) => self.wait(stream, now)?,
+                GateStage::Waiting(..) => self.wait(stream, now)?,
                 GateStage::Connecting { .. } => self.connect(stream, now)?,
                 GateStage::Paired(_) => return self.relay(stream, now),
                 GateStage::Over => return Ok(Turn::Close),
@@ -147,10 +161,11 @@ impl GateSession {
             tried: &self.tried,
             wait: wait_limits(limits),
         };
-        match self.gate.backends.take(&asking, || Wake::Session(stream.waker())) {
+        match self.gate.backends.take(&asking, || Wake::Silent(stream.waker())) {
             PlaceAnswer::Place(place) => self.set_out(stream, place, now),
             PlaceAnswer::Wait(ticket) => {
-                self.stage = GateStage::Waiting(ticket);
+                let watch = Watch { from: now.saturating_add(WATCH_AFTER), is_on: false };
+                self.stage = GateStage::Waiting(ticket, watch);
                 Ok(Then::GoOn)
             }
             PlaceAnswer::Refused(refusal) => Err(refused(refusal)),
@@ -167,14 +182,29 @@ impl GateSession {
             if connect::has_failed(client.as_fd()) || stream.has_left(self.speaks_first()) {
                 return Err(Fault::Refused(DropReason::ClientGone).into());
             }
-            if let GateStage::Waiting(ticket) = &self.stage {
+            if let GateStage::Waiting(ticket, _) = &self.stage {
                 ticket.hung_up();
             }
         }
-        let GateStage::Waiting(ticket) = &mut self.stage else { return Ok(Then::GoOn) };
+        let speaks_first = self.speaks_first();
+        let GateStage::Waiting(ticket, watch) = &mut self.stage else { return Ok(Then::GoOn) };
         match ticket.look(now) {
-            Look::Waiting { until } => Ok(Then::Turn(park_until(until, now))),
-            Look::Place(place) => self.set_out(stream, place, now),
+            Look::Waiting { until } if now < watch.from => {
+                stream.leave_unwatched();
+                Ok(Then::Turn(park_until(until.min(watch.from), now)))
+            }
+            Look::Waiting { until } => {
+                watch.is_on = true;
+                Ok(Then::Turn(park_until(until, now)))
+            }
+            Look::Place(place) => {
+                // No event would have told.
+                let unseen = !watch.is_on && now.saturating_add(WATCH_AFTER - LOOK_AFTER) > watch.from;
+                if unseen && stream.has_left(speaks_first) {
+                    return Err(Fault::Refused(DropReason::ClientGone).into());
+                }
+                self.set_out(stream, place, now)
+            }
             Look::Refused(refusal) => Err(refused(refusal)),
         }
     }
@@ -407,13 +437,7 @@ fn park_until(until: Nanos, now: Nanos) -> Turn {
 
 /// The error that ends a session whose client is refused.
 fn refused(refusal: Refusal) -> io::Error {
-    Fault::Refused(match refusal {
-        Refusal::QueueFull => DropReason::QueueFull,
-        Refusal::QueueTimeout => DropReason::QueueTimeout,
-        Refusal::NoBackend => DropReason::NoBackend,
-        Refusal::ClientGone => DropReason::ClientGone,
-    })
-    .into()
+    Fault::Refused(refusal.reason()).into()
 }
 
 #[cfg(test)]

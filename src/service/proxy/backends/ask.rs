@@ -3,24 +3,29 @@
 use super::wait::WaitLimits;
 use crate::admit::turns::accounts::SourceId;
 use crate::clock::Nanos;
-use crate::reason::RequestFailure;
+use crate::reason::{DropReason, RequestFailure};
 use crate::service::Waker;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Wakes the session that holds a ticket, so that it looks at the ticket. It may be woken more than once.
 pub(crate) enum Wake {
     Session(Waker),
+    /// The same for a session that has nothing to say to a client that is refused. Its connection is then turned away without
+    /// a turn, where that can be.
+    Silent(Waker),
     #[cfg(test)]
     Test(Box<dyn Fn() + Send>),
 }
 
 impl Wake {
-    pub(super) fn wake(&self) {
-        match self {
+    /// `refusal` says why, if the answer of the ticket is that the client is refused.
+    fn wake(&self, refusal: Option<Refusal>) {
+        match (self, refusal) {
+            (Wake::Silent(waker), Some(refusal)) => waker.turn_away(refusal.reason()),
             // A turn that gives a place back does little after that.
-            Wake::Session(waker) => waker.wake_next(),
+            (Wake::Session(waker) | Wake::Silent(waker), _) => waker.wake_next(),
             #[cfg(test)]
-            Wake::Test(wake) => wake(),
+            (Wake::Test(wake), _) => wake(),
         }
     }
 }
@@ -28,20 +33,20 @@ impl Wake {
 /// Those that a change of the book wakes: mostly none, or one.
 #[derive(Default)]
 pub(super) struct Woken {
-    first: Option<Wake>,
-    others: Vec<Wake>,
+    first: Option<(Wake, Option<Refusal>)>,
+    others: Vec<(Wake, Option<Refusal>)>,
 }
 
 impl Woken {
-    pub(super) fn push(&mut self, wake: Wake) {
+    pub(super) fn push(&mut self, wake: Wake, refusal: Option<Refusal>) {
         match &self.first {
-            None => self.first = Some(wake),
-            Some(_) => self.others.push(wake),
+            None => self.first = Some((wake, refusal)),
+            Some(_) => self.others.push((wake, refusal)),
         }
     }
 
     pub(super) fn wake(self) {
-        self.first.iter().chain(&self.others).for_each(Wake::wake);
+        self.first.iter().chain(&self.others).for_each(|(wake, refusal)| wake.wake(*refusal));
     }
 }
 
@@ -56,6 +61,18 @@ pub(crate) enum Refusal {
     NoBackend,
     /// The client has hung up, and too many such clients wait.
     ClientGone,
+}
+
+impl Refusal {
+    /// The reason that a connection is counted with which ends for this.
+    pub(crate) fn reason(self) -> DropReason {
+        match self {
+            Refusal::QueueFull => DropReason::QueueFull,
+            Refusal::QueueTimeout => DropReason::QueueTimeout,
+            Refusal::NoBackend => DropReason::NoBackend,
+            Refusal::ClientGone => DropReason::ClientGone,
+        }
+    }
 }
 
 /// Names a backend. An address that was removed and added again has the same id only if a connection to it was open all

@@ -440,7 +440,7 @@ impl Book {
         if let WaiterStage::Waiting { wake, .. } =
             std::mem::replace(&mut waiter.stage, WaiterStage::Refused(refusal))
         {
-            self.woken.push(wake);
+            self.woken.push(wake, Some(refusal));
         }
     }
 
@@ -486,7 +486,7 @@ impl Book {
                         std::mem::replace(stage, WaiterStage::Granted(grant))
                     {
                         self.waited(now.saturating_sub(since));
-                        self.woken.push(wake);
+                        self.woken.push(wake, None);
                     }
                 }
             }
@@ -554,6 +554,15 @@ impl Book {
         if let Some(given_up) = self.list.hung_up((slot, life), now) {
             self.refuse(given_up, Refusal::ClientGone);
         }
+    }
+
+    /// The owner of a ticket drops it: true if it was refused, and nothing else is to be done.
+    pub(super) fn forget_refused(&mut self, slot: u32, life: u32) -> bool {
+        let refused = self.waiter(slot, life).is_some_and(|waiter| matches!(waiter.stage, Stage::Refused(_)));
+        if refused {
+            self.vacate(slot);
+        }
+        refused
     }
 
     /// The owner of a ticket drops it: whatever it has is given back.

@@ -352,8 +352,16 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.is_open {
-            self.backends.change(|book, now| book.leave(self.slot, self.life, now));
+        if !self.is_open {
+            return;
         }
+        self.backends.consult(|book| {
+            // One that was refused leaves nothing to others.
+            if !book.forget_refused(self.slot, self.life) {
+                let now = self.backends.time.now();
+                book.leave(self.slot, self.life, now);
+                book.settle(now);
+            }
+        });
     }
 }

@@ -35,6 +35,9 @@ const WAKE: Token = Token(usize::MAX);
 /// others by.
 const TICK: Duration = Duration::from_millis(1);
 
+/// They have no time to spare for looks while the queue stands and the processors are busy: each is a switch of threads.
+const PRESSED_TICK: Duration = Duration::from_millis(2);
+
 /// Ticks without work before the timekeeper sleeps long.
 const QUIET_TICKS: u32 = 16;
 
@@ -196,7 +199,7 @@ impl Timekeeper {
         let active = shared.crew.take_stir();
         self.quiet = if active || !resting() { 0 } else { self.quiet + 1 };
         if self.quiet < QUIET_TICKS || !shared.crew.keeper_rests(|| !resting() || !self.incoming.is_empty()) {
-            return TICK;
+            return if shared.is_pressed() { PRESSED_TICK } else { TICK };
         }
         let until_tick = match shared.tick {
             Some(_) => Duration::from_nanos(self.next_tick.saturating_sub(shared.clock.now())),

@@ -558,7 +558,8 @@ impl Book {
 
     /// The owner of a ticket drops it: true if it was refused, and nothing else is to be done.
     pub(super) fn forget_refused(&mut self, slot: u32, life: u32) -> bool {
-        let refused = self.waiter(slot, life).is_some_and(|waiter| matches!(waiter.stage, WaiterStage::Refused(_)));
+        let refused =
+            self.waiter(slot, life).is_some_and(|waiter| matches!(waiter.stage, WaiterStage::Refused(_)));
         if refused {
             self.vacate(slot);
         }

@@ -37,7 +37,8 @@ pub(crate) fn report(page: &mut String, gates: &Gates) -> Result {
          service behind it have the other cores, except for the Python server, which shares the core of its front. *CPU* \
          is that of the front alone. The peers: HAProxy and nginx as \
          Debian packages them, tokio's `copy_bidirectional` with a task for each pair, and a relay of one thread that \
-         does nothing but copy. *HAProxy with limits* has as many places as tidegate, `maxqueue 64` and `timeout queue \
+         does nothing but copy. The *one-thread gate* is as little as a gate can be: it resets the oldest of 64 clients that wait and serves the \
+         newest. *HAProxy with limits* has as many places as tidegate, `maxqueue 64` and `timeout queue \
          500ms`. *Refused* are requests whose connection was reset or closed, *told within* is the time in which 99 of 100 of \
          them were, *gave up* are those whose client left after a second. One scene is repeated with `tidegate-bench \
          gate survive` (or `slow`, `three`, `killed`), one load with `tidegate-bench gate churn` (see `--help`)."

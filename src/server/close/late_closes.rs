@@ -27,14 +27,14 @@ pub(crate) const CLOSED_AT_ONCE: usize = 64;
 /// The sockets that are to be closed.
 #[derive(Debug)]
 pub(crate) struct LateCloses {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Leavers>,
     len: AtomicUsize,
     /// Connections and late closes together are at most as many.
     most: usize,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Leavers {
     sockets: VecDeque<ClientSocket>,
     pace: ClosePace,
 }
@@ -126,13 +126,13 @@ impl LateCloses {
         let socket = waiting.sockets.pop_front();
         if waiting.sockets.is_empty() {
             // As many as a whole server has may have waited.
-            *waiting = Waiting::default();
+            *waiting = Leavers::default();
         }
         self.len.store(waiting.sockets.len(), Relaxed);
         socket
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, Leavers> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -29,7 +29,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use server::poll::crew::{Crew, Rouse};
-use server::poll::paces::{Pace, Paces};
+use server::poll::efforts::{Effort, Efforts};
 use server::queue::state::{self, Marks, Parked, Ready, State};
 
 /// A connection with its kernel's side: bytes that have come, and bytes that were read.
@@ -260,19 +260,19 @@ impl Hall {
 }
 
 impl Hall {
-    /// A worker's rounds until nothing is left in the line, on one processor: after a turn that took `pace` it stands back
+    /// A worker's rounds until nothing is left in the line, on one processor: after a turn that took this `effort` it stands back
     /// if enough others are at it, unless it is missed.
-    fn work_or_stand_back(&self, me: usize, paces: &Paces, pace: Pace) {
+    fn work_or_stand_back(&self, me: usize, efforts: &Efforts, effort: Effort) {
         let all = || self.done.load(Ordering::SeqCst) == 3;
         while self.take() {
-            paces.begin(pace);
-            if pace == Pace::MayWait && self.crew.sleeping() > 0 {
+            efforts.begin(effort);
+            if effort == Effort::MayWait && self.crew.sleeping() > 0 {
                 // Others take what else there is.
                 self.crew.wake_sleeper();
             }
-            let surplus = paces.end(pace, || self.crew.awake());
+            let surplus = efforts.end(effort, || self.crew.awake());
             if surplus && self.has_work() {
-                self.crew.stand_back(me, || paces.has_room(self.crew.awake()) || all());
+                self.crew.stand_back(me, || efforts.has_room(self.crew.awake()) || all());
             }
         }
         if all() {
@@ -283,17 +283,17 @@ impl Hall {
 }
 
 /// Two workers with these turns, on one processor, and three entries in the line.
-fn two_work_on_one_processor(paces_of_turns: [Pace; 2]) {
+fn two_work_on_one_processor(efforts_of_turns: [Effort; 2]) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(move || {
-        let (hall, paces) = (Hall::new(2), Arc::new(Paces::new(1)));
+        let (hall, efforts) = (Hall::new(2), Arc::new(Efforts::new(1)));
         hall.line.store(3, Ordering::SeqCst);
         let other = {
-            let (hall, paces) = (hall.clone(), paces.clone());
-            thread::spawn(move || hall.work_or_stand_back(1, &paces, paces_of_turns[1]))
+            let (hall, efforts) = (hall.clone(), efforts.clone());
+            thread::spawn(move || hall.work_or_stand_back(1, &efforts, efforts_of_turns[1]))
         };
-        hall.work_or_stand_back(0, &paces, paces_of_turns[0]);
+        hall.work_or_stand_back(0, &efforts, efforts_of_turns[0]);
         other.join().unwrap();
         assert_eq!((hall.done.load(Ordering::SeqCst), hall.crew.awake()), (3, 2));
     });
@@ -301,12 +301,12 @@ fn two_work_on_one_processor(paces_of_turns: [Pace; 2]) {
 
 #[test]
 fn of_two_workers_that_stand_back_at_once_one_goes_on() {
-    two_work_on_one_processor([Pace::Cheap, Pace::Cheap]);
+    two_work_on_one_processor([Effort::Cheap, Effort::Cheap]);
 }
 
 #[test]
 fn a_worker_that_stands_back_is_woken_when_the_other_may_wait() {
-    two_work_on_one_processor([Pace::Cheap, Pace::MayWait]);
+    two_work_on_one_processor([Effort::Cheap, Effort::MayWait]);
 }
 
 #[test]

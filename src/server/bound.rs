@@ -19,7 +19,7 @@ use super::keep::orders::Orders;
 use super::lifecycle::Lifecycle;
 use super::listeners::Listeners;
 use super::poll::crew::Crew;
-use super::poll::paces::Paces;
+use super::poll::efforts::Efforts;
 use super::poll::poller::Poller;
 use super::poll::threads::Threads;
 use super::pulse::Pulse;
@@ -216,7 +216,7 @@ fn share(
             tick: extras.tick,
             output_total: Arc::default(),
             input_total: Arc::default(),
-            paces: Paces::new(processors),
+            efforts: Efforts::new(processors),
             listeners,
             relistens: relisten,
             limits: LiveLimits::new(in_force),

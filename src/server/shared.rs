@@ -16,7 +16,7 @@ use super::lifecycle::Lifecycle;
 use super::listener::Listener;
 use super::listeners::Listeners;
 use super::poll::ThreadCrew;
-use super::poll::paces::Paces;
+use super::poll::efforts::Efforts;
 use super::poll::poller::Poller;
 use super::pulse::Pulse;
 use super::queue::line::{Claim, Entry, Line};
@@ -78,7 +78,7 @@ pub(crate) struct Shared {
     pub(crate) poller: Poller,
     pub(crate) crew: ThreadCrew,
     /// Workers in turns that compute, or that may wait.
-    pub(crate) paces: Paces,
+    pub(crate) efforts: Efforts,
     pub(crate) counts: Counts,
     pub(crate) pulse: Pulse,
     pub(crate) farewells: Farewells,
@@ -169,7 +169,7 @@ impl Shared {
 
     /// Workers that are about to take what comes: those that stand back for others that compute are not.
     pub(crate) fn free_workers(&self) -> usize {
-        if self.paces.is_enough() { 0 } else { self.counts.free_workers() }
+        if self.efforts.is_enough() { 0 } else { self.counts.free_workers() }
     }
 
     /// Whether something waits for a worker.

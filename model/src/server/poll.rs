@@ -4,7 +4,7 @@
 pub(crate) mod awake;
 #[path = "../../../src/server/poll/crew.rs"]
 pub(crate) mod crew;
+#[path = "../../../src/server/poll/efforts.rs"]
+pub(crate) mod efforts;
 #[path = "../../../src/server/poll/leadership.rs"]
 pub(crate) mod leadership;
-#[path = "../../../src/server/poll/paces.rs"]
-pub(crate) mod paces;

@@ -3,8 +3,8 @@
 pub(crate) mod awake;
 pub(crate) mod busy_poll;
 pub(crate) mod crew;
+pub(crate) mod efforts;
 pub(crate) mod leadership;
-pub(crate) mod paces;
 pub(crate) mod poller;
 pub(crate) mod threads;
 

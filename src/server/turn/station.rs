@@ -7,7 +7,7 @@ use crate::server::counts::Row;
 use crate::server::datagram::batch::Batch;
 use crate::server::in_force::LimitsView;
 use crate::server::poll::busy_poll::BusyPoll;
-use crate::server::poll::paces::Pace;
+use crate::server::poll::efforts::Effort;
 use crate::server::queue::cost::{TurnCost, is_slow};
 use crate::server::shared::Shared;
 use crate::service::{Buffers, TlsBuffers};
@@ -29,7 +29,7 @@ pub(crate) struct Station<'a> {
     pub(crate) now: Nanos,
     pub(crate) busy_poll: BusyPoll,
     pub(crate) limits: LimitsView,
-    pace: Pace,
+    effort: Effort,
     /// When its last turn had ended, enough other workers were at it.
     pub(crate) surplus: bool,
     /// The turn that begins is the only thing there was to do a moment ago.
@@ -52,7 +52,7 @@ impl<'a> Station<'a> {
             now: 0,
             busy_poll,
             limits,
-            pace: Pace::default(),
+            effort: Effort::default(),
             surplus: false,
             alone: false,
         }
@@ -89,30 +89,30 @@ impl<'a> Station<'a> {
     /// A turn of a connection begins, of a service whose turns cost this.
     pub(crate) fn begin_turn(&mut self, cost: &TurnCost) {
         // A turn whose end was not noted, since something panicked, still counts.
-        if cost.computes() && self.pace == Pace::Cheap {
-            self.set_pace(Pace::Computes);
+        if cost.computes() && self.effort == Effort::Cheap {
+            self.set_effort(Effort::Computes);
         }
         self.begin(cost.get());
     }
 
     /// Something begins that counts as busy, and is expected to take `cost`; others take what else there is.
     pub(crate) fn begin(&mut self, cost: Nanos) {
-        if is_slow(cost) && self.pace == Pace::Cheap {
-            self.set_pace(Pace::MayWait);
+        if is_slow(cost) && self.effort == Effort::Cheap {
+            self.set_effort(Effort::MayWait);
         }
         self.meter().begin(self.now);
         self.share_work(cost);
     }
 
-    fn set_pace(&mut self, pace: Pace) {
-        self.pace = pace;
-        self.shared.paces.begin(pace);
+    fn set_effort(&mut self, effort: Effort) {
+        self.effort = effort;
+        self.shared.efforts.begin(effort);
     }
 
     /// It has ended, now.
     pub(crate) fn finish(&mut self) {
-        let pace = std::mem::take(&mut self.pace);
-        self.surplus = self.shared.paces.end(pace, || self.shared.crew.awake());
+        let effort = std::mem::take(&mut self.effort);
+        self.surplus = self.shared.efforts.end(effort, || self.shared.crew.awake());
         self.read_clock();
         self.meter().end(self.now);
     }
@@ -127,11 +127,11 @@ impl<'a> Station<'a> {
         }
         let waiting = || if self.alone { 0 } else { self.shared.waiting() as u64 };
         let share = if is_slow(cost) {
-            let one_too_many = self.pace == Pace::Computes && self.shared.paces.is_enough();
+            let one_too_many = self.effort == Effort::Computes && self.shared.efforts.is_enough();
             !one_too_many && (waiting() > 0 || !crew.is_led())
         } else {
             // In this order: what waits is in four cache lines that every worker writes to.
-            self.shared.paces.has_room(crew.awake()) && waiting() * cost > SPREAD
+            self.shared.efforts.has_room(crew.awake()) && waiting() * cost > SPREAD
         };
         if share {
             crew.wake_sleeper();

@@ -182,7 +182,7 @@ fn spin(station: &mut Station<'_>, lead: &ThreadLead<'_>) -> Option<Harvest> {
 
 /// Whether a worker that has just lain down is missed: others did so at the same moment, and nobody is left.
 fn is_missed(shared: &Shared) -> bool {
-    !shared.paces.is_enough() && shared.paces.has_room(shared.crew.awake())
+    !shared.efforts.is_enough() && shared.efforts.has_room(shared.crew.awake())
 }
 
 /// Does the owner's housekeeping.

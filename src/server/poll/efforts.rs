@@ -12,7 +12,7 @@ use crate::sys::sync::{AtomicUsize, Ordering, fence};
 
 /// What a worker's turn is expected to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Pace {
+pub(crate) enum Effort {
     #[default]
     Cheap,
     /// It keeps a processor busy for long.
@@ -23,20 +23,20 @@ pub(crate) enum Pace {
 
 /// How many workers are in turns that are slow.
 #[derive(Debug)]
-pub(crate) struct Paces {
+pub(crate) struct Efforts {
     computing: AtomicUsize,
     waiting: AtomicUsize,
     processors: usize,
 }
 
-impl Paces {
+impl Efforts {
     pub(crate) fn new(processors: usize) -> Self {
         Self { computing: AtomicUsize::new(0), waiting: AtomicUsize::new(0), processors }
     }
 
     /// The calling worker begins a turn.
-    pub(crate) fn begin(&self, pace: Pace) {
-        if let Some(count) = self.count(pace) {
+    pub(crate) fn begin(&self, effort: Effort) {
+        if let Some(count) = self.count(effort) {
             count.fetch_add(1, Ordering::SeqCst);
             // The caller looks next whether somebody sleeps. A worker that stands back announces that it sleeps, and then
             // looks at the count; this is the other half.
@@ -46,9 +46,9 @@ impl Paces {
 
     /// It has ended. Whether as many others are at it as are worth their while, of as many workers as are `awake`, so
     /// that the caller may rest: each of them asks the same when its turn has ended, and the last of them goes on.
-    pub(crate) fn end(&self, pace: Pace, awake: impl FnOnce() -> usize) -> bool {
-        match (pace, self.count(pace)) {
-            (Pace::Computes, Some(count)) => count.fetch_sub(1, Ordering::SeqCst) > self.enough(),
+    pub(crate) fn end(&self, effort: Effort, awake: impl FnOnce() -> usize) -> bool {
+        match (effort, self.count(effort)) {
+            (Effort::Computes, Some(count)) => count.fetch_sub(1, Ordering::SeqCst) > self.enough(),
             (_, Some(count)) => {
                 count.fetch_sub(1, Ordering::SeqCst);
                 false
@@ -78,11 +78,11 @@ impl Paces {
         awake.saturating_sub(slow)
     }
 
-    fn count(&self, pace: Pace) -> Option<&AtomicUsize> {
-        match pace {
-            Pace::Cheap => None,
-            Pace::Computes => Some(&self.computing),
-            Pace::MayWait => Some(&self.waiting),
+    fn count(&self, effort: Effort) -> Option<&AtomicUsize> {
+        match effort {
+            Effort::Cheap => None,
+            Effort::Computes => Some(&self.computing),
+            Effort::MayWait => Some(&self.waiting),
         }
     }
 }
@@ -97,30 +97,30 @@ mod tests {
 
     #[test]
     fn who_leaves_may_rest_while_enough_others_compute() {
-        let paces = Paces::new(1);
-        (0..3).for_each(|_| paces.begin(Pace::Computes));
-        assert!(paces.is_enough());
-        assert!(paces.end(Pace::Computes, never), "two others compute");
-        assert!(paces.is_enough());
-        assert!(!paces.end(Pace::Computes, never), "one does");
-        assert!(!paces.is_enough());
-        assert!(!paces.end(Pace::Computes, never));
+        let efforts = Efforts::new(1);
+        (0..3).for_each(|_| efforts.begin(Effort::Computes));
+        assert!(efforts.is_enough());
+        assert!(efforts.end(Effort::Computes, never), "two others compute");
+        assert!(efforts.is_enough());
+        assert!(!efforts.end(Effort::Computes, never), "one does");
+        assert!(!efforts.is_enough());
+        assert!(!efforts.end(Effort::Computes, never));
     }
 
     #[test]
     fn of_cheap_turns_one_for_each_processor_is_enough_whoever_computes_or_waits() {
-        let paces = Paces::new(2);
-        paces.begin(Pace::Cheap);
-        assert!(!paces.end(Pace::Cheap, || 2) && paces.end(Pace::Cheap, || 3));
-        assert!(paces.has_room(1) && !paces.has_room(2));
-        paces.begin(Pace::Computes);
-        paces.begin(Pace::MayWait);
-        assert!(!paces.end(Pace::Cheap, || 4) && paces.end(Pace::Cheap, || 5));
-        assert!(paces.has_room(3) && !paces.has_room(4));
-        assert!(!paces.end(Pace::MayWait, never), "those that wait are never too many");
-        assert!(paces.end(Pace::Cheap, || 4));
+        let efforts = Efforts::new(2);
+        efforts.begin(Effort::Cheap);
+        assert!(!efforts.end(Effort::Cheap, || 2) && efforts.end(Effort::Cheap, || 3));
+        assert!(efforts.has_room(1) && !efforts.has_room(2));
+        efforts.begin(Effort::Computes);
+        efforts.begin(Effort::MayWait);
+        assert!(!efforts.end(Effort::Cheap, || 4) && efforts.end(Effort::Cheap, || 5));
+        assert!(efforts.has_room(3) && !efforts.has_room(4));
+        assert!(!efforts.end(Effort::MayWait, never), "those that wait are never too many");
+        assert!(efforts.end(Effort::Cheap, || 4));
         assert!(
-            paces.has_room(0),
+            efforts.has_room(0),
             "those that fall asleep may be counted before they are seen in their turns"
         );
     }

@@ -279,3 +279,47 @@ fn a_service_is_asked_for_its_words_once_and_never_by_the_thread_that_refuses() 
     drop(served);
     assert!(site.end().is_clean());
 }
+
+/// Turns of a service that are quick in the mean, and a few that hold their worker.
+#[test]
+fn quick_turns_go_on_at_full_speed_beside_workers_that_are_held() {
+    let gate = Gate::new();
+    let passed = gate.clone();
+    let service = tidegate::lines("holds", move |line, reply| {
+        if line == b"hold" {
+            passed.pass();
+        }
+        reply.send(line)?;
+        reply.send(b"\n")
+    });
+    let site = Site::serve(Limits::default().workers(8), service);
+    let ask = || {
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    let mut client = site.client();
+                    (0..200).for_each(|_| {
+                        client.say("x\n").hear("x\n");
+                    });
+                });
+            }
+        });
+        began.elapsed()
+    };
+    // The quickest of some: other programs may have the processors for a while.
+    let quickest = || (0..5).map(|_| ask()).min();
+    let free = quickest();
+    let mut held: Vec<_> = (0..5).map(|_| site.client()).collect();
+    held.iter_mut().for_each(|client| {
+        client.say("hold\n");
+    });
+    site.until("they are held", |now| now.active == 5);
+    let beside = quickest();
+    eprintln!("3,200 requests: {free:?}, beside held workers {beside:?}");
+    assert!(beside < free.map(|free| free * 3), "{beside:?} where it was {free:?}");
+    gate.open();
+    held.iter_mut().for_each(|client| {
+        client.hear("hold\n");
+    });
+}

@@ -272,7 +272,7 @@ impl Hall {
             }
             let surplus = efforts.end(effort, || self.crew.awake());
             if surplus && self.has_work() {
-                self.crew.stand_back(me, || efforts.has_room(self.crew.awake()) || all());
+                self.crew.stand_back(me, || efforts.has_room(self.crew.awake(), 0) || all());
             }
         }
         if all() {

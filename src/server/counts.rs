@@ -1,5 +1,6 @@
 //! What a server counts of itself: a ledger for each thread and listener, how busy each worker is, and panics.
 
+use crate::clock::Nanos;
 use crate::contain::contain;
 use crate::metrics::snapshot::{HistogramSnapshot, ListenerSnapshot};
 use crate::metrics::stats::{Ledger, Ledgers, WorkerClock};
@@ -13,6 +14,10 @@ pub(crate) const ACCEPTOR_ROW: usize = 0;
 pub(crate) const KEEPER_ROW: usize = 1;
 const FOREIGN_ROW: usize = 2;
 const WORKER_ROWS: usize = 3;
+
+/// A worker that has been in one turn for longer than this may be held by it: nobody counts on it soon. A turn that is
+/// interrupted can last as long.
+const HELD: Nanos = 2_000_000;
 
 #[derive(Debug)]
 pub(crate) struct Counts {
@@ -95,6 +100,12 @@ impl Counts {
         self.workers.load(Relaxed).saturating_sub(self.busy_workers())
     }
 
+    /// Workers that have been in one turn for longer than [`HELD`].
+    pub(crate) fn held_workers(&self, now: Nanos) -> usize {
+        let is_held = |meter: &&WorkerClock| meter.read(now).0.is_some_and(|lasted| lasted > HELD);
+        self.meters.iter().filter(is_held).count()
+    }
+
     /// Workers that are in a turn.
     pub(crate) fn busy_workers(&self) -> usize {
         self.meters.iter().filter(|meter| meter.is_busy()).count()
@@ -162,6 +173,7 @@ mod tests {
         let counts = Counts::new(3, 1);
         counts.meters()[1].begin(5);
         assert_eq!((counts.free_workers(), counts.busy_workers()), (2, 1));
+        assert_eq!((counts.held_workers(5 + HELD), counts.held_workers(6 + HELD)), (0, 1));
         counts.meters()[1].end(9);
         assert_eq!(counts.free_workers(), 3);
         counts.set_workers(1);

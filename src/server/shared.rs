@@ -172,6 +172,12 @@ impl Shared {
         if self.efforts.is_enough() { 0 } else { self.counts.free_workers() }
     }
 
+    /// Whether too few workers are at the work that there is: fewer than there are processors have turns that will soon end.
+    /// That many are `awake` without the caller.
+    pub(crate) fn misses_a_worker(&self, awake: usize, now: Nanos) -> bool {
+        !self.efforts.is_enough() && self.efforts.has_room(awake, self.counts.held_workers(now))
+    }
+
     /// Whether something waits for a worker.
     pub(crate) fn has_work(&self) -> bool {
         !self.line.is_empty() || self.order.len() > 0

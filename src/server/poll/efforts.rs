@@ -53,7 +53,7 @@ impl Efforts {
                 count.fetch_sub(1, Ordering::SeqCst);
                 false
             }
-            (_, None) => self.cheap(awake()) > self.processors,
+            (_, None) => self.cheap(awake(), 0) > self.processors,
         }
     }
 
@@ -62,9 +62,10 @@ impl Efforts {
         self.computing.load(Ordering::Relaxed) >= self.enough()
     }
 
-    /// Of as many workers as are `awake`, whether a processor is left for one more whose turns are cheap.
-    pub(crate) fn has_room(&self, awake: usize) -> bool {
-        self.cheap(awake) < self.processors
+    /// Of as many workers as are `awake`, of which `held` have been in one turn for long, whether a processor is left for
+    /// one more whose turns are cheap.
+    pub(crate) fn has_room(&self, awake: usize, held: usize) -> bool {
+        self.cheap(awake, held) < self.processors
     }
 
     /// As many that compute as are worth their while.
@@ -72,10 +73,11 @@ impl Efforts {
         self.processors + 1
     }
 
-    /// How many workers have cheap turns or look for one, roughly.
-    fn cheap(&self, awake: usize) -> usize {
+    /// How many workers have cheap turns or look for one, roughly. Those in slow turns mostly are those that are held; a turn
+    /// that was expected to be cheap may hold its worker too.
+    fn cheap(&self, awake: usize, held: usize) -> usize {
         let slow = self.computing.load(Ordering::SeqCst) + self.waiting.load(Ordering::SeqCst);
-        awake.saturating_sub(slow)
+        awake.saturating_sub(slow.max(held))
     }
 
     fn count(&self, effort: Effort) -> Option<&AtomicUsize> {
@@ -112,15 +114,17 @@ mod tests {
         let efforts = Efforts::new(2);
         efforts.begin(Effort::Cheap);
         assert!(!efforts.end(Effort::Cheap, || 2) && efforts.end(Effort::Cheap, || 3));
-        assert!(efforts.has_room(1) && !efforts.has_room(2));
+        assert!(efforts.has_room(1, 0) && !efforts.has_room(2, 0));
+        assert!(efforts.has_room(6, 5) && !efforts.has_room(6, 4), "held workers take nothing else");
         efforts.begin(Effort::Computes);
         efforts.begin(Effort::MayWait);
         assert!(!efforts.end(Effort::Cheap, || 4) && efforts.end(Effort::Cheap, || 5));
-        assert!(efforts.has_room(3) && !efforts.has_room(4));
+        assert!(efforts.has_room(3, 0) && !efforts.has_room(4, 0));
+        assert!(efforts.has_room(3, 2) && !efforts.has_room(4, 2), "the slow ones are held, too");
         assert!(!efforts.end(Effort::MayWait, never), "those that wait are never too many");
         assert!(efforts.end(Effort::Cheap, || 4));
         assert!(
-            efforts.has_room(0),
+            efforts.has_room(0, 0),
             "those that fall asleep may be counted before they are seen in their turns"
         );
     }

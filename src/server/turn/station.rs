@@ -15,6 +15,9 @@ use crate::service::{Buffers, TlsBuffers};
 /// Cheap turns that have piled up to this much work are worth a second processor.
 const SPREAD: Nanos = 100_000;
 
+/// A worker that was missed looks again after this time whether it still is.
+const LOOK_AGAIN: Nanos = 1_000_000;
+
 pub(crate) struct Station<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) me: usize,
@@ -32,6 +35,8 @@ pub(crate) struct Station<'a> {
     effort: Effort,
     /// When its last turn had ended, enough other workers were at it.
     pub(crate) surplus: bool,
+    /// It was missed when it looked last, and looks again then.
+    missed_until: Nanos,
     /// The turn that begins is the only thing there was to do a moment ago.
     pub(crate) alone: bool,
 }
@@ -54,6 +59,7 @@ impl<'a> Station<'a> {
             limits,
             effort: Effort::default(),
             surplus: false,
+            missed_until: 0,
             alone: false,
         }
     }
@@ -117,6 +123,20 @@ impl<'a> Station<'a> {
         self.meter().end(self.now);
     }
 
+    /// Whether the worker may leave the work that there is to others: enough are at it, by what each was expected to do and by how
+    /// long each has been in its turn. The latter is looked at once a millisecond at most, since it is in every worker's own
+    /// cache line.
+    pub(crate) fn may_stand_back(&mut self) -> bool {
+        if !std::mem::take(&mut self.surplus) || self.now < self.missed_until || !self.shared.has_work() {
+            return false;
+        }
+        let is_missed = self.shared.misses_a_worker(self.shared.crew.awake().saturating_sub(1), self.now);
+        if is_missed {
+            self.missed_until = self.now + LOOK_AGAIN;
+        }
+        !is_missed
+    }
+
     /// Before a turn for whose end a whole queue may be waiting: sees to it that others take what else there is, and that
     /// somebody polls.
     pub(crate) fn share_work(&self, cost: Nanos) {
@@ -131,7 +151,7 @@ impl<'a> Station<'a> {
             !one_too_many && (waiting() > 0 || !crew.is_led())
         } else {
             // In this order: what waits is in four cache lines that every worker writes to.
-            self.shared.efforts.has_room(crew.awake()) && waiting() * cost > SPREAD
+            self.shared.efforts.has_room(crew.awake(), 0) && waiting() * cost > SPREAD
         };
         if share {
             crew.wake_sleeper();

@@ -125,8 +125,10 @@ fn follow(station: &mut Station<'_>, offer: Offer<Entry>) -> After {
     if shared.life.is_stopped() || station.is_surplus() {
         return After::Leave;
     }
-    if std::mem::take(&mut station.surplus) && shared.has_work() {
-        shared.crew.stand_back(station.me, || shared.life.is_stopped() || is_missed(shared));
+    if station.may_stand_back() {
+        // Others may have lain down at the same moment, so that nobody is left.
+        let is_missed = || shared.misses_a_worker(shared.crew.awake(), station.now);
+        shared.crew.stand_back(station.me, || shared.life.is_stopped() || is_missed());
         return After::Leave;
     }
     After::GoOn
@@ -178,11 +180,6 @@ fn spin(station: &mut Station<'_>, lead: &ThreadLead<'_>) -> Option<Harvest> {
         }
         last = now;
     }
-}
-
-/// Whether a worker that has just lain down is missed: others did so at the same moment, and nobody is left.
-fn is_missed(shared: &Shared) -> bool {
-    !shared.efforts.is_enough() && shared.efforts.has_room(shared.crew.awake())
 }
 
 /// Does the owner's housekeeping.

@@ -93,7 +93,7 @@ impl NewcomerRoom {
 
     /// How many wait that are too many since the room has shrunk by much; those that one of the free workers is about to take are
     /// not. The room and the free workers change from moment to moment, and the few that are too many then have to be paid for as
-    /// others are: refused at once, they were a third of all refusals at ten times the load, and cost 3 % of the useful work.
+    /// others are: refused at once, they were a quarter of all refusals at ten times the load.
     pub(crate) fn surplus(&self, free_workers: impl FnOnce() -> usize) -> usize {
         let most = self.shrunk.load(Relaxed);
         let over = self.waiting().saturating_sub(most);

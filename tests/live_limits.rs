@@ -459,21 +459,18 @@ fn turn_bytes() {
     let most = Arc::new(AtomicUsize::new(0));
     let site = Site::serve(base(), Reader(most.clone()));
     let (mut client, data) = (site.client(), vec![b'x'; 200 * KIB]);
+    let mut said = 0;
     eventually("much is read in one turn", || {
         client.say(&data);
+        said += data.len() as u64;
         (most.load(Ordering::Relaxed) > 64 * KIB).then_some(())
     });
-    let all = |count: u64| {
-        site.until("it is read", |now| {
-            now.received_bytes % (200 * KIB) as u64 == 0 && now.received_bytes >= count
-        })
-    };
-    all(1);
+    site.until("all of it is read", |now| now.received_bytes == said && now.active == 0);
     change(&site, "turn-bytes", |limits| limits.turn_bytes(KIB));
     most.store(0, Ordering::Relaxed);
-    let before = site.counts().received_bytes;
     client.say(&data);
-    all(before + 1);
+    said += data.len() as u64;
+    site.until("all of it is read", |now| now.received_bytes == said);
     let most = most.load(Ordering::Relaxed);
     // No more than one read gives.
     assert!((1..=64 * KIB).contains(&most), "{most} in one turn");

@@ -389,7 +389,7 @@ fn a_listener_that_is_overloaded_without_end_does_not_stop_the_others() {
 #[test]
 fn who_waits_too_long_is_shed_though_no_worker_is_free() {
     let gate = Gate::new();
-    let limits = narrow(8).queue_timeout(Duration::from_millis(200));
+    let limits = narrow(8).queue_timeout(Duration::from_millis(500));
     let site = Site::build(Server::builder().limits(limits).busy_reply("too late\n"), Held(gate.clone()));
     let mut first = occupy(&site);
     let mut waiting: Vec<Client> = (0..3).map(|_| site.client()).collect();
@@ -666,7 +666,7 @@ fn lines_that_waited_too_long(site: &Site, gate: &Gate, told: &str) {
 fn a_line_that_waited_too_long_is_answered_with_the_busy_reply_and_its_connection_stays() {
     let gate = Gate::new();
     let service = patient_lines(gate.clone()).busy_reply("busy: come again in {retry-after} s");
-    let site = Site::serve(narrow(2).queue_timeout(Duration::from_millis(200)), service);
+    let site = Site::serve(narrow(2).queue_timeout(Duration::from_millis(500)), service);
     lines_that_waited_too_long(&site, &gate, "busy: come again in 1 s\n");
     site.end();
 }
@@ -678,7 +678,7 @@ fn a_service_of_lines_can_answer_an_overload_itself() {
         let line = String::from_utf8_lossy(line).len();
         reply.send(format!("{line} bytes, in {} s\n", wait.as_secs()).as_bytes())
     });
-    let site = Site::serve(narrow(2).queue_timeout(Duration::from_millis(200)), service);
+    let site = Site::serve(narrow(2).queue_timeout(Duration::from_millis(500)), service);
     lines_that_waited_too_long(&site, &gate, "3 bytes, in 1 s\n");
     site.end();
 }
@@ -686,7 +686,7 @@ fn a_service_of_lines_can_answer_an_overload_itself() {
 #[test]
 fn a_line_that_waited_too_long_ends_its_connection_where_there_are_no_words_for_it() {
     let gate = Gate::new();
-    let site = Site::serve(narrow(2).queue_timeout(Duration::from_millis(200)), patient_lines(gate.clone()));
+    let site = Site::serve(narrow(2).queue_timeout(Duration::from_millis(500)), patient_lines(gate.clone()));
     let (mut busy, mut late) = (site.client(), site.client());
     busy.say("a\n").hear("a\n");
     late.say("b\n").hear("b\n");

@@ -280,9 +280,15 @@ impl Running {
 }
 
 impl Drop for Running {
+    /// A test that fails shows how its program was and what it said.
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            self.stderr.close();
+            eprintln!("the program before it was killed: {ended:?}; on stderr:\n{}", self.stderr.text());
+        }
     }
 }
 

@@ -104,19 +104,19 @@ pub(crate) trait Arrivals<E> {
 #[derive(Debug)]
 pub(crate) struct Order<E> {
     standing: Standing,
-    limits: ShelfLimits,
-    /// Of these limits the one that can change.
-    doubtful_max: AtomicUsize,
+    /// See [`ShelfLimits::fresh`].
+    fresh: bool,
     /// Entries on the shelf, and one more while a worker moves some there.
     len: AtomicUsize,
-    /// Made when it is first needed.
-    pub(super) shelf: Mutex<Option<Box<Shelf<E>>>>,
+    /// It is there from the start: it is needed when the load is highest, and then memory may be short. What is never used of it
+    /// takes none.
+    shelf: Mutex<Box<Shelf<E>>>,
 }
 
 impl<E: Copy> Order<E> {
     pub(crate) fn new(limits: ShelfLimits, target: Nanos) -> Self {
-        let (len, doubtful_max) = (AtomicUsize::new(0), AtomicUsize::new(limits.doubtful_max));
-        Self { standing: Standing::new(target), limits, doubtful_max, len, shelf: Mutex::new(None) }
+        let (fresh, shelf) = (limits.fresh, Mutex::new(Box::new(Shelf::new(limits))));
+        Self { standing: Standing::new(target), fresh, len: AtomicUsize::new(0), shelf }
     }
 
     /// The bytes that it can take.
@@ -124,29 +124,19 @@ impl<E: Copy> Order<E> {
         Shelf::<E>::bytes(limits)
     }
 
-    fn new_shelf(&self) -> Box<Shelf<E>> {
-        let doubtful_max = self.doubtful_max.load(Ordering::Relaxed);
-        Box::new(Shelf::new(ShelfLimits { doubtful_max, ..self.limits }))
-    }
-
     /// Changes how many entries may be kept whose client has probably left.
     pub(crate) fn set_doubtful_max(&self, most: usize) {
-        let mut guard = self.lock();
-        // Under the lock, so that a shelf is made before this or after it.
-        self.doubtful_max.store(most, Ordering::Relaxed);
-        if let Some(shelf) = guard.as_mut() {
-            shelf.set_doubtful_max(most);
-        }
+        self.lock().set_doubtful_max(most);
     }
 
     /// Whether the freshest come first while the queue stands.
     pub(crate) fn prefers_fresh(&self) -> bool {
-        self.limits.fresh
+        self.fresh
     }
 
     /// Whether what is on the shelf is served in the order in which it came: see [`Shelf::is_in_order`].
     pub(crate) fn is_in_order(&self) -> bool {
-        self.with(|shelf| shelf.is_in_order()).unwrap_or(!self.limits.fresh)
+        self.with(|shelf| shelf.is_in_order()).unwrap_or(!self.fresh)
     }
 
     /// Whether the queue stands, and for how long.
@@ -185,7 +175,7 @@ impl<E: Copy> Order<E> {
         let mut guard = self.lock();
         // Before the first entry leaves the channel: a worker that is going to sleep must see it in one place or the other.
         self.len.fetch_add(1, Ordering::SeqCst);
-        let shelf = guard.get_or_insert_with(|| self.new_shelf());
+        let shelf = &mut **guard;
         let taken = Self::move_and_take(shelf, now, line, first);
         self.standing.observe(now, shelf.oldest());
         self.len.store(shelf.len(), Ordering::SeqCst);
@@ -221,7 +211,7 @@ impl<E: Copy> Order<E> {
     ) {
         let mut guard = self.lock();
         self.len.fetch_add(1, Ordering::SeqCst);
-        let shelf = guard.get_or_insert_with(|| self.new_shelf());
+        let shelf = &mut **guard;
         let mut given_up = Vec::new();
         let mut misfits = Vec::new();
         for _ in 0..MOVED_AT_ONCE {
@@ -325,14 +315,10 @@ impl<E: Copy> Order<E> {
         if self.len.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        self.with_shelf(act)
+        Some(act(&mut self.lock()))
     }
 
-    fn with_shelf<R>(&self, act: impl FnOnce(&mut Shelf<E>) -> R) -> Option<R> {
-        self.lock().as_deref_mut().map(act)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Box<Shelf<E>>>> {
+    fn lock(&self) -> MutexGuard<'_, Box<Shelf<E>>> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -53,14 +53,14 @@ fn turn(order: &Order<Simple>, channel: &Channel, now: Nanos) -> Option<u32> {
 }
 
 #[test]
-fn in_calm_entries_come_in_their_order_and_there_is_no_shelf() {
+fn in_calm_entries_come_in_their_order_and_none_is_shelved() {
     let (order, channel) = order();
     (1..=3).for_each(|slot| channel.push(slot, 1_000));
     assert_eq!(
         [1_001, 1_050, 1_099, 1_100].map(|now| turn(&order, &channel, now)),
         [Some(1), Some(2), Some(3), None]
     );
-    assert!(order.shelf.lock().unwrap().is_none() && !order.standing().stands());
+    assert!(order.len() == 0 && !order.standing().stands());
 }
 
 #[test]

@@ -34,9 +34,14 @@ for folder in "${folders[@]}"; do
     # The last words of a connection that speaks TLS are sealed.
     features=()
     [ "$folder" != src/server/close ] || features=(--cargo-arg=--features=tls)
-    # The simulator of the queue takes half a minute, and what it alone would notice is not a unit's fault.
-    (cd "$copy" && cargo mutants --in-place --baseline skip --timeout 30 --no-times --file "$folder/**" --output "$out" \
-        --cargo-arg=--no-default-features "${features[@]}" --cargo-arg=--lib "$@" -- -- "${module%%/*}::" --skip simulate) || [ "$?" = 2 ] || [ "$?" = 3 ]
+    code=0
+    # The simulator of the queue takes half a minute, and what it alone would notice is not a unit's fault; nor is a fault
+    # in a test, which cargo-mutants makes where the module of the tests has more than one condition.
+    (cd "$copy" && cargo mutants --in-place --baseline skip --timeout 30 --no-times \
+        --file "$folder/**" --exclude-re tests:: --output "$out" --cargo-arg=--no-default-features "${features[@]}" --cargo-arg=--lib \
+        "$@" -- -- "${module%%/*}::" --skip simulate) || code=$?
+    # 2: some were missed; 3: some never ended.
+    case $code in 0 | 2 | 3) ;; *) exit "$code" ;; esac
     count() { cat "${@/#/$out/mutants.out/}" | wc -l; }
     caught=$(count caught.txt timeout.txt) missed=$(count missed.txt)
     echo "tests/mutants.sh: $folder: $caught of $((caught + missed)) noticed; missed and not in tests/mutants.txt:"

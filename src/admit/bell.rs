@@ -206,6 +206,20 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_ends_rings_for_whoever_waits_for_a_place_of_all_or_of_its_listener() {
+        let (bell, rings) = bell(2);
+        bell.wait_for(ConnectionPlace, Listener(0));
+        bell.connection_ended(1);
+        assert_eq!(rings(), 0, "another listener waits");
+        bell.connection_ended(0);
+        assert_eq!((rings(), bell.awaits(ConnectionPlace, Listener(0))), (1, false));
+        bell.wait_for(ConnectionPlace, All);
+        bell.connection_ended(1);
+        bell.connection_ended(1);
+        assert_eq!(rings(), 2);
+    }
+
+    #[test]
     fn a_place_for_any_listener_rings_once_where_those_of_all_and_of_one_are_awaited() {
         let (bell, rings) = bell(2);
         bell.wait_for(QueuePlace, All);

@@ -160,6 +160,7 @@ mod tests {
         assert_eq!((admission.full(0), admission.full(1)), (Some(Scope::Listener(0)), None));
         assert_eq!(std::mem::take(&mut *told.lock().unwrap()), [(0, 1)], "the place of all comes back");
         let others = (comes(1).unwrap(), comes(1).unwrap());
+        assert_eq!([0, 1].map(|listener| admission.open_at(listener)), [1, 2]);
         assert_eq!([0, 1].map(|listener| admission.full(listener)), [Some(Scope::All); 2]);
         drop(one);
         assert_eq!([0, 1].map(|listener| admission.full(listener)), [None; 2]);

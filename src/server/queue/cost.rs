@@ -155,6 +155,9 @@ mod tests {
         let unmeasured = cheap();
         (0..4).for_each(|_| unmeasured.note(3_000_000));
         assert!(is_slow(unmeasured.get()), "where no close look can be had, the clock on the wall has to do");
+        let just_cheap = TurnCost { cost: AtomicU64::new(SLOW_TURN), waits: AtomicU64::new(0) };
+        just_cheap.note(3_000_000);
+        assert_eq!(just_cheap.get(), SUSPECT);
     }
 
     #[test]

@@ -303,6 +303,19 @@ fn an_order_says_whether_the_freshest_come_first() {
 }
 
 #[test]
+fn an_order_says_whether_what_waits_is_served_as_it_came_and_without_a_shelf_what_would_be() {
+    let (order, channel) = order();
+    assert!(!order.is_in_order());
+    (1..=50).for_each(|slot| channel.push(slot, 1_000));
+    assert!(turn(&order, &channel, 1_130) == Some(50) && !order.is_in_order(), "the pace is not known");
+    (1_131..1_170).for_each(|now| _ = turn(&order, &channel, now));
+    assert!(order.is_in_order() && order.len() == 10, "all are served soon");
+    while order.drain_one().is_some() {}
+    assert!(!order.is_in_order(), "nothing is on the shelf");
+    assert!(Order::<Simple>::new(ShelfLimits { fresh: false, ..LIMITS }, 20 * MS).is_in_order());
+}
+
+#[test]
 fn an_order_takes_what_its_shelf_takes() {
     assert_eq!(Order::<Simple>::bytes(&LIMITS), Shelf::<Simple>::bytes(&LIMITS));
 }

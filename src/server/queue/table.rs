@@ -71,7 +71,7 @@ impl Slot {
 pub(crate) struct Table {
     segments: Box<[OnceLock<Box<[Slot]>>]>,
     free: Mutex<Vec<u32>>,
-    /// Mailbox below this index have been in use.
+    /// Slots below this index have been in use.
     used: AtomicUsize,
     capacity: usize,
     /// The TLS of each slot's connection, where a listener has any: apart, so that connections without it do not pay for

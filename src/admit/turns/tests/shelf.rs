@@ -239,7 +239,7 @@ fn of_too_many_who_have_hung_up_the_first_is_given_up() {
     let given_up = shelf.hung_up(Established, 2, 0, late).unwrap();
     assert_eq!((given_up.slot, given_up.source, given_up.class), (1, SourceId(1), Newcomer));
     let given_up = shelf.put(entry(4, Newcomer, 1, 5 * MS), true, late).unwrap();
-    assert_eq!((given_up.slot, shelf.len(), shelf.oldest()), (2, 2, None));
+    assert_eq!((given_up.slot, shelf.len(), shelf.oldest(), shelf.longest()), (2, 2, None, Some(2 * MS)));
     let expired = shelf.expire(late + TIMEOUT, TIMEOUT).unwrap();
     assert_eq!((expired.slot, shelf.doubtful()), (3, 1), "they expire like others, by their age");
 }
@@ -415,6 +415,7 @@ fn check_counts(shelf: &Plain, known: &Known) {
     let sources = known.values().filter(|(_, doubtful)| !doubtful).map(|(shelved, _)| shelved.source.0);
     assert_eq!(shelf.sources(), sources.collect::<std::collections::HashSet<_>>().len());
     assert_eq!(shelf.oldest(), oldest(known));
+    assert_eq!(shelf.longest(), known.values().map(|(shelved, _)| shelved.since).min());
 }
 
 fn take(known: &mut Known, taken: Option<Shelved<()>>) {

@@ -10,10 +10,10 @@ mod support;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let echo = lines("echo", |line, reply| reply.send(line)).with_ends();
     let server = Server::builder().listen(&*support::address(), echo)?.bind()?;
-    support::say(&server)?;
-    let handle = server.serve()?;
-    let trigger = handle.trigger();
+    // Before somebody can know that it serves: a signal that came between the two would end it without a drain.
+    let trigger = server.trigger();
     ctrlc::set_handler(move || trigger.drain())?;
-    println!("{}", handle.wait());
+    support::say(&server)?;
+    println!("{}", server.serve()?.wait());
     Ok(())
 }

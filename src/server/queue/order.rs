@@ -108,8 +108,8 @@ pub(crate) struct Order<E> {
     fresh: bool,
     /// Entries on the shelf, and one more while a worker moves some there.
     len: AtomicUsize,
-    /// It is there from the start: it is needed when the load is highest, and then memory may be short. What is never used of it
-    /// takes none.
+    /// It is there from the start: it is needed when the load is highest, and then memory may be short. Most of what is never used
+    /// of it is never touched: with 10,000 places a program that serves nobody yet holds 0.3 MiB more.
     shelf: Mutex<Box<Shelf<E>>>,
 }
 

@@ -65,6 +65,9 @@ fn round(station: &mut Station<'_>) {
             if after == After::Leave {
                 return leave_to_others(shared, following);
             }
+            if may_stand_back(station, following.as_ref()) {
+                return stand_back(station);
+            }
             follows = following.is_some();
             next = following.map(Offer::Turn).or_else(|| shared.order.take(station.now, shared));
         }
@@ -98,7 +101,7 @@ fn leave_to_others(shared: &Shared, following: Option<Entry>) {
 #[derive(PartialEq)]
 enum After {
     GoOn,
-    /// It has stood back, or is to look whether it still works.
+    /// It takes no more for now: it is to look whether it still works.
     Leave,
 }
 
@@ -125,13 +128,20 @@ fn follow(station: &mut Station<'_>, offer: Offer<Entry>) -> After {
     if shared.life.is_stopped() || station.is_surplus() {
         return After::Leave;
     }
-    if station.may_stand_back() {
-        // Others may have lain down at the same moment, so that nobody is left.
-        let is_missed = || shared.misses_a_worker(shared.crew.awake(), station.now);
-        shared.crew.stand_back(station.me, || shared.life.is_stopped() || is_missed());
-        return After::Leave;
-    }
     After::GoOn
+}
+
+/// Whether the worker may sleep though there is work. Not with a turn that follows: no other worker sees its entry.
+fn may_stand_back(station: &mut Station<'_>, following: Option<&Entry>) -> bool {
+    following.is_none() && station.may_stand_back()
+}
+
+/// Sleeps while enough others are at the work.
+fn stand_back(station: &Station<'_>) {
+    let shared = station.shared;
+    // Others may have lain down at the same moment, so that nobody is left.
+    let is_missed = || shared.misses_a_worker(shared.crew.awake(), station.now);
+    shared.crew.stand_back(station.me, || shared.life.is_stopped() || is_missed());
 }
 
 /// Waits for events as the leader. The first turn that they ask for is the caller's, the others are put into the line.
@@ -207,4 +217,29 @@ fn be_nice(nice: i32) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = nice;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+    use crate::server::BoundServer;
+    use crate::server::extras::Extras;
+    use crate::server::listeners::Listeners;
+
+    /// It would sleep with the entry until the next event for it, while the place that this session was given stands idle.
+    #[test]
+    fn a_worker_whose_turn_is_followed_by_another_does_not_stand_back() {
+        let limits = Limits::default().workers(64).max_connections(8).queue(8);
+        let (listeners, datagrams) = (Listeners::new(Vec::new(), 0), Listeners::new(Vec::new(), 0));
+        let server = BoundServer::new(limits, listeners, datagrams, Extras::default()).unwrap();
+        let shared = server.shared();
+        let mut station = Station::new(shared, 0);
+        let entry = Entry { since: 3, job: Job::Tick };
+        shared.line.push(entry);
+        station.surplus = true;
+        assert!(!may_stand_back(&mut station, Some(&entry)));
+        assert!(may_stand_back(&mut station, None), "otherwise it does: others are at the work");
+        assert!(!may_stand_back(&mut station, None), "and looks anew after its next turn");
+    }
 }

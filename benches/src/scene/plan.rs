@@ -30,8 +30,8 @@ pub(crate) enum Asks {
 /// Where the clients of a group connect from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum From {
-    /// One address as long as it has ports, and then the next: the kernel keeps the port of a connection that its
-    /// client has closed for a minute, and looks through all of them when few are free.
+    /// A few addresses in turn as long as they have ports, and then the next few: the kernel keeps the port of a connection
+    /// that its client has closed for a minute, and looks through all of them when few are free.
     Spread,
     /// `count` addresses from this one on; client i has the address i modulo `count`.
     Addresses { first: Ipv4Addr, count: usize },

@@ -45,6 +45,11 @@ const NEW_IN_MEAN: f64 = 1.0 / 256.0;
 const FEW_LEAVE: f64 = 1.0 / 64.0;
 const IN_ORDER_WITHIN: Nanos = 300_000_000;
 
+/// The same holds when nobody has left or had to make room for this time, the interval by which [`standing`](super::standing) tells a
+/// burst from a queue that stands: a flood has ended then. The mean would need a thousand turns to say so, and meanwhile whoever
+/// waited at its end would be passed over for all that came later.
+const OVER_AFTER: Nanos = super::standing::INTERVAL;
+
 /// An entry that has waited for this share of the time after which clients leave is stale (chosen).
 const STALE: f64 = 0.25;
 
@@ -134,6 +139,10 @@ pub(crate) struct Shelf<T> {
     leavers: f64,
     /// After which wait clients leave, in the mean of late; 0 if none has left.
     left_after: f64,
+    /// When the last of them left.
+    left_at: Nanos,
+    /// When an entry last came, had its turn or left.
+    seen: Nanos,
     pace: TurnPace,
 }
 
@@ -155,6 +164,8 @@ impl<T: Copy> Shelf<T> {
             begun: 0,
             leavers: 0.0,
             left_after: 0.0,
+            left_at: 0,
+            seen: 0,
             pace: TurnPace::default(),
         }
     }
@@ -236,8 +247,9 @@ impl<T: Copy> Shelf<T> {
         place.since = new.since;
         place.generation = new.generation;
         place.entry = Some(new.entry);
+        self.seen = now;
         if hung_up && now.saturating_sub(new.since) > HALF_CLOSE {
-            self.note_leaver(now.saturating_sub(new.since));
+            self.note_leaver(now.saturating_sub(new.since), now);
             return self.doubt(number, new.class, new.source);
         }
         place.standing = Stand::Waiting(new.class);
@@ -258,6 +270,7 @@ impl<T: Copy> Shelf<T> {
 
     /// Takes the entry whose turn it is.
     pub(crate) fn next(&mut self, now: Nanos) -> Option<Shelved<T>> {
+        self.seen = now;
         let in_order = self.is_in_order();
         self.pace.turn(now);
         let Some((source, class)) = self.sources.pick(self.stale_after().is_none(), in_order) else {
@@ -285,7 +298,7 @@ impl<T: Copy> Shelf<T> {
     /// Whether all that waits can be served in time, and nobody has given up or had to make room of late, as far as is known.
     fn serves_all_soon(&self) -> bool {
         (self.limits.knows_refused || self.counts[Class::Newcomer as usize] == 0)
-            && self.leavers <= FEW_LEAVE
+            && (self.leavers <= FEW_LEAVE || self.seen.saturating_sub(self.left_at) > OVER_AFTER)
             && self.pace.serves(self.len(), IN_ORDER_WITHIN)
     }
 
@@ -324,11 +337,13 @@ impl<T: Copy> Shelf<T> {
 
     /// A newcomer was refused that never had a place here.
     pub(crate) fn note_refused(&mut self) {
+        self.left_at = self.seen;
         self.leavers += (1.0 - self.leavers) * NEW_IN_MEAN;
     }
 
     /// A client has left, or was shed, after this wait.
-    fn note_leaver(&mut self, waited: Nanos) {
+    fn note_leaver(&mut self, waited: Nanos, now: Nanos) {
+        (self.seen, self.left_at) = (now, now);
         self.leavers += (1.0 - self.leavers) * NEW_IN_MEAN;
         let waited = waited as f64;
         self.left_after = if self.left_after == 0.0 {
@@ -375,7 +390,7 @@ impl<T: Copy> Shelf<T> {
         now: Nanos,
     ) -> Option<Shelved<T>> {
         let gone = self.remove(class, slot, generation)?;
-        self.note_leaver(now.saturating_sub(gone.since));
+        self.note_leaver(now.saturating_sub(gone.since), now);
         Some(gone)
     }
 
@@ -395,7 +410,7 @@ impl<T: Copy> Shelf<T> {
         if now.saturating_sub(place.since) <= HALF_CLOSE {
             return None;
         }
-        self.note_leaver(now.saturating_sub(place.since));
+        self.note_leaver(now.saturating_sub(place.since), now);
         let shelved = self.take_out(number);
         self.places[number].entry = Some(shelved.entry);
         self.doubt(number, class, shelved.source)
@@ -408,7 +423,7 @@ impl<T: Copy> Shelf<T> {
         if waited <= timeout {
             return None;
         }
-        self.note_leaver(waited);
+        self.note_leaver(waited, now);
         Some(self.take_out(number))
     }
 
@@ -438,7 +453,7 @@ impl<T: Copy> Shelf<T> {
             next = if found.is_none() { self.ages.after(list, number) } else { None };
         }
         let number = found?;
-        self.note_leaver(now.saturating_sub(self.places[number].since));
+        self.note_leaver(now.saturating_sub(self.places[number].since), now);
         Some(self.take_out(number))
     }
 
@@ -463,7 +478,7 @@ impl<T: Copy> Shelf<T> {
                     break;
                 }
                 if waited > least && place.entry.as_ref().is_some_and(|entry| late(entry, waited)) {
-                    self.note_leaver(waited);
+                    self.note_leaver(waited, now);
                     expired.push(self.take_out(number));
                     continue;
                 }
@@ -481,6 +496,7 @@ impl<T: Copy> Shelf<T> {
     /// Takes the newcomer that has waited longest, whatever its source: its turn has come.
     pub(crate) fn next_newcomer(&mut self, now: Nanos) -> Option<Shelved<T>> {
         let number = self.oldest_of(&[Class::Newcomer as usize])?;
+        self.seen = now;
         self.pace.turn(now);
         self.note_served();
         Some(self.take_out(number))

@@ -25,7 +25,7 @@ const COUNTED_AT_ONCE: u64 = 64 * 1024;
 
 /// A client that waits for a place is watched after this time. In an overload most clients have an answer before it: they are
 /// spared a system call and a turn for what they send meanwhile. One that leaves sooner is noticed now, or when it has its place.
-const WATCH_AFTER: Nanos = 20_000_000;
+const WATCH_AFTER: Nanos = 100_000_000;
 
 /// A client that was not watched is looked at before it is served, if it has waited for this time. (A younger one is hardly gone, and
 /// the look is a system call.)

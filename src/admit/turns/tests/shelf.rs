@@ -355,6 +355,36 @@ fn newcomers_are_served_the_freshest_first_where_some_are_refused_or_the_last_wo
 }
 
 #[test]
+fn whoever_waited_when_a_flood_ended_is_served_before_those_who_come_later() {
+    let new = |slot: u32, now| Shelved { since: now, ..entry(slot, Newcomer, 1, 0) };
+    let mut shelf = shelf(ALL_KNOWN, &[]);
+    // Four come for each that is served, and twenty may wait.
+    let mut now = 0;
+    for slot in 0..800 {
+        now += MS / 4;
+        if shelf.len() == 20 {
+            assert!(shelf.displace(Newcomer, now).is_some());
+        }
+        assert_eq!(shelf.put(new(slot % 40, now), false, now), None);
+        if slot % 4 == 0 {
+            assert!(shelf.next(now).is_some());
+        }
+    }
+    assert!(!shelf.is_in_order(), "the freshest are served, for the oldest have to make room");
+    let (ended, left) = (now, shelf.len());
+    let mut waited = 0;
+    // One comes for each that is served.
+    for slot in 0..200 {
+        now += MS;
+        assert_eq!(shelf.put(new(40 + slot % 60, now), false, now), None);
+        let next = shelf.next(now).unwrap();
+        assert!(now <= ended + 100 * MS || shelf.is_in_order());
+        waited += usize::from(next.since <= ended);
+    }
+    assert!(left >= 19 && waited == left, "{waited} of {left}: none was passed over");
+}
+
+#[test]
 fn an_entry_without_a_place_comes_back() {
     let mut shelf = shelf(LIMITS, &[(1, Newcomer, 1)]);
     for stray in [entry(1, Established, 2, 5), entry(1_000, Newcomer, 1, 0), entry(50, Datagram, 1, 0)] {

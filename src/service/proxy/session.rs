@@ -23,7 +23,8 @@ const KEEP_ALIVE_AFTER: Nanos = 30_000_000_000;
 /// that all workers share.
 const COUNTED_AT_ONCE: u64 = 64 * 1024;
 
-/// A client that waits for a place is watched after this time. In an overload most clients have an answer before it: they are
+/// A client that waits for a place is watched after this time. In an overload most have an answer before it (128 that wait before a
+/// backend of 700 requests a second make room for others within 35 ms where 4,500 come in a second): they are
 /// spared a system call and a turn for what they send meanwhile. One that leaves sooner is noticed now, or when it has its place.
 const WATCH_AFTER: Nanos = 100_000_000;
 

@@ -152,7 +152,7 @@ pub(crate) fn behave(
             Ok(true) => kept.waits.lock().unwrap().push(began.elapsed()),
             Ok(false) => drop(kept.told.fetch_add(1, Relaxed)),
             Err(error) => {
-                let replaced = process.number() != made_by;
+                let replaced = process.is_being_replaced() || process.number() != made_by;
                 assert!(replaced, "{speech:?}: a connection was lost: {error}, after {:?}", began.elapsed());
                 kept.renewed.fetch_add(1, Relaxed);
                 (connection, made_by) = renew(speech, at, trust, process);

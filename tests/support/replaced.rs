@@ -9,7 +9,8 @@ pub(crate) struct Process<'a> {
     pub(crate) first: &'a Running,
     pid: AtomicI32,
     /// Counts up when a replacement is ordered, and once more when the old program has ended. A connection that was made
-    /// before the last change may end with its program.
+    /// before the last change may end with its program; and so may one that is made between the two, for the old program
+    /// accepts until the new one serves.
     number: AtomicU64,
     most_resident: AtomicU64,
 }
@@ -28,6 +29,10 @@ impl<'a> Process<'a> {
 
     pub(crate) fn number(&self) -> u64 {
         self.number.load(SeqCst)
+    }
+
+    pub(crate) fn is_being_replaced(&self) -> bool {
+        !self.number().is_multiple_of(2)
     }
 
     #[track_caller]

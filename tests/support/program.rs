@@ -316,6 +316,9 @@ impl Heard {
     /// More than this is not kept.
     const MOST: usize = 1 << 20;
 
+    /// When nothing has come for this time from a pipe that stays open, all was read.
+    const ALL_SAID: Duration = Duration::from_secs(1);
+
     fn listen(mut pipe: impl Read + Send + 'static) -> Self {
         let text = Arc::new(Mutex::new(Vec::new()));
         let kept = text.clone();
@@ -334,13 +337,22 @@ impl Heard {
         String::from_utf8_lossy(&self.text.lock().unwrap()).into_owned()
     }
 
-    /// After the child's end: everything is there when this returns.
+    /// After the child's end: everything that it said is there when this returns. A program that has replaced it holds the
+    /// other end of the pipe too. Then there is no end to read, but what is in the pipe is read at once: all is there when nothing
+    /// has come for a while.
     fn close(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            let began = std::time::Instant::now();
-            while !reader.is_finished() && began.elapsed() < PATIENCE {
-                std::thread::sleep(std::time::Duration::from_millis(1));
+        let Some(reader) = self.reader.take() else { return };
+        let began = Instant::now();
+        let (mut length, mut since) = (0, began);
+        while !reader.is_finished() && began.elapsed() < PATIENCE {
+            let now = self.text.lock().unwrap().len();
+            if now != length {
+                (length, since) = (now, Instant::now());
             }
+            if since.elapsed() > Self::ALL_SAID {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -14,7 +14,7 @@ const PORT_FIRST: u16 = 2_000;
 const PORT_LAST: u16 = 32_000;
 /// Addresses of one generator of clients.
 const ADDRESSES: u32 = 48;
-/// So many of them are used in turn, and when their ports are used up the next so many are. With one after the other the
+/// Four of them are used in turn, and when their ports are used up the next four are. With one after the other the
 /// clients of a flood would come from one source, and in the middle of it from another: a server that lets sources take
 /// turns then serves what still waits of the first in turn with the second.
 const IN_TURN: u32 = 4;

